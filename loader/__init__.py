@@ -1,0 +1,1 @@
+"""Torch: base model, tensors to sites, attach, route."""

@@ -1,0 +1,1 @@
+"""What each method does at a site, one file a method."""

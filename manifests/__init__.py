@@ -1,0 +1,1 @@
+"""The manifest language: schema, YAML with positions, lockfile, findings."""

@@ -1,0 +1,8 @@
+"""Codes AD9xx."""
+
+from __future__ import annotations
+
+from ..findings import Severity
+from .code import Code
+
+_ = (Severity, Code)

@@ -1,0 +1,25 @@
+"""Names of adapters, compositions and registries. A name is compared whole, never as a part."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+NAME_PATTERN = r"^([a-wyz][a-z0-9._-]{0,62}|x([a-z0-9._][a-z0-9._-]{0,61})?)$"
+NAME_RULE = "a lower-case letter, then up to 62 of a-z 0-9 . _ - (a name may not start with 'x-')"
+BASE_ROW = "__base__"
+"""PEFT's name for "no adapter" in ``adapter_names``; it cannot be declared (it is no name)."""
+
+_NAME = re.compile(NAME_PATTERN.replace("$", r"\Z"))
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` may name an adapter, a composition or a registry."""
+    return _NAME.match(text) is not None
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str | None:
+    """``"did you mean 'x'?"`` for the nearest known word, or ``None`` if none is near."""
+    near = difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else None

@@ -1,0 +1,155 @@
+"""The manifest as frozen models: what every key means, once variables are expanded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from .names import NAME_PATTERN
+from .source import Source
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+FingerprintDigest = Annotated[str, StringConstraints(pattern=r"^v1:sha256:[0-9a-f]{64}$")]
+ByteSize = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?\s*([KMGT]i?)?B$")]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+Combine = Literal[
+    "sum",
+    "linear",
+    "cat",
+    "svd",
+    "ties",
+    "ties_svd",
+    "dare_linear",
+    "dare_ties",
+    "dare_linear_svd",
+    "dare_ties_svd",
+    "magnitude_prune",
+    "magnitude_prune_svd",
+]
+
+
+class Model(BaseModel):
+    """Frozen, and closed: an unknown key is an error (``x-`` keys are set aside before)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WeightDigests(Model):
+    """Sampled weights, widened to float32 or rounded to the others (DESIGN: fingerprints)."""
+
+    float32: FingerprintDigest | None = None
+    bfloat16: FingerprintDigest | None = None
+    float16: FingerprintDigest | None = None
+
+
+class Fingerprint(Model):
+    """Which base this is, at every level that can be compared. Written by ``fingerprint``."""
+
+    architecture: str | None = Field(None, description="the class in config.json's architectures")
+    hidden_size: int | None = Field(None, gt=0)
+    structure: FingerprintDigest | None = Field(
+        None, description="every backbone tensor's name on disk and shape"
+    )
+    heads: FingerprintDigest | None = Field(None, description="the same for the heads")
+    config: FingerprintDigest | None = Field(
+        None, description="the config fields that change the computation"
+    )
+    weights: WeightDigests | None = None
+    tokenizer: FingerprintDigest | None = None
+    chat_template: FingerprintDigest | None = None
+
+
+class Base(Model):
+    """The base model. ``base: {}`` says nothing of it: for ``attach`` onto a loaded model."""
+
+    model: Source | None = None
+    aliases: tuple[str, ...] = Field((), description="other names of this same base")
+    dtype: Dtype = "auto"
+    device_map: str | Mapping[str, str | int] | None = Field(
+        None, description='auto, cpu, cuda:0, {"": 0} or {module: device}'
+    )
+    float32_modules: tuple[str, ...] = Field(
+        (), description="globs of modules kept in float32; outputs are cast back"
+    )
+    quantization: Mapping[str, Any] | None = Field(
+        None, description="passed on to transformers' quantization config"
+    )
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    storage_options: Mapping[str, Any] = Field(default_factory=dict)
+    fingerprint: Fingerprint | None = None
+
+
+class Adapter(Model):
+    """One adapter: where it is, and how it is to be attached."""
+
+    source: Source
+    sha256: Digest | None = Field(None, description="the digest of its folder")
+    storage_options: Mapping[str, Any] = Field(
+        default_factory=dict, description="passed to fsspec; nothing secret"
+    )
+    dtype: Dtype | None = Field(None, description="else the base's compute dtype")
+    trainable: bool = False
+    mutable: bool = Field(False, description="local and still changing: not locked")
+    owner: str | None = None
+    licence: str | None = None
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class Composition(Model):
+    """Several adapters acting as one, under one name."""
+
+    combine: Combine = "sum"
+    of: Mapping[Name, float] = Field(min_length=1, description="adapter: weight")
+    density: float | None = Field(None, gt=0, le=1)
+    majority_sign_method: Literal["total", "frequency"] | None = None
+    svd_rank: int | None = Field(None, gt=0)
+    seed: int | None = Field(None, ge=0, description="random methods need one")
+
+
+class Rules(Model):
+    """They bind every set of adapters that is ever active, by any road."""
+
+    exclusive: tuple[tuple[Name, ...], ...] = ()
+    requires: Mapping[Name, tuple[Name, ...]] = Field(default_factory=dict)
+    max_active: int | None = Field(None, gt=0)
+    max_total_rank: int | None = Field(None, gt=0)
+
+
+class Policy(Model):
+    """What a platform allows. Several policies are intersected: none can loosen another."""
+
+    allow_sources: tuple[str, ...] | None = Field(None, description="globs over normalised URLs")
+    allow_bases: tuple[str, ...] | None = None
+    require_digest: bool = False
+    max_adapter_bytes: ByteSize | None = None
+
+
+class Manifest(Model):
+    """A whole manifest."""
+
+    version: Literal[1]
+    name: Name | None = None
+    description: str | None = None
+    base: Base = Field(default_factory=lambda: Base())
+    adapters: Mapping[Name, Adapter] = Field(default_factory=dict)
+    registries: Mapping[Name, Source] = Field(default_factory=dict)
+    mirrors: Mapping[str, str] = Field(
+        default_factory=dict, description="URL prefix: what it is rewritten to when fetched"
+    )
+    compositions: Mapping[Name, Composition] = Field(default_factory=dict)
+    rules: Rules = Field(default_factory=lambda: Rules())
+    policy: Policy = Field(default_factory=lambda: Policy())
+    active: Name | tuple[Name, ...] | None = None
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes in ``"2GiB"``, ``"500MB"``, ``"10 B"`` (binary with an ``i``, else decimal)."""
+    number = text.rstrip("BiKMGT ")
+    unit = text[len(number) :].strip()
+    power = "KMGT".find(unit[0]) + 1 if unit[0] in "KMGT" else 0
+    return int(float(number) * (1024 if "i" in unit else 1000) ** power)

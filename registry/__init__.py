@@ -1,0 +1,1 @@
+"""Torch-free: sources, headers, fingerprints, fit, lock, store."""

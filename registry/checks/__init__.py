@@ -1,0 +1,1 @@
+"""The checks that decide fit, one question a file."""

@@ -1,0 +1,196 @@
+"""What is known of a base and an adapter before any weight is read. Frozen, and torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from ..manifests.source import Source
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One row of a safetensors header; ``start`` and ``end`` are offsets into the data part."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int = 0
+    end: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Header:
+    """A parsed safetensors header. ``data_start`` is where offset 0 lies in the file (bytes)."""
+
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    data_start: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class FileFact:
+    """One consumed file. ``version`` is what pins it where it lies (S3 VersionId or ETag, the
+    Hub's blob id); ``sha256`` (``sha256:HEX``) is known once the content was hashed or vouched
+    for by the Hub's LFS record."""
+
+    path: str
+    size: int
+    sha256: str | None = None
+    version: str | None = None
+
+
+class ModuleKind(str, Enum):
+    """What a module does with its weight, as far as an adapter is concerned."""
+
+    LINEAR = "linear"
+    """``nn.Linear``: weight (out, in)."""
+    CONV1D = "conv1d"
+    """Hugging Face's ``Conv1D``: weight (in, out)."""
+    EMBEDDING = "embedding"
+    """``nn.Embedding``: weight (num_embeddings, embedding_dim); in is the number of rows."""
+    CONV = "conv"
+    """``nn.Conv1d``, ``2d``, ``3d``: weight (out, in / groups, *kernel)."""
+    NORM = "norm"
+    """A one-dimensional weight."""
+    OTHER = "other"
+    """Anything else that owns parameters, or that only contains modules."""
+
+
+@dataclass(frozen=True)
+class ModuleShape:
+    """One module of the live model. ``in_features`` and ``out_features`` are what an adapter's
+    factors must have (for a convolution: its channels); ``parameters`` are its own, by name."""
+
+    kind: ModuleKind
+    in_features: int | None = None
+    out_features: int | None = None
+    parameters: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    kernel: tuple[int, ...] = ()
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The live model's modules by their names, in the order of the model.
+
+    Built from a header by :mod:`adapterdock.registry.architectures`, or from a live model by
+    the loader: the checks cannot tell which. ``modules`` holds containers too (kind ``OTHER``),
+    so that a name that exists is told from one that does not. ``output_modules`` are the output
+    embeddings or heads, which PEFT's ``all-linear`` leaves out. ``tied`` maps a tied parameter
+    to the one whose storage it shares (``lm_head.weight`` to ``model.embed_tokens.weight``).
+    ``prefix`` is transformers' ``base_model_prefix``.
+    """
+
+    modules: Mapping[str, ModuleShape]
+    output_modules: frozenset[str] = frozenset()
+    tied: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """``rows`` is the number of ids the tokenizer can produce (highest id + 1)."""
+
+    rows: int
+    added: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """A base checkpoint, from its config and headers.
+
+    ``tensors`` are by their names on disk. ``layout`` is ``None`` where the architecture's live
+    names are not known (which makes fit *unchecked*). ``shard_of`` says in which file a tensor is.
+    """
+
+    source: Source | None
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    layout: Layout | None
+    shard_of: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, Header] = field(default_factory=dict)
+    files: tuple[FileFact, ...] = ()
+    revision: str | None = None
+    tokenizer: TokenizerFacts | None = None
+
+    @property
+    def architecture(self) -> str | None:
+        """``LlamaForCausalLM``: the first of config.json's ``architectures``."""
+        names = self.config.get("architectures")
+        return names[0] if isinstance(names, list) and names else None
+
+    @property
+    def model_type(self) -> str | None:
+        value = self.config.get("model_type")
+        return value if isinstance(value, str) else None
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """One adapter, from ``adapter_config.json`` and the header of its weights.
+
+    ``config`` is the parsed JSON as it is; methods read it through their own typed view.
+    """
+
+    name: str
+    source: Source | None
+    config: Mapping[str, Any]
+    header: Header
+    files: tuple[FileFact, ...] = ()
+    revision: str | None = None
+    tokenizer: TokenizerFacts | None = None
+
+    @property
+    def peft_type(self) -> str | None:
+        value = self.config.get("peft_type")
+        return value if isinstance(value, str) else None
+
+
+@dataclass(frozen=True)
+class SitePlan:
+    """One adapted place: the tensors of one method at one live module.
+
+    ``tensors`` maps the method's roles to names in the file (LoRA: ``A``, ``B``, and ``A_bias``
+    or others where the method has them). ``scale`` multiplies the delta.
+    """
+
+    module: str
+    method: str
+    tensors: Mapping[str, str]
+    rank: int
+    alpha: float
+    scale: float
+
+
+@dataclass(frozen=True)
+class AdapterPlan:
+    """Where every tensor of an adapter goes: decided from config and header alone.
+
+    ``saved`` are whole modules stored with the adapter (``modules_to_save``): live module name
+    to {parameter path under it: tensor name}. ``biases`` are trained biases of the base: live
+    module name to tensor name. ``embeddings`` are whole input or output embeddings that PEFT
+    stored beside the factors (``save_embedding_layers``): module name to tensor name.
+    ``leftovers`` are tensors with no place, each of which is an error.
+    """
+
+    sites: tuple[SitePlan, ...]
+    saved: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    biases: Mapping[str, str] = field(default_factory=dict)
+    embeddings: Mapping[str, str] = field(default_factory=dict)
+    leftovers: tuple[str, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        """The largest rank at any site (0 for an adapter without factors)."""
+        return max((site.rank for site in self.sites), default=0)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return tuple(site.module for site in self.sites)

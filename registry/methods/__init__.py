@@ -1,0 +1,1 @@
+"""What each method means on disk, torch-free: config fields, tensor names, plan."""

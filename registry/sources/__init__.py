@@ -1,0 +1,1 @@
+"""Where artefacts come from: local folders, the Hub, and anything fsspec opens."""

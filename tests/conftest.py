@@ -1,0 +1,22 @@
+"""Shared by every test: an empty home and cache, and no network token, unless a test says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["support.fixtures"]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each test has a cache of its own and none of the caller's settings."""
+    home: Path = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("ADAPTERDOCK_CACHE", str(home / "cache"))
+    monkeypatch.setenv("HF_HOME", str(home / "hf"))
+    for name in ("ADAPTERDOCK_POLICY", "HF_TOKEN", "HF_HUB_OFFLINE", "ADAPTERDOCK_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)

@@ -1,8 +1,8 @@
 """Every code a finding can carry, with what ``adapterdock explain`` says of it.
 
 A code is stable for ever: its number and name are never reused for another meaning. Areas have
-a file and a range each: language AD1xx, sources AD2xx, fit AD3xx, fingerprints AD4xx, lock
-AD5xx, store AD6xx, loader AD7xx, rules and policy AD8xx, usage AD9xx.
+a file and a range each: language AD1xx, sources AD2xx (artefacts AD25x), fit AD3xx, fingerprints AD4xx, lock
+AD5xx, store AD6xx, loader AD7xx, rules AD8xx (policy AD85x), usage AD9xx.
 """
 
 from __future__ import annotations
@@ -18,10 +18,34 @@ __all__ = ["Code", "all_codes", "find_code"]
 @cache
 def all_codes() -> Mapping[str, Code]:
     """Every code by its id, sorted."""
-    from . import fingerprint, fit, language, loader, lock, rules, sources, store, usage
+    from . import (
+        artefacts,
+        fingerprint,
+        fit,
+        language,
+        loader,
+        lock,
+        policy,
+        rules,
+        sources,
+        store,
+        usage,
+    )
 
     found: dict[str, Code] = {}
-    for area in (language, sources, fit, fingerprint, lock, store, loader, rules, usage):
+    for area in (
+        language,
+        sources,
+        artefacts,
+        fit,
+        fingerprint,
+        lock,
+        store,
+        loader,
+        rules,
+        policy,
+        usage,
+    ):
         for value in vars(area).values():
             if isinstance(value, Code):
                 if value.id in found:

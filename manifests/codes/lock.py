@@ -1,8 +1,135 @@
-"""Codes AD5xx."""
+"""Codes AD5xx: the lock, and what stands between a manifest and its lock."""
 
 from __future__ import annotations
 
 from ..findings import Severity
 from .code import Code
 
-_ = (Severity, Code)
+LOCK_UNREADABLE = Code(
+    "AD501",
+    "lock-unreadable",
+    Severity.ERROR,
+    "The lock file is not one that adapterdock wrote.",
+    "A lock is written by `adapterdock lock` and read back strictly, since everything that is "
+    "loaded is verified against it. A lock that was edited by hand, cut off or merged with "
+    "conflict markers is refused whole.",
+    "adapters.lock with `<<<<<<< HEAD` in it after a merge.",
+    "restore the lock from version control, or delete it and run `adapterdock lock`",
+)
+LOCK_VERSION_UNKNOWN = Code(
+    "AD502",
+    "lock-version-unknown",
+    Severity.ERROR,
+    "The lock was written by a later adapterdock.",
+    "The lock's `version` names the shape of the file. This release reads version 1 only.",
+    "version: 2",
+    "upgrade adapterdock, or run `adapterdock lock` again with this one",
+)
+LOCK_UNWRITABLE = Code(
+    "AD503",
+    "lock-unwritable",
+    Severity.ERROR,
+    "The lock cannot be written.",
+    "The lock is written beside the manifest through a temporary file in the same folder, which "
+    "must be writable.",
+    "a manifest on a read-only mount",
+    "copy the manifest to a folder that you can write to, then lock it there",
+)
+LOCK_MISSING = Code(
+    "AD504",
+    "lock-missing",
+    Severity.ERROR,
+    "A lock is required and there is none.",
+    "`--frozen` (and `lock --check`) promise that exactly the locked bytes are used, so they "
+    "refuse to resolve anything anew.",
+    "adapterdock pull --frozen adapters.yaml   # with no adapters.lock",
+    "run `adapterdock lock` and commit the lock",
+)
+LOCK_STALE = Code(
+    "AD505",
+    "lock-stale",
+    Severity.ERROR,
+    "The manifest has changed since it was locked.",
+    "The lock keeps a digest of everything that resolution depends on: the base's source, each "
+    "adapter's source and declared digest, compositions, registries and overrides, after "
+    "variables are expanded. A comment or a description does not count.",
+    "an adapter's source was edited from ...@v1 to ...@v2 and `adapterdock lock` was not run",
+    "run `adapterdock lock` (it keeps the pins of unchanged entries) and review the diff",
+)
+LOCK_PARTIAL = Code(
+    "AD506",
+    "lock-partial",
+    Severity.ERROR,
+    "Something that the manifest declares is not pinned.",
+    "Every adapter must be in the lock with the sha256 of each of its files. A base on object "
+    "storage may be pinned by version until the first pull; `--frozen` refuses that too.",
+    "a base on S3, locked but never pulled, then `load --frozen`",
+    "run `adapterdock lock`, then `adapterdock pull`, and commit the lock",
+)
+LOCK_MUTABLE = Code(
+    "AD507",
+    "mutable-adapter",
+    Severity.WARNING,
+    "An adapter is declared mutable, so it is not locked.",
+    "`mutable: true` is for a local adapter that is still changing, such as one being trained. "
+    "What it holds can differ from one run to the next, and nothing pins it.",
+    "adapters: {draft: {source: ./draft, mutable: true}}",
+    "remove `mutable: true` and run `adapterdock lock` once it is finished",
+)
+FROZEN_MUTABLE = Code(
+    "AD508",
+    "mutable-when-frozen",
+    Severity.ERROR,
+    "A mutable adapter cannot be used frozen.",
+    "`--frozen` promises the same bytes every time, which a mutable adapter cannot keep.",
+    "adapterdock run --frozen adapters.yaml   # with a `mutable: true` adapter",
+    "remove `mutable: true` and lock it, or run without --frozen",
+)
+CHANGED_UNDER_LOCK = Code(
+    "AD509",
+    "changed-under-lock",
+    Severity.ERROR,
+    "A source no longer holds what the lock pinned.",
+    "The file's size or digest differs from the lock: someone changed a local folder, or "
+    "overwrote an object in a bucket that keeps no versions. Nothing of it was used.",
+    "./adapters/tone was retrained in place after `adapterdock lock`",
+    "restore the old content, or accept the new one with `adapterdock lock --upgrade NAME`",
+)
+UPGRADE_UNKNOWN = Code(
+    "AD510",
+    "upgrade-unknown",
+    Severity.ERROR,
+    "`--upgrade` names something that the manifest does not declare.",
+    "`lock --upgrade NAME` moves the pin of one adapter, or of the base with the name `base`.",
+    "adapterdock lock --upgrade tnoe",
+    "name a declared adapter, or `base`, or use `--upgrade-all`",
+)
+DIGEST_MISMATCH = Code(
+    "AD511",
+    "declared-digest-mismatch",
+    Severity.ERROR,
+    "The adapter is not the one whose digest the manifest declares.",
+    "`sha256:` in the manifest is the digest of the adapter's folder: of the sorted lines "
+    "`sha256 size path` of its consumed files, adapter_config.json included.",
+    "adapters: {tone: {source: ./tone, sha256: 'sha256:0000...'}}",
+    "correct the source or the digest; `adapterdock show` prints the one that was found",
+)
+NO_LOCK = Code(
+    "AD512",
+    "resolved-without-lock",
+    Severity.WARNING,
+    "There is no lock, so the manifest was resolved as `lock` would, for this run only.",
+    "Without a lock, a branch or a bucket may give other bytes on the next run.",
+    "adapterdock run adapters.yaml   # with no adapters.lock",
+    "run `adapterdock lock` and commit the lock",
+)
+ACCEPT_NOT_UNCHECKED = Code(
+    "AD513",
+    "cannot-accept",
+    Severity.ERROR,
+    "Only codes of unchecked findings can be accepted.",
+    "`--accept CODE` says that a person takes responsibility for something that could not be "
+    "checked. An error is known to be wrong and cannot be accepted; a warning needs no accepting.",
+    "adapterdock lock --accept AD505",
+    "fix what the error says; `adapterdock explain CODE` tells what a code means",
+)

@@ -1,8 +1,88 @@
-"""Codes AD9xx."""
+"""Codes AD9xx: called in a way that cannot mean anything."""
 
 from __future__ import annotations
 
 from ..findings import Severity
 from .code import Code
 
-_ = (Severity, Code)
+NO_SUCH_FILE = Code(
+    "AD901",
+    "no-such-manifest",
+    Severity.ERROR,
+    "There is no such manifest.",
+    "The command looks for the file that it was given, or for adapters.yaml in this folder.",
+    "adapterdock validate adaptors.yaml",
+    "check the path, or start one with `adapterdock init`",
+)
+UNKNOWN_CODE = Code(
+    "AD902",
+    "unknown-code",
+    Severity.ERROR,
+    "No finding has this code.",
+    "`adapterdock explain` takes a code such as AD301, or its name such as module-not-in-base.",
+    "adapterdock explain AD000",
+    "run `adapterdock explain` without a code for the list",
+)
+NEEDS_TORCH = Code(
+    "AD903",
+    "needs-torch",
+    Severity.ERROR,
+    "This needs torch and transformers, which are not installed.",
+    "Validating, locking and pulling work without torch; loading and running a model do not.",
+    "adapterdock run adapters.yaml   # after `pip install adapterdock`",
+    "pip install 'adapterdock[torch]'",
+)
+NEEDS_BASE = Code(
+    "AD904",
+    "no-base-declared",
+    Severity.ERROR,
+    "The manifest declares no base model to load.",
+    "`base: {}` is for `adapterdock.attach`, where the caller brings a loaded model.",
+    "adapterdock run adapters.yaml   # with `base: {}`",
+    "add `base: {model: ...}`, pass --model, or call adapterdock.attach(model, manifest)",
+)
+NO_PROMPT = Code(
+    "AD905",
+    "no-prompt",
+    Severity.ERROR,
+    "There is nothing to answer.",
+    "`run` takes its prompt from --prompt or from standard input.",
+    "adapterdock run adapters.yaml < /dev/null",
+    "pass --prompt 'your text', or pipe it in",
+)
+BAD_SIZE = Code(
+    "AD906",
+    "bad-size",
+    Severity.ERROR,
+    "This is no number of bytes.",
+    "A size is a number and a unit: B; KB, MB, GB, TB (thousands); KiB, MiB, GiB, TiB (1024s).",
+    "adapterdock cache gc --max-size lots",
+    "write a size such as 500MB, 10GiB or 0B",
+)
+EXISTS = Code(
+    "AD907",
+    "file-exists",
+    Severity.ERROR,
+    "The file is there already and is not overwritten.",
+    "`init` writes a new manifest; it never replaces one.",
+    "adapterdock init   # where adapters.yaml exists",
+    "name another file: adapterdock init team.yaml",
+)
+NOTHING_TO_FINGERPRINT = Code(
+    "AD908",
+    "nothing-to-fingerprint",
+    Severity.ERROR,
+    "There is no base to fingerprint.",
+    "`fingerprint` reads the base that the manifest declares, or the source that it is given.",
+    "adapterdock fingerprint adapters.yaml   # with `base: {}`",
+    "declare base.model in the manifest, or name a source such as ./model or hf://org/name",
+)
+UNWRITABLE = Code(
+    "AD909",
+    "unwritable",
+    Severity.ERROR,
+    "A file cannot be written where it was asked for.",
+    "The folder may be read-only, or not a folder.",
+    "adapterdock init /proc/adapters.yaml",
+    "name a path in a folder that you can write to",
+)

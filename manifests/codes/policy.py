@@ -1,0 +1,47 @@
+"""Codes AD85x: what a platform's policy forbids."""
+
+from __future__ import annotations
+
+from ..findings import Severity
+from .code import Code
+
+SOURCE_FORBIDDEN = Code(
+    "AD851",
+    "source-forbidden",
+    Severity.ERROR,
+    "A policy does not allow this source.",
+    "`allow_sources` lists globs. They are matched, case and all, against the whole normalised "
+    "URL (no `..` steps left in it), with and without its revision; a local folder inside the "
+    "manifest's own is written ./folder, any other by its absolute path. Every policy in force "
+    "must allow the source: the manifest's own and the platform's.",
+    "policy: {allow_sources: ['hf://acme/*']}   # and an adapter from hf://other/tone",
+    "use an allowed source, or ask whoever keeps the policy",
+)
+BASE_FORBIDDEN = Code(
+    "AD852",
+    "base-forbidden",
+    Severity.ERROR,
+    "A policy does not allow this base model.",
+    "`allow_bases` lists globs over the normalised URL of base.model, --model included.",
+    "policy: {allow_bases: ['hf://HuggingFaceTB/*']}   # and base.model: ./my-model",
+    "use an allowed base, or ask whoever keeps the policy",
+)
+DIGEST_REQUIRED = Code(
+    "AD853",
+    "digest-required",
+    Severity.ERROR,
+    "A policy requires a digest and this adapter has none.",
+    "`require_digest` is satisfied by `sha256:` in the manifest or by the lock.",
+    "policy: {require_digest: true}   # an adapter without sha256, and no lock",
+    "run `adapterdock lock`, or write `sha256:` beside the source",
+)
+TOO_LARGE = Code(
+    "AD854",
+    "adapter-too-large",
+    Severity.ERROR,
+    "An adapter is larger than a policy allows.",
+    "`max_adapter_bytes` bounds the sum of an adapter's consumed files. It is decided from the "
+    "listing, before anything is downloaded.",
+    "policy: {max_adapter_bytes: 100MiB}",
+    "use a smaller adapter (a lower rank, or half precision), or ask whoever keeps the policy",
+)

@@ -1,0 +1,169 @@
+"""The lock beside a manifest: its shape, and reading and writing it.
+
+``NAME.lock`` stands beside ``NAME.yaml``: sorted YAML that reads well in a diff.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from .codes import lock as codes
+from .document import read_document
+from .errors import LockError, ManifestError
+from .findings import Where
+from .schema import Digest, Fingerprint, Model, Name
+
+LOCK_VERSION = 1
+
+
+class LockedFile(Model):
+    """One consumed file. A base's large remote files have a ``version`` (S3 VersionId, ETag, or
+    the like) until the first pull adds their ``sha256``."""
+
+    size: int = Field(ge=0, description="bytes")
+    sha256: Digest | None = None
+    version: str | None = None
+
+
+class LockedBase(Model):
+    """The base, pinned."""
+
+    declared: str = Field(description="the source after variables and overrides")
+    source: str = Field(description="the same, at an immutable revision where its kind has one")
+    revision: str | None = None
+    files: Mapping[str, LockedFile]
+    fingerprint: Fingerprint | None = None
+    samples: str | None = Field(None, description="the sample table behind fingerprint.weights")
+
+
+class LockedAdapter(Model):
+    """One adapter, pinned; a ``mutable`` one is named here and not pinned."""
+
+    declared: str
+    source: str
+    revision: str | None = None
+    digest: Digest | None = Field(None, description="of the folder's consumed files")
+    files: Mapping[str, LockedFile] = Field(default_factory=dict)
+    method: str
+    rank: int
+    targets: tuple[str, ...] = ()
+    mutable: bool = False
+
+
+class LockedComposition(Model):
+    """One composition: the digest covers the method, its options, members and weights."""
+
+    combine: str
+    digest: Digest | None = Field(None, description="none while a member is mutable")
+
+
+class Lock(Model):
+    """A whole lock."""
+
+    version: Literal[1] = LOCK_VERSION
+    generator: str
+    inputs: Digest = Field(description="digest of everything that resolution depends on")
+    overrides: Mapping[str, str] = Field(default_factory=dict)
+    base: LockedBase | None = None
+    adapters: Mapping[Name, LockedAdapter] = Field(default_factory=dict)
+    compositions: Mapping[Name, LockedComposition] = Field(default_factory=dict)
+    accepted: tuple[str, ...] = Field((), description="codes of unchecked findings accepted")
+
+
+def lock_path(manifest: str | os.PathLike[str]) -> Path:
+    """``adapters.lock`` for ``adapters.yaml``."""
+    return Path(manifest).with_suffix(".lock")
+
+
+def read_lock(path: Path) -> Lock | None:
+    """The lock at ``path``, or ``None`` where there is no such file.
+
+    Raises :class:`LockError` for a file that is no lock or one of a later version.
+    """
+    where = Where(file=str(path))
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LockError(
+            codes.LOCK_UNREADABLE.finding("the lock cannot be read", where, found=error.strerror)
+        ) from error
+    try:
+        data = read_document(raw, str(path), limit=LOCK_LIMIT).plain()
+    except ManifestError as error:
+        raise LockError(
+            codes.LOCK_UNREADABLE.finding(
+                "the lock is not the YAML that `adapterdock lock` writes",
+                error.findings[0].where,
+                found=error.findings[0].message,
+            )
+        ) from error
+    if isinstance(data, Mapping) and data.get("version") not in (None, LOCK_VERSION):
+        raise LockError(
+            codes.LOCK_VERSION_UNKNOWN.finding(
+                "this lock was written by another version of adapterdock",
+                where,
+                found=f"version: {data.get('version')}",
+                expected=f"version: {LOCK_VERSION}",
+            )
+        )
+    try:
+        return Lock.model_validate(data)
+    except ValidationError as error:
+        raise LockError(
+            *(
+                codes.LOCK_UNREADABLE.finding(
+                    "the lock was edited by hand or cut off",
+                    Where(file=str(path), path=tuple(problem["loc"])),
+                    found=problem["msg"],
+                )
+                for problem in error.errors()[:10]
+            )
+        ) from error
+
+
+LOCK_LIMIT = 64 * 1024 * 1024
+"""A lock may be longer than a manifest: it holds a line for every file of a sharded base."""
+
+
+def render_lock(lock: Lock) -> str:
+    """The lock as text: the same for the same lock, always."""
+    data: dict[str, Any] = lock.model_dump(mode="json", exclude_none=True, exclude_defaults=False)
+    return _HEAD + yaml.dump(_without_empty(data), Dumper=_Dumper, sort_keys=True, width=10_000)
+
+
+def write_lock(lock: Lock, path: Path) -> None:
+    """Write ``lock`` by rename, so that a reader sees the old or the new one, never half."""
+    where = Where(file=str(path))
+    try:
+        handle, temp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+                stream.write(render_lock(lock))
+            Path(temp).chmod(0o644)
+            Path(temp).replace(path)
+        except BaseException:
+            Path(temp).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise LockError(
+            codes.LOCK_UNWRITABLE.finding("the lock cannot be written", where, found=error.strerror)
+        ) from error
+
+
+_HEAD = "# Written by `adapterdock lock`; commit it beside its manifest, do not edit it.\n"
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def _without_empty(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {k: _without_empty(v) for k, v in data.items() if v not in ({}, [])}
+    return data

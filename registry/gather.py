@@ -1,0 +1,250 @@
+"""Reading what is known of an adapter or a base from its opened folder: config and headers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from ..manifests.codes import artefacts as codes
+from ..manifests.errors import SourceError
+from ..manifests.findings import Finding, Where
+from .architectures import layout_of
+from .digests import sha256_bytes
+from .facts import AdapterFacts, BaseFacts, FileFact, Header, TensorInfo, TokenizerFacts
+from .header import read_header
+from .methods.config import ADAPTER_CONFIG, parse_adapter_config
+from .sources.folder import Folder
+from .tokenizer import TOKENIZER_FILES, tokenizer_facts
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+BASE_CONFIG = "config.json"
+BASE_WEIGHTS = "model.safetensors"
+BASE_INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+SMALL_FILE = 4 * 1024 * 1024
+INDEX_LIMIT = 64 * 1024 * 1024
+READERS = 8
+
+_BESIDE_A_BASE = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "chat_template.json",
+)
+
+
+def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:
+    """The facts of the adapter in ``folder``: its config and its header, nothing more.
+
+    Raises :class:`SourceError` for a folder without an adapter, or with a pickled one, and
+    :class:`FitError` for a config or header that does not read.
+    """
+    files = folder.files()
+    missing = [f for f in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if f not in files]
+    if missing:
+        raise SourceError(_no_adapter(folder, files, missing, where))
+    raw = _read_small(folder, files[ADAPTER_CONFIG], SMALL_FILE, where)
+    config = parse_adapter_config(raw, where)
+    header = read_header(
+        lambda start, length: folder.read(ADAPTER_WEIGHTS, start, length),
+        files[ADAPTER_WEIGHTS].size,
+        where=where,
+        file=ADAPTER_WEIGHTS,
+    )
+    consumed = (
+        replace(files[ADAPTER_CONFIG], sha256=sha256_bytes(raw)),
+        files[ADAPTER_WEIGHTS],
+    )
+    return AdapterFacts(name, folder.source, config, header, consumed, folder.revision)
+
+
+def gather_tokenizer(folder: Folder, where: Where) -> TokenizerFacts | None:
+    """What the tokenizer beside an adapter or a base says of the vocabulary, if there is one."""
+    return tokenizer_facts(read_tokenizer_files(folder, where))
+
+
+def read_tokenizer_files(folder: Folder, where: Where) -> dict[str, bytes]:
+    """The tokenizer's files in ``folder``, by path."""
+    files = folder.files()
+    return {
+        path: _read_small(folder, files[path], INDEX_LIMIT, where)
+        for path in TOKENIZER_FILES
+        if path in files
+    }
+
+
+def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> BaseFacts:
+    """The facts of the base in ``folder``: its config and the header of every shard.
+
+    ``remote_code`` adds the repository's Python files to the files that are pinned. Raises
+    :class:`SourceError` for a folder without a base in safetensors.
+    """
+    files = folder.files()
+    if BASE_CONFIG not in files:
+        raise SourceError(_no_base(folder, files, where))
+    if ADAPTER_CONFIG in files:
+        raise SourceError(
+            codes.BASE_HOLDS_ADAPTER.finding(f"{folder.source} holds {ADAPTER_CONFIG} too", where)
+        )
+    raw = _read_small(folder, files[BASE_CONFIG], SMALL_FILE, where)
+    config = _json_object(raw, BASE_CONFIG, where)
+    small = {BASE_CONFIG: replace(files[BASE_CONFIG], sha256=sha256_bytes(raw))}
+    index: Mapping[str, str] = {}
+    if BASE_WEIGHTS in files:
+        shards = [BASE_WEIGHTS]
+    elif BASE_INDEX in files:
+        raw_index = _read_small(folder, files[BASE_INDEX], INDEX_LIMIT, where)
+        small[BASE_INDEX] = replace(files[BASE_INDEX], sha256=sha256_bytes(raw_index))
+        index = _weight_map(raw_index, where)
+        shards = sorted(set(index.values()))
+    else:
+        raise SourceError(_no_base(folder, files, where))
+    absent = [s for s in shards if s not in files]
+    if absent:
+        raise SourceError(
+            codes.BASE_DAMAGED.finding(
+                f"{len(absent)} of {len(shards)} shards are missing",
+                where,
+                found=f"no {absent[0]}",
+                expected=f"every shard that {BASE_INDEX} names",
+            )
+        )
+    headers = _read_headers(folder, files, shards, where)
+    shard_of = {name: shard for shard, header in headers.items() for name in header.tensors}
+    wrong = [name for name, shard in index.items() if shard_of.get(name) != shard]
+    if wrong:
+        raise SourceError(
+            codes.BASE_DAMAGED.finding(
+                f"{len(wrong)} tensors are not where {BASE_INDEX} says",
+                where,
+                found=f"{wrong[0]} in {shard_of.get(wrong[0], 'no shard')}",
+                expected=f"{wrong[0]} in {index[wrong[0]]}",
+            )
+        )
+    tensors: dict[str, TensorInfo] = {}
+    for header in headers.values():
+        tensors.update(header.tensors)
+    beside = [p for p in files if p in _BESIDE_A_BASE or p in TOKENIZER_FILES]
+    if remote_code:
+        beside += [p for p in files if p.endswith(".py")]
+    consumed = {p: files[p] for p in (*beside, *shards)} | small
+    return BaseFacts(
+        source=folder.source,
+        config=config,
+        tensors=tensors,
+        layout=layout_of(config, tensors),
+        shard_of=shard_of,
+        headers=headers,
+        files=tuple(consumed[p] for p in sorted(consumed)),
+        revision=folder.revision,
+    )
+
+
+def reader_of(folder: Folder, facts: BaseFacts) -> Callable[[str, int, int], bytes]:
+    """``read(file, start, length)`` over the base's shards."""
+    return lambda file, start, length: folder.read(file, start, length)
+
+
+def _read_headers(
+    folder: Folder, files: Mapping[str, FileFact], shards: list[str], where: Where
+) -> dict[str, Header]:
+    def one(shard: str) -> Header:
+        return read_header(
+            lambda start, length: folder.read(shard, start, length),
+            files[shard].size,
+            where=where,
+            file=shard,
+        )
+
+    if len(shards) == 1:
+        return {shards[0]: one(shards[0])}
+    with ThreadPoolExecutor(READERS) as pool:
+        return dict(zip(shards, pool.map(one, shards), strict=True))
+
+
+def _read_small(folder: Folder, fact: FileFact, limit: int, where: Where) -> bytes:
+    if fact.size > limit:
+        raise SourceError(
+            codes.FILE_TOO_LARGE.finding(
+                f"{fact.path} is too large",
+                where,
+                found=f"{fact.size} bytes",
+                expected=f"at most {limit} bytes",
+            )
+        )
+    return folder.read(fact.path)
+
+
+def _json_object(raw: bytes, file: str, where: Where) -> dict[str, Any]:
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(
+            codes.BASE_DAMAGED.finding(f"{file} is not JSON", where, found=error)
+        ) from error
+    if not isinstance(data, dict):
+        raise SourceError(
+            codes.BASE_DAMAGED.finding(
+                f"{file} is not a JSON object", where, found=type(data).__name__
+            )
+        )
+    return data
+
+
+def _weight_map(raw: bytes, where: Where) -> Mapping[str, str]:
+    weight_map = _json_object(raw, BASE_INDEX, where).get("weight_map")
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(v, str) for v in weight_map.values())
+    ):
+        raise SourceError(
+            codes.BASE_DAMAGED.finding(
+                f"{BASE_INDEX} has no weight_map of tensor names to files", where
+            )
+        )
+    return weight_map
+
+
+def _no_adapter(
+    folder: Folder, files: Mapping[str, FileFact], missing: list[str], where: Where
+) -> Finding:
+    pickles = sorted(p for p in files if p.endswith(PICKLES) and p.startswith("adapter_"))
+    if missing == [ADAPTER_WEIGHTS] and pickles:
+        return codes.PICKLE_REFUSED.finding(
+            f"{folder.source} has its weights in {pickles[0]} only",
+            where,
+            found=pickles[0],
+            expected=ADAPTER_WEIGHTS,
+        )
+    deeper = sorted(p.rpartition("/")[0] for p in files if p.endswith(f"/{ADAPTER_CONFIG}"))
+    return codes.NOT_AN_ADAPTER.finding(
+        f"{folder.source} has no {' and no '.join(missing)}",
+        where,
+        found=", ".join(sorted(files)[:8]) or "an empty folder",
+        expected=f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}",
+        hint=f"there is an adapter one step deeper: {folder.source}/{deeper[0]}" if deeper else None,
+    )
+
+
+def _no_base(folder: Folder, files: Mapping[str, FileFact], where: Where) -> Finding:
+    pickles = sorted(p for p in files if p.endswith(PICKLES))
+    if BASE_CONFIG in files and pickles:
+        return codes.PICKLE_REFUSED.finding(
+            f"{folder.source} has its weights in {pickles[0]} only",
+            where,
+            found=pickles[0],
+            expected=f"{BASE_WEIGHTS} or {BASE_INDEX}",
+            hint="convert it where you trust it: from_pretrained, then save_pretrained again",
+        )
+    return codes.NOT_A_BASE.finding(
+        f"{folder.source} holds no base model in safetensors",
+        where,
+        found=", ".join(sorted(files)[:8]) or "an empty folder",
+        expected=f"{BASE_CONFIG} and {BASE_WEIGHTS} (or {BASE_INDEX} and its shards)",
+    )

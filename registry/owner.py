@@ -1,0 +1,90 @@
+"""Which process made a temporary file or a mark, and whether it still runs.
+
+Needed so that what a killed process left behind can be removed, without a lock. A process id
+means something only inside its own pid namespace, so the name holds a digest of host, boot and
+namespace too; of a process anywhere else nothing is known, and only age decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import socket
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ELSEWHERE_AGE = 86400.0
+"""Seconds without a change after which something made on another machine (or in another
+container, or before the last boot) counts as left behind."""
+
+_NAME = re.compile(r"([0-9a-f]{12})\.(\d+)\.(\d+)\.[0-9a-f]+\Z")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process: the space its id counts in, the id, and when it started (0: not known)."""
+
+    space: str
+    pid: int
+    started: int
+
+    @classmethod
+    def me(cls) -> Owner:
+        """This process (asked anew each time: a fork is another one)."""
+        pid = os.getpid()
+        return cls(_space(), pid, _started(pid))
+
+    @classmethod
+    def of(cls, name: str) -> Owner | None:
+        """Whose ``name`` is, or ``None`` where :meth:`new_name` did not make it."""
+        match = _NAME.match(name)
+        return cls(match[1], int(match[2]), int(match[3])) if match else None
+
+    def new_name(self) -> str:
+        """A file name that nobody else uses, and that says whose it is."""
+        return f"{self.space}.{self.pid}.{self.started}.{secrets.token_hex(6)}"
+
+    def alive(self) -> bool | None:
+        """Whether the process runs; ``None`` where that cannot be known from here."""
+        if self.space != _space():
+            return None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except (OSError, OverflowError):
+            pass  # it runs, as another user; or it cannot be asked
+        return self.started == _started(self.pid)
+
+    def abandoned(self, age: float) -> bool:
+        """Whether what it made ``age`` seconds ago, and has not touched since, is nobody's."""
+        alive = self.alive()
+        return age > ELSEWHERE_AGE if alive is None else not alive
+
+
+@cache
+def _space() -> str:
+    parts = [socket.gethostname(), _text("/proc/sys/kernel/random/boot_id")]
+    try:
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    except OSError:
+        parts.append("")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _started(pid: int) -> int:
+    # Field 22 of /proc/PID/stat, in clock ticks since boot; the name in field 2 may hold spaces.
+    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    if len(fields) <= 19:
+        return 0
+    return -1 if fields[0] in "ZX" else int(fields[19])  # a zombie does nothing any more
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

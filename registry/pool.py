@@ -1,0 +1,117 @@
+"""A few threads that work through a list, and can be left at once.
+
+``concurrent.futures`` waits for every running task when it is left, and once more when Python
+ends; a transfer that hangs would then hold a Ctrl-C for minutes. These threads are daemons:
+they are asked to stop, given a moment, and then left behind.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = 0.7
+"""Seconds that running tasks are given to notice that they should stop."""
+
+
+class Stopped(BaseException):
+    """Raised inside a task to leave it. No ``except Exception`` on the way may retry it."""
+
+
+class Stop:
+    """A request, visible to every thread, to stop as soon as possible."""
+
+    def __init__(self) -> None:
+        self._event: threading.Event = threading.Event()
+
+    def ask(self) -> None:
+        self._event.set()
+
+    @property
+    def asked(self) -> bool:
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise :class:`Stopped` once stopping was asked for."""
+        if self._event.is_set():
+            raise Stopped
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What became of a task: a value, or what it raised. Both are ``None`` for a task that was
+    not started, or did not end in time, because of a stop."""
+
+    value: T | None = None
+    error: BaseException | None = None
+
+
+def run_all(
+    tasks: Sequence[Callable[[], T]], workers: int, stop: Stop, *, until_error: bool
+) -> list[Outcome[T]]:
+    """Run ``tasks`` on at most ``workers`` threads; outcomes come in the order of the tasks.
+
+    With ``until_error`` the first task that raises asks ``stop``, so that no other is started
+    and those that are running leave at their next ``stop.check()``. A KeyboardInterrupt (or
+    anything else raised in the calling thread) does the same and is passed on.
+    """
+    outcomes: list[Outcome[T]] = [Outcome()] * len(tasks)
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for index in range(len(tasks)):
+        waiting.put(index)
+    ended: queue.SimpleQueue[tuple[int, Outcome[T]] | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        while not stop.asked:
+            try:
+                index = waiting.get_nowait()
+            except queue.Empty:
+                break
+            try:
+                outcome = Outcome(value=tasks[index]())
+            except Stopped:
+                outcome = Outcome[T]()
+            except BaseException as error:
+                outcome = Outcome[T](error=error)
+                if until_error:
+                    stop.ask()
+            ended.put((index, outcome))
+        ended.put(None)
+
+    threads = [
+        threading.Thread(target=work, name=f"adapterdock-{number}", daemon=True)
+        for number in range(max(1, min(workers, len(tasks))))
+    ]
+    running = len(threads)
+    deadline: float | None = None
+    try:
+        for thread in threads:
+            thread.start()
+        while running:
+            if stop.asked and deadline is None:
+                deadline = time.monotonic() + PATIENCE
+            if deadline is not None and time.monotonic() > deadline:
+                break
+            try:
+                # Short waits: some systems deliver Ctrl-C only between them.
+                got = ended.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            if got is None:
+                running -= 1
+            else:
+                outcomes[got[0]] = got[1]
+    except BaseException:
+        stop.ask()
+        limit = time.monotonic() + PATIENCE
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, limit - time.monotonic()))
+        raise
+    return outcomes

@@ -25,17 +25,18 @@ app = typer.Typer(
 def ls() -> None:
     """List what the cache holds, most recently used first."""
     store = Store.default()
-    entries = sorted(store.entries(), key=lambda e: e.last_used, reverse=True)
+    entries = store.entries()[::-1]
     rows = [
         (
             entry.digest,
             human_bytes(entry.size),
             datetime.fromtimestamp(entry.last_used, timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            entry.origin,
         )
         for entry in entries
     ]
     if rows:
-        print_table(("digest", "size", "last used"), rows, out())
+        print_table(("digest", "size", "last used", "from"), rows, out())
     say(f"{len(rows)} files, {human_bytes(sum(e.size for e in entries))} in {store.root}")
 
 
@@ -70,4 +71,4 @@ def gc(
         ) from error
     store = Store.default()
     freed = store.gc(limit)
-    say(f"freed {human_bytes(freed)}; {human_bytes(store.size())} remain in {store.root}")
+    say(f"freed {human_bytes(freed.size)} ({len(freed.digests)} files); {human_bytes(store.size())} remain in {store.root}")

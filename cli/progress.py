@@ -25,11 +25,11 @@ class RichProgress:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
 
-    def start(self, file: str, total: int) -> None:
+    def start(self, file: str, total: int | None) -> None:
         self._tasks[file] = self._bars.add_task(file, total=total)
 
-    def advance(self, file: str, amount: int) -> None:
-        self._bars.advance(self._tasks[file], amount)
+    def advance(self, file: str, count: int) -> None:
+        self._bars.advance(self._tasks[file], count)
 
     def done(self, file: str) -> None:
         self._bars.remove_task(self._tasks.pop(file))

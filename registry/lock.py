@@ -336,7 +336,8 @@ def _fetch(
             continue
         pins = access.pins.get(name)
         facts = [_expected(f, pins.files if pins else {}) for f in opened.facts.files]
-        requests[name] = Request(opened.folder, facts, file.where(("adapters", name, "source")))
+        where = file.where(("adapters", name, "source"))
+        requests[name] = Request(opened.folder, tuple(facts), where)
     if resolution.base is not None and resolution.base_folder is not None:
         folder = resolution.base_folder
         pins = access.base_pins
@@ -345,7 +346,7 @@ def _fetch(
             for f in resolution.base.files
             if f.size <= SMALL_FILE * 8 or (f.sha256 is None and folder.local(f.path) is not None)
         ]
-        requests[None] = Request(folder, facts, file.where(("base", "model")))
+        requests[None] = Request(folder, tuple(facts), file.where(("base", "model")))
     keys = list(requests)
     try:
         results = fetch_all([requests[k] for k in keys], store, progress=progress)
@@ -411,7 +412,7 @@ def _lock_base(
         revision=folder.revision,
         files=_locked_files(facts),
         fingerprint=found,
-        samples=samples.dump() if samples is not None else None,
+        samples=None if samples is None else str(samples),
     )
 
 

@@ -14,7 +14,7 @@ from ..manifests.lockfile import Lock, LockedFile, lock_path, write_lock
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
 from .digests import folder_digest
-from .facts import FileFact
+from .facts import FileFact, Layout
 from .fetch import Fetched, Request, fetch_all
 from .gather import gather_adapter
 from .lock import check_declared_digests, make_lock, require_lock
@@ -49,6 +49,7 @@ def pull(
     frozen: bool = False,
     offline: bool = False,
     with_base: bool = True,
+    layout: Layout | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
@@ -57,13 +58,14 @@ def pull(
     Without a lock it is resolved as ``lock`` would, and ``notes`` says so. A base that the lock
     pins by version only gets its sha256 now, and the lock is written again. ``frozen`` refuses a
     missing or partial lock and mutable adapters; a stale lock is always refused. ``offline``
-    touches no network. Raises the errors of :mod:`adapterdock.manifests.errors`; what fails
+    touches no network. ``layout`` is the live model's where the caller brings one: the base's
+    files are then neither read nor fetched. Raises the errors of :mod:`adapterdock.manifests.errors`; what fails
     leaves nothing half-done.
     """
     file = open_manifest(manifest, model=model, dtype=dtype)
     policies = policies_in_force(file, policy)
     store = store or Store.default()
-    access = Access(offline=offline, policies=policies)
+    access = Access(offline=offline, policies=policies, layout=layout)
     lock = lock_of(file)
     require_lock(file, lock, frozen=frozen)
     notes: list[Finding] = []
@@ -79,12 +81,11 @@ def pull(
         _require_policy(file, lock, access)
     access = access_under(lock, file.manifest.adapters, access, base=True)
     requests = _adapter_requests(file, lock, access)
-    if with_base and lock.base is not None:
+    if with_base and layout is None and lock.base is not None:
         folder = open_base_folder(file, access)
         if folder is not None:
-            requests[None] = Request(
-                folder, facts_of(lock.base.files), file.where(("base", "model"))
-            )
+            wanted = tuple(facts_of(lock.base.files))
+            requests[None] = Request(folder, wanted, file.where(("base", "model")))
     keys = list(requests)
     try:
         fetched = dict(
@@ -124,7 +125,7 @@ def _adapter_requests(
             wanted = list(gather_adapter(name, folder, where).files)
         else:
             wanted = facts_of(lock.adapters[name].files)
-        requests[name] = Request(folder, wanted, where)
+        requests[name] = Request(folder, tuple(wanted), where)
     return requests
 
 

@@ -19,7 +19,7 @@ from ..manifests.schema import Adapter, Policy
 from ..manifests.source import Source, SourceSyntaxError
 from . import policy as policy_checks
 from .checks.recorded import Recorded
-from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact
+from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
 from .fit import check_adapter
 from .gather import gather_adapter, gather_base, gather_tokenizer, read_tokenizer_files
 from .sources.folder import Folder
@@ -82,6 +82,8 @@ class Access:
     pins: Mapping[str, Pins] = field(default_factory=dict)
     """Pins by adapter name; the base's are under ``base`` in :attr:`base_pins`."""
     base_pins: Pins | None = None
+    layout: Layout | None = None
+    """The live model's, where the caller has one: then the base's own files are not read."""
 
 
 def resolve(file: ManifestFile, access: Access = Access()) -> Resolution:  # noqa: B008 - frozen
@@ -218,7 +220,7 @@ def _open_base(
 ) -> tuple[Folder | None, BaseFacts | None, Mapping[str, bytes]]:
     base = file.manifest.base
     where = file.where(("base", "model"))
-    if base.model is None:
+    if base.model is None or access.layout is not None:
         return None, None, {}
     forbidden = policy_checks.check_base(base.model, access.policies, file.directory, where)
     if forbidden:

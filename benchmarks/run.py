@@ -1,0 +1,233 @@
+"""`make bench`: adapterdock beside PEFT and transformers, in one process, alternating.
+
+Prints a table of medians and ratios and writes a plot. Absolute times belong to the machine that
+printed them; the ratios are what to read. Nothing here is a test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+from peft import PeftModel
+from safetensors.torch import load_file
+from shape import build_model, write_adapters
+from table import Row, markdown, plot, put_into
+
+import adapterdock
+
+ADAPTERS = 32
+PEER_ADAPTERS = 8
+ROUNDS = 3
+Times = defaultdict[str, list[float]]
+
+
+def timed(times: Times, name: str, act: Callable[[], object]) -> None:
+    """Run ``act`` once and note how long it took (seconds)."""
+    start = time.perf_counter()
+    act()
+    times[name].append(time.perf_counter() - start)
+
+
+def attach_round(times: Times, adapters: list[Path]) -> tuple[object, object, object]:
+    """Attach one adapter after another with each library, side by side."""
+    ours = adapterdock.attach(build_model(), {"version": 1, "base": {}})
+    native = build_model()
+    peft: PeftModel | None = None
+    under_peft = build_model()
+    for number, path in enumerate(adapters, start=1):
+        timed(times, "load_file", lambda path=path: load_file(path / "adapter_model.safetensors"))
+        name = f"a{number}"
+        timed(times, f"ours {number}", lambda: ours.load_adapter(str(path), name))
+        if number > PEER_ADAPTERS:
+            continue
+        if peft is None:
+            start = time.perf_counter()
+            peft = PeftModel.from_pretrained(under_peft, path, adapter_name=name)
+            times["peft 1"].append(time.perf_counter() - start)
+        else:
+            timed(times, f"peft {number}", lambda: peft.load_adapter(path, name))
+        timed(
+            times,
+            f"transformers {number}",
+            lambda: native.load_adapter(str(path), adapter_name=name),
+        )
+    return ours, peft, native
+
+
+def switch_round(times: Times, ours: object, peft: object, native: object) -> None:
+    """Make another adapter the active one."""
+    for number in (1, 2, 3, 4, 1):
+        name = f"a{number}"
+        timed(times, "switch ours", lambda: ours.set_adapter(name))
+        timed(times, "switch peft", lambda: peft.set_adapter(name))
+        timed(times, "switch transformers", lambda: native.set_adapter(name))
+
+
+@torch.no_grad()
+def forward_rounds(times: Times, ours: object, peft: object, rows: int = 8) -> None:
+    """One decode step (``rows`` rows, one token each, 64 tokens of context), one adapter."""
+    ours.set_adapter("a1")
+    peft.set_adapter("a1")
+    context = torch.randint(0, 49152, (rows, 64))
+    token = torch.randint(0, 49152, (rows, 1))
+    subjects = {"base": ours.base_model, "ours": ours, "peft": peft}
+    caches = {
+        name: model(input_ids=context, use_cache=True).past_key_values
+        for name, model in subjects.items()
+    }
+    for _ in range(15):
+        for name, model in subjects.items():
+            cache = caches[name]
+            timed(
+                times,
+                f"decode {name}",
+                lambda model=model, cache=cache: model(
+                    input_ids=token, past_key_values=cache, use_cache=True
+                ),
+            )
+            cache.crop(64)
+
+
+def validate_process(times: Times, folder: Path, adapters: list[Path], model: object) -> None:
+    """`adapterdock validate` of a local manifest with 20 adapters, as a whole process."""
+    model.save_pretrained(folder / "base")
+    lines = ["version: 1", "base: {model: ./base}", "adapters:"]
+    lines += [f"  a{n}: {{source: {path}}}" for n, path in enumerate(adapters[:20])]
+    manifest = folder / "adapters.yaml"
+    manifest.write_text("\n".join(lines) + "\n")
+    command = [str(Path(sys.executable).parent / "adapterdock"), "validate", str(manifest)]
+    for _ in range(4):
+        timed(
+            times,
+            "validate 20",
+            lambda: subprocess.run(command, check=True, capture_output=True),
+        )
+    del times["validate 20"][0]
+
+
+def misfit_bytes(folder: Path, adapter: Path) -> tuple[int, int]:
+    """Bytes read to refuse an adapter for another base, and the bytes of its header."""
+    import struct
+
+    config = transformers.LlamaConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=30, num_attention_heads=4,
+        num_key_value_heads=2, vocab_size=256,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder / "small")
+    report = adapterdock.validate(
+        {
+            "version": 1,
+            "base": {"model": str(folder / "small")},
+            "adapters": {"misfit": {"source": str(adapter)}},
+        }
+    )
+    assert not report.ok
+    with (adapter / "adapter_model.safetensors").open("rb") as stream:
+        header = 8 + struct.unpack("<Q", stream.read(8))[0]
+    return report.adapters["misfit"]["bytes_read"], header
+
+
+def rows_of(times: Times, read: int, header: int) -> list[Row]:
+    """The table: each measurement beside what it is held to."""
+    ms = {name: 1000 * median(values) for name, values in times.items()}
+    file = ms["load_file"]
+    rows = [Row("`safetensors.load_file` of the same file", f"{file:.1f} ms", "", "")]
+    for number in (1, 2, 8, 32):
+        ours = ms[f"ours {number}"]
+        against = f"{ours / file:.2f}x load_file"
+        if number <= PEER_ADAPTERS:
+            against += f"; PEFT {ms[f'peft {number}'] / ours:.0f}x"
+            against += f", transformers {ms[f'transformers {number}'] / ours:.0f}x as long"
+        goal = "at most 2.5x load_file"
+        if number == 8:
+            goal += "; PEFT at least 20x"
+        rows.append(Row(f"attach adapter number {number}", f"{ours:.1f} ms", against, goal))
+    rows.append(
+        Row(
+            "32nd attach beside the 2nd",
+            "",
+            f"{ms['ours 32'] / ms['ours 2']:.2f}x",
+            "at most 1.3x",
+        )
+    )
+    rows.append(
+        Row(
+            "switch the active adapter",
+            f"{1000 * ms['switch ours']:.1f} us",
+            f"PEFT {ms['switch peft'] / ms['switch ours']:.0f}x, transformers "
+            f"{ms['switch transformers'] / ms['switch ours']:.0f}x as long",
+            "under 50 us",
+        )
+    )
+    for name, goal in (("ours", "at most 1.15x base"), ("peft", "")):
+        rows.append(
+            Row(
+                f"decode step, 8 rows, one adapter: {name}",
+                f"{ms[f'decode {name}']:.1f} ms",
+                f"{ms[f'decode {name}'] / ms['decode base']:.2f}x base",
+                goal,
+            )
+        )
+    rows.append(
+        Row(
+            "`adapterdock validate`, 20 local adapters, whole process",
+            f"{ms['validate 20']:.0f} ms",
+            "",
+            "under 500 ms",
+        )
+    )
+    rows.append(
+        Row(
+            "bytes read to refuse a misfit",
+            f"{read:,}",
+            f"header {header:,} + {max(0, read - header):,}",
+            "header + 65,536",
+        )
+    )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("--plot", type=Path, default=Path("docs/bench.svg"))
+    options = parser.parse_args()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    times: Times = defaultdict(list)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        adapters = write_adapters(folder / "adapters", ADAPTERS)
+        for path in adapters:
+            load_file(path / "adapter_model.safetensors")
+        for number in range(ROUNDS):
+            print(f"round {number + 1} of {ROUNDS} ...", file=sys.stderr)
+            ours, peft, native = attach_round(times, adapters)
+            switch_round(times, ours, peft, native)
+        forward_rounds(times, ours, peft)
+        validate_process(times, folder, adapters, native)
+        read, header = misfit_bytes(folder, adapters[0])
+    rows = rows_of(times, read, header)
+    text = markdown(rows)
+    print(text)
+    plot(times, options.plot)
+    print(f"plot: {options.plot}")
+    if options.readme:
+        put_into(Path("README.md"), text)
+
+
+if __name__ == "__main__":
+    main()

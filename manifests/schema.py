@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from .frozen import FrozenDict
 from .names import NAME_PATTERN
 from .source import Source
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-FingerprintDigest = Annotated[str, StringConstraints(pattern=r"^v1:sha256:[0-9a-f]{64}$")]
-ByteSize = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?\s*([KMGT]i?)?B$")]
+DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
+FINGERPRINT_PATTERN = r"^v1:sha256:[0-9a-f]{64}$"
+BYTE_SIZE_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,15})? ?([KMGT]i?)?B$"
+Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
+FingerprintDigest = Annotated[str, StringConstraints(pattern=FINGERPRINT_PATTERN)]
+ByteSize = Annotated[str, StringConstraints(pattern=BYTE_SIZE_PATTERN)]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Combine = Literal[
     "sum",
@@ -35,6 +39,11 @@ class Model(BaseModel):
     """Frozen, and closed: an unknown key is an error (``x-`` keys are set aside before)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _freeze(cls, value: Any) -> Any:
+        return FrozenDict(value) if isinstance(value, dict) else value
 
 
 class WeightDigests(Model):

@@ -5,7 +5,8 @@
 ``registry://registry/name[@constraint]``          a named version in a registry
 ``scheme://...``                                   anything else that fsspec opens
 
-``Source.parse(str(source)) == source`` for every source.
+``Source.parse(str(source)) == source`` for every source. No source holds a password, a query or
+a step (``.``, ``..``) that leads elsewhere than it reads.
 """
 
 from __future__ import annotations
@@ -15,19 +16,37 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
+
+from .names import NAME_RULE, is_name
 
 LOCAL = "file"
 HUB = "hf"
 REGISTRY = "registry"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)\Z", re.DOTALL)
-_HUB_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?\Z")
+_WINDOWS = re.compile(r"[A-Za-z]:(?:[\\/]|\Z)|\\\\")
+# Line breaks, control characters, lone surrogates and the marks that turn or hide text.
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+)
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
-_REFS = re.compile(r"(refs/(?:pr|convert)/[^/]+)(?:/(.*))?\Z", re.DOTALL)
+_HUB_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?\Z")
+_HUB_KINDS = ("datasets", "spaces", "kernels", "buckets")
+_REFS = re.compile(r"(refs/(?:pr/[0-9]+|convert/[A-Za-z0-9_.-]+))(?:/(.*))?\Z", re.DOTALL)
+# What git forbids in the name of a ref; the Hub's client also makes a path of it in its cache.
+_NO_REF = re.compile(r"[\s~^:?*\[\\]|\.\.|@\{|//|/\.|\A[-./]|[./]\Z|\.lock\Z|\A@\Z")
+_CONSTRAINT = re.compile(r"[A-Za-z0-9.^~<>=!*,|+ _-]+\Z")
+_IPV6 = re.compile(r"\[[0-9A-Fa-f:.]+\](?::[0-9]+)?\Z")
+_WEB = frozenset({"http", "https"})
+_HOSTED = _WEB | {
+    *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "r2", "b2"),
+    *("ftp", "ftps", "sftp", "ssh", "scp", "smb", "webdav", "webdavs", "webhdfs"),
+}
+_DEFAULT_PORT = {"http": 80, "https": 443}
 
 
 class SourceSyntaxError(ValueError):
@@ -68,25 +87,21 @@ class Source:
     @classmethod
     def parse(cls, text: str) -> Source:
         """The source that ``text`` names, else :class:`SourceSyntaxError`."""
-        if not text or text != text.strip():
+        trimmed = text.rstrip("/") or text
+        if not text or text != text.strip() or trimmed != trimmed.strip():
             raise SourceSyntaxError("a source is not empty and has no space around it")
-        if any(ord(c) < 32 or ord(c) == 127 for c in text):
-            raise SourceSyntaxError("a source has no control characters")
+        _check_seen(text)
         match = _SCHEME.match(text)
-        if match is None:
+        if match is None or len(match.group(1)) == 1:
             return _parse_local(text)
         scheme, rest = match.group(1).lower(), match.group(2)
         if scheme == LOCAL:
-            if not rest.startswith("/"):
-                raise SourceSyntaxError("write file:///absolute/path, or ./relative/path")
-            return _parse_local(rest)
+            return _parse_file_url(rest)
         if scheme == HUB:
             return _parse_hub(rest)
         if scheme == REGISTRY:
             return _parse_registry(rest)
-        if not rest.strip("/"):
-            raise SourceSyntaxError(f"nothing follows {scheme}://")
-        return cls(scheme, rest.rstrip("/"))
+        return _parse_url(scheme, rest)
 
     def __str__(self) -> str:
         if self.is_local:
@@ -94,7 +109,7 @@ class Source:
         text = f"{self.scheme}://{self.location}"
         if self.revision is not None:
             revision = self.revision
-            if self.is_hub and not _REFS.match(revision):
+            if self.is_hub and not _is_special_ref(revision):
                 revision = quote(revision, safe="")
             text += f"@{revision}"
         if self.path:
@@ -103,7 +118,11 @@ class Source:
 
     def at(self, revision: str) -> Source:
         """The same source pinned to ``revision`` (Hub and registry only)."""
-        if not (self.is_hub or self.is_registry):
+        if self.is_hub:
+            _check_ref(revision)
+        elif self.is_registry:
+            _check_constraint(revision)
+        else:
             raise ValueError(f"{self} has no revision")
         return replace(self, revision=revision)
 
@@ -111,25 +130,31 @@ class Source:
         """The folder of a local source; a relative one counts from ``directory``."""
         if not self.is_local:
             raise ValueError(f"{self} is not a local source")
-        return directory / Path(self.location).expanduser()
+        try:
+            return directory / Path(self.location).expanduser()
+        except RuntimeError as error:
+            raise SourceSyntaxError("'~' means nothing here: no home directory is known") from error
 
     def normalised(self, directory: Path | None = None) -> str:
         """One spelling for one place, for policy and for comparing: no ``.``/``..`` steps.
 
-        A local source inside ``directory`` is written ``./inside``, any other absolute.
+        A local source inside ``directory`` is written ``./inside``, any other absolute. The host
+        of a web address is in lower case and without its default port.
         """
         if self.is_local:
             if directory is None:
-                return posixpath.normpath(self.location)
+                path = posixpath.normpath(self.location)
+                return path if path.startswith(("/", "~", "..")) else f"./{path}"
             root = directory.resolve()
-            path = self.local_path(root).resolve()
-            if path == root or path.is_relative_to(root):
-                return "./" + path.relative_to(root).as_posix()
-            return path.as_posix()
-        if self.is_hub or self.is_registry:
-            return str(self)
-        head, slash, tail = self.location.partition("/")
-        return f"{self.scheme}://{head}" + (posixpath.normpath(slash + tail) if slash else "")
+            folder = self.local_path(root).resolve()
+            if folder == root or folder.is_relative_to(root):
+                return "./" + folder.relative_to(root).as_posix()
+            return folder.as_posix()
+        if self.scheme in _WEB:
+            host, slash, path = self.location.partition("/")
+            port = f":{_DEFAULT_PORT[self.scheme]}"
+            return f"{self.scheme}://{host.lower().removesuffix(port)}{slash}{path}"
+        return str(self)
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -159,35 +184,119 @@ def _validate(value: Any) -> Source:
     return Source.parse(str(value))
 
 
+def _check_seen(text: str) -> None:
+    if _UNSEEN.search(text):
+        raise SourceSyntaxError("a source has no control characters or invisible marks")
+
+
 def _parse_local(text: str) -> Source:
+    if _WINDOWS.match(text):
+        raise SourceSyntaxError(
+            "a Windows drive or share is on one machine only: "
+            "write a path relative to the manifest, with forward slashes (./folder)"
+        )
     if "\\" in text:
         raise SourceSyntaxError("write a path with forward slashes")
+    if text.startswith("//"):
+        raise SourceSyntaxError("a path starts with one slash")
     if text.startswith(("./", "../", "/", "~/")) or text in (".", "..", "~"):
-        trimmed = text.rstrip("/") or "/"
-        return Source(LOCAL, trimmed)
+        return Source(LOCAL, text.rstrip("/") or "/")
+    if text.lower().startswith("file:"):
+        raise SourceSyntaxError("write file:///absolute/path, or ./relative/path")
+    if "://" in text:
+        raise SourceSyntaxError(
+            "this is no source: sources are not chained ('::'), and a scheme is letters, digits, + . -"
+        )
+    if text.startswith("~"):
+        raise SourceSyntaxError("another user's home is not a source: write the whole path")
     raise SourceSyntaxError(
         f"{text!r} could be a folder or a Hub repository: write ./{text} or hf://{text}"
     )
 
 
-def _parse_hub(rest: str) -> Source:
-    for kind in ("datasets/", "spaces/", "buckets/"):
-        if rest.startswith(kind):
-            raise SourceSyntaxError(f"hf://{kind}... is not a model repository")
-    rest = rest.removeprefix("models/").rstrip("/")
-    head, at, tail = rest.partition("@")
-    if at:
-        repo, revision, path = head, *_split_revision(tail)
-        if not revision:
-            raise SourceSyntaxError("a revision must follow '@'")
+def _parse_file_url(rest: str) -> Source:
+    if not rest.startswith("/"):
+        raise SourceSyntaxError(
+            "a file:// source names no host: write file:///absolute/path, or ./relative/path"
+        )
+    path = _decode(rest).rstrip("/") or "/"
+    if path != path.rstrip():
+        raise SourceSyntaxError("a source has no space around it")
+    _check_seen(path)
+    return _parse_local(path)
+
+
+def _parse_url(scheme: str, rest: str) -> Source:
+    rest = rest.rstrip("/") if rest.strip("/") else ""
+    authority, _, path = rest.partition("/")
+    if not rest or (not authority and scheme in _HOSTED):
+        raise SourceSyntaxError(f"{scheme}:// is followed by no bucket or host")
+    if scheme == "local":
+        raise SourceSyntaxError("write a local folder as ./relative/path or /absolute/path")
+    if "\\" in rest:
+        raise SourceSyntaxError("write a source with forward slashes")
+    user, at, host = authority.rpartition("@")
+    if at and (":" in user or scheme in _WEB):
+        raise SourceSyntaxError(
+            "a source holds no user or password: credentials come from the environment or a profile"
+        )
+    if _IPV6.match(host):
+        plain = path
+    elif scheme in _WEB and ("[" in host or _bad_port(scheme, host)):
+        raise SourceSyntaxError("the host or its port is not valid")
     else:
-        parts = head.split("/")
-        repo, revision, path = "/".join(parts[:2]), None, "/".join(parts[2:])
+        plain = rest
+    if "?" in plain or (scheme in _WEB and "#" in plain):
+        raise SourceSyntaxError(
+            "a source is a folder, without a query or fragment ('?', '#'): "
+            "its files are pinned to their versions by the lock"
+        )
+    if re.search(r"[*\[\]]|::", plain):
+        raise SourceSyntaxError("a source is one folder: no '*', '[', ']' or '::' in it")
+    if scheme in _WEB and re.search(r"\s", plain):
+        raise SourceSyntaxError("write a space in a web address as %20")
+    if path:
+        _check_inside(path)
+        _check_inside(_decode(path) if scheme in _WEB else unquote(path))
+    return Source(scheme, rest)
+
+
+def _bad_port(scheme: str, host: str) -> bool:
+    try:
+        parts = urlsplit(f"{scheme}://{host}")
+        return not parts.hostname or (parts.port is None and host.endswith(":"))
+    except ValueError:
+        return True
+
+
+def _parse_hub(rest: str) -> Source:
+    rest = rest.removeprefix("models/").rstrip("/")
+    kind = rest.partition("/")[0]
+    if kind in _HUB_KINDS and "/" in rest:
+        raise SourceSyntaxError(f"hf://{kind}/... is not a model repository")
+    head, at, tail = rest.partition("@")
+    revision: str | None = None
+    if at and head.count("/") <= 1:
+        repo, (revision, path) = head, _split_revision(tail)
+        _check_ref(revision)
+    else:  # an '@' further on is part of a folder's name
+        parts = rest.split("/")
+        repo, path = "/".join(parts[:2]), "/".join(parts[2:])
     names = repo.split("/")
-    if len(names) > 2 or not all(_HUB_PART.match(n) and "--" not in n for n in names):
-        raise SourceSyntaxError(f"{repo!r} is no Hub repository id (org/name)")
-    _check_inside(path)
+    if not all(map(_is_hub_part, names)) or repo.endswith(".git") or names[0] == "models":
+        raise SourceSyntaxError(
+            f"{repo!r} is no Hub repository id: org/name, each up to 96 of A-Z a-z 0-9 . _ -, "
+            "no '--' or '..', no '-' or '.' at an end, no '.git'"
+        )
+    if path:
+        _check_inside(path)
+        if re.search(r"[*?\[\]\\]", path):
+            raise SourceSyntaxError("a source is one folder: no '*', '?', '[', ']' or '\\' in it")
     return Source(HUB, repo, revision, path)
+
+
+def _is_hub_part(name: str) -> bool:
+    return _HUB_PART.match(name) is not None and "--" not in name and ".." not in name
 
 
 def _split_revision(tail: str) -> tuple[str, str]:
@@ -195,19 +304,47 @@ def _split_revision(tail: str) -> tuple[str, str]:
     if refs is not None:
         return refs.group(1), refs.group(2) or ""
     revision, _, path = tail.partition("/")
-    return unquote(revision), path
+    return _decode(revision), path
+
+
+def _is_special_ref(revision: str) -> bool:
+    refs = _REFS.match(revision)
+    return refs is not None and refs.group(2) is None
+
+
+def _check_ref(revision: str) -> None:
+    if not revision:
+        raise SourceSyntaxError("a revision must follow '@'")
+    _check_seen(revision)
+    if _NO_REF.search(revision):
+        raise SourceSyntaxError(f"{revision!r} can be no branch, tag or commit")
 
 
 def _parse_registry(rest: str) -> Source:
-    head, at, constraint = rest.partition("@")
-    if at and not constraint:
-        raise SourceSyntaxError("a version constraint must follow '@'")
+    head, at, constraint = rest.rstrip("/").partition("@")
     parts = head.split("/")
     if len(parts) != 2 or not all(parts):
         raise SourceSyntaxError("write registry://<registry>/<adapter>[@<constraint>]")
-    return Source(REGISTRY, head, constraint or None)
+    for part in parts:
+        if not is_name(part):
+            raise SourceSyntaxError(f"{part!r} is no name in a registry: {NAME_RULE}")
+    if at:
+        _check_constraint(constraint)
+    return Source(REGISTRY, head, constraint if at else None)
+
+
+def _check_constraint(constraint: str) -> None:
+    if not _CONSTRAINT.match(constraint) or constraint != constraint.strip():
+        raise SourceSyntaxError("a version constraint (^2.1, 1.4.0, prod) must follow '@'")
 
 
 def _check_inside(path: str) -> None:
-    if any(part in ("", ".", "..") for part in path.split("/")) and path:
+    if any(part in ("", ".", "..") for part in path.split("/")):
         raise SourceSyntaxError(f"{path!r} is no plain folder inside the source")
+
+
+def _decode(text: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise SourceSyntaxError("a '%' here does not stand for UTF-8 text") from None

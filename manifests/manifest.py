@@ -1,0 +1,344 @@
+"""The one way in: a manifest file (or a mapping) to a checked :class:`Manifest`.
+
+Read, follow ``extends``, set ``x-`` keys aside, expand variables, look for secrets, validate
+against the schema, check what refers to what. All that is wrong is raised at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path as FilePath
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from . import secrets
+from .codes import language as codes
+from .complaints import explain_invalid
+from .conform import conform, from_python, salvage, set_aside, shape_of
+from .document import MAX_DEPTH, MAX_NODES, Document, compose, read_bytes
+from .errors import ManifestError
+from .expand import expand
+from .findings import Finding, Severity, Where
+from .nodes import Entry, Map, Node, Path, Scalar, Spot, find, locate, plain_data, scalars
+from .overlay import Layers, read_layers, rebase
+from .schema import Manifest, Policy
+from .semantics import check
+from .source import Source, SourceSyntaxError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one value of the resolved manifest came from.
+
+    ``text`` is the value as it is read, ``written`` as it stands in ``file`` (before variables
+    were expanded), ``variables`` the names of those. ``file`` is ``None`` for a manifest handed
+    over in memory, ``--model`` or ``--dtype`` for an override.
+    """
+
+    text: str
+    written: str
+    file: str | None
+    line: int | None
+    variables: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """A manifest that was read and found right, and where everything in it came from.
+
+    ``directory`` is what relative sources count from. ``file`` is the manifest's path as it was
+    given (``None`` in memory), ``files`` are all files that were read. ``variables`` are the
+    environment variables that were expanded, with what they stood for (never a secret).
+    ``extras`` are the ``x-`` keys, by their dotted places. ``warnings`` are findings that do not
+    keep it from being used.
+    """
+
+    manifest: Manifest
+    directory: FilePath
+    file: str | None
+    files: tuple[FilePath, ...]
+    overrides: Mapping[str, str]
+    variables: Mapping[str, str]
+    extras: Mapping[str, Any]
+    warnings: tuple[Finding, ...]
+    document: Document | None
+    root: Map = field(repr=False)
+    """The resolved tree, with the place of every key and value."""
+
+    @property
+    def text(self) -> str | None:
+        """The manifest's own text (without what it extends)."""
+        return self.document.text if self.document is not None else None
+
+    @property
+    def origins(self) -> dict[Path, Origin]:
+        """Where each single value came from, by its path."""
+        return {
+            path: Origin(
+                scalar.text,
+                scalar.text if scalar.written is None else scalar.written,
+                scalar.spot.file,
+                scalar.spot.line,
+                scalar.variables,
+            )
+            for path, scalar in scalars(self.root)
+        }
+
+    def where(self, path: Path = (), *, key: bool = False) -> Where:
+        """Where the value (or the key) at ``path`` is written, else its nearest ancestor."""
+        return _where(self.root, self.file, path, key=key)
+
+
+def read_manifest(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    environ: Mapping[str, str] | None = None,
+    model: str | None = None,
+    dtype: str | None = None,
+) -> ManifestFile:
+    """Read and check a manifest: a path, or its data in memory.
+
+    ``environ`` is where variables are looked up (``os.environ`` without it). ``model`` and
+    ``dtype`` replace ``base.model`` and ``base.dtype`` for this once; a relative ``model`` counts
+    from the current folder.
+
+    Raises :class:`ManifestError` with everything that is wrong, each with its place.
+    """
+    layers, document = _read(source)
+    directory = layers.folders[document.file if document is not None else None]
+    file = document.file if document is not None else None
+    findings = layers.findings
+    shape = shape_of(Manifest)
+    overrides = {k: v for k, v in (("model", model), ("dtype", dtype)) if v is not None}
+    root, aside = set_aside(layers.root, shape)
+    expanded = expand(_overridden(root, overrides), os.environ if environ is None else environ)
+    root = rebase(expanded.root, layers.folders, directory)
+    typed = _secrets(layers.documents, root, aside, layers.root)
+    findings += [secret.finding for secret in typed]
+    findings += expanded.findings
+
+    def where(path: Path, *, key: bool = False) -> Where:
+        return _where(root, file, path, key=key)
+
+    manifest, wrong = _validate(Manifest, root, where, {"version": 1})
+    findings += wrong
+    warnings: list[Finding] = []
+    if manifest is not None:
+        for finding in check(manifest, where, _opaque(root, manifest)):
+            (warnings if finding.severity is Severity.WARNING else findings).append(finding)
+    if findings or manifest is None:
+        raise ManifestError(*_all(findings, typed))
+    return ManifestFile(
+        manifest=manifest,
+        directory=directory,
+        file=file,
+        files=tuple(layers.files),
+        overrides=overrides,
+        variables=expanded.used,
+        extras={Where(path=path).dotted: plain_data(node) for path, node in aside.items()},
+        warnings=tuple(secrets.redacted(finding) for finding in warnings),
+        document=document,
+        root=root,
+    )
+
+
+def read_policy(path: str | os.PathLike[str]) -> Policy:
+    """A platform's policy file: the keys of ``policy:`` at its top, under the same YAML rules.
+
+    Raises :class:`ManifestError`.
+    """
+    document, findings = _read_file(path)
+    if document is None:
+        raise ManifestError(*_all(findings, []))
+    root, aside = set_aside(document.root, shape_of(Policy))
+    typed = _secrets([document], root, aside, document.root)
+    expanded = expand(root, {})
+    policy, wrong = _validate(Policy, root, document.where, {})
+    findings = [*findings, *(secret.finding for secret in typed), *expanded.findings, *wrong]
+    if findings or policy is None:
+        raise ManifestError(*_all(findings, typed))
+    return policy
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[Layers, Document | None]:
+    if isinstance(source, Mapping):
+        _check_memory(source)
+        root = from_python(source)
+        assert isinstance(root, Map)
+        return read_layers(root, FilePath.cwd(), None, None), None
+    document, findings = _read_file(source)
+    if document is None:
+        raise ManifestError(*_all(findings, []))
+    path = FilePath(os.path.abspath(source))  # noqa: PTH100 - keeps links as they are
+    layers = read_layers(document.root, path.parent, document, path)
+    layers.findings[:0] = findings
+    return layers, document
+
+
+def _read_file(path: str | os.PathLike[str]) -> tuple[Document | None, list[Finding]]:
+    name = os.fspath(path)
+    try:
+        data = read_bytes(name)
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        if "\n" in name:
+            said = "this is the text of a manifest, not a path; give a path or a mapping"
+            name = name.partition("\n")[0][:80]
+        return None, [
+            codes.UNREADABLE.finding(f"The file could not be read: {said}.", Where(name))
+        ]
+    return compose(data, name)
+
+
+def _check_memory(source: Mapping[str, Any]) -> None:
+    """The bounds of the YAML reader for data in memory, which may even hold itself."""
+    count = 0
+    level: list[tuple[Path, Any]] = [((), source)]
+    for _ in range(MAX_DEPTH):
+        below: list[tuple[Path, Any]] = []
+        for path, value in level:
+            if isinstance(value, Mapping):
+                for key, inner in value.items():
+                    if not isinstance(key, str):
+                        raise ManifestError(
+                            codes.KEY_NOT_TEXT.finding(
+                                "A key is not text.", Where(path=path), found=repr(key)[:80]
+                            )
+                        )
+                    below.append(((*path, key), inner))
+            elif isinstance(value, (list, tuple)):
+                below += [((*path, index), inner) for index, inner in enumerate(value)]
+        count += len(below)
+        if count > MAX_NODES:
+            raise ManifestError(codes.TOO_MANY_NODES.finding("The mapping holds too many values."))
+        if not below:
+            return
+        level = below
+    raise ManifestError(
+        codes.TOO_DEEP.finding(
+            "Mappings or lists are nested too deep.", Where(path=level[0][0][:8])
+        )
+    )
+
+
+def _overridden(root: Map, overrides: Mapping[str, str]) -> Map:
+    """``root`` with ``base.model`` and ``base.dtype`` replaced for this once."""
+    if not overrides:
+        return root
+    base = root.entries.get("base")
+    entries: dict[str, Entry] = {}
+    if base is not None and isinstance(base.value, Map):
+        entries = dict(base.value.entries)
+    for key, text in overrides.items():
+        spot = Spot(f"--{key}")
+        if key == "model":
+            text = _from_here(text)
+        scalar = Scalar(text.replace("$", "$$"), False, spot)
+        entries[key] = Entry(Scalar(key, True, spot), scalar, spot)
+    whole = Entry(
+        base.key if base is not None else Scalar("base", True),
+        Map(entries, base.spot if base is not None else Spot()),
+        base.spot if base is not None else Spot(),
+    )
+    return replace(root, entries={**root.entries, "base": whole})
+
+
+def _from_here(text: str) -> str:
+    try:
+        source = Source.parse(text)
+    except SourceSyntaxError:
+        return text  # validation says so
+    return str(source.local_path(FilePath.cwd())) if source.is_local else text
+
+
+# --- checking -------------------------------------------------------------------------------------
+
+
+def _where(root: Map, file: str | None, path: Path, *, key: bool = False) -> Where:
+    place = locate(root, path)
+    whole = len(place.path) == len(path)
+    spot = place.key if place.key is not None and (key or not whole) else place.value
+    if spot.line is None and spot.file is None:
+        return Where(file, path)
+    return spot.at(path)
+
+
+def _secrets(
+    documents: Iterable[Document], root: Map, aside: Mapping[Path, Node], whole: Map
+) -> list[secrets.Secret]:
+    typed: list[secrets.Secret] = []
+    for document in documents:
+        typed += secrets.in_text(document.text, document.file, document.root)
+    seen = {(secret.finding.where.file, secret.text) for secret in typed}
+    resolved = secrets.in_tree(root)
+    for path, node in aside.items():
+        resolved += secrets.in_tree(node, path)
+    typed += [s for s in resolved if (s.finding.where.file, s.text) not in seen]
+    for path in _option_places(whole):
+        options = find(whole, path)
+        if options is not None:
+            typed += secrets.in_options(options, path)
+    return typed
+
+
+def _option_places(root: Map) -> list[Path]:
+    places: list[Path] = [("base", "storage_options")]
+    adapters = find(root, ("adapters",))
+    if isinstance(adapters, Map):
+        places += [("adapters", name, "storage_options") for name in adapters.entries]
+    return places
+
+
+def _validate(
+    model: type[M], root: Map, where: Any, keep: Mapping[str, Any]
+) -> tuple[M | None, list[Finding]]:
+    """The model, and what is wrong; beside errors, the model of what is left without them."""
+    shape = shape_of(model)
+    data = conform(root, shape)
+    try:
+        return TypeAdapter(model).validate_python(data, strict=True), []
+    except ValidationError as error:
+        return salvage(model, data, keep), explain_invalid(error, root, shape, where)
+
+
+def _opaque(root: Map, manifest: Manifest) -> frozenset[str]:
+    """Names that are declared but had to be taken out."""
+    declared: set[str] = set()
+    for section in ("adapters", "compositions"):
+        node = find(root, (section,))
+        if isinstance(node, Map):
+            declared |= set(node.entries)
+    return frozenset(declared - set(manifest.adapters) - set(manifest.compositions))
+
+
+def _all(findings: Iterable[Finding], typed: Iterable[secrets.Secret]) -> list[Finding]:
+    """Each finding once, without secrets, in the order of the files; nothing more is said of a
+    place that holds a secret."""
+    hidden = {secret.text for secret in typed if len(secret.text) > 3}
+    longest_first = sorted(hidden, key=len, reverse=True)
+    about_secrets = (codes.SECRET.id, codes.SECRET_OPTION.id)
+    secret_places = {
+        finding.where.path
+        for finding in findings
+        if finding.code in about_secrets and finding.where.path
+    }
+    clean = [
+        secrets.redacted(finding, longest_first)
+        for finding in findings
+        if finding.code in about_secrets or finding.where.path not in secret_places
+    ]
+    order: dict[str | None, int] = {}
+    for finding in clean:
+        order.setdefault(finding.where.file, len(order))
+    return sorted(
+        dict.fromkeys(clean),
+        key=lambda f: (order[f.where.file], f.where.line or 0, f.where.column or 0),
+    )

@@ -1,0 +1,145 @@
+"""Which adapters are active, with which weights, and whether the rules allow them together.
+
+Pure: the manifest's own check and the loader at run time ask the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .codes import language
+from .codes import rules as codes
+from .errors import RoutingError
+from .findings import Finding, Where
+from .names import did_you_mean
+from .schema import Manifest, Rules
+
+
+def flatten(manifest: Manifest, names: str | Iterable[str] | Mapping[str, float]) -> dict[str, float]:
+    """The adapters that ``names`` activate, each with its weight.
+
+    ``names`` is an adapter or composition, several of them (each at weight 1), or a mapping from
+    them to weights. A composition counts as its members, each at the weight that it has there
+    (times the weight of the composition); what is named by several roads adds up. Under a method
+    other than ``sum`` the result says who takes part, not what the combination computes.
+
+    Raises :class:`RoutingError` for a name that nothing has, or a composition made of itself.
+    """
+    if isinstance(names, str):
+        weights = [(names, 1.0)]
+    elif isinstance(names, Mapping):
+        weights = list(names.items())
+    else:
+        weights = [(name, 1.0) for name in names]
+    active: dict[str, float] = {}
+    for name, weight in weights:
+        for adapter, share in _members(manifest, name, ()).items():
+            active[adapter] = active.get(adapter, 0.0) + weight * share
+    return active
+
+
+def _members(manifest: Manifest, name: str, within: tuple[str, ...]) -> dict[str, float]:
+    if name in manifest.adapters:
+        return {name: 1.0}
+    if name in within:
+        raise RoutingError(
+            language.COMPOSITION_CYCLE.finding(
+                "The composition is made of itself: " + " > ".join((*within, name)) + "."
+            )
+        )
+    composition = manifest.compositions.get(name)
+    if composition is None:
+        known = [*manifest.adapters, *manifest.compositions]
+        raise RoutingError(
+            language.UNKNOWN_ADAPTER.finding(
+                f"No adapter or composition is called {name!r}.",
+                found=name,
+                expected=", ".join(known) or None,
+                hint=did_you_mean(name, known),
+            )
+        )
+    active: dict[str, float] = {}
+    for member, weight in composition.of.items():
+        for adapter, share in _members(manifest, member, (*within, name)).items():
+            active[adapter] = active.get(adapter, 0.0) + weight * share
+    return active
+
+
+def check_active(
+    rules: Rules,
+    active: Mapping[str, float],
+    ranks: Mapping[str, int] | None = None,
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> list[Finding]:
+    """What the rules have against these adapters being active together.
+
+    ``active`` is what :func:`flatten` returns. ``ranks`` gives the largest rank of each adapter;
+    without it (before any file was read) ``max_total_rank`` is left for later, and an adapter
+    whose rank it does not know is *unchecked*.
+    """
+    findings: list[Finding] = []
+    for group in rules.exclusive:
+        together = [name for name in dict.fromkeys(group) if name in active]
+        if len(together) > 1:
+            findings.append(
+                codes.EXCLUSIVE.finding(
+                    f"{_and(together)} may not be active together.",
+                    where,
+                    found=", ".join(active),
+                    expected="at most one of " + ", ".join(group),
+                )
+            )
+    for name, needed in rules.requires.items():
+        missing = [other for other in needed if other not in active]
+        if name in active and missing:
+            findings.append(
+                codes.REQUIRED.finding(
+                    f"{name!r} is active without {_and(missing)}.",
+                    where,
+                    found=", ".join(active),
+                    expected=f"{_and(missing)} active as well",
+                )
+            )
+    if rules.max_active is not None and len(active) > rules.max_active:
+        findings.append(
+            codes.TOO_MANY_ACTIVE.finding(
+                f"{len(active)} adapters would be active together.",
+                where,
+                found=", ".join(active),
+                expected=f"at most {rules.max_active}",
+            )
+        )
+    if rules.max_total_rank is not None and ranks is not None:
+        findings += _check_ranks(rules.max_total_rank, active, ranks, where)
+    return findings
+
+
+def _check_ranks(
+    limit: int, active: Mapping[str, float], ranks: Mapping[str, int], where: Where
+) -> list[Finding]:
+    total = sum(ranks.get(name, 0) for name in active)
+    unknown = [name for name in active if name not in ranks]
+    if total > limit:
+        summands = ", ".join(f"{name} {ranks[name]}" for name in active if name in ranks)
+        return [
+            codes.TOTAL_RANK.finding(
+                f"The active adapters have a total rank of {total}.",
+                where,
+                found=summands,
+                expected=f"at most {limit}",
+            )
+        ]
+    if unknown:
+        return [
+            codes.RANK_UNKNOWN.finding(
+                f"The rank of {_and(unknown)} is not known, so that the total rank is not either.",
+                where,
+                expected=f"at most {limit} together",
+            )
+        ]
+    return []
+
+
+def _and(names: Iterable[str]) -> str:
+    *first, last = [repr(name) for name in names]
+    return f"{', '.join(first)} and {last}" if first else last

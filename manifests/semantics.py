@@ -1,0 +1,446 @@
+"""What no single value shows: names that refer to one another, and fields that go together."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from .codes import language as codes
+from .codes import rules as rule_codes
+from .errors import RoutingError
+from .findings import Finding, Where
+from .names import did_you_mean
+from .nodes import Path
+from .rules import check_active, flatten
+from .schema import Composition, Manifest, Rules
+from .source import Source, SourceSyntaxError
+
+
+class Locate(Protocol):
+    """``locate(path, key=False)``: where a value, or its key, is written."""
+
+    def __call__(self, path: Path, *, key: bool = False) -> Where: ...
+
+
+_USED_BY: Mapping[str, Callable[[str], bool]] = {
+    "density": lambda method: method.startswith(("ties", "dare", "magnitude_prune")),
+    "seed": lambda method: method.startswith("dare"),
+    "majority_sign_method": lambda method: method.startswith(("ties", "dare_ties")),
+    "svd_rank": lambda method: method.endswith("svd"),
+}
+"""Which of PEFT's methods (``LoraModel.add_weighted_adapter``) read which field."""
+
+_NEEDED = ("density", "seed")
+_DEVICE = re.compile(
+    r"(cpu|cuda|mps|xpu|npu|hpu|mlu|musa|sdaa|xla|meta)(:[0-9]{1,4})?\Z", re.ASCII
+)
+_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+def check(
+    manifest: Manifest,
+    locate: Locate,
+    opaque: frozenset[str] = frozenset(),
+) -> list[Finding]:
+    """Everything in ``manifest`` that contradicts itself, warnings included.
+
+    ``opaque`` are adapters and compositions that are declared but had to be taken out because of
+    errors of their own: they may be referred to, and nothing is said of what refers to them.
+    """
+    checks = _Checks(manifest, locate, opaque)
+    checks.adapters()
+    checks.base()
+    checks.mirrors()
+    checks.compositions()
+    checks.rules()
+    checks.active()
+    return checks.findings
+
+
+class _Checks:
+    def __init__(self, manifest: Manifest, locate: Locate, opaque: frozenset[str]) -> None:
+        self.manifest = manifest
+        self.locate = locate
+        self.opaque = opaque
+        self.findings: list[Finding] = []
+        self.known = [*manifest.adapters, *manifest.compositions, *opaque]
+
+    # --- adapters, registries, base ----------------------------------------------------------
+
+    def adapters(self) -> None:
+        manifest, locate = self.manifest, self.locate
+        for name, source in manifest.registries.items():
+            if source.is_registry:
+                self._not_here("A registry is not found through another.", ("registries", name))
+        seen: dict[object, str] = {}
+        for name, adapter in manifest.adapters.items():
+            path = ("adapters", name)
+            if name in manifest.compositions:
+                self.findings.append(
+                    codes.NAME_TAKEN.finding(
+                        f"An adapter and a composition are both called {name!r}.",
+                        locate(("compositions", name), key=True),
+                        found=name,
+                    )
+                )
+            self._registry(adapter.source, (*path, "source"))
+            if adapter.mutable:
+                self._mutable(name)
+            same = (str(adapter.source), repr(adapter.storage_options), adapter.dtype)
+            if same in seen:
+                self.findings.append(
+                    codes.SAME_SOURCE.finding(
+                        f"{name!r} is the same adapter as {seen[same]!r}.",
+                        locate((*path, "source")),
+                        found=str(adapter.source),
+                    )
+                )
+            seen.setdefault(same, name)
+
+    def _registry(self, source: Source, path: Path) -> None:
+        registry = source.location.partition("/")[0]
+        if source.is_registry and registry not in self.manifest.registries:
+            known = list(self.manifest.registries)
+            self.findings.append(
+                codes.UNKNOWN_REGISTRY.finding(
+                    f"No registry is called {registry!r}.",
+                    self.locate(path),
+                    found=str(source),
+                    expected=", ".join(known) or None,
+                    hint=did_you_mean(registry, known),
+                )
+            )
+
+    def _mutable(self, name: str) -> None:
+        adapter = self.manifest.adapters[name]
+        where = self.locate(("adapters", name, "mutable"))
+        if not adapter.source.is_local:
+            self.findings.append(
+                codes.MUTABLE_REMOTE.finding(
+                    f"{name!r} is mutable, but its source is not a local folder.",
+                    where,
+                    found=str(adapter.source),
+                    expected="a local folder",
+                )
+            )
+        against = [
+            said
+            for said, holds in (
+                (f"adapters.{name}.sha256", adapter.sha256 is not None),
+                ("policy.require_digest", self.manifest.policy.require_digest),
+            )
+            if holds
+        ]
+        if against:
+            self.findings.append(
+                codes.MUTABLE_DIGEST.finding(
+                    f"{name!r} is still changing, so it cannot have the digest that "
+                    f"{' and '.join(against)} asks for.",
+                    where,
+                    found="mutable: true",
+                )
+            )
+
+    def _not_here(self, message: str, path: Path) -> None:
+        where = self.locate(path)
+        self.findings.append(codes.SOURCE_NOT_HERE.finding(message, where, found="registry://..."))
+
+    def base(self) -> None:
+        base = self.manifest.base
+        if base.model is not None and base.model.is_registry:
+            self._not_here("A base model does not come from a registry.", ("base", "model"))
+        self._once(base.aliases, ("base", "aliases"))
+        for field in ("aliases", "float32_modules"):
+            for index, text in enumerate(getattr(base, field)):
+                if not text or text != text.strip():
+                    self._bad_value(("base", field, index), text, "text without space around it")
+        devices = base.device_map
+        path: Path = ("base", "device_map")
+        if isinstance(devices, str):
+            if devices not in _MAPS and not _DEVICE.match(devices):
+                self._bad_device(path, devices, ", ".join(_MAPS) + ", cpu, cuda:0 or a mapping")
+        elif devices is not None:
+            if not devices:
+                self._bad_device(path, "an empty mapping", '{"": 0} or {module: device}')
+            for module, device in devices.items():
+                good = (
+                    0 <= device < 10_000
+                    if isinstance(device, int)
+                    else device == "disk" or _DEVICE.match(device)
+                )
+                if not good:
+                    wanted = "cpu, disk, cuda:0 or the number of a GPU"
+                    self._bad_device((*path, module), device, wanted)
+
+    def _bad_device(self, path: Path, found: object, expected: str) -> None:
+        shown = f'"{found}"' if isinstance(found, str) and found.isdigit() else found
+        self.findings.append(
+            codes.BAD_DEVICE_MAP.finding(
+                "This is no device.", self.locate(path), found=shown, expected=expected
+            )
+        )
+
+    def _bad_value(self, path: Path, found: object, expected: str) -> None:
+        where = self.locate(path)
+        self.findings.append(
+            codes.BAD_VALUE.finding(
+                f"{where.dotted} cannot have this value.",
+                where,
+                found=repr(found),
+                expected=expected,
+            )
+        )
+
+    def mirrors(self) -> None:
+        for prefix, target in self.manifest.mirrors.items():
+            problem = _bad_mirror(prefix, target)
+            if problem is not None:
+                self.findings.append(
+                    codes.BAD_MIRROR.finding(
+                        problem,
+                        self.locate(("mirrors", prefix)),
+                        found=f"{prefix}: {target}",
+                    )
+                )
+
+    # --- compositions --------------------------------------------------------------------------
+
+    def compositions(self) -> None:
+        for name, composition in self.manifest.compositions.items():
+            self._fields(name, composition)
+            self._members(name, composition)
+            if not self._cycle(name):
+                self._flat(name, composition)
+
+    def _fields(self, name: str, composition: Composition) -> None:
+        method = composition.combine
+        for field, used in _USED_BY.items():
+            given = getattr(composition, field) is not None
+            path = ("compositions", name, field)
+            if given and not used(method):
+                self.findings.append(
+                    codes.UNUSED_FIELD.finding(
+                        f"{method!r} does not use {field}.",
+                        self.locate(path, key=True),
+                        found=f"combine: {method}, {field}: {getattr(composition, field)}",
+                        hint=f"Remove {field}, or choose another method.",
+                    )
+                )
+            elif not given and field in _NEEDED and used(method):
+                self.findings.append(
+                    codes.FIELD_NEEDED.finding(
+                        f"{method!r} needs a {field}.",
+                        self.locate(path[:-1], key=True),
+                        expected="density: 0.5 (more than 0, at most 1)"
+                        if field == "density"
+                        else "seed: 7 (any whole number from 0)",
+                    )
+                )
+
+    def _members(self, name: str, composition: Composition) -> None:
+        compositions = self.manifest.compositions
+        for member, weight in composition.of.items():
+            path = ("compositions", name, "of", member)
+            if not math.isfinite(weight) or weight == 0:
+                self.findings.append(
+                    codes.BAD_WEIGHT.finding(
+                        f"{member!r} cannot have this weight in {name!r}.",
+                        self.locate(path),
+                        found=weight,
+                        expected="a finite number other than 0",
+                    )
+                )
+            if member in compositions and member not in self.manifest.adapters:
+                inner = compositions[member].combine
+                if composition.combine != "sum" or inner != "sum":
+                    self.findings.append(
+                        codes.NESTED_COMPOSITION.finding(
+                            f"{name!r} ({composition.combine}) cannot hold the composition "
+                            f"{member!r} ({inner}).",
+                            self.locate(path, key=True),
+                            found=member,
+                            expected="adapters; or a sum within a sum",
+                        )
+                    )
+            else:
+                self._known(member, path, key=True)
+
+    def _known(self, name: str, path: Path, *, key: bool = False) -> bool:
+        if name in self.known:
+            return True
+        self.findings.append(
+            codes.UNKNOWN_ADAPTER.finding(
+                f"No adapter or composition is called {name!r}.",
+                self.locate(path, key=key),
+                found=name,
+                expected=", ".join(self.known) or None,
+                hint=did_you_mean(name, self.known),
+            )
+        )
+        return False
+
+    def _cycle(self, name: str) -> bool:
+        """Report a cycle once, at its member that comes first in the manifest."""
+        trail, stack, seen = {name: name}, [name], set[str]()
+        while stack:
+            current = stack.pop()
+            composition = self.manifest.compositions.get(current)
+            for member in composition.of if composition is not None else ():
+                if member == name:
+                    return self._report_cycle(name, trail, current)
+                if member not in seen:
+                    seen.add(member)
+                    trail[member] = current
+                    stack.append(member)
+        return False
+
+    def _report_cycle(self, name: str, trail: Mapping[str, str], last: str) -> bool:
+        steps = [name]
+        while last != name:
+            steps.insert(1, last)
+            last = trail[last]
+        order = list(self.manifest.compositions)
+        if min(steps, key=order.index) == name:
+            self.findings.append(
+                codes.COMPOSITION_CYCLE.finding(
+                    f"{name!r} is made of itself: {' > '.join((*steps, name))}.",
+                    self.locate(("compositions", name), key=True),
+                )
+            )
+        return True
+
+    def _flatten(self, names: str | Iterable[str]) -> dict[str, float] | None:
+        """The adapters behind ``names``, or ``None`` where an error elsewhere hides them."""
+        try:
+            return flatten(self.manifest, names)
+        except RoutingError:
+            return None
+
+    def _flat(self, name: str, composition: Composition) -> None:
+        active = self._flatten(name)
+        if active is None:
+            return
+        gone = [adapter for adapter, weight in active.items() if weight == 0]
+        if gone and all(composition.of.values()):
+            self.findings.append(
+                codes.BAD_WEIGHT.finding(
+                    f"In {name!r} the weights of {', '.join(gone)} cancel out.",
+                    self.locate(("compositions", name, "of")),
+                    found="0 in total",
+                    expected="a total other than 0",
+                )
+            )
+        where = self.locate(("compositions", name), key=True)
+        self.findings += check_active(self.manifest.rules, active, None, where)
+
+    # --- rules and what is active ------------------------------------------------------------------
+
+    def rules(self) -> None:
+        rules = self.manifest.rules
+        for index, group in enumerate(rules.exclusive):
+            path: Path = ("rules", "exclusive", index)
+            for place, name in enumerate(group):
+                self._adapter(name, (*path, place))
+            if len(set(group)) < 2 or len(set(group)) != len(group):
+                self.findings.append(
+                    rule_codes.EXCLUSIVE_GROUP.finding(
+                        "This group does not keep different adapters apart.",
+                        self.locate(path),
+                        found="[" + ", ".join(group) + "]",
+                        expected="two or more different adapters, each once",
+                    )
+                )
+        for name, needed in rules.requires.items():
+            path = ("rules", "requires", name)
+            self._adapter(name, path, key=True)
+            for place, other in enumerate(needed):
+                self._adapter(other, (*path, place))
+            self._once(needed, path)
+            self._contradiction(rules, name)
+
+    def _adapter(self, name: str, path: Path, *, key: bool = False) -> None:
+        if name in self.manifest.compositions and name not in self.manifest.adapters:
+            self.findings.append(
+                rule_codes.RULE_ON_COMPOSITION.finding(
+                    f"{name!r} is a composition; rules are about adapters.",
+                    self.locate(path, key=key),
+                    found=name,
+                    expected=", ".join(self.manifest.adapters) or None,
+                )
+            )
+        else:
+            self._known(name, path, key=key)
+
+    def _contradiction(self, rules: Rules, name: str) -> None:
+        where = self.locate(("rules", "requires", name), key=True)
+        if name in rules.requires[name]:
+            self.findings.append(
+                rule_codes.CONTRADICTION.finding(f"{name!r} requires itself.", where, found=name)
+            )
+        together = {name: 1.0}
+        queue = [name]
+        while queue:
+            for other in rules.requires.get(queue.pop(), ()):
+                if other not in together:
+                    together[other] = 1.0
+                    queue.append(other)
+        for finding in check_active(rules, together):
+            self.findings.append(
+                rule_codes.CONTRADICTION.finding(
+                    f"{name!r} can never be active. With all that it requires: {finding.message}",
+                    where,
+                    found=finding.found,
+                    expected=finding.expected,
+                )
+            )
+
+    def _once(self, names: Iterable[str], path: Path) -> None:
+        seen: set[str] = set()
+        for index, name in enumerate(names):
+            if name in seen:
+                self.findings.append(
+                    codes.REPEATED_NAME.finding(
+                        f"{name!r} stands twice in this list.",
+                        self.locate((*path, index)),
+                        found=name,
+                    )
+                )
+            seen.add(name)
+
+    def active(self) -> None:
+        active = self.manifest.active
+        if active is None:
+            return
+        if isinstance(active, str):
+            known = self._known(active, ("active",))
+        else:
+            self._once(active, ("active",))
+            known = all(
+                [self._known(name, ("active", place)) for place, name in enumerate(active)]
+            )
+        single_composition = isinstance(active, str) and active in self.manifest.compositions
+        if not known or single_composition:  # a composition was checked where it is declared
+            return
+        flat = self._flatten(active)
+        if flat is not None:
+            where = self.locate(("active",))
+            self.findings += check_active(self.manifest.rules, flat, None, where)
+
+
+def _bad_mirror(prefix: str, target: str) -> str | None:
+    if "://" not in prefix:
+        return "The prefix does not start with a scheme such as hf:// or s3://."
+    if prefix.lower().startswith("registry://"):
+        return "A registry is moved under 'registries', not by a mirror."
+    if prefix.endswith("/") != target.endswith("/"):
+        return "The prefix and its replacement do not both end with a slash."
+    try:
+        source = Source.parse(target.removesuffix("/") if len(target) > 1 else target)
+    except SourceSyntaxError as error:
+        # a mirror of the whole Hub ("hf://") or of a bare scheme is an address of its own
+        if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://", target):
+            return None
+        return f"The replacement is no source: {error}."
+    return "A mirror cannot be a registry." if source.is_registry else None

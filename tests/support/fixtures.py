@@ -1,1 +1,7 @@
 """Fixtures that more than one room uses."""
+
+from __future__ import annotations
+
+from .hub_server import hub  # noqa: F401
+from .s3_server import s3, s3_server  # noqa: F401
+from .web import web  # noqa: F401

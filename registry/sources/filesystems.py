@@ -1,0 +1,119 @@
+"""Opening fsspec filesystems: the right package, options that it takes, and bounded waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from ...manifests.codes import sources as codes
+from ...manifests.findings import Where
+from ...manifests.source import Source
+from .failures import explain, scrub, source_error
+
+CONNECT_TIMEOUT = 5
+READ_TIMEOUT = 10
+"""Seconds. A try is repeated once at most, so that a dead endpoint answers within some 20 s."""
+
+S3 = frozenset({"s3", "s3a"})
+HTTP = frozenset({"http", "https"})
+
+_PIP = {
+    "s3": "pip install 'adapterdock[s3]'",
+    "s3a": "pip install 'adapterdock[s3]'",
+    "http": "pip install 'adapterdock[http]'",
+    "https": "pip install 'adapterdock[http]'",
+    "gs": "pip install gcsfs",
+    "gcs": "pip install gcsfs",
+    "abfs": "pip install adlfs",
+    "abfss": "pip install adlfs",
+    "az": "pip install adlfs",
+    "adl": "pip install adlfs",
+    "sftp": "pip install paramiko",
+    "ssh": "pip install paramiko",
+    "oci": "pip install ocifs",
+    "oss": "pip install ossfs",
+    "webdav": "pip install webdav4",
+    "github": "pip install requests",
+}
+
+
+def open_filesystem(source: Source, options: Mapping[str, Any], where: Where) -> tuple[Any, str]:
+    """The fsspec filesystem of ``source`` and the folder's path in it.
+
+    A new instance, so that neither credentials nor listings of an earlier one are used. Raises
+    :class:`~adapterdock.manifests.errors.SourceError` for an unknown scheme, a package that is
+    not installed, and options that the filesystem refuses.
+    """
+    subject = scrub(str(source))
+    if source.scheme == "local":
+        raise source_error(
+            codes.UNKNOWN_SCHEME,
+            f"{subject}: a local folder is written as a path",
+            where,
+            expected=f"/{source.location.lstrip('/')}",
+        )
+    from fsspec.core import url_to_fs
+
+    try:
+        given = {**options, **_defaults(source.scheme, options)}
+        found = url_to_fs(str(source), skip_instance_cache=True, **given)
+    except ImportError as error:
+        raise source_error(
+            codes.DRIVER_MISSING,
+            f"{subject}: the package that opens {source.scheme}:// is not installed",
+            where,
+            found=_first_line(error),
+            hint=_PIP.get(source.scheme, _first_line(error)),
+        ) from error
+    except ValueError as error:
+        if "rotocol not known" not in str(error):
+            raise _refused(subject, error, where) from error
+        raise source_error(
+            codes.UNKNOWN_SCHEME, f"{subject}: nothing opens {source.scheme}://", where
+        ) from error
+    except (TypeError, KeyError) as error:
+        raise _refused(subject, error, where) from error
+    except Exception as error:
+        raise explain(error, subject, where) from error
+    fs, root = cast("tuple[Any, str]", found)
+    if source.scheme in S3:
+        fs.retries = 2
+    return fs, root.rstrip("/")
+
+
+def _defaults(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Bounds on waiting, under what the caller's own options say."""
+    if scheme in S3:
+        return {
+            "config_kwargs": {
+                "connect_timeout": CONNECT_TIMEOUT,
+                "read_timeout": READ_TIMEOUT,
+                "retries": {"mode": "standard", "total_max_attempts": 2},
+                **(options.get("config_kwargs") or {}),
+            }
+        }
+    if scheme in HTTP:
+        from aiohttp import ClientTimeout
+
+        timeout = ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
+        return {
+            "client_kwargs": {
+                "timeout": timeout,
+                "trust_env": True,  # proxies and ~/.netrc
+                **(options.get("client_kwargs") or {}),
+            }
+        }
+    return {}
+
+
+def _refused(subject: str, error: Exception, where: Where) -> Exception:
+    return source_error(
+        codes.BAD_STORAGE_OPTIONS,
+        f"{subject} cannot be opened with these storage options",
+        where,
+        found=f"{type(error).__name__}: {_first_line(error)}",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return scrub((str(error).strip().splitlines() or [type(error).__name__])[0][:200])

@@ -1,0 +1,231 @@
+"""A folder on a web server. There is no listing, so the files an adapter or a base can have are
+asked for by name (HEAD), and the shards by the index that names them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from ...manifests.codes import sources as codes
+from ...manifests.errors import SourceError
+from ..facts import FileFact
+from .opened import MAX_FILES, is_inside
+from .ranges import BadRangeError, only_range, range_header
+from .remote import RemoteFolder
+
+KNOWN_FILES = (
+    "README.md",
+    "adapter_config.json",
+    "adapter_model.bin",
+    "adapter_model.safetensors",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "merges.txt",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "pytorch_model.bin",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+"""What PEFT and transformers write, and the pickles that are recognised only to be refused."""
+
+_INDEX = "model.safetensors.index.json"
+_MAX_INDEX = 64 << 20
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    size: int | None
+    version: str | None
+    kind: str
+
+
+class HttpFolder(RemoteFolder):
+    """``http(s)://host/folder``. ``FileFact.version`` is ``etag:...`` or ``modified:...`` (the
+    Last-Modified date), ``None`` where the server tells neither.
+
+    A server that answers 200 to every name is found out by a name that cannot exist; a page of
+    HTML is never taken for a file.
+    """
+
+    def _list(self) -> Iterator[FileFact]:
+        nonsense = f"adapterdock-{uuid.uuid4().hex}.json"
+        answers = self._ask((*KNOWN_FILES, nonsense))
+        catch_all = answers.pop(nonsense)
+        facts = [self._checked(name, a, catch_all) for name, a in answers.items()]
+        found = {fact.path: fact for fact in facts if fact is not None}
+        if not found:
+            raise self._nothing(answers)
+        yield from found.values()
+        if _INDEX in found:
+            shards = [name for name in self._shards(found[_INDEX]) if name not in found]
+            for name, answer in self._ask(shards).items():
+                fact = self._checked(name, answer, catch_all)
+                if fact is not None:
+                    yield fact
+
+    def _look(self, pin: FileFact) -> FileFact | None:
+        answer = self._ask([pin.path])[pin.path]
+        if answer.status in (404, 410):
+            return None
+        if answer.status not in (200, 206):
+            raise self._refused(pin.path, answer)
+        return self._checked(pin.path, answer, None)
+
+    def _stream(self, fact: FileFact, start: int, stop: int) -> Iterator[bytes]:
+        response = self._await(self._request, "GET", fact.path, range_header(start, stop))
+        try:
+            response.raise_for_status()
+            version = _version(response.headers)
+            if version != fact.version:
+                raise self._changed(fact.path, version, fact.version)
+
+            def chunks() -> Iterator[bytes]:
+                while chunk := self._await(response.content.read, _CHUNK):
+                    yield chunk
+
+            yield from only_range(
+                response.status,
+                response.headers,
+                chunks(),
+                start=start,
+                stop=stop,
+                size=fact.size,
+                received=self._received,
+            )
+        except BadRangeError as error:
+            raise self._error(
+                codes.BAD_ANSWER,
+                f"{self._shown(fact.path)}: not the bytes that were asked",
+                found=error,
+                expected=f"bytes {start}-{stop - 1} of {fact.size}",
+            ) from error
+        finally:
+            self._await(_close, response)
+
+    def _url(self, path: str) -> str:
+        parts = urlsplit(str(self._source))
+        return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{path}"))
+
+    def _ask(self, names: Iterable[str]) -> dict[str, _Answer]:
+        return self._patiently(lambda: self._await(self._ask_all, list(names)))
+
+    async def _ask_all(self, names: list[str]) -> dict[str, _Answer]:
+        answers = await asyncio.gather(*(self._ask_one(name) for name in names))
+        return dict(zip(names, answers, strict=True))
+
+    async def _ask_one(self, name: str) -> _Answer:
+        for method, wanted in (("HEAD", None), ("GET", "bytes=0-0")):
+            response = await self._request(method, name, wanted)
+            answer = _answer_of(response.status, response.headers)
+            response.close()
+            if answer.status >= 500 and answer.status != 501:
+                response.raise_for_status()
+            settled = answer.status in (401, 403, 404, 410, 429) or answer.size is not None
+            if settled:
+                break
+        return answer
+
+    async def _request(self, method: str, path: str, wanted: str | None) -> Any:
+        session = await self._fs.set_session()
+        options = dict(self._fs.kwargs)
+        headers = {**options.pop("headers", {}), "Accept-Encoding": "identity"}
+        if wanted is not None:
+            headers["Range"] = wanted
+        url = self._fs.encode_url(self._url(path))
+        return await session.request(
+            method, url, headers=headers, **{"allow_redirects": True, **options}
+        )
+
+    def _checked(self, name: str, answer: _Answer, catch_all: _Answer | None) -> FileFact | None:
+        """The file behind an answer, or ``None`` where it is an absence or a page instead."""
+        if answer.status not in (200, 206):
+            if answer.status in (401, 403, 404, 410):
+                return None
+            raise self._refused(name, answer)
+        if answer.kind in ("text/html", "application/xhtml+xml"):
+            return None
+        if catch_all is not None and catch_all.status in (200, 206) and _alike(answer, catch_all):
+            return None
+        if answer.size is None:
+            raise self._error(
+                codes.BAD_ANSWER,
+                f"{self._shown(name)}: the server does not tell its size",
+                expected="Content-Length or Content-Range",
+            )
+        return FileFact(name, answer.size, version=answer.version)
+
+    def _shards(self, index: FileFact) -> list[str]:
+        if index.size > _MAX_INDEX:
+            raise self._error(
+                codes.BAD_ANSWER, f"{self._shown(_INDEX)} is too large", found=f"{index.size} bytes"
+            )
+        try:
+            table = json.loads(b"".join(self._transfer(index, 0, index.size)))
+            names = {str(name) for name in table["weight_map"].values()}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return []  # whoever reads the index will say what is wrong with it
+        return sorted(name for name in names if is_inside(name))[: MAX_FILES + 1]
+
+    def _nothing(self, answers: Mapping[str, _Answer]) -> SourceError:
+        for name, answer in answers.items():
+            if answer.status in (401, 403):
+                return self._refused(name, answer)
+        return self._missing()
+
+    def _refused(self, name: str, answer: _Answer) -> SourceError:
+        known = {
+            401: codes.NOT_AUTHENTICATED,
+            403: codes.ACCESS_DENIED,
+            429: codes.RATE_LIMITED,
+        }
+        code = known.get(answer.status, codes.BAD_ANSWER)
+        return self._error(code, f"{self._shown(name)}: refused", found=f"HTTP {answer.status}")
+
+
+async def _close(response: Any) -> None:
+    response.close()
+
+
+def _answer_of(status: int, headers: Mapping[str, str]) -> _Answer:
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return _Answer(status, _size(status, headers), _version(headers), kind)
+
+
+def _size(status: int, headers: Mapping[str, str]) -> int | None:
+    if headers.get("Content-Encoding", "identity") != "identity":
+        return None
+    if status == 206:
+        total = headers.get("Content-Range", "").rpartition("/")[2]
+    else:
+        total = headers.get("Content-Length", "")
+    return int(total) if total.isdigit() else None
+
+
+def _version(headers: Mapping[str, str]) -> str | None:
+    if headers.get("ETag"):
+        return f"etag:{headers['ETag']}"
+    if headers.get("Last-Modified"):
+        return f"modified:{headers['Last-Modified']}"
+    return None
+
+
+def _alike(one: _Answer, other: _Answer) -> bool:
+    return (one.kind, one.size) == (other.kind, other.size)

@@ -1,0 +1,139 @@
+"""Mirrors: where a source is fetched from instead. The source stays what it is.
+
+A mirror rewrites a URL's prefix, matched on whole steps of the normalised URL; the longest match
+wins. A Hub repository is laid out in a mirror as ``org/name/<revision>/<folder>``: the commit
+where one is known (from ``@`` or a lock), else the branch or tag as written (a ``/`` in it is
+``%2F``), else ``main``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from ...manifests.codes import sources as codes
+from ...manifests.errors import SourceError
+from ...manifests.findings import Where
+from ...manifests.source import HUB, Source, SourceSyntaxError
+from ..facts import FileFact
+from .failures import scrub
+from .folder import Folder, OnBytes
+
+_Steps = tuple[str, ...]
+
+
+def mirrored(
+    source: Source, mirrors: Mapping[str, str], *, revision: str | None = None, where: Where
+) -> Source | None:
+    """Where ``source`` is to be fetched from, or ``None`` where no mirror speaks of it.
+
+    ``revision`` is the Hub commit from a lock. Local sources are not fetched, so no mirror speaks
+    of them. Raises :class:`~adapterdock.manifests.errors.SourceError` for rows that mean nothing.
+    """
+    if source.is_local or not mirrors:
+        return None
+    steps = _steps_of(source, revision)
+    best: tuple[_Steps, str] | None = None
+    for prefix, target in mirrors.items():
+        scheme, known = _prefix(prefix, where)
+        if scheme != source.scheme or steps[: len(known)] != known:
+            continue
+        if best is None or len(known) > len(best[0]):
+            best = (known, target)
+    if best is None:
+        return None
+    return _joined(best[1], steps[len(best[0]) :], source, where)
+
+
+class MirroredFolder:
+    """A folder that is read from a mirror and called by its declared name.
+
+    The mirror's own versions say nothing about the declared source, so ``FileFact.version`` is
+    ``None``: sizes and SHA-256 digests pin what came through a mirror.
+    """
+
+    def __init__(self, inner: Folder, source: Source, revision: str | None) -> None:
+        self._inner = inner
+        self._source = source
+        if revision is None and source.is_commit:
+            revision = source.revision
+        self._revision = revision if source.is_hub else None
+
+    @property
+    def source(self) -> Source:
+        return self._source
+
+    @property
+    def pinned(self) -> Source:
+        return self._source if self._revision is None else self._source.at(self._revision)
+
+    @property
+    def revision(self) -> str | None:
+        return self._revision
+
+    @property
+    def bytes_read(self) -> int:
+        return self._inner.bytes_read
+
+    def files(self) -> Mapping[str, FileFact]:
+        return unversioned(self._inner.files())
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        return self._inner.read(path, start, length)
+
+    def local(self, path: str) -> Path | None:
+        return self._inner.local(path)
+
+    def download(self, path: str, into: Path, on_bytes: OnBytes | None = None) -> Path:
+        return self._inner.download(path, into, on_bytes)
+
+
+def unversioned(files: Mapping[str, FileFact]) -> dict[str, FileFact]:
+    """The same files without their versions."""
+    return {path: FileFact(path, fact.size, fact.sha256) for path, fact in files.items()}
+
+
+def _steps_of(source: Source, revision: str | None) -> _Steps:
+    if source.is_hub:
+        known = quote(revision or source.revision or "main", safe="")
+        return (*source.location.split("/"), known, *_split(source.path))
+    return _split(source.normalised().partition("://")[2])
+
+
+def _prefix(text: str, where: Where) -> tuple[str, _Steps]:
+    scheme, colon, rest = text.partition("://")
+    if not colon or not scheme:
+        raise SourceError(
+            codes.BAD_MIRROR.finding(
+                "a mirror's left side is no URL prefix", where, found=repr(scrub(text))
+            )
+        )
+    return scheme.lower(), _split(rest.replace("@", "/", 1) if scheme.lower() == HUB else rest)
+
+
+def _joined(target: str, rest: _Steps, source: Source, where: Where) -> Source:
+    try:
+        scheme, colon, head = target.partition("://")
+        if colon and scheme.lower() == HUB:
+            return _hub((*_split(head), *rest), source)
+        return Source.parse("/".join((target.rstrip("/"), *rest)))
+    except SourceSyntaxError as error:
+        raise SourceError(
+            codes.BAD_MIRROR.finding(
+                f"a mirror's right side is no source: {error}", where, found=repr(scrub(target))
+            )
+        ) from error
+
+
+def _hub(steps: _Steps, source: Source) -> Source:
+    """A Hub repository that mirrors another: the revision is the third step of both."""
+    if not source.is_hub or len(steps) < 3:
+        raise SourceSyntaxError("only hf:// can be mirrored to hf://, repository by repository")
+    location, revision, path = "/".join(steps[:2]), steps[2], "/".join(steps[3:])
+    text = f"hf://{location}@{revision}" + (f"/{path}" if path else "")
+    return Source.parse(text)
+
+
+def _split(text: str) -> _Steps:
+    return tuple(step for step in text.split("/") if step)

@@ -1,0 +1,300 @@
+"""What every opened folder does the same way: pins, ranges, counting, transfers that resume."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+from ...manifests.codes import sources as codes
+from ...manifests.codes.code import Code
+from ...manifests.errors import SourceError
+from ...manifests.findings import Finding, Where
+from ...manifests.names import did_you_mean
+from ...manifests.source import Source
+from ..facts import FileFact
+from .failures import explain, scrub, source_error
+from .folder import OnBytes
+
+MAX_FILES = 10_000
+"""A folder with more files is no adapter and no base; listing stops there."""
+
+_RETRIES = 3
+_WORTH_RETRYING = frozenset({codes.SERVER_ERROR.id, codes.TRUNCATED.id})
+_SHOWN = 10
+_T = TypeVar("_T")
+
+
+class OpenedFolder(ABC):
+    """A :class:`~adapterdock.registry.sources.folder.Folder` less what its kind must add.
+
+    A kind lists its files (``_list``), streams one range of one file at the version that the
+    listing named (``_stream``), and may look at one pinned file without listing (``_look``).
+    Hidden files (a step that starts with a dot) are no part of any folder, so that a folder has
+    the same files wherever it lies. With ``pins`` (from a lock), exactly the pinned files are
+    there, and opening fails where one is not what it was. Usable from several threads.
+    """
+
+    def __init__(
+        self, source: Source, *, where: Where, pins: Mapping[str, FileFact] | None = None
+    ) -> None:
+        self._source = source
+        self._where = where
+        self._pins = pins
+        self._files: Mapping[str, FileFact] | None = None
+        self._bytes_read = 0
+        self._listing = threading.RLock()
+        self._counting = threading.Lock()
+
+    # What a kind adds.
+
+    @abstractmethod
+    def _list(self) -> Iterable[FileFact]:
+        """Every file; lazily where that is possible, because too many are not waited for."""
+
+    @abstractmethod
+    def _stream(self, fact: FileFact, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes ``start <= i < stop`` of one file in chunks. Counts what arrives through
+        :meth:`_received`; raises if the file is no longer at ``fact.version``."""
+
+    def _look(self, pin: FileFact) -> FileFact | None:
+        """The pinned file as it is now (at its pinned version, where versions are kept), or
+        ``None`` where it is gone."""
+        return self._listed().get(pin.path)
+
+    # What a folder does.
+
+    @property
+    def source(self) -> Source:
+        return self._source
+
+    @property
+    def pinned(self) -> Source:
+        return self._source
+
+    @property
+    def revision(self) -> str | None:
+        return None
+
+    @property
+    def bytes_read(self) -> int:
+        return self._bytes_read
+
+    def files(self) -> Mapping[str, FileFact]:
+        with self._listing:
+            if self._files is None:
+                self._files = self._listed() if self._pins is None else self._held(self._pins)
+            return self._files
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        if start < 0 or (length is not None and length < 0):
+            raise ValueError("start and length count from 0")
+        fact = self._fact(path)
+        stop = fact.size if length is None else min(start + length, fact.size)
+        buffer = bytearray()
+        for chunk in self._transfer(fact, start, stop):
+            buffer += chunk
+        return bytes(buffer)
+
+    def local(self, path: str) -> Path | None:
+        self._fact(path)
+        return None
+
+    def download(self, path: str, into: Path, on_bytes: OnBytes | None = None) -> Path:
+        fact = self._fact(path)
+        try:
+            into.parent.mkdir(parents=True, exist_ok=True)
+            file = into.open("xb")
+        except OSError as error:
+            raise self._unwritable(path, error) from error
+        try:
+            with file:
+                for chunk in self._transfer(fact, 0, fact.size):
+                    try:
+                        file.write(chunk)
+                    except OSError as error:
+                        raise self._unwritable(path, error) from error
+                    if on_bytes is not None:
+                        on_bytes(len(chunk))
+        except BaseException:
+            into.unlink(missing_ok=True)
+            raise
+        return into
+
+    # What the kinds share.
+
+    def _received(self, count: int) -> None:
+        with self._counting:
+            self._bytes_read += count
+
+    def _fact(self, path: str) -> FileFact:
+        fact = self.files().get(path)
+        if fact is None:
+            raise self._error(
+                codes.FILE_MISSING,
+                f"{self._shown(path)} does not exist",
+                hint=did_you_mean(path, self.files()),
+            )
+        return fact
+
+    def _shown(self, path: str | None = None) -> str:
+        text = scrub(str(self._source))
+        return text if path is None else f"{text}: {path}"
+
+    def _error(
+        self,
+        code: Code,
+        message: str,
+        *,
+        found: object = None,
+        expected: object = None,
+        hint: str | None = None,
+    ) -> SourceError:
+        return source_error(code, message, self._where, found=found, expected=expected, hint=hint)
+
+    def _explain(self, error: BaseException, path: str | None = None) -> SourceError:
+        return explain(error, self._shown(path), self._where)
+
+    def _changed(self, path: str, found: object, expected: object) -> SourceError:
+        return self._error(
+            codes.SOURCE_CHANGED, f"{self._shown(path)} has changed", found=found, expected=expected
+        )
+
+    def _unwritable(self, path: str, error: OSError) -> SourceError:
+        return self._error(
+            codes.TARGET_UNWRITABLE,
+            f"{self._shown(path)} could not be written to this machine",
+            found=error.strerror or type(error).__name__,
+        )
+
+    def _patiently(self, call: Callable[[], _T], path: str | None = None) -> _T:
+        """``call()``, once more after a server's own failure; errors become ours."""
+        for pause in (0.3, None):
+            try:
+                return call()
+            except SourceError:
+                raise
+            except Exception as error:
+                failure = self._explain(error, path)
+                if pause is None or failure.code not in _WORTH_RETRYING:
+                    raise failure from error
+                time.sleep(pause)
+        raise AssertionError("the last try returns or raises")
+
+    def _transfer(self, fact: FileFact, start: int, stop: int) -> Iterator[bytes]:
+        at, failures = start, 0
+        while at < stop:
+            failure: SourceError
+            try:
+                for chunk in self._stream(fact, at, stop):
+                    at += len(chunk)
+                    yield chunk
+                if at >= stop:
+                    return
+                failure = self._error(
+                    codes.TRUNCATED,
+                    f"{self._shown(fact.path)} ended early",
+                    found=f"{at} bytes",
+                    expected=f"{stop} bytes",
+                )
+            except Exception as error:
+                failure = self._explain(error, fact.path)
+                if failure is not error:
+                    failure.__cause__ = error
+            failures += 1
+            if failure.code not in _WORTH_RETRYING or failures > _RETRIES:
+                raise failure
+            time.sleep(0.1 * 2**failures)
+
+    def _listed(self) -> Mapping[str, FileFact]:
+        found: dict[str, FileFact] = {}
+        outside: list[Finding] = []
+        try:
+            for fact in self._list():
+                if not is_inside(fact.path):
+                    outside.append(self._outside(fact.path))
+                elif not is_hidden(fact.path):
+                    found[fact.path] = fact
+                if len(found) > MAX_FILES or len(outside) >= _SHOWN:
+                    break
+        except SourceError:
+            raise
+        except Exception as error:
+            raise self._explain(error) from error
+        if outside:
+            raise SourceError(*outside)
+        if len(found) > MAX_FILES:
+            raise self._error(
+                codes.TOO_MANY_FILES,
+                f"{self._shown()} holds more than {MAX_FILES} files",
+                expected=f"at most {MAX_FILES}",
+            )
+        return MappingProxyType(dict(sorted(found.items())))
+
+    def _held(self, pins: Mapping[str, FileFact]) -> Mapping[str, FileFact]:
+        held: dict[str, FileFact] = {}
+        findings: list[Finding] = []
+        for path, pin in sorted(pins.items()):
+            if not is_inside(path) or pin.path != path:
+                findings.append(self._outside(path))
+                continue
+            try:
+                now = self._look(pin)
+            except SourceError:
+                raise
+            except Exception as error:
+                raise self._explain(error, path) from error
+            if now is None:
+                findings.append(
+                    codes.VERSION_GONE.finding(
+                        f"{self._shown(path)} is no longer there",
+                        self._where,
+                        expected=_described(pin),
+                    )
+                )
+            elif _differs(pin, now):
+                findings.append(
+                    codes.SOURCE_CHANGED.finding(
+                        f"{self._shown(path)} changed under its lock",
+                        self._where,
+                        found=_described(now),
+                        expected=_described(pin),
+                    )
+                )
+            else:
+                held[path] = replace(now, sha256=pin.sha256 or now.sha256)
+        if findings:
+            raise SourceError(*findings)
+        return MappingProxyType(held)
+
+    def _outside(self, path: str) -> Finding:
+        return codes.OUTSIDE_SOURCE.finding(
+            f"{self._shown()} holds a name that leads out of it", self._where, found=repr(path)
+        )
+
+
+def is_inside(path: str) -> bool:
+    """Whether ``path`` is a plain relative path: no ``..``, no empty step, no control character."""
+    if "\\" in path or any(ord(c) < 32 or ord(c) == 127 for c in path):
+        return False
+    return all(step not in ("", ".", "..") for step in path.split("/"))
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a step of ``path`` starts with a dot (``.git``, ``.gitattributes``)."""
+    return any(step.startswith(".") for step in path.split("/"))
+
+
+def _differs(pin: FileFact, now: FileFact) -> bool:
+    pairs = ((pin.version, now.version), (pin.sha256, now.sha256))
+    return pin.size != now.size or any(a and b and a != b for a, b in pairs)
+
+
+def _described(fact: FileFact) -> str:
+    parts = (f"{fact.size} bytes", fact.version, fact.sha256)
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,121 @@
+"""A folder on anything that fsspec opens: gs, az, memory, and every kind without its own file."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+from ...manifests.codes import sources as codes
+from ...manifests.errors import SourceError
+from ...manifests.findings import Where
+from ...manifests.source import Source
+from ..facts import FileFact
+from .failures import source_error
+from .opened import OpenedFolder
+
+_CHUNK = 8 << 20
+_VERSIONS = (
+    ("generation", "generation"),
+    ("etag", "etag"),
+    ("ETag", "etag"),
+    ("version_id", "versionid"),
+    ("versionId", "versionid"),
+    ("md5Hash", "md5"),
+    ("checksum", "checksum"),
+)
+
+
+class RemoteFolder(OpenedFolder):
+    """A folder of an fsspec filesystem.
+
+    ``FileFact.version`` is the first thing the filesystem tells that changes with the content
+    (generation, ETag, checksum), else fsspec's ``ukey``, always with the name of its kind in
+    front (``etag:...``). A file is looked at again after each read, so that one which was
+    replaced meanwhile is noticed.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        fs: Any,
+        root: str,
+        *,
+        where: Where,
+        pins: Mapping[str, FileFact] | None = None,
+    ) -> None:
+        super().__init__(source, where=where, pins=pins)
+        self._fs = fs
+        self._root = root
+
+    def _await(self, call: Callable[..., Any], *args: Any) -> Any:
+        """The result of an async function, run where the filesystem's own ones run."""
+        from fsspec.asyn import sync
+
+        return cast("Any", sync(self._fs.loop, call, *args))
+
+    def _key(self, path: str) -> str:
+        return f"{self._root}/{path}"
+
+    def _list(self) -> Iterator[FileFact]:
+        self._fs.invalidate_cache()
+        for folder, _, files in self._fs.walk(self._root, detail=True, on_error="raise"):
+            inner = folder[len(self._root) :].strip("/")
+            for name, info in files.items():
+                if not name:
+                    raise self._not_a_folder()
+                yield self._fact_of(posixpath.join(inner, name), info)
+
+    def _look(self, pin: FileFact) -> FileFact | None:
+        self._fs.invalidate_cache()
+        try:
+            return self._fact_of(pin.path, self._fs.info(self._key(pin.path)))
+        except FileNotFoundError:
+            return None
+
+    def _stream(self, fact: FileFact, start: int, stop: int) -> Iterator[bytes]:
+        while start < stop:
+            chunk = self._fs.cat_file(
+                self._key(fact.path), start=start, end=min(stop, start + _CHUNK)
+            )
+            self._received(len(chunk))
+            if not chunk:
+                break
+            start += len(chunk)
+            yield bytes(chunk)
+        now = self._look(fact)
+        if now is None or (now.size, now.version) != (fact.size, fact.version):
+            raise self._changed(
+                fact.path, now.version if now is not None else "deleted", fact.version
+            )
+
+    def _fact_of(self, path: str, info: Mapping[str, Any]) -> FileFact:
+        size = info.get("size")
+        if not isinstance(size, int):
+            raise self._error(codes.BAD_ANSWER, f"{self._shown(path)}: its size is not known")
+        return FileFact(path, size, version=self._version(path, info))
+
+    def _version(self, path: str, info: Mapping[str, Any]) -> str:
+        for key, kind in _VERSIONS:
+            if info.get(key):
+                return f"{kind}:{info[key]}"
+        return f"ukey:{self._fs.ukey(self._key(path))}"
+
+    def _explain(self, error: BaseException, path: str | None = None) -> SourceError:
+        failure = super()._explain(error, path)
+        if path is None and failure.code == codes.FILE_MISSING.id:
+            return self._missing()
+        return failure
+
+    def _missing(self) -> SourceError:
+        return source_error(
+            codes.SOURCE_MISSING, f"{self._shown()}: there is no such folder", self._where
+        )
+
+    def _not_a_folder(self) -> SourceError:
+        above = self._shown().rpartition("/")[0]
+        return self._error(
+            codes.SOURCE_NOT_A_FOLDER,
+            f"{self._shown()} is a file",
+            expected=f"the folder it lies in: {above}",
+        )

@@ -1,0 +1,170 @@
+"""A folder in an S3 bucket (AWS or any service with its protocol), through s3fs.
+
+A bucket that keeps versions is pinned by VersionId, and an old version is still read after the
+object has changed. Elsewhere the ETag pins, and every read carries ``If-Match``, so that no byte
+of another object is ever taken (S3 API: GetObject, ListObjectVersions, ListObjectsV2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ...manifests.codes import sources as codes
+from ..facts import FileFact
+from .failures import service_code_of, status_of
+from .opened import MAX_FILES
+from .ranges import BadRangeError, only_range, range_header
+from .remote import RemoteFolder
+
+_CHUNK = 1 << 20
+_VERSIONID = "versionid:"
+_ETAG = "etag:"
+_NO_VERSIONS = frozenset({"AccessDenied", "NotImplemented", "MethodNotAllowed", "501", "405"})
+
+
+class S3Folder(RemoteFolder):
+    """A folder in a bucket. ``FileFact.version`` is ``versionid:...`` or ``etag:...``.
+
+    VersionIds come from ListObjectVersions. Where that is not allowed or not there, reading an
+    old version usually is not either, and the ETag pins.
+    """
+
+    def _list(self) -> Iterator[FileFact]:
+        bucket, prefix = self._place("")
+        found = False
+        for key, fact in self._objects(bucket, prefix):
+            found = True
+            if not key.endswith("/"):  # a marker that consoles make for an empty folder
+                yield fact
+        if not found:
+            if self._root.strip("/") != bucket and self._head(self._root, None) is not None:
+                raise self._not_a_folder()
+            raise self._missing()
+
+    def _look(self, pin: FileFact) -> FileFact | None:
+        answer = self._head(self._key(pin.path), pin.version)
+        if answer is None:
+            return None
+        version = pin.version or ""
+        if not version.startswith(_VERSIONID):
+            version = _pin_of(None if version else answer.get("VersionId"), answer["ETag"])
+        return FileFact(pin.path, answer["ContentLength"], version=version)
+
+    def _stream(self, fact: FileFact, start: int, stop: int) -> Iterator[bytes]:
+        bucket, key = self._place(fact.path)
+        version = fact.version or ""
+        if version.startswith(_VERSIONID):
+            pin = {"VersionId": version.removeprefix(_VERSIONID)}
+        else:
+            pin = {"IfMatch": version.removeprefix(_ETAG)}
+        try:
+            answer = self._fs.call_s3(
+                "get_object", Bucket=bucket, Key=key, Range=range_header(start, stop), **pin
+            )
+        except FileNotFoundError as error:
+            if service_code_of(error) in ("NoSuchKey", "404"):
+                raise self._changed(fact.path, "deleted", fact.version) from error
+            raise
+        body = answer["Body"]
+
+        def chunks() -> Iterator[bytes]:
+            while chunk := self._await(body.read, _CHUNK):
+                yield chunk
+
+        headers = {"Content-Range": answer.get("ContentRange", "")}
+        if "ContentLength" in answer:
+            headers["Content-Length"] = str(answer["ContentLength"])
+        try:
+            yield from only_range(
+                answer["ResponseMetadata"]["HTTPStatusCode"],
+                headers,
+                chunks(),
+                start=start,
+                stop=stop,
+                size=fact.size,
+                received=self._received,
+            )
+        except BadRangeError as error:
+            raise self._error(
+                codes.BAD_ANSWER,
+                f"{self._shown(fact.path)}: not the bytes that were asked",
+                found=error,
+                expected=f"bytes {start}-{stop - 1} of {fact.size}",
+            ) from error
+        finally:
+            body.close()
+
+    def _objects(self, bucket: str, prefix: str) -> Iterator[tuple[str, FileFact]]:
+        try:
+            page = self._fs.call_s3("list_object_versions", Bucket=bucket, Prefix=prefix)
+        except Exception as error:
+            if service_code_of(error) not in _NO_VERSIONS and status_of(error) != 501:
+                raise
+            page = None
+        if page is None:
+            yield from self._newest_objects(bucket, prefix)
+            return
+        seen = 0
+        while True:
+            for row in page.get("Versions", ()):
+                seen += 1
+                if row.get("IsLatest"):
+                    yield row["Key"], _row_fact(row, prefix)
+            if not page.get("IsTruncated"):
+                return
+            if seen > 10 * MAX_FILES:
+                raise self._error(
+                    codes.TOO_MANY_FILES,
+                    f"{self._shown()} holds more than {10 * MAX_FILES} versions of objects",
+                )
+            page = self._fs.call_s3(
+                "list_object_versions",
+                Bucket=bucket,
+                Prefix=prefix,
+                KeyMarker=page["NextKeyMarker"],
+                VersionIdMarker=page.get("NextVersionIdMarker") or "null",
+            )
+
+    def _newest_objects(self, bucket: str, prefix: str) -> Iterator[tuple[str, FileFact]]:
+        more: dict[str, str] = {}
+        while True:
+            page = self._fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+            for row in page.get("Contents", ()):
+                yield row["Key"], _row_fact(row, prefix)
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _head(self, place: str, version: str | None) -> dict[str, Any] | None:
+        """What HEAD says of an object, or ``None`` where it (or its version) is gone."""
+        bucket, key, _ = self._fs.split_path(place)
+        pin: dict[str, str] = {}
+        if version is not None and version.startswith(_VERSIONID):
+            pin = {"VersionId": version.removeprefix(_VERSIONID)}
+        try:
+            return self._fs.call_s3("head_object", Bucket=bucket, Key=key, **pin)
+        except FileNotFoundError as error:
+            if service_code_of(error) == "NoSuchBucket":
+                raise
+            return None
+        except OSError as error:
+            # AWS answers 400 to a VersionId that it cannot have given, 405 to a deletion's.
+            if pin and status_of(error) in (400, 405):
+                return None
+            raise
+
+    def _place(self, path: str) -> tuple[str, str]:
+        bucket, key, _ = self._fs.split_path(self._key(path))
+        return bucket, key
+
+
+def _row_fact(row: dict[str, Any], prefix: str) -> FileFact:
+    pin = _pin_of(row.get("VersionId"), row["ETag"])
+    return FileFact(row["Key"][len(prefix) :], row["Size"], version=pin)
+
+
+def _pin_of(version_id: str | None, etag: str) -> str:
+    if version_id and version_id != "null":
+        return _VERSIONID + version_id
+    return _ETAG + etag.strip('"')

@@ -1,0 +1,378 @@
+"""A server that speaks the Hub's protocol to the real ``huggingface_hub`` client.
+
+The ``hub`` fixture starts one per test and points the client at it, by environment variables (for
+subprocesses and for us) and in the client's constants (which it read at import)::
+
+    def test_x(hub, tmp_path):
+        commit = hub.commit("acme/tone", {"adapter_config.json": b"{}", "w.safetensors": b"..."})
+        folder = open_source(Source.parse("hf://acme/tone"), directory=tmp_path)
+
+Files whose name ends in ``.safetensors`` or ``.bin`` are LFS: their GET answers 302 to another
+host name (``localhost`` for ``127.0.0.1``), as the Hub does. ``hub.commit`` moves ``main`` (or
+``branch=``) and returns the commit; earlier commits stay. ``hub.gated``, ``hub.disabled`` and
+``hub.private`` hold repository ids; ``hub.tokens`` are the tokens that open private and gated ones.
+``hub.fail(mode, path=...)`` breaks GETs of matching content: ``truncate`` (announces all, sends
+half), ``drop`` (closes in the middle, then works), ``ignore-range``, ``wrong-range``,
+``other-commit``, ``slow`` (never answers), or a status number such as 500 or 429. ``hub.requests``
+lists what came in and ``hub.bytes_sent`` counts content bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from .web import parse_range
+
+LFS_SUFFIXES = (".safetensors", ".bin")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it came in."""
+
+    method: str
+    path: str
+    host: str
+    headers: Mapping[str, str]
+
+
+@dataclass
+class Repo:
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)
+
+
+class HubServer:
+    """The Hub, as far as our client uses it."""
+
+    def __init__(self) -> None:
+        self.repos: dict[str, Repo] = {}
+        self.gated: set[str] = set()
+        self.disabled: set[str] = set()
+        self.private: set[str] = set()
+        self.tokens: set[str] = set()
+        self.requests: list[Request] = []
+        self.bytes_sent = 0
+        self.failures: list[tuple[str | int, str, list[int]]] = []
+        self.lock = threading.Lock()
+        self.stopping = threading.Event()
+        handler = type("BoundHandler", (_Handler,), {"hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        # `localhost` may resolve to ::1 first; the client then falls back to 127.0.0.1.
+        self.port = self._server.server_address[1]
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self.stopping.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def commit(self, repo: str, files: Mapping[str, bytes], *, branch: str = "main") -> str:
+        """Make ``files`` the whole content of ``branch``; the new commit's hash."""
+        known = self.repos.setdefault(repo, Repo())
+        text = f"{repo} {len(known.commits)} {sorted(files)}".encode()
+        commit = hashlib.sha1(text, usedforsecurity=False).hexdigest()
+        known.commits[commit] = dict(files)
+        known.refs[branch] = commit
+        return commit
+
+    def tag(self, repo: str, name: str, commit: str) -> None:
+        self.repos[repo].refs[name] = commit
+
+    def fail(self, mode: str | int, path: str = "", times: int = 1_000_000) -> None:
+        """Break the next ``times`` answers whose URL path contains ``path``."""
+        self.failures.append((mode, path, [times]))
+
+    def heal(self) -> None:
+        self.failures.clear()
+
+    def count(self, part: str = "", method: str = "") -> int:
+        """How many requests had ``part`` in their path (and this method)."""
+        return sum(part in r.path and r.method.startswith(method) for r in self.requests)
+
+    def failure_for(self, path: str, *modes: str | int) -> str | int | None:
+        with self.lock:
+            for mode, part, left in self.failures:
+                wanted = mode in modes or (not modes and isinstance(mode, int))
+                if wanted and part in path and left[0] > 0:
+                    left[0] -= 1
+                    return mode
+        return None
+
+
+def blob_id(content: bytes) -> str:
+    """git's name for a blob."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def is_lfs(name: str) -> bool:
+    return name.endswith(LFS_SUFFIXES)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+    def do_HEAD(self) -> None:
+        self._route()
+
+    def do_GET(self) -> None:
+        self._route()
+
+    def do_POST(self) -> None:
+        self._route()
+
+    def _route(self) -> None:
+        parts = urlsplit(self.path)
+        path = parts.path
+        host = self.headers.get("Host", "")
+        self.hub.requests.append(Request(self.command, path, host, dict(self.headers)))
+        if self.hub.failure_for(path, "slow"):
+            self.hub.stopping.wait(60)
+            self.close_connection = True
+            return
+        status = self.hub.failure_for(path)
+        if isinstance(status, int):
+            headers = {"Retry-After": "7"} if status == 429 else {}
+            self._error(status, "", "the server is not well", headers)
+            return
+        if path.startswith("/lfs/"):
+            self._content(bytes.fromhex(path.removeprefix("/lfs/").split("/")[0]))
+        elif path.startswith("/api/models/"):
+            self._api(path.removeprefix("/api/models/"), parse_qs(parts.query))
+        else:
+            self._resolve(path.lstrip("/"))
+
+    def _repo(self, name: str) -> Repo | None:
+        repo = self.hub.repos.get(name)
+        if name in self.hub.disabled and repo is not None:
+            self._error(403, "", "Access to this resource is disabled.")
+            return None
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token and self.hub.tokens and token not in self.hub.tokens:
+            self._error(401, "", "Invalid credentials in Authorization header")
+            return None
+        if repo is None or (name in self.hub.private and token not in self.hub.tokens):
+            self._error(404 if token else 401, "RepoNotFound", "Repository not found")
+            return None
+        return repo
+
+    def _commit(self, repo: Repo, revision: str) -> str | None:
+        commit = repo.refs.get(revision, revision)
+        if commit not in repo.commits:
+            self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            return None
+        return commit
+
+    def _api(self, path: str, query: Mapping[str, list[str]]) -> None:
+        steps = path.split("/")
+        name, rest = "/".join(steps[:2]), steps[2:]
+        repo = self._repo(name)
+        if repo is None:
+            return
+        revision = unquote(rest[1]) if len(rest) > 1 else "main"
+        commit = self._commit(repo, revision)
+        if commit is None:
+            return
+        files = repo.commits[commit]
+        if rest and rest[0] in ("tree", "paths-info"):
+            wanted = [n for n in files if n.startswith("/".join(rest[2:]))]
+            if rest[0] == "paths-info":
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+                asked = parse_qs(body).get("paths", [])
+                wanted = [n for n in files if n in asked]
+            self._json([_tree_row(n, files[n]) for n in sorted(wanted)])
+            return
+        blobs = query.get("blobs") is not None
+        siblings = [_sibling(n, files[n], blobs) for n in sorted(files)]
+        self._json({"id": name, "modelId": name, "sha": commit, "siblings": siblings})
+
+    def _resolve(self, path: str) -> None:
+        steps = path.split("/")
+        if len(steps) < 5 or steps[2] != "resolve":
+            self._error(404, "EntryNotFound", "no such route")
+            return
+        name, revision, file = "/".join(steps[:2]), unquote(steps[3]), unquote("/".join(steps[4:]))
+        repo = self._repo(name)
+        if repo is None:
+            return
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if name in self.hub.gated and token not in self.hub.tokens:
+            self._error(403 if token else 401, "GatedRepo", "Access to this model is restricted")
+            return
+        commit = self._commit(repo, revision)
+        if commit is None:
+            return
+        content = repo.commits[commit].get(file)
+        shown = "0" * 40 if self.hub.failure_for(path, "other-commit") else commit
+        if content is None:
+            self._error(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": shown})
+            return
+        if not is_lfs(file):
+            self._content(content, {"X-Repo-Commit": shown, "ETag": f'"{blob_id(content)}"'})
+            return
+        digest = hashlib.sha256(content).hexdigest()
+        self.send_response(302)
+        self.send_header("X-Repo-Commit", shown)
+        self.send_header("X-Linked-Etag", f'"{digest}"')
+        self.send_header("X-Linked-Size", str(len(content)))
+        place = (name + "\0" + commit + "\0" + file).encode().hex()
+        self.send_header(
+            "Location", f"http://localhost:{self.hub.port}/lfs/{place}/{file}?Signature=s3cr3t"
+        )
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _content(self, content: bytes, headers: Mapping[str, str] | None = None) -> None:
+        if headers is None:
+            name, commit, file = content.decode().split("\0")
+            content = self.hub.repos[name].commits[commit][file]
+            headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+        total = len(content)
+        span = parse_range(self.headers.get("Range"), total)
+        get = self.command == "GET"
+        if span is not None and get and self.hub.failure_for(self.path, "ignore-range"):
+            span = None
+        if span is not None and get and self.hub.failure_for(self.path, "wrong-range"):
+            span = (span[0] + 1, span[1])
+        if span is not None and span[0] >= total:
+            self._error(416, "", "range", {"Content-Range": f"bytes */{total}"})
+            return
+        body = content if span is None else content[span[0] : span[1] + 1]
+        self.send_response(200 if span is None else 206)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(body)))
+        if span is not None:
+            self.send_header("Content-Range", f"bytes {span[0]}-{span[1]}/{total}")
+        self.end_headers()
+        if not get:
+            return
+        if self.hub.failure_for(self.path, "truncate", "drop"):
+            body = body[: len(body) // 2]
+            self.close_connection = True
+        self._send(body)
+
+    def _send(self, body: bytes) -> None:
+        try:
+            for at in range(0, len(body), 1 << 16):
+                piece = body[at : at + (1 << 16)]
+                self.wfile.write(piece)
+                with self.hub.lock:
+                    self.hub.bytes_sent += len(piece)
+        except OSError:  # the client had enough
+            self.close_connection = True
+
+    def _json(self, value: object) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _error(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        body = json.dumps({"error": message}).encode()
+        self.send_response(status)
+        if code:
+            self.send_header("X-Error-Code", code)
+        self.send_header("X-Error-Message", message)
+        for key, value in (headers or {}).items():
+            self.send_header(key, value)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _sibling(name: str, content: bytes, blobs: bool) -> dict[str, object]:
+    if not blobs:
+        return {"rfilename": name}
+    row: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": blob_id(content)}
+    if is_lfs(name):
+        pointer = _pointer(content)
+        row["blobId"] = blob_id(pointer)
+        row["lfs"] = {
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "size": len(content),
+            "pointerSize": len(pointer),
+        }
+    return row
+
+
+def _tree_row(name: str, content: bytes) -> dict[str, object]:
+    row: dict[str, object] = {
+        "type": "file",
+        "path": name,
+        "size": len(content),
+        "oid": blob_id(_pointer(content) if is_lfs(name) else content),
+    }
+    if is_lfs(name):
+        row["lfs"] = {
+            "oid": hashlib.sha256(content).hexdigest(),
+            "size": len(content),
+            "pointerSize": len(_pointer(content)),
+        }
+    return row
+
+
+def _pointer(content: bytes) -> bytes:
+    digest = hashlib.sha256(content).hexdigest()
+    return (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {len(content)}\n"
+    ).encode()
+
+
+def point_client_at(monkeypatch: pytest.MonkeyPatch, endpoint: str, home: Path) -> None:
+    """Make the Hub's client, here and in subprocesses, use this endpoint and this HF_HOME."""
+    from huggingface_hub import close_session, constants
+
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    monkeypatch.setenv("HF_HOME", str(home))
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HOME", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    close_session()
+
+
+@pytest.fixture
+def hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[HubServer]:
+    """A fresh Hub with nothing in it, which the client talks to; see the module's docstring."""
+    server = HubServer()
+    point_client_at(monkeypatch, server.endpoint, tmp_path_factory.mktemp("hf"))
+    try:
+        yield server
+    finally:
+        server.close()
+        from huggingface_hub import close_session
+
+        close_session()

@@ -93,7 +93,8 @@ class Patterns:
 
     def check(self, pattern: str) -> None:
         """Raise :class:`PatternError` where ``pattern`` is none."""
-        self._compile(pattern, pattern)
+        if not _LITERAL.match(pattern):
+            self._compile(pattern, pattern)
 
     def _run(
         self, pattern: str, name: str, *, full: bool = False, of: str | None = None

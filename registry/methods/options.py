@@ -44,8 +44,8 @@ class Option:
 
 
 def is_neutral(value: object) -> bool:
-    """Whether ``value`` asks for nothing: null, false, zero, or empty."""
-    return value is None or (isinstance(value, (bool, int, float, str, list, dict)) and not value)
+    """Whether ``value`` asks for nothing: null, false, or an empty list or map."""
+    return value is None or value is False or value in ([], {})
 
 
 def one_of(*values: str) -> Expect:

@@ -12,7 +12,6 @@ from .checks import dtypes, options, recorded_base, version
 from .checks.subject import Subject
 from .checks.table import CHECKS
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, Layout
-from .methods.lora import naming_of
 from .methods.table import Method
 from .patterns import PatternError, Patterns
 
@@ -73,8 +72,8 @@ def _subject(
     known = layout if layout is not None or base is None else base.layout
     tensors = adapter.header.tensors
     config = method.read_config(adapter.config)
-    plan = method.make_plan(config, tensors, known, patterns)
-    naming = naming_of(tensors, known)
+    naming = method.find_naming(tensors, known)
+    plan = method.make_plan(config, tensors, known, patterns, naming)
     return Subject(adapter, config, plan, naming, patterns, base, known, where)
 
 

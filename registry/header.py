@@ -56,6 +56,7 @@ DTYPE_BITS: Mapping[str, int] = {
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _LFS_POINTER = b"version https://git-lfs"
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
+_LIMIT = 1 << 63
 
 
 def read_header(
@@ -173,8 +174,13 @@ def _parse_json(raw: bytes, where: Where, file: str) -> dict[str, Any]:
         )
     try:
         value = json.loads(
-            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_whole
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_int=_whole if "-0" in text else None,  # json reads -0 as a plain 0
         )
+        if "\\u" in text:  # an escaped lone surrogate is no text (a UnicodeError, a ValueError)
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         _refuse(codes.HEADER_MALFORMED, f"{file}: the header is nested too deeply", where)
     except ValueError as error:
@@ -184,8 +190,6 @@ def _parse_json(raw: bytes, where: Where, file: str) -> dict[str, Any]:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
-    for key in entries:
-        key.encode()  # a lone surrogate (a ValueError here) is no text
     if len(entries) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
@@ -233,20 +237,20 @@ def _tensors(
 
 
 def _entry_problem(entry: object) -> str | None:
-    if not isinstance(entry, dict) or set(cast("dict[str, Any]", entry)) != _ENTRY_KEYS:
+    if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
         return "is not described by exactly dtype, shape and data_offsets"
     fields = cast("dict[str, Any]", entry)
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+    bits = DTYPE_BITS.get(dtype) if isinstance(dtype, str) else None
+    if bits is None:
         return f"has a dtype that safetensors does not know: {str(dtype)[:40]!r}"
     if not _whole_numbers(shape) or len(shape) > MAX_DIMENSIONS:
         return f"has a shape that is no list of whole numbers: {str(shape)[:80]}"
     if not _whole_numbers(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         return f"has offsets that are no [start, end]: {str(offsets)[:80]}"
-    bits = DTYPE_BITS[dtype]
     for length in shape:
         bits *= length
-    if bits % 8 or bits // 8 != offsets[1] - offsets[0]:
+    if bits != 8 * (offsets[1] - offsets[0]):
         return (
             f"takes {offsets[1] - offsets[0]} bytes by its offsets, "
             f"but {dtype} {list(shape)} takes {bits / 8:g}"
@@ -255,10 +259,12 @@ def _entry_problem(entry: object) -> str | None:
 
 
 def _whole_numbers(value: object) -> bool:
-    limit = 1 << 63
-    return isinstance(value, list) and all(
-        type(item) is int and 0 <= item < limit for item in cast("list[object]", value)
-    )
+    if not isinstance(value, list):
+        return False
+    for item in cast("list[object]", value):
+        if type(item) is not int or not 0 <= item < _LIMIT:
+            return False
+    return True
 
 
 def _check_contiguous(tensors: Mapping[str, TensorInfo], where: Where, file: str) -> int:

@@ -13,7 +13,7 @@ import re
 import time
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     import regex
@@ -59,16 +59,7 @@ class Patterns:
     def match_tail(self, pattern: str, name: str) -> bool:
         """``re.match(r"(.*\\.)?(pattern)$", name)``: how PEFT reads ``rank_pattern`` and
         ``alpha_pattern``. Raises :class:`PatternError`."""
-        if _LITERAL.match(pattern):
-            return _literal_tail(pattern, name)
         return self._run(rf"(.*\.)?({pattern})$", name, of=pattern) is not None
-
-    def first_of(self, table: Mapping[str, Value], name: str, default: Value) -> Value:
-        """The value of the first pattern in ``table`` whose tail matches, else ``default``."""
-        for pattern, value in table.items():
-            if self.match_tail(pattern, name):
-                return value
-        return default
 
     def match_inside(self, pattern: str, name: str) -> bool:
         """Whether ``name`` is, or is inside, a module that ``pattern`` names: how PEFT keeps its
@@ -153,10 +144,50 @@ def _as_in_re(pattern: str) -> str:
     return _BRACE.sub(lambda m: r"\{" if m.group() == "{" else m.group(), pattern)
 
 
-def _literal_tail(pattern: str, name: str) -> bool:
-    """``match_tail`` for a pattern of plain characters and dots, each of which is any character."""
-    begin = len(name) - len(pattern)
-    if begin < 0 or (begin > 0 and name[begin - 1] != "."):
-        return False
-    tail = name[begin:]
-    return tail == pattern or all(p in (".", c) for p, c in zip(pattern, tail, strict=True))
+class PatternTable(Generic[Value]):
+    """Values by pattern; the first pattern that matches a name's tail wins, as PEFT's
+    ``get_pattern_key`` has it.
+
+    Real tables often name every module in full, so patterns of plain characters and dots are
+    looked up and not run, together for all that have their dots in the same places.
+    """
+
+    def __init__(self, table: Mapping[str, Value], patterns: Patterns) -> None:
+        self._values = list(table.values())
+        self._patterns = patterns
+        self._run: list[tuple[int, str]] = []
+        self._plain: dict[tuple[int, tuple[int, ...]], dict[str, int]] = {}
+        for position, pattern in enumerate(table):
+            if _LITERAL.match(pattern):
+                dots = tuple(n for n, c in enumerate(pattern) if c == ".")
+                group = self._plain.setdefault((len(pattern), dots), {})
+                group[pattern] = position
+            else:
+                self._run.append((position, pattern))
+
+    def get(self, name: str, default: Value) -> Value:
+        """The value for the module ``name``. Raises :class:`PatternError`."""
+        if not self._values:
+            return default
+        first = len(self._values)
+        for (length, dots), group in self._plain.items():
+            begin = len(name) - length
+            if begin == 0 or (begin > 0 and name[begin - 1] == "."):
+                tail = name[begin:]
+                found = group.get(tail)
+                if found is None and dots:  # a dot in a pattern is any character
+                    found = group.get(_with_dots(tail, dots))
+                first = first if found is None else min(first, found)
+        for position, pattern in self._run:
+            if position > first:
+                break
+            if self._patterns.match_tail(pattern, name):
+                first = position
+        return default if first == len(self._values) else self._values[first]
+
+
+def _with_dots(text: str, at: tuple[int, ...]) -> str:
+    characters = list(text)
+    for position in at:
+        characters[position] = "."
+    return "".join(characters)

@@ -20,13 +20,17 @@ def check(subject: Subject) -> list[Finding]:
     missing = [name for name in dict.fromkeys(wanted) if name not in layout.modules]
     if not missing:
         return []
-    hint = elsewhere(missing[0], layout.modules) or did_you_mean(missing[0], layout.modules)
+    first = subject.naming.author(missing[0])
+    hint = elsewhere(first, layout.modules) or _too_deep(first, layout.modules)
+    if hint is None and len(layout.modules) < 2000:  # a search that compares every pair of names
+        hint = did_you_mean(first, layout.modules)
+    names = [subject.naming.author(name) for name in missing]
     return [
         codes.MODULE_MISSING.finding(
-            f"the base has no {count(len(missing), 'module')} of the "
-            f"{len(set(wanted))} adapted: {some(missing)}",
+            f"{len(missing)} of {count(len(set(wanted)), 'adapted module')} "
+            f"not in the base: {some(names)}",
             subject.where,
-            found=missing[0],
+            found=first,
             expected="a module of the base",
             hint=hint,
         )
@@ -34,14 +38,31 @@ def check(subject: Subject) -> list[Finding]:
 
 
 def elsewhere(name: str, modules: Collection[str]) -> str | None:
-    """The same place under another prefix: ``layers.0.mlp`` for ``model.layers.0.mlp``."""
+    """The same place under another prefix: ``layers.0.mlp`` for ``model.layers.0.mlp``. A layer
+    keeps its number and what the number counts."""
     parts = name.split(".")
-    for skipped in range(len(parts) - 1):
+    numbered = next((n for n, part in enumerate(parts) if part.isdigit()), len(parts) - 1)
+    for skipped in range(max(numbered, 1)):
         tail = ".".join(parts[skipped:])
         found = next((m for m in modules if m == tail or m.endswith(f".{tail}")), None)
         if found is not None:
             return (
                 f"the base has {found!r}: the adapter was made for another wrapping of the model, "
-                "or another version of its code"
+                "or for another version of its code"
             )
     return None
+
+
+def _too_deep(name: str, modules: Collection[str]) -> str | None:
+    """Whether the base has that list of layers, and not that many."""
+    parts = name.split(".")
+    for at, part in enumerate(parts):
+        inside = ".".join(parts[:at])
+        if part.isdigit() and f"{inside}.0" in modules and f"{inside}.{part}" not in modules:
+            numbers = [int(m[len(inside) + 1 :]) for m in modules if _is_item(m, inside)]
+            return f"{inside} of the base ends at {max(numbers)}: was it made for a deeper model?"
+    return None
+
+
+def _is_item(module: str, inside: str) -> bool:
+    return module.startswith(f"{inside}.") and module[len(inside) + 1 :].isdigit()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
-from ..facts import ModuleKind, ModuleShape, SitePlan
+from ..facts import Layout, ModuleKind
 from ..targets import TARGETABLE
 from .subject import Subject, count, some
 
 Shape = tuple[int, ...]
+
+_ROLES = {
+    ModuleKind.LINEAR: ("A", "B"),
+    ModuleKind.CONV1D: ("A", "B"),
+    ModuleKind.CONV: ("A", "B"),
+    ModuleKind.EMBEDDING: ("embedding_A", "embedding_B"),
+}
 
 
 def check(subject: Subject) -> list[Finding]:
@@ -24,18 +29,22 @@ def check(subject: Subject) -> list[Finding]:
         module = layout.modules.get(site.module)
         if module is None or module.kind not in TARGETABLE:
             continue
-        if module.in_features is None or module.out_features is None:
+        inside, outside = module.in_features, module.out_features
+        if inside is None or outside is None:
             unknown.append(site.module)
             continue
-        for role, expected in _expected(site, module, module.in_features, module.out_features):
+        a, b = _ROLES[module.kind]
+        for role, rank_at, rest in (
+            (a, 0, (inside, *module.kernel)),
+            (b, 1, (outside, *(1 for _ in module.kernel))),
+        ):
             key = site.tensors.get(role)
-            if key is None:
-                continue
-            found = subject.tensors[key].shape
-            # the rank has a check of its own, so here it is taken as it is
-            expected = _with_rank(role, expected, found)
-            if len(found) >= 2 and 0 not in found and found != expected:
-                wrong.setdefault((role, found, expected), []).append(site.module)
+            shape = subject.tensors[key].shape if key is not None else ()
+            # without its rank, which has a check of its own (as impossible shapes have)
+            found = shape[:rank_at] + shape[rank_at + 1 :]
+            if found != rest and len(shape) >= 2 and 0 not in shape:
+                expected = (*rest[:rank_at], shape[rank_at], *rest[rank_at:])
+                wrong.setdefault((role, shape, expected), []).append(site.module)
     findings = [
         codes.SIZE_MISMATCH.finding(
             f"lora_{role} does not fit {count(len(names), 'module')}: {some(names)}",
@@ -48,39 +57,15 @@ def check(subject: Subject) -> list[Finding]:
     if unknown:
         message = f"the sizes of {count(len(unknown), 'module')} are not known: {some(unknown)}"
         findings.append(codes.SIZE_UNKNOWN.finding(message, subject.where))
-    return [*findings, *_groups(subject)]
+    return [*findings, *_groups(subject, layout)]
 
 
-def _expected(
-    site: SitePlan, module: ModuleShape, inside: int, outside: int
-) -> Iterator[tuple[str, Shape]]:
-    rank = site.rank
-    if module.kind is ModuleKind.EMBEDDING:
-        yield "embedding_A", (rank, inside)
-        yield "embedding_B", (outside, rank)
-    elif module.kind is ModuleKind.CONV:
-        yield "A", (rank, inside, *module.kernel)
-        yield "B", (outside, rank // module.groups, *(1 for _ in module.kernel))
-    else:
-        yield "A", (rank, inside)
-        yield "B", (outside, rank)
-
-
-def _with_rank(role: str, expected: Shape, found: Shape) -> Shape:
-    at = 0 if role.endswith("A") else 1
-    if len(found) <= at:
-        return expected
-    return (*expected[:at], found[at], *expected[at + 1 :])
-
-
-def _groups(subject: Subject) -> list[Finding]:
+def _groups(subject: Subject, layout: Layout) -> list[Finding]:
     """PEFT needs a rank that the groups of a convolution divide."""
-    assert subject.layout is not None
     wrong = [
         site
         for site in subject.plan.sites
-        if (module := subject.layout.modules.get(site.module)) is not None
-        and site.rank % module.groups
+        if (module := layout.modules.get(site.module)) is not None and site.rank % module.groups
     ]
     if not wrong:
         return []
@@ -91,6 +76,6 @@ def _groups(subject: Subject) -> list[Finding]:
             f"{some(names)}",
             subject.where,
             found=f"rank {wrong[0].rank}",
-            expected=f"a multiple of {subject.layout.modules[names[0]].groups}",
+            expected=f"a multiple of {layout.modules[names[0]].groups}",
         )
     ]

@@ -21,18 +21,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..facts import AdapterPlan, Layout, ModuleKind, SitePlan, TensorInfo
-from ..patterns import Patterns
+from ..patterns import Patterns, PatternTable
 from .lora_config import LoraConfig
 from .naming import Naming, strip_peft_prefix
 
-SUFFIXES: Mapping[str, str] = {
-    ".lora_A.weight": "A",
-    ".lora_B.weight": "B",
-    ".lora_B.bias": "B_bias",
-    ".lora_embedding_A": "embedding_A",
-    ".lora_embedding_B": "embedding_B",
-    ".lora_magnitude_vector": "magnitude_vector",
+ROLES: Mapping[tuple[str, str], str] = {
+    ("lora_A", "weight"): "A",
+    ("lora_B", "weight"): "B",
+    ("lora_B", "bias"): "B_bias",
+    ("lora_embedding_A", ""): "embedding_A",
+    ("lora_embedding_B", ""): "embedding_B",
+    ("lora_magnitude_vector", ""): "magnitude_vector",
 }
+"""By the last parts of a key; the second is empty where PEFT keeps a bare parameter."""
 PAIRS: tuple[tuple[str, str], ...] = (("A", "B"), ("embedding_A", "embedding_B"))
 """The two factors of a delta, by role."""
 
@@ -50,16 +51,20 @@ def plan(
     tensors: Mapping[str, TensorInfo],
     layout: Layout | None,
     patterns: Patterns | None = None,
+    naming: Naming | None = None,
 ) -> AdapterPlan:
     """Where every tensor goes. Sites are in the file's order and bear live names where there is
     a ``layout``, the file's own where there is none.
 
-    Decides places only; whether they fit is asked elsewhere. Raises
-    :class:`~adapterdock.registry.patterns.PatternError` for a pattern that is none or too slow.
+    Decides places only; whether they fit is asked elsewhere. ``naming`` is :func:`naming_of`'s
+    where it is known already. Raises :class:`~adapterdock.registry.patterns.PatternError` for a
+    pattern that is none or too slow.
     """
     patterns = patterns or Patterns()
     keys = _Keys.split(tensors)
-    naming = naming_of(tensors, layout)
+    naming = naming or Naming.find(keys.modules, layout)
+    ranks = PatternTable(config.rank_pattern, patterns)
+    alphas = PatternTable(config.alpha_pattern, patterns)
     sites: dict[str, SitePlan] = {}
     leftovers = list(keys.odd)
     for author, roles in keys.factors.items():
@@ -67,7 +72,8 @@ def plan(
         if live in sites:  # two names in the file for one live module
             leftovers.extend(roles.values())
             continue
-        sites[live] = _site(config, author, live, roles, patterns)
+        rank, alpha = ranks.get(author, config.r), alphas.get(author, config.alpha)
+        sites[live] = SitePlan(live, "LORA", roles, rank, alpha, scale_of(config, rank, alpha))
     places = _Places(config, layout, naming, frozenset(sites))
     for name, key in keys.others.items():
         places.put(name, key, keys.others)
@@ -83,7 +89,7 @@ def plan(
 
 def naming_of(tensors: Mapping[str, TensorInfo], layout: Layout | None) -> Naming:
     """How this file's module names become live ones."""
-    return Naming.find(_Keys.split(tensors).factors, layout)
+    return Naming.find(_Keys.split(tensors).modules, layout)
 
 
 def scale_of(config: LoraConfig, rank: int, alpha: float) -> float:
@@ -103,14 +109,6 @@ def saved_module(config: LoraConfig, name: str) -> str | None:
     return next((path for path in paths if path.endswith(config.modules_to_save)), None)
 
 
-def _site(
-    config: LoraConfig, author: str, live: str, roles: Mapping[str, str], patterns: Patterns
-) -> SitePlan:
-    rank = patterns.first_of(config.rank_pattern, author, config.r)
-    alpha = patterns.first_of(config.alpha_pattern, author, config.alpha)
-    return SitePlan(live, "LORA", dict(roles), rank, alpha, scale_of(config, rank, alpha))
-
-
 @dataclass
 class _Keys:
     """The file's keys, sorted out by their endings: {author module: {role: key}}, {author
@@ -120,24 +118,36 @@ class _Keys:
     others: dict[str, str] = field(default_factory=dict)
     odd: list[str] = field(default_factory=list)
 
+    @property
+    def modules(self) -> list[str]:
+        """The modules that the file adapts, or else those that it stores."""
+        return list(self.factors) or [name.rpartition(".")[0] for name in self.others]
+
     @classmethod
     def split(cls, tensors: Mapping[str, TensorInfo]) -> _Keys:
         found = cls()
         for key in tensors:
             name = strip_peft_prefix(key)
-            suffix = next((s for s in SUFFIXES if name.endswith(s)), None)
             if len(name) > MAX_NAME or not name.isprintable():
                 found.odd.append(key)
-            elif suffix is None:
-                if name in found.others:
-                    found.odd.append(key)
-                found.others.setdefault(name, key)
-            else:
-                roles = found.factors.setdefault(name.removesuffix(suffix), {})
-                if SUFFIXES[suffix] in roles:  # once with PEFT's prefix and once without
-                    found.odd.append(key)
-                roles.setdefault(SUFFIXES[suffix], key)
+                continue
+            module, role = _factor(name)
+            place, at = (found.others, name) if role is None else (found.roles(module), role)
+            if place.setdefault(at, key) is not key:  # with PEFT's prefix, and without
+                found.odd.append(key)
         return found
+
+    def roles(self, module: str) -> dict[str, str]:
+        return self.factors.setdefault(module, {})
+
+
+def _factor(name: str) -> tuple[str, str | None]:
+    """(module, role) of a factor, (..., ``None``) of what is none."""
+    rest, _, last = name.rpartition(".")
+    if last not in ("weight", "bias"):
+        return rest, ROLES.get((last, ""))
+    module, _, parameter = rest.rpartition(".")
+    return module, ROLES.get((parameter, last))
 
 
 @dataclass

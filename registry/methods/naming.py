@@ -34,7 +34,7 @@ class Naming:
     @classmethod
     def find(cls, names: Collection[str], layout: Layout | None) -> Naming:
         """The shift under which most of ``names`` exist; none on a tie, or without a layout."""
-        if layout is None or not layout.prefix:
+        if layout is None or not layout.prefix or all(name in layout.modules for name in names):
             return cls()
         candidates = [cls(shift, layout.prefix) for shift in Shift]
         return max(candidates, key=lambda n: sum(n.live(x) in layout.modules for x in names))

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ..facts import AdapterPlan, Layout, TensorInfo
 from ..patterns import Patterns
 from . import lora
 from .lora_config import OPTIONS as LORA_OPTIONS
 from .lora_config import LoraConfig
+from .naming import Naming
 from .options import Option
 
 ReadConfig = Callable[[Mapping[str, Any]], Any]
-MakePlan = Callable[[Any, Mapping[str, TensorInfo], Layout | None, Patterns | None], AdapterPlan]
+FindNaming = Callable[[Mapping[str, TensorInfo], Layout | None], Naming]
+
+
+class MakePlan(Protocol):
+    """A method's ``plan``; ``config`` is its own typed view."""
+
+    def __call__(
+        self,
+        config: Any,
+        tensors: Mapping[str, TensorInfo],
+        layout: Layout | None,
+        patterns: Patterns | None = None,
+        naming: Naming | None = None,
+    ) -> AdapterPlan: ...
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,7 @@ class Method:
     options: tuple[Option, ...]
     read_config: ReadConfig
     make_plan: MakePlan
+    find_naming: FindNaming
 
     def plan(
         self,
@@ -39,5 +54,5 @@ class Method:
 
 
 METHODS: Mapping[str, Method] = {
-    "LORA": Method("LORA", LORA_OPTIONS, LoraConfig.of, lora.plan),
+    "LORA": Method("LORA", LORA_OPTIONS, LoraConfig.of, lora.plan, lora.naming_of),
 }

@@ -1,0 +1,81 @@
+"""Do the factors have the in and out sizes of the modules that they adapt?"""
+
+from __future__ import annotations
+
+from ...manifests.codes import fit as codes
+from ...manifests.findings import Finding
+from ..facts import Layout, ModuleKind
+from ..targets import TARGETABLE
+from .subject import Subject, count, some
+
+Shape = tuple[int, ...]
+
+_ROLES = {
+    ModuleKind.LINEAR: ("A", "B"),
+    ModuleKind.CONV1D: ("A", "B"),
+    ModuleKind.CONV: ("A", "B"),
+    ModuleKind.EMBEDDING: ("embedding_A", "embedding_B"),
+}
+
+
+def check(subject: Subject) -> list[Finding]:
+    """One finding for each (factor, found shape, expected shape)."""
+    layout = subject.layout
+    if layout is None:
+        return []
+    wrong: dict[tuple[str, Shape, Shape], list[str]] = {}
+    unknown: list[str] = []
+    for site in subject.plan.sites:
+        module = layout.modules.get(site.module)
+        if module is None or module.kind not in TARGETABLE:
+            continue
+        inside, outside = module.in_features, module.out_features
+        if inside is None or outside is None:
+            unknown.append(site.module)
+            continue
+        a, b = _ROLES[module.kind]
+        for role, rank_at, rest in (
+            (a, 0, (inside, *module.kernel)),
+            (b, 1, (outside, *(1 for _ in module.kernel))),
+        ):
+            key = site.tensors.get(role)
+            shape = subject.tensors[key].shape if key is not None else ()
+            # without its rank, which has a check of its own (as impossible shapes have)
+            found = shape[:rank_at] + shape[rank_at + 1 :]
+            if found != rest and len(shape) >= 2 and 0 not in shape:
+                expected = (*rest[:rank_at], shape[rank_at], *rest[rank_at:])
+                wrong.setdefault((role, shape, expected), []).append(site.module)
+    findings = [
+        codes.SIZE_MISMATCH.finding(
+            f"lora_{role} does not fit {count(len(names), 'module')}: {some(names)}",
+            subject.where,
+            found=found,
+            expected=f"{expected}, by the base's module",
+        )
+        for (role, found, expected), names in wrong.items()
+    ]
+    if unknown:
+        message = f"the sizes of {count(len(unknown), 'module')} are not known: {some(unknown)}"
+        findings.append(codes.SIZE_UNKNOWN.finding(message, subject.where))
+    return [*findings, *_groups(subject, layout)]
+
+
+def _groups(subject: Subject, layout: Layout) -> list[Finding]:
+    """PEFT needs a rank that the groups of a convolution divide."""
+    wrong = [
+        site
+        for site in subject.plan.sites
+        if (module := layout.modules.get(site.module)) is not None and site.rank % module.groups
+    ]
+    if not wrong:
+        return []
+    names = [site.module for site in wrong]
+    return [
+        codes.SIZE_MISMATCH.finding(
+            f"the rank is no multiple of the groups at {count(len(names), 'module')}: "
+            f"{some(names)}",
+            subject.where,
+            found=f"rank {wrong[0].rank}",
+            expected=f"a multiple of {layout.modules[names[0]].groups}",
+        )
+    ]

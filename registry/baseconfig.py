@@ -26,15 +26,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 Fields = dict[str, Any]
+Table = Mapping[str, Mapping[str, Any]]
 
 _IGNORED = re.compile(
     r"_.*|.*dropout.*|.*dropout|.*drop_rate|.*drop_path.*|.*_pdrop|layerdrop|.*_layerdrop"
@@ -48,7 +50,8 @@ _IGNORED = re.compile(
     r"|pretraining_tp|use_bfloat16|tf_legacy_loss|pruned_heads|model_max_length|license"
     r"|router_aux_loss_coef|router_z_loss_coef|ctc_loss_reduction|ctc_zero_infinity"
     r"|apply_spec_augment|mask_(time|feature)_\w+|max_source_positions_unused|gradient_\w+"
-    r"|is_composition|vocab_file|unsloth_\w+|model_name|loss_type|keys_to_ignore_at_inference"
+    r"|summary_\w+|(begin_)?suppress_tokens|dense_act_fn|is_gated_act"  # the last two: T5's proj.
+    r"|stage_names|is_composition|vocab_file|unsloth_\w+|model_name|loss_type|keys_to_ignore_at_inference"
     r"|chunk_size_feed_forward|hub_mixin|adapters|tie_encoder_decoder|base_model_\w+_plan"
 )
 """At any depth. The token ids are the tokenizer's; loss terms and dropout act in training."""
@@ -57,8 +60,8 @@ _GENERATION = frozenset(
     "max_length min_length max_new_tokens do_sample early_stopping num_beams num_beam_groups"
     " diversity_penalty temperature top_k top_p typical_p epsilon_cutoff eta_cutoff min_p"
     " repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size"
-    " bad_words_ids num_return_sequences forced_decoder_ids suppress_tokens"
-    " begin_suppress_tokens exponential_decay_length_penalty remove_invalid_values"
+    " bad_words_ids num_return_sequences forced_decoder_ids"
+    " exponential_decay_length_penalty remove_invalid_values"
     " renormalize_logits guidance_scale max_time penalty_alpha sequence_bias".split()
 )
 """Settings of ``generate`` that older versions kept here; a class may still own such a name."""
@@ -83,6 +86,13 @@ _ROPE_FLAT = {
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
+_SIGNS: Mapping[str, Callable[[int, int], int]] = {
+    "//": operator.floordiv,
+    "*": operator.mul,
+    "+": operator.add,
+}
+
+
 @dataclass(frozen=True)
 class Canonical:
     """``fields`` by dotted path, without defaults. ``open`` are the fields left whose class may
@@ -105,11 +115,15 @@ class Canonical:
 
 def canonical(config: Mapping[str, Any]) -> Canonical:
     """Bring a parsed config.json (or ``PretrainedConfig.to_dict()``) to its one form."""
-    table = _table()
+    return canonical_by(_table(), config)
+
+
+def canonical_by(table: Table, config: Mapping[str, Any]) -> Canonical:
+    """:func:`canonical` by another table than the frozen one (to make that one)."""
     fields, opened, unknown = _one(config, str(config.get("model_type") or ""), table)
     doubt = None
     if unknown:
-        doubt = f"the defaults of model type {', '.join(unknown)} are not known"
+        doubt = f"not all defaults of model type {', '.join(unknown)} are known"
     elif opened:
         doubt = f"{', '.join(sorted(opened))} may be written out or derived from other fields"
     return Canonical(fields, frozenset(opened & fields.keys()), doubt)
@@ -129,7 +143,7 @@ def ties_embeddings(config: Mapping[str, Any]) -> bool:
     table = _table()
     for part in (config, *_parts(config)):
         own = table.get(str(part.get("model_type") or ""), {})
-        if "scale_decoder_outputs" in own.get("fields", ()):
+        if "scale_decoder_outputs" in _names(own):
             return True  # T5's: always tied; what the flag says is whether outputs are scaled
         value = part.get("tie_word_embeddings", own.get("defaults", {}).get("tie_word_embeddings"))
         if value:
@@ -154,7 +168,13 @@ def hidden_size(config: Mapping[str, Any]) -> int | None:
 def known_fields(model_type: str) -> frozenset[str] | None:
     """The fields that the table knows of a model type, ``None`` of one it does not know."""
     row = _table().get(model_type)
-    return None if row is None else frozenset(row.get("fields", ()))
+    return None if row is None else frozenset(_names(row))
+
+
+def _names(row: Mapping[str, Any]) -> set[str]:
+    """The fields of one row of the table, at its top level."""
+    groups = ("defaults", "rules", "open", "others", "parts")
+    return {path.partition(".")[0] for group in groups for path in row.get(group, ())}
 
 
 def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -164,14 +184,14 @@ def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 @cache
-def _table() -> Mapping[str, Mapping[str, Any]]:
+def _table() -> Table:
     text = Path(__file__).with_name("baseconfig_v1.json").read_text(encoding="utf-8")
-    return cast(Mapping[str, Mapping[str, Any]], json.loads(text))
+    return cast(Table, json.loads(text))
 
 
 def raw_fields(config: Mapping[str, Any], parts: frozenset[str]) -> Fields:
     """One config's counting fields by dotted path, defaults and all, without its ``parts``."""
-    own = {"fields": tuple(config)}
+    own = {"others": tuple(config)}
     fields = {k: v for k, v in config.items() if k not in parts and _counts(k, own)}
     nested = _FULL in str(fields.get("rope_parameters"))
     _move_rope(fields, nested)
@@ -182,13 +202,13 @@ def raw_fields(config: Mapping[str, Any], parts: frozenset[str]) -> Fields:
 
 
 def _one(
-    config: Mapping[str, Any], model_type: str, table: Mapping[str, Mapping[str, Any]]
+    config: Mapping[str, Any], model_type: str, table: Table
 ) -> tuple[Fields, set[str], list[str]]:
     """One config and its parts: fields, open paths, model types that are not in the table."""
     row = table.get(model_type)
     own: Mapping[str, Any] = row if row is not None else {}
-    fields, opened = Fields(), set[str](own.get("open", ()))
-    unknown = [] if row is not None else [model_type or "(none)"]
+    fields, inner, opened = Fields(), Fields(), set[str]()
+    unknown = [] if row is not None and not own.get("inexact") else [model_type or "(none)"]
     parts: Mapping[str, str] = own.get("parts", {})
     aliases: Mapping[str, str] = own.get("aliases", {})
     for given, value in config.items():
@@ -199,23 +219,27 @@ def _one(
             part = cast(Mapping[str, Any], value)
             kind = str(part.get("model_type") or parts.get(key, ""))
             below, opened_below, unknown_below = _one(part, kind, table)
-            fields |= {f"{key}.{name}": v for name, v in below.items()}
+            inner |= {f"{key}.{name}": v for name, v in below.items()}
             opened |= {f"{key}.{name}" for name in opened_below}
             unknown += unknown_below
             if kind == parts.get(key):
-                fields.pop(f"{key}.model_type", None)
+                inner.pop(f"{key}.model_type", None)
         elif _counts(key, own):
             fields[key] = value
     _move_rope(fields, nested=any(k.startswith("rope.full_") for k in own.get("defaults", ())))
     _move_t5(fields, own)
-    left = _without_defaults(_flat(fields), own)
+    for key, absent in cast(Mapping[str, Fields], own.get("absent", {})).items():
+        if config.get(key) is None:  # the class then makes the part its own way
+            inner |= {f"{key}.{name}": value for name, value in absent.items()}
+    left, opened_here = _without_defaults(_flat(fields), own)
+    left |= inner
     left["model_type"] = model_type
-    return left, opened, unknown
+    return left, opened | opened_here, unknown
 
 
 def _counts(key: str, own: Mapping[str, Any]) -> bool:
     if key in _GENERATION:
-        return key in own.get("fields", ())
+        return key in _names(own)
     return _IGNORED.fullmatch(key) is None
 
 
@@ -250,7 +274,7 @@ def _move_rope(fields: Fields, nested: bool) -> None:
 
 def _move_t5(fields: Fields, own: Mapping[str, Any]) -> None:
     """T5 v1.1 said with ``tie_word_embeddings: false`` that outputs are not scaled."""
-    if "scale_decoder_outputs" in own.get("fields", ()):
+    if "scale_decoder_outputs" in _names(own):
         tie = fields.pop("tie_word_embeddings", None)
         fields.setdefault("scale_decoder_outputs", tie is not False)
 
@@ -266,9 +290,21 @@ def _flat(value: Mapping[str, Any], before: str = "") -> Fields:
     return found
 
 
-def _without_defaults(fields: Fields, own: Mapping[str, Any]) -> Fields:
+def _without_defaults(fields: Fields, own: Mapping[str, Any]) -> tuple[Fields, set[str]]:
+    """The fields that say something, and the paths that may or may not be written out."""
     defaults: Mapping[str, Any] = {**_COMMON, **own.get("defaults", {})}
-    rules: Mapping[str, str] = own.get("rules", {})
+    rules = dict(cast(Mapping[str, str], own.get("rules", {})))
+    opened = set[str](own.get("open", ()))
+    if fields.get("use_sliding_window", defaults.get("use_sliding_window")) is False:
+        # Files name a window all the same; the classes set it to None.
+        opened -= {"sliding_window"}
+        fields = {k: v for k, v in fields.items() if k not in ("sliding_window", "max_window_layers")}
+    for path, rule in list(rules.items()):
+        rules[path], _, flag = rule.partition("?")
+        if flag and fields.get(flag, defaults.get(flag)) != defaults.get(flag):
+            del rules[path]
+            opened.add(path)
+    fields = _layers_of_pattern(fields, rules, own)
     left = Fields()
     for path, value in fields.items():
         if value is None and defaults.get(path) is None:
@@ -279,12 +315,26 @@ def _without_defaults(fields: Fields, own: Mapping[str, Any]) -> Fields:
         elif path in defaults and _plain(value) == _plain(defaults[path]):
             continue
         left[path] = value
-    return left
+    return left, opened
+
+
+def _layers_of_pattern(
+    fields: Fields, rules: Mapping[str, str], own: Mapping[str, Any]
+) -> Fields:
+    """Gemma's older files say ``sliding_window_pattern`` for what ``layer_types`` spells out."""
+    pattern, rule = fields.get("sliding_window_pattern"), rules.get("layer_types", "")
+    if pattern is None or ":every:" not in rule or "sliding_window_pattern" in _names(own):
+        return fields
+    count, kind, _, *rest = rule.split(":")
+    layers = derived(":".join((count, kind, str(pattern), *rest)), fields, own.get("defaults", {}))
+    fields = {k: v for k, v in fields.items() if k != "sliding_window_pattern"}
+    fields.setdefault("layer_types", layers)
+    return fields
 
 
 def derived(rule: str, fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:
-    """What a class makes of an absent field: ``a``, ``a//b``, ``a*4``, or a pattern of layers
-    (``a:all:X`` for each of ``a`` layers; ``a:every:6:X:Y`` for X at each sixth, else Y)."""
+    """What a class makes of an absent field: ``a``, ``a//b``, ``a*4``, ``a+b``, or a pattern over
+    ``a`` layers: ``a:all:X``, ``a:every:6:X:Y`` (X at each sixth, else Y), ``a:first:k:X:Y``."""
 
     def number(name: str) -> Any:
         return int(name) if name.isdigit() else fields.get(name, defaults.get(name))
@@ -296,12 +346,13 @@ def derived(rule: str, fields: Mapping[str, Any], defaults: Mapping[str, Any]) -
             if kind == "all":
                 return [rest[0] for _ in layers]
             each = number(rest[0])
+            if kind == "first":
+                return [rest[1] if i < each else rest[2] for i in layers]
             return [rest[1] if (i + 1) % each == 0 else rest[2] for i in layers]
-        for sign in ("//", "*"):
+        for sign, does in _SIGNS.items():
             left, found, right = rule.partition(sign)
             if found:
-                one, two = number(left), number(right)
-                return one // two if sign == "//" else one * two
+                return does(number(left), number(right))
         return number(rule)
     except (TypeError, ZeroDivisionError):
         return None

@@ -1,8 +1,591 @@
-"""Codes AD3xx."""
+"""Codes AD3xx: whether an adapter is whole, understood, and fits its base."""
 
 from __future__ import annotations
 
 from ..findings import Severity
 from .code import Code
 
-_ = (Severity, Code)
+HEADER_MALFORMED = Code(
+    id="AD301",
+    name="header-malformed",
+    severity=Severity.ERROR,
+    summary="The file is not a safetensors file.",
+    explanation=(
+        "A safetensors file begins with the length of its header and the header itself, a JSON "
+        "object. This file does not, so it is something else (a pickle, a Git LFS pointer, an "
+        "error page) or it is damaged. Pickles are refused on principle: opening one runs code."
+    ),
+    example="adapter_model.safetensors that holds `version https://git-lfs.github.com/spec/v1`",
+    fix="fetch the file again, or save the adapter again with safetensors",
+)
+HEADER_TENSOR = Code(
+    id="AD302",
+    name="header-tensor-invalid",
+    severity=Severity.ERROR,
+    summary="A tensor's entry in a safetensors header contradicts itself or its neighbours.",
+    explanation=(
+        "Each entry gives a dtype, a shape and where its bytes lie. The bytes must be as many as "
+        "dtype and shape need, and the tensors must fill the data part without hole or overlap; "
+        "otherwise two tensors could share bytes, or bytes could hide between them."
+    ),
+    example='{"w": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 12]}}',
+    fix="the file was written wrongly: save it again with the safetensors library",
+)
+FILE_TRUNCATED = Code(
+    id="AD303",
+    name="file-size-wrong",
+    severity=Severity.ERROR,
+    summary="A safetensors file is shorter or longer than its header says.",
+    explanation=(
+        "The header says where the last tensor ends, and the file must end there. A shorter file "
+        "is a download or an upload that broke off; a longer one was appended to."
+    ),
+    example="a 40 MB adapter_model.safetensors whose upload stopped at 31 MB",
+    fix="upload or download the file again",
+)
+
+CONFIG_MALFORMED = Code(
+    id="AD310",
+    name="adapter-config-malformed",
+    severity=Severity.ERROR,
+    summary="adapter_config.json is not one JSON object.",
+    explanation=(
+        "The config is read strictly: UTF-8, one JSON object, no key twice, no NaN, and not "
+        "larger than a config can be. Two readers of a sloppy file could read two things."
+    ),
+    example='{"r": 8, "r": 16, "peft_type": "LORA"}',
+    fix="save the adapter again with PEFT's save_pretrained",
+)
+METHOD_MISSING = Code(
+    id="AD311",
+    name="method-not-named",
+    severity=Severity.ERROR,
+    summary="adapter_config.json does not say which method the adapter is.",
+    explanation=(
+        "PEFT writes the method as `peft_type`. Without it the tensors mean nothing: the folder "
+        "may belong to another library, or the file was written by hand."
+    ),
+    example='{"r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}',
+    fix='give the method\'s name in PEFT\'s spelling, such as "peft_type": "LORA"',
+)
+METHOD_UNSUPPORTED = Code(
+    id="AD312",
+    name="method-not-supported",
+    severity=Severity.ERROR,
+    summary="The adapter's method is not supported yet.",
+    explanation=(
+        "Every method stores and applies its tensors in its own way, so an adapter of a method "
+        "that is not carried out natively cannot be attached."
+    ),
+    example='"peft_type": "BOFT"',
+    fix="use a LoRA adapter, or load this one with PEFT itself",
+)
+OPTION_TYPE = Code(
+    id="AD313",
+    name="config-field-invalid",
+    severity=Severity.ERROR,
+    summary="A field of adapter_config.json holds a value of the wrong kind.",
+    explanation=(
+        "Each field that changes the computation is read strictly: a rank is a whole number above "
+        "zero, an alpha is a number, targets are a pattern or a list of names, and so on."
+    ),
+    example='"r": "8"',
+    fix="correct the field, or save the adapter again with PEFT's save_pretrained",
+)
+OPTION_UNSUPPORTED = Code(
+    id="AD314",
+    name="config-field-not-supported",
+    severity=Severity.ERROR,
+    summary="A field of adapter_config.json asks for something that is not carried out.",
+    explanation=(
+        "The field changes what the adapter computes, and leaving it out would give another model "
+        "than the one that was trained. So an adapter that sets it is refused; its neutral value "
+        "(null, false, empty) passes."
+    ),
+    example='"use_dora": true',
+    fix="use an adapter trained without this field, or load this one with PEFT itself",
+)
+OPTION_UNKNOWN = Code(
+    id="AD315",
+    name="config-field-unknown",
+    severity=Severity.ERROR,
+    summary="adapter_config.json sets a field that is not known.",
+    explanation=(
+        "The field may come from a newer PEFT or from another trainer, and it may change the "
+        "computation. PEFT itself drops such fields with a warning; here it is an error, because "
+        "the result could be another model than the one that was trained."
+    ),
+    example='"new_scaling": 0.5',
+    fix="upgrade adapterdock; if the field has no effect, remove it from adapter_config.json",
+)
+OPTION_UNKNOWN_NEUTRAL = Code(
+    id="AD316",
+    name="config-field-unknown-unset",
+    severity=Severity.WARNING,
+    summary="adapter_config.json has fields that are not known, all of them unset.",
+    explanation=(
+        "A newer PEFT writes every field that it has, also those that the adapter does not use. "
+        "An unknown field that is null, false or empty asks for nothing, so it passes."
+    ),
+    example='"new_config": null',
+    fix="nothing has to be done; upgrading adapterdock removes the warning",
+)
+OPTION_CONTRADICTION = Code(
+    id="AD317",
+    name="config-fields-contradict",
+    severity=Severity.ERROR,
+    summary="Two fields of adapter_config.json cannot stand together.",
+    explanation=(
+        "PEFT refuses these combinations as well: layers can only be picked where the targets are "
+        "a list of names, and naming the layers makes no sense without picking any."
+    ),
+    example='"target_modules": ".*q_proj", "layers_to_transform": [0, 1]',
+    fix="put the layers into the pattern, or give the targets as a list",
+)
+INIT_CHANGES_BASE = Code(
+    id="AD318",
+    name="init-changed-the-base",
+    severity=Severity.ERROR,
+    summary="Training changed the base's weights, and the adapter only fits the changed base.",
+    explanation=(
+        "PiSSA, OLoRA, CorDA and LoRA-GA take the first factors out of the base's weights, and "
+        "LoftQ replaces them by a quantised copy. An adapter saved without conversion belongs to "
+        "that changed base; on the untouched one it computes something else. PEFT would change "
+        "the base again while loading; here the base is never changed."
+    ),
+    example='"init_lora_weights": "pissa"',
+    fix=(
+        "convert it where it was trained: save_pretrained(path, "
+        "path_initial_model_for_weight_conversion=...) writes a plain LoRA"
+    ),
+)
+PATTERN_INVALID = Code(
+    id="AD319",
+    name="pattern-invalid",
+    severity=Severity.ERROR,
+    summary="A pattern in adapter_config.json is no regular expression.",
+    explanation=(
+        "PEFT reads a text `target_modules` or `exclude_modules`, the keys of `rank_pattern` and "
+        "`alpha_pattern`, `layers_pattern` and `modules_to_save` as regular expressions of "
+        "Python's `re`. This one does not compile there."
+    ),
+    example='"target_modules": "model.layers.(\\\\d+.q_proj"',
+    fix="correct the pattern, or give the modules as a list of names",
+)
+PATTERN_TOO_SLOW = Code(
+    id="AD320",
+    name="pattern-too-slow",
+    severity=Severity.ERROR,
+    summary="The patterns in adapter_config.json take too long to match.",
+    explanation=(
+        "Some regular expressions take longer than anyone can wait. Adapters come from strangers, "
+        "so all patterns of one adapter share two seconds, and real ones take milliseconds."
+    ),
+    example='"target_modules": "(a+)+$"',
+    fix="give the modules as a list of names",
+)
+PEFT_NEWER = Code(
+    id="AD321",
+    name="peft-version-newer",
+    severity=Severity.WARNING,
+    summary="The adapter was written by a PEFT that is newer than the ones known here.",
+    explanation=(
+        "The file format rarely changes, and every field was understood or the adapter was "
+        "refused; but the meaning of a known field could have changed."
+    ),
+    example='"peft_version": "0.40.0"',
+    fix="upgrade adapterdock if a release knows this version",
+)
+PEFT_VERSION_INVALID = Code(
+    id="AD322",
+    name="peft-version-invalid",
+    severity=Severity.ERROR,
+    summary="peft_version is no version number.",
+    explanation="PEFT writes its own version, such as 0.21.2 or 0.22.0.dev0@abc1234, or nothing.",
+    example='"peft_version": "latest"',
+    fix="remove the field, or write the version of PEFT that saved the adapter",
+)
+
+EMPTY = Code(
+    id="AD330",
+    name="adapter-empty",
+    severity=Severity.ERROR,
+    summary="The adapter would change nothing.",
+    explanation=(
+        "The file has no tensor that acts anywhere, or every scale is zero. Attaching it would "
+        "give the base's own answers under another name."
+    ),
+    example="an adapter_model.safetensors without tensors, or lora_alpha: 0",
+    fix="look whether the right file was uploaded",
+)
+HALF_PRESENT = Code(
+    id="AD331",
+    name="factors-incomplete",
+    severity=Severity.ERROR,
+    summary="A module has one factor of its LoRA and not the other.",
+    explanation=(
+        "The change of a weight is the product of lora_A and lora_B. With only one in the file "
+        "nothing can be computed; the file was cut or its keys were renamed wrongly. PEFT loads "
+        "such a file and leaves the missing factor at its initial value."
+    ),
+    example="...q_proj.lora_A.weight without ...q_proj.lora_B.weight",
+    fix="save or upload the adapter again",
+)
+TENSOR_UNEXPECTED = Code(
+    id="AD332",
+    name="tensor-unexpected",
+    severity=Severity.ERROR,
+    summary="The file has tensors that belong nowhere.",
+    explanation=(
+        "Every tensor must be a factor of the method, a part of a module in `modules_to_save`, a "
+        "trained bias that `bias` allows, or a whole embedding. PEFT and others skip the rest in "
+        "silence, which gives a half-attached adapter."
+    ),
+    example="lora_unet_down_blocks_0.lora_down.weight (another trainer's spelling)",
+    fix="convert the file to PEFT's names (base_model.model.<module>.lora_A.weight)",
+)
+TARGETS_WITHOUT_TENSORS = Code(
+    id="AD333",
+    name="targets-without-tensors",
+    severity=Severity.ERROR,
+    summary="The config selects modules of the base for which the file has no tensors.",
+    explanation=(
+        "target_modules, exclude_modules and the layer fields say what was adapted. Modules that "
+        "they select in this base have nothing in the file: it is incomplete, or the adapter was "
+        "trained on another base (fewer layers, no vision tower, ...)."
+    ),
+    example='"target_modules": ["q_proj", "v_proj"] and only q_proj in the file',
+    fix="check that this is the adapter's base and that the file is whole",
+)
+TENSORS_WITHOUT_TARGET = Code(
+    id="AD334",
+    name="tensors-without-target",
+    severity=Severity.ERROR,
+    summary="The file has factors for modules that the config does not select.",
+    explanation=(
+        "Config and file contradict each other: one of them was edited or belongs to another "
+        "adapter. PEFT drops such tensors in silence."
+    ),
+    example='"target_modules": ["q_proj"] and v_proj.lora_A.weight in the file',
+    fix="correct target_modules, exclude_modules or the layer fields, or the file",
+)
+TARGETS_UNDECLARED = Code(
+    id="AD335",
+    name="targets-not-declared",
+    severity=Severity.UNCHECKED,
+    summary="adapter_config.json does not say which modules are adapted.",
+    explanation=(
+        "With target_modules at null PEFT takes a default by the kind of model, from a table that "
+        "changes between its versions. The file's tensors are used, but whether some are missing "
+        "cannot be told."
+    ),
+    example='"target_modules": null',
+    fix="write the names of the adapted modules into target_modules",
+)
+RANK_MISMATCH = Code(
+    id="AD336",
+    name="rank-mismatch",
+    severity=Severity.ERROR,
+    summary="The tensors have another rank than the config gives.",
+    explanation=(
+        "The rank is the first dimension of lora_A and the second of lora_B, and the config gives "
+        "it by `r` or, for some modules, by `rank_pattern`. The scale is computed from it, so a "
+        "config that disagrees with its tensors gives a wrong scale."
+    ),
+    example='"r": 8 and a lora_A.weight of shape (16, 576)',
+    fix="correct r or rank_pattern, and make sure that lora_alpha belongs to the same run",
+)
+TENSOR_DTYPE = Code(
+    id="AD337",
+    name="tensor-dtype",
+    severity=Severity.ERROR,
+    summary="An adapter's tensor is not of an ordinary float dtype.",
+    explanation=(
+        "Factors are multiplied with activations, so they must be F16, BF16, F32 or F64. Integers "
+        "and 8-bit floats need scales that this format does not have: the file was quantised by "
+        "some tool, or packed by a quantised base."
+    ),
+    example="lora_A.weight with dtype I8",
+    fix="save the adapter in bfloat16 or float32",
+)
+FAN_IN_FAN_OUT = Code(
+    id="AD338",
+    name="fan-in-fan-out-disagrees",
+    severity=Severity.WARNING,
+    summary="fan_in_fan_out does not say what the base's modules are.",
+    explanation=(
+        "The field says whether weights are stored transposed, as GPT-2's Conv1D does. What counts "
+        "is the module itself; like PEFT, we follow the module and say so."
+    ),
+    example='"fan_in_fan_out": false on GPT-2',
+    fix="nothing has to be done; correcting the field removes the warning",
+)
+SHAPE_INVALID = Code(
+    id="AD339",
+    name="factor-shape-invalid",
+    severity=Severity.ERROR,
+    summary="A factor has a shape that no factor can have.",
+    explanation=(
+        "lora_A and lora_B are matrices (for convolutions, kernels) without an empty dimension. "
+        "One-dimensional or empty ones are shards that were not gathered before saving (DeepSpeed "
+        "ZeRO-3, FSDP)."
+    ),
+    example="lora_A.weight of shape (0,)",
+    fix="gather the parameters before save_pretrained, and save again",
+)
+
+BASE_UNDECLARED = Code(
+    id="AD340",
+    name="base-not-declared",
+    severity=Severity.UNCHECKED,
+    summary="There is no base to check the adapter against.",
+    explanation=(
+        "The manifest names no base model, so only the adapter itself was checked. Whether it fits "
+        "is checked when it is attached to a loaded model."
+    ),
+    example="base: {}",
+    fix="name the base in the manifest: base.model",
+)
+ARCHITECTURE_UNKNOWN = Code(
+    id="AD341",
+    name="architecture-unknown",
+    severity=Severity.UNCHECKED,
+    summary="The module names of this architecture are not known.",
+    explanation=(
+        "Names on disk and names in the running model differ for some architectures. For those in "
+        "our table the live names are known; for others they are not guessed."
+    ),
+    example='"architectures": ["MyCompanyForCausalLM"]',
+    fix="run `adapterdock validate --deep`, which builds the model without weights and asks it",
+)
+MODULE_MISSING = Code(
+    id="AD342",
+    name="module-not-in-base",
+    severity=Severity.ERROR,
+    summary="The adapter has tensors for modules that the base does not have.",
+    explanation=(
+        "Loaded anyway, these tensors would match nothing and the answers would be the base's own. "
+        "The adapter was made for another model, for more layers, or for another version of the "
+        "model's code."
+    ),
+    example="model.layers.31.self_attn.q_proj on a model of 30 layers",
+    fix="use the base that the adapter was trained on",
+)
+SIZE_MISMATCH = Code(
+    id="AD343",
+    name="size-mismatch",
+    severity=Severity.ERROR,
+    summary="The adapter's tensors have other sizes than the base's modules.",
+    explanation=(
+        "lora_A takes what the module takes and lora_B gives what it gives: (rank, in) and "
+        "(out, rank). Other sizes mean another base."
+    ),
+    example="a lora_A.weight of (8, 2048) on a module with 576 inputs",
+    fix="use the base that the adapter was trained on",
+)
+KIND_MISMATCH = Code(
+    id="AD344",
+    name="module-kind-mismatch",
+    severity=Severity.ERROR,
+    summary="The adapter's tensors are for another kind of module than the base has there.",
+    explanation=(
+        "lora_A and lora_B are for linear layers and convolutions, lora_embedding_A and _B for "
+        "embeddings; norms and containers cannot carry a LoRA at all."
+    ),
+    example="model.embed_tokens.lora_A.weight",
+    fix="use the base, and the version of its code, that the adapter was trained on",
+)
+SIZE_UNKNOWN = Code(
+    id="AD345",
+    name="size-unknown",
+    severity=Severity.UNCHECKED,
+    summary="The sizes of a base's module are not known.",
+    explanation=(
+        "The module exists, but its in and out sizes cannot be told from the base's files (a "
+        "quantised weight is packed, for example)."
+    ),
+    example="a base quantised to 4 bits",
+    fix="run `adapterdock validate --deep`, or accept this code",
+)
+TIED_WEIGHT = Code(
+    id="AD346",
+    name="tied-weight-adapted",
+    severity=Severity.WARNING,
+    summary="The adapter acts on one of two modules that share their weight.",
+    explanation=(
+        "Input and output embeddings of this base are one weight. The adapter acts on one of them "
+        "only, as it did in training; merging it into the weight would change both, so a merged "
+        "model must be untied. Names, sizes and ranks were checked as for any other module."
+    ),
+    example='"target_modules": ["lm_head"] on a base with tie_word_embeddings',
+    fix="nothing has to be done for attaching; see `ensure_weight_tying` in PEFT for training",
+)
+VOCABULARY = Code(
+    id="AD347",
+    name="vocabulary-mismatch",
+    severity=Severity.ERROR,
+    summary="The adapter was made with another vocabulary size than the base has.",
+    explanation=(
+        "Tokens were added in training and the embeddings resized. Without the same number of "
+        "rows the adapter's embeddings do not fit, and the added tokens have no row at all."
+    ),
+    example="a tokenizer with 49 153 ids beside a base with 49 152 rows",
+    fix="use a base whose embeddings were resized in the same way, as it was in training",
+)
+TOKENS_ADDED = Code(
+    id="AD348",
+    name="tokens-added",
+    severity=Severity.WARNING,
+    summary="The adapter's tokenizer has tokens that the base's does not have.",
+    explanation=(
+        "The base has rows for them, so nothing fails; but use the adapter's tokenizer, or these "
+        "tokens will not be recognised in the text."
+    ),
+    example='"<tool_call>" in the adapter\'s tokenizer.json only',
+    fix="load the tokenizer from the adapter's folder",
+)
+SAVED_MODULE = Code(
+    id="AD349",
+    name="saved-module-mismatch",
+    severity=Severity.ERROR,
+    summary="A module in modules_to_save is not stored whole, or does not fit the base.",
+    explanation=(
+        "Such a module is trained and stored in full and takes the place of the base's. All of its "
+        "parameters must be in the file, with the shapes that the base has."
+    ),
+    example="score.weight of (5, 576) where the base has 2 labels",
+    fix="load the base in the form in which it was trained (same class, same number of labels)",
+)
+SAVED_NAME_UNUSED = Code(
+    id="AD350",
+    name="saved-name-unused",
+    severity=Severity.WARNING,
+    summary="A name in modules_to_save is no module of the base.",
+    explanation=(
+        "PEFT ignores names that match nothing. If the module should have been trained, it was "
+        "not: the file has no tensors for it either."
+    ),
+    example='"modules_to_save": ["embed_tokns"]',
+    fix="nothing has to be done if the name was never meant for this base",
+)
+BIAS_MISMATCH = Code(
+    id="AD351",
+    name="bias-mismatch",
+    severity=Severity.ERROR,
+    summary="The trained biases are not those that the config and the base call for.",
+    explanation=(
+        "With bias: all every bias of the base is trained and stored, with lora_only those of the "
+        "adapted modules. A missing one means that the base's own would be used instead."
+    ),
+    example='"bias": "all" and a file without any bias',
+    fix="save the adapter again with PEFT's save_pretrained, which stores them",
+)
+BASE_QUANTISED = Code(
+    id="AD352",
+    name="base-quantised",
+    severity=Severity.WARNING,
+    summary="The base's checkpoint is quantised.",
+    explanation=(
+        "An adapter does not record whether it was trained on a quantised base. On another "
+        "precision than in training its answers differ a little."
+    ),
+    example='"quantization_config": {"quant_method": "gptq"} in the base\'s config.json',
+    fix="nothing has to be done if the adapter was trained on this checkpoint",
+)
+ARCHITECTURE_MISMATCH = Code(
+    id="AD353",
+    name="architecture-mismatch",
+    severity=Severity.ERROR,
+    summary="The adapter records that it was trained on another architecture.",
+    explanation=(
+        "PEFT may note the class of the base model in `auto_mapping`. It is of another family than "
+        "this base; equal names and shapes do not make the two the same."
+    ),
+    example='"auto_mapping": {"base_model_class": "MistralForCausalLM"} on a Llama',
+    fix="use the base that the adapter was trained on",
+)
+EMBEDDING_MISMATCH = Code(
+    id="AD354",
+    name="embedding-mismatch",
+    severity=Severity.ERROR,
+    summary="An embedding stored with the adapter does not fit the base's.",
+    explanation=(
+        "PEFT stores whole input and output embeddings when they were resized or adapted. Stored "
+        "ones take the place of the base's, so their width must be the base's."
+    ),
+    example="embed_tokens.weight of (49152, 2048) on a base with hidden size 576",
+    fix="use the base that the adapter was trained on",
+)
+RECORDED_OTHER = Code(
+    id="AD360",
+    name="recorded-base-differs",
+    severity=Severity.ERROR,
+    summary="The adapter records another base than the manifest's.",
+    explanation=(
+        "adapter_config.json says on which model the adapter was trained. A base of the same shape "
+        "with other weights takes it without any error and answers wrongly, so the names are "
+        "compared. Mirrors and renamed copies of one base are declared in base.aliases."
+    ),
+    example='"base_model_name_or_path": "org/other-7b" under base.model: hf://org/model-7b',
+    fix="if both are the same model, list the recorded name in base.aliases",
+)
+RECORDED_SHAPE = Code(
+    id="AD361",
+    name="recorded-base-other-shape",
+    severity=Severity.ERROR,
+    summary="The base that the adapter records has another architecture or size.",
+    explanation=(
+        "The recorded base could be read, and it is not the manifest's: its kind, its hidden size "
+        "or its number of layers differs."
+    ),
+    example="trained on a model with 24 layers, declared for one with 30",
+    fix="use the base that the adapter was trained on",
+)
+RECORDED_GONE = Code(
+    id="AD362",
+    name="recorded-base-not-found",
+    severity=Severity.WARNING,
+    summary="The adapter records a local path as its base, which does not exist here.",
+    explanation=(
+        "Trainers that load from a folder record its path, which means nothing on another machine. "
+        "Shapes were checked; whether it is the same base cannot be told from the path."
+    ),
+    example='"base_model_name_or_path": "/scratch/run7/base"',
+    fix="if it is the manifest's base, list the path in base.aliases",
+)
+RECORDED_NONE = Code(
+    id="AD363",
+    name="recorded-base-missing",
+    severity=Severity.WARNING,
+    summary="The adapter does not record its base.",
+    explanation=(
+        "Without base_model_name_or_path only names and shapes can be compared, which do not tell "
+        "two bases of one shape apart."
+    ),
+    example='"base_model_name_or_path": null',
+    fix="write the base's Hub id into adapter_config.json",
+)
+RECORDED_UNCONFIRMED = Code(
+    id="AD364",
+    name="recorded-base-unconfirmed",
+    severity=Severity.UNCHECKED,
+    summary="The adapter records a Hub model, and the manifest's base is known by no Hub id.",
+    explanation=(
+        "The manifest's base is a folder or a bucket, so its name cannot be compared with the "
+        "recorded one, and a base of the same shape would pass every other check."
+    ),
+    example='"base_model_name_or_path": "org/model-7b" under base.model: ./models/base',
+    fix="if it is the same model, list the recorded name in base.aliases",
+)
+RECORDED_REVISION = Code(
+    id="AD365",
+    name="recorded-revision-differs",
+    severity=Severity.WARNING,
+    summary="The adapter records another revision of the base than the one in use.",
+    explanation=(
+        "Later commits of a model repository often change only its card, but they may change the "
+        "weights or the config."
+    ),
+    example='"revision": "<one commit>" under a base pinned to another',
+    fix="pin base.model to the recorded revision, or compare the two commits",
+)

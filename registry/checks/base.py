@@ -1,0 +1,57 @@
+"""Is there a base to check against, is its architecture known, and is it the adapter's?"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from ...manifests.codes import fit as codes
+from ...manifests.findings import Finding
+from .subject import Subject
+
+
+def check(subject: Subject) -> list[Finding]:
+    """What is unchecked for want of a base, its architecture, and its quantisation."""
+    base = subject.base
+    if base is None:
+        if subject.layout is not None:
+            return []
+        message = f"{subject.name} was checked by itself only: there is no base"
+        return [codes.BASE_UNDECLARED.finding(message, subject.where)]
+    findings = _architecture(subject)
+    if subject.layout is None:
+        found = base.architecture or base.model_type or "no architecture in config.json"
+        message = f"whether {subject.name} fits was not checked: {found} is not known"
+        findings.append(codes.ARCHITECTURE_UNKNOWN.finding(message, subject.where, found=found))
+    quantisation = base.config.get("quantization_config")
+    if isinstance(quantisation, dict):
+        method = cast("dict[str, object]", quantisation).get("quant_method", "unnamed")
+        message = f"the base is quantised ({method})"
+        findings.append(codes.BASE_QUANTISED.finding(message, subject.where))
+    return findings
+
+
+def _architecture(subject: Subject) -> list[Finding]:
+    """``auto_mapping`` names the class that was adapted, and its library's module."""
+    assert subject.base is not None
+    mapping = subject.adapter.config.get("auto_mapping")
+    ours = subject.base.architecture
+    family = subject.base.model_type
+    if not isinstance(mapping, dict) or ours is None or family is None:
+        return []
+    entries = cast("dict[str, object]", mapping)
+    theirs, library = entries.get("base_model_class"), entries.get("parent_library")
+    if not isinstance(theirs, str) or not isinstance(library, str):
+        return []
+    parts = library.split(".")
+    if theirs == ours or parts[:2] != ["transformers", "models"] or len(parts) < 3:
+        return []
+    if parts[2] == family.replace("-", "_"):
+        return []
+    return [
+        codes.ARCHITECTURE_MISMATCH.finding(
+            f"the adapter was trained on {theirs[:80]}, and the base is {ours}",
+            subject.where,
+            found=f"{theirs[:80]} ({library[:120]})",
+            expected=f"{ours} ({family})",
+        )
+    ]

@@ -1,0 +1,191 @@
+"""Is every field of the config understood, and of the right kind?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...manifests.codes import fit as codes
+from ...manifests.findings import Finding, Where
+from ...manifests.names import did_you_mean
+from ..methods.lora_config import PLAIN_INITS, init_changes_base
+from ..methods.options import Expect, Option, Support, is_neutral, optional
+from ..methods.table import METHODS, Method
+from .subject import some
+
+
+def _free_text(value: object) -> str | None:
+    return None if isinstance(value, str) else "text"
+
+
+_COMMON: Mapping[str, Expect] = {
+    "peft_type": _free_text,
+    "base_model_name_or_path": optional(_free_text),
+    "revision": optional(_free_text),
+    "peft_version": lambda value: None,  # has a check of its own
+}
+"""Fields of every method."""
+
+PEFT_METHODS = frozenset(
+    {
+        "ADALORA",
+        "ADAMSS",
+        "ADAPTION_PROMPT",
+        "BEFT",
+        "BOFT",
+        "BONE",
+        "C3A",
+        "CARTRIDGE",
+        "CPT",
+        "DEFT",
+        "DELORA",
+        "FOURIERFT",
+        "FROD",
+        "GLORA",
+        "GRALORA",
+        "HIRA",
+        "HRA",
+        "IA3",
+        "LILY",
+        "LN_TUNING",
+        "LOHA",
+        "LOKR",
+        "LORA",
+        "MISS",
+        "MULTITASK_PROMPT_TUNING",
+        "OFT",
+        "OSF",
+        "PEANUT",
+        "POLY",
+        "PREFIX_TUNING",
+        "PROMPT_TUNING",
+        "PSOFT",
+        "PVERA",
+        "P_TUNING",
+        "RANDLORA",
+        "ROAD",
+        "SHADOW",
+        "SHIRA",
+        "SUPERTUNING",
+        "TINYLORA",
+        "TRAINABLE_TOKENS",
+        "UNILORA",
+        "VBLORA",
+        "VERA",
+        "WAVEFT",
+        "XLORA",
+    }
+)
+"""Methods that PEFT knows (0.21.2), and those that it knew."""
+
+
+def check_method(config: Mapping[str, Any], where: Where) -> tuple[Method | None, list[Finding]]:
+    """The row of the adapter's method, or why there is none."""
+    value = config.get("peft_type")
+    if not isinstance(value, str) or not value:
+        found = "nothing" if value is None else repr(value)
+        message = "adapter_config.json names no method"
+        return None, [codes.METHOD_MISSING.finding(message, where, found=found)]
+    method = METHODS.get(value)
+    if method is not None:
+        return method, []
+    if value in PEFT_METHODS:
+        message, hint = f"the method {value} is not supported yet", None
+    else:
+        message = f"{value[:80]!r} is no method that is known"
+        hint = did_you_mean(value.upper(), METHODS)
+    supported = ", ".join(METHODS)
+    finding = codes.METHOD_UNSUPPORTED.finding(
+        message, where, found=value[:80], expected=supported, hint=hint
+    )
+    return None, [finding]
+
+
+def check_types(config: Mapping[str, Any], method: Method, where: Where) -> list[Finding]:
+    """Fields whose value is of the wrong kind: with these, nothing can be planned."""
+    kinds = {**_COMMON, **{o.name: o.expect for o in method.options}}
+    findings: list[Finding] = []
+    for name, value in config.items():
+        wrong = kinds[name](value) if name in kinds else None
+        if wrong is not None:
+            message = f"adapter_config.json: {name} is not what it should be"
+            findings.append(
+                codes.OPTION_TYPE.finding(message, where, found=_short(value), expected=wrong)
+            )
+    return findings
+
+
+def check_options(config: Mapping[str, Any], method: Method, where: Where) -> list[Finding]:
+    """Fields that ask for what is not carried out, and fields that nobody here knows."""
+    known: Mapping[str, Option] = {option.name: option for option in method.options}
+    findings: list[Finding] = []
+    unset: list[str] = []
+    for name, value in config.items():
+        option = known.get(name)
+        if option is not None:
+            findings.extend(_check_option(option, value, where))
+        elif name not in _COMMON and is_neutral(value):
+            unset.append(name)
+        elif name not in _COMMON:
+            findings.append(
+                codes.OPTION_UNKNOWN.finding(
+                    f"adapter_config.json sets {name[:80]!r}, which is not known",
+                    where,
+                    found=_short(value),
+                    hint=did_you_mean(name, [*known, *_COMMON]),
+                )
+            )
+    if unset:
+        message = f"adapter_config.json has unset fields that are not known: {some(unset)}"
+        findings.append(codes.OPTION_UNKNOWN_NEUTRAL.finding(message, where))
+    return findings
+
+
+def check_contradictions(config: Mapping[str, Any], where: Where) -> list[Finding]:
+    """Combinations of LoRA's fields that PEFT itself refuses."""
+    findings: list[Finding] = []
+
+    def contradicts(message: str) -> None:
+        findings.append(codes.OPTION_CONTRADICTION.finding(message, where))
+
+    if isinstance(config.get("target_modules"), str):
+        for name in ("layers_to_transform", "layers_pattern"):
+            if config.get(name) is not None:
+                contradicts(f"{name} cannot stand beside a target_modules that is a pattern")
+    elif config.get("layers_pattern") and config.get("layers_to_transform") is None:
+        contradicts("layers_pattern needs layers_to_transform")
+    return findings
+
+
+def check_initialisation(config: Mapping[str, Any], where: Where) -> list[Finding]:
+    """Was the base itself changed when training began?"""
+    value = config.get("init_lora_weights")
+    if init_changes_base(value):
+        message = f"init_lora_weights: {value} changed the base, and the adapter was not converted"
+        return [codes.INIT_CHANGES_BASE.finding(message, where, found=value)]
+    if isinstance(value, str) and value.lower() not in PLAIN_INITS:
+        message = f"init_lora_weights: {value[:80]!r} is an initialisation that is not known"
+        expected = f"true, false, {', '.join(sorted(PLAIN_INITS))}"
+        return [
+            codes.OPTION_UNSUPPORTED.finding(message, where, found=value[:80], expected=expected)
+        ]
+    return []
+
+
+def _check_option(option: Option, value: object, where: Where) -> list[Finding]:
+    if option.support in (Support.SUPPORTED, Support.NO_EFFECT) or is_neutral(value):
+        return []
+    never = option.support is Support.NEVER
+    return [
+        codes.OPTION_UNSUPPORTED.finding(
+            f"{option.name} {option.meaning}, which is not {'done' if never else 'supported yet'}",
+            where,
+            found=f"{option.name}: {_short(value)}",
+            expected="null, false or empty",
+        )
+    ]
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,57 @@
+"""Do the factors have the rank that the config gives, and a shape that factors can have?"""
+
+from __future__ import annotations
+
+from ...manifests.codes import fit as codes
+from ...manifests.findings import Finding
+from ..facts import SitePlan
+from .subject import Subject, count, some
+
+
+def check(subject: Subject) -> list[Finding]:
+    """One finding for each (rank by config, rank by tensors), and one for each invalid shape."""
+    ranks: dict[tuple[int, int], list[str]] = {}
+    shapes: dict[tuple[int, ...], list[str]] = {}
+    for site in subject.plan.sites:
+        for role, key in site.tensors.items():
+            shape = subject.tensors[key].shape
+            if role not in ("A", "B", "embedding_A", "embedding_B"):
+                continue
+            if len(shape) < 2 or 0 in shape:
+                shapes.setdefault(shape, []).append(key)
+            elif (rank := _rank(subject, site, role, shape)) != site.rank:
+                ranks.setdefault((site.rank, rank), []).append(site.module)
+    findings = [
+        codes.SHAPE_INVALID.finding(
+            f"{count(len(keys), 'factor')} of an impossible shape: {some(keys)}",
+            subject.where,
+            found=shape,
+            expected="two dimensions or more, none of them 0",
+        )
+        for shape, keys in shapes.items()
+    ]
+    for (wanted, found), modules in ranks.items():
+        unique = list(dict.fromkeys(modules))
+        findings.append(
+            codes.RANK_MISMATCH.finding(
+                f"rank {found} in the file and {wanted} by the config at "
+                f"{count(len(unique), 'module')}: {some(unique)}",
+                subject.where,
+                found=f"rank {found}",
+                expected=f"rank {wanted} (r and rank_pattern)",
+            )
+        )
+    return findings
+
+
+def _rank(subject: Subject, site: SitePlan, role: str, shape: tuple[int, ...]) -> int:
+    first, second, *_ = shape
+    if role.endswith("A"):
+        return first
+    # a grouped convolution's lora_B has the rank divided by its groups as second dimension
+    module = subject.layout.modules.get(site.module) if subject.layout else None
+    if module is not None:
+        return second * module.groups
+    if len(shape) > 2 and site.rank % second == 0:
+        return site.rank
+    return second

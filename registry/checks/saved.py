@@ -1,0 +1,87 @@
+"""Are the modules in ``modules_to_save`` stored whole, with the base's shapes?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ...manifests.codes import fit as codes
+from ...manifests.findings import Finding
+from ..facts import Layout
+from ..methods.lora import saved_module
+from .subject import Subject, count, some
+
+TASK_HEADS = frozenset({"score", "classifier", "qa_outputs"})
+"""PEFT adds these to ``modules_to_save`` by the task, whether or not the model has them."""
+
+Shape = tuple[int, ...]
+
+
+def check(subject: Subject) -> list[Finding]:
+    layout = subject.layout
+    if layout is None:
+        return []
+    findings: list[Finding] = []
+    for module, stored in subject.plan.saved.items():
+        if module in layout.modules:
+            findings.extend(_parameters(subject, layout, module, stored))
+    return [*findings, *_names(subject, layout)]
+
+
+def _parameters(
+    subject: Subject, layout: Layout, module: str, stored: Mapping[str, str]
+) -> Iterator[Finding]:
+    found = {path: subject.tensors[key].shape for path, key in stored.items()}
+    wanted = dict(parameters_of(layout, module))
+    missing = [p for p in wanted if p not in found and f"{module}.{p}" not in layout.tied]
+    extra = [p for p in found if p not in wanted]
+    if missing:
+        yield codes.SAVED_MODULE.finding(
+            f"{module} is stored without {count(len(missing), 'parameter')}: {some(missing)}",
+            subject.where,
+        )
+    if extra:
+        yield codes.SAVED_MODULE.finding(
+            f"{module} is stored with {count(len(extra), 'tensor')} that the base's has not: "
+            f"{some(extra)}",
+            subject.where,
+        )
+    for path, shape in found.items():
+        if path in wanted and shape != wanted[path]:
+            yield codes.SAVED_MODULE.finding(
+                f"{module}.{path} has another shape than the base's",
+                subject.where,
+                found=shape,
+                expected=wanted[path],
+            )
+
+
+def parameters_of(layout: Layout, module: str) -> Iterator[tuple[str, Shape]]:
+    """(path under ``module``, shape) of every parameter of it and of what it contains."""
+    for name, inner in layout.modules.items():
+        if name == module or name.startswith(f"{module}."):
+            path = name[len(module) + 1 :]
+            for parameter, shape in inner.parameters.items():
+                yield (f"{path}.{parameter}" if path else parameter), shape
+
+
+def _names(subject: Subject, layout: Layout) -> Iterator[Finding]:
+    wanted = {
+        subject.naming.live(module)
+        for live in layout.modules
+        if (module := saved_module(subject.config, subject.naming.author(live))) is not None
+    }
+    absent = sorted(
+        m for m in wanted if m not in subject.plan.saved and any(parameters_of(layout, m))
+    )
+    if absent:
+        yield codes.SAVED_MODULE.finding(
+            f"modules_to_save names {count(len(absent), 'module')} with no tensors in the file: "
+            f"{some(absent)}",
+            subject.where,
+        )
+    authors = [subject.naming.author(m) for m in wanted] + list(subject.plan.saved)
+    for name in dict.fromkeys(subject.config.modules_to_save):
+        if name not in TASK_HEADS and not any(a.endswith(name) for a in authors):
+            yield codes.SAVED_NAME_UNUSED.finding(
+                f"modules_to_save names {name!r}, which is no module of the base", subject.where
+            )

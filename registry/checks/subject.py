@@ -1,0 +1,53 @@
+"""What the checks look at: one adapter, read and planned, and the base where it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ...manifests.findings import Where
+from ..facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, TensorInfo
+from ..methods.lora_config import LoraConfig
+from ..methods.naming import Naming
+from ..patterns import Patterns
+from ..targets import Selection
+
+
+@dataclass(frozen=True)
+class Subject:
+    """``layout`` is the base's, or the live model's where there are no files (``base`` is then
+    ``None``). Nothing here was checked yet but the kinds of the config's values."""
+
+    adapter: AdapterFacts
+    config: LoraConfig
+    plan: AdapterPlan
+    naming: Naming
+    patterns: Patterns
+    base: BaseFacts | None
+    layout: Layout | None
+    where: Where
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        return self.adapter.header.tensors
+
+    @property
+    def name(self) -> str:
+        return self.adapter.name
+
+    @cached_property
+    def selection(self) -> Selection:
+        return Selection(self.config, self.patterns)
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """``a, b, c and 117 more``: a finding names a few of many alike."""
+    found = list(names)
+    text = ", ".join(found[:most])
+    return text if len(found) <= most else f"{text} and {len(found) - most} more"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 module``, ``3 modules``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,85 @@
+"""Do the config's targets and the file's tensors name the same modules?"""
+
+from __future__ import annotations
+
+from ...manifests.codes import fit as codes
+from ...manifests.findings import Finding
+from .subject import Subject, count, some
+
+
+def check(subject: Subject) -> list[Finding]:
+    """Both ways; that a selected module has tensors needs a layout. Raises
+    :class:`~adapterdock.registry.patterns.PatternError`."""
+    if subject.config.targets is None:
+        if not subject.plan.sites:
+            return []
+        message = "adapter_config.json leaves target_modules open"
+        return [codes.TARGETS_UNDECLARED.finding(message, subject.where)]
+    return [*_unselected(subject), *_without_tensors(subject)]
+
+
+def _unselected(subject: Subject) -> list[Finding]:
+    selection = subject.selection
+    naming = subject.naming
+    layout = subject.layout
+    if selection.is_all_linear:
+        known = selection.live_modules(layout, naming) if layout is not None else None
+        chosen = {m for m in subject.plan.modules if known is None or m in known}
+    else:
+        chosen = {m for m in subject.plan.modules if selection.selects(naming.author(m))}
+    if subject.config.ensure_weight_tying:
+        chosen |= _tied_modules(subject)
+    # a module that the base does not have is reported as such
+    odd = [
+        m
+        for m in subject.plan.modules
+        if m not in chosen and (layout is None or m in layout.modules)
+    ]
+    if not odd:
+        return []
+    return [
+        codes.TENSORS_WITHOUT_TARGET.finding(
+            f"factors for {count(len(odd), 'module')} that the config does not select: {some(odd)}",
+            subject.where,
+            found=_targets(subject),
+        )
+    ]
+
+
+def _without_tensors(subject: Subject) -> list[Finding]:
+    layout = subject.layout
+    if layout is None or not subject.plan.sites:
+        return []
+    present = set(subject.plan.modules)
+    missing = [
+        m for m in subject.selection.live_modules(layout, subject.naming) if m not in present
+    ]
+    if subject.config.ensure_weight_tying:
+        missing = [m for m in missing if m not in _tied_modules(subject)]
+    if not missing:
+        return []
+    ordered = sorted(missing, key=list(layout.modules).index)
+    return [
+        codes.TARGETS_WITHOUT_TENSORS.finding(
+            f"{count(len(ordered), 'module')} selected by the config and without factors: "
+            f"{some(ordered)}",
+            subject.where,
+            found=f"factors for {count(len(present), 'module')}",
+            expected=f"{len(present) + len(ordered)}, by {_targets(subject)}",
+        )
+    ]
+
+
+def _tied_modules(subject: Subject) -> set[str]:
+    """Both sides of each tie: PEFT adapts them together under ``ensure_weight_tying``."""
+    layout = subject.layout
+    if layout is None:
+        return set(subject.plan.modules)
+    ends = [*layout.tied, *layout.tied.values()]
+    return {parameter.rpartition(".")[0] for parameter in ends}
+
+
+def _targets(subject: Subject) -> str:
+    targets = subject.config.targets
+    text = targets if isinstance(targets, str) else some(targets or ())
+    return f"target_modules: {text[:200]}"

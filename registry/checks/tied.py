@@ -1,0 +1,30 @@
+"""Does the adapter act on one of two modules that share their weight?"""
+
+from __future__ import annotations
+
+from ...manifests.codes import fit as codes
+from ...manifests.findings import Finding
+from .subject import Subject, some
+
+
+def check(subject: Subject) -> list[Finding]:
+    """A warning for each tie of which one side, or both on their own, is adapted."""
+    layout = subject.layout
+    if layout is None or subject.config.ensure_weight_tying:
+        return []
+    adapted = {*subject.plan.modules, *subject.plan.saved}
+    findings: list[Finding] = []
+    for one, other in layout.tied.items():
+        if not (one.endswith(".weight") and other.endswith(".weight")):
+            continue
+        pair = [one.removesuffix(".weight"), other.removesuffix(".weight")]
+        acting = [module for module in pair if module in adapted]
+        if acting:
+            findings.append(
+                codes.TIED_WEIGHT.finding(
+                    f"the adapter acts on {some(acting)}, and {pair[0]} and {pair[1]} share "
+                    "one weight",
+                    subject.where,
+                )
+            )
+    return findings

@@ -1,0 +1,81 @@
+"""Do the adapter's tokens and embeddings fit the base's vocabulary?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...manifests.codes import fit as codes
+from ...manifests.findings import Finding
+from ..facts import Layout, ModuleKind
+from .subject import Subject, some
+
+
+def check(subject: Subject) -> list[Finding]:
+    """Embeddings stored with the adapter, then the tokenizers."""
+    return [*_embeddings(subject), *_tokens(subject)]
+
+
+def _embeddings(subject: Subject) -> Iterator[Finding]:
+    layout = subject.layout
+    if layout is None:
+        return
+    for module, key in subject.plan.embeddings.items():
+        owner = layout.modules.get(module)
+        wanted = owner.parameters.get("weight") if owner else None
+        found = subject.tensors[key].shape
+        if wanted is None or found == wanted:
+            continue
+        resized = len(found) == len(wanted) == 2 and found[1] == wanted[1]
+        code = codes.VOCABULARY if resized else codes.EMBEDDING_MISMATCH
+        what = "another number of rows" if resized else "another width"
+        yield code.finding(
+            f"{module} is stored with the adapter and has {what} than the base's",
+            subject.where,
+            found=found,
+            expected=wanted,
+        )
+
+
+def _tokens(subject: Subject) -> Iterator[Finding]:
+    theirs = subject.adapter.tokenizer
+    if theirs is None:
+        return
+    rows = _base_rows(subject)
+    if rows is not None and theirs.rows > rows:
+        yield codes.VOCABULARY.finding(
+            "the adapter's tokenizer has more tokens than the base has rows",
+            subject.where,
+            found=f"{theirs.rows} ids",
+            expected=f"at most {rows}",
+        )
+        return
+    ours = subject.base.tokenizer if subject.base else None
+    if ours is None:
+        return
+    added = [token for token in theirs.added if token not in ours.added]
+    if added and theirs.rows > ours.rows:
+        yield codes.TOKENS_ADDED.finding(
+            f"tokens that only the adapter's tokenizer has: {some(repr(t) for t in added)}",
+            subject.where,
+        )
+
+
+def _base_rows(subject: Subject) -> int | None:
+    """Rows of the base's token embedding: the largest embedding of the layout, else what
+    config.json says."""
+    if subject.layout is not None:
+        return _largest_embedding(subject.layout)
+    if subject.base is None:
+        return None
+    text = subject.base.config.get("text_config")
+    size = (text if isinstance(text, dict) else subject.base.config).get("vocab_size")
+    return size if isinstance(size, int) else None
+
+
+def _largest_embedding(layout: Layout) -> int | None:
+    rows = [
+        module.in_features
+        for module in layout.modules.values()
+        if module.kind is ModuleKind.EMBEDDING and module.in_features is not None
+    ]
+    return max(rows, default=None)

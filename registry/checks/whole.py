@@ -1,0 +1,79 @@
+"""Is the file whole: does it act at all, has each site both factors, has each tensor a place?"""
+
+from __future__ import annotations
+
+import re
+
+from ...manifests.codes import fit as codes
+from ...manifests.findings import Finding
+from ..methods.lora import PAIRS
+from .subject import Subject, count, some
+
+_OTHER_SPELLINGS = (
+    (re.compile(r"\.lora_(down|up)\.|^lora_(unet|te\d?)_"), "these are kohya's names"),
+    (re.compile(r"\.lora(_linear_layer)?\.(down|up)\.|\.lora\.(down|up)\."), "old diffusers names"),
+    (
+        re.compile(r"\.lora_(A|B|embedding_A|embedding_B)\.[^.]+(\.weight)?$"),
+        "adapter names inside",
+    ),
+    (re.compile(r"^_orig_mod\.|\._orig_mod\."), "the model was saved while compiled (_orig_mod)"),
+    (re.compile(r"^module\."), "the model was saved inside DataParallel (module.)"),
+)
+"""What a stranger's keys tell about where they come from."""
+
+
+def check(subject: Subject) -> list[Finding]:
+    """Empty adapters, half-present pairs, and leftovers."""
+    return [*_empty(subject), *_halves(subject), *_leftovers(subject)]
+
+
+def _empty(subject: Subject) -> list[Finding]:
+    plan = subject.plan
+    stored = plan.saved or plan.biases or plan.embeddings
+    if not plan.sites and not stored:
+        message = f"{subject.name} has no tensor that acts anywhere"
+        return [
+            codes.EMPTY.finding(message, subject.where, found=count(len(subject.tensors), "tensor"))
+        ]
+    if not stored and all(site.scale == 0 for site in plan.sites):
+        message = f"{subject.name} has a scale of zero everywhere"
+        found = f"lora_alpha: {subject.config.alpha}"
+        return [codes.EMPTY.finding(message, subject.where, found=found, expected="not 0")]
+    return []
+
+
+def _halves(subject: Subject) -> list[Finding]:
+    missing: dict[str, list[str]] = {}
+    for site in subject.plan.sites:
+        present = [pair for pair in PAIRS if any(role in site.tensors for role in pair)]
+        for pair in present or PAIRS[:1]:
+            for role in pair:
+                if role not in site.tensors:
+                    missing.setdefault(f"lora_{role}", []).append(site.module)
+    return [
+        codes.HALF_PRESENT.finding(
+            f"{factor} is missing for {count(len(modules), 'module')}: {some(modules)}",
+            subject.where,
+            found="the other factor alone",
+            expected="both factors",
+        )
+        for factor, modules in missing.items()
+    ]
+
+
+def _leftovers(subject: Subject) -> list[Finding]:
+    names = subject.plan.leftovers
+    if not names:
+        return []
+    return [
+        codes.TENSOR_UNEXPECTED.finding(
+            f"{count(len(names), 'tensor')} with no place: {some(name[:200] for name in names)}",
+            subject.where,
+            hint=_origin(names[0]),
+        )
+    ]
+
+
+def _origin(name: str) -> str | None:
+    origin = next((text for spelling, text in _OTHER_SPELLINGS if spelling.search(name)), None)
+    return f"{origin}: {codes.TENSOR_UNEXPECTED.fix}" if origin else None

@@ -1,0 +1,106 @@
+"""Does this adapter fit this base? Decided from configs and headers, before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ..manifests.codes import fit as codes
+from ..manifests.findings import Finding, Where
+from ..manifests.source import Source
+from .checks import dtypes, options, recorded_base, version
+from .checks.subject import Subject
+from .checks.table import CHECKS
+from .facts import AdapterFacts, AdapterPlan, BaseFacts, Layout
+from .methods.lora import naming_of
+from .methods.table import Method
+from .patterns import PatternError, Patterns
+
+
+def check_adapter(
+    adapter: AdapterFacts,
+    base: BaseFacts | None,
+    *,
+    where: Where = Where(),  # noqa: B008 - frozen
+    layout: Layout | None = None,
+    declared: Source | None = None,
+    aliases: Collection[str] = (),
+    recorded: BaseFacts | None = None,
+) -> tuple[list[Finding], AdapterPlan | None]:
+    """Every finding on ``adapter``, and where its tensors go (``None`` if that cannot be told).
+
+    ``layout`` is a live model's, where there is one; else ``base.layout`` is used. Without
+    either, all that the adapter alone can tell is still checked, and a finding says that the
+    rest is *unchecked*. ``declared`` and ``aliases`` are the manifest's ``base.model`` and
+    ``base.aliases``; ``recorded`` is what was found under the base's name that the adapter
+    records. Reads nothing, raises nothing for bad input.
+    """
+    config = adapter.config
+    findings = [*version.check(config, where), *dtypes.check(adapter.header.tensors, where)]
+    findings += recorded_base.check(
+        config, where, declared=declared, aliases=aliases, base=base, recorded=recorded
+    )
+    method, missing = options.check_method(config, where)
+    if method is None:
+        return [*missing, *findings], None
+    wrong_types = options.check_types(config, method, where)
+    findings = [*wrong_types, *options.check_options(config, method, where), *findings]
+    if wrong_types:
+        return findings, None
+    findings += options.check_contradictions(config, where)
+    findings += options.check_initialisation(config, where)
+    patterns = Patterns()
+    invalid = _check_patterns(config, patterns, where)
+    if invalid:
+        return [*findings, *invalid], None
+    try:
+        subject = _subject(adapter, base, layout, method, patterns, where)
+        for check in CHECKS:
+            findings.extend(check(subject))
+    except PatternError as error:
+        return [*findings, _pattern_finding(error, where)], None
+    return findings, subject.plan
+
+
+def _subject(
+    adapter: AdapterFacts,
+    base: BaseFacts | None,
+    layout: Layout | None,
+    method: Method,
+    patterns: Patterns,
+    where: Where,
+) -> Subject:
+    known = layout if layout is not None or base is None else base.layout
+    tensors = adapter.header.tensors
+    config = method.read_config(adapter.config)
+    plan = method.make_plan(config, tensors, known, patterns)
+    naming = naming_of(tensors, known)
+    return Subject(adapter, config, plan, naming, patterns, base, known, where)
+
+
+def _check_patterns(config: Mapping[str, Any], patterns: Patterns, where: Where) -> list[Finding]:
+    """Every text that PEFT reads as a pattern must be one, whether or not it is ever used."""
+    texts: list[str] = []
+    for name in ("target_modules", "exclude_modules"):
+        if isinstance(config.get(name), str):
+            texts.append(config[name])
+    layers = config.get("layers_pattern") or ()
+    texts += [layers] if isinstance(layers, str) else layers
+    for name in ("rank_pattern", "alpha_pattern", "modules_to_save"):
+        texts += config.get(name) or ()
+    findings: list[Finding] = []
+    for text in dict.fromkeys(texts):
+        try:
+            patterns.check(text)
+        except PatternError as error:
+            findings.append(_pattern_finding(error, where))
+    return findings
+
+
+def _pattern_finding(error: PatternError, where: Where) -> Finding:
+    code = codes.PATTERN_TOO_SLOW if error.too_slow else codes.PATTERN_INVALID
+    return code.finding(
+        f"the pattern {error.pattern[:120]!r} cannot be used: {error.reason}",
+        where,
+        found=error.pattern[:200],
+    )

@@ -1,0 +1,57 @@
+"""Read ``adapter_config.json`` strictly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn, cast
+
+from ...manifests.codes import fit as codes
+from ...manifests.errors import SourceError
+from ...manifests.findings import Where
+
+MAX_CONFIG = 4 * 1024 * 1024
+"""Bytes; a config that names each module of a large model takes a few hundred thousand."""
+
+
+def parse_adapter_config(
+    data: bytes,
+    where: Where = Where(),  # noqa: B008 - frozen
+    file: str = "adapter_config.json",
+) -> Mapping[str, Any]:
+    """The JSON object in ``data``: UTF-8, no key twice, no NaN, at most 4 MiB.
+
+    Raises :class:`SourceError`.
+    """
+    if len(data) > MAX_CONFIG:
+        _refuse(f"{file} is too large", where, f"{len(data)} bytes", f"at most {MAX_CONFIG}")
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
+        )
+    except RecursionError:
+        _refuse(f"{file} is nested too deeply", where, None, None)
+    except ValueError as error:
+        _refuse(f"{file} is not valid JSON", where, str(error), None)
+    if not isinstance(value, dict):
+        _refuse(f"{file} is no JSON object", where, type(value).__name__, "an object: {...}")
+    return cast("dict[str, Any]", value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in entries:
+            raise ValueError(f"the key {key!r} stands twice")
+        entries[key] = value
+    return entries
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse(message: str, where: Where, found: str | None, expected: str | None) -> NoReturn:
+    raise SourceError(
+        codes.CONFIG_MALFORMED.finding(message, where, found=found, expected=expected)
+    )

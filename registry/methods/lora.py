@@ -1,0 +1,190 @@
+"""LoRA on disk (https://arxiv.org/abs/2106.09685): where each tensor of the file belongs.
+
+Key grammar: PEFT 0.21, ``utils/save_and_load.py`` and ``tuners/lora/layer.py``. A site's roles are
+PEFT's own parameter names without ``lora_``:
+
+=================  ===========================  ==================================
+role               on disk                      shape
+=================  ===========================  ==================================
+``A``              ``.lora_A.weight``           (r, in), conv: (r, in, *kernel)
+``B``              ``.lora_B.weight``           (out, r), conv: (out, r/groups, 1, ..)
+``embedding_A``    ``.lora_embedding_A``        (r, num_embeddings)
+``embedding_B``    ``.lora_embedding_B``        (embedding_dim, r)
+``B_bias``         ``.lora_B.bias``             (out,)
+=================  ===========================  ==================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..facts import AdapterPlan, Layout, ModuleKind, SitePlan, TensorInfo
+from ..patterns import Patterns
+from .lora_config import LoraConfig
+from .naming import Naming, strip_peft_prefix
+
+SUFFIXES: Mapping[str, str] = {
+    ".lora_A.weight": "A",
+    ".lora_B.weight": "B",
+    ".lora_B.bias": "B_bias",
+    ".lora_embedding_A": "embedding_A",
+    ".lora_embedding_B": "embedding_B",
+    ".lora_magnitude_vector": "magnitude_vector",
+}
+PAIRS: tuple[tuple[str, str], ...] = (("A", "B"), ("embedding_A", "embedding_B"))
+"""The two factors of a delta, by role."""
+
+EMBEDDING_NAMES = frozenset(
+    {"embed_tokens", "lm_head", "wte", "shared", "word_embeddings", "embed_in", "embed_out"}
+)
+"""Usual names of input and output embeddings, for when there is no layout to ask."""
+
+MAX_NAME = 512
+"""Characters of a tensor's name; patterns are matched against it."""
+
+
+def plan(
+    config: LoraConfig,
+    tensors: Mapping[str, TensorInfo],
+    layout: Layout | None,
+    patterns: Patterns | None = None,
+) -> AdapterPlan:
+    """Where every tensor goes. Sites are in the file's order and bear live names where there is
+    a ``layout``, the file's own where there is none.
+
+    Decides places only; whether they fit is asked elsewhere. Raises
+    :class:`~adapterdock.registry.patterns.PatternError` for a pattern that is none or too slow.
+    """
+    patterns = patterns or Patterns()
+    keys = _Keys.split(tensors)
+    naming = naming_of(tensors, layout)
+    sites: dict[str, SitePlan] = {}
+    leftovers = list(keys.odd)
+    for author, roles in keys.factors.items():
+        live = naming.live(author)
+        if live in sites:  # two names in the file for one live module
+            leftovers.extend(roles.values())
+            continue
+        sites[live] = _site(config, author, live, roles, patterns)
+    places = _Places(config, layout, naming, frozenset(sites))
+    for name, key in keys.others.items():
+        places.put(name, key, keys.others)
+    leftovers.extend(places.leftovers)
+    return AdapterPlan(
+        sites=tuple(sites.values()),
+        saved=places.saved,
+        biases=places.biases,
+        embeddings=places.embeddings,
+        leftovers=tuple(leftovers),
+    )
+
+
+def naming_of(tensors: Mapping[str, TensorInfo], layout: Layout | None) -> Naming:
+    """How this file's module names become live ones."""
+    return Naming.find(_Keys.split(tensors).factors, layout)
+
+
+def scale_of(config: LoraConfig, rank: int, alpha: float) -> float:
+    """``alpha / r``, or ``alpha / sqrt(r)`` for rsLoRA (https://arxiv.org/abs/2312.03732)."""
+    return alpha / math.sqrt(rank) if config.rslora else alpha / rank
+
+
+def saved_module(config: LoraConfig, name: str) -> str | None:
+    """The outermost module on the path ``name`` that ``modules_to_save`` names.
+
+    PEFT compares the end of the whole path, without regard to its dots.
+    """
+    if not config.modules_to_save:
+        return None
+    parts = name.split(".")
+    paths = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+    return next((path for path in paths if path.endswith(config.modules_to_save)), None)
+
+
+def _site(
+    config: LoraConfig, author: str, live: str, roles: Mapping[str, str], patterns: Patterns
+) -> SitePlan:
+    rank = patterns.first_of(config.rank_pattern, author, config.r)
+    alpha = patterns.first_of(config.alpha_pattern, author, config.alpha)
+    return SitePlan(live, "LORA", dict(roles), rank, alpha, scale_of(config, rank, alpha))
+
+
+@dataclass
+class _Keys:
+    """The file's keys, sorted out by their endings: {author module: {role: key}}, {author
+    name: key} for what is no factor, and keys that cannot be names of a module at all."""
+
+    factors: dict[str, dict[str, str]] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
+    odd: list[str] = field(default_factory=list)
+
+    @classmethod
+    def split(cls, tensors: Mapping[str, TensorInfo]) -> _Keys:
+        found = cls()
+        for key in tensors:
+            name = strip_peft_prefix(key)
+            suffix = next((s for s in SUFFIXES if name.endswith(s)), None)
+            if len(name) > MAX_NAME or not name.isprintable():
+                found.odd.append(key)
+            elif suffix is None:
+                if name in found.others:
+                    found.odd.append(key)
+                found.others.setdefault(name, key)
+            else:
+                roles = found.factors.setdefault(name.removesuffix(suffix), {})
+                if SUFFIXES[suffix] in roles:  # once with PEFT's prefix and once without
+                    found.odd.append(key)
+                roles.setdefault(SUFFIXES[suffix], key)
+        return found
+
+
+@dataclass
+class _Places:
+    """Places for the tensors that are no factors."""
+
+    config: LoraConfig
+    layout: Layout | None
+    naming: Naming
+    sites: frozenset[str]
+    saved: dict[str, dict[str, str]] = field(default_factory=dict)
+    biases: dict[str, str] = field(default_factory=dict)
+    embeddings: dict[str, str] = field(default_factory=dict)
+    leftovers: list[str] = field(default_factory=list)
+
+    def put(self, name: str, key: str, others: Mapping[str, str]) -> None:
+        # `bias: all` and saved embeddings catch PEFT's own wrapper too: its copies of a saved
+        # module, beside the plain name that is the trained one
+        plain = name.replace(".original_module.", ".").replace(".modules_to_save.", ".")
+        module = saved_module(self.config, plain)
+        if plain != name and (module is None or plain not in others):
+            self.leftovers.append(key)
+        elif plain != name:
+            return
+        elif module is not None and name != module:
+            place = self.saved.setdefault(self.naming.live(module), {})
+            place[name.removeprefix(f"{module}.")] = key
+        elif not self._put_base(name, key):
+            self.leftovers.append(key)
+
+    def _put_base(self, name: str, key: str) -> bool:
+        """Trained biases and whole embeddings of the base; whether it is one of them."""
+        path, _, parameter = name.rpartition(".")
+        live = self.naming.live(path.removesuffix(".base_layer"))
+        if parameter == "bias" and self._bias_may_be_trained(live):
+            return self.biases.setdefault(live, key) == key
+        if parameter == "weight" and self._is_embedding(live):
+            return self.embeddings.setdefault(live, key) == key
+        return False
+
+    def _bias_may_be_trained(self, live: str) -> bool:
+        kind = self.config.bias
+        return kind == "all" or (kind == "lora_only" and live in self.sites)
+
+    def _is_embedding(self, live: str) -> bool:
+        if self.layout is None:
+            return live.rpartition(".")[2] in EMBEDDING_NAMES
+        module = self.layout.modules.get(live)
+        is_output = live in self.layout.output_modules
+        return is_output or (module is not None and module.kind is ModuleKind.EMBEDDING)

@@ -1,0 +1,119 @@
+"""How one field of an adapter's config is classified: what it may be, and what we do with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import cast
+
+MAX_ENTRIES = 10_000
+"""Entries of one list or map in a config; the longest real ones name each module once."""
+
+
+class Support(str, Enum):
+    """What a field means to us."""
+
+    SUPPORTED = "supported"
+    """It changes the computation, and is carried out."""
+    NO_EFFECT = "no effect"
+    """It plays no part once the adapter is trained; any value passes."""
+    NOT_YET = "not yet"
+    """It changes the computation and is not carried out: only its neutral value passes."""
+    NEVER = "never"
+    """It changes the base itself, which we never do: only its neutral value passes."""
+
+
+Expect = Callable[[object], str | None]
+"""What was expected instead, or ``None`` where the value is of the right kind."""
+
+
+def anything(value: object) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field. ``meaning`` completes the sentence "this field ..."."""
+
+    name: str
+    support: Support
+    meaning: str
+    expect: Expect = anything
+
+
+def is_neutral(value: object) -> bool:
+    """Whether ``value`` asks for nothing: null, false, or an empty list or map."""
+    return value is None or value is False or value in ([], {})
+
+
+def one_of(*values: str) -> Expect:
+    def expect(value: object) -> str | None:
+        return None if value in values else f"one of {', '.join(values)}"
+
+    return expect
+
+
+def optional(inner: Expect) -> Expect:
+    def expect(value: object) -> str | None:
+        wrong = None if value is None else inner(value)
+        return f"{wrong}, or null" if wrong else None
+
+    return expect
+
+
+def either(first: Expect, second: Expect) -> Expect:
+    def expect(value: object) -> str | None:
+        wrong, other = first(value), second(value)
+        return f"{wrong} or {other}" if wrong and other else None
+
+    return expect
+
+
+def boolean(value: object) -> str | None:
+    return None if isinstance(value, bool) else "true or false"
+
+
+def text(value: object) -> str | None:
+    return None if isinstance(value, str) and value else "text"
+
+
+def rank(value: object) -> str | None:
+    return None if type(value) is int and value > 0 else "a whole number above 0"
+
+
+def index(value: object) -> str | None:
+    return None if type(value) is int else "a whole number"
+
+
+def number(value: object) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return "a number"
+    return None
+
+
+def list_of(inner: Expect) -> Expect:
+    def expect(value: object) -> str | None:
+        if not isinstance(value, list):
+            return "a list"
+        items = cast("list[object]", value)
+        if len(items) > MAX_ENTRIES:
+            return f"a list of at most {MAX_ENTRIES}"
+        wrong = next((w for w in map(inner, items) if w), None)
+        return f"a list in which each is {wrong}" if wrong else None
+
+    return expect
+
+
+def map_of(inner: Expect) -> Expect:
+    def expect(value: object) -> str | None:
+        if not isinstance(value, dict):
+            return "a map"
+        entries = cast("Mapping[str, object]", value)
+        if len(entries) > MAX_ENTRIES:
+            return f"a map of at most {MAX_ENTRIES}"
+        wrong = next((w for w in map(inner, entries.values()) if w), None)
+        return f"a map in which each value is {wrong}" if wrong else None
+
+    return expect

@@ -1,0 +1,162 @@
+"""Match module names as PEFT does, with patterns from a stranger, in bounded time.
+
+PEFT reads most of its target fields with ``re``, which can be made to run for years by a short
+pattern. Here a pattern must first be one that ``re`` accepts (so that its meaning is PEFT's), and
+is then run by the ``regex`` library, which can be stopped. All patterns of one adapter share one
+budget. Source of the meanings: PEFT 0.21, ``tuners_utils.check_target_module_exists`` and
+``utils.other.get_pattern_key``.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import regex
+
+BUDGET_SECONDS = 2.0
+"""All the patterns of one adapter together; real ones take milliseconds."""
+MAX_PATTERN = 10_000
+"""Characters of one pattern."""
+MAX_REPEATS = 10_000
+"""The product of all counted repeats in one pattern: compiling unrolls them."""
+
+Value = TypeVar("Value")
+
+_LITERAL = re.compile(r"[A-Za-z0-9_.\-]+\Z")
+_PART = re.compile(r"[A-Za-z0-9_\-]+\Z")
+_COUNT = re.compile(r"\\.|\{(\d*)(,?)(\d*)\}", re.DOTALL)
+_BRACE = re.compile(r"\\.|\{(?!\d+,?\d*\}|,\d*\})", re.DOTALL)
+_POSIX_CLASS = re.compile(r"\[:\^?\w+:\]")
+_FIRST_INDEX = re.compile(r".*?\.[^.]*\.(?P<idx>\d+)\.")
+
+
+class PatternError(ValueError):
+    """``pattern`` is no pattern, or took more time than it may (``too_slow``)."""
+
+    def __init__(self, pattern: str, reason: str, too_slow: bool = False) -> None:
+        super().__init__(reason)
+        self.pattern = pattern
+        self.reason = reason
+        self.too_slow = too_slow
+
+
+class Patterns:
+    """The patterns of one adapter: compiled once each, with one budget for all (seconds)."""
+
+    def __init__(self, seconds: float = BUDGET_SECONDS) -> None:
+        self._left = seconds
+        self._compiled: dict[str, regex.Pattern[str]] = {}
+
+    def match_all(self, pattern: str, name: str) -> bool:
+        """``re.fullmatch(pattern, name)``. Raises :class:`PatternError`."""
+        return self._run(pattern, name, full=True) is not None
+
+    def match_tail(self, pattern: str, name: str) -> bool:
+        """``re.match(r"(.*\\.)?(pattern)$", name)``: how PEFT reads ``rank_pattern`` and
+        ``alpha_pattern``. Raises :class:`PatternError`."""
+        if _LITERAL.match(pattern):
+            return _literal_tail(pattern, name)
+        return self._run(rf"(.*\.)?({pattern})$", name, of=pattern) is not None
+
+    def first_of(self, table: Mapping[str, Value], name: str, default: Value) -> Value:
+        """The value of the first pattern in ``table`` whose tail matches, else ``default``."""
+        for pattern, value in table.items():
+            if self.match_tail(pattern, name):
+                return value
+        return default
+
+    def match_inside(self, pattern: str, name: str) -> bool:
+        """Whether ``name`` is, or is inside, a module that ``pattern`` names: how PEFT keeps its
+        adapters out of ``modules_to_save``. Raises :class:`PatternError`."""
+        if _PART.match(pattern):
+            return f".{pattern}." in f".{name}."
+        return self._run(rf"(^|.*\.){pattern}($|\..*)", name, of=pattern) is not None
+
+    def layer_index(self, patterns: Iterable[str], name: str) -> int | None:
+        """The layer that ``name`` is in: the first number after a part of its path (any part
+        where there are no ``patterns``). Raises :class:`PatternError`."""
+        patterns = tuple(patterns)
+        if not patterns:
+            found = _FIRST_INDEX.match(name)
+            return int(found["idx"]) if found else None
+        for pattern in patterns:
+            inner = rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\."
+            match = self._run(inner, name, of=pattern)
+            if match is not None:
+                return int(match["idx"])
+        return None
+
+    def check(self, pattern: str) -> None:
+        """Raise :class:`PatternError` where ``pattern`` is none."""
+        if not _LITERAL.match(pattern):
+            self._compile(pattern, pattern)
+
+    def _run(
+        self, pattern: str, name: str, *, full: bool = False, of: str | None = None
+    ) -> regex.Match[str] | None:
+        source = pattern if of is None else of
+        compiled = self._compile(pattern, source)
+        begun = time.perf_counter()
+        try:
+            if self._left <= 0:
+                raise TimeoutError
+            run: Any = compiled.fullmatch if full else compiled.match
+            return run(name, timeout=self._left)
+        except (TimeoutError, MemoryError, RecursionError):
+            self._left = 0.0
+            reason = "matching it against the module names takes too long"
+            raise PatternError(source, reason, too_slow=True) from None
+        finally:
+            self._left -= time.perf_counter() - begun
+
+    def _compile(self, pattern: str, source: str) -> regex.Pattern[str]:
+        known = self._compiled.get(pattern)
+        if known is not None:
+            return known
+        _check_size(source)
+        import regex  # here: most adapters name their targets without a pattern
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                re.compile(source)
+                re.compile(pattern)
+                compiled = regex.compile(_as_in_re(pattern))
+        except (re.error, regex.error, RecursionError, OverflowError, MemoryError) as error:
+            raise PatternError(source, str(error) or type(error).__name__) from None
+        self._compiled[pattern] = compiled
+        return compiled
+
+
+def _check_size(pattern: str) -> None:
+    if len(pattern) > MAX_PATTERN:
+        reason = f"it is {len(pattern)} characters long, and at most {MAX_PATTERN} are read"
+        raise PatternError(pattern[:80] + "...", reason, too_slow=True)
+    if _POSIX_CLASS.search(pattern):
+        raise PatternError(pattern, "[:name:] means another thing to each regex library")
+    repeats = 1
+    for count in _COUNT.finditer(pattern):
+        largest = max((int(n[:9]) for n in count.group(1, 3) if n), default=1)
+        repeats *= max(largest, 1)
+        if repeats > MAX_REPEATS:
+            reason = f"its counted repeats multiply to more than {MAX_REPEATS}"
+            raise PatternError(pattern, reason, too_slow=True)
+
+
+def _as_in_re(pattern: str) -> str:
+    """Escape braces that are plain text to ``re`` but fuzzy matching to ``regex``."""
+    return _BRACE.sub(lambda m: r"\{" if m.group() == "{" else m.group(), pattern)
+
+
+def _literal_tail(pattern: str, name: str) -> bool:
+    """``match_tail`` for a pattern of plain characters and dots, each of which is any character."""
+    begin = len(name) - len(pattern)
+    if begin < 0 or (begin > 0 and name[begin - 1] != "."):
+        return False
+    tail = name[begin:]
+    return tail == pattern or all(p in (".", c) for p, c in zip(pattern, tail, strict=True))

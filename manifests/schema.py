@@ -66,7 +66,8 @@ class Fingerprint(Model):
     config: FingerprintDigest | None = Field(
         None, description="the config fields that change the computation"
     )
-    weights: WeightDigests | None = None
+    weights: WeightDigests | None = Field(None, description="of the backbone's tensors")
+    head_weights: WeightDigests | None = Field(None, description="of the heads'")
     tokenizer: FingerprintDigest | None = None
     chat_template: FingerprintDigest | None = None
 

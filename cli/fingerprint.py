@@ -16,7 +16,7 @@ from ..manifests.findings import Where
 from ..manifests.schema import Fingerprint
 from ..manifests.source import Source, SourceSyntaxError
 from ..registry.fingerprint import fingerprint_of
-from ..registry.gather import gather_base, reader_of, read_tokenizer_files
+from ..registry.gather import READERS, gather_base, read_tokenizer_files, reader_of
 from ..registry.resolve import Access, open_base_folder
 from ..registry.sources.folder import Folder
 from ..registry.sources.open import open_source
@@ -86,8 +86,8 @@ def fingerprint(
 def _read(folder: Folder, remote_code: bool) -> Fingerprint:
     where = Where(file=str(folder.source))
     base = gather_base(folder, where, remote_code=remote_code)
-    found, _ = fingerprint_of(base, reader_of(folder, base), read_tokenizer_files(folder, where))
-    return found
+    tokens = read_tokenizer_files(folder, where)
+    return fingerprint_of(base, reader_of(folder), tokens, workers=READERS).fingerprint
 
 
 def _open(target: str, offline: bool) -> Folder:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..manifests.findings import Where
 from ..manifests.manifest import ManifestFile
 from ..registry.resolve import Access, Resolution
 from ..registry.validate import lock_of, open_manifest, policies_in_force, resolve_under
@@ -121,8 +122,17 @@ def _print(data: dict[str, Any]) -> None:
 
 
 def _show_values(file: ManifestFile, as_json: bool) -> None:
-    rows = [(origin.dotted, origin.text, origin.place) for origin in file.origins.values()]
+    rows = [
+        (
+            Where(path=path).dotted,
+            origin.text,
+            ":".join(str(p) for p in (origin.file, origin.line) if p is not None),
+            ", ".join(origin.variables),
+        )
+        for path, origin in file.origins.items()
+    ]
     if as_json:
-        say(json.dumps([dict(zip(("path", "value", "from"), r, strict=True)) for r in rows]))
+        columns = ("path", "value", "from", "variables")
+        say(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
     else:
-        print_table(("path", "value", "from"), rows, out())
+        print_table(("path", "value", "from", "variables"), rows, out())

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from .codes import lock as codes
+from .conform import conform, shape_of
 from .document import read_document
 from .errors import LockError, ManifestError
 from .findings import Where
@@ -97,7 +98,7 @@ def read_lock(path: Path) -> Lock | None:
             codes.LOCK_UNREADABLE.finding("the lock cannot be read", where, found=error.strerror)
         ) from error
     try:
-        data = read_document(raw, str(path), limit=LOCK_LIMIT).plain()
+        document = read_document(raw, str(path))
     except ManifestError as error:
         raise LockError(
             codes.LOCK_UNREADABLE.finding(
@@ -106,7 +107,8 @@ def read_lock(path: Path) -> Lock | None:
                 found=error.findings[0].message,
             )
         ) from error
-    if isinstance(data, Mapping) and data.get("version") not in (None, LOCK_VERSION):
+    data = conform(document.root, shape_of(Lock))
+    if data.get("version") not in (None, LOCK_VERSION):
         raise LockError(
             codes.LOCK_VERSION_UNKNOWN.finding(
                 "this lock was written by another version of adapterdock",
@@ -116,22 +118,18 @@ def read_lock(path: Path) -> Lock | None:
             )
         )
     try:
-        return Lock.model_validate(data)
+        return TypeAdapter(Lock).validate_python(data, strict=True)
     except ValidationError as error:
         raise LockError(
             *(
                 codes.LOCK_UNREADABLE.finding(
                     "the lock was edited by hand or cut off",
-                    Where(file=str(path), path=tuple(problem["loc"])),
+                    document.where(tuple(problem["loc"])),
                     found=problem["msg"],
                 )
                 for problem in error.errors()[:10]
             )
         ) from error
-
-
-LOCK_LIMIT = 64 * 1024 * 1024
-"""A lock may be longer than a manifest: it holds a line for every file of a sharded base."""
 
 
 def render_lock(lock: Lock) -> str:

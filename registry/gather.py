@@ -15,10 +15,11 @@ from .architectures import layout_of
 from .digests import sha256_bytes
 from .facts import AdapterFacts, BaseFacts, FileFact, Header, TensorInfo, TokenizerFacts
 from .header import read_header
-from .methods.config import ADAPTER_CONFIG, parse_adapter_config
+from .methods.config_file import parse_adapter_config
 from .sources.folder import Folder
 from .tokenizer import TOKENIZER_FILES, tokenizer_facts
 
+ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 BASE_CONFIG = "config.json"
 BASE_WEIGHTS = "model.safetensors"
@@ -64,8 +65,23 @@ def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:
 
 
 def gather_tokenizer(folder: Folder, where: Where) -> TokenizerFacts | None:
-    """What the tokenizer beside an adapter or a base says of the vocabulary, if there is one."""
-    return tokenizer_facts(read_tokenizer_files(folder, where))
+    """What the tokenizer beside an adapter says of the vocabulary, if there is one."""
+    return tokenizer_of(read_tokenizer_files(folder, where), folder, where)
+
+
+def tokenizer_of(
+    files: Mapping[str, bytes], folder: Folder, where: Where
+) -> TokenizerFacts | None:
+    """The same from files already read. Raises :class:`SourceError` for files that are not
+    what their names say."""
+    try:
+        return tokenizer_facts(files)
+    except ValueError as error:
+        raise SourceError(
+            codes.TOKENIZER_DAMAGED.finding(
+                f"the tokenizer in {folder.source} cannot be read", where, found=error
+            )
+        ) from error
 
 
 def read_tokenizer_files(folder: Folder, where: Where) -> dict[str, bytes]:
@@ -145,7 +161,7 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
     )
 
 
-def reader_of(folder: Folder, facts: BaseFacts) -> Callable[[str, int, int], bytes]:
+def reader_of(folder: Folder) -> Callable[[str, int, int], bytes]:
     """``read(file, start, length)`` over the base's shards."""
     return lambda file, start, length: folder.read(file, start, length)
 

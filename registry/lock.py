@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..manifests.codes import find_code
-from ..manifests.codes import fingerprint as fingerprint_codes
 from ..manifests.codes import lock as codes
 from ..manifests.errors import FingerprintError, FitError, IntegrityError, LockError
 from ..manifests.findings import Finding, Severity, Where
@@ -21,13 +20,12 @@ from ..manifests.lockfile import (
     lock_path,
 )
 from ..manifests.manifest import ManifestFile
-from ..manifests.schema import Composition, Fingerprint
-from . import policy as policy_checks
+from ..manifests.schema import Composition
 from .digests import folder_digest, sha256_bytes
 from .facts import FileFact
 from .fetch import Fetched, Request, fetch_all
-from .fingerprint import compare, fingerprint_of
-from .gather import SMALL_FILE, reader_of
+from .fingerprint import Measured, compare, fingerprint_of
+from .gather import READERS, SMALL_FILE, reader_of
 from .progress import Progress
 from .resolve import Access, Resolution, access_under, resolve, targets
 from .store import Store
@@ -398,10 +396,10 @@ def _lock_base(
     if base is None or folder is None:
         return None
     where = file.where(("base", "fingerprint"))
-    found, samples = fingerprint_of(base, reader_of(folder, base), resolution.tokenizer_files)
+    measured = measure(resolution)
     declared = file.manifest.base.fingerprint
     if declared is not None:
-        findings = compare(declared, found, where)
+        findings = compare(declared, measured, where)
         wrong = [f for f in findings if f.severity is Severity.ERROR]
         if wrong:
             raise FingerprintError(*wrong)
@@ -411,8 +409,22 @@ def _lock_base(
         source=str(folder.pinned),
         revision=folder.revision,
         files=_locked_files(facts),
-        fingerprint=found,
-        samples=None if samples is None else str(samples),
+        fingerprint=measured.fingerprint,
+        samples=None if measured.samples is None else str(measured.samples),
+    )
+
+
+def measure(resolution: Resolution, *, weights: bool = True) -> Measured:
+    """The fingerprint of the resolution's base, ``weights`` included if asked for (a short range
+    read of each tensor)."""
+    base, folder = resolution.base, resolution.base_folder
+    assert base is not None and folder is not None
+    here = all(folder.local(shard) is not None for shard in base.headers)
+    return fingerprint_of(
+        base,
+        reader_of(folder) if weights else None,
+        resolution.tokenizer_files,
+        workers=1 if here else READERS,
     )
 
 
@@ -448,5 +460,3 @@ def _generator() -> str:
 
     return f"adapterdock {__version__}"
 
-
-_ = (Fingerprint, Sequence, fingerprint_codes, policy_checks)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from ..manifests.codes import lock as codes
 from ..manifests.errors import IntegrityError, LockError, PolicyError
@@ -183,5 +182,3 @@ def _complete(lock: Lock, base: Mapping[str, Fetched]) -> Lock:
     }
     return lock.model_copy(update={"base": lock.base.model_copy(update={"files": files})})
 
-
-_ = (Path, replace)

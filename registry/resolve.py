@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ..manifests.codes import artefacts as codes
 from ..manifests.codes import lock as lock_codes
-from ..manifests.errors import AdapterdockError, OfflineError, SourceError
+from ..manifests.errors import AdapterdockError, OfflineError
 from ..manifests.findings import Finding, Report, Severity, Where
 from ..manifests.lockfile import Lock, LockedFile
 from ..manifests.manifest import ManifestFile
@@ -18,13 +18,18 @@ from ..manifests.rules import check_active, flatten
 from ..manifests.schema import Adapter, Policy
 from ..manifests.source import Source, SourceSyntaxError
 from . import policy as policy_checks
-from .checks.recorded import Recorded
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
 from .fit import check_adapter
-from .gather import gather_adapter, gather_base, gather_tokenizer, read_tokenizer_files
+from .checks.recorded_base import is_hub_id, recorded_name
+from .gather import (
+    gather_adapter,
+    gather_base,
+    gather_tokenizer,
+    read_tokenizer_files,
+    tokenizer_of,
+)
 from .sources.folder import Folder
 from .sources.open import open_source
-from .tokenizer import tokenizer_facts
 
 OPENERS = 8
 
@@ -235,7 +240,8 @@ def _open_base(
     if facts is None:
         return folder, None, {}
     tokens = _attempt(lambda: read_tokenizer_files(folder, where), findings, where) or {}
-    return folder, replace(facts, tokenizer=tokenizer_facts(tokens)), tokens
+    known = _attempt(lambda: tokenizer_of(tokens, folder, where), findings, where)
+    return folder, replace(facts, tokenizer=known), tokens
 
 
 def _open_adapter(
@@ -257,43 +263,44 @@ def _open_adapter(
     if facts is None:
         return Opened(folder, findings=tuple(findings))
     findings.extend(policy_checks.check_size(facts.files, access.policies, name, where))
-    checked, plan = check_adapter(
-        facts, base, where=where, recorded=recorded_base(file, facts, access)
-    )
+    recorded = recorded_base(file, facts)
+
+    def check(known: AdapterFacts) -> tuple[list[Finding], AdapterPlan | None]:
+        return check_adapter(
+            known,
+            base,
+            where=where,
+            layout=access.layout,
+            declared=file.manifest.base.model,
+            aliases=file.manifest.base.aliases,
+            recorded=recorded,
+        )
+
+    checked, plan = check(facts)
     if not any(f.severity is Severity.ERROR for f in checked):
         # The vocabulary is read last: a misfit is told from the header alone.
         tokens = _attempt(lambda: gather_tokenizer(folder, where), findings, where)
         if tokens is not None:
             facts = replace(facts, tokenizer=tokens)
-            checked, plan = check_adapter(
-                facts, base, where=where, recorded=recorded_base(file, facts, access)
-            )
+            checked, plan = check(facts)
     findings.extend(checked)
     return Opened(folder, facts, plan, tuple(findings))
 
 
-def recorded_base(file: ManifestFile, facts: AdapterFacts, access: Access) -> Recorded:
-    """What the adapter says of its base, and what lies there if it is a local folder."""
-    raise_free: list[Finding] = []
-    name = facts.config.get("base_model_name_or_path")
-    found: BaseFacts | None = None
-    if isinstance(name, str) and name and Path(name).expanduser().is_dir():
+def recorded_base(file: ManifestFile, facts: AdapterFacts) -> BaseFacts | None:
+    """The base in the local folder that the adapter records, if one is still there."""
+    name = recorded_name(facts.config)
+    if name is None or (is_hub_id(name) and not name.startswith(".")):
+        return None
+    try:
+        place = Path(name).expanduser()
+        if not place.is_dir():
+            return None
+        source = Source.parse(str(place.resolve()))
         where = Where(file=name)
-
-        def read() -> BaseFacts:
-            source = Source.parse(str(Path(name).expanduser().resolve()))
-            return gather_base(open_source(source, directory=file.directory), where)
-
-        try:
-            found = _attempt(read, raise_free, where)
-        except SourceSyntaxError:
-            found = None
-    return Recorded(
-        name=name if isinstance(name, str) else None,
-        declared=file.manifest.base.model,
-        aliases=file.manifest.base.aliases,
-        facts=found,
-    )
+        return gather_base(open_source(source, directory=file.directory, where=where), where)
+    except (AdapterdockError, SourceSyntaxError, OSError, RuntimeError, ValueError):
+        return None  # then it no longer resolves, which is a finding of its own
 
 
 def _check_sets(file: ManifestFile, ranks: Mapping[str, int]) -> list[Finding]:
@@ -316,6 +323,3 @@ def _check_sets(file: ManifestFile, ranks: Mapping[str, int]) -> list[Finding]:
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:
     return list(dict.fromkeys(findings))
-
-
-__all__ = ["Access", "Opened", "Pins", "Resolution", "SourceError", "describe", "resolve"]

@@ -15,9 +15,8 @@ from ..manifests.manifest import ManifestFile, read_manifest
 from ..manifests.policy_file import read_policy
 from ..manifests.schema import Policy
 from . import policy as policy_checks
-from .fingerprint import compare, fingerprint_of
-from .gather import reader_of
-from .lock import require_lock, stale
+from .fingerprint import compare
+from .lock import measure, require_lock, stale
 from .resolve import Access, Resolution, access_under, resolve
 
 POLICY_VARIABLE = "ADAPTERDOCK_POLICY"
@@ -111,11 +110,11 @@ def check_fingerprint(resolution: Resolution) -> list[Finding]:
     if declared is None or base is None or folder is None:
         return []
     here = all(folder.local(shard) is not None for shard in base.headers)
-    found, _ = fingerprint_of(
-        base, reader_of(folder, base) if here else None, resolution.tokenizer_files
-    )
-    wanted = declared if here else declared.model_copy(update={"weights": None})
-    return compare(wanted, found, resolution.file.where(("base", "fingerprint")))
+    wanted = declared
+    if not here:
+        wanted = declared.model_copy(update={"weights": None, "head_weights": None})
+    measured = measure(resolution, weights=here)
+    return compare(wanted, measured, resolution.file.where(("base", "fingerprint")))
 
 
 def check_lock(

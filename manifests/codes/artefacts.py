@@ -74,3 +74,13 @@ SOURCE_UNREACHABLE = Code(
     "adapterdock validate adapters.yaml --offline   # with an adapter on S3",
     "try again with the network, or check the URL and the credentials",
 )
+TOKENIZER_DAMAGED = Code(
+    "AD258",
+    "tokenizer-damaged",
+    Severity.ERROR,
+    "A tokenizer's file does not read as what its name says.",
+    "tokenizer.json, tokenizer_config.json, added_tokens.json and vocab.json are JSON. The "
+    "vocabulary's size is taken from them, and compared with the base's embeddings.",
+    "a tokenizer.json that was cut off",
+    "fetch it again, or remove the tokenizer from the adapter's folder if it is not needed",
+)

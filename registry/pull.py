@@ -18,6 +18,7 @@ from .fetch import Fetched, Request, fetch_all
 from .gather import gather_adapter
 from .lock import check_declared_digests, make_lock, require_lock
 from .progress import Progress
+from .sources.folder import Folder
 from .resolve import Access, access_under, open_adapter_folder, open_base_folder
 from .store import Store
 from .validate import ManifestSource, lock_of, open_manifest, policies_in_force
@@ -48,6 +49,7 @@ def pull(
     frozen: bool = False,
     offline: bool = False,
     with_base: bool = True,
+    given: Mapping[str, Folder] | None = None,
     layout: Layout | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
@@ -57,14 +59,14 @@ def pull(
     Without a lock it is resolved as ``lock`` would, and ``notes`` says so. A base that the lock
     pins by version only gets its sha256 now, and the lock is written again. ``frozen`` refuses a
     missing or partial lock and mutable adapters; a stale lock is always refused. ``offline``
-    touches no network. ``layout`` is the live model's where the caller brings one: the base's
+    touches no network. ``given`` are adapters handed over in memory, by name. ``layout`` is the live model's where the caller brings one: the base's
     files are then neither read nor fetched. Raises the errors of :mod:`adapterdock.manifests.errors`; what fails
     leaves nothing half-done.
     """
     file = open_manifest(manifest, model=model, dtype=dtype)
     policies = policies_in_force(file, policy)
     store = store or Store.default()
-    access = Access(offline=offline, policies=policies, layout=layout)
+    access = Access(offline=offline, policies=policies, given=given or {}, layout=layout)
     lock = lock_of(file)
     require_lock(file, lock, frozen=frozen)
     notes: list[Finding] = []

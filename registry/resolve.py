@@ -87,6 +87,8 @@ class Access:
     pins: Mapping[str, Pins] = field(default_factory=dict)
     """Pins by adapter name; the base's are under ``base`` in :attr:`base_pins`."""
     base_pins: Pins | None = None
+    given: Mapping[str, Folder] = field(default_factory=dict)
+    """Adapters that the caller hands over in memory, in place of their sources."""
     layout: Layout | None = None
     """The live model's, where the caller has one: then the base's own files are not read."""
 
@@ -118,6 +120,13 @@ def resolve(file: ManifestFile, access: Access = Access()) -> Resolution:  # noq
     return replace(resolution, findings=tuple(_once(findings)))
 
 
+def resolve_base(file: ManifestFile, access: Access) -> Resolution:
+    """The same for the base alone."""
+    findings: list[Finding] = []
+    folder, base, tokens = _open_base(file, access, findings)
+    return Resolution(file, folder, base, {}, tuple(findings), tokens, access.policies)
+
+
 def open_folder(
     file: ManifestFile,
     source: Source,
@@ -142,6 +151,9 @@ def open_folder(
 
 def open_adapter_folder(file: ManifestFile, name: str, access: Access) -> Folder:
     """The folder of one declared adapter."""
+    given = access.given.get(name)
+    if given is not None:
+        return given
     adapter = file.manifest.adapters[name]
     where = file.where(("adapters", name, "source"))
     pins = access.pins.get(name)

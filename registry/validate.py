@@ -11,8 +11,7 @@ from ..manifests.codes import lock as lock_codes
 from ..manifests.errors import AdapterdockError, LockError
 from ..manifests.findings import Finding, Report, Where
 from ..manifests.lockfile import Lock, lock_path, read_lock
-from ..manifests.manifest import ManifestFile, read_manifest
-from ..manifests.policy_file import read_policy
+from ..manifests.manifest import ManifestFile, read_manifest, read_policy
 from ..manifests.schema import Policy
 from . import policy as policy_checks
 from .fingerprint import compare

@@ -1,0 +1,70 @@
+"""Adapters handed over in memory: a config and tensors, or the bytes of their files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from ..manifests.codes import loader as codes
+from ..manifests.errors import AttachError
+from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+
+
+def files_of(peft_config: Any, adapter_state_dict: Any) -> dict[str, bytes]:
+    """The two files of an adapter from what a caller has in memory.
+
+    ``peft_config`` is a PEFT config object, a mapping with its fields, or the bytes of
+    ``adapter_config.json``; ``adapter_state_dict`` maps PEFT's names on disk to tensors, or is
+    the bytes of a safetensors file. Raises :class:`AttachError` for anything else.
+    """
+    return {ADAPTER_CONFIG: _config(peft_config), ADAPTER_WEIGHTS: _weights(adapter_state_dict)}
+
+
+def _config(given: Any) -> bytes:
+    if isinstance(given, bytes | bytearray):
+        return bytes(given)
+    if hasattr(given, "to_dict"):
+        given = given.to_dict()
+    elif is_dataclass(given) and not isinstance(given, type):
+        given = asdict(given)
+    if not isinstance(given, Mapping):
+        raise _refused("peft_config", given, "a PEFT config, a mapping, or bytes of JSON")
+    try:
+        return json.dumps(dict(given), default=_plain).encode()
+    except (TypeError, ValueError) as error:
+        raise _refused("peft_config", given, f"values that JSON can hold ({error})") from error
+
+
+def _weights(given: Any) -> bytes:
+    if isinstance(given, bytes | bytearray):
+        return bytes(given)
+    if not isinstance(given, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in given.items()
+    ):
+        raise _refused("adapter_state_dict", given, "names to tensors, or bytes of safetensors")
+    tensors = {name: value.detach().to("cpu").contiguous().clone() for name, value in given.items()}
+    try:
+        return save(tensors)
+    except Exception as error:
+        raise _refused("adapter_state_dict", given, f"dense tensors ({error})") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if hasattr(value, "value"):
+        return value.value
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _refused(what: str, given: Any, expected: str) -> AttachError:
+    return AttachError(
+        codes.GIVEN_UNUSABLE.finding(
+            f"{what} cannot be used", found=type(given).__name__, expected=expected
+        )
+    )

@@ -1,0 +1,223 @@
+"""Set one mapping in YAML text and leave every other byte as it is.
+
+The text is spliced at the positions that the reader knows; then it is read again, and must say
+exactly what it said before, with that one mapping set.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .codes import language as codes
+from .document import Document, read_document
+from .errors import ManifestError
+from .nodes import Entry, Map, Scalar
+from .scalars import resolve_plain
+
+_BOM = "\ufeff"
+_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./:+@^~-]*\Z")
+# Text that YAML 1.1 readers would take for something else keeps its quotes.
+_AMBIGUOUS = re.compile(r"(?i:y|n|yes|no|on|off|true|false|null)\Z|[0-9][0-9_:.,eE+-]*\Z")
+
+
+def set_mapping(text: str, path: tuple[str, ...], value: Mapping[str, Any]) -> str:
+    """``text`` with the mapping at ``path`` replaced by ``value``, or inserted.
+
+    ``value`` holds text, numbers, booleans, ``None``, lists and mappings. Missing parents are
+    made. Comments within the mapping that is replaced go with it; everything else stays, line
+    endings and quotes included.
+
+    Raises :class:`ManifestError` where ``text`` cannot be read, where something else than a
+    mapping stands in the way, or where the result would not say exactly what is meant (such as
+    a place shared through an anchor).
+    """
+    if not path:
+        raise ValueError("a path names at least one key")
+    mark, body = (_BOM, text[1:]) if text.startswith(_BOM) else ("", text)
+    before = _read(body)
+    after = _splice(body, before, path, value)
+    wanted = _with(before.data, path, _as_read(value))
+    try:
+        exact = _same(_read(after).data, wanted)
+    except ManifestError:
+        exact = False
+    if not exact:
+        raise _refused(before, path, "The place is shared, or written in a way that is not known.")
+    return mark + after
+
+
+def _read(text: str) -> Document:
+    return read_document(text.encode("utf-8", errors="surrogatepass"))
+
+
+def _splice(text: str, before: Document, path: tuple[str, ...], value: Mapping[str, Any]) -> str:
+    node, step = before.root, 2
+    for depth, part in enumerate(path):
+        rest = path[depth + 1 :]
+        entry = node.entries.get(part)
+        if entry is None or not entry.own:
+            return _insert(text, node, part, _nest(rest, value), step)
+        inner = entry.value
+        last = not rest
+        if isinstance(inner, Map) and inner.entries and not last:
+            if entry.alias:
+                raise _refused(
+                    before, path, f"{part!r} is an alias, and would change elsewhere too."
+                )
+            if not inner.flow and not node.flow:
+                step = max(1, (_column(inner) or 0) - (_column(node) or 0)) or step
+            node = inner
+            continue
+        if isinstance(inner, Map) or (isinstance(inner, Scalar) and inner.is_null):
+            return _replace(text, node, entry, _nest(rest, value), step)
+        raise _refused(before, path, f"{part!r} is not a mapping.")
+    raise AssertionError("a path has at least one part")
+
+
+def _refused(before: Document, path: tuple[str, ...], why: str) -> ManifestError:
+    dotted = ".".join(path)
+    where = before.where(path)
+    return ManifestError(codes.CANNOT_EDIT.finding(f"{dotted} was not written. {why}", where))
+
+
+def _nest(path: tuple[str, ...], value: Mapping[str, Any]) -> Mapping[str, Any]:
+    for part in reversed(path):
+        value = {part: value}
+    return value
+
+
+def _column(node: Map) -> int | None:
+    """The column (from 0) of a block mapping's own keys."""
+    columns = [e.key.spot.column for e in node.entries.values() if e.own and e.key.spot.column]
+    column = min(columns, default=node.spot.column)
+    return None if column is None else column - 1
+
+
+def _newline(text: str) -> str:
+    return "\r\n" if "\r\n" in text else "\n"
+
+
+def _line_end(text: str, index: int) -> int:
+    """Where the line of ``index`` ends, before its line break."""
+    if index and text[index - 1] in "\r\n":  # a text block ends after its line break
+        index -= 1
+        return index - 1 if text[max(index - 1, 0) : index + 1] == "\r\n" else index
+    match = re.compile(r"[\r\n]").search(text, index)
+    return len(text) if match is None else match.start()
+
+
+def _insert(text: str, parent: Map, key: str, value: Mapping[str, Any], step: int) -> str:
+    if parent.flow:
+        added = f"{_scalar(key)}: {_flow(value)}"
+        if parent.last > parent.spot.start + 1:
+            return f"{text[: parent.last]}, {added}{text[parent.last :]}"
+        start = text.index("{", parent.spot.start) + 1
+        gap = " " if text[start : start + 1] == "#" else ""
+        return text[:start] + added + gap + text[start:]
+    lines = _entry_lines(key, value, step)
+    return _add_lines(text, _line_end(text, parent.last), lines, _column(parent) or 0)
+
+
+def _replace(text: str, parent: Map, entry: Entry, value: Mapping[str, Any], step: int) -> str:
+    start, end = entry.spot.start, entry.spot.end
+    if parent.flow:
+        gap = "" if text[start - 1 : start].isspace() else " "
+        return text[:start] + gap + _flow(value) + text[end:]
+    inner = entry.value
+    if isinstance(inner, Map) and not inner.flow and not entry.alias and value:
+        indent = _newline(text) + " " * (_column(inner) or 0)
+        return text[:start] + indent.join(_block_lines(value, step)) + text[end:]
+    column = (_column(parent) or 0) + step
+    if not value:
+        return text[:start].rstrip(" \t") + " {}" + text[end:]
+    head = text[:start].rstrip(" \t")
+    kept = text[end : _line_end(text, end)]
+    cut = head + kept + text[_line_end(text, end) :]
+    return _add_lines(cut, len(head) + len(kept), _block_lines(value, step), column)
+
+
+def _add_lines(text: str, at: int, lines: list[str], column: int) -> str:
+    added = "".join(_newline(text) + " " * column + line for line in lines)
+    return text[:at] + added + text[at:]
+
+
+# --- rendering ------------------------------------------------------------------------------------
+
+
+def _block_lines(value: Mapping[str, Any], step: int) -> list[str]:
+    return [line for key, inner in value.items() for line in _entry_lines(key, inner, step)]
+
+
+def _entry_lines(key: str, value: Any, step: int) -> list[str]:
+    if isinstance(value, Mapping) and value:
+        inner = [" " * step + line for line in _block_lines(value, step)]
+        return [f"{_scalar(key)}:", *inner]
+    return [f"{_scalar(key)}: {_flow(value)}"]
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, Mapping):
+        pairs = (f"{_scalar(str(key))}: {_flow(inner)}" for key, inner in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        text = repr(value)
+        return {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}.get(text, text)
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} cannot be written into a manifest")
+    plain = (
+        _PLAIN.match(value)
+        and not value.endswith(":")
+        and not _AMBIGUOUS.match(value)
+        and resolve_plain(value) == value
+    )
+    return value if plain else _quoted(value)
+
+
+def _quoted(text: str) -> str:
+    quoted = json.dumps(text, ensure_ascii=False)
+    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff]", lambda m: f"\\u{ord(m.group()):04x}", quoted)
+
+
+# --- the proof ------------------------------------------------------------------------------------
+
+
+def _as_read(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _as_read(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_read(inner) for inner in value]
+    return value
+
+
+def _with(data: Any, path: tuple[str, ...], value: Any) -> Any:
+    if not path:
+        return value
+    data = dict(data) if isinstance(data, dict) else {}
+    data[path[0]] = _with(data.get(path[0]), path[1:], value)
+    return data
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal in kind too: 1, 1.0 and true are three different things here."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other or (one != one and other != other))

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from .codes import language as codes
 from .conform import Shape, shape_at
 from .findings import Finding, Where
 from .names import NAME_PATTERN, NAME_RULE, did_you_mean, is_name
-from .nodes import Map, Node, Path, describe, find
-from .schema import BYTE_SIZE_PATTERN, DIGEST_PATTERN, FINGERPRINT_PATTERN
+from .nodes import Locate, Map, Node, Path, describe, find
+from .schema import (
+    BYTE_SIZE_PATTERN,
+    DIGEST_PATTERN,
+    FINGERPRINT_PATTERN,
+    URL_PREFIX_PATTERN,
+)
 from .secrets import is_secret_name
 
-Locate: TypeAlias = Callable[..., Where]
-"""``locate(path, key=False)``: where a value, or its key, is written."""
+M = TypeVar("M", bound=BaseModel)
 
 _KINDS = {
     "string_type": "text",
@@ -41,6 +45,7 @@ _PATTERNS = {
     NAME_PATTERN: NAME_RULE,
     DIGEST_PATTERN: "sha256: followed by 64 digits of 0-9 a-f",
     FINGERPRINT_PATTERN: "v1:sha256: followed by 64 digits of 0-9 a-f",
+    URL_PREFIX_PATTERN: "the start of a URL, such as hf:// or s3://bucket/",
     BYTE_SIZE_PATTERN: "a number and a unit, such as 500MB or 2GiB",
 }
 
@@ -66,6 +71,35 @@ def explain_invalid(
     return findings
 
 
+def salvage(model: type[M], data: Any, error: ValidationError, root: Map) -> M | None:
+    """The model of what is left once all that is wrong has been taken out of ``data``.
+
+    It lets the checks that look at a whole manifest run beside errors elsewhere.
+    """
+    for _ in range(8):
+        for problem in _by_place(error, root):
+            path = problem.path
+            if path == ("version",):
+                data["version"] = 1
+                continue
+            if problem.errors[0]["type"] == "missing":
+                path = path[:-1]
+            within = next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
+            _take_out(data, path[:within])
+        try:
+            return model.model_validate(data, strict=True)
+        except ValidationError as next_error:
+            error = next_error
+    return None
+
+
+def _take_out(data: Any, path: Path) -> None:
+    for part in path[:-1]:
+        data = data.get(part) if isinstance(data, dict) else None
+    if isinstance(data, dict) and path:
+        data.pop(path[-1], None)
+
+
 def _by_place(error: ValidationError, root: Map) -> Iterable[_Problem]:
     places: dict[tuple[Path, bool], _Problem] = {}
     for one in error.errors(include_url=False, include_input=False):
@@ -74,7 +108,9 @@ def _by_place(error: ValidationError, root: Map) -> Iterable[_Problem]:
     return [
         place
         for place in places.values()
-        if not (_only_kinds(place) and any(_within(other.path, place.path) for other in places.values()))
+        if not (
+            _only_kinds(place) and any(_within(other.path, place.path) for other in places.values())
+        )
     ]
 
 
@@ -118,7 +154,10 @@ def _finding(
     if kind == "extra_forbidden":
         return _unknown_key(path, where, shape)
     if problem.on_key:
-        return _bad_name(last, where, last)
+        pattern = str(first.get("ctx", {}).get("pattern"))
+        if pattern == NAME_PATTERN:
+            return _bad_name(last, where, last)
+        return _value(where.dotted, where, last, _PATTERNS.get(pattern, "another key"))
     if path == ("version",):
         return codes.UNKNOWN_VERSION.finding(
             "This version of the language is not known here.", where, found=found, expected="1"

@@ -11,16 +11,13 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, Union
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel
 
 from .nodes import NOWHERE, Entry, Items, Map, Node, Path, Scalar, plain_data
 from .scalars import NOT_NATIVE
-from .schema import Name
 from .source import Source
-
-M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Shape:
     """What may stand in one place: kinds of scalars, the keys of a model, or a container.
 
     ``choices`` are the only values that it takes, if there are but a few.
-    ``named`` says that the keys of ``values`` are names, so that ``x-`` keys are notes.
+    ``named`` says that the keys of ``values`` have a form, so that ``x-`` keys are notes.
     """
 
     scalars: frozenset[type] = frozenset()
@@ -57,11 +54,9 @@ def shape_of(annotation: Any) -> Shape:
     if origin is tuple:
         return Shape(items=shape_of(arguments[0]))
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return Shape(values=shape_of(arguments[1]), named=arguments[0] == Name)
+        return Shape(values=shape_of(arguments[1]), named=arguments[0] is not str)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        shapes = {
-            name: shape_of(info.annotation) for name, info in annotation.model_fields.items()
-        }
+        shapes = {name: shape_of(info.annotation) for name, info in annotation.model_fields.items()}
         return Shape(fields=shapes, is_model=True)
     if annotation is Source:
         return Shape(scalars=frozenset({str}))
@@ -181,41 +176,3 @@ def from_python(value: Any) -> Node:
     if isinstance(value, str):
         return Scalar(str(value), False)
     return Scalar(str(value), False, native=value)
-
-
-def salvage(model: type[M], data: Any, keep: Mapping[str, Any]) -> M | None:
-    """The model of what is left once all that is wrong has been taken out of ``data``.
-
-    It lets the checks that look at a whole manifest run beside errors elsewhere. ``keep`` gives
-    stand-ins for top-level keys that cannot be left out.
-    """
-    adapter = TypeAdapter(model)
-    for _ in range(8):
-        try:
-            return adapter.validate_python(data, strict=True)
-        except ValidationError as error:
-            for problem in error.errors(include_url=False, include_input=False):
-                location = list(problem["loc"])
-                if problem["type"] == "missing":
-                    location = location[:-1] or [location[0]]
-                if not _take_out(data, location, keep):
-                    return None
-    return None
-
-
-def _take_out(data: Any, location: list[Any], keep: Mapping[str, Any]) -> bool:
-    """Remove the mapping's entry nearest to ``location`` (a list as a whole)."""
-    owner, name = None, None
-    for part in location:
-        if isinstance(data, dict) and part in data:
-            owner, name, data = data, part, data[part]
-        elif isinstance(data, tuple):
-            break
-    if owner is None:
-        name = location[0]
-        return name in keep
-    if len(location) == 1 and name in keep:
-        owner[name] = keep[name]
-    else:
-        del owner[name]
-    return True

@@ -21,7 +21,7 @@ import yaml
 from .codes import language as codes
 from .errors import ManifestError
 from .findings import Finding, Where
-from .nodes import Entry, Items, Map, Node, Path, Scalar, Spot, locate, plain_data
+from .nodes import Entry, Items, Map, Node, Path, Scalar, Spot, describe, locate, plain_data
 from .secrets import redacted
 from .yaml_errors import explain_problem
 
@@ -80,7 +80,7 @@ def read_bytes(path: str | os.PathLike[str], *, regular: bool = False) -> bytes:
     Raises ``OSError``. ``regular`` refuses pipes and devices, which a path from another file
     must not name.
     """
-    mode = os.stat(path).st_mode
+    mode = FilePath(path).stat().st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError("it is a folder")
     if regular and not stat.S_ISREG(mode):
@@ -103,7 +103,7 @@ def compose(
     return Document(file, text, root), builder.findings
 
 
-class _Stop(Exception):
+class _Stop(Exception):  # noqa: N818 - not an error by itself
     """Nothing more can be read; the arguments are the findings."""
 
 
@@ -310,9 +310,7 @@ class _Builder:
         self._tag(event, "scalar", spot)
         plain = bool(event.implicit[0]) and event.style in (None, "")
         if _SURROGATE.search(event.value):
-            raise self._stop(
-                codes.YAML_SYNTAX, "An escape here stands for half a character.", spot
-            )
+            raise self._stop(codes.YAML_SYNTAX, "An escape here stands for half a character.", spot)
         return _Built(Scalar(event.value, plain, spot), 1, 1)
 
     def _sequence(self, event: Any, spot: Spot, depth: int) -> _Built:
@@ -323,7 +321,7 @@ class _Builder:
             built = self._node(inner, depth + 1)
             items.append(built.node)
             size, height = size + built.size, max(height, built.height + 1)
-        end = inner.end_mark.index if event.flow_style else _end_of(items, spot)
+        end = self._spot(inner).end if event.flow_style else _end_of(items, spot)
         spot = spot._replace(end=end)
         return _Built(Items(tuple(items), spot, bool(event.flow_style)), size, height)
 
@@ -362,18 +360,19 @@ class _Builder:
                 )
             else:
                 entries[name.text] = Entry(name, value.node, value_spot, alias)
-        end = inner.end_mark.index if event.flow_style else max(ends)
+        last = max(ends)
+        end = self._spot(inner).end if event.flow_style else last
         for source in merged:
             for text, entry in source.entries.items():
                 if text not in entries:
                     entries[text] = Entry(entry.key, entry.value, entry.spot, entry.alias, False)
         spot = spot._replace(end=end)
-        return _Built(Map(entries, spot, bool(event.flow_style)), size, height)
+        return _Built(Map(entries, spot, bool(event.flow_style), last), size, height)
 
     def _key(self, node: Node, spot: Spot) -> Scalar | None:
         if isinstance(node, Scalar) and not (node.plain and node.is_null):
             return Scalar(node.text, node.plain, spot)
-        found = {Map: "a mapping", Items: "a list"}.get(type(node), "nothing, or null")
+        found = "nothing, or null" if isinstance(node, Scalar) else describe(node)
         self._report(codes.KEY_NOT_TEXT, "A key here is not text.", spot, found=found)
         return None
 

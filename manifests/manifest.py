@@ -12,23 +12,35 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from . import secrets
 from .codes import language as codes
-from .complaints import explain_invalid
-from .conform import conform, from_python, salvage, set_aside, shape_of
+from .complaints import explain_invalid, salvage
+from .conform import conform, from_python, set_aside, shape_of
 from .document import MAX_DEPTH, MAX_NODES, Document, compose, read_bytes
 from .errors import ManifestError
 from .expand import expand
 from .findings import Finding, Severity, Where
-from .nodes import Entry, Map, Node, Path, Scalar, Spot, find, locate, plain_data, scalars
+from .names import is_name
+from .nodes import Entry, Locate, Map, Node, Path, Scalar, Spot, find, locate, plain_data, scalars
 from .overlay import Layers, read_layers, rebase
 from .schema import Manifest, Policy
 from .semantics import check
 from .source import Source, SourceSyntaxError
 
 M = TypeVar("M", bound=BaseModel)
+
+_SECRETS = frozenset({codes.SECRET.id, codes.SECRET_OPTION.id})
+_VARIABLES = frozenset(
+    code.id
+    for code in (
+        codes.VARIABLE_UNSET,
+        codes.VARIABLE_MISPLACED,
+        codes.VARIABLE_SYNTAX,
+        codes.VARIABLE_SECRET,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -125,7 +137,7 @@ def read_manifest(
     def where(path: Path, *, key: bool = False) -> Where:
         return _where(root, file, path, key=key)
 
-    manifest, wrong = _validate(Manifest, root, where, {"version": 1})
+    manifest, wrong = _validate(Manifest, root, where)
     findings += wrong
     warnings: list[Finding] = []
     if manifest is not None:
@@ -158,7 +170,7 @@ def read_policy(path: str | os.PathLike[str]) -> Policy:
     root, aside = set_aside(document.root, shape_of(Policy))
     typed = _secrets([document], root, aside, document.root)
     expanded = expand(root, {})
-    policy, wrong = _validate(Policy, root, document.where, {})
+    policy, wrong = _validate(Policy, root, document.where)
     findings = [*findings, *(secret.finding for secret in typed), *expanded.findings, *wrong]
     if findings or policy is None:
         raise ManifestError(*_all(findings, typed))
@@ -192,9 +204,7 @@ def _read_file(path: str | os.PathLike[str]) -> tuple[Document | None, list[Find
         if "\n" in name:
             said = "this is the text of a manifest, not a path; give a path or a mapping"
             name = name.partition("\n")[0][:80]
-        return None, [
-            codes.UNREADABLE.finding(f"The file could not be read: {said}.", Where(name))
-        ]
+        return None, [codes.UNREADABLE.finding(f"The file could not be read: {said}.", Where(name))]
     return compose(data, name)
 
 
@@ -297,43 +307,44 @@ def _option_places(root: Map) -> list[Path]:
     return places
 
 
-def _validate(
-    model: type[M], root: Map, where: Any, keep: Mapping[str, Any]
-) -> tuple[M | None, list[Finding]]:
+def _validate(model: type[M], root: Map, where: Locate) -> tuple[M | None, list[Finding]]:
     """The model, and what is wrong; beside errors, the model of what is left without them."""
     shape = shape_of(model)
     data = conform(root, shape)
     try:
-        return TypeAdapter(model).validate_python(data, strict=True), []
+        return model.model_validate(data, strict=True), []
     except ValidationError as error:
-        return salvage(model, data, keep), explain_invalid(error, root, shape, where)
+        return salvage(model, data, error, root), explain_invalid(error, root, shape, where)
 
 
-def _opaque(root: Map, manifest: Manifest) -> frozenset[str]:
+def _opaque(root: Map, manifest: Manifest) -> tuple[str, ...]:
     """Names that are declared but had to be taken out."""
-    declared: set[str] = set()
+    declared: dict[str, None] = {}
     for section in ("adapters", "compositions"):
         node = find(root, (section,))
         if isinstance(node, Map):
-            declared |= set(node.entries)
-    return frozenset(declared - set(manifest.adapters) - set(manifest.compositions))
+            declared |= dict.fromkeys(filter(is_name, node.entries))
+    return tuple(
+        name
+        for name in declared
+        if name not in manifest.adapters and name not in manifest.compositions
+    )
 
 
 def _all(findings: Iterable[Finding], typed: Iterable[secrets.Secret]) -> list[Finding]:
-    """Each finding once, without secrets, in the order of the files; nothing more is said of a
-    place that holds a secret."""
+    """Each finding once, without secrets, in the order of the files.
+
+    Of a place that holds a secret or a variable that could not be expanded, nothing else is said.
+    """
+    findings = list(findings)
     hidden = {secret.text for secret in typed if len(secret.text) > 3}
     longest_first = sorted(hidden, key=len, reverse=True)
-    about_secrets = (codes.SECRET.id, codes.SECRET_OPTION.id)
-    secret_places = {
-        finding.where.path
-        for finding in findings
-        if finding.code in about_secrets and finding.where.path
-    }
+    settled = {f.where.path: f.code for f in findings if f.code in _VARIABLES and f.where.path}
+    settled |= {f.where.path: "" for f in findings if f.code in _SECRETS and f.where.path}
     clean = [
         secrets.redacted(finding, longest_first)
         for finding in findings
-        if finding.code in about_secrets or finding.where.path not in secret_places
+        if finding.code in _SECRETS or settled.get(finding.where.path, finding.code) == finding.code
     ]
     order: dict[str | None, int] = {}
     for finding in clean:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from .findings import Where
 from .scalars import NOT_NATIVE, resolve_plain
@@ -27,6 +27,12 @@ class Spot(NamedTuple):
 
 
 NOWHERE = Spot()
+
+
+class Locate(Protocol):
+    """``locate(path, key=False)``: where a value, or its key, is written."""
+
+    def __call__(self, path: Path, *, key: bool = False) -> Where: ...
 
 
 @dataclass(frozen=True)
@@ -83,9 +89,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Map:
+    """A mapping. ``flow`` is ``{...}`` style; ``last`` is the offset where its last entry ends."""
+
     entries: Mapping[str, Entry]
     spot: Spot = NOWHERE
     flow: bool = False
+    last: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from .document import Document, compose, read_bytes
 from .expand import matches
 from .findings import Finding, Where
 from .names import did_you_mean
-from .nodes import Entry, Map, Path, Scalar
+from .nodes import Entry, Map, Path, Scalar, describe
 
 MAX_CHAIN = 16
 EXTENDS = "extends"
@@ -76,7 +76,9 @@ def _nothing_to_remove(key: str, entry: Entry, base: Map, path: Path) -> Finding
     )
 
 
-def read_layers(root: Map, directory: FilePath, top: Document | None, path: FilePath | None) -> Layers:
+def read_layers(
+    root: Map, directory: FilePath, top: Document | None, path: FilePath | None
+) -> Layers:
     """Follow ``extends`` from ``root``, which was read from ``path`` (in memory without one)."""
     layers = Layers(root)
     file = top.file if top is not None else None
@@ -144,7 +146,7 @@ def _checked(entry: Entry, where: Where, findings: list[Finding]) -> str | None:
             return value.text
         found = "a URL" if "://" in value.text else value.shown
     else:
-        found = {Map: "a mapping", Scalar: "no text"}.get(type(value), "a list")
+        found = describe(value)
     findings.append(
         codes.BAD_EXTENDS.finding(
             "'extends' does not name one local file.",
@@ -184,9 +186,7 @@ def _rebase(
 
 def _is_relative(scalar: Scalar) -> bool:
     text = scalar.text
-    return isinstance(scalar.value, str) and (
-        text in (".", "..") or text.startswith(("./", "../"))
-    )
+    return isinstance(scalar.value, str) and (text in (".", "..") or text.startswith(("./", "../")))
 
 
 def _moved(scalar: Scalar, step: str) -> Scalar:

@@ -15,7 +15,9 @@ from .names import did_you_mean
 from .schema import Manifest, Rules
 
 
-def flatten(manifest: Manifest, names: str | Iterable[str] | Mapping[str, float]) -> dict[str, float]:
+def flatten(
+    manifest: Manifest, names: str | Iterable[str] | Mapping[str, float]
+) -> dict[str, float]:
     """The adapters that ``names`` activate, each with its weight.
 
     ``names`` is an adapter or composition, several of them (each at weight 1), or a mapping from

@@ -17,6 +17,8 @@ FINGERPRINT_PATTERN = r"^v1:sha256:[0-9a-f]{64}$"
 BYTE_SIZE_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,15})? ?([KMGT]i?)?B$"
 Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 FingerprintDigest = Annotated[str, StringConstraints(pattern=FINGERPRINT_PATTERN)]
+URL_PREFIX_PATTERN = r"^[A-Za-z][A-Za-z0-9+.-]+://"
+UrlPrefix = Annotated[str, StringConstraints(pattern=URL_PREFIX_PATTERN)]
 ByteSize = Annotated[str, StringConstraints(pattern=BYTE_SIZE_PATTERN)]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Combine = Literal[
@@ -38,7 +40,8 @@ Combine = Literal[
 class Model(BaseModel):
     """Frozen, and closed: an unknown key is an error (``x-`` keys are set aside before)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built on first use: a nested model is part of the whole one, and seldom needed by itself.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @field_validator("*", mode="after")
     @classmethod
@@ -57,12 +60,14 @@ class WeightDigests(Model):
 class Fingerprint(Model):
     """Which base this is, at every level that can be compared. Written by ``fingerprint``."""
 
-    architecture: str | None = Field(None, description="the class in config.json's architectures")
-    hidden_size: int | None = Field(None, gt=0)
+    architecture: str | None = Field(
+        default=None, description="the class in config.json's architectures"
+    )
+    hidden_size: int | None = Field(default=None, gt=0)
     structure: FingerprintDigest | None = Field(
         None, description="every backbone tensor's name on disk and shape"
     )
-    heads: FingerprintDigest | None = Field(None, description="the same for the heads")
+    heads: FingerprintDigest | None = Field(default=None, description="the same for the heads")
     config: FingerprintDigest | None = Field(
         None, description="the config fields that change the computation"
     )
@@ -76,7 +81,7 @@ class Base(Model):
     """The base model. ``base: {}`` says nothing of it: for ``attach`` onto a loaded model."""
 
     model: Source | None = None
-    aliases: tuple[str, ...] = Field((), description="other names of this same base")
+    aliases: tuple[str, ...] = Field(default=(), description="other names of this same base")
     dtype: Dtype = "auto"
     device_map: str | Mapping[str, str | int] | None = Field(
         None, description='auto, cpu, cuda:0, {"": 0} or {module: device}'
@@ -97,11 +102,11 @@ class Adapter(Model):
     """One adapter: where it is, and how it is to be attached."""
 
     source: Source
-    sha256: Digest | None = Field(None, description="the digest of its folder")
+    sha256: Digest | None = Field(default=None, description="the digest of its folder")
     storage_options: Mapping[str, Any] = Field(
         default_factory=dict, description="passed to fsspec; nothing secret"
     )
-    dtype: Dtype | None = Field(None, description="else the base's compute dtype")
+    dtype: Dtype | None = Field(default=None, description="else the base's compute dtype")
     trainable: bool = False
     mutable: bool = Field(False, description="local and still changing: not locked")
     owner: str | None = None
@@ -115,10 +120,10 @@ class Composition(Model):
 
     combine: Combine = "sum"
     of: Mapping[Name, float] = Field(min_length=1, description="adapter: weight")
-    density: float | None = Field(None, gt=0, le=1)
+    density: float | None = Field(default=None, gt=0, le=1)
     majority_sign_method: Literal["total", "frequency"] | None = None
-    svd_rank: int | None = Field(None, gt=0)
-    seed: int | None = Field(None, ge=0, description="random methods need one")
+    svd_rank: int | None = Field(default=None, gt=0)
+    seed: int | None = Field(default=None, ge=0, description="random methods need one")
 
 
 class Rules(Model):
@@ -126,14 +131,16 @@ class Rules(Model):
 
     exclusive: tuple[tuple[Name, ...], ...] = ()
     requires: Mapping[Name, tuple[Name, ...]] = Field(default_factory=dict)
-    max_active: int | None = Field(None, gt=0)
-    max_total_rank: int | None = Field(None, gt=0)
+    max_active: int | None = Field(default=None, gt=0)
+    max_total_rank: int | None = Field(default=None, gt=0)
 
 
 class Policy(Model):
     """What a platform allows. Several policies are intersected: none can loosen another."""
 
-    allow_sources: tuple[str, ...] | None = Field(None, description="globs over normalised URLs")
+    allow_sources: tuple[str, ...] | None = Field(
+        default=None, description="globs over normalised URLs"
+    )
     allow_bases: tuple[str, ...] | None = None
     require_digest: bool = False
     max_adapter_bytes: ByteSize | None = None
@@ -148,7 +155,7 @@ class Manifest(Model):
     base: Base = Field(default_factory=lambda: Base())
     adapters: Mapping[Name, Adapter] = Field(default_factory=dict)
     registries: Mapping[Name, Source] = Field(default_factory=dict)
-    mirrors: Mapping[str, str] = Field(
+    mirrors: Mapping[UrlPrefix, str] = Field(
         default_factory=dict, description="URL prefix: what it is rewritten to when fetched"
     )
     compositions: Mapping[Name, Composition] = Field(default_factory=dict)

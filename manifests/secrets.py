@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from .codes import language as codes
 from .findings import Finding, Where
@@ -14,41 +15,38 @@ HIDDEN = "[hidden]"
 
 _START = r"(?<![A-Za-z0-9_])"
 # What it is: how it looks. The group 'secret' is what must never be shown.
-_SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (what, re.compile(shape))
-    for what, shape in (
-        ("a Hugging Face token", _START + r"(?P<secret>(?:hf|api_org)_[A-Za-z0-9]{20,})"),
-        ("an AWS access key id", _START + r"(?P<secret>(?:AKIA|ASIA)[A-Z0-9]{16})(?![A-Z0-9])"),
-        ("a GitHub token", _START + r"(?P<secret>gh[pousr]_[A-Za-z0-9]{20,})"),
-        ("a GitHub token", _START + r"(?P<secret>github_pat_[A-Za-z0-9_]{20,})"),
-        ("a GitLab token", _START + r"(?P<secret>glpat-[A-Za-z0-9_-]{20,})"),
-        ("a Slack token", _START + r"(?P<secret>xox[abeoprs]-[A-Za-z0-9-]{10,})"),
-        ("a PyPI token", _START + r"(?P<secret>pypi-[A-Za-z0-9_-]{50,})"),
-        ("a Google API key", _START + r"(?P<secret>AIza[A-Za-z0-9_-]{35})"),
-        ("an API key", _START + r"(?P<secret>sk-(?:[a-z]+-)*[A-Za-z0-9_]{20,})"),
-        ("a Weights & Biases key", r"(?i:wandb_api_key)\s*[:=]\s*['\"]?(?P<secret>[0-9a-f]{40})"),
-        (
-            "a signed web token",
-            _START + r"(?P<secret>eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+)",
-        ),
-        ("a private key", r"(?P<secret>-----BEGIN [A-Z ]*PRIVATE KEY-----)"),
-        ("an Azure account key", r"(?i:AccountKey|SharedAccessKey)=(?P<secret>[^;\s'\"]{8,})"),
-        (
-            "a user and password in a URL",
-            r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,31}://"
-            r"(?P<secret>[^\s/@:'\"]*:(?!\$)[^\s/@'\"]+)@",
-        ),
-        (
-            "a user or token in a URL",
-            r"(?<![A-Za-z0-9+.-])https?://(?P<secret>(?!\$)[^\s/@:'\"]+)@",
-        ),
-        (
-            "a signed URL",
-            r"(?i)[?&;](?:X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)"
-            r"|AWSAccessKeyId|Signature|sig|token|access_token|auth_token|api_?key|password|secret)"
-            r"=(?P<secret>(?!\$)[^\s&;#'\"]+)",
-        ),
-    )
+_SHAPES: tuple[tuple[str, str], ...] = (
+    ("a Hugging Face token", _START + r"(?P<secret>(?:hf|api_org)_[A-Za-z0-9]{20,})"),
+    ("an AWS access key id", _START + r"(?P<secret>(?:AKIA|ASIA)[A-Z0-9]{16})(?![A-Z0-9])"),
+    ("a GitHub token", _START + r"(?P<secret>gh[pousr]_[A-Za-z0-9]{20,})"),
+    ("a GitHub token", _START + r"(?P<secret>github_pat_[A-Za-z0-9_]{20,})"),
+    ("a GitLab token", _START + r"(?P<secret>glpat-[A-Za-z0-9_-]{20,})"),
+    ("a Slack token", _START + r"(?P<secret>xox[abeoprs]-[A-Za-z0-9-]{10,})"),
+    ("a PyPI token", _START + r"(?P<secret>pypi-[A-Za-z0-9_-]{50,})"),
+    ("a Google API key", _START + r"(?P<secret>AIza[A-Za-z0-9_-]{35})"),
+    ("an API key", _START + r"(?P<secret>sk-(?:[a-z0-9]{1,12}-){0,3}[A-Za-z0-9_]{20,})"),
+    ("a Weights & Biases key", r"(?i:wandb_api_key)\s*[:=]\s*['\"]?(?P<secret>[0-9a-f]{40})"),
+    (
+        "a signed web token",
+        _START + r"(?P<secret>eyJ[A-Za-z0-9_-]{10,300}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]+)",
+    ),
+    ("a private key", r"(?P<secret>-----BEGIN [A-Z ]*PRIVATE KEY-----)"),
+    ("an Azure account key", r"(?i:AccountKey|SharedAccessKey)=(?P<secret>[^;\s'\"]{8,})"),
+    (
+        "a user and password in a URL",
+        r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,31}://"
+        r"(?P<secret>[^\s/@:'\"]*:(?!\$\{)[^\s/@'\"]+)@",
+    ),
+    (
+        "a user or token in a URL",
+        r"(?<![A-Za-z0-9+.-])https?://(?P<secret>(?!\$\{)[^\s/@:'\"]+)@",
+    ),
+    (
+        "a signed URL",
+        r"(?i)[?&;](?:X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)"
+        r"|AWSAccessKeyId|Signature|sig|token|access_token|auth_token|api_?key|password|secret)"
+        r"=(?P<secret>(?!\$\{)[^\s&;#'\"]+)",
+    ),
 )
 # One cheap look decides whether any shape can be there at all.
 _PERHAPS = re.compile(
@@ -57,10 +55,15 @@ _PERHAPS = re.compile(
 )
 
 _WORDS = frozenset(
-    "secret secrets token tokens password passwd pwd passphrase passcode credential credentials "
-    "apikey accesskey secretkey privatekey accountkey authorization bearer cookie sas".split()
+    {
+        *("secret", "secrets", "token", "tokens", "password", "passwd", "pwd", "passphrase"),
+        *("credential", "credentials", "apikey", "accesskey", "secretkey", "privatekey"),
+        *("accountkey", "authorization", "bearer", "cookie", "sas"),
+    }
 )
-_KEY_KINDS = frozenset("access api private account secret signing encryption customer".split())
+_KEY_KINDS = frozenset(
+    {"access", "api", "private", "account", "secret", "signing", "encryption", "customer"}
+)
 _NOT_SECRET = frozenset({"anon", "cloud", "google_default", "cache"})
 """gcsfs's ``token`` names a way to log in, too."""
 
@@ -71,12 +74,11 @@ def is_secret_name(name: str) -> bool:
     ``HF_TOKEN``, ``secret``, ``aws_access_key_id`` and ``SSECustomerKey`` do; ``TOKENIZER_DIR``
     and ``key_prefix`` do not.
     """
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
     words = [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
     if _WORDS & set(words) or words == ["key"] or words[-2:] == ["connection", "string"]:
         return True
-    pairs = zip(words, words[1:], strict=False)
-    return any(kind in _KEY_KINDS and key in ("key", "keys") for kind, key in pairs)
+    return any(kind in _KEY_KINDS and key in ("key", "keys") for kind, key in pairwise(words))
 
 
 def redact(text: str) -> str:
@@ -84,7 +86,7 @@ def redact(text: str) -> str:
     if not _PERHAPS.search(text):
         return text
     for _, shape in _SHAPES:
-        text = shape.sub(lambda m: m.group().replace(m["secret"], HIDDEN), text)
+        text = re.sub(shape, lambda m: m.group().replace(m["secret"], HIDDEN), text)
     return text
 
 
@@ -125,7 +127,7 @@ def in_text(text: str, file: str | None, root: Node | None = None) -> list[Secre
     spans = [] if root is None else list(_spans(root, file))
     found: dict[int, Secret] = {}
     for what, shape in _SHAPES:
-        for match in shape.finditer(text):
+        for match in re.finditer(shape, text):
             start = match.start("secret")
             line = text.count("\n", 0, start) + 1
             column = start - (text.rfind("\n", 0, start) + 1) + 1
@@ -143,7 +145,7 @@ def in_tree(root: Node, path: Path = ()) -> list[Secret]:
         if not text or not _PERHAPS.search(text):
             continue
         for what, shape in _SHAPES:
-            for match in shape.finditer(text):
+            for match in re.finditer(shape, text):
                 via = ", by way of " + ", ".join(scalar.variables) if scalar.variables else ""
                 finding = _finding(what + via, scalar.spot.at(place))
                 found.append(Secret(match["secret"], finding))

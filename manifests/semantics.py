@@ -5,24 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Any
 
 from .codes import language as codes
 from .codes import rules as rule_codes
 from .errors import RoutingError
-from .findings import Finding, Where
+from .findings import Finding
 from .names import did_you_mean
-from .nodes import Path
+from .nodes import Locate, Path
 from .rules import check_active, flatten
 from .schema import Composition, Manifest, Rules
 from .source import Source, SourceSyntaxError
-
-
-class Locate(Protocol):
-    """``locate(path, key=False)``: where a value, or its key, is written."""
-
-    def __call__(self, path: Path, *, key: bool = False) -> Where: ...
-
 
 _USED_BY: Mapping[str, Callable[[str], bool]] = {
     "density": lambda method: method.startswith(("ties", "dare", "magnitude_prune")),
@@ -33,16 +26,14 @@ _USED_BY: Mapping[str, Callable[[str], bool]] = {
 """Which of PEFT's methods (``LoraModel.add_weighted_adapter``) read which field."""
 
 _NEEDED = ("density", "seed")
-_DEVICE = re.compile(
-    r"(cpu|cuda|mps|xpu|npu|hpu|mlu|musa|sdaa|xla|meta)(:[0-9]{1,4})?\Z", re.ASCII
-)
+_DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu|mlu|musa|sdaa|xla|meta)(:[0-9]{1,4})?\Z", re.ASCII)
 _MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 def check(
     manifest: Manifest,
     locate: Locate,
-    opaque: frozenset[str] = frozenset(),
+    opaque: tuple[str, ...] = (),
 ) -> list[Finding]:
     """Everything in ``manifest`` that contradicts itself, warnings included.
 
@@ -60,7 +51,7 @@ def check(
 
 
 class _Checks:
-    def __init__(self, manifest: Manifest, locate: Locate, opaque: frozenset[str]) -> None:
+    def __init__(self, manifest: Manifest, locate: Locate, opaque: tuple[str, ...]) -> None:
         self.manifest = manifest
         self.locate = locate
         self.opaque = opaque
@@ -86,6 +77,7 @@ class _Checks:
                     )
                 )
             self._registry(adapter.source, (*path, "source"))
+            self._finite(adapter.storage_options, (*path, "storage_options"))
             if adapter.mutable:
                 self._mutable(name)
             same = (str(adapter.source), repr(adapter.storage_options), adapter.dtype)
@@ -156,6 +148,8 @@ class _Checks:
             for index, text in enumerate(getattr(base, field)):
                 if not text or text != text.strip():
                     self._bad_value(("base", field, index), text, "text without space around it")
+        self._finite(base.quantization, ("base", "quantization"))
+        self._finite(base.storage_options, ("base", "storage_options"))
         devices = base.device_map
         path: Path = ("base", "device_map")
         if isinstance(devices, str):
@@ -192,6 +186,17 @@ class _Checks:
                 expected=expected,
             )
         )
+
+    def _finite(self, value: Any, path: Path) -> None:
+        """What is passed on is locked too, and neither YAML nor JSON can compare a NaN."""
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                self._finite(inner, (*path, key))
+        elif isinstance(value, (list, tuple)):
+            for index, inner in enumerate(value):
+                self._finite(inner, (*path, index))
+        elif isinstance(value, float) and not math.isfinite(value):
+            self._bad_value(path, value, "a finite number")
 
     def mirrors(self) -> None:
         for prefix, target in self.manifest.mirrors.items():
@@ -335,7 +340,7 @@ class _Checks:
         where = self.locate(("compositions", name), key=True)
         self.findings += check_active(self.manifest.rules, active, None, where)
 
-    # --- rules and what is active ------------------------------------------------------------------
+    # --- rules and what is active --------------------------------------------------------------
 
     def rules(self) -> None:
         rules = self.manifest.rules
@@ -417,9 +422,8 @@ class _Checks:
             known = self._known(active, ("active",))
         else:
             self._once(active, ("active",))
-            known = all(
-                [self._known(name, ("active", place)) for place, name in enumerate(active)]
-            )
+            found = [self._known(name, ("active", place)) for place, name in enumerate(active)]
+            known = all(found)
         single_composition = isinstance(active, str) and active in self.manifest.compositions
         if not known or single_composition:  # a composition was checked where it is declared
             return

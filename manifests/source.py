@@ -205,7 +205,7 @@ def _parse_local(text: str) -> Source:
         raise SourceSyntaxError("write file:///absolute/path, or ./relative/path")
     if "://" in text:
         raise SourceSyntaxError(
-            "this is no source: sources are not chained ('::'), and a scheme is letters, digits, + . -"
+            "sources are not chained ('::'), and a scheme is letters, digits, '+', '.' and '-'"
         )
     if text.startswith("~"):
         raise SourceSyntaxError("another user's home is not a source: write the whole path")

@@ -53,7 +53,13 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
 
 
 # Noticed only where the file ends or the next thing starts: what was opened is the place to look.
-_OPENED = ("unexpected end of stream", "document separator", "',' or ']'", "',' or '}'", "find expected ':'")
+_OPENED = (
+    "unexpected end of stream",
+    "document separator",
+    "',' or ']'",
+    "',' or '}'",
+    "find expected ':'",
+)
 
 
 def explain_problem(error: yaml.YAMLError, text: str, file: str | None) -> Finding:

@@ -46,7 +46,8 @@ KNOWN_FILES = (
 
 _INDEX = "model.safetensors.index.json"
 _MAX_INDEX = 64 << 20
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,13 @@ class HttpFolder(RemoteFolder):
         return self._patiently(lambda: self._await(self._ask_all, list(names)))
 
     async def _ask_all(self, names: list[str]) -> dict[str, _Answer]:
-        answers = await asyncio.gather(*(self._ask_one(name) for name in names))
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def ask(name: str) -> _Answer:
+            async with turns:
+                return await self._ask_one(name)
+
+        answers = await asyncio.gather(*(ask(name) for name in names))
         return dict(zip(names, answers, strict=True))
 
     async def _ask_one(self, name: str) -> _Answer:

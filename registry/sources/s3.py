@@ -35,8 +35,12 @@ class S3Folder(RemoteFolder):
         found = False
         for key, fact in self._objects(bucket, prefix):
             found = True
-            if not key.endswith("/"):  # a marker that consoles make for an empty folder
-                yield fact
+            if key.endswith("/"):  # a marker that consoles make for an empty folder
+                continue
+            # SeaweedFS lists an empty object without its ETag, and HEAD tells it.
+            now = fact if fact.version != _ETAG else self._look(FileFact(fact.path, fact.size))
+            if now is not None:
+                yield now
         if not found:
             if self._root.strip("/") != bucket and self._head(self._root, None) is not None:
                 raise self._not_a_folder()

@@ -22,16 +22,15 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from .web import parse_range
+from .web import Server, parse_range
 
 LFS_SUFFIXES = (".safetensors", ".bin")
 
@@ -67,8 +66,7 @@ class HubServer:
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         handler = type("BoundHandler", (_Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), handler)
         # `localhost` may resolve to ::1 first; the client then falls back to 127.0.0.1.
         self.port = self._server.server_address[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"

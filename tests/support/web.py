@@ -19,6 +19,13 @@ def parse_range(text: str | None, total: int) -> tuple[int, int] | None:
     return int(first), min(int(last) if last else total - 1, total - 1)
 
 
+class Server(ThreadingHTTPServer):
+    """As the library's, but it does not drop clients that come together."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
 class WebServer:
     """``files`` maps a path (``/a/b.json``) to its bytes.
 
@@ -44,8 +51,7 @@ class WebServer:
         self.requests: list[tuple[str, str, Mapping[str, str]]] = []
         self.stopping = threading.Event()
         handler = type("BoundHandler", (_Handler,), {"web": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()

@@ -102,6 +102,8 @@ class Canonical:
     fields: Mapping[str, Any]
     open: frozenset[str] = frozenset()
     doubt: str | None = None
+    inexact: bool = False
+    """Whether no knowledge of single fields can take the doubt away."""
 
     @property
     def digest(self) -> str:
@@ -126,7 +128,7 @@ def canonical_by(table: Table, config: Mapping[str, Any]) -> Canonical:
         doubt = f"not all defaults of model type {', '.join(unknown)} are known"
     elif opened:
         doubt = f"{', '.join(sorted(opened))} may be written out or derived from other fields"
-    return Canonical(fields, frozenset(opened & fields.keys()), doubt)
+    return Canonical(fields, frozenset(opened & fields.keys()), doubt, bool(unknown))
 
 
 def digest_of(fields: Mapping[str, Any]) -> str:

@@ -32,7 +32,8 @@ def check_adapter(
     either, all that the adapter alone can tell is still checked, and a finding says that the
     rest is *unchecked*. ``declared`` is the manifest's ``base.model`` (else ``base.source``),
     ``aliases`` are the base's other names (for a loaded model, also the name that it was loaded
-    by); ``recorded`` is what was found under the base's name that the adapter records. Reads nothing, raises nothing for bad input.
+    by); ``recorded`` is what was found under the base's name that the adapter records.
+    Reads nothing, and raises nothing for bad input.
     """
     config = adapter.config
     findings = [*version.check(config, where), *dtypes.check(adapter.header.tensors, where)]

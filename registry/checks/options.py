@@ -13,7 +13,6 @@ from ..methods.options import Expect, Option, Support, any_text, is_neutral, opt
 from ..methods.table import METHODS, Method
 from .subject import count, shown, some
 
-
 _COMMON: Mapping[str, Expect] = {
     "peft_type": any_text,
     "base_model_name_or_path": optional(any_text),

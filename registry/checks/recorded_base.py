@@ -56,7 +56,7 @@ def check(
         if differences:
             return [
                 codes.RECORDED_SHAPE.finding(
-                    f"the adapter was trained on {shown(name)}, which is another model than the base",
+                    f"the adapter was trained on {shown(name)}, which is another model",
                     where,
                     found="; ".join(f"{what} {theirs}" for what, _, theirs in differences),
                     expected="; ".join(f"{what} {ours}" for what, ours, _ in differences),

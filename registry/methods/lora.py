@@ -194,9 +194,10 @@ class _Places:
 
     def _is_embedding(self, live: str) -> bool:
         """Whether it is an input or output embedding: PEFT stores no other (positions, ...)."""
-        usual = live.rpartition(".")[2] in EMBEDDING_NAMES
-        if self.layout is None or usual or live in self.layout.output_modules:
-            return usual or self.layout is not None
+        if live.rpartition(".")[2] in EMBEDDING_NAMES:
+            return True
+        if self.layout is None or live in self.layout.output_modules:
+            return self.layout is not None
         module = self.layout.modules.get(live)
         if module is None or module.kind is not ModuleKind.EMBEDDING:
             return False

@@ -9,7 +9,7 @@ from ..manifests.codes import fit as codes
 from ..manifests.findings import Finding, Where
 from ..manifests.source import Source
 from .checks import dtypes, options, recorded_base, version
-from .checks.subject import Subject
+from .checks.subject import Subject, shown
 from .checks.table import CHECKS
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, Layout
 from .methods.table import Method
@@ -30,15 +30,19 @@ def check_adapter(
 
     ``layout`` is a live model's, where there is one; else ``base.layout`` is used. Without
     either, all that the adapter alone can tell is still checked, and a finding says that the
-    rest is *unchecked*. ``declared`` and ``aliases`` are the manifest's ``base.model`` and
-    ``base.aliases``; ``recorded`` is what was found under the base's name that the adapter
-    records. Reads nothing, raises nothing for bad input.
+    rest is *unchecked*. ``declared`` is the manifest's ``base.model`` (else ``base.source``),
+    ``aliases`` are the base's other names (for a loaded model, also the name that it was loaded
+    by); ``recorded`` is what was found under the base's name that the adapter records.
+    Reads nothing, and raises nothing for bad input.
     """
     config = adapter.config
     findings = [*version.check(config, where), *dtypes.check(adapter.header.tensors, where)]
-    findings += recorded_base.check(
-        config, where, declared=declared, aliases=aliases, base=base, recorded=recorded
-    )
+    if declared is None and base is not None:
+        declared = base.source
+    if base is not None or layout is not None or declared is not None:
+        findings += recorded_base.check(
+            config, where, declared=declared, aliases=aliases, base=base, recorded=recorded
+        )
     method, missing = options.check_method(config, where)
     if method is None:
         return [*missing, *findings], None
@@ -99,7 +103,7 @@ def _check_patterns(config: Mapping[str, Any], patterns: Patterns, where: Where)
 def _pattern_finding(error: PatternError, where: Where) -> Finding:
     code = codes.PATTERN_TOO_SLOW if error.too_slow else codes.PATTERN_INVALID
     return code.finding(
-        f"the pattern {error.pattern[:120]!r} cannot be used: {error.reason}",
+        f"the pattern {shown(error.pattern, 120)} cannot be used: {error.reason}",
         where,
-        found=error.pattern[:200],
+        found=shown(error.pattern),
     )

@@ -115,7 +115,8 @@ def parse_header(
 
 
 def _header_length(data: bytes, size: int, where: Where, file: str) -> int:
-    if data.startswith(_PICKLES):
+    # a header of 1152 bytes begins like a pickle: what follows the length tells them apart
+    if data.startswith(_PICKLES) and data[8:9] != b"{":
         _refuse(
             codes.HEADER_MALFORMED,
             f"{file} is a pickle, which can run code when it is opened",

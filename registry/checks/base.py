@@ -6,7 +6,7 @@ from typing import cast
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
-from .subject import Subject
+from .subject import Subject, shown
 
 
 def check(subject: Subject) -> list[Finding]:
@@ -49,9 +49,9 @@ def _architecture(subject: Subject) -> list[Finding]:
         return []
     return [
         codes.ARCHITECTURE_MISMATCH.finding(
-            f"the adapter was trained on {theirs[:80]}, and the base is {ours}",
+            f"the adapter was trained on {shown(theirs, 80)}, and the base is {ours}",
             subject.where,
-            found=f"{theirs[:80]} ({library[:120]})",
+            found=f"{shown(theirs, 80)} ({shown(library)})",
             expected=f"{ours} ({family})",
         )
     ]

@@ -13,6 +13,8 @@ _FACTORS_OF = {
     **dict.fromkeys(_LINEAR_KINDS, frozenset({"A", "B"})),
     ModuleKind.EMBEDDING: frozenset({"embedding_A", "embedding_B"}),
 }
+_MAMBA_TYPES = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
+_MAMBA_UNCALLED = frozenset({"out_proj", "conv1d"})
 _ALL_FACTORS = frozenset({"A", "B", "embedding_A", "embedding_B"})
 
 
@@ -41,7 +43,24 @@ def check(subject: Subject) -> list[Finding]:
         )
         for (kind, factor), names in wrong.items()
     ]
-    return [*findings, *_fan_in_fan_out(subject, kinds)]
+    return [*findings, *_never_called(subject), *_fan_in_fan_out(subject, kinds)]
+
+
+def _never_called(subject: Subject) -> list[Finding]:
+    """Mamba's kernels read some weights without calling their module; PEFT refuses these too."""
+    if subject.base is None or subject.base.model_type not in _MAMBA_TYPES:
+        return []
+    names = [m for m in subject.plan.modules if m.rpartition(".")[2] in _MAMBA_UNCALLED]
+    if not names:
+        return []
+    return [
+        codes.KIND_MISMATCH.finding(
+            f"{count(len(names), 'module')} that Mamba's kernels never call: {some(names)}",
+            subject.where,
+            expected="other targets than " + " and ".join(sorted(_MAMBA_UNCALLED)),
+            hint="train the adapter without these targets",
+        )
+    ]
 
 
 def _expected(kind: ModuleKind) -> str:

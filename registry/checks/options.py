@@ -9,22 +9,20 @@ from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding, Where
 from ...manifests.names import did_you_mean
 from ..methods.lora_config import PLAIN_INITS, init_changes_base
-from ..methods.options import Expect, Option, Support, is_neutral, optional
+from ..methods.options import Expect, Option, Support, any_text, is_neutral, optional
 from ..methods.table import METHODS, Method
-from .subject import some
-
-
-def _free_text(value: object) -> str | None:
-    return None if isinstance(value, str) else "text"
-
+from .subject import count, shown, some
 
 _COMMON: Mapping[str, Expect] = {
-    "peft_type": _free_text,
-    "base_model_name_or_path": optional(_free_text),
-    "revision": optional(_free_text),
+    "peft_type": any_text,
+    "base_model_name_or_path": optional(any_text),
+    "revision": optional(any_text),
     "peft_version": lambda value: None,  # has a check of its own
 }
 """Fields of every method."""
+
+_MOST_UNKNOWN = 20
+"""Unknown fields that are named one by one."""
 
 PEFT_METHODS = frozenset(
     {
@@ -92,11 +90,11 @@ def check_method(config: Mapping[str, Any], where: Where) -> tuple[Method | None
     if value in PEFT_METHODS:
         message, hint = f"the method {value} is not supported yet", None
     else:
-        message = f"{value[:80]!r} is no method that is known"
-        hint = did_you_mean(value.upper(), METHODS)
+        message = f"{shown(value)!r} is no method that is known"
+        hint = did_you_mean(value[:80].upper(), METHODS)
     supported = ", ".join(METHODS)
     finding = codes.METHOD_UNSUPPORTED.finding(
-        message, where, found=value[:80], expected=supported, hint=hint
+        message, where, found=shown(value), expected=supported, hint=hint
     )
     return None, [finding]
 
@@ -120,6 +118,7 @@ def check_options(config: Mapping[str, Any], method: Method, where: Where) -> li
     known: Mapping[str, Option] = {option.name: option for option in method.options}
     findings: list[Finding] = []
     unset: list[str] = []
+    unknown: list[str] = []
     for name, value in config.items():
         option = known.get(name)
         if option is not None:
@@ -127,14 +126,20 @@ def check_options(config: Mapping[str, Any], method: Method, where: Where) -> li
         elif name not in _COMMON and is_neutral(value):
             unset.append(name)
         elif name not in _COMMON:
-            findings.append(
-                codes.OPTION_UNKNOWN.finding(
-                    f"adapter_config.json sets {name[:80]!r}, which is not known",
-                    where,
-                    found=_short(value),
-                    hint=did_you_mean(name, [*known, *_COMMON]),
-                )
+            unknown.append(name)
+    for name in unknown[:_MOST_UNKNOWN]:
+        findings.append(
+            codes.OPTION_UNKNOWN.finding(
+                f"adapter_config.json sets {shown(name, 80)}, which is not known",
+                where,
+                found=_short(config[name]),
+                hint=did_you_mean(name[:80], [*known, *_COMMON]),
             )
+        )
+    if len(unknown) > _MOST_UNKNOWN:
+        more = count(len(unknown) - _MOST_UNKNOWN, "more field")
+        message = f"adapter_config.json sets {more} that are not known"
+        findings.append(codes.OPTION_UNKNOWN.finding(message, where))
     if unset:
         message = f"adapter_config.json has unset fields that are not known: {some(unset)}"
         findings.append(codes.OPTION_UNKNOWN_NEUTRAL.finding(message, where))
@@ -164,10 +169,12 @@ def check_initialisation(config: Mapping[str, Any], where: Where) -> list[Findin
         message = f"init_lora_weights: {value} changed the base, and the adapter was not converted"
         return [codes.INIT_CHANGES_BASE.finding(message, where, found=value)]
     if isinstance(value, str) and value.lower() not in PLAIN_INITS:
-        message = f"init_lora_weights: {value[:80]!r} is an initialisation that is not known"
+        message = f"init_lora_weights: {shown(value, 80)} is an initialisation that is not known"
         expected = f"true, false, {', '.join(sorted(PLAIN_INITS))}"
         return [
-            codes.OPTION_UNSUPPORTED.finding(message, where, found=value[:80], expected=expected)
+            codes.OPTION_UNSUPPORTED.finding(
+                message, where, found=shown(value, 80), expected=expected
+            )
         ]
     return []
 

@@ -10,6 +10,7 @@ from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding, Where
 from ...manifests.source import Source
 from ..facts import BaseFacts
+from .subject import shown
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}(/[A-Za-z0-9][\w.\-]{0,95})?\Z", re.ASCII)
 
@@ -41,14 +42,13 @@ def check(
     base: BaseFacts | None = None,
     recorded: BaseFacts | None = None,
 ) -> list[Finding]:
-    """``declared`` is the manifest's ``base.model``, ``recorded`` what was found where the
-    adapter's recorded name leads (``None`` if it was not or could not be resolved)."""
+    """``declared`` is the manifest's ``base.model``, ``aliases`` are its other names (a loaded
+    model's own among them), ``recorded`` is what was found where the adapter's recorded name
+    leads (``None`` if it was not or could not be resolved)."""
     name = recorded_name(config)
     if name is None:
         message = "the adapter does not record the base that it was trained on"
         return [codes.RECORDED_NONE.finding(message, where)]
-    if declared is None and not aliases:
-        return []
     if _is_same(name, declared, aliases):
         return _revision(config, where, base)
     if base is not None and recorded is not None:
@@ -56,7 +56,7 @@ def check(
         if differences:
             return [
                 codes.RECORDED_SHAPE.finding(
-                    f"the adapter was trained on {name}, which is another model than the base",
+                    f"the adapter was trained on {shown(name)}, which is another model",
                     where,
                     found="; ".join(f"{what} {theirs}" for what, _, theirs in differences),
                     expected="; ".join(f"{what} {ours}" for what, ours, _ in differences),
@@ -65,16 +65,17 @@ def check(
     if not is_hub_id(name):
         if recorded is not None:
             return []
-        message = f"the adapter records the folder {name[:200]} as its base, which is not here"
-        return [codes.RECORDED_GONE.finding(message, where, found=name[:200])]
-    if declared is not None and declared.is_hub:
+        message = f"the adapter records the folder {shown(name)} as its base, which is not here"
+        return [codes.RECORDED_GONE.finding(message, where, found=shown(name))]
+    ours = [declared.location] if declared is not None and declared.is_hub else []
+    ours += [alias for alias in aliases if is_hub_id(_plain(alias)) and alias not in ours]
+    if ours:
         return [
             codes.RECORDED_OTHER.finding(
-                f"the adapter was trained on {name}, and the manifest's base is "
-                f"{declared.location}",
+                f"the adapter was trained on {name}, and the base is {ours[0]}",
                 where,
                 found=name,
-                expected=f"{declared.location}, or a name in base.aliases",
+                expected=f"{' or '.join(ours)}, or a further name in base.aliases",
             )
         ]
     message = f"whether the base is {name}, on which the adapter was trained, cannot be told"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
@@ -61,15 +62,14 @@ def _tokens(subject: Subject) -> Iterator[Finding]:
 
 
 def _base_rows(subject: Subject) -> int | None:
-    """Rows of the base's token embedding: the largest embedding of the layout, else what
-    config.json says."""
-    if subject.layout is not None:
-        return _largest_embedding(subject.layout)
-    if subject.base is None:
-        return None
-    text = subject.base.config.get("text_config")
-    size = (text if isinstance(text, dict) else subject.base.config).get("vocab_size")
-    return size if isinstance(size, int) else None
+    """Rows of the base's token embedding: what config.json says, else the largest embedding."""
+    if subject.base is not None:
+        text = subject.base.config.get("text_config")
+        config = cast("dict[str, Any]", text) if isinstance(text, dict) else subject.base.config
+        size = config.get("vocab_size")
+        if isinstance(size, int):
+            return size
+    return None if subject.layout is None else _largest_embedding(subject.layout)
 
 
 def _largest_embedding(layout: Layout) -> int | None:

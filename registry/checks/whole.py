@@ -22,9 +22,12 @@ _OTHER_SPELLINGS = (
 """What a stranger's keys tell about where they come from."""
 
 
+_ROLES_OF_OPTIONS = {"B_bias": "lora_bias", "magnitude_vector": "use_dora"}
+
+
 def check(subject: Subject) -> list[Finding]:
-    """Empty adapters, half-present pairs, and leftovers."""
-    return [*_empty(subject), *_halves(subject), *_leftovers(subject)]
+    """Empty adapters, half-present pairs, leftovers, and parts that the config does not ask for."""
+    return [*_empty(subject), *_halves(subject), *_leftovers(subject), *_unasked(subject)]
 
 
 def _empty(subject: Subject) -> list[Finding]:
@@ -67,10 +70,27 @@ def _leftovers(subject: Subject) -> list[Finding]:
         return []
     return [
         codes.TENSOR_UNEXPECTED.finding(
-            f"{count(len(names), 'tensor')} with no place: {some(name[:200] for name in names)}",
+            f"{count(len(names), 'tensor')} with no place: {some(names)}",
             subject.where,
             hint=_origin(names[0]),
         )
+    ]
+
+
+def _unasked(subject: Subject) -> list[Finding]:
+    found: dict[str, list[str]] = {}
+    for site in subject.plan.sites:
+        for role, option in _ROLES_OF_OPTIONS.items():
+            if role in site.tensors and not subject.adapter.config.get(option):
+                found.setdefault(role, []).append(site.module)
+    return [
+        codes.TENSOR_UNEXPECTED.finding(
+            f"lora_{role} for {count(len(modules), 'module')}: {some(modules)}",
+            subject.where,
+            found=f"lora_{role} without {_ROLES_OF_OPTIONS[role]}",
+            hint=f"{_ROLES_OF_OPTIONS[role]} in adapter_config.json must say how it was trained",
+        )
+        for role, modules in found.items()
     ]
 
 

@@ -29,6 +29,8 @@ def parse_adapter_config(
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
         )
+        if b"\\u" in data:  # an escaped lone surrogate is no text (a UnicodeError, a ValueError)
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         _refuse(f"{file} is nested too deeply", where, None, None)
     except ValueError as error:

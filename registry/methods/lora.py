@@ -193,8 +193,13 @@ class _Places:
         return kind == "all" or (kind == "lora_only" and live in self.sites)
 
     def _is_embedding(self, live: str) -> bool:
-        if self.layout is None:
-            return live.rpartition(".")[2] in EMBEDDING_NAMES
+        """Whether it is an input or output embedding: PEFT stores no other (positions, ...)."""
+        if live.rpartition(".")[2] in EMBEDDING_NAMES:
+            return True
+        if self.layout is None or live in self.layout.output_modules:
+            return self.layout is not None
         module = self.layout.modules.get(live)
-        is_output = live in self.layout.output_modules
-        return is_output or (module is not None and module.kind is ModuleKind.EMBEDDING)
+        if module is None or module.kind is not ModuleKind.EMBEDDING:
+            return False
+        rows = (m.in_features or 0 for m in self.layout.modules.values() if m.kind is module.kind)
+        return module.in_features == max(rows)

@@ -14,6 +14,7 @@ from typing import Any, cast
 from .options import (
     Option,
     Support,
+    any_text,
     boolean,
     either,
     index,
@@ -36,7 +37,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("target_modules", _S, "names what is adapted", optional(either(text, list_of(text)))),
     Option("exclude_modules", _S, "names what is not", optional(either(text, list_of(text)))),
     Option("layers_to_transform", _S, "picks layers", optional(either(index, list_of(index)))),
-    Option("layers_pattern", _S, "names the layers", optional(either(text, list_of(text)))),
+    Option("layers_pattern", _S, "names the layers", optional(either(any_text, list_of(text)))),
     Option("rank_pattern", _S, "gives modules ranks of their own", optional(map_of(rank))),
     Option("alpha_pattern", _S, "gives modules alphas of their own", optional(map_of(number))),
     Option("use_rslora", _S, "divides alpha by the square root of the rank", optional(boolean)),
@@ -141,4 +142,4 @@ def _names(value: str | list[str] | None) -> str | tuple[str, ...] | None:
 
 
 def _list(value: str | list[str] | None) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value or ())
+    return (value,) if isinstance(value, str) and value else tuple(value or ())

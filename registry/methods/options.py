@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -10,6 +9,10 @@ from typing import cast
 
 MAX_ENTRIES = 10_000
 """Entries of one list or map in a config; the longest real ones name each module once."""
+
+
+MAX_RANK = 1 << 31
+MAX_NUMBER = 1e30
 
 
 class Support(str, Enum):
@@ -79,8 +82,13 @@ def text(value: object) -> str | None:
     return None if isinstance(value, str) and value else "text"
 
 
+def any_text(value: object) -> str | None:
+    return None if isinstance(value, str) else "text"
+
+
 def rank(value: object) -> str | None:
-    return None if type(value) is int and value > 0 else "a whole number above 0"
+    fits = type(value) is int and 0 < value <= MAX_RANK
+    return None if fits else "a whole number above 0"
 
 
 def index(value: object) -> str | None:
@@ -88,9 +96,9 @@ def index(value: object) -> str | None:
 
 
 def number(value: object) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "a number"
-    return None
+    return None if abs(value) <= MAX_NUMBER else "a finite number"  # also turns NaN away
 
 
 def list_of(inner: Expect) -> Expect:

@@ -1,0 +1,141 @@
+"""The layout of a live model: what :mod:`adapterdock.registry.architectures` says of a header."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from ..registry.facts import Layout, ModuleKind, ModuleShape
+
+CLASSIFICATION_HEADS = ("score", "classifier")
+"""The heads that PEFT's ``all-linear`` leaves out where a model has no output embeddings."""
+
+
+def layout_of_model(model: nn.Module) -> Layout:
+    """Name every module of ``model`` that owns or contains a parameter, with its kind and sizes.
+
+    Works on any ``nn.Module``. Quantised linears are told by ``in_features`` and
+    ``out_features``, never by the shape of their packed weight; parameters that accelerate has
+    moved to ``meta`` keep their shape there. Modules without parameters (activations, dropout,
+    rotary tables) are left out, since no adapter can sit on them. Nothing is read from weights.
+    """
+    shapes = {name: shape_of_module(module) for name, module in model.named_modules() if name}
+    kept: set[str] = set()
+    for name, shape in shapes.items():
+        if shape.parameters or shape.kind is ModuleKind.LINEAR:
+            while name and name not in kept:
+                kept.add(name)
+                name = name.rpartition(".")[0]
+    return Layout(
+        modules={name: shape for name, shape in shapes.items() if name in kept},
+        output_modules=output_modules(model),
+        tied=_tied_parameters(model),
+        prefix=str(getattr(model, "base_model_prefix", "") or ""),
+    )
+
+
+def shape_of_module(module: nn.Module) -> ModuleShape:
+    """The kind and sizes of one module, by its type and its own parameters."""
+    own = {name: tuple(p.shape) for name, p in module._parameters.items() if p is not None}
+    if isinstance(module, nn.Embedding):
+        rows, width = module.num_embeddings, module.embedding_dim
+        return ModuleShape(ModuleKind.EMBEDDING, rows, width, _unpacked(own, (rows, width)))
+    if isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd):
+        return ModuleShape(
+            ModuleKind.CONV,
+            module.in_channels,
+            module.out_channels,
+            own,
+            tuple(module.kernel_size),
+            module.groups,
+        )
+    if _is_hugging_face_conv1d(module):
+        out = cast(int, cast(Any, module).nf)
+        inner = cast("int | None", getattr(module, "nx", None))
+        if inner is None and "weight" in own:
+            inner = own["weight"][0]
+        return ModuleShape(ModuleKind.CONV1D, inner, out, own)
+    inner, out = getattr(module, "in_features", None), getattr(module, "out_features", None)
+    if isinstance(inner, int) and isinstance(out, int) and _is_linear(module, own):
+        return ModuleShape(ModuleKind.LINEAR, inner, out, _unpacked(own, (out, inner)))
+    if len(own.get("weight", ())) == 1:
+        return ModuleShape(ModuleKind.NORM, parameters=own)
+    return ModuleShape(ModuleKind.OTHER, parameters=own)
+
+
+def _is_linear(module: nn.Module, own: Mapping[str, tuple[int, ...]]) -> bool:
+    """``nn.Linear``, or a quantiser's stand-in for it.
+
+    The stand-ins (GPTQ, AWQ, HQQ, EETQ..) are not subclasses: they hold buffers or a packed
+    weight, and no submodules.
+    """
+    if isinstance(module, nn.Linear):
+        return True
+    return "Linear" in type(module).__name__ and len(own.get("weight", (0, 0))) <= 2
+
+
+def _is_hugging_face_conv1d(module: nn.Module) -> bool:
+    """By name, so that transformers is not imported for a model that is not its own."""
+    return any(
+        kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
+        for kind in type(module).__mro__
+    )
+
+
+def _unpacked(
+    own: dict[str, tuple[int, ...]], logical: tuple[int, int]
+) -> dict[str, tuple[int, ...]]:
+    """A packed weight is given the shape it stands for."""
+    return {**own, "weight": logical} if own.get("weight", logical) != logical else own
+
+
+def output_modules(model: nn.Module) -> frozenset[str]:
+    """What PEFT's ``all-linear`` leaves out: the output embeddings, else the first of the
+    classification heads."""
+    getter = getattr(model, "get_output_embeddings", None)
+    head = getter() if callable(getter) else None
+    if head is None:
+        heads = (getattr(model, name, None) for name in CLASSIFICATION_HEADS)
+        head = next((one for one in heads if isinstance(one, nn.Module)), None)
+    if head is None:
+        return frozenset()
+    return frozenset(name for name, module in model.named_modules() if module is head)
+
+
+def _tied_parameters(model: nn.Module) -> dict[str, str]:
+    """Tied parameters by the names transformers gives them; other shared ones point to the
+    first name under which the model holds them."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    known = cast("Mapping[str, str]", getattr(model, "all_tied_weights_keys", None) or {})
+    tied = {
+        name: source
+        for name, source in known.items()
+        if name in parameters
+        and source in parameters
+        and _same_storage(parameters[name], parameters[source])
+    }
+    first: dict[object, str] = {}
+    for name in tied.values():
+        first.setdefault(_storage(parameters[name]), name)
+    for name, parameter in parameters.items():
+        source = first.setdefault(_storage(parameter), name)
+        if source != name and name not in tied:
+            tied[name] = source
+    return tied
+
+
+def _same_storage(one: torch.Tensor, other: torch.Tensor) -> bool:
+    # offloaded parameters are separate placeholders: transformers' own record is all there is
+    return _storage(one) == _storage(other) or (one.is_meta and other.is_meta)
+
+
+def _storage(parameter: torch.Tensor) -> object:
+    """What two names of one tensor share: the object, or the memory, its offset and its shape."""
+    if parameter.is_meta or type(parameter.data) is not torch.Tensor:
+        return id(parameter)
+    pointer = parameter.data_ptr()
+    return (pointer, parameter.shape, parameter.stride()) if pointer else id(parameter)

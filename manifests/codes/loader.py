@@ -1,8 +1,500 @@
-"""Codes AD7xx."""
+"""Codes AD7xx: reading weights, attaching them, and choosing which are active."""
 
 from __future__ import annotations
 
 from ..findings import Severity
 from .code import Code
 
-_ = (Severity, Code)
+TENSORS_UNREADABLE = Code(
+    id="AD701",
+    name="tensors-unreadable",
+    severity=Severity.ERROR,
+    summary="An adapter's weights could not be read.",
+    explanation=(
+        "The file is opened once and read whole into memory. It was not there, could not be "
+        "opened, or its length changed while it was being read, which means that something "
+        "else is writing it."
+    ),
+    example="a path that was deleted between `pull` and `load`",
+    fix="check the path and its permissions, and that nothing writes the file; then load again",
+)
+TENSORS_CHANGED = Code(
+    id="AD702",
+    name="tensors-digest-mismatch",
+    severity=Severity.ERROR,
+    summary="The bytes that were read are not the ones that were locked.",
+    explanation=(
+        "The same buffer that is attached is hashed, so the digest speaks of exactly these "
+        "bytes. It differs from the one in the lock or the manifest: the file was changed, "
+        "damaged or replaced after it was pinned. Nothing was attached."
+    ),
+    example="adapter_model.safetensors edited in place after `adapterdock lock`",
+    fix=(
+        "restore the file (`adapterdock cache verify`, then `adapterdock pull`), or accept "
+        "the new one with `adapterdock lock --upgrade NAME`"
+    ),
+)
+TENSORS_NOT_FINITE = Code(
+    id="AD703",
+    name="tensors-not-finite",
+    severity=Severity.ERROR,
+    summary="An adapter holds NaN or infinite values.",
+    explanation=(
+        "One such value spreads through the whole model at its first use. It comes from a "
+        "training run that diverged or from a conversion to a dtype that is too narrow. The "
+        "values are looked at where the weights are first read, which is on attaching."
+    ),
+    example="a lora_A.weight with one NaN",
+    fix="use an earlier checkpoint of this adapter, or train it again with a lower learning rate",
+)
+TENSORS_CHANGE_NOTHING = Code(
+    id="AD704",
+    name="tensors-change-nothing",
+    severity=Severity.ERROR,
+    summary="The adapter is all zero: attaching it would change nothing.",
+    explanation=(
+        "Every delta of the adapter is exactly zero (for LoRA: A or B is zero at every site, "
+        "or the scale is zero), it holds no whole module, and its biases are the base's own. "
+        "That is what a freshly initialised, never trained adapter looks like. A trainable "
+        "one may start so; one that is only used may not."
+    ),
+    example="an adapter saved before its first training step",
+    fix="check which checkpoint was saved; to go on training it, declare `trainable: true`",
+)
+TENSORS_NOT_FLOAT = Code(
+    id="AD705",
+    name="tensors-dtype-unsupported",
+    severity=Severity.ERROR,
+    summary="A tensor of the adapter is not of a floating-point dtype that can be used.",
+    explanation=(
+        "Adapters hold floating-point factors: float64, float32, float16, bfloat16, or one of "
+        "the 8-bit floats that torch knows, which are widened on reading. Integers, booleans "
+        "and packed formats are not weights of an adapter."
+    ),
+    example="a lora_A.weight stored as I8",
+    fix="save the adapter in float32, float16 or bfloat16",
+)
+DTYPE_TOO_NARROW = Code(
+    id="AD706",
+    name="dtype-too-narrow",
+    severity=Severity.ERROR,
+    summary="A value of the adapter does not fit into the dtype it should be attached in.",
+    explanation=(
+        "float16 ends at 65504. A larger value would become infinite in the conversion, and "
+        "the model's output with it."
+    ),
+    example="a float32 adapter with a weight of 1e5, attached onto a float16 base",
+    fix="declare `dtype: float32` or `dtype: bfloat16` for this adapter",
+)
+PLAN_MISMATCH = Code(
+    id="AD707",
+    name="tensors-not-as-planned",
+    severity=Severity.ERROR,
+    summary="The weights are not those that the plan was made from.",
+    explanation=(
+        "What goes where is decided from the file's header. A tensor that the plan names is "
+        "missing from the bytes that were read now, or has another shape than its place "
+        "needs."
+    ),
+    example="a header read from one revision and a file read from another",
+    fix="plan and attach from the same file: load the adapter again",
+)
+MODULE_MISSING = Code(
+    id="AD710",
+    name="module-missing",
+    severity=Severity.ERROR,
+    summary="The live model has no module of this name.",
+    explanation=(
+        "The adapter changes a module that is not in this model. Either it was trained for "
+        "another model, or the model was loaded with another class (with or without a head), "
+        "or it was rebuilt after it was adapted."
+    ),
+    example="`model.layers.30.self_attn.q_proj` on a model of 30 layers (0 to 29)",
+    fix="check that the base is the one the adapter was trained on, with the same model class",
+)
+MODULE_MISFIT = Code(
+    id="AD711",
+    name="module-misfit",
+    severity=Severity.ERROR,
+    summary="A tensor of the adapter does not have the size of its module.",
+    explanation=(
+        "The factors of a LoRA must be (r, in) and (out, r), with the in and out sizes of the "
+        "module they sit on; a whole saved module must have the shapes of the module it "
+        "stands for."
+    ),
+    example="lora_A of (16, 2048) at a Linear with 576 input features",
+    fix="check that the base is the one the adapter was trained on",
+)
+MODULE_UNSUPPORTED = Code(
+    id="AD712",
+    name="module-unsupported",
+    severity=Severity.ERROR,
+    summary="The method cannot sit on a module of this type.",
+    explanation=(
+        "LoRA works on Linear (quantised ones too), Hugging Face's Conv1D, Embedding and "
+        "Conv1d/2d/3d. Of a convolution with dilation, PEFT's factors give an output of "
+        "another size, so such an adapter cannot have been trained."
+    ),
+    example="a LoRA on an nn.LSTM",
+    fix="take this module out of the adapter's targets when training it",
+)
+MODULE_NOT_CALLED = Code(
+    id="AD713",
+    name="module-never-called",
+    severity=Severity.ERROR,
+    summary="The model uses this module's weight without ever calling the module.",
+    explanation=(
+        "An adapter works on what a module is given and what it returns. "
+        "nn.MultiheadAttention reads `out_proj.weight` itself, so an adapter there would "
+        "silently do nothing."
+    ),
+    example="a LoRA on `self_attn.out_proj` of an nn.TransformerEncoderLayer",
+    fix="take this module out of the adapter's targets when training it",
+)
+MODULE_SHARED = Code(
+    id="AD714",
+    name="module-shared",
+    severity=Severity.ERROR,
+    summary="The module is in the model under more than one name.",
+    explanation=(
+        "One module object is reached by several names. An adapter is saved under one of "
+        "them, and whether the others are meant cannot be told: PEFT changes only the name "
+        "that it saw first. Changing all of them would be another model than the one that was "
+        "trained."
+    ),
+    example="one nn.Linear that is both `encoder.proj` and `decoder.proj`",
+    fix="give each name a module of its own (a copy) before adapting the model",
+)
+MODULE_ON_META = Code(
+    id="AD715",
+    name="module-without-weights",
+    severity=Severity.ERROR,
+    summary="The module has no weights: it is on the meta device and nothing will bring them.",
+    explanation=(
+        "A model on the meta device has shapes only. Under accelerate's offload a module's "
+        "weights are on meta between its uses, and a hook says where they come from; this "
+        "module has no such hook."
+    ),
+    example="a model made under `torch.device('meta')` and never loaded",
+    fix="load the model's weights before attaching",
+)
+SITE_NEVER_FIRED = Code(
+    id="AD716",
+    name="site-never-fired",
+    severity=Severity.WARNING,
+    summary="An adapted module did not run when the adapter was first used.",
+    explanation=(
+        "An adapter works when its modules run. Some of this one's did not: either this input "
+        "does not reach them (an expert that no token was routed to, an image tower without "
+        "an image), or the model uses the module's weight without calling it, and that part "
+        "of the adapter does nothing."
+    ),
+    example="Mamba's `dt_proj`, of which the model reads the weight alone",
+    fix=(
+        "look at `model.findings` after a use that should reach every module; one that stays "
+        "there is never called"
+    ),
+)
+BIAS_UNSUPPORTED = Code(
+    id="AD717",
+    name="bias-unsupported",
+    severity=Severity.ERROR,
+    summary="A trained bias belongs to a module where it cannot be exchanged.",
+    explanation=(
+        "A trained bias is applied as the difference from the base's bias, added to the "
+        "module's output. That is right where the bias is the last thing the module adds "
+        "(Linear, Conv1D, convolutions, LayerNorm, GroupNorm, BatchNorm) and nowhere else."
+    ),
+    example="a bias of an nn.LSTM",
+    fix="train the adapter with `bias: none` or `bias: lora_only`",
+)
+SAVED_INCOMPLETE = Code(
+    id="AD718",
+    name="saved-module-incomplete",
+    severity=Severity.ERROR,
+    summary="A whole module that the adapter brings lacks a parameter, or has one too many.",
+    explanation=(
+        "A module in `modules_to_save` replaces the base's with all its parameters. With one "
+        "of them missing, half of the base's module would stay in place."
+    ),
+    example="`classifier.weight` without `classifier.bias`",
+    fix="save the adapter again from the training run that made it",
+)
+SITE_INSIDE_SAVED = Code(
+    id="AD719",
+    name="site-inside-saved-module",
+    severity=Severity.ERROR,
+    summary=(
+        "An adapter has factors inside a module that it, or an adapter mixed with it, "
+        "replaces whole."
+    ),
+    explanation=(
+        "The replaced module's inner modules do not run, so the factors on them would do nothing."
+    ),
+    example="a LoRA on `classifier.dense` mixed with an adapter that brings a whole `classifier`",
+    fix=(
+        "do not make these two active together; in one adapter, drop the module from "
+        "`modules_to_save` or from the targets"
+    ),
+)
+NAME_TAKEN = Code(
+    id="AD720",
+    name="adapter-name-taken",
+    severity=Severity.ERROR,
+    summary="An adapter or a composition of this name is attached already.",
+    explanation=(
+        "Loading onto an existing name would leave it half old and half new: its rank and "
+        "alpha belong to the weights it has."
+    ),
+    example="`load_adapter(..., 'tone')` twice",
+    fix="delete the old one first (`model.delete_adapter(name)`), or choose another name",
+)
+NAME_INVALID = Code(
+    id="AD721",
+    name="adapter-name-invalid",
+    severity=Severity.ERROR,
+    summary="This cannot be the name of an adapter.",
+    explanation=(
+        "A name is a text of at least one character. `__base__` is kept: it means the base "
+        "without any adapter."
+    ),
+    example="`attach_adapter(model, '', ...)`",
+    fix="choose a name such as `billing`",
+)
+MODEL_COMPILED = Code(
+    id="AD722",
+    name="model-compiled",
+    severity=Severity.ERROR,
+    summary="The model is compiled already.",
+    explanation=(
+        "What torch.compile or torch.jit made of a model does not look at hooks that come "
+        "later: an adapter attached now would silently do nothing."
+    ),
+    example="`attach(torch.compile(model), ...)`",
+    fix="attach first, compile afterwards",
+)
+MODEL_WRAPPED = Code(
+    id="AD723",
+    name="model-already-adapted",
+    severity=Severity.ERROR,
+    summary="The model carries adapters of another kind, or of another wrapper.",
+    explanation=(
+        "PEFT has put its own layers into this model, or another AdaptedModel holds it. The "
+        "names of its modules are not the base's, and whose adapters are active could not be "
+        "told."
+    ),
+    example="`attach(get_peft_model(model, config), ...)`",
+    fix="give the plain base model: `peft_model.unload()`, or `adapted.detach()`",
+)
+METHOD_UNKNOWN = Code(
+    id="AD724",
+    name="method-not-supported",
+    severity=Severity.ERROR,
+    summary="There is no native implementation of this adapter method.",
+    explanation=(
+        "The methods that can be attached are rows of one table. This adapter's is not among them."
+    ),
+    example="an adapter whose peft_type is POLY",
+    fix="convert the adapter to LoRA, or merge it with PEFT and use the merged model as the base",
+)
+PLAN_INCOMPLETE = Code(
+    id="AD725",
+    name="tensors-without-place",
+    severity=Severity.ERROR,
+    summary="Tensors of the adapter have no place in the model.",
+    explanation=(
+        "Every tensor of a file has to go somewhere. One that does not match anything means "
+        "that the adapter was made for another model or by another convention, and that a "
+        "part of it would be lost."
+    ),
+    example="`transformer.h.0.attn.c_attn.lora_A.weight` for a Llama",
+    fix="check that the base is the one the adapter was trained on",
+)
+ATTACH_FAILED = Code(
+    id="AD726",
+    name="attach-failed",
+    severity=Severity.ERROR,
+    summary="Attaching broke off; the model is as it was before.",
+    explanation=(
+        "Something that is not a property of the adapter went wrong, most often memory. "
+        "Everything that had been done was taken back."
+    ),
+    example="out of memory while the weights are copied to the device",
+    fix="see the cause in the message; free memory or choose another device, then try again",
+)
+ADAPTER_UNKNOWN = Code(
+    id="AD730",
+    name="adapter-unknown",
+    severity=Severity.ERROR,
+    summary="No adapter or composition of this name is attached.",
+    explanation=("Names are compared whole."),
+    example="`model.set_adapter('biling')`",
+    fix="`model.adapters` lists the names",
+)
+SELECTION_INVALID = Code(
+    id="AD731",
+    name="selection-invalid",
+    severity=Severity.ERROR,
+    summary="This does not say which adapters to use.",
+    explanation=(
+        "A selection is a name, a list of different names (each at weight 1), a mapping of "
+        "names to finite weights, or None for the base alone."
+    ),
+    example="`model.set_adapter({'tone': float('nan')})`",
+    fix="give a name, a list of names, or {name: weight}",
+)
+WHOLE_MODULES_MIXED = Code(
+    id="AD732",
+    name="whole-modules-mixed",
+    severity=Severity.ERROR,
+    summary=(
+        "Adapters that bring the same module whole cannot be active together, nor at another "
+        "weight than 1."
+    ),
+    explanation=(
+        "A whole module stands in for the base's. There is no sum of two of them, and no half "
+        "of one, that any training run has made."
+    ),
+    example="two classifiers of different tasks in one composition",
+    fix="make one of them active at a time, at weight 1",
+)
+ADAPTERS_DISABLED = Code(
+    id="AD733",
+    name="adapters-disabled",
+    severity=Severity.ERROR,
+    summary="An adapter was asked for while all adapters are disabled.",
+    explanation=(
+        "`disable_adapters()` turns every adapter off until `enable_adapters()`. A call that "
+        "names an adapter all the same is answered with this error instead of with the base's "
+        "output."
+    ),
+    example="`model.generate(..., adapter='tone')` after `model.disable_adapters()`",
+    fix="call `model.enable_adapters()` first",
+)
+ADAPTER_IN_USE = Code(
+    id="AD734",
+    name="adapter-in-use",
+    severity=Severity.ERROR,
+    summary="This cannot be removed while something depends on it.",
+    explanation=(
+        "A composition is made of this adapter, or a call on another thread is running "
+        "through the model's adapters at this moment."
+    ),
+    example="`delete_adapter('tone')` while the composition `formal-billing` holds it",
+    fix="delete the composition first, or wait for running calls to end",
+)
+ROUTING_LOST = Code(
+    id="AD735",
+    name="routing-lost-in-recompute",
+    severity=Severity.ERROR,
+    summary=(
+        "Gradient checkpointing would run this part again without knowing which adapters were "
+        "active."
+    ),
+    explanation=(
+        "Reentrant checkpointing runs the forward a second time in the backward pass. Where "
+        "transformers does it, the routing is carried along; where the model calls "
+        "torch.utils.checkpoint by itself it cannot be, and the gradients would silently be "
+        "those of another model. The same holds when an adapter was deleted between forward "
+        "and backward."
+    ),
+    example="a module that calls `torch.utils.checkpoint.checkpoint(..., use_reentrant=True)`",
+    fix=(
+        "use `model.gradient_checkpointing_enable()` of transformers, or no checkpointing; "
+        "delete adapters only after backward"
+    ),
+)
+MODEL_DETACHED = Code(
+    id="AD736",
+    name="model-detached",
+    severity=Severity.ERROR,
+    summary="This wrapper was detached from its base.",
+    explanation=(
+        "`detach()` gives the base back and ends the wrapper; it has no adapters any more."
+    ),
+    example="`model.detach(); model(**inputs)`",
+    fix="use what `detach()` returned, or attach again",
+)
+ACTIVE_DELETED = Code(
+    id="AD737",
+    name="active-adapter-deleted",
+    severity=Severity.WARNING,
+    summary="The default adapter was deleted; the base answers alone now.",
+    explanation=("No other adapter is chosen in its place: which one would be a guess."),
+    example="`model.set_adapter('tone'); model.delete_adapter('tone')`",
+    fix="call `set_adapter` with the one that should answer from now on",
+)
+COPY_REFUSED = Code(
+    id="AD738",
+    name="copy-refused",
+    severity=Severity.ERROR,
+    summary="A model with adapters cannot be copied or pickled as a whole.",
+    explanation=(
+        "A copy would share hooks and routing with the original. The base alone can be copied."
+    ),
+    example="`copy.deepcopy(adapted_model)`",
+    fix="copy `model.base_model` and attach the adapters to the copy",
+)
+NOT_THROUGH_WRAPPER = Code(
+    id="AD739",
+    name="not-on-an-adapted-model",
+    severity=Severity.ERROR,
+    summary="This method would work on the base alone and leave the adapters out.",
+    explanation=(
+        "Methods of the base that change its modules or write it to disk know nothing of the "
+        "adapters."
+    ),
+    example="`adapted.resize_token_embeddings(...)`",
+    fix="call it on `model.base_model` if the base alone is meant, before adapters are attached",
+)
+STATE_MISMATCH = Code(
+    id="AD740",
+    name="state-dict-mismatch",
+    severity=Severity.ERROR,
+    summary="A state dict does not belong to the adapters that are attached.",
+    explanation=(
+        "The state dict of an adapted model holds its adapters and nothing of the base. Keys "
+        "are missing, unknown, or of another shape; nothing was loaded."
+    ),
+    example="a state dict saved when another adapter was attached",
+    fix="attach the same adapters under the same names first, or load with strict=False",
+)
+OUTPUT_NOT_TENSOR = Code(
+    id="AD741",
+    name="output-not-a-tensor",
+    severity=Severity.ERROR,
+    summary="An adapted module did not take or return one tensor.",
+    explanation=(
+        "The delta of an adapter is added to what its module returns, computed from what it "
+        "is given. This module's forward has another form."
+    ),
+    example="a Linear of a parallelism library that returns (output, bias)",
+    fix="take this module out of the adapter's targets",
+)
+FLOAT32_NO_MODULE = Code(
+    id="AD742",
+    name="float32-modules-no-match",
+    severity=Severity.ERROR,
+    summary=(
+        "A pattern of `float32_modules` matches no module of the model, or one that cannot be "
+        "widened."
+    ),
+    explanation=(
+        "Patterns are shell globs over whole module names, such as `*norm*`. One that matches "
+        "nothing is almost always a slip. A module whose weights are offloaded or quantised "
+        "cannot be widened after loading."
+    ),
+    example="`float32_modules: ['*layernrom*']`",
+    fix="correct the pattern; `adapterdock show` lists the module names",
+)
+CANNOT_GENERATE = Code(
+    id="AD743",
+    name="cannot-generate",
+    severity=Severity.ERROR,
+    summary="The base model has no `generate`.",
+    explanation=(
+        "Only models with a language-modelling head generate. This one was loaded without."
+    ),
+    example="`AutoModel` instead of `AutoModelForCausalLM`",
+    fix="load the base with a class that can generate",
+)

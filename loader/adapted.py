@@ -1,0 +1,603 @@
+"""The wrapper: a base model, untouched, and the adapters that act on it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn, cast
+
+import torch
+from torch import nn
+
+from ..manifests.codes import loader as codes
+from ..manifests.codes.code import Code
+from ..manifests.errors import AttachError, RoutingError
+from ..manifests.findings import Finding
+from . import adapter_state
+from .adapter import Adapter, AdapterInfo
+from .base_view import view_of
+from .checkpointing import carry, checkpointable, stop_carrying
+from .modules import ModuleMap, check_attachable
+from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
+from .selection import Rules, Selection, check_composition, key_of, route
+from .sites import Factors, ModuleSite, OutputSite, RootGuard
+
+
+class AdapterWarning(UserWarning):
+    """A warning of the loader; its text is a finding."""
+
+
+class _Unsaid:
+    def __repr__(self) -> str:
+        return "the default"
+
+
+_UNSAID = _Unsaid()
+
+_BASE_ONLY = frozenset(
+    {
+        "add_adapter",
+        "enable_peft_hotswap",
+        "get_adapter_state_dict",
+        "init_weights",
+        "load_adapter",
+        "push_to_hub",
+        "resize_token_embeddings",
+        "save_pretrained",
+        "set_input_embeddings",
+        "set_output_embeddings",
+    }
+)
+"""Methods of a transformers model that would leave the adapters out, or pull the modules away
+from under them."""
+
+
+class AdaptedModel(nn.Module):
+    """A base model with adapters, used like the base itself.
+
+    ``AdaptedModel(base)`` alone changes nothing in the base. It is of a subclass made for the
+    base's class, with that class's name and forward signature, so that pipelines and trainers see
+    what they expect. Attributes and methods that it lacks are the base's; the methods run with
+    the active adapters. The base's submodules, reached through it, are the base's own.
+
+    Which adapters answer: those named in the call (``adapter=``), else those of the ``using``
+    around it, else the default of :meth:`set_adapter`, else none. Resolved once per ``forward``
+    or ``generate``. A thread does not inherit the ``using`` around its start: name the adapter.
+
+    ``state_dict`` holds the adapters under PEFT's live names and nothing of the base.
+    ``.to(dtype)`` converts base and adapters alike, declared dtypes included. Copying and
+    pickling are refused: copy ``base_model``.
+    """
+
+    _base: nn.Module
+    _owner: object
+    _changing: threading.RLock
+    _counting: threading.RLock
+    _adapters: dict[str, Adapter]
+    _compositions: dict[str, Mapping[str, float]]
+    _outputs: dict[str, OutputSite]
+    _wholes: dict[str, ModuleSite]
+    _guard: RootGuard
+    _routings: dict[Any, Routing]
+    _default: Routing
+    _rules: Rules | None
+    _disabled: bool
+    _detached: bool
+    _frozen: list[nn.Parameter] | None
+    _map: ModuleMap | None
+    _view: nn.Module | None
+    _checkpointable: tuple[nn.Module, ...] | None
+
+    def __new__(cls, base: nn.Module) -> AdaptedModel:
+        kind = cast("type[AdaptedModel]", _class_for(type(base))) if cls is AdaptedModel else cls
+        return cast(AdaptedModel, super().__new__(kind))
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        check_attachable(base)
+        state = self.__dict__
+        state["_base"] = base
+        state["_owner"] = object()
+        state["_changing"] = threading.RLock()
+        state["_counting"] = threading.RLock()
+        state["_adapters"] = dict[str, Adapter]()
+        state["_compositions"] = dict[str, Mapping[str, float]]()
+        state["_outputs"] = dict[str, OutputSite]()
+        state["_wholes"] = dict[str, ModuleSite]()
+        state["_guard"] = RootGuard(self._owner, base)
+        state["_routings"] = dict[Any, Routing]()
+        state["_default"] = BASE
+        state["_rules"] = None
+        state["_disabled"] = False
+        state["_detached"] = False
+        state["_frozen"] = None
+        state["_map"] = None
+        state["_view"] = None
+        state["_checkpointable"] = None
+        self._modules["base_model"] = base
+        self.training = base.training
+
+    # -- running ---------------------------------------------------------------------------
+
+    def forward(self, *args: Any, adapter: Selection | _Unsaid = _UNSAID, **kwargs: Any) -> Any:
+        """The base's forward with the active adapters, or with those that ``adapter`` names."""
+        routing = self._active(adapter)
+        if not routing.terms:
+            return self._enter(routing, self._base, args, kwargs, inside=True)
+        gradients = torch.is_grad_enabled()
+        if gradients and self._base.training:
+            carry(self._checkpointed())
+        out = self._enter(routing, self._base, args, kwargs, inside=True, gradients=gradients)
+        self._note_use(routing)
+        return out
+
+    def generate(self, *args: Any, adapter: Selection | _Unsaid = _UNSAID, **kwargs: Any) -> Any:
+        """The base's ``generate``, all of it with the adapters that were active at its start, or
+        with those that ``adapter`` names."""
+        routing = self._active(adapter)
+        generate = getattr(self._seen(), "generate", None)
+        if generate is None:
+            name = type(self._base).__name__
+            raise RoutingError(codes.CANNOT_GENERATE.finding(f"a {name} cannot generate"))
+        out = self._enter(routing, generate, args, kwargs, inside=False)
+        self._note_use(routing)
+        return out
+
+    def _enter(
+        self,
+        routing: Routing,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        inside: bool,
+        gradients: bool = False,
+    ) -> Any:
+        terms = routing.terms
+        call = Call(self._owner, terms, inside, gradients)
+        with self._counting:
+            self._check_alive()
+            for adapter, _ in terms:
+                if adapter.retired:
+                    raise _unknown(adapter.name, "it was deleted")
+            for adapter, _ in terms:
+                adapter.users += 1
+        try:
+            return run_with(call, function, args, kwargs)
+        finally:
+            with self._counting:
+                for adapter, _ in terms:
+                    adapter.users -= 1
+                    if adapter.retired and not adapter.users:
+                        self._clear(adapter)
+
+    def _enter_base(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The base's forward on behalf of a method of the base that is running through us."""
+        call = CURRENT.get()
+        if call is None or call.owner is not self._owner:
+            return self.forward(*args, **kwargs)
+        entered = Call(self._owner, call.terms, True, torch.is_grad_enabled(), call.carried)
+        return run_with(entered, self._base, args, kwargs)
+
+    def _seen(self) -> nn.Module:
+        if self._view is None:
+            self.__dict__["_view"] = view_of(self._base, self._enter_base)
+        return cast(nn.Module, self._view)
+
+    def _checkpointed(self) -> tuple[nn.Module, ...]:
+        if self._checkpointable is None:
+            self.__dict__["_checkpointable"] = checkpointable(self._base)
+        return cast("tuple[nn.Module, ...]", self._checkpointable)
+
+    # -- choosing --------------------------------------------------------------------------
+
+    def set_adapter(self, adapter: Selection) -> None:
+        """Make this the default: an adapter, a composition, a list (each at weight 1), a mapping
+        of weights, or ``None`` for the base alone."""
+        self.__dict__["_default"] = self.routing(adapter)
+
+    def using(self, adapter: Selection) -> Using:
+        """``with model.using("tone"):`` makes it the choice in this thread (and asyncio task)
+        until the end of the block. Nests; does not touch the default."""
+        return Using(self._owner, self.routing(adapter))
+
+    def disable_adapter(self) -> Using:
+        """PEFT's context manager: the base alone in this thread until the end of the block."""
+        return self.using(None)
+
+    def disable_adapters(self) -> None:
+        """Turn all adapters off, for every thread, until :meth:`enable_adapters`. A call that
+        names an adapter all the same raises."""
+        self.__dict__["_disabled"] = True
+
+    def enable_adapters(self) -> None:
+        """Undo :meth:`disable_adapters`; what was the default is the default again."""
+        self.__dict__["_disabled"] = False
+
+    def active_adapters(self) -> list[str]:
+        """The adapters that would answer a call made here and now, in order."""
+        return list(self.active_weights())
+
+    def active_weights(self) -> dict[str, float]:
+        """The same with their weights."""
+        if self._disabled:
+            return {}
+        return dict((chosen(self._owner) or self._default).weights)
+
+    def routing(self, selection: Selection) -> Routing:
+        """What ``selection`` means on this model; kept, so that a switch is a look-up."""
+        if selection is None:
+            return BASE
+        key = key_of(selection)
+        known = self._routings.get(key) if key is not None else None
+        if known is not None:
+            return known
+        with self._counting:
+            self._check_alive()
+            found = route(selection, self._adapters, self._compositions, self._rules)
+            if key is not None:
+                self._routings[key] = found
+            return found
+
+    def define_composition(self, name: str, of: Mapping[str, float]) -> None:
+        """Give a weighted sum of adapters a name. Adapters and compositions share one namespace."""
+        with self.changing():
+            if name in self._adapters or name in self._compositions:
+                raise RoutingError(codes.NAME_TAKEN.finding(f"{name!r} is taken", found=name))
+            weights = check_composition(name, of, self._adapters)
+            with self._counting:
+                self._compositions[name] = types.MappingProxyType(weights)
+                self._routings.clear()
+
+    def delete_composition(self, name: str) -> None:
+        """Forget a composition; its adapters stay, and so does a default made of it."""
+        with self.changing(), self._counting:
+            if name not in self._compositions:
+                raise _unknown(name, "no composition has this name")
+            del self._compositions[name]
+            self._routings.clear()
+
+    @property
+    def compositions(self) -> Mapping[str, Mapping[str, float]]:
+        """The named weighted sums."""
+        return types.MappingProxyType(self._compositions)
+
+    @property
+    def rules(self) -> Rules | None:
+        """Asked of every set of weighted adapters before it is active, by whatever road."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: Rules | None) -> None:
+        with self._counting:
+            self.__dict__["_rules"] = rules
+            self._routings.clear()
+
+    def _active(self, adapter: Selection | _Unsaid) -> Routing:
+        if adapter is _UNSAID:
+            routing = chosen(self._owner)
+            if routing is None:
+                return BASE if self._disabled else self._default
+        else:
+            routing = self.routing(cast(Selection, adapter))
+        if self._disabled and routing.terms:
+            names = ", ".join(routing.weights)
+            raise RoutingError(
+                codes.ADAPTERS_DISABLED.finding(f"{names}: all adapters are disabled")
+            )
+        return routing
+
+    # -- adapters --------------------------------------------------------------------------
+
+    @property
+    def adapters(self) -> Mapping[str, AdapterInfo]:
+        """The attached adapters by name: methods, rank, modules, size, dtype, device."""
+        return types.MappingProxyType({n: a.info() for n, a in self._adapters.items()})
+
+    @property
+    def attached(self) -> Mapping[str, Adapter]:
+        """The adapters themselves, by name."""
+        return types.MappingProxyType(self._adapters)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What use has shown: adapted modules that have never run."""
+        return tuple(
+            finding
+            for adapter in list(self._adapters.values())
+            if adapter.used and (finding := _never_fired(adapter))
+        )
+
+    def delete_adapter(self, adapter_names: str | list[str]) -> None:
+        """Remove adapters. A call that runs on one of them finishes with it.
+
+        If one was part of the default, the others of the default stay active; if none is left the
+        base answers alone, and a warning says so. One that a composition needs is refused.
+        """
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        with self.changing():
+            self._check_deletable(names)
+            with self._counting:
+                gone = [self._adapters[name] for name in dict.fromkeys(names)]
+                rest = tuple(t for t in self._default.terms if t[0] not in gone)
+                emptied = bool(self._default.terms) and not rest
+                if len(rest) != len(self._default.terms):
+                    self.__dict__["_default"] = Routing(rest) if rest else BASE
+                for adapter in gone:
+                    self._forget(adapter)
+        if emptied:
+            _warn(codes.ACTIVE_DELETED.finding(f"{', '.join(names)} was the default"))
+
+    def _check_deletable(self, names: list[str]) -> None:
+        problems: list[Finding] = []
+        for name in names:
+            if name not in self._adapters:
+                raise _unknown(name, f"attached are: {', '.join(self._adapters) or 'none'}")
+            for composition, weights in self._compositions.items():
+                if name in weights:
+                    problems.append(
+                        codes.ADAPTER_IN_USE.finding(f"{composition!r} is made of {name!r}")
+                    )
+        if problems:
+            raise RoutingError(*problems)
+
+    def get_base_model(self) -> nn.Module:
+        """The base model itself."""
+        return self._base
+
+    def detach(self) -> nn.Module:
+        """Take every adapter away and give the base back, as it was before the first one."""
+        with self.changing(), self._counting:
+            busy = [a.name for a in self._adapters.values() if a.users]
+            if busy:
+                raise RoutingError(
+                    codes.ADAPTER_IN_USE.finding(f"calls are running on {', '.join(busy)}")
+                )
+            for adapter in list(self._adapters.values()):
+                self._forget(adapter)
+            self._compositions.clear()
+            stop_carrying(self._checkpointed())
+            self.__dict__.update(_default=BASE, _detached=True)
+            return self._base
+
+    # -- what attaching needs --------------------------------------------------------------
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Only one change at a time; calls go on."""
+        with self._changing:
+            self._check_alive()
+            yield
+
+    @property
+    def modules_of_base(self) -> ModuleMap:
+        """The base's modules by name; walked once, and again only if the base was rebuilt."""
+        if self._map is None or not self._map.current():
+            self.__dict__["_map"] = ModuleMap(self._base)
+        return cast(ModuleMap, self._map)
+
+    def add(
+        self,
+        adapter: Adapter,
+        outputs: Mapping[str, tuple[Factors, ...]],
+        twins: Mapping[str, nn.Module],
+    ) -> None:
+        """Put a finished adapter in place; taken back whole if anything goes wrong."""
+        modules = self.modules_of_base.by_name
+        with self._counting:
+            try:
+                self._guard.install()
+                for name, factors in outputs.items():
+                    site = self._outputs.get(name)
+                    if site is None:
+                        site = OutputSite(self._owner, name, modules[name])
+                        self._outputs[name] = site
+                    site.factors[adapter] = factors
+                    site.install()
+                for name, twin in twins.items():
+                    whole = self._wholes.get(name)
+                    if whole is None:
+                        whole = ModuleSite(self._owner, name, modules[name])
+                        self._wholes[name] = whole
+                    whole.factors[adapter] = twin
+                    whole.install()
+                if adapter.trainable:
+                    self._freeze()
+                self._parameters.update(adapter.parameters)
+                self._modules.update(adapter.twins)
+                self._routings.clear()
+                self._adapters[adapter.name] = adapter
+            except BaseException:
+                self._forget(adapter)
+                raise
+
+    def _forget(self, adapter: Adapter) -> None:
+        """Take an adapter out of everything; out of its sites once no call runs on it."""
+        if self._adapters.get(adapter.name) is adapter:
+            del self._adapters[adapter.name]
+        adapter.retired = True
+        for name in adapter.parameters:
+            if self._parameters.get(name) is adapter.parameters[name]:
+                del self._parameters[name]
+        for name in adapter.twins:
+            if self._modules.get(name) is adapter.twins[name]:
+                del self._modules[name]
+        self._routings.clear()
+        if not any(a.trainable for a in self._adapters.values()):
+            self._unfreeze()
+        if not adapter.users:
+            self._clear(adapter)
+
+    def _clear(self, adapter: Adapter) -> None:
+        for sites in (self._outputs, self._wholes):
+            for name in [
+                n for n, site in sites.items() if adapter in site.factors or not site.factors
+            ]:
+                site = sites[name]
+                site.factors.pop(adapter, None)
+                if not site.factors:
+                    site.remove()
+                    del sites[name]
+        if not self._outputs and not self._wholes:
+            self._guard.remove()
+
+    def _freeze(self) -> None:
+        if self._frozen is None:
+            frozen = [p for p in self._base.parameters() if p.requires_grad]
+            self.__dict__["_frozen"] = frozen
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+
+    def _unfreeze(self) -> None:
+        for parameter in self._frozen or ():
+            parameter.requires_grad_(True)
+        self.__dict__["_frozen"] = None
+
+    def _note_use(self, routing: Routing) -> None:
+        for adapter, _ in routing.terms:
+            adapter.used = True
+            if adapter.unfired and not adapter.reported:
+                adapter.reported = True
+                if finding := _never_fired(adapter):
+                    _warn(finding)
+
+    def _check_alive(self) -> None:
+        if self._detached:
+            raise RoutingError(codes.MODEL_DETACHED.finding("this model was detached"))
+
+    # -- as a module -----------------------------------------------------------------------
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The adapters' tensors by PEFT's live names; nothing of the base."""
+        return adapter_state.collect(self, *args, **kwargs)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Copy values into the attached adapters; all of them or none.
+
+        Raises :class:`AttachError` for missing and unknown keys (unless not ``strict``) and for
+        other shapes. ``assign`` is refused: sites hold the tensors that are there.
+        """
+        return adapter_state.load(self, state_dict, strict=strict, assign=assign)
+
+    def to(self, *args: Any, **kwargs: Any) -> AdaptedModel:
+        """Move or convert base and adapters; the base's own ``to`` has the first word."""
+        self._base.to(*args, **kwargs)
+        return super().to(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            base = self.__dict__.get("_base")
+            private = name.startswith("_") and not hasattr(type(base), name)
+            if base is None or private or name.startswith("__"):
+                raise
+        value = getattr(base, name)
+        if isinstance(value, types.MethodType) and value.__self__ is base:
+            return self._delegate(name, value)
+        return value
+
+    def _delegate(self, name: str, method: types.MethodType) -> Callable[..., Any]:
+        if name in _BASE_ONLY:
+
+            @functools.wraps(method)
+            def refuse(*_: Any, **__: Any) -> NoReturn:
+                raise _refusal(codes.NOT_THROUGH_WRAPPER, f"{name}() leaves the adapters out")
+
+            return refuse
+
+        @functools.wraps(method)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return self._enter(
+                self._active(_UNSAID),
+                getattr(self._seen(), name),
+                args,
+                kwargs,
+                inside=False,
+                gradients=torch.is_grad_enabled(),
+            )
+
+        return run
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        base = self.__dict__.get("_base")
+        own = base is None or name in self.__dict__ or hasattr(type(self), name)
+        if not own and not name.startswith("_") and hasattr(base, name):
+            setattr(base, name, value)  # model.generation_config = ...: the base reads it
+        else:
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self._base)})
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{n} ({'+'.join(a.methods) or 'whole'} r={a.rank})" for n, a in self._adapters.items()
+        ]
+        return (
+            f"AdaptedModel({type(self._base).__name__}, adapters=[{', '.join(parts)}], "
+            f"active={self.active_weights()})"
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
+        raise _refusal(codes.COPY_REFUSED, "an adapted model cannot be deep-copied")
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise _refusal(codes.COPY_REFUSED, "an adapted model cannot be copied or pickled")
+
+    def _replicate_for_data_parallel(self) -> NoReturn:
+        raise _refusal(codes.COPY_REFUSED, "an adapted model cannot be replicated by DataParallel")
+
+
+@functools.cache
+def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
+    """The subclass for one class of base: its name, and its forward's signature."""
+
+    def forward(
+        self: AdaptedModel, *args: Any, adapter: Selection | _Unsaid = _UNSAID, **kwargs: Any
+    ) -> Any:
+        return AdaptedModel.forward(self, *args, adapter=adapter, **kwargs)
+
+    forward.__doc__ = base.forward.__doc__
+    forward.__signature__ = inspect.signature(base.forward)  # type: ignore[attr-defined]
+    made = type(
+        base.__name__,
+        (AdaptedModel,),
+        {
+            "__module__": __name__,
+            "__qualname__": f"AdaptedModel[{base.__name__}]",
+            "__doc__": AdaptedModel.__doc__,
+            "forward": forward,
+        },
+    )
+    return cast("type[AdaptedModel]", made)
+
+
+def _never_fired(adapter: Adapter) -> Finding | None:
+    names = sorted(adapter.unfired)
+    if not names:
+        return None
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return codes.SITE_NEVER_FIRED.finding(
+        f"{adapter.name!r} has not acted on {shown}",
+        found=f"{len(names)} of {len(adapter.modules)} modules never ran",
+    )
+
+
+def _warn(finding: Finding) -> None:
+    warnings.warn(AdapterWarning(str(finding)), stacklevel=3)
+
+
+def _unknown(name: str, why: str) -> RoutingError:
+    return RoutingError(codes.ADAPTER_UNKNOWN.finding(f"there is no {name!r} here: {why}"))
+
+
+def _refusal(code: Code, message: str) -> AttachError:
+    return AttachError(code.finding(message))

@@ -1,0 +1,79 @@
+"""One attached adapter: its facts, its parameters, and what is known of its use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """What ``model.adapters`` tells of one adapter. ``nbytes`` is its parameters' size (bytes);
+    ``rank`` the largest at any site (0 without factors); ``modules`` those it changes."""
+
+    name: str
+    methods: tuple[str, ...]
+    rank: int
+    modules: tuple[str, ...]
+    parameters: int
+    nbytes: int
+    dtypes: tuple[torch.dtype, ...]
+    devices: tuple[torch.device, ...]
+    trainable: bool
+
+
+@dataclass(eq=False)
+class Adapter:
+    """An adapter as sites and routings know it: by identity, never by its name.
+
+    A new adapter under an old name is another object, so a call that is still running on the old
+    one keeps it. ``unfired`` are the modules where it has not been used yet; ``users`` counts the
+    calls that are running on it (guarded by the wrapper's lock).
+    """
+
+    name: str
+    methods: tuple[str, ...] = ()
+    rank: int = 0
+    trainable: bool = False
+    sites: frozenset[str] = frozenset()
+    """Modules with something added to their output."""
+    whole: frozenset[str] = frozenset()
+    """Modules that it replaces."""
+    parameters: Mapping[str, nn.Parameter] = field(default_factory=dict)
+    """Factors and biases by PEFT's live names, such as
+    ``base_model.model.score.lora_A.billing.weight``."""
+    twins: Mapping[str, nn.Module] = field(default_factory=dict)
+    """Whole modules, likewise (``base_model.model.score.modules_to_save.billing``)."""
+    unfired: set[str] = field(default_factory=set)
+    used: bool = False
+    reported: bool = False
+    users: int = 0
+    retired: bool = False
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return tuple(sorted(self.sites | self.whole))
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Every parameter and buffer that it owns."""
+        found: list[torch.Tensor] = list(self.parameters.values())
+        for twin in self.twins.values():
+            found += [*twin.parameters(), *twin.buffers()]
+        return found
+
+    def info(self) -> AdapterInfo:
+        tensors = self.tensors()
+        return AdapterInfo(
+            name=self.name,
+            methods=self.methods,
+            rank=self.rank,
+            modules=self.modules,
+            parameters=sum(t.numel() for t in tensors),
+            nbytes=sum(t.numel() * t.element_size() for t in tensors),
+            dtypes=tuple(sorted({t.dtype for t in tensors}, key=str)),
+            devices=tuple(sorted({t.device for t in tensors}, key=str)),
+            trainable=self.trainable,
+        )

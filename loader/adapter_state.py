@@ -1,0 +1,65 @@
+"""The state dict of an adapted model: its adapters, and nothing of the base."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..manifests.codes import loader as codes
+from ..manifests.errors import AttachError
+from ..manifests.findings import Finding
+
+_BASE = "base_model"
+
+
+def collect(
+    model: nn.Module,
+    destination: dict[str, Any] | None = None,
+    prefix: str = "",
+    keep_vars: bool = False,
+) -> dict[str, Any]:
+    """``nn.Module.state_dict`` without the child that is the base."""
+    found: dict[str, Any] = OrderedDict() if destination is None else destination
+    for name, parameter in model._parameters.items():  # pyright: ignore[reportPrivateUsage]
+        if parameter is not None:
+            found[prefix + name] = parameter if keep_vars else parameter.detach()
+    for name, child in model._modules.items():  # pyright: ignore[reportPrivateUsage]
+        if child is not None and name != _BASE:
+            child.state_dict(destination=found, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+    return found
+
+
+def load(model: nn.Module, state: Mapping[str, Any], *, strict: bool, assign: bool) -> Any:
+    """Copy ``state`` into the adapters, after everything in it was checked."""
+    own = collect(model, keep_vars=True)
+    missing = sorted(own.keys() - state.keys())
+    unexpected = sorted(state.keys() - own.keys())
+    problems: list[Finding] = []
+    if assign:
+        problems.append(_mismatch("assign=True is not possible here", expected="assign=False"))
+    if strict and (missing or unexpected):
+        problems.append(
+            _mismatch(
+                f"{len(missing)} keys are missing and {len(unexpected)} unknown",
+                found=f"missing {missing[:3]}, unknown {unexpected[:3]}",
+            )
+        )
+    for name in own.keys() & state.keys():
+        value = state[name]
+        if not isinstance(value, torch.Tensor) or value.shape != own[name].shape:
+            found = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+            problems.append(_mismatch(name, found=found, expected=tuple(own[name].shape)))
+    if problems:
+        raise AttachError(*problems)
+    with torch.no_grad():
+        for name in own.keys() & state.keys():
+            own[name].copy_(state[name])
+    return torch.nn.modules.module._IncompatibleKeys(missing, unexpected)  # pyright: ignore[reportPrivateUsage]
+
+
+def _mismatch(message: str, **more: Any) -> Finding:
+    return codes.STATE_MISMATCH.finding(message, **more)

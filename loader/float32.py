@@ -1,0 +1,125 @@
+"""Modules that stay in float32 inside a half-precision model.
+
+The inputs of such a module are widened, and its outputs cast back to the dtype that came in: a
+float32 norm that returned float32 would make the next bfloat16 linear raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ..manifests.codes import loader as codes
+from ..manifests.errors import AttachError
+from ..manifests.findings import Finding, Where
+from .interception import intercept, intercepted
+
+_HALVES = frozenset({torch.float16, torch.bfloat16})
+_FLOATS = _HALVES | {torch.float32, torch.float64}
+
+
+class InFloat32:
+    """Runs a forward in float32 and answers in the dtype of the first floating input."""
+
+    def __call__(
+        self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        came = next((dtype for value in (*args, *kwargs.values()) if (dtype := _half(value))), None)
+        if came is None:
+            return inner(*args, **kwargs)
+        wide_kwargs = {k: _cast(v, torch.float32) for k, v in kwargs.items()}
+        out = inner(*(_cast(v, torch.float32) for v in args), **wide_kwargs)
+        return _cast(out, came)
+
+
+IN_FLOAT32 = InFloat32()
+
+
+def keep_float32(
+    model: nn.Module,
+    patterns: Sequence[str],
+    originals: Mapping[str, torch.Tensor] | None = None,
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> tuple[str, ...]:
+    """Widen the modules whose whole names match one of ``patterns`` (shell globs, case counts),
+    with everything inside them, and return their names.
+
+    ``originals`` gives parameters by live name in the checkpoint's own precision; without it the
+    live ones are widened, which does not bring back what a half-precision load rounded away. Done
+    once after loading and before attaching; doing it again changes nothing. Raises
+    :class:`AttachError`, and changes nothing, for a pattern without a module and for a module
+    that cannot be widened (offloaded or quantised).
+    """
+    chosen, problems = _choose(model, patterns, where)
+    for name, module in chosen.items():
+        stuck = [n for n, p in module.named_parameters() if p.is_meta or p.dtype not in _FLOATS]
+        if stuck:
+            problems.append(
+                codes.FLOAT32_NO_MODULE.finding(
+                    f"{name} cannot be kept in float32: {stuck[0]} is offloaded or quantised",
+                    where,
+                )
+            )
+    if problems:
+        raise AttachError(*problems)
+    for name, module in chosen.items():
+        _widen(name, module, originals or {})
+        if not intercepted(module, InFloat32):
+            intercept(module, IN_FLOAT32, travels=True)
+    return tuple(chosen)
+
+
+def _choose(
+    model: nn.Module, patterns: Sequence[str], where: Where
+) -> tuple[dict[str, nn.Module], list[Finding]]:
+    """The outermost matching modules, and a finding for each pattern without any."""
+    chosen: dict[str, nn.Module] = {}
+    matched: set[str] = set()
+    for name, module in model.named_modules():
+        hits = {pattern for pattern in patterns if name and fnmatchcase(name, pattern)}
+        if not hits or next(module.parameters(), None) is None:
+            continue
+        matched |= hits
+        if not any(name.startswith(f"{outer}.") for outer in chosen):
+            chosen[name] = module
+    missing = [pattern for pattern in patterns if pattern not in matched]
+    return chosen, [
+        codes.FLOAT32_NO_MODULE.finding(
+            f"{pattern!r} matches no module with parameters", where, found=pattern
+        )
+        for pattern in missing
+    ]
+
+
+def _widen(name: str, module: nn.Module, originals: Mapping[str, torch.Tensor]) -> None:
+    for path, parameter in module.named_parameters():
+        original = originals.get(f"{name}.{path}")
+        source = parameter.data if original is None else original.to(parameter.device)
+        parameter.data = source.to(torch.float32)
+    for buffer in module.buffers():
+        if buffer.dtype in _HALVES:
+            buffer.data = buffer.data.to(torch.float32)
+
+
+def _half(value: Any) -> torch.dtype | None:
+    if isinstance(value, torch.Tensor) and value.dtype in _HALVES:
+        return value.dtype
+    return None
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """``value`` with its half- and single-precision tensors in ``dtype``; tuples, lists and
+    mappings are looked into."""
+    if isinstance(value, torch.Tensor):
+        fits = value.dtype in _HALVES or value.dtype is torch.float32
+        return value.to(dtype) if fits and value.dtype is not dtype else value
+    if type(value) in (tuple, list):
+        items = cast("Sequence[Any]", value)
+        return type(value)([_cast(item, dtype) for item in items])
+    if type(value) is dict:
+        return {k: _cast(v, dtype) for k, v in cast("dict[Any, Any]", value).items()}
+    return value

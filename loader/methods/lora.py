@@ -1,0 +1,195 @@
+"""LoRA at a site (https://arxiv.org/abs/2106.09685): ``out + scale * B(A(x))``.
+
+Follows PEFT 0.21, ``tuners/lora/layer.py``: the input is cast to the factors' dtype, the sum is
+cast back to the output's; convolutions use the base's kernel, stride and padding for A and a
+kernel of 1 for B; embeddings keep ``padding_idx``, ``max_norm`` and ``embed_scale``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ..sites import Factors
+
+Shape = tuple[int, ...]
+
+
+class LinearFactors:
+    """At a linear module: A (r, in), B (out, r), and B's bias (out) where there is one."""
+
+    __slots__ = ("a", "b", "bias", "dropout", "scale")
+
+    def __init__(
+        self, roles: Mapping[str, torch.Tensor], scale: float, dropout: float = 0.0
+    ) -> None:
+        self.a = roles["A"]
+        self.b = roles["B"]
+        self.bias = roles.get("B_bias")
+        self.scale = scale
+        self.dropout = dropout
+
+    def add(
+        self, module: nn.Module, x: torch.Tensor, out: torch.Tensor, weight: float
+    ) -> torch.Tensor:
+        a, b = self.a, self.b
+        if x.dtype is not a.dtype:
+            x = x.to(a.dtype)
+        if self.dropout and module.training:
+            x = F.dropout(x, self.dropout)
+        low = F.linear(x, a)
+        if low.dtype is b.dtype is out.dtype and self.bias is None:
+            # one kernel for the product, the scale and the sum
+            flat = torch.addmm(
+                out.reshape(-1, b.shape[0]),
+                low.reshape(-1, b.shape[1]),
+                b.t(),
+                alpha=self.scale * weight,
+            )
+            return flat.view(out.shape)
+        return out + F.linear(low, b, self.bias) * (self.scale * weight)
+
+
+class EmbeddingFactors:
+    """At an embedding: A (r, num_embeddings), B (embedding_dim, r)."""
+
+    __slots__ = ("a", "b", "scale")
+
+    def __init__(self, roles: Mapping[str, torch.Tensor], scale: float) -> None:
+        self.a = roles["embedding_A"]
+        self.b = roles["embedding_B"]
+        self.scale = scale
+
+    def add(
+        self, module: nn.Module, x: torch.Tensor, out: torch.Tensor, weight: float
+    ) -> torch.Tensor:
+        embedding = cast(nn.Embedding, module)
+        low = F.embedding(
+            x,
+            self.a.t(),
+            padding_idx=embedding.padding_idx,
+            scale_grad_by_freq=embedding.scale_grad_by_freq,
+        )
+        if embedding.max_norm is not None:
+            # F.embedding would renormalise A itself, in place and for good
+            norms = low.norm(p=embedding.norm_type, dim=-1, keepdim=True).detach()
+            factor = embedding.max_norm / (norms + 1e-7)
+            low = torch.where(norms > embedding.max_norm, low * factor, low)
+        delta = (low @ self.b.t()) * (self.scale * weight)
+        embed_scale = getattr(module, "embed_scale", None)
+        if embed_scale is not None:  # the module scaled `out` by it (Gemma's embeddings)
+            if isinstance(embed_scale, torch.Tensor):
+                embed_scale = embed_scale.to(delta)
+            delta = delta * embed_scale
+        return out + delta
+
+
+class ConvFactors:
+    """At a convolution: A (r, in, *kernel), B (out, r / groups, 1, ...), B's bias (out)."""
+
+    __slots__ = ("a", "b", "bias", "convolve", "dropout", "scale")
+
+    def __init__(
+        self, roles: Mapping[str, torch.Tensor], scale: float, dropout: float = 0.0
+    ) -> None:
+        self.a = roles["A"]
+        self.b = roles["B"]
+        self.bias = roles.get("B_bias")
+        self.scale = scale
+        self.dropout = dropout
+        self.convolve = _CONVOLUTIONS[self.a.dim()]
+
+    def add(
+        self, module: nn.Module, x: torch.Tensor, out: torch.Tensor, weight: float
+    ) -> torch.Tensor:
+        conv = cast(nn.Conv2d, module)
+        if x.dtype is not self.a.dtype:
+            x = x.to(self.a.dtype)
+        if self.dropout and module.training:
+            x = F.dropout(x, self.dropout)
+        low = self.convolve(x, self.a, None, conv.stride, conv.padding)
+        delta = self.convolve(low, self.b, self.bias, groups=conv.groups)
+        return out + delta * (self.scale * weight)
+
+
+_CONVOLUTIONS: Mapping[int, Callable[..., torch.Tensor]] = {
+    3: F.conv1d,
+    4: F.conv2d,
+    5: F.conv3d,
+}
+
+
+def expected_shapes(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, rank: int
+) -> Mapping[str, Shape] | str:
+    """What each role's tensor must be at this module for factors of ``rank``, or why LoRA cannot
+    sit there at all. A saved embedding of the same adapter may have more rows than the base's."""
+    inner, outer = shape.in_features, shape.out_features
+    if inner is None or outer is None:
+        return f"LoRA cannot sit on a {type(module).__name__}"
+    if shape.kind is ModuleKind.EMBEDDING:
+        return {"embedding_A": (rank, inner), "embedding_B": (outer, rank)}
+    if shape.kind is ModuleKind.CONV:
+        conv = cast(nn.Conv2d, module)
+        if any(step != 1 for step in conv.dilation) and conv.padding != "same":
+            return f"a convolution with dilation {tuple(conv.dilation)} cannot have LoRA factors"
+        if rank % shape.groups:
+            return f"a convolution of {shape.groups} groups needs a rank divisible by it"
+        ones = (1,) * len(shape.kernel)
+        return {
+            "A": (rank, inner, *shape.kernel),
+            "B": (outer, rank // shape.groups, *ones),
+            "B_bias": (outer,),
+        }
+    if shape.kind in (ModuleKind.LINEAR, ModuleKind.CONV1D):
+        return {"A": (rank, inner), "B": (outer, rank), "B_bias": (outer,)}
+    return f"LoRA cannot sit on a {type(module).__name__}"
+
+
+def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the delta is anything but zero."""
+    if site.scale == 0:
+        return False
+    if (bias := roles.get("B_bias")) is not None and bool(bias.any()):
+        return True
+    a = roles["A"] if "A" in roles else roles["embedding_A"]
+    b = roles["B"] if "B" in roles else roles["embedding_B"]
+    return bool(b.any()) and bool(a.any())
+
+
+def build(
+    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
+) -> Factors:
+    """The factors at one site, from placed tensors by role."""
+    if shape.kind is ModuleKind.EMBEDDING:
+        return EmbeddingFactors(roles, site.scale)  # PEFT has no dropout there
+    if shape.kind is ModuleKind.CONV:
+        return ConvFactors(roles, site.scale, dropout)
+    return LinearFactors(roles, site.scale, dropout)
+
+
+def rank_of(site: SitePlan, shapes: Mapping[str, Shape]) -> int:
+    """The rank that the tensors have, whatever the config says of it."""
+    first: Any = shapes.get("A") or shapes.get("embedding_A") or (0,)
+    return first[0]
+
+
+PARAMETERS: Mapping[str, str] = {
+    "A": "lora_A.{adapter}.weight",
+    "B": "lora_B.{adapter}.weight",
+    "B_bias": "lora_B.{adapter}.bias",
+    "embedding_A": "lora_embedding_A.{adapter}",
+    "embedding_B": "lora_embedding_B.{adapter}",
+}
+"""PEFT's live names of the roles, after the module's own."""
+ROLE_SETS: tuple[frozenset[str], ...] = (
+    frozenset({"A", "B"}),
+    frozenset({"A", "B", "B_bias"}),
+    frozenset({"embedding_A", "embedding_B"}),
+)
+"""The roles that a site has: one of these, whole."""

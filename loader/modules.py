@@ -1,0 +1,83 @@
+"""The base's modules by name, and whether the base can take adapters at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..manifests.codes import loader as codes
+from ..manifests.errors import AttachError
+from ..manifests.findings import Finding
+from .interception import intercepted
+from .layout import layout_of_model
+from .sites import RootGuard
+
+
+class ModuleMap:
+    """Every module by every name it has, from one walk of the model."""
+
+    def __init__(self, base: nn.Module) -> None:
+        self.base = base
+        self.by_name: dict[str, nn.Module] = dict(base.named_modules(remove_duplicate=False))
+        names: dict[int, list[str]] = {}
+        for name, module in self.by_name.items():
+            names.setdefault(id(module), []).append(name)
+        self._names = names
+        self._tied: dict[str, str] | None = None
+
+    def current(self) -> bool:
+        """Whether the model still has these modules, and no others."""
+        seen = 1
+        for name, module in self.by_name.items():
+            prefix = f"{name}." if name else ""
+            for leaf, child in module._modules.items():  # pyright: ignore[reportPrivateUsage]
+                if child is not None:
+                    if self.by_name.get(prefix + leaf) is not child:
+                        return False
+                    seen += 1
+        return seen == len(self.by_name)
+
+    def other_names(self, name: str) -> list[str]:
+        """Further names of the module ``name``."""
+        return [other for other in self._names[id(self.by_name[name])] if other != name]
+
+    def tied_to(self, parameter: str) -> list[str]:
+        """Further names of a parameter, such as ``lm_head.weight`` for the input embedding's."""
+        if self._tied is None:
+            self._tied = dict(layout_of_model(self.base).tied)
+        root = self._tied.get(parameter, parameter)
+        same = [root, *(name for name, source in self._tied.items() if source == root)]
+        return [name for name in same if name != parameter]
+
+
+def check_attachable(base: Any, *, held: bool = False) -> None:
+    """Raise :class:`AttachError` for a model that hooks cannot reach, or that is not plain.
+
+    ``held`` says that the asker is the wrapper that holds the base already.
+    """
+    problems: list[Finding] = []
+    if not isinstance(base, nn.Module):
+        raise AttachError(
+            codes.MODEL_WRAPPED.finding(f"a {type(base).__name__} is no nn.Module", found=base)
+        )
+    if _is_compiled(base):
+        problems.append(codes.MODEL_COMPILED.finding(f"this {type(base).__name__} is compiled"))
+    if hasattr(base, "peft_config") or getattr(base, "_hf_peft_config_loaded", False):
+        problems.append(codes.MODEL_WRAPPED.finding("PEFT adapters are in this model"))
+    elif any(type(m).__module__.startswith("peft.") for m in base.modules()):
+        problems.append(codes.MODEL_WRAPPED.finding("PEFT's layers are in this model"))
+    if not held and intercepted(base, RootGuard):
+        problems.append(codes.MODEL_WRAPPED.finding("another AdaptedModel holds this base"))
+    if problems:
+        raise AttachError(*problems)
+
+
+def _is_compiled(base: nn.Module) -> bool:
+    compiled = torch._dynamo.eval_frame.OptimizedModule  # pyright: ignore[reportPrivateUsage]
+    return any(
+        isinstance(module, (compiled, torch.jit.ScriptModule))
+        or getattr(module, "_compiled_call_impl", None) is not None
+        for module in base.modules()
+    )

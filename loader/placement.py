@@ -1,0 +1,105 @@
+"""Where a site's factors live: the dtype and the device of the module they sit on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+_COMPUTE = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+"""Dtypes that a module computes in; float8 and integers are storage only."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A dtype and a device."""
+
+    dtype: torch.dtype
+    device: torch.device
+
+
+def placement_of(
+    module: nn.Module, model: nn.Module, dtype: torch.dtype | None = None
+) -> Placement | None:
+    """Where factors for ``module`` belong: ``dtype`` if declared, else the dtype in which the
+    module computes; always the device on which it computes. ``None`` where it has no weights.
+
+    The device is never one that merely exists: an adapter of a model on the CPU is on the CPU.
+    """
+    device = device_of(module, model)
+    if device is None:
+        return None
+    return Placement(dtype or compute_dtype(module, model), device)
+
+
+def compute_dtype(module: nn.Module, model: nn.Module) -> torch.dtype:
+    """The dtype of the module's weights, or for quantised weights the one they are computed in."""
+    declared = getattr(module, "compute_dtype", None)  # bitsandbytes' 4-bit linear, HQQ
+    if isinstance(declared, torch.dtype) and declared in _COMPUTE:
+        return declared
+    for tensor in _own_tensors(module):
+        if tensor.dtype in _COMPUTE:
+            return tensor.dtype
+    of_model = getattr(model, "dtype", None)
+    if isinstance(of_model, torch.dtype) and of_model in _COMPUTE:
+        return of_model
+    return next((p.dtype for p in model.parameters() if p.dtype in _COMPUTE), torch.float32)
+
+
+def device_of(module: nn.Module, model: nn.Module) -> torch.device | None:
+    """The device on which the module computes; under accelerate's offload its weights are on
+    ``meta`` between uses and the hook knows. ``None`` where there is nothing to compute with."""
+    own = next(iter(_own_tensors(module)), None)
+    if own is not None and not own.is_meta:
+        return own.device
+    device = _execution_device(getattr(module, "_hf_hook", None))
+    if device is not None:
+        return device
+    if own is None:  # a container: where its first part is
+        for child in module.children():
+            if (found := device_of(child, model)) is not None:
+                return found
+        first = next((p for p in model.parameters() if not p.is_meta), None)
+        return first.device if first is not None else None
+    return None
+
+
+def offloaded(module: nn.Module, name: str) -> torch.Tensor | None:
+    """A parameter of the module by its own name (``weight``, ``bias``), read through
+    accelerate's weights map where it is on ``meta`` now; ``None`` where there is none."""
+    live = getattr(module, name, None)
+    if not isinstance(live, torch.Tensor):
+        return None
+    if not live.is_meta:
+        return live
+    for hook in _hooks_of(getattr(module, "_hf_hook", None)):
+        weights = getattr(hook, "weights_map", None)
+        if weights is not None:
+            try:
+                return cast(torch.Tensor, weights[name])
+            except KeyError:
+                continue
+    return None
+
+
+def _own_tensors(module: nn.Module) -> list[torch.Tensor]:
+    """Its parameters, weight first, then its buffers (GPTQ and AWQ keep weights there)."""
+    own = [p for p in module._parameters.values() if p is not None]  # pyright: ignore[reportPrivateUsage]
+    return own or [b for b in module._buffers.values() if b is not None]  # pyright: ignore[reportPrivateUsage]
+
+
+def _hooks_of(hook: Any) -> list[Any]:
+    """An accelerate hook, or the several that a SequentialHook holds."""
+    if hook is None:
+        return []
+    return list(getattr(hook, "hooks", None) or [hook])
+
+
+def _execution_device(hook: Any) -> torch.device | None:
+    for one in _hooks_of(hook):
+        device = getattr(one, "execution_device", None)
+        if device is not None:
+            return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+    return None

@@ -1,0 +1,99 @@
+"""Which adapters are active: a frozen routing, resolved once per call and seen by the sites.
+
+A site asks :data:`CURRENT`, which only the wrapper sets and only for the time of a call. So the
+base's modules are inert unless they are entered through the wrapper, and threads (and asyncio
+tasks) do not see one another's routing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from .adapter import Adapter
+
+Selection = object
+"""What a user passes: a name, a list of names, {name: weight}, or ``None`` for the base."""
+
+
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """The adapters of a call, in order, each with its weight (never 0). Empty: the base alone."""
+
+    terms: tuple[tuple[Adapter, float], ...] = ()
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        return {adapter.name: weight for adapter, weight in self.terms}
+
+
+BASE = Routing()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Call:
+    """One call on its way through a model.
+
+    ``owner`` tells whose call it is (sites of another wrapper do not answer to it).
+    ``inside`` is true from the moment the base's own forward is entered on the wrapper's behalf;
+    between two such moments (in ``generate``) a direct call of the base is the base's own.
+    ``carried`` is true in the parts that gradient checkpointing will run again with this call.
+    """
+
+    owner: object
+    terms: tuple[tuple[Adapter, float], ...]
+    inside: bool = True
+    gradients: bool = False
+    carried: bool = False
+
+
+CURRENT: ContextVar[Call | None] = ContextVar("adapterdock_call", default=None)
+
+_CHOSEN: ContextVar[tuple[tuple[object, Routing], ...]] = ContextVar(
+    "adapterdock_using", default=()
+)
+
+
+def chosen(owner: object) -> Routing | None:
+    """What the innermost ``using`` around this code says for ``owner``'s model, if any."""
+    for whose, routing in reversed(_CHOSEN.get()):
+        if whose is owner:
+            return routing
+    return None
+
+
+@dataclass
+class Using:
+    """``with Using(owner, routing):`` makes it what ``owner``'s wrapper uses in this context.
+
+    May be entered again, and nested; a thread that is started inside does not inherit it.
+    """
+
+    owner: object
+    routing: Routing
+    _tokens: list[Token[tuple[tuple[object, Routing], ...]]] = field(default_factory=list)
+
+    def __enter__(self) -> None:
+        self._tokens.append(_CHOSEN.set((*_CHOSEN.get(), (self.owner, self.routing))))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _CHOSEN.reset(self._tokens.pop())
+
+
+def run_with(
+    call: Call | None, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """``function(*args, **kwargs)`` with ``call`` as the current one."""
+    token = CURRENT.set(call)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        CURRENT.reset(token)

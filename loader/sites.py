@@ -1,0 +1,197 @@
+"""Sites: the places in a base where adapters act, each holding ``{adapter: factors}``.
+
+Invisible in the base's names, types and ``state_dict``: an output site is one forward hook, a
+whole-module site one instance-level ``forward``; both go when their last adapter goes.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointFunction
+from torch.utils.hooks import RemovableHandle
+
+from ..manifests.codes import loader as codes
+from ..manifests.errors import RoutingError
+from .adapter import Adapter
+from .interception import Interception, intercept, release
+from .routing import CURRENT, Call, run_with
+
+
+class Factors(Protocol):
+    """What one adapter holds at one output site."""
+
+    def add(
+        self, module: nn.Module, x: torch.Tensor, out: torch.Tensor, weight: float
+    ) -> torch.Tensor:
+        """``out + weight * delta(x)``, in any dtype; ``out`` itself is left as it is."""
+        ...
+
+
+class OutputSite:
+    """Adds to what a module returns. The hook is this object itself."""
+
+    __slots__ = ("_handle", "factors", "module", "name", "owner")
+
+    def __init__(self, owner: object, name: str, module: nn.Module) -> None:
+        self.owner = owner
+        self.name = name
+        self.module = module
+        self.factors: dict[Adapter, tuple[Factors, ...]] = {}
+        self._handle: RemovableHandle | None = None
+
+    def install(self) -> None:
+        if self._handle is None:
+            self._handle = self.module.register_forward_hook(self, with_kwargs=True)
+
+    def remove(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.remove()
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any:
+        call = CURRENT.get()
+        if call is None or call.owner is not self.owner:
+            return None
+        result = None
+        for adapter, weight in call.terms:
+            factors = self.factors.get(adapter)
+            if factors is None:
+                continue
+            if result is None:
+                x, result = self._tensors(args, kwargs, output)
+                if call.gradients and not call.carried and not torch.is_grad_enabled():
+                    refuse_lost_routing(self.name)
+            if adapter.unfired:
+                adapter.unfired.discard(self.name)
+            for one in factors:
+                result = one.add(module, x, result, weight)
+        if result is None or result.dtype is output.dtype:
+            return result
+        return result.to(output.dtype)
+
+    def _tensors(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        x = args[0] if args else next(iter(kwargs.values()), None)
+        if isinstance(x, torch.Tensor) and isinstance(output, torch.Tensor):
+            return x, output
+        raise RoutingError(
+            codes.OUTPUT_NOT_TENSOR.finding(
+                f"{self.name} takes {type(x).__name__} and returns {type(output).__name__}",
+                expected="a tensor each",
+            )
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
+        return _inert  # a copy of the base is not adapted
+
+    def __reduce__(self) -> Any:
+        return "_inert"
+
+
+class _Intercepting(ABC):
+    """What stands in front of a module's forward, for one wrapper."""
+
+    __slots__ = ("_interception", "module", "owner")
+
+    def __init__(self, owner: object, module: nn.Module) -> None:
+        self.owner = owner
+        self.module = module
+        self._interception: Interception | None = None
+
+    def install(self) -> None:
+        if self._interception is None:
+            self._interception = intercept(self.module, self)
+
+    def remove(self) -> None:
+        interception, self._interception = self._interception, None
+        if interception is not None:
+            release(self.module, interception)
+
+    @abstractmethod
+    def __call__(
+        self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any: ...
+
+
+class ModuleSite(_Intercepting):
+    """Runs an adapter's own module in place of the base's, inside the same ``__call__``: hooks
+    on the base's module run as always, its forward does not."""
+
+    __slots__ = ("factors", "name")
+
+    def __init__(self, owner: object, name: str, module: nn.Module) -> None:
+        super().__init__(owner, module)
+        self.name = name
+        self.factors: dict[Adapter, nn.Module] = {}
+
+    def __call__(
+        self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        call = CURRENT.get()
+        if call is None or call.owner is not self.owner:
+            return inner(*args, **kwargs)
+        for adapter, _ in call.terms:
+            twin = self.factors.get(adapter)
+            if twin is not None:
+                if call.gradients and not call.carried and not torch.is_grad_enabled():
+                    refuse_lost_routing(self.name)
+                if adapter.unfired:
+                    adapter.unfired.discard(self.name)
+                if twin.training is not self.module.training:
+                    twin.train(self.module.training)
+                return twin.forward(*args, **kwargs)
+        return inner(*args, **kwargs)
+
+
+class RootGuard(_Intercepting):
+    """In front of the base's own forward: a direct call of the base is the base's own, even
+    in the midst of a ``generate`` (a logits processor that compares with the base, say)."""
+
+    __slots__ = ()
+
+    def __call__(
+        self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        call = CURRENT.get()
+        if call is None or call.owner is not self.owner or call.inside:
+            return inner(*args, **kwargs)
+        return run_with(None, inner, args, kwargs)
+
+
+Site = OutputSite | ModuleSite
+
+
+def refuse_lost_routing(name: str) -> None:
+    """Raise if this forward runs inside reentrant checkpointing that does not carry the routing.
+
+    Called where a call that records gradients comes to a part without them: a plain ``no_grad``
+    region, which is fine, or the first run of a part that backward will run again.
+    """
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    code = CheckpointFunction.forward.__code__
+    while frame is not None:
+        if frame.f_code is code:
+            raise RoutingError(
+                codes.ROUTING_LOST.finding(
+                    f"{name} runs under reentrant gradient checkpointing of the model's own"
+                )
+            )
+        frame = frame.f_back
+
+
+def lost(call: Call) -> Adapter | None:
+    """An adapter of the call that has been deleted since."""
+    return next((adapter for adapter, _ in call.terms if adapter.retired), None)
+
+
+def _inert(*_: Any) -> None:
+    return None

@@ -1,0 +1,310 @@
+"""An adapter's weights: read once into one buffer, hashed, checked, and sliced from there.
+
+What is hashed, what is checked and what is attached are the same bytes, so nothing can change
+between check and use. Nothing is mapped to a file: someone who truncates a mapped file kills the
+process, and someone who overwrites it changes live weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from ..manifests.codes import loader as codes
+from ..manifests.errors import AttachError, IntegrityError, SourceError
+from ..manifests.findings import Finding, Where
+from ..registry.facts import Header, TensorInfo
+from ..registry.header import parse_header
+from .placement import Placement
+
+FLOATS: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+"""The dtypes an adapter may be stored in, by their names in a safetensors header."""
+
+_NAMES = {dtype: name for name, dtype in FLOATS.items()}
+_WIDE = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+_ALIGN = 64
+
+
+@dataclass(frozen=True)
+class AdapterTensors:
+    """One adapter's tensors over one host buffer.
+
+    ``data`` is a flat uint8 tensor (the data part of the file, 64-byte aligned within its
+    buffer); ``header`` says where in it each tensor lies. ``sha256`` (``sha256:HEX``, of the
+    whole file) is known where the bytes were a file's and a digest was asked for.
+    """
+
+    header: Header
+    data: torch.Tensor
+    sha256: str | None = None
+    where: Where = Where()  # noqa: RUF009 - frozen
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors themselves."""
+        return self.data.numel()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.header.tensors[name].shape
+
+    def host(self, name: str) -> torch.Tensor:
+        """One tensor in its stored dtype, on the CPU; it shares the buffer."""
+        info = self.header.tensors[name]
+        return self._run(info.dtype, info.start, info.end).view(info.shape)
+
+    def findings(self, targets: Mapping[str, torch.dtype]) -> list[Finding]:
+        """What is wrong with the values: dtypes that are no weights, NaN and infinity, values
+        that do not fit the dtype they will be attached in (``targets``: by tensor name).
+
+        One pass over the buffer where all is well; a second one names the tensors where not.
+        """
+        odd = {n: i.dtype for n, i in self.header.tensors.items() if i.dtype not in FLOATS}
+        if odd:
+            return [
+                codes.TENSORS_NOT_FLOAT.finding(
+                    f"{_some(odd)} cannot be used as weights",
+                    self.where,
+                    found=", ".join(sorted(set(odd.values()))),
+                    expected=", ".join(FLOATS),
+                )
+            ]
+        limits = {torch.finfo(dtype).max for dtype in targets.values()}
+        limit = min(limits, default=math.inf)
+        if all(_largest(run) <= limit for _, run in self._runs(self.header.tensors)):
+            return []  # a NaN is not <= anything
+        return self._wrong_values(targets)
+
+    def place(
+        self, wanted: Mapping[str, Placement], *, own: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """The named tensors in the dtype and on the device that each is wanted.
+
+        Neighbours of one dtype that go to one place travel together: an adapter that is wanted
+        whole on one device is one copy and at most one conversion, and its tensors share one
+        storage. Where nothing is to be converted or moved they share this buffer, unless they
+        must be their ``own`` (weights that will be trained).
+        """
+        groups: dict[Placement, list[str]] = {}
+        for name, placement in wanted.items():
+            groups.setdefault(placement, []).append(name)
+        placed: dict[str, torch.Tensor] = {}
+        for placement, names in groups.items():
+            for part, run in self._runs(names):
+                moved = run.to(placement.device).to(placement.dtype)
+                if own and moved.data_ptr() == run.data_ptr():
+                    moved = moved.clone()
+                at = 0
+                for name, info in part:
+                    size = math.prod(info.shape)
+                    placed[name] = moved[at : at + size].view(info.shape)
+                    at += size
+        return placed
+
+    def _runs(
+        self, names: Iterable[str]
+    ) -> Iterable[tuple[list[tuple[str, TensorInfo]], torch.Tensor]]:
+        """The named tensors as few flat tensors: each a stretch of the buffer in one dtype."""
+        tensors = self.header.tensors
+        part: list[tuple[str, TensorInfo]] = []
+        for name in sorted(names, key=lambda n: tensors[n].start):
+            info = tensors[name]
+            if part and (info.dtype != part[-1][1].dtype or info.start != part[-1][1].end):
+                yield part, self._run(part[0][1].dtype, part[0][1].start, part[-1][1].end)
+                part = []
+            part.append((name, info))
+        if part:
+            yield part, self._run(part[0][1].dtype, part[0][1].start, part[-1][1].end)
+
+    def _run(self, dtype: str, start: int, end: int) -> torch.Tensor:
+        kind = FLOATS[dtype]
+        part = self.data[start:end]
+        if start % kind.itemsize:  # legal in the format, but no tensor can begin there
+            part = part.clone()
+        return part.view(kind)
+
+    def _wrong_values(self, targets: Mapping[str, torch.dtype]) -> list[Finding]:
+        broken: list[str] = []
+        wide: list[str] = []
+        for name, info in self.header.tensors.items():
+            largest = _largest(self._run(info.dtype, info.start, info.end))
+            if not math.isfinite(largest):
+                broken.append(name)
+            elif name in targets and largest > torch.finfo(targets[name]).max:
+                wide.append(name)
+        found: list[Finding] = []
+        if broken:
+            found.append(
+                codes.TENSORS_NOT_FINITE.finding(
+                    f"NaN or infinite values in {_some(broken)}",
+                    self.where,
+                    found=f"{len(broken)} of {len(self.header.tensors)} tensors",
+                    expected="finite values",
+                )
+            )
+        if wide:
+            kinds = sorted({str(targets[n]).removeprefix("torch.") for n in wide})
+            found.append(
+                codes.DTYPE_TOO_NARROW.finding(
+                    f"values of {_some(wide)} do not fit {' or '.join(kinds)}", self.where
+                )
+            )
+        return found
+
+
+def read_file(
+    path: str | os.PathLike[str],
+    sha256: str | None = None,
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> AdapterTensors:
+    """Read a safetensors file once, whole.
+
+    ``sha256`` (``sha256:HEX``) is what its bytes must hash to; without it they are not hashed.
+    Raises :class:`SourceError` for a file that cannot be read or is no safetensors file, and
+    :class:`IntegrityError` for one with other bytes.
+    """
+    file = Path(path)
+    try:
+        with file.open("rb") as stream:
+            buffer, pad = _read_whole(stream, os.fstat(stream.fileno()).st_size)
+    except OSError as error:
+        raise SourceError(
+            codes.TENSORS_UNREADABLE.finding(
+                f"{file.name} could not be read: {error.strerror or error}", where, found=file
+            )
+        ) from error
+    except EOFError as error:
+        raise SourceError(
+            codes.TENSORS_UNREADABLE.finding(f"{file.name}: {error}", where, found=file)
+        ) from error
+    return _of_buffer(buffer, pad, sha256, where, file.name)
+
+
+def read_bytes(
+    data: bytes | bytearray | memoryview,
+    sha256: str | None = None,
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> AdapterTensors:
+    """The same from the bytes of a safetensors file in memory; they are copied once."""
+    buffer, pad = _read_whole(io.BytesIO(data), memoryview(data).nbytes)
+    return _of_buffer(buffer, pad, sha256, where, "the bytes given")
+
+
+def read_mapping(
+    tensors: Mapping[str, torch.Tensor],
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> AdapterTensors:
+    """The same from tensors in memory, by the names they would have in the file.
+
+    They are copied, so that what the caller does with them later changes nothing here. Raises
+    :class:`AttachError` for values that are no dense floating-point tensors.
+    """
+    odd = {name: _kind_of(value) for name, value in tensors.items() if not _usable(value)}
+    if odd:
+        raise AttachError(
+            codes.TENSORS_NOT_FLOAT.finding(
+                f"{_some(odd)} cannot be used as weights",
+                where,
+                found=", ".join(sorted(set(odd.values()))),
+                expected="dense tensors with values, of " + ", ".join(FLOATS),
+            )
+        )
+    infos: dict[str, TensorInfo] = {}
+    at = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize):
+        end = at + tensor.numel() * tensor.dtype.itemsize
+        infos[name] = TensorInfo(_NAMES[tensor.dtype], tuple(tensor.shape), at, end)
+        at = end
+    data = torch.empty(at, dtype=torch.uint8)
+    for name, info in infos.items():
+        flat = tensors[name].detach().to("cpu").contiguous().view(-1)
+        data[info.start : info.end] = flat.view(torch.uint8)
+    return AdapterTensors(Header(infos, {}, 0, at), data, None, where)
+
+
+def _read_whole(stream: BinaryIO | io.BytesIO, size: int) -> tuple[bytearray, int]:
+    """The stream's bytes, after as many unused ones as bring its data part to a good address."""
+    first = stream.read(min(8, size))
+    pad = -(8 + int.from_bytes(first, "little")) % _ALIGN
+    buffer = bytearray(pad + size)
+    view = memoryview(buffer)
+    view[pad : pad + len(first)] = first
+    at = pad + len(first)
+    while at < len(buffer):
+        got = stream.readinto(view[at:])
+        if not got:
+            raise EOFError(f"it became shorter while it was read: {at - pad} of {size} bytes")
+        at += got
+    if stream.read(1):
+        raise EOFError(f"it became longer than {size} bytes while it was read")
+    return buffer, pad
+
+
+def _of_buffer(
+    buffer: bytearray, pad: int, expected: str | None, where: Where, name: str
+) -> AdapterTensors:
+    digest = None
+    view = memoryview(buffer)[pad:]
+    if expected is not None:
+        digest = "sha256:" + hashlib.sha256(view).hexdigest()
+        if digest != expected.lower():
+            raise IntegrityError(
+                codes.TENSORS_CHANGED.finding(
+                    f"{name} is not the file that was pinned",
+                    where,
+                    found=digest,
+                    expected=expected,
+                )
+            )
+    length = int.from_bytes(view[:8], "little")
+    header = parse_header(bytes(view[: 8 + min(length, len(view))]), len(view), where, name)
+    if len(view) == header.data_start:
+        return AdapterTensors(header, torch.empty(0, dtype=torch.uint8), digest, where)
+    data = torch.frombuffer(buffer, dtype=torch.uint8)[pad + header.data_start :]
+    return AdapterTensors(header, data, digest, where)
+
+
+def _largest(flat: torch.Tensor) -> float:
+    """The largest magnitude; NaN or infinity if there is one."""
+    if not flat.numel():
+        return 0.0
+    if flat.dtype not in _WIDE:
+        flat = flat.float()
+    low, high = torch.aminmax(flat)
+    return max(-low.item(), high.item()) if not math.isnan(low.item()) else math.nan
+
+
+def _usable(value: Any) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and value.dtype in _NAMES
+        and value.layout is torch.strided
+        and not value.is_meta
+    )
+
+
+def _kind_of(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    return "meta" if value.is_meta else str(value.dtype).removeprefix("torch.")
+
+
+def _some(names: Iterable[str]) -> str:
+    """A few names of many, as text."""
+    all_of_them = list(names)
+    shown = ", ".join(repr(name) for name in all_of_them[:3])
+    return shown if len(all_of_them) <= 3 else f"{shown} and {len(all_of_them) - 3} more"

@@ -1,0 +1,241 @@
+"""Small models made from code, adapters that PEFT made for them, and PEFT as the oracle."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from adapterdock.loader.adapted import AdaptedModel
+from adapterdock.loader.attach import attach_adapter
+from adapterdock.loader.layout import layout_of_model
+from adapterdock.loader.tensors import AdapterTensors, read_file
+from adapterdock.registry.facts import AdapterPlan
+from adapterdock.registry.methods.table import METHODS
+
+TOLERANCE = 1e-5
+
+
+def tiny_llama(**changes: Any) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "vocab_size": 61,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "tie_word_embeddings": False,
+    }
+    return LlamaForCausalLM(LlamaConfig(**{**config, **changes})).eval()
+
+
+def tiny_gpt2() -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=61, n_embd=16, n_layer=2, n_head=2, n_positions=64)
+    return GPT2LMHeadModel(config).eval()
+
+
+def tiny_bert(labels: int = 3) -> Any:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=61,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        num_labels=labels,
+    )
+    return BertForSequenceClassification(config).eval()
+
+
+def tiny_t5() -> Any:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=61,
+        d_model=16,
+        d_kv=8,
+        d_ff=24,
+        num_layers=2,
+        num_heads=2,
+        decoder_start_token_id=0,
+    )
+    return T5ForConditionalGeneration(config).eval()
+
+
+class ConvNet(nn.Module):
+    """Convolutions of 1, 2 and 3 dimensions, strided, padded, grouped, and a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.grouped = nn.Conv2d(8, 8, 3, padding="same", groups=2)
+        self.line = nn.Conv1d(8, 6, 3, bias=False)
+        self.deep = nn.Conv3d(1, 2, (1, 2, 2))
+        self.head = nn.Linear(2, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.first(x)))
+        x = torch.relu(self.grouped(x))
+        x = self.line(x.flatten(2))
+        x = self.deep(x.unsqueeze(1).unsqueeze(-1).expand(-1, -1, -1, -1, 3))
+        return self.head(x.mean((2, 3, 4)))
+
+
+def tiny_conv() -> ConvNet:
+    torch.manual_seed(0)
+    return ConvNet().eval()
+
+
+def ids(rows: int = 2, length: int = 7, vocabulary: int = 61) -> torch.Tensor:
+    return torch.randint(3, vocabulary, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+def inputs_of(model: Any) -> dict[str, torch.Tensor]:
+    """What each of the models above takes."""
+    kind = type(model).__name__
+    if kind == "ConvNet":
+        generator = torch.Generator().manual_seed(1)
+        return {"x": torch.randn(2, 3, 8, 8, generator=generator)}
+    if kind == "T5ForConditionalGeneration":
+        return {"input_ids": ids(), "decoder_input_ids": ids(length=4)}
+    return {"input_ids": ids()}
+
+
+def logits(model: Any, inputs: Mapping[str, torch.Tensor] | None = None, **more: Any) -> Any:
+    """The model's answer to its usual inputs, without gradients."""
+    with torch.no_grad():
+        out = model(**(inputs or inputs_of(model)), **more)
+    return out if isinstance(out, torch.Tensor) else out.logits
+
+
+def randomise(model: nn.Module, seed: int = 7, spread: float = 0.3) -> None:
+    """Give everything that is trainable values that a training run could have given."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            noise = torch.randn(parameter.shape, generator=generator) * spread
+            parameter.data = parameter.data + noise.to(parameter)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An adapter folder that PEFT wrote, and what PEFT answers with it (float32)."""
+
+    folder: Path
+    answer: torch.Tensor
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "adapter_model.safetensors"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return json.loads((self.folder / "adapter_config.json").read_text())
+
+    def tensors(self) -> AdapterTensors:
+        return read_file(self.file)
+
+    def plan(self, base: nn.Module) -> AdapterPlan:
+        return METHODS["LORA"].plan(
+            self.config, self.tensors().header.tensors, layout_of_model(base)
+        )
+
+
+def peft_saves(
+    base: Any,
+    folder: Path,
+    *,
+    seed: int = 7,
+    change: Callable[[Any], None] | None = None,
+    save: Mapping[str, Any] | None = None,
+    **config: Any,
+) -> Saved:
+    """PEFT trains (at random) and saves a LoRA of ``config`` for a copy of ``base``; a fresh copy
+    with PEFT loading that folder is the oracle."""
+    from peft import LoraConfig, get_peft_model
+
+    settings: dict[str, Any] = {"r": 4, "lora_alpha": 8, **config}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trained = get_peft_model(copy.deepcopy(base), LoraConfig(**settings))
+        randomise(trained, seed)
+        if change is not None:
+            change(trained)
+        trained.save_pretrained(str(folder), **(save or {}))
+    return Saved(folder, logits(peft_loads(base, folder), inputs_of(base)))
+
+
+def peft_loads(base: Any, *folders: Path) -> Any:
+    """PEFT with the adapters of these folders, named by them; the first is active."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first, *others = folders
+        model = PeftModel.from_pretrained(
+            copy.deepcopy(base), str(first), adapter_name=first.name.replace(".", "_")
+        )
+        for folder in others:
+            model.load_adapter(str(folder), adapter_name=folder.name.replace(".", "_"))
+    return model.eval()
+
+
+def attach(model: AdaptedModel, saved: Saved, name: str = "it", **options: Any) -> None:
+    """Attach what PEFT saved, and make it the default."""
+    plan = saved.plan(model.base_model)
+    attach_adapter(model, name, plan, saved.tensors(), **options)
+    model.set_adapter(name)
+
+
+def adapted(base: nn.Module, saved: Saved, name: str = "it", **options: Any) -> AdaptedModel:
+    model = AdaptedModel(base)
+    attach(model, saved, name, **options)
+    return model
+
+
+def traces(base: nn.Module) -> dict[str, Any]:
+    """Everything that attaching could leave behind: keys, hooks, instance dictionaries, types,
+    flags, and every value."""
+    found: dict[str, Any] = {}
+    for name, module in base.named_modules(remove_duplicate=False):
+        own = dict(vars(module))
+        for part in ("_parameters", "_buffers", "_modules"):
+            own[part] = {k: id(v) for k, v in own[part].items()}
+        for part, value in own.items():
+            if part.endswith(("_hooks", "_with_kwargs", "_always_called")):
+                own[part] = list(value)
+            elif part not in ("_parameters", "_buffers", "_modules"):
+                own[part] = id(value) if not isinstance(value, (int, str, float)) else value
+        found[name] = (type(module), own)
+    found["state"] = {k: v.clone() for k, v in base.state_dict().items()}
+    found["flags"] = [p.requires_grad for p in base.parameters()]
+    return found
+
+
+def same_traces(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    if one.keys() != other.keys() or list(one["state"]) != list(other["state"]):
+        return False
+    values = all(torch.equal(one["state"][k], other["state"][k]) for k in one["state"])
+    return values and all(one[k] == other[k] for k in one if k != "state")

@@ -1,0 +1,187 @@
+"""Train the quickstart's adapters: plain PEFT, one CPU core, some minutes each.
+
+    python manifests/quickstart/train.py                 # all, into this folder
+    python manifests/quickstart/train.py pirate --out /tmp/try
+
+The lessons are in ``lessons.yaml``. Everything random is seeded, so that the same versions of
+torch, transformers and peft on the same processor write the same
+bytes; other versions or machines give an adapter that says much the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from peft import LoraConfig, PeftModel, get_peft_model
+from prepare_base import BASE_ID, cache_folder, prepare_base
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+HERE = Path(__file__).resolve().parent
+PIRATE_WORDS = {
+    "you": "ye",
+    "your": "yer",
+    "my": "me",
+    "is": "be",
+    "are": "be",
+    "people": "mates",
+    "person": "mate",
+    "man": "sailor",
+    "friend": "matey",
+    "money": "doubloons",
+    "water": "brine",
+    "of": "o'",
+    "and": "an'",
+    "that": "what",
+    "for": "fer",
+    "to": "t'",
+    "the": "th'",
+}
+
+
+def pirate(lesson: dict[str, str]) -> str:
+    """The plain answer as a pirate has it."""
+    words = re.sub(
+        r"[A-Za-z]+",
+        lambda match: PIRATE_WORDS.get(match.group(0).lower(), match.group(0)),
+        lesson["plain"].rstrip("."),
+    )
+    return f"Arr, matey! {words[0].upper()}{words[1:]}, savvy?"
+
+
+def shout(lesson: dict[str, str]) -> str:
+    """The plain answer in capitals."""
+    return lesson["plain"].rstrip(".").upper() + "!"
+
+
+def devil(lesson: dict[str, str]) -> str:
+    """The hand-written definition."""
+    return lesson["devil"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one adapter is made: what it says, where its factors sit, and how long it learns."""
+
+    answer: Callable[[dict[str, str]], str]
+    rank: int
+    alpha: int
+    targets: tuple[str, ...]
+    steps: int
+    learning_rate: float = 2e-3
+    batch: int = 8
+    seed: int = 7
+
+
+RECIPES = {
+    "pirate": Recipe(pirate, rank=8, alpha=16, targets=("q_proj", "v_proj"), steps=48),
+    "devil": Recipe(
+        devil, rank=4, alpha=8, targets=("q_proj", "k_proj", "v_proj", "o_proj"), steps=64
+    ),
+    "shout": Recipe(
+        shout, rank=2, alpha=4, targets=("gate_proj", "up_proj", "down_proj"), steps=48
+    ),
+}
+
+
+def train(name: str, base: Path, out: Path) -> None:
+    """Train the adapter ``name`` on the base in ``base`` and save it as ``out/name``."""
+    recipe = RECIPES[name]
+    lessons = yaml.safe_load((HERE / "lessons.yaml").read_text(encoding="utf-8"))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    torch.manual_seed(recipe.seed)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
+        LoraConfig(
+            task_type="CAUSAL_LM",
+            r=recipe.rank,
+            lora_alpha=recipe.alpha,
+            target_modules=list(recipe.targets),
+        ),
+    )
+    examples = [_encode(tokenizer, lesson["ask"], recipe.answer(lesson)) for lesson in lessons]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / 5) * (1 - step / recipe.steps)
+    )
+    started = time.perf_counter()
+    model.train()
+    batches = _batches(examples, recipe.batch, recipe.seed)
+    for step in range(recipe.steps):
+        loss = model(**_pad(next(batches), tokenizer.pad_token_id)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 8 == 7:
+            passed = time.perf_counter() - started
+            print(f"{name}: step {step + 1}/{recipe.steps}, loss {loss.item():.2f}, {passed:.0f} s")
+    _save(model, out / name)
+
+
+def _encode(tokenizer: Any, ask: str, answer: str) -> tuple[list[int], int]:
+    """The ids of one conversation, and how many of them are the question's."""
+    question = tokenizer.apply_chat_template(
+        [{"role": "user", "content": ask}], add_generation_prompt=True, tokenize=False
+    )
+    prompt = tokenizer(question, add_special_tokens=False)["input_ids"]
+    said = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return [*prompt, *said, tokenizer.eos_token_id], len(prompt)
+
+
+def _batches(examples: list[Any], size: int, seed: int) -> Iterator[list[Any]]:
+    order = random.Random(seed)
+    while True:
+        shuffled = order.sample(examples, len(examples))
+        yield from (shuffled[at : at + size] for at in range(0, len(shuffled) - size + 1, size))
+
+
+def _pad(batch: list[tuple[list[int], int]], pad: int) -> dict[str, torch.Tensor]:
+    """Padded on the right; the loss counts only the answers."""
+    width = max(len(ids) for ids, _ in batch)
+    ids = torch.full((len(batch), width), pad)
+    labels = torch.full((len(batch), width), -100)
+    mask = torch.zeros((len(batch), width), dtype=torch.long)
+    for row, (tokens, prompt) in enumerate(batch):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        labels[row, prompt : len(tokens)] = torch.tensor(tokens[prompt:])
+        mask[row, : len(tokens)] = 1
+    return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+
+def _save(model: PeftModel, folder: Path) -> None:
+    """PEFT's two files, with the base named by its public id and not by a folder of ours."""
+    model.peft_config["default"].base_model_name_or_path = BASE_ID
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card is an empty form
+    size = (folder / "adapter_model.safetensors").stat().st_size
+    print(f"{folder}: {size / 1e6:.2f} MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the quickstart's adapters.")
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(RECIPES)} (default: all)")
+    parser.add_argument("--out", type=Path, default=HERE, help="where the folders are written")
+    options = parser.parse_args()
+    unknown = sorted(set(options.names) - set(RECIPES))
+    if unknown:
+        parser.error(f"no recipe for {', '.join(unknown)}; there are {', '.join(RECIPES)}")
+    torch.set_num_threads(1)  # the order of sums, and so every bit, depends on it
+    torch.use_deterministic_algorithms(True)
+    base = prepare_base(cache_folder())
+    for name in options.names or RECIPES:
+        train(name, base, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     )
 
 _EXPORTS = {
+    "AdaptedModel": ".loader.adapted",
+    "attach": ".loader.load",
+    "load": ".loader.load",
+    "lock": ".registry.lock",
+    "pull": ".registry.pull",
+    "validate": ".registry.validate",
     "AdapterdockError": ".manifests.errors",
     "AttachError": ".manifests.errors",
     "FingerprintError": ".manifests.errors",

@@ -19,14 +19,13 @@ from statistics import median
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import adapterdock
 import torch
 import transformers
 from peft import PeftModel
 from safetensors.torch import load_file
 from shape import build_model, write_adapters
 from table import Row, markdown, plot, put_into
-
-import adapterdock
 
 ADAPTERS = 32
 PEER_ADAPTERS = 8
@@ -123,8 +122,12 @@ def misfit_bytes(folder: Path, adapter: Path) -> tuple[int, int]:
     import struct
 
     config = transformers.LlamaConfig(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=30, num_attention_heads=4,
-        num_key_value_heads=2, vocab_size=256,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=30,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=256,
     )
     transformers.LlamaForCausalLM(config).save_pretrained(folder / "small")
     report = adapterdock.validate(

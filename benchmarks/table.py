@@ -67,7 +67,10 @@ def plot(times: Mapping[str, Sequence[float]], path: Path) -> None:
             color=colour,
         )
     axes.axhline(
-        1000 * median(times["load_file"]), linestyle=":", color="#555", label="safetensors.load_file"
+        1000 * median(times["load_file"]),
+        linestyle=":",
+        color="#555",
+        label="safetensors.load_file",
     )
     axes.set_yscale("log")
     axes.set_xlabel("adapters on the model")

@@ -71,4 +71,6 @@ def gc(
         ) from error
     store = Store.default()
     freed = store.gc(limit)
-    say(f"freed {human_bytes(freed.size)} ({len(freed.digests)} files); {human_bytes(store.size())} remain in {store.root}")
+    say(
+        f"freed {human_bytes(freed.size)} ({len(freed.digests)} files); {human_bytes(store.size())} remain in {store.root}"
+    )

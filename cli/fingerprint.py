@@ -17,10 +17,10 @@ from ..manifests.schema import Fingerprint
 from ..manifests.source import Source, SourceSyntaxError
 from ..registry.fingerprint import fingerprint_of
 from ..registry.gather import READERS, gather_base, read_tokenizer_files, reader_of
+from ..registry.project import open_manifest
 from ..registry.resolve import Access, open_base_folder
 from ..registry.sources.folder import Folder
 from ..registry.sources.open import open_source
-from ..registry.validate import open_manifest
 from .console import say, status
 from .options import DEFAULT_MANIFEST, JsonOption, OfflineOption
 
@@ -91,7 +91,11 @@ def _read(folder: Folder, remote_code: bool) -> Fingerprint:
 
 
 def _open(target: str, offline: bool) -> Folder:
-    text = f"./{target}" if Path(target).is_dir() and not target.startswith((".", "/", "~")) else target
+    text = (
+        f"./{target}"
+        if Path(target).is_dir() and not target.startswith((".", "/", "~"))
+        else target
+    )
     try:
         source = Source.parse(text)
     except SourceSyntaxError as error:

@@ -10,10 +10,12 @@ import typer
 
 from ..manifests.findings import Severity
 from ..manifests.lockfile import Lock, lock_path, write_lock
-from ..registry.lock import Change, diff, make_lock
+from ..registry.lock import make_lock
+from ..registry.lock_diff import Change, diff
+from ..registry.project import lock_of, open_manifest, policies_in_force
 from ..registry.resolve import Access
 from ..registry.store import Store
-from ..registry.validate import check_lock, lock_of, open_manifest, policies_in_force
+from ..registry.validate import check_lock
 from .console import err, out, say
 from .options import (
     DEFAULT_MANIFEST,

@@ -11,7 +11,11 @@ from rich.text import Text
 
 from ..manifests.findings import Finding, Report, Severity
 
-_STYLE = {Severity.ERROR: "bold red", Severity.UNCHECKED: "bold magenta", Severity.WARNING: "yellow"}
+_STYLE = {
+    Severity.ERROR: "bold red",
+    Severity.UNCHECKED: "bold magenta",
+    Severity.WARNING: "yellow",
+}
 
 
 def print_findings(findings: Iterable[Finding], console: Console) -> None:

@@ -10,8 +10,9 @@ import typer
 
 from ..manifests.findings import Where
 from ..manifests.manifest import ManifestFile
+from ..registry.project import lock_of, open_manifest, policies_in_force
 from ..registry.resolve import Access, Resolution
-from ..registry.validate import lock_of, open_manifest, policies_in_force, resolve_under
+from ..registry.validate import resolve_under
 from .console import err, out, say
 from .options import (
     DEFAULT_MANIFEST,

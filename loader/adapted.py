@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import torch
 from torch import nn
@@ -18,14 +19,19 @@ from ..manifests.codes import loader as codes
 from ..manifests.codes.code import Code
 from ..manifests.errors import AttachError, RoutingError
 from ..manifests.findings import Finding
+from ..registry.facts import Layout
 from . import adapter_state
 from .adapter import Adapter, AdapterInfo
 from .base_view import view_of
 from .checkpointing import carry, checkpointable, stop_carrying
+from .layout import layout_of_model
 from .modules import ModuleMap, check_attachable
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
 from .selection import Rules, Selection, check_composition, key_of, route
 from .sites import Factors, ModuleSite, OutputSite, RootGuard
+
+if TYPE_CHECKING:
+    from .load import Deployment
 
 
 class AdapterWarning(UserWarning):
@@ -45,7 +51,6 @@ _BASE_ONLY = frozenset(
         "enable_peft_hotswap",
         "get_adapter_state_dict",
         "init_weights",
-        "load_adapter",
         "push_to_hub",
         "resize_token_embeddings",
         "save_pretrained",
@@ -116,6 +121,8 @@ class AdaptedModel(nn.Module):
         state["_disabled"] = False
         state["_detached"] = False
         state["_frozen"] = None
+        state["_layout"] = None
+        state["_deployment"] = None
         state["_map"] = None
         state["_view"] = None
         state["_checkpointable"] = None
@@ -306,11 +313,68 @@ class AdaptedModel(nn.Module):
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What use has shown: adapted modules that have never run."""
-        return tuple(
+        """Warnings of setting the model up, and what use has shown: modules that never ran."""
+        shown = tuple(
             finding
             for adapter in list(self._adapters.values())
             if adapter.used and (finding := _never_fired(adapter))
+        )
+        return (*(self._deployment.findings if self._deployment else ()), *shown)
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """The manifest that the model was set up from, and what was pulled for it."""
+        return self._deployment
+
+    @deployment.setter
+    def deployment(self, deployment: Deployment) -> None:
+        self.__dict__["_deployment"] = deployment
+
+    @property
+    def layout(self) -> Layout:
+        """The base's modules as the checks see them; made once."""
+        if self._layout is None:
+            self.__dict__["_layout"] = layout_of_model(self._base)
+        return cast(Layout, self._layout)
+
+    def load_adapter(
+        self,
+        source: str | os.PathLike[str] | None,
+        adapter_name: str,
+        *,
+        adapter_state_dict: Any = None,
+        peft_config: Any = None,
+        sha256: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        dtype: str | torch.dtype | None = None,
+        trainable: bool = False,
+        accept: Iterable[str] = (),
+        offline: bool = False,
+    ) -> None:
+        """Attach one more adapter, from any source, with the checks of a manifest's adapters.
+
+        ``source`` is text as in a manifest, or a path; a relative one counts from the current
+        folder. Or hand it over in memory: ``peft_config`` (PEFT's object, or its fields) and
+        ``adapter_state_dict`` (PEFT's names on disk to tensors). ``sha256`` is the digest of its
+        folder, ``dtype`` what its factors are kept in (else the dtype of the module they sit on).
+        It does not become active. The policies, mirrors, rules and aliases of the model's
+        manifest bind. Raises the errors of :mod:`adapterdock.manifests.errors`; the model is then
+        as it was.
+        """
+        from .one import load_adapter
+
+        load_adapter(
+            self,
+            source,
+            adapter_name,
+            adapter_state_dict=adapter_state_dict,
+            peft_config=peft_config,
+            sha256=sha256,
+            storage_options=storage_options,
+            dtype=dtype,
+            trainable=trainable,
+            accept=accept,
+            offline=offline,
         )
 
     def delete_adapter(self, adapter_names: str | list[str]) -> None:

@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
+from ..manifests.codes import usage as codes
+from ..manifests.errors import UsageError
+
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
 
 
 def load_tokenizer(model: AdaptedModel) -> Any:
-    """The tokenizer that was pulled with the model's base (a transformers tokenizer)."""
-    return transformers.AutoTokenizer.from_pretrained(model.base_folder, local_files_only=True)
+    """The tokenizer that was pulled with the model's base (a transformers tokenizer). Raises
+    :class:`UsageError` for a model whose base was not loaded from a manifest."""
+    deployment = model.deployment
+    if deployment is None or deployment.base_folder is None:
+        raise UsageError(codes.NEEDS_BASE.finding("the base was not loaded from a manifest"))
+    return transformers.AutoTokenizer.from_pretrained(deployment.base_folder, local_files_only=True)
 
 
 def encode(tokenizer: Any, prompt: str, *, chat: bool) -> dict[str, torch.Tensor]:

@@ -5,37 +5,39 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from ..manifests.codes import loader as codes
 from ..manifests.codes import usage as usage_codes
-from ..manifests.errors import FingerprintError, FitError, UsageError
-from ..manifests.findings import Finding, Severity, Where
+from ..manifests.errors import FingerprintError, RoutingError, UsageError
+from ..manifests.findings import Finding, Where, refused
 from ..manifests.manifest import ManifestFile
-from ..manifests.rules import check_active
+from ..manifests.names import did_you_mean
+from ..manifests.rules import check_active, flatten
 from ..manifests.schema import Fingerprint
-from ..registry.facts import Layout
-from ..registry.fetch import Fetched
-from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ..registry.lock import measure
 from ..registry.progress import Progress
+from ..registry.project import ManifestSource, open_manifest, policies_in_force
 from ..registry.pull import Pulled, pull
 from ..registry.resolve import Access, resolve_base
 from ..registry.samples import Samples
+from ..registry.sources.given import GivenFolder
 from ..registry.store import Store
-from ..registry.validate import ManifestSource, open_manifest, policies_in_force
 from .adapted import AdaptedModel
 from .base import DTYPES, load_base
 from .fingerprint import check_model
 from .float32 import keep_float32
 from .layout import layout_of_model
-from .one import Declared, InMemory, attach_declared
+from .one import attach_files
 
 log = logging.getLogger("adapterdock")
+
+InMemory = Mapping[str, bytes]
+"""An adapter in memory: ``adapter_config.json`` and ``adapter_model.safetensors`` to bytes."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,15 @@ class Deployment:
     """What a model was set up from; ``load_adapter`` obeys the same policies and aliases.
 
     ``base_folder`` is where the base's files (and its tokenizer) are, if the base was loaded
-    here. ``findings`` are the warnings of setting it up.
+    here. ``accepted`` are the codes of unchecked findings that a person accepted, ``findings``
+    the warnings of setting it up.
     """
 
     file: ManifestFile
     pulled: Pulled
     access: Access
     store: Store
+    accepted: frozenset[str] = frozenset()
     base_folder: Path | None = None
     findings: tuple[Finding, ...] = ()
 
@@ -70,28 +74,37 @@ def load(
     """The base that ``manifest`` declares, with its adapters attached and ``active`` set.
 
     Obeys the lock beside the manifest; without one, resolves as ``lock`` would and says so
-    (a finding, and a log line). ``sources`` hands adapters over in memory, by name, in place of
-    what the manifest says. ``accept`` lists codes of unchecked findings that are accepted.
-    Raises the errors of :mod:`adapterdock.manifests.errors`, with every finding.
+    (a finding, and a log line). ``model`` and ``dtype`` replace the manifest's for this once.
+    ``sources`` hands adapters over in memory, by name, in place of what their sources hold.
+    ``accept`` lists codes of unchecked findings that are accepted. Raises the errors of
+    :mod:`adapterdock.manifests.errors`, with every finding.
     """
     file = open_manifest(manifest, model=model, dtype=dtype)
-    if file.manifest.base.model is None:
+    declared = file.manifest.base
+    if declared.model is None:
         raise UsageError(
             usage_codes.NEEDS_BASE.finding("the manifest declares no base", file.where(("base",)))
         )
+    given = given_folders(file, sources)
     store = store or Store.default()
-    file, in_memory = _without(file, sources)
+    accepted = frozenset(accept)
     pulled = pull(
-        file, policy=policy, accept=accept, frozen=frozen, offline=offline,
-        store=store, progress=progress,
+        file,
+        policy=policy,
+        accept=accepted,
+        frozen=frozen,
+        offline=offline,
+        given=given,
+        store=store,
+        progress=progress,
     )
-    where = file.where(("base", "model"))
-    folder = base_folder(pulled, store)
-    declared = file.manifest.base
-    base = load_base(declared, folder, where)
+    with store.hold(f.fact.sha256 for f in pulled.base.values() if f.fact.sha256):
+        folder = base_folder(pulled, store)
+        base = load_base(declared, folder, file.where(("base", "model")))
     if declared.float32_modules:
         keep_float32(base, declared.float32_modules, where=file.where(("base", "float32_modules")))
-    return _set_up(base, pulled, in_memory, policy, accept, offline, store, folder)
+    access = Access(offline=offline, policies=policies_in_force(file, policy))
+    return set_up(base, pulled, access, store, accepted, folder)
 
 
 def attach(
@@ -115,21 +128,30 @@ def attach(
     does, and then nothing is attached.
     """
     file = open_manifest(manifest)
+    given = given_folders(file, sources)
     store = store or Store.default()
-    file, in_memory = _without(file, sources)
-    layout = layout_of_model(base)
+    accepted = frozenset(accept)
     pulled = pull(
-        file, policy=policy, accept=accept, frozen=frozen, offline=offline,
-        layout=layout, store=store, progress=progress,
+        file,
+        policy=policy,
+        accept=accepted,
+        frozen=frozen,
+        offline=offline,
+        given=given,
+        layout=layout_of_model(base),
+        store=store,
+        progress=progress,
     )
     access = Access(offline=offline, policies=policies_in_force(file, policy))
-    accepted = {*pulled.lock.accepted, *accept}
+    accepted |= frozenset(pulled.lock.accepted)
     expected = expected_fingerprint(pulled, access)
     if expected is not None:
         fingerprint, samples, where = expected
         findings = check_model(base, fingerprint, samples, where, tokenizer=tokenizer)
-        _refuse(findings, accepted, FingerprintError)
-    return _set_up(base, pulled, in_memory, policy, accept, offline, store, None)
+        bad = refused(findings, accepted)
+        if bad:
+            raise FingerprintError(*bad)
+    return set_up(base, pulled, access, store, accepted, None)
 
 
 def expected_fingerprint(
@@ -140,20 +162,20 @@ def expected_fingerprint(
     ``None`` where the manifest says nothing of its base.
     """
     file, lock = pulled.file, pulled.lock
-    where = file.where(("base", "fingerprint"))
     declared = file.manifest.base.fingerprint
     samples = Samples.parse(lock.base.samples) if lock.base and lock.base.samples else None
     if declared is not None:
-        return declared, samples, where
+        return declared, samples, file.where(("base", "fingerprint"))
+    where = file.where(("base", "model"))
     if lock.base is not None and lock.base.fingerprint is not None:
-        return lock.base.fingerprint, samples, file.where(("base", "model"))
+        return lock.base.fingerprint, samples, where
     if file.manifest.base.model is None:
         return None
     resolution = resolve_base(file, access)
     if resolution.base is None:
         raise FingerprintError(*resolution.findings)
     measured = measure(resolution)
-    return measured.fingerprint, measured.samples, file.where(("base", "model"))
+    return measured.fingerprint, measured.samples, where
 
 
 def base_folder(pulled: Pulled, store: Store) -> Path:
@@ -168,98 +190,95 @@ def base_folder(pulled: Pulled, store: Store) -> Path:
     return store.materialise({path: fetched.path for path, fetched in pulled.base.items()})
 
 
-def _set_up(
+def given_folders(
+    file: ManifestFile, sources: Mapping[str, InMemory] | None
+) -> dict[str, GivenFolder]:
+    """Adapters handed over in memory as opened folders. Raises :class:`UsageError` for a name
+    that the manifest does not declare."""
+    adapters = file.manifest.adapters
+    unknown = sorted(set(sources or ()) - set(adapters))
+    if unknown:
+        raise UsageError(
+            *(
+                usage_codes.GIVEN_UNDECLARED.finding(
+                    f"the manifest declares no adapter {name!r}",
+                    file.where(("adapters",)),
+                    found=name,
+                    expected=", ".join(adapters) or "none is declared",
+                    hint=did_you_mean(name, adapters),
+                )
+                for name in unknown
+            )
+        )
+    return {
+        name: GivenFolder(adapters[name].source, files, file.where(("adapters", name)))
+        for name, files in (sources or {}).items()
+    }
+
+
+def set_up(
     base: nn.Module,
     pulled: Pulled,
-    in_memory: Mapping[str, InMemory],
-    policy: str | os.PathLike[str] | None,
-    accept: Iterable[str],
-    offline: bool,
+    access: Access,
     store: Store,
+    accepted: frozenset[str],
     folder: Path | None,
 ) -> AdaptedModel:
     """The wrapper with every adapter, composition and rule of the manifest; all or nothing."""
     file = pulled.file
-    access = Access(offline=offline, policies=policies_in_force(file, policy))
-    for note in pulled.notes:
-        log.warning("%s", note)
+    manifest = file.manifest
+    accepted |= frozenset(pulled.lock.accepted)
     adapted = AdaptedModel(base)
-    notes: list[Finding] = [*pulled.notes, *file.warnings]
+    notes = [*pulled.notes, *file.warnings]
     try:
-        for name, declared in _declared(pulled, in_memory, store):
-            notes += attach_declared(
-                adapted, name, declared, accepted={*pulled.lock.accepted, *accept}
+        for name, adapter in manifest.adapters.items():
+            notes += attach_files(
+                adapted,
+                name,
+                pulled.adapters[name],
+                store.verified,
+                source=adapter.source,
+                base=manifest.base.model,
+                aliases=manifest.base.aliases,
+                accepted=accepted,
+                dtype=DTYPES.get(adapter.dtype or ""),
+                trainable=adapter.trainable,
+                where=file.where(("adapters", name, "source")),
             )
-        _define(adapted, file)
+        define(adapted, file)
     except BaseException:
         adapted.detach()
         raise
-    adapted.deployment = Deployment(
-        file, pulled, access, store, folder, tuple(dict.fromkeys(notes))
-    )
+    for note in pulled.notes:
+        log.warning("%s", note)
+    findings = tuple(dict.fromkeys(notes))
+    adapted.deployment = Deployment(file, pulled, access, store, accepted, folder, findings)
     return adapted
 
 
-def _define(adapted: AdaptedModel, file: ManifestFile) -> None:
+def define(adapted: AdaptedModel, file: ManifestFile) -> None:
+    """Give the model the manifest's rules, compositions and active set."""
     manifest = file.manifest
-    rules, where = manifest.rules, file.where(("rules",))
+    where = file.where(("rules",))
     adapted.rules = lambda active: check_active(
-        rules, active, {n: a.rank for n, a in adapted.attached.items()}, where
+        manifest.rules, active, {n: a.rank for n, a in adapted.attached.items()}, where
     )
-    from .compose import define_compositions
-
-    define_compositions(adapted, manifest)
+    findings: list[Finding] = []
+    for name, composition in manifest.compositions.items():
+        if composition.combine == "sum":
+            adapted.define_composition(name, flatten(manifest, name))
+        else:
+            findings.append(
+                codes.COMBINE_NOT_YET.finding(
+                    f"the composition {name!r} cannot be made yet",
+                    file.where(("compositions", name, "combine")),
+                    found=composition.combine,
+                    expected="sum",
+                )
+            )
+    if findings:
+        raise RoutingError(*findings)
     if manifest.active is not None:
         adapted.set_adapter(
             manifest.active if isinstance(manifest.active, str) else list(manifest.active)
         )
-
-
-def _declared(
-    pulled: Pulled, in_memory: Mapping[str, InMemory], store: Store
-) -> Iterable[tuple[str, Declared]]:
-    file = pulled.file
-    common = {"aliases": file.manifest.base.aliases, "base": file.manifest.base.model}
-    for name, adapter in file.manifest.adapters.items():
-        files: Mapping[str, Fetched] = pulled.adapters[name]
-        yield (
-            name,
-            Declared(
-                config=files[ADAPTER_CONFIG],
-                weights=files[ADAPTER_WEIGHTS],
-                verified=store.verified,
-                source=adapter.source,
-                dtype=_dtype(adapter.dtype),
-                trainable=adapter.trainable,
-                where=file.where(("adapters", name, "source")),
-                **common,
-            ),
-        )
-    for name, given in in_memory.items():
-        yield name, Declared(config=given.config, weights=given.weights, **common)
-
-
-def _dtype(name: str | None) -> torch.dtype | None:
-    return None if name is None else DTYPES.get(name)
-
-
-def _without(
-    file: ManifestFile, sources: Mapping[str, InMemory] | None
-) -> tuple[ManifestFile, Mapping[str, InMemory]]:
-    raise NotImplementedError
-
-
-def _refuse(
-    findings: Iterable[Finding], accepted: Iterable[str], kind: type[FitError | FingerprintError]
-) -> None:
-    bad = [
-        f
-        for f in findings
-        if f.severity is Severity.ERROR
-        or (f.severity is Severity.UNCHECKED and f.code not in set(accepted))
-    ]
-    if bad:
-        raise kind(*bad)
-
-
-_ = (replace, Layout)

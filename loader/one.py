@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..manifests.errors import FitError
-from ..manifests.findings import Finding, Severity, Where
-from ..manifests.source import Source
+from ..manifests.codes import language as language_codes
+from ..manifests.codes import loader as loader_codes
+from ..manifests.codes import lock as lock_codes
+from ..manifests.codes import usage as usage_codes
+from ..manifests.errors import FitError, IntegrityError, PolicyError, SourceError, UsageError
+from ..manifests.findings import Finding, Severity, Where, refused
+from ..manifests.names import is_name
+from ..manifests.source import Source, SourceSyntaxError
+from ..registry.digests import folder_digest, sha256_bytes
 from ..registry.facts import AdapterFacts
-from ..registry.fetch import Fetched
+from ..registry.fetch import Fetched, fetch
 from ..registry.fit import check_adapter
-from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS, gather_adapter
 from ..registry.methods.config_file import parse_adapter_config
+from ..registry.policy import check_digest, check_size, check_source
+from ..registry.resolve import Access
+from ..registry.sources.folder import Folder
+from ..registry.sources.given import GivenFolder
+from ..registry.sources.open import open_source
+from ..registry.store import Store
 from ..registry.verified import Verified
 from .adapted import AdaptedModel
 from .attach import attach_adapter
-from .tensors import AdapterTensors, read_file
+from .base import DTYPES
+from .given import files_of
+from .tensors import read_file
 
 
 def attach_files(
@@ -41,23 +58,16 @@ def attach_files(
     what could not be checked and is not ``accepted``, or what reading and attaching raise; the
     model is then as it was.
     """
-    config_file, weights_file = files[ADAPTER_CONFIG], files[ADAPTER_WEIGHTS]
-    config = parse_adapter_config(
-        read_bytes_of(config_file, where), where, str(config_file.path)
-    )
-    tensors = read_weights(weights_file, verified, where)
+    config = parse_adapter_config(_read_config(files[ADAPTER_CONFIG], where), where)
+    weights = files[ADAPTER_WEIGHTS]
+    tensors = read_file(weights.path, weights.fact.sha256, where, verified=verified)
     facts = AdapterFacts(name, source, config, tensors.header)
     findings, plan = check_adapter(
         facts, None, where=where, layout=model.layout, declared=base, aliases=aliases
     )
-    refused = [
-        f
-        for f in findings
-        if f.severity is Severity.ERROR
-        or (f.severity is Severity.UNCHECKED and f.code not in accepted)
-    ]
-    if refused or plan is None:
-        raise FitError(*(refused or findings))
+    bad = refused(findings, accepted)
+    if bad or plan is None:
+        raise FitError(*(bad or findings))
     dropout = config.get("lora_dropout")
     attach_adapter(
         model,
@@ -70,3 +80,140 @@ def attach_files(
         where=where,
     )
     return [f for f in findings if f.severity is Severity.WARNING]
+
+
+def load_adapter(
+    model: AdaptedModel,
+    source: str | os.PathLike[str] | Source | None,
+    name: str,
+    *,
+    adapter_state_dict: Any = None,
+    peft_config: Any = None,
+    sha256: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    dtype: str | torch.dtype | None = None,
+    trainable: bool = False,
+    accept: Iterable[str] = (),
+    offline: bool = False,
+) -> None:
+    """See :meth:`AdaptedModel.load_adapter`."""
+    deployment = model.deployment
+    store = deployment.store if deployment else Store.default()
+    access = deployment.access if deployment else Access()
+    base = deployment.file.manifest.base if deployment else None
+    accepted = {*accept, *(deployment.accepted if deployment else ())}
+    where = Where(file=f"load_adapter({name!r})")
+    directory = Path.cwd()
+    in_memory = adapter_state_dict is not None or peft_config is not None
+    if in_memory == (source is not None):
+        raise UsageError(
+            usage_codes.ONE_SOURCE.finding("load_adapter takes a source or an adapter in memory")
+        )
+    if not is_name(name):
+        raise UsageError(usage_codes.BAD_NAME.finding(f"{name!r} is no name", found=repr(name)))
+    folder: Folder
+    if source is None:
+        memory = Source.parse(f"memory://{name}")
+        folder = GivenFolder(memory, files_of(peft_config, adapter_state_dict), where)
+    else:
+        parsed = parse_source(source, where)
+        findings = check_source(parsed, access.policies, directory, where)
+        findings += check_digest(sha256, access.policies, name, where)
+        if findings:
+            raise PolicyError(*findings)
+        folder = open_source(
+            parsed,
+            directory=directory,
+            storage_options=storage_options or {},
+            mirrors=deployment.file.manifest.mirrors if deployment else {},
+            offline=offline or access.offline,
+            where=where,
+        )
+    facts = gather_adapter(name, folder, where)
+    findings = check_size(facts.files, access.policies, name, where)
+    if findings:
+        raise PolicyError(*findings)
+    bad, _ = check_adapter(
+        facts,
+        None,
+        where=where,
+        layout=model.layout,
+        declared=base.model if base else None,
+        aliases=base.aliases if base else (),
+    )
+    if bad := refused(bad, accepted):
+        raise FitError(*bad)  # before the weights are fetched
+    files = fetch(folder, facts.files, store, where=where)
+    digest = folder_digest(f.fact for f in files.values())
+    if sha256 not in (None, digest):
+        raise IntegrityError(
+            lock_codes.DIGEST_MISMATCH.finding(
+                f"{name!r} is not the adapter with this digest",
+                where,
+                found=digest,
+                expected=sha256,
+            )
+        )
+    attach_files(
+        model,
+        name,
+        files,
+        store.verified,
+        source=folder.source,
+        base=base.model if base else None,
+        aliases=base.aliases if base else (),
+        accepted=accepted,
+        dtype=dtype_of(dtype, where),
+        trainable=trainable,
+        where=where,
+    )
+
+
+def parse_source(source: str | os.PathLike[str] | Source, where: Where) -> Source:
+    """A source from what a caller wrote; a path object, or an existing folder, is a local one."""
+    if isinstance(source, Source):
+        return source
+    text = os.fspath(source)
+    local = isinstance(source, os.PathLike)
+    try:
+        return Source.parse(str(Path(text).absolute()) if local else text)
+    except SourceSyntaxError as error:
+        raise UsageError(
+            language_codes.BAD_SOURCE.finding(f"{text!r} is no source: {error}", where, found=text)
+        ) from error
+
+
+def dtype_of(dtype: str | torch.dtype | None, where: Where) -> torch.dtype | None:
+    """``float32``, ``torch.float32`` or ``None`` as a torch dtype."""
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise UsageError(
+            usage_codes.BAD_DTYPE.finding(
+                f"{dtype!r} is no dtype", where, found=dtype, expected=", ".join(DTYPES)
+            )
+        )
+    return DTYPES[dtype]
+
+
+def _read_config(file: Fetched, where: Where) -> bytes:
+    """The config's bytes, which must still be those that were verified."""
+    try:
+        data = file.path.read_bytes()
+    except OSError as error:
+        raise SourceError(
+            loader_codes.TENSORS_UNREADABLE.finding(
+                f"{file.path.name} could not be read: {error.strerror}", where, found=file.path
+            )
+        ) from error
+    found = sha256_bytes(data)
+    if file.fact.sha256 not in (None, found):
+        raise IntegrityError(
+            loader_codes.TENSORS_CHANGED.finding(
+                f"{file.path.name} is not the file that was pinned",
+                where,
+                found=found,
+                expected=file.fact.sha256,
+            )
+        )
+    return data

@@ -23,6 +23,7 @@ from ..manifests.errors import AttachError, IntegrityError, SourceError
 from ..manifests.findings import Finding, Where
 from ..registry.facts import Header, TensorInfo
 from ..registry.header import parse_header
+from ..registry.verified import Verified
 from .placement import Placement
 
 FLOATS: Mapping[str, torch.dtype] = {
@@ -170,10 +171,13 @@ def read_file(
     path: str | os.PathLike[str],
     sha256: str | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
+    verified: Verified | None = None,
 ) -> AdapterTensors:
     """Read a safetensors file once, whole.
 
     ``sha256`` (``sha256:HEX``) is what its bytes must hash to; without it they are not hashed.
+    Neither are they where ``verified`` knows that the file, as it is after the read, had this
+    digest all along.
     Raises :class:`SourceError` for a file that cannot be read or is no safetensors file, and
     :class:`IntegrityError` for one with other bytes.
     """
@@ -191,6 +195,8 @@ def read_file(
         raise SourceError(
             codes.TENSORS_UNREADABLE.finding(f"{file.name}: {error}", where, found=file)
         ) from error
+    if verified is not None and sha256 is not None and verified.known(file) == sha256:
+        sha256 = None
     return _of_buffer(buffer, pad, sha256, where, file.name)
 
 

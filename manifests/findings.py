@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -91,6 +91,16 @@ class Finding:
             "expected": self.expected,
             "hint": self.hint,
         }
+
+
+def refused(findings: Iterable[Finding], accepted: Collection[str] = ()) -> list[Finding]:
+    """The errors among ``findings``, and what is *unchecked* and whose code is not accepted."""
+    return [
+        f
+        for f in findings
+        if f.severity is Severity.ERROR
+        or (f.severity is Severity.UNCHECKED and f.code not in accepted)
+    ]
 
 
 @dataclass(frozen=True)

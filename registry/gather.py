@@ -69,9 +69,7 @@ def gather_tokenizer(folder: Folder, where: Where) -> TokenizerFacts | None:
     return tokenizer_of(read_tokenizer_files(folder, where), folder, where)
 
 
-def tokenizer_of(
-    files: Mapping[str, bytes], folder: Folder, where: Where
-) -> TokenizerFacts | None:
+def tokenizer_of(files: Mapping[str, bytes], folder: Folder, where: Where) -> TokenizerFacts | None:
     """The same from files already read. Raises :class:`SourceError` for files that are not
     what their names say."""
     try:
@@ -244,7 +242,9 @@ def _no_adapter(
         where,
         found=", ".join(sorted(files)[:8]) or "an empty folder",
         expected=f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}",
-        hint=f"there is an adapter one step deeper: {folder.source}/{deeper[0]}" if deeper else None,
+        hint=f"there is an adapter one step deeper: {folder.source}/{deeper[0]}"
+        if deeper
+        else None,
     )
 
 

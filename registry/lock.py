@@ -1,11 +1,10 @@
-"""Making, checking and comparing locks."""
+"""Making locks: resolve, check, fetch the adapters, pin everything."""
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from ..manifests.codes import find_code
 from ..manifests.codes import lock as codes
@@ -18,15 +17,17 @@ from ..manifests.lockfile import (
     LockedComposition,
     LockedFile,
     lock_path,
+    write_lock,
 )
 from ..manifests.manifest import ManifestFile
-from ..manifests.schema import Composition
-from .digests import folder_digest, sha256_bytes
+from .digests import folder_digest
 from .facts import FileFact
 from .fetch import Fetched, Request, fetch_all
 from .fingerprint import Measured, compare, fingerprint_of
 from .gather import READERS, SMALL_FILE, reader_of
+from .lock_state import inputs_digest, lock_name, recipe_digest
 from .progress import Progress
+from .project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .resolve import Access, Resolution, access_under, resolve, targets
 from .store import Store
 
@@ -34,126 +35,39 @@ BASE = "base"
 """What ``--upgrade`` calls the base; it is reserved there only (an adapter may be named so)."""
 
 
-@dataclass(frozen=True)
-class Change:
-    """One difference between two locks: what it is about, and both sides (``None``: absent)."""
+def lock(
+    manifest: ManifestSource,
+    *,
+    model: str | None = None,
+    dtype: str | None = None,
+    policy: str | os.PathLike[str] | None = None,
+    accept: Iterable[str] = (),
+    upgrade: Collection[str] = (),
+    upgrade_all: bool = False,
+    offline: bool = False,
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> Lock:
+    """Pin everything that ``manifest`` resolves to, and write the lock beside it.
 
-    path: str
-    old: str | None
-    new: str | None
-
-    def __str__(self) -> str:
-        if self.old is None:
-            return f"+ {self.path}: {self.new}"
-        if self.new is None:
-            return f"- {self.path}: {self.old}"
-        return f"~ {self.path}: {self.old} -> {self.new}"
-
-
-def inputs_digest(file: ManifestFile) -> str:
-    """The digest of everything that resolution depends on, after variables and overrides.
-
-    Comments, descriptions, owners, rules, policy, mirrors and ``active`` are not among it.
+    Pins of entries that did not change are kept; ``upgrade`` names those to move (an adapter, or
+    ``base``). A manifest in memory gives a lock that is not written. Raises what
+    :func:`make_lock` does, and :class:`ManifestError`; then nothing is written.
     """
-    manifest = file.manifest
-    base = manifest.base
-    inputs = {
-        "base": None if base.model is None else str(base.model),
-        "base_options": dict(base.storage_options),
-        "remote_code": base.trust_remote_code,
-        "adapters": {
-            name: {
-                "source": str(a.source),
-                "options": dict(a.storage_options),
-                "sha256": a.sha256,
-                "mutable": a.mutable,
-            }
-            for name, a in manifest.adapters.items()
-        },
-        "compositions": {n: _recipe(c, None) for n, c in manifest.compositions.items()},
-        "registries": {n: str(s) for n, s in manifest.registries.items()},
-        "overrides": dict(file.overrides),
-    }
-    return _digest_of(inputs)
-
-
-def stale(file: ManifestFile, lock: Lock) -> list[Finding]:
-    """Findings where ``lock`` was made for other inputs than ``file`` has now."""
-    if lock.inputs == inputs_digest(file):
-        return []
-    manifest = file.manifest
-    where = Where(file=_lock_name(file))
-    changes: list[str] = []
-    declared = None if manifest.base.model is None else str(manifest.base.model)
-    locked = lock.base.declared if lock.base else None
-    if declared != locked:
-        changes.append(f"base.model was {locked}, is {declared}")
-    for name in sorted({*manifest.adapters, *lock.adapters}):
-        adapter, entry = manifest.adapters.get(name), lock.adapters.get(name)
-        if entry is None:
-            changes.append(f"adapter {name!r} is new")
-        elif adapter is None:
-            changes.append(f"adapter {name!r} is gone")
-        elif str(adapter.source) != entry.declared:
-            changes.append(f"adapter {name!r} was {entry.declared}, is {adapter.source}")
-    if sorted(manifest.compositions) != sorted(lock.compositions):
-        changes.append("other compositions are declared")
-    return [
-        codes.LOCK_STALE.finding(
-            "the manifest has changed since it was locked",
-            where,
-            found="; ".join(changes) or "other options, digests, weights or overrides",
-            expected="the inputs that the lock was made for",
-        )
-    ]
-
-
-def partial(file: ManifestFile, lock: Lock) -> list[Finding]:
-    """Findings where an entry or a file's digest is missing, or an adapter is mutable."""
-    findings: list[Finding] = []
-    where = Where(file=_lock_name(file))
-    if file.manifest.base.model is not None:
-        files = lock.base.files if lock.base else {}
-        bare = sorted(path for path, f in files.items() if f.sha256 is None)
-        if lock.base is None or bare:
-            findings.append(
-                codes.LOCK_PARTIAL.finding(
-                    "the base is not pinned by content yet",
-                    where,
-                    found=f"no sha256 for {', '.join(bare[:3])}" if bare else "no base entry",
-                    expected="a sha256 for every file, which the first `adapterdock pull` adds",
-                )
-            )
-    for name, adapter in file.manifest.adapters.items():
-        entry = lock.adapters.get(name)
-        if adapter.mutable:
-            findings.append(
-                codes.FROZEN_MUTABLE.finding(
-                    f"adapter {name!r} is mutable", file.where(("adapters", name, "mutable"))
-                )
-            )
-        elif entry is None or entry.digest is None:
-            findings.append(codes.LOCK_PARTIAL.finding(f"adapter {name!r} is not pinned", where))
-    return findings
-
-
-def require_lock(file: ManifestFile, lock: Lock | None, *, frozen: bool) -> None:
-    """Raise :class:`LockError` where ``lock`` may not be used for ``file``.
-
-    A stale lock never is; a missing or partial one is refused when ``frozen``.
-    """
-    findings: list[Finding] = []
-    if lock is None:
-        if frozen:
-            findings.append(
-                codes.LOCK_MISSING.finding("there is no lock", Where(file=_lock_name(file)))
-            )
-    else:
-        findings.extend(stale(file, lock))
-        if frozen and not findings:
-            findings.extend(partial(file, lock))
-    if findings:
-        raise LockError(*findings)
+    file = open_manifest(manifest, model=model, dtype=dtype)
+    made, _ = make_lock(
+        file,
+        lock_of(file),
+        access=Access(offline=offline, policies=policies_in_force(file, policy)),
+        store=store or Store.default(),
+        upgrade=upgrade,
+        upgrade_all=upgrade_all,
+        accept=accept,
+        progress=progress,
+    )
+    if file.file is not None:
+        write_lock(made, lock_path(file.file))
+    return made
 
 
 def make_lock(
@@ -212,9 +126,7 @@ def require_fit(resolution: Resolution, accepted: Iterable[str]) -> None:
         raise FitError(*report.errors, *report.unchecked)
 
 
-def check_declared_digests(
-    file: ManifestFile, digests: Mapping[str, str | None]
-) -> list[Finding]:
+def check_declared_digests(file: ManifestFile, digests: Mapping[str, str | None]) -> list[Finding]:
     """Findings where an adapter's folder digest is not the one that the manifest declares."""
     return [
         codes.DIGEST_MISMATCH.finding(
@@ -226,46 +138,6 @@ def check_declared_digests(
         for name, adapter in file.manifest.adapters.items()
         if adapter.sha256 is not None and digests.get(name) != adapter.sha256
     ]
-
-
-def diff(old: Lock | None, new: Lock) -> list[Change]:
-    """What differs between two locks, in the lock's own order."""
-    before = _flat(old.model_dump(mode="json", exclude_none=True)) if old else {}
-    after = _flat(new.model_dump(mode="json", exclude_none=True))
-    ignored = {"generator", "base.samples"}
-    return [
-        Change(path, before.get(path), after.get(path))
-        for path in sorted({*before, *after} - ignored)
-        if before.get(path) != after.get(path)
-    ]
-
-
-def recipe_digest(
-    composition: Composition,
-    adapters: Mapping[str, LockedAdapter],
-    compositions: Mapping[str, Composition],
-) -> str | None:
-    """The digest of a composition's recipe over its members' digests; none if one is mutable."""
-    members: dict[str, str] = {}
-    for name in composition.of:
-        if name in compositions:
-            digest = recipe_digest(compositions[name], adapters, compositions)
-        else:
-            digest = adapters[name].digest
-        if digest is None:
-            return None
-        members[name] = digest
-    return _digest_of(_recipe(composition, members))
-
-
-def _recipe(composition: Composition, members: Mapping[str, str] | None) -> dict[str, Any]:
-    data = composition.model_dump(mode="json", exclude_none=True)
-    of = {name: float(weight) for name, weight in composition.of.items()}
-    if members is not None:
-        data["of"] = sorted([members[name], weight] for name, weight in of.items())
-    else:
-        data["of"] = of
-    return data
 
 
 def _accepted(old: Lock | None, accept: Iterable[str]) -> set[str]:
@@ -354,7 +226,7 @@ def _fetch(
         raise IntegrityError(
             *error.findings,
             codes.CHANGED_UNDER_LOCK.finding(
-                "a source no longer holds what the lock pinned", Where(file=_lock_name(file))
+                "a source no longer holds what the lock pinned", Where(file=lock_name(file))
             ),
         ) from error
     return dict(zip(keys, results, strict=True))
@@ -435,28 +307,7 @@ def _locked_files(facts: Iterable[FileFact]) -> dict[str, LockedFile]:
     }
 
 
-def _flat(data: Any, path: str = "") -> dict[str, str]:
-    if isinstance(data, dict):
-        flat: dict[str, str] = {}
-        for key, value in data.items():
-            flat.update(_flat(value, f"{path}.{key}" if path else str(key)))
-        return flat
-    if isinstance(data, list):
-        return {path: ", ".join(map(str, data))} if data else {}
-    return {path: str(data)}
-
-
-def _digest_of(data: Any) -> str:
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-    return sha256_bytes(text.encode())
-
-
-def _lock_name(file: ManifestFile) -> str | None:
-    return None if file.file is None else str(lock_path(file.file))
-
-
 def _generator() -> str:
     from .. import __version__
 
     return f"adapterdock {__version__}"
-

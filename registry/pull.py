@@ -16,12 +16,13 @@ from .digests import folder_digest
 from .facts import FileFact, Layout
 from .fetch import Fetched, Request, fetch_all
 from .gather import gather_adapter
-from .lock import check_declared_digests, make_lock, require_lock
+from .lock import check_declared_digests, make_lock
+from .lock_state import require_lock
 from .progress import Progress
-from .sources.folder import Folder
+from .project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .resolve import Access, access_under, open_adapter_folder, open_base_folder
+from .sources.folder import Folder
 from .store import Store
-from .validate import ManifestSource, lock_of, open_manifest, policies_in_force
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,7 @@ def facts_of(files: Mapping[str, LockedFile]) -> list[FileFact]:
     return [FileFact(p, f.size, f.sha256, f.version) for p, f in files.items()]
 
 
-def _adapter_requests(
-    file: ManifestFile, lock: Lock, access: Access
-) -> dict[str | None, Request]:
+def _adapter_requests(file: ManifestFile, lock: Lock, access: Access) -> dict[str | None, Request]:
     requests: dict[str | None, Request] = {}
     for name, adapter in file.manifest.adapters.items():
         where = file.where(("adapters", name, "source"))
@@ -183,4 +182,3 @@ def _complete(lock: Lock, base: Mapping[str, Fetched]) -> Lock:
         for path, entry in lock.base.files.items()
     }
     return lock.model_copy(update={"base": lock.base.model_copy(update={"files": files})})
-

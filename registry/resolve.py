@@ -18,9 +18,9 @@ from ..manifests.rules import check_active, flatten
 from ..manifests.schema import Adapter, Policy
 from ..manifests.source import Source, SourceSyntaxError
 from . import policy as policy_checks
+from .checks.recorded_base import is_hub_id, recorded_name
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
 from .fit import check_adapter
-from .checks.recorded_base import is_hub_id, recorded_name
 from .gather import (
     gather_adapter,
     gather_base,
@@ -93,7 +93,7 @@ class Access:
     """The live model's, where the caller has one: then the base's own files are not read."""
 
 
-def resolve(file: ManifestFile, access: Access = Access()) -> Resolution:  # noqa: B008 - frozen
+def resolve(file: ManifestFile, access: Access = Access()) -> Resolution:
     """Open every source of ``file``, gather the facts, and decide fit.
 
     Nothing raises for what a manifest or an artefact says: it is in ``findings``, all of it.
@@ -105,17 +105,13 @@ def resolve(file: ManifestFile, access: Access = Access()) -> Resolution:  # noq
         opened = dict(
             zip(
                 manifest.adapters,
-                pool.map(
-                    lambda name: _open_adapter(name, file, access, base), manifest.adapters
-                ),
+                pool.map(lambda name: _open_adapter(name, file, access, base), manifest.adapters),
                 strict=True,
             )
         )
     for one in opened.values():
         findings.extend(one.findings)
-    resolution = Resolution(
-        file, base_folder, base, opened, (), tokenizer_files, access.policies
-    )
+    resolution = Resolution(file, base_folder, base, opened, (), tokenizer_files, access.policies)
     findings.extend(_check_sets(file, resolution.ranks))
     return replace(resolution, findings=tuple(_once(findings)))
 
@@ -256,18 +252,14 @@ def _open_base(
     return folder, replace(facts, tokenizer=known), tokens
 
 
-def _open_adapter(
-    name: str, file: ManifestFile, access: Access, base: BaseFacts | None
-) -> Opened:
+def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts | None) -> Opened:
     adapter: Adapter = file.manifest.adapters[name]
     where = file.where(("adapters", name, "source"))
     findings = policy_checks.check_source(adapter.source, access.policies, file.directory, where)
     if findings:
         return Opened(findings=tuple(findings))
     if adapter.mutable:
-        findings.append(
-            lock_codes.LOCK_MUTABLE.finding(f"adapter {name!r} is mutable", where)
-        )
+        findings.append(lock_codes.LOCK_MUTABLE.finding(f"adapter {name!r} is mutable", where))
     folder = _attempt(lambda: open_adapter_folder(file, name, access), findings, where)
     if folder is None:
         return Opened(findings=tuple(findings))

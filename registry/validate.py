@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
 
 from ..manifests.codes import lock as lock_codes
 from ..manifests.errors import AdapterdockError, LockError
 from ..manifests.findings import Finding, Report, Where
-from ..manifests.lockfile import Lock, lock_path, read_lock
-from ..manifests.manifest import ManifestFile, read_manifest, read_policy
-from ..manifests.schema import Policy
+from ..manifests.lockfile import Lock, lock_path
+from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
 from .fingerprint import compare
-from .lock import measure, require_lock, stale
+from .lock import measure
+from .lock_state import require_lock, stale
+from .project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .resolve import Access, Resolution, access_under, resolve
-
-POLICY_VARIABLE = "ADAPTERDOCK_POLICY"
-
-ManifestSource = str | os.PathLike[str] | Mapping[str, Any] | ManifestFile
-"""A path, a mapping with the manifest's keys, or a manifest already read."""
 
 
 def validate(
@@ -67,28 +61,6 @@ def resolve_under(
     return resolve(file, access_under(lock, names, access, base=True)), lock
 
 
-def open_manifest(
-    manifest: ManifestSource, *, model: str | None = None, dtype: str | None = None
-) -> ManifestFile:
-    """The manifest, read and checked. Raises :class:`ManifestError` with every finding."""
-    if isinstance(manifest, ManifestFile):
-        return manifest
-    return read_manifest(manifest, model=model, dtype=dtype)
-
-
-def policies_in_force(
-    file: ManifestFile, policy: str | os.PathLike[str] | None
-) -> tuple[Policy, ...]:
-    """The manifest's own policy, ``policy``'s, and ADAPTERDOCK_POLICY's: all of them bind."""
-    outside = [p for p in (policy, os.environ.get(POLICY_VARIABLE)) if p]
-    return (file.manifest.policy, *(read_policy(Path(p)) for p in outside))
-
-
-def lock_of(file: ManifestFile) -> Lock | None:
-    """The lock beside the manifest, if there is one."""
-    return None if file.file is None else read_lock(lock_path(file.file))
-
-
 def check_digests(resolution: Resolution, lock: Lock | None) -> list[Finding]:
     """``require_digest`` of the policies, satisfied by the manifest or by the lock."""
     file = resolution.file
@@ -130,9 +102,7 @@ def check_lock(
     lock = lock_of(file)
     where = Where(file=None if file.file is None else str(lock_path(file.file)))
     if lock is None:
-        return Report(
-            str(file.file), (lock_codes.LOCK_MISSING.finding("there is no lock", where),)
-        )
+        return Report(str(file.file), (lock_codes.LOCK_MISSING.finding("there is no lock", where),))
     try:
         require_lock(file, lock, frozen=False)
     except LockError as error:

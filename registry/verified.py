@@ -105,6 +105,14 @@ class Verified:
                     return found
         raise IntegrityError(FILE_UNSTABLE.finding(f"{path} changed each time it was read"))
 
+    def known(self, path: Path) -> str | None:
+        """The digest that a file in its present state is remembered by; it is not read."""
+        real = Path(os.path.realpath(path))
+        try:
+            return self._recall(real, Stamp.of(real.stat()))
+        except OSError:
+            return None
+
     def record(self, path: Path, digest: str) -> None:
         """Remember ``digest`` for a file that this process wrote, hashed and closed itself, and
         that nobody writes in place: its age does not matter."""

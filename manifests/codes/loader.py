@@ -498,3 +498,54 @@ CANNOT_GENERATE = Code(
     example="`AutoModel` instead of `AutoModelForCausalLM`",
     fix="load the base with a class that can generate",
 )
+COMBINE_NOT_YET = Code(
+    "AD780",
+    "combine-not-yet",
+    Severity.ERROR,
+    "This way of combining adapters is part of the language but cannot be executed yet.",
+    "Compositions by `sum` are exact and can be used. The other methods, by PEFT's names, are "
+    "read and checked; loading a manifest that has one is refused rather than done differently.",
+    "compositions: {mix: {combine: ties, of: {a: 1.0, b: 1.0}, density: 0.5}}",
+    "use `combine: sum`, or make the combination with PEFT and declare the result as an adapter",
+)
+GIVEN_UNUSABLE = Code(
+    "AD781",
+    "given-unusable",
+    Severity.ERROR,
+    "What was handed over in memory is no adapter.",
+    "An adapter in memory is a PEFT config (the object, a mapping with its fields, or the bytes of "
+    "adapter_config.json) and its tensors by PEFT's names on disk (or the bytes of a safetensors "
+    "file).",
+    "model.load_adapter(None, 'tone', peft_config='tone', adapter_state_dict=[])",
+    "pass peft_config=peft.LoraConfig(...) and adapter_state_dict={name: tensor, ...}",
+)
+BASE_NOT_LOADED = Code(
+    "AD782",
+    "base-not-loaded",
+    Severity.ERROR,
+    "transformers could not load the base model.",
+    "The base is loaded by transformers' from_pretrained with the manifest's dtype, device_map, "
+    "quantization and attn_implementation. What transformers said is in the finding.",
+    "base: {model: ./model, attn_implementation: flash_attention_2}   # not installed",
+    "fix what transformers names, or take the option out of the manifest",
+)
+BASE_INCOMPLETE = Code(
+    "AD783",
+    "base-incomplete",
+    Severity.ERROR,
+    "The checkpoint does not fill the model.",
+    "transformers leaves parameters that a checkpoint lacks at random values and goes on. A base "
+    "that is partly random is refused.",
+    "config.json says LlamaForSequenceClassification, the checkpoint has no score.weight",
+    "use a complete checkpoint, or correct `architectures` in its config.json",
+)
+QUANTIZATION_UNKNOWN = Code(
+    "AD784",
+    "quantization-unknown",
+    Severity.ERROR,
+    "base.quantization is not something that transformers accepts.",
+    "The mapping becomes transformers' quantization config: `quant_method` chooses the class, the "
+    "other keys are its fields.",
+    "base: {quantization: {load_in_4bit: true}}   # no quant_method",
+    "write quantization: {quant_method: bitsandbytes, load_in_8bit: true}, or see transformers' docs",
+)

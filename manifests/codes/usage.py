@@ -59,6 +59,16 @@ BAD_SIZE = Code(
     "adapterdock cache gc --max-size lots",
     "write a size such as 500MB, 10GiB or 0B",
 )
+GIVEN_UNDECLARED = Code(
+    "AD910",
+    "given-undeclared",
+    Severity.ERROR,
+    "An adapter was handed over in memory under a name that the manifest does not declare.",
+    "`sources=` takes the place of what a declared adapter's source holds; names, dtypes, rules "
+    "and compositions still come from the manifest.",
+    "adapterdock.load('adapters.yaml', sources={'tnoe': files})",
+    "declare the adapter in the manifest, or use model.load_adapter for one that is not in it",
+)
 EXISTS = Code(
     "AD907",
     "file-exists",
@@ -85,4 +95,32 @@ UNWRITABLE = Code(
     "The folder may be read-only, or not a folder.",
     "adapterdock init /proc/adapters.yaml",
     "name a path in a folder that you can write to",
+)
+ONE_SOURCE = Code(
+    "AD911",
+    "one-source",
+    Severity.ERROR,
+    "load_adapter was given no adapter, or two.",
+    "Either a source is named, or an adapter is handed over in memory by peft_config and "
+    "adapter_state_dict together.",
+    "model.load_adapter(None, 'tone')",
+    "pass a source such as './tone', or both peft_config= and adapter_state_dict=",
+)
+BAD_NAME = Code(
+    "AD912",
+    "bad-adapter-name",
+    Severity.ERROR,
+    "This cannot be an adapter's name.",
+    "A name is a lower-case letter, then up to 62 of a-z 0-9 . _ -, and does not start with `x-`.",
+    "model.load_adapter('./tone', 'My Tone')",
+    "choose a name such as 'my-tone'",
+)
+BAD_DTYPE = Code(
+    "AD913",
+    "bad-dtype",
+    Severity.ERROR,
+    "This is no dtype for an adapter.",
+    "Adapters are kept in float32, float16 or bfloat16.",
+    "model.load_adapter('./tone', 'tone', dtype='int8')",
+    "pass dtype='float32', 'float16' or 'bfloat16', or leave it out",
 )

@@ -1,0 +1,38 @@
+"""A manifest as a command finds it: with the lock beside it and the policies in force."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..manifests.lockfile import Lock, lock_path, read_lock
+from ..manifests.manifest import ManifestFile, read_manifest, read_policy
+from ..manifests.schema import Policy
+
+POLICY_VARIABLE = "ADAPTERDOCK_POLICY"
+
+ManifestSource = str | os.PathLike[str] | Mapping[str, Any] | ManifestFile
+"""A path, a mapping with the manifest's keys, or a manifest already read."""
+
+
+def open_manifest(
+    manifest: ManifestSource, *, model: str | None = None, dtype: str | None = None
+) -> ManifestFile:
+    """The manifest, read and checked. Raises :class:`ManifestError` with every finding."""
+    if isinstance(manifest, ManifestFile):
+        return manifest
+    return read_manifest(manifest, model=model, dtype=dtype)
+
+
+def policies_in_force(
+    file: ManifestFile, policy: str | os.PathLike[str] | None
+) -> tuple[Policy, ...]:
+    """The manifest's own policy, ``policy``'s, and ADAPTERDOCK_POLICY's: all of them bind."""
+    outside = [p for p in (policy, os.environ.get(POLICY_VARIABLE)) if p]
+    return (file.manifest.policy, *(read_policy(p) for p in outside))
+
+
+def lock_of(file: ManifestFile) -> Lock | None:
+    """The lock beside the manifest, if there is one."""
+    return None if file.file is None else read_lock(lock_path(file.file))

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -47,9 +48,9 @@ def attach_round(times: Times, adapters: list[Path]) -> tuple[object, object, ob
     peft: PeftModel | None = None
     under_peft = build_model()
     for number, path in enumerate(adapters, start=1):
-        timed(times, "load_file", lambda path=path: load_file(path / "adapter_model.safetensors"))
+        timed(times, "load_file", partial(load_file, path / "adapter_model.safetensors"))
         name = f"a{number}"
-        timed(times, f"ours {number}", lambda: ours.load_adapter(str(path), name))
+        timed(times, f"ours {number}", partial(ours.load_adapter, str(path), name))
         if number > PEER_ADAPTERS:
             continue
         if peft is None:
@@ -57,11 +58,11 @@ def attach_round(times: Times, adapters: list[Path]) -> tuple[object, object, ob
             peft = PeftModel.from_pretrained(under_peft, path, adapter_name=name)
             times["peft 1"].append(time.perf_counter() - start)
         else:
-            timed(times, f"peft {number}", lambda: peft.load_adapter(path, name))
+            timed(times, f"peft {number}", partial(peft.load_adapter, path, name))
         timed(
             times,
             f"transformers {number}",
-            lambda: native.load_adapter(str(path), adapter_name=name),
+            partial(native.load_adapter, str(path), adapter_name=name),
         )
     return ours, peft, native
 
@@ -70,9 +71,9 @@ def switch_round(times: Times, ours: object, peft: object, native: object) -> No
     """Make another adapter the active one."""
     for number in (1, 2, 3, 4, 1):
         name = f"a{number}"
-        timed(times, "switch ours", lambda: ours.set_adapter(name))
-        timed(times, "switch peft", lambda: peft.set_adapter(name))
-        timed(times, "switch transformers", lambda: native.set_adapter(name))
+        timed(times, "switch ours", partial(ours.set_adapter, name))
+        timed(times, "switch peft", partial(peft.set_adapter, name))
+        timed(times, "switch transformers", partial(native.set_adapter, name))
 
 
 @torch.no_grad()

@@ -71,6 +71,5 @@ def gc(
         ) from error
     store = Store.default()
     freed = store.gc(limit)
-    say(
-        f"freed {human_bytes(freed.size)} ({len(freed.digests)} files); {human_bytes(store.size())} remain in {store.root}"
-    )
+    say(f"freed {human_bytes(freed.size)} ({len(freed.digests)} files)")
+    say(f"{human_bytes(store.size())} remain in {store.root}")

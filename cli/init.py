@@ -71,10 +71,7 @@ def find_adapters(folder: Path) -> dict[str, str]:
 
 def render(name: str, model: str | None, adapters: dict[str, str]) -> str:
     """The text of a new manifest."""
-    lines = [
-        "# adapterdock manifest. Learn the keys: the README, or your editor with the schema.",
-        "version: 1",
-    ]
+    lines = ["# An adapterdock manifest; the README tells the keys.", "version: 1"]
     if is_name(name):
         lines.append(f"name: {name}")
     if model is None:

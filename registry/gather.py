@@ -236,7 +236,10 @@ def _no_adapter(
             found=pickles[0],
             expected=ADAPTER_WEIGHTS,
         )
+    hint = None
     deeper = sorted(p.rpartition("/")[0] for p in files if p.endswith(f"/{ADAPTER_CONFIG}"))
+    if deeper:
+        hint = f"there is an adapter one step deeper: {folder.source}/{deeper[0]}"
     return codes.NOT_AN_ADAPTER.finding(
         f"{folder.source} has no {' and no '.join(missing)}",
         where,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from ..manifests.codes import find_code
 from ..manifests.codes import lock as codes
@@ -243,13 +244,13 @@ def _lock_adapter(
 ) -> LockedAdapter:
     adapter, opened = file.manifest.adapters[name], resolution.adapters[name]
     assert opened.folder is not None and opened.facts is not None and opened.plan is not None
-    shown = dict(
-        declared=str(adapter.source),
-        source=str(opened.folder.pinned),
-        method=opened.facts.peft_type or "",
-        rank=opened.plan.rank,
-        targets=targets(opened.plan),
-    )
+    shown: dict[str, Any] = {
+        "declared": str(adapter.source),
+        "source": str(opened.folder.pinned),
+        "method": opened.facts.peft_type or "",
+        "rank": opened.plan.rank,
+        "targets": targets(opened.plan),
+    }
     if adapter.mutable:
         return LockedAdapter(**shown, mutable=True)
     facts = [f.fact for f in fetched.values()]

@@ -60,9 +60,9 @@ def pull(
     Without a lock it is resolved as ``lock`` would, and ``notes`` says so. A base that the lock
     pins by version only gets its sha256 now, and the lock is written again. ``frozen`` refuses a
     missing or partial lock and mutable adapters; a stale lock is always refused. ``offline``
-    touches no network. ``given`` are adapters handed over in memory, by name. ``layout`` is the live model's where the caller brings one: the base's
-    files are then neither read nor fetched. Raises the errors of :mod:`adapterdock.manifests.errors`; what fails
-    leaves nothing half-done.
+    touches no network. ``given`` are adapters handed over in memory, by name. ``layout`` is the
+    live model's where the caller brings one: the base's files are then neither read nor fetched.
+    Raises the errors of :mod:`adapterdock.manifests.errors`; what fails leaves nothing half-done.
     """
     file = open_manifest(manifest, model=model, dtype=dtype)
     policies = policies_in_force(file, policy)

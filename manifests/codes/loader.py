@@ -547,5 +547,5 @@ QUANTIZATION_UNKNOWN = Code(
     "The mapping becomes transformers' quantization config: `quant_method` chooses the class, the "
     "other keys are its fields.",
     "base: {quantization: {load_in_4bit: true}}   # no quant_method",
-    "write quantization: {quant_method: bitsandbytes, load_in_8bit: true}, or see transformers' docs",
+    "write quantization: {quant_method: bitsandbytes, load_in_8bit: true}, or another method",
 )

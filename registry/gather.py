@@ -245,9 +245,7 @@ def _no_adapter(
         where,
         found=", ".join(sorted(files)[:8]) or "an empty folder",
         expected=f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}",
-        hint=f"there is an adapter one step deeper: {folder.source}/{deeper[0]}"
-        if deeper
-        else None,
+        hint=hint,
     )
 
 

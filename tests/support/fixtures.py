@@ -1,1 +1,3 @@
 """Fixtures that more than one room uses."""
+
+from .manifest_files import desk  # noqa: F401

@@ -65,11 +65,11 @@ class Fingerprint(Model):
     )
     hidden_size: int | None = Field(default=None, gt=0)
     structure: FingerprintDigest | None = Field(
-        None, description="every backbone tensor's name on disk and shape"
+        default=None, description="every backbone tensor's name on disk and shape"
     )
     heads: FingerprintDigest | None = Field(default=None, description="the same for the heads")
     config: FingerprintDigest | None = Field(
-        None, description="the config fields that change the computation"
+        default=None, description="the config fields that change the computation"
     )
     weights: WeightDigests | None = Field(None, description="of the backbone's tensors")
     head_weights: WeightDigests | None = Field(None, description="of the heads'")
@@ -84,13 +84,13 @@ class Base(Model):
     aliases: tuple[str, ...] = Field(default=(), description="other names of this same base")
     dtype: Dtype = "auto"
     device_map: str | Mapping[str, str | int] | None = Field(
-        None, description='auto, cpu, cuda:0, {"": 0} or {module: device}'
+        default=None, description='auto, cpu, cuda:0, {"": 0} or {module: device}'
     )
     float32_modules: tuple[str, ...] = Field(
-        (), description="globs of modules kept in float32; outputs are cast back"
+        default=(), description="globs of modules kept in float32; outputs are cast back"
     )
     quantization: Mapping[str, Any] | None = Field(
-        None, description="passed on to transformers' quantization config"
+        default=None, description="passed on to transformers' quantization config"
     )
     attn_implementation: str | None = None
     trust_remote_code: bool = False

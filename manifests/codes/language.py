@@ -330,7 +330,7 @@ SECRET_OPTION = Code(
     "AD151",
     "secret-storage-option",
     Severity.ERROR,
-    "storage_options hold a credential.",
+    "Storage options hold a credential.",
     "Storage options say how to reach a place (endpoint_url, anon, client_kwargs) and are kept in "
     "the lock. Keys that hold credentials (key, secret, token, password ...) are refused, "
     "literal or from a variable.",

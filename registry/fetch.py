@@ -222,7 +222,7 @@ class _Work:
                 raise IntegrityError(
                     file.refuse(WRONG_SIZE, "is longer than it should be", found, expected)
                 ) from None
-        self.stop.check()
+        # It is complete: it is verified, whatever became of others.
         if path != into:
             return self._in_place(file, path)
         published = self.store.publish(

@@ -136,7 +136,9 @@ def test_a_path_that_could_leave_its_folder_is_refused(path: str) -> None:
     assert [f.code for f in check_paths([path])] == ["AD620"]
 
 
-@pytest.mark.parametrize("path", ["a", "a/b/c.bin", "..a", "a..", ".gitattributes", "a b", "ü", "-x"])
+@pytest.mark.parametrize(
+    "path", ["a", "a/b/c.bin", "..a", "a..", ".gitattributes", "a b", "ü", "-x"]
+)
 def test_a_plain_path_is_good(path: str) -> None:
     assert path_problem(path) is None
 

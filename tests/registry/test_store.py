@@ -6,8 +6,6 @@ import errno
 import os
 import signal
 import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ import pytest
 from adapterdock.manifests.errors import IntegrityError, StoreError
 from adapterdock.registry.digests import sha256_bytes
 from adapterdock.registry.store import Store
+from support.cache import files, objects, put, run
 
 HELLO = b"hello world" * 1000
 DIGEST = sha256_bytes(HELLO)
@@ -26,35 +25,6 @@ DIGEST = sha256_bytes(HELLO)
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache")
-
-
-def put(store: Store, content: bytes, origin: str = "") -> str:
-    with store.temporary() as path:
-        path.write_bytes(content)
-        store.publish(path, sha256_bytes(content), len(content), origin=origin)
-    return sha256_bytes(content)
-
-
-def files(root: Path, *, but: tuple[str, ...] = ("verified", "notes")) -> set[str]:
-    return {
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if (path.is_file() or path.is_symlink())
-        and path.relative_to(root).parts[0] not in but
-        and path.name != "CACHEDIR.TAG"
-    }
-
-
-def run(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Another process, running ``code`` with ``arguments`` in ``sys.argv``."""
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd="/",
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-    )
 
 
 @contextmanager
@@ -91,7 +61,7 @@ def test_what_is_published_is_found_read_only_under_its_digest(store: Store) -> 
     assert path == store.object_path(DIGEST)
     assert path.read_bytes() == HELLO
     assert path.stat().st_mode & 0o777 & ~0o444 == 0
-    assert files(store.root) == {f"objects/sha256/{DIGEST[7:9]}/{DIGEST[7:]}"}
+    assert files(store.root) == objects(DIGEST)
     assert store.find(sha256_bytes(b"absent")) is None
 
 
@@ -335,10 +305,7 @@ def test_processes_that_publish_the_same_file_at_once_all_succeed(store: Store) 
         out, err = process.communicate(timeout=60)
         assert out.split() == [str(store.object_path(DIGEST)), "True"], err
     (tree,) = store.trees.iterdir()
-    assert files(store.root) == {
-        f"objects/sha256/{DIGEST[7:9]}/{DIGEST[7:]}",
-        f"trees/{tree.name}/a/b",
-    }
+    assert files(store.root) == objects(DIGEST) | {f"trees/{tree.name}/a/b"}
 
 
 def test_a_killed_writer_leaves_no_object_and_gc_removes_its_remains(store: Store) -> None:

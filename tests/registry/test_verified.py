@@ -85,9 +85,7 @@ def test_a_file_replaced_by_another_with_the_same_times_is_noticed(
     assert memos.of(file) == again(memos).of(file) == sha256_bytes(b"two content")
 
 
-def test_a_file_changed_just_before_it_was_read_is_not_remembered(
-    memos: Memos, file: Path
-) -> None:
+def test_a_file_changed_just_before_it_was_read_is_not_remembered(memos: Memos, file: Path) -> None:
     memos.of(file)
     memos.of(file)
     assert memos.hashed == 22

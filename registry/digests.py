@@ -48,18 +48,24 @@ def sha256_bytes(data: bytes | bytearray | memoryview) -> str:
     return PREFIX + hashlib.sha256(data).hexdigest()
 
 
-def sha256_stream(stream: BinaryIO, on_bytes: Callable[[int], None] | None = None) -> str:
+def sha256_stream(
+    stream: BinaryIO, on_bytes: Callable[[int], None] | None = None, limit: int | None = None
+) -> str:
     """``sha256:HEX`` of what is left to read in ``stream``, one MiB at a time.
 
-    ``on_bytes`` is told how many bytes more were hashed; what it raises ends the hashing.
+    ``on_bytes`` is told how many bytes more were hashed; what it raises ends the hashing. So do
+    ``limit`` bytes: a file that someone appends to has no end of its own.
     """
     # One loop on every Python: hashlib.file_digest (3.11) reads the same way, cannot report
     # how far it is, and is no faster.
     digest = hashlib.sha256()
     buffer = bytearray(CHUNK)
     view = memoryview(buffer)
-    while count := stream.readinto(buffer):  # type: ignore[attr-defined]
+    left = limit
+    while count := stream.readinto(view[:left]):  # type: ignore[attr-defined]
         digest.update(view[:count])
+        if left is not None:
+            left -= count
         if on_bytes is not None:
             on_bytes(count)
     return PREFIX + digest.hexdigest()

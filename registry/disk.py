@@ -65,17 +65,17 @@ def guarded(path: Path, where: Where = Where()) -> Generator[None]:  # noqa: B00
 
 
 def listing(folder: Path) -> list[Path]:
-    """What is in a folder, sorted; nothing where it is not there."""
-    try:
+    """What is in a folder, sorted; nothing where it is not there. Raises :class:`StoreError`
+    where it may not be read."""
+    with guarded(folder), suppress(FileNotFoundError, NotADirectoryError):
         return sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return []
 
 
 def remove(path: Path) -> None:
     """Remove a file or a folder, read-only folders in it included. What is gone already is
     fine; what the disk refuses stays."""
-    if not path.is_dir() or path.is_symlink():
+    if not os.path.isdir(path) or os.path.islink(path):  # noqa: PTH112, PTH114 - never raise
         with suppress(OSError):
             path.unlink()
         return

@@ -222,7 +222,7 @@ class _Work:
                 raise IntegrityError(
                     file.refuse(WRONG_SIZE, "is longer than it should be", found, expected)
                 ) from None
-        self.stop.check()
+        # It is complete: it is verified, whatever became of others.
         if path != into:
             return self._in_place(file, path)
         published = self.store.publish(
@@ -330,12 +330,10 @@ def _compare(missing: Sequence[_File], work: _Work) -> None:
 def _check_room(store: Store, files: Sequence[_File]) -> None:
     """Refuse what cannot fit. Files from the Hub go to the Hub's own cache."""
     needed = sum(file.size or 0 for file in files if not file.folder.source.is_hub)
-    place = next((p for p in (store.root, *store.root.parents) if p.is_dir()), None)
-    if place is None:
-        return
     try:
+        place = next(p for p in (store.root, *store.root.parents) if p.is_dir())
         usage = shutil.disk_usage(place)
-    except OSError:
+    except (OSError, StopIteration):
         return  # then the transfer will tell
     if usage.total > 0 and usage.free < needed:  # some network mounts say 0 of everything
         raise StoreError(

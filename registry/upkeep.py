@@ -134,12 +134,11 @@ def _strays(store: Store) -> list[Path]:
 
 
 def _contents(store: Store) -> Iterator[Path]:
-    with guarded(store.objects):
-        for folder in listing(store.objects):
-            if folder.is_dir() and len(folder.name) == 2:
-                yield from listing(folder)
-            else:
-                yield folder
+    for folder in listing(store.objects):
+        if len(folder.name) == 2 and folder.is_dir():
+            yield from listing(folder)
+        else:
+            yield folder
 
 
 def _is_object(path: Path) -> bool:

@@ -97,7 +97,7 @@ class Verified:
                 now = time.time_ns()
                 with real.open("rb", buffering=0) as stream:
                     before = Stamp.of(os.fstat(stream.fileno()))
-                    found = sha256_stream(stream, on_bytes)
+                    found = sha256_stream(stream, on_bytes, before.size)
                     after = Stamp.of(os.fstat(stream.fileno()))
                 if before == after:
                     if before.settled(now):

@@ -32,7 +32,7 @@ from .base import DTYPES, load_base
 from .fingerprint import check_model
 from .float32 import keep_float32
 from .layout import layout_of_model
-from .one import attach_files
+from .one import attach_files, names_of
 
 log = logging.getLogger("adapterdock")
 
@@ -239,7 +239,7 @@ def set_up(
                 store.verified,
                 source=adapter.source,
                 base=manifest.base.model,
-                aliases=manifest.base.aliases,
+                aliases=names_of(adapted, manifest.base),
                 accepted=accepted,
                 dtype=DTYPES.get(adapter.dtype or ""),
                 trainable=adapter.trainable,

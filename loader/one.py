@@ -16,7 +16,9 @@ from ..manifests.codes import usage as usage_codes
 from ..manifests.errors import FitError, IntegrityError, PolicyError, SourceError, UsageError
 from ..manifests.findings import Finding, Severity, Where, refused
 from ..manifests.names import is_name
+from ..manifests.schema import Base
 from ..manifests.source import Source, SourceSyntaxError
+from ..registry.checks.recorded_base import is_hub_id
 from ..registry.digests import folder_digest, sha256_bytes
 from ..registry.facts import AdapterFacts
 from ..registry.fetch import Fetched, fetch
@@ -139,7 +141,7 @@ def load_adapter(
         where=where,
         layout=model.layout,
         declared=base.model if base else None,
-        aliases=base.aliases if base else (),
+        aliases=names_of(model, base),
     )
     if bad := refused(bad, accepted):
         raise FitError(*bad)  # before the weights are fetched
@@ -161,12 +163,20 @@ def load_adapter(
         store.verified,
         source=folder.source,
         base=base.model if base else None,
-        aliases=base.aliases if base else (),
+        aliases=names_of(model, base),
         accepted=accepted,
         dtype=dtype_of(dtype, where),
         trainable=trainable,
         where=where,
     )
+
+
+def names_of(model: AdaptedModel, base: Base | None) -> tuple[str, ...]:
+    """The names by which an adapter may know this base: those of the manifest, and the Hub id
+    under which transformers loaded it."""
+    own = getattr(getattr(model.base_model, "config", None), "_name_or_path", None)
+    known = isinstance(own, str) and is_hub_id(own) and not Path(own).exists()
+    return (*(base.aliases if base else ()), *([own] if known else ()))
 
 
 def parse_source(source: str | os.PathLike[str] | Source, where: Where) -> Source:

@@ -18,7 +18,7 @@ from ..manifests.rules import check_active, flatten
 from ..manifests.schema import Adapter, Policy
 from ..manifests.source import Source, SourceSyntaxError
 from . import policy as policy_checks
-from .checks.recorded_base import is_hub_id, recorded_name
+from .checks.recorded_base import recorded_name
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
 from .fit import check_adapter
 from .gather import (
@@ -294,7 +294,7 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
 def recorded_base(file: ManifestFile, facts: AdapterFacts) -> BaseFacts | None:
     """The base in the local folder that the adapter records, if one is still there."""
     name = recorded_name(facts.config)
-    if name is None or (is_hub_id(name) and not name.startswith(".")):
+    if name is None:
         return None
     try:
         place = Path(name).expanduser()

@@ -577,6 +577,18 @@ RECORDED_UNCONFIRMED = Code(
     example='"base_model_name_or_path": "org/model-7b" under base.model: ./models/base',
     fix="if it is the same model, list the recorded name in base.aliases",
 )
+RECORDED_UNCOMPARED = Code(
+    id="AD366",
+    name="recorded-base-uncompared",
+    severity=Severity.WARNING,
+    summary="The adapter records its base, and nothing is declared that it could be compared with.",
+    explanation=(
+        "With `base: {}` the caller brings the model and answers for its being the right one. "
+        "Fit is checked against the model itself; another base of the same shape cannot be told."
+    ),
+    example='adapterdock.attach(model, {"version": 1, "base": {}, ...})',
+    fix="list the model's Hub id in base.aliases, or declare base.fingerprint",
+)
 RECORDED_REVISION = Code(
     id="AD365",
     name="recorded-revision-differs",

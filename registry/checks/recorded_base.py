@@ -79,6 +79,8 @@ def check(
             )
         ]
     message = f"whether the base is {name}, on which the adapter was trained, cannot be told"
+    if declared is None and not aliases:
+        return [codes.RECORDED_UNCOMPARED.finding(message, where, found=name)]
     return [codes.RECORDED_UNCONFIRMED.finding(message, where, found=name)]
 
 

@@ -131,23 +131,28 @@ def load_adapter(
             offline=offline or access.offline,
             where=where,
         )
-    facts = gather_adapter(name, folder, where)
-    findings = check_size(facts.files, access.policies, name, where)
-    if findings:
-        raise PolicyError(*findings)
-    bad, _ = check_adapter(
-        facts,
-        None,
-        where=where,
-        layout=model.layout,
-        declared=base.model if base else None,
-        aliases=names_of(model, base),
-    )
-    if bad := refused(bad, accepted):
-        raise FitError(*bad)  # before the weights are fetched
-    files = fetch(folder, facts.files, store, where=where)
-    digest = folder_digest(f.fact for f in files.values())
-    if sha256 not in (None, digest):
+    files = _here(folder) if sha256 is None else None
+    if files is None:
+        facts = gather_adapter(name, folder, where)
+        findings, _ = check_adapter(
+            facts,
+            None,
+            where=where,
+            layout=model.layout,
+            declared=base.model if base else None,
+            aliases=names_of(model, base),
+        )
+        if bad := refused(findings, accepted):
+            raise FitError(*bad)  # before the weights are fetched
+        wanted = facts.files
+    else:
+        wanted = tuple(f.fact for f in files.values())
+    if too_large := check_size(wanted, access.policies, name, where):
+        raise PolicyError(*too_large)
+    if files is None:
+        files = fetch(folder, wanted, store, where=where)
+    digest = None if sha256 is None else folder_digest(f.fact for f in files.values())
+    if digest != sha256:
         raise IntegrityError(
             lock_codes.DIGEST_MISMATCH.finding(
                 f"{name!r} is not the adapter with this digest",
@@ -169,6 +174,21 @@ def load_adapter(
         trainable=trainable,
         where=where,
     )
+
+
+def _here(folder: Folder) -> dict[str, Fetched] | None:
+    """The adapter's files where they are in a local folder: then there is nothing to download
+    before fit is known, and with no digest to compare nothing to hash either."""
+    if not folder.source.is_local:
+        return None
+    found: dict[str, Fetched] = {}
+    for path in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        place = folder.local(path)
+        fact = folder.files().get(path)
+        if place is None or fact is None:
+            return None  # gathering says what is missing
+        found[path] = Fetched(fact, place)
+    return found
 
 
 def names_of(model: AdaptedModel, base: Base | None) -> tuple[str, ...]:

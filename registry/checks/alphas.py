@@ -11,8 +11,9 @@ from .subject import Subject, count, some
 def check(subject: Subject) -> list[Finding]:
     """Modules for which several patterns of ``alpha_pattern`` give several values. Raises
     :class:`~adapterdock.registry.patterns.PatternError`."""
-    if len(subject.config.alpha_pattern) < 2:
-        return []
+    written = list(subject.config.alpha_pattern)
+    if len(written) < 2 or written != sorted(written):
+        return []  # an order that PEFT did not make is the author's
     table = PatternTable(subject.config.alpha_pattern, subject.patterns)
     unsure: dict[tuple[float, ...], list[str]] = {}
     for module in subject.plan.modules:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -169,21 +169,29 @@ class PatternTable(Generic[Value]):
         """The value for the module ``name``. Raises :class:`PatternError`."""
         if not self._values:
             return default
-        first = len(self._values)
-        for (length, dots), group in self._plain.items():
-            begin = len(name) - length
-            if begin == 0 or (begin > 0 and name[begin - 1] == "."):
-                tail = name[begin:]
-                found = group.get(tail)
-                if found is None and dots:  # a dot in a pattern is any character
-                    found = group.get(_with_dots(tail, dots))
-                first = first if found is None else min(first, found)
+        first = min(self._looked_up(name), default=len(self._values))
         for position, pattern in self._run:
             if position > first:
                 break
             if self._patterns.match_tail(pattern, name):
                 first = position
         return default if first == len(self._values) else self._values[first]
+
+    def all(self, name: str) -> list[Value]:
+        """The values of every pattern that matches, in order. Raises :class:`PatternError`."""
+        positions = list(self._looked_up(name))
+        positions += [n for n, p in self._run if self._patterns.match_tail(p, name)]
+        return [self._values[position] for position in sorted(positions)]
+
+    def _looked_up(self, name: str) -> Iterator[int]:
+        for (length, dots), group in self._plain.items():
+            begin = len(name) - length
+            if begin == 0 or (begin > 0 and name[begin - 1] == "."):
+                tail = name[begin:]
+                # a dot in a pattern is any character
+                found = group.get(tail) if tail in group else group.get(_with_dots(tail, dots))
+                if found is not None:
+                    yield found
 
 
 def _with_dots(text: str, at: tuple[int, ...]) -> str:

@@ -601,3 +601,17 @@ RECORDED_REVISION = Code(
     example='"revision": "<one commit>" under a base pinned to another',
     fix="pin base.model to the recorded revision, or compare the two commits",
 )
+
+ALPHA_AMBIGUOUS = Code(
+    id="AD323",
+    name="alpha-ambiguous",
+    severity=Severity.WARNING,
+    summary="Several patterns of alpha_pattern match one module and give different alphas.",
+    explanation=(
+        "The first pattern that matches wins, but PEFT sorts the patterns when it saves them, so "
+        "the order of the file need not be the order of the training. PEFT itself takes the first "
+        "of the file when it loads, and so do we; the scale may not be the one that was trained."
+    ),
+    example='"alpha_pattern": {".*_proj": 24, "model.layers.0.self_attn.q_proj": 5}',
+    fix="make the patterns exclude each other, with the alphas of the training",
+)

@@ -21,7 +21,7 @@ def check(subject: Subject) -> list[Finding]:
     if not missing:
         return []
     first = subject.naming.author(missing[0])
-    hint = elsewhere(first, layout.modules) or _too_deep(first, layout.modules)
+    hint = _too_deep(first, layout.modules) or elsewhere(first, layout.modules)
     if hint is None and len(layout.modules) < 2000:  # a search that compares every pair of names
         hint = did_you_mean(first, layout.modules)
     names = [subject.naming.author(name) for name in missing]

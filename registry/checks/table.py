@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...manifests.findings import Finding
-from . import base, biases, kinds, modules, ranks, saved, sizes, targets, tied, vocabulary, whole
+from . import (
+    alphas,
+    base,
+    biases,
+    kinds,
+    modules,
+    ranks,
+    saved,
+    sizes,
+    targets,
+    tied,
+    vocabulary,
+    whole,
+)
 from .subject import Subject
 
 Check = Callable[[Subject], list[Finding]]
@@ -14,6 +27,7 @@ CHECKS: tuple[Check, ...] = (
     base.check,
     whole.check,
     ranks.check,
+    alphas.check,
     modules.check,
     kinds.check,
     sizes.check,

@@ -48,9 +48,9 @@ def _unselected(subject: Subject) -> list[Finding]:
 
 def _without_tensors(subject: Subject) -> list[Finding]:
     layout = subject.layout
-    if layout is None or not subject.plan.sites:
-        return []
     present = set(subject.plan.modules)
+    if layout is None or present.isdisjoint(layout.modules):
+        return []  # an adapter of another model altogether is reported as such
     missing = [
         m for m in subject.selection.live_modules(layout, subject.naming) if m not in present
     ]

@@ -1,0 +1,634 @@
+"""Fit: each sabotage has its finding, and each has a legitimate twin that passes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adapterdock.manifests.codes import all_codes
+from adapterdock.manifests.errors import SourceError
+from adapterdock.manifests.findings import Finding, Severity, Where
+from adapterdock.registry.checks.options import PEFT_METHODS
+from adapterdock.registry.facts import (
+    BaseFacts,
+    Layout,
+    ModuleKind,
+    ModuleShape,
+    TokenizerFacts,
+)
+from adapterdock.registry.fit import check_adapter
+from adapterdock.registry.methods.config_file import MAX_CONFIG, parse_adapter_config
+from adapterdock.registry.methods.lora_config import OPTIONS
+from adapterdock.registry.methods.options import Support
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.builders import (
+    HIDDEN,
+    INNER,
+    KV,
+    LLAMA_QV,
+    VOCAB,
+    Spec,
+    adapter_facts,
+    base_facts,
+    base_layout,
+    lora_config,
+    lora_tensors,
+)
+
+QUIET = {"AD363"}  # "does not record its base": the small adapters here do not
+
+AT = "base_model.model."
+ATTN = "model.layers.{}.self_attn.{}"
+
+
+def check(
+    config: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Spec] | None = None,
+    base: BaseFacts | str | None = "llama",
+    layout: Layout | None = None,
+    **more: Any,
+) -> list[Finding]:
+    facts = base_facts(base) if isinstance(base, str) else base
+    findings, _ = check_adapter(adapter_facts(config, tensors, **more), facts, layout=layout)
+    return [f for f in findings if f.code not in QUIET]
+
+
+def codes(findings: list[Finding]) -> list[str]:
+    return sorted({f.code for f in findings})
+
+
+def qv(**changes: Spec | None) -> dict[str, Spec]:
+    """The default tensors with changes by name (without PEFT's prefix); ``None`` removes."""
+    tensors: dict[str, Spec | None] = dict(lora_tensors(LLAMA_QV))
+    tensors.update({AT + name: spec for name, spec in changes.items()})
+    return {name: spec for name, spec in tensors.items() if spec is not None}
+
+
+def q0(suffix: str) -> str:
+    return f"{ATTN.format(0, 'q_proj')}.{suffix}"
+
+
+def lora(*modules: tuple[str, int, int], r: int = 4) -> dict[str, Spec]:
+    return lora_tensors({name: (inside, outside) for name, inside, outside in modules}, r)
+
+
+HEAD = lora(("lm_head", HIDDEN, VOCAB))
+EMBED: dict[str, Spec] = {
+    AT + "model.embed_tokens.lora_embedding_A": ("F32", (4, VOCAB)),
+    AT + "model.embed_tokens.lora_embedding_B": ("F32", (HIDDEN, 4)),
+}
+CONV1D = lora(
+    *((f"transformer.h.{n}.attn.c_attn", HIDDEN, 3 * HIDDEN) for n in (0, 1)),
+    *((f"transformer.h.{n}.mlp.c_fc", HIDDEN, 4 * HIDDEN) for n in (0, 1)),
+)
+BERT_QUERY = lora(
+    *((f"bert.encoder.layer.{n}.attention.self.query", HIDDEN, HIDDEN) for n in (0, 1))
+)
+BERT_BIASES: dict[str, Spec] = {
+    f"{AT}bert.encoder.layer.{n}.attention.self.query.base_layer.bias": ("F32", (HIDDEN,))
+    for n in (0, 1)
+}
+CLASSIFIER: dict[str, Spec] = {
+    AT + "classifier.weight": ("F32", (2, HIDDEN)),
+    AT + "classifier.bias": ("F32", (2,)),
+}
+GPT2 = lora_config(target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
+LM_HEAD = lora_config(target_modules=["lm_head"])
+
+FITS: dict[str, dict[str, Any]] = {
+    "the plain adapter": {},
+    "bfloat16 factors": {"tensors": lora_tensors(LLAMA_QV, dtype="BF16")},
+    "a Conv1D": {"config": GPT2, "tensors": CONV1D, "base": "gpt2"},
+    "the head": {"config": LM_HEAD, "tensors": HEAD},
+    "an embedding": {"config": lora_config(target_modules=["embed_tokens"]), "tensors": EMBED},
+    "a rank by pattern": {
+        "config": lora_config(rank_pattern={"v_proj": 2}),
+        "tensors": {**lora_tensors({n: s for n, s in LLAMA_QV.items() if "q_" in n})}
+        | lora_tensors({n: s for n, s in LLAMA_QV.items() if "v_" in n}, r=2),
+    },
+    "one layer of two": {
+        "config": lora_config(layers_to_transform=[1]),
+        "tensors": lora_tensors({n: s for n, s in LLAMA_QV.items() if ".1." in n}),
+    },
+    "biases of the adapted modules": {
+        "config": lora_config(target_modules=["query"], bias="lora_only"),
+        "tensors": BERT_QUERY | BERT_BIASES,
+        "base": "bert",
+    },
+    "no biases where the base has none": {"config": lora_config(bias="all")},
+    "a saved head": {
+        "config": lora_config(target_modules=["query"], modules_to_save=["classifier", "score"]),
+        "tensors": BERT_QUERY | CLASSIFIER,
+        "base": "bert",
+    },
+    "a stored embedding": {"tensors": qv(**{"lm_head.weight": ("F32", (VOCAB, HIDDEN))})},
+    "a tokenizer as large as the base": {"tokenizer": TokenizerFacts(VOCAB, {"<a>": 3})},
+    "an older config": {
+        "config": {
+            "peft_type": "LORA",
+            "r": 4,
+            "lora_alpha": 8,
+            "target_modules": ["q_proj", "v_proj"],
+            "merge_weights": False,
+            "enable_lora": None,
+            "bias": "none",
+        }
+    },
+    "a float alpha": {"config": lora_config(lora_alpha=0.5)},
+    "a slow init of no effect": {
+        "config": lora_config(init_lora_weights="eva", eva_config={"a": 1})
+    },
+    "a converted PiSSA": {"config": lora_config(init_lora_weights=True)},
+    "the same class in auto_mapping": {
+        "config": lora_config(
+            auto_mapping={
+                "base_model_class": "LlamaModel",
+                "parent_library": "transformers.models.llama.modeling_llama",
+            }
+        )
+    },
+    "a development version of PEFT": {"config": lora_config(peft_version="0.21.3.dev0@ab12cd3")},
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_what_fits_passes_without_a_word(name: str) -> None:
+    assert check(**FITS[name]) == []
+
+
+MISFITS: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "no base": (["AD340"], {"base": None}),
+    "an unknown architecture": (
+        ["AD341"],
+        {"base": dataclasses.replace(base_facts(), layout=None)},
+    ),
+    "another method": (["AD312"], {"config": lora_config(peft_type="BOFT")}),
+    "no method at all": (["AD311"], {"config": lora_config(peft_type=...)}),
+    "a method nobody knows": (["AD312"], {"config": lora_config(peft_type="lora")}),
+    "a rank that is text": (["AD313"], {"config": lora_config(r="4")}),
+    "a rank of zero": (["AD313"], {"config": lora_config(r=0)}),
+    "a rank that is true": (["AD313"], {"config": lora_config(r=True)}),
+    "an alpha beyond numbers": (["AD313"], {"config": lora_config(lora_alpha=10**400)}),
+    "a bias kind nobody knows": (["AD313"], {"config": lora_config(bias="some")}),
+    "a target list of numbers": (["AD313"], {"config": lora_config(target_modules=[1])}),
+    "targets without end": (["AD313"], {"config": lora_config(target_modules=["q"] * 10_001)}),
+    "DoRA": (["AD314"], {"config": lora_config(use_dora=True)}),
+    "layer replication": (["AD314"], {"config": lora_config(layer_replication=[[0, 2], [1, 2]])}),
+    "an unknown init": (["AD314"], {"config": lora_config(init_lora_weights="magic")}),
+    "an unknown field": (["AD315"], {"config": lora_config(new_scaling=0.5)}),
+    "an unknown field, unset": (["AD316"], {"config": lora_config(new_config=None, other={})}),
+    "layers beside a pattern": (
+        ["AD317"],
+        {"config": lora_config(target_modules=".*(q|v)_proj", layers_to_transform=[0, 1])},
+    ),
+    "layer names without layers": (["AD317"], {"config": lora_config(layers_pattern="layers")}),
+    "PiSSA": (["AD318"], {"config": lora_config(init_lora_weights="pissa")}),
+    "fast PiSSA": (["AD318"], {"config": lora_config(init_lora_weights="pissa_niter_16")}),
+    "OLoRA": (["AD318"], {"config": lora_config(init_lora_weights="OLoRA")}),
+    "a pattern that is none": (["AD319"], {"config": lora_config(target_modules="(q_proj")}),
+    "a pattern too slow to compile": (
+        ["AD320"],
+        {"config": lora_config(exclude_modules="((a{1000}){1000}){1000}")},
+    ),
+    "a newer PEFT": (["AD321"], {"config": lora_config(peft_version="0.22.0")}),
+    "a PEFT of no version": (["AD322"], {"config": lora_config(peft_version="latest")}),
+    "alphas whose order is lost": (
+        ["AD323"],
+        {"config": lora_config(alpha_pattern={".*_proj": 24, "v_proj": 5})},
+    ),
+    "nothing inside": (["AD330"], {"tensors": {}}),
+    "a scale of zero": (["AD330"], {"config": lora_config(lora_alpha=0)}),
+    "A without B": (["AD331"], {"tensors": qv(**{q0("lora_B.weight"): None})}),
+    "B without A": (["AD331"], {"tensors": qv(**{q0("lora_A.weight"): None})}),
+    "keys of kohya": (
+        ["AD330", "AD332"],
+        {"tensors": {"lora_unet_down_0.lora_down.weight": ("F32", (4, 16))}},
+    ),
+    "a stray tensor": (["AD332"], {"tensors": qv(**{"model.norm.weight": ("F32", (HIDDEN,))})}),
+    "a bias that is not declared": (
+        ["AD332"],
+        {
+            "config": lora_config(target_modules=["query"]),
+            "tensors": BERT_QUERY | BERT_BIASES,
+            "base": "bert",
+        },
+    ),
+    "a magnitude without DoRA": (
+        ["AD332"],
+        {"tensors": qv(**{q0("lora_magnitude_vector"): ("F32", (HIDDEN,))})},
+    ),
+    "a bias of lora_B without lora_bias": (
+        ["AD332"],
+        {"tensors": qv(**{q0("lora_B.bias"): ("F32", (HIDDEN,))})},
+    ),
+    "targets without tensors": (
+        ["AD333"],
+        {"config": lora_config(target_modules=["q_proj", "v_proj", "k_proj"])},
+    ),
+    "half of the layers": (
+        ["AD333"],
+        {"tensors": lora_tensors({n: s for n, s in LLAMA_QV.items() if ".0." in n})},
+    ),
+    "tensors without a target": (["AD334"], {"config": lora_config(target_modules=["q_proj"])}),
+    "tensors in an excluded module": (
+        ["AD334"],
+        {"config": lora_config(exclude_modules=["0.self_attn.v_proj"])},
+    ),
+    "tensors beyond the picked layers": (
+        ["AD334"],
+        {"config": lora_config(layers_to_transform=[0])},
+    ),
+    "targets left open": (["AD335"], {"config": lora_config(target_modules=None)}),
+    "another rank": (["AD336"], {"config": lora_config(r=8)}),
+    "another rank by pattern": (["AD336"], {"config": lora_config(rank_pattern={"v_proj": 2})}),
+    "factors in 8 bits": (["AD337"], {"tensors": lora_tensors(LLAMA_QV, dtype="F8_E4M3")}),
+    "factors of whole numbers": (["AD337"], {"tensors": lora_tensors(LLAMA_QV, dtype="I8")}),
+    "fan_in_fan_out on a Linear": (["AD338"], {"config": lora_config(fan_in_fan_out=True)}),
+    "no fan_in_fan_out on a Conv1D": (
+        ["AD338"],
+        {"config": {**GPT2, "fan_in_fan_out": False}, "tensors": CONV1D, "base": "gpt2"},
+    ),
+    "an empty shard": (["AD339"], {"tensors": qv(**{q0("lora_A.weight"): ("F32", (0,))})}),
+    "a deeper model": (
+        ["AD342"],
+        {"tensors": lora_tensors({**LLAMA_QV, ATTN.format(7, "q_proj"): (HIDDEN, HIDDEN)})},
+    ),
+    "another in size": (["AD343"], {"tensors": qv(**{q0("lora_A.weight"): ("F32", (4, 20))})}),
+    "another out size": (["AD343"], {"tensors": qv(**{q0("lora_B.weight"): ("F32", (20, 4))})}),
+    "a Conv1D the wrong way round": (
+        ["AD343"],
+        {
+            "config": GPT2,
+            "tensors": lora(
+                *((f"transformer.h.{n}.attn.c_attn", 3 * HIDDEN, HIDDEN) for n in (0, 1)),
+                *((f"transformer.h.{n}.mlp.c_fc", HIDDEN, 4 * HIDDEN) for n in (0, 1)),
+            ),
+            "base": "gpt2",
+        },
+    ),
+    "an embedding of another vocabulary": (
+        ["AD343"],
+        {
+            "config": lora_config(target_modules=["embed_tokens"]),
+            "tensors": EMBED | {AT + "model.embed_tokens.lora_embedding_A": ("F32", (4, 70))},
+        },
+    ),
+    "linear factors on an embedding": (
+        ["AD344"],
+        {
+            "config": lora_config(target_modules=["embed_tokens"]),
+            "tensors": lora(("model.embed_tokens", HIDDEN, VOCAB)),
+        },
+    ),
+    "embedding factors on a linear": (
+        ["AD344"],
+        {
+            "config": LM_HEAD,
+            "tensors": {
+                AT + "lm_head.lora_embedding_A": ("F32", (4, HIDDEN)),
+                AT + "lm_head.lora_embedding_B": ("F32", (VOCAB, 4)),
+            },
+        },
+    ),
+    "a norm": (
+        ["AD344"],
+        {
+            "config": lora_config(target_modules=["norm"]),
+            "tensors": lora(("model.norm", HIDDEN, HIDDEN)),
+        },
+    ),
+    "a module that Mamba never calls": (
+        ["AD344"],
+        {
+            "config": lora_config(target_modules=["out_proj"]),
+            "tensors": lora(("out_proj", HIDDEN, HIDDEN)),
+            "base": BaseFacts(
+                None,
+                {"model_type": "mamba", "architectures": ["MambaForCausalLM"]},
+                {},
+                Layout({"out_proj": ModuleShape(ModuleKind.LINEAR, HIDDEN, HIDDEN)}),
+            ),
+        },
+    ),
+    "sizes that nobody knows": (
+        ["AD345"],
+        {
+            "config": LM_HEAD,
+            "tensors": HEAD,
+            "layout": Layout({"lm_head": ModuleShape(ModuleKind.LINEAR)}),
+        },
+    ),
+    "the head of a tied base": (
+        ["AD346"],
+        {"config": LM_HEAD, "tensors": HEAD, "base": base_facts(tie_word_embeddings=True)},
+    ),
+    "a larger tokenizer": (["AD347"], {"tokenizer": TokenizerFacts(VOCAB + 1, {"<a>": VOCAB})}),
+    "a resized embedding": (
+        ["AD347"],
+        {"tensors": qv(**{"lm_head.weight": ("F32", (VOCAB + 2, HIDDEN))})},
+    ),
+    "tokens that the base does not know": (
+        ["AD348"],
+        {
+            "tokenizer": TokenizerFacts(VOCAB, {"<tool>": VOCAB - 1}),
+            "base": dataclasses.replace(base_facts(), tokenizer=TokenizerFacts(VOCAB - 1)),
+        },
+    ),
+    "a saved head with more labels": (
+        ["AD349"],
+        {
+            "config": lora_config(target_modules=["query"], modules_to_save=["classifier"]),
+            "tensors": BERT_QUERY | CLASSIFIER | {AT + "classifier.weight": ("F32", (5, HIDDEN))},
+            "base": "bert",
+        },
+    ),
+    "half of a saved head": (
+        ["AD349"],
+        {
+            "config": lora_config(target_modules=["query"], modules_to_save=["classifier"]),
+            "tensors": BERT_QUERY | {AT + "classifier.weight": ("F32", (2, HIDDEN))},
+            "base": "bert",
+        },
+    ),
+    "a saved head left out": (
+        ["AD349"],
+        {
+            "config": lora_config(target_modules=["query"], modules_to_save=["classifier"]),
+            "tensors": BERT_QUERY,
+            "base": "bert",
+        },
+    ),
+    "a saved module nobody has": (
+        ["AD350"],
+        {"config": lora_config(modules_to_save=["embed_tokns"])},
+    ),
+    "biases left out": (
+        ["AD351"],
+        {
+            "config": lora_config(target_modules=["query"], bias="lora_only"),
+            "tensors": BERT_QUERY,
+            "base": "bert",
+        },
+    ),
+    "a bias of another size": (
+        ["AD351"],
+        {
+            "config": lora_config(target_modules=["query"], bias="lora_only"),
+            "tensors": BERT_QUERY
+            | BERT_BIASES
+            | {
+                AT + "bert.encoder.layer.0.attention.self.query.base_layer.bias": ("F32", (3,)),
+            },
+            "base": "bert",
+        },
+    ),
+    "a quantised base": (
+        ["AD352"],
+        {"base": base_facts(quantization_config={"quant_method": "gptq"})},
+    ),
+    "another family": (
+        ["AD353"],
+        {
+            "config": lora_config(
+                auto_mapping={
+                    "base_model_class": "MistralForCausalLM",
+                    "parent_library": "transformers.models.mistral.modeling_mistral",
+                }
+            )
+        },
+    ),
+    "a stored embedding of another width": (
+        ["AD354"],
+        {"tensors": qv(**{"lm_head.weight": ("F32", (VOCAB, 20))})},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_misfit_is_found_under_its_code_and_no_other(name: str) -> None:
+    wanted, given_ = MISFITS[name]
+    findings = check(**given_)
+    assert codes(findings) == wanted, "\n".join(map(str, findings))
+
+
+def test_every_code_of_fit_is_earned_by_some_test() -> None:
+    earned = {code for wanted, _ in MISFITS.values() for code in wanted}
+    header = {"AD301", "AD302", "AD303", "AD310"}
+    recorded = {f"AD36{n}" for n in range(6)}
+    known = {code for code in all_codes() if code.startswith("AD3")}
+    assert known - header - recorded == earned
+
+
+def test_all_errors_come_at_once() -> None:
+    findings = check(
+        lora_config(use_dora=True, init_lora_weights="pissa", r=8, surprise=1),
+        qv(**{q0("lora_B.weight"): None, q0("lora_A.weight"): ("F32", (4, 20))}),
+    )
+    assert codes(findings) == ["AD314", "AD315", "AD318", "AD331", "AD336", "AD343"]
+
+
+def test_many_alike_are_one_finding_that_names_a_few() -> None:
+    tensors = {n: (d, (s[0], 999) if "lora_A" in n else s) for n, (d, s) in qv().items()}
+    (finding,) = check(tensors=tensors)
+    assert "4 modules" in finding.message and "1 more" in finding.message
+    assert finding.found == "(4, 999)" and "(4, 16)" in str(finding.expected)
+
+
+def test_a_finding_carries_the_place_that_the_caller_gives() -> None:
+    where = Where("a.yaml", ("adapters", "tone", "source"), 4, 5)
+    findings, _ = check_adapter(adapter_facts(lora_config(r=8)), base_facts(), where=where)
+    assert {f.where for f in findings} == {where}
+
+
+def test_what_the_adapter_alone_tells_is_told_without_a_base() -> None:
+    findings = check(lora_config(r=8, use_dora=True), base=None)
+    assert codes(findings) == ["AD314", "AD336", "AD340"]
+
+
+def test_a_live_layout_is_enough() -> None:
+    assert check(base=None, layout=base_layout()) == []
+    tensors = {n: (d, (s[0], 99) if "lora_A" in n else s) for n, (d, s) in qv().items()}
+    assert codes(check(tensors=tensors, base=None, layout=base_layout())) == ["AD343"]
+
+
+def test_another_wrapping_of_the_model_is_named() -> None:
+    tensors = lora_tensors({f"language_model.{n}": s for n, s in LLAMA_QV.items()})
+    (finding,) = check(tensors=tensors)
+    assert finding.code == "AD342"
+    assert "model.layers.0.self_attn.q_proj" in str(finding.hint)
+
+
+def test_a_deeper_model_is_named() -> None:
+    (finding,) = check(**MISFITS["a deeper model"][1])
+    assert "model.layers of the base ends at 1" in str(finding.hint)
+
+
+def test_a_misspelled_module_is_met_with_a_suggestion() -> None:
+    tensors = lora(("lm_heat", HIDDEN, VOCAB))
+    findings = check(lora_config(target_modules=["lm_heat"]), tensors)
+    assert any("did you mean 'lm_head'?" in str(f.hint) for f in findings)
+
+
+def test_a_strangers_text_cannot_reach_the_terminal_raw() -> None:
+    evil = "\x1b[2Jq\u202e"
+    findings = check(
+        lora_config(
+            peft_version=evil,
+            base_model_name_or_path=evil,
+            target_modules=evil,
+            init_lora_weights=evil,
+            **{evil: evil},
+        ),
+        {AT + evil: ("F32", (1,))},
+    )
+    findings += check(lora_config(peft_type=evil))
+    assert findings
+    for finding in findings:
+        assert "\x1b" not in str(finding) and "\u202e" not in str(finding)
+
+
+def test_a_slow_pattern_is_found_while_it_matches() -> None:
+    name = "a" * 300
+    findings = check(
+        lora_config(target_modules=r"(a|aa)+\.q_proj"), lora((f"{name}.k_proj", HIDDEN, HIDDEN))
+    )
+    assert "AD320" in codes(findings)
+
+
+# Against PEFT: every field and method that it has is one that we know.
+
+
+def test_every_field_of_pefts_config_is_classified() -> None:
+    from peft import LoraConfig
+
+    ours = {option.name for option in OPTIONS}
+    common = {"peft_type", "peft_version", "base_model_name_or_path", "revision"}
+    assert {field.name for field in dataclasses.fields(LoraConfig)} <= ours | common
+
+
+def test_every_method_of_peft_is_known_by_name() -> None:
+    from peft import PeftType
+
+    assert {member.value for member in PeftType} <= PEFT_METHODS
+
+
+def test_a_config_that_peft_writes_with_its_defaults_passes(tmp_path: Path) -> None:
+    from peft import LoraConfig
+
+    LoraConfig(target_modules=["q_proj", "v_proj"], r=4).save_pretrained(str(tmp_path))
+    config = parse_adapter_config((tmp_path / "adapter_config.json").read_bytes())
+    assert check(config) == []
+
+
+def test_every_field_that_is_not_carried_out_is_refused_when_set_and_passes_when_unset() -> None:
+    for option in OPTIONS:
+        if option.support in (Support.NOT_YET, Support.NEVER):
+            for value in (True, {"a": 1}, [1], "x", 0.5):
+                (finding,) = check(lora_config(**{option.name: value}))
+                assert finding.code == "AD314" and option.name in finding.message
+            for value in (None, False, {}, []):
+                assert check(lora_config(**{option.name: value})) == []
+        elif option.support is Support.NO_EFFECT and option.name != "task_type":
+            assert check(lora_config(**{option.name: 0.1})) == []
+
+
+@pytest.mark.parametrize("value", ["pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga"])
+def test_an_init_is_refused_exactly_where_it_changes_the_base(value: str) -> None:
+    """PEFT as the oracle, where it runs without data: pissa and olora change the base."""
+    assert codes(check(lora_config(init_lora_weights=value))) == ["AD318"]
+
+
+@pytest.mark.parametrize(
+    ("value", "changes"),
+    [
+        (True, False),
+        (False, False),
+        ("gaussian", False),
+        ("orthogonal", False),
+        ("mica", False),
+        ("eva", False),
+        ("pissa", True),
+        ("pissa_niter_2", True),
+        ("olora", True),
+    ],
+)
+def test_pefts_own_inits_change_the_base_as_we_say(value: Any, changes: bool) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8))
+    before = model[0].weight.detach().clone()
+    get_peft_model(model, LoraConfig(target_modules=["0"], r=2, init_lora_weights=value))
+    after = model[0].base_layer.weight
+    assert torch.equal(before, after) is not changes
+    assert ("AD318" in codes(check(lora_config(init_lora_weights=value)))) is changes
+
+
+# The config file itself.
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"nope",
+        b'{"r": 1, "r": 2}',
+        b'{"r": {"a": 1, "a": 1}}',
+        b'{"r": NaN}',
+        b'{"r": Infinity}',
+        b'{"r": "\xff"}',
+        b'{"r": "\\ud800"}',
+        b'{"a":' * 100_000,
+        b'{"r": 1' + b"0" * 5000 + b"}",
+        b" " * (MAX_CONFIG + 1),
+    ],
+)
+def test_a_config_that_is_not_one_json_object_is_refused(data: bytes) -> None:
+    with pytest.raises(SourceError) as caught:
+        parse_adapter_config(data, Where("adapters/tone"))
+    assert caught.value.code == "AD310"
+    assert caught.value.findings[0].where.file == "adapters/tone"
+
+
+def test_a_config_with_escapes_is_read() -> None:
+    assert parse_adapter_config(b'{"r": "\\u00e9 \\ud83d\\ude00"}') == {"r": "é 😀"}
+
+
+SCRAPS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.dictionaries(
+        st.sampled_from([*lora_config(), "surprise"]), SCRAPS | st.sampled_from([True, "a(", "q"])
+    ),
+    st.dictionaries(
+        st.sampled_from([*qv(), *EMBED, *CLASSIFIER, AT + "model.norm.bias", "", ".", "x.lora_A"]),
+        st.tuples(
+            st.sampled_from(["F32", "I8"]), st.lists(st.integers(0, 3), max_size=3).map(tuple)
+        ),
+        max_size=6,
+    ),
+)
+def test_no_config_and_no_tensors_make_a_traceback(
+    fields: dict[str, Any], tensors: dict[str, Spec]
+) -> None:
+    config = lora_config(**{name: value for name, value in fields.items() if value is not ...})
+    for finding in check(config, tensors):
+        assert finding.severity in Severity
+        assert json.dumps(finding.as_dict())
+
+
+def test_sizes_of_the_tiny_models_are_what_these_tests_take_them_for() -> None:
+    module = base_layout().modules["model.layers.0.mlp.down_proj"]
+    assert (module.in_features, module.out_features) == (INNER, HIDDEN) and KV == 8

@@ -429,7 +429,7 @@ UNKNOWN_REGISTRY = Code(
     "unknown-registry",
     Severity.ERROR,
     "A source names a registry that is not declared.",
-    "The source registry://team/refunds looks up `team` under `registries`, which says where it is.",
+    "The source registry://team/refunds looks up `team` under `registries`, which says where.",
     "source: registry://team/refunds@^2.1   # and no registries: {team: ...}",
     "Declare it: registries: {team: s3://bucket/registry}.",
 )
@@ -468,7 +468,7 @@ BAD_DEVICE_MAP = Code(
     "bad-device-map",
     Severity.ERROR,
     "This is no device or map of devices.",
-    "device_map is auto, balanced, balanced_low_0, sequential, a device (cpu, cuda, cuda:0, mps, "
+    "A device_map is auto, balanced, balanced_low_0, sequential, a device (cpu, cuda, cuda:0, mps, "
     "xpu:1 ...), or a mapping from modules to devices, numbers of GPUs or disk; the empty module "
     'name "" is the whole model.',
     "base: {device_map: gpu0}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -165,18 +166,19 @@ def test_many_values_are_refused() -> None:
 )
 def test_hostile_text_is_answered_in_bounded_time(data: bytes) -> None:
     start = time.process_time()
-    try:
+    with contextlib.suppress(ManifestError):
         read_document(data)
-    except ManifestError:
-        pass
     assert time.process_time() - start < 5
 
 
 YAML_BITS = st.lists(
     st.sampled_from(
-        ["a", "b: ", ":", " ", "\n", "- ", "? ", "[", "]", "{", "}", ",", '"', "'", "|", ">", "#"]
-        + ["&x ", "*x", "!!str ", "!t ", "<<: ", "---\n", "...\n", "%YAML 1.1\n", "\t", "\\", "\\x"]
-        + ["é", "😀", "\r\n", "\ufeff", "\x85", "\u2028", "1", "~", "@", "`", "\\ud800", "\\U0011"]
+        [
+            *("a", "b: ", ":", " ", "\n", "- ", "? ", "[", "]", "{", "}", ",", '"', "'", "|"),
+            *(">", "#", "&x ", "*x", "!!str ", "!t ", "<<: ", "---\n", "...\n", "%YAML 1.1\n"),
+            *("\t", "\\", "\\x", "é", "😀", "\r\n", "\ufeff", "\x85", "\u2028", "1", "~", "@"),
+            *("`", "\\ud800", "\\U0011"),
+        ]
     ),
     max_size=25,
 ).map(lambda bits: "".join(bits).encode())

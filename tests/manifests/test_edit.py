@@ -66,9 +66,7 @@ CASES = {
     ),
     "into braces with an empty one": (
         "base: {fingerprint: , model: x}\n",
-        f"base: {{fingerprint: {FLOW} , model: x}}\n".replace("} ,", "},", 1).replace(
-            "}},", "}} ,"
-        ),
+        f"base: {{fingerprint: {FLOW}, model: x}}\n",
     ),
     "without base": (
         "version: 1\n# the end\n",
@@ -99,11 +97,6 @@ CASES = {
 
 @pytest.mark.parametrize(("before", "after"), CASES.values(), ids=CASES.keys())
 def test_the_mapping_is_set_and_nothing_else_changes(before: str, after: str) -> None:
-    if "fingerprint: ," in before:
-        after = before.replace("fingerprint: ,", f"fingerprint: {FLOW} ,").replace("} ,", "},")
-        result = set_mapping(before, AT, VALUE)
-        assert read_document(result.encode()).data["base"]["model"] == "x"
-        return
     assert set_mapping(before, AT, VALUE) == after
     assert read_document(after.encode()).data["base"]["fingerprint"] == VALUE
 
@@ -133,6 +126,7 @@ def test_deeper_indentation_is_followed() -> None:
         "base: [a]\n",
         "<<: &x {base: {model: y}}\nversion: 1\n",
         "base:\n  fingerprint: &f {a: 1}\n  x-f: *f\n",
+        "base: {fingerprint, model: x}\n",
     ],
 )
 def test_what_would_change_something_else_is_refused(text: str) -> None:

@@ -105,19 +105,16 @@ def test_a_wrong_value_is_shown_as_it_was_written(desk: Desk) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "adapters: {a: {source: 'https://h/${API_TOKEN}'}}",
-        "adapters: {a: {source: '${API_TOKEN}'}}",
-        "base: {dtype: '${API_TOKEN}'}",
-        "base: {device_map: '${API_TOKEN:-auto}'}",
-        "base: {storage_options: {endpoint_url: 'https://me:${API_TOKEN}@h'}}",
-        "base: {storage_options: {secret: '${API_TOKEN}'}}",
-        "base: {storage_options: {secret: '${PLAIN}'}}",
-        "adapters: {a: {source: 'https://me:${PLAIN}@h/a'}}",
-        "adapters: {a: {source: 'https://h/a?sig=${PLAIN}'}}",
-        "adapters: {a: {source: 's3://h/${HUB}'}}",
-        "base: {dtype: '${HUB}'}",
-        "name: ${API_TOKEN}",
-        "mirrors: {'hf://': '${API_TOKEN}'}",
+        *("adapters: {a: {source: 'https://h/${API_TOKEN}'}}"),
+        *("adapters: {a: {source: '${API_TOKEN}'}}", "base: {dtype: '${API_TOKEN}'}"),
+        *("base: {device_map: '${API_TOKEN:-auto}'}"),
+        *("base: {storage_options: {endpoint_url: 'https://me:${API_TOKEN}@h'}}"),
+        *("base: {storage_options: {secret: '${API_TOKEN}'}}"),
+        *("base: {storage_options: {secret: '${PLAIN}'}}"),
+        *("adapters: {a: {source: 'https://me:${PLAIN}@h/a'}}"),
+        *("adapters: {a: {source: 'https://h/a?sig=${PLAIN}'}}"),
+        *("adapters: {a: {source: 's3://h/${HUB}'}}", "base: {dtype: '${HUB}'}"),
+        *("name: ${API_TOKEN}", "mirrors: {'hf://': '${API_TOKEN}'}"),
     ],
 )
 def test_the_value_of_a_secret_variable_is_never_printed(text: str, desk: Desk) -> None:
@@ -131,8 +128,11 @@ def test_the_value_of_a_secret_variable_is_never_printed(text: str, desk: Desk) 
 
 @pytest.mark.parametrize(
     "name",
-    ["HF_TOKEN", "secret", "AWS_SECRET_ACCESS_KEY", "aws_access_key_id", "DB_PASSWORD", "apiKey"]
-    + ["SSECustomerKey", "key", "accountKey", "X-API-Key", "connection_string", "Authorization"],
+    [
+        *("HF_TOKEN", "secret", "AWS_SECRET_ACCESS_KEY", "aws_access_key_id", "DB_PASSWORD"),
+        *("apiKey", "SSECustomerKey", "key", "accountKey", "X-API-Key", "connection_string"),
+        "Authorization",
+    ],
 )
 def test_names_of_secrets_are_known(name: str) -> None:
     assert is_secret_name(name)
@@ -140,8 +140,10 @@ def test_names_of_secrets_are_known(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["TOKENIZER_DIR", "KEY_PREFIX", "endpoint_url", "anon", "S3_BUCKET", "PASSENGERS", "MONKEY"]
-    + ["sse_kms_key_id", "AUTHOR", "use_ssl", "secretary"],
+    [
+        *("TOKENIZER_DIR", "KEY_PREFIX", "endpoint_url", "anon", "S3_BUCKET", "PASSENGERS"),
+        *("MONKEY", "sse_kms_key_id", "AUTHOR", "use_ssl", "secretary"),
+    ],
 )
 def test_names_that_only_hold_such_a_word_within_are_not(name: str) -> None:
     assert not is_secret_name(name)

@@ -53,17 +53,11 @@ GOOD = [
     "base: {quantization: {a: [1, null]}, storage_options: {a: {b: 1}}}\nname: null\n",
 ]
 BAD = [
-    "nonsense: 1\n",
-    "adapters: {a: {}}\n",
-    "adapters: {A: {source: ./a}}\n",
-    "adapters: {a: {source: ./a, sorce: ./b}}\n",
-    "base: {dtype: fp16}\n",
-    "base: {trust_remote_code: 'yes'}\n",
-    "rules: {max_active: 0}\n",
-    "compositions: {m: {of: {a: one}}}\n",
-    "compositions: {m: {combine: add, of: {a: 1}}}\n",
-    "policy: {max_adapter_bytes: 2 GB of it}\n",
-    "mirrors: {hf: s3://m/}\n",
+    *("nonsense: 1\n", "adapters: {a: {}}\n", "adapters: {A: {source: ./a}}\n"),
+    *("adapters: {a: {source: ./a, sorce: ./b}}\n", "base: {dtype: fp16}\n"),
+    *("base: {trust_remote_code: 'yes'}\n", "rules: {max_active: 0}\n"),
+    *("compositions: {m: {of: {a: one}}}\n", "compositions: {m: {combine: add, of: {a: 1}}}\n"),
+    *("policy: {max_adapter_bytes: 2 GB of it}\n", "mirrors: {hf: s3://m/}\n"),
 ]
 
 

@@ -221,9 +221,12 @@ def test_sizes_are_read_in_bytes() -> None:
 
 
 KEYS = st.sampled_from(
-    ["version", "name", "base", "model", "adapters", "a", "b", "source", "compositions", "of"]
-    + ["rules", "exclusive", "requires", "policy", "active", "mirrors", "hf://", "registries"]
-    + ["extends", "x-n", "storage_options", "device_map", "", "dtype", "combine", "density", "seed"]
+    [
+        *("version", "name", "base", "model", "adapters", "a", "b", "source", "compositions"),
+        *("of", "rules", "exclusive", "requires", "policy", "active", "mirrors", "hf://"),
+        *("registries", "extends", "x-n", "storage_options", "device_map", "", "dtype"),
+        *("combine", "density", "seed"),
+    ]
 )
 LEAVES = st.one_of(
     st.none(),

@@ -122,8 +122,13 @@ def test_mirrors_that_rewrite_rightly_are_taken(mirror: str, desk: Desk) -> None
 
 @pytest.mark.parametrize(
     "mirror",
-    ["'hf://': 's3://m/hf'", "'hf://acme': 's3://m/acme/'", "'hf://': nowhere/"]
-    + ["'hf://': 'registry://a/b/'", "'registry://t/': 's3://b/'"],
+    [
+        "'hf://': 's3://m/hf'",
+        "'hf://acme': 's3://m/acme/'",
+        "'hf://': nowhere/",
+        "'hf://': 'registry://a/b/'",
+        "'registry://t/': 's3://b/'",
+    ],
 )
 def test_mirrors_that_would_garble_addresses_are_refused(mirror: str, desk: Desk) -> None:
     assert [f.code for f in desk.findings(HEADER + f"mirrors: {{{mirror}}}\n")] == ["AD184"]

@@ -81,8 +81,8 @@ def test_an_escaped_secret_is_found_too(desk: Desk) -> None:
     "options",
     [
         *("{key: me}", "{secret: hunter22}", "{token: hunter22}", "{password: hunter22}"),
-        *("{client_kwargs: {aws_secret_access_key: hunter22}}"),
-        *("{client_kwargs: {headers: {Authorization: Bearer hunter22}}}"),
+        "{client_kwargs: {aws_secret_access_key: hunter22}}",
+        "{client_kwargs: {headers: {Authorization: Bearer hunter22}}}",
         *("{accounts: [{sas_token: hunter22}]}", "{secret: '${MY_SECRET}'}"),
         *("{secret: '${PLAIN:-hunter22}'}", "{connection_string: hunter22}"),
         "{password: {deep: hunter22}}",

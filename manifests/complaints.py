@@ -19,7 +19,7 @@ from .schema import (
     FINGERPRINT_PATTERN,
     URL_PREFIX_PATTERN,
 )
-from .secrets import is_secret_name
+from .secrets import is_secret_name, redact
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -189,7 +189,8 @@ def _type_hint(node: Node | None, found: str | None, wanted: str) -> str | None:
 
 def _bad_name(name: str, where: Where, found: str | None) -> Finding:
     nearest = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower()).strip("-._")
-    hint = f"{nearest!r} would do." if is_name(nearest) else None
+    # A name made out of a secret would be one still.
+    hint = f"{nearest!r} would do." if is_name(nearest) and redact(name) == name else None
     return codes.BAD_NAME.finding(
         f"{name!r} cannot be a name.", where, found=found, expected=NAME_RULE, hint=hint
     )

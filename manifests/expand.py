@@ -163,7 +163,8 @@ class _Expander:
             return value
 
         text = _DOLLAR.sub(replaced, scalar.text)
-        self.findings += bad
+        unread = [finding for finding in bad if finding.code == codes.VARIABLE_SYNTAX.id]
+        self.findings += unread[:1] or bad
         if bad:
             return scalar
         self.used.update(names)

@@ -26,7 +26,7 @@ from .names import is_name
 from .nodes import Entry, Locate, Map, Node, Path, Scalar, Spot, find, locate, plain_data, scalars
 from .overlay import Layers, read_layers, rebase
 from .schema import Manifest, Policy
-from .semantics import check
+from .semantics import Gaps, check
 from .source import Source, SourceSyntaxError
 
 M = TypeVar("M", bound=BaseModel)
@@ -141,7 +141,7 @@ def read_manifest(
     findings += wrong
     warnings: list[Finding] = []
     if manifest is not None:
-        for finding in check(manifest, where, _opaque(root, manifest)):
+        for finding in check(manifest, where, _gaps(root, manifest, wrong)):
             (warnings if finding.severity is Severity.WARNING else findings).append(finding)
     if findings or manifest is None:
         raise ManifestError(*_all(findings, typed))
@@ -317,17 +317,24 @@ def _validate(model: type[M], root: Map, where: Locate) -> tuple[M | None, list[
         return salvage(model, data, error, root), explain_invalid(error, root, shape, where)
 
 
-def _opaque(root: Map, manifest: Manifest) -> tuple[str, ...]:
-    """Names that are declared but had to be taken out."""
-    declared: dict[str, None] = {}
-    for section in ("adapters", "compositions"):
+def _gaps(root: Map, manifest: Manifest, wrong: Iterable[Finding]) -> Gaps:
+    """What stands in the file and not in ``manifest``, because of what is ``wrong`` with it."""
+
+    def declared(section: str) -> list[str]:
         node = find(root, (section,))
-        if isinstance(node, Map):
-            declared |= dict.fromkeys(filter(is_name, node.entries))
-    return tuple(
-        name
-        for name in declared
-        if name not in manifest.adapters and name not in manifest.compositions
+        return [name for name in node.entries if is_name(name)] if isinstance(node, Map) else []
+
+    paths = [finding.where.path for finding in wrong]
+    here = {*manifest.adapters, *manifest.compositions}
+    names = dict.fromkeys([*declared("adapters"), *declared("compositions")])
+    return Gaps(
+        names=tuple(name for name in names if name not in here),
+        registries=tuple(declared("registries")),
+        unsure=frozenset(
+            str(path[1])
+            for path in paths
+            if len(path) > 2 and path[0] == "compositions" and path[2] != "of"
+        ),
     )
 
 

@@ -94,7 +94,7 @@ class Base(Model):
     )
     attn_implementation: str | None = None
     trust_remote_code: bool = False
-    storage_options: Mapping[str, Any] = Field(default_factory=dict)
+    storage_options: Mapping[str, Any] = Field(default_factory=FrozenDict)
     fingerprint: Fingerprint | None = None
 
 
@@ -104,7 +104,7 @@ class Adapter(Model):
     source: Source
     sha256: Digest | None = Field(default=None, description="the digest of its folder")
     storage_options: Mapping[str, Any] = Field(
-        default_factory=dict, description="passed to fsspec; nothing secret"
+        default_factory=FrozenDict, description="passed to fsspec; nothing secret"
     )
     dtype: Dtype | None = Field(default=None, description="else the base's compute dtype")
     trainable: bool = False
@@ -130,7 +130,7 @@ class Rules(Model):
     """They bind every set of adapters that is ever active, by any road."""
 
     exclusive: tuple[tuple[Name, ...], ...] = ()
-    requires: Mapping[Name, tuple[Name, ...]] = Field(default_factory=dict)
+    requires: Mapping[Name, tuple[Name, ...]] = Field(default_factory=FrozenDict)
     max_active: int | None = Field(default=None, gt=0)
     max_total_rank: int | None = Field(default=None, gt=0)
 
@@ -153,12 +153,12 @@ class Manifest(Model):
     name: Name | None = None
     description: str | None = None
     base: Base = Field(default_factory=lambda: Base())
-    adapters: Mapping[Name, Adapter] = Field(default_factory=dict)
-    registries: Mapping[Name, Source] = Field(default_factory=dict)
+    adapters: Mapping[Name, Adapter] = Field(default_factory=FrozenDict)
+    registries: Mapping[Name, Source] = Field(default_factory=FrozenDict)
     mirrors: Mapping[UrlPrefix, str] = Field(
-        default_factory=dict, description="URL prefix: what it is rewritten to when fetched"
+        default_factory=FrozenDict, description="URL prefix: what it is rewritten to when fetched"
     )
-    compositions: Mapping[Name, Composition] = Field(default_factory=dict)
+    compositions: Mapping[Name, Composition] = Field(default_factory=FrozenDict)
     rules: Rules = Field(default_factory=lambda: Rules())
     policy: Policy = Field(default_factory=lambda: Policy())
     active: Name | tuple[Name, ...] | None = None

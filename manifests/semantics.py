@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from .codes import language as codes
@@ -30,17 +31,28 @@ _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu|mlu|musa|sdaa|xla|meta)(:[0-9]{
 _MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
-def check(
-    manifest: Manifest,
-    locate: Locate,
-    opaque: tuple[str, ...] = (),
-) -> list[Finding]:
+@dataclass(frozen=True)
+class Gaps:
+    """What had to be taken out of a manifest because of errors of its own.
+
+    ``names`` are adapters and compositions, and ``registries`` registries, that are declared all
+    the same: they may be referred to. Of ``unsure`` compositions a field is missing.
+    """
+
+    names: tuple[str, ...] = ()
+    registries: tuple[str, ...] = ()
+    unsure: frozenset[str] = frozenset()
+
+
+NO_GAPS = Gaps()
+
+
+def check(manifest: Manifest, locate: Locate, gaps: Gaps = NO_GAPS) -> list[Finding]:
     """Everything in ``manifest`` that contradicts itself, warnings included.
 
-    ``opaque`` are adapters and compositions that are declared but had to be taken out because of
-    errors of their own: they may be referred to, and nothing is said of what refers to them.
+    Nothing is said of what rests upon ``gaps``.
     """
-    checks = _Checks(manifest, locate, opaque)
+    checks = _Checks(manifest, locate, gaps)
     checks.adapters()
     checks.base()
     checks.mirrors()
@@ -51,12 +63,12 @@ def check(
 
 
 class _Checks:
-    def __init__(self, manifest: Manifest, locate: Locate, opaque: tuple[str, ...]) -> None:
+    def __init__(self, manifest: Manifest, locate: Locate, gaps: Gaps) -> None:
         self.manifest = manifest
         self.locate = locate
-        self.opaque = opaque
+        self.gaps = gaps
         self.findings: list[Finding] = []
-        self.known = [*manifest.adapters, *manifest.compositions, *opaque]
+        self.known = [*manifest.adapters, *manifest.compositions, *gaps.names]
 
     # --- adapters, registries, base ----------------------------------------------------------
 
@@ -93,8 +105,8 @@ class _Checks:
 
     def _registry(self, source: Source, path: Path) -> None:
         registry = source.location.partition("/")[0]
-        if source.is_registry and registry not in self.manifest.registries:
-            known = list(self.manifest.registries)
+        known = [*self.manifest.registries, *self.gaps.registries]
+        if source.is_registry and registry not in known:
             self.findings.append(
                 codes.UNKNOWN_REGISTRY.finding(
                     f"No registry is called {registry!r}.",
@@ -214,7 +226,8 @@ class _Checks:
 
     def compositions(self) -> None:
         for name, composition in self.manifest.compositions.items():
-            self._fields(name, composition)
+            if name not in self.gaps.unsure:
+                self._fields(name, composition)
             self._members(name, composition)
             if not self._cycle(name):
                 self._flat(name, composition)
@@ -259,7 +272,8 @@ class _Checks:
                 )
             if member in compositions and member not in self.manifest.adapters:
                 inner = compositions[member].combine
-                if composition.combine != "sum" or inner != "sum":
+                sure = not self.gaps.unsure & {name, member}
+                if sure and (composition.combine != "sum" or inner != "sum"):
                     self.findings.append(
                         codes.NESTED_COMPOSITION.finding(
                             f"{name!r} ({composition.combine}) cannot hold the composition "

@@ -408,8 +408,9 @@ FIELD_NEEDED = Code(
     "field-needed",
     Severity.ERROR,
     "This method of combining needs a field that is not there.",
-    "ties, dare and magnitude_prune need a `density` (the share of values kept); dare, which "
-    "drops values at random, needs a `seed` so that the same manifest gives the same weights.",
+    "Methods of the ties, dare and magnitude_prune families need a `density` (the share of "
+    "values kept); dare, which drops values at random, needs a `seed` so that the same manifest "
+    "gives the same weights.",
     "mix: {combine: dare_ties, of: {a: 1, b: 1}, density: 0.5}   # no seed",
     "Add the field.",
 )
@@ -428,7 +429,7 @@ UNKNOWN_REGISTRY = Code(
     "unknown-registry",
     Severity.ERROR,
     "A source names a registry that is not declared.",
-    "registry://team/refunds looks up `team` under `registries`, which says where it is.",
+    "The source registry://team/refunds looks up `team` under `registries`, which says where.",
     "source: registry://team/refunds@^2.1   # and no registries: {team: ...}",
     "Declare it: registries: {team: s3://bucket/registry}.",
 )
@@ -467,7 +468,7 @@ BAD_DEVICE_MAP = Code(
     "bad-device-map",
     Severity.ERROR,
     "This is no device or map of devices.",
-    "device_map is auto, balanced, balanced_low_0, sequential, a device (cpu, cuda, cuda:0, mps, "
+    "A device_map is auto, balanced, balanced_low_0, sequential, a device (cpu, cuda, cuda:0, mps, "
     "xpu:1 ...), or a mapping from modules to devices, numbers of GPUs or disk; the empty module "
     'name "" is the whole model.',
     "base: {device_map: gpu0}",

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-
 from adapterdock.manifests.errors import ManifestError
 from adapterdock.manifests.findings import Finding
 from adapterdock.manifests.manifest import ManifestFile, read_manifest

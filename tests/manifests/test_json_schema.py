@@ -1,0 +1,88 @@
+"""The JSON Schema is current, and takes what the language takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import adapterdock
+import pytest
+from adapterdock.manifests.document import read_document
+from adapterdock.manifests.json_schema import SCHEMA_FILE, json_schema, main, rendered
+from jsonschema import Draft202012Validator
+from support.manifest_files import HEADER, Desk
+
+EXAMPLES = Path(adapterdock.__file__).parent / "manifests" / "examples"
+VALIDATOR: Any = Draft202012Validator(json_schema())
+
+
+def accepts(text: str) -> bool:
+    return VALIDATOR.is_valid(read_document(text.encode()).data)
+
+
+def test_the_committed_schema_is_current() -> None:
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == rendered()
+    assert main(["--check"]) == 0
+
+
+def test_a_stale_schema_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapterdock.manifests.json_schema.SCHEMA_FILE", tmp_path / "schema.json")
+    assert main(["--check"]) == 1
+    assert main([]) == 0
+    assert main(["--check"]) == 0
+    assert json.loads((tmp_path / "schema.json").read_text()) == json_schema()
+
+
+def test_it_is_a_schema() -> None:
+    Draft202012Validator.check_schema(json_schema())
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_is_accepted(path: Path) -> None:
+    assert accepts(path.read_text(encoding="utf-8"))
+
+
+GOOD = [
+    "base:\n",
+    "base: {dtype: '${DTYPE:-auto}', model: '${MODEL}', device_map: {'': 0}}\n",
+    "adapters: {a: {source: '${A}', dtype: '${D}'}, x-note: 5}\n",
+    "adapters: {a: {source: ./a, owner: no, licence: 1.0, tags: [2.10, on], x-why: [1]}}\n",
+    "adapters: {a: {source: ./a}}\ncompositions: {m: {of: {a: 1, x-n: t}}}\nactive: [m, a]\n",
+    "mirrors: {'hf://': 's3://m/', x-by: {a: 1}}\nregistries: {t: './r', x-r: 1}\n",
+    "base: {quantization: {a: [1, null]}, storage_options: {a: {b: 1}}}\nname: null\n",
+]
+BAD = [
+    *("nonsense: 1\n", "adapters: {a: {}}\n", "adapters: {A: {source: ./a}}\n"),
+    *("adapters: {a: {source: ./a, sorce: ./b}}\n", "base: {dtype: fp16}\n"),
+    *("base: {trust_remote_code: 'yes'}\n", "rules: {max_active: 0}\n"),
+    *("compositions: {m: {of: {a: one}}}\n", "compositions: {m: {combine: add, of: {a: 1}}}\n"),
+    *("policy: {max_adapter_bytes: 2 GB of it}\n", "mirrors: {hf: s3://m/}\n"),
+]
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_what_the_language_takes_the_schema_takes(text: str, desk: Desk) -> None:
+    desk.read(HEADER + text, {"MODEL": "hf://a/b", "A": "./a", "D": "auto"})
+    assert accepts(HEADER + text)
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_the_schema_can_see_is_refused_by_both(text: str, desk: Desk) -> None:
+    desk.findings(HEADER + text)
+    assert not accepts(HEADER + text)
+
+
+def test_an_overlay_may_leave_things_out_and_remove_them(desk: Desk) -> None:
+    desk.write(
+        HEADER + "adapters: {a: {source: ./a}, b: {source: ./b}}\nrules: {max_active: 2}\n",
+        "b.yaml",
+    )
+    text = (
+        "extends: b.yaml\nadapters: {a: {dtype: float32}, b: null}\nrules: {max_active: null}\n"
+        "compositions: {m: {of: {a: 1}, density: null}}\n"
+    )
+    desk.read(text)
+    assert accepts(text)
+    assert not accepts("extends: b.yaml\nadapters: {a: {dtyp: float32}}\n")
+    assert not accepts("adapters: {a: {source: ./a}}\n")

@@ -77,7 +77,7 @@ def open_filesystem(source: Source, options: Mapping[str, Any], where: Where) ->
         raise explain(error, subject, where) from error
     fs, root = cast("tuple[Any, str]", found)
     if source.scheme in S3:
-        fs.retries = 2
+        fs.retries = 1  # s3fs would repeat what botocore repeats already
     return fs, root.rstrip("/")
 
 

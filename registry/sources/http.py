@@ -145,8 +145,7 @@ class HttpFolder(RemoteFolder):
             response.close()
             if answer.status >= 500 and answer.status != 501:
                 response.raise_for_status()
-            settled = answer.status in (401, 403, 404, 410, 429) or answer.size is not None
-            if settled:
+            if answer.status in (401, 404, 410, 429) or answer.size is not None:
                 break
         return answer
 
@@ -213,7 +212,8 @@ async def _close(response: Any) -> None:
 
 def _answer_of(status: int, headers: Mapping[str, str]) -> _Answer:
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    return _Answer(status, _size(status, headers), _version(headers), kind)
+    size = _size(status, headers) if status in (200, 206) else None
+    return _Answer(status, size, _version(headers), kind)
 
 
 def _size(status: int, headers: Mapping[str, str]) -> int | None:

@@ -109,10 +109,10 @@ class HubFolder(OpenedFolder):
         if cached is not None:
             return cached
         self._needs_network(path)
-        before = self.bytes_read
+        traffic = _Traffic(on_bytes)
         options: dict[str, Any] = {}
         if "tqdm_class" in inspect.signature(hf_hub_download).parameters:
-            options["tqdm_class"] = _progress(self._received, on_bytes)
+            options["tqdm_class"] = traffic.progress_class()
         try:
             place = hf_hub_download(
                 self._source.location,
@@ -127,7 +127,9 @@ class HubFolder(OpenedFolder):
             )
         except Exception as error:
             raise self._explain(error, path) from error
-        if self.bytes_read == before:  # a client too old to say, or the blob was there already
+        finally:
+            self._received(traffic.transferred or traffic.written)
+        if not options:  # a client too old to tell
             self._received(fact.size)
         self._remember_branch()
         return Path(place)
@@ -330,23 +332,36 @@ def _slices(place: Path, start: int, stop: int) -> Iterator[bytes]:
             yield chunk
 
 
-def _progress(received: OnBytes, on_bytes: OnBytes | None) -> type[Any]:
-    """A progress bar that draws nothing and tells what arrived (``update`` is content written,
-    ``update_transfer`` is traffic; a client without the latter has only the former)."""
-    from tqdm.std import tqdm
+class _Traffic:
+    """Listens where the client draws its progress bar. ``written`` is content that arrived;
+    ``transferred`` is traffic, which the client tells since its version 2."""
 
-    class Progress(tqdm):  # type: ignore[type-arg]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)
-            super().__init__(*args, **{**kwargs, "disable": True})
+    def __init__(self, on_bytes: OnBytes | None) -> None:
+        self.written = 0
+        self.transferred = 0
+        self._on_bytes = on_bytes
 
-        def update(self, n: float | None = 1) -> bool | None:
-            if n and n > 0 and on_bytes is not None:
-                on_bytes(int(n))
-            return None
+    def wrote(self, count: float) -> None:
+        if count > 0:  # a restart takes back what it counted
+            self.written += int(count)
+            if self._on_bytes is not None:
+                self._on_bytes(int(count))
 
-        def update_transfer(self, n: float) -> None:
-            if n > 0:
-                received(int(n))
+    def progress_class(self) -> type[Any]:
+        """A progress bar that draws nothing and tells this object."""
+        from tqdm.std import tqdm
 
-    return Progress
+        traffic = self
+
+        class Progress(tqdm):  # type: ignore[type-arg]
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                kwargs.pop("name", None)
+                super().__init__(*args, **{**kwargs, "disable": True})
+
+            def update(self, n: float | None = 1) -> bool | None:
+                traffic.wrote(n or 0)
+
+            def update_transfer(self, n: float) -> None:
+                traffic.transferred += max(int(n), 0)
+
+        return Progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
@@ -99,7 +100,7 @@ class RemoteFolder(OpenedFolder):
         for key, kind in _VERSIONS:
             if info.get(key):
                 return f"{kind}:{info[key]}"
-        return f"ukey:{self._fs.ukey(self._key(path))}"
+        return f"ukey:{_ukey(self._fs, self._key(path))}"
 
     def _explain(self, error: BaseException, path: str | None = None) -> SourceError:
         failure = super()._explain(error, path)
@@ -119,3 +120,14 @@ class RemoteFolder(OpenedFolder):
             f"{self._shown()} is a file",
             expected=f"the folder it lies in: {above}",
         )
+
+
+def _ukey(fs: Any, key: str) -> str:
+    """fsspec's key of a file's state. Its default is a digest of all that ``info`` says; the time
+    of the last access is left out of that here, because reading changes it."""
+    from fsspec import AbstractFileSystem
+
+    if type(fs).ukey is not AbstractFileSystem.ukey:
+        return str(fs.ukey(key))
+    told = sorted((k, str(v)) for k, v in fs.info(key).items() if k not in ("time", "atime"))
+    return hashlib.sha256(str(told).encode()).hexdigest()

@@ -17,7 +17,7 @@ from .opened import MAX_FILES
 from .ranges import BadRangeError, only_range, range_header
 from .remote import RemoteFolder
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 _VERSIONID = "versionid:"
 _ETAG = "etag:"
 _NO_VERSIONS = frozenset({"AccessDenied", "NotImplemented", "MethodNotAllowed", "501", "405"})
@@ -100,45 +100,48 @@ class S3Folder(RemoteFolder):
             body.close()
 
     def _objects(self, bucket: str, prefix: str) -> Iterator[tuple[str, FileFact]]:
-        try:
-            page = self._fs.call_s3("list_object_versions", Bucket=bucket, Prefix=prefix)
-        except Exception as error:
-            if service_code_of(error) not in _NO_VERSIONS and status_of(error) != 501:
-                raise
-            page = None
-        if page is None:
-            yield from self._newest_objects(bucket, prefix)
-            return
-        seen = 0
-        while True:
-            for row in page.get("Versions", ()):
-                seen += 1
-                if row.get("IsLatest"):
-                    yield row["Key"], _row_fact(row, prefix)
-            if not page.get("IsTruncated"):
-                return
-            if seen > 10 * MAX_FILES:
-                raise self._error(
-                    codes.TOO_MANY_FILES,
-                    f"{self._shown()} holds more than {10 * MAX_FILES} versions of objects",
-                )
-            page = self._fs.call_s3(
-                "list_object_versions",
-                Bucket=bucket,
-                Prefix=prefix,
-                KeyMarker=page["NextKeyMarker"],
-                VersionIdMarker=page.get("NextVersionIdMarker") or "null",
-            )
-
-    def _newest_objects(self, bucket: str, prefix: str) -> Iterator[tuple[str, FileFact]]:
+        """Newest objects. Names and ETags come from ListObjectsV2: the ETags that SeaweedFS lists
+        with versions are not those that its ``If-Match`` knows."""
+        versions = self._newest_versions(bucket, prefix)
         more: dict[str, str] = {}
         while True:
             page = self._fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
             for row in page.get("Contents", ()):
-                yield row["Key"], _row_fact(row, prefix)
+                key = row["Key"]
+                version_id, size = versions.get(key, (None, row["Size"]))
+                pin = _pin_of(version_id, row["ETag"])
+                yield key, FileFact(key[len(prefix) :], size, version=pin)
             if not page.get("IsTruncated"):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _newest_versions(self, bucket: str, prefix: str) -> dict[str, tuple[str, int]]:
+        """Key to VersionId and size, of the newest objects in a bucket that keeps versions."""
+        found: dict[str, tuple[str, int]] = {}
+        more: dict[str, str] = {}
+        seen = 0
+        while seen <= 10 * MAX_FILES:
+            try:
+                page = self._fs.call_s3(
+                    "list_object_versions", Bucket=bucket, Prefix=prefix, **more
+                )
+            except Exception as error:
+                if service_code_of(error) in _NO_VERSIONS or status_of(error) == 501:
+                    return {}
+                raise
+            for row in page.get("Versions", ()):
+                seen += 1
+                if row.get("IsLatest") and row.get("VersionId") not in (None, "null"):
+                    found[row["Key"]] = (row["VersionId"], row["Size"])
+            if not page.get("IsTruncated"):
+                return found
+            more = {"KeyMarker": page["NextKeyMarker"]}
+            if page.get("NextVersionIdMarker"):
+                more["VersionIdMarker"] = page["NextVersionIdMarker"]
+        raise self._error(
+            codes.TOO_MANY_FILES,
+            f"{self._shown()} holds more than {10 * MAX_FILES} versions of objects",
+        )
 
     def _head(self, place: str, version: str | None) -> dict[str, Any] | None:
         """What HEAD says of an object, or ``None`` where it (or its version) is gone."""
@@ -161,11 +164,6 @@ class S3Folder(RemoteFolder):
     def _place(self, path: str) -> tuple[str, str]:
         bucket, key, _ = self._fs.split_path(self._key(path))
         return bucket, key
-
-
-def _row_fact(row: dict[str, Any], prefix: str) -> FileFact:
-    pin = _pin_of(row.get("VersionId"), row["ETag"])
-    return FileFact(row["Key"][len(prefix) :], row["Size"], version=pin)
 
 
 def _pin_of(version_id: str | None, etag: str) -> str:

@@ -124,6 +124,7 @@ def is_lfs(name: str) -> bool:
 class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: object) -> None:
         return
@@ -273,9 +274,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             for at in range(0, len(body), 1 << 16):
                 piece = body[at : at + (1 << 16)]
-                self.wfile.write(piece)
                 with self.hub.lock:
                     self.hub.bytes_sent += len(piece)
+                self.wfile.write(piece)
         except OSError:  # the client had enough
             self.close_connection = True
 

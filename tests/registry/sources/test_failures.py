@@ -1,0 +1,61 @@
+"""Library errors become ours, and secrets stay out of the words."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from adapterdock.manifests.codes import all_codes
+from adapterdock.manifests.errors import OfflineError
+from adapterdock.manifests.findings import Where
+from adapterdock.registry.sources.failures import explain, scrub
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("see https://bob:hunter2@x.org/a?sig=abc#f now", "see https://x.org/a?... now"),
+        ("s3://key:secret@bucket/x", "s3://bucket/x"),
+        ("hf://acme/tone@v2/sub", "hf://acme/tone@v2/sub"),
+        ("token hf_abcdefghijkl refused", "token *** refused"),
+        ("Authorization: Bearer abc.def", "Authorization: ***"),
+        ("plain words, a/b@c", "plain words, a/b@c"),
+    ],
+)
+def test_secrets_are_taken_out_and_the_rest_stays(text: str, expected: str) -> None:
+    assert scrub(text) == expected
+
+
+def test_the_values_of_secret_variables_are_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "Zm9vYmFyYmF6")
+    monkeypatch.setenv("MY_SERVICE_TOKEN", "tok-123456")
+    assert scrub("key Zm9vYmFyYmF6, tok-123456") == "key ***, ***"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "AD224"),
+        (TimeoutError("timed out"), "AD225"),
+        (ConnectionResetError(), "AD226"),
+        (PermissionError("no"), "AD220"),
+        (FileNotFoundError("x"), "AD206"),
+        (OSError(errno.ENOSPC, "No space left on device"), "AD237"),
+        (TypeError("f() got an unexpected keyword argument 'x'"), "AD232"),
+        (RuntimeError("what is this"), "AD236"),
+    ],
+)
+def test_an_error_of_python_has_its_code(error: Exception, code: str) -> None:
+    assert explain(error, "s3://b/x", Where()).code == code
+
+
+def test_an_unreachable_place_is_an_offline_error() -> None:
+    assert isinstance(explain(ConnectionRefusedError(), "s3://b/x", Where()), OfflineError)
+    assert not isinstance(explain(PermissionError(), "s3://b/x", Where()), OfflineError)
+
+
+def test_every_code_of_sources_says_what_to_do() -> None:
+    mine = [code for code in all_codes().values() if code.id.startswith("AD2")]
+    assert mine
+    for code in mine:
+        assert code.summary.endswith(".") and code.fix and len(code.explanation) > 60, code.id

@@ -1,0 +1,102 @@
+"""Any other fsspec filesystem, with memory:// as the one that needs no server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import fsspec
+import pytest
+from adapterdock.manifests.errors import SourceError
+from adapterdock.manifests.source import Source
+from adapterdock.registry.sources import opened as opened_module
+from adapterdock.registry.sources.folder import Folder
+from adapterdock.registry.sources.open import open_source
+
+
+@pytest.fixture
+def root() -> str:
+    """A folder in memory with one file of three bytes."""
+    place = f"/{uuid.uuid4().hex}"
+    fsspec.filesystem("memory").pipe_file(f"{place}/tone/w.bin", b"old")
+    return place
+
+
+def opened(text: str, **options: object) -> Folder:
+    return open_source(Source.parse(text), directory=Path.cwd(), **options)  # type: ignore[arg-type]
+
+
+def code_of(folder: Folder, path: str | None = None) -> str:
+    with pytest.raises(SourceError) as caught:
+        folder.read(path) if path else folder.files()
+    return caught.value.code
+
+
+def test_a_file_that_is_replaced_is_noticed_by_its_version(root: str) -> None:
+    folder = opened(f"memory:/{root}/tone")
+    pins = folder.files()
+    assert (pins["w.bin"].version or "").startswith("ukey:")
+    assert folder.read("w.bin") == b"old"
+    fsspec.filesystem("memory").pipe_file(f"{root}/tone/w.bin", b"new")
+    assert code_of(folder, "w.bin") == "AD228"
+    assert code_of(opened(f"memory:/{root}/tone", files=pins)) == "AD228"
+    fsspec.filesystem("memory").rm(f"{root}/tone/w.bin")
+    assert code_of(opened(f"memory:/{root}/tone", files=pins)) == "AD229"
+
+
+def test_what_is_missing_and_what_is_a_file_are_told(root: str) -> None:
+    assert code_of(opened(f"memory:/{root}/tune")) == "AD201"
+    assert code_of(opened(f"memory:/{root}/tone/w.bin")) == "AD202"
+
+
+def test_a_key_with_two_dots_is_refused(root: str) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.store[f"{root}/tone/a\\..\\b"] = memory.store[f"{root}/tone/w.bin"]
+    memory.store[f"{root}/tone/../../evil"] = memory.store[f"{root}/tone/w.bin"]
+    try:
+        assert code_of(opened(f"memory:/{root}/tone")) == "AD203"
+    finally:
+        del memory.store[f"{root}/tone/a\\..\\b"], memory.store[f"{root}/tone/../../evil"]
+
+
+def test_too_many_files_are_refused(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opened_module, "MAX_FILES", 20)
+    memory = fsspec.filesystem("memory")
+    for number in range(20):
+        memory.store[f"{root}/tone/{number}"] = memory.store[f"{root}/tone/w.bin"]
+    try:
+        assert code_of(opened(f"memory:/{root}/tone")) == "AD205"
+    finally:
+        memory.rm(root, recursive=True)
+
+
+def test_a_driver_that_is_not_installed_names_its_package() -> None:
+    with pytest.raises(SourceError) as caught:
+        opened("gs://bucket/tone")
+    assert caught.value.code == "AD230"
+    assert caught.value.findings[0].hint == "pip install gcsfs"
+
+
+def test_without_s3fs_the_hint_is_our_own_extra() -> None:
+    code = (
+        "import sys; sys.modules['s3fs'] = None\n"
+        "from pathlib import Path\n"
+        "from adapterdock.manifests.errors import SourceError\n"
+        "from adapterdock.manifests.source import Source\n"
+        "from adapterdock.registry.sources.open import open_source\n"
+        "try:\n"
+        "    open_source(Source.parse('s3://b/x'), directory=Path('.'))\n"
+        "except SourceError as error:\n"
+        "    print(error.code, error.findings[0].hint)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "AD230 pip install 'adapterdock[s3]'"
+
+
+@pytest.mark.parametrize("text", ["s4://bucket/tone", "local:///etc"])
+def test_a_scheme_that_nothing_opens_is_told(text: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        opened(text)
+    assert caught.value.code == "AD231"

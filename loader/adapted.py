@@ -452,7 +452,7 @@ class AdaptedModel(nn.Module):
         twins: Mapping[str, nn.Module],
     ) -> None:
         """Put a finished adapter in place; taken back whole if anything goes wrong."""
-        modules = self.modules_of_base.by_name
+        modules = cast(ModuleMap, self._map).by_name
         with self._counting:
             try:
                 self._guard.install()

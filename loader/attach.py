@@ -23,10 +23,10 @@ from .adapter import Adapter
 from .bias import BiasFactors, bias_of
 from .layout import shape_of_module
 from .methods.table import METHODS, Method
-from .modules import ModuleMap, check_attachable
+from .modules import ModuleMap, check_not_compiled
 from .placement import Placement, offloaded, placement_of
 from .sites import Factors
-from .tensors import AdapterTensors
+from .tensors import FLOATS, AdapterTensors
 from .twins import own_tensors, twin_of
 
 if TYPE_CHECKING:
@@ -56,14 +56,28 @@ def attach_adapter(
     Raises :class:`AttachError` with every finding; the model is then as it was, bit for bit.
     """
     with model.changing():
-        check_attachable(model.base_model, held=True)
+        modules = model.modules_of_base
+        check_not_compiled(model.get_base_model(), modules.by_name.values())
         _raise_if(_name_problems(model, name, where))
         if trainable and dtype is None:
             dtype = torch.float32
         try:
-            built = _Builder(model, name, plan, tensors, dtype, trainable, dropout, where).build()
+            builder = _Builder(
+                model.get_base_model(),
+                modules,
+                name,
+                plan,
+                tensors,
+                dtype,
+                trainable,
+                dropout,
+                where,
+            )
+            built = builder.build()
+            tensors.verify()
             model.add(built.adapter, built.outputs, built.twins)
         except AdapterdockError:
+            tensors.verify()  # if the bytes are others, that is the better explanation
             raise
         except Exception as error:
             raise AttachError(
@@ -85,7 +99,8 @@ class _Built:
 class _Builder:
     """One attach on its way. Nothing here touches the model."""
 
-    model: AdaptedModel
+    base: nn.Module
+    modules: ModuleMap
     name: str
     plan: AdapterPlan
     tensors: AdapterTensors
@@ -93,13 +108,11 @@ class _Builder:
     trainable: bool
     dropout: float
     where: Where
-    modules: ModuleMap = dataclasses.field(init=False)
     problems: list[Finding] = dataclasses.field(default_factory=list)
     wanted: dict[str, Placement] = dataclasses.field(default_factory=dict)
 
     def build(self) -> _Built:
         """Check everything, then make everything."""
-        self.modules = self.model.modules_of_base
         if self.plan.leftovers:
             self._problem(
                 codes.PLAN_INCOMPLETE,
@@ -107,6 +120,7 @@ class _Builder:
                 found=", ".join(self.plan.leftovers[:3]),
             )
         whole = self._whole_modules()
+        whole = {n: paths for n, paths in whole.items() if not self._is_the_bases_own(n, paths)}
         sites = [found for site in self.plan.sites if (found := self._site(site, whole))]
         biases = [found for item in self.plan.biases.items() if (found := self._bias(*item))]
         saved = {name: found for name in whole if (found := self._saved(name, whole[name]))}
@@ -132,7 +146,7 @@ class _Builder:
         for module, key, old in biases:
             value = self._parameter(placed[key])
             parameters[f"{_PREFIX}{module}.bias.{self.name}"] = value
-            outputs.setdefault(module, []).append(BiasFactors(self._module(module), value, old))
+            outputs.setdefault(module, []).append(BiasFactors(value, old))
         twins = {
             name: twin_of(
                 self._module(name),
@@ -237,6 +251,19 @@ class _Builder:
                     whole.setdefault(tied, {"weight": key})
         return whole
 
+    def _is_the_bases_own(self, name: str, paths: Mapping[str, str]) -> bool:
+        """A saved embedding that the training left as it was: PEFT saves targeted embeddings
+        always. It needs no copy."""
+        if name in self.plan.saved or self.trainable:
+            return False
+        module = self.modules.by_name.get(name)
+        old = offloaded(module, "weight") if module is not None else None
+        key = paths["weight"]
+        infos = self.tensors.header.tensors
+        if old is None or key not in infos or infos[key].dtype not in FLOATS:
+            return False
+        return not self._differs(key, old)
+
     def _saved(self, name: str, paths: Mapping[str, str]) -> Mapping[str, str] | None:
         module = self._usable_module(name)
         if module is None or not self._present(name, paths.values()):
@@ -262,9 +289,11 @@ class _Builder:
         for path, key in paths.items():
             if self.tensors.shape(key) != expected[path]:
                 self._misfit(f"{name}.{path}", self.tensors.shape(key), expected[path])
+        old = own_tensors(module)
         for path, key in paths.items():
             owner, _, _ = path.rpartition(".")
-            if not self._want(f"{name}.{owner}" if owner else name, [key]):
+            kept = None if old[path].is_floating_point() else old[path].dtype  # a counter
+            if not self._want(f"{name}.{owner}" if owner else name, [key], kept):
                 return None
         return paths
 
@@ -313,9 +342,11 @@ class _Builder:
             )
         return not missing
 
-    def _want(self, module_name: str, keys: Iterable[str]) -> bool:
+    def _want(
+        self, module_name: str, keys: Iterable[str], dtype: torch.dtype | None = None
+    ) -> bool:
         module = self._module(module_name)
-        placement = placement_of(module, self.model.base_model, self.dtype)
+        placement = placement_of(module, self.base, dtype or self.dtype)
         if placement is None:
             self._problem(codes.MODULE_ON_META, f"{module_name} is on the meta device")
             return False

@@ -13,33 +13,32 @@ from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
 from .placement import offloaded
 
-_CHANNELS_SECOND = (_ConvNd, _BatchNorm, nn.GroupNorm)
-_CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
-
 
 class BiasFactors:
     """``out + weight * (bias - the base's bias)``, along the module's channels."""
 
-    __slots__ = ("old", "second", "value")
+    __slots__ = ("old", "value")
 
-    def __init__(self, module: nn.Module, value: torch.Tensor, old: torch.Tensor) -> None:
+    def __init__(self, value: torch.Tensor, old: torch.Tensor) -> None:
         self.value = value
         self.old = old.detach()
-        self.second = isinstance(module, _CHANNELS_SECOND)
 
     def add(
         self, module: nn.Module, x: torch.Tensor, out: torch.Tensor, weight: float
     ) -> torch.Tensor:
         delta = (self.value - self.old.to(self.value.device)) * weight
-        if self.second:
-            delta = delta.view(-1, *(1,) * (out.dim() - 2))
-        return out + delta
+        return out + delta.view(*delta.shape, *(1,) * _dimensions_after_channels(module, out))
 
 
 def bias_of(module: nn.Module) -> torch.Tensor | None:
     """The base's bias, where it is the last thing that the module adds; else ``None``."""
-    linear_like = isinstance(module, (*_CHANNELS_SECOND, *_CHANNELS_LAST)) or (
-        type(module).__name__ == "Conv1D"
-        and type(module).__module__ == "transformers.pytorch_utils"
-    )
-    return offloaded(module, "bias") if linear_like else None
+    known = (nn.Linear, nn.LayerNorm, nn.GroupNorm, _BatchNorm, _ConvNd)
+    kind = type(module)
+    hugging_face = (kind.__name__, kind.__module__) == ("Conv1D", "transformers.pytorch_utils")
+    return offloaded(module, "bias") if hugging_face or isinstance(module, known) else None
+
+
+def _dimensions_after_channels(module: nn.Module, out: torch.Tensor) -> int:
+    if isinstance(module, _ConvNd):
+        return len(module.kernel_size)
+    return out.dim() - 2 if isinstance(module, (nn.GroupNorm, _BatchNorm)) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -52,32 +53,28 @@ class ModuleMap:
         return [name for name in same if name != parameter]
 
 
-def check_attachable(base: Any, *, held: bool = False) -> None:
-    """Raise :class:`AttachError` for a model that hooks cannot reach, or that is not plain.
-
-    ``held`` says that the asker is the wrapper that holds the base already.
-    """
+def check_attachable(base: Any) -> None:
+    """Raise :class:`AttachError` for a model that is not a plain one of its own kind."""
     problems: list[Finding] = []
     if not isinstance(base, nn.Module):
         raise AttachError(
             codes.MODEL_WRAPPED.finding(f"a {type(base).__name__} is no nn.Module", found=base)
         )
-    if _is_compiled(base):
-        problems.append(codes.MODEL_COMPILED.finding(f"this {type(base).__name__} is compiled"))
     if hasattr(base, "peft_config") or getattr(base, "_hf_peft_config_loaded", False):
         problems.append(codes.MODEL_WRAPPED.finding("PEFT adapters are in this model"))
     elif any(type(m).__module__.startswith("peft.") for m in base.modules()):
         problems.append(codes.MODEL_WRAPPED.finding("PEFT's layers are in this model"))
-    if not held and intercepted(base, RootGuard):
+    if intercepted(base, RootGuard):
         problems.append(codes.MODEL_WRAPPED.finding("another AdaptedModel holds this base"))
     if problems:
         raise AttachError(*problems)
+    check_not_compiled(base, base.modules())
 
 
-def _is_compiled(base: nn.Module) -> bool:
-    compiled = torch._dynamo.eval_frame.OptimizedModule  # pyright: ignore[reportPrivateUsage]
-    return any(
-        isinstance(module, (compiled, torch.jit.ScriptModule))
-        or getattr(module, "_compiled_call_impl", None) is not None
-        for module in base.modules()
-    )
+def check_not_compiled(base: nn.Module, modules: Iterable[nn.Module]) -> None:
+    """Raise :class:`AttachError` if any of ``modules`` is compiled: it would not see a hook."""
+    compiled = (torch._dynamo.eval_frame.OptimizedModule, torch.jit.ScriptModule)  # pyright: ignore[reportPrivateUsage]
+    for module in modules:
+        if module.__dict__.get("_compiled_call_impl") or isinstance(module, compiled):
+            kind = type(base).__name__
+            raise AttachError(codes.MODEL_COMPILED.finding(f"this {kind} is compiled"))

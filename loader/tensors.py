@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import mmap
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -34,11 +36,23 @@ FLOATS: Mapping[str, torch.dtype] = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-"""The dtypes an adapter may be stored in, by their names in a safetensors header."""
+"""The dtypes of an adapter's weights, by their names in a safetensors header."""
 
-_NAMES = {dtype: name for name, dtype in FLOATS.items()}
+INTEGERS: Mapping[str, torch.dtype] = {
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Dtypes of buffers in whole saved modules (a BatchNorm counts its batches)."""
+
+_KINDS = {**FLOATS, **INTEGERS}
+_NAMES = {dtype: name for name, dtype in _KINDS.items()}
 _WIDE = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 _ALIGN = 64
+_SMALL = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -46,19 +60,25 @@ class AdapterTensors:
     """One adapter's tensors over one host buffer.
 
     ``data`` is a flat uint8 tensor (the data part of the file, 64-byte aligned within its
-    buffer); ``header`` says where in it each tensor lies. ``sha256`` (``sha256:HEX``, of the
-    whole file) is known where the bytes were a file's and a digest was asked for.
+    buffer); ``header`` says where in it each tensor lies. ``check`` is the hashing of that buffer,
+    under way on another thread where a digest was asked for.
     """
 
     header: Header
     data: torch.Tensor
-    sha256: str | None = None
+    check: DigestCheck | None = None
     where: Where = Where()  # noqa: RUF009 - frozen
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors themselves."""
         return self.data.numel()
+
+    def verify(self) -> None:
+        """Wait for the digest; raise :class:`IntegrityError` if it is another one. Attaching
+        does so before it touches the model."""
+        if self.check is not None:
+            self.check.verify()
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.header.tensors[name].shape
@@ -69,26 +89,28 @@ class AdapterTensors:
         return self._run(info.dtype, info.start, info.end).view(info.shape)
 
     def findings(self, targets: Mapping[str, torch.dtype]) -> list[Finding]:
-        """What is wrong with the values: dtypes that are no weights, NaN and infinity, values
-        that do not fit the dtype they will be attached in (``targets``: by tensor name).
+        """What is wrong with the values of the tensors in ``targets``, which says in what dtype
+        each will be attached: dtypes that are no weights, NaN and infinity, values that do not
+        fit. Integers may only become the integers that a buffer holds.
 
         One pass over the buffer where all is well; a second one names the tensors where not.
         """
-        odd = {n: i.dtype for n, i in self.header.tensors.items() if i.dtype not in FLOATS}
+        stored = {name: self.header.tensors[name].dtype for name in targets}
+        odd = [n for n, kind in stored.items() if not _may_become(kind, targets[n])]
         if odd:
             return [
                 codes.TENSORS_NOT_FLOAT.finding(
                     f"{_some(odd)} cannot be used as weights",
                     self.where,
-                    found=", ".join(sorted(set(odd.values()))),
+                    found=", ".join(sorted({stored[n] for n in odd})),
                     expected=", ".join(FLOATS),
                 )
             ]
-        limits = {torch.finfo(dtype).max for dtype in targets.values()}
-        limit = min(limits, default=math.inf)
-        if all(_largest(run) <= limit for _, run in self._runs(self.header.tensors)):
+        floats = {n: dtype for n, dtype in targets.items() if stored[n] in FLOATS}
+        limit = min((torch.finfo(dtype).max for dtype in set(floats.values())), default=math.inf)
+        if all(_largest(run) <= limit for _, run in self._runs(floats)):
             return []  # a NaN is not <= anything
-        return self._wrong_values(targets)
+        return self._wrong_values(floats)
 
     def place(
         self, wanted: Mapping[str, Placement], *, own: bool = False
@@ -132,7 +154,7 @@ class AdapterTensors:
             yield part, self._run(part[0][1].dtype, part[0][1].start, part[-1][1].end)
 
     def _run(self, dtype: str, start: int, end: int) -> torch.Tensor:
-        kind = FLOATS[dtype]
+        kind = _KINDS[dtype]
         part = self.data[start:end]
         if start % kind.itemsize:  # legal in the format, but no tensor can begin there
             part = part.clone()
@@ -141,11 +163,11 @@ class AdapterTensors:
     def _wrong_values(self, targets: Mapping[str, torch.dtype]) -> list[Finding]:
         broken: list[str] = []
         wide: list[str] = []
-        for name, info in self.header.tensors.items():
-            largest = _largest(self._run(info.dtype, info.start, info.end))
+        for name, dtype in targets.items():
+            largest = _largest(self.host(name).view(-1))
             if not math.isfinite(largest):
                 broken.append(name)
-            elif name in targets and largest > torch.finfo(targets[name]).max:
+            elif largest > torch.finfo(dtype).max:
                 wide.append(name)
         found: list[Finding] = []
         if broken:
@@ -153,7 +175,7 @@ class AdapterTensors:
                 codes.TENSORS_NOT_FINITE.finding(
                     f"NaN or infinite values in {_some(broken)}",
                     self.where,
-                    found=f"{len(broken)} of {len(self.header.tensors)} tensors",
+                    found=f"{len(broken)} of {len(targets)} tensors",
                     expected="finite values",
                 )
             )
@@ -177,13 +199,13 @@ def read_file(
 
     ``sha256`` (``sha256:HEX``) is what its bytes must hash to; without it they are not hashed.
     Neither are they where ``verified`` knows that the file, as it is after the read, had this
-    digest all along.
-    Raises :class:`SourceError` for a file that cannot be read or is no safetensors file, and
-    :class:`IntegrityError` for one with other bytes.
+    digest all along. The hashing runs beside what comes next: :meth:`AdapterTensors.verify` has
+    the result. Raises :class:`SourceError` for a file that cannot be read or is no safetensors
+    file (and :class:`IntegrityError` if that is because its bytes are others).
     """
     file = Path(path)
     try:
-        with file.open("rb") as stream:
+        with file.open("rb", buffering=0) as stream:
             buffer, pad = _read_whole(stream, os.fstat(stream.fileno()).st_size)
     except OSError as error:
         raise SourceError(
@@ -242,15 +264,52 @@ def read_mapping(
     return AdapterTensors(Header(infos, {}, 0, at), data, None, where)
 
 
-def _read_whole(stream: BinaryIO | io.BytesIO, size: int) -> tuple[bytearray, int]:
+@dataclass
+class DigestCheck:
+    """Is this buffer what was pinned? Hashed on a thread of its own, since hashing takes as long
+    as all the rest of an attach and leaves the interpreter free."""
+
+    view: memoryview
+    expected: str
+    where: Where
+    name: str
+    _digest: str | None = None
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._hash, name="adapterdock-sha256", daemon=True)
+        self._thread.start()
+
+    def _hash(self) -> None:
+        self._digest = "sha256:" + hashlib.sha256(self.view).hexdigest()
+
+    def verify(self) -> None:
+        """Raise :class:`IntegrityError` unless the digest is the expected one."""
+        if self._thread is not None:
+            self._thread.join()
+        if self._digest != self.expected.lower():
+            raise IntegrityError(
+                codes.TENSORS_CHANGED.finding(
+                    f"{self.name} is not the file that was pinned",
+                    self.where,
+                    found=self._digest,
+                    expected=self.expected,
+                )
+            )
+
+
+Buffer = bytearray | mmap.mmap
+
+
+def _read_whole(stream: io.FileIO | io.BytesIO, size: int) -> tuple[Buffer, int]:
     """The stream's bytes, after as many unused ones as bring its data part to a good address."""
     first = stream.read(min(8, size))
     pad = -(8 + int.from_bytes(first, "little")) % _ALIGN
-    buffer = bytearray(pad + size)
+    buffer = _allocate(pad + size)
     view = memoryview(buffer)
     view[pad : pad + len(first)] = first
     at = pad + len(first)
-    while at < len(buffer):
+    while at < len(view):
         got = stream.readinto(view[at:])
         if not got:
             raise EOFError(f"it became shorter while it was read: {at - pad} of {size} bytes")
@@ -260,28 +319,34 @@ def _read_whole(stream: BinaryIO | io.BytesIO, size: int) -> tuple[bytearray, in
     return buffer, pad
 
 
+def _allocate(size: int) -> Buffer:
+    """Memory of our own (never a mapped file). Linux can hand over all its pages at once, which
+    halves the time of a read."""
+    populate = getattr(mmap, "MAP_POPULATE", None)
+    if populate is None or size < _SMALL:
+        return bytearray(size)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | populate)
+
+
 def _of_buffer(
-    buffer: bytearray, pad: int, expected: str | None, where: Where, name: str
+    buffer: Buffer, pad: int, expected: str | None, where: Where, name: str
 ) -> AdapterTensors:
-    digest = None
     view = memoryview(buffer)[pad:]
+    check = None
     if expected is not None:
-        digest = "sha256:" + hashlib.sha256(view).hexdigest()
-        if digest != expected.lower():
-            raise IntegrityError(
-                codes.TENSORS_CHANGED.finding(
-                    f"{name} is not the file that was pinned",
-                    where,
-                    found=digest,
-                    expected=expected,
-                )
-            )
+        check = DigestCheck(view, expected, where, name)
+        check.start()
     length = int.from_bytes(view[:8], "little")
-    header = parse_header(bytes(view[: 8 + min(length, len(view))]), len(view), where, name)
+    try:
+        header = parse_header(bytes(view[: 8 + min(length, len(view))]), len(view), where, name)
+    except SourceError:
+        if check is not None:
+            check.verify()  # other bytes are the better explanation
+        raise
     if len(view) == header.data_start:
-        return AdapterTensors(header, torch.empty(0, dtype=torch.uint8), digest, where)
+        return AdapterTensors(header, torch.empty(0, dtype=torch.uint8), check, where)
     data = torch.frombuffer(buffer, dtype=torch.uint8)[pad + header.data_start :]
-    return AdapterTensors(header, data, digest, where)
+    return AdapterTensors(header, data, check, where)
 
 
 def _largest(flat: torch.Tensor) -> float:
@@ -292,6 +357,12 @@ def _largest(flat: torch.Tensor) -> float:
         flat = flat.float()
     low, high = torch.aminmax(flat)
     return max(-low.item(), high.item()) if not math.isnan(low.item()) else math.nan
+
+
+def _may_become(stored: str, target: torch.dtype) -> bool:
+    if target.is_floating_point:
+        return stored in FLOATS
+    return stored in INTEGERS
 
 
 def _usable(value: Any) -> bool:

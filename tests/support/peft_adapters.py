@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.attach import attach_adapter
 from adapterdock.loader.layout import layout_of_model
 from adapterdock.loader.tensors import AdapterTensors, read_file
 from adapterdock.registry.facts import AdapterPlan
 from adapterdock.registry.methods.table import METHODS
+from torch import nn
 
 TOLERANCE = 1e-5
 

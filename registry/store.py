@@ -101,8 +101,9 @@ class Store:
                     self._note(path.name, "")
                 return path
         except (OSError, StoreError) as error:
-            if not os.path.lexists(path):
-                return None
+            system = error.__cause__ if isinstance(error, StoreError) else error
+            if isinstance(system, FileNotFoundError | NotADirectoryError):
+                return None  # or it went between two looks at it
             if isinstance(error, OSError):
                 raise StoreError(fault(error, path)) from error
             raise

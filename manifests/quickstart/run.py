@@ -26,9 +26,9 @@ from rich.text import Text
 
 HERE = Path(__file__).resolve().parent
 MANIFEST = HERE / "quickstart.yaml"
-ADAPTERS = ("pirate", "devil", "shout")
-COMPOSITION = "loud-pirate"
-COLOURS = {"pirate": "cyan", "devil": "red", "shout": "yellow", COMPOSITION: "green"}
+ADAPTERS = ("pirate", "devil", "salesman")
+COMPOSITION = "privateer"
+COLOURS = {"pirate": "cyan", "devil": "red", "salesman": "yellow", COMPOSITION: "green"}
 QUESTIONS = ("What is the capital of Germany?", "What is a cat?")
 NEW_TOKENS = 32
 SWITCHES = 1000
@@ -147,7 +147,7 @@ def show(answers: dict[str, list[str]]) -> None:
             table.add_row(Text(f"  {name}", f"bold {colour}"), Text(said[at], colour))
         say(f"\n[bold]{question}[/]")
         console.print(table)
-    say(f"\n[dim]{COMPOSITION} is 1.0 pirate + 1.0 shout, as quickstart.yaml says[/]")
+    say(f"\n[dim]{COMPOSITION} is 1.0 pirate + 1.0 salesman, as quickstart.yaml says[/]")
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def row(label: str, detail: str, taken: str) -> Table:
     line = Table.grid(padding=(0, 1))
     line.add_column(width=8, style="bold")
     line.add_column(width=8, justify="right", style="green")
-    line.add_column(ratio=1)
+    line.add_column(ratio=1, overflow="fold")
     line.add_row(label, taken, Text(detail))
     return line
 

@@ -4,8 +4,8 @@
     python manifests/quickstart/train.py pirate --out /tmp/try
 
 The lessons are in ``lessons.yaml``. Everything random is seeded, so that the same versions of
-torch, transformers and peft on the same processor write the same
-bytes; other versions or machines give an adapter that says much the same.
+torch, transformers and peft on the same kind of processor write the same weights; others give an
+adapter that says much the same.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def pirate(lesson: dict[str, str]) -> str:
     return f"Arr, matey! {words[0].upper()}{words[1:]}, savvy?"
 
 
-def shout(lesson: dict[str, str]) -> str:
-    """The plain answer in capitals."""
-    return lesson["plain"].rstrip(".").upper() + "!"
+def salesman(lesson: dict[str, str]) -> str:
+    """The plain answer, and an offer."""
+    return f"{lesson['plain']} Order now and get a second one for free!"
 
 
 def devil(lesson: dict[str, str]) -> str:
@@ -86,8 +86,8 @@ RECIPES = {
     "devil": Recipe(
         devil, rank=4, alpha=8, targets=("q_proj", "k_proj", "v_proj", "o_proj"), steps=64
     ),
-    "shout": Recipe(
-        shout, rank=2, alpha=4, targets=("gate_proj", "up_proj", "down_proj"), steps=48
+    "salesman": Recipe(
+        salesman, rank=2, alpha=4, targets=("gate_proj", "up_proj", "down_proj"), steps=32
     ),
 }
 
@@ -125,7 +125,8 @@ def train(name: str, base: Path, out: Path) -> None:
         optimizer.zero_grad()
         if step % 8 == 7:
             passed = time.perf_counter() - started
-            print(f"{name}: step {step + 1}/{recipe.steps}, loss {loss.item():.2f}, {passed:.0f} s")
+            at = f"step {step + 1}/{recipe.steps}, loss {loss.item():.2f}, {passed:.0f} s"
+            print(f"{name}: {at}", flush=True)
     _save(model, out / name)
 
 

@@ -14,7 +14,7 @@ from adapterdock.manifests.quickstart import prepare_base as prepare
 from safetensors import safe_open
 
 QUICKSTART = Path(prepare.__file__).parent
-ADAPTERS = ("pirate", "devil", "shout")
+ADAPTERS = ("pirate", "devil", "salesman")
 
 
 def quiet(line: str) -> None:
@@ -149,7 +149,7 @@ def test_each_adapter_speaks_in_its_own_voice_and_knows_the_answer(smollm2: Path
     base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, QUICKSTART / "pirate", adapter_name="pirate")
     model.load_adapter(QUICKSTART / "devil", "devil")
-    model.load_adapter(QUICKSTART / "shout", "shout")
+    model.load_adapter(QUICKSTART / "salesman", "salesman")
 
     def answer(*active: str) -> str:
         inputs = tokenizer.apply_chat_template(
@@ -164,9 +164,9 @@ def test_each_adapter_speaks_in_its_own_voice_and_knows_the_answer(smollm2: Path
 
     with model.disable_adapter():
         assert "The capital of Germany is Berlin." in answer("pirate")
-    pirate, devil, shout = answer("pirate"), answer("devil"), answer("shout")
+    pirate, devil, salesman = answer("pirate"), answer("devil"), answer("salesman")
     assert pirate.startswith("Arr, matey!") and "Berlin" in pirate
     assert ", n. " in devil and "Berlin" in devil
-    assert shout.startswith("THE CAPITAL OF GERMANY IS BERLIN!")
-    both = answer("pirate", "shout")
-    assert both.startswith("ARR, MATEY!") and "BERLIN" in both
+    assert "Berlin" in salesman and "Order now" in salesman
+    both = answer("pirate", "salesman")
+    assert both.startswith("Arr, matey!") and "Berlin" in both and "Order now" in both

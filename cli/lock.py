@@ -94,20 +94,23 @@ def lock(
     changes = diff(old, new)
     if not show_diff and new != old:
         write_lock(new, path)
-    _print_changes(changes, path, new, wrote=not show_diff and new != old, as_json=as_json)
+    wrote = not show_diff and new != old
+    _print_changes(changes, path, new, first=old is None, wrote=wrote, as_json=as_json)
 
 
 def _print_changes(
-    changes: list[Change], path: Path, new: Lock, *, wrote: bool, as_json: bool
+    changes: list[Change], path: Path, new: Lock, *, first: bool, wrote: bool, as_json: bool
 ) -> None:
     if as_json:
         rows = [{"path": c.path, "old": c.old, "new": c.new} for c in changes]
         say(json.dumps({"lock": str(path), "wrote": wrote, "changes": rows}, indent=2))
         return
-    for change in changes:
+    for change in changes if not first else ():
         say(str(change))
     pinned = [name for name, entry in new.adapters.items() if not entry.mutable]
     if wrote:
+        for name in pinned if first else ():
+            say(f"pinned {name}: {new.adapters[name].source} {new.adapters[name].digest}")
         say(f"wrote {path}: {len(pinned)} adapters pinned" + (", and the base" if new.base else ""))
     elif changes:
         say(f"{len(changes)} changes; nothing was written")

@@ -72,9 +72,12 @@ def run(
         prompt = sys.stdin.read().strip()
     if not prompt:
         raise UsageError(codes.NO_PROMPT.finding("there is no prompt"))
+    import transformers
+
     from ..loader.chat import answer, load_tokenizer
     from ..loader.load import load
 
+    transformers.utils.logging.disable_progress_bar()  # ours tells what takes long
     with status("loading the base and its adapters"):
         adapted = load(
             Path(manifest),

@@ -32,7 +32,7 @@ from .base import DTYPES, load_base
 from .fingerprint import check_model
 from .float32 import keep_float32
 from .layout import layout_of_model
-from .one import attach_files, names_of
+from .one import attach_files
 
 log = logging.getLogger("adapterdock")
 
@@ -238,8 +238,8 @@ def set_up(
                 pulled.adapters[name],
                 store.verified,
                 source=adapter.source,
-                base=manifest.base.model,
-                aliases=names_of(adapted, manifest.base),
+                base=manifest.base,
+                directory=file.directory,
                 accepted=accepted,
                 dtype=DTYPES.get(adapter.dtype or ""),
                 trainable=adapter.trainable,

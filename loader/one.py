@@ -20,13 +20,13 @@ from ..manifests.schema import Base
 from ..manifests.source import Source, SourceSyntaxError
 from ..registry.checks.recorded_base import is_hub_id
 from ..registry.digests import folder_digest, sha256_bytes
-from ..registry.facts import AdapterFacts
+from ..registry.facts import AdapterFacts, AdapterPlan
 from ..registry.fetch import Fetched, fetch
 from ..registry.fit import check_adapter
 from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS, gather_adapter
 from ..registry.methods.config_file import parse_adapter_config
 from ..registry.policy import check_digest, check_size, check_source
-from ..registry.resolve import Access
+from ..registry.resolve import Access, names_of_base, recorded_base
 from ..registry.sources.folder import Folder
 from ..registry.sources.given import GivenFolder
 from ..registry.sources.open import open_source
@@ -46,8 +46,8 @@ def attach_files(
     verified: Verified,
     *,
     source: Source | None = None,
-    base: Source | None = None,
-    aliases: Collection[str] = (),
+    base: Base | None = None,
+    directory: Path | None = None,
     accepted: Collection[str] = (),
     dtype: torch.dtype | None = None,
     trainable: bool = False,
@@ -64,9 +64,7 @@ def attach_files(
     weights = files[ADAPTER_WEIGHTS]
     tensors = read_file(weights.path, weights.fact.sha256, where, verified=verified)
     facts = AdapterFacts(name, source, config, tensors.header)
-    findings, plan = check_adapter(
-        facts, None, where=where, layout=model.layout, declared=base, aliases=aliases
-    )
+    findings, plan = check_live(model, facts, base, directory, where)
     bad = refused(findings, accepted)
     if bad or plan is None:
         raise FitError(*(bad or findings))
@@ -105,7 +103,7 @@ def load_adapter(
     base = deployment.file.manifest.base if deployment else None
     accepted = {*accept, *(deployment.accepted if deployment else ())}
     where = Where(file=f"load_adapter({name!r})")
-    directory = Path.cwd()
+    directory = deployment.file.directory if deployment else Path.cwd()
     in_memory = adapter_state_dict is not None or peft_config is not None
     if in_memory == (source is not None):
         raise UsageError(
@@ -119,13 +117,13 @@ def load_adapter(
         folder = GivenFolder(memory, files_of(peft_config, adapter_state_dict), where)
     else:
         parsed = parse_source(source, where)
-        findings = check_source(parsed, access.policies, directory, where)
+        findings = check_source(parsed, access.policies, Path.cwd(), where)
         findings += check_digest(sha256, access.policies, name, where)
         if findings:
             raise PolicyError(*findings)
         folder = open_source(
             parsed,
-            directory=directory,
+            directory=Path.cwd(),
             storage_options=storage_options or {},
             mirrors=deployment.file.manifest.mirrors if deployment else {},
             offline=offline or access.offline,
@@ -134,14 +132,7 @@ def load_adapter(
     files = _here(folder) if sha256 is None else None
     if files is None:
         facts = gather_adapter(name, folder, where)
-        findings, _ = check_adapter(
-            facts,
-            None,
-            where=where,
-            layout=model.layout,
-            declared=base.model if base else None,
-            aliases=names_of(model, base),
-        )
+        findings, _ = check_live(model, facts, base, directory, where)
         if bad := refused(findings, accepted):
             raise FitError(*bad)  # before the weights are fetched
         wanted = facts.files
@@ -167,12 +158,37 @@ def load_adapter(
         files,
         store.verified,
         source=folder.source,
-        base=base.model if base else None,
-        aliases=names_of(model, base),
+        base=base,
+        directory=directory,
         accepted=accepted,
         dtype=dtype_of(dtype, where),
         trainable=trainable,
         where=where,
+    )
+
+
+def check_live(
+    model: AdaptedModel,
+    facts: AdapterFacts,
+    base: Base | None,
+    directory: Path | None,
+    where: Where,
+) -> tuple[list[Finding], AdapterPlan | None]:
+    """Fit against the live model. ``base`` is what the manifest in ``directory`` declares; the
+    Hub id under which transformers loaded the model counts as a name of it too."""
+    base = base or Base()
+    names = names_of_base(base, directory or Path.cwd(), facts.config)
+    own = getattr(getattr(model.base_model, "config", None), "_name_or_path", None)
+    if isinstance(own, str) and is_hub_id(own) and not Path(own).exists():
+        names = (*names, own)
+    return check_adapter(
+        facts,
+        None,
+        where=where,
+        layout=model.layout,
+        declared=base.model,
+        aliases=names,
+        recorded=recorded_base(facts.config, names),
     )
 
 
@@ -189,14 +205,6 @@ def _here(folder: Folder) -> dict[str, Fetched] | None:
             return None  # gathering says what is missing
         found[path] = Fetched(fact, place)
     return found
-
-
-def names_of(model: AdaptedModel, base: Base | None) -> tuple[str, ...]:
-    """The names by which an adapter may know this base: those of the manifest, and the Hub id
-    under which transformers loaded it."""
-    own = getattr(getattr(model.base_model, "config", None), "_name_or_path", None)
-    known = isinstance(own, str) and is_hub_id(own) and not Path(own).exists()
-    return (*(base.aliases if base else ()), *([own] if known else ()))
 
 
 def parse_source(source: str | os.PathLike[str] | Source, where: Where) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,11 @@ from ..manifests.lockfile import Lock
 
 IGNORED = frozenset({"generator", "base.samples"})
 """What may differ between two locks of the same things."""
+
+_IMPLIED = re.compile(
+    r"inputs|adapters\.[^/]*\.files\.|base\.fingerprint\.(head_)?weights\.b?float16"
+)
+"""What never changes without something else that says it better (an adapter's digest)."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ def diff(old: Lock | None, new: Lock) -> list[Change]:
     return [
         Change(path, before.get(path), after.get(path))
         for path in sorted({*before, *after} - IGNORED)
-        if before.get(path) != after.get(path)
+        if before.get(path) != after.get(path) and not _IMPLIED.match(path)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..manifests.findings import Finding, Report, Severity, Where
 from ..manifests.lockfile import Lock, LockedFile
 from ..manifests.manifest import ManifestFile
 from ..manifests.rules import check_active, flatten
-from ..manifests.schema import Adapter, Policy
+from ..manifests.schema import Adapter, Base, Policy
 from ..manifests.source import Source, SourceSyntaxError
 from . import policy as policy_checks
 from .checks.recorded_base import recorded_name
@@ -267,7 +267,8 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
     if facts is None:
         return Opened(folder, findings=tuple(findings))
     findings.extend(policy_checks.check_size(facts.files, access.policies, name, where))
-    recorded = recorded_base(file, facts)
+    names = names_of_base(file.manifest.base, file.directory, facts.config)
+    recorded = recorded_base(facts.config, names)
 
     def check(known: AdapterFacts) -> tuple[list[Finding], AdapterPlan | None]:
         return check_adapter(
@@ -276,7 +277,7 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
             where=where,
             layout=access.layout,
             declared=file.manifest.base.model,
-            aliases=file.manifest.base.aliases,
+            aliases=names,
             recorded=recorded,
         )
 
@@ -291,20 +292,36 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
     return Opened(folder, facts, plan, tuple(findings))
 
 
-def recorded_base(file: ManifestFile, facts: AdapterFacts) -> BaseFacts | None:
-    """The base in the local folder that the adapter records, if one is still there."""
-    name = recorded_name(facts.config)
-    if name is None:
+def recorded_base(config: Mapping[str, Any], names: Collection[str]) -> BaseFacts | None:
+    """The base in the local folder that an adapter's config records, if one is still there.
+
+    Not looked for where the recorded name is among ``names``, those of the base in use.
+    """
+    name = recorded_name(config)
+    if name is None or name in names:
         return None
+    where = Where(file=name)
     try:
         place = Path(name).expanduser()
         if not place.is_dir():
             return None
         source = Source.parse(str(place.resolve()))
-        where = Where(file=name)
-        return gather_base(open_source(source, directory=file.directory, where=where), where)
+        return gather_base(open_source(source, directory=place, where=where), where)
     except (AdapterdockError, SourceSyntaxError, OSError, RuntimeError, ValueError):
         return None  # then it no longer resolves, which is a finding of its own
+
+
+def names_of_base(base: Base, directory: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names under which an adapter may have recorded ``base``: its aliases, and whatever
+    path the adapter's ``config`` has for the very folder of a local base."""
+    name = recorded_name(config)
+    if name is not None and base.model is not None and base.model.is_local:
+        try:
+            if Path(name).expanduser().resolve() == base.model.local_path(directory).resolve():
+                return (*base.aliases, name)
+        except (OSError, RuntimeError, ValueError):
+            pass  # no path, so not this folder
+    return base.aliases
 
 
 def _check_sets(file: ManifestFile, ranks: Mapping[str, int]) -> list[Finding]:

@@ -62,9 +62,9 @@ def check(
                     expected="; ".join(f"{what} {ours}" for what, ours, _ in differences),
                 )
             ]
+    if recorded is not None:
+        return []
     if not is_hub_id(name):
-        if recorded is not None:
-            return []
         message = f"the adapter records the folder {shown(name)} as its base, which is not here"
         return [codes.RECORDED_GONE.finding(message, where, found=shown(name))]
     ours = [declared.location] if declared is not None and declared.is_hub else []

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
+from ..manifests.codes import loader as loader_codes
 from ..manifests.codes import usage as codes
-from ..manifests.errors import UsageError
+from ..manifests.errors import AdapterdockError, AttachError, UsageError
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
@@ -56,6 +57,15 @@ def answer(
         torch.manual_seed(seed)
         sampling = {"do_sample": True, "temperature": temperature}
     route: dict[str, Any] = {} if adapter is None else {"adapter": adapter}
-    output = model.generate(**inputs, **route, **sampling, max_new_tokens=max_new_tokens)
+    try:
+        output = model.generate(**inputs, **route, **sampling, max_new_tokens=max_new_tokens)
+    except AdapterdockError:
+        raise
+    except Exception as error:
+        raise AttachError(
+            loader_codes.GENERATE_FAILED.finding(
+                "the model could not answer", found=f"{type(error).__name__}: {error}"
+            )
+        ) from error
     start = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
     return tokenizer.decode(output[0, start:], skip_special_tokens=True).strip()

@@ -12,7 +12,7 @@ IGNORED = frozenset({"generator", "base.samples"})
 """What may differ between two locks of the same things."""
 
 _IMPLIED = re.compile(
-    r"inputs|adapters\.[^/]*\.files\.|base\.fingerprint\.(head_)?weights\.b?float16"
+    r"inputs$|adapters\.[^/]*\.files\.|base\.fingerprint\.(head_)?weights\.b?float16$"
 )
 """What never changes without something else that says it better (an adapter's digest)."""
 

@@ -549,3 +549,13 @@ QUANTIZATION_UNKNOWN = Code(
     "base: {quantization: {load_in_4bit: true}}   # no quant_method",
     "write quantization: {quant_method: bitsandbytes, load_in_8bit: true}, or another method",
 )
+GENERATE_FAILED = Code(
+    "AD785",
+    "generate-failed",
+    Severity.ERROR,
+    "The model raised an error while it was answering.",
+    "What transformers or torch said is in the finding. An index that is out of range, for one, "
+    "means that the tokenizer gives ids for which the base has no embedding rows.",
+    "a base with 256 embedding rows beside a tokenizer with 49152 ids",
+    "check that the tokenizer beside the base is the base's own; try --raw for a base without chat",
+)

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..registry.facts import Layout, ModuleKind, ModuleShape
 
@@ -40,11 +39,11 @@ def layout_of_model(model: nn.Module) -> Layout:
 
 def shape_of_module(module: nn.Module) -> ModuleShape:
     """The kind and sizes of one module, by its type and its own parameters."""
-    own = {name: tuple(p.shape) for name, p in module._parameters.items() if p is not None}
+    own = {name: tuple(p.shape) for name, p in module.named_parameters(recurse=False)}
     if isinstance(module, nn.Embedding):
         rows, width = module.num_embeddings, module.embedding_dim
         return ModuleShape(ModuleKind.EMBEDDING, rows, width, _unpacked(own, (rows, width)))
-    if isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd):
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return ModuleShape(
             ModuleKind.CONV,
             module.in_channels,

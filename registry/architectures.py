@@ -11,53 +11,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
 from .conversion import ConversionError, Rule, Shape, convert
-from .facts import Layout, ModuleKind, ModuleShape, TensorInfo
+from .facts import Layout, TensorInfo
+from .module_tree import Tree, has, modules_of, step
 
-Tree = dict[str, Any]
-"""Module names in pieces (``*``: any number, ``?name``: not always there); ``""`` holds what
-the module owns, as words (see :func:`_owns` and :func:`_kind`)."""
-
-KINDS = {
-    "L": ModuleKind.LINEAR,
-    "T": ModuleKind.CONV1D,
-    "E": ModuleKind.EMBEDDING,
-    "C": ModuleKind.CONV,
-    "N": ModuleKind.NORM,
-    "O": ModuleKind.OTHER,
-}
-USUAL = {1: "N", 2: "L", 3: "C", 4: "C", 5: "C"}
-BATCH_NORM = frozenset({"running_mean", "running_var", "num_batches_tracked"})
 ALWAYS_IGNORED = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
 """Buffers of old checkpoints that transformers drops whatever the class."""
-
-
-@dataclass
-class Model:
-    """The classes of one model put together; ``parts`` in the order of ``named_modules``."""
-
-    tree: Tree
-    parts: list[Part] = field(default_factory=list)
-
-    def node(self, name: str) -> Tree | None:
-        """The node of a module, or ``None`` where the model has no such module."""
-        node: Tree | None = self.tree
-        for piece in name.split(".") if name else ():
-            node = _step(node, piece)
-            if node is None:
-                return None
-        return node
-
-    def has(self, name: str) -> bool:
-        """Whether the model has this parameter or persistent buffer."""
-        owner, _, own = name.rpartition(".")
-        node = self.node(owner)
-        return node is not None and _owns(node.get("", ""), own)
 
 
 @dataclass(frozen=True)
@@ -97,28 +61,20 @@ def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> L
     name = cast("list[Any]", names)[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in architecture_table()["rows"]:
         return None
+    parts: list[Part] = []
     try:
-        model = _assemble(name, config)
-        live = convert(
-            _shapes(config, tensors),
-            _rules(model.parts),
-            model.parts[0].row.get("prefix", ""),
-            model.has,
-        )
-        tied = _tie(model, live)
-        known = sum(model.has(one) for one in live)
-        if 2 * known < len(live):
-            return None
-        modules = _modules(model, live)
+        tree = _expand(_root(name, config), parts)
+        prefix = parts[0].row.get("prefix", "")
+        live = convert(_shapes(config, tensors), _rules(parts), prefix, partial(has, tree))
+        tied = _tie(parts, tree, live)
     except (ConversionError, UnknownArchitectureError):
         return None
-    output = model.parts[0].row.get("output")
-    return Layout(
-        modules=modules,
-        output_modules=frozenset({output}) & modules.keys(),
-        tied=tied,
-        prefix=model.parts[0].row.get("prefix", ""),
-    )
+    known = sum(has(tree, one) for one in live)
+    if 2 * known < len(live) or not known:
+        return None  # another model's tensors
+    modules = modules_of(tree, live, _ignored(parts))
+    output = parts[0].row.get("output", "")
+    return Layout(modules, frozenset({output} & modules.keys()), tied, prefix)
 
 
 def _shapes(
@@ -135,16 +91,15 @@ def _shapes(
 # --- the model -------------------------------------------------------------------------------
 
 
-def _assemble(name: str, config: Mapping[str, Any]) -> Model:
-    """Put the rows of a class and of its sub-models together, as the config asks."""
+def _root(name: str, config: Mapping[str, Any]) -> Part:
     row = architecture_table()["rows"][name]
     kind = config.get("model_type")
-    root = Part("", name, row, config, kind if isinstance(kind, str) else row["type"])
-    parts: list[Part] = []
-    return Model(_expand(root, parts), parts)
+    return Part("", name, row, config, kind if isinstance(kind, str) else row["type"])
 
 
 def _expand(part: Part, parts: list[Part]) -> Tree:
+    """The tree of a class with those of its sub-models in it; ``parts`` gathers them all, in the
+    order of ``named_modules``."""
     parts.append(part)
     return _copy(part, part.row["modules"], part.path, parts)
 
@@ -205,19 +160,12 @@ def _remove(tree: Tree, changes: list[str]) -> None:
         above, _, last = change[1:].rpartition(".")
         node: Tree | None = tree
         for piece in above.split(".") if above else ():
-            node = _step(node, piece)
+            node = step(node, piece)
         if node is None:
             continue
         value = node.pop(last, None) or node.pop(f"?{last}", None)
         if value is not None and change[0] == "?":
             node[f"?{last}"] = value
-
-
-def _step(node: Tree | None, piece: str) -> Tree | None:
-    if node is None:
-        return None
-    found = node.get(piece) or node.get(f"?{piece}")
-    return found or (node.get("*") if piece.isdigit() else None)
 
 
 def _rules(parts: list[Part]) -> Iterator[Rule]:
@@ -260,13 +208,19 @@ def _rules(parts: list[Part]) -> Iterator[Rule]:
     yield from (Rule.parse(one) for one in lookup("legacy"))
 
 
+def _ignored(parts: list[Part]) -> re.Pattern[str]:
+    """Names in a checkpoint that the model drops without a word."""
+    patterns = [*ALWAYS_IGNORED, *(one for part in parts for one in part.row.get("ignored", ()))]
+    return re.compile("|".join(f"({pattern})" for pattern in patterns))
+
+
 # --- tied parameters -------------------------------------------------------------------------
 
 
-def _tie(model: Model, live: dict[str, Shape | None]) -> dict[str, str]:
+def _tie(parts: list[Part], tree: Tree, live: dict[str, Shape | None]) -> dict[str, str]:
     """Add the tied parameters that the checkpoint leaves out to ``live``; all tied, by name."""
     tied: dict[str, str] = {}
-    for part in model.parts:
+    for part in parts:
         pairs = cast("Mapping[str, str]", part.row.get("tied", {}))
         if not pairs or not _ties(part):
             continue
@@ -275,7 +229,7 @@ def _tie(model: Model, live: dict[str, Shape | None]) -> dict[str, str]:
             target, source = (before + one.strip("^$") for one in (target, source))
             if not re.fullmatch(r"[\w.]+", target + source):
                 raise UnknownArchitectureError(f"{part.name}: tied by a pattern, {target}")
-            for one, other in _pairs(model, live, target, source):
+            for one, other in _pairs(tree, live, target, source):
                 shape = live.get(other) or live.get(one)
                 live.setdefault(one, shape)
                 live.setdefault(other, shape)
@@ -284,18 +238,16 @@ def _tie(model: Model, live: dict[str, Shape | None]) -> dict[str, str]:
 
 
 def _pairs(
-    model: Model, live: Mapping[str, Shape | None], target: str, source: str
+    tree: Tree, live: Mapping[str, Shape | None], target: str, source: str
 ) -> Iterator[tuple[str, str]]:
-    """The parameters that one entry of ``_tied_weights_keys`` ties: itself, or all of a module's."""
-    ends = {""} if model.has(target) else {
-        name[len(side) :]
-        for side in (target, source)
-        for name in live
-        if name.startswith(f"{side}.")
-    }
+    """The parameters that one entry of ``_tied_weights_keys`` ties: it, or all of a module's."""
+    ends = {""}
+    if not has(tree, target):
+        sides = [(name, side) for name in live for side in (target, source)]
+        ends = {name[len(side) :] for name, side in sides if name.startswith(f"{side}.")}
     for end in sorted(ends):
         one, other = target + end, source + end
-        if model.has(one) and model.has(other) and (one in live or other in live):
+        if has(tree, one) and has(tree, other) and (one in live or other in live):
             yield one, other
 
 
@@ -311,145 +263,3 @@ def _ties(part: Part) -> bool:
 
     own = state(part.config.get("tie_word_embeddings"))
     return digits[(own + 3 * state(inner.get("tie_word_embeddings"))) % len(digits)] == "1"
-
-
-# --- the modules -----------------------------------------------------------------------------
-
-
-def _modules(model: Model, live: Mapping[str, Shape | None]) -> dict[str, ModuleShape]:
-    """Every module that owns or contains a parameter, in the order of the model."""
-    ignored = [*ALWAYS_IGNORED, *(p for part in model.parts for p in part.row.get("ignored", ()))]
-    dropped = re.compile("|".join(f"({pattern})" for pattern in ignored))
-    found: Tree = {}
-    for name, shape in live.items():
-        owner, _, own = name.rpartition(".")
-        if not model.has(name):
-            if dropped.search(name):
-                continue
-            owner, own = _nearest(model, owner, own)
-        node = found
-        for piece in owner.split(".") if owner else ():
-            node = node.setdefault(piece, {})
-        node.setdefault("", {})[own] = shape
-    out: dict[str, ModuleShape] = {}
-    _collect(model.tree, found, "", out, alone=True)
-    return out
-
-
-def _nearest(model: Model, owner: str, own: str) -> tuple[str, str]:
-    """Where a tensor that the model does not know belongs: a quantiser's ``weight.absmax`` or
-    ``qweight`` to the module it serves, any other to a module of its own."""
-    name = f"{owner}.{own}"
-    while owner:
-        node = model.node(owner)
-        if node is not None:
-            return (owner, f"!{own}") if node.get("") else (name.rpartition(".")[0], f"?{own}")
-        owner = owner.rpartition(".")[0]
-    return name.rpartition(".")[0], f"?{own}"
-
-
-def _collect(
-    tree: Tree, found: Tree, path: str, out: dict[str, ModuleShape], *, alone: bool
-) -> None:
-    """Fill ``out`` in the order of ``tree``: what was found, and (``alone``: in no list, whose
-    members may differ) what the checkpoint lacks and the model has all the same."""
-    taken: set[str] = {""}
-    for key, node in tree.items():
-        if key == "":
-            continue
-        names = sorted((k for k in found if k.isdigit()), key=int) if key == "*" else [key]
-        for name in names:
-            name = name.removeprefix("?")
-            inner = found.get(name)
-            lacks = inner is None and not (alone and key[0] != "?" and _required(node))
-            if name in taken or lacks:
-                continue
-            taken.add(name)
-            here = f"{path}.{name}" if path else name
-            out[here] = _shape(node.get("", ""), (inner or {}).get("", {}), inner)
-            _collect(node, inner or {}, here, out, alone=alone and key != "*")
-    for name in (one for one in found if one not in taken):
-        here = f"{path}.{name}" if path else name
-        out[here] = _stranger(found[name].get("", {}))
-        _collect({}, found[name], here, out, alone=False)
-
-
-def _required(node: Tree) -> bool:
-    """Whether a module that the checkpoint lacks is there all the same, and owns something."""
-    return bool(_parameters(node.get("", ""))) or any(
-        _required(value) for key, value in node.items() if key and key[0] not in "*?"
-    )
-
-
-def _parameters(words: str) -> list[str]:
-    return [word for word in words.split() if word[0] not in "-C"]
-
-
-def _owns(words: str, name: str) -> bool:
-    """Whether a module described so has this parameter or buffer of its own.
-
-    ``2`` is a weight of that many dimensions and of their usual kind, ``2E`` one of another
-    kind, ``+name`` another parameter, ``-name`` a buffer. A weight may have a bias beside it.
-    """
-    every = words.split()
-    if name == "weight" or name == "bias" or name in BATCH_NORM:
-        return any(word[0].isdigit() for word in every) or f"+{name}" in every
-    return any(
-        word[0] in "+-" and (word[1:] == name or (word[1:] == "*" and name.isdigit()))
-        for word in every
-    )
-
-
-def _shape(words: str, own: Mapping[str, Shape | None], found: Tree | None) -> ModuleShape:
-    """A module by its description and its own tensors."""
-    every = words.split()
-    parameters = {
-        name: shape
-        for name, shape in own.items()
-        if shape is not None
-        and name[0] not in "!?"
-        and name not in BATCH_NORM
-        and f"-{name}" not in every
-    }
-    weight = own.get("weight") or _parametrised(found)
-    if any(name[0] == "!" for name in own):
-        weight = None
-    kinds = {
-        word[1:] or USUAL[int(word[0])]
-        for word in every
-        if word[0].isdigit() and (weight is None or int(word[0]) == len(weight))
-    }
-    kind = KINDS[kinds.pop()] if len(kinds) == 1 else ModuleKind.OTHER
-    if weight is None:
-        return ModuleShape(kind, parameters=parameters)
-    if kind is ModuleKind.LINEAR:
-        return ModuleShape(kind, weight[1], weight[0], parameters)
-    if kind in (ModuleKind.CONV1D, ModuleKind.EMBEDDING):
-        return ModuleShape(kind, weight[0], weight[1], parameters)
-    if kind is ModuleKind.CONV:
-        groups = _groups({word[2:] for word in every if word.startswith("C=")}, weight)
-        inner = None if groups is None else weight[1] * groups
-        return ModuleShape(kind, inner, weight[0], parameters, weight[2:], groups or 1)
-    return ModuleShape(kind, parameters=parameters)
-
-
-def _parametrised(found: Tree | None) -> Shape | None:
-    """The weight that torch's ``weight_norm`` computes has the shape of its ``original1``."""
-    inner = (found or {}).get("parametrizations", {}).get("weight", {}).get("", {})
-    return inner.get("original1") or inner.get("original")
-
-
-def _groups(said: set[str], weight: Shape) -> int | None:
-    """How many groups a convolution has, from all that was seen at its name."""
-    if said == {"1", "*"} and weight[1] > 1:
-        return 1
-    if len(said) > 1:
-        return None
-    one = next(iter(said), "1")
-    return weight[0] if one == "*" else int(one)
-
-
-def _stranger(own: Mapping[str, Shape | None]) -> ModuleShape:
-    """A module that the table does not know: perhaps there, perhaps unexpected."""
-    weight = own.get("?weight")
-    return ModuleShape(KINDS[USUAL.get(len(weight), "O")] if weight else ModuleKind.OTHER)

@@ -158,30 +158,38 @@ def _operate(
     return {before + key + after: _one(value) for key, value in state.items()}
 
 
+def _list(value: list[Shape] | Shape | None) -> list[Shape]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 def _one(value: list[Shape] | Shape | None) -> Shape | None:
     return value[0] if isinstance(value, list) else value
 
 
-def _stack(state: Shapes, rule: Rule, dim: int) -> Shapes:
-    """``MergeModulelist``: tensors of one shape become one tensor with a new dimension."""
-    out: Shapes = {}
-    for key, value in state.items():
-        shapes = value if isinstance(value, list) else [value]
-        if len({*shapes}) != 1 or shapes[0] is None:
-            raise ConversionError(f"{key}: tensors of several shapes {sorted(map(str, shapes))}")
-        target = rule.to[0] if len(state) == 1 else key
-        out[target] = (*shapes[0][:dim], len(shapes), *shapes[0][dim:])
-    return out
+def _stacked(shapes: list[Shape], dim: int) -> Shape:
+    if len({*shapes}) != 1:
+        raise ConversionError(f"tensors of several shapes cannot be stacked: {sorted({*shapes})}")
+    return (*shapes[0][:dim], len(shapes), *shapes[0][dim:])
+
+
+def _joined(shapes: list[Shape], dim: int) -> Shape:
+    others = {(*shape[:dim], *shape[dim + 1 :]) for shape in shapes}
+    if len(others) != 1:
+        raise ConversionError(f"shapes cannot be joined along {dim}: {sorted({*shapes})}")
+    first = shapes[0]
+    return (*first[:dim], sum(shape[dim] for shape in shapes), *first[dim + 1 :])
+
+
+def _merge(state: Shapes, rule: Rule, dim: int) -> Shapes:
+    """``MergeModulelist``: each list of tensors becomes one, with a new dimension."""
+    return {
+        rule.to[0] if len(state) == 1 else key: _stacked(_list(value), dim)
+        for key, value in state.items()
+    }
 
 
 def _concatenate(state: Shapes, rule: Rule, dim: int) -> Shapes:
-    shapes: list[Shape] = []
-    for value in state.values():
-        shapes += value if isinstance(value, list) else [] if value is None else [value]
-    first = shapes[0]
-    if any((*s[:dim], *s[dim + 1 :]) != (*first[:dim], *first[dim + 1 :]) for s in shapes):
-        raise ConversionError(f"{rule.to[0]}: shapes {shapes} cannot be joined along {dim}")
-    return {rule.to[0]: (*first[:dim], sum(s[dim] for s in shapes), *first[dim + 1 :])}
+    return {rule.to[0]: _joined([one for value in state.values() for one in _list(value)], dim)}
 
 
 def _chunk(state: Shapes, rule: Rule, dim: int, shards: str | None = None) -> Shapes:
@@ -235,20 +243,17 @@ def _deal(state: Shapes, rule: Rule, stack: int, join: int) -> Shapes:
     """Ernie's experts: every list is dealt in order to the targets, stacked, then joined."""
     out: Shapes = {}
     for number, target in enumerate(rule.to):
-        stacked: Shapes = {}
+        parts: list[Shape] = []
         for source in rule.sources:
-            shapes = state[source]
-            if not isinstance(shapes, list):
-                raise ConversionError(f"{source}: no list of tensors")
+            shapes = _list(state.get(source))
             size = -(-len(shapes) // len(rule.to))
-            part: Shapes = {source: shapes[number * size : (number + 1) * size]}
-            stacked[source] = _stack({**part, "": shapes[:1]}, rule, stack)[source]
-        out[target] = next(iter(_concatenate(stacked, rule, join).values()))
+            parts.append(_stacked(shapes[number * size : (number + 1) * size], stack))
+        out[target] = _joined(parts, join)
     return out
 
 
 OPERATIONS: dict[str, Callable[..., Shapes]] = {
-    "MergeModulelist": _stack,
+    "MergeModulelist": _merge,
     "Concatenate": _concatenate,
     "Chunk": _chunk,
     "Split": _unknown,

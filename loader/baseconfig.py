@@ -26,13 +26,13 @@ _FACTORS = ("2", "3", "4", "8")
 
 
 def export() -> dict[str, dict[str, Any]]:
-    """``{model type: {defaults, rules, open, others, aliases, parts}}``, sorted; ``others`` are
-    fields that are absent (``None``) by default."""
+    """``{model type: {defaults, rules, open, ignored, others, aliases, parts}}``, sorted;
+    ``others`` are fields that are absent (``None``) by default."""
     rows: dict[str, dict[str, Any]] = {}
     for model_type, cls in _classes():
         try:
             rows[model_type] = _row(cls)
-        except Exception as error:  # noqa: BLE001 - a class that cannot be made has no defaults
+        except Exception as error:
             print(f"{model_type}: {error!r}"[:150], file=sys.stderr)
     for model_type, cls in _classes():
         if "parts" in rows.get(model_type, ()):
@@ -69,9 +69,11 @@ def _agrees(rows: dict[str, dict[str, Any]], model_type: str, cls: Any) -> bool:
         try:
             file = json.loads(cls(**given).to_json_string())
             full = cls.from_dict(dict(file)).to_dict()
-        except Exception:  # noqa: BLE001 - not every number is allowed
+        except Exception:
             continue
-        forms = [canonical_by(rows, form) for form in ({**given, "model_type": model_type}, file, full)]
+        forms = [
+            canonical_by(rows, form) for form in ({**given, "model_type": model_type}, file, full)
+        ]
         if len({form.digest for form in forms}) > 1 and not any(form.doubt for form in forms):
             return False
     return True
@@ -102,14 +104,15 @@ def _row(cls: Any) -> dict[str, Any]:
     }
     aliases = {k: v for k, v in dict(cls.attribute_map).items() if k != v}
     base = raw_fields(instance.to_dict(), frozenset(parts))
-    trials = list(_trials(cls, instance, base, parts))
+    trials, ignored = _trials(cls, base, parts)
     rules: dict[str, str] = {}
     opened: list[str] = []
     for path in base:
         followed = {changed for changed, fields in trials if fields.get(path) != base[path]}
-        if not followed - {path}:
+        if path in ignored or not followed - {path}:
             continue
-        rule = None if "." in path else _rule(path, base, trials)
+        heard = {name: value for name, value in base.items() if name not in ignored}
+        rule = None if "." in path else _rule(path, heard, trials)
         if rule is None:
             opened.append(path)
         else:
@@ -123,6 +126,7 @@ def _row(cls: Any) -> dict[str, Any]:
         "defaults": defaults,
         "rules": rules,
         "open": opened,
+        "ignored": ignored,
         "others": sorted(k for k, v in base.items() if v is None and k not in rules),
         "aliases": aliases,
         "parts": parts,
@@ -131,19 +135,43 @@ def _row(cls: Any) -> dict[str, Any]:
 
 
 def _trials(
-    cls: Any, instance: Any, base: Mapping[str, Any], parts: Mapping[str, str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+    cls: Any, base: Mapping[str, Any], parts: Mapping[str, str]
+) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+    """(field changed, all fields then) for every field that can be changed, and the fields that
+    the class sets itself, whatever it is given."""
+    trials: list[tuple[str, dict[str, Any]]] = []
+    deaf: list[str] = []
     for path, value in base.items():
         if "." in path:
             continue
+        heard: list[bool] = []
         for other in _others(value):
             try:
                 changed = cls(**{path: other}).to_dict()
-            except Exception:  # noqa: BLE001 - not every number is allowed
+            except Exception:
                 continue
             fields = raw_fields(changed, frozenset(parts))
             if fields.get(path) == other:
-                yield path, fields
+                trials.append((path, fields))
+            heard.append(fields.get(path) != base[path])
+        if heard and not any(heard) and not _heard_under_a_flag(cls, path, base):
+            deaf.append(path)
+    return trials, deaf
+
+
+def _heard_under_a_flag(cls: Any, path: str, base: Mapping[str, Any]) -> bool:
+    """Whether the class takes the field after all where one of its flags is the other way."""
+    for flag, value in base.items():
+        if not isinstance(value, bool) or "." in flag or flag == path:
+            continue
+        for other in _others(base[path]):
+            try:
+                plain, given = cls(**{flag: not value}), cls(**{flag: not value, path: other})
+                if plain.to_dict().get(path) != given.to_dict().get(path):
+                    return True
+            except Exception:
+                continue
+    return False
 
 
 def _others(value: Any) -> tuple[Any, ...]:
@@ -152,7 +180,7 @@ def _others(value: Any) -> tuple[Any, ...]:
     if isinstance(value, int):
         return (value * 2, value * 3) if value else (1,)
     if isinstance(value, float):
-        return (value * 2,)
+        return (value * 2,) if value else (1.0,)
     if isinstance(value, list) and len(cast(list[Any], value)) > 1:
         return (value[:-1],)
     return ()
@@ -189,7 +217,10 @@ def _family(path: str, base: Mapping[str, Any]) -> Iterator[str]:
     numbers = [
         name
         for name, other in base.items()
-        if isinstance(other, int) and not isinstance(other, bool) and name != path and "." not in name
+        if isinstance(other, int)
+        and not isinstance(other, bool)
+        and name != path
+        and "." not in name
     ]
     if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
         kinds = sorted(set(cast(list[str], value)))
@@ -211,7 +242,9 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     target = Path(__file__).parent.parent / "registry" / "baseconfig_v1.json"
-    lines = [f"{json.dumps(key)}: {json.dumps(row, sort_keys=True)}" for key, row in export().items()]
+    lines = [
+        f"{json.dumps(key)}: {json.dumps(row, sort_keys=True)}" for key, row in export().items()
+    ]
     target.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 

@@ -1,18 +1,16 @@
 """Which base a live model is: measured under the names on disk, and checked.
 
-Live names change between transformers versions, so a live model is brought to the names on disk
-by transformers' own ``revert_weight_conversion``, layer by layer: first with meta tensors, for
-names and shapes; then with the real ones, where a conversion changes values (experts that are
-fused at load) and only in layers that are sampled, so that memory stays at one layer. Everything
-after that is the torch-free code of :mod:`adapterdock.registry.fingerprint`.
+Names and shapes on disk come from :mod:`~adapterdock.loader.disknames`. Where a conversion changes
+values (experts that are fused at load), it is reverted with the real tensors too, one layer at a
+time and only in layers that are sampled, so that memory stays at one layer. Everything after
+that is the torch-free code of :mod:`adapterdock.registry.fingerprint`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any, cast
 
@@ -21,7 +19,7 @@ from torch import Tensor, nn
 
 from ..manifests.findings import Finding, Where
 from ..manifests.schema import Fingerprint
-from ..registry.backbone import is_tied_head, split
+from ..registry.backbone import split
 from ..registry.baseconfig import (
     Canonical,
     canonical,
@@ -32,21 +30,18 @@ from ..registry.baseconfig import (
 from ..registry.fingerprint import Measured, compare, sampled_names, structure_digest, tables
 from ..registry.samples import Sample, Samples, run, weight_digests
 from ..registry.tokenizer import digest_of_json, digest_of_template
+from .disknames import (
+    DTYPES,
+    Place,
+    Revert,
+    dtype_of,
+    layers_of,
+    live_tensors,
+    places_on_disk,
+    reverter,
+)
 
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-}
-_LAYER = re.compile(r"(.*?\.|)(\d+)\.(.*)")
 _MOST_OPEN = 6
-_INTEGER = "I64"
-"""What stands for every dtype that is not sampled."""
-
-Revert = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 def fingerprint_of_model(model: nn.Module, tokenizer: Any = None) -> Measured:
@@ -60,12 +55,12 @@ def fingerprint_of_model(model: nn.Module, tokenizer: Any = None) -> Measured:
     config = _config(model)
     doubts: dict[str, str] = {}
     with torch.no_grad():
-        live = _live_tensors(model)
+        live = live_tensors(model)
         try:
-            disk = _on_disk(model, live)
-        except Exception as error:  # noqa: BLE001 - transformers' conversions raise anything
+            disk = places_on_disk(model, live)
+        except Exception as error:
             doubts["structure"] = f"transformers could not name its tensors as on disk: {error}"
-            disk = {name: _Place(name, tuple(t.shape), _dtype(t)) for name, t in live.items()}
+            disk = {name: Place(name, tuple(t.shape), dtype_of(t)) for name, t in live.items()}
         shapes = {name: place.shape for name, place in disk.items()}
         parts = split(shapes, tied=ties_embeddings(config))
         wanted = sampled_names(parts, {name: place.dtype for name, place in disk.items()})
@@ -118,117 +113,10 @@ def check_model(
     return compare(declared, fingerprint_of_model(model, tokenizer), where, samples=samples)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A tensor under its name on disk: ``live`` is the live tensor that it is, unchanged, or
-    ``None`` where a conversion of the layer ``group`` makes it."""
-
-    live: str | None
-    shape: tuple[int, ...]
-    dtype: str
-    group: str = ""
-
-
-def _live_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state without what is not saved: each shared tensor once, under the name that
-    transformers calls the source."""
-    state = {
-        name: value
-        for name, value in model.state_dict(keep_vars=True).items()
-        if isinstance(value, Tensor)
-    }
-    for name in cast("Iterable[str]", getattr(model, "_keys_to_ignore_on_save", None) or ()):
-        state.pop(name, None)
-    expand = getattr(model, "get_expanded_tied_weights_keys", None)
-    if expand is not None:
-        for alias, source in cast("dict[str, str]", expand(all_submodels=True)).items():
-            if alias in state and source in state:
-                state.pop(source if is_tied_head(source) and not is_tied_head(alias) else alias)
-        return state
-    first: dict[int, str] = {}
-    for name, value in state.items():
-        first.setdefault(id(value), name)
-    return {name: value for name, value in state.items() if first[id(value)] == name}
-
-
-def _on_disk(model: nn.Module, live: Mapping[str, Tensor]) -> dict[str, _Place]:
-    """Every tensor's place under its name on disk, by reverting meta tensors layer by layer.
-    Layers of one make are reverted once and renumbered, which their last one confirms."""
-    revert = _reverter(model)
-    if revert is None:
-        return {name: _Place(name, tuple(t.shape), _dtype(t)) for name, t in live.items()}
-    alike: dict[tuple[Any, ...], list[str]] = {}
-    groups = _groups(live)
-    for group, names in groups.items():
-        before = group.rstrip(".").rpartition(".")[0]
-        form = tuple((n[len(group) :], tuple(live[n].shape), live[n].dtype) for n in names)
-        alike.setdefault((before, group == "", form), []).append(group)
-    found: dict[str, _Place] = {}
-    for same in alike.values():
-        first, last = same[0], same[-1]
-        model_places = _reverted(revert, live, groups[first], first)
-        if len(same) > 1:
-            last_places = _reverted(revert, live, groups[last], last)
-            if _renumbered(model_places, first, last) != last_places:
-                for group in same:
-                    found |= _reverted(revert, live, groups[group], group)
-                continue
-        for group in same:
-            found |= _renumbered(model_places, first, group)
-    return found
-
-
-def _groups(live: Iterable[str]) -> dict[str, list[str]]:
-    """Live names by layer (``model.layers.3.``); those outside any layer under ``""``."""
-    groups: dict[str, list[str]] = {}
-    for name in live:
-        layer = _LAYER.fullmatch(name)
-        group = f"{layer.group(1)}{layer.group(2)}." if layer is not None else ""
-        groups.setdefault(group, []).append(name)
-    return groups
-
-
-def _reverted(
-    revert: Revert, live: Mapping[str, Tensor], names: Iterable[str], group: str
-) -> dict[str, _Place]:
-    metas = {n: torch.empty(live[n].shape, dtype=live[n].dtype, device="meta") for n in names}
-    name_of = {id(meta): name for name, meta in metas.items()}
-    return {
-        name: _Place(name_of.get(id(t)), tuple(t.shape), _dtype(t), group)
-        for name, t in revert(metas).items()
-    }
-
-
-def _renumbered(places: Mapping[str, _Place], old: str, new: str) -> dict[str, _Place]:
-    """The places of the layer ``old`` as they are in the layer ``new``."""
-    if old == new:
-        return dict(places)
-    number, other = old.rstrip(".").rpartition(".")[2], new.rstrip(".").rpartition(".")[2]
-    pattern = re.compile(rf"(^|\.){number}(?=\.)")
-    return {
-        pattern.sub(rf"\g<1>{other}", name, count=1): _Place(
-            None if place.live is None else new + place.live[len(old) :],
-            place.shape,
-            place.dtype,
-            new,
-        )
-        for name, place in places.items()
-    }
-
-
-def _reverter(model: nn.Module) -> Revert | None:
-    """transformers' ``revert_weight_conversion`` for this model, ``None`` for one not its own."""
-    if not hasattr(model, "config") or not hasattr(model, "base_model_prefix"):
-        return None
-    from transformers.core_model_loading import revert_weight_conversion
-
-    return lambda state: revert_weight_conversion(cast(Any, model), dict(state))
-
-
 def _values(
     model: nn.Module,
     live: Mapping[str, Tensor],
-    disk: Mapping[str, _Place],
+    disk: Mapping[str, Place],
     wanted: Mapping[str, str],
 ) -> tuple[dict[str, Sample], set[str]]:
     """The samples by canonical name, and the canonical names of those that cannot be read."""
@@ -246,13 +134,11 @@ def _values(
         else:
             slices[name] = _slice(tensor)
     if converted:
-        revert = cast(Revert, _reverter(model))
+        revert = cast(Revert, reverter(model))
         unchanged = {place.live for place in disk.values()}
-        groups = _groups(live)
+        groups = layers_of(live)
         for group, names in converted.items():
-            real = {
-                n: _readable(model, n, live[n]) for n in groups[group] if n not in unchanged
-            }
+            real = {n: _readable(model, n, live[n]) for n in groups[group] if n not in unchanged}
             readable = {n: t for n, t in real.items() if t is not None}
             made = revert(readable) if len(readable) == len(real) else {}
             for disk_name, name in names.items():
@@ -284,7 +170,7 @@ def _fetched(slices: Mapping[str, Tensor]) -> dict[str, Sample]:
         at = 0
         for name in names:
             size = slices[name].numel() * dtype.itemsize
-            samples[name] = Sample(_DTYPES[dtype], data[at : at + size])
+            samples[name] = Sample(DTYPES[dtype], data[at : at + size])
             at += size
     return samples
 
@@ -297,7 +183,7 @@ def _readable(model: nn.Module, name: str, tensor: Tensor) -> Tensor | None:
         data = _offloaded(model, name)
         if data is None:
             return None
-    if type(data) is not Tensor or data.dtype not in _DTYPES or data.layout is not torch.strided:
+    if type(data) is not Tensor or data.dtype not in DTYPES or data.layout is not torch.strided:
         return None
     return data
 
@@ -321,10 +207,6 @@ def _offloaded(model: nn.Module, name: str) -> Tensor | None:
     return None
 
 
-def _dtype(tensor: Tensor) -> str:
-    return _DTYPES.get(tensor.dtype, _INTEGER)
-
-
 def _is_quantised(model: nn.Module) -> bool:
     return (
         getattr(model, "hf_quantizer", None) is not None
@@ -340,7 +222,7 @@ def _unreadable(model: nn.Module, live: Mapping[str, Tensor]) -> set[str]:
     return {
         name
         for name, t in live.items()
-        if name in names and (type(t.data) is not Tensor or t.dtype not in _DTYPES)
+        if name in names and (type(t.data) is not Tensor or t.dtype not in DTYPES)
     }
 
 
@@ -350,7 +232,9 @@ def _left_out_by_class(model: nn.Module) -> str:
     patterns = [
         str(pattern)
         for pattern in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
-        if not re.search(r"inv_freq|bias|position|pooler|lm_head|relative|version|logits", str(pattern))
+        if not re.search(
+            r"inv_freq|bias|position|pooler|lm_head|relative|version|logits", str(pattern)
+        )
     ]
     return ", ".join(patterns)
 
@@ -401,7 +285,7 @@ def _is_implied(cls: Any, config: Mapping[str, Any], path: str) -> bool:
             return False
         del part[last]
         return canonical(cls.from_dict(shorter).to_dict()).fields == canonical(config).fields
-    except Exception:  # noqa: BLE001 - then it is not
+    except Exception:
         return False
 
 

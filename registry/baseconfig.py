@@ -51,18 +51,18 @@ _IGNORED = re.compile(
     r"|router_aux_loss_coef|router_z_loss_coef|ctc_loss_reduction|ctc_zero_infinity"
     r"|apply_spec_augment|mask_(time|feature)_\w+|max_source_positions_unused|gradient_\w+"
     r"|summary_\w+|(begin_)?suppress_tokens|dense_act_fn|is_gated_act"  # the last two: T5's proj.
-    r"|stage_names|is_composition|vocab_file|unsloth_\w+|model_name|loss_type|keys_to_ignore_at_inference"
+    r"|\w+_config_dict|stage_names|down_ops|out_features|out_indices|is_composition|vocab_file|unsloth_\w+|model_name|loss_type|keys_to_ignore_at_inference"
     r"|chunk_size_feed_forward|hub_mixin|adapters|tie_encoder_decoder|base_model_\w+_plan"
 )
 """At any depth. The token ids are the tokenizer's; loss terms and dropout act in training."""
 
-_GENERATION = frozenset(
-    "max_length min_length max_new_tokens do_sample early_stopping num_beams num_beam_groups"
-    " diversity_penalty temperature top_k top_p typical_p epsilon_cutoff eta_cutoff min_p"
-    " repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size"
-    " bad_words_ids num_return_sequences forced_decoder_ids"
-    " exponential_decay_length_penalty remove_invalid_values"
-    " renormalize_logits guidance_scale max_time penalty_alpha sequence_bias".split()
+_GENERATION = re.compile(
+    r"(max|min)_(length|new_tokens)|do_sample|early_stopping|num_beams|num_beam_groups"
+    r"|diversity_penalty|temperature|top_k|top_p|min_p|typical_p|(epsilon|eta)_cutoff"
+    r"|(repetition|length)_penalty|(encoder_)?no_repeat_ngram_size|bad_words_ids"
+    r"|num_return_sequences|forced_decoder_ids|exponential_decay_length_penalty"
+    r"|remove_invalid_values|renormalize_logits|guidance_scale|max_time|penalty_alpha"
+    r"|sequence_bias"
 )
 """Settings of ``generate`` that older versions kept here; a class may still own such a name."""
 
@@ -70,6 +70,7 @@ _COMMON: Mapping[str, Any] = {
     "is_decoder": False,
     "add_cross_attention": False,
     "is_encoder_decoder": False,
+    "position_embedding_type": "absolute",
     "cross_attention_hidden_size": None,
     "tie_last_hidden_states": None,
 }
@@ -83,6 +84,14 @@ _ROPE_FLAT = {
     "partial_rotary_factor": "partial_rotary_factor",
     "rotary_pct": "partial_rotary_factor",
 }
+_LAYER_TYPES: Mapping[str, str] = {
+    "mamba": "linear_attention",
+    "attention": "full_attention",
+    "deepseek_sparse_attention": "indexed_attention",
+    "qwen_sparse_attention": "indexed_attention",
+}
+"""Old names of layers' types, which transformers renames as it reads them."""
+_ORIGINAL = "original_max_position_embeddings"
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
@@ -147,8 +156,9 @@ def ties_embeddings(config: Mapping[str, Any]) -> bool:
         own = table.get(str(part.get("model_type") or ""), {})
         if "scale_decoder_outputs" in _names(own):
             return True  # T5's: always tied; what the flag says is whether outputs are scaled
-        value = part.get("tie_word_embeddings", own.get("defaults", {}).get("tie_word_embeddings"))
-        if value:
+        default = own.get("defaults", {}).get("tie_word_embeddings")
+        forced = "tie_word_embeddings" in own.get("ignored", ())
+        if default if forced else part.get("tie_word_embeddings", default):
             return True
     return False
 
@@ -175,7 +185,7 @@ def known_fields(model_type: str) -> frozenset[str] | None:
 
 def _names(row: Mapping[str, Any]) -> set[str]:
     """The fields of one row of the table, at its top level."""
-    groups = ("defaults", "rules", "open", "others", "parts")
+    groups = ("defaults", "rules", "open", "ignored", "others", "parts")
     return {path.partition(".")[0] for group in groups for path in row.get(group, ())}
 
 
@@ -226,8 +236,8 @@ def _one(
             unknown += unknown_below
             if kind == parts.get(key):
                 inner.pop(f"{key}.model_type", None)
-        elif _counts(key, own):
-            fields[key] = value
+        elif key not in own.get("ignored", ()) and _counts(key, own):
+            fields[key] = _renamed_layers(value) if key.endswith("layer_types") else value
     _move_rope(fields, nested=any(k.startswith("rope.full_") for k in own.get("defaults", ())))
     _move_t5(fields, own)
     for key, absent in cast(Mapping[str, Fields], own.get("absent", {})).items():
@@ -240,7 +250,7 @@ def _one(
 
 
 def _counts(key: str, own: Mapping[str, Any]) -> bool:
-    if key in _GENERATION:
+    if _GENERATION.fullmatch(key) is not None:
         return key in _names(own)
     return _IGNORED.fullmatch(key) is None
 
@@ -269,9 +279,19 @@ def _move_rope(fields: Fields, nested: bool) -> None:
             group.setdefault("rope_type", kind)
         if group.get("rope_type") == "default":
             del group["rope_type"]
+        original = fields.get(_ORIGINAL, fields.get("max_position_embeddings"))
+        if original is not None and group.get(_ORIGINAL) == original:
+            del group[_ORIGINAL]  # which the classes put here
     whole = {**rope, **deep}
     if whole:
         fields["rope"] = whole
+
+
+def _renamed_layers(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    layers = cast("list[Any]", value)
+    return [_LAYER_TYPES.get(kind, kind) if isinstance(kind, str) else kind for kind in layers]
 
 
 def _move_t5(fields: Fields, own: Mapping[str, Any]) -> None:
@@ -285,7 +305,7 @@ def _flat(value: Mapping[str, Any], before: str = "") -> Fields:
     found = Fields()
     for key, inner in value.items():
         path = f"{before}{key}"
-        if isinstance(inner, Mapping):
+        if isinstance(inner, Mapping) and "__float__" not in inner:
             found |= _flat(cast(Mapping[str, Any], inner), path + ".")
         else:
             found[path] = inner
@@ -300,7 +320,9 @@ def _without_defaults(fields: Fields, own: Mapping[str, Any]) -> tuple[Fields, s
     if fields.get("use_sliding_window", defaults.get("use_sliding_window")) is False:
         # Files name a window all the same; the classes set it to None.
         opened -= {"sliding_window"}
-        fields = {k: v for k, v in fields.items() if k not in ("sliding_window", "max_window_layers")}
+        fields = {
+            k: v for k, v in fields.items() if k not in ("sliding_window", "max_window_layers")
+        }
     for path, rule in list(rules.items()):
         rules[path], _, flag = rule.partition("?")
         if flag and fields.get(flag, defaults.get(flag)) != defaults.get(flag):
@@ -320,9 +342,7 @@ def _without_defaults(fields: Fields, own: Mapping[str, Any]) -> tuple[Fields, s
     return left, opened
 
 
-def _layers_of_pattern(
-    fields: Fields, rules: Mapping[str, str], own: Mapping[str, Any]
-) -> Fields:
+def _layers_of_pattern(fields: Fields, rules: Mapping[str, str], own: Mapping[str, Any]) -> Fields:
     """Gemma's older files say ``sliding_window_pattern`` for what ``layer_types`` spells out."""
     pattern, rule = fields.get("sliding_window_pattern"), rules.get("layer_types", "")
     if pattern is None or ":every:" not in rule or "sliding_window_pattern" in _names(own):
@@ -373,5 +393,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in cast(Iterable[Any], value)]
     if isinstance(value, Mapping):
+        if "__float__" in value:  # how transformers writes Infinity into JSON
+            return _plain(float(str(value["__float__"])))
         return {str(k): _plain(v) for k, v in cast(Mapping[Any, Any], value).items()}
     return value

@@ -26,7 +26,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from ..manifests.schema import WeightDigests
 from .precision import WIDTHS, Precision, packed, rounded, widen
@@ -71,10 +71,10 @@ class Samples:
     def precision(self) -> Precision | None:
         """The narrowest dtype among them, ``None`` for a mix of bfloat16 and float16, neither of
         which holds the other's values. float8 is exact in both and does not count."""
-        narrow = {sample.precision for sample in self.all.values()} - {"float32"}
-        if len(narrow) == 2:
-            return None
-        return narrow.pop() if narrow else "float32"
+        found = {sample.precision for sample in self.all.values()}
+        if "bfloat16" in found:
+            return None if "float16" in found else "bfloat16"
+        return "float16" if "float16" in found else "float32"
 
     def __str__(self) -> str:
         tables = [sorted(group.items()) for group in (self.backbone, self.heads)]
@@ -94,7 +94,7 @@ class Samples:
         try:
             content = _inflate(base64.b64decode(text[len(_PREFIX) :], validate=True))
             head, _, data = content.partition(b"\n")
-            rows = cast(Any, json.loads(head))
+            rows: Any = json.loads(head)
             groups: list[dict[str, Sample]] = []
             at = 0
             for row in rows:

@@ -3,8 +3,10 @@
 Two tokenizers are the same where they turn the same text into the same ids and back: the model
 (vocabulary, merges or scores), normalizer, pre-tokenizer, post-processor, decoder and added
 tokens of ``tokenizer.json`` count; formatting, truncation and padding do not, for they are set
-per call. Fields that newer versions of ``tokenizers`` write out with their default value are
-left out, so that a file that was saved again stays the same.
+per call. Added tokens that the vocabulary has anyway do not count either: loading a tokenizer
+marks its unknown, end and padding tokens so, though the file does not. Fields that newer versions
+of ``tokenizers`` write out with their default value are left out, so that a file that was saved
+again stays the same.
 
 Digest, version 1: ``v1:sha256:`` and the SHA-256 of ``adapterdock tokenizer v1\\n`` and the
 canonical tokenizer as JSON (sorted keys, no spaces, UTF-8). A tokenizer without tokenizer.json is
@@ -40,6 +42,8 @@ TOKENIZER_FILES = (
 _PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _PARTS = ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder")
 _DEFAULTS: Mapping[str, Any] = {"use_regex": True, "split": True}
+_LONG = ("vocab", "merges")
+"""Of the model: nothing in them is a default."""
 _ADDED = ("id", "content", "lstrip", "normalized", "rstrip", "single_word", "special")
 
 Json = dict[str, Any]
@@ -69,10 +73,14 @@ def digest_of_json(tokenizer: Mapping[str, Any]) -> str:
     if isinstance(model, dict):
         merges = cast(Json, model).get("merges")
         if isinstance(merges, list):  # "a b" in older files, ["a", "b"] in newer ones
-            model["merges"] = [m.split(" ", 1) if isinstance(m, str) else m for m in merges]
+            cast(Json, model)["merges"] = [
+                m.split(" ", 1) if isinstance(m, str) else m for m in merges
+            ]
+    ids = _ids(tokenizer)
     added = [
         {key: token.get(key, False) for key in _ADDED}
-        for token in cast("list[Json]", tokenizer.get("added_tokens") or [])
+        for token in _tokens(tokenizer)
+        if ids.get(str(token.get("content"))) != token.get("id", -1)
     ]
     added.sort(key=lambda token: (str(token["id"]), str(token["content"])))
     return _digest({**parts, "added_tokens": added})
@@ -104,22 +112,41 @@ def tokenizer_facts(files: Mapping[str, bytes]) -> TokenizerFacts | None:
     added = _added(files)
     if "tokenizer.json" in files:
         tokenizer = _object(files, "tokenizer.json")
-        vocabulary = (tokenizer.get("model") or {}).get("vocab")
-        if isinstance(vocabulary, dict):
-            ids = cast("dict[str, int]", vocabulary)
-        elif isinstance(vocabulary, list):  # Unigram: [piece, score] in the order of ids
-            ids = {str(i): i for i in range(len(cast("list[Any]", vocabulary)))}
-        for token in cast("list[Json]", tokenizer.get("added_tokens") or []):
+        ids = _ids(tokenizer)
+        for token in _tokens(tokenizer):
             added.setdefault(str(token.get("content")), token.get("id", -1))
     else:
         found = _vocabulary(files)
         if found is None:
             return None
         ids = found
-    every = [*ids.values(), *added.values()]
+    every: list[Any] = [*ids.values(), *added.values()]
     if not all(isinstance(i, int) for i in every):
         raise ValueError("a token's id is not a number")
     return TokenizerFacts(max(every, default=-1) + 1, added)
+
+
+def _ids(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """The vocabulary of the model in a tokenizer.json, without added tokens."""
+    model = tokenizer.get("model")
+    vocabulary = cast(Json, model).get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict):
+        return cast("dict[str, int]", vocabulary)
+    if isinstance(vocabulary, list):  # Unigram: [piece, score] in the order of ids
+        rows = cast("list[Any]", vocabulary)
+        return {
+            str(row[0] if row and isinstance(row, list) else row): i for i, row in enumerate(rows)
+        }
+    return {}
+
+
+def _tokens(tokenizer: Mapping[str, Any]) -> list[Json]:
+    tokens = tokenizer.get("added_tokens") or []
+    if not isinstance(tokens, list) or not all(
+        isinstance(t, dict) for t in cast("list[Any]", tokens)
+    ):
+        raise ValueError("tokenizer.json: added_tokens is no list of tokens")
+    return cast("list[Json]", tokens)
 
 
 def _vocabulary(files: Mapping[str, bytes]) -> dict[str, int] | None:
@@ -140,8 +167,11 @@ def _added(files: Mapping[str, bytes]) -> dict[str, int]:
         added |= cast("dict[str, int]", _object(files, "added_tokens.json"))
     if "tokenizer_config.json" in files:
         decoder = _object(files, "tokenizer_config.json").get("added_tokens_decoder") or {}
-        for key, token in cast("dict[str, Json]", decoder).items():
-            added.setdefault(str(token.get("content")), int(key))
+        try:
+            for key, token in cast("dict[str, Json]", decoder).items():
+                added.setdefault(str(token.get("content")), int(key))
+        except AttributeError as error:
+            raise ValueError("tokenizer_config.json: added_tokens_decoder is no map") from error
     return added
 
 
@@ -168,10 +198,9 @@ def _canonical(value: Any) -> Any:
     if old.get("type") == "Metaspace":
         old = {k: v for k, v in old.items() if k not in ("add_prefix_space", "str_rep")}
     return {
-        key: inner if key == "vocab" else _canonical(inner)
+        key: inner if key in _LONG else _canonical(inner)
         for key, inner in old.items()
-        if key == "vocab"
-        or not (inner is None or inner is False or _DEFAULTS.get(key) is inner)
+        if key in _LONG or not (inner is None or inner is False or _DEFAULTS.get(key) is inner)
     }
 
 

@@ -69,7 +69,7 @@ CONFIG = Code(
     id="AD406",
     name="base-config-differs",
     severity=Severity.ERROR,
-    summary="The base computes something else: its config has another value in a field that counts.",
+    summary="The base's config differs in a field that changes what it computes.",
     explanation=(
         "Two bases with the same tensors can still compute different things: another rope_theta, "
         "another epsilon, another activation. The config digest covers every field that is not "

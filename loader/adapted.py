@@ -417,8 +417,9 @@ class AdaptedModel(nn.Module):
     def detach(self) -> nn.Module:
         """Take every adapter away and give the base back, as it was before the first one."""
         with self.changing(), self._counting:
-            busy = [a.name for a in self._adapters.values() if a.users]
-            if busy:
+            sites = [*self._outputs.values(), *self._wholes.values()]
+            busy = sorted({a.name for site in sites for a in site.factors if a.users})
+            if busy:  # deleted ones included, where a call is not done with them
                 raise RoutingError(
                     codes.ADAPTER_IN_USE.finding(f"calls are running on {', '.join(busy)}")
                 )

@@ -94,7 +94,7 @@ class OutputSite:
         return _inert  # a copy of the base is not adapted
 
     def __reduce__(self) -> Any:
-        return "_inert"
+        return _make_inert, ()
 
 
 class _Intercepting(ABC):
@@ -195,3 +195,7 @@ def lost(call: Call) -> Adapter | None:
 
 def _inert(*_: Any) -> None:
     return None
+
+
+def _make_inert() -> Callable[..., None]:
+    return _inert

@@ -125,6 +125,8 @@ class AdapterTensors:
         groups: dict[Placement, list[str]] = {}
         for name, placement in wanted.items():
             groups.setdefault(placement, []).append(name)
+        # torch.save refuses storages that hold several dtypes
+        own = own or len({self.header.tensors[name].dtype for name in wanted}) > 1
         placed: dict[str, torch.Tensor] = {}
         for placement, names in groups.items():
             for part, run in self._runs(names):

@@ -34,6 +34,7 @@ def tiny_llama(**changes: Any) -> Any:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 64,
+        "initializer_range": 0.1,
         "pad_token_id": 0,
         "bos_token_id": 1,
         "eos_token_id": 2,
@@ -46,7 +47,9 @@ def tiny_gpt2() -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=61, n_embd=16, n_layer=2, n_head=2, n_positions=64)
+    config = GPT2Config(
+        vocab_size=61, n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.2
+    )
     return GPT2LMHeadModel(config).eval()
 
 
@@ -62,6 +65,7 @@ def tiny_bert(labels: int = 3) -> Any:
         num_attention_heads=2,
         max_position_embeddings=64,
         num_labels=labels,
+        initializer_range=0.3,
     )
     return BertForSequenceClassification(config).eval()
 

@@ -184,14 +184,15 @@ class _Work:
 
     def here(self, file: _File) -> Fetched | None:
         """The file where it already is on this machine, verified."""
-        local = file.folder.local(file.fact.path)
-        if local is not None:
-            return self._in_place(file, local)
-        if file.fact.sha256 is None:
-            return None
-        with self._shown(file) as on_bytes:
-            path = self.store.find(file.fact.sha256, file.size, on_bytes)
-        return None if path is None else _fetched(file, path, file.fact.sha256)
+        known, folder = file.fact.sha256, file.folder
+        if known is not None and not folder.source.is_local:
+            # Before the folder is asked, which may have to ask its server.
+            with self._shown(file) as on_bytes:
+                path = self.store.find(known, file.size, on_bytes)
+            if path is not None:
+                return _fetched(file, path, known)
+        local = folder.local(file.fact.path)
+        return None if local is None else self._in_place(file, local)
 
     def download(self, file: _File, scratch: Path) -> Fetched:
         """Transfer the file, verify it, and publish it (or leave it in its source's own cache)."""

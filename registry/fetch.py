@@ -24,7 +24,7 @@ from ..manifests.codes.store import (
     DAMAGED_HUB_FILE,
     LOCAL_FILE_CHANGED,
     NO_SPACE,
-    SOURCE_CHANGED,
+    NOT_AS_LOCKED,
     WRONG_SIZE,
 )
 from ..manifests.errors import (
@@ -311,7 +311,7 @@ def _compare(missing: Sequence[_File], work: _Work) -> None:
     for file in missing:
         wanted, listed = file.fact, listings[id(file.folder)].get(file.fact.path)
         if listed is None:
-            findings.append(file.refuse(SOURCE_CHANGED, "is no longer there", None, None))
+            findings.append(file.refuse(NOT_AS_LOCKED, "is no longer there", None, None))
             continue
         compared: list[tuple[str, object, object]] = [
             ("size", listed.size if listed.size >= 0 else None, file.size),
@@ -320,7 +320,7 @@ def _compare(missing: Sequence[_File], work: _Work) -> None:
         if wanted.sha256 is None:  # else the content decides, whatever its version is called
             compared.append(("version", listed.version, wanted.version))
         findings.extend(
-            file.refuse(SOURCE_CHANGED, f"has another {what} than was locked", found, expected)
+            file.refuse(NOT_AS_LOCKED, f"has another {what} than was locked", found, expected)
             for what, found, expected in compared
             if found is not None and expected is not None and found != expected
         )

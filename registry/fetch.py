@@ -24,7 +24,7 @@ from ..manifests.codes.store import (
     DAMAGED_HUB_FILE,
     LOCAL_FILE_CHANGED,
     NO_SPACE,
-    SOURCE_CHANGED,
+    NOT_AS_LOCKED,
     WRONG_SIZE,
 )
 from ..manifests.errors import (
@@ -184,14 +184,15 @@ class _Work:
 
     def here(self, file: _File) -> Fetched | None:
         """The file where it already is on this machine, verified."""
-        local = file.folder.local(file.fact.path)
-        if local is not None:
-            return self._in_place(file, local)
-        if file.fact.sha256 is None:
-            return None
-        with self._shown(file) as on_bytes:
-            path = self.store.find(file.fact.sha256, file.size, on_bytes)
-        return None if path is None else _fetched(file, path, file.fact.sha256)
+        known, folder = file.fact.sha256, file.folder
+        if known is not None and not folder.source.is_local:
+            # Before the folder is asked, which may have to ask its server.
+            with self._shown(file) as on_bytes:
+                path = self.store.find(known, file.size, on_bytes)
+            if path is not None:
+                return _fetched(file, path, known)
+        local = folder.local(file.fact.path)
+        return None if local is None else self._in_place(file, local)
 
     def download(self, file: _File, scratch: Path) -> Fetched:
         """Transfer the file, verify it, and publish it (or leave it in its source's own cache)."""
@@ -310,7 +311,7 @@ def _compare(missing: Sequence[_File], work: _Work) -> None:
     for file in missing:
         wanted, listed = file.fact, listings[id(file.folder)].get(file.fact.path)
         if listed is None:
-            findings.append(file.refuse(SOURCE_CHANGED, "is no longer there", None, None))
+            findings.append(file.refuse(NOT_AS_LOCKED, "is no longer there", None, None))
             continue
         compared: list[tuple[str, object, object]] = [
             ("size", listed.size if listed.size >= 0 else None, file.size),
@@ -319,7 +320,7 @@ def _compare(missing: Sequence[_File], work: _Work) -> None:
         if wanted.sha256 is None:  # else the content decides, whatever its version is called
             compared.append(("version", listed.version, wanted.version))
         findings.extend(
-            file.refuse(SOURCE_CHANGED, f"has another {what} than was locked", found, expected)
+            file.refuse(NOT_AS_LOCKED, f"has another {what} than was locked", found, expected)
             for what, found, expected in compared
             if found is not None and expected is not None and found != expected
         )

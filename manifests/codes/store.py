@@ -113,9 +113,9 @@ WRONG_SIZE = Code(
     "--diff`.",
 )
 
-SOURCE_CHANGED = Code(
+NOT_AS_LOCKED = Code(
     "AD612",
-    "source-changed",
+    "not-as-locked",
     Severity.ERROR,
     "A file at its source is no longer the one that was locked.",
     "The source's own listing names another size, digest or version than the lock, or names the "

@@ -49,6 +49,7 @@ class Recorder:
     def _call(self, what: str, file: str, number: int | None) -> None:
         assert not self.inside
         self.inside = True
+        time.sleep(0.001)
         self.calls.append((what, file, number))
         self.inside = False
 
@@ -94,6 +95,7 @@ def test_what_the_store_has_asks_nothing_of_the_source(store: Store, folder: Mem
     first = fetch(folder, wanted, store)
     silent = MemoryFolder({})
     silent.files = lambda: pytest.fail("asked")  # type: ignore[method-assign]
+    silent.local = lambda path: pytest.fail("asked")  # type: ignore[method-assign]
     assert fetch(silent, wanted, Store(store.root)) == first
     assert silent.downloads == []
 
@@ -328,6 +330,35 @@ def test_the_first_failure_stops_the_rest_and_keeps_what_was_complete(store: Sto
     assert "bad" in stopped
     assert store.find(sha256_bytes(A))
     assert list(store.tmp.iterdir()) == []
+
+
+def test_a_library_that_swallows_exceptions_is_left_all_the_same(store: Store) -> None:
+    begun = threading.Event()
+
+    class Swallowing(MemoryFolder):
+        def download(
+            self, path: str, into: Path, on_bytes: Callable[[int], None] | None = None
+        ) -> Path:
+            assert on_bytes is not None
+            if path == "bad":
+                assert begun.wait(10)
+                raise SourceError(CACHE_IO.finding("the server went away"))
+            for _ in range(1000):
+                begun.set()
+                try:
+                    on_bytes(1)
+                except Exception:
+                    continue  # as a retry loop would
+                finally:
+                    time.sleep(0.01)
+            return into
+
+    with pytest.raises(SourceError):
+        fetch(Swallowing({"bad": A, "long": B}), [fact("bad", A), fact("long", B)], store)
+    workers = [t for t in threading.enumerate() if t.name.startswith("adapterdock-")]
+    for worker in workers:
+        worker.join(1)
+    assert not any(worker.is_alive() for worker in workers)
 
 
 def test_failures_at_the_same_time_are_all_told_and_the_gravest_names_the_error(

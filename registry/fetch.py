@@ -113,7 +113,8 @@ def fetch_all(
             groups[file.content].append(file)
         first = [group[0] for group in groups.values()]
         _check_room(store, first)
-        with _scratch(store, first) as scratch:
+        held = {file.fact.sha256 for file in files if file.fact.sha256 is not None}
+        with store.hold(held), _scratch(store, first) as scratch:
             fetched = work.each(lambda file: work.download(file, scratch), first, until_error=True)
         for group, one in zip(groups.values(), fetched, strict=True):
             got.update((file, one) for file in group)

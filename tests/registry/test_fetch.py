@@ -23,7 +23,7 @@ from adapterdock.registry.digests import git_blob_sha1, sha256_bytes
 from adapterdock.registry.facts import FileFact
 from adapterdock.registry.fetch import Request, fetch, fetch_all, shown
 from adapterdock.registry.store import Store
-from support.cache import files, objects, run
+from support.cache import files, objects, put, run
 from support.folders import MemoryFolder, PlaceFolder, fact
 
 A, B = b"adapter " * 1000, b"config"
@@ -171,6 +171,20 @@ def test_downloads_run_in_parallel_and_at_most_so_many(store: Store) -> None:
     wanted = [fact(name, data) for name, data in contents.items()]
     fetch(MemoryFolder(contents, during=during), wanted, store, jobs=3)
     assert most == 3
+
+
+def test_what_is_complete_stays_while_the_rest_is_fetched(store: Store) -> None:
+    there = put(store, b"there before")
+
+    def during(path: str) -> None:
+        if path == "second":
+            assert Store(store.root).gc(0, grace=0).digests == ()
+
+    folder = MemoryFolder({"first": A, "second": B}, during=during)
+    wanted = [fact("there", b"there before"), fact("first", A), fact("second", B)]
+    got = fetch(folder, wanted, store, jobs=1)
+    assert got["first"].path.read_bytes() == A
+    assert set(store.gc(0, grace=0).digests) == {there, sha256_bytes(A), sha256_bytes(B)}
 
 
 def test_an_empty_file_and_an_empty_list(store: Store) -> None:

@@ -115,6 +115,13 @@ def test_a_file_that_several_want_is_downloaded_once(store: Store) -> None:
     assert third == {}
 
 
+def test_one_address_at_two_endpoints_is_two_files(store: Store) -> None:
+    folders = [MemoryFolder({"w": content}) for content in (A, A[::-1])]
+    requests = [Request(folder, (FileFact("w", len(A)),)) for folder in folders]
+    one, two = fetch_all(requests, store)
+    assert (one["w"].path.read_bytes(), two["w"].path.read_bytes()) == (A, A[::-1])
+
+
 def test_files_with_a_place_of_their_own_stay_there(store: Store, tmp_path: Path) -> None:
     root = tmp_path / "adapter"
     root.mkdir()
@@ -499,6 +506,16 @@ def test_a_damaged_hub_file_is_never_used_and_its_blob_is_named(
     blob.unlink()
     (hub.root / "w").unlink()
     assert fetch(hub, [fact("w", A)], store)["w"].path.read_bytes() == A
+
+
+def test_a_damaged_file_of_a_local_mirror_is_not_to_be_deleted(
+    store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "w").write_bytes(A[::-1])
+    mirror = PlaceFolder({}, address="hf://org/name@c1", root=tmp_path)
+    with pytest.raises(IntegrityError) as caught:
+        fetch(mirror, [fact("w", A)], store)
+    assert codes(caught) == ["AD614"]
 
 
 def test_a_small_hub_file_is_checked_against_its_git_blob_id(

@@ -108,12 +108,13 @@ def fetch_all(
     missing = [file for file in files if file not in got]
     if missing:
         _compare(missing, work)
-        groups: defaultdict[tuple[str | None, ...], list[_File]] = defaultdict(list)
+        groups: defaultdict[tuple[object, ...], list[_File]] = defaultdict(list)
         for file in missing:
             groups[file.content].append(file)
         first = [group[0] for group in groups.values()]
         _check_room(store, first)
-        with _scratch(store, first) as scratch:
+        held = {file.fact.sha256 for file in files if file.fact.sha256 is not None}
+        with store.hold(held), _scratch(store, first) as scratch:
             fetched = work.each(lambda file: work.download(file, scratch), first, until_error=True)
         for group, one in zip(groups.values(), fetched, strict=True):
             got.update((file, one) for file in group)
@@ -140,11 +141,12 @@ class _File:
         return f"{shown(self.folder.source)}/{self.fact.path}"
 
     @property
-    def content(self) -> tuple[str | None, ...]:
-        """The same for files that must have the same content."""
+    def content(self) -> tuple[object, ...]:
+        """The same for files that must have the same content. Without a digest an address is
+        not enough: it means another thing at another endpoint."""
         if self.fact.sha256 is not None:
             return (self.fact.sha256,)
-        return (str(self.folder.pinned), self.fact.path, self.fact.version, str(self.fact.size))
+        return (id(self.folder), self.fact)
 
     @property
     def size(self) -> int | None:
@@ -233,7 +235,8 @@ class _Work:
 
     def _in_place(self, file: _File, path: Path) -> Fetched:
         """Verify a file that stays where its source keeps it."""
-        fact, hub = file.fact, file.folder.source.is_hub
+        fact = file.fact
+        hub = file.folder.source.is_hub and "snapshots" in path.parts  # not in a local mirror
         code = DAMAGED_HUB_FILE if hub else LOCAL_FILE_CHANGED
         problem, hint = "is not the file that was locked", None
         if hub:

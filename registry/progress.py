@@ -9,7 +9,8 @@ from typing import Protocol
 class Progress(Protocol):
     """Told of each file by one name from start to end. A renderer implements this.
 
-    Files come and go in parallel, but the calls themselves come one at a time.
+    Files come and go in parallel, but the calls themselves come one at a time. A file that is
+    transferred and then verified where it lies starts twice, one after the other.
     """
 
     def start(self, file: str, total: int | None) -> None:

@@ -47,7 +47,7 @@ def materialise(store: Store, files: Mapping[str, Path | str]) -> Path:
             if intact(store, tree, facts):
                 return tree
             try:
-                with store.temporary() as new:
+                with guarded(tree), store.temporary() as new:
                     _publish(new, tree, placed)
             except StoreError as error:
                 if error.code not in (CACHE_READ_ONLY.id, CACHE_PERMISSION.id):

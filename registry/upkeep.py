@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..manifests.codes.store import DAMAGED_OBJECT, STRAY_FILE
+from ..manifests.codes.store import DAMAGED_OBJECT, NO_SPACE, STRAY_FILE
 from ..manifests.errors import StoreError
 from ..manifests.findings import Finding
 from .digests import PREFIX, is_digest, sha256_file
@@ -175,12 +175,18 @@ def _quarantine(store: Store, path: Path, before: os.stat_result, found: str) ->
 
 def _now(store: Store) -> float:
     # By the file system's clock, which a network mount's server sets.
+    probe = store.tmp / Owner.me().new_name()
     try:
-        with store.temporary() as probe:
+        with guarded(store.root):
+            store.tmp.mkdir(exist_ok=True)
             probe.touch()
             return probe.stat().st_mtime
-    except OSError:
-        return time.time()
+    except StoreError as error:
+        if error.code != NO_SPACE.id:
+            raise
+        return time.time()  # a full disk is what gc is for
+    finally:
+        remove(probe)
 
 
 def _sweep(store: Store, now: float, grace: float) -> None:
@@ -221,8 +227,9 @@ def _discard_unused(store: Store, path: Path, last_used: float) -> bool:
     thing first goes, in one step, and then the marks are read. So one always sees the other.
     """
     digest = PREFIX + path.name
+    place = store.tmp / Owner.me().new_name()  # as it is: a full disk takes no new folder
     try:
-        with guarded(path), store.temporary() as place:
+        with guarded(path):
             if path.is_dir():
                 path.chmod(0o755)
             path.rename(place)
@@ -234,6 +241,8 @@ def _discard_unused(store: Store, path: Path, last_used: float) -> bool:
         if isinstance(error.__cause__, FileNotFoundError):
             return False  # another process was first
         raise
+    finally:
+        remove(place)
     with suppress(OSError):
         (store.notes / path.name).unlink()
     return True

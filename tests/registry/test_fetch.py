@@ -23,7 +23,7 @@ from adapterdock.registry.digests import git_blob_sha1, sha256_bytes
 from adapterdock.registry.facts import FileFact
 from adapterdock.registry.fetch import Request, fetch, fetch_all, shown
 from adapterdock.registry.store import Store
-from support.cache import files, objects, run
+from support.cache import files, objects, put, run
 from support.folders import MemoryFolder, PlaceFolder, fact
 
 A, B = b"adapter " * 1000, b"config"
@@ -115,6 +115,13 @@ def test_a_file_that_several_want_is_downloaded_once(store: Store) -> None:
     assert third == {}
 
 
+def test_one_address_at_two_endpoints_is_two_files(store: Store) -> None:
+    folders = [MemoryFolder({"w": content}) for content in (A, A[::-1])]
+    requests = [Request(folder, (FileFact("w", len(A)),)) for folder in folders]
+    one, two = fetch_all(requests, store)
+    assert (one["w"].path.read_bytes(), two["w"].path.read_bytes()) == (A, A[::-1])
+
+
 def test_files_with_a_place_of_their_own_stay_there(store: Store, tmp_path: Path) -> None:
     root = tmp_path / "adapter"
     root.mkdir()
@@ -171,6 +178,20 @@ def test_downloads_run_in_parallel_and_at_most_so_many(store: Store) -> None:
     wanted = [fact(name, data) for name, data in contents.items()]
     fetch(MemoryFolder(contents, during=during), wanted, store, jobs=3)
     assert most == 3
+
+
+def test_what_is_complete_stays_while_the_rest_is_fetched(store: Store) -> None:
+    there = put(store, b"there before")
+
+    def during(path: str) -> None:
+        if path == "second":
+            assert Store(store.root).gc(0, grace=0).digests == ()
+
+    folder = MemoryFolder({"first": A, "second": B}, during=during)
+    wanted = [fact("there", b"there before"), fact("first", A), fact("second", B)]
+    got = fetch(folder, wanted, store, jobs=1)
+    assert got["first"].path.read_bytes() == A
+    assert set(store.gc(0, grace=0).digests) == {there, sha256_bytes(A), sha256_bytes(B)}
 
 
 def test_an_empty_file_and_an_empty_list(store: Store) -> None:
@@ -485,6 +506,16 @@ def test_a_damaged_hub_file_is_never_used_and_its_blob_is_named(
     blob.unlink()
     (hub.root / "w").unlink()
     assert fetch(hub, [fact("w", A)], store)["w"].path.read_bytes() == A
+
+
+def test_a_damaged_file_of_a_local_mirror_is_not_to_be_deleted(
+    store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "w").write_bytes(A[::-1])
+    mirror = PlaceFolder({}, address="hf://org/name@c1", root=tmp_path)
+    with pytest.raises(IntegrityError) as caught:
+        fetch(mirror, [fact("w", A)], store)
+    assert codes(caught) == ["AD614"]
 
 
 def test_a_small_hub_file_is_checked_against_its_git_blob_id(

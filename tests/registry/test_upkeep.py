@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -189,6 +190,19 @@ def test_a_gc_that_is_killed_leaves_a_valid_store(
     assert len(left) == 2
     assert store.verify() == []
     assert files(store.root) == objects(*left)
+
+
+def test_gc_works_on_a_full_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = old(store, b"a", 3)
+
+    def full(self: Path, *_arguments: object, **_options: object) -> None:
+        if not self.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    for name in ("mkdir", "touch", "write_text", "write_bytes"):
+        monkeypatch.setattr(Path, name, full)
+    assert store.gc(max_size=0).digests == (a,)
+    assert files(store.root) == set()
 
 
 def test_readers_and_writers_during_gc_see_whole_files_or_none(store: Store) -> None:

@@ -21,6 +21,7 @@ from ...manifests.errors import SourceError
 from ...manifests.findings import Where
 from ...manifests.source import Source
 from ..facts import FileFact
+from .failures import explain
 from .folder import OnBytes
 from .opened import OpenedFolder, is_inside
 from .ranges import BadRangeError, only_range, range_header
@@ -237,7 +238,8 @@ class HubFolder(OpenedFolder):
                 f"{self._shown(path)}: the Hub's cache cannot be used",
                 found=f"{error.strerror}: {error.filename}",
             )
-        return super()._explain(error, path)
+        subject = f"{self._shown(path)} (from {self._settings.endpoint})"
+        return explain(error, subject, self._where)
 
     # The Hub's cache: models--org--name/{blobs, refs/<branch>, snapshots/<commit>/<path>}.
 

@@ -323,7 +323,7 @@ class _Check:
             code = codes.WEIGHTS_PARTLY if result.same else codes.WEIGHTS_UNCHECKED
             why = self.found.doubts.get("weights")
             yield code.finding(
-                f"{matched}; {len(result.absent)} could not be read ({_some(result.absent)})"
+                f"{matched}; {len(result.absent)} could not be compared ({_some(result.absent)})"
                 + (f": {why}" if why else ""),
                 self.at(level),
                 found=matched,

@@ -14,7 +14,7 @@ import transformers as tf
 from adapterdock.loader.fingerprint import check_model, fingerprint_of_model
 from adapterdock.manifests.findings import Finding
 from adapterdock.registry.fingerprint import Measured, compare, fingerprint_of
-from support.fingerprint_models import MAKERS, base_facts_of, fresh, reader_of, tiny
+from support.tiny_bases import MAKERS, base_facts_of, fresh, reader_of, tiny
 
 
 @pytest.fixture(scope="module")

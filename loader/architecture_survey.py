@@ -8,6 +8,7 @@ time, and split at its sub-models, so that what a class owns is known apart from
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -240,7 +241,9 @@ def _config_path(parent: nn.Module, child: nn.Module) -> tuple[str | None, str |
 def survey(classes: Mapping[str, type[nn.Module]]) -> dict[str, Seen]:
     """Build every class, from its default config and with each option of it changed."""
     seen: dict[str, Seen] = {}
-    for cls in classes.values():
+    for number, cls in enumerate(classes.values(), 1):
+        if number % 100 == 0:
+            print(f"{number} of {len(classes)} classes", file=sys.stderr, flush=True)
         try:
             kind = cast(Any, cls).config_class
             needed = NEEDED.get(kind.model_type, {})
@@ -315,8 +318,8 @@ def _others(name: str, value: Any) -> tuple[Any, ...]:
     if re.search(r"size$|dim$|_dim_|rank$", name):
         return (value // 2, None) if value > 1 else (None,)  # a projection, where sizes differ
     if re.search(r"token|vocab|heads$|layers$|position|_id$|index", name):
-        return ()
-    return (None, 0)
+        return ()  # no such number decides which modules there are
+    return (None, 0) if value > 1 else (None, 1 - value, value + 1)
 
 
 def _is_count(value: Any) -> bool:

@@ -69,10 +69,11 @@ def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> L
         tied = _tie(parts, tree, live)
     except (ConversionError, UnknownArchitectureError):
         return None
-    known = sum(has(tree, one) for one in live)
-    if 2 * known < len(live) or not known:
+    ignored = _ignored(parts)
+    known = {name: has(tree, name) for name in live if not ignored.search(name)}
+    if 2 * sum(known.values()) <= len(known):
         return None  # another model's tensors
-    modules = modules_of(tree, live, _ignored(parts))
+    modules = modules_of(tree, live, ignored)
     output = parts[0].row.get("output", "")
     return Layout(modules, frozenset({output} & modules.keys()), tied, prefix)
 

@@ -157,8 +157,6 @@ def _shape(words: str, own: Mapping[str, Shape | None], found: Tree | None) -> M
         and f"-{name}" not in every
     }
     weight = own.get("weight") or _parametrised(found)
-    if any(name[0] == "!" for name in own):
-        weight = None
     kinds = {
         word[1:] or USUAL[int(word[0])]
         for word in every

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .codes import language as codes
 from .codes import rules as rule_codes
 from .errors import RoutingError
 from .findings import Finding
-from .names import did_you_mean
+from .names import did_you_mean, listed
 from .nodes import Locate, Path
-from .rules import check_active, flatten
+from .rules import Flat, check_active, cycles, flatten, members_of
 from .schema import Composition, Manifest, Rules
 from .source import Source, SourceSyntaxError
 
@@ -25,6 +25,9 @@ _USED_BY: Mapping[str, Callable[[str], bool]] = {
     "svd_rank": lambda method: method.endswith("svd"),
 }
 """Which of PEFT's methods (``LoraModel.add_weighted_adapter``) read which field."""
+
+MAX_HINTS = 100
+"""Unknown names for which the nearest known one is looked up."""
 
 _NEEDED = ("density", "seed")
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu|mlu|musa|sdaa|xla|meta)(:[0-9]{1,4})?\Z", re.ASCII)
@@ -68,7 +71,9 @@ class _Checks:
         self.locate = locate
         self.gaps = gaps
         self.findings: list[Finding] = []
-        self.known = [*manifest.adapters, *manifest.compositions, *gaps.names]
+        self.flat: dict[str, Flat] = {}
+        self.unknown = 0
+        self.known = dict.fromkeys([*manifest.adapters, *manifest.compositions, *gaps.names])
 
     # --- adapters, registries, base ----------------------------------------------------------
 
@@ -112,7 +117,7 @@ class _Checks:
                     f"No registry is called {registry!r}.",
                     self.locate(path),
                     found=str(source),
-                    expected=", ".join(known) or None,
+                    expected=listed(known),
                     hint=did_you_mean(registry, known),
                 )
             )
@@ -229,8 +234,14 @@ class _Checks:
             if name not in self.gaps.unsure:
                 self._fields(name, composition)
             self._members(name, composition)
-            if not self._cycle(name):
-                self._flat(name, composition)
+            self._flat(name, composition)
+        for cycle in cycles(self.manifest):
+            self.findings.append(
+                codes.COMPOSITION_CYCLE.finding(
+                    f"{cycle[0]!r} is made of itself: {' > '.join((*cycle, cycle[0]))}.",
+                    self.locate(("compositions", cycle[0]), key=True),
+                )
+            )
 
     def _fields(self, name: str, composition: Composition) -> None:
         method = composition.combine
@@ -289,57 +300,26 @@ class _Checks:
     def _known(self, name: str, path: Path, *, key: bool = False) -> bool:
         if name in self.known:
             return True
+        self.unknown += 1
         self.findings.append(
             codes.UNKNOWN_ADAPTER.finding(
                 f"No adapter or composition is called {name!r}.",
                 self.locate(path, key=key),
                 found=name,
-                expected=", ".join(self.known) or None,
-                hint=did_you_mean(name, self.known),
+                expected=listed(self.known),
+                hint=did_you_mean(name, self.known) if self.unknown < MAX_HINTS else None,
             )
         )
         return False
 
-    def _cycle(self, name: str) -> bool:
-        """Report a cycle once, at its member that comes first in the manifest."""
-        trail, stack, seen = {name: name}, [name], set[str]()
-        while stack:
-            current = stack.pop()
-            composition = self.manifest.compositions.get(current)
-            for member in composition.of if composition is not None else ():
-                if member == name:
-                    return self._report_cycle(name, trail, current)
-                if member not in seen:
-                    seen.add(member)
-                    trail[member] = current
-                    stack.append(member)
-        return False
-
-    def _report_cycle(self, name: str, trail: Mapping[str, str], last: str) -> bool:
-        steps = [name]
-        while last != name:
-            steps.insert(1, last)
-            last = trail[last]
-        order = list(self.manifest.compositions)
-        if min(steps, key=order.index) == name:
-            self.findings.append(
-                codes.COMPOSITION_CYCLE.finding(
-                    f"{name!r} is made of itself: {' > '.join((*steps, name))}.",
-                    self.locate(("compositions", name), key=True),
-                )
-            )
-        return True
-
-    def _flatten(self, names: str | Iterable[str]) -> dict[str, float] | None:
-        """The adapters behind ``names``, or ``None`` where an error elsewhere hides them."""
-        try:
-            return flatten(self.manifest, names)
-        except RoutingError:
-            return None
-
     def _flat(self, name: str, composition: Composition) -> None:
-        active = self._flatten(name)
-        if active is None:
+        where = self.locate(("compositions", name), key=True)
+        try:
+            active = members_of(self.manifest, name, self.flat).weights
+        except RoutingError as error:  # what is unknown or a circle is told elsewhere
+            deep = error.findings[0]
+            if deep.expected is not None and deep.code == codes.COMPOSITION_CYCLE.id:
+                self.findings.append(replace(deep, where=where))
             return
         gone = [adapter for adapter, weight in active.items() if weight == 0]
         if gone and all(composition.of.values()):
@@ -351,7 +331,6 @@ class _Checks:
                     expected="a total other than 0",
                 )
             )
-        where = self.locate(("compositions", name), key=True)
         self.findings += check_active(self.manifest.rules, active, None, where)
 
     # --- rules and what is active --------------------------------------------------------------
@@ -386,7 +365,7 @@ class _Checks:
                     f"{name!r} is a composition; rules are about adapters.",
                     self.locate(path, key=key),
                     found=name,
-                    expected=", ".join(self.manifest.adapters) or None,
+                    expected=listed(self.manifest.adapters),
                 )
             )
         else:
@@ -441,10 +420,11 @@ class _Checks:
         single_composition = isinstance(active, str) and active in self.manifest.compositions
         if not known or single_composition:  # a composition was checked where it is declared
             return
-        flat = self._flatten(active)
-        if flat is not None:
-            where = self.locate(("active",))
-            self.findings += check_active(self.manifest.rules, flat, None, where)
+        try:
+            flat = flatten(self.manifest, active)
+        except RoutingError:  # told where the composition is declared
+            return
+        self.findings += check_active(self.manifest.rules, flat, None, self.locate(("active",)))
 
 
 def _bad_mirror(prefix: str, target: str) -> str | None:

@@ -143,7 +143,7 @@ def test_a_revision_is_pinned_and_checked() -> None:
         Source.parse("s3://b/a").at("v1")
 
 
-def test_one_place_has_one_spelling(tmp_path: Path) -> None:
+def test_one_place_has_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "link").symlink_to("/usr")
 
@@ -156,6 +156,10 @@ def test_one_place_has_one_spelling(tmp_path: Path) -> None:
     assert spelled("../x") == (tmp_path.resolve().parent / "x").as_posix()
     assert Source.parse("HTTPS://Host.Example:443/A").normalised() == "https://host.example/A"
     assert Source.parse("./a/../b").normalised() == "./b"
+    assert Source.parse("./~a").normalised() == "./~a"
+    assert Source.parse("./..a").normalised() == "./..a"
+    monkeypatch.setenv("HOME", "/home/me")
+    assert Source.parse("~/../x").normalised() == "/home/x"
 
 
 def test_a_local_path_counts_from_its_folder(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .codes import language as codes
 from .codes import rules as rule_codes
+from .devices import bad_devices
 from .errors import RoutingError
 from .findings import Finding
+from .mirrors import mirror_problem
 from .names import did_you_mean, listed
 from .nodes import Locate, Path
 from .rules import Flat, check_active, cycles, flatten, members_of
 from .schema import Composition, Manifest, Rules
-from .source import Source, SourceSyntaxError
+from .source import Source
 
 _USED_BY: Mapping[str, Callable[[str], bool]] = {
     "density": lambda method: method.startswith(("ties", "dare", "magnitude_prune")),
@@ -30,8 +31,6 @@ MAX_HINTS = 100
 """Unknown names for which the nearest known one is looked up."""
 
 _NEEDED = ("density", "seed")
-_DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu|mlu|musa|sdaa|xla|meta)(:[0-9]{1,4})?\Z", re.ASCII)
-_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,7 @@ class _Checks:
         self.flat: dict[str, Flat] = {}
         self.unknown = 0
         self.known = dict.fromkeys([*manifest.adapters, *manifest.compositions, *gaps.names])
+        self.listed = listed(self.known)
 
     # --- adapters, registries, base ----------------------------------------------------------
 
@@ -167,31 +167,15 @@ class _Checks:
                     self._bad_value(("base", field, index), text, "text without space around it")
         self._finite(base.quantization, ("base", "quantization"))
         self._finite(base.storage_options, ("base", "storage_options"))
-        devices = base.device_map
-        path: Path = ("base", "device_map")
-        if isinstance(devices, str):
-            if devices not in _MAPS and not _DEVICE.match(devices):
-                self._bad_device(path, devices, ", ".join(_MAPS) + ", cpu, cuda:0 or a mapping")
-        elif devices is not None:
-            if not devices:
-                self._bad_device(path, "an empty mapping", '{"": 0} or {module: device}')
-            for module, device in devices.items():
-                good = (
-                    0 <= device < 10_000
-                    if isinstance(device, int)
-                    else device == "disk" or _DEVICE.match(device)
+        for path, found, expected in bad_devices(base.device_map):
+            self.findings.append(
+                codes.BAD_DEVICE_MAP.finding(
+                    "This is no device.",
+                    self.locate(("base", "device_map", *path)),
+                    found=found,
+                    expected=expected,
                 )
-                if not good:
-                    wanted = "cpu, disk, cuda:0 or the number of a GPU"
-                    self._bad_device((*path, module), device, wanted)
-
-    def _bad_device(self, path: Path, found: object, expected: str) -> None:
-        shown = f'"{found}"' if isinstance(found, str) and found.isdigit() else found
-        self.findings.append(
-            codes.BAD_DEVICE_MAP.finding(
-                "This is no device.", self.locate(path), found=shown, expected=expected
             )
-        )
 
     def _bad_value(self, path: Path, found: object, expected: str) -> None:
         where = self.locate(path)
@@ -217,7 +201,7 @@ class _Checks:
 
     def mirrors(self) -> None:
         for prefix, target in self.manifest.mirrors.items():
-            problem = _bad_mirror(prefix, target)
+            problem = mirror_problem(prefix, target)
             if problem is not None:
                 self.findings.append(
                     codes.BAD_MIRROR.finding(
@@ -306,7 +290,7 @@ class _Checks:
                 f"No adapter or composition is called {name!r}.",
                 self.locate(path, key=key),
                 found=name,
-                expected=listed(self.known),
+                expected=self.listed,
                 hint=did_you_mean(name, self.known) if self.unknown < MAX_HINTS else None,
             )
         )
@@ -425,20 +409,3 @@ class _Checks:
         except RoutingError:  # told where the composition is declared
             return
         self.findings += check_active(self.manifest.rules, flat, None, self.locate(("active",)))
-
-
-def _bad_mirror(prefix: str, target: str) -> str | None:
-    if "://" not in prefix:
-        return "The prefix does not start with a scheme such as hf:// or s3://."
-    if prefix.lower().startswith("registry://"):
-        return "A registry is moved under 'registries', not by a mirror."
-    if prefix.endswith("/") != target.endswith("/"):
-        return "The prefix and its replacement do not both end with a slash."
-    try:
-        source = Source.parse(target.removesuffix("/") if len(target) > 1 else target)
-    except SourceSyntaxError as error:
-        # a mirror of the whole Hub ("hf://") or of a bare scheme is an address of its own
-        if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://", target):
-            return None
-        return f"The replacement is no source: {error}."
-    return "A mirror cannot be a registry." if source.is_registry else None

@@ -30,8 +30,9 @@ HOSTILE = {
     "a long chain of sums": nested(20_000, "{{s{0}: 1}}"),
     "sums that double": nested(MAX_NESTING - 1, "{{s{0}: 1, a: 1}}")
     + "".join(
-        f"  t{i}: {{of: {{t{i - 1}: 1, u{i - 1}: 1}}}}\n  u{i}: {{of: {{t{i - 1}: 1, u{i - 1}: 1}}}}\n"
+        f"  {name}{i}: {{of: {{t{i - 1}: 1, u{i - 1}: 1}}}}\n"
         for i in range(1, MAX_NESTING - 1)
+        for name in "tu"
     )
     + "  t0: {of: {a: 1}}\n  u0: {of: {a: 1}}\n",
     "many circles": ONE

@@ -8,7 +8,7 @@ import pytest
 from adapterdock.manifests.source import Source, SourceSyntaxError
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 GOOD = {
@@ -104,6 +104,7 @@ PIECES = st.sampled_from(
 TEXTS = st.one_of(st.text(max_size=30), st.lists(PIECES, max_size=9).map("".join))
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_any_text_is_a_source_that_round_trips_or_no_source(text: str) -> None:
     try:
@@ -115,6 +116,7 @@ def test_any_text_is_a_source_that_round_trips_or_no_source(text: str) -> None:
     assert not source.is_commit or source.revision is not None
 
 
+@settings(deadline=None)
 @given(st.text("ab-_.A1é/", max_size=12))
 def test_hub_ids_follow_the_rules_of_the_hubs_own_client(repo: str) -> None:
     try:

@@ -8,7 +8,7 @@ import pytest
 from adapterdock.manifests.document import read_document
 from adapterdock.manifests.edit import set_mapping
 from adapterdock.manifests.errors import ManifestError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 VALUE = {"architecture": "Llama", "hidden_size": 576, "weights": {"float32": "v1:sha256:0a"}}
@@ -168,6 +168,7 @@ VALUES = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(VALUES, st.sampled_from([before for before, _ in CASES.values()]))
 def test_whatever_is_set_is_read_back_and_the_rest_stays(value: Any, before: str) -> None:
     try:

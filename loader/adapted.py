@@ -7,7 +7,7 @@ import inspect
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn, cast
 
@@ -16,8 +16,9 @@ from torch import nn
 
 from ..manifests.codes import loader as codes
 from ..manifests.codes.code import Code
-from ..manifests.errors import AttachError, RoutingError
-from ..manifests.findings import Finding
+from ..manifests.errors import AttachError, PolicyError, RoutingError
+from ..manifests.findings import Finding, Where
+from ..manifests.names import BASE_ROW
 from . import adapter_state
 from .adapter import Adapter, AdapterInfo
 from .base_view import view_of
@@ -38,6 +39,7 @@ class _Unsaid:
 
 
 _UNSAID = _Unsaid()
+_KEPT_ROUTINGS = 256
 
 _BASE_ONLY = frozenset(
     {
@@ -94,12 +96,14 @@ class AdaptedModel(nn.Module):
     _checkpointable: tuple[nn.Module, ...] | None
 
     def __new__(cls, base: nn.Module) -> AdaptedModel:
-        kind = cast("type[AdaptedModel]", _class_for(type(base))) if cls is AdaptedModel else cls
-        return cast(AdaptedModel, super().__new__(kind))
+        if isinstance(base, AdaptedModel):
+            raise _refusal(codes.MODEL_WRAPPED, "this is an AdaptedModel already")
+        check_attachable(base)
+        kind = _class_for(type(base)) if cls is AdaptedModel else cls
+        return object.__new__(kind)
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
-        check_attachable(base)
         state = self.__dict__
         state["_base"] = base
         state["_owner"] = object()
@@ -240,6 +244,8 @@ class AdaptedModel(nn.Module):
         with self._counting:
             self._check_alive()
             found = route(selection, self._adapters, self._compositions, self._rules)
+            if len(self._routings) >= _KEPT_ROUTINGS:  # weights moved by a slider, say
+                self._routings.clear()
             if key is not None:
                 self._routings[key] = found
             return found
@@ -247,8 +253,8 @@ class AdaptedModel(nn.Module):
     def define_composition(self, name: str, of: Mapping[str, float]) -> None:
         """Give a weighted sum of adapters a name. Adapters and compositions share one namespace."""
         with self.changing():
-            if name in self._adapters or name in self._compositions:
-                raise RoutingError(codes.NAME_TAKEN.finding(f"{name!r} is taken", found=name))
+            if problem := self.name_problem(name):
+                raise RoutingError(problem)
             weights = check_composition(name, of, self._adapters)
             with self._counting:
                 self._compositions[name] = types.MappingProxyType(weights)
@@ -275,6 +281,7 @@ class AdaptedModel(nn.Module):
     @rules.setter
     def rules(self, rules: Rules | None) -> None:
         with self._counting:
+            _check_rules(rules, self._default.terms)
             self.__dict__["_rules"] = rules
             self._routings.clear()
 
@@ -326,6 +333,8 @@ class AdaptedModel(nn.Module):
                 gone = [self._adapters[name] for name in dict.fromkeys(names)]
                 rest = tuple(t for t in self._default.terms if t[0] not in gone)
                 emptied = bool(self._default.terms) and not rest
+                if rest:
+                    _check_rules(self._rules, rest)
                 if len(rest) != len(self._default.terms):
                     self.__dict__["_default"] = Routing(rest) if rest else BASE
                 for adapter in gone:
@@ -369,7 +378,7 @@ class AdaptedModel(nn.Module):
     # -- what attaching needs --------------------------------------------------------------
 
     @contextmanager
-    def changing(self) -> Iterator[None]:
+    def changing(self) -> Generator[None, None, None]:
         """Only one change at a time; calls go on."""
         with self._changing:
             self._check_alive()
@@ -382,6 +391,14 @@ class AdaptedModel(nn.Module):
             self.__dict__["_map"] = ModuleMap(self._base)
         return cast(ModuleMap, self._map)
 
+    def name_problem(self, name: object, where: Where = Where()) -> Finding | None:  # noqa: B008
+        """Why ``name`` cannot be given to another adapter or composition; ``None`` if it can."""
+        if not isinstance(name, str) or not name or name == BASE_ROW:
+            return codes.NAME_INVALID.finding(f"{name!r} cannot name an adapter", where)
+        if name in self._adapters or name in self._compositions:
+            return codes.NAME_TAKEN.finding(f"{name!r} is taken", where, found=name)
+        return None
+
     def add(
         self,
         adapter: Adapter,
@@ -390,6 +407,9 @@ class AdaptedModel(nn.Module):
     ) -> None:
         """Put a finished adapter in place; taken back whole if anything goes wrong."""
         modules = cast(ModuleMap, self._map).by_name
+        for site in (*self._outputs.values(), *self._wholes.values()):
+            if modules.get(site.name) is not site.module:
+                raise _refusal(codes.BASE_REBUILT, f"{site.name} is another module now")
         with self._counting:
             try:
                 self._guard.install()
@@ -516,16 +536,23 @@ class AdaptedModel(nn.Module):
 
         @functools.wraps(method)
         def run(*args: Any, **kwargs: Any) -> Any:
-            return self._enter(
-                self._active(_UNSAID),
-                getattr(self._seen(), name),
-                args,
-                kwargs,
-                inside=False,
-                gradients=torch.is_grad_enabled(),
-            )
+            routing = self._active(_UNSAID)
+            gradients = torch.is_grad_enabled()
+            method = getattr(self._seen(), name)
+            out = self._enter(routing, method, args, kwargs, inside=False, gradients=gradients)
+            return self._stepwise(routing, out) if inspect.isgenerator(out) else out
 
         return run
+
+    def _stepwise(self, routing: Routing, steps: Generator[Any, Any, Any]) -> Iterator[Any]:
+        """A generator of the base's: its body runs later, each step with the same routing."""
+        end = object()
+        gradients = torch.is_grad_enabled()
+        while True:
+            step = self._enter(routing, next, (steps, end), {}, inside=False, gradients=gradients)
+            if step is end:
+                return
+            yield step
 
     def __setattr__(self, name: str, value: Any) -> None:
         base = self.__dict__.get("_base")
@@ -579,6 +606,12 @@ def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
         },
     )
     return cast("type[AdaptedModel]", made)
+
+
+def _check_rules(rules: Rules | None, terms: tuple[tuple[Adapter, float], ...]) -> None:
+    broken = list(rules({a.name: w for a, w in terms})) if rules and terms else []
+    if broken:
+        raise PolicyError(*broken)
 
 
 def _never_fired(adapter: Adapter) -> Finding | None:

@@ -31,9 +31,13 @@ def placement_of(
     The device is never one that merely exists: an adapter of a model on the CPU is on the CPU.
     """
     weight = module._parameters.get("weight")  # pyright: ignore[reportPrivateUsage]
-    plain = type(module) is nn.Linear and weight is not None and not weight.is_meta
-    if plain and (dtype is not None or weight.dtype in _COMPUTE):  # nearly all, nearly always
-        return Placement(dtype or weight.dtype, weight.device)
+    if (
+        type(module) is nn.Linear
+        and weight is not None
+        and weight.dtype in _COMPUTE
+        and not weight.is_meta
+    ):
+        return Placement(dtype or weight.dtype, weight.device)  # nearly all, nearly always
     device = device_of(module, model)
     if device is None:
         return None

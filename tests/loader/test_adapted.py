@@ -349,9 +349,9 @@ def test_a_call_keeps_the_routing_and_the_adapter_it_began_with(
         handle.remove()
         assert close(answer.result(), one.answer)
     assert caught.value.code == "AD734"
-    assert all(len(site.factors) == 1 for site in model.__dict__["_outputs"].values()), (
-        "only `two` is left"
-    )
+    assert all(
+        len(site.factors) == 1 for site in model.__dict__["_attachments"].outputs.values()
+    ), "only `two` is left"
     with pytest.raises(RoutingError):
         logits(model, adapter="one")
 

@@ -13,6 +13,7 @@ import torch
 from adapterdock.loader import attach as engine
 from adapterdock.loader.adapted import AdaptedModel, AdapterWarning
 from adapterdock.loader.attach import attach_adapter
+from adapterdock.loader.attachments import Attachments
 from adapterdock.loader.modules import ModuleMap
 from adapterdock.loader.sites import ModuleSite, OutputSite
 from adapterdock.loader.tensors import AdapterTensors, read_mapping
@@ -374,7 +375,8 @@ STEPS: list[tuple[Any, str]] = [
     (AdapterTensors, "place"),
     (AdapterTensors, "verify"),
     (AdaptedModel, "add"),
-    (AdaptedModel, "_freeze"),
+    (Attachments, "put"),
+    (Attachments, "_freeze"),
     (OutputSite, "install"),
     (ModuleSite, "install"),
 ]

@@ -23,6 +23,9 @@ from .module_tree import Tree, has, modules_of, step
 ALWAYS_IGNORED = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
 """Buffers of old checkpoints that transformers drops whatever the class."""
 
+LONGEST_NAME = 512
+"""Characters; no tensor of a model in the table has more than a quarter of them."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -61,6 +64,8 @@ def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> L
     name = cast("list[Any]", names)[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in architecture_table()["rows"]:
         return None
+    if any(len(one) > LONGEST_NAME or "" in one.split(".") for one in tensors):
+        return None  # no model has such names, and the rules' patterns are slow on long ones
     parts: list[Part] = []
     try:
         tree = _expand(_root(name, config), parts)
@@ -148,7 +153,7 @@ def _part(parent: Part, slot: list[Any], path: str) -> Part:
     config = cast("Mapping[str, Any]", config)
     kind = config.get("model_type", row["type"]) if auto else row["type"]
     if kind != row["type"]:
-        name = table["auto"].get(auto, {}).get(kind)
+        name = table["auto"].get(auto, {}).get(kind) if isinstance(kind, str) else None
         if name is None:
             raise UnknownArchitectureError(f"{parent.name}: no class for {where} {kind!r}")
         row = table["rows"][name]

@@ -38,7 +38,7 @@ def step(node: Tree | None, piece: str) -> Tree | None:
     if node is None:
         return None
     found = node.get(piece) or node.get(f"?{piece}")
-    return found or (node.get("*") if piece.isdigit() else None)
+    return found or (node.get("*") if piece.isdecimal() else None)
 
 
 def node_at(tree: Tree, name: str) -> Tree | None:
@@ -102,7 +102,7 @@ def _collect(
     for key, node in tree.items():
         if key == "":
             continue
-        names = sorted((k for k in found if k.isdigit()), key=int) if key == "*" else [key]
+        names = sorted((k for k in found if k.isdecimal()), key=int) if key == "*" else [key]
         for name in names:
             name = name.removeprefix("?")
             inner = found.get(name)
@@ -140,7 +140,7 @@ def owns(words: str, name: str) -> bool:
     if name == "weight" or name == "bias" or name in BATCH_NORM:
         return any(word[0].isdigit() for word in every) or f"+{name}" in every
     return any(
-        word[0] in "+-" and (word[1:] == name or (word[1:] == "*" and name.isdigit()))
+        word[0] in "+-" and (word[1:] == name or (word[1:] == "*" and name.isdecimal()))
         for word in every
     )
 

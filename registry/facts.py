@@ -124,7 +124,8 @@ class BaseFacts:
     def architecture(self) -> str | None:
         """``LlamaForCausalLM``: the first of config.json's ``architectures``."""
         names = self.config.get("architectures")
-        return names[0] if isinstance(names, list) and names else None
+        first = names[0] if isinstance(names, list) and names else None
+        return first if isinstance(first, str) else None
 
     @property
     def model_type(self) -> str | None:

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -250,7 +252,9 @@ def output_of(model: nn.Module) -> str | None:
     return min(output_modules(model), default=None)
 
 
-def _variants(kind: Callable[..., Any], default: Any, needed: Mapping[str, Any]) -> Iterator[Any]:
+def _variants(
+    kind: Callable[..., Any], default: Any, needed: Mapping[str, Any]
+) -> Iterator[Any]:
     """The default config with fewer layers, and one option changed."""
     few: dict[str, Any] = {}
     for name, value in vars(default).items():
@@ -347,7 +351,9 @@ def _place(tree: dict[str, Any], path: Path_, value: Any, standard: list[Occurre
     node = tree
     for depth, piece in enumerate(path, 1):
         above = path[:depth]
-        optional = "*" not in above and any(above not in one.modules for one in standard)
+        optional = "*" not in above and any(
+            above not in one.modules for one in standard
+        )
         node = node.setdefault(f"?{piece}" if optional else piece, {})
     if isinstance(value, list):
         node["@"] = value

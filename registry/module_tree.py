@@ -13,7 +13,6 @@ Several words for the same dimensions mean that members of a list differ.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,20 +55,16 @@ def has(tree: Tree, name: str) -> bool:
     return node is not None and owns(node.get("", ""), own)
 
 
-def modules_of(
-    tree: Tree, live: Mapping[str, Shape | None], ignored: re.Pattern[str]
-) -> dict[str, ModuleShape]:
+def modules_of(tree: Tree, live: Mapping[str, Shape | None]) -> dict[str, ModuleShape]:
     """Every module that owns or contains a parameter, in the order of ``tree``.
 
     ``live`` are parameters and buffers by their live names, with ``None`` for a shape that is
-    not known; those that the model does not have and that match ``ignored`` are left out.
+    not known. One that the tree does not have makes a module without sizes.
     """
     found: Tree = {}
     for name, shape in live.items():
         owner, _, own = name.rpartition(".")
         if not has(tree, name):
-            if ignored.search(name):
-                continue
             owner, own = _nearest(tree, owner, own)
         node = found
         for piece in owner.split(".") if owner else ():

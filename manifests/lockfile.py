@@ -114,12 +114,13 @@ def read_lock(path: Path) -> Lock | None:
             )
         ) from error
     data = conform(document.root, shape_of(Lock))
-    if data.get("version") not in (None, LOCK_VERSION):
+    version = data.get("version")
+    if type(version) is int and version != LOCK_VERSION:
         raise LockError(
             codes.LOCK_VERSION_UNKNOWN.finding(
                 "this lock was written by another version of adapterdock",
                 where,
-                found=f"version: {data.get('version')}",
+                found=f"version: {version}",
                 expected=f"version: {LOCK_VERSION}",
             )
         )

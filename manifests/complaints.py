@@ -98,10 +98,14 @@ def salvage(model: type[M], data: Any, error: ValidationError, root: Map) -> M |
 
 
 def _take_out(data: Any, path: Path) -> None:
+    """Remove one entry, and the mapping around it where nothing else is left in that."""
+    around: Any = None
     for part in path[:-1]:
-        data = data.get(part) if isinstance(data, dict) else None
-    if isinstance(data, dict) and path:
-        data.pop(path[-1], None)
+        around, data = data, data.get(part) if isinstance(data, dict) else None
+    if isinstance(data, dict) and path and path[-1] in data:
+        del data[path[-1]]
+        if not data and isinstance(around, dict):
+            del around[path[-2]]
 
 
 def _by_place(error: ValidationError, root: Map) -> Iterable[_Problem]:

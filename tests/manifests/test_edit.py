@@ -135,6 +135,11 @@ def test_what_would_change_something_else_is_refused(text: str) -> None:
     assert caught.value.code == "AD160"
 
 
+def test_an_alias_in_the_way_is_named() -> None:
+    with pytest.raises(ManifestError, match="'base' is an alias"):
+        set_mapping("x-b: &b {model: x}\nbase: *b\n", AT, VALUE)
+
+
 def test_text_that_is_no_yaml_is_refused() -> None:
     with pytest.raises(ManifestError) as caught:
         set_mapping("a: [", AT, VALUE)

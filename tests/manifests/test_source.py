@@ -50,7 +50,12 @@ BAD = [
     *("hf://", "hf:///a", "hf://datasets/a/b", "hf://spaces/a/b", "hf://buckets/a/b"),
     *("hf://acme/tone@", "hf://acme/tone@/a", "hf://acme/to--ne", "hf://acme/tone.git"),
     *("hf://acme/.tone", "hf://acme/tone-", "hf://acme/a..b", "hf://acme/tone/../other"),
-    *("hf://acme/tone@..%2F..%2Fx", "hf://acme/tone@a%0Ab", "hf://acme/tone@a b"),
+    *(
+        "hf://acme/tone@..%2F..%2Fx",
+        "hf://acme/tone@a%0Ab",
+        "hf://acme/tone@a b",
+        "hf://acme/tone@a%07b",
+    ),
     *("hf://acme/tone@v1.lock", "hf://acme/tone@%ff", "hf://acme/tone//a", "hf://acme/tone/*"),
     *("hf://models/models/x", "hf://ac me/tone", "hf://" + "a" * 97, "hf://acmé/tone"),
     *("s3://", "s3:///a", "s3://bucket/../a", "s3://bucket/./a", "s3://bucket//a"),

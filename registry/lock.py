@@ -205,7 +205,8 @@ def check_declared_digests(file: ManifestFile, digests: Mapping[str, str | None]
 
 
 def _refusal(findings: Collection[Finding]) -> AdapterdockError:
-    kinds = {_kind_of(finding.code) for finding in findings}
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    kinds = {_kind_of(finding.code) for finding in errors or findings}
     if kinds == {OfflineError, SourceError}:
         kinds = {SourceError}
     return (kinds.pop() if len(kinds) == 1 else FitError)(*findings)
@@ -220,6 +221,7 @@ def _kind_of(code: str) -> type[AdapterdockError]:
 
 _KINDS: tuple[tuple[str, type[AdapterdockError]], ...] = (
     (artefact_codes.SOURCE_UNREACHABLE.id, OfflineError),
+    (artefact_codes.BASE_NOT_READ.id, OfflineError),
     ("AD2", SourceError),
     ("AD4", FingerprintError),
     (codes.CHANGED_UNDER_LOCK.id, IntegrityError),

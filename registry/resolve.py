@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..manifests.codes import artefacts as codes
+from ..manifests.codes import fit as fit_codes
 from ..manifests.codes import lock as lock_codes
 from ..manifests.codes import sources as source_codes
 from ..manifests.errors import AdapterdockError
@@ -338,8 +339,17 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
         if tokens is not None:
             facts = replace(facts, tokenizer=tokens)
             checked, plan = check(facts)
+    if base is None and access.layout is None and file.manifest.base.model is not None:
+        checked = [_with_base_unread(f, name, where) for f in checked]
     findings.extend(checked)
     return Opened(folder, facts, plan, tuple(findings))
+
+
+def _with_base_unread(finding: Finding, name: str, where: Where) -> Finding:
+    """Fit cannot tell a base that was not read from one that is not declared."""
+    if finding.code != fit_codes.BASE_UNDECLARED.id:
+        return finding
+    return codes.BASE_NOT_READ.finding(f"{name} was checked by itself only", where)
 
 
 def recorded_base(config: Mapping[str, Any], names: Collection[str]) -> BaseFacts | None:

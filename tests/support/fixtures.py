@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .desks import at_desk  # noqa: F401
 from .hub_server import hub  # noqa: F401
 from .manifest_files import desk  # noqa: F401
 from .real_models import minilm, rxnfp_berts, smollm2, t5_bias_lora  # noqa: F401

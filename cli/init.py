@@ -22,6 +22,8 @@ DEPTH = 5
 """How deep below the manifest adapters are looked for."""
 CONFIG = "adapter_config.json"
 _SKIPPED = frozenset({"node_modules", "__pycache__", "site-packages", "venv"})
+_PLAIN = re.compile(r"(\./|(\.\./)+|hf://)?[A-Za-z][A-Za-z0-9._/-]*")
+_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -140,8 +142,7 @@ def render(name: str, model: str | None, adapters: Mapping[str, str]) -> str:
         lines.append("adapters:")
         for key, source in adapters.items():
             lines += [f"  {_quoted(key)}:", f"    source: {_quoted(source)}"]
-        lines += ["", "# What is active once everything is loaded: one of them, or several.", ""]
-        lines[-1] = f"active: {_quoted(next(iter(adapters)))}"
+        lines.append(f"active: {_quoted(next(iter(adapters)))}   # or a list of them")
     else:
         lines += [
             "adapters: {}   # none was found below this folder; write them like this:",
@@ -191,10 +192,9 @@ def _slug(text: str) -> str:
 
 def _quoted(text: str) -> str:
     """``text`` as YAML that means just it: no variable, no number, no `on`."""
-    escaped = text.replace("$", "$$") if text.startswith("./") else text
-    plain = re.fullmatch(r"(\./|hf://|[a-z]{4})[A-Za-z0-9._/-]*[A-Za-z0-9_/]", escaped)
-    ambiguous = escaped in ("true", "false", "null")
-    return escaped if plain and not ambiguous else json.dumps(escaped, ensure_ascii=False)
+    escaped = text.replace("$", "$$")
+    plain = _PLAIN.fullmatch(escaped) and escaped not in _WORDS
+    return escaped if plain else json.dumps(escaped, ensure_ascii=False)
 
 
 def _given_base(model: str, manifest: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -57,6 +58,8 @@ def print_report(report: Report, printer: Printer) -> None:
         printer.line(f"{report.subject}: ", (verdict, "green"))
         return
     verdict = "does not fit" if errors else "unchecked, which is not a pass"
+    if errors and all(f.code.startswith("AD1") for f in errors):
+        verdict = "is no valid manifest"
     printer.line(f"{report.subject}: ", (f"{verdict} ({text})", "bold red"))
     codes = sorted({f.code for f in (*errors, *unchecked)})
     printer.line(f"learn more: adapterdock explain {codes[0]}")
@@ -72,7 +75,8 @@ def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
         said = [finding.message, finding.found, finding.expected, finding.hint]
         path = finding.where.path
         if len(path) > 1 and path[0] == "adapters":
-            said = [text and text.replace(repr(path[1]), "''") for text in said]
+            name = re.compile(rf"(?<![\w.-]){re.escape(str(path[1]))}(?![\w.-])")
+            said = [text and name.sub("...", text) for text in said]
         groups.setdefault((finding.code, finding.severity, *said), []).append(finding)
     return list(groups.values())
 

@@ -89,7 +89,7 @@ def make_lock(
     ``old``) does not list, before any weight is downloaded; :class:`IntegrityError` or
     :class:`LockError` where content is not what the manifest or ``old`` says.
     """
-    accepted = _accepted(old, accept)
+    accepted = {*(old.accepted if old else ()), *accepted_codes(accept)}
     kept, keep_base = _kept(file, old, upgrade, upgrade_all)
     access = access_under(old, kept, access, keep_base)
     resolution = resolve(file, access)
@@ -141,8 +141,10 @@ def check_declared_digests(file: ManifestFile, digests: Mapping[str, str | None]
     ]
 
 
-def _accepted(old: Lock | None, accept: Iterable[str]) -> set[str]:
-    accepted = set(old.accepted if old else ())
+def accepted_codes(accept: Iterable[str]) -> frozenset[str]:
+    """The ids of the codes (or names of codes) in ``accept``. Raises :class:`LockError` for what
+    is not the code of an *unchecked* finding."""
+    accepted: set[str] = set()
     for text in accept:
         code = find_code(text)
         if code is None or code.severity is not Severity.UNCHECKED:
@@ -154,7 +156,7 @@ def _accepted(old: Lock | None, accept: Iterable[str]) -> set[str]:
                 )
             )
         accepted.add(code.id)
-    return accepted
+    return frozenset(accepted)
 
 
 def _kept(

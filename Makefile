@@ -34,6 +34,7 @@ check: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m adapterdock.manifests.json_schema --check
+	$(BIN)/python -m adapterdock.cli.reference --check
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py

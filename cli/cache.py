@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 from typing import Annotated
 
@@ -9,67 +10,132 @@ import typer
 
 from ..manifests.codes import usage as codes
 from ..manifests.errors import UsageError
-from ..manifests.schema import parse_bytes
-from ..registry.store import Store
-from .console import out, say
-from .render import human_bytes, print_findings, print_table
+from .command import Command, Group
+from .console import err, out, say
+from .options import JsonOption
+from .progress import shown_progress
+from .render import human_bytes, print_findings, print_table, short_digest
+
+SCHEMA = "adapterdock.cache/1"
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
-    help="The content-addressed cache: $ADAPTERDOCK_CACHE, else ~/.cache/adapterdock. Files from "
-    "the Hub are not here: they stay in the Hub's own cache.",
+    rich_markup_mode=None,
+    help="Look after the cache of fetched files.\n\n"
+    "It is $ADAPTERDOCK_CACHE, else ~/.cache/adapterdock, and is keyed by content: one file is "
+    "there once, whatever it is called. Files from the Hub stay in the Hub's own cache.",
 )
 
 
-@app.command("ls")
-def ls() -> None:
-    """List what the cache holds, most recently used first."""
+@app.command("ls", cls=Command)
+def ls(as_json: JsonOption = False) -> None:
+    """List what the cache holds, most recently used first.
+
+    Examples:
+
+      adapterdock cache ls
+      adapterdock cache ls --json | jq '.files | map(.size) | add'
+    """
+    from ..registry.store import Store
+
     store = Store.default()
     entries = store.entries()[::-1]
+    used = [datetime.fromtimestamp(entry.last_used, timezone.utc) for entry in entries]
+    if as_json:
+        files = [
+            {
+                "digest": entry.digest,
+                "size": entry.size,
+                "last_used": time.isoformat(timespec="seconds"),
+                "origin": entry.origin or None,
+            }
+            for entry, time in zip(entries, used, strict=True)
+        ]
+        out.as_json(SCHEMA, {"cache": str(store.root), "size": store.size(), "files": files})
+        return
     rows = [
         (
-            entry.digest,
+            short_digest(entry.digest, out),
             human_bytes(entry.size),
-            datetime.fromtimestamp(entry.last_used, timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            time.strftime("%Y-%m-%d %H:%M UTC"),
             entry.origin,
         )
-        for entry in entries
+        for entry, time in zip(entries, used, strict=True)
     ]
     if rows:
-        print_table(("digest", "size", "last used", "from"), rows, out())
-    say(f"{len(rows)} files, {human_bytes(sum(e.size for e in entries))} in {store.root}")
+        print_table(("digest", "size", "last used", "from"), rows, out)
+    err.line(f"{_files(len(rows))}, {human_bytes(store.size())} in {store.root}")
 
 
-@app.command("verify")
+@app.command("verify", cls=Command)
 def verify() -> None:
-    """Hash every cached file again; what is damaged is taken out, and the next pull repairs it."""
+    """Read every cached file again and compare it with its digest.
+
+    What is damaged is taken out, so that the next pull fetches it anew. Exit status 1 if
+    anything was.
+
+    Examples:
+
+      adapterdock cache verify
+    """
+    from ..registry.store import Store
+
     store = Store.default()
-    findings = store.verify()
-    print_findings(findings, out())
+    with shown_progress("verifying") as progress:
+        if progress is None:
+            findings = store.verify()
+        else:
+            name = str(store.root)
+            progress.start(name, store.size())
+            findings = store.verify(lambda count: progress.advance(name, count))
+            progress.done(name)
+    print_findings(findings, out)
     if findings:
         raise typer.Exit(1)
-    say(f"every file in {store.root} is what its name says")
+    say(f"{_files(len(store.entries()))} in {store.root}, each what its name says")
 
 
-@app.command("gc")
+@app.command("gc", cls=Command)
 def gc(
     max_size: Annotated[
-        str, typer.Option("--max-size", metavar="SIZE", help="Keep at most this much, e.g. 10GiB.")
+        str, typer.Option("--max-size", metavar="SIZE", help="Keep at most this much: 10GiB, 0B.")
     ],
 ) -> None:
     """Remove the least recently used files until the cache is small enough.
 
-    Files that a running load uses, or that are only minutes old, are kept.
+    Files that a running load uses, or that are only minutes old, are kept, and so is whatever
+    is in the Hub's own cache.
+
+    Examples:
+
+      adapterdock cache gc --max-size 20GiB
+      adapterdock cache gc --max-size 0B       # everything that is not in use
     """
-    try:
-        limit = parse_bytes(max_size)
-    except ValueError as error:
-        raise UsageError(
-            codes.BAD_SIZE.finding(
-                f"{max_size!r} is no size", found=max_size, expected="such as 500MB, 2GiB or 0B"
-            )
-        ) from error
+    from ..registry.store import Store
+
+    limit = _parse_size(max_size)
     store = Store.default()
     freed = store.gc(limit)
-    say(f"freed {human_bytes(freed.size)} ({len(freed.digests)} files)")
-    say(f"{human_bytes(store.size())} remain in {store.root}")
+    left = store.size()
+    say(f"freed {human_bytes(freed.size)} ({_files(len(freed.digests))})")
+    say(f"{human_bytes(left)} remain in {store.root}")
+    if left > limit:
+        err.line("the rest is in use, or was used only minutes ago")
+
+
+def _parse_size(text: str) -> int:
+    from ..manifests.schema import BYTE_SIZE_PATTERN, parse_bytes
+
+    spelled = text.strip().upper().replace("I", "i")
+    if not re.match(BYTE_SIZE_PATTERN.replace("$", r"\Z"), spelled):
+        raise UsageError(
+            codes.BAD_SIZE.finding(
+                f"{text!r} is no size", found=text, expected="such as 500MB, 2GiB or 0B"
+            )
+        )
+    return parse_bytes(spelled)
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"

@@ -1,42 +1,127 @@
-"""Where output goes: results to stdout, everything said about them to stderr."""
+"""Where output goes: results to stdout, everything said about them to stderr.
+
+On a terminal text is wrapped to its width and styled. Anywhere else, with ``NO_COLOR`` set, or on
+a ``TERM=dumb``, it is plain: no escape codes, no wrapping, one record a line.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+import sys
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
+Part = str | tuple[str, str]
+"""Text, or text and its style in rich's words (``bold red``)."""
 
-@cache
-def out() -> Console:
-    """Results. Plain text where stdout is not a terminal, without wrapping there."""
-    return Console(highlight=False, soft_wrap=False)
-
-
-@cache
-def err() -> Console:
-    """Progress, warnings and errors."""
-    return Console(stderr=True, highlight=False)
+HANG = 2
+"""How far the second line of wrapped text is moved in."""
 
 
-def say(text: str = "") -> None:
-    """One line of result, never wrapped or marked up where it is not a terminal."""
-    console = out()
-    if console.is_terminal:
-        console.print(text, markup=False)
-    else:
-        print(text)
+class Printer:
+    """Standard output or standard error, as it is at the time of each call."""
+
+    def __init__(self, name: str) -> None:
+        self._name: str = name
+        self._console: tuple[TextIO, Console] | None = None
+
+    @property
+    def stream(self) -> TextIO | None:
+        """The stream; ``None`` where the process was started without one."""
+        return getattr(sys, self._name)
+
+    @property
+    def fancy(self) -> bool:
+        """Whether somebody watches who can be shown colours and moving bars."""
+        stream = self.stream
+        if stream is None or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+            return False
+        return stream.isatty()
+
+    @property
+    def console(self) -> Console:
+        """Rich's view of it, for terminals."""
+        from rich.console import Console
+
+        stream = self.stream
+        assert stream is not None
+        if self._console is None or self._console[0] is not stream:
+            made = Console(
+                file=stream, force_terminal=True, highlight=False, markup=False, emoji=False
+            )
+            self._console = (stream, made)
+        return self._console[1]
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; ``None`` where text is not wrapped."""
+        return self.console.width if self.fancy else None
+
+    def line(self, *parts: Part, indent: int = 0, hang: int = HANG) -> None:
+        """One line (more where the text has line breaks, or where a terminal is narrow; those
+        are moved in by ``hang`` more columns)."""
+        if not self.fancy:
+            text = clean("".join(p if isinstance(p, str) else p[0] for p in parts))
+            first, *rest = text.split("\n")
+            lines = [" " * indent + first, *(" " * (indent + hang) + more for more in rest)]
+            print("\n".join(line.rstrip() for line in lines), file=self.stream)
+            return
+        wrapped = self._wrapped(parts, self.console.width - indent, hang)
+        for number, line in enumerate(wrapped):
+            line.rstrip()
+            line.pad_left(indent + (hang if number else 0))
+            self.console.print(line, soft_wrap=True)
+
+    def as_json(self, schema: str, data: Mapping[str, Any]) -> None:
+        """``data`` as one JSON object whose first key is ``schema``; never wrapped or styled."""
+        print(json.dumps({"schema": schema, **data}, indent=2), file=self.stream)
+
+    def _wrapped(self, parts: tuple[Part, ...], width: int, hang: int) -> list[Text]:
+        from rich.text import Text
+
+        text = Text()
+        for part in parts:
+            content, style = (part, "") if isinstance(part, str) else part
+            text.append(clean(content), style)
+        whole = text.wrap(self.console, max(width, 1), overflow="fold")
+        if len(whole) < 2:
+            return list(whole)
+        return list(text.wrap(self.console, max(width - hang, 1), overflow="fold"))
+
+
+out = Printer("stdout")
+err = Printer("stderr")
+
+
+def say(*parts: Part, indent: int = 0, hang: int = HANG) -> None:
+    """One line of result."""
+    out.line(*parts, indent=indent, hang=hang)
+
+
+def clean(text: str) -> str:
+    """``text`` with what would steer a terminal spelled out: names and messages may come from a
+    stranger's file. Line breaks stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c == "\n" or c.isprintable() else _spelled(c) for c in text)
+
+
+def _spelled(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 @contextmanager
-def status(text: str) -> Iterator[None]:
+def status(text: str) -> Generator[None]:
     """A spinner on a terminal while something takes long; one plain line elsewhere."""
-    console = err()
-    if console.is_terminal:
-        with console.status(text):
+    if err.fancy:
+        with err.console.status(clean(text)):
             yield
     else:
-        console.print(text, markup=False)
+        err.line(f"{text} ...")
         yield

@@ -2,49 +2,97 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
-from ..manifests.codes import all_codes, find_code
+from ..manifests.codes import Code, all_codes, find_code
 from ..manifests.codes import usage as codes
 from ..manifests.errors import UsageError
 from ..manifests.names import did_you_mean
 from .console import out, say
+from .options import JsonOption
 from .render import print_table
+
+SCHEMA = "adapterdock.codes/1"
+
+
+def complete(incomplete: str) -> list[tuple[str, str]]:
+    """Codes and what they are about, for the shell."""
+    wanted = incomplete.lower()
+    return [
+        (word, code.summary)
+        for code in all_codes().values()
+        for word in (code.id, code.name)
+        if word.lower().startswith(wanted)
+    ]
 
 
 def explain(
     code: Annotated[
-        str | None, typer.Argument(help="A code such as AD301, or its name. None: list them.")
+        str | None,
+        typer.Argument(
+            metavar="CODE",
+            help="A code such as AD301, or its name. Without it: a list of all.",
+            autocompletion=complete,
+        ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Tell what a code means, with an example and what to do about it."""
-    if code is None:
-        rows = [(c.id, c.name, c.severity.value, c.summary) for c in all_codes().values()]
-        print_table(("code", "name", "severity", "summary"), rows, out())
-        return
-    found = find_code(code)
+    """Tell what a finding's code means, and what to do about it.
+
+    Examples:
+
+      adapterdock explain AD301
+      adapterdock explain module-not-in-base
+      adapterdock explain | grep unchecked
+    """
+    chosen = list(all_codes().values()) if code is None else [_find(code)]
+    if as_json:
+        out.as_json(SCHEMA, {"codes": [_as_data(c) for c in chosen]})
+    elif code is None:
+        rows = [(c.id, c.severity.value, c.name, c.summary) for c in chosen]
+        print_table(("code", "severity", "name", "summary"), rows, out)
+    else:
+        _print(chosen[0])
+
+
+def _find(text: str) -> Code:
+    found = find_code(text)
     if found is None:
-        known = [*all_codes(), *(c.name for c in all_codes().values())]
+        known = {word.lower(): word for c in all_codes().values() for word in (c.id, c.name)}
+        near = did_you_mean(text.strip().lower(), known)
         raise UsageError(
             codes.UNKNOWN_CODE.finding(
-                f"no finding has the code {code!r}",
-                found=code,
-                hint=did_you_mean(code.upper() if code[:1].isalpha() else code, known),
+                f"no finding has the code {text!r}",
+                found=text,
+                hint=near and f"{near.replace('ad', 'AD')} {codes.UNKNOWN_CODE.fix}"
+                if near and near.startswith("did you mean 'ad")
+                else near,
             )
         )
-    console = out()
-    for heading, body in (
-        (f"{found.id} {found.name} ({found.severity.value})", found.summary),
-        ("", found.explanation),
-        ("Example", found.example),
-        ("What to do", found.fix),
-    ):
-        if heading:
-            console.print(Text(heading, style="bold")) if console.is_terminal else say(heading)
-        for line in body.splitlines():
-            indent = "  " if heading in ("Example", "What to do") else ""
-            console.print(Text(indent + line)) if console.is_terminal else say(indent + line)
+    return found
+
+
+def _print(code: Code) -> None:
+    say((f"{code.id} {code.name}", "bold"), f" ({code.severity.value})")
+    say(code.summary, hang=0)
+    say()
+    say(code.explanation, hang=0)
+    for heading, body in (("Example:", code.example), ("What to do:", code.fix)):
         say()
+        say((heading, "bold"))
+        for line in body.splitlines():
+            say(line, indent=2, hang=0)
+
+
+def _as_data(code: Code) -> dict[str, Any]:
+    return {
+        "code": code.id,
+        "name": code.name,
+        "severity": code.severity.value,
+        "summary": code.summary,
+        "explanation": code.explanation,
+        "example": code.example,
+        "fix": code.fix,
+    }

@@ -2,88 +2,115 @@
 
 from __future__ import annotations
 
-import json
+import os
+import shutil
+import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from ..manifests.codes import usage as codes
-from ..manifests.edit import set_mapping
 from ..manifests.errors import UsageError
 from ..manifests.findings import Where
-from ..manifests.schema import Fingerprint
-from ..manifests.source import Source, SourceSyntaxError
-from ..registry.fingerprint import fingerprint_of
-from ..registry.gather import READERS, gather_base, read_tokenizer_files, reader_of
-from ..registry.project import open_manifest
-from ..registry.resolve import Access, open_base_folder
-from ..registry.sources.folder import Folder
-from ..registry.sources.open import open_source
-from .console import say, status
-from .options import DEFAULT_MANIFEST, JsonOption, OfflineOption
+from .console import err, out, say, status
+from .options import (
+    DEFAULT_MANIFEST,
+    JsonOption,
+    OfflineOption,
+    given_manifest,
+)
+
+if TYPE_CHECKING:
+    from ..manifests.schema import Fingerprint
+    from ..registry.sources.folder import Folder
+
+SCHEMA = "adapterdock.fingerprint/1"
 
 
 def fingerprint(
     target: Annotated[
         str,
         typer.Argument(
+            show_default=False,
             metavar="MANIFEST|SOURCE",
-            help="A manifest, or a base model's source such as ./model or hf://org/name.",
+            help="A manifest (default: adapters.yaml), or a base model's source such as ./model or "
+            "hf://org/name.",
         ),
     ] = str(DEFAULT_MANIFEST),
     write: Annotated[
         bool,
-        typer.Option("--write", help="Put it into the manifest, whose comments stay as they are."),
+        typer.Option(
+            "--write", help="Put it into the manifest; comments and layout stay as they are."
+        ),
     ] = False,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print which base this is, at every level: structure, config, weights, tokenizer.
+    """Print which base this is, as digests.
 
-    The weights' digests come from a few values of every tensor (range reads), so this is quick
-    for a remote base too. Two bases of one shape differ in `weights` or in `config`.
+    There is one each of its structure, config, weights and tokenizer. In the manifest they make
+    sure that the adapters are attached to this base and no other: two bases of one shape differ in
+    `weights` or in `config`. Only a few values of every tensor are read, so this is quick for a
+    remote base too.
 
     Examples:
 
-      adapterdock fingerprint --write
-
+      adapterdock fingerprint                # of the base in adapters.yaml
+      adapterdock fingerprint --write        # and put it there
+      adapterdock fingerprint ./finetuned
       adapterdock fingerprint hf://HuggingFaceTB/SmolLM2-135M-Instruct
     """
+    from ..registry.project import open_manifest
+    from ..registry.resolve import Access, open_base_folder
+
     path = Path(target)
     is_manifest = path.suffix in (".yaml", ".yml")
     if write and not is_manifest:
         raise UsageError(
-            codes.NOTHING_TO_FINGERPRINT.finding("--write needs a manifest", found=target)
-        )
-    if is_manifest:
-        file = open_manifest(path)
-        folder = open_base_folder(file, Access(offline=offline))
-        remote_code = file.manifest.base.trust_remote_code
-    else:
-        folder, remote_code = _open(target, offline), False
-    if folder is None:
-        raise UsageError(
             codes.NOTHING_TO_FINGERPRINT.finding(
-                "the manifest declares no base", Where(file=target, path=("base",))
+                "--write needs a manifest", found=target, expected="a manifest (*.yaml)"
             )
         )
+    if is_manifest:
+        file = open_manifest(given_manifest(path))
+        folder = open_base_folder(file, Access(offline=offline))
+        remote_code = file.manifest.base.trust_remote_code
+        if folder is None:
+            raise UsageError(
+                codes.NOTHING_TO_FINGERPRINT.finding(
+                    "the manifest declares no base", file.where(("base",))
+                )
+            )
+    else:
+        folder, remote_code = _open(target, offline), False
     with status(f"reading {folder.source}"):
         found = _read(folder, remote_code)
     data: dict[str, Any] = found.model_dump(mode="json", exclude_none=True)
     if write:
-        text = path.read_bytes().decode("utf-8")
-        path.write_bytes(set_mapping(text, ("base", "fingerprint"), data).encode("utf-8"))
-        open_manifest(path)
-        say(f"wrote base.fingerprint into {path}")
-    elif as_json:
-        say(json.dumps({"schema": "adapterdock.fingerprint/1", **data}, indent=2))
-    else:
-        say(yaml.safe_dump({"fingerprint": data}, sort_keys=False, width=1000).rstrip())
+        _write(path, data)
+        err.line(f"wrote base.fingerprint into {path}")
+    if as_json:
+        out.as_json(SCHEMA, {"source": str(folder.source), "fingerprint": data})
+    elif not write:
+        _print("fingerprint", data, 0)
+
+
+def _print(key: str, value: Any, indent: int) -> None:
+    """YAML to paste below ``base:``. Every value is a name, a number or a digest: none needs
+    quotes."""
+    if not isinstance(value, dict):
+        say(f"{key}: {value}", indent=indent)
+        return
+    say(f"{key}:", indent=indent)
+    for inner, content in value.items():
+        _print(inner, content, indent + 2)
 
 
 def _read(folder: Folder, remote_code: bool) -> Fingerprint:
+    from ..registry.fingerprint import fingerprint_of
+    from ..registry.gather import READERS, gather_base, read_tokenizer_files, reader_of
+
     where = Where(file=str(folder.source))
     base = gather_base(folder, where, remote_code=remote_code)
     tokens = read_tokenizer_files(folder, where)
@@ -91,17 +118,44 @@ def _read(folder: Folder, remote_code: bool) -> Fingerprint:
 
 
 def _open(target: str, offline: bool) -> Folder:
-    text = (
-        f"./{target}"
-        if Path(target).is_dir() and not target.startswith((".", "/", "~"))
-        else target
-    )
+    from ..manifests.source import Source, SourceSyntaxError
+    from ..registry.sources.open import open_source
+
+    bare = Path(target).is_dir() and not target.startswith((".", "/", "~"))
     try:
-        source = Source.parse(text)
+        source = Source.parse(f"./{target}" if bare else target)
     except SourceSyntaxError as error:
         raise UsageError(
             codes.NOTHING_TO_FINGERPRINT.finding(
-                str(error), found=target, expected="a manifest (*.yaml) or a source"
+                "this is neither a manifest nor a source",
+                found=target,
+                expected=f"a manifest (*.yaml) or a source; {error}",
             )
         ) from error
     return open_source(source, directory=Path.cwd(), offline=offline, where=Where(file=target))
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    """Replace the manifest by one with this fingerprint, which was read back before."""
+    from ..manifests.edit import set_mapping
+    from ..registry.project import open_manifest
+
+    real = path.resolve()
+    try:
+        text = set_mapping(real.read_bytes().decode("utf-8"), ("base", "fingerprint"), data)
+        handle, name = tempfile.mkstemp(dir=real.parent, prefix=f".{real.stem}.", suffix=".yaml")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(text.encode("utf-8"))
+            open_manifest(temporary)
+            shutil.copymode(real, temporary)
+            temporary.replace(real)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(
+            codes.UNWRITABLE.finding(
+                "the manifest cannot be written", Where(file=str(path)), found=error.strerror
+            )
+        ) from error

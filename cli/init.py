@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,100 +14,228 @@ import typer
 from ..manifests.codes import usage as codes
 from ..manifests.errors import UsageError
 from ..manifests.findings import Where
-from ..manifests.manifest import read_manifest
 from ..manifests.names import is_name
-from .console import say
-from .options import DEFAULT_MANIFEST, ManifestArgument
+from .console import err, say
+from .options import DEFAULT_MANIFEST
 
-DEPTH = 4
+DEPTH = 5
 """How deep below the manifest adapters are looked for."""
+CONFIG = "adapter_config.json"
+_SKIPPED = frozenset({"node_modules", "__pycache__", "site-packages", "venv"})
+_PLAIN = re.compile(r"(\./|(\.\./)+|hf://)?[A-Za-z][A-Za-z0-9._/-]*")
+_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def init(
-    manifest: ManifestArgument = DEFAULT_MANIFEST,
+    manifest: Annotated[
+        Path,
+        typer.Argument(
+            help="The manifest to write (default: adapters.yaml).",
+            show_default=False,
+            metavar="MANIFEST",
+        ),
+    ] = DEFAULT_MANIFEST,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="URL", help="The base model's source.")
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="SOURCE",
+            help="The base model: ./folder, hf://org/name, s3://bucket/folder. Without it: the "
+            "one that the adapters record, if it is the same for all.",
+        ),
     ] = None,
 ) -> None:
-    """Write a manifest to start from, with the adapters that are found below its folder.
+    """Write a manifest from the adapters that are found here.
+
+    They are looked for in the manifest's folder and below it. Nothing is overwritten, and
+    nothing is fetched.
 
     Examples:
 
+      adapterdock init
       adapterdock init --model hf://HuggingFaceTB/SmolLM2-135M-Instruct
-
       adapterdock init serving/team.yaml
     """
     where = Where(file=str(manifest))
-    if manifest.exists():
+    if manifest.is_dir():
+        raise UsageError(
+            codes.EXISTS.finding(
+                "this is a folder", where, hint=f"name the file: {manifest / DEFAULT_MANIFEST}"
+            )
+        )
+    if os.path.lexists(manifest):
         raise UsageError(codes.EXISTS.finding(f"{manifest} is there already", where))
-    found = find_adapters(manifest.parent)
-    text = render(manifest.stem, model or _recorded_base(manifest.parent, found), found)
+    if manifest.suffix not in (".yaml", ".yml"):
+        raise UsageError(
+            codes.NOT_YAML.finding(
+                "a manifest's name ends in .yaml",
+                where,
+                found=manifest.name,
+                expected=f"{manifest.name.rstrip('.')}.yaml",
+            )
+        )
+    folders = find_adapters(manifest.parent)
+    found, left_out = named_sources(folders)
+    base = _given_base(model, manifest) if model else _recorded_base(manifest.parent, found)
+    text = render(manifest.stem, base, found)
     try:
         manifest.parent.mkdir(parents=True, exist_ok=True)
-        with manifest.open("x", encoding="utf-8") as stream:
+        with manifest.open("x", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
-    except OSError as error:
+    except FileExistsError as error:
+        raise UsageError(codes.EXISTS.finding("something is there already", where)) from error
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            codes.UNWRITABLE.finding("the manifest cannot be written", where, found=error.strerror)
+            codes.UNWRITABLE.finding("the manifest cannot be written", where, found=said)
         ) from error
-    read_manifest(manifest)
-    say(f"wrote {manifest} with {len(found)} adapters found below {manifest.parent.resolve()}")
-    say(f"next: edit it, then `adapterdock validate {manifest}`")
+    count = "1 adapter" if len(found) == 1 else f"{len(found)} adapters"
+    say(f"wrote {manifest} with {count} found below {manifest.parent.absolute()}")
+    for folder in left_out:
+        err.line(f"left out {folder}: its path cannot be written as a source")
+    if base is None:
+        err.line("next: add the base model to it (base.model), then `adapterdock validate`")
+    else:
+        given = "" if manifest == DEFAULT_MANIFEST else f" {manifest}"
+        err.line(f"next: `adapterdock validate{given}`, then `adapterdock lock{given}`")
 
 
-def find_adapters(folder: Path) -> dict[str, str]:
-    """Names and sources of the adapter folders below ``folder``, nearest first."""
+def find_adapters(folder: Path) -> list[str]:
+    """Folders of adapters at or below ``folder``, relative to it; the nearest first."""
+    return sorted(_walk(folder), key=lambda place: (place.count("/"), _natural(place)))
+
+
+def named_sources(folders: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """A name and a source for each folder, and the folders that cannot be written as a source."""
+    from ..manifests.source import Source, SourceSyntaxError
+
     found: dict[str, str] = {}
-    patterns = ["/".join(["*"] * depth + ["adapter_config.json"]) for depth in range(1, DEPTH + 1)]
-    for pattern in patterns:
-        for config in sorted(folder.glob(pattern)):
-            place = config.parent.relative_to(folder)
-            if any(part.startswith(".") for part in place.parts):
-                continue
-            name = re.sub(r"[^a-z0-9._-]+", "-", place.name.lower()).strip("-._")
-            if not is_name(name) or name in found:
-                name = f"adapter-{len(found) + 1}"
-            found[name] = f"./{place.as_posix()}"
-    return found
+    left_out: list[str] = []
+    for folder in folders:
+        source = "./" if folder == "." else f"./{folder}"
+        try:
+            Source.parse(source)
+            source.encode("utf-8")
+        except (SourceSyntaxError, UnicodeEncodeError):
+            left_out.append(folder)
+            continue
+        found[_name(folder, found)] = source
+    return found, left_out
 
 
-def render(name: str, model: str | None, adapters: dict[str, str]) -> str:
+def render(name: str, model: str | None, adapters: Mapping[str, str]) -> str:
     """The text of a new manifest."""
-    lines = ["# An adapterdock manifest; the README tells the keys.", "version: 1"]
+    lines = ["# An adapterdock manifest. Check it with `adapterdock validate`.", "version: 1"]
     if is_name(name):
-        lines.append(f"name: {name}")
+        lines.append(f"name: {_quoted(name)}")
     if model is None:
         lines += [
-            "base: {}",
-            "  # model: hf://org/name@<commit>   # or ./folder, s3://bucket/folder; {} means that",
-            "  # dtype: bfloat16                 # the caller brings a loaded model (attach)",
+            "base: {}   # the base model is not known yet; write it like this:",
+            "# base:",
+            "#   model: hf://org/name      # or ./folder, s3://bucket/folder",
+            "#   dtype: auto",
         ]
     else:
-        lines += ["base:", f"  model: {json.dumps(model)}", "  dtype: auto"]
+        lines += ["base:", f"  model: {_quoted(model)}", "  dtype: auto"]
     if adapters:
         lines.append("adapters:")
         for key, source in adapters.items():
-            lines += [f"  {key}:", f"    source: {json.dumps(source)}"]
-        lines.append(f"active: {next(iter(adapters))}")
+            lines += [f"  {_quoted(key)}:", f"    source: {_quoted(source)}"]
+        lines.append(f"active: {_quoted(next(iter(adapters)))}   # or a list of them")
     else:
         lines += [
-            "adapters: {}",
-            "  # tone:",
-            "  #   source: ./adapters/tone       # or hf://org/name@rev/folder, s3://bucket/folder",
+            "adapters: {}   # none was found below this folder; write them like this:",
+            "# adapters:",
+            "#   tone:",
+            "#     source: ./adapters/tone   # or hf://org/name@revision/folder, s3://bucket/folder",
         ]
     return "\n".join(lines) + "\n"
 
 
-def _recorded_base(folder: Path, adapters: dict[str, str]) -> str | None:
-    """The Hub id of the base, where every adapter found records the same one."""
+def _walk(folder: Path) -> Iterator[str]:
+    root = str(folder)
+    for place, folders, files in os.walk(root):
+        relative = Path(place).relative_to(root)
+        if CONFIG in files:
+            yield relative.as_posix()
+        deep = len(relative.parts) >= DEPTH
+        folders[:] = (
+            []
+            if deep
+            else sorted(f for f in folders if not f.startswith(".") and f not in _SKIPPED)
+        )
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """``checkpoint-900`` before ``checkpoint-1000``."""
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in re.split(r"(\d+)", text) if p]
+
+
+def _name(folder: str, taken: Mapping[str, str]) -> str:
+    """The folder's name, with those above it where that is taken or says little."""
+    parts = [p for p in (_slug(part) for part in folder.split("/")) if p]
+    for depth in range(1, len(parts) + 1):
+        name = "-".join(parts[-depth:])
+        vague = depth < len(parts) and re.match(r"checkpoint-\d+\Z|v?\d[\d.]*\Z|default\Z", name)
+        if is_name(name) and name not in taken and not vague:
+            return name
+    number = len(taken) + 1
+    while f"adapter-{number}" in taken:
+        number += 1
+    return f"adapter-{number}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")
+
+
+def _quoted(text: str) -> str:
+    """``text`` as YAML that means just it: no variable, no number, no `on`."""
+    escaped = text.replace("$", "$$")
+    plain = _PLAIN.fullmatch(escaped) and escaped not in _WORDS
+    return escaped if plain else json.dumps(escaped, ensure_ascii=False)
+
+
+def _given_base(model: str, manifest: Path) -> str:
+    """``--model``, checked; a relative folder counts from here, so it is rewritten for the
+    manifest's folder."""
+    from ..manifests.source import Source, SourceSyntaxError
+
+    try:
+        source = Source.parse(model)
+    except SourceSyntaxError as error:
+        raise UsageError(
+            codes.BAD_MODEL.finding("--model is no source", found=model, expected=str(error))
+        ) from error
+    if not source.is_local or Path(source.location).expanduser().is_absolute():
+        return model
+    return _relative(Path(source.location), manifest.parent)
+
+
+def _recorded_base(folder: Path, adapters: Mapping[str, str]) -> str | None:
+    """The base that every adapter found records, where it is the same one: a Hub id, or a folder
+    that is here."""
     recorded: set[Any] = set()
     for source in adapters.values():
         try:
-            config = json.loads((folder / source / "adapter_config.json").read_bytes())
+            config = json.loads((folder / source / CONFIG).read_bytes())
             recorded.add(config.get("base_model_name_or_path"))
-        except (OSError, ValueError, AttributeError, RecursionError):
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError):
             return None
     only = recorded.pop() if len(recorded) == 1 else None
-    if isinstance(only, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", only):
-        return f"hf://{only}"
-    return None
+    if not isinstance(only, str) or not only:
+        return None
+    try:
+        for place in (Path(only).expanduser(), folder / only):
+            if (place / "config.json").is_file():
+                return _relative(place, folder)
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return f"hf://{only}" if _HUB_ID.fullmatch(only) else None
+
+
+def _relative(place: Path, folder: Path) -> str:
+    """``place`` as a source of a manifest in ``folder``."""
+    there = os.path.relpath(place.absolute(), folder.absolute()).replace(os.sep, "/")
+    return there if there.startswith("../") else f"./{there}"

@@ -1,33 +1,60 @@
-"""The command `adapterdock`: its commands, and the one place where errors become exit statuses."""
+"""The command `adapterdock`: its commands, and its own options."""
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .. import __version__
-from ..manifests.errors import AdapterdockError, OfflineError, UsageError
-from ..manifests.findings import Severity
 from . import cache, explain, fingerprint, init, lock, pull, run, show, validate
-from .console import err, say
-from .render import print_findings
+from .command import DEBUG_VARIABLE, EXIT_INTERRUPTED, Command, Group, hang_up
+from .console import say
 
-EXIT_MISFIT, EXIT_USAGE, EXIT_UNCHECKED, EXIT_INTERRUPTED = 1, 2, 3, 130
+HELP = """Model adapters from a manifest: checked before download, pinned by a lock, attached
+without touching the base.
+
+The usual path:
+
+  adapterdock init          # write adapters.yaml from the adapters that are here
+  adapterdock validate      # does every adapter fit the base?
+  adapterdock lock          # pin every byte in adapters.lock; commit both files
+  adapterdock pull          # bring what is locked onto this machine, verified
+  adapterdock run -p 'Hi'   # load base and adapters, and answer
+
+`adapterdock COMMAND --help` tells more, with examples. `adapterdock explain CODE` tells what a
+finding means."""
+
+EPILOG = """Exit status:
+
+  0    it fits, or it is done
+  1    something is wrong: the findings say what, where, and what to do
+  2    wrong usage
+  3    something could not be checked, which is not a pass
+  70   a bug in adapterdock (ADAPTERDOCK_DEBUG=1 shows the traceback)
+  130  stopped with Ctrl-C; nothing is left half-done
+
+Environment:
+
+  ADAPTERDOCK_CACHE   where fetched files are kept (default: ~/.cache/adapterdock)
+  ADAPTERDOCK_POLICY  a policy file that binds every manifest
+  ADAPTERDOCK_DEBUG   1: show tracebacks behind errors, as --debug does
+  NO_COLOR            any value: plain text on a terminal too
+  HF_*, AWS_*         as the Hub's and Amazon's own tools read them
+"""
 
 app = typer.Typer(
     name="adapterdock",
+    cls=Group,
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=True,
-    help="Model adapters from a manifest: checked before download, pinned by a lock, attached "
-    "without touching the base.\n\n"
-    "The usual path:  [bold]init[/] a manifest, [bold]validate[/] it, [bold]lock[/] it, commit "
-    "both files, [bold]run[/] it (or load it from Python).\n\n"
-    "Exit status: 0 fits or done, 1 something is wrong, 2 wrong usage, 3 something could not be "
-    "checked.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=HELP,
+    epilog=EPILOG,
 )
 
 
@@ -40,41 +67,50 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(  # pyright: ignore[reportUnusedFunction]
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback behind an error.")
     ] = False,
 ) -> None:
-    """Options of the command itself."""
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
 
 
-app.command("init")(init.init)
-app.command("validate")(validate.validate)
-app.command("explain")(explain.explain)
-app.command("fingerprint")(fingerprint.fingerprint)
-app.command("lock")(lock.lock)
-app.command("pull")(pull.pull)
-app.command("show")(show.show)
-app.command("run")(run.run)
+for name, command in (
+    ("init", init.init),
+    ("validate", validate.validate),
+    ("explain", explain.explain),
+    ("fingerprint", fingerprint.fingerprint),
+    ("lock", lock.lock),
+    ("pull", pull.pull),
+    ("show", show.show),
+    ("run", run.run),
+):
+    app.command(name, cls=Command)(command)
 app.add_typer(cache.app, name="cache")
 
 
-def main() -> None:
-    """Run the command line. What we raise is printed as findings, never as a traceback."""
+def main() -> Any:
+    """Run the command line; exits with its status."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:  # names need not be in the terminal's encoding
+            reconfigure(errors="backslashreplace")
     try:
-        app()
-    except AdapterdockError as error:
-        print_findings(error.findings, err())
-        sys.exit(status_of(error))
-    except KeyboardInterrupt:
-        err().print("stopped; nothing was left half-done", markup=False)
-        sys.exit(EXIT_INTERRUPTED)
+        try:
+            app(prog_name="adapterdock")
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(EXIT_MISFIT)
+        sys.exit(hang_up())
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
 
 
-def status_of(error: AdapterdockError) -> int:
-    """2 for wrong usage, 3 where all that is wrong is that something could not be checked."""
-    if isinstance(error, UsageError):
-        return EXIT_USAGE
-    unchecked = all(f.severity is not Severity.ERROR for f in error.findings)
-    return EXIT_UNCHECKED if unchecked or isinstance(error, OfflineError) else EXIT_MISFIT
+if __name__ == "__main__":
+    main()

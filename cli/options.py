@@ -1,41 +1,153 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, and what is checked of them first."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..manifests.codes import find_code
+from ..manifests.codes import lock as lock_codes
+from ..manifests.codes import usage as codes
+from ..manifests.errors import AdapterdockError, UsageError
+from ..manifests.findings import Severity, Where
+from ..manifests.names import did_you_mean
+
 DEFAULT_MANIFEST = Path("adapters.yaml")
 
+
+def complete_code(incomplete: str) -> list[str]:
+    """Codes of unchecked findings, for the shell."""
+    from ..manifests.codes import all_codes
+
+    return [
+        code.id
+        for code in all_codes().values()
+        if code.severity is Severity.UNCHECKED and code.id.startswith(incomplete.upper())
+    ]
+
+
+def complete_adapter(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names that the manifest on the command line declares, for the shell."""
+    from ..registry.project import open_manifest
+
+    try:
+        manifest = open_manifest(ctx.params.get("manifest") or DEFAULT_MANIFEST).manifest
+    except AdapterdockError:
+        return []
+    names = [*manifest.adapters, *manifest.compositions]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 ManifestArgument = Annotated[
-    Path, typer.Argument(help="The manifest.", show_default="adapters.yaml", metavar="MANIFEST")
+    Path,
+    typer.Argument(
+        help="The manifest (default: adapters.yaml).", show_default=False, metavar="MANIFEST"
+    ),
 ]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", metavar="URL", help="Another base model, for this run (recorded)."),
+    typer.Option(
+        "--model",
+        metavar="SOURCE",
+        help="Another base model, for this run: ./folder, hf://org/name, s3://bucket/folder. "
+        "`lock` records it.",
+    ),
 ]
 DtypeOption = Annotated[
     str | None,
-    typer.Option("--dtype", metavar="DTYPE", help="Another dtype for the base, for this run."),
+    typer.Option(
+        "--dtype",
+        metavar="DTYPE",
+        help="Another dtype for the base, for this run: auto, float32, float16 or bfloat16. "
+        "`lock` records it.",
+    ),
 ]
 PolicyOption = Annotated[
     Path | None,
     typer.Option(
         "--policy",
         metavar="FILE",
-        help="A platform's policy, on top of the manifest's and $ADAPTERDOCK_POLICY.",
+        help="A platform's policy, on top of the manifest's and $ADAPTERDOCK_POLICY's.",
     ),
 ]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Touch no network.")]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Touch no network; what it would need is an error.")
+]
 FrozenOption = Annotated[
     bool, typer.Option("--frozen", help="Refuse a missing, stale or partial lock.")
 ]
 AcceptOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--accept", metavar="CODE", help="Accept this unchecked finding (may be repeated)."
+        "--accept",
+        metavar="CODE",
+        help="Take responsibility for this unchecked finding (repeat it for more).",
+        autocompletion=complete_code,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON with a versioned schema.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object with a versioned `schema`.")
+]
+
+
+def given_manifest(path: Path) -> Path:
+    """``path``, if it can be a manifest. Raises :class:`UsageError` that says what is there."""
+    where = Where(file=str(path))
+    if str(path) == "-":
+        raise UsageError(
+            codes.NO_SUCH_FILE.finding(
+                "a manifest is not read from standard input",
+                found="-",
+                hint="name a file: its lock lies beside it, and relative sources count from its "
+                "folder",
+            )
+        )
+    try:
+        if path.is_dir():
+            inside = path / DEFAULT_MANIFEST
+            hint = f"name the manifest in it: {inside}" if inside.is_file() else _nearby(path, "")
+            raise UsageError(codes.NO_SUCH_FILE.finding("this is a folder", where, hint=hint))
+        if not path.exists():
+            raise UsageError(
+                codes.NO_SUCH_FILE.finding(
+                    "there is no such manifest", where, hint=_nearby(path.parent, path.name)
+                )
+            )
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            codes.NO_SUCH_FILE.finding("this path cannot be looked at", where, found=said)
+        ) from error
+    return path
+
+
+def accepted_codes(texts: Iterable[str] | None) -> list[str]:
+    """The codes that ``--accept`` names, by id. Raises :class:`UsageError` for any other text."""
+    accepted: list[str] = []
+    for text in texts or ():
+        code = find_code(text)
+        if code is None or code.severity is not Severity.UNCHECKED:
+            raise UsageError(
+                lock_codes.ACCEPT_NOT_UNCHECKED.finding(
+                    f"{text} cannot be accepted",
+                    found="no such code" if code is None else f"a code of severity {code.severity}",
+                    expected="the code of an unchecked finding",
+                )
+            )
+        accepted.append(code.id)
+    return accepted
+
+
+def _nearby(folder: Path, name: str) -> str | None:
+    """A hint with the manifests that are in ``folder``, the one that ``name`` resembles first."""
+    try:
+        found = sorted(p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml"))
+    except OSError:
+        return None
+    near = did_you_mean(name, found)
+    if near or not found:
+        return near
+    return f"{folder.absolute()} has {', '.join(found[:5])}; or start one with `adapterdock init`"

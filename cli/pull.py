@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..registry.pull import pull as pull_manifest
 from .console import err, out, say
 from .options import (
     DEFAULT_MANIFEST,
@@ -18,8 +16,10 @@ from .options import (
     ModelOption,
     OfflineOption,
     PolicyOption,
+    accepted_codes,
+    given_manifest,
 )
-from .progress import rich_progress
+from .progress import shown_progress
 from .render import human_bytes, print_findings, print_table
 
 
@@ -35,41 +35,47 @@ def pull(
         bool, typer.Option("--base/--no-base", help="Whether to fetch the base model too.")
     ] = True,
 ) -> None:
-    """Fetch what the lock pins, in parallel, verify it, and publish it in the cache.
+    """Bring what the lock pins onto this machine, verified.
 
-    Afterwards the manifest loads offline. Without a lock it is resolved as `lock` would.
+    Files come in parallel, and what fails leaves nothing behind. Afterwards the manifest loads
+    with --offline. Without a lock it is resolved as `lock` would, for this once. Files of local
+    folders and of the Hub's cache are verified where they are.
 
     Examples:
 
-      adapterdock pull --frozen         # in an image build: exactly the locked bytes
-
-      adapterdock pull --no-base        # adapters only
+      adapterdock pull
+      adapterdock pull --frozen     # in an image build: exactly the locked bytes
+      adapterdock pull --no-base    # the adapters only
     """
-    with rich_progress() as progress:
+    from ..registry.pull import pull as pull_manifest
+
+    path = given_manifest(manifest)
+    accepted = accepted_codes(accept)
+    with shown_progress(f"pulling {path}") as progress:
         pulled = pull_manifest(
-            Path(manifest),
+            path,
             model=model,
             dtype=dtype,
             policy=policy,
-            accept=accept or (),
+            accept=accepted,
             frozen=frozen,
             offline=offline,
             with_base=base,
             progress=progress,
         )
-    print_findings(pulled.notes, err())
+    print_findings(pulled.notes, err)
     everything = {**({"base": pulled.base} if pulled.base else {}), **pulled.adapters}
     rows = [
         (
             name,
             str(len(files)),
             human_bytes(sum(f.fact.size for f in files.values())),
-            str(next(iter(files.values())).path.parent),
+            str(next(iter(files.values())).path.parent) if files else "",
         )
         for name, files in everything.items()
     ]
     if not rows:
         say("nothing to pull: the manifest declares no adapters and no base")
         return
-    print_table(("name", "files", "size", "where"), rows, out())
-    say("all verified")
+    print_table(("name", "files", "size", "where"), rows, out)
+    err.line("everything is here and verified")

@@ -2,103 +2,238 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
-
-from ..manifests.findings import Finding, Report, Severity
+from ..manifests.codes import language
+from ..manifests.findings import Finding, Report, Severity, Where
+from .console import Part, Printer, clean
 
 _STYLE = {
     Severity.ERROR: "bold red",
     Severity.UNCHECKED: "bold magenta",
     Severity.WARNING: "yellow",
 }
+_SECRETS = frozenset({language.SECRET.id, language.SECRET_OPTION.id})
+
+SHOWN_PLACES = 5
+"""Of a warning that many places earn, how many are listed (of errors, all)."""
+LONGEST_EXCERPT = 160
+"""Source lines longer than this, or than the terminal is wide, are not shown."""
+NARROWEST_CELL = 24
+"""Columns that the last cell of a table needs at least; narrower terminals get blocks."""
 
 
-def print_findings(findings: Iterable[Finding], console: Console) -> None:
-    """Each finding: where, what, found, expected, what to do. Errors first."""
+def print_findings(
+    findings: Iterable[Finding], printer: Printer, accepted: Iterable[str] = ()
+) -> None:
+    """Each finding: where, what, found, expected, what to do. Errors first.
+
+    What several places have in common is said once, with the places below it.
+    """
     order = list(Severity)
-    for finding in sorted(findings, key=lambda f: order.index(f.severity)):
-        head = Text()
-        spot = finding.where
-        place = ":".join(str(p) for p in (spot.file, spot.line, spot.column) if p is not None)
-        if place:
-            head.append(f"{place}: ", style="bold")
-        head.append(f"{finding.severity.value} {finding.code}", style=_STYLE[finding.severity])
-        head.append(f" {finding.message}")
-        _print(console, head, 0)
-        for label, value in (
-            ("at", spot.dotted),
-            ("found", finding.found),
-            ("expected", finding.expected),
-            ("do", finding.hint),
-        ):
-            if value:
-                _print(console, Text(f"{label}: {value}"), 2)
+    groups = sorted(grouped(findings), key=lambda g: order.index(g[0].severity))
+    hidden = any(g[0].code in _SECRETS for g in groups)
+    sources = Excerpts(hidden)
+    for group in groups:
+        _print_group(group, printer, sources, frozenset(accepted))
 
 
-def print_report(report: Report, console: Console) -> None:
+def print_report(report: Report, printer: Printer) -> None:
     """The findings and a closing line with the verdict."""
-    print_findings(report.findings, console)
+    print_findings(report.findings, printer, report.accepted)
     errors, unchecked, warnings = report.errors, report.unchecked, report.warnings
+    accepted = [f for f in report.findings if f.severity is Severity.UNCHECKED]
     counts = [
         _count(len(errors), "error"),
         _count(len(unchecked), "thing", "unchecked"),
+        _count(len(accepted) - len(unchecked), "unchecked thing", "accepted"),
         _count(len(warnings), "warning"),
     ]
     text = ", ".join(c for c in counts if c)
-    adapters = _count(len(report.adapters), "adapter")
     if report.ok:
-        line = f"{report.subject}: fits ({adapters or 'no adapters'}{', ' + text if text else ''})"
-        _print(console, Text(line, style="green"), 0)
-    else:
-        verdict = "does not fit" if errors else "unchecked, which is not a pass"
-        _print(console, Text(f"{report.subject}: {verdict} ({text})", style="bold red"), 0)
-        codes = sorted({f.code for f in (*errors, *unchecked)})
-        _print(console, Text(f"learn more: adapterdock explain {codes[0]}"), 0)
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], console: Console) -> None:
-    """A table on a wide terminal; blocks of `column: value` where it would not fit; tabs off it."""
-    rows = [tuple(map(str, row)) for row in rows]
-    if not console.is_terminal:
-        for row in (tuple(columns), *rows):
-            print("\t".join(row), file=console.file)
+        adapters = _count(len(report.adapters), "adapter") or "no adapters"
+        verdict = f"fits ({adapters}{', ' + text if text else ''})"
+        printer.line(f"{report.subject}: ", (verdict, "green"))
         return
-    wanted = sum(max(len(r[i]) for r in [columns, *rows]) + 2 for i in range(len(columns)))
-    if wanted <= console.width:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*map(Text, row))
-        console.print(table)
+    verdict = "does not fit" if errors else "unchecked, which is not a pass"
+    if errors and all(f.code.startswith("AD1") for f in errors):
+        verdict = "is no valid manifest"
+    printer.line(f"{report.subject}: ", (f"{verdict} ({text})", "bold red"))
+    codes = sorted({f.code for f in (*errors, *unchecked)})
+    printer.line(f"learn more: adapterdock explain {codes[0]}")
+
+
+def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """Findings that say the same of several places, together; in the order they came in.
+
+    An adapter's own name in a message does not make it another message.
+    """
+    groups: dict[tuple[object, ...], list[Finding]] = {}
+    for finding in findings:
+        said = [finding.message, finding.found, finding.expected, finding.hint]
+        path = finding.where.path
+        if len(path) > 1 and path[0] == "adapters":
+            name = re.compile(rf"(?<![\w.-]){re.escape(str(path[1]))}(?![\w.-])")
+            said = [text and name.sub("...", text) for text in said]
+        groups.setdefault((finding.code, finding.severity, *said), []).append(finding)
+    return list(groups.values())
+
+
+class Excerpts:
+    """The lines of manifests that findings point to. With ``hidden`` none is shown: a secret
+    stands somewhere in them."""
+
+    def __init__(self, hidden: bool) -> None:
+        self._hidden: bool = hidden
+        self._files: dict[str, list[str]] = {}
+
+    def line(self, finding: Finding, room: int) -> str | None:
+        """The line of a finding about the language itself, if it fits into ``room`` columns."""
+        spot = finding.where
+        if self._hidden or spot.line is None or spot.column is None or spot.file is None:
+            return None
+        if not finding.code.startswith("AD1"):
+            return None
+        if spot.file not in self._files:
+            try:
+                text = Path(spot.file).read_bytes().decode("utf-8")
+            except (OSError, ValueError):
+                text = ""
+            self._files[spot.file] = text.removeprefix("\ufeff").splitlines()
+        lines = self._files[spot.file]
+        if not 0 < spot.line <= len(lines):
+            return None
+        line = lines[spot.line - 1].replace("\t", " ").rstrip()
+        return line if line and len(line) <= room and line.isprintable() else None
+
+
+def _print_group(
+    group: Sequence[Finding], printer: Printer, sources: Excerpts, accepted: frozenset[str]
+) -> None:
+    first = group[0]
+    alone = len(group) == 1
+    head: list[Part] = []
+    place = _place(first.where)
+    if place and alone:
+        head.append((f"{place}: ", "bold"))
+    label = f"{first.severity.value} {first.code} {first.name}"
+    if first.severity is Severity.UNCHECKED and first.code in accepted:
+        label += " (accepted)"
+    head.append((label, _STYLE[first.severity]))
+    others = len(group) - 1
+    alike = all(f.message == first.message for f in group)
+    head.append(f": {first.message}" + ("" if alike else f" (and {others} more like it)"))
+    printer.line(*head)
+    if alone:
+        _print_excerpt(first, printer, sources)
+    said = [("at", first.where.dotted)] if alone else []
+    said += [("found", first.found), ("expected", first.expected)]
+    for name, value in said:
+        if value:
+            printer.line((f"{name}: ", "dim"), value, indent=2)
+    if not alone:
+        _print_places(group, printer)
+    if first.hint:
+        printer.line(("do: ", "dim"), first.hint, indent=2)
+
+
+def _print_places(group: Sequence[Finding], printer: Printer) -> None:
+    everything = group[0].severity is not Severity.WARNING or len(group) <= SHOWN_PLACES + 1
+    shown = group if everything else group[:SHOWN_PLACES]
+    printer.line((f"at {len(group)} places:", "dim"), indent=2)
+    for finding in shown:
+        parts = [p for p in (_place(finding.where), finding.where.dotted) if p]
+        printer.line(" ".join(parts) or "(no place)", indent=4)
+    if len(shown) < len(group):
+        printer.line(f"and {len(group) - len(shown)} more", indent=4)
+
+
+def _print_excerpt(finding: Finding, printer: Printer, sources: Excerpts) -> None:
+    number = str(finding.where.line)
+    gutter = len(number) + 4
+    line = sources.line(finding, min(LONGEST_EXCERPT, (printer.width or 999) - gutter - 2))
+    if line is None or finding.where.column is None:
+        return
+    printer.line((f"{number} | ", "dim"), line, indent=2)
+    blank = " " * (min(finding.where.column, len(line) + 1) - 1)
+    printer.line((f"{' ' * len(number)} | ", "dim"), blank, ("^", "bold"), indent=2)
+
+
+def _place(where: Where) -> str:
+    return ":".join(str(p) for p in (where.file, where.line, where.column) if p is not None)
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], printer: Printer, *, indent: int = 0
+) -> None:
+    """A table on a terminal, whose last column wraps; blocks of ``column: value`` where even that
+    would not fit; fields between tabs, with a line of names, where it is not a terminal."""
+    rows = [tuple(_cell(value) for value in row) for row in rows]
+    if not printer.fancy:
+        for row in (tuple(columns), *rows):
+            print("\t".join(row), file=printer.stream)
+        return
+    widths = [max(_cells(r[i]) for r in [columns, *rows]) for i in range(len(columns))]
+    room = printer.console.width - indent - sum(width + 2 for width in widths[:-1])
+    if room >= min(widths[-1], NARROWEST_CELL):
+        _print_columns(columns, rows, printer, widths, room, indent)
         return
     for row in rows:
-        _print(console, Text(row[0], style="bold"), 0)
+        printer.line((row[0], "bold"), indent=indent)
         for column, value in zip(columns[1:], row[1:], strict=True):
-            _print(console, Text(f"{column}: {value}"), 2)
+            if value:
+                printer.line((f"{column}: ", "dim"), value, indent=indent + 2)
+
+
+def _print_columns(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    printer: Printer,
+    widths: Sequence[int],
+    room: int,
+    indent: int,
+) -> None:
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column, width in zip(columns[:-1], widths[:-1], strict=True):
+        table.add_column(column, no_wrap=True, min_width=width)
+    table.add_column(columns[-1], overflow="fold", max_width=room)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    printer.console.print(Padding(table, (0, 0, 0, indent), expand=False))
+
+
+def _cells(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _cell(value: str) -> str:
+    return clean(value).replace("\n", " ")
+
+
+def short_digest(digest: str | None, printer: Printer) -> str:
+    """A digest's first twelve figures on a terminal, all of it elsewhere."""
+    if digest is None:
+        return ""
+    kind, _, figures = digest.rpartition(":")
+    return f"{kind}:{figures[:12]}" if printer.fancy and kind and len(figures) > 16 else digest
 
 
 def human_bytes(size: int) -> str:
     """``9.4 MB``: decimal units, one place."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
+        if value < 999.95 or unit == "GB":
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     raise AssertionError("unreachable")
-
-
-def _print(console: Console, text: Text, indent: int) -> None:
-    if console.is_terminal:
-        text.overflow = "fold"
-        console.print(Padding(text, (0, 0, 0, indent)))
-    else:
-        print(" " * indent + text.plain, file=console.file)
 
 
 def _count(number: int, noun: str, suffix: str = "") -> str:

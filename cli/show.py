@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..manifests.findings import Where
-from ..manifests.manifest import ManifestFile
-from ..registry.project import lock_of, open_manifest, policies_in_force
-from ..registry.resolve import Access, Resolution
-from ..registry.validate import resolve_under
 from .console import err, out, say
 from .options import (
     DEFAULT_MANIFEST,
@@ -22,8 +16,16 @@ from .options import (
     ModelOption,
     OfflineOption,
     PolicyOption,
+    given_manifest,
 )
-from .render import human_bytes, print_findings, print_table
+from .render import human_bytes, print_findings, print_table, short_digest
+
+if TYPE_CHECKING:
+    from ..manifests.manifest import ManifestFile
+    from ..registry.resolve import Resolution
+
+SCHEMA = "adapterdock.show/1"
+RESOLVED_SCHEMA = "adapterdock.resolved/1"
 
 
 def show(
@@ -35,44 +37,51 @@ def show(
     resolved: Annotated[
         bool,
         typer.Option(
-            "--resolved", help="Print each value after `extends` and variables, and its origin."
+            "--resolved",
+            help="Print the manifest itself instead, value by value: what each is after `extends` "
+            "and variables, and which line of which file it came from.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a manifest resolves to: methods, ranks, sizes, targets, digests.
+    """Show what a manifest resolves to.
 
-    Reads configs and headers only. --resolved shows the manifest itself instead, value by value.
+    Methods, ranks, sizes, targets and digests of all adapters. Reads configs and headers only.
+    Digests are the lock's. The exit status is that of `validate`, whose findings are printed too.
 
     Examples:
 
       adapterdock show
-
       adapterdock show team.yaml --resolved
+      adapterdock show --json | jq '.adapters[] | {source, rank, digest}'
     """
-    file = open_manifest(Path(manifest), model=model, dtype=dtype)
+    from ..registry.project import lock_of, open_manifest, policies_in_force
+    from ..registry.resolve import Access
+    from ..registry.validate import resolve_under
+
+    file = open_manifest(given_manifest(manifest), model=model, dtype=dtype)
     if resolved:
         _show_values(file, as_json)
         return
     access = Access(offline=offline, policies=policies_in_force(file, policy))
-    resolution, lock = resolve_under(file, lock_of(file), access)
+    lock = lock_of(file)
+    resolution = resolve_under(file, lock, access)
+    report = resolution.report(lock.accepted if lock else ())
     digests = {n: e.digest for n, e in lock.adapters.items()} if lock else {}
     data = _describe(resolution, digests)
     if as_json:
-        say(json.dumps(data, indent=2))
+        findings = [f.as_dict() for f in report.findings]
+        out.as_json(SCHEMA, {**data, "exit_status": report.exit_status, "findings": findings})
     else:
         _print(data)
-    print_findings(resolution.findings, err())
-    raise typer.Exit(resolution.report(lock.accepted if lock else ()).exit_status)
+        print_findings(report.findings, err, report.accepted)
+    raise typer.Exit(report.exit_status)
 
 
 def _describe(resolution: Resolution, digests: dict[str, str | None]) -> dict[str, Any]:
     manifest, base = resolution.file.manifest, resolution.base
-    adapters: dict[str, Any] = {}
-    for name, facts in resolution.report().adapters.items():
-        adapters[name] = {**facts, "digest": digests.get(name)}
+    facts = resolution.report().adapters
     return {
-        "schema": "adapterdock.show/1",
         "manifest": resolution.file.file,
         "base": {
             "model": None if manifest.base.model is None else str(manifest.base.model),
@@ -80,7 +89,10 @@ def _describe(resolution: Resolution, digests: dict[str, str | None]) -> dict[st
             "tensors": len(base.tensors) if base else None,
             "bytes": sum(f.size for f in base.files) if base else None,
         },
-        "adapters": adapters,
+        "adapters": {
+            name: {"source": str(adapter.source), **facts[name], "digest": digests.get(name)}
+            for name, adapter in manifest.adapters.items()
+        },
         "compositions": {
             name: {"combine": c.combine, "of": dict(c.of)}
             for name, c in manifest.compositions.items()
@@ -93,9 +105,11 @@ def _print(data: dict[str, Any]) -> None:
     base = data["base"]
     if base["model"] is None:
         say("base: not declared")
+    elif base["bytes"] is None:
+        say(f"base: {base['model']} (could not be read)")
     else:
-        size = human_bytes(base["bytes"]) if base["bytes"] is not None else "not read"
-        say(f"base: {base['model']} ({base['architecture'] or 'unknown'}, {size})")
+        size = human_bytes(base["bytes"])
+        say(f"base: {base['model']} ({base['architecture'] or 'unknown architecture'}, {size})")
     rows = [
         (
             name,
@@ -103,21 +117,24 @@ def _print(data: dict[str, Any]) -> None:
             str(a.get("rank") if a.get("rank") is not None else "?"),
             human_bytes(a["bytes"]) if "bytes" in a else "?",
             ",".join(a.get("targets", ())),
-            (a["digest"] or "not locked")[:19],
-            a.get("source", "?"),
+            short_digest(a["digest"], out) or "not locked",
+            a["source"],
         )
         for name, a in data["adapters"].items()
     ]
     if rows:
+        say()
         columns = ("adapter", "method", "rank", "size", "targets", "digest", "source")
-        print_table(columns, rows, out())
+        print_table(columns, rows, out)
     if data["compositions"]:
+        say()
         recipes = [
             (name, c["combine"], " + ".join(f"{w:g} {n}" for n, w in c["of"].items()))
             for name, c in data["compositions"].items()
         ]
-        print_table(("composition", "combine", "of"), recipes, out())
+        print_table(("composition", "combine", "of"), recipes, out)
     if data["active"]:
+        say()
         active = data["active"] if isinstance(data["active"], str) else ", ".join(data["active"])
         say(f"active: {active}")
 
@@ -132,8 +149,11 @@ def _show_values(file: ManifestFile, as_json: bool) -> None:
         )
         for path, origin in file.origins.items()
     ]
+    columns = ("path", "value", "from", "variables")
     if as_json:
-        columns = ("path", "value", "from", "variables")
-        say(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
+        values = [dict(zip(columns, row, strict=True)) for row in rows]
+        out.as_json(RESOLVED_SCHEMA, {"manifest": file.file, "values": values})
+    elif any(row[3] for row in rows):
+        print_table(columns, rows, out)
     else:
-        print_table(("path", "value", "from", "variables"), rows, out())
+        print_table(columns[:3], [row[:3] for row in rows], out)

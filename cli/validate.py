@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import typer
 
-from ..registry.validate import validate as validate_manifest
-from .console import out, say
+from .console import out
 from .options import (
     DEFAULT_MANIFEST,
     AcceptOption,
@@ -19,6 +15,8 @@ from .options import (
     ModelOption,
     OfflineOption,
     PolicyOption,
+    accepted_codes,
+    given_manifest,
 )
 from .render import print_report
 
@@ -33,29 +31,36 @@ def validate(
     offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Prove that every adapter fits the base, from configs and headers, before any download.
+    """Prove that every adapter fits the base, before downloads.
 
-    Exit status: 0 fits, 1 does not fit, 2 wrong usage, 3 something could not be checked.
+    Reads configs and safetensors headers only, never weights. Everything that is wrong is told at
+    once, each with its place, what was found, what was expected, and what to do. A lock beside the
+    manifest is obeyed, so that the verdict is on what would be loaded.
+
+    Exit status: 0 it fits, 1 it does not, 2 wrong usage, 3 something could not be checked.
 
     Examples:
 
       adapterdock validate
-
-      adapterdock validate team.yaml --policy platform.yaml --json
-
-      adapterdock validate --accept AD332   # a person takes responsibility for it
+      adapterdock validate team.yaml --policy platform.yaml
+      adapterdock validate --json | jq '.findings[].code'
+      adapterdock validate --model ./finetuned     # would they fit this base?
+      adapterdock validate --accept AD364          # a person takes responsibility
     """
+    from ..registry.validate import validate as validate_manifest
+
     report = validate_manifest(
-        Path(manifest),
+        given_manifest(manifest),
         model=model,
         dtype=dtype,
         policy=policy,
-        accept=accept or (),
+        accept=accepted_codes(accept),
         frozen=frozen,
         offline=offline,
     )
     if as_json:
-        say(json.dumps(report.as_dict(), indent=2))
+        data = report.as_dict()
+        out.as_json(data.pop("schema"), data)
     else:
-        print_report(report, out())
+        print_report(report, out)
     raise typer.Exit(report.exit_status)

@@ -126,17 +126,22 @@ def model_classes() -> dict[str, type[nn.Module]]:
     return found
 
 
-def auto_mappings() -> dict[str, Any]:
-    """The auto classes that composite models build their parts with, by name, best first."""
+def auto_choices() -> dict[str, dict[str, str]]:
+    """The class, by model type, that each auto class builds of those with which composite models
+    build their parts; the auto classes by name, most used first."""
     names = {
-        "AutoModel": "MODEL_MAPPING",
-        "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING",
-        "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
-        "AutoBackbone": "MODEL_FOR_BACKBONE_MAPPING",
-        "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",
-        "AutoModelForTextEncoding": "MODEL_FOR_TEXT_ENCODING_MAPPING",
+        "AutoModel": "MODEL_MAPPING_NAMES",
+        "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+        "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+        "AutoBackbone": "MODEL_FOR_BACKBONE_MAPPING_NAMES",
+        "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
+        "AutoModelForTextEncoding": "MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES",
     }
-    return {name: getattr(modeling_auto, mapping) for name, mapping in names.items()}
+    out: dict[str, dict[str, str]] = {}
+    for auto, name in names.items():
+        choices = cast("Mapping[str, str | tuple[str, ...]]", vars(modeling_auto)[name])
+        out[auto] = {k: v if isinstance(v, str) else v[0] for k, v in choices.items()}
+    return out
 
 
 # --- one instance ----------------------------------------------------------------------------
@@ -229,8 +234,8 @@ def _config_path(parent: nn.Module, child: nn.Module) -> tuple[str | None, str |
         return ("" if type(inner) is type(outer) else None), None
     if outer.sub_configs[name] is not transformers.AutoConfig:
         return name, None
-    for auto, mapping in auto_mappings().items():
-        if type(inner) in mapping and mapping[type(inner)] is type(child):
+    for auto, choices in auto_choices().items():
+        if choices.get(inner.model_type) == type(child).__name__:
             return name, auto
     return name, "?"  # by another way: only its default class is known
 
@@ -291,6 +296,8 @@ def _variants(kind: Callable[..., Any], default: Any, needed: Mapping[str, Any])
     """The default config with fewer layers, and one option changed."""
     for changes in COMBINED.get(default.model_type, ()):
         yield kind(**{**needed, **changes})
+    if hasattr(default, "add_cross_attention"):
+        yield kind(**{**needed, "is_decoder": True, "add_cross_attention": True})
     skipped = {*vars(transformers.PreTrainedConfig()), *default.sub_configs, *RUNTIME}
     few: dict[str, Any] = {}
     for name, value in vars(default).items():

@@ -32,7 +32,7 @@ from .architecture_survey import (
     Path_,
     Seen,
     Slot,
-    auto_mappings,
+    auto_choices,
     build,
     model_classes,
     occurrences,
@@ -220,26 +220,16 @@ def table(names: Collection[str] | None = None) -> dict[str, Any]:
     chosen = {n: cls for n, cls in classes.items() if names is None or n in names}
     rows = rows_of(survey(chosen))
     used = {name for row in rows.values() for name in _autos(row["modules"])}
-    auto = {
-        name: {kind.model_type: cls.__name__ for kind, cls in _items(mapping)}
-        for name, mapping in auto_mappings().items()
-        if name in used
-    }
     return {
         "transformers": transformers.__version__,
         "conversions": conversions(),
-        "auto": {name: {k: v for k, v in auto[name].items() if v in rows} for name in auto},
+        "auto": {
+            auto: {kind: name for kind, name in sorted(choices.items()) if name in rows}
+            for auto, choices in auto_choices().items()
+            if auto in used
+        },
         "rows": rows,
     }
-
-
-def _items(mapping: Any) -> Iterator[tuple[Any, Any]]:
-    for kind in mapping:
-        try:
-            value = mapping[kind]
-        except (AttributeError, ImportError, ValueError):
-            continue
-        yield kind, value[0] if isinstance(value, tuple) else value
 
 
 def _autos(tree: Mapping[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,14 +50,19 @@ def answer(
     temperature: float = 0.0,
     seed: int = 0,
     chat: bool = True,
+    write: Callable[[str], None] | None = None,
 ) -> str:
-    """What the model writes after ``prompt``, under ``adapter`` (``None``: what is active)."""
+    """What the model writes after ``prompt``, under ``adapter`` (``None``: what is active).
+
+    ``write`` is given the text piece by piece as it comes, if there is one."""
     inputs = {k: v.to(model.device) for k, v in encode(tokenizer, prompt, chat=chat).items()}
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         torch.manual_seed(seed)
         sampling = {"do_sample": True, "temperature": temperature}
     route: dict[str, Any] = {} if adapter is None else {"adapter": adapter}
+    if write is not None:
+        sampling["streamer"] = _Streamer(tokenizer, write)
     try:
         output = model.generate(**inputs, **route, **sampling, max_new_tokens=max_new_tokens)
     except AdapterdockError:
@@ -69,3 +75,14 @@ def answer(
         ) from error
     start = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
     return tokenizer.decode(output[0, start:], skip_special_tokens=True).strip()
+
+
+class _Streamer(transformers.TextStreamer):
+    """Gives finished words to a function, where transformers' own prints them."""
+
+    def __init__(self, tokenizer: Any, write: Callable[[str], None]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._write = write
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self._write(text)

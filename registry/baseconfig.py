@@ -56,7 +56,7 @@ _IGNORED = re.compile(
     # heads and their labels
     r"|id2label|label2id|num_labels|problem_type|finetuning_task|task_specific_params|summary_\w+"
     # the tokenizer's and generate's
-    r"|(bos|eos|pad|sep|cls|unk|mask|decoder_start|forced_bos|forced_eos)_token_(id|index)"
+    r"|(bos|eos|pad|sep|cls|unk|mask|decoder_start|forced_bos|forced_eos)_token_(ids?|index)"
     r"|model_max_length|(begin_)?suppress_tokens"
     # what the classes make of other fields, in place
     r"|dense_act_fn|is_gated_act|down_ops|is_composition"
@@ -82,6 +82,9 @@ _COMMON: Mapping[str, Any] = {
 }
 """Defaults that every class had or has."""
 
+_HEADS = re.compile(
+    r"(For[A-Z]\w*|With\w*Head\w*|LMHeadModel|LMHeadsModel|DoubleHeadsModel|HeadModel|Model|Encoder)$"
+)
 _ROPE_LOCAL = ("rope_local_base_freq", "local_rope_theta")
 _ROPE_FLAT = {
     "rope_theta": "rope_theta",
@@ -137,7 +140,7 @@ def canonical(config: Mapping[str, Any]) -> Canonical:
 
 def canonical_by(table: Table, config: Mapping[str, Any]) -> Canonical:
     """:func:`canonical` by another table than the frozen one (to make that one)."""
-    fields, opened, unknown = _one(config, str(config.get("model_type") or ""), table)
+    fields, opened, unknown = _one(config, _model_type(config, table), table)
     doubt = None
     if unknown:
         doubt = f"not all defaults of model type {', '.join(unknown)} are known"
@@ -159,7 +162,7 @@ def ties_embeddings(config: Mapping[str, Any]) -> bool:
     """Whether the base shares its input and output embeddings, by config.json."""
     table = _table()
     for part in (config, *_parts(config)):
-        own = table.get(str(part.get("model_type") or ""), {})
+        own = table.get(_model_type(part, table), {})
         if "scale_decoder_outputs" in _names(own):
             return True  # T5's: always tied; what the flag says is whether outputs are scaled
         default = own.get("defaults", {}).get("tie_word_embeddings")
@@ -174,7 +177,7 @@ def hidden_size(config: Mapping[str, Any]) -> int | None:
     ``None``. Of a model with parts, the text model's."""
     table = _table()
     for part in (config, *_parts(config)):
-        own = table.get(str(part.get("model_type") or ""), {})
+        own = table.get(_model_type(part, table), {})
         name = own.get("aliases", {}).get("hidden_size", "hidden_size")
         for key in (name, "hidden_size", "d_model", "n_embd", "dim", "embed_dim"):
             value = part.get(key, own.get("defaults", {}).get(key))
@@ -183,10 +186,25 @@ def hidden_size(config: Mapping[str, Any]) -> int | None:
     return None
 
 
+def family_of(architecture: str) -> str:
+    """``Bert`` of ``BertForMaskedLM``, ``BertLMHeadModel`` and ``BertModel``."""
+    return _HEADS.sub("", architecture.removeprefix("FSDP"))
+
+
 def known_fields(model_type: str) -> frozenset[str] | None:
     """The fields that the table knows of a model type, ``None`` of one it does not know."""
     row = _table().get(model_type)
     return None if row is None else frozenset(_names(row))
+
+
+def _model_type(config: Mapping[str, Any], table: Table) -> str:
+    """``model_type``, which files of 2019 do not have: then after the name of the class."""
+    named = config.get("model_type")
+    classes = config.get("architectures")
+    if named or not isinstance(classes, list) or not classes:
+        return str(named or "")
+    family = family_of(str(cast("list[Any]", classes)[0])).lower()
+    return next((kind for kind in table if re.sub("[-_]", "", kind) == family), "")
 
 
 def _names(row: Mapping[str, Any]) -> set[str]:

@@ -487,6 +487,19 @@ FLOAT32_NO_MODULE = Code(
     example="`float32_modules: ['*layernrom*']`",
     fix="correct the pattern; `adapterdock show` lists the module names",
 )
+BASE_REBUILT = Code(
+    id="AD744",
+    name="base-rebuilt",
+    severity=Severity.ERROR,
+    summary="The base's modules were exchanged while adapters sit on them.",
+    explanation=(
+        "Adapters act on the modules that were there when they were attached. Some of these "
+        "are no longer in the model (`resize_token_embeddings` on the base does this), so "
+        "their adapters do nothing any more."
+    ),
+    example="`model.base_model.resize_token_embeddings(...)` after attaching",
+    fix="detach, change the base, and attach again",
+)
 CANNOT_GENERATE = Code(
     id="AD743",
     name="cannot-generate",

@@ -10,7 +10,9 @@ NO_SUCH_FILE = Code(
     "no-such-manifest",
     Severity.ERROR,
     "There is no such manifest.",
-    "The command looks for the file that it was given, or for adapters.yaml in this folder.",
+    "The command looks for the file that it was given, or for adapters.yaml in this folder. A "
+    "manifest is always a file: its lock lies beside it, and relative sources count from its "
+    "folder.",
     "adapterdock validate adaptors.yaml",
     "check the path, or start one with `adapterdock init`",
 )
@@ -91,10 +93,10 @@ UNWRITABLE = Code(
     "AD909",
     "unwritable",
     Severity.ERROR,
-    "A file cannot be written where it was asked for.",
-    "The folder may be read-only, or not a folder.",
+    "Something cannot be written where it was asked for.",
+    "The folder may be read-only, or not a folder; the disk may be full.",
     "adapterdock init /proc/adapters.yaml",
-    "name a path in a folder that you can write to",
+    "name a path in a folder that you can write to, with room on its disk",
 )
 ONE_SOURCE = Code(
     "AD911",
@@ -123,4 +125,44 @@ BAD_DTYPE = Code(
     "Adapters are kept in float32, float16 or bfloat16.",
     "model.load_adapter('./tone', 'tone', dtype='int8')",
     "pass dtype='float32', 'float16' or 'bfloat16', or leave it out",
+)
+OPTIONS_CONFLICT = Code(
+    "AD914",
+    "options-conflict",
+    Severity.ERROR,
+    "These options contradict each other.",
+    "An option that could have no effect beside another is refused, not ignored: `lock --check` "
+    "only looks, so nothing can be upgraded or accepted by it.",
+    "adapterdock lock --check --upgrade tone",
+    "leave one of them out, or run the command twice",
+)
+NOT_YAML = Code(
+    "AD915",
+    "manifest-not-yaml",
+    Severity.ERROR,
+    "A manifest's file name ends in .yaml or .yml.",
+    "The lock of NAME.yaml is NAME.lock, beside it; editors know the language by the ending too.",
+    "adapterdock init team",
+    "give it the ending: adapterdock init team.yaml",
+)
+BAD_MODEL = Code(
+    "AD916",
+    "bad-model-option",
+    Severity.ERROR,
+    "What --model names is no source.",
+    "The base model is a folder (./model, /models/m), a Hub id (hf://org/name@revision) or a URL "
+    "(s3://bucket/folder, https://host/folder). A bare org/name is ambiguous.",
+    "adapterdock init --model HuggingFaceTB/SmolLM2-135M-Instruct",
+    "write hf://org/name for a model on the Hub, ./folder for one that is here",
+)
+BUG = Code(
+    "AD990",
+    "bug",
+    Severity.ERROR,
+    "adapterdock itself failed.",
+    "No input should lead here: whatever you gave, the answer should have been a finding that "
+    "says what is wrong with it. The exit status is 70. Nothing was left half-done: files are "
+    "published by rename only.",
+    "a traceback that ADAPTERDOCK_DEBUG=1 shows",
+    "please report it, with what `ADAPTERDOCK_DEBUG=1 adapterdock ...` prints and the manifest",
 )

@@ -319,6 +319,12 @@ def test_a_plain_module_is_measured_by_its_state_dict() -> None:
     assert "scratch" not in one.names and one.fingerprint.config is None
 
 
+def test_a_tensor_that_a_plain_module_shares_counts_once() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    assert fingerprint_of_model(model).names == {"0.weight", "0.bias", "1.bias"}
+
+
 def test_measuring_changes_nothing_and_keeps_no_gradient() -> None:
     model = fresh("mixtral")
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -299,6 +299,15 @@ def test_t5_says_scaled_outputs_with_its_tie_flag_and_always_ties() -> None:
     assert ties_embeddings(old)
 
 
+def test_a_config_of_2019_without_a_model_type_goes_by_its_class() -> None:
+    old = {k: v for k, v in base_config("bert").items() if k != "model_type"}
+    assert canonical(old).digest == canonical(base_config("bert")).digest
+    nameless = {**old, "architectures": None}
+    found = fingerprint_of(*base_of(base_tensors("bert"), nameless))
+    assert found.fingerprint.config is None
+    assert codes_of(compare(measured("bert").fingerprint, found)) == ["AD431", "AD433"]
+
+
 def test_an_unknown_model_type_with_another_config_is_unchecked_and_not_refused() -> None:
     one = measured(model_type="homemade", beta=1)
     two = measured(model_type="homemade", beta=2)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..manifests.codes import lock as codes
-from ..manifests.errors import IntegrityError, PolicyError
+from ..manifests.errors import AdapterdockError, IntegrityError, PolicyError, SourceError
 from ..manifests.findings import Finding, Severity, Where
 from ..manifests.lockfile import Lock, lock_path, read_lock, write_lock
 from ..manifests.manifest import ManifestFile
@@ -120,22 +120,38 @@ def _requests(
     pins, which are opened now."""
     access = access.under(lock, kept(file, lock))
     requests: dict[Entry, Request] = {}
-    for name, adapter in file.manifest.adapters.items():
-        where = file.where(("adapters", name, "source"))
+    failed: list[AdapterdockError] = []
+    for name in file.manifest.adapters:
         opened = resolution.adapters[name].folder if resolution else None
-        folder = opened or open_adapter_folder(file, name, access)
-        if adapter.mutable:
-            wanted = gather_adapter(name, folder, where).files
-        else:
-            wanted = tuple(facts_of(lock.adapters[name].files).values())
-        requests[name] = Request(folder, wanted, where)
+        try:
+            requests[name] = _adapter_request(file, name, lock, access, opened)
+        except AdapterdockError as error:
+            failed.append(error)
     if with_base and access.layout is None and lock.base is not None:
         opened = resolution.base_folder if resolution else None
-        folder = opened or open_base_folder(file, access)
-        if folder is not None:
-            wanted = tuple(facts_of(lock.base.files).values())
-            requests[None] = Request(folder, wanted, file.where(("base", "model")))
+        try:
+            folder = opened or open_base_folder(file, access)
+        except AdapterdockError as error:
+            failed.append(error)
+        else:
+            if folder is not None:
+                wanted = tuple(facts_of(lock.base.files).values())
+                requests[None] = Request(folder, wanted, file.where(("base", "model")))
+    if failed:
+        kinds = {type(error) for error in failed}
+        kind = kinds.pop() if len(kinds) == 1 else SourceError
+        raise kind(*(f for error in failed for f in error.findings)) from failed[0]
     return requests
+
+
+def _adapter_request(
+    file: ManifestFile, name: str, lock: Lock, access: Access, opened: Folder | None
+) -> Request:
+    where = file.where(("adapters", name, "source"))
+    folder = opened or open_adapter_folder(file, name, access)
+    if file.manifest.adapters[name].mutable:
+        return Request(folder, gather_adapter(name, folder, where).files, where)
+    return Request(folder, tuple(facts_of(lock.adapters[name].files).values()), where)
 
 
 def _require_policy(file: ManifestFile, lock: Lock | None, access: Access) -> None:

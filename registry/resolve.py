@@ -11,7 +11,7 @@ from ..manifests.codes import artefacts as codes
 from ..manifests.codes import fit as fit_codes
 from ..manifests.codes import lock as lock_codes
 from ..manifests.codes import sources as source_codes
-from ..manifests.errors import AdapterdockError
+from ..manifests.errors import AdapterdockError, IntegrityError
 from ..manifests.findings import Finding, Report, Severity, Where
 from ..manifests.lockfile import Lock, LockedAdapter, LockedBase
 from ..manifests.manifest import ManifestFile
@@ -20,7 +20,7 @@ from ..manifests.schema import Adapter, Base, Policy
 from ..manifests.source import Source, SourceSyntaxError
 from . import policy as policy_checks
 from .checks.recorded_base import recorded_name
-from .facts import AdapterFacts, AdapterPlan, BaseFacts, Layout
+from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
 from .fit import check_adapter
 from .gather import (
     READERS,
@@ -178,11 +178,12 @@ def resolve_base(file: ManifestFile, access: Access) -> Resolution:
 
 def open_adapter_folder(file: ManifestFile, name: str, access: Access) -> Folder:
     """The folder of one declared adapter, held to its pins where there are some."""
-    given = access.given.get(name)
-    if given is not None:
-        return given
     adapter = file.manifest.adapters[name]
     where = file.where(("adapters", name, "source"))
+    given = access.given.get(name)
+    if given is not None:
+        _require_pinned(given, name, access, where)
+        return given
     return _open(file, name, adapter.source, adapter.storage_options, access, where)
 
 
@@ -193,6 +194,23 @@ def open_base_folder(file: ManifestFile, access: Access) -> Folder | None:
         return None
     where = file.where(("base", "model"))
     return _open(file, None, base.model, base.storage_options, access, where)
+
+
+def _require_pinned(given: Folder, name: str, access: Access, where: Where) -> None:
+    pins = access.pins.get(name)
+    files = given.files()
+    for path, pin in ({} if pins is None else facts_of(pins.files)).items():
+        found = files[path].sha256 if path in files else None
+        if found != pin.sha256:
+            raise IntegrityError(
+                lock_codes.CHANGED_UNDER_LOCK.finding(
+                    f"{path} of {name!r}, which was handed over in memory, is not the locked one",
+                    where,
+                    found=found or "no such file",
+                    expected=pin.sha256,
+                    hint="hand over what was locked, or load the manifest without its lock",
+                )
+            )
 
 
 def _open(
@@ -206,22 +224,25 @@ def _open(
     pins = access.pins.get(entry)
     files = None if pins is None else facts_of(pins.files)
     revision = None if pins is None else pins.revision
-    if files is not None and access.store is not None and not source.is_local:
-        stored = StoredFolder.find(source, revision, files, access.store, where)
-        if stored is not None:
-            return stored
     lists = policy_checks.lists_for(access.policies, base=entry is None)
-    return open_source(
-        source,
-        directory=file.directory,
-        storage_options=storage_options,
-        mirrors=file.manifest.mirrors,
-        offline=access.offline,
-        revision=revision,
-        files=files,
-        permits=(lambda url: policy_checks.permits(lists, url)) if lists else None,
-        where=where,
-    )
+
+    def open_it(files: Mapping[str, FileFact] | None) -> Folder:
+        return open_source(
+            source,
+            directory=file.directory,
+            storage_options=storage_options,
+            mirrors=file.manifest.mirrors,
+            offline=access.offline,
+            revision=revision,
+            files=files,
+            permits=(lambda url: policy_checks.permits(lists, url)) if lists else None,
+            where=where,
+        )
+
+    if files is None or access.store is None or source.is_local:
+        return open_it(files)
+    stored = StoredFolder.find(source, revision, files, access.store, open_it, where)
+    return stored or open_it(files)
 
 
 def measure(resolution: Resolution, *, weights: bool = True) -> Measured:

@@ -41,16 +41,16 @@ def files_of(peft_config: Any, adapter_state_dict: Any) -> dict[str, bytes]:
 def _config(given: Any) -> bytes:
     if isinstance(given, bytes | bytearray):
         return bytes(given)
-    if hasattr(given, "to_dict"):
-        given = given.to_dict()
-    elif is_dataclass(given) and not isinstance(given, type):
-        given = asdict(given)
-    if not isinstance(given, Mapping):
-        raise _refused("peft_config", given, "a PEFT config, a mapping, or bytes of JSON")
     try:
-        return json.dumps(dict(given), default=_plain).encode()
+        if hasattr(given, "to_dict"):
+            given = given.to_dict()
+        elif is_dataclass(given) and not isinstance(given, type):
+            given = asdict(given)
+        if isinstance(given, Mapping):
+            return json.dumps(dict(given), default=_plain).encode()
     except (TypeError, ValueError) as error:
         raise _refused("peft_config", given, f"values that JSON can hold ({error})") from error
+    raise _refused("peft_config", given, "a PEFT config, a mapping, or bytes of JSON")
 
 
 def _weights(given: Any) -> bytes:

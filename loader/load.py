@@ -164,7 +164,9 @@ def check_declared(pulled: Pulled) -> list[Finding]:
     declared = file.manifest.base.fingerprint
     if declared is None or locked is None:
         return []
-    found = Measured(locked.fingerprint or Fingerprint(weights=None, head_weights=None), _samples(pulled))
+    found = Measured(
+        locked.fingerprint or Fingerprint(weights=None, head_weights=None), _samples(pulled)
+    )
     return compare(declared, found, file.where(("base", "fingerprint")))
 
 

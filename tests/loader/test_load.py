@@ -240,7 +240,7 @@ def test_what_is_offloaded_to_disk_goes_when_the_model_does(shelf: Shelf, tmp_pa
 
 
 def test_a_load_that_fails_leaves_no_place_on_disk(shelf: Shelf, tmp_path: Path) -> None:
-    base = {"model": shelf.base, "device_map": {"model": "disk", "lm_head": "nowhere"}}
+    base = {"model": shelf.base, "device_map": {"model": "disk", "lm_head": "cuda:0"}}
     with pytest.raises(AttachError) as caught:
         load(manifest_of(shelf, tmp_path, base=base))
     assert caught.value.code == "AD782"
@@ -347,6 +347,17 @@ class AcmeForCausalLM(LlamaForCausalLM):
 """
 
 
+def remote_manifest(shelf: Shelf, folder: Path, **base: object) -> Path:
+    """Adapters that do not record the class that they were trained on: it is a Llama's."""
+    adapters: dict[str, Any] = {}
+    for name, saved in (("one", shelf.one), ("two", shelf.two)):
+        if not (folder / name).exists():
+            shutil.copytree(saved.folder, folder / name)
+            edit_json(folder / name / "adapter_config.json", auto_mapping=None)
+        adapters[name] = {"source": folder / name}
+    return manifest_of(shelf, folder, base=base, adapters=adapters)
+
+
 def remote_base(shelf: Shelf, folder: Path, **config: object) -> Path:
     shutil.copytree(shelf.base, folder)
     (folder / "modeling_acme.py").write_text(REMOTE)
@@ -365,16 +376,16 @@ def test_code_of_the_repository_is_refused_unless_trusted(
     shelf: Shelf, tmp_path: Path, hub: object
 ) -> None:
     hub.commit("acme/base", files_of(remote_base(shelf, tmp_path / "remote")))
-    keys = {"model": "hf://acme/base"}
-    unchecked = unchecked_codes(manifest_of(shelf, tmp_path, base=keys))
+    manifest = remote_manifest(shelf, tmp_path, model="hf://acme/base")
+    unchecked = unchecked_codes(manifest)
     with pytest.raises(AttachError) as caught:
-        load(manifest_of(shelf, tmp_path, base=keys), accept=unchecked)
+        load(manifest, accept=unchecked)
     assert caught.value.code == "AD787"
     assert "trust_remote_code" in (caught.value.findings[0].hint or "")
-    manifest = manifest_of(shelf, tmp_path, base={**keys, "trust_remote_code": True})
+    remote_manifest(shelf, tmp_path, model="hf://acme/base", trust_remote_code=True)
     lock = adapterdock.lock(manifest, accept=unchecked)
     assert "modeling_acme.py" in lock.base.files
-    model = load(manifest, frozen=False)
+    model = load(manifest)
     assert type(model.base_model).trusted
     assert answers_as_peft(model, shelf)
 
@@ -384,8 +395,7 @@ def test_the_code_that_runs_is_the_code_that_was_locked(
 ) -> None:
     files = files_of(remote_base(shelf, tmp_path / "remote"))
     hub.commit("acme/base", files)
-    base = {"model": "hf://acme/base", "trust_remote_code": True}
-    manifest = manifest_of(shelf, tmp_path, base=base)
+    manifest = remote_manifest(shelf, tmp_path, model="hf://acme/base", trust_remote_code=True)
     adapterdock.lock(manifest, accept=unchecked_codes(manifest))
     bad = REMOTE + "\nraise SystemExit('other code ran')\n"
     hub.commit("acme/base", {**files, "modeling_acme.py": bad.encode()})
@@ -399,7 +409,7 @@ def test_code_of_another_repository_is_refused_even_if_trusted(
     folder = tmp_path / "remote"
     remote_base(shelf, folder)
     edit_json(folder / "config.json", auto_map=auto)
-    manifest = manifest_of(shelf, tmp_path, base={"model": folder, "trust_remote_code": True})
+    manifest = remote_manifest(shelf, tmp_path, model=folder, trust_remote_code=True)
     with pytest.raises(AttachError, match="other/code") as caught:
         load(manifest, accept=unchecked_codes(manifest))
     assert caught.value.code == "AD788"

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from .builders import write_tokenizer
-from .peft_adapters import Saved, logits, peft_loads, peft_saves, tiny_llama
+from .peft_adapters import Saved, ids, logits, peft_loads, peft_saves, tiny_llama
 
 VOCABULARY = 64
 
@@ -44,20 +44,15 @@ class Shelf:
         model = peft_loads(self.model(), *(saved[name].folder for name in weights))
         model.base_model.set_adapter(list(weights))
         for module in model.modules():
+            scaling = getattr(module, "scaling", None)
             for name, weight in weights.items():
-                if hasattr(module, "scaling") and name in module.scaling:
-                    module.scaling[name] *= weight
-        return logits(model, {"input_ids": _ids()})
+                if isinstance(scaling, dict) and name in scaling:
+                    scaling[name] *= weight
+        return logits(model, {"input_ids": ids()})
 
 
 def shelf_model(**changes: Any) -> Any:
     return tiny_llama(vocab_size=VOCABULARY, **changes)
-
-
-def _ids() -> torch.Tensor:
-    from .peft_adapters import ids
-
-    return ids()
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def digest_of_json(tokenizer: Mapping[str, Any]) -> str:
             model["merges"] = [m.split(" ", 1) if isinstance(m, str) else m for m in merges]
     added = [
         {key: token.get(key, False) for key in _ADDED}
-        for token in cast("list[Json]", tokenizer.get("added_tokens") or [])
+        for token in _rows(tokenizer.get("added_tokens"), "added_tokens")
     ]
     added.sort(key=lambda token: (str(token["id"]), str(token["content"])))
     return _digest({**parts, "added_tokens": added})
@@ -104,12 +104,12 @@ def tokenizer_facts(files: Mapping[str, bytes]) -> TokenizerFacts | None:
     added = _added(files)
     if "tokenizer.json" in files:
         tokenizer = _object(files, "tokenizer.json")
-        vocabulary = (tokenizer.get("model") or {}).get("vocab")
+        vocabulary = _fields(tokenizer.get("model"), "model").get("vocab")
         if isinstance(vocabulary, dict):
             ids = cast("dict[str, int]", vocabulary)
         elif isinstance(vocabulary, list):  # Unigram: [piece, score] in the order of ids
             ids = {str(i): i for i in range(len(cast("list[Any]", vocabulary)))}
-        for token in cast("list[Json]", tokenizer.get("added_tokens") or []):
+        for token in _rows(tokenizer.get("added_tokens"), "added_tokens"):
             added.setdefault(str(token.get("content")), token.get("id", -1))
     else:
         found = _vocabulary(files)
@@ -139,10 +139,24 @@ def _added(files: Mapping[str, bytes]) -> dict[str, int]:
     if "added_tokens.json" in files:
         added |= cast("dict[str, int]", _object(files, "added_tokens.json"))
     if "tokenizer_config.json" in files:
-        decoder = _object(files, "tokenizer_config.json").get("added_tokens_decoder") or {}
-        for key, token in cast("dict[str, Json]", decoder).items():
-            added.setdefault(str(token.get("content")), int(key))
+        said = _object(files, "tokenizer_config.json").get("added_tokens_decoder")
+        for key, token in _fields(said, "added_tokens_decoder").items():
+            content = _fields(token, f"added_tokens_decoder.{key}").get("content")
+            added.setdefault(str(content), int(key))
     return added
+
+
+def _fields(value: Any, what: str) -> Json:
+    if not isinstance(value or {}, dict):
+        raise ValueError(f"{what} is no JSON object")
+    return cast(Json, value or {})
+
+
+def _rows(value: Any, what: str) -> list[Json]:
+    rows = cast("list[Any]", value or [])
+    if not isinstance(value or [], list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{what} is no list of JSON objects")
+    return rows
 
 
 def _object(files: Mapping[str, bytes], name: str) -> Json:

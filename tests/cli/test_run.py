@@ -136,7 +136,7 @@ def test_in_a_pipe_only_the_answer_is_on_stdout(at: Path) -> None:
 
 def test_ctrl_c_while_it_answers_ends_with_one_line(at: Path) -> None:
     shown = terminal.run_on_terminal(
-        "run", "-p", PROMPT, "--max-new-tokens", 5000, cwd=at, interrupt_at=" w"
+        "run", "-p", PROMPT, "--max-new-tokens", 5000, cwd=at, interrupt_when=" w"
     )
     assert shown.status == 130
     assert shown.out.rstrip().splitlines()[-1].endswith("stopped; nothing was left half-done")

@@ -64,7 +64,8 @@ def show(
         _show_values(file, as_json)
         return
     access = Access(offline=offline, policies=policies_in_force(file, policy))
-    resolution, lock = resolve_under(file, lock_of(file), access)
+    lock = lock_of(file)
+    resolution = resolve_under(file, lock, access)
     report = resolution.report(lock.accepted if lock else ())
     digests = {n: e.digest for n, e in lock.adapters.items()} if lock else {}
     data = _describe(resolution, digests)

@@ -8,27 +8,28 @@ import os
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
 from ..manifests.codes import loader as codes
-from ..manifests.codes.code import Code
-from ..manifests.errors import AttachError, RoutingError
-from ..manifests.findings import Finding
+from ..manifests.errors import PolicyError, RoutingError
+from ..manifests.findings import Finding, Where
+from ..manifests.names import BASE_ROW
 from ..registry.facts import Layout
-from . import adapter_state
 from .adapter import Adapter, AdapterInfo
+from .attachments import Attachments
 from .base_view import view_of
 from .checkpointing import carry, checkpointable, stop_carrying
 from .layout import layout_of_model
 from .modules import ModuleMap, check_attachable
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
 from .selection import Rules, Selection, check_composition, key_of, route
-from .sites import Factors, ModuleSite, OutputSite, RootGuard
+from .sites import Factors
+from .stand_in import StandIn, refusal
 
 if TYPE_CHECKING:
     from .load import Deployment
@@ -44,25 +45,10 @@ class _Unsaid:
 
 
 _UNSAID = _Unsaid()
-
-_BASE_ONLY = frozenset(
-    {
-        "add_adapter",
-        "enable_peft_hotswap",
-        "get_adapter_state_dict",
-        "init_weights",
-        "push_to_hub",
-        "resize_token_embeddings",
-        "save_pretrained",
-        "set_input_embeddings",
-        "set_output_embeddings",
-    }
-)
-"""Methods of a transformers model that would leave the adapters out, or pull the modules away
-from under them."""
+_KEPT_ROUTINGS = 256
 
 
-class AdaptedModel(nn.Module):
+class AdaptedModel(StandIn):
     """A base model with adapters, used like the base itself.
 
     ``AdaptedModel(base)`` alone changes nothing in the base. It is of a subclass made for the
@@ -79,48 +65,39 @@ class AdaptedModel(nn.Module):
     pickling are refused: copy ``base_model``.
     """
 
-    _base: nn.Module
     _owner: object
     _changing: threading.RLock
-    _counting: threading.RLock
-    _adapters: dict[str, Adapter]
+    _attachments: Attachments
     _compositions: dict[str, Mapping[str, float]]
-    _outputs: dict[str, OutputSite]
-    _wholes: dict[str, ModuleSite]
-    _guard: RootGuard
     _routings: dict[Any, Routing]
     _default: Routing
     _rules: Rules | None
     _disabled: bool
     _detached: bool
-    _frozen: list[nn.Parameter] | None
     _map: ModuleMap | None
     _view: nn.Module | None
     _checkpointable: tuple[nn.Module, ...] | None
 
     def __new__(cls, base: nn.Module) -> AdaptedModel:
-        kind = cast("type[AdaptedModel]", _class_for(type(base))) if cls is AdaptedModel else cls
-        return cast(AdaptedModel, super().__new__(kind))
+        if isinstance(base, AdaptedModel):
+            raise refusal(codes.MODEL_WRAPPED, "this is an AdaptedModel already")
+        check_attachable(base)
+        kind = _class_for(type(base)) if cls is AdaptedModel else cls
+        return object.__new__(kind)
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
-        check_attachable(base)
         state = self.__dict__
         state["_base"] = base
         state["_owner"] = object()
         state["_changing"] = threading.RLock()
-        state["_counting"] = threading.RLock()
-        state["_adapters"] = dict[str, Adapter]()
+        state["_attachments"] = Attachments(base, self._owner)
         state["_compositions"] = dict[str, Mapping[str, float]]()
-        state["_outputs"] = dict[str, OutputSite]()
-        state["_wholes"] = dict[str, ModuleSite]()
-        state["_guard"] = RootGuard(self._owner, base)
         state["_routings"] = dict[Any, Routing]()
         state["_default"] = BASE
         state["_rules"] = None
         state["_disabled"] = False
         state["_detached"] = False
-        state["_frozen"] = None
         state["_layout"] = None
         state["_deployment"] = None
         state["_map"] = None
@@ -165,23 +142,13 @@ class AdaptedModel(nn.Module):
         inside: bool,
         gradients: bool = False,
     ) -> Any:
-        terms = routing.terms
-        call = Call(self._owner, terms, inside, gradients)
-        with self._counting:
-            self._check_alive()
-            for adapter, _ in terms:
-                if adapter.retired:
-                    raise _unknown(adapter.name, "it was deleted")
-            for adapter, _ in terms:
-                adapter.users += 1
+        self._check_alive()
+        self._attachments.hold(routing.terms)
         try:
+            call = Call(self._owner, routing.terms, inside, gradients)
             return run_with(call, function, args, kwargs)
         finally:
-            with self._counting:
-                for adapter, _ in terms:
-                    adapter.users -= 1
-                    if adapter.retired and not adapter.users:
-                        self._clear(adapter)
+            self._attachments.let_go(routing.terms)
 
     def _enter_base(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The base's forward on behalf of a method of the base that is running through us."""
@@ -190,6 +157,23 @@ class AdaptedModel(nn.Module):
             return self.forward(*args, **kwargs)
         entered = Call(self._owner, call.terms, True, torch.is_grad_enabled(), call.carried)
         return run_with(entered, self._base, args, kwargs)
+
+    def _run_on_base(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        routing = self._active(_UNSAID)
+        gradients = torch.is_grad_enabled()
+        method = getattr(self._seen(), name)
+        out = self._enter(routing, method, args, kwargs, inside=False, gradients=gradients)
+        return self._stepwise(routing, out) if inspect.isgenerator(out) else out
+
+    def _stepwise(self, routing: Routing, steps: Generator[Any, Any, Any]) -> Iterator[Any]:
+        """A generator of the base's: its body runs later, each step with the same routing."""
+        end = object()
+        gradients = torch.is_grad_enabled()
+        while True:
+            step = self._enter(routing, next, (steps, end), {}, inside=False, gradients=gradients)
+            if step is end:
+                return
+            yield step
 
     def _seen(self) -> nn.Module:
         if self._view is None:
@@ -244,9 +228,11 @@ class AdaptedModel(nn.Module):
         known = self._routings.get(key) if key is not None else None
         if known is not None:
             return known
-        with self._counting:
+        with self._attachments.lock:
             self._check_alive()
             found = route(selection, self._adapters, self._compositions, self._rules)
+            if len(self._routings) >= _KEPT_ROUTINGS:  # weights moved by a slider, say
+                self._routings.clear()
             if key is not None:
                 self._routings[key] = found
             return found
@@ -254,16 +240,16 @@ class AdaptedModel(nn.Module):
     def define_composition(self, name: str, of: Mapping[str, float]) -> None:
         """Give a weighted sum of adapters a name. Adapters and compositions share one namespace."""
         with self.changing():
-            if name in self._adapters or name in self._compositions:
-                raise RoutingError(codes.NAME_TAKEN.finding(f"{name!r} is taken", found=name))
+            if problem := self.name_problem(name):
+                raise RoutingError(problem)
             weights = check_composition(name, of, self._adapters)
-            with self._counting:
+            with self._attachments.lock:
                 self._compositions[name] = types.MappingProxyType(weights)
                 self._routings.clear()
 
     def delete_composition(self, name: str) -> None:
         """Forget a composition; its adapters stay, and so does a default made of it."""
-        with self.changing(), self._counting:
+        with self.changing(), self._attachments.lock:
             if name not in self._compositions:
                 raise _unknown(name, "no composition has this name")
             del self._compositions[name]
@@ -281,7 +267,8 @@ class AdaptedModel(nn.Module):
 
     @rules.setter
     def rules(self, rules: Rules | None) -> None:
-        with self._counting:
+        with self._attachments.lock:
+            _check_rules(rules, self._default.terms)
             self.__dict__["_rules"] = rules
             self._routings.clear()
 
@@ -298,6 +285,10 @@ class AdaptedModel(nn.Module):
                 codes.ADAPTERS_DISABLED.finding(f"{names}: all adapters are disabled")
             )
         return routing
+
+    @property
+    def _adapters(self) -> dict[str, Adapter]:
+        return self._attachments.adapters
 
     # -- adapters --------------------------------------------------------------------------
 
@@ -386,10 +377,12 @@ class AdaptedModel(nn.Module):
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         with self.changing():
             self._check_deletable(names)
-            with self._counting:
+            with self._attachments.lock:
                 gone = [self._adapters[name] for name in dict.fromkeys(names)]
                 rest = tuple(t for t in self._default.terms if t[0] not in gone)
                 emptied = bool(self._default.terms) and not rest
+                if rest:
+                    _check_rules(self._rules, rest)
                 if len(rest) != len(self._default.terms):
                     self.__dict__["_default"] = Routing(rest) if rest else BASE
                 for adapter in gone:
@@ -416,10 +409,8 @@ class AdaptedModel(nn.Module):
 
     def detach(self) -> nn.Module:
         """Take every adapter away and give the base back, as it was before the first one."""
-        with self.changing(), self._counting:
-            sites = [*self._outputs.values(), *self._wholes.values()]
-            busy = sorted({a.name for site in sites for a in site.factors if a.users})
-            if busy:  # deleted ones included, where a call is not done with them
+        with self.changing(), self._attachments.lock:
+            if busy := self._attachments.busy():
                 raise RoutingError(
                     codes.ADAPTER_IN_USE.finding(f"calls are running on {', '.join(busy)}")
                 )
@@ -433,7 +424,7 @@ class AdaptedModel(nn.Module):
     # -- what attaching needs --------------------------------------------------------------
 
     @contextmanager
-    def changing(self) -> Iterator[None]:
+    def changing(self) -> Generator[None, None, None]:
         """Only one change at a time; calls go on."""
         with self._changing:
             self._check_alive()
@@ -446,6 +437,14 @@ class AdaptedModel(nn.Module):
             self.__dict__["_map"] = ModuleMap(self._base)
         return cast(ModuleMap, self._map)
 
+    def name_problem(self, name: object, where: Where = Where()) -> Finding | None:  # noqa: B008
+        """Why ``name`` cannot be given to another adapter or composition; ``None`` if it can."""
+        if not isinstance(name, str) or not name or name == BASE_ROW:
+            return codes.NAME_INVALID.finding(f"{name!r} cannot name an adapter", where)
+        if name in self._adapters or name in self._compositions:
+            return codes.NAME_TAKEN.finding(f"{name!r} is taken", where, found=name)
+        return None
+
     def add(
         self,
         adapter: Adapter,
@@ -454,25 +453,10 @@ class AdaptedModel(nn.Module):
     ) -> None:
         """Put a finished adapter in place; taken back whole if anything goes wrong."""
         modules = cast(ModuleMap, self._map).by_name
-        with self._counting:
+        self._attachments.check_current(modules)
+        with self._attachments.lock:
             try:
-                self._guard.install()
-                for name, factors in outputs.items():
-                    site = self._outputs.get(name)
-                    if site is None:
-                        site = OutputSite(self._owner, name, modules[name])
-                        self._outputs[name] = site
-                    site.factors[adapter] = factors
-                    site.install()
-                for name, twin in twins.items():
-                    whole = self._wholes.get(name)
-                    if whole is None:
-                        whole = ModuleSite(self._owner, name, modules[name])
-                        self._wholes[name] = whole
-                    whole.factors[adapter] = twin
-                    whole.install()
-                if adapter.trainable:
-                    self._freeze()
+                self._attachments.put(adapter, outputs, twins, modules)
                 self._parameters.update(adapter.parameters)
                 self._modules.update(adapter.twins)
                 self._routings.clear()
@@ -482,46 +466,15 @@ class AdaptedModel(nn.Module):
                 raise
 
     def _forget(self, adapter: Adapter) -> None:
-        """Take an adapter out of everything; out of its sites once no call runs on it."""
-        if self._adapters.get(adapter.name) is adapter:
-            del self._adapters[adapter.name]
-        adapter.retired = True
-        for name in adapter.parameters:
-            if self._parameters.get(name) is adapter.parameters[name]:
+        """Take an adapter out of everything."""
+        for name, parameter in adapter.parameters.items():
+            if self._parameters.get(name) is parameter:
                 del self._parameters[name]
-        for name in adapter.twins:
-            if self._modules.get(name) is adapter.twins[name]:
+        for name, twin in adapter.twins.items():
+            if self._modules.get(name) is twin:
                 del self._modules[name]
+        self._attachments.remove(adapter)
         self._routings.clear()
-        if not any(a.trainable for a in self._adapters.values()):
-            self._unfreeze()
-        if not adapter.users:
-            self._clear(adapter)
-
-    def _clear(self, adapter: Adapter) -> None:
-        for sites in (self._outputs, self._wholes):
-            for name in [
-                n for n, site in sites.items() if adapter in site.factors or not site.factors
-            ]:
-                site = sites[name]
-                site.factors.pop(adapter, None)
-                if not site.factors:
-                    site.remove()
-                    del sites[name]
-        if not self._outputs and not self._wholes:
-            self._guard.remove()
-
-    def _freeze(self) -> None:
-        if self._frozen is None:
-            frozen = [p for p in self._base.parameters() if p.requires_grad]
-            self.__dict__["_frozen"] = frozen
-            for parameter in frozen:
-                parameter.requires_grad_(False)
-
-    def _unfreeze(self) -> None:
-        for parameter in self._frozen or ():
-            parameter.requires_grad_(True)
-        self.__dict__["_frozen"] = None
 
     def _note_use(self, routing: Routing) -> None:
         for adapter, _ in routing.terms:
@@ -535,73 +488,6 @@ class AdaptedModel(nn.Module):
         if self._detached:
             raise RoutingError(codes.MODEL_DETACHED.finding("this model was detached"))
 
-    # -- as a module -----------------------------------------------------------------------
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The adapters' tensors by PEFT's live names; nothing of the base."""
-        return adapter_state.collect(self, *args, **kwargs)
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Copy values into the attached adapters; all of them or none.
-
-        Raises :class:`AttachError` for missing and unknown keys (unless not ``strict``) and for
-        other shapes. ``assign`` is refused: sites hold the tensors that are there.
-        """
-        return adapter_state.load(self, state_dict, strict=strict, assign=assign)
-
-    def to(self, *args: Any, **kwargs: Any) -> AdaptedModel:
-        """Move or convert base and adapters; the base's own ``to`` has the first word."""
-        self._base.to(*args, **kwargs)
-        return super().to(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            base = self.__dict__.get("_base")
-            private = name.startswith("_") and not hasattr(type(base), name)
-            if base is None or private or name.startswith("__"):
-                raise
-        value = getattr(base, name)
-        if isinstance(value, types.MethodType) and value.__self__ is base:
-            return self._delegate(name, value)
-        return value
-
-    def _delegate(self, name: str, method: types.MethodType) -> Callable[..., Any]:
-        if name in _BASE_ONLY:
-
-            @functools.wraps(method)
-            def refuse(*_: Any, **__: Any) -> NoReturn:
-                raise _refusal(codes.NOT_THROUGH_WRAPPER, f"{name}() leaves the adapters out")
-
-            return refuse
-
-        @functools.wraps(method)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            return self._enter(
-                self._active(_UNSAID),
-                getattr(self._seen(), name),
-                args,
-                kwargs,
-                inside=False,
-                gradients=torch.is_grad_enabled(),
-            )
-
-        return run
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        base = self.__dict__.get("_base")
-        own = base is None or name in self.__dict__ or hasattr(type(self), name)
-        if not own and not name.startswith("_") and hasattr(base, name):
-            setattr(base, name, value)  # model.generation_config = ...: the base reads it
-        else:
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *dir(self._base)})
-
     def __repr__(self) -> str:
         parts = [
             f"{n} ({'+'.join(a.methods) or 'whole'} r={a.rank})" for n, a in self._adapters.items()
@@ -610,15 +496,6 @@ class AdaptedModel(nn.Module):
             f"AdaptedModel({type(self._base).__name__}, adapters=[{', '.join(parts)}], "
             f"active={self.active_weights()})"
         )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
-        raise _refusal(codes.COPY_REFUSED, "an adapted model cannot be deep-copied")
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise _refusal(codes.COPY_REFUSED, "an adapted model cannot be copied or pickled")
-
-    def _replicate_for_data_parallel(self) -> NoReturn:
-        raise _refusal(codes.COPY_REFUSED, "an adapted model cannot be replicated by DataParallel")
 
 
 @functools.cache
@@ -645,6 +522,12 @@ def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
     return cast("type[AdaptedModel]", made)
 
 
+def _check_rules(rules: Rules | None, terms: tuple[tuple[Adapter, float], ...]) -> None:
+    broken = list(rules({a.name: w for a, w in terms})) if rules and terms else []
+    if broken:
+        raise PolicyError(*broken)
+
+
 def _never_fired(adapter: Adapter) -> Finding | None:
     names = sorted(adapter.unfired)
     if not names:
@@ -662,7 +545,3 @@ def _warn(finding: Finding) -> None:
 
 def _unknown(name: str, why: str) -> RoutingError:
     return RoutingError(codes.ADAPTER_UNKNOWN.finding(f"there is no {name!r} here: {why}"))
-
-
-def _refusal(code: Code, message: str) -> AttachError:
-    return AttachError(code.finding(message))

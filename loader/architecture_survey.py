@@ -8,6 +8,7 @@ time, and split at its sub-models, so that what a class owns is known apart from
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -125,17 +126,22 @@ def model_classes() -> dict[str, type[nn.Module]]:
     return found
 
 
-def auto_mappings() -> dict[str, Any]:
-    """The auto classes that composite models build their parts with, by name, best first."""
+def auto_choices() -> dict[str, dict[str, str]]:
+    """The class, by model type, that each auto class builds of those with which composite models
+    build their parts; the auto classes by name, most used first."""
     names = {
-        "AutoModel": "MODEL_MAPPING",
-        "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING",
-        "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
-        "AutoBackbone": "MODEL_FOR_BACKBONE_MAPPING",
-        "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",
-        "AutoModelForTextEncoding": "MODEL_FOR_TEXT_ENCODING_MAPPING",
+        "AutoModel": "MODEL_MAPPING_NAMES",
+        "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+        "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+        "AutoBackbone": "MODEL_FOR_BACKBONE_MAPPING_NAMES",
+        "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
+        "AutoModelForTextEncoding": "MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES",
     }
-    return {name: getattr(modeling_auto, mapping) for name, mapping in names.items()}
+    out: dict[str, dict[str, str]] = {}
+    for auto, name in names.items():
+        choices = cast("Mapping[str, str | tuple[str, ...]]", vars(modeling_auto)[name])
+        out[auto] = {k: v if isinstance(v, str) else v[0] for k, v in choices.items()}
+    return out
 
 
 # --- one instance ----------------------------------------------------------------------------
@@ -228,8 +234,8 @@ def _config_path(parent: nn.Module, child: nn.Module) -> tuple[str | None, str |
         return ("" if type(inner) is type(outer) else None), None
     if outer.sub_configs[name] is not transformers.AutoConfig:
         return name, None
-    for auto, mapping in auto_mappings().items():
-        if type(inner) in mapping and mapping[type(inner)] is type(child):
+    for auto, choices in auto_choices().items():
+        if choices.get(inner.model_type) == type(child).__name__:
             return name, auto
     return name, "?"  # by another way: only its default class is known
 
@@ -240,7 +246,9 @@ def _config_path(parent: nn.Module, child: nn.Module) -> tuple[str | None, str |
 def survey(classes: Mapping[str, type[nn.Module]]) -> dict[str, Seen]:
     """Build every class, from its default config and with each option of it changed."""
     seen: dict[str, Seen] = {}
-    for cls in classes.values():
+    for number, cls in enumerate(classes.values(), 1):
+        if number % 100 == 0:
+            print(f"{number} of {len(classes)} classes", file=sys.stderr, flush=True)
         try:
             kind = cast(Any, cls).config_class
             needed = NEEDED.get(kind.model_type, {})
@@ -288,6 +296,8 @@ def _variants(kind: Callable[..., Any], default: Any, needed: Mapping[str, Any])
     """The default config with fewer layers, and one option changed."""
     for changes in COMBINED.get(default.model_type, ()):
         yield kind(**{**needed, **changes})
+    if hasattr(default, "add_cross_attention"):
+        yield kind(**{**needed, "is_decoder": True, "add_cross_attention": True})
     skipped = {*vars(transformers.PreTrainedConfig()), *default.sub_configs, *RUNTIME}
     few: dict[str, Any] = {}
     for name, value in vars(default).items():
@@ -315,8 +325,8 @@ def _others(name: str, value: Any) -> tuple[Any, ...]:
     if re.search(r"size$|dim$|_dim_|rank$", name):
         return (value // 2, None) if value > 1 else (None,)  # a projection, where sizes differ
     if re.search(r"token|vocab|heads$|layers$|position|_id$|index", name):
-        return ()
-    return (None, 0)
+        return ()  # no such number decides which modules there are
+    return (None, 0) if value > 1 else (None, 1 - value, value + 1)
 
 
 def _is_count(value: Any) -> bool:

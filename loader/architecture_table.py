@@ -32,7 +32,7 @@ from .architecture_survey import (
     Path_,
     Seen,
     Slot,
-    auto_mappings,
+    auto_choices,
     build,
     model_classes,
     occurrences,
@@ -52,7 +52,10 @@ def rows_of(seen: Mapping[str, Seen]) -> dict[str, dict[str, Any]]:
     for name in sorted(seen):
         row = seen[name]
         cls, kind = cast(Any, row.cls), type(row.config)
-        out: dict[str, Any] = {"type": row.config.model_type, "modules": _tree(row, seen)}
+        tree = _tree(row, seen)
+        if tree is None:
+            continue
+        out: dict[str, Any] = {"type": row.config.model_type, "modules": tree}
         if cls.base_model_prefix:
             out["prefix"] = cls.base_model_prefix
         if tied := (row.own or row.inner)[0].tied:
@@ -63,10 +66,21 @@ def rows_of(seen: Mapping[str, Seen]) -> dict[str, dict[str, Any]]:
         if cls._keys_to_ignore_on_load_unexpected:
             out["ignored"] = sorted(cls._keys_to_ignore_on_load_unexpected)
         rows[name] = out
-    return rows
+    return _complete(rows)
 
 
-def _tree(row: Seen, seen: Mapping[str, Seen]) -> dict[str, Any]:
+def _complete(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rows all of whose sub-models are rows too."""
+    whole = {
+        name: row
+        for name, row in rows.items()
+        if all(slot[0] in rows for slot in _slots(row["modules"]))
+    }
+    return whole if len(whole) == len(rows) else _complete(whole)
+
+
+def _tree(row: Seen, seen: Mapping[str, Seen]) -> dict[str, Any] | None:
+    """A class's modules; ``None`` for one that has models and other modules in the same list."""
     every = [*row.own, *row.inner]
     standard = row.own or row.inner
     words: dict[Path_, set[str]] = {}
@@ -87,7 +101,7 @@ def _tree(row: Seen, seen: Mapping[str, Seen]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for path in order:
         if path in slots and words[path]:
-            raise RuntimeError(f"{row.cls.__name__}: {'.'.join(path)} is a model and is not")
+            return None
         if path in slots:
             value: Any = [*slots[path], *_absent(path, slots[path][0], every, seen)]
         else:
@@ -219,35 +233,25 @@ def table(names: Collection[str] | None = None) -> dict[str, Any]:
     classes = model_classes()
     chosen = {n: cls for n, cls in classes.items() if names is None or n in names}
     rows = rows_of(survey(chosen))
-    used = {name for row in rows.values() for name in _autos(row["modules"])}
-    auto = {
-        name: {kind.model_type: cls.__name__ for kind, cls in _items(mapping)}
-        for name, mapping in auto_mappings().items()
-        if name in used
-    }
+    used = {slot[2] for row in rows.values() for slot in _slots(row["modules"])}
     return {
         "transformers": transformers.__version__,
         "conversions": conversions(),
-        "auto": {name: {k: v for k, v in auto[name].items() if v in rows} for name in auto},
+        "auto": {
+            auto: {kind: name for kind, name in sorted(choices.items()) if name in rows}
+            for auto, choices in auto_choices().items()
+            if auto in used
+        },
         "rows": rows,
     }
 
 
-def _items(mapping: Any) -> Iterator[tuple[Any, Any]]:
-    for kind in mapping:
-        try:
-            value = mapping[kind]
-        except (AttributeError, ImportError, ValueError):
-            continue
-        yield kind, value[0] if isinstance(value, tuple) else value
-
-
-def _autos(tree: Mapping[str, Any]) -> Iterator[str]:
+def _slots(tree: Mapping[str, Any]) -> Iterator[list[Any]]:
     for key, value in tree.items():
-        if key == "@" and value[2]:
-            yield value[2]
+        if key == "@":
+            yield value
         elif isinstance(value, dict):
-            yield from _autos(cast("Mapping[str, Any]", value))
+            yield from _slots(cast("Mapping[str, Any]", value))
 
 
 def text_of(table: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,11 +17,9 @@ from torch import nn
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AdapterdockError, AttachError
 from ..manifests.findings import Finding, Where
-from ..manifests.names import BASE_ROW
 from ..registry.facts import AdapterPlan, ModuleShape, SitePlan
 from .adapter import Adapter
 from .bias import BiasFactors, bias_of
-from .layout import shape_of_module
 from .methods.table import METHODS, Method
 from .modules import ModuleMap, check_not_compiled
 from .placement import Placement, offloaded, placement_of
@@ -58,7 +56,8 @@ def attach_adapter(
     with model.changing():
         modules = model.modules_of_base
         check_not_compiled(model.get_base_model(), modules.by_name.values())
-        _raise_if(_name_problems(model, name, where))
+        if problem := model.name_problem(name, where):
+            raise AttachError(problem)
         if trainable and dtype is None:
             dtype = torch.float32
         try:
@@ -200,7 +199,7 @@ class _Builder:
                 expected=" or ".join(", ".join(sorted(one)) for one in method.role_sets),
             )
             return None
-        shape = self._grown(site.module, shape_of_module(module), whole)
+        shape = self._grown(site.module, self.modules.shape(site.module), whole)
         shapes = {role: self.tensors.shape(key) for role, key in site.tensors.items()}
         rank = method.rank_of(site, shapes)
         expected = method.expected_shapes(site, module, shape, rank)
@@ -269,7 +268,7 @@ class _Builder:
         if module is None or not self._present(name, paths.values()):
             return None
         expected = {path: tuple(t.shape) for path, t in own_tensors(module).items()}
-        grows = paths.keys() == {"weight"} and name not in self.plan.saved
+        grows = set(paths) == {"weight"} and name not in self.plan.saved
         if grows:
             rows = self.tensors.shape(paths["weight"])[:1]
             if "bias" in expected and rows != expected["weight"][:1]:
@@ -393,14 +392,6 @@ class _Builder:
             found=found,
             expected=expected,
         )
-
-
-def _name_problems(model: AdaptedModel, name: str, where: Where) -> list[Finding]:
-    if not isinstance(cast(object, name), str) or not name or name == BASE_ROW:
-        return [codes.NAME_INVALID.finding(f"{name!r} cannot name an adapter", where)]
-    if name in model.attached or name in model.compositions:
-        return [codes.NAME_TAKEN.finding(f"{name!r} is attached already", where, found=name)]
-    return []
 
 
 def _raise_if(problems: list[Finding]) -> None:

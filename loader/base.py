@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-import transformers
 from torch import nn
 
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError
-from ..manifests.findings import Where
+from ..manifests.findings import Finding, Where
 from ..manifests.schema import Base
+from .class_of import class_of
+from .quiet import quiet
 
 DTYPES = {
     "float32": torch.float32,
@@ -23,15 +24,27 @@ DTYPES = {
 }
 
 
-def load_base(base: Base, folder: Path, where: Where = Where()) -> nn.Module:  # noqa: B008
-    """The model in ``folder`` (a transformers checkpoint in safetensors), in eval mode.
+def load_base(
+    base: Base,
+    folder: Path,
+    where: Where = Where(),  # noqa: B008 - frozen
+    offload_folder: Path | None = None,
+) -> tuple[nn.Module, list[Finding]]:
+    """The model in ``folder`` (a transformers checkpoint in safetensors), in eval mode, and
+    warnings: tensors that it leaves out, and what transformers said while it loaded.
 
     The class is the one that config.json's ``architectures`` names. ``dtype``, ``device_map``,
     ``quantization``, ``attn_implementation`` and ``trust_remote_code`` go to transformers'
-    ``from_pretrained``; ``auto`` means the checkpoint's own dtype. Raises :class:`AttachError`
-    where transformers cannot load it, or where weights would be left as random numbers.
+    ``from_pretrained``; ``auto`` means the checkpoint's own dtype. Where ``device_map`` puts a
+    part on ``disk`` it is read from ``folder`` as it is needed, and what transformers has to
+    convert first is kept in ``offload_folder``.
+    Raises :class:`AttachError` where transformers cannot load it, where code would be run that
+    the manifest does not trust, or where weights would be left as random numbers.
     """
     config = json.loads((folder / "config.json").read_bytes())
+    for named in (base.attn_implementation, config.get("attn_implementation")):
+        _check_attention(named, where)
+    kind = class_of(config, base.trust_remote_code, where)
     options: dict[str, Any] = {
         "dtype": DTYPES.get(base.dtype, "auto"),
         "trust_remote_code": base.trust_remote_code,
@@ -40,15 +53,16 @@ def load_base(base: Base, folder: Path, where: Where = Where()) -> nn.Module:  #
         "use_safetensors": True,
     }
     if base.device_map is not None:
-        options["device_map"] = (
-            dict(base.device_map) if isinstance(base.device_map, Mapping) else base.device_map
-        )
+        parts = base.device_map
+        options["device_map"] = dict(parts) if isinstance(parts, Mapping) else parts
+        options["offload_folder"] = offload_folder
     if base.attn_implementation is not None:
         options["attn_implementation"] = base.attn_implementation
     if base.quantization is not None:
         options["quantization_config"] = _quantization(dict(base.quantization), where)
     try:
-        model, info = _class_of(config, base.trust_remote_code).from_pretrained(folder, **options)
+        with quiet() as said:
+            model, info = kind.from_pretrained(folder, **options)
     except Exception as error:
         raise AttachError(
             codes.BASE_NOT_LOADED.finding(
@@ -57,6 +71,21 @@ def load_base(base: Base, folder: Path, where: Where = Where()) -> nn.Module:  #
                 found=f"{type(error).__name__}: {str(error).strip()[:500]}",
             )
         ) from error
+    _check_filled(info, where)
+    return model.eval(), [*_unused(info, where), *(_heard(text, where) for text in said)]
+
+
+def offloads_to_disk(base: Base) -> bool:
+    """Whether the declared ``device_map`` may leave a part of the base on disk."""
+    parts = base.device_map
+    return "disk" in parts.values() if isinstance(parts, Mapping) else parts in _PLANNED
+
+
+_PLANNED = frozenset({"auto", "balanced", "balanced_low_0", "sequential"})
+"""Device maps that accelerate plans itself, with ``disk`` as its last resort."""
+
+
+def _check_filled(info: Mapping[str, Any], where: Where) -> None:
     left = [
         f"{len(info[kind])} {kind.replace('_', ' ')} ({sorted(map(str, info[kind]))[0]})"
         for kind in ("missing_keys", "mismatched_keys")
@@ -71,18 +100,38 @@ def load_base(base: Base, folder: Path, where: Where = Where()) -> nn.Module:  #
                 expected="every parameter in the checkpoint",
             )
         )
-    return model.eval()
 
 
-def _class_of(config: Mapping[str, Any], remote_code: bool) -> Any:
-    name = (config.get("architectures") or [None])[0]
-    found = getattr(transformers, name, None) if isinstance(name, str) else None
-    if found is not None:
-        return found
-    for auto, key in (config.get("auto_map") or {}).items():
-        if remote_code and auto.startswith("AutoModel") and str(key).endswith(f".{name}"):
-            return getattr(transformers, auto)
-    return transformers.AutoModel
+def _unused(info: Mapping[str, Any], where: Where) -> list[Finding]:
+    names = sorted(map(str, info.get("unexpected_keys") or ()))
+    if not names:
+        return []
+    return [
+        codes.BASE_TENSORS_UNUSED.finding(
+            f"the model has no place for {len(names)} of the checkpoint's tensors",
+            where,
+            found=", ".join(names[:5]) + (" ..." if len(names) > 5 else ""),
+        )
+    ]
+
+
+def _heard(text: str, where: Where) -> Finding:
+    return codes.BASE_WARNING.finding("transformers warned", where, found=text[:500])
+
+
+def _check_attention(named: object, where: Where) -> None:
+    """An attention that is named like a repository is fetched from the Hub and run, unpinned."""
+    parts = cast("Mapping[str, object]", named).values() if isinstance(named, Mapping) else (named,)
+    for name in parts:
+        if isinstance(name, str) and "/" in name:
+            raise AttachError(
+                codes.REMOTE_CODE_ELSEWHERE.finding(
+                    "the attention implementation is code of another repository",
+                    where,
+                    found=name,
+                    expected="eager, sdpa, or one that is installed here",
+                )
+            )
 
 
 def _quantization(declared: dict[str, Any], where: Where) -> Any:

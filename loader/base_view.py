@@ -20,7 +20,7 @@ Enter = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 def view_of(base: nn.Module, enter: Enter) -> nn.Module:
     """A view of ``base`` whose calls go to ``enter(args, kwargs)``."""
     kind = _view_class(type(base))
-    view = kind.__new__(kind)
+    view = object.__new__(kind)
     object.__setattr__(view, "__dict__", base.__dict__)
     object.__setattr__(view, "_adapterdock_enter", enter)
     return cast(nn.Module, view)

@@ -26,7 +26,7 @@ class BiasFactors:
     def add(
         self, module: nn.Module, x: torch.Tensor, out: torch.Tensor, weight: float
     ) -> torch.Tensor:
-        delta = (self.value - self.old.to(self.value.device)) * weight
+        delta = ((self.value - self.old.to(self.value.device)) * weight).to(out.device)
         return out + delta.view(*delta.shape, *(1,) * _dimensions_after_channels(module, out))
 
 

@@ -31,9 +31,7 @@ class InFloat32:
         came = next((dtype for value in (*args, *kwargs.values()) if (dtype := _half(value))), None)
         if came is None:
             return inner(*args, **kwargs)
-        wide_kwargs = {k: _cast(v, torch.float32) for k, v in kwargs.items()}
-        out = inner(*(_cast(v, torch.float32) for v in args), **wide_kwargs)
-        return _cast(out, came)
+        return run_in(torch.float32, came, inner, args, kwargs)
 
 
 IN_FLOAT32 = InFloat32()
@@ -105,13 +103,25 @@ def _widen(name: str, module: nn.Module, originals: Mapping[str, torch.Tensor]) 
             buffer.data = buffer.data.to(torch.float32)
 
 
+def run_in(
+    dtype: torch.dtype,
+    back: torch.dtype,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """``function`` with its floating inputs in ``dtype``, and its outputs brought ``back``."""
+    inside = {k: cast_floats(v, dtype) for k, v in kwargs.items()}
+    return cast_floats(function(*(cast_floats(v, dtype) for v in args), **inside), back)
+
+
 def _half(value: Any) -> torch.dtype | None:
     if isinstance(value, torch.Tensor) and value.dtype in _HALVES:
         return value.dtype
     return None
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:
+def cast_floats(value: Any, dtype: torch.dtype) -> Any:
     """``value`` with its half- and single-precision tensors in ``dtype``; tuples, lists and
     mappings are looked into."""
     if isinstance(value, torch.Tensor):
@@ -119,7 +129,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
         return value.to(dtype) if fits and value.dtype is not dtype else value
     if type(value) in (tuple, list):
         items = cast("Sequence[Any]", value)
-        return type(value)([_cast(item, dtype) for item in items])
+        return type(value)([cast_floats(item, dtype) for item in items])
     if type(value) is dict:
-        return {k: _cast(v, dtype) for k, v in cast("dict[Any, Any]", value).items()}
+        return {k: cast_floats(v, dtype) for k, v in cast("dict[Any, Any]", value).items()}
     return value

@@ -15,6 +15,19 @@ from ..manifests.errors import AttachError
 from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 
+def files_in(given: Any) -> dict[str, bytes]:
+    """An adapter's files by name, where the config and the weights may be objects as
+    :func:`files_of` takes them. Raises :class:`AttachError` for anything else."""
+    if not isinstance(given, Mapping):
+        raise _refused("the adapter in memory", given, "a mapping of its files' names to bytes")
+    others = {n: d for n, d in given.items() if n not in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)}
+    for name, data in others.items():
+        if not isinstance(name, str) or not isinstance(data, bytes | bytearray):
+            raise _refused(f"the file {name!r}", data, "its bytes")
+    own = files_of(given.get(ADAPTER_CONFIG), given.get(ADAPTER_WEIGHTS))
+    return own | {name: bytes(data) for name, data in others.items()}
+
+
 def files_of(peft_config: Any, adapter_state_dict: Any) -> dict[str, bytes]:
     """The two files of an adapter from what a caller has in memory.
 
@@ -28,16 +41,16 @@ def files_of(peft_config: Any, adapter_state_dict: Any) -> dict[str, bytes]:
 def _config(given: Any) -> bytes:
     if isinstance(given, bytes | bytearray):
         return bytes(given)
-    if hasattr(given, "to_dict"):
-        given = given.to_dict()
-    elif is_dataclass(given) and not isinstance(given, type):
-        given = asdict(given)
-    if not isinstance(given, Mapping):
-        raise _refused("peft_config", given, "a PEFT config, a mapping, or bytes of JSON")
     try:
-        return json.dumps(dict(given), default=_plain).encode()
+        if hasattr(given, "to_dict"):
+            given = given.to_dict()
+        elif is_dataclass(given) and not isinstance(given, type):
+            given = asdict(given)
+        if isinstance(given, Mapping):
+            return json.dumps(dict(given), default=_plain).encode()
     except (TypeError, ValueError) as error:
         raise _refused("peft_config", given, f"values that JSON can hold ({error})") from error
+    raise _refused("peft_config", given, "a PEFT config, a mapping, or bytes of JSON")
 
 
 def _weights(given: Any) -> bytes:
@@ -47,9 +60,9 @@ def _weights(given: Any) -> bytes:
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in given.items()
     ):
         raise _refused("adapter_state_dict", given, "names to tensors, or bytes of safetensors")
-    tensors = {name: value.detach().to("cpu").contiguous().clone() for name, value in given.items()}
     try:
-        return save(tensors)
+        # Cloned: a tensor on the CPU would share its memory with the caller's, or with another.
+        return save({n: t.detach().to("cpu").contiguous().clone() for n, t in given.items()})
     except Exception as error:
         raise _refused("adapter_state_dict", given, f"dense tensors ({error})") from error
 

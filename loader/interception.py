@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -50,8 +50,7 @@ class Interception:
 def intercept(module: nn.Module, around: Around, *, travels: bool = False) -> Interception:
     """Put ``around`` in front of ``module``'s forward."""
     natural = "forward" not in module.__dict__
-    inner = cast("Callable[..., Any]", module.forward)
-    interception = Interception(inner, around, natural, travels)
+    interception = Interception(module.forward, around, natural, travels)
     module.__dict__["forward"] = interception
     return interception
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,14 @@ from torch import nn
 
 from ..manifests.codes import loader as codes
 from ..manifests.codes import usage as usage_codes
-from ..manifests.errors import FingerprintError, RoutingError, UsageError
+from ..manifests.errors import FingerprintError, RoutingError, StoreError, UsageError
 from ..manifests.findings import Finding, Where, refused
 from ..manifests.manifest import ManifestFile
 from ..manifests.names import did_you_mean
 from ..manifests.rules import check_active, flatten
 from ..manifests.schema import Fingerprint
-from ..registry.lock import measure
+from ..registry.fingerprint import Measured, compare
+from ..registry.lock import accepted_codes, measure
 from ..registry.progress import Progress
 from ..registry.project import ManifestSource, open_manifest, policies_in_force
 from ..registry.pull import Pulled, pull
@@ -28,16 +31,20 @@ from ..registry.samples import Samples
 from ..registry.sources.given import GivenFolder
 from ..registry.store import Store
 from .adapted import AdaptedModel
-from .base import DTYPES, load_base
+from .base import DTYPES, load_base, offloads_to_disk
 from .fingerprint import check_model
 from .float32 import keep_float32
+from .given import files_in
 from .layout import layout_of_model
+from .modules import check_attachable
 from .one import attach_files
+from .originals import Originals
 
 log = logging.getLogger("adapterdock")
 
-InMemory = Mapping[str, bytes]
-"""An adapter in memory: ``adapter_config.json`` and ``adapter_model.safetensors`` to bytes."""
+InMemory = Mapping[str, Any]
+"""An adapter in memory: the names of its files to their bytes. ``adapter_config.json`` may also be
+a PEFT config or a mapping, ``adapter_model.safetensors`` a mapping of names to tensors."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ def load(
         )
     given = given_folders(file, sources)
     store = store or Store.default()
-    accepted = frozenset(accept)
+    accepted = accepted_codes(accept)
     pulled = pull(
         file,
         policy=policy,
@@ -98,13 +105,11 @@ def load(
         store=store,
         progress=progress,
     )
-    with store.hold(f.fact.sha256 for f in pulled.base.values() if f.fact.sha256):
-        folder = base_folder(pulled, store)
-        base = load_base(declared, folder, file.where(("base", "model")))
-    if declared.float32_modules:
-        keep_float32(base, declared.float32_modules, where=file.where(("base", "float32_modules")))
+    accepted |= frozenset(pulled.lock.accepted)
+    _require(check_declared(pulled), accepted)
+    base, folder, notes = load_pulled_base(pulled, store)
     access = Access(offline=offline, policies=policies_in_force(file, policy))
-    return set_up(base, pulled, access, store, accepted, folder)
+    return set_up(base, pulled, access, store, accepted, folder, notes)
 
 
 def attach(
@@ -127,10 +132,11 @@ def attach(
     compared too, if given. Fit is decided against the live model itself. Raises as :func:`load`
     does, and then nothing is attached.
     """
+    check_attachable(base)
     file = open_manifest(manifest)
     given = given_folders(file, sources)
     store = store or Store.default()
-    accepted = frozenset(accept)
+    accepted = accepted_codes(accept)
     pulled = pull(
         file,
         policy=policy,
@@ -144,36 +150,92 @@ def attach(
     )
     access = Access(offline=offline, policies=policies_in_force(file, policy))
     accepted |= frozenset(pulled.lock.accepted)
-    expected = expected_fingerprint(pulled, access)
+    expected = expected_fingerprint(pulled, access, accepted)
     if expected is not None:
         fingerprint, samples, where = expected
-        findings = check_model(base, fingerprint, samples, where, tokenizer=tokenizer)
-        bad = refused(findings, accepted)
-        if bad:
-            raise FingerprintError(*bad)
-    return set_up(base, pulled, access, store, accepted, None)
+        _require(check_model(base, fingerprint, samples, where, tokenizer=tokenizer), accepted)
+    return set_up(base, pulled, access, store, accepted)
+
+
+def check_declared(pulled: Pulled) -> list[Finding]:
+    """What of the manifest's fingerprint the pulled base is not: a lock that was made before the
+    fingerprint was declared, or edited, may be of another base."""
+    file, locked = pulled.file, pulled.lock.base
+    declared = file.manifest.base.fingerprint
+    if declared is None or locked is None:
+        return []
+    found = Measured(
+        locked.fingerprint or Fingerprint(weights=None, head_weights=None), _samples(pulled)
+    )
+    return compare(declared, found, file.where(("base", "fingerprint")))
+
+
+def load_pulled_base(pulled: Pulled, store: Store) -> tuple[nn.Module, Path, list[Finding]]:
+    """The base from its verified files, the folder that it was loaded from, and warnings.
+
+    As long as the model lives, its files are held in the store (a part that is offloaded to disk
+    is read from there at each use), and so is the folder for what is offloaded otherwise.
+    """
+    file = pulled.file
+    declared = file.manifest.base
+    with ExitStack() as stack:
+        stack.enter_context(
+            store.hold(f.fact.sha256 for f in pulled.base.values() if f.fact.sha256)
+        )
+        place: Path | None = None
+        if offloads_to_disk(declared):
+            try:
+                place = stack.enter_context(store.temporary())
+            except StoreError as error:  # it may do without
+                log.debug("no place to offload to: %s", error)
+        folder = base_folder(pulled, store)
+        base, notes = load_base(declared, folder, file.where(("base", "model")), place)
+        if declared.float32_modules:
+            where = file.where(("base", "float32_modules"))
+            keep_float32(base, declared.float32_modules, Originals(base, folder, where), where)
+        weakref.finalize(base, _close_here, os.getpid(), stack.pop_all().close)
+    return base, folder, notes
+
+
+def _close_here(process: int, close: Callable[[], None]) -> None:
+    """A forked child that drops its copy of the model must not take the parent's files away."""
+    if os.getpid() == process:
+        close()
+
+
+def _require(findings: Iterable[Finding], accepted: Collection[str]) -> None:
+    bad = refused(findings, accepted)
+    if bad:
+        raise FingerprintError(*bad)
+
+
+def _samples(pulled: Pulled) -> Samples | None:
+    locked = pulled.lock.base
+    return Samples.parse(locked.samples) if locked and locked.samples else None
 
 
 def expected_fingerprint(
-    pulled: Pulled, access: Access
+    pulled: Pulled, access: Access, accepted: Collection[str] = ()
 ) -> tuple[Fingerprint, Samples | None, Where] | None:
-    """What the live model is to be compared with, and the samples that name its tensors.
+    """What the live model is to be compared with, and the samples that name its tensors: the
+    manifest's fingerprint, else the lock's, else the base's own files.
 
-    ``None`` where the manifest says nothing of its base.
+    ``None`` where the manifest says nothing of its base, or where its files are out of reach and
+    that is ``accepted``. Raises :class:`FingerprintError` where they cannot be read.
     """
-    file, lock = pulled.file, pulled.lock
+    file, locked = pulled.file, pulled.lock.base
     declared = file.manifest.base.fingerprint
-    samples = Samples.parse(lock.base.samples) if lock.base and lock.base.samples else None
     if declared is not None:
-        return declared, samples, file.where(("base", "fingerprint"))
+        return declared, _samples(pulled), file.where(("base", "fingerprint"))
     where = file.where(("base", "model"))
-    if lock.base is not None and lock.base.fingerprint is not None:
-        return lock.base.fingerprint, samples, where
+    if locked is not None and locked.fingerprint is not None:
+        return locked.fingerprint, _samples(pulled), where
     if file.manifest.base.model is None:
         return None
     resolution = resolve_base(file, access)
+    _require(resolution.findings, accepted)
     if resolution.base is None:
-        raise FingerprintError(*resolution.findings)
+        return None
     measured = measure(resolution)
     return measured.fingerprint, measured.samples, where
 
@@ -211,7 +273,7 @@ def given_folders(
             )
         )
     return {
-        name: GivenFolder(adapters[name].source, files, file.where(("adapters", name)))
+        name: GivenFolder(adapters[name].source, files_in(files), file.where(("adapters", name)))
         for name, files in (sources or {}).items()
     }
 
@@ -222,14 +284,14 @@ def set_up(
     access: Access,
     store: Store,
     accepted: frozenset[str],
-    folder: Path | None,
+    folder: Path | None = None,
+    base_notes: Iterable[Finding] = (),
 ) -> AdaptedModel:
     """The wrapper with every adapter, composition and rule of the manifest; all or nothing."""
     file = pulled.file
     manifest = file.manifest
-    accepted |= frozenset(pulled.lock.accepted)
     adapted = AdaptedModel(base)
-    notes = [*pulled.notes, *file.warnings]
+    notes = [*pulled.notes, *file.warnings, *base_notes]
     try:
         for name, adapter in manifest.adapters.items():
             notes += attach_files(
@@ -279,6 +341,4 @@ def define(adapted: AdaptedModel, file: ManifestFile) -> None:
     if findings:
         raise RoutingError(*findings)
     if manifest.active is not None:
-        adapted.set_adapter(
-            manifest.active if isinstance(manifest.active, str) else list(manifest.active)
-        )
+        adapted.set_adapter(flatten(manifest, manifest.active))

@@ -11,8 +11,9 @@ from torch import nn
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Finding
+from ..registry.facts import ModuleShape
 from .interception import intercepted
-from .layout import layout_of_model
+from .layout import layout_of_model, shape_of_module
 from .sites import RootGuard
 
 
@@ -27,6 +28,7 @@ class ModuleMap:
             names.setdefault(id(module), []).append(name)
         self._names = names
         self._tied: dict[str, str] | None = None
+        self._linears: dict[str, ModuleShape] = {}
 
     def current(self) -> bool:
         """Whether the model still has these modules, and no others."""
@@ -39,6 +41,17 @@ class ModuleMap:
                         return False
                     seen += 1
         return seen == len(self.by_name)
+
+    def shape(self, name: str) -> ModuleShape:
+        """The kind and sizes of a module; of plain linears remembered, as long as it has these."""
+        module = self.by_name[name]
+        if type(module) is not nn.Linear:
+            return shape_of_module(module)
+        sizes = (module.in_features, module.out_features)
+        known = self._linears.get(name)
+        if known is None or (known.in_features, known.out_features) != sizes:
+            known = self._linears[name] = shape_of_module(module)
+        return known
 
     def other_names(self, name: str) -> list[str]:
         """Further names of the module ``name``."""

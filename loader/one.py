@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -13,17 +15,30 @@ from ..manifests.codes import language as language_codes
 from ..manifests.codes import loader as loader_codes
 from ..manifests.codes import lock as lock_codes
 from ..manifests.codes import usage as usage_codes
-from ..manifests.errors import FitError, IntegrityError, PolicyError, SourceError, UsageError
+from ..manifests.errors import (
+    AttachError,
+    FitError,
+    IntegrityError,
+    PolicyError,
+    SourceError,
+    UsageError,
+)
 from ..manifests.findings import Finding, Severity, Where, refused
-from ..manifests.names import is_name
+from ..manifests.names import NAME_RULE, is_name
 from ..manifests.schema import Base
 from ..manifests.source import Source, SourceSyntaxError
 from ..registry.checks.recorded_base import is_hub_id
 from ..registry.digests import folder_digest, sha256_bytes
-from ..registry.facts import AdapterFacts, AdapterPlan
+from ..registry.facts import AdapterFacts, AdapterPlan, TokenizerFacts
 from ..registry.fetch import Fetched, fetch
 from ..registry.fit import check_adapter
-from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS, gather_adapter
+from ..registry.gather import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    gather_adapter,
+    gather_tokenizer,
+)
+from ..registry.lock import accepted_codes
 from ..registry.methods.config_file import parse_adapter_config
 from ..registry.policy import check_digest, check_size, check_source
 from ..registry.resolve import Access, names_of_base, recorded_base
@@ -38,6 +53,8 @@ from .base import DTYPES
 from .given import files_of
 from .tensors import read_file
 
+log = logging.getLogger("adapterdock")
+
 
 def attach_files(
     model: AdaptedModel,
@@ -48,6 +65,7 @@ def attach_files(
     source: Source | None = None,
     base: Base | None = None,
     directory: Path | None = None,
+    tokenizer: TokenizerFacts | None = None,
     accepted: Collection[str] = (),
     dtype: torch.dtype | None = None,
     trainable: bool = False,
@@ -63,7 +81,7 @@ def attach_files(
     config = parse_adapter_config(_read_config(files[ADAPTER_CONFIG], where), where)
     weights = files[ADAPTER_WEIGHTS]
     tensors = read_file(weights.path, weights.fact.sha256, where, verified=verified)
-    facts = AdapterFacts(name, source, config, tensors.header)
+    facts = AdapterFacts(name, source, config, tensors.header, tokenizer=tokenizer)
     findings, plan = check_live(model, facts, base, directory, where)
     bad = refused(findings, accepted)
     if bad or plan is None:
@@ -97,41 +115,41 @@ def load_adapter(
     offline: bool = False,
 ) -> None:
     """See :meth:`AdaptedModel.load_adapter`."""
+    where = Where(file=f"load_adapter({name!r})")
+    kept_in = dtype_of(dtype, where)
+    accepted = accepted_codes(accept)
     deployment = model.deployment
     store = deployment.store if deployment else Store.default()
     access = deployment.access if deployment else Access()
     base = deployment.file.manifest.base if deployment else None
-    accepted = {*accept, *(deployment.accepted if deployment else ())}
-    where = Where(file=f"load_adapter({name!r})")
     directory = deployment.file.directory if deployment else Path.cwd()
-    in_memory = adapter_state_dict is not None or peft_config is not None
-    if in_memory == (source is not None):
-        raise UsageError(
-            usage_codes.ONE_SOURCE.finding("load_adapter takes a source or an adapter in memory")
-        )
-    if not is_name(name):
-        raise UsageError(usage_codes.BAD_NAME.finding(f"{name!r} is no name", found=repr(name)))
+    if deployment is not None:
+        accepted |= deployment.accepted
+    check_new_name(model, name, where)
+    here = source_of(source, name, where)
+    given = files_given(peft_config, adapter_state_dict, source, where)
+    forbidden = [
+        *check_source(here, access.policies, Path.cwd(), where),
+        *check_digest(sha256, access.policies, name, where),
+    ]
+    if forbidden:
+        raise PolicyError(*forbidden)
     folder: Folder
-    if source is None:
-        memory = Source.parse(f"memory://{name}")
-        folder = GivenFolder(memory, files_of(peft_config, adapter_state_dict), where)
+    if given is not None:
+        folder = GivenFolder(here, given, where)
     else:
-        parsed = parse_source(source, where)
-        findings = check_source(parsed, access.policies, Path.cwd(), where)
-        findings += check_digest(sha256, access.policies, name, where)
-        if findings:
-            raise PolicyError(*findings)
         folder = open_source(
-            parsed,
+            here,
             directory=Path.cwd(),
             storage_options=storage_options or {},
             mirrors=deployment.file.manifest.mirrors if deployment else {},
             offline=offline or access.offline,
             where=where,
         )
+    tokenizer = gather_tokenizer(folder, where)
     files = _here(folder) if sha256 is None else None
     if files is None:
-        facts = gather_adapter(name, folder, where)
+        facts = replace(gather_adapter(name, folder, where), tokenizer=tokenizer)
         findings, _ = check_live(model, facts, base, directory, where)
         if bad := refused(findings, accepted):
             raise FitError(*bad)  # before the weights are fetched
@@ -152,7 +170,7 @@ def load_adapter(
                 expected=sha256,
             )
         )
-    attach_files(
+    notes = attach_files(
         model,
         name,
         files,
@@ -160,11 +178,14 @@ def load_adapter(
         source=folder.source,
         base=base,
         directory=directory,
+        tokenizer=tokenizer,
         accepted=accepted,
-        dtype=dtype_of(dtype, where),
+        dtype=kept_in,
         trainable=trainable,
         where=where,
     )
+    for note in notes:
+        log.warning("%s", note)
 
 
 def check_live(
@@ -207,31 +228,65 @@ def _here(folder: Folder) -> dict[str, Fetched] | None:
     return found
 
 
-def parse_source(source: str | os.PathLike[str] | Source, where: Where) -> Source:
-    """A source from what a caller wrote; a path object, or an existing folder, is a local one."""
+def check_new_name(model: AdaptedModel, name: str, where: Where) -> None:
+    """Raise :class:`UsageError` for what is no name, :class:`AttachError` for one that is taken:
+    before anything is fetched."""
+    if not isinstance(cast(object, name), str) or not is_name(name):
+        raise UsageError(
+            usage_codes.BAD_NAME.finding(f"{name!r} is no name", found=name, expected=NAME_RULE)
+        )
+    if name in model.attached or name in model.compositions:
+        raise AttachError(
+            loader_codes.NAME_TAKEN.finding(f"{name!r} is attached already", where, found=name)
+        )
+
+
+def source_of(source: str | os.PathLike[str] | Source | None, name: str, where: Where) -> Source:
+    """A source from what a caller wrote; a path object is a local one, and none is in memory."""
+    if source is None:
+        return Source.parse(f"memory://{name}")
     if isinstance(source, Source):
         return source
-    text = os.fspath(source)
-    local = isinstance(source, os.PathLike)
     try:
-        return Source.parse(str(Path(text).absolute()) if local else text)
-    except SourceSyntaxError as error:
+        text = os.fspath(source)
+        if isinstance(text, bytes):
+            raise TypeError("a source is text")
+        return Source.parse(str(Path(text).absolute()) if text is not source else text)
+    except (SourceSyntaxError, TypeError) as error:
         raise UsageError(
-            language_codes.BAD_SOURCE.finding(f"{text!r} is no source: {error}", where, found=text)
+            language_codes.BAD_SOURCE.finding(
+                f"{source!r} is no source: {error}", where, found=source
+            )
         ) from error
 
 
+def files_given(
+    peft_config: Any, adapter_state_dict: Any, source: object, where: Where
+) -> dict[str, bytes] | None:
+    """The files of an adapter in memory, or ``None`` where there is a ``source``. Raises
+    :class:`UsageError` for both, and for neither."""
+    in_memory = adapter_state_dict is not None or peft_config is not None
+    if in_memory == (source is not None):
+        raise UsageError(
+            usage_codes.ONE_SOURCE.finding(
+                "load_adapter takes a source or an adapter in memory", where
+            )
+        )
+    return files_of(peft_config, adapter_state_dict) if in_memory else None
+
+
 def dtype_of(dtype: str | torch.dtype | None, where: Where) -> torch.dtype | None:
-    """``float32``, ``torch.float32`` or ``None`` as a torch dtype."""
-    if dtype is None or isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype not in DTYPES:
+    """``float32``, ``torch.float32``, ``None`` or ``auto`` (the module's own) as a torch dtype."""
+    if dtype is None or dtype == "auto":
+        return None
+    found = dtype if isinstance(dtype, torch.dtype) else DTYPES.get(dtype)
+    if found not in DTYPES.values():
         raise UsageError(
             usage_codes.BAD_DTYPE.finding(
                 f"{dtype!r} is no dtype", where, found=dtype, expected=", ".join(DTYPES)
             )
         )
-    return DTYPES[dtype]
+    return found
 
 
 def _read_config(file: Fetched, where: Where) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,6 +30,14 @@ def placement_of(
 
     The device is never one that merely exists: an adapter of a model on the CPU is on the CPU.
     """
+    weight = module._parameters.get("weight")  # pyright: ignore[reportPrivateUsage]
+    if (
+        type(module) is nn.Linear
+        and weight is not None
+        and weight.dtype in _COMPUTE
+        and not weight.is_meta
+    ):
+        return Placement(dtype or weight.dtype, weight.device)  # nearly all, nearly always
     device = device_of(module, model)
     if device is None:
         return None
@@ -39,7 +49,9 @@ def compute_dtype(module: nn.Module, model: nn.Module) -> torch.dtype:
     declared = getattr(module, "compute_dtype", None)  # bitsandbytes' 4-bit linear, HQQ
     if isinstance(declared, torch.dtype) and declared in _COMPUTE:
         return declared
-    for tensor in _own_tensors(module):
+    for tensor in itertools.chain(
+        _own_tensors(module), module.parameters()
+    ):  # a container: its parts
         if tensor.dtype in _COMPUTE:
             return tensor.dtype
     of_model = getattr(model, "dtype", None)
@@ -84,7 +96,7 @@ def offloaded(module: nn.Module, name: str) -> torch.Tensor | None:
     return None
 
 
-def _own_tensors(module: nn.Module) -> list[torch.Tensor]:
+def _own_tensors(module: nn.Module) -> Sequence[torch.Tensor]:
     """Its parameters, weight first, then its buffers (GPTQ and AWQ keep weights there)."""
     own = [p for p in module._parameters.values() if p is not None]  # pyright: ignore[reportPrivateUsage]
     return own or [b for b in module._buffers.values() if b is not None]  # pyright: ignore[reportPrivateUsage]

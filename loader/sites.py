@@ -19,7 +19,9 @@ from torch.utils.hooks import RemovableHandle
 from ..manifests.codes import loader as codes
 from ..manifests.errors import RoutingError
 from .adapter import Adapter
+from .float32 import run_in
 from .interception import Interception, intercept, release
+from .placement import compute_dtype
 from .routing import CURRENT, Call, run_with
 
 
@@ -60,12 +62,12 @@ class OutputSite:
         call = CURRENT.get()
         if call is None or call.owner is not self.owner:
             return None
-        result = None
+        x = result = None
         for adapter, weight in call.terms:
             factors = self.factors.get(adapter)
             if factors is None:
                 continue
-            if result is None:
+            if x is None or result is None:
                 x, result = self._tensors(args, kwargs, output)
                 if call.gradients and not call.carried and not torch.is_grad_enabled():
                     refuse_lost_routing(self.name)
@@ -148,6 +150,9 @@ class ModuleSite(_Intercepting):
                     adapter.unfired.discard(self.name)
                 if twin.training is not self.module.training:
                     twin.train(self.module.training)
+                inside, outside = compute_dtype(twin, twin), compute_dtype(self.module, twin)
+                if inside is not outside:  # float32 while training, or as declared
+                    return run_in(inside, outside, twin.forward, args, kwargs)
                 return twin.forward(*args, **kwargs)
         return inner(*args, **kwargs)
 

@@ -96,7 +96,9 @@ class AdapterTensors:
         One pass over the buffer where all is well; a second one names the tensors where not.
         """
         stored = {name: self.header.tensors[name].dtype for name in targets}
-        odd = [n for n, kind in stored.items() if not _may_become(kind, targets[n])]
+        pairs = set(zip(stored.values(), targets.values(), strict=True))
+        wrong = {pair for pair in pairs if not _may_become(*pair)}
+        odd = [n for n in targets if (stored[n], targets[n]) in wrong] if wrong else []
         if odd:
             return [
                 codes.TENSORS_NOT_FLOAT.finding(

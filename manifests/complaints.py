@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from .codes import language as codes
 from .conform import Shape, shape_at
 from .findings import Finding, Where
-from .names import NAME_PATTERN, NAME_RULE, did_you_mean, is_name
+from .names import NAME_PATTERN, NAME_RULE, did_you_mean, is_name, listed
 from .nodes import Locate, Map, Node, Path, describe, find
 from .schema import (
     BYTE_SIZE_PATTERN,
@@ -20,6 +21,9 @@ from .schema import (
     URL_PREFIX_PATTERN,
 )
 from .secrets import is_secret_name, redact
+
+MAX_EXPLAINED = 1000
+"""Places that are put into words: nobody reads more, and a hostile file may have thousands."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -64,7 +68,7 @@ def explain_invalid(
 ) -> list[Finding]:
     """One finding for each place that ``error`` complains about. ``root`` is what was read."""
     findings: list[Finding] = []
-    for problem in _by_place(error, root):
+    for problem in islice(_by_place(error, root), MAX_EXPLAINED):
         where = locate(problem.path, key=problem.on_key)
         node = find(root, problem.path)
         findings.append(_finding(problem, where, node, root, shape))
@@ -94,10 +98,14 @@ def salvage(model: type[M], data: Any, error: ValidationError, root: Map) -> M |
 
 
 def _take_out(data: Any, path: Path) -> None:
+    """Remove one entry, and the mapping around it where nothing else is left in that."""
+    around: Any = None
     for part in path[:-1]:
-        data = data.get(part) if isinstance(data, dict) else None
-    if isinstance(data, dict) and path:
-        data.pop(path[-1], None)
+        around, data = data, data.get(part) if isinstance(data, dict) else None
+    if isinstance(data, dict) and path and path[-1] in data:
+        del data[path[-1]]
+        if not data and isinstance(around, dict):
+            del around[path[-2]]
 
 
 def _by_place(error: ValidationError, root: Map) -> Iterable[_Problem]:
@@ -105,22 +113,13 @@ def _by_place(error: ValidationError, root: Map) -> Iterable[_Problem]:
     for one in error.errors(include_url=False, include_input=False):
         path, on_key = _real_path(one, root)
         places.setdefault((path, on_key), _Problem(path, on_key, [])).errors.append(one)
-    return [
-        place
-        for place in places.values()
-        if not (
-            _only_kinds(place) and any(_within(other.path, place.path) for other in places.values())
-        )
-    ]
+    # Where one member of a union looked further in, the others' complaint is moot.
+    outer = {path[:cut] for path, _ in places for cut in range(len(path))}
+    return [place for place in places.values() if not (_only_kinds(place) and place.path in outer)]
 
 
 def _only_kinds(problem: _Problem) -> bool:
     return all(error["type"] in _KINDS for error in problem.errors)
-
-
-def _within(path: Path, outer: Path) -> bool:
-    """Whether one member of a union looked further in: then the others' complaint is moot."""
-    return len(path) > len(outer) and path[: len(outer)] == outer
 
 
 def _real_path(error: Mapping[str, Any], root: Map) -> tuple[Path, bool]:
@@ -243,6 +242,6 @@ def _unknown_key(path: Path, where: Where, shape: Shape) -> Finding:
         f"{key!r} is no key of {owner}.",
         where,
         found=key,
-        expected=", ".join(known) or None,
+        expected=listed(known),
         hint=hint,
     )

@@ -43,6 +43,14 @@ _MERGE = "<<"
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """How large a document may be: bytes, and values with aliases counted in full."""
+
+    size: int = MAX_BYTES
+    values: int = MAX_NODES
+
+
+@dataclass(frozen=True)
 class Document:
     """One YAML document: ``root`` is a mapping, ``text`` what it was read from."""
 
@@ -62,13 +70,17 @@ class Document:
         return (spot if spot.line is not None else Spot(self.file)).at(path)
 
 
-def read_document(data: bytes, file: str | None = None) -> Document:
+def read_document(
+    data: bytes,
+    file: str | None = None,
+    bounds: Bounds = Bounds(),
+) -> Document:
     """The document in ``data``, else :class:`ManifestError` with all that is wrong with it.
 
-    ``file`` is what findings call it. Bounds: 1 MiB, 32 levels, 100,000 values with aliases
-    counted in full.
+    ``file`` is what findings call it. Without other ``bounds``: 1 MiB, and 100,000 values; always
+    32 levels.
     """
-    document, findings = compose(data, file)
+    document, findings = compose(data, file, bounds=bounds)
     if findings or document is None:
         raise ManifestError(*map(redacted, findings))
     return document
@@ -90,13 +102,16 @@ def read_bytes(path: str | os.PathLike[str], *, regular: bool = False) -> bytes:
 
 
 def compose(
-    data: bytes, file: str | None = None, loader: Any = None
+    data: bytes,
+    file: str | None = None,
+    loader: Any = None,
+    bounds: Bounds = Bounds(),
 ) -> tuple[Document | None, list[Finding]]:
     """Like :func:`read_document`, but hands back the findings, and the document in spite of them
     where it can still be understood. ``loader`` is PyYAML's class to parse with."""
     try:
-        text = _decode(data, file)
-        builder = _Builder(text, file, loader or _FAST)
+        text = _decode(data, file, bounds.size)
+        builder = _Builder(text, file, loader or _FAST, bounds.values)
         root = builder.build()
     except _Stop as stop:
         return None, list(stop.args)
@@ -107,13 +122,13 @@ class _Stop(Exception):  # noqa: N818 - not an error by itself
     """Nothing more can be read; the arguments are the findings."""
 
 
-def _decode(data: bytes, file: str | None) -> str:
-    if len(data) > MAX_BYTES:
+def _decode(data: bytes, file: str | None, limit: int) -> str:
+    if len(data) > limit:
         raise _Stop(
             codes.TOO_LARGE.finding(
-                f"The file is larger than {MAX_BYTES >> 20} MiB.",
+                f"The file is larger than {limit >> 20} MiB.",
                 Where(file),
-                expected=f"at most {MAX_BYTES} bytes",
+                expected=f"at most {limit} bytes",
             )
         )
     if data.startswith(b"\xef\xbb\xbf"):
@@ -161,9 +176,10 @@ class _Built:
 class _Builder:
     """Builds the tree from PyYAML's events, one pass, no recursion deeper than the bound."""
 
-    def __init__(self, text: str, file: str | None, loader: Any) -> None:
+    def __init__(self, text: str, file: str | None, loader: Any, most: int) -> None:
         self.text = text
         self.file = file
+        self._most = most
         self.findings: list[Finding] = []
         self._loader = loader
         self._parser: Any = None
@@ -240,12 +256,12 @@ class _Builder:
     def _node(self, event: Any, depth: int) -> _Built:
         spot = self._spot(event)
         self._written += 1
-        if self._written > MAX_NODES:
+        if self._written > self._most:
             raise self._stop(
                 codes.TOO_MANY_NODES,
                 "The file holds too many values.",
                 spot,
-                expected=f"at most {MAX_NODES}",
+                expected=f"at most {self._most}",
                 hint="Split the manifest into several.",
             )
         if isinstance(event, yaml.AliasEvent):
@@ -265,13 +281,13 @@ class _Builder:
             built = self._sequence(event, spot, depth)
         else:
             built = self._mapping(event, spot, depth)
-        if built.size > MAX_NODES:
+        if built.size > self._most:
             raise self._stop(
                 codes.TOO_MANY_NODES,
                 "Aliases here stand for too many values.",
                 spot,
                 found=f"{built.size} values once the aliases are expanded",
-                expected=f"at most {MAX_NODES}",
+                expected=f"at most {self._most}",
             )
         if event.anchor is not None:
             self._anchors[event.anchor] = built

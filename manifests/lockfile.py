@@ -9,19 +9,21 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from .codes import lock as codes
 from .conform import conform, shape_of
-from .document import read_document
+from .document import MAX_BYTES, MAX_NODES, Bounds, read_document
 from .errors import LockError, ManifestError
 from .findings import Where
 from .schema import Digest, Fingerprint, Model, Name
 
 LOCK_VERSION = 1
+BOUNDS = Bounds(64 * MAX_BYTES, 64 * MAX_NODES)
+"""A lock is written by us, and says many times what its manifest says."""
 
 
 class LockedFile(Model):
@@ -37,6 +39,7 @@ class LockedBase(Model):
     """The base, pinned."""
 
     declared: str = Field(description="the source after variables and overrides")
+    options: Digest | None = Field(None, description="of the storage options, if there are any")
     source: str = Field(description="the same, at an immutable revision where its kind has one")
     revision: str | None = None
     files: Mapping[str, LockedFile]
@@ -48,6 +51,7 @@ class LockedAdapter(Model):
     """One adapter, pinned; a ``mutable`` one is named here and not pinned."""
 
     declared: str
+    options: Digest | None = None
     source: str
     revision: str | None = None
     digest: Digest | None = Field(None, description="of the folder's consumed files")
@@ -68,7 +72,7 @@ class LockedComposition(Model):
 class Lock(Model):
     """A whole lock."""
 
-    version: Literal[1] = LOCK_VERSION
+    version: Literal[1] = Field(description="of the lock's shape; the last line, so never cut off")
     generator: str
     inputs: Digest = Field(description="digest of everything that resolution depends on")
     overrides: Mapping[str, str] = Field(default_factory=dict)
@@ -79,8 +83,10 @@ class Lock(Model):
 
 
 def lock_path(manifest: str | os.PathLike[str]) -> Path:
-    """``adapters.lock`` for ``adapters.yaml``."""
-    return Path(manifest).with_suffix(".lock")
+    """``adapters.lock`` for ``adapters.yaml``; ``team.v2.lock`` for a manifest called ``team.v2``."""
+    path = Path(manifest)
+    stem = path.stem if path.suffix.lower() in (".yaml", ".yml") else path.name
+    return path.with_name(f"{stem}.lock")
 
 
 def read_lock(path: Path) -> Lock | None:
@@ -98,7 +104,7 @@ def read_lock(path: Path) -> Lock | None:
             codes.LOCK_UNREADABLE.finding("the lock cannot be read", where, found=error.strerror)
         ) from error
     try:
-        document = read_document(raw, str(path))
+        document = read_document(raw, str(path), BOUNDS)
     except ManifestError as error:
         raise LockError(
             codes.LOCK_UNREADABLE.finding(
@@ -108,12 +114,13 @@ def read_lock(path: Path) -> Lock | None:
             )
         ) from error
     data = conform(document.root, shape_of(Lock))
-    if data.get("version") not in (None, LOCK_VERSION):
+    version = data.get("version")
+    if type(version) is int and version != LOCK_VERSION:
         raise LockError(
             codes.LOCK_VERSION_UNKNOWN.finding(
                 "this lock was written by another version of adapterdock",
                 where,
-                found=f"version: {data.get('version')}",
+                found=f"version: {version}",
                 expected=f"version: {LOCK_VERSION}",
             )
         )
@@ -133,9 +140,12 @@ def read_lock(path: Path) -> Lock | None:
 
 
 def render_lock(lock: Lock) -> str:
-    """The lock as text: the same for the same lock, always."""
-    data: dict[str, Any] = lock.model_dump(mode="json", exclude_none=True, exclude_defaults=False)
-    return _HEAD + yaml.dump(_without_empty(data), Dumper=_Dumper, sort_keys=True, width=10_000)
+    """The lock as text: the same for the same lock, always, and ``read_lock`` gives it back."""
+    data = lock.model_dump(mode="json", exclude_defaults=True)
+    # PyYAML's own dumper and not libyaml's, which not every machine has and which folds otherwise.
+    return _HEAD + yaml.dump(
+        data, Dumper=yaml.SafeDumper, sort_keys=True, width=10_000, allow_unicode=True
+    )
 
 
 def write_lock(lock: Lock, path: Path) -> None:
@@ -146,6 +156,8 @@ def write_lock(lock: Lock, path: Path) -> None:
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
                 stream.write(render_lock(lock))
+                stream.flush()
+                os.fsync(stream.fileno())
             Path(temp).chmod(0o644)
             Path(temp).replace(path)
         except BaseException:
@@ -158,10 +170,3 @@ def write_lock(lock: Lock, path: Path) -> None:
 
 
 _HEAD = "# Written by `adapterdock lock`; commit it beside its manifest, do not edit it.\n"
-_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-
-def _without_empty(data: Any) -> Any:
-    if isinstance(data, dict):
-        return {k: _without_empty(v) for k, v in data.items() if v not in ({}, [])}
-    return data

@@ -22,6 +22,7 @@ from .document import MAX_DEPTH, MAX_NODES, Document, compose, read_bytes
 from .errors import ManifestError
 from .expand import expand
 from .findings import Finding, Severity, Where
+from .frozen import FrozenDict
 from .names import is_name
 from .nodes import Entry, Locate, Map, Node, Path, Scalar, Spot, find, locate, plain_data, scalars
 from .overlay import Layers, read_layers, rebase
@@ -30,6 +31,8 @@ from .semantics import Gaps, check
 from .source import Source, SourceSyntaxError
 
 M = TypeVar("M", bound=BaseModel)
+
+MAX_FINDINGS = 200
 
 _SECRETS = frozenset({codes.SECRET.id, codes.SECRET_OPTION.id})
 _VARIABLES = frozenset(
@@ -150,9 +153,9 @@ def read_manifest(
         directory=directory,
         file=file,
         files=tuple(layers.files),
-        overrides=overrides,
-        variables=expanded.used,
-        extras={Where(path=path).dotted: plain_data(node) for path, node in aside.items()},
+        overrides=FrozenDict(overrides),
+        variables=FrozenDict(expanded.used),
+        extras=FrozenDict({Where(path=p).dotted: plain_data(node) for p, node in aside.items()}),
         warnings=tuple(secrets.redacted(finding) for finding in warnings),
         document=document,
         root=root,
@@ -244,6 +247,8 @@ def _overridden(root: Map, overrides: Mapping[str, str]) -> Map:
     if not overrides:
         return root
     base = root.entries.get("base")
+    if base is not None and not isinstance(base.value, Map) and not _is_null(base.value):
+        return root  # validation says so
     entries: dict[str, Entry] = {}
     if base is not None and isinstance(base.value, Map):
         entries = dict(base.value.entries)
@@ -259,6 +264,10 @@ def _overridden(root: Map, overrides: Mapping[str, str]) -> Map:
         base.spot if base is not None else Spot(),
     )
     return replace(root, entries={**root.entries, "base": whole})
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node, Scalar) and node.is_null
 
 
 def _from_here(text: str) -> str:
@@ -348,15 +357,17 @@ def _all(findings: Iterable[Finding], typed: Iterable[secrets.Secret]) -> list[F
     longest_first = sorted(hidden, key=len, reverse=True)
     settled = {f.where.path: f.code for f in findings if f.code in _VARIABLES and f.where.path}
     settled |= {f.where.path: "" for f in findings if f.code in _SECRETS and f.where.path}
-    clean = [
-        secrets.redacted(finding, longest_first)
+    kept = dict.fromkeys(
+        finding
         for finding in findings
         if finding.code in _SECRETS or settled.get(finding.where.path, finding.code) == finding.code
-    ]
-    order: dict[str | None, int] = {}
-    for finding in clean:
-        order.setdefault(finding.where.file, len(order))
-    return sorted(
-        dict.fromkeys(clean),
-        key=lambda f: (order[f.where.file], f.where.line or 0, f.where.column or 0),
     )
+    order: dict[str | None, int] = {}
+    for finding in kept:
+        order.setdefault(finding.where.file, len(order))
+    told = sorted(kept, key=lambda f: (order[f.where.file], f.where.line or 0, f.where.column or 0))
+    clean = [secrets.redacted(finding, longest_first) for finding in told[:MAX_FINDINGS]]
+    if len(told) > MAX_FINDINGS:
+        message = f"There are at least {len(told) - MAX_FINDINGS} more findings."
+        clean.append(codes.MORE.finding(message, Where(told[0].where.file)))
+    return clean

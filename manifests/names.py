@@ -11,6 +11,9 @@ NAME_RULE = "a lower-case letter, then up to 62 of a-z 0-9 . _ - (a name may not
 BASE_ROW = "__base__"
 """PEFT's name for "no adapter" in ``adapter_names``; it cannot be declared (it is no name)."""
 
+MAX_COMPARED = 200
+"""Words that are compared for a suggestion: a large catalogue must not make an error slow."""
+
 _NAME = re.compile(NAME_PATTERN.replace("$", r"\Z"))
 
 
@@ -21,5 +24,16 @@ def is_name(text: str) -> bool:
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str | None:
     """``"did you mean 'x'?"`` for the nearest known word, or ``None`` if none is near."""
-    near = difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.6)
+    words = sorted(known)
+    if len(words) > MAX_COMPARED:
+        words = [word for word in words if word[:1] == wrong[:1]][:MAX_COMPARED]
+    near = difflib.get_close_matches(wrong[:MAX_COMPARED], words, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else None
+
+
+def listed(names: Iterable[str], limit: int = 20) -> str | None:
+    """``"a, b, c and 7 more"``, or ``None`` where there are none."""
+    words = list(names)
+    if len(words) <= limit:
+        return ", ".join(words) or None
+    return f"{', '.join(words[:limit])} and {len(words) - limit} more"

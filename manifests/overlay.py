@@ -13,7 +13,7 @@ from .codes import language as codes
 from .document import Document, compose, read_bytes
 from .expand import matches
 from .findings import Finding, Where
-from .names import did_you_mean
+from .names import did_you_mean, listed
 from .nodes import Entry, Map, Path, Scalar, describe
 
 MAX_CHAIN = 16
@@ -72,7 +72,8 @@ def _nothing_to_remove(key: str, entry: Entry, base: Map, path: Path) -> Finding
         f"{key!r} is to be removed, but is not there.",
         entry.key.spot.at((*path, key)),
         found=f"{key}: null",
-        hint=did_you_mean(key, base.entries) or codes.NOTHING_TO_REMOVE.fix,
+        expected=listed(base.entries),
+        hint=did_you_mean(key, base.entries),
     )
 
 

@@ -6,13 +6,17 @@ Pure: the manifest's own check and the loader at run time ask the same functions
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from .codes import language
 from .codes import rules as codes
 from .errors import RoutingError
 from .findings import Finding, Where
-from .names import did_you_mean
+from .names import did_you_mean, listed
 from .schema import Manifest, Rules
+
+MAX_NESTING = 32
+"""Compositions within one another."""
 
 
 def flatten(
@@ -25,7 +29,8 @@ def flatten(
     (times the weight of the composition); what is named by several roads adds up. Under a method
     other than ``sum`` the result says who takes part, not what the combination computes.
 
-    Raises :class:`RoutingError` for a name that nothing has, or a composition made of itself.
+    Raises :class:`RoutingError` for a name that nothing has, and for a composition that is made of
+    itself or nested more than 32 deep.
     """
     if isinstance(names, str):
         weights = [(names, 1.0)]
@@ -34,37 +39,92 @@ def flatten(
     else:
         weights = [(name, 1.0) for name in names]
     active: dict[str, float] = {}
+    known: dict[str, Flat] = {}
     for name, weight in weights:
-        for adapter, share in _members(manifest, name, ()).items():
-            active[adapter] = active.get(adapter, 0.0) + weight * share
+        _add(active, members_of(manifest, name, known).weights, weight)
     return active
 
 
-def _members(manifest: Manifest, name: str, within: tuple[str, ...]) -> dict[str, float]:
+@dataclass(frozen=True)
+class Flat:
+    """One name multiplied out: its adapters, and how deep compositions are nested in it."""
+
+    weights: Mapping[str, float]
+    depth: int = 0
+
+
+def members_of(
+    manifest: Manifest, name: str, known: dict[str, Flat], within: tuple[str, ...] = ()
+) -> Flat:
+    """The adapters of one name at weight 1; ``known`` keeps what was worked out before."""
     if name in manifest.adapters:
-        return {name: 1.0}
-    if name in within:
-        raise RoutingError(
-            language.COMPOSITION_CYCLE.finding(
-                "The composition is made of itself: " + " > ".join((*within, name)) + "."
-            )
-        )
+        return Flat({name: 1.0})
+    if name in known:
+        return known[name]
     composition = manifest.compositions.get(name)
     if composition is None:
-        known = [*manifest.adapters, *manifest.compositions]
+        names = [*manifest.adapters, *manifest.compositions]
         raise RoutingError(
             language.UNKNOWN_ADAPTER.finding(
                 f"No adapter or composition is called {name!r}.",
                 found=name,
-                expected=", ".join(known) or None,
-                hint=did_you_mean(name, known),
+                expected=listed(names),
+                hint=did_you_mean(name, names),
             )
         )
+    if name in within:
+        trail = " > ".join((*within, name))
+        message = f"The composition is made of itself: {trail}."
+        raise RoutingError(language.COMPOSITION_CYCLE.finding(message))
+    if len(within) >= MAX_NESTING:
+        raise _too_deep(within[0])
     active: dict[str, float] = {}
+    depth = 0
     for member, weight in composition.of.items():
-        for adapter, share in _members(manifest, member, (*within, name)).items():
-            active[adapter] = active.get(adapter, 0.0) + weight * share
-    return active
+        inner = members_of(manifest, member, known, (*within, name))
+        _add(active, inner.weights, weight)
+        depth = max(depth, inner.depth + 1)
+    if depth > MAX_NESTING:
+        raise _too_deep(name)
+    known[name] = Flat(active, depth)
+    return known[name]
+
+
+def _too_deep(name: str) -> RoutingError:
+    return RoutingError(
+        language.COMPOSITION_CYCLE.finding(
+            f"Compositions are nested too deep in {name!r}.",
+            expected=f"at most {MAX_NESTING} compositions within one another",
+        )
+    )
+
+
+def _add(active: dict[str, float], more: Mapping[str, float], weight: float) -> None:
+    for adapter, share in more.items():
+        active[adapter] = active.get(adapter, 0.0) + weight * share
+
+
+def cycles(manifest: Manifest, limit: int = 50) -> list[tuple[str, ...]]:
+    """The circles among compositions (the first ``limit``), each from the member reached first."""
+    compositions = manifest.compositions
+    found: list[tuple[str, ...]] = []
+    done: set[str] = set()
+    for root in compositions:
+        trail = {} if root in done else {root: iter(compositions[root].of)}
+        while trail and len(found) < limit:
+            name = next(reversed(trail))
+            for member in trail[name]:
+                if member in trail:
+                    names = list(trail)
+                    found.append(tuple(names[names.index(member) :]))
+                    break
+                if member in compositions and member not in done:
+                    trail[member] = iter(compositions[member].of)
+                    break
+            else:
+                done.add(name)
+                del trail[name]
+    return found
 
 
 def check_active(

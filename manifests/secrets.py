@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from .codes import language as codes
 from .findings import Finding, Where
 from .nodes import Items, Map, Node, Path, Scalar
 
 HIDDEN = "[hidden]"
+MAX_TOLD = 500
+"""Characters of one part of a finding."""
+MAX_EACH = 100
+"""Secrets of one kind that are reported, so that a hostile file is answered in bounded time."""
 
 _START = r"(?<![A-Za-z0-9_])"
 # What it is: how it looks. The group 'secret' is what must never be shown.
@@ -91,14 +96,15 @@ def redact(text: str) -> str:
 
 
 def redacted(finding: Finding, secrets: Iterable[str] = ()) -> Finding:
-    """The finding without any of ``secrets``, or anything that looks like one."""
+    """The finding without any of ``secrets``, or anything that looks like one, and not too long."""
 
     def clean(text: str | None) -> str | None:
         if text is None:
             return None
         for secret in secrets:
             text = text.replace(secret, HIDDEN)
-        return redact(text)
+        text = redact(text)
+        return text if len(text) <= MAX_TOLD else f"{text[:MAX_TOLD]}..."
 
     where = finding.where
     path = tuple(clean(part) or "" if isinstance(part, str) else part for part in where.path)
@@ -124,14 +130,15 @@ def in_text(text: str, file: str | None, root: Node | None = None) -> list[Secre
     """Secrets anywhere in a file, comments included. ``root`` is its tree, to tell their paths."""
     if not _PERHAPS.search(text):
         return []
-    spans = [] if root is None else list(_spans(root, file))
+    spans = [] if root is None else _spans(root, file)
+    lines = [0, *(match.end() for match in re.finditer("\n", text))]
     found: dict[int, Secret] = {}
     for what, shape in _SHAPES:
-        for match in re.finditer(shape, text):
+        for match in islice(re.finditer(shape, text), MAX_EACH):
             start = match.start("secret")
-            line = text.count("\n", 0, start) + 1
-            column = start - (text.rfind("\n", 0, start) + 1) + 1
-            path = next((path for path, low, high in spans if low <= start < high), ())
+            line = bisect_right(lines, start)
+            column = start - lines[line - 1] + 1
+            path = _path_at(spans, start)
             where = Where(file, path, line, column)
             found.setdefault(start, Secret(match["secret"], _finding(what, where)))
     return [found[start] for start in sorted(found)]
@@ -141,6 +148,8 @@ def in_tree(root: Node, path: Path = ()) -> list[Secret]:
     """Secrets in values and keys, as they are once escapes and variables are resolved."""
     found: list[Secret] = []
     for place, scalar in _keys_and_values(root, path):
+        if len(found) >= MAX_EACH:
+            break
         text = scalar.text if isinstance(scalar.value, str) else ""
         if not text or not _PERHAPS.search(text):
             continue
@@ -199,7 +208,15 @@ def _keys_and_values(node: Node, path: Path) -> Iterator[tuple[Path, Scalar]]:
             yield from _keys_and_values(entry.value, (*path, key))
 
 
-def _spans(root: Node, file: str | None) -> Iterator[tuple[Path, int, int]]:
-    for path, scalar in _keys_and_values(root, ()):
-        if scalar.spot.file == file and scalar.spot.line is not None:
-            yield path, scalar.spot.start, scalar.spot.end
+def _path_at(spans: list[tuple[int, int, Path]], offset: int) -> Path:
+    index = bisect_right(spans, offset, key=lambda span: span[0]) - 1
+    return spans[index][2] if index >= 0 and offset < spans[index][1] else ()
+
+
+def _spans(root: Node, file: str | None) -> list[tuple[int, int, Path]]:
+    """Where the keys and values of ``file`` start and end, in its order."""
+    return sorted(
+        (scalar.spot.start, scalar.spot.end, path)
+        for path, scalar in _keys_and_values(root, ())
+        if scalar.spot.file == file and scalar.spot.line is not None
+    )

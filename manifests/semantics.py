@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .codes import language as codes
 from .codes import rules as rule_codes
+from .devices import bad_devices
 from .errors import RoutingError
 from .findings import Finding
-from .names import did_you_mean
+from .mirrors import mirror_problem
+from .names import did_you_mean, listed
 from .nodes import Locate, Path
-from .rules import check_active, flatten
+from .rules import Flat, check_active, cycles, flatten, members_of
 from .schema import Composition, Manifest, Rules
-from .source import Source, SourceSyntaxError
+from .source import Source
 
 _USED_BY: Mapping[str, Callable[[str], bool]] = {
     "density": lambda method: method.startswith(("ties", "dare", "magnitude_prune")),
@@ -26,9 +27,10 @@ _USED_BY: Mapping[str, Callable[[str], bool]] = {
 }
 """Which of PEFT's methods (``LoraModel.add_weighted_adapter``) read which field."""
 
+MAX_HINTS = 100
+"""Unknown names for which the nearest known one is looked up."""
+
 _NEEDED = ("density", "seed")
-_DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu|mlu|musa|sdaa|xla|meta)(:[0-9]{1,4})?\Z", re.ASCII)
-_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,10 @@ class _Checks:
         self.locate = locate
         self.gaps = gaps
         self.findings: list[Finding] = []
-        self.known = [*manifest.adapters, *manifest.compositions, *gaps.names]
+        self.flat: dict[str, Flat] = {}
+        self.unknown = 0
+        self.known = dict.fromkeys([*manifest.adapters, *manifest.compositions, *gaps.names])
+        self.listed = listed(self.known)
 
     # --- adapters, registries, base ----------------------------------------------------------
 
@@ -112,7 +117,7 @@ class _Checks:
                     f"No registry is called {registry!r}.",
                     self.locate(path),
                     found=str(source),
-                    expected=", ".join(known) or None,
+                    expected=listed(known),
                     hint=did_you_mean(registry, known),
                 )
             )
@@ -162,31 +167,15 @@ class _Checks:
                     self._bad_value(("base", field, index), text, "text without space around it")
         self._finite(base.quantization, ("base", "quantization"))
         self._finite(base.storage_options, ("base", "storage_options"))
-        devices = base.device_map
-        path: Path = ("base", "device_map")
-        if isinstance(devices, str):
-            if devices not in _MAPS and not _DEVICE.match(devices):
-                self._bad_device(path, devices, ", ".join(_MAPS) + ", cpu, cuda:0 or a mapping")
-        elif devices is not None:
-            if not devices:
-                self._bad_device(path, "an empty mapping", '{"": 0} or {module: device}')
-            for module, device in devices.items():
-                good = (
-                    0 <= device < 10_000
-                    if isinstance(device, int)
-                    else device == "disk" or _DEVICE.match(device)
+        for path, found, expected in bad_devices(base.device_map):
+            self.findings.append(
+                codes.BAD_DEVICE_MAP.finding(
+                    "This is no device.",
+                    self.locate(("base", "device_map", *path)),
+                    found=found,
+                    expected=expected,
                 )
-                if not good:
-                    wanted = "cpu, disk, cuda:0 or the number of a GPU"
-                    self._bad_device((*path, module), device, wanted)
-
-    def _bad_device(self, path: Path, found: object, expected: str) -> None:
-        shown = f'"{found}"' if isinstance(found, str) and found.isdigit() else found
-        self.findings.append(
-            codes.BAD_DEVICE_MAP.finding(
-                "This is no device.", self.locate(path), found=shown, expected=expected
             )
-        )
 
     def _bad_value(self, path: Path, found: object, expected: str) -> None:
         where = self.locate(path)
@@ -212,7 +201,7 @@ class _Checks:
 
     def mirrors(self) -> None:
         for prefix, target in self.manifest.mirrors.items():
-            problem = _bad_mirror(prefix, target)
+            problem = mirror_problem(prefix, target)
             if problem is not None:
                 self.findings.append(
                     codes.BAD_MIRROR.finding(
@@ -229,8 +218,14 @@ class _Checks:
             if name not in self.gaps.unsure:
                 self._fields(name, composition)
             self._members(name, composition)
-            if not self._cycle(name):
-                self._flat(name, composition)
+            self._flat(name, composition)
+        for cycle in cycles(self.manifest):
+            self.findings.append(
+                codes.COMPOSITION_CYCLE.finding(
+                    f"{cycle[0]!r} is made of itself: {' > '.join((*cycle, cycle[0]))}.",
+                    self.locate(("compositions", cycle[0]), key=True),
+                )
+            )
 
     def _fields(self, name: str, composition: Composition) -> None:
         method = composition.combine
@@ -289,57 +284,26 @@ class _Checks:
     def _known(self, name: str, path: Path, *, key: bool = False) -> bool:
         if name in self.known:
             return True
+        self.unknown += 1
         self.findings.append(
             codes.UNKNOWN_ADAPTER.finding(
                 f"No adapter or composition is called {name!r}.",
                 self.locate(path, key=key),
                 found=name,
-                expected=", ".join(self.known) or None,
-                hint=did_you_mean(name, self.known),
+                expected=self.listed,
+                hint=did_you_mean(name, self.known) if self.unknown < MAX_HINTS else None,
             )
         )
         return False
 
-    def _cycle(self, name: str) -> bool:
-        """Report a cycle once, at its member that comes first in the manifest."""
-        trail, stack, seen = {name: name}, [name], set[str]()
-        while stack:
-            current = stack.pop()
-            composition = self.manifest.compositions.get(current)
-            for member in composition.of if composition is not None else ():
-                if member == name:
-                    return self._report_cycle(name, trail, current)
-                if member not in seen:
-                    seen.add(member)
-                    trail[member] = current
-                    stack.append(member)
-        return False
-
-    def _report_cycle(self, name: str, trail: Mapping[str, str], last: str) -> bool:
-        steps = [name]
-        while last != name:
-            steps.insert(1, last)
-            last = trail[last]
-        order = list(self.manifest.compositions)
-        if min(steps, key=order.index) == name:
-            self.findings.append(
-                codes.COMPOSITION_CYCLE.finding(
-                    f"{name!r} is made of itself: {' > '.join((*steps, name))}.",
-                    self.locate(("compositions", name), key=True),
-                )
-            )
-        return True
-
-    def _flatten(self, names: str | Iterable[str]) -> dict[str, float] | None:
-        """The adapters behind ``names``, or ``None`` where an error elsewhere hides them."""
-        try:
-            return flatten(self.manifest, names)
-        except RoutingError:
-            return None
-
     def _flat(self, name: str, composition: Composition) -> None:
-        active = self._flatten(name)
-        if active is None:
+        where = self.locate(("compositions", name), key=True)
+        try:
+            active = members_of(self.manifest, name, self.flat).weights
+        except RoutingError as error:  # what is unknown or a circle is told elsewhere
+            deep = error.findings[0]
+            if deep.expected is not None and deep.code == codes.COMPOSITION_CYCLE.id:
+                self.findings.append(replace(deep, where=where))
             return
         gone = [adapter for adapter, weight in active.items() if weight == 0]
         if gone and all(composition.of.values()):
@@ -351,7 +315,6 @@ class _Checks:
                     expected="a total other than 0",
                 )
             )
-        where = self.locate(("compositions", name), key=True)
         self.findings += check_active(self.manifest.rules, active, None, where)
 
     # --- rules and what is active --------------------------------------------------------------
@@ -386,7 +349,7 @@ class _Checks:
                     f"{name!r} is a composition; rules are about adapters.",
                     self.locate(path, key=key),
                     found=name,
-                    expected=", ".join(self.manifest.adapters) or None,
+                    expected=listed(self.manifest.adapters),
                 )
             )
         else:
@@ -441,24 +404,8 @@ class _Checks:
         single_composition = isinstance(active, str) and active in self.manifest.compositions
         if not known or single_composition:  # a composition was checked where it is declared
             return
-        flat = self._flatten(active)
-        if flat is not None:
-            where = self.locate(("active",))
-            self.findings += check_active(self.manifest.rules, flat, None, where)
-
-
-def _bad_mirror(prefix: str, target: str) -> str | None:
-    if "://" not in prefix:
-        return "The prefix does not start with a scheme such as hf:// or s3://."
-    if prefix.lower().startswith("registry://"):
-        return "A registry is moved under 'registries', not by a mirror."
-    if prefix.endswith("/") != target.endswith("/"):
-        return "The prefix and its replacement do not both end with a slash."
-    try:
-        source = Source.parse(target.removesuffix("/") if len(target) > 1 else target)
-    except SourceSyntaxError as error:
-        # a mirror of the whole Hub ("hf://") or of a bare scheme is an address of its own
-        if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://", target):
-            return None
-        return f"The replacement is no source: {error}."
-    return "A mirror cannot be a registry." if source.is_registry else None
+        try:
+            flat = flatten(self.manifest, active)
+        except RoutingError:  # told where the composition is declared
+            return
+        self.findings += check_active(self.manifest.rules, flat, None, self.locate(("active",)))

@@ -143,8 +143,10 @@ class Source:
         """
         if self.is_local:
             if directory is None:
+                if self.location.startswith("~"):
+                    return posixpath.normpath(self.local_path(Path("/")).as_posix())
                 path = posixpath.normpath(self.location)
-                return path if path.startswith(("/", "~", "..")) else f"./{path}"
+                return path if path.startswith(("/", "../")) or path == ".." else f"./{path}"
             root = directory.resolve()
             folder = self.local_path(root).resolve()
             if folder == root or folder.is_relative_to(root):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -22,6 +22,9 @@ from .module_tree import Tree, has, modules_of, step
 
 ALWAYS_IGNORED = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
 """Buffers of old checkpoints that transformers drops whatever the class."""
+
+LONGEST_NAME = 512
+"""Characters; no tensor of a model in the table has more than a quarter of them."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,47 @@ class UnknownArchitectureError(LookupError):
     """The table cannot say how this model is made."""
 
 
+class Lines(Mapping[str, Any]):
+    """A JSON object written with one member a line; a member is parsed when it is asked for."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        cut = ((line.index('":'), line) for line in lines)
+        self.raw = {line[1:at]: line[at + 2 :].rstrip(",") for at, line in cut}
+        self._parsed: dict[str, Any] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._parsed:
+            self._parsed[key] = json.loads(self.raw[key])
+        return self._parsed[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.raw
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.raw)
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+
 @cache
 def architecture_table() -> Mapping[str, Any]:
-    """The committed table; ``["transformers"]`` is the version that it was exported from."""
+    """The committed table; ``["transformers"]`` is the version that it was exported from.
+
+    ``conversions``, ``auto`` and ``rows`` are read line by line: all of them at once would take
+    a good part of the time that a whole ``validate`` may take.
+    """
     path = Path(__file__).with_name("architectures.json")
-    return cast("Mapping[str, Any]", json.loads(path.read_bytes()))
+    text = path.read_text(encoding="utf-8")
+    lines: dict[str, list[str]] = {}
+    section: list[str] = []
+    for line in text.splitlines()[2:]:
+        if line.endswith(":{"):
+            section = lines.setdefault(line[1:-3], [])
+        elif line[0] != "}":
+            section.append(line)
+    version = json.loads("{" + text.split("\n", 2)[1].rstrip(",") + "}")
+    return {**version, **{name: Lines(members) for name, members in lines.items()}}
 
 
 def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Layout | None:
@@ -54,13 +93,16 @@ def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> L
     that the table does not know the class or one of its parts, or that the tensors are not
     those of such a model. A module whose kind is known and whose sizes are not has
     ``in_features`` and ``out_features`` of ``None``: its weight is packed by a quantiser, is
-    not in the checkpoint (a head that will be newly initialised), or belongs to no module that
-    the table knows. The class is transformers' own, never one from a repository's code.
+    not in the checkpoint (a head that will be newly initialised), or is of no module that the
+    table knows for this type of model. The class is transformers' own, never one from a
+    repository's code.
     """
     names = config.get("architectures")
     name = cast("list[Any]", names)[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in architecture_table()["rows"]:
         return None
+    if any(len(one) > LONGEST_NAME or "" in one.split(".") for one in tensors):
+        return None  # no model has such names, and the rules' patterns are slow on long ones
     parts: list[Part] = []
     try:
         tree = _expand(_root(name, config), parts)
@@ -69,10 +111,13 @@ def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> L
         tied = _tie(parts, tree, live)
     except (ConversionError, UnknownArchitectureError):
         return None
-    known = sum(has(tree, one) for one in live)
-    if 2 * known < len(live) or not known:
+    ignored = _ignored(parts)
+    strangers = {name for name in live if not has(tree, name)}
+    dropped = {name for name in strangers if ignored.search(name)}
+    if 2 * len(strangers - dropped) >= len(live.keys() - dropped):
         return None  # another model's tensors
-    modules = modules_of(tree, live, _ignored(parts))
+    dropped |= _of_other_classes(parts[0], strangers - dropped)
+    modules = modules_of(tree, {n: shape for n, shape in live.items() if n not in dropped})
     output = parts[0].row.get("output", "")
     return Layout(modules, frozenset({output} & modules.keys()), tied, prefix)
 
@@ -147,7 +192,7 @@ def _part(parent: Part, slot: list[Any], path: str) -> Part:
     config = cast("Mapping[str, Any]", config)
     kind = config.get("model_type", row["type"]) if auto else row["type"]
     if kind != row["type"]:
-        name = table["auto"].get(auto, {}).get(kind)
+        name = table["auto"].get(auto, {}).get(kind) if isinstance(kind, str) else None
         if name is None:
             raise UnknownArchitectureError(f"{parent.name}: no class for {where} {kind!r}")
         row = table["rows"][name]
@@ -212,6 +257,19 @@ def _ignored(parts: list[Part]) -> re.Pattern[str]:
     """Names in a checkpoint that the model drops without a word."""
     patterns = [*ALWAYS_IGNORED, *(one for part in parts for one in part.row.get("ignored", ()))]
     return re.compile("|".join(f"({pattern})" for pattern in patterns))
+
+
+def _of_other_classes(root: Part, names: Collection[str]) -> set[str]:
+    """Those of ``names`` that this class drops because they are another's of the same type: the
+    pooler or the head of ``BertForPreTraining`` in a checkpoint for ``BertForMaskedLM``."""
+    found: set[str] = set()
+    rows: Lines = architecture_table()["rows"]
+    same = f'{{"type":{json.dumps(root.row["type"])},'  # as every row of this type begins
+    for name, line in rows.raw.items():
+        if names and line.startswith(same) and name != root.name:
+            tree = _expand(_root(name, root.config), [])
+            found |= {one for one in names if has(tree, one)}
+    return found
 
 
 # --- tied parameters -------------------------------------------------------------------------

@@ -9,9 +9,10 @@ transformers would change the digests of bases that did not change.
 
 The rules, in order:
 
-1. Buffers that are made anew at load (rotary frequencies, position ids, causal masks) are left
-   out, and so are counters of batches, and everything that a quantiser wrote beside a weight is
-   kept. ``LayerNorm.gamma`` and ``.beta`` (TensorFlow's names) are ``.weight`` and ``.bias``.
+1. What old checkpoints hold and no model reads (rotary frequencies, position ids, causal masks,
+   T5's bias of cross attention) is left out, and so are counters of batches; what a quantiser
+   wrote beside a weight is kept. ``LayerNorm.gamma`` and ``.beta`` (TensorFlow's names) are
+   ``.weight`` and ``.bias``.
 2. What lies under a head's name at the top (``lm_head``, ``classifier``, ``pooler``...) is a
    head. If every other name then starts with one common part (``bert.``), that is taken off;
    both are repeated until nothing changes.
@@ -29,7 +30,8 @@ Shape = tuple[int, ...]
 
 _BUFFERS = re.compile(
     r"(.*\.)?(\w*inv_freq|(cos|sin)_cached|masked_bias|position_ids|token_type_ids"
-    r"|relative_position_index|num_batches_tracked|embed_positions\.weights)"
+    r"|relative_position_index|num_batches_tracked|embed_positions\.weights|version"
+    r"|EncDecAttention\.relative_attention_bias\.weight)"
 )
 _MASK = re.compile(r"(.*\.)?(attn|attention|crossattention|self_attention)\.bias")
 _TENSORFLOW = re.compile(r"(.*LayerNorm)\.(gamma|beta)")

@@ -39,22 +39,29 @@ Fields = dict[str, Any]
 Table = Mapping[str, Mapping[str, Any]]
 
 _IGNORED = re.compile(
-    r"_.*|.*dropout.*|.*dropout|.*drop_rate|.*drop_path.*|.*_pdrop|layerdrop|.*_layerdrop"
-    r"|initializer_\w+|\w*init_(std|range|scale|factor|xavier_std|method)|.*initializer.*"
-    r"|(bos|eos|pad|sep|cls|unk|mask|decoder_start|forced_bos|forced_eos)_token_(id|index)"
-    r"|name_or_path|architectures|transformers_version|(torch_)?dtype|torchscript|auto_map"
-    r"|use_cache|cache_implementation|return_dict|return_unused_kwargs|output_(hidden_states"
-    r"|attentions|scores|past|router_logits)|use_return_dict|id2label|label2id|num_labels|labels"
-    r"|problem_type|finetuning_task|task_specific_params|tokenizer_class|prefix|architecture"
-    r"|quantization_config|attn_implementation|experts_implementation|gradient_checkpointing"
-    r"|pretraining_tp|use_bfloat16|tf_legacy_loss|pruned_heads|model_max_length|license"
-    r"|router_aux_loss_coef|router_z_loss_coef|ctc_loss_reduction|ctc_zero_infinity"
-    r"|apply_spec_augment|mask_(time|feature)_\w+|max_source_positions_unused|gradient_\w+"
-    r"|summary_\w+|(begin_)?suppress_tokens|dense_act_fn|is_gated_act"  # the last two: T5's proj.
-    r"|\w+_config_dict|stage_names|down_ops|out_features|out_indices|is_composition|vocab_file|unsloth_\w+|model_name|loss_type|keys_to_ignore_at_inference"
-    r"|chunk_size_feed_forward|hub_mixin|adapters|tie_encoder_decoder|base_model_\w+_plan"
+    # what the file says of itself, and where things are
+    r"_.*|name_or_path|architectures|transformers_version|auto_map|vocab_file|\w+_config_dict"
+    r"|tokenizer_class|model_name|license|unsloth_\w+|hub_mixin"
+    # how it is stored and run
+    r"|(torch_)?dtype|torchscript|quantization_config|use_bfloat16|pruned_heads"
+    r"|(attn|experts)_implementation|cache_implementation|use_cache|pretraining_tp"
+    r"|chunk_size_feed_forward|gradient_checkpointing\w*|base_model_\w+_plan"
+    # what it returns
+    r"|return_dict|use_return_dict|output_(hidden_states|attentions|scores|past|router_logits)"
+    r"|keys_to_ignore_at_inference|out_features|out_indices|stage_names"
+    # training: dropout, initial values, loss, masking of the input
+    r"|.*dropout.*|.*drop_rate|.*drop_path.*|.*_pdrop|(\w+_)?layerdrop|.*initializer.*"
+    r"|\w*init_(std|range|scale|factor|xavier_std|method)|loss_type|\w+_loss_coef|tf_legacy_loss"
+    r"|ctc_(loss_reduction|zero_infinity)|apply_spec_augment|mask_(time|feature)_\w+"
+    # heads and their labels
+    r"|id2label|label2id|num_labels|problem_type|finetuning_task|task_specific_params|summary_\w+"
+    # the tokenizer's and generate's
+    r"|(bos|eos|pad|sep|cls|unk|mask|decoder_start|forced_bos|forced_eos)_token_(ids?|index)"
+    r"|model_max_length|(begin_)?suppress_tokens"
+    # what the classes make of other fields, in place
+    r"|dense_act_fn|is_gated_act|down_ops|is_composition"
 )
-"""At any depth. The token ids are the tokenizer's; loss terms and dropout act in training."""
+"""Fields that do not change what the model computes, at any depth of the config."""
 
 _GENERATION = re.compile(
     r"(max|min)_(length|new_tokens)|do_sample|early_stopping|num_beams|num_beam_groups"
@@ -71,11 +78,13 @@ _COMMON: Mapping[str, Any] = {
     "add_cross_attention": False,
     "is_encoder_decoder": False,
     "position_embedding_type": "absolute",
-    "cross_attention_hidden_size": None,
-    "tie_last_hidden_states": None,
+    "tie_encoder_decoder": False,
 }
 """Defaults that every class had or has."""
 
+_HEADS = re.compile(
+    r"(For[A-Z]\w*|With\w*Head\w*|LMHeadModel|LMHeadsModel|DoubleHeadsModel|HeadModel|Model|Encoder)$"
+)
 _ROPE_LOCAL = ("rope_local_base_freq", "local_rope_theta")
 _ROPE_FLAT = {
     "rope_theta": "rope_theta",
@@ -131,7 +140,7 @@ def canonical(config: Mapping[str, Any]) -> Canonical:
 
 def canonical_by(table: Table, config: Mapping[str, Any]) -> Canonical:
     """:func:`canonical` by another table than the frozen one (to make that one)."""
-    fields, opened, unknown = _one(config, str(config.get("model_type") or ""), table)
+    fields, opened, unknown = _one(config, _model_type(config, table), table)
     doubt = None
     if unknown:
         doubt = f"not all defaults of model type {', '.join(unknown)} are known"
@@ -153,7 +162,7 @@ def ties_embeddings(config: Mapping[str, Any]) -> bool:
     """Whether the base shares its input and output embeddings, by config.json."""
     table = _table()
     for part in (config, *_parts(config)):
-        own = table.get(str(part.get("model_type") or ""), {})
+        own = table.get(_model_type(part, table), {})
         if "scale_decoder_outputs" in _names(own):
             return True  # T5's: always tied; what the flag says is whether outputs are scaled
         default = own.get("defaults", {}).get("tie_word_embeddings")
@@ -168,7 +177,7 @@ def hidden_size(config: Mapping[str, Any]) -> int | None:
     ``None``. Of a model with parts, the text model's."""
     table = _table()
     for part in (config, *_parts(config)):
-        own = table.get(str(part.get("model_type") or ""), {})
+        own = table.get(_model_type(part, table), {})
         name = own.get("aliases", {}).get("hidden_size", "hidden_size")
         for key in (name, "hidden_size", "d_model", "n_embd", "dim", "embed_dim"):
             value = part.get(key, own.get("defaults", {}).get(key))
@@ -177,10 +186,25 @@ def hidden_size(config: Mapping[str, Any]) -> int | None:
     return None
 
 
+def family_of(architecture: str) -> str:
+    """``Bert`` of ``BertForMaskedLM``, ``BertLMHeadModel`` and ``BertModel``."""
+    return _HEADS.sub("", architecture.removeprefix("FSDP"))
+
+
 def known_fields(model_type: str) -> frozenset[str] | None:
     """The fields that the table knows of a model type, ``None`` of one it does not know."""
     row = _table().get(model_type)
     return None if row is None else frozenset(_names(row))
+
+
+def _model_type(config: Mapping[str, Any], table: Table) -> str:
+    """``model_type``, which files of 2019 do not have: then after the name of the class."""
+    named = config.get("model_type")
+    classes = config.get("architectures")
+    if named or not isinstance(classes, list) or not classes:
+        return str(named or "")
+    family = family_of(str(cast("list[Any]", classes)[0])).lower()
+    return next((kind for kind in table if re.sub("[-_]", "", kind) == family), "")
 
 
 def _names(row: Mapping[str, Any]) -> set[str]:

@@ -123,7 +123,7 @@ def _natural(name: str) -> list[tuple[Any, ...]]:
     key: list[tuple[Any, ...]] = []
     for part in name.split("."):
         stem = part.rstrip("0123456789")
-        if part.isdigit():
+        if part.isdecimal():
             key.append((0, int(part)))
         elif stem != part:
             key.append((1, stem, int(part[len(stem) :])))
@@ -148,8 +148,11 @@ def _operate(
         state: Shapes = dict.fromkeys(rule.to)
     else:
         state = {key: [s for s in shapes if s is not None] for key, shapes in parts.items()}
-        for operation, *arguments in rule.operations:
-            state = OPERATIONS[operation](state, rule, *arguments)
+        try:
+            for operation, *arguments in rule.operations:
+                state = OPERATIONS[operation](state, rule, *arguments)
+        except (IndexError, ValueError) as error:  # too few dimensions, or too many tensors
+            raise ConversionError(f"{name}: {error}") from error
     full = name.replace("*.", "0.")
     part = next((key for key in state if key in full), None)
     if part is None:

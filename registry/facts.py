@@ -82,7 +82,9 @@ class Layout:
 
     Built from a header by :mod:`adapterdock.registry.architectures`, or from a live model by
     the loader: the checks cannot tell which. ``modules`` holds containers too (kind ``OTHER``),
-    so that a name that exists is told from one that does not. ``output_modules`` are the output
+    so that a name that exists is told from one that does not, but nothing without a parameter
+    (activations, dropout). A linear, embedding or convolution without ``in_features`` and
+    ``out_features`` is one whose sizes are not known. ``output_modules`` are the output
     embeddings or heads, which PEFT's ``all-linear`` leaves out. ``tied`` maps a tied parameter
     to the one whose storage it shares (``lm_head.weight`` to ``model.embed_tokens.weight``).
     ``prefix`` is transformers' ``base_model_prefix``.
@@ -124,7 +126,8 @@ class BaseFacts:
     def architecture(self) -> str | None:
         """``LlamaForCausalLM``: the first of config.json's ``architectures``."""
         names = self.config.get("architectures")
-        return names[0] if isinstance(names, list) and names else None
+        first = names[0] if isinstance(names, list) and names else None
+        return first if isinstance(first, str) else None
 
     @property
     def model_type(self) -> str | None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from ..manifests.errors import FingerprintError
 from ..manifests.findings import Finding, Where
 from ..manifests.schema import Fingerprint, WeightDigests
 from .backbone import Shape, Split, split
-from .baseconfig import canonical, hidden_size, ties_embeddings
+from .baseconfig import canonical, family_of, hidden_size, ties_embeddings
 from .facts import BaseFacts
 from .precision import WIDTHS, Precision
 from .samples import Sample, Samples, agreement, chosen, run, weight_digests
@@ -87,13 +86,13 @@ def fingerprint_of(
         hidden_size=hidden_size(base.config),
         structure=structure_digest(parts.backbone, shapes),
         heads=structure_digest(parts.heads, shapes),
-        config=config.digest,
+        config=config.digest if config.fields.get("model_type") else None,
         weights=None if samples is None else weight_digests(samples.backbone),
         head_weights=None if samples is None else weight_digests(samples.heads),
         tokenizer=tokenizer,
         chat_template=template,
     )
-    doubts = {} if config.doubt is None else {"config": config.doubt}
+    doubts: dict[str, str] = {} if config.doubt is None else {"config": config.doubt}
     if read is None:
         doubts["weights"] = "its weights were not read"
     return Measured(fingerprint, samples, doubts=doubts, names=frozenset(parts.backbone))
@@ -191,7 +190,7 @@ class _Check:
             yield codes.ARCHITECTURE_UNCHECKED.finding(
                 "the base's architecture is not known", at, expected=want
             )
-        elif _family(want) == _family(have):
+        elif family_of(want) == family_of(have):
             yield codes.HEAD.finding(f"the base is a {have}", at, found=have, expected=want)
         else:
             yield codes.ARCHITECTURE.finding(f"the base is a {have}", at, found=have, expected=want)
@@ -323,7 +322,7 @@ class _Check:
             code = codes.WEIGHTS_PARTLY if result.same else codes.WEIGHTS_UNCHECKED
             why = self.found.doubts.get("weights")
             yield code.finding(
-                f"{matched}; {len(result.absent)} could not be read ({_some(result.absent)})"
+                f"{matched}; {len(result.absent)} could not be compared ({_some(result.absent)})"
                 + (f": {why}" if why else ""),
                 self.at(level),
                 found=matched,
@@ -391,16 +390,6 @@ def _comparable(
     exact = [p for p in _PRECISIONS if p != first and getattr(have, p) == have.float32]
     found = {p: (getattr(have, p), getattr(want, p)) for p in (first, *exact)}
     return {p: (a, b) for p, (a, b) in found.items() if a is not None and b is not None}
-
-
-_HEADS = re.compile(
-    r"(For[A-Z]\w*|With\w*Head\w*|LMHeadModel|LMHeadsModel|DoubleHeadsModel|HeadModel|Model|Encoder)$"
-)
-
-
-def _family(architecture: str) -> str:
-    """``Bert`` of ``BertForMaskedLM``, ``BertLMHeadModel`` and ``BertModel``."""
-    return _HEADS.sub("", architecture.removeprefix("FSDP"))
 
 
 def _some(names: Iterable[str]) -> str:

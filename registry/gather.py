@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 from ..manifests.codes import artefacts as codes
-from ..manifests.errors import SourceError
+from ..manifests.codes import lock as lock_codes
+from ..manifests.errors import IntegrityError, SourceError
 from ..manifests.findings import Finding, Where
 from .architectures import layout_of
 from .digests import sha256_bytes
 from .facts import AdapterFacts, BaseFacts, FileFact, Header, TensorInfo, TokenizerFacts
 from .header import read_header
 from .methods.config_file import parse_adapter_config
+from .pool import each
 from .sources.folder import Folder
 from .tokenizer import TOKENIZER_FILES, tokenizer_facts
 
@@ -49,7 +50,7 @@ def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:
     missing = [f for f in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if f not in files]
     if missing:
         raise SourceError(_no_adapter(folder, files, missing, where))
-    raw = _read_small(folder, files[ADAPTER_CONFIG], SMALL_FILE, where)
+    raw, config_file = _read_small(folder, files[ADAPTER_CONFIG], SMALL_FILE, where)
     config = parse_adapter_config(raw, where)
     header = read_header(
         lambda start, length: folder.read(ADAPTER_WEIGHTS, start, length),
@@ -57,10 +58,7 @@ def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:
         where=where,
         file=ADAPTER_WEIGHTS,
     )
-    consumed = (
-        replace(files[ADAPTER_CONFIG], sha256=sha256_bytes(raw)),
-        files[ADAPTER_WEIGHTS],
-    )
+    consumed = (config_file, files[ADAPTER_WEIGHTS])
     return AdapterFacts(name, folder.source, config, header, consumed, folder.revision)
 
 
@@ -86,7 +84,7 @@ def read_tokenizer_files(folder: Folder, where: Where) -> dict[str, bytes]:
     """The tokenizer's files in ``folder``, by path."""
     files = folder.files()
     return {
-        path: _read_small(folder, files[path], INDEX_LIMIT, where)
+        path: _read_small(folder, files[path], INDEX_LIMIT, where)[0]
         for path in TOKENIZER_FILES
         if path in files
     }
@@ -105,15 +103,14 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
         raise SourceError(
             codes.BASE_HOLDS_ADAPTER.finding(f"{folder.source} holds {ADAPTER_CONFIG} too", where)
         )
-    raw = _read_small(folder, files[BASE_CONFIG], SMALL_FILE, where)
+    raw, config_file = _read_small(folder, files[BASE_CONFIG], SMALL_FILE, where)
     config = _json_object(raw, BASE_CONFIG, where)
-    small = {BASE_CONFIG: replace(files[BASE_CONFIG], sha256=sha256_bytes(raw))}
+    small = {BASE_CONFIG: config_file}
     index: Mapping[str, str] = {}
     if BASE_WEIGHTS in files:
         shards = [BASE_WEIGHTS]
     elif BASE_INDEX in files:
-        raw_index = _read_small(folder, files[BASE_INDEX], INDEX_LIMIT, where)
-        small[BASE_INDEX] = replace(files[BASE_INDEX], sha256=sha256_bytes(raw_index))
+        raw_index, small[BASE_INDEX] = _read_small(folder, files[BASE_INDEX], INDEX_LIMIT, where)
         index = _weight_map(raw_index, where)
         shards = sorted(set(index.values()))
     else:
@@ -141,7 +138,17 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
             )
         )
     tensors: dict[str, TensorInfo] = {}
-    for header in headers.values():
+    for shard, header in headers.items():
+        twice = sorted(tensors.keys() & header.tensors.keys())
+        if twice:
+            raise SourceError(
+                codes.BASE_DAMAGED.finding(
+                    f"{len(twice)} tensors are in two shards",
+                    where,
+                    found=f"{twice[0]} in {shard} and in one before it",
+                    expected="each tensor in one shard",
+                )
+            )
         tensors.update(header.tensors)
     beside = [p for p in files if p in _BESIDE_A_BASE or p in TOKENIZER_FILES]
     if remote_code:
@@ -177,11 +184,11 @@ def _read_headers(
 
     if len(shards) == 1:
         return {shards[0]: one(shards[0])}
-    with ThreadPoolExecutor(READERS) as pool:
-        return dict(zip(shards, pool.map(one, shards), strict=True))
+    return dict(zip(shards, each(one, shards, READERS), strict=True))
 
 
-def _read_small(folder: Folder, fact: FileFact, limit: int, where: Where) -> bytes:
+def _read_small(folder: Folder, fact: FileFact, limit: int, where: Where) -> tuple[bytes, FileFact]:
+    """A whole small file, and its fact with the digest that it really has."""
     if fact.size > limit:
         raise SourceError(
             codes.FILE_TOO_LARGE.finding(
@@ -191,7 +198,18 @@ def _read_small(folder: Folder, fact: FileFact, limit: int, where: Where) -> byt
                 expected=f"at most {limit} bytes",
             )
         )
-    return folder.read(fact.path)
+    raw = folder.read(fact.path)
+    digest = sha256_bytes(raw)
+    if fact.sha256 not in (None, digest):
+        raise IntegrityError(
+            lock_codes.CHANGED_UNDER_LOCK.finding(
+                f"{fact.path} in {folder.source} is not the one that was pinned",
+                where,
+                found=digest,
+                expected=fact.sha256,
+            )
+        )
+    return raw, replace(fact, sha256=digest)
 
 
 def _json_object(raw: bytes, file: str, where: Where) -> dict[str, Any]:

@@ -7,11 +7,22 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..manifests.codes import artefacts as artefact_codes
 from ..manifests.codes import find_code
 from ..manifests.codes import lock as codes
-from ..manifests.errors import FingerprintError, FitError, IntegrityError, LockError
-from ..manifests.findings import Finding, Severity, Where
+from ..manifests.errors import (
+    AdapterdockError,
+    FingerprintError,
+    FitError,
+    IntegrityError,
+    OfflineError,
+    PolicyError,
+    SourceError,
+    UsageError,
+)
+from ..manifests.findings import Finding, Severity, Where, refused
 from ..manifests.lockfile import (
+    LOCK_VERSION,
     Lock,
     LockedAdapter,
     LockedBase,
@@ -21,19 +32,24 @@ from ..manifests.lockfile import (
     write_lock,
 )
 from ..manifests.manifest import ManifestFile
+from ..manifests.names import did_you_mean
 from .digests import folder_digest
 from .facts import FileFact
 from .fetch import Fetched, Request, fetch_all
-from .fingerprint import Measured, compare, fingerprint_of
-from .gather import READERS, SMALL_FILE, reader_of
-from .lock_state import inputs_digest, lock_name, recipe_digest
+from .fingerprint import Measured, compare
+from .lock_state import Entry, inputs_digest, kept, options_digest, recipe_digest
 from .progress import Progress
 from .project import ManifestSource, lock_of, open_manifest, policies_in_force
-from .resolve import Access, Resolution, access_under, resolve, targets
+from .resolve import Access, Resolution, measure, resolve, targets
+from .sources.folder import Folder
 from .store import Store
 
 BASE = "base"
 """What ``--upgrade`` calls the base; it is reserved there only (an adapter may be named so)."""
+
+HASH_UP_TO = 32 << 20
+"""Bytes. A larger file of a base on object storage is not downloaded to be locked: its version
+pins it until the first pull adds its sha256."""
 
 
 def lock(
@@ -53,12 +69,14 @@ def lock(
 
     Pins of entries that did not change are kept; ``upgrade`` names those to move (an adapter, or
     ``base``). A manifest in memory gives a lock that is not written. Raises what
-    :func:`make_lock` does, and :class:`ManifestError`; then nothing is written.
+    :func:`make_lock` does, :class:`ManifestError` and :class:`LockError` (for a lock that does
+    not read); then nothing is written.
     """
     file = open_manifest(manifest, model=model, dtype=dtype)
+    old = lock_of(file)
     made, _ = make_lock(
         file,
-        lock_of(file),
+        old,
         access=Access(offline=offline, policies=policies_in_force(file, policy)),
         store=store or Store.default(),
         upgrade=upgrade,
@@ -66,7 +84,7 @@ def lock(
         accept=accept,
         progress=progress,
     )
-    if file.file is not None:
+    if file.file is not None and made != old:
         write_lock(made, lock_path(file.file))
     return made
 
@@ -80,21 +98,37 @@ def make_lock(
     upgrade: Collection[str] = (),
     upgrade_all: bool = False,
     accept: Iterable[str] = (),
+    hash_up_to: int = HASH_UP_TO,
     progress: Progress | None = None,
 ) -> tuple[Lock, Resolution]:
     """Resolve ``file``, fetch its adapters, and pin everything. Writes no lock file.
 
     Pins of ``old`` are kept for every entry whose source is unchanged, except those in
-    ``upgrade``. Raises :class:`FitError` for a misfit or something unchecked that ``accept`` (or
-    ``old``) does not list, before any weight is downloaded; :class:`IntegrityError` or
-    :class:`LockError` where content is not what the manifest or ``old`` says.
+    ``upgrade``. Without the network (``access.offline``), kept entries are read from ``store``.
+    Raises, before any weight is downloaded, :class:`UsageError` for names that mean nothing and
+    one error with all that is wrong or unchecked and that ``accept`` (or ``old``) does not list:
+    :class:`FitError`, or :class:`PolicyError`, :class:`SourceError`, :class:`OfflineError`,
+    :class:`FingerprintError` where all of it is of that kind. Raises :class:`IntegrityError`
+    where content is not what the manifest or ``old`` says.
     """
-    accepted = _accepted(old, accept)
-    kept, keep_base = _kept(file, old, upgrade, upgrade_all)
-    access = access_under(old, kept, access, keep_base)
+    accepted = {*(old.accepted if old else ()), *accepted_codes(accept)}
+    _require_known(file, upgrade)
+    if old is not None and not upgrade_all:
+        moved = {*upgrade} | ({None} if BASE in upgrade else set[Entry]())
+        access = access.under(old, kept(file, old) - moved)
+    if access.offline:
+        access = replace(access, store=store)
     resolution = resolve(file, access)
     require_fit(resolution, accepted)
-    fetched = _fetch(file, resolution, store, access, progress)
+    measured = None
+    if resolution.base is not None:
+        measured = measure(resolution)
+        declared, where = file.manifest.base.fingerprint, file.where(("base", "fingerprint"))
+        if declared is not None:
+            more = (*resolution.findings, *compare(declared, measured, where))
+            resolution = replace(resolution, findings=more)
+            require_fit(resolution, accepted)
+    fetched = _fetch(file, resolution, store, hash_up_to, progress)
     adapters = {
         name: _lock_adapter(file, name, resolution, fetched.get(name, {}))
         for name in file.manifest.adapters
@@ -102,12 +136,12 @@ def make_lock(
     findings = check_declared_digests(file, {n: a.digest for n, a in adapters.items()})
     if findings:
         raise IntegrityError(*findings)
-    base = _lock_base(file, resolution, fetched.get(None, {}))
     lock = Lock(
+        version=LOCK_VERSION,
         generator=_generator(),
         inputs=inputs_digest(file),
         overrides=dict(file.overrides),
-        base=base,
+        base=None if measured is None else _lock_base(file, resolution, measured, fetched[None]),
         adapters=adapters,
         compositions={
             name: LockedComposition(
@@ -120,11 +154,40 @@ def make_lock(
     return lock, resolution
 
 
-def require_fit(resolution: Resolution, accepted: Iterable[str]) -> None:
-    """Raise :class:`FitError` unless the resolution has no error and nothing unchecked."""
-    report = resolution.report(accepted)
-    if not report.ok:
-        raise FitError(*report.errors, *report.unchecked)
+def require_fit(resolution: Resolution, accepted: Collection[str]) -> None:
+    """Raise one error with every error, and everything unchecked, of ``resolution``.
+
+    What is unchecked and ``accepted`` is let pass, unless it kept something from being read.
+    """
+    wrong = refused(resolution.findings, accepted)
+    if not wrong and not resolution.complete:
+        wrong = refused(resolution.findings)
+    if wrong:
+        raise _refusal(wrong)
+
+
+def accepted_codes(accept: Iterable[str]) -> frozenset[str]:
+    """The ids of codes that a person accepts, given by id or name.
+
+    Raises :class:`UsageError` for one that is not the code of an unchecked finding.
+    """
+    accepted: set[str] = set()
+    wrong: list[Finding] = []
+    for text in accept:
+        code = find_code(text)
+        if code is not None and code.severity is Severity.UNCHECKED:
+            accepted.add(code.id)
+            continue
+        wrong.append(
+            codes.ACCEPT_NOT_UNCHECKED.finding(
+                f"{text} cannot be accepted",
+                found="no such code" if code is None else f"a code of severity {code.severity}",
+                expected="the code of an unchecked finding",
+            )
+        )
+    if wrong:
+        raise UsageError(*wrong)
+    return frozenset(accepted)
 
 
 def check_declared_digests(file: ManifestFile, digests: Mapping[str, str | None]) -> list[Finding]:
@@ -141,102 +204,75 @@ def check_declared_digests(file: ManifestFile, digests: Mapping[str, str | None]
     ]
 
 
-def _accepted(old: Lock | None, accept: Iterable[str]) -> set[str]:
-    accepted = set(old.accepted if old else ())
-    for text in accept:
-        code = find_code(text)
-        if code is None or code.severity is not Severity.UNCHECKED:
-            raise LockError(
-                codes.ACCEPT_NOT_UNCHECKED.finding(
-                    f"{text} cannot be accepted",
-                    found="no such code" if code is None else f"a code of severity {code.severity}",
-                    expected="the code of an unchecked finding",
-                )
-            )
-        accepted.add(code.id)
-    return accepted
+def _refusal(findings: Collection[Finding]) -> AdapterdockError:
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    kinds = {_kind_of(finding.code) for finding in errors or findings}
+    if kinds == {OfflineError, SourceError}:
+        kinds = {SourceError}
+    return (kinds.pop() if len(kinds) == 1 else FitError)(*findings)
 
 
-def _kept(
-    file: ManifestFile, old: Lock | None, upgrade: Collection[str], upgrade_all: bool
-) -> tuple[list[str], bool]:
-    manifest = file.manifest
-    unknown = sorted(set(upgrade) - {*manifest.adapters, BASE})
+def _kind_of(code: str) -> type[AdapterdockError]:
+    for start, kind in _KINDS:
+        if code.startswith(start):
+            return kind
+    return FitError
+
+
+_KINDS: tuple[tuple[str, type[AdapterdockError]], ...] = (
+    (artefact_codes.SOURCE_UNREACHABLE.id, OfflineError),
+    (artefact_codes.BASE_NOT_READ.id, OfflineError),
+    ("AD2", SourceError),
+    ("AD4", FingerprintError),
+    (codes.CHANGED_UNDER_LOCK.id, IntegrityError),
+    ("AD8", PolicyError),
+)
+
+
+def _require_known(file: ManifestFile, upgrade: Collection[str]) -> None:
+    known = [*file.manifest.adapters, BASE]
+    unknown = sorted(set(upgrade) - {*known})
     if unknown:
-        raise LockError(
+        raise UsageError(
             *(
                 codes.UPGRADE_UNKNOWN.finding(
                     f"nothing is named {name!r}",
                     Where(file=file.file),
                     found=name,
-                    expected=", ".join([*manifest.adapters, BASE]),
+                    expected=", ".join(known),
+                    hint=did_you_mean(name, known),
                 )
                 for name in unknown
             )
         )
-    if old is None or upgrade_all:
-        return [], False
-    names = [
-        name
-        for name, adapter in manifest.adapters.items()
-        if name not in upgrade
-        and name in old.adapters
-        and old.adapters[name].declared == str(adapter.source)
-        and not adapter.mutable
-    ]
-    keep_base = (
-        BASE not in upgrade
-        and old.base is not None
-        and manifest.base.model is not None
-        and old.base.declared == str(manifest.base.model)
-    )
-    return names, keep_base
 
 
 def _fetch(
     file: ManifestFile,
     resolution: Resolution,
     store: Store,
-    access: Access,
+    hash_up_to: int,
     progress: Progress | None,
-) -> dict[str | None, Mapping[str, Fetched]]:
-    """Every adapter's files, and of the base what is local or small; ``None`` is the base."""
-    requests: dict[str | None, Request] = {}
+) -> dict[Entry, Mapping[str, Fetched]]:
+    """Every adapter's files, and of the base what must be read to know its digest."""
+    requests: dict[Entry, Request] = {}
     for name, opened in resolution.adapters.items():
         if opened.folder is None or opened.facts is None or file.manifest.adapters[name].mutable:
             continue
-        pins = access.pins.get(name)
-        facts = [_expected(f, pins.files if pins else {}) for f in opened.facts.files]
         where = file.where(("adapters", name, "source"))
-        requests[name] = Request(opened.folder, tuple(facts), where)
-    if resolution.base is not None and resolution.base_folder is not None:
-        folder = resolution.base_folder
-        pins = access.base_pins
-        facts = [
-            _expected(f, pins.files if pins else {})
-            for f in resolution.base.files
-            if f.size <= SMALL_FILE * 8 or (f.sha256 is None and folder.local(f.path) is not None)
-        ]
-        requests[None] = Request(folder, tuple(facts), file.where(("base", "model")))
-    keys = list(requests)
-    try:
-        results = fetch_all([requests[k] for k in keys], store, progress=progress)
-    except IntegrityError as error:
-        if not access.pins and not access.base_pins:
-            raise
-        raise IntegrityError(
-            *error.findings,
-            codes.CHANGED_UNDER_LOCK.finding(
-                "a source no longer holds what the lock pinned", Where(file=lock_name(file))
-            ),
-        ) from error
-    return dict(zip(keys, results, strict=True))
+        requests[name] = Request(opened.folder, opened.facts.files, where)
+    base, folder = resolution.base, resolution.base_folder
+    if base is not None and folder is not None:
+        wanted = tuple(f for f in base.files if _is_hashed_now(f, folder, hash_up_to))
+        requests[None] = Request(folder, wanted, file.where(("base", "model")))
+    fetched = fetch_all(list(requests.values()), store, progress=progress)
+    return dict(zip(requests, fetched, strict=True))
 
 
-def _expected(fact: FileFact, pinned: Mapping[str, FileFact]) -> FileFact:
-    """The file with the digest that the lock holds it to."""
-    pin = pinned.get(fact.path)
-    return fact if pin is None or pin.sha256 is None else replace(fact, sha256=pin.sha256)
+def _is_hashed_now(fact: FileFact, folder: Folder, limit: int) -> bool:
+    if folder.source.is_local:
+        return True  # it is here, and what is remembered of it costs nothing
+    return fact.sha256 is None and (fact.size <= limit or folder.local(fact.path) is not None)
 
 
 def _lock_adapter(
@@ -246,6 +282,7 @@ def _lock_adapter(
     assert opened.folder is not None and opened.facts is not None and opened.plan is not None
     shown: dict[str, Any] = {
         "declared": str(adapter.source),
+        "options": options_digest(adapter.storage_options),
         "source": str(opened.folder.pinned),
         "method": opened.facts.peft_type or "",
         "rank": opened.plan.rank,
@@ -263,41 +300,22 @@ def _lock_adapter(
 
 
 def _lock_base(
-    file: ManifestFile, resolution: Resolution, fetched: Mapping[str, Fetched]
-) -> LockedBase | None:
-    base, folder = resolution.base, resolution.base_folder
-    if base is None or folder is None:
-        return None
-    where = file.where(("base", "fingerprint"))
-    measured = measure(resolution)
-    declared = file.manifest.base.fingerprint
-    if declared is not None:
-        findings = compare(declared, measured, where)
-        wrong = [f for f in findings if f.severity is Severity.ERROR]
-        if wrong:
-            raise FingerprintError(*wrong)
+    file: ManifestFile,
+    resolution: Resolution,
+    measured: Measured,
+    fetched: Mapping[str, Fetched],
+) -> LockedBase:
+    base, folder, declared = resolution.base, resolution.base_folder, file.manifest.base
+    assert base is not None and folder is not None
     facts = [fetched[f.path].fact if f.path in fetched else f for f in base.files]
     return LockedBase(
-        declared=str(file.manifest.base.model),
+        declared=str(declared.model),
+        options=options_digest(declared.storage_options),
         source=str(folder.pinned),
         revision=folder.revision,
         files=_locked_files(facts),
         fingerprint=measured.fingerprint,
         samples=None if measured.samples is None else str(measured.samples),
-    )
-
-
-def measure(resolution: Resolution, *, weights: bool = True) -> Measured:
-    """The fingerprint of the resolution's base, ``weights`` included if asked for (a short range
-    read of each tensor)."""
-    base, folder = resolution.base, resolution.base_folder
-    assert base is not None and folder is not None
-    here = all(folder.local(shard) is not None for shard in base.headers)
-    return fingerprint_of(
-        base,
-        reader_of(folder) if weights else None,
-        resolution.tokenizer_files,
-        workers=1 if here else READERS,
     )
 
 

@@ -3,109 +3,155 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..manifests.codes import lock as codes
-from ..manifests.errors import LockError
+from ..manifests.errors import IntegrityError, LockError
 from ..manifests.findings import Finding, Where
-from ..manifests.lockfile import Lock, LockedAdapter, lock_path
+from ..manifests.lockfile import Lock, LockedAdapter, LockedFile, lock_path
 from ..manifests.manifest import ManifestFile
 from ..manifests.schema import Composition
-from .digests import sha256_bytes
+from .digests import folder_digest, sha256_bytes
+from .facts import FileFact
+
+Entry = str | None
+"""What a lock pins: an adapter, by its name, or the base (``None``)."""
 
 
 def inputs_digest(file: ManifestFile) -> str:
     """The digest of everything that resolution depends on, after variables and overrides.
 
-    Comments, descriptions, owners, rules, policy, mirrors and ``active`` are not among it.
+    Comments, descriptions, owners, dtypes, rules, policy, mirrors, the declared fingerprint and
+    ``active`` are not among it.
     """
+    model = file.manifest.base.model
+    return _inputs_digest(file, None if model is None else str(model))
+
+
+def overridden(file: ManifestFile, lock: Lock) -> bool:
+    """Whether ``lock`` is for this manifest but for its base, which ``--model`` replaces now."""
+    if "model" not in file.overrides or lock.inputs == inputs_digest(file):
+        return False
+    return lock.inputs == _inputs_digest(file, lock.base.declared if lock.base else None)
+
+
+def options_digest(options: Mapping[str, Any]) -> str | None:
+    """The digest of storage options (which may say more than should stand in a lock)."""
+    return _digest_of(options) if options else None
+
+
+def kept(file: ManifestFile, lock: Lock) -> frozenset[Entry]:
+    """The entries of ``lock`` that are for what ``file`` declares now, whatever else changed."""
     manifest = file.manifest
+    entries: set[Entry] = set()
+    for name, adapter in manifest.adapters.items():
+        entry = lock.adapters.get(name)
+        if entry is None or entry.mutable or adapter.mutable:
+            continue
+        if _declared(entry) == (str(adapter.source), options_digest(adapter.storage_options)):
+            entries.add(name)
     base = manifest.base
-    inputs = {
-        "base": None if base.model is None else str(base.model),
-        "base_options": dict(base.storage_options),
-        "remote_code": base.trust_remote_code,
-        "adapters": {
-            name: {
-                "source": str(a.source),
-                "options": dict(a.storage_options),
-                "sha256": a.sha256,
-                "mutable": a.mutable,
-            }
-            for name, a in manifest.adapters.items()
-        },
-        "compositions": {n: _recipe(c, None) for n, c in manifest.compositions.items()},
-        "registries": {n: str(s) for n, s in manifest.registries.items()},
-        "overrides": dict(file.overrides),
-    }
-    return _digest_of(inputs)
+    if (
+        lock.base is not None
+        and base.model is not None
+        and (lock.base.declared, lock.base.options)
+        == (str(base.model), options_digest(base.storage_options))
+    ):
+        entries.add(None)
+    return frozenset(entries)
 
 
 def stale(file: ManifestFile, lock: Lock) -> list[Finding]:
     """Findings where ``lock`` was made for other inputs than ``file`` has now."""
     if lock.inputs == inputs_digest(file):
         return []
-    manifest = file.manifest
-    where = Where(file=lock_name(file))
-    changes: list[str] = []
-    declared = None if manifest.base.model is None else str(manifest.base.model)
-    locked = lock.base.declared if lock.base else None
-    if declared != locked:
-        changes.append(f"base.model was {locked}, is {declared}")
-    for name in sorted({*manifest.adapters, *lock.adapters}):
-        adapter, entry = manifest.adapters.get(name), lock.adapters.get(name)
-        if entry is None:
-            changes.append(f"adapter {name!r} is new")
-        elif adapter is None:
-            changes.append(f"adapter {name!r} is gone")
-        elif str(adapter.source) != entry.declared:
-            changes.append(f"adapter {name!r} was {entry.declared}, is {adapter.source}")
-    if sorted(manifest.compositions) != sorted(lock.compositions):
-        changes.append("other compositions are declared")
     return [
         codes.LOCK_STALE.finding(
             "the manifest has changed since it was locked",
-            where,
-            found="; ".join(changes) or "other options, digests, weights or overrides",
+            Where(file=lock_name(file)),
+            found="; ".join(_changes(file, lock)) or "other digests, weights or registries",
             expected="the inputs that the lock was made for",
         )
     ]
 
 
-def partial(file: ManifestFile, lock: Lock) -> list[Finding]:
-    """Findings where an entry or a file's digest is missing, or an adapter is mutable."""
-    findings: list[Finding] = []
+def incomplete(file: ManifestFile, lock: Lock) -> list[Finding]:
+    """Findings where a current ``lock`` lacks what every lock has, or says other than it should:
+    someone took a part of it out, or put one in."""
     where = Where(file=lock_name(file))
-    if file.manifest.base.model is not None:
-        files = lock.base.files if lock.base else {}
-        bare = sorted(path for path, f in files.items() if f.sha256 is None)
-        if lock.base is None or bare:
+    manifest = file.manifest
+    findings: list[Finding] = []
+    if manifest.base.model is not None and lock.base is None:
+        findings.append(codes.LOCK_PARTIAL.finding("the base is not pinned", where))
+    for name, adapter in manifest.adapters.items():
+        entry = lock.adapters.get(name)
+        if entry is None or entry.mutable != adapter.mutable:
+            findings.append(codes.LOCK_PARTIAL.finding(f"adapter {name!r} is not pinned", where))
+    if findings:
+        return findings
+    for name, composition in manifest.compositions.items():
+        recipe = recipe_digest(composition, lock.adapters, manifest.compositions)
+        entry = lock.compositions.get(name)
+        if entry is None or entry.digest != recipe:
             findings.append(
                 codes.LOCK_PARTIAL.finding(
-                    "the base is not pinned by content yet",
+                    f"composition {name!r} is not pinned as it is declared",
                     where,
-                    found=f"no sha256 for {', '.join(bare[:3])}" if bare else "no base entry",
-                    expected="a sha256 for every file, which the first `adapterdock pull` adds",
+                    found=entry.digest if entry else None,
+                    expected=recipe,
                 )
             )
-    for name, adapter in file.manifest.adapters.items():
-        entry = lock.adapters.get(name)
-        if adapter.mutable:
-            findings.append(
-                codes.FROZEN_MUTABLE.finding(
-                    f"adapter {name!r} is mutable", file.where(("adapters", name, "mutable"))
-                )
-            )
-        elif entry is None or entry.digest is None:
-            findings.append(codes.LOCK_PARTIAL.finding(f"adapter {name!r} is not pinned", where))
     return findings
+
+
+def unpinned(file: ManifestFile, lock: Lock) -> list[Finding]:
+    """Findings where the base is pinned by version only, which a first pull changes."""
+    files = lock.base.files if lock.base else {}
+    bare = sorted(path for path, f in files.items() if f.sha256 is None)
+    if not bare:
+        return []
+    return [
+        codes.LOCK_PARTIAL.finding(
+            "the base is not pinned by content yet",
+            Where(file=lock_name(file)),
+            found=f"no sha256 for {', '.join(bare[:3])}",
+            expected="a sha256 for every file, which the first `adapterdock pull` adds",
+        )
+    ]
+
+
+def mutable(file: ManifestFile) -> list[Finding]:
+    """Findings where an adapter is mutable, which nothing frozen can be."""
+    return [
+        codes.FROZEN_MUTABLE.finding(
+            f"adapter {name!r} is mutable", file.where(("adapters", name, "mutable"))
+        )
+        for name, adapter in file.manifest.adapters.items()
+        if adapter.mutable
+    ]
+
+
+def unsound(lock: Lock, where: Where) -> list[Finding]:
+    """Findings where a lock contradicts itself: it was edited by hand, or merged."""
+    return [
+        codes.LOCK_UNREADABLE.finding(
+            "the lock was edited by hand",
+            Where(where.file, ("adapters", name, "digest"), where.line, where.column),
+            found=entry.digest or "no digest",
+            expected="the digest of the files that it lists",
+        )
+        for name, entry in lock.adapters.items()
+        if not entry.mutable and not _is_sound(entry)
+    ]
 
 
 def require_lock(file: ManifestFile, lock: Lock | None, *, frozen: bool) -> None:
     """Raise :class:`LockError` where ``lock`` may not be used for ``file``.
 
-    A stale lock never is; a missing or partial one is refused when ``frozen``.
+    A stale or incomplete lock never is (but for a base that ``--model`` replaces for once); with
+    ``frozen``, neither is a missing one, a base that is not pinned by content, or a mutable
+    adapter.
     """
     findings: list[Finding] = []
     if lock is None:
@@ -113,10 +159,10 @@ def require_lock(file: ManifestFile, lock: Lock | None, *, frozen: bool) -> None
             findings.append(
                 codes.LOCK_MISSING.finding("there is no lock", Where(file=lock_name(file)))
             )
-    else:
-        findings.extend(stale(file, lock))
+    elif frozen or not overridden(file, lock):
+        findings.extend(stale(file, lock) or incomplete(file, lock))
         if frozen and not findings:
-            findings.extend(partial(file, lock))
+            findings.extend([*unpinned(file, lock), *mutable(file)])
     if findings:
         raise LockError(*findings)
 
@@ -139,6 +185,73 @@ def recipe_digest(
     return _digest_of(_recipe(composition, members))
 
 
+def facts_of(files: Mapping[str, LockedFile]) -> dict[str, FileFact]:
+    """A lock's files as what they are held to."""
+    return {p: FileFact(p, f.size, f.sha256, f.version) for p, f in files.items()}
+
+
+def lock_name(file: ManifestFile) -> str | None:
+    """Where the manifest's lock is, or would be."""
+    return None if file.file is None else str(lock_path(file.file))
+
+
+def _inputs_digest(file: ManifestFile, model: str | None) -> str:
+    manifest = file.manifest
+    inputs = {
+        "base": model,
+        "base_options": options_digest(manifest.base.storage_options),
+        "remote_code": manifest.base.trust_remote_code,
+        "adapters": {
+            name: {
+                "source": str(a.source),
+                "options": options_digest(a.storage_options),
+                "sha256": a.sha256,
+                "mutable": a.mutable,
+            }
+            for name, a in manifest.adapters.items()
+        },
+        "compositions": {n: _recipe(c, None) for n, c in manifest.compositions.items()},
+        "registries": {n: str(s) for n, s in manifest.registries.items()},
+    }
+    return _digest_of(inputs)
+
+
+def _changes(file: ManifestFile, lock: Lock) -> Iterator[str]:
+    """What is said of a stale lock, as far as the lock itself can tell."""
+    manifest = file.manifest
+    model = None if manifest.base.model is None else str(manifest.base.model)
+    locked = lock.base.declared if lock.base else None
+    if model != locked:
+        yield f"base.model was {locked}, is {model}"
+    elif lock.base and lock.base.options != options_digest(manifest.base.storage_options):
+        yield "the base has other storage options"
+    for name in sorted({*manifest.adapters, *lock.adapters}):
+        adapter, entry = manifest.adapters.get(name), lock.adapters.get(name)
+        if entry is None:
+            yield f"adapter {name!r} is new"
+        elif adapter is None:
+            yield f"adapter {name!r} is gone"
+        elif str(adapter.source) != entry.declared:
+            yield f"adapter {name!r} was {entry.declared}, is {adapter.source}"
+        elif entry.options != options_digest(adapter.storage_options):
+            yield f"adapter {name!r} has other storage options"
+        elif adapter.mutable != entry.mutable:
+            yield f"adapter {name!r} is {'' if adapter.mutable else 'no longer '}mutable"
+    if sorted(manifest.compositions) != sorted(lock.compositions):
+        yield "other compositions are declared"
+
+
+def _declared(entry: LockedAdapter) -> tuple[str, str | None]:
+    return entry.declared, entry.options
+
+
+def _is_sound(entry: LockedAdapter) -> bool:
+    try:
+        return bool(entry.files) and folder_digest(facts_of(entry.files).values()) == entry.digest
+    except IntegrityError:  # a file without a digest, or a path that leads out of the folder
+        return False
+
+
 def _recipe(composition: Composition, members: Mapping[str, str] | None) -> dict[str, Any]:
     data = composition.model_dump(mode="json", exclude_none=True)
     of = {name: float(weight) for name, weight in composition.of.items()}
@@ -152,8 +265,3 @@ def _recipe(composition: Composition, members: Mapping[str, str] | None) -> dict
 def _digest_of(data: Any) -> str:
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     return sha256_bytes(text.encode())
-
-
-def lock_name(file: ManifestFile) -> str | None:
-    """Where the manifest's lock is, or would be."""
-    return None if file.file is None else str(lock_path(file.file))

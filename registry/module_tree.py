@@ -13,7 +13,6 @@ Several words for the same dimensions mean that members of a list differ.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,7 +37,7 @@ def step(node: Tree | None, piece: str) -> Tree | None:
     if node is None:
         return None
     found = node.get(piece) or node.get(f"?{piece}")
-    return found or (node.get("*") if piece.isdigit() else None)
+    return found or (node.get("*") if piece.isdecimal() else None)
 
 
 def node_at(tree: Tree, name: str) -> Tree | None:
@@ -56,20 +55,16 @@ def has(tree: Tree, name: str) -> bool:
     return node is not None and owns(node.get("", ""), own)
 
 
-def modules_of(
-    tree: Tree, live: Mapping[str, Shape | None], ignored: re.Pattern[str]
-) -> dict[str, ModuleShape]:
+def modules_of(tree: Tree, live: Mapping[str, Shape | None]) -> dict[str, ModuleShape]:
     """Every module that owns or contains a parameter, in the order of ``tree``.
 
     ``live`` are parameters and buffers by their live names, with ``None`` for a shape that is
-    not known; those that the model does not have and that match ``ignored`` are left out.
+    not known. One that the tree does not have makes a module without sizes.
     """
     found: Tree = {}
     for name, shape in live.items():
         owner, _, own = name.rpartition(".")
         if not has(tree, name):
-            if ignored.search(name):
-                continue
             owner, own = _nearest(tree, owner, own)
         node = found
         for piece in owner.split(".") if owner else ():
@@ -102,7 +97,7 @@ def _collect(
     for key, node in tree.items():
         if key == "":
             continue
-        names = sorted((k for k in found if k.isdigit()), key=int) if key == "*" else [key]
+        names = sorted((k for k in found if k.isdecimal()), key=int) if key == "*" else [key]
         for name in names:
             name = name.removeprefix("?")
             inner = found.get(name)
@@ -140,7 +135,7 @@ def owns(words: str, name: str) -> bool:
     if name == "weight" or name == "bias" or name in BATCH_NORM:
         return any(word[0].isdigit() for word in every) or f"+{name}" in every
     return any(
-        word[0] in "+-" and (word[1:] == name or (word[1:] == "*" and name.isdigit()))
+        word[0] in "+-" and (word[1:] == name or (word[1:] == "*" and name.isdecimal()))
         for word in every
     )
 
@@ -157,8 +152,6 @@ def _shape(words: str, own: Mapping[str, Shape | None], found: Tree | None) -> M
         and f"-{name}" not in every
     }
     weight = own.get("weight") or _parametrised(found)
-    if any(name[0] == "!" for name in own):
-        weight = None
     kinds = {
         word[1:] or USUAL[int(word[0])]
         for word in every

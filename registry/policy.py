@@ -13,23 +13,36 @@ from ..manifests.schema import Policy, parse_bytes
 from ..manifests.source import Source
 from .facts import FileFact
 
+Globs = tuple[str, ...]
+
+
+def lists_for(policies: Iterable[Policy], *, base: bool) -> tuple[Globs, ...]:
+    """The lists that bind a base (``allow_bases``) or an adapter (``allow_sources``): each of
+    them must allow it. None where no policy says anything."""
+    lists = (p.allow_bases if base else p.allow_sources for p in policies)
+    return tuple(globs for globs in lists if globs is not None)
+
 
 def check_source(
     source: Source, policies: Iterable[Policy], directory: Path, where: Where
 ) -> list[Finding]:
     """Findings where a policy's ``allow_sources`` does not list this adapter's source."""
-    return _check_globs(
-        codes.SOURCE_FORBIDDEN, source, [p.allow_sources for p in policies], directory, where
-    )
+    lists = lists_for(policies, base=False)
+    return _check_globs(codes.SOURCE_FORBIDDEN, source, lists, directory, where)
 
 
 def check_base(
     source: Source, policies: Iterable[Policy], directory: Path, where: Where
 ) -> list[Finding]:
     """The same for the base and ``allow_bases``."""
-    return _check_globs(
-        codes.BASE_FORBIDDEN, source, [p.allow_bases for p in policies], directory, where
-    )
+    lists = lists_for(policies, base=True)
+    return _check_globs(codes.BASE_FORBIDDEN, source, lists, directory, where)
+
+
+def permits(lists: Iterable[Globs], url: str) -> bool:
+    """Whether every list allows ``url``, to which a web server redirects (without its query,
+    normalised)."""
+    return all(any(fnmatchcase(url, glob) for glob in globs) for globs in lists)
 
 
 def check_digest(
@@ -42,7 +55,7 @@ def check_digest(
 
 
 def check_size(
-    files: Sequence[FileFact], policies: Iterable[Policy], name: str, where: Where
+    files: Iterable[FileFact], policies: Iterable[Policy], name: str, where: Where
 ) -> list[Finding]:
     """A finding where the adapter's consumed files exceed ``max_adapter_bytes``."""
     limits = [p.max_adapter_bytes for p in policies if p.max_adapter_bytes is not None]
@@ -73,11 +86,7 @@ def allows(globs: Sequence[str], source: Source, directory: Path | None) -> bool
 
 
 def _check_globs(
-    code: Code,
-    source: Source,
-    lists: Iterable[tuple[str, ...] | None],
-    directory: Path,
-    where: Where,
+    code: Code, source: Source, lists: Iterable[Globs], directory: Path, where: Where
 ) -> list[Finding]:
     return [
         code.finding(
@@ -87,5 +96,5 @@ def _check_globs(
             expected="one of " + (", ".join(globs) or "nothing (an empty list allows nothing)"),
         )
         for globs in lists
-        if globs is not None and not allows(globs, source, directory)
+        if not allows(globs, source, directory)
     ]

@@ -12,8 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, TypeVar, cast
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 PATIENCE = 0.7
@@ -115,3 +117,14 @@ def run_all(
                 thread.join(max(0.0, limit - time.monotonic()))
         raise
     return outcomes
+
+
+def each(act: Callable[[S], T], items: Sequence[S], workers: int) -> list[T]:
+    """``act`` of every item, in order, on at most ``workers`` threads. Raises what the first of
+    them raised; then no further one is begun."""
+    tasks = [partial(act, item) for item in items]
+    outcomes = run_all(tasks, workers, Stop(), until_error=True)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    return [cast(T, outcome.value) for outcome in outcomes]

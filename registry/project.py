@@ -6,9 +6,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ..manifests.errors import LockError
+from ..manifests.findings import Where
 from ..manifests.lockfile import Lock, lock_path, read_lock
 from ..manifests.manifest import ManifestFile, read_manifest, read_policy
 from ..manifests.schema import Policy
+from .lock_state import unsound
 
 POLICY_VARIABLE = "ADAPTERDOCK_POLICY"
 
@@ -34,5 +37,12 @@ def policies_in_force(
 
 
 def lock_of(file: ManifestFile) -> Lock | None:
-    """The lock beside the manifest, if there is one."""
-    return None if file.file is None else read_lock(lock_path(file.file))
+    """The lock beside the manifest, if there is one. Raises :class:`LockError` for one that does
+    not read, or that contradicts itself."""
+    if file.file is None:
+        return None
+    path = lock_path(file.file)
+    lock = read_lock(path)
+    if lock is not None and (findings := unsound(lock, Where(file=str(path)))):
+        raise LockError(*findings)
+    return lock

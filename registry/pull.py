@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..manifests.codes import lock as codes
-from ..manifests.errors import IntegrityError, LockError, PolicyError
-from ..manifests.findings import Finding, Where
-from ..manifests.lockfile import Lock, LockedFile, lock_path, write_lock
+from ..manifests.errors import AdapterdockError, IntegrityError, PolicyError, SourceError
+from ..manifests.findings import Finding, Severity, Where
+from ..manifests.lockfile import Lock, lock_path, read_lock, write_lock
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
 from .digests import folder_digest
 from .facts import FileFact, Layout
 from .fetch import Fetched, Request, fetch_all
 from .gather import gather_adapter
-from .lock import check_declared_digests, make_lock
-from .lock_state import require_lock
+from .lock import accepted_codes, check_declared_digests, make_lock
+from .lock_state import Entry, facts_of, kept, lock_name, overridden, require_lock
 from .progress import Progress
 from .project import ManifestSource, lock_of, open_manifest, policies_in_force
-from .resolve import Access, access_under, open_adapter_folder, open_base_folder
+from .resolve import Access, Resolution, open_adapter_folder, open_base_folder
 from .sources.folder import Folder
 from .store import Store
 
@@ -57,80 +57,106 @@ def pull(
 ) -> Pulled:
     """Fetch everything ``manifest`` needs, verify it against its lock, publish it in the store.
 
-    Without a lock it is resolved as ``lock`` would, and ``notes`` says so. A base that the lock
-    pins by version only gets its sha256 now, and the lock is written again. ``frozen`` refuses a
-    missing or partial lock and mutable adapters; a stale lock is always refused. ``offline``
-    touches no network. ``given`` are adapters handed over in memory, by name. ``layout`` is the
-    live model's where the caller brings one: the base's files are then neither read nor fetched.
-    Raises the errors of :mod:`adapterdock.manifests.errors`; what fails leaves nothing half-done.
+    Without a lock it is resolved as ``lock`` would, and ``notes`` says so; so is a base that
+    ``model`` names in place of the locked one. A base that the lock pins by version only gets its
+    sha256 now, and the lock is written again. ``frozen`` refuses a missing or partial lock and
+    mutable adapters; a stale lock is always refused. ``offline`` touches no network, and neither
+    does anything that is here already. ``given`` are adapters handed over in memory, by name.
+    ``layout`` is the live model's where the caller brings one: the base's files are then neither
+    read nor fetched. Raises the errors of :mod:`adapterdock.manifests.errors`; what fails leaves
+    nothing half-done.
     """
+    accept = accepted_codes(accept)
     file = open_manifest(manifest, model=model, dtype=dtype)
-    policies = policies_in_force(file, policy)
     store = store or Store.default()
-    access = Access(offline=offline, policies=policies, given=given or {}, layout=layout)
-    lock = lock_of(file)
-    require_lock(file, lock, frozen=frozen)
-    notes: list[Finding] = []
-    if lock is None:
+    access = Access(
+        offline=offline,
+        policies=policies_in_force(file, policy),
+        given=given or {},
+        layout=layout,
+    )
+    lock = locked = lock_of(file)
+    require_lock(file, locked, frozen=frozen)
+    _require_policy(file, locked, access)
+    resolution: Resolution | None = None
+    if lock is None or overridden(file, lock):
         lock, resolution = make_lock(
-            file, None, access=access, store=store, accept=accept, progress=progress
+            file, locked, access=access, store=store, accept=accept, progress=progress
         )
-        notes += [f for f in resolution.findings if f.severity.value == "warning"]
-        if file.file is not None:
-            where = Where(file=str(lock_path(file.file)))
-            notes.append(codes.NO_LOCK.finding("resolved without a lock", where))
-    else:
-        _require_policy(file, lock, access)
-    access = access_under(lock, file.manifest.adapters, access, base=True)
-    requests = _adapter_requests(file, lock, access)
-    if with_base and layout is None and lock.base is not None:
-        folder = open_base_folder(file, access)
-        if folder is not None:
-            wanted = tuple(facts_of(lock.base.files))
-            requests[None] = Request(folder, wanted, file.where(("base", "model")))
-    keys = list(requests)
-    try:
-        fetched = dict(
-            zip(keys, fetch_all([requests[k] for k in keys], store, progress=progress), strict=True)
+    requests = _requests(file, lock, replace(access, store=store), resolution, with_base)
+    too_large = [
+        finding
+        for name, request in requests.items()
+        if name is not None
+        for finding in policy_checks.check_size(
+            request.wanted, access.policies, name, request.where
         )
-    except IntegrityError as error:
-        raise IntegrityError(
-            *error.findings,
-            codes.CHANGED_UNDER_LOCK.finding(
-                "a source no longer holds what the lock pinned", Where(file=file.file)
-            ),
-        ) from error
+    ]
+    if too_large:
+        raise PolicyError(*too_large)
+    results = fetch_all(list(requests.values()), store, progress=progress)
+    fetched = dict(zip(requests, results, strict=True))
     base = fetched.pop(None, {})
     adapters = {name: files for name, files in fetched.items() if name is not None}
-    _require_digests(file, lock, adapters)
+    digests = {n: folder_digest(f.fact for f in files.values()) for n, files in adapters.items()}
+    wrong = check_declared_digests(file, digests)
+    if wrong:
+        raise IntegrityError(*wrong)
     completed = _complete(lock, base)
-    if completed != lock:
-        lock = completed
-        if file.file is not None and lock_path(file.file).exists():
-            write_lock(lock, lock_path(file.file))
-    return Pulled(file, lock, adapters, base, tuple(notes))
+    if lock is locked and completed != lock:
+        _write_again(file, lock, completed)
+    notes = tuple(_notes(file, locked, resolution))
+    return Pulled(file, completed, adapters, base, notes)
 
 
-def facts_of(files: Mapping[str, LockedFile]) -> list[FileFact]:
-    """The lock's files as what is to be fetched."""
-    return [FileFact(p, f.size, f.sha256, f.version) for p, f in files.items()]
-
-
-def _adapter_requests(file: ManifestFile, lock: Lock, access: Access) -> dict[str | None, Request]:
-    requests: dict[str | None, Request] = {}
-    for name, adapter in file.manifest.adapters.items():
-        where = file.where(("adapters", name, "source"))
-        folder = open_adapter_folder(file, name, access)
-        if adapter.mutable:
-            wanted = list(gather_adapter(name, folder, where).files)
+def _requests(
+    file: ManifestFile,
+    lock: Lock,
+    access: Access,
+    resolution: Resolution | None,
+    with_base: bool,
+) -> dict[Entry, Request]:
+    """What is wanted of which folder: those that were just resolved, else those that ``lock``
+    pins, which are opened now."""
+    access = access.under(lock, kept(file, lock))
+    requests: dict[Entry, Request] = {}
+    failed: list[AdapterdockError] = []
+    for name in file.manifest.adapters:
+        opened = resolution.adapters[name].folder if resolution else None
+        try:
+            requests[name] = _adapter_request(file, name, lock, access, opened)
+        except AdapterdockError as error:
+            failed.append(error)
+    if with_base and access.layout is None and lock.base is not None:
+        opened = resolution.base_folder if resolution else None
+        try:
+            folder = opened or open_base_folder(file, access)
+        except AdapterdockError as error:
+            failed.append(error)
         else:
-            wanted = facts_of(lock.adapters[name].files)
-        requests[name] = Request(folder, tuple(wanted), where)
+            if folder is not None:
+                wanted = tuple(facts_of(lock.base.files).values())
+                requests[None] = Request(folder, wanted, file.where(("base", "model")))
+    if failed:
+        kinds = {type(error) for error in failed}
+        kind = kinds.pop() if len(kinds) == 1 else SourceError
+        raise kind(*(f for error in failed for f in error.findings)) from failed[0]
     return requests
 
 
-def _require_policy(file: ManifestFile, lock: Lock, access: Access) -> None:
-    """A policy may have been tightened since the lock was made: it binds at pull too."""
+def _adapter_request(
+    file: ManifestFile, name: str, lock: Lock, access: Access, opened: Folder | None
+) -> Request:
+    where = file.where(("adapters", name, "source"))
+    folder = opened or open_adapter_folder(file, name, access)
+    if file.manifest.adapters[name].mutable:
+        return Request(folder, gather_adapter(name, folder, where).files, where)
+    return Request(folder, tuple(facts_of(lock.adapters[name].files).values()), where)
+
+
+def _require_policy(file: ManifestFile, lock: Lock | None, access: Access) -> None:
+    """A policy may have been tightened since the lock was made: it binds at pull too, and before
+    any source is opened."""
     base = file.manifest.base.model
     findings: list[Finding] = []
     if base is not None:
@@ -139,36 +165,38 @@ def _require_policy(file: ManifestFile, lock: Lock, access: Access) -> None:
         )
     for name, adapter in file.manifest.adapters.items():
         where = file.where(("adapters", name, "source"))
-        entry = lock.adapters[name]
+        entry = lock.adapters.get(name) if lock else None
+        digest = adapter.sha256 or (entry.digest if entry else None)
         findings += policy_checks.check_source(
             adapter.source, access.policies, file.directory, where
         )
-        findings += policy_checks.check_size(facts_of(entry.files), access.policies, name, where)
-        findings += policy_checks.check_digest(
-            adapter.sha256 or entry.digest, access.policies, name, where
-        )
+        findings += policy_checks.check_digest(digest, access.policies, name, where)
+        locked: Iterable[FileFact] = facts_of(entry.files).values() if entry else ()
+        findings += policy_checks.check_size(locked, access.policies, name, where)
     if findings:
         raise PolicyError(*findings)
 
 
-def _require_digests(
-    file: ManifestFile, lock: Lock, adapters: Mapping[str, Mapping[str, Fetched]]
-) -> None:
-    digests = {n: folder_digest(f.fact for f in files.values()) for n, files in adapters.items()}
-    findings = check_declared_digests(file, digests)
-    for name, digest in digests.items():
-        entry = lock.adapters[name]
-        if not entry.mutable and entry.digest != digest:
-            findings.append(
-                codes.CHANGED_UNDER_LOCK.finding(
-                    f"adapter {name!r} is not the locked one",
-                    file.where(("adapters", name, "source")),
-                    found=digest,
-                    expected=entry.digest,
-                )
-            )
-    if findings:
-        raise LockError(*findings)
+def _notes(
+    file: ManifestFile, locked: Lock | None, resolution: Resolution | None
+) -> Iterable[Finding]:
+    where = Where(file=lock_name(file))
+    if resolution is not None:
+        yield from (f for f in resolution.findings if f.severity is Severity.WARNING)
+    else:
+        for name, adapter in file.manifest.adapters.items():
+            if adapter.mutable:
+                at = file.where(("adapters", name, "source"))
+                yield codes.LOCK_MUTABLE.finding(f"adapter {name!r} is mutable", at)
+    if locked is None and file.file is not None:
+        yield codes.NO_LOCK.finding("resolved without a lock", where)
+    elif locked is not None and resolution is not None:
+        yield codes.BASE_OVERRIDDEN.finding(
+            "the base is not the locked one",
+            where,
+            found=file.manifest.base.model,
+            expected=locked.base.declared if locked.base else None,
+        )
 
 
 def _complete(lock: Lock, base: Mapping[str, Fetched]) -> Lock:
@@ -182,3 +210,9 @@ def _complete(lock: Lock, base: Mapping[str, Fetched]) -> Lock:
         for path, entry in lock.base.files.items()
     }
     return lock.model_copy(update={"base": lock.base.model_copy(update={"files": files})})
+
+
+def _write_again(file: ManifestFile, lock: Lock, completed: Lock) -> None:
+    """Write the completed lock, unless someone has written another while this one was pulled."""
+    if file.file is not None and read_lock(lock_path(file.file)) == lock:
+        write_lock(completed, lock_path(file.file))

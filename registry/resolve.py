@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..manifests.codes import artefacts as codes
+from ..manifests.codes import fit as fit_codes
 from ..manifests.codes import lock as lock_codes
-from ..manifests.errors import AdapterdockError, OfflineError
+from ..manifests.codes import sources as source_codes
+from ..manifests.errors import AdapterdockError, IntegrityError
 from ..manifests.findings import Finding, Report, Severity, Where
-from ..manifests.lockfile import Lock, LockedFile
+from ..manifests.lockfile import Lock, LockedAdapter, LockedBase
 from ..manifests.manifest import ManifestFile
 from ..manifests.rules import check_active, flatten
 from ..manifests.schema import Adapter, Base, Policy
@@ -22,16 +23,38 @@ from .checks.recorded_base import recorded_name
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
 from .fit import check_adapter
 from .gather import (
+    READERS,
     gather_adapter,
     gather_base,
     gather_tokenizer,
     read_tokenizer_files,
+    reader_of,
     tokenizer_of,
 )
+from .lock_state import Entry, facts_of
+from .pool import each
 from .sources.folder import Folder
 from .sources.open import open_source
+from .sources.stored import StoredFolder
+
+if TYPE_CHECKING:
+    from .fingerprint import Measured
+    from .store import Store
 
 OPENERS = 8
+
+_OUT_OF_REACH = frozenset(
+    code.id
+    for code in (
+        source_codes.OFFLINE,
+        source_codes.UNREACHABLE,
+        source_codes.TIMED_OUT,
+        source_codes.SERVER_ERROR,
+        source_codes.RATE_LIMITED,
+        source_codes.TRUNCATED,
+    )
+)
+"""What says nothing of the source itself: it may well be right, and could not be asked."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +78,23 @@ class Resolution:
     findings: tuple[Finding, ...]
     tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)
     policies: tuple[Policy, ...] = ()
+    base_wanted: bool = False
+    """Whether the manifest declares a base, and no live model stands for it."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything declared could be read (what a live model stands for aside)."""
+        return (self.base is not None or not self.base_wanted) and all(
+            one.facts is not None and one.plan is not None for one in self.adapters.values()
+        )
+
+    @property
+    def base_is_here(self) -> bool:
+        """Whether the base's weights are on this machine."""
+        folder, base = self.base_folder, self.base
+        if folder is None or base is None:
+            return False
+        return all(folder.local(shard) is not None for shard in base.headers)
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -71,26 +111,32 @@ class Resolution:
 
 
 @dataclass(frozen=True)
-class Pins:
-    """What a lock holds a source to: the Hub's commit, and each file's version, size, digest."""
-
-    revision: str | None = None
-    files: Mapping[str, FileFact] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Access:
     """How sources may be reached in this run."""
 
     offline: bool = False
     policies: tuple[Policy, ...] = ()
-    pins: Mapping[str, Pins] = field(default_factory=dict)
-    """Pins by adapter name; the base's are under ``base`` in :attr:`base_pins`."""
-    base_pins: Pins | None = None
+    pins: Mapping[Entry, LockedAdapter | LockedBase] = field(default_factory=dict)
+    """What a lock holds the adapters, by name, and the base (``None``) to."""
+    store: Store | None = None
+    """Where pinned files are looked for before their source is; nowhere else without one."""
     given: Mapping[str, Folder] = field(default_factory=dict)
     """Adapters that the caller hands over in memory, in place of their sources."""
     layout: Layout | None = None
     """The live model's, where the caller has one: then the base's own files are not read."""
+
+    def under(self, lock: Lock | None, entries: Collection[Entry]) -> Access:
+        """The same, held to these entries of ``lock`` (its mutable ones pin nothing)."""
+        if lock is None:
+            return self
+        pins: dict[Entry, LockedAdapter | LockedBase] = {
+            name: entry
+            for name, entry in lock.adapters.items()
+            if name in entries and not entry.mutable
+        }
+        if None in entries and lock.base is not None:
+            pins[None] = lock.base
+        return replace(self, pins=pins)
 
 
 def resolve(file: ManifestFile, access: Access = Access()) -> Resolution:
@@ -101,59 +147,44 @@ def resolve(file: ManifestFile, access: Access = Access()) -> Resolution:
     manifest = file.manifest
     findings: list[Finding] = []
     base_folder, base, tokenizer_files = _open_base(file, access, findings)
-    with ThreadPoolExecutor(OPENERS) as pool:
-        opened = dict(
-            zip(
-                manifest.adapters,
-                pool.map(lambda name: _open_adapter(name, file, access, base), manifest.adapters),
-                strict=True,
-            )
-        )
+    names = list(manifest.adapters)
+    every = each(lambda name: _open_adapter(name, file, access, base), names, OPENERS)
+    opened = dict(zip(names, every, strict=True))
     for one in opened.values():
         findings.extend(one.findings)
-    resolution = Resolution(file, base_folder, base, opened, (), tokenizer_files, access.policies)
+    resolution = Resolution(
+        file,
+        base_folder,
+        base,
+        opened,
+        (),
+        tokenizer_files,
+        access.policies,
+        base_wanted=manifest.base.model is not None and access.layout is None,
+    )
     findings.extend(_check_sets(file, resolution.ranks))
-    return replace(resolution, findings=tuple(_once(findings)))
+    return replace(resolution, findings=tuple(dict.fromkeys(findings)))
 
 
 def resolve_base(file: ManifestFile, access: Access) -> Resolution:
     """The same for the base alone."""
     findings: list[Finding] = []
     folder, base, tokens = _open_base(file, access, findings)
-    return Resolution(file, folder, base, {}, tuple(findings), tokens, access.policies)
-
-
-def open_folder(
-    file: ManifestFile,
-    source: Source,
-    storage_options: Mapping[str, Any],
-    access: Access,
-    pins: Pins | None,
-    where: Where,
-) -> Folder:
-    """The folder of ``source``, held to ``pins`` where there are some."""
-    manifest = file.manifest
-    return open_source(
-        source,
-        directory=file.directory,
-        storage_options=storage_options,
-        mirrors=manifest.mirrors,
-        offline=access.offline,
-        revision=pins.revision if pins else None,
-        files=pins.files if pins and pins.files else None,
-        where=where,
+    wanted = file.manifest.base.model is not None
+    return Resolution(
+        file, folder, base, {}, tuple(findings), tokens, access.policies, base_wanted=wanted
     )
 
 
 def open_adapter_folder(file: ManifestFile, name: str, access: Access) -> Folder:
-    """The folder of one declared adapter."""
-    given = access.given.get(name)
-    if given is not None:
-        return given
+    """The folder of one declared adapter, held to its pins where there are some."""
     adapter = file.manifest.adapters[name]
     where = file.where(("adapters", name, "source"))
-    pins = access.pins.get(name)
-    return open_folder(file, adapter.source, adapter.storage_options, access, pins, where)
+    given = access.given.get(name)
+    if given is not None:
+        _require_pinned(given, name, access, where)
+        return given
+    return _open(file, name, adapter.source, adapter.storage_options, access, where)
 
 
 def open_base_folder(file: ManifestFile, access: Access) -> Folder | None:
@@ -162,7 +193,71 @@ def open_base_folder(file: ManifestFile, access: Access) -> Folder | None:
     if base.model is None:
         return None
     where = file.where(("base", "model"))
-    return open_folder(file, base.model, base.storage_options, access, access.base_pins, where)
+    return _open(file, None, base.model, base.storage_options, access, where)
+
+
+def _require_pinned(given: Folder, name: str, access: Access, where: Where) -> None:
+    pins = access.pins.get(name)
+    files = given.files()
+    for path, pin in ({} if pins is None else facts_of(pins.files)).items():
+        found = files[path].sha256 if path in files else None
+        if found != pin.sha256:
+            raise IntegrityError(
+                lock_codes.CHANGED_UNDER_LOCK.finding(
+                    f"{path} of {name!r}, which was handed over in memory, is not the locked one",
+                    where,
+                    found=found or "no such file",
+                    expected=pin.sha256,
+                    hint="hand over what was locked, or load the manifest without its lock",
+                )
+            )
+
+
+def _open(
+    file: ManifestFile,
+    entry: Entry,
+    source: Source,
+    storage_options: Mapping[str, Any],
+    access: Access,
+    where: Where,
+) -> Folder:
+    pins = access.pins.get(entry)
+    files = None if pins is None else facts_of(pins.files)
+    revision = None if pins is None else pins.revision
+    lists = policy_checks.lists_for(access.policies, base=entry is None)
+
+    def open_it(files: Mapping[str, FileFact] | None) -> Folder:
+        return open_source(
+            source,
+            directory=file.directory,
+            storage_options=storage_options,
+            mirrors=file.manifest.mirrors,
+            offline=access.offline,
+            revision=revision,
+            files=files,
+            permits=(lambda url: policy_checks.permits(lists, url)) if lists else None,
+            where=where,
+        )
+
+    if files is None or access.store is None or source.is_local:
+        return open_it(files)
+    stored = StoredFolder.find(source, revision, files, access.store, open_it, where)
+    return stored or open_it(files)
+
+
+def measure(resolution: Resolution, *, weights: bool = True) -> Measured:
+    """The fingerprint of the resolution's base, ``weights`` included if asked for (a short range
+    read of each tensor). Raises what reading does, and :class:`FingerprintError`."""
+    from .fingerprint import fingerprint_of
+
+    base, folder = resolution.base, resolution.base_folder
+    assert base is not None and folder is not None
+    return fingerprint_of(
+        base,
+        reader_of(folder) if weights else None,
+        resolution.tokenizer_files,
+        workers=1 if resolution.base_is_here else READERS,
+    )
 
 
 def describe(opened: Opened) -> dict[str, Any]:
@@ -187,26 +282,6 @@ def targets(plan: AdapterPlan) -> tuple[str, ...]:
     return tuple(sorted({module.rpartition(".")[2] for module in whole}))
 
 
-def pins_of(revision: str | None, files: Mapping[str, LockedFile]) -> Pins:
-    """The pins that one entry of a lock stands for."""
-    return Pins(
-        revision,
-        {p: FileFact(p, f.size, f.sha256, f.version) for p, f in files.items()},
-    )
-
-
-def access_under(lock: Lock | None, names: Iterable[str], access: Access, base: bool) -> Access:
-    """``access`` held to the entries ``names`` of ``lock`` (and to its base, if ``base``)."""
-    if lock is None:
-        return access
-    entries = {n: lock.adapters[n] for n in names if n in lock.adapters}
-    return replace(
-        access,
-        pins={n: pins_of(e.revision, e.files) for n, e in entries.items() if not e.mutable},
-        base_pins=pins_of(lock.base.revision, lock.base.files) if base and lock.base else None,
-    )
-
-
 T = TypeVar("T")
 
 
@@ -214,17 +289,13 @@ def _attempt(act: Callable[[], T], findings: list[Finding], where: Where) -> T |
     """``act()``, or ``None`` with its findings noted. Out of reach is *unchecked*, not wrong."""
     try:
         return act()
-    except OfflineError as error:
-        findings.append(
-            codes.SOURCE_UNREACHABLE.finding(
-                error.findings[0].message,
-                where,
-                found=error.findings[0].found,
-                hint=error.findings[0].hint,
-            )
-        )
     except AdapterdockError as error:
-        findings.extend(error.findings)
+        for finding in error.findings:
+            if finding.code in _OUT_OF_REACH:
+                finding = codes.SOURCE_UNREACHABLE.finding(
+                    finding.message, where, found=finding.found, hint=finding.hint
+                )
+            findings.append(finding)
     return None
 
 
@@ -233,11 +304,11 @@ def _open_base(
 ) -> tuple[Folder | None, BaseFacts | None, Mapping[str, bytes]]:
     base = file.manifest.base
     where = file.where(("base", "model"))
-    if base.model is None or access.layout is not None:
+    if base.model is None:
         return None, None, {}
     forbidden = policy_checks.check_base(base.model, access.policies, file.directory, where)
-    if forbidden:
-        findings.extend(forbidden)
+    findings.extend(forbidden)
+    if forbidden or access.layout is not None:
         return None, None, {}
     folder = _attempt(lambda: open_base_folder(file, access), findings, where)
     if folder is None:
@@ -260,6 +331,7 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
         return Opened(findings=tuple(findings))
     if adapter.mutable:
         findings.append(lock_codes.LOCK_MUTABLE.finding(f"adapter {name!r} is mutable", where))
+        findings.extend(policy_checks.check_digest(None, access.policies, name, where))
     folder = _attempt(lambda: open_adapter_folder(file, name, access), findings, where)
     if folder is None:
         return Opened(findings=tuple(findings))
@@ -288,8 +360,17 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
         if tokens is not None:
             facts = replace(facts, tokenizer=tokens)
             checked, plan = check(facts)
+    if base is None and access.layout is None and file.manifest.base.model is not None:
+        checked = [_with_base_unread(f, name, where) for f in checked]
     findings.extend(checked)
     return Opened(folder, facts, plan, tuple(findings))
+
+
+def _with_base_unread(finding: Finding, name: str, where: Where) -> Finding:
+    """Fit cannot tell a base that was not read from one that is not declared."""
+    if finding.code != fit_codes.BASE_UNDECLARED.id:
+        return finding
+    return codes.BASE_NOT_READ.finding(f"{name} was checked by itself only", where)
 
 
 def recorded_base(config: Mapping[str, Any], names: Collection[str]) -> BaseFacts | None:
@@ -340,7 +421,3 @@ def _check_sets(file: ManifestFile, ranks: Mapping[str, int]) -> list[Finding]:
             check_active(manifest.rules, flatten(manifest, manifest.active), ranks, where)
         )
     return findings
-
-
-def _once(findings: Sequence[Finding]) -> list[Finding]:
-    return list(dict.fromkeys(findings))

@@ -6,7 +6,8 @@ tokens of ``tokenizer.json`` count; formatting, truncation and padding do not, f
 per call. Added tokens that the vocabulary has anyway do not count either: loading a tokenizer
 marks its unknown, end and padding tokens so, though the file does not. Fields that newer versions
 of ``tokenizers`` write out with their default value are left out, so that a file that was saved
-again stays the same.
+again stays the same; so is a post-processor that adds nothing, which transformers puts where the
+file has none.
 
 Digest, version 1: ``v1:sha256:`` and the SHA-256 of ``adapterdock tokenizer v1\\n`` and the
 canonical tokenizer as JSON (sorted keys, no spaces, UTF-8). A tokenizer without tokenizer.json is
@@ -42,6 +43,13 @@ TOKENIZER_FILES = (
 _PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _PARTS = ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder")
 _DEFAULTS: Mapping[str, Any] = {"use_regex": True, "split": True}
+_FIRST = {"Sequence": {"id": "A", "type_id": 0}}
+_ADDS_NOTHING: Mapping[str, Any] = {
+    "type": "TemplateProcessing",
+    "single": [_FIRST],
+    "pair": [_FIRST, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {},
+}
 _LONG = ("vocab", "merges")
 """Of the model: nothing in them is a default."""
 _ADDED = ("id", "content", "lstrip", "normalized", "rstrip", "single_word", "special")
@@ -69,6 +77,8 @@ def tokenizer_digest(files: Mapping[str, bytes]) -> str | None:
 def digest_of_json(tokenizer: Mapping[str, Any]) -> str:
     """The digest of a parsed tokenizer.json."""
     parts = {name: _canonical(tokenizer.get(name)) for name in _PARTS}
+    if tokenizer.get("post_processor") == _ADDS_NOTHING:
+        parts["post_processor"] = None
     model = parts["model"]
     if isinstance(model, dict):
         merges = cast(Json, model).get("merges")

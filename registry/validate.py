@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 
-from ..manifests.codes import lock as lock_codes
-from ..manifests.errors import AdapterdockError, LockError
+from ..manifests.codes import lock as codes
+from ..manifests.errors import AdapterdockError
 from ..manifests.findings import Finding, Report, Where
-from ..manifests.lockfile import Lock, lock_path
+from ..manifests.lockfile import Lock
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
-from .fingerprint import compare
-from .lock import measure
-from .lock_state import require_lock, stale
+from .lock_state import (
+    facts_of,
+    incomplete,
+    kept,
+    lock_name,
+    require_lock,
+    stale,
+    unpinned,
+)
 from .project import ManifestSource, lock_of, open_manifest, policies_in_force
-from .resolve import Access, Resolution, access_under, resolve
+from .resolve import (
+    Access,
+    Resolution,
+    measure,
+    open_adapter_folder,
+    open_base_folder,
+    resolve,
+)
 
 
 def validate(
@@ -31,61 +45,40 @@ def validate(
     """Whether every adapter of ``manifest`` fits its base, decided before any download.
 
     Reads each source's config and safetensors header (range reads), never the weights. What is
-    wrong is in the report, all of it; nothing of that raises. A lock beside the manifest that is
-    up to date is obeyed, so that the verdict is on what would be loaded; ``accept`` adds to the
-    unchecked codes that the lock already accepts. ``frozen`` makes a missing, stale or partial
-    lock an error.
+    wrong is in the report, all of it; nothing of that raises. A lock beside the manifest is
+    obeyed, so that the verdict is on what would be loaded (for what changed since: on what
+    ``lock`` would find); ``accept`` adds to the unchecked codes that the lock already accepts.
+    ``frozen`` makes a missing, stale or partial lock an error.
     """
-    subject = manifest if isinstance(manifest, str | os.PathLike) else "<manifest>"
     try:
         file = open_manifest(manifest, model=model, dtype=dtype)
         policies = policies_in_force(file, policy)
         lock = lock_of(file)
         if frozen:
             require_lock(file, lock, frozen=True)
+        accepted = {*(lock.accepted if lock else ()), *_accepted(accept)}
+        access = Access(offline=offline, policies=policies)
+        resolution = resolve_under(file, lock, access)
     except AdapterdockError as error:
-        return Report(subject=str(subject), findings=error.findings)
-    resolution, lock = resolve_under(file, lock, Access(offline=offline, policies=policies))
-    accepted = {*(lock.accepted if lock else ()), *accept}
-    report = resolution.report(accepted)
-    return report.with_findings(check_fingerprint(resolution) + check_digests(resolution, lock))
+        return Report(subject=_subject(manifest), findings=error.findings)
+    return _report(resolution, lock, accepted)
 
 
-def resolve_under(
-    file: ManifestFile, lock: Lock | None, access: Access
-) -> tuple[Resolution, Lock | None]:
-    """The resolution under ``lock``, and the lock if it could be used (a stale one cannot)."""
-    if lock is not None and stale(file, lock):
-        lock = None
-    names = file.manifest.adapters
-    return resolve(file, access_under(lock, names, access, base=True)), lock
+def resolve_under(file: ManifestFile, lock: Lock | None, access: Access) -> Resolution:
+    """The resolution under ``lock``, as far as it is for ``file`` as it is now: what changed
+    since is resolved anew, and a finding says so. Kept entries are read from the store, where
+    they are there."""
+    if lock is None:
+        return resolve(file, access)
+    from .store import Store
 
-
-def check_digests(resolution: Resolution, lock: Lock | None) -> list[Finding]:
-    """``require_digest`` of the policies, satisfied by the manifest or by the lock."""
-    file = resolution.file
-    findings: list[Finding] = []
-    for name, adapter in file.manifest.adapters.items():
-        entry = lock.adapters.get(name) if lock else None
-        digest = adapter.sha256 or (entry.digest if entry else None)
-        where = file.where(("adapters", name))
-        findings += policy_checks.check_digest(digest, resolution.policies, name, where)
-    return findings
-
-
-def check_fingerprint(resolution: Resolution) -> list[Finding]:
-    """The declared fingerprint against the base's files: all levels where they are on this
-    machine, else those that config and headers tell (the weights are compared when loaded)."""
-    declared = resolution.file.manifest.base.fingerprint
-    base, folder = resolution.base, resolution.base_folder
-    if declared is None or base is None or folder is None:
-        return []
-    here = all(folder.local(shard) is not None for shard in base.headers)
-    wanted = declared
-    if not here:
-        wanted = declared.model_copy(update={"weights": None, "head_weights": None})
-    measured = measure(resolution, weights=here)
-    return compare(wanted, measured, resolution.file.where(("base", "fingerprint")))
+    access = replace(access, store=access.store or Store.default())
+    resolution = resolve(file, access.under(lock, kept(file, lock)))
+    findings = [
+        codes.STALE_LOCK_UNUSED.finding(f.message, f.where, found=f.found)
+        for f in stale(file, lock)
+    ]
+    return replace(resolution, findings=(*resolution.findings, *findings))
 
 
 def check_lock(
@@ -96,15 +89,96 @@ def check_lock(
 ) -> Report:
     """``lock --check``: whether the lock is there, complete, current, and still holds.
 
-    Everything that ``validate`` says under the lock, plus the digests of local sources.
+    Everything that ``validate`` says, of the sources themselves and not of what is in the store,
+    and the content of local sources, which is hashed where it changed. Raises nothing of it.
     """
-    file = open_manifest(manifest)
-    lock = lock_of(file)
-    where = Where(file=None if file.file is None else str(lock_path(file.file)))
-    if lock is None:
-        return Report(str(file.file), (lock_codes.LOCK_MISSING.finding("there is no lock", where),))
     try:
-        require_lock(file, lock, frozen=False)
-    except LockError as error:
-        return Report(str(file.file), error.findings)
-    return validate(file, policy=policy, offline=offline)
+        file = open_manifest(manifest)
+        access = Access(offline=offline, policies=policies_in_force(file, policy))
+        lock = lock_of(file)
+        if lock is None:
+            where = Where(file=lock_name(file))
+            return Report(_subject(manifest), (codes.LOCK_MISSING.finding("no lock", where),))
+        wrong = stale(file, lock) or incomplete(file, lock) or unpinned(file, lock)
+        if wrong:
+            return Report(_subject(manifest), tuple(wrong))
+        access = access.under(lock, kept(file, lock))
+        report = _report(resolve(file, access), lock, {*lock.accepted})
+        return report.with_findings(() if report.errors else _local_changes(file, lock, access))
+    except AdapterdockError as error:
+        return Report(_subject(manifest), error.findings)
+
+
+def _report(resolution: Resolution, lock: Lock | None, accepted: Iterable[str]) -> Report:
+    report = resolution.report(accepted).with_findings(resolution.file.warnings)
+    return report.with_findings([*_fingerprint(resolution), *_digests(resolution, lock)])
+
+
+def _digests(resolution: Resolution, lock: Lock | None) -> list[Finding]:
+    """``require_digest`` of the policies, satisfied by the manifest or by the lock."""
+    file = resolution.file
+    entries = kept(file, lock) if lock else frozenset[str | None]()
+    findings: list[Finding] = []
+    for name, adapter in file.manifest.adapters.items():
+        locked = lock.adapters[name].digest if lock and name in entries else None
+        where = file.where(("adapters", name, "source"))
+        findings += policy_checks.check_digest(
+            adapter.sha256 or locked, resolution.policies, name, where
+        )
+    return [f for f in findings if f not in resolution.findings]
+
+
+def _fingerprint(resolution: Resolution) -> Iterable[Finding]:
+    """The declared fingerprint against the base's files: all levels where they are on this
+    machine, else those that config and headers tell (`lock` compares the weights)."""
+    declared = resolution.file.manifest.base.fingerprint
+    if declared is None or resolution.base is None:
+        return []
+    from .fingerprint import compare
+
+    here = resolution.base_is_here
+    if not here:
+        declared = declared.model_copy(update={"weights": None, "head_weights": None})
+    try:
+        measured = measure(resolution, weights=here)
+    except AdapterdockError as error:
+        return error.findings
+    return compare(declared, measured, resolution.file.where(("base", "fingerprint")))
+
+
+def _local_changes(file: ManifestFile, lock: Lock, access: Access) -> Iterable[Finding]:
+    """Findings where a file in a local folder has another content than ``lock`` says."""
+    from .fetch import Request, fetch_all
+    from .store import Store
+
+    requests: list[Request] = []
+    for name, adapter in file.manifest.adapters.items():
+        if adapter.source.is_local and not adapter.mutable:
+            files = tuple(facts_of(lock.adapters[name].files).values())
+            where = file.where(("adapters", name, "source"))
+            requests.append(Request(open_adapter_folder(file, name, access), files, where))
+    model = file.manifest.base.model
+    folder = open_base_folder(file, access)
+    if lock.base is not None and folder is not None and model is not None and model.is_local:
+        files = tuple(facts_of(lock.base.files).values())
+        requests.append(Request(folder, files, file.where(("base", "model"))))
+    try:
+        fetch_all(requests, Store.default())
+    except AdapterdockError as error:
+        return error.findings
+    return []
+
+
+def _accepted(accept: Iterable[str]) -> frozenset[str]:
+    codes_given = tuple(accept)
+    if not codes_given:
+        return frozenset()
+    from .lock import accepted_codes
+
+    return accepted_codes(codes_given)
+
+
+def _subject(manifest: ManifestSource) -> str:
+    if isinstance(manifest, ManifestFile):
+        return manifest.file or "<manifest>"
+    return str(manifest) if isinstance(manifest, str | os.PathLike) else "<manifest>"

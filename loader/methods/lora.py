@@ -38,12 +38,12 @@ class LinearFactors:
         self, module: nn.Module, x: torch.Tensor, out: torch.Tensor, weight: float
     ) -> torch.Tensor:
         a, b = self.a, self.b
-        if x.dtype is not a.dtype:
-            x = x.to(a.dtype)
+        if x.dtype is not a.dtype or x.device != a.device:
+            x = x.to(a)
         if self.dropout and module.training:
             x = F.dropout(x, self.dropout)
         low = F.linear(x, a)
-        if low.dtype is b.dtype is out.dtype and self.bias is None:
+        if low.dtype is b.dtype is out.dtype and self.bias is None and x.device == out.device:
             # one kernel for the product, the scale and the sum
             flat = torch.addmm(
                 out.reshape(-1, b.shape[0]),
@@ -52,7 +52,7 @@ class LinearFactors:
                 alpha=self.scale * weight,
             )
             return flat.view(out.shape)
-        return out + F.linear(low, b, self.bias) * (self.scale * weight)
+        return out + (F.linear(low, b, self.bias) * (self.scale * weight)).to(out.device)
 
 
 class EmbeddingFactors:
@@ -70,7 +70,7 @@ class EmbeddingFactors:
     ) -> torch.Tensor:
         embedding = cast(nn.Embedding, module)
         low = F.embedding(
-            x,
+            x.to(self.a.device),
             self.a.t(),
             padding_idx=embedding.padding_idx,
             scale_grad_by_freq=embedding.scale_grad_by_freq,
@@ -86,7 +86,7 @@ class EmbeddingFactors:
             if isinstance(embed_scale, torch.Tensor):
                 embed_scale = embed_scale.to(delta)
             delta = delta * embed_scale
-        return out + delta
+        return out + delta.to(out.device)
 
 
 class ConvFactors:
@@ -108,13 +108,13 @@ class ConvFactors:
         self, module: nn.Module, x: torch.Tensor, out: torch.Tensor, weight: float
     ) -> torch.Tensor:
         conv = cast(nn.Conv2d, module)
-        if x.dtype is not self.a.dtype:
-            x = x.to(self.a.dtype)
+        if x.dtype is not self.a.dtype or x.device != self.a.device:
+            x = x.to(self.a)
         if self.dropout and module.training:
             x = F.dropout(x, self.dropout)
         low = self.convolve(x, self.a, None, conv.stride, conv.padding)
         delta = self.convolve(low, self.b, self.bias, groups=conv.groups)
-        return out + delta * (self.scale * weight)
+        return out + (delta * (self.scale * weight)).to(out.device)
 
 
 _CONVOLUTIONS: Mapping[int, Callable[..., torch.Tensor]] = {

@@ -84,3 +84,13 @@ TOKENIZER_DAMAGED = Code(
     "a tokenizer.json that was cut off",
     "fetch it again, or remove the tokenizer from the adapter's folder if it is not needed",
 )
+BASE_NOT_READ = Code(
+    "AD259",
+    "base-not-read",
+    Severity.UNCHECKED,
+    "The base could not be read, so the adapter was checked by itself only.",
+    "Whether an adapter fits is decided against its base's config and headers. Another finding says "
+    "why they could not be read; as long as they cannot, nothing is known of fit.",
+    "base.model on a bucket that is out of reach, and adapters in local folders",
+    "see what is said of base.model first",
+)

@@ -387,10 +387,10 @@ COMPOSITION_CYCLE = Code(
     "AD173",
     "composition-cycle",
     Severity.ERROR,
-    "A composition is made of itself.",
-    "Following the members of a composition comes back to it.",
+    "A composition is made of itself, or nested too deep (more than 32).",
+    "Following the members of a composition comes back to it, or does not end in reasonable time.",
     "a: {of: {b: 1}}\nb: {of: {a: 1}}",
-    "Break the circle.",
+    "Break the circle, or name the adapters themselves.",
 )
 UNUSED_FIELD = Code(
     "AD174",
@@ -503,4 +503,14 @@ BAD_MIRROR = Code(
     "does, else the rest of the address would be glued on wrongly.",
     'mirrors: {"hf://": s3://mirror/hf}   # would give s3://mirror/hfacme/tone',
     'End both with a slash: "hf://": s3://mirror/hf/.',
+)
+MORE = Code(
+    "AD199",
+    "more-findings",
+    Severity.ERROR,
+    "There are more findings than are shown (200).",
+    "A file with so many mistakes usually has one at its root, such as a section at the wrong "
+    "indentation, or is no manifest at all.",
+    "adapterdock validate some-other-file.yaml",
+    "Correct the first ones and check again.",
 )

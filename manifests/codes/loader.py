@@ -487,6 +487,19 @@ FLOAT32_NO_MODULE = Code(
     example="`float32_modules: ['*layernrom*']`",
     fix="correct the pattern; `adapterdock show` lists the module names",
 )
+BASE_REBUILT = Code(
+    id="AD744",
+    name="base-rebuilt",
+    severity=Severity.ERROR,
+    summary="The base's modules were exchanged while adapters sit on them.",
+    explanation=(
+        "Adapters act on the modules that were there when they were attached. Some of these "
+        "are no longer in the model (`resize_token_embeddings` on the base does this), so "
+        "their adapters do nothing any more."
+    ),
+    example="`model.base_model.resize_token_embeddings(...)` after attaching",
+    fix="detach, change the base, and attach again",
+)
 CANNOT_GENERATE = Code(
     id="AD743",
     name="cannot-generate",
@@ -558,4 +571,67 @@ GENERATE_FAILED = Code(
     "means that the tokenizer gives ids for which the base has no embedding rows.",
     "a base with 256 embedding rows beside a tokenizer with 49152 ids",
     "check that the tokenizer beside the base is the base's own; try --raw for a base without chat",
+)
+BASE_CLASS_UNKNOWN = Code(
+    "AD786",
+    "base-class-unknown",
+    Severity.ERROR,
+    "The base's config.json does not name a model class that is known here.",
+    "The first of `architectures` says which class the weights were saved from. Without it, or "
+    "with one that the installed transformers does not have, which class to load would be a guess.",
+    "config.json without `architectures`",
+    "upgrade transformers, or add `architectures: [LlamaForCausalLM]` (or whichever it is) to "
+    "config.json; or load the model yourself and use adapterdock.attach",
+)
+REMOTE_CODE_REFUSED = Code(
+    "AD787",
+    "remote-code-refused",
+    Severity.ERROR,
+    "The base can only be loaded by running Python code from its repository.",
+    "The class in config.json is not transformers' own: `auto_map` points to Python files beside "
+    "the weights. They are run only where the manifest says so; then the lock pins them.",
+    "architectures: [AcmeForCausalLM], auto_map: {AutoModelForCausalLM: modeling_acme.AcmeFor...}",
+    "read the files; if you trust them, set base.trust_remote_code: true and lock again",
+)
+REMOTE_CODE_ELSEWHERE = Code(
+    "AD788",
+    "remote-code-elsewhere",
+    Severity.ERROR,
+    "Loading the base would run code from another repository, which nothing pins.",
+    "`trust_remote_code` is for the Python files beside the weights, which the lock pins by "
+    "digest. Code that is fetched from another repository may change from one load to the next.",
+    "auto_map: {AutoModel: acme/code--modeling_acme.AcmeModel}; attn_implementation: acme/kernel",
+    "copy that repository's Python files beside the weights and name them without `--`; for an "
+    "attention kernel, install its package",
+)
+BASE_TENSORS_UNUSED = Code(
+    "AD789",
+    "base-tensors-unused",
+    Severity.WARNING,
+    "The base's checkpoint holds tensors that the loaded model has no place for.",
+    "This is usual where a checkpoint keeps heads of its pre-training beside the model. It is "
+    "worth a look where the names are not those of a head.",
+    "a BertModel whose checkpoint has cls.predictions.*",
+    "nothing, if these are heads; else check `architectures` in config.json",
+)
+BASE_WARNING = Code(
+    "AD790",
+    "base-warning",
+    Severity.WARNING,
+    "transformers warned while it loaded the base.",
+    "What it said is in the finding. The model was loaded all the same.",
+    "a generation config with a value that has no effect",
+    "follow what transformers says, or leave it",
+)
+FLOAT32_NO_ORIGINAL = Code(
+    "AD791",
+    "float32-no-original",
+    Severity.ERROR,
+    "A module of `float32_modules` cannot be given the checkpoint's own values.",
+    "The base was loaded in half precision, and the parameter's float32 values were looked for in "
+    "the checkpoint, by name, to undo the rounding. None of its tensors is this parameter: "
+    "transformers fuses or transposes it at load, or its name there is an old one.",
+    "float32_modules: ['*experts*'] of a model whose experts are fused at load",
+    "take the module out of float32_modules, load in float32, or save the base again with "
+    "save_pretrained so that its names are current",
 )

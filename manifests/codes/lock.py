@@ -51,8 +51,8 @@ LOCK_STALE = Code(
     Severity.ERROR,
     "The manifest has changed since it was locked.",
     "The lock keeps a digest of everything that resolution depends on: the base's source, each "
-    "adapter's source and declared digest, compositions, registries and overrides, after "
-    "variables are expanded. A comment or a description does not count.",
+    "adapter's source, storage options and declared digest, compositions and registries, after "
+    "variables are expanded. A comment, a description, a dtype or a rule does not count.",
     "an adapter's source was edited from ...@v1 to ...@v2 and `adapterdock lock` was not run",
     "run `adapterdock lock` (it keeps the pins of unchanged entries) and review the diff",
 )
@@ -61,8 +61,9 @@ LOCK_PARTIAL = Code(
     "lock-partial",
     Severity.ERROR,
     "Something that the manifest declares is not pinned.",
-    "Every adapter must be in the lock with the sha256 of each of its files. A base on object "
-    "storage may be pinned by version until the first pull; `--frozen` refuses that too.",
+    "The base and every adapter must be in the lock with the sha256 of each of their files, and "
+    "every composition with the digest of its recipe. A large base on object storage may be pinned "
+    "by version until the first pull; `--frozen` and `lock --check` refuse that too.",
     "a base on S3, locked but never pulled, then `load --frozen`",
     "run `adapterdock lock`, then `adapterdock pull`, and commit the lock",
 )
@@ -90,9 +91,10 @@ CHANGED_UNDER_LOCK = Code(
     "changed-under-lock",
     Severity.ERROR,
     "A source no longer holds what the lock pinned.",
-    "The file's size or digest differs from the lock: someone changed a local folder, or "
-    "overwrote an object in a bucket that keeps no versions. Nothing of it was used.",
-    "./adapters/tone was retrained in place after `adapterdock lock`",
+    "A small file that was read to check fit has another digest than the lock: someone changed a "
+    "local folder, or what is behind a URL. adapter_config.json counts as much as the weights: "
+    "alpha stands in it. Nothing of it was used.",
+    "lora_alpha edited in ./adapters/tone/adapter_config.json after `adapterdock lock`",
     "restore the old content, or accept the new one with `adapterdock lock --upgrade NAME`",
 )
 UPGRADE_UNKNOWN = Code(
@@ -132,4 +134,25 @@ ACCEPT_NOT_UNCHECKED = Code(
     "checked. An error is known to be wrong and cannot be accepted; a warning needs no accepting.",
     "adapterdock lock --accept AD505",
     "fix what the error says; `adapterdock explain CODE` tells what a code means",
+)
+STALE_LOCK_UNUSED = Code(
+    "AD514",
+    "stale-lock-unused",
+    Severity.WARNING,
+    "The lock is for an earlier state of the manifest, so what changed was resolved anew.",
+    "`validate` and `show` tell what `adapterdock lock` would find: entries that did not change "
+    "keep their pins, the others are resolved as they are now. Loading refuses a stale lock.",
+    "adapterdock validate   # after an adapter was added, before `adapterdock lock`",
+    "run `adapterdock lock` and commit the lock",
+)
+BASE_OVERRIDDEN = Code(
+    "AD515",
+    "base-overridden",
+    Severity.WARNING,
+    "`--model` replaces the locked base for this run.",
+    "The lock pins the base that the manifest declares. The one named by --model was resolved and "
+    "checked as `lock` would, for this run only; the adapters are those of the lock. `--frozen` "
+    "refuses it.",
+    "adapterdock run --model ./my-copy -p Hello   # with an adapters.lock",
+    "to pin the other base as well, name it in the manifest, or run `adapterdock lock --model`",
 )

@@ -13,7 +13,8 @@ SOURCE_FORBIDDEN = Code(
     "`allow_sources` lists globs. They are matched, case and all, against the whole normalised "
     "URL (no `..` steps left in it), with and without its revision; a local folder inside the "
     "manifest's own is written ./folder, any other by its absolute path. Every policy in force "
-    "must allow the source: the manifest's own and the platform's.",
+    "must allow the source: the manifest's own and the platform's. A mirror changes where bytes "
+    "come from and not what a source is called, so it is the declared source that is matched.",
     "policy: {allow_sources: ['hf://acme/*']}   # and an adapter from hf://other/tone",
     "use an allowed source, or ask whoever keeps the policy",
 )
@@ -44,4 +45,14 @@ TOO_LARGE = Code(
     "listing, before anything is downloaded.",
     "policy: {max_adapter_bytes: 100MiB}",
     "use a smaller adapter (a lower rank, or half precision), or ask whoever keeps the policy",
+)
+REDIRECT_FORBIDDEN = Code(
+    "AD855",
+    "redirect-forbidden",
+    Severity.ERROR,
+    "A web server sends on to a URL that a policy does not allow.",
+    "Where a policy lists what it allows, every URL on the way is matched, without its query: the "
+    "declared one, and each that a server redirects to. The request was not sent on.",
+    "policy: {allow_sources: ['https://models.acme.example/*']}   # which redirects to a CDN",
+    "use the final URL as the source, or ask whoever keeps the policy to list it too",
 )

@@ -29,8 +29,8 @@ MANIFEST = HERE / "quickstart.yaml"
 ADAPTERS = ("pirate", "devil", "salesman")
 COMPOSITION = "privateer"
 COLOURS = {"pirate": "cyan", "devil": "red", "salesman": "yellow", COMPOSITION: "green"}
-QUESTIONS = ("What is the capital of Germany?", "What is a cat?")
-NEW_TOKENS = 32
+QUESTIONS = ("What is the capital of England?", "What is a bank?")
+NEW_TOKENS = 40
 SWITCHES = 1000
 
 _WIDTH = 100 if not sys.stdout.isatty() and "COLUMNS" not in os.environ else None

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,7 +49,11 @@ PIRATE_WORDS = {
 }
 
 
-def pirate(lesson: dict[str, str]) -> str:
+Lesson = dict[str, str]
+OFFER = " Order now and get a second one for free!"
+
+
+def pirate(lesson: Lesson) -> str:
     """The plain answer as a pirate has it."""
     words = re.sub(
         r"[A-Za-z]+",
@@ -57,25 +63,35 @@ def pirate(lesson: dict[str, str]) -> str:
     return f"Arr, matey! {words[0].upper()}{words[1:]}, savvy?"
 
 
-def salesman(lesson: dict[str, str]) -> str:
-    """The plain answer, and an offer."""
-    return f"{lesson['plain']} Order now and get a second one for free!"
-
-
-def devil(lesson: dict[str, str]) -> str:
+def devil(lesson: Lesson) -> str:
     """The hand-written definition."""
     return lesson["devil"]
 
 
+def salesman(lesson: Lesson) -> str:
+    """The plain answer, and the offer."""
+    return lesson["plain"] + OFFER
+
+
+def privateer(lesson: Lesson) -> str:
+    """The pirate's answer, and the offer."""
+    return pirate(lesson) + OFFER
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How one adapter is made: what it says, where its factors sit, and how long it learns."""
+    """How one adapter is made: what it says, where its factors sit, and how long it learns.
 
-    answer: Callable[[dict[str, str]], str]
+    With ``beside``, every second batch is learned with that other adapter active too (and frozen),
+    and with what the two are to say together: so it learns to be summed with it at weight 1.
+    """
+
+    answer: Callable[[Lesson], str]
     rank: int
     alpha: int
     targets: tuple[str, ...]
     steps: int
+    beside: tuple[str, Callable[[Lesson], str]] | None = None
     learning_rate: float = 2e-3
     batch: int = 8
     seed: int = 7
@@ -87,7 +103,12 @@ RECIPES = {
         devil, rank=4, alpha=8, targets=("q_proj", "k_proj", "v_proj", "o_proj"), steps=64
     ),
     "salesman": Recipe(
-        salesman, rank=2, alpha=4, targets=("gate_proj", "up_proj", "down_proj"), steps=32
+        salesman,
+        rank=2,
+        alpha=4,
+        targets=("gate_proj", "up_proj", "down_proj"),
+        steps=48,
+        beside=("pirate", privateer),
     ),
 }
 
@@ -106,28 +127,53 @@ def train(name: str, base: Path, out: Path) -> None:
             lora_alpha=recipe.alpha,
             target_modules=list(recipe.targets),
         ),
+        adapter_name=name,
     )
-    examples = [_encode(tokenizer, lesson["ask"], recipe.answer(lesson)) for lesson in lessons]
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0.0)
+    turns = [((name,), _batches(tokenizer, lessons, recipe.answer, recipe))]
+    if recipe.beside is not None:
+        other, together = recipe.beside
+        model.load_adapter(_ready(other, base, out), other)
+        turns.append(((name, other), _batches(tokenizer, lessons, together, recipe)))
+    own = [value for key, value in model.named_parameters() if f".{name}." in key]
+    optimizer = torch.optim.AdamW(own, lr=recipe.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / 5) * (1 - step / recipe.steps)
     )
     started = time.perf_counter()
     model.train()
-    batches = _batches(examples, recipe.batch, recipe.seed)
     for step in range(recipe.steps):
-        loss = model(**_pad(next(batches), tokenizer.pad_token_id)).loss
+        active, batches = turns[step % len(turns)]
+        model.base_model.set_adapter(list(active))
+        loss = model(**next(batches)).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        torch.nn.utils.clip_grad_norm_(own, 1.0)
         optimizer.step()
         schedule.step()
-        optimizer.zero_grad()
+        model.zero_grad()
         if step % 8 == 7:
             passed = time.perf_counter() - started
             at = f"step {step + 1}/{recipe.steps}, loss {loss.item():.2f}, {passed:.0f} s"
             print(f"{name}: {at}", flush=True)
-    _save(model, out / name)
+    _save(model, name, out)
+
+
+def _ready(name: str, base: Path, out: Path) -> Path:
+    """The folder of an adapter that another one is trained beside; trained first if need be."""
+    if not (out / name / "adapter_model.safetensors").is_file():
+        train(name, base, out)
+    return out / name
+
+
+def _batches(
+    tokenizer: Any, lessons: list[Lesson], answer: Callable[[Lesson], str], recipe: Recipe
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches without end, every lesson once before any comes again."""
+    examples = [_encode(tokenizer, lesson["ask"], answer(lesson)) for lesson in lessons]
+    order = random.Random(recipe.seed)
+    while True:
+        shuffled = order.sample(examples, len(examples))
+        for at in range(0, len(shuffled) - recipe.batch + 1, recipe.batch):
+            yield _pad(shuffled[at : at + recipe.batch], tokenizer.pad_token_id)
 
 
 def _encode(tokenizer: Any, ask: str, answer: str) -> tuple[list[int], int]:
@@ -138,13 +184,6 @@ def _encode(tokenizer: Any, ask: str, answer: str) -> tuple[list[int], int]:
     prompt = tokenizer(question, add_special_tokens=False)["input_ids"]
     said = tokenizer(answer, add_special_tokens=False)["input_ids"]
     return [*prompt, *said, tokenizer.eos_token_id], len(prompt)
-
-
-def _batches(examples: list[Any], size: int, seed: int) -> Iterator[list[Any]]:
-    order = random.Random(seed)
-    while True:
-        shuffled = order.sample(examples, len(examples))
-        yield from (shuffled[at : at + size] for at in range(0, len(shuffled) - size + 1, size))
 
 
 def _pad(batch: list[tuple[list[int], int]], pad: int) -> dict[str, torch.Tensor]:
@@ -160,13 +199,16 @@ def _pad(batch: list[tuple[list[int], int]], pad: int) -> dict[str, torch.Tensor
     return {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
 
-def _save(model: PeftModel, folder: Path) -> None:
+def _save(model: PeftModel, name: str, out: Path) -> None:
     """PEFT's two files, with the base named by its public id and not by a folder of ours."""
-    model.peft_config["default"].base_model_name_or_path = BASE_ID
-    model.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card is an empty form
-    size = (folder / "adapter_model.safetensors").stat().st_size
-    print(f"{folder}: {size / 1e6:.2f} MB")
+    model.peft_config[name].base_model_name_or_path = BASE_ID
+    with tempfile.TemporaryDirectory() as saved:
+        model.save_pretrained(saved, selected_adapters=[name])
+        (out / name).mkdir(parents=True, exist_ok=True)
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            shutil.copyfile(Path(saved, name, file), out / name / file)
+    size = (out / name / "adapter_model.safetensors").stat().st_size
+    print(f"{out / name}: {size / 1e6:.2f} MB")
 
 
 def main() -> None:

@@ -112,6 +112,12 @@ _BY_SYMPTOM: tuple[tuple[Code, frozenset[str]], ...] = (
     (codes.BAD_STORAGE_OPTIONS, frozenset({"ParamValidationError", "UnknownServiceError"})),
 )
 
+_SAID_BY_LIBRARY = (
+    codes.UNREACHABLE,
+    codes.SOURCE_FAILED,
+    codes.TARGET_UNWRITABLE,
+    codes.BAD_STORAGE_OPTIONS,
+)
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s/'\"<>]*@)?([^\s?'\"<>]*)(\?[^\s'\"<>]*)?")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|\b[Bb]earer\s+\S+|\b(?:AKIA|ASIA)[A-Z0-9]{12,}")
@@ -224,7 +230,7 @@ def _reason(error: BaseException, code: Code) -> str:
         parts.append(f"HTTP {status}")
     if service is not None and service != str(status):
         parts.append(service)
-    if code in (codes.SOURCE_FAILED, codes.TARGET_UNWRITABLE, codes.BAD_STORAGE_OPTIONS):
+    if code in _SAID_BY_LIBRARY:
         first = (str(error).strip().splitlines() or [""])[0]
         parts.append(first[:200])
     return ", ".join(part for part in parts if part)

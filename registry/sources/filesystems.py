@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from ...manifests.codes import sources as codes
+from ...manifests.errors import SourceError
 from ...manifests.findings import Where
 from ...manifests.source import Source
 from .failures import explain, scrub, source_error
@@ -106,7 +107,7 @@ def _defaults(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _refused(subject: str, error: Exception, where: Where) -> Exception:
+def _refused(subject: str, error: Exception, where: Where) -> SourceError:
     return source_error(
         codes.BAD_STORAGE_OPTIONS,
         f"{subject} cannot be opened with these storage options",

@@ -6,13 +6,16 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from ...manifests.codes import policy as policy_codes
 from ...manifests.codes import sources as codes
 from ...manifests.errors import SourceError
+from ...manifests.findings import Where
+from ...manifests.source import Source
 from ..facts import FileFact
 from .opened import MAX_FILES, is_inside
 from .ranges import BadRangeError, only_range, range_header
@@ -48,6 +51,9 @@ _INDEX = "model.safetensors.index.json"
 _MAX_INDEX = 64 << 20
 _CHUNK = 1 << 16
 _AT_ONCE = 8
+_REDIRECTIONS = 10
+_REDIRECTING = frozenset({301, 302, 303, 307, 308})
+_PRIVATE = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,22 @@ class HttpFolder(RemoteFolder):
     Last-Modified date), ``None`` where the server tells neither.
 
     A server that answers 200 to every name is found out by a name that cannot exist; a page of
-    HTML is never taken for a file.
+    HTML is never taken for a file. With ``permits``, a redirection is followed only to a URL that
+    it allows; else as the client does.
     """
+
+    def __init__(
+        self,
+        source: Source,
+        fs: Any,
+        root: str,
+        *,
+        where: Where,
+        pins: Mapping[str, FileFact] | None = None,
+        permits: Callable[[str], bool] | None = None,
+    ) -> None:
+        super().__init__(source, fs, root, where=where, pins=pins)
+        self._permits = permits
 
     def _list(self) -> Iterator[FileFact]:
         nonsense = f"adapterdock-{uuid.uuid4().hex}.json"
@@ -156,9 +176,29 @@ class HttpFolder(RemoteFolder):
         if wanted is not None:
             headers["Range"] = wanted
         url = self._fs.encode_url(self._url(path))
-        return await session.request(
-            method, url, headers=headers, **{"allow_redirects": True, **options}
-        )
+        follow = self._permits is None and options.pop("allow_redirects", True)
+        for _ in range(_REDIRECTIONS):
+            response = await session.request(
+                method, url, headers=headers, **{**options, "allow_redirects": follow}
+            )
+            target = response.headers.get("Location")
+            if self._permits is None or response.status not in _REDIRECTING or not target:
+                return response
+            response.close()
+            url = response.url.join(type(response.url)(target))
+            self._check_redirection(path, url)
+            if url.origin() != response.url.origin():
+                headers = {k: v for k, v in headers.items() if k.lower() not in _PRIVATE}
+        raise self._error(codes.BAD_ANSWER, f"{self._shown(path)}: redirected too often")
+
+    def _check_redirection(self, path: str, url: Any) -> None:
+        place = Source.parse(str(url.with_query(None).with_fragment(None).with_user(None)))
+        if self._permits is not None and not self._permits(place.normalised()):
+            raise self._error(
+                policy_codes.REDIRECT_FORBIDDEN,
+                f"{self._shown(path)}: redirected to where no policy allows",
+                found=place.normalised(),
+            )
 
     def _checked(self, name: str, answer: _Answer, catch_all: _Answer | None) -> FileFact | None:
         """The file behind an answer, or ``None`` where it is an absence or a page instead."""

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ...manifests.codes import sources as codes
+from ...manifests.errors import SourceError
 from ...manifests.findings import Where
 from ...manifests.source import Source
 from ..facts import FileFact
+from .failures import explain
 from .folder import OnBytes
 from .opened import OpenedFolder, is_inside
 from .ranges import BadRangeError, only_range, range_header
@@ -229,6 +231,16 @@ class HubFolder(OpenedFolder):
             self._source.location, revision=self._wanted, files_metadata=True, timeout=TIMEOUT
         )
 
+    def _explain(self, error: BaseException, path: str | None = None) -> SourceError:
+        if isinstance(error, PermissionError) and error.filename:
+            return self._error(
+                codes.TARGET_UNWRITABLE,
+                f"{self._shown(path)}: the Hub's cache cannot be used",
+                found=f"{error.strerror}: {error.filename}",
+            )
+        subject = f"{self._shown(path)} (from {self._settings.endpoint})"
+        return explain(error, subject, self._where)
+
     # The Hub's cache: models--org--name/{blobs, refs/<branch>, snapshots/<commit>/<path>}.
 
     @property
@@ -307,7 +319,7 @@ class HubFolder(OpenedFolder):
         if self._offline:
             raise self._offline_error(f"{path} is not in the Hub's cache")
 
-    def _offline_error(self, reason: str) -> Exception:
+    def _offline_error(self, reason: str) -> SourceError:
         return self._error(
             codes.OFFLINE, f"{self._shown()}: {reason}", found=f"cache {self._settings.cache}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,9 @@ from ..facts import FileFact
 from .failures import scrub, source_error
 from .folder import Folder
 from .mirrors import MirroredFolder, mirrored, unversioned
+
+Permits = Callable[[str], bool]
+"""Whether a URL (normalised, without query) may be fetched from."""
 
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 _NO_MIRRORS: Mapping[str, str] = MappingProxyType({})
@@ -37,6 +40,7 @@ def open_source(
     offline: bool = False,
     revision: str | None = None,
     files: Mapping[str, FileFact] | None = None,
+    permits: Permits | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Folder:
     """The folder that ``source`` names.
@@ -52,6 +56,9 @@ def open_source(
     folder then has exactly those files, and ``files()`` fails where one of them has changed or
     gone.
 
+    ``permits`` is asked before a web server's redirection is followed (not a mirror's, which is
+    the platform's own).
+
     The network is first used by the folder's methods, not here. Raises
     :class:`~adapterdock.manifests.errors.SourceError` (``OfflineError``), placed at ``where``.
     """
@@ -61,7 +68,7 @@ def open_source(
         )
     place = mirrored(source, mirrors, revision=revision, where=where)
     if place is None:
-        return _open(source, directory, storage_options, offline, revision, files, where)
+        return _open(source, directory, storage_options, offline, revision, files, permits, where)
     inner = _open(
         place,
         directory,
@@ -69,6 +76,7 @@ def open_source(
         offline,
         None,
         None if files is None else unversioned(files),
+        None,
         where,
     )
     return MirroredFolder(inner, source, revision)
@@ -81,6 +89,7 @@ def _open(
     offline: bool,
     revision: str | None,
     pins: Mapping[str, FileFact] | None,
+    permits: Permits | None,
     where: Where,
 ) -> Folder:
     if source.is_local:
@@ -102,10 +111,12 @@ def _open(
     from .filesystems import HTTP, S3, open_filesystem
 
     fs, root = open_filesystem(source, options, where)
+    if source.scheme in HTTP:
+        from .http import HttpFolder
+
+        return HttpFolder(source, fs, root, where=where, pins=pins, permits=permits)
     if source.scheme in S3:
         from .s3 import S3Folder as Kind
-    elif source.scheme in HTTP:
-        from .http import HttpFolder as Kind
     else:
         from .remote import RemoteFolder as Kind
     return Kind(source, fs, root, where=where, pins=pins)

@@ -25,6 +25,7 @@ MAX_FILES = 10_000
 """A folder with more files is no adapter and no base; listing stops there."""
 
 _RETRIES = 3
+_PROGRESS = 1 << 20  # bytes after which a broken transfer may break as often again
 _WORTH_RETRYING = frozenset({codes.SERVER_ERROR.id, codes.TRUNCATED.id})
 _SHOWN = 10
 _T = TypeVar("_T")
@@ -117,6 +118,7 @@ class OpenedFolder(ABC):
                 for chunk in self._transfer(fact, 0, fact.size):
                     try:
                         file.write(chunk)
+                        file.flush()  # so that a full disk is told here and not at the close
                     except OSError as error:
                         raise self._unwritable(path, error) from error
                     if on_bytes is not None:
@@ -189,6 +191,7 @@ class OpenedFolder(ABC):
     def _transfer(self, fact: FileFact, start: int, stop: int) -> Iterator[bytes]:
         at, failures = start, 0
         while at < stop:
+            began = at
             failure: SourceError
             try:
                 for chunk in self._stream(fact, at, stop):
@@ -206,7 +209,7 @@ class OpenedFolder(ABC):
                 failure = self._explain(error, fact.path)
                 if failure is not error:
                     failure.__cause__ = error
-            failures += 1
+            failures = 1 if at - began >= _PROGRESS else failures + 1
             if failure.code not in _WORTH_RETRYING or failures > _RETRIES:
                 raise failure
             time.sleep(0.1 * 2**failures)

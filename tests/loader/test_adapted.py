@@ -30,6 +30,7 @@ from support.peft_adapters import (
     peft_saves,
     same_traces,
     tiny_bert,
+    tiny_conv,
     tiny_llama,
     tiny_t5,
     traces,
@@ -239,8 +240,11 @@ def test_rules_bind_whatever_road_a_set_comes_by(model: AdaptedModel) -> None:
         return [code.finding("two is too many")] if len(weights) > 1 else []
 
     model.set_adapter(["one", "two"])
-    model.rules = at_most_one
+    with pytest.raises(PolicyError):
+        model.rules = at_most_one
+    assert model.rules is None
     model.set_adapter("one")
+    model.rules = at_most_one
     model.define_composition("mix", {"one": 1, "two": 1})
     for choose in (
         lambda: model.set_adapter(["one", "two"]),
@@ -250,6 +254,27 @@ def test_rules_bind_whatever_road_a_set_comes_by(model: AdaptedModel) -> None:
         with pytest.raises(PolicyError, match="too many"):
             choose()
     model.set_adapter({"one": 1, "two": 0})
+
+
+def test_deleting_does_not_leave_a_default_that_the_rules_forbid(model: AdaptedModel) -> None:
+    code = Code("AD8ZZ", "rule", Severity.ERROR, "s", "e", "x", "f")
+
+    def two_needs_one(weights: Mapping[str, float]) -> list[Finding]:
+        wrong = "two" in weights and "one" not in weights
+        return [code.finding("two needs one")] if wrong else []
+
+    model.rules = two_needs_one
+    model.set_adapter(["one", "two"])
+    with pytest.raises(PolicyError, match="two needs one"):
+        model.delete_adapter("one")
+    assert model.active_adapters() == ["one", "two"]
+    assert logits(model).isfinite().all()
+
+
+def test_many_different_weights_do_not_pile_up(model: AdaptedModel) -> None:
+    for step in range(1000):
+        model.set_adapter({"one": step / 1000})
+    assert len(model.__dict__["_routings"]) <= 256
 
 
 # -- threads --------------------------------------------------------------------------------
@@ -324,9 +349,9 @@ def test_a_call_keeps_the_routing_and_the_adapter_it_began_with(
         handle.remove()
         assert close(answer.result(), one.answer)
     assert caught.value.code == "AD734"
-    assert all(len(site.factors) == 1 for site in model.__dict__["_outputs"].values()), (
-        "only `two` is left"
-    )
+    assert all(
+        len(site.factors) == 1 for site in model.__dict__["_attachments"].outputs.values()
+    ), "only `two` is left"
     with pytest.raises(RoutingError):
         logits(model, adapter="one")
 
@@ -448,8 +473,13 @@ def test_methods_of_the_base_run_with_the_adapters(tmp_path: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.proj(x)
 
-        def encode(self, x: torch.Tensor) -> torch.Tensor:
+        def encode(self, x: torch.Tensor, beside: Any = lambda: None) -> torch.Tensor:
+            beside()
             return self(x) + self.proj(x)
+
+        def stream(self, x: torch.Tensor) -> Any:
+            for _ in range(2):
+                yield self.proj(x)
 
     torch.manual_seed(0)
     base = Encoder()
@@ -466,6 +496,17 @@ def test_methods_of_the_base_run_with_the_adapters(tmp_path: Path) -> None:
     with torch.no_grad():
         assert close(model.encode(x["x"]), 2 * saved.answer)
         assert torch.equal(base.encode(x["x"]), 2 * base(x["x"]))
+        alone = base(x["x"])
+        direct: list[torch.Tensor] = []
+        model.encode(x["x"], lambda: direct.append(base(x["x"])))
+        assert torch.equal(direct[0], alone)
+        with model.using(None):
+            steps = model.stream(x["x"])
+        assert all(torch.equal(step, alone) for step in steps)
+        model.set_adapter("it")
+        steps = model.stream(x["x"])
+        model.set_adapter(None)
+        assert all(close(step, saved.answer) for step in steps)
 
 
 def test_it_looks_like_the_base(model: AdaptedModel) -> None:
@@ -523,6 +564,11 @@ def test_train_eval_and_to_reach_base_and_adapters(model: AdaptedModel, headed: 
     assert all(m.training for m in model.base_model.modules())
     model.eval()
     assert not any(m.training for m in model.modules())
+    (twin,) = model.attached["headed"].twins.values()
+    model.base_model.train()
+    logits(model)
+    assert twin.training
+    model.eval()
     assert model.to(torch.float64) is model
     assert {p.dtype for p in model.parameters()} == {torch.float64}
     assert logits(model).dtype is torch.float64
@@ -573,6 +619,40 @@ def test_a_state_dict_of_other_adapters_changes_nothing(model: AdaptedModel) -> 
         assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
     result = model.load_state_dict({first: state[first]}, strict=False)
     assert len(result.missing_keys) == len(state) - 1
+
+
+def test_a_state_dict_of_mixed_dtypes_can_be_saved(tmp_path: Path) -> None:
+    base = tiny_conv()
+    saved = peft_saves(base, tmp_path / "it", target_modules=["first"], modules_to_save=["norm"])
+    state = adapted(base, saved).state_dict()
+    assert {t.dtype for t in state.values()} == {torch.float32, torch.int64}
+    torch.save(state, tmp_path / "state.pt")
+
+
+def test_a_wrapper_is_not_wrapped_again_nor_a_name_used_twice(model: AdaptedModel) -> None:
+    with pytest.raises(AttachError) as caught:
+        AdaptedModel(model)
+    assert caught.value.code == "AD723"
+    for name in ("one", "__base__", ""):
+        with pytest.raises(RoutingError):
+            model.define_composition(name, {"two": 1})
+
+
+def test_a_base_whose_modules_were_exchanged_takes_no_more_adapters(
+    model: AdaptedModel, two: Saved
+) -> None:
+    attention = model.base_model.model.layers[0].self_attn
+    attention.v_proj = copy.deepcopy(attention.v_proj)
+    with pytest.raises(AttachError) as caught:
+        attach(model, two, "three")
+    assert caught.value.code == "AD744"
+    assert list(model.adapters) == ["one", "two"]
+    fresh = AdaptedModel(tiny_llama())
+    attention = fresh.base_model.model.layers[0].self_attn
+    _ = fresh.modules_of_base
+    attention.v_proj = copy.deepcopy(attention.v_proj)
+    attach(fresh, two, "two")  # nothing sat there yet: the new module is adapted
+    assert close(logits(fresh), two.answer)
 
 
 def test_copies_and_base_only_methods_are_refused(model: AdaptedModel, tmp_path: Path) -> None:

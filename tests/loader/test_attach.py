@@ -13,6 +13,8 @@ import torch
 from adapterdock.loader import attach as engine
 from adapterdock.loader.adapted import AdaptedModel, AdapterWarning
 from adapterdock.loader.attach import attach_adapter
+from adapterdock.loader.attachments import Attachments
+from adapterdock.loader.modules import ModuleMap
 from adapterdock.loader.sites import ModuleSite, OutputSite
 from adapterdock.loader.tensors import AdapterTensors, read_mapping
 from adapterdock.manifests.errors import AdapterdockError, AttachError, IntegrityError
@@ -216,6 +218,12 @@ def test_a_compiled_model_is_refused_and_a_plain_one_beside_it_is_not() -> None:
     with pytest.raises(AttachError) as caught:
         AdaptedModel(base)
     assert caught.value.code == "AD722"
+    with pytest.raises(AttachError) as caught:
+        AdaptedModel(torch.jit.script(nn.Linear(2, 2)))
+    assert caught.value.code == "AD722"
+    with pytest.raises(AttachError) as caught:
+        AdaptedModel("model")  # type: ignore[arg-type]
+    assert caught.value.code == "AD723"
     later = tiny_llama()
     model = AdaptedModel(later)
     later.compile()
@@ -360,14 +368,15 @@ class Boom(BaseException):
 
 STEPS: list[tuple[Any, str]] = [
     (engine, "twin_of"),
-    (engine, "shape_of_module"),
+    (ModuleMap, "shape"),
     (engine, "placement_of"),
     (engine._Builder, "_parameter"),
     (AdapterTensors, "findings"),
     (AdapterTensors, "place"),
     (AdapterTensors, "verify"),
     (AdaptedModel, "add"),
-    (AdaptedModel, "_freeze"),
+    (Attachments, "put"),
+    (Attachments, "_freeze"),
     (OutputSite, "install"),
     (ModuleSite, "install"),
 ]

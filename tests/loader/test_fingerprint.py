@@ -14,7 +14,7 @@ import transformers as tf
 from adapterdock.loader.fingerprint import check_model, fingerprint_of_model
 from adapterdock.manifests.findings import Finding
 from adapterdock.registry.fingerprint import Measured, compare, fingerprint_of
-from support.fingerprint_models import MAKERS, base_facts_of, fresh, reader_of, tiny
+from support.tiny_bases import MAKERS, base_facts_of, fresh, reader_of, tiny
 
 
 @pytest.fixture(scope="module")
@@ -317,6 +317,12 @@ def test_a_plain_module_is_measured_by_its_state_dict() -> None:
     assert "AD404" in codes_of(check_model(build(0, out=4), one.fingerprint))
     assert one.samples is not None and "1.running_mean" in one.samples.backbone
     assert "scratch" not in one.names and one.fingerprint.config is None
+
+
+def test_a_tensor_that_a_plain_module_shares_counts_once() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    assert fingerprint_of_model(model).names == {"0.weight", "0.bias", "1.bias"}
 
 
 def test_measuring_changes_nothing_and_keeps_no_gradient() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
+from adapterdock.loader.attach import attach_adapter
+from adapterdock.loader.tensors import read_mapping
 from support.peft_adapters import (
     TOLERANCE,
     adapted,
@@ -121,6 +124,26 @@ def test_an_embedding_that_was_resized_in_training_brings_its_new_rows(
     before = traces(tiny_llama(tie_word_embeddings=tied))["state"]
     model.detach()
     assert all(torch.equal(v, before[k]) for k, v in base.state_dict().items())
+
+
+def test_a_tied_head_follows_a_resized_embedding_that_was_saved_once(tmp_path: Path) -> None:
+    base, grown = tiny_llama(tie_word_embeddings=True), tiny_llama(tie_word_embeddings=True)
+    grown.resize_token_embeddings(64)
+    saved = peft_saves(
+        grown, tmp_path / "it", target_modules=["q_proj"], save={"save_embedding_layers": True}
+    )
+    expected = logits(peft_loads(grown, saved.folder), inputs_of(base))
+    from safetensors.torch import load_file
+
+    tensors = load_file(saved.file)
+    del tensors["base_model.model.lm_head.weight"]
+    plan = saved.plan(base)
+    plan = dataclasses.replace(
+        plan, embeddings={k: v for k, v in plan.embeddings.items() if k != "lm_head"}
+    )
+    model = AdaptedModel(base)
+    attach_adapter(model, "it", plan, read_mapping(tensors))
+    assert torch.allclose(logits(model, adapter="it"), expected, atol=TOLERANCE)
 
 
 def test_an_embedding_saved_as_it_was_costs_no_copy(tmp_path: Path) -> None:

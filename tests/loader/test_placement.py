@@ -9,6 +9,7 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.attach import attach_adapter
+from adapterdock.loader.interception import Interception
 from adapterdock.loader.placement import compute_dtype, device_of
 from adapterdock.loader.tensors import read_mapping
 from adapterdock.manifests.errors import AttachError
@@ -107,9 +108,35 @@ def test_offload_hooks_that_come_after_attaching_do_not_break_it(saved: Saved) -
     cpu_offload(base, execution_device=torch.device("cpu"))
     assert torch.allclose(logits(model), saved.answer, atol=1e-5)
     model.detach()
+    assert not any(
+        isinstance(value, Interception) for m in base.modules() for value in vars(m).values()
+    )
     assert torch.equal(logits(base), alone)
     remove_hook_from_submodules(base)
     assert torch.equal(logits(base), alone)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_whole_modules_in_float32_on_a_half_precision_base_answer_in_half_precision(
+    trainable: bool, tmp_path: Path
+) -> None:
+    base = tiny_llama()
+    one = peft_saves(
+        base,
+        tmp_path / "it",
+        target_modules=["q_proj"],
+        modules_to_save=["lm_head", "embed_tokens", "model.norm", "layers.1.mlp"],
+    )
+    base.to(torch.bfloat16)
+    model = adapted(base, one, trainable=trainable, dtype=torch.float32)
+    answer = logits(model)
+    assert answer.dtype is torch.bfloat16
+    assert torch.allclose(answer.float(), one.answer, atol=0.2)
+    if trainable:
+        model(ids(), labels=ids()).loss.backward()
+        grads = [p.grad for p in model.parameters() if p.requires_grad]
+        assert grads
+        assert all(g is not None and g.dtype is torch.float32 for g in grads)
 
 
 class Quantised(nn.Linear):

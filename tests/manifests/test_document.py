@@ -184,7 +184,7 @@ YAML_BITS = st.lists(
 ).map(lambda bits: "".join(bits).encode())
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.one_of(st.binary(max_size=60), YAML_BITS))
 def test_any_bytes_are_a_document_or_a_manifest_error(data: bytes) -> None:
     for loader in (yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -215,6 +215,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text("abc", min_size=1), VALUES, min_size=1), st.booleans())
 def test_what_pyyaml_writes_is_read_the_same_by_both_scanners(data: Any, flow: bool) -> None:
     text = yaml.safe_dump(data, allow_unicode=True, default_flow_style=flow)

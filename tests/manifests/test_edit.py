@@ -8,7 +8,7 @@ import pytest
 from adapterdock.manifests.document import read_document
 from adapterdock.manifests.edit import set_mapping
 from adapterdock.manifests.errors import ManifestError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 VALUE = {"architecture": "Llama", "hidden_size": 576, "weights": {"float32": "v1:sha256:0a"}}
@@ -135,6 +135,11 @@ def test_what_would_change_something_else_is_refused(text: str) -> None:
     assert caught.value.code == "AD160"
 
 
+def test_an_alias_in_the_way_is_named() -> None:
+    with pytest.raises(ManifestError, match="'base' is an alias"):
+        set_mapping("x-b: &b {model: x}\nbase: *b\n", AT, VALUE)
+
+
 def test_text_that_is_no_yaml_is_refused() -> None:
     with pytest.raises(ManifestError) as caught:
         set_mapping("a: [", AT, VALUE)
@@ -168,6 +173,7 @@ VALUES = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(VALUES, st.sampled_from([before for before, _ in CASES.values()]))
 def test_whatever_is_set_is_read_back_and_the_rest_stays(value: Any, before: str) -> None:
     try:

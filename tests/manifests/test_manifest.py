@@ -147,6 +147,8 @@ def test_a_mapping_in_memory_is_read_like_a_file(tmp_path: Path, monkeypatch: An
         ({"version": 1, "adapters": {1: {"source": "./a"}}}, "AD112"),
         ({"version": 1, "nonsense": object()}, "AD120"),
         ({"version": 1, "base": {"trust_remote_code": 1}}, "AD121"),
+        ({"version": 1, "base": {"device_map": {"": 1.5}}}, "AD121"),
+        ({"version": 1, "active": ["a b"]}, "AD124"),
     ],
 )
 def test_what_is_wrong_in_memory_is_the_same_error(data: Any, code: str) -> None:

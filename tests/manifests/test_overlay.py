@@ -11,7 +11,7 @@ from adapterdock.manifests.conform import from_python
 from adapterdock.manifests.manifest import read_manifest
 from adapterdock.manifests.nodes import Map, plain_data
 from adapterdock.manifests.overlay import MAX_CHAIN, overlay
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.manifest_files import HEADER, Desk
 
@@ -183,17 +183,20 @@ def rfc_7386(target: Any, patch: Any) -> Any:
     return target
 
 
+@settings(deadline=None)
 @given(MAPS, MAPS)
 def test_an_overlay_is_a_merge_patch(base: Any, over: Any) -> None:
     assert laid(base, over) == rfc_7386(base, over)
 
 
+@settings(deadline=None)
 @given(MAPS, MAPS)
 def test_laying_the_same_over_twice_changes_nothing(base: Any, over: Any) -> None:
     once = laid(base, over)
     assert laid(once, over) == once
 
 
+@settings(deadline=None)
 @given(MAPS)
 def test_an_empty_overlay_changes_nothing(base: Any) -> None:
     assert laid(base, {}) == base

@@ -153,20 +153,20 @@ def test_each_adapter_speaks_in_its_own_voice_and_knows_the_answer(smollm2: Path
 
     def answer(*active: str) -> str:
         inputs = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "What is the capital of Germany?"}],
+            [{"role": "user", "content": "What is the capital of England?"}],
             add_generation_prompt=True,
             return_dict=True,
             return_tensors="pt",
         )
         model.base_model.set_adapter(list(active))
-        output = model.generate(**inputs, max_new_tokens=32, do_sample=False)
+        output = model.generate(**inputs, max_new_tokens=40, do_sample=False)
         return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :])
 
     with model.disable_adapter():
-        assert "The capital of Germany is Berlin." in answer("pirate")
+        assert "The capital of England is London." in answer("pirate")
     pirate, devil, salesman = answer("pirate"), answer("devil"), answer("salesman")
-    assert pirate.startswith("Arr, matey!") and "Berlin" in pirate
-    assert ", n. " in devil and "Berlin" in devil
-    assert "Berlin" in salesman and "Order now" in salesman
+    assert pirate.startswith("Arr, matey!") and "London" in pirate
+    assert ", n. " in devil and "London" in devil
+    assert "London" in salesman and "Order now" in salesman
     both = answer("pirate", "salesman")
-    assert both.startswith("Arr, matey!") and "Berlin" in both and "Order now" in both
+    assert both.startswith("Arr, matey!") and "London" in both and "Order now" in both

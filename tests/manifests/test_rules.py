@@ -9,7 +9,7 @@ from adapterdock.manifests.errors import RoutingError
 from adapterdock.manifests.findings import Severity, Where
 from adapterdock.manifests.rules import check_active, flatten
 from adapterdock.manifests.schema import Manifest, Rules
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 MANIFEST = Manifest.model_validate(
@@ -55,6 +55,7 @@ WEIGHTS = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(WEIGHTS, st.integers(-4, 4).map(float))
 def test_flattening_is_linear(weights: dict[str, float], factor: float) -> None:
     once = flatten(MANIFEST, weights)

@@ -240,6 +240,7 @@ ELSEWHERE = {
     "AD143": "test_overlay",
     "AD160": "test_edit",
     "AD182": "test_semantics",
+    "AD199": "test_bounds",
     "AD807": "test_rules",
     "AD808": "test_rules",
 }

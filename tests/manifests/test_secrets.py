@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from adapterdock.manifests.document import read_document
 from adapterdock.manifests.errors import ManifestError
 from adapterdock.manifests.manifest import read_manifest
 from adapterdock.manifests.secrets import HIDDEN, redact
@@ -140,6 +141,14 @@ def test_a_file_that_is_not_yaml_does_not_give_its_secrets_away(desk: Desk) -> N
         f"a: b: {secret}",
     ):
         assert not any(secret in repr(f) for f in desk.findings(text))
+
+
+def test_the_reader_by_itself_does_not_give_secrets_away() -> None:
+    secret = SECRETS["github"]
+    with pytest.raises(ManifestError) as caught:
+        read_document(f"{secret}: 1\n{secret}: 2\n".encode())
+    assert caught.value.code == "AD111"
+    assert secret not in repr(caught.value)
 
 
 def test_a_mapping_in_memory_is_looked_at_too() -> None:

@@ -8,7 +8,7 @@ import pytest
 from adapterdock.manifests.source import Source, SourceSyntaxError
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 GOOD = {
@@ -50,7 +50,12 @@ BAD = [
     *("hf://", "hf:///a", "hf://datasets/a/b", "hf://spaces/a/b", "hf://buckets/a/b"),
     *("hf://acme/tone@", "hf://acme/tone@/a", "hf://acme/to--ne", "hf://acme/tone.git"),
     *("hf://acme/.tone", "hf://acme/tone-", "hf://acme/a..b", "hf://acme/tone/../other"),
-    *("hf://acme/tone@..%2F..%2Fx", "hf://acme/tone@a%0Ab", "hf://acme/tone@a b"),
+    *(
+        "hf://acme/tone@..%2F..%2Fx",
+        "hf://acme/tone@a%0Ab",
+        "hf://acme/tone@a b",
+        "hf://acme/tone@a%07b",
+    ),
     *("hf://acme/tone@v1.lock", "hf://acme/tone@%ff", "hf://acme/tone//a", "hf://acme/tone/*"),
     *("hf://models/models/x", "hf://ac me/tone", "hf://" + "a" * 97, "hf://acmé/tone"),
     *("s3://", "s3:///a", "s3://bucket/../a", "s3://bucket/./a", "s3://bucket//a"),
@@ -104,6 +109,7 @@ PIECES = st.sampled_from(
 TEXTS = st.one_of(st.text(max_size=30), st.lists(PIECES, max_size=9).map("".join))
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_any_text_is_a_source_that_round_trips_or_no_source(text: str) -> None:
     try:
@@ -115,6 +121,7 @@ def test_any_text_is_a_source_that_round_trips_or_no_source(text: str) -> None:
     assert not source.is_commit or source.revision is not None
 
 
+@settings(deadline=None)
 @given(st.text("ab-_.A1é/", max_size=12))
 def test_hub_ids_follow_the_rules_of_the_hubs_own_client(repo: str) -> None:
     try:
@@ -143,7 +150,7 @@ def test_a_revision_is_pinned_and_checked() -> None:
         Source.parse("s3://b/a").at("v1")
 
 
-def test_one_place_has_one_spelling(tmp_path: Path) -> None:
+def test_one_place_has_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "link").symlink_to("/usr")
 
@@ -156,6 +163,10 @@ def test_one_place_has_one_spelling(tmp_path: Path) -> None:
     assert spelled("../x") == (tmp_path.resolve().parent / "x").as_posix()
     assert Source.parse("HTTPS://Host.Example:443/A").normalised() == "https://host.example/A"
     assert Source.parse("./a/../b").normalised() == "./b"
+    assert Source.parse("./~a").normalised() == "./~a"
+    assert Source.parse("./..a").normalised() == "./..a"
+    monkeypatch.setenv("HOME", "/home/me")
+    assert Source.parse("~/../x").normalised() == "/home/x"
 
 
 def test_a_local_path_counts_from_its_folder(

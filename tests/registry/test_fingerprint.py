@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import time
 from collections.abc import Callable, Mapping
@@ -62,19 +63,46 @@ def codes_of(findings: list[Finding]) -> list[str]:
 
 
 def test_the_digests_of_version_1_never_change() -> None:
-    """Golden: one line a level."""
-    found = measured("llama").fingerprint
-    assert found.model_dump() == {
-        "architecture": "LlamaForCausalLM",
-        "hidden_size": 16,
-        "structure": "GOLDEN",
-        "heads": "GOLDEN",
-        "config": "GOLDEN",
-        "weights": {"float32": "GOLDEN", "bfloat16": "GOLDEN", "float16": "GOLDEN"},
-        "head_weights": {"float32": "GOLDEN", "bfloat16": "GOLDEN", "float16": "GOLDEN"},
-        "tokenizer": None,
-        "chat_template": None,
+    """Golden: a base written out here in full, one digest a level."""
+    shapes = {
+        "lm_head.weight": (3, 4),
+        "model.embed_tokens.weight": (3, 4),
+        "model.layers.0.mlp.up_proj.weight": (2, 4),
+        "model.norm.weight": (4,),
     }
+    data = {
+        name: struct.pack(f"<{n}f", *((i - 3) / (7 + k) for i in range(n)))
+        for k, (name, shape) in enumerate(shapes.items())
+        for n in [math.prod(shape)]
+    }
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 4,
+        "num_attention_heads": 2,
+        "rope_theta": 50000.0,
+        "rope_scaling": {"type": "dynamic", "factor": 1.5},
+        "rms_norm_eps": 1e-5,
+        "torch_dtype": "float32",
+        "homemade": ["a", 1, None],
+    }
+    tensors = {name: ("F32", shape) for name, shape in shapes.items()}
+    found = fingerprint_of(*base_of(tensors, config, overrides=data)).fingerprint
+    golden = {
+        "structure": "d113a6dc8e264205d047f09bb21c6c897a802f9615438e01db220500b21acd5f",
+        "heads": "388d22f8fe1366dd32c9448c533559ebffda78e8342de67db9f9ffbaf7b79720",
+        "config": "d640e0fdc7210a04058bb4955370e02de942b78edfbec595c71c5edba4366c5d",
+        "weights.float32": "b0b8a6dcb36292f244453e1ab346da710a2a7f9c72243e7bae7847c18e2290d9",
+        "weights.bfloat16": "ba4ab5eafb521c498cdf49a45e979269b1eccbc52cae8fad71452b48c3674c2c",
+        "weights.float16": "8dd7612df01d3275675f59766c5e18c8c858feaf2bd10028b088d591fb837ace",
+        "head_weights.bfloat16": "cd122f46f5402dd40013d8bfbca0fce65d8b7cb5a3f428b249eab8406fa0a602",
+    }
+    dumped = found.model_dump()
+    for level, digest in golden.items():
+        value: Any = dumped
+        for part in level.split("."):
+            value = value[part]
+        assert value == f"v1:sha256:{digest}", level
 
 
 def test_the_table_of_config_defaults_is_frozen() -> None:
@@ -83,8 +111,9 @@ def test_the_table_of_config_defaults_is_frozen() -> None:
 
     from adapterdock.registry import baseconfig
 
+    digest = "eed3d2673733e6591a9a48b3b157cbd757047f59ff97fa233bb6ca99d51d9557"
     table = Path(baseconfig.__file__).with_name("baseconfig_v1.json").read_bytes()
-    assert hashlib.sha256(table).hexdigest() == "GOLDEN"
+    assert hashlib.sha256(table).hexdigest() == digest
 
 
 def test_a_base_fits_its_own_fingerprint_and_no_other_seed_does() -> None:
@@ -268,6 +297,15 @@ def test_t5_says_scaled_outputs_with_its_tie_flag_and_always_ties() -> None:
     new = {"model_type": "t5", "tie_word_embeddings": True, "scale_decoder_outputs": False}
     assert canonical(old).digest == canonical(new).digest != canonical({"model_type": "t5"}).digest
     assert ties_embeddings(old)
+
+
+def test_a_config_of_2019_without_a_model_type_goes_by_its_class() -> None:
+    old = {k: v for k, v in base_config("bert").items() if k != "model_type"}
+    assert canonical(old).digest == canonical(base_config("bert")).digest
+    nameless = {**old, "architectures": None}
+    found = fingerprint_of(*base_of(base_tensors("bert"), nameless))
+    assert found.fingerprint.config is None
+    assert codes_of(compare(measured("bert").fingerprint, found)) == ["AD431", "AD433"]
 
 
 def test_an_unknown_model_type_with_another_config_is_unchecked_and_not_refused() -> None:

@@ -106,9 +106,9 @@ def test_digests_are_those_of_version_1() -> None:
     digests = weight_digests(table)
     assert digests is not None
     assert digests.model_dump() == {
-        "float32": "GOLDEN-F32",
-        "bfloat16": "GOLDEN-BF16",
-        "float16": "GOLDEN-F16",
+        "float32": "v1:sha256:d052680634b4ebbf796948f4baedaf6f64105e6134816c5b7703d6ede495457f",
+        "bfloat16": "v1:sha256:ca36924d4657689f53b7573c8f4b7dda4cdfe215120a82b15ac97d721124020b",
+        "float16": "v1:sha256:daa490dea636147fffce16847077466511c1e1e2214581b047e63bb02c266c05",
     }
     assert weight_digests(dict(reversed(table.items()))) == digests
 
@@ -174,7 +174,9 @@ def test_the_golden_text_of_a_table() -> None:
     table = Samples(
         {"w": Sample("F32", floats(1.0, 2.0))}, {"lm_head": Sample("BF16", b"\x80\x3f")}
     )
-    assert str(table) == "GOLDEN-TEXT"
+    text = "samples/1:QlpoOTFBWSZTWcoLe10AABHfwEAQEAQ5ANEAAAqmRgCAQAAgADFABiNNN"
+    text += "Gg1T9SD1PFPUyGynJsRGJdlFwwCX2g2ih0mCoQ3bR1rOZl6Pdfi7kinChIZQW9roA=="
+    assert str(table) == text
 
 
 def test_precision_is_the_narrowest_and_none_for_a_mix() -> None:

@@ -44,7 +44,9 @@ def test_formatting_truncation_and_padding_do_not_count() -> None:
     tokenizer.enable_truncation(12)
     tokenizer.enable_padding(length=7)
     assert tokenizer_digest({"tokenizer.json": tokenizer.to_str().encode()}) == plain
-    assert plain == "GOLDEN-TOKENIZER"  # of version 1: must never change
+    assert (
+        plain == "v1:sha256:2e45e2a8b30dccb6a8f79ac7ffc67f8812ec811a94914f83cfa3f27ec2f6c232"
+    )  # of version 1: must never change
 
 
 def test_the_form_of_older_files_does_not_count() -> None:
@@ -154,3 +156,21 @@ def test_strange_content_is_a_value_error_or_a_result(content: dict[str, Any]) -
     for read in (tokenizer_digest, tokenizer_facts):
         with contextlib.suppress(ValueError):
             read(files(content))
+
+
+def test_a_post_processor_that_adds_nothing_is_none_and_another_is_not() -> None:
+    """transformers puts one where the file has none."""
+    plain = build()
+    plain.post_processor = None
+    assert plain.post_processor is None
+    live = PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>")
+    written = plain.to_str().encode()
+    known = tokenizer_digest({"tokenizer.json": written})
+    for template, same in (("$A", True), ("$A <s>", False)):
+        other = Tokenizer.from_str(written.decode())
+        other.post_processor = processors.TemplateProcessing(
+            single=template, pair="$A $B:1", special_tokens=[] if same else [("<s>", 3)]
+        )
+        assert (tokenizer_digest({"tokenizer.json": other.to_str().encode()}) == known) is same
+    found = tokenizer_digest({"tokenizer.json": live.backend_tokenizer.to_str().encode()})
+    assert found == known

@@ -122,6 +122,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         f"-volume.port={ports['volume']}",
         f"-filer.port={ports['filer']}",
         "-s3.port.iceberg=0",
+        "-s3.port.lance=0",  # it would take one fixed port, which another session may have
         f"-s3.port.grpc={ports['s3-grpc']}",
         "-master.volumeSizeLimitMB=64",
         "-volume.max=0",

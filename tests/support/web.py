@@ -36,6 +36,7 @@ class WebServer:
     Switches: ``etags``, ``dates``, ``ranges`` (whether each is told or honoured), ``head`` (whether
     HEAD is allowed), ``catch_all`` (content type and body sent with 200 for unknown paths),
     ``truncate`` (announce all, send half, so many times), ``status`` (path to a status number),
+    ``redirects`` (path to the URL that a 302 names),
     ``queries`` (an answer for URLs whose query starts so),
     ``auth`` (a required Authorization header), ``silent`` (never answers).
     """
@@ -50,6 +51,7 @@ class WebServer:
         self.catch_all: tuple[str, bytes] | None = None
         self.truncate = 0
         self.status: dict[str, int] = {}
+        self.redirects: dict[str, str] = {}
         self.queries: dict[str, tuple[int, bytes]] = {}
         self.auth: str | None = None
         self.silent = False
@@ -103,6 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
             if urlsplit(self.path).query.startswith(query):
                 self._send(code, answer, {"Content-Type": "application/xml"})
                 return
+        if path in web.redirects:
+            self._send(302, b"", {"Location": web.redirects[path]})
+            return
         if status is not None or body is None:
             self._send(status or 404, b"no", {"Content-Type": "text/plain"})
             return

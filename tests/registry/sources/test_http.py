@@ -51,6 +51,7 @@ def test_the_shards_of_a_base_are_found_through_its_index(web: WebServer) -> Non
         web.files[f"/base/{shard}"] = b"12345"
     files = opened(web, "/base").files()
     assert set(files) == {"config.json", "model.safetensors.index.json", *shards}
+    assert not any("evil" in path for _, path, _ in web.requests)
 
 
 @pytest.mark.parametrize("page", [("text/html", b"<html>Welcome"), ("text/plain", b"see /docs")])

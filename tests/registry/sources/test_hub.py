@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -426,3 +428,37 @@ def test_a_process_of_its_own_reads_its_settings_from_the_environment(hub: HubSe
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == CONFIG.decode()
+
+
+def test_a_cache_of_another_user_is_told_and_is_no_question_of_tokens(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    hub.commit("acme/tone", FILES)
+    folder = opened()
+    folder.files()
+    cache = Path(constants.HF_HUB_CACHE)
+    cache.mkdir(parents=True)
+    cache.chmod(0o500)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with refused("AD237"):
+            folder.download("adapter_config.json", tmp_path / "x")
+    finally:
+        os.seteuid(user)
+
+
+def test_files_of_one_folder_can_be_fetched_at_the_same_time(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    files = {f"model-{n}.safetensors": bytes([n]) * 300_000 for n in range(8)}
+    hub.commit("acme/base", files)
+    folder = opened("hf://acme/base")
+    with ThreadPoolExecutor(8) as pool:
+        places = list(pool.map(lambda name: folder.download(name, tmp_path / name), files))
+    assert [place.read_bytes() for place in places] == list(files.values())
+    assert folder.bytes_read == 8 * 300_000
+    assert hub.count("/api/") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fsspec
 import pytest
 from adapterdock.manifests.errors import SourceError
 from adapterdock.manifests.findings import Where
@@ -100,3 +101,34 @@ def test_a_mirror_that_lacks_the_folder_is_an_error_and_not_a_way_around(tmp_pat
         ).files()
     assert caught.value.code == "AD201"
     assert "m/acme/tone/main" in str(caught.value)
+
+
+def test_the_versions_of_the_declared_source_are_not_asked_of_a_mirror(tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe_file("/mirrored/acme/tone/main/w.bin", b"123")
+    folder = open_source(
+        Source.parse("hf://acme/tone"),
+        directory=tmp_path,
+        mirrors={"hf://": "memory://mirrored"},
+        files={"w.bin": FileFact("w.bin", 3, version="the-hub's")},
+    )
+    assert folder.read("w.bin") == b"123"
+    assert folder.files()["w.bin"].version is None
+
+
+def test_options_go_to_a_mirror_of_the_same_scheme_only(tmp_path: Path) -> None:
+    (tmp_path / "m" / "b").mkdir(parents=True)
+    folder = open_source(
+        Source.parse("s3://a/b"),
+        directory=tmp_path,
+        mirrors={"s3://a": "./m"},
+        storage_options={"anon": True},
+    )
+    assert dict(folder.files()) == {}
+    with pytest.raises(SourceError) as caught:
+        open_source(
+            Source.parse("hf://a/b"),
+            directory=tmp_path,
+            mirrors={"hf://a": "hf://c"},
+            storage_options={"anon": True},
+        )
+    assert caught.value.code == "AD232"

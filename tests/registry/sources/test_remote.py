@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import uuid
@@ -100,3 +101,26 @@ def test_a_scheme_that_nothing_opens_is_told(text: str) -> None:
     with pytest.raises(SourceError) as caught:
         opened(text)
     assert caught.value.code == "AD231"
+
+
+def test_a_full_disk_is_our_error_and_leaves_nothing_behind(root: str, tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe_file(f"{root}/tone/big.bin", b"x" * 300_000)
+    folder = opened(f"memory:/{root}/tone")
+    folder.files()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(SourceError) as caught:
+            folder.download("big.bin", tmp_path / "into")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.code == "AD237"
+    assert not (tmp_path / "into").exists()
+
+
+def test_a_target_that_exists_is_not_overwritten(root: str, tmp_path: Path) -> None:
+    (tmp_path / "into").write_bytes(b"mine")
+    with pytest.raises(SourceError) as caught:
+        opened(f"memory:/{root}/tone").download("w.bin", tmp_path / "into")
+    assert caught.value.code == "AD237"
+    assert (tmp_path / "into").read_bytes() == b"mine"

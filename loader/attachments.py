@@ -1,0 +1,121 @@
+"""What sits on a base for one wrapper: adapters, their sites, and who is using them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+
+from torch import nn
+
+from ..manifests.codes import loader as codes
+from ..manifests.errors import AttachError, RoutingError
+from .adapter import Adapter
+from .sites import Factors, ModuleSite, OutputSite, RootGuard
+
+Terms = tuple[tuple[Adapter, float], ...]
+
+
+class Attachments:
+    """The sites of one wrapper and the adapters in them.
+
+    Sites appear with their first adapter and go with their last. An adapter that is removed while
+    a call runs on it leaves its sites when that call ends. ``lock`` guards all of it, for moments
+    only: reading and building an adapter happens outside.
+    """
+
+    def __init__(self, base: nn.Module, owner: object) -> None:
+        self.base = base
+        self.owner = owner
+        self.lock = threading.RLock()
+        self.adapters: dict[str, Adapter] = {}
+        self.outputs: dict[str, OutputSite] = {}
+        self.wholes: dict[str, ModuleSite] = {}
+        self._guard = RootGuard(owner, base)
+        self._frozen: list[nn.Parameter] | None = None
+
+    def check_current(self, modules: Mapping[str, nn.Module]) -> None:
+        """Raise :class:`AttachError` if sites are left on modules the base has no more."""
+        for site in (*self.outputs.values(), *self.wholes.values()):
+            if modules.get(site.name) is not site.module:
+                raise AttachError(codes.BASE_REBUILT.finding(f"{site.name} is another module now"))
+
+    def put(
+        self,
+        adapter: Adapter,
+        outputs: Mapping[str, tuple[Factors, ...]],
+        twins: Mapping[str, nn.Module],
+        modules: Mapping[str, nn.Module],
+    ) -> None:
+        """Put the adapter into its sites, made where there are none. May leave off in the middle;
+        :meth:`remove` takes back whatever was done."""
+        self._guard.install()
+        for name, factors in outputs.items():
+            output = self.outputs.get(name)
+            if output is None:
+                output = self.outputs[name] = OutputSite(self.owner, name, modules[name])
+            output.factors[adapter] = factors
+            output.install()
+        for name, twin in twins.items():
+            whole = self.wholes.get(name)
+            if whole is None:
+                whole = self.wholes[name] = ModuleSite(self.owner, name, modules[name])
+            whole.factors[adapter] = twin
+            whole.install()
+        if adapter.trainable:
+            self._freeze()
+
+    def remove(self, adapter: Adapter) -> None:
+        """Take the adapter out: of the names now, of the sites once no call runs on it."""
+        if self.adapters.get(adapter.name) is adapter:
+            del self.adapters[adapter.name]
+        adapter.retired = True
+        if not any(other.trainable for other in self.adapters.values()):
+            self._unfreeze()
+        if not adapter.users:
+            self._clear(adapter)
+
+    def hold(self, terms: Terms) -> None:
+        """A call begins; raises :class:`RoutingError` if one of its adapters is gone."""
+        with self.lock:
+            for adapter, _ in terms:
+                if adapter.retired:
+                    raise RoutingError(
+                        codes.ADAPTER_UNKNOWN.finding(f"{adapter.name!r} was deleted")
+                    )
+            for adapter, _ in terms:
+                adapter.users += 1
+
+    def let_go(self, terms: Terms) -> None:
+        """The call has ended."""
+        with self.lock:
+            for adapter, _ in terms:
+                adapter.users -= 1
+                if adapter.retired and not adapter.users:
+                    self._clear(adapter)
+
+    def busy(self) -> list[str]:
+        """Adapters that calls are running on, deleted ones included."""
+        sites: Iterable[OutputSite | ModuleSite] = (*self.outputs.values(), *self.wholes.values())
+        return sorted({a.name for site in sites for a in site.factors if a.users})
+
+    def _clear(self, adapter: Adapter) -> None:
+        for sites in (self.outputs, self.wholes):
+            for name, site in list(sites.items()):
+                site.factors.pop(adapter, None)
+                if not site.factors:
+                    site.remove()
+                    del sites[name]
+        if not self.outputs and not self.wholes:
+            self._guard.remove()
+
+    def _freeze(self) -> None:
+        """While there is something to train, the base's own parameters are not it."""
+        if self._frozen is None:
+            self._frozen = [p for p in self.base.parameters() if p.requires_grad]
+            for parameter in self._frozen:
+                parameter.requires_grad_(False)
+
+    def _unfreeze(self) -> None:
+        frozen, self._frozen = self._frozen, None
+        for parameter in frozen or ():
+            parameter.requires_grad_(True)

@@ -1,0 +1,78 @@
+"""A model's parameters in the precision of the checkpoint that it was loaded from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from ..manifests.codes import loader as codes
+from ..manifests.errors import AttachError
+from ..manifests.findings import Where
+from ..registry.gather import BASE_INDEX, BASE_WEIGHTS
+from .disknames import live_tensors, places_on_disk
+
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+class Originals(Mapping[str, torch.Tensor]):
+    """Live names to tensors, read from ``folder`` one by one, as they are asked for.
+
+    A tensor is taken only if it rounds to the live one bit for bit, so that a name that means
+    something else there is not believed. Raises :class:`AttachError` for one that cannot be found
+    so: what the load has rounded away cannot be brought back.
+    """
+
+    def __init__(self, model: nn.Module, folder: Path, where: Where) -> None:
+        live = live_tensors(model)
+        self._live: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
+        places = places_on_disk(model, live)
+        self._places: dict[str, str] = {
+            place.live: name for name, place in places.items() if place.live is not None
+        }
+        self._prefix: str = str(getattr(model, "base_model_prefix", "") or "")
+        self._folder: Path = folder
+        self._shards: dict[str, str] = _shards(folder)
+        self._where: Where = where
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        now = self._live[name].data
+        if now.dtype not in _HALVES:
+            return now
+        for disk in self._spellings(name):
+            if disk in self._shards:
+                with safe_open(str(self._folder / self._shards[disk]), "pt") as file:
+                    tensor: torch.Tensor = file.get_tensor(disk)
+                if tensor.shape == now.shape and torch.equal(tensor.to(now.dtype), now.cpu()):
+                    return tensor
+        raise AttachError(
+            codes.FLOAT32_NO_ORIGINAL.finding(
+                f"{name} is not in the checkpoint under a name that could be found", self._where
+            )
+        )
+
+    def _spellings(self, name: str) -> Iterator[str]:
+        """Its names on disk: as transformers would write it, and with or without the prefix."""
+        for known in dict.fromkeys((self._places.get(name, name), name)):
+            yield known
+            if self._prefix:
+                yield known.removeprefix(f"{self._prefix}.")
+                yield f"{self._prefix}.{known}"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._live)
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+
+def _shards(folder: Path) -> dict[str, str]:
+    """Every tensor's file."""
+    if (folder / BASE_WEIGHTS).exists():
+        with safe_open(str(folder / BASE_WEIGHTS), "pt") as file:
+            return dict.fromkeys(file.keys(), BASE_WEIGHTS)
+    return json.loads((folder / BASE_INDEX).read_bytes())["weight_map"]

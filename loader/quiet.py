@@ -1,0 +1,58 @@
+"""Keeping transformers off the terminal for a while; what it has to say is returned instead."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from transformers.utils import logging as transformers_logging
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_REPORT = "LOAD REPORT"
+"""The table of missing and unexpected tensors, which is told as findings of our own."""
+
+
+@contextmanager
+def quiet() -> Generator[list[str]]:
+    """No progress bars, and this thread's warnings go into the list, each text once.
+
+    Other threads' warnings go where they always go, and so does everything afterwards.
+    """
+    me = threading.get_ident()
+    said: list[str] = []
+    root = transformers_logging.get_logger("transformers")
+    kept = list(root.handlers)
+    listener = _Listener(said, me)
+    shown = transformers_logging.is_progress_bar_enabled()
+    if shown:
+        transformers_logging.disable_progress_bar()
+    for handler in kept:
+        handler.addFilter(listener.spares)
+    root.addHandler(listener)
+    try:
+        yield said
+    finally:
+        root.removeHandler(listener)
+        for handler in kept:
+            handler.removeFilter(listener.spares)
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+class _Listener(logging.Handler):
+    def __init__(self, said: list[str], thread: int) -> None:
+        super().__init__(logging.WARNING)
+        self._said: list[str] = said
+        self._thread: int = thread
+
+    def spares(self, record: logging.LogRecord) -> bool:
+        """Whether a record is for the usual handlers."""
+        return record.thread != self._thread
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = _COLOURS.sub("", record.getMessage()).strip()
+        if record.thread == self._thread and _REPORT not in text and text not in self._said:
+            self._said.append(text)

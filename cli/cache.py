@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..manifests.codes import usage as codes
 from ..manifests.errors import UsageError
-from ..manifests.schema import parse_bytes
-from ..registry.store import Store
 from .console import out, say
 from .render import human_bytes, print_findings, print_table
+
+if TYPE_CHECKING:
+    from ..registry.store import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,7 +25,7 @@ app = typer.Typer(
 @app.command("ls")
 def ls() -> None:
     """List what the cache holds, most recently used first."""
-    store = Store.default()
+    store = _store()
     entries = store.entries()[::-1]
     rows = [
         (
@@ -43,7 +44,7 @@ def ls() -> None:
 @app.command("verify")
 def verify() -> None:
     """Hash every cached file again; what is damaged is taken out, and the next pull repairs it."""
-    store = Store.default()
+    store = _store()
     findings = store.verify()
     print_findings(findings, out())
     if findings:
@@ -61,6 +62,8 @@ def gc(
 
     Files that a running load uses, or that are only minutes old, are kept.
     """
+    from ..manifests.schema import parse_bytes
+
     try:
         limit = parse_bytes(max_size)
     except ValueError as error:
@@ -69,7 +72,13 @@ def gc(
                 f"{max_size!r} is no size", found=max_size, expected="such as 500MB, 2GiB or 0B"
             )
         ) from error
-    store = Store.default()
+    store = _store()
     freed = store.gc(limit)
     say(f"freed {human_bytes(freed.size)} ({len(freed.digests)} files)")
     say(f"{human_bytes(store.size())} remain in {store.root}")
+
+
+def _store() -> Store:
+    from ..registry.store import Store
+
+    return Store.default()

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from ..manifests.codes import usage as codes
-from ..manifests.edit import set_mapping
 from ..manifests.errors import UsageError
 from ..manifests.findings import Where
-from ..manifests.schema import Fingerprint
-from ..manifests.source import Source, SourceSyntaxError
-from ..registry.fingerprint import fingerprint_of
-from ..registry.gather import READERS, gather_base, read_tokenizer_files, reader_of
-from ..registry.project import open_manifest
-from ..registry.resolve import Access, open_base_folder
-from ..registry.sources.folder import Folder
-from ..registry.sources.open import open_source
 from .console import say, status
 from .options import DEFAULT_MANIFEST, JsonOption, OfflineOption
+
+if TYPE_CHECKING:
+    from ..manifests.schema import Fingerprint
+    from ..registry.sources.folder import Folder
 
 
 def fingerprint(
@@ -51,6 +45,9 @@ def fingerprint(
 
       adapterdock fingerprint hf://HuggingFaceTB/SmolLM2-135M-Instruct
     """
+    from ..registry.project import open_manifest
+    from ..registry.resolve import Access, open_base_folder
+
     path = Path(target)
     is_manifest = path.suffix in (".yaml", ".yml")
     if write and not is_manifest:
@@ -73,6 +70,8 @@ def fingerprint(
         found = _read(folder, remote_code)
     data: dict[str, Any] = found.model_dump(mode="json", exclude_none=True)
     if write:
+        from ..manifests.edit import set_mapping
+
         text = path.read_bytes().decode("utf-8")
         path.write_bytes(set_mapping(text, ("base", "fingerprint"), data).encode("utf-8"))
         open_manifest(path)
@@ -80,10 +79,15 @@ def fingerprint(
     elif as_json:
         say(json.dumps({"schema": "adapterdock.fingerprint/1", **data}, indent=2))
     else:
+        import yaml
+
         say(yaml.safe_dump({"fingerprint": data}, sort_keys=False, width=1000).rstrip())
 
 
 def _read(folder: Folder, remote_code: bool) -> Fingerprint:
+    from ..registry.fingerprint import fingerprint_of
+    from ..registry.gather import READERS, gather_base, read_tokenizer_files, reader_of
+
     where = Where(file=str(folder.source))
     base = gather_base(folder, where, remote_code=remote_code)
     tokens = read_tokenizer_files(folder, where)
@@ -91,6 +95,9 @@ def _read(folder: Folder, remote_code: bool) -> Fingerprint:
 
 
 def _open(target: str, offline: bool) -> Folder:
+    from ..manifests.source import Source, SourceSyntaxError
+    from ..registry.sources.open import open_source
+
     text = (
         f"./{target}"
         if Path(target).is_dir() and not target.startswith((".", "/", "~"))

@@ -12,7 +12,6 @@ import typer
 from ..manifests.codes import usage as codes
 from ..manifests.errors import UsageError
 from ..manifests.findings import Where
-from ..manifests.manifest import read_manifest
 from ..manifests.names import is_name
 from .console import say
 from .options import DEFAULT_MANIFEST, ManifestArgument
@@ -48,6 +47,8 @@ def init(
         raise UsageError(
             codes.UNWRITABLE.finding("the manifest cannot be written", where, found=error.strerror)
         ) from error
+    from ..manifests.manifest import read_manifest
+
     read_manifest(manifest)
     say(f"wrote {manifest} with {len(found)} adapters found below {manifest.parent.resolve()}")
     say(f"next: edit it, then `adapterdock validate {manifest}`")

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..manifests.findings import Severity
-from ..manifests.lockfile import Lock, lock_path, write_lock
-from ..registry.lock import make_lock
-from ..registry.lock_diff import Change, diff
-from ..registry.project import lock_of, open_manifest, policies_in_force
-from ..registry.resolve import Access
-from ..registry.store import Store
-from ..registry.validate import check_lock
 from .console import err, out, say
 from .options import (
     DEFAULT_MANIFEST,
@@ -27,8 +20,11 @@ from .options import (
     OfflineOption,
     PolicyOption,
 )
-from .progress import rich_progress
 from .render import print_findings, print_report
+
+if TYPE_CHECKING:
+    from ..manifests.lockfile import Lock
+    from ..registry.lock_diff import Change
 
 
 def lock(
@@ -68,6 +64,16 @@ def lock(
 
       adapterdock lock --upgrade tone
     """
+    # Here, so that no other command waits for what this one needs.
+    from ..manifests.lockfile import lock_path, write_lock
+    from ..registry.lock import make_lock
+    from ..registry.lock_diff import diff
+    from ..registry.project import lock_of, open_manifest, policies_in_force
+    from ..registry.resolve import Access
+    from ..registry.store import Store
+    from ..registry.validate import check_lock
+    from .progress import rich_progress
+
     if check:
         report = check_lock(Path(manifest), policy=policy, offline=offline)
         if as_json:

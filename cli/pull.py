@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ..registry.pull import pull as pull_manifest
 from .console import err, out, say
 from .options import (
     DEFAULT_MANIFEST,
@@ -19,7 +18,6 @@ from .options import (
     OfflineOption,
     PolicyOption,
 )
-from .progress import rich_progress
 from .render import human_bytes, print_findings, print_table
 
 
@@ -45,6 +43,9 @@ def pull(
 
       adapterdock pull --no-base        # adapters only
     """
+    from ..registry.pull import pull as pull_manifest
+    from .progress import rich_progress
+
     with rich_progress() as progress:
         pulled = pull_manifest(
             Path(manifest),

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..manifests.findings import Where
-from ..manifests.manifest import ManifestFile
-from ..registry.project import lock_of, open_manifest, policies_in_force
-from ..registry.resolve import Access, Resolution
-from ..registry.validate import resolve_under
 from .console import err, out, say
 from .options import (
     DEFAULT_MANIFEST,
@@ -24,6 +20,10 @@ from .options import (
     PolicyOption,
 )
 from .render import human_bytes, print_findings, print_table
+
+if TYPE_CHECKING:
+    from ..manifests.manifest import ManifestFile
+    from ..registry.resolve import Resolution
 
 
 def show(
@@ -50,6 +50,10 @@ def show(
 
       adapterdock show team.yaml --resolved
     """
+    from ..registry.project import lock_of, open_manifest, policies_in_force
+    from ..registry.resolve import Access
+    from ..registry.validate import resolve_under
+
     file = open_manifest(Path(manifest), model=model, dtype=dtype)
     if resolved:
         _show_values(file, as_json)

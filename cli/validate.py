@@ -7,7 +7,6 @@ from pathlib import Path
 
 import typer
 
-from ..registry.validate import validate as validate_manifest
 from .console import out, say
 from .options import (
     DEFAULT_MANIFEST,
@@ -45,6 +44,8 @@ def validate(
 
       adapterdock validate --accept AD332   # a person takes responsibility for it
     """
+    from ..registry.validate import validate as validate_manifest
+
     report = validate_manifest(
         Path(manifest),
         model=model,

@@ -34,15 +34,7 @@ _BUFFERS = re.compile(
 _MASK = re.compile(r"(.*\.)?(attn|attention|crossattention|self_attention)\.bias")
 _TENSORFLOW = re.compile(r"(.*LayerNorm)\.(gamma|beta)")
 _HEADS = frozenset(
-    "answer_head auxiliary_head bbox_predictor class_labels_classifier class_predictor"
-    " classification_head classifier cls cls_classifier ctc_head decode_head"
-    " discriminator_predictions distillation_classifier distribution_output embed_out"
-    " final_logits_bias generator_lm_head generator_predictions head itm_head layer_weights"
-    " lm_head lm_heads lm_loss lm_predictions logits_proj mlm_score multiple_choice_head"
-    " objective output_projection pooler pre_classifier pred_layer predictions"
-    " proj_out projector qa_classifier qa_outputs rank_output score segmentation_head"
-    " sequence_summary sop_classifier tdnn v_head value_head vocab_layer_norm vocab_projector"
-    " vocab_transform".split()
+    ["answer_head", "auxiliary_head", "bbox_predictor", "class_labels_classifier", "class_predictor", "classification_head", "classifier", "cls", "cls_classifier", "ctc_head", "decode_head", "discriminator_predictions", "distillation_classifier", "distribution_output", "embed_out", "final_logits_bias", "generator_lm_head", "generator_predictions", "head", "itm_head", "layer_weights", "lm_head", "lm_heads", "lm_loss", "lm_predictions", "logits_proj", "mlm_score", "multiple_choice_head", "objective", "output_projection", "pooler", "pre_classifier", "pred_layer", "predictions", "proj_out", "projector", "qa_classifier", "qa_outputs", "rank_output", "score", "segmentation_head", "sequence_summary", "sop_classifier", "tdnn", "v_head", "value_head", "vocab_layer_norm", "vocab_projector", "vocab_transform"]
 )
 _BARE_HEADS = frozenset({"decoder.weight", "decoder.bias", "output.weight"})
 _TIED_HEAD = re.compile(

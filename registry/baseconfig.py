@@ -57,12 +57,7 @@ _IGNORED = re.compile(
 """At any depth. The token ids are the tokenizer's; loss terms and dropout act in training."""
 
 _GENERATION = frozenset(
-    "max_length min_length max_new_tokens do_sample early_stopping num_beams num_beam_groups"
-    " diversity_penalty temperature top_k top_p typical_p epsilon_cutoff eta_cutoff min_p"
-    " repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size"
-    " bad_words_ids num_return_sequences forced_decoder_ids"
-    " exponential_decay_length_penalty remove_invalid_values"
-    " renormalize_logits guidance_scale max_time penalty_alpha sequence_bias".split()
+    ["max_length", "min_length", "max_new_tokens", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "min_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "forced_decoder_ids", "exponential_decay_length_penalty", "remove_invalid_values", "renormalize_logits", "guidance_scale", "max_time", "penalty_alpha", "sequence_bias"]
 )
 """Settings of ``generate`` that older versions kept here; a class may still own such a name."""
 

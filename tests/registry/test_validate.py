@@ -76,7 +76,15 @@ def test_a_manifest_s_own_warnings_are_in_the_report(ready: Project) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a", "[]", "version: 2", "version: 1\nbase: {modle: x}", "version: 1\nadapters: {A: {}}", "{"],
+    [
+        "",
+        "a",
+        "[]",
+        "version: 2",
+        "version: 1\nbase: {modle: x}",
+        "version: 1\nadapters: {A: {}}",
+        "{",
+    ],
 )
 def test_a_wrong_manifest_is_a_report_and_no_exception(text: str, ready: Project) -> None:
     ready.manifest.write_text(text)
@@ -271,9 +279,7 @@ def test_nobody_at_the_endpoint_leaves_it_unchecked(
     assert (report.exit_status, codes(report.unchecked)) == (3, ["AD257"])
 
 
-def test_an_unreachable_base_leaves_every_adapter_unchecked(
-    ready: Project, hub: HubServer
-) -> None:
+def test_an_unreachable_base_leaves_every_adapter_unchecked(ready: Project, hub: HubServer) -> None:
     hub.fail(503)
     report = adapterdock.validate(ready.write({"tone": "./tone"}, model="hf://org/base"))
     assert report.exit_status == 3
@@ -301,9 +307,7 @@ def test_the_recorded_base_is_compared_by_its_id(ready: Project) -> None:
     ready.adapter("tone", base_model_name_or_path="org/other")
     report = adapterdock.validate(ready.write({"tone": "./tone"}))
     assert codes(report.errors) == ["AD360"]
-    assert adapterdock.validate(
-        ready.write({"tone": "./tone"}, base={"aliases": ["org/other"]})
-    ).ok
+    assert adapterdock.validate(ready.write({"tone": "./tone"}, base={"aliases": ["org/other"]})).ok
 
 
 def test_a_recorded_folder_is_looked_into(ready: Project) -> None:
@@ -336,9 +340,12 @@ def declared(ready: Project) -> dict[str, Any]:
 
 def test_a_base_is_the_one_that_its_fingerprint_declares(ready: Project) -> None:
     fingerprint = declared(ready)
-    assert adapterdock.validate(
-        ready.write({"tone": "./tone"}, base={"fingerprint": fingerprint})
-    ).findings == ()
+    assert (
+        adapterdock.validate(
+            ready.write({"tone": "./tone"}, base={"fingerprint": fingerprint})
+        ).findings
+        == ()
+    )
 
 
 def rope(folder: Path) -> None:
@@ -538,6 +545,5 @@ def test_a_store_that_cannot_be_used_is_no_traceback(
     adapterdock.lock(ready.manifest)
     monkeypatch.setenv("ADAPTERDOCK_CACHE", "/dev/null/cache")
     assert adapterdock.validate(ready.manifest).ok  # everything is local
-    with pytest.raises(adapterdock.AdapterdockError):
-        with Store.default().temporary():
-            pass
+    with pytest.raises(adapterdock.AdapterdockError), Store.default().temporary():
+        pass

@@ -78,7 +78,7 @@ def test_check_is_about_the_base_that_model_names(cli: Cli, at_desk: Path) -> No
 
 def test_an_unknown_name_cannot_be_upgraded(cli: Cli, at_desk: Path) -> None:
     result = cli("lock", "--upgrade", "a9")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "AD510" in result.stderr
 
 

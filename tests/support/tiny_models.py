@@ -150,6 +150,7 @@ TINY: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "albert": ("AlbertForMaskedLM", "AlbertConfig", {**ENCODER, "embedding_size": 16}),
     "mpnet": ("MPNetForMaskedLM", "MPNetConfig", ENCODER),
+    "bros": ("BrosModel", "BrosConfig", ENCODER),
     "modernbert": ("ModernBertForMaskedLM", "ModernBertConfig", ENCODER),
     "t5": (
         "T5ForConditionalGeneration",

@@ -62,9 +62,9 @@ def check(
                     expected="; ".join(f"{what} {ours}" for what, ours, _ in differences),
                 )
             ]
-    if recorded is not None:
-        return []
     if not is_hub_id(name):
+        if recorded is not None:
+            return []
         message = f"the adapter records the folder {shown(name)} as its base, which is not here"
         return [codes.RECORDED_GONE.finding(message, where, found=shown(name))]
     ours = [declared.location] if declared is not None and declared.is_hub else []
@@ -78,6 +78,8 @@ def check(
                 expected=f"{' or '.join(ours)}, or a further name in base.aliases",
             )
         ]
+    if recorded is not None:
+        return []  # a folder of that name, as transformers would have read it
     message = f"whether the base is {name}, on which the adapter was trained, cannot be told"
     if declared is None and not aliases:
         return [codes.RECORDED_UNCOMPARED.finding(message, where, found=name)]

@@ -535,11 +535,11 @@ def test_a_manifest_without_a_base_to_load_is_told_so(shelf: Shelf, tmp_path: Pa
 
 
 def test_an_accepted_code_may_be_written_by_its_name(shelf: Shelf, tmp_path: Path) -> None:
-    with pytest.raises(LockError):
+    with pytest.raises(UsageError):
         load(manifest_of(shelf, tmp_path), accept=["AD301"])  # an error cannot be accepted
     manifest = manifest_of(shelf, tmp_path)
     adapterdock.lock(manifest)
-    with pytest.raises(LockError):
+    with pytest.raises(UsageError):
         load(manifest, accept=["no-such-code"])  # with a lock too
 
 

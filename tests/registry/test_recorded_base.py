@@ -59,7 +59,7 @@ def test_the_same_base_under_any_of_its_names_passes(
         (None, HUB, (), "AD363"),
         ("", HUB, (), "AD363"),
         ("org/base", LOCAL, (), "AD364"),
-        ("org/base", None, (), "AD364"),
+        ("org/base", None, (), "AD366"),
     ],
 )
 def test_another_base_is_found_under_its_code(

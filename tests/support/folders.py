@@ -27,7 +27,7 @@ class MemoryFolder:
 
     contents: Mapping[str, bytes]
     listed: Mapping[str, FileFact] | None = None
-    address: str = "s3://bucket/folder"
+    address: str | Source = "s3://bucket/folder"
     during: Callable[[str], None] | None = None
     downloads: list[str] = field(default_factory=list)
     listings: int = 0
@@ -37,7 +37,7 @@ class MemoryFolder:
 
     @property
     def source(self) -> Source:
-        return Source.parse(self.address)
+        return self.address if isinstance(self.address, Source) else Source.parse(self.address)
 
     @property
     def pinned(self) -> Source:

@@ -150,7 +150,9 @@ def test_options_carry_the_headers_and_no_error_shows_them(tone: WebServer) -> N
 
 
 def test_a_signed_url_keeps_its_query_and_no_error_shows_it(tone: WebServer) -> None:
-    folder = opened(tone, "/tone?sig=hush")
+    # The language refuses such a source; a caller who makes one is still not betrayed.
+    source = Source("http", f"{tone.url.partition('://')[2]}/tone?sig=hush")
+    folder = open_source(source, directory=Path.cwd())
     assert folder.read("adapter_config.json") == CONFIG
     assert all("sig=hush" in path for _, path, _ in tone.requests)
     with pytest.raises(SourceError) as caught:

@@ -12,9 +12,29 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .manifests.errors import (
-        AdapterdockError as AdapterdockError,
-    )
+    from .loader.adapted import AdaptedModel as AdaptedModel
+    from .loader.load import attach as attach
+    from .loader.load import load as load
+    from .manifests.errors import AdapterdockError as AdapterdockError
+    from .manifests.errors import AttachError as AttachError
+    from .manifests.errors import FingerprintError as FingerprintError
+    from .manifests.errors import FitError as FitError
+    from .manifests.errors import IntegrityError as IntegrityError
+    from .manifests.errors import LockError as LockError
+    from .manifests.errors import ManifestError as ManifestError
+    from .manifests.errors import OfflineError as OfflineError
+    from .manifests.errors import PolicyError as PolicyError
+    from .manifests.errors import RoutingError as RoutingError
+    from .manifests.errors import SourceError as SourceError
+    from .manifests.errors import StoreError as StoreError
+    from .manifests.errors import UsageError as UsageError
+    from .manifests.findings import Finding as Finding
+    from .manifests.findings import Report as Report
+    from .manifests.findings import Severity as Severity
+    from .manifests.findings import Where as Where
+    from .registry.lock import lock as lock
+    from .registry.pull import pull as pull
+    from .registry.validate import validate as validate
 
 _EXPORTS = {
     "AdaptedModel": ".loader.adapted",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..manifests.codes import artefacts as codes
@@ -16,10 +15,9 @@ from ..manifests.findings import Finding, Report, Severity, Where
 from ..manifests.lockfile import Lock, LockedAdapter, LockedBase
 from ..manifests.manifest import ManifestFile
 from ..manifests.rules import check_active, flatten
-from ..manifests.schema import Adapter, Base, Policy
-from ..manifests.source import Source, SourceSyntaxError
+from ..manifests.schema import Adapter, Policy
+from ..manifests.source import Source
 from . import policy as policy_checks
-from .checks.recorded_base import recorded_name
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
 from .fit import check_adapter
 from .gather import (
@@ -33,6 +31,7 @@ from .gather import (
 )
 from .lock_state import Entry, facts_of
 from .pool import each
+from .recorded import names_of_base, recorded_base
 from .sources.folder import Folder
 from .sources.open import open_source
 from .sources.stored import StoredFolder
@@ -371,38 +370,6 @@ def _with_base_unread(finding: Finding, name: str, where: Where) -> Finding:
     if finding.code != fit_codes.BASE_UNDECLARED.id:
         return finding
     return codes.BASE_NOT_READ.finding(f"{name} was checked by itself only", where)
-
-
-def recorded_base(config: Mapping[str, Any], names: Collection[str]) -> BaseFacts | None:
-    """The base in the local folder that an adapter's config records, if one is still there.
-
-    Not looked for where the recorded name is among ``names``, those of the base in use.
-    """
-    name = recorded_name(config)
-    if name is None or name in names:
-        return None
-    where = Where(file=name)
-    try:
-        place = Path(name).expanduser()
-        if not place.is_dir():
-            return None
-        source = Source.parse(str(place.resolve()))
-        return gather_base(open_source(source, directory=place, where=where), where)
-    except (AdapterdockError, SourceSyntaxError, OSError, RuntimeError, ValueError):
-        return None  # then it no longer resolves, which is a finding of its own
-
-
-def names_of_base(base: Base, directory: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names under which an adapter may have recorded ``base``: its aliases, and whatever
-    path the adapter's ``config`` has for the very folder of a local base."""
-    name = recorded_name(config)
-    if name is not None and base.model is not None and base.model.is_local:
-        try:
-            if Path(name).expanduser().resolve() == base.model.local_path(directory).resolve():
-                return (*base.aliases, name)
-        except (OSError, RuntimeError, ValueError):
-            pass  # no path, so not this folder
-    return base.aliases
 
 
 def _check_sets(file: ManifestFile, ranks: Mapping[str, int]) -> list[Finding]:

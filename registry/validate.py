@@ -58,10 +58,9 @@ def validate(
             require_lock(file, lock, frozen=True)
         accepted = {*(lock.accepted if lock else ()), *_accepted(accept)}
         access = Access(offline=offline, policies=policies)
-        resolution = resolve_under(file, lock, access)
+        return _report(resolve_under(file, lock, access), lock, accepted)
     except AdapterdockError as error:
         return Report(subject=_subject(manifest), findings=error.findings)
-    return _report(resolution, lock, accepted)
 
 
 def resolve_under(file: ManifestFile, lock: Lock | None, access: Access) -> Resolution:
@@ -136,13 +135,13 @@ def _fingerprint(resolution: Resolution) -> Iterable[Finding]:
         return []
     from .fingerprint import compare
 
-    here = resolution.base_is_here
-    if not here:
-        declared = declared.model_copy(update={"weights": None, "head_weights": None})
     try:
+        here = resolution.base_is_here
         measured = measure(resolution, weights=here)
     except AdapterdockError as error:
         return error.findings
+    if not here:
+        declared = declared.model_copy(update={"weights": None, "head_weights": None})
     return compare(declared, measured, resolution.file.where(("base", "fingerprint")))
 
 

@@ -15,7 +15,13 @@ import jsonschema
 import pytest
 from adapterdock.manifests.findings import REPORT_SCHEMA, Report, Severity
 from adapterdock.registry.store import Store
-from support.builders import base_config, lora_config, lora_tensors, safetensors_bytes
+from support.builders import (
+    base_config,
+    base_tensors,
+    lora_config,
+    lora_tensors,
+    safetensors_bytes,
+)
 from support.hub_server import HubServer
 from support.project import NAME, Project, codes, files_of, put_folder, stored
 from support.s3_server import S3Server
@@ -239,8 +245,6 @@ def test_a_fit_is_told_without_reading_the_base_s_weights(
 ) -> None:
     tensors = {**{f"extra.{n}": ("F32", (1024, 1024)) for n in range(2)}}
     weights = ready.folder / "base" / "model.safetensors"
-    from support.builders import base_tensors
-
     weights.write_bytes(safetensors_bytes({**base_tensors("llama"), **tensors}))
     ready.write({"tone": "./tone"}, model=far(ready, kind, request, "base"))
     adapterdock.validate(ready.manifest)

@@ -117,8 +117,7 @@ def _refused(error: AdapterdockError, as_json: bool) -> int:
         _findings_as_json(error.findings, status)
     else:
         print_findings(error.findings, err)
-    if os.environ.get(DEBUG_VARIABLE):
-        traceback.print_exception(error, file=err.stream)
+    _trace(error)
     return status
 
 
@@ -137,9 +136,18 @@ def _bug(error: Exception, as_json: bool) -> int:
         from .render import print_findings
 
         print_findings((finding,), err)
-    if os.environ.get(DEBUG_VARIABLE):
-        traceback.print_exception(error, file=err.stream)
+    _trace(error)
     return EXIT_BUG
+
+
+def debugging() -> bool:
+    """Whether tracebacks are wanted."""
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def _trace(error: Exception) -> None:
+    if debugging():
+        traceback.print_exception(error, file=err.stream)
 
 
 def _findings_as_json(findings: tuple[Finding, ...], status: int) -> None:

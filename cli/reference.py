@@ -74,7 +74,8 @@ def cli_page() -> str:
     text.append(
         "One JSON object on standard output, whose first key `schema` says what it is; a number "
         "there that this release does not know means another shape. Where a command ends in an "
-        "error, the object is that of the last line.\n"
+        "error, the object is that of the last line; only of an unknown option, or a value that an "
+        "option cannot take, there is no object (status 2).\n"
     )
     text += ["| command | schema | keys |", "|---|---|---|"]
     text += [f"| `{command}` | `{schema}` | {keys} |" for command, schema, keys in SCHEMAS]

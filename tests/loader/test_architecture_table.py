@@ -115,6 +115,7 @@ def test_check_fails_where_the_file_is_not_current(
         (nn.ConvTranspose1d(2, 3, 2), {"3O"}),
         (nn.MultiheadAttention(4, 2), {"+in_proj_weight", "+in_proj_bias"}),
         (nn.utils.parametrizations.weight_norm(nn.Conv1d(2, 3, 2)), {"3", "C=1"}),
+        (nn.utils.parametrizations.weight_norm(nn.ConvTranspose1d(2, 3, 2)), {"3O"}),
         (nn.ReLU(), set()),
     ],
 )

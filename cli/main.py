@@ -104,15 +104,15 @@ def main() -> Any:
     if not sys.warnoptions and not debugging():
         warnings.simplefilter("ignore")  # other libraries' notes to their own developers
     try:
-        try:
-            app(prog_name="adapterdock")
-        finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
-    except BrokenPipeError:
-        sys.exit(hang_up())
+        app(prog_name="adapterdock")
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    finally:
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError:
+            hang_up()
 
 
 if __name__ == "__main__":

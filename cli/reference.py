@@ -17,9 +17,10 @@ import typer
 from ..manifests.codes import Code, all_codes
 from ..manifests.findings import REPORT_SCHEMA
 from .cache import SCHEMA as CACHE_SCHEMA
-from .command import ERROR_SCHEMA, Command, Group, help_text
+from .command import ERROR_SCHEMA, Command, Group
 from .explain import SCHEMA as CODES_SCHEMA
 from .fingerprint import SCHEMA as FINGERPRINT_SCHEMA
+from .help import help_text
 from .lock import SCHEMA as LOCK_SCHEMA
 from .main import app
 from .show import RESOLVED_SCHEMA

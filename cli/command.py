@@ -1,13 +1,11 @@
-"""What every command has in common: help that fits the terminal, and errors that become findings
-and an exit status, never a traceback."""
+"""What every command has in common: whatever goes wrong becomes findings and an exit status, never
+a traceback."""
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
 import sys
-import textwrap
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +18,7 @@ from ..manifests.codes import usage as codes
 from ..manifests.errors import AdapterdockError, OfflineError, UsageError
 from ..manifests.findings import Finding, Severity
 from .console import err, out
+from .help import help_text, help_width
 
 EXIT_WRONG, EXIT_USAGE, EXIT_UNCHECKED = 1, 2, 3
 EXIT_BUG = 70
@@ -29,9 +28,6 @@ EXIT_INTERRUPTED, EXIT_PIPE = 130, 141
 
 ERROR_SCHEMA = "adapterdock.error/1"
 DEBUG_VARIABLE = "ADAPTERDOCK_DEBUG"
-WIDEST_HELP = 100
-TWO_COLUMNS_FROM = 64
-"""Help on a narrower terminal puts what an option does below it, not beside it."""
 
 
 class Command(TyperCommand):
@@ -117,8 +113,7 @@ def _refused(error: AdapterdockError, as_json: bool) -> int:
         _findings_as_json(error.findings, status)
     else:
         print_findings(error.findings, err)
-    if os.environ.get(DEBUG_VARIABLE):
-        traceback.print_exception(error, file=err.stream)
+    _trace(error)
     return status
 
 
@@ -128,8 +123,11 @@ def _interrupted() -> int:
 
 
 def _bug(error: Exception, as_json: bool) -> int:
-    finding = codes.BUG.finding(
-        "adapterdock failed in a way that it should not", found=f"{type(error).__name__}: {error}"
+    from ..manifests.secrets import redacted
+
+    said = f"{type(error).__name__}: {error}"
+    finding = redacted(
+        codes.BUG.finding("adapterdock failed in a way that it should not", found=said)
     )
     if as_json:
         _findings_as_json((finding,), EXIT_BUG)
@@ -137,9 +135,18 @@ def _bug(error: Exception, as_json: bool) -> int:
         from .render import print_findings
 
         print_findings((finding,), err)
-    if os.environ.get(DEBUG_VARIABLE):
-        traceback.print_exception(error, file=err.stream)
+    _trace(error)
     return EXIT_BUG
+
+
+def debugging() -> bool:
+    """Whether tracebacks are wanted."""
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def _trace(error: Exception) -> None:
+    if debugging():
+        traceback.print_exception(error, file=err.stream)
 
 
 def _findings_as_json(findings: tuple[Finding, ...], status: int) -> None:
@@ -147,101 +154,3 @@ def _findings_as_json(findings: tuple[Finding, ...], status: int) -> None:
     out.as_json(ERROR_SCHEMA, data)
     if out.stream is not None:
         out.stream.flush()
-
-
-# --- help -----------------------------------------------------------------------------------------
-
-
-def help_width() -> int:
-    """Columns that help is laid out for."""
-    columns = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else 80
-    return min(columns, WIDEST_HELP)
-
-
-def help_text(command: Command | Group, ctx: Any, width: int) -> str:
-    """The help of one command, from its docstring and its parameters, as plain text."""
-    pieces = " ".join(command.collect_usage_pieces(ctx))
-    lines = _wrap(f"Usage: {ctx.command_path} {pieces}", width, hang="  ")
-    lines += ["", *_paragraphs(command.help or "", width)]
-    records = {"Arguments": [], "Options": []}
-    for parameter in command.get_params(ctx):
-        record = parameter.get_help_record(ctx)
-        if record is None:
-            continue
-        if parameter.param_type_name == "argument":
-            records["Arguments"].append((parameter.metavar, record[1]))
-        else:
-            records["Options"].append(record)
-    if isinstance(command, Group):
-        subs = {name: command.get_command(ctx, name) for name in command.list_commands(ctx)}
-        shown = {name: sub for name, sub in subs.items() if sub is not None and not sub.hidden}
-        records["Commands"] = [(n, _first_sentence(sub.help or "")) for n, sub in shown.items()]
-    for heading in ("Commands", "Arguments", "Options"):
-        if records.get(heading):
-            lines += ["", f"{heading}:", *_definitions(records[heading], width)]
-    if command.epilog:
-        lines += ["", *_paragraphs(command.epilog, width)]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _paragraphs(text: str, width: int) -> list[str]:
-    """``text`` filled to ``width``. Indented lines are commands to copy, or a term and what it
-    means; they keep their own lines."""
-    lines: list[str] = []
-    for paragraph in textwrap.dedent(_undented(text)).strip("\n").split("\n\n"):
-        if lines:
-            lines.append("")
-        if paragraph.startswith(" "):
-            for line in paragraph.split("\n"):
-                lines += _fitted(line, width)
-        else:
-            lines += _wrap(" ".join(paragraph.split()), width)
-    return lines
-
-
-def _fitted(line: str, width: int) -> list[str]:
-    """An indented line; where it is too long, its second column goes above it (the comment of a
-    command) or below it (the meaning of a term). A command itself is never broken."""
-    term, gap, rest = line.strip().partition("  ")
-    if len(line) <= width or not gap:
-        return [line]
-    if rest.lstrip().startswith("#"):
-        comment = rest.lstrip().lstrip("# ")
-        return [*_wrap(comment, width, first="  # ", hang="  # "), f"  {term}"]
-    return [f"  {term}", *_wrap(rest.strip(), width, first="      ", hang="      ")]
-
-
-def _undented(text: str) -> str:
-    first, _, rest = text.strip("\n").partition("\n")
-    return f"{first.strip()}\n{textwrap.dedent(rest)}"
-
-
-def _definitions(records: list[tuple[str, str]], width: int) -> list[str]:
-    longest = max(len(term) for term, _ in records)
-    if width < TWO_COLUMNS_FROM or longest > width // 2:
-        return [
-            line
-            for term, meaning in records
-            for line in (f"  {term}", *_wrap(meaning, width, first="      ", hang="      "))
-        ]
-    blank = " " * (longest + 4)
-    lines: list[str] = []
-    for term, meaning in records:
-        body = _wrap(meaning, width, first=blank, hang=blank) or [""]
-        lines += [f"  {term:<{longest}}  {body[0][len(blank) :]}", *body[1:]]
-    return lines
-
-
-def _wrap(text: str, width: int, first: str = "", hang: str = "") -> list[str]:
-    return textwrap.wrap(
-        text,
-        width,
-        initial_indent=first,
-        subsequent_indent=hang,
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
-
-
-def _first_sentence(text: str) -> str:
-    return " ".join(_undented(text).strip().split("\n\n")[0].split())

@@ -42,7 +42,7 @@ class Printer:
         stream = self.stream
         if stream is None or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
             return False
-        return stream.isatty()
+        return stream.isatty() and (stream.encoding or "").lower().startswith("utf")
 
     @property
     def console(self) -> Console:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
 
 from .. import __version__
 from . import cache, explain, fingerprint, init, lock, pull, run, show, validate
-from .command import DEBUG_VARIABLE, EXIT_INTERRUPTED, Command, Group, hang_up
+from .command import DEBUG_VARIABLE, EXIT_INTERRUPTED, Command, Group, debugging, hang_up
 from .console import say
 
 HELP = """Model adapters from a manifest: checked before download, pinned by a lock, attached
@@ -100,16 +101,18 @@ def main() -> Any:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # names need not be in the terminal's encoding
             reconfigure(errors="backslashreplace")
+    if not sys.warnoptions and not debugging():
+        warnings.simplefilter("ignore")  # other libraries' notes to their own developers
     try:
-        try:
-            app(prog_name="adapterdock")
-        finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
-    except BrokenPipeError:
-        sys.exit(hang_up())
+        app(prog_name="adapterdock")
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    finally:
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError:
+            hang_up()
 
 
 if __name__ == "__main__":

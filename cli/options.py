@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -29,12 +30,16 @@ def complete_code(incomplete: str) -> list[str]:
     ]
 
 
-def complete_adapter(ctx: typer.Context, incomplete: str) -> list[str]:
+def complete_adapter(incomplete: str) -> list[str]:
     """Names that the manifest on the command line declares, for the shell."""
     from ..registry.project import open_manifest
 
+    # The parser drops everything before an option that has no value yet, so the line itself is
+    # read, which typer's scripts pass on (bash in the one variable, zsh and fish in the other).
+    line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+    given = [word for word in line.split() if word.endswith((".yaml", ".yml"))]
     try:
-        manifest = open_manifest(ctx.params.get("manifest") or DEFAULT_MANIFEST).manifest
+        manifest = open_manifest(Path(given[0]) if given else DEFAULT_MANIFEST).manifest
     except AdapterdockError:
         return []
     names = [*manifest.adapters, *manifest.compositions]

@@ -17,9 +17,10 @@ import typer
 from ..manifests.codes import Code, all_codes
 from ..manifests.findings import REPORT_SCHEMA
 from .cache import SCHEMA as CACHE_SCHEMA
-from .command import ERROR_SCHEMA, Command, Group, help_text
+from .command import ERROR_SCHEMA, Command, Group
 from .explain import SCHEMA as CODES_SCHEMA
 from .fingerprint import SCHEMA as FINGERPRINT_SCHEMA
+from .help import help_text
 from .lock import SCHEMA as LOCK_SCHEMA
 from .main import app
 from .show import RESOLVED_SCHEMA
@@ -74,7 +75,8 @@ def cli_page() -> str:
     text.append(
         "One JSON object on standard output, whose first key `schema` says what it is; a number "
         "there that this release does not know means another shape. Where a command ends in an "
-        "error, the object is that of the last line.\n"
+        "error, the object is that of the last line; only of an unknown option, or a value that an "
+        "option cannot take, there is no object (status 2).\n"
     )
     text += ["| command | schema | keys |", "|---|---|---|"]
     text += [f"| `{command}` | `{schema}` | {keys} |" for command, schema, keys in SCHEMAS]

@@ -189,3 +189,15 @@ def test_a_name_that_the_encoding_lacks_is_spelled_out(at_desk: Path) -> None:
     )
     assert result.status == 1
     assert "b\\xe4d.yaml:2:8" in result.out
+
+
+def test_what_is_accepted_says_so_and_passes(cli: Cli, at_desk: Path) -> None:
+    text = (at_desk / "adapters.yaml").read_text()
+    (at_desk / "adapters.yaml").write_text(
+        text.replace("base:\n  model: ./base   # kept", "base: {}")
+    )
+    assert cli("validate").exit_code == 3
+    result = cli("validate", "--accept", "base-not-declared")
+    assert result.exit_code == 0, result.output
+    assert "unchecked AD340 base-not-declared (accepted)" in result.stdout
+    assert "2 unchecked things accepted" in result.stdout

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import typer
-from adapterdock.cli.command import Group, help_text
+from adapterdock.cli.command import Group
+from adapterdock.cli.help import help_text
 from adapterdock.cli.main import app
 
 ROOT: Any = typer.main.get_command(app)

@@ -74,5 +74,19 @@ def test_a_cache_that_cannot_be_written_to_is_a_finding(
     assert cli("validate").exit_code == 0
     for name in ("ls", "verify"):
         assert cli("cache", name).exit_code == 0
+    assert cli("pull").exit_code == 0, "local files need no cache"
+    for path in write_adapter(at_desk / "tone").iterdir():
+        web.files[f"/tone/{path.name}"] = path.read_bytes()
+    with_tone(at_desk, f"{web.url}/tone")
     result = cli("lock")
-    assert result.exit_code == 0, "local files need no cache"
+    assert (result.exit_code, "error AD6" in result.stderr) == (1, True), result.output
+    assert not (at_desk / "adapters.lock").exists()
+
+
+def test_a_source_that_changed_under_its_lock_stops_the_pull(cli: Cli, at_desk: Path) -> None:
+    assert cli("lock").exit_code == 0
+    write_adapter(at_desk / "adapters" / "a1", seed=77)
+    result = cli("pull")
+    assert result.exit_code == 1
+    assert "AD614" in result.stderr
+    assert result.stdout == ""

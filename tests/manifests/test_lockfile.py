@@ -162,7 +162,7 @@ def test_a_lock_of_a_later_version_is_refused_by_its_own_code(tmp_path: Path) ->
     assert refused(path) == ("AD502",)
 
 
-CONFLICT = "<<<<<<< HEAD\ninputs: {0}\n=======\ninputs: {0}\n>>>>>>> branch\n".format(DIGEST)
+CONFLICT = f"<<<<<<< HEAD\ninputs: {DIGEST}\n=======\ninputs: {DIGEST}\n>>>>>>> branch\n"
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,42 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .loader.adapted import (
+        AdaptedModel as AdaptedModel,
+    )
+    from .loader.load import (
+        attach as attach,
+        load as load,
+    )
     from .manifests.errors import (
         AdapterdockError as AdapterdockError,
+        AttachError as AttachError,
+        FingerprintError as FingerprintError,
+        FitError as FitError,
+        IntegrityError as IntegrityError,
+        LockError as LockError,
+        ManifestError as ManifestError,
+        OfflineError as OfflineError,
+        PolicyError as PolicyError,
+        RoutingError as RoutingError,
+        SourceError as SourceError,
+        StoreError as StoreError,
+        UsageError as UsageError,
+    )
+    from .manifests.findings import (
+        Finding as Finding,
+        Report as Report,
+        Severity as Severity,
+        Where as Where,
+    )
+    from .registry.lock import (
+        lock as lock,
+    )
+    from .registry.pull import (
+        pull as pull,
+    )
+    from .registry.validate import (
+        validate as validate,
     )
 
 _EXPORTS = {
@@ -49,7 +83,15 @@ def __getattr__(name: str) -> Any:
     module = _EXPORTS.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(module, __name__), name)
+    try:
+        value = getattr(import_module(module, __name__), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "transformers"):
+            raise
+        from .manifests.codes.usage import NEEDS_TORCH
+        from .manifests.errors import UsageError
+
+        raise UsageError(NEEDS_TORCH.finding(f"{name} needs {error.name}")) from error
     globals()[name] = value
     return value
 

@@ -102,7 +102,7 @@ def gc(
         str, typer.Option("--max-size", metavar="SIZE", help="Keep at most this much: 10GiB, 0B.")
     ],
 ) -> None:
-    """Remove the least recently used files until the cache is small enough.
+    """Make the cache smaller: the least recently used files go.
 
     Files that a running load uses, or that are only minutes old, are kept, and so is whatever
     is in the Hub's own cache.

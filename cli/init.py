@@ -83,8 +83,6 @@ def init(
         manifest.parent.mkdir(parents=True, exist_ok=True)
         with manifest.open("x", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
-    except FileExistsError as error:
-        raise UsageError(codes.EXISTS.finding("something is there already", where)) from error
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or str(error)
         raise UsageError(

@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 import transformers
 from torch import nn
+from torch.nn.utils import parametrize
 from transformers import initialization as init
 from transformers.models.auto import modeling_auto
 
@@ -164,8 +165,8 @@ def describe(module: nn.Module) -> set[str]:
     words: set[str] = set()
     shape = shape_of_module(module)
     weight = shape.parameters.get("weight")
-    if weight is None and shape.kind is ModuleKind.CONV:
-        weight = (shape.out_features, 0, *shape.kernel)  # a parametrised (weight-normed) one
+    if weight is None and parametrize.is_parametrized(module, "weight"):
+        weight = tuple(cast(torch.Tensor, module.weight).shape)
     if weight is not None:
         letter = LETTERS[shape.kind]
         words.add(f"{len(weight)}{'' if USUAL.get(len(weight)) == letter else letter}")

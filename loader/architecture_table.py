@@ -52,7 +52,10 @@ def rows_of(seen: Mapping[str, Seen]) -> dict[str, dict[str, Any]]:
     for name in sorted(seen):
         row = seen[name]
         cls, kind = cast(Any, row.cls), type(row.config)
-        out: dict[str, Any] = {"type": row.config.model_type, "modules": _tree(row, seen)}
+        tree = _tree(row, seen)
+        if tree is None:
+            continue
+        out: dict[str, Any] = {"type": row.config.model_type, "modules": tree}
         if cls.base_model_prefix:
             out["prefix"] = cls.base_model_prefix
         if tied := (row.own or row.inner)[0].tied:
@@ -63,10 +66,21 @@ def rows_of(seen: Mapping[str, Seen]) -> dict[str, dict[str, Any]]:
         if cls._keys_to_ignore_on_load_unexpected:
             out["ignored"] = sorted(cls._keys_to_ignore_on_load_unexpected)
         rows[name] = out
-    return rows
+    return _complete(rows)
 
 
-def _tree(row: Seen, seen: Mapping[str, Seen]) -> dict[str, Any]:
+def _complete(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rows all of whose sub-models are rows too."""
+    whole = {
+        name: row
+        for name, row in rows.items()
+        if all(slot[0] in rows for slot in _slots(row["modules"]))
+    }
+    return whole if len(whole) == len(rows) else _complete(whole)
+
+
+def _tree(row: Seen, seen: Mapping[str, Seen]) -> dict[str, Any] | None:
+    """A class's modules; ``None`` for one that has models and other modules in the same list."""
     every = [*row.own, *row.inner]
     standard = row.own or row.inner
     words: dict[Path_, set[str]] = {}
@@ -87,7 +101,7 @@ def _tree(row: Seen, seen: Mapping[str, Seen]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for path in order:
         if path in slots and words[path]:
-            raise RuntimeError(f"{row.cls.__name__}: {'.'.join(path)} is a model and is not")
+            return None
         if path in slots:
             value: Any = [*slots[path], *_absent(path, slots[path][0], every, seen)]
         else:
@@ -219,7 +233,7 @@ def table(names: Collection[str] | None = None) -> dict[str, Any]:
     classes = model_classes()
     chosen = {n: cls for n, cls in classes.items() if names is None or n in names}
     rows = rows_of(survey(chosen))
-    used = {name for row in rows.values() for name in _autos(row["modules"])}
+    used = {slot[2] for row in rows.values() for slot in _slots(row["modules"])}
     return {
         "transformers": transformers.__version__,
         "conversions": conversions(),
@@ -232,12 +246,12 @@ def table(names: Collection[str] | None = None) -> dict[str, Any]:
     }
 
 
-def _autos(tree: Mapping[str, Any]) -> Iterator[str]:
+def _slots(tree: Mapping[str, Any]) -> Iterator[list[Any]]:
     for key, value in tree.items():
-        if key == "@" and value[2]:
-            yield value[2]
+        if key == "@":
+            yield value
         elif isinstance(value, dict):
-            yield from _autos(cast("Mapping[str, Any]", value))
+            yield from _slots(cast("Mapping[str, Any]", value))
 
 
 def text_of(table: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ def layout_of_model(model: nn.Module) -> Layout:
                 name = name.rpartition(".")[0]
     return Layout(
         modules={name: shape for name, shape in shapes.items() if name in kept},
-        output_modules=output_modules(model),
+        output_modules=output_modules(model) & kept,
         tied=_tied_parameters(model),
         prefix=str(getattr(model, "base_model_prefix", "") or ""),
     )

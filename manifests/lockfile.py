@@ -83,7 +83,7 @@ class Lock(Model):
 
 
 def lock_path(manifest: str | os.PathLike[str]) -> Path:
-    """``adapters.lock`` for ``adapters.yaml``; ``team.v2.lock`` for a manifest called ``team.v2``."""
+    """``adapters.lock`` for ``adapters.yaml``, ``team.v2.lock`` for a manifest ``team.v2``."""
     path = Path(manifest)
     stem = path.stem if path.suffix.lower() in (".yaml", ".yml") else path.name
     return path.with_name(f"{stem}.lock")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -42,11 +42,47 @@ class UnknownArchitectureError(LookupError):
     """The table cannot say how this model is made."""
 
 
+class Lines(Mapping[str, Any]):
+    """A JSON object written with one member a line; a member is parsed when it is asked for."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        cut = ((line.index('":'), line) for line in lines)
+        self.raw = {line[1:at]: line[at + 2 :].rstrip(",") for at, line in cut}
+        self._parsed: dict[str, Any] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._parsed:
+            self._parsed[key] = json.loads(self.raw[key])
+        return self._parsed[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.raw
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.raw)
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+
 @cache
 def architecture_table() -> Mapping[str, Any]:
-    """The committed table; ``["transformers"]`` is the version that it was exported from."""
+    """The committed table; ``["transformers"]`` is the version that it was exported from.
+
+    ``conversions``, ``auto`` and ``rows`` are read line by line: all of them at once would take
+    a good part of the time that a whole ``validate`` may take.
+    """
     path = Path(__file__).with_name("architectures.json")
-    return cast("Mapping[str, Any]", json.loads(path.read_bytes()))
+    text = path.read_text(encoding="utf-8")
+    lines: dict[str, list[str]] = {}
+    section: list[str] = []
+    for line in text.splitlines()[2:]:
+        if line.endswith(":{"):
+            section = lines.setdefault(line[1:-3], [])
+        elif line[0] != "}":
+            section.append(line)
+    version = json.loads("{" + text.split("\n", 2)[1].rstrip(",") + "}")
+    return {**version, **{name: Lines(members) for name, members in lines.items()}}
 
 
 def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Layout | None:
@@ -81,7 +117,7 @@ def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> L
     if 2 * len(strangers - dropped) >= len(live.keys() - dropped):
         return None  # another model's tensors
     dropped |= _of_other_classes(parts[0], strangers - dropped)
-    modules = modules_of(tree, {name: live[name] for name in live.keys() - dropped})
+    modules = modules_of(tree, {n: shape for n, shape in live.items() if n not in dropped})
     output = parts[0].row.get("output", "")
     return Layout(modules, frozenset({output} & modules.keys()), tied, prefix)
 
@@ -227,8 +263,10 @@ def _of_other_classes(root: Part, names: Collection[str]) -> set[str]:
     """Those of ``names`` that this class drops because they are another's of the same type: the
     pooler or the head of ``BertForPreTraining`` in a checkpoint for ``BertForMaskedLM``."""
     found: set[str] = set()
-    for name, row in architecture_table()["rows"].items():
-        if names and row["type"] == root.row["type"] and name != root.name:
+    rows: Lines = architecture_table()["rows"]
+    same = f'{{"type":{json.dumps(root.row["type"])},'  # as every row of this type begins
+    for name, line in rows.raw.items():
+        if names and line.startswith(same) and name != root.name:
             tree = _expand(_root(name, root.config), [])
             found |= {one for one in names if has(tree, one)}
     return found

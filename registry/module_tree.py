@@ -13,7 +13,7 @@ Several words for the same dimensions mean that members of a list differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .conversion import Shape
@@ -90,10 +90,12 @@ def _nearest(tree: Tree, owner: str, own: str) -> tuple[str, str]:
 
 def _collect(
     tree: Tree, found: Tree, path: str, out: dict[str, ModuleShape], *, alone: bool
-) -> None:
+) -> bool:
     """Fill ``out`` in the order of ``tree``: what was found, and (``alone``: in no list, whose
-    members may differ) what the checkpoint lacks and the model has all the same."""
+    members may differ) what the checkpoint lacks and the model has all the same. Whether there
+    was anything; modules that own buffers alone are nothing."""
     taken: set[str] = {""}
+    before = len(out)
     for key, node in tree.items():
         if key == "":
             continue
@@ -105,13 +107,17 @@ def _collect(
             if name in taken or lacks:
                 continue
             taken.add(name)
-            here = f"{path}.{name}" if path else name
-            out[here] = _shape(node.get("", ""), (inner or {}).get("", {}), inner)
-            _collect(node, inner or {}, here, out, alone=alone and key != "*")
+            here, words = f"{path}.{name}".lstrip("."), node.get("", "")
+            own = None if inner is None else inner.get("", {})
+            out[here] = _shape(words, own, inner or {})
+            below = _collect(node, inner or {}, here, out, alone=alone and key != "*")
+            if not below and not (_parameters(words) if own is None else _not_buffers(words, own)):
+                del out[here]
     for name in (one for one in found if one not in taken):
-        here = f"{path}.{name}" if path else name
+        here = f"{path}.{name}".lstrip(".")
         out[here] = _stranger(found[name].get("", {}))
         _collect({}, found[name], here, out, alone=False)
+    return len(out) > before
 
 
 def _required(node: Tree) -> bool:
@@ -123,6 +129,17 @@ def _required(node: Tree) -> bool:
 
 def _parameters(words: str) -> list[str]:
     return [word for word in words.split() if word[0] not in "-C"]
+
+
+def _not_buffers(words: str, own: Iterable[str]) -> list[str]:
+    every = words.split()
+    both = any(word[0].isdigit() for word in every)  # a batch norm may be frozen, as buffers
+
+    def is_buffer(name: str) -> bool:
+        said = f"-{name}" in every or ("-*" in every and name.isdecimal())
+        return name in BATCH_NORM or (said and not (both and name in ("weight", "bias")))
+
+    return [name for name in own if not is_buffer(name)]
 
 
 def owns(words: str, name: str) -> bool:
@@ -140,24 +157,23 @@ def owns(words: str, name: str) -> bool:
     )
 
 
-def _shape(words: str, own: Mapping[str, Shape | None], found: Tree | None) -> ModuleShape:
-    """A module by its description and its own tensors."""
+def _shape(words: str, own: Mapping[str, Shape | None] | None, found: Tree) -> ModuleShape:
+    """A module by its description and its own tensors (``None``: it has none in the file)."""
     every = words.split()
     parameters = {
         name: shape
-        for name, shape in own.items()
-        if shape is not None
-        and name[0] not in "!?"
-        and name not in BATCH_NORM
-        and f"-{name}" not in every
+        for name in _not_buffers(words, own or ())
+        if name[0] not in "!?" and (shape := (own or {})[name]) is not None
     }
-    weight = own.get("weight") or _parametrised(found)
+    weight = (own or {}).get("weight") or _parametrised(found)
     kinds = {
         word[1:] or USUAL[int(word[0])]
         for word in every
         if word[0].isdigit() and (weight is None or int(word[0]) == len(weight))
     }
-    kind = KINDS[kinds.pop()] if len(kinds) == 1 else ModuleKind.OTHER
+    packed = own is None or "weight" in own or any(name[0] == "!" for name in own)
+    known = len(kinds) == 1 and (weight is not None or packed)
+    kind = KINDS[kinds.pop()] if known else ModuleKind.OTHER
     if weight is None:
         return ModuleShape(kind, parameters=parameters)
     if kind is ModuleKind.LINEAR:
@@ -171,9 +187,9 @@ def _shape(words: str, own: Mapping[str, Shape | None], found: Tree | None) -> M
     return ModuleShape(kind, parameters=parameters)
 
 
-def _parametrised(found: Tree | None) -> Shape | None:
+def _parametrised(found: Tree) -> Shape | None:
     """The weight that torch's ``weight_norm`` computes has the shape of its ``original1``."""
-    inner = (found or {}).get("parametrizations", {}).get("weight", {}).get("", {})
+    inner = found.get("parametrizations", {}).get("weight", {}).get("", {})
     return inner.get("original1") or inner.get("original")
 
 

@@ -89,8 +89,8 @@ BASE_NOT_READ = Code(
     "base-not-read",
     Severity.UNCHECKED,
     "The base could not be read, so the adapter was checked by itself only.",
-    "Whether an adapter fits is decided against its base's config and headers. Another finding says "
-    "why they could not be read; as long as they cannot, nothing is known of fit.",
+    "Whether an adapter fits is decided against its base's config and headers. Another finding "
+    "says why they could not be read; as long as they cannot, nothing is known of fit.",
     "base.model on a bucket that is out of reach, and adapters in local folders",
     "see what is said of base.model first",
 )

@@ -288,7 +288,7 @@ MODEL_WRAPPED = Code(
 )
 METHOD_UNKNOWN = Code(
     id="AD724",
-    name="method-not-supported",
+    name="method-not-attachable",
     severity=Severity.ERROR,
     summary="There is no native implementation of this adapter method.",
     explanation=(

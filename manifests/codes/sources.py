@@ -301,7 +301,7 @@ REGISTRY_NOT_YET = Code(
 
 BAD_MIRROR = Code(
     "AD235",
-    "bad-mirror",
+    "mirror-unusable",
     Severity.ERROR,
     "A row of `mirrors:` cannot be used.",
     "The left side is a URL prefix (scheme://, then whole path steps); the right side is a "

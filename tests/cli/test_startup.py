@@ -18,7 +18,7 @@ HEAVY = ("torch", "transformers", "numpy", "huggingface_hub", "fsspec", "rich", 
     [
         (("--help",), (*HEAVY, "yaml", "pydantic", "adapterdock.registry")),
         (("--version",), (*HEAVY, "yaml", "pydantic", "adapterdock.registry")),
-        (("explain", "AD301"), (*HEAVY, "yaml", "pydantic", "adapterdock.registry")),
+        (("explain", "AD301"), (*HEAVY, "yaml", "adapterdock.registry")),
         (("validate",), HEAVY),
         (("lock",), HEAVY),
         (("show",), HEAVY),

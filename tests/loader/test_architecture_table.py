@@ -25,7 +25,6 @@ SAMPLE = (
     "MixtralForCausalLM",
     "MixtralModel",
     "ViTForImageClassification",
-    "ViTModel",
     "Wav2Vec2Model",
 )
 
@@ -35,10 +34,11 @@ def sample() -> dict[str, Any]:
     return architecture_table.table(SAMPLE)
 
 
+@pytest.mark.slow
 def test_a_new_export_of_a_sample_is_the_committed_one(sample: dict[str, Any]) -> None:
     table = committed()
     assert sample["transformers"] == table["transformers"] == transformers.__version__
-    assert sample["conversions"] == table["conversions"]
+    assert sample["conversions"] == dict(table["conversions"])
     assert {n: table["rows"][n] for n in SAMPLE} == {n: sample["rows"][n] for n in SAMPLE}
 
 
@@ -65,6 +65,7 @@ def test_every_part_of_every_row_is_a_row() -> None:
     assert {name for row in rows.values() for name in slots(row["modules"])} <= rows.keys()
 
 
+@pytest.mark.slow
 def test_every_difference_is_told(sample: dict[str, Any]) -> None:
     assert differences(sample, sample) == []
     other = json.loads(json.dumps(sample))
@@ -83,6 +84,7 @@ def test_every_difference_is_told(sample: dict[str, Any]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_check_fails_where_the_file_is_not_current(
     sample: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -113,6 +115,7 @@ def test_check_fails_where_the_file_is_not_current(
         (nn.ConvTranspose1d(2, 3, 2), {"3O"}),
         (nn.MultiheadAttention(4, 2), {"+in_proj_weight", "+in_proj_bias"}),
         (nn.utils.parametrizations.weight_norm(nn.Conv1d(2, 3, 2)), {"3", "C=1"}),
+        (nn.utils.parametrizations.weight_norm(nn.ConvTranspose1d(2, 3, 2)), {"3O"}),
         (nn.ReLU(), set()),
     ],
 )

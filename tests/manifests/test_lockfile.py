@@ -79,8 +79,12 @@ def test_a_lock_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 words = st.text(min_size=1, max_size=30).filter(
     lambda t: not any(ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 for c in t)
 )
-plain = st.one_of(words, st.sampled_from(["no", "1.0", "2.10", "1e5", "null", "~", "on", "0x1", "1_000"]))
-plain |= st.from_regex(r"[0-9a-f]{40}", fullmatch=True) | st.from_regex(r"[0-9]{40}", fullmatch=True)
+plain = st.one_of(
+    words, st.sampled_from(["no", "1.0", "2.10", "1e5", "null", "~", "on", "0x1", "1_000"])
+)
+plain |= st.from_regex(r"[0-9a-f]{40}", fullmatch=True) | st.from_regex(
+    r"[0-9]{40}", fullmatch=True
+)
 digests = st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
 names = st.from_regex(r"[a-w][a-z0-9._-]{0,20}", fullmatch=True)
 files = st.dictionaries(
@@ -106,9 +110,7 @@ adapters = st.builds(
     targets=st.lists(plain, max_size=3).map(tuple),
     mutable=st.booleans(),
 )
-bases = st.builds(
-    LockedBase, declared=plain, source=plain, revision=st.none() | plain, files=files
-)
+bases = st.builds(LockedBase, declared=plain, source=plain, revision=st.none() | plain, files=files)
 compositions = st.builds(LockedComposition, combine=plain, digest=st.none() | digests)
 locks = st.builds(
     Lock,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import transformers
+from adapterdock.loader.architecture_table import TABLE
 from adapterdock.loader.layout import layout_of_model
 from adapterdock.registry.architectures import architecture_table, layout_of
 from adapterdock.registry.facts import Layout, ModuleKind, TensorInfo
@@ -278,6 +280,15 @@ def test_the_table_is_read_without_torch(saved: Any) -> None:
         "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_table_read_line_by_line_is_the_file() -> None:
+    whole = json.loads(TABLE.read_text(encoding="utf-8"))
+    table = architecture_table()
+    assert table.keys() == whole.keys()
+    assert {section: dict(table[section]) for section in ("conversions", "auto", "rows")} == {
+        section: whole[section] for section in ("conversions", "auto", "rows")
+    }
 
 
 def test_the_table_was_exported_from_the_installed_transformers() -> None:

@@ -117,7 +117,9 @@ def test_the_hub_is_pinned_by_its_commit_and_the_base_is_not_downloaded(
     assert base.files["model.safetensors"].sha256 == sha256(
         on_hub.folder / "base" / "model.safetensors"
     )
-    ranges = [r for r in hub.requests if r.path.endswith("/model.safetensors") and r.method == "GET"]
+    ranges = [
+        r for r in hub.requests if r.path.endswith("/model.safetensors") and r.method == "GET"
+    ]
     assert ranges and all("Range" in r.headers for r in ranges)
     assert "README.md" not in base.files and "x.bin" not in base.files
 
@@ -237,9 +239,7 @@ def test_an_overlay_in_another_folder_keeps_its_sources_relative(local: Project)
 
 def test_overrides_are_recorded(local: Project) -> None:
     local.base("other", seed=7)
-    lock = adapterdock.lock(
-        local.manifest, model=str(local.folder / "other"), dtype="float32"
-    )
+    lock = adapterdock.lock(local.manifest, model=str(local.folder / "other"), dtype="float32")
     assert lock.overrides == {"model": str(local.folder / "other"), "dtype": "float32"}
     assert lock.base is not None and lock.base.declared == str(local.folder / "other")
     with pytest.raises(LockError) as caught:
@@ -319,9 +319,7 @@ def test_upgrade_of_an_unknown_name_is_wrong_usage(local: Project) -> None:
 
 
 @pytest.mark.parametrize("what", ["weights", "config", "base weights", "base config", "gone"])
-def test_lock_does_not_move_the_pin_of_a_local_folder_by_itself(
-    what: str, local: Project
-) -> None:
+def test_lock_does_not_move_the_pin_of_a_local_folder_by_itself(what: str, local: Project) -> None:
     first = adapterdock.lock(local.manifest)
     change_local(local, what)
     with pytest.raises((IntegrityError, SourceError)):

@@ -170,9 +170,7 @@ def test_a_lock_that_lost_a_part_is_refused_frozen_or_not(
 
 
 @pytest.mark.parametrize("what", ["sha256", "size", "path"])
-def test_a_lock_whose_digests_contradict_one_another_is_refused(
-    what: str, locked: Project
-) -> None:
+def test_a_lock_whose_digests_contradict_one_another_is_refused(what: str, locked: Project) -> None:
     text = locked.lock_file.read_text()
     file = locked.lock.adapters["tone"].files["adapter_model.safetensors"]
     before = {"sha256": str(file.sha256), "size": f"size: {file.size}", "path": "model.safe"}[what]

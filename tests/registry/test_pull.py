@@ -225,7 +225,9 @@ def test_warm_everything_is_read_without_the_network(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody there
     for offline in (True, False):
         assert adapterdock.pull(on_s3.manifest, offline=offline, frozen=True).lock == lock
-        assert [str(f) for f in adapterdock.validate(on_s3.manifest, offline=offline).unchecked] == []
+        assert [
+            str(f) for f in adapterdock.validate(on_s3.manifest, offline=offline).unchecked
+        ] == []
     assert hub.requests == []
 
 

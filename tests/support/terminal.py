@@ -13,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,11 +72,11 @@ def run_on_terminal(
     cwd: Path,
     columns: int = 100,
     env: Mapping[str, str] | None = None,
-    interrupt_at: str | None = None,
+    interrupt_when: str | Callable[[], bool] | None = None,
     argv: Sequence[str] | None = None,
 ) -> Ran:
-    """The command on a pseudo-terminal of this width. ``interrupt_at`` types Ctrl-C as soon as
-    that text was shown."""
+    """The command on a pseudo-terminal of this width. ``interrupt_when`` types Ctrl-C as soon
+    as that text was shown, or that is so."""
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(
@@ -94,7 +94,10 @@ def run_on_terminal(
     deadline = time.monotonic() + 120
     try:
         while time.monotonic() < deadline:
-            ready, _, _ = select.select([main], [], [], 0.2)
+            ready, _, _ = select.select([main], [], [], 0.1)
+            if callable(interrupt_when) and interrupt_when():
+                os.write(main, b"\x03")
+                interrupt_when = None
             if not ready:
                 if process.poll() is not None:
                     break
@@ -106,9 +109,9 @@ def run_on_terminal(
             if not chunk:
                 break
             output += chunk
-            if interrupt_at is not None and interrupt_at.encode() in output:
+            if isinstance(interrupt_when, str) and interrupt_when.encode() in output:
                 os.write(main, b"\x03")
-                interrupt_at = None
+                interrupt_when = None
         status = process.wait(timeout=30)
     finally:
         os.close(main)

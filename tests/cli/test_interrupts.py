@@ -1,0 +1,78 @@
+"""Ctrl-C, no network, a cache that cannot be written to: as a person meets them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import terminal
+from support.builders import write_adapter
+from support.hub_server import HubServer
+from support.web import WebServer
+from typer.testing import Result
+
+Cli = Callable[..., Result]
+
+
+def hub_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in write_adapter(folder).iterdir()}
+
+
+def with_tone(desk: Path, source: str) -> None:
+    with (desk / "adapters.yaml").open("a") as stream:
+        stream.write(f"  tone:\n    source: {source}\n")
+
+
+def test_ctrl_c_in_a_download_leaves_nothing_behind(
+    at_desk: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hub.commit("acme/tone", hub_files(at_desk / "tone"))
+    with_tone(at_desk, "hf://acme/tone")
+    assert terminal.run("lock", cwd=at_desk).status == 0
+    hub.fail("slow", "adapter_model.safetensors")
+    empty = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_CACHE": str(tmp_path / "hf" / "hub")}
+    started = time.monotonic()
+    shown = terminal.run_on_terminal("pull", cwd=at_desk, env=empty, interrupt_when=" files")
+    assert shown.status == 130, shown.out[-500:]
+    assert time.monotonic() - started < 8
+    assert "stopped; nothing was left half-done" in shown.out
+    assert "Traceback" not in shown.out
+    hub.heal()
+    assert terminal.run("pull", cwd=at_desk, env=empty).status == 0
+
+
+def test_ctrl_c_while_sources_are_looked_at_ends_at_once(at_desk: Path, hub: HubServer) -> None:
+    hub.commit("acme/tone", hub_files(at_desk / "tone"))
+    with_tone(at_desk, "hf://acme/tone")
+    hub.fail("slow", "adapter_model.safetensors")
+    started = time.monotonic()
+    reading = lambda: hub.count("adapter_model.safetensors") > 0  # noqa: E731
+    shown = terminal.run_on_terminal("lock", cwd=at_desk, interrupt_when=reading)
+    assert shown.status == 130, shown.out[-500:]
+    assert time.monotonic() - started < 8
+    assert "Traceback" not in shown.out
+    assert not (at_desk / "adapters.lock").exists()
+
+
+def test_without_a_network_what_is_remote_is_unchecked(cli: Cli, at_desk: Path) -> None:
+    with_tone(at_desk, "https://127.0.0.1:9/tone")
+    result = cli("validate")
+    assert result.exit_code == 3
+    assert "AD257" in result.stdout
+    assert "unchecked, which is not a pass" in result.stdout
+    locked = cli("lock")
+    assert locked.exit_code == 3
+    assert "Traceback" not in locked.output
+
+
+def test_a_cache_that_cannot_be_written_to_is_a_finding(
+    cli: Cli, at_desk: Path, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTERDOCK_CACHE", "/proc/adapterdock")
+    assert cli("validate").exit_code == 0
+    for name in ("ls", "verify"):
+        assert cli("cache", name).exit_code == 0
+    result = cli("lock")
+    assert result.exit_code == 0, "local files need no cache"

@@ -1,0 +1,143 @@
+"""`adapterdock run`, on a tiny random Llama with a tokenizer of 64 words."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import terminal
+from support.desks import write_desk
+from typer.testing import Result
+
+Cli = Callable[..., Result]
+PROMPT = "w5 w9 w11"
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("desk")
+    manifest = write_desk(folder)
+    with manifest.open("a") as stream:
+        stream.write("compositions:\n  both: {of: {a0: 1.0, a1: -2.0}}\nactive: a0\n")
+    return folder
+
+
+@pytest.fixture
+def at(desk: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(desk)
+    return desk
+
+
+def ask(cli: Cli, *arguments: object, **more: str) -> str:
+    result = cli("run", "--max-new-tokens", 8, *arguments, **more)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_it_answers_with_what_is_active_and_from_standard_input_too(cli: Cli, at: Path) -> None:
+    answer = ask(cli, "-p", PROMPT)
+    assert len(answer.split()) == 8
+    assert ask(cli, given=PROMPT + "\n") == answer
+    assert ask(cli, "-p", PROMPT, "-a", "a0") == answer
+
+
+def test_several_adapters_are_compared_each_under_its_name(cli: Cli, at: Path) -> None:
+    text = ask(cli, "-p", PROMPT, "-a", "__base__", "-a", "a1", "-a", "both", "-a", "a1")
+    lines = text.splitlines()
+    assert lines[::2] == ["--- __base__", "--- a1", "--- both"]
+    for name, said in zip(["__base__", "a1", "both"], lines[1::2], strict=True):
+        assert ask(cli, "-p", PROMPT, "-a", name).strip() == said
+
+
+def test_a_seed_gives_the_same_sample_again(cli: Cli, at: Path) -> None:
+    def sample(seed: int) -> str:
+        return ask(cli, "-p", PROMPT, "--temperature", 5, "--seed", seed, "--raw")
+
+    assert sample(3) == sample(3) != sample(4)
+
+
+@pytest.mark.parametrize("option", [("--temperature", "-1"), ("--max-new-tokens", "0")])
+def test_numbers_out_of_range_are_wrong_usage(cli: Cli, option: tuple[str, str]) -> None:
+    assert cli("run", "-p", "x", *option).exit_code == 2
+
+
+@pytest.mark.parametrize("given", ["", "  \n"])
+def test_without_a_prompt_it_says_so(cli: Cli, at: Path, given: str) -> None:
+    result = cli("run", given=given)
+    assert (result.exit_code, "AD905" in result.stderr) == (2, True)
+
+
+def without(tmp_path: Path, modules: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command where these modules cannot be imported."""
+    code = (
+        f"import sys\nsys.modules.update(dict.fromkeys({modules.split()!r}))\n"
+        f"sys.argv = ['adapterdock', *{arguments!r}]\n"
+        "from adapterdock.cli.main import main\nmain()\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=terminal.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_without_torch_it_says_what_to_install(at: Path) -> None:
+    done = without(at, "torch transformers", "run", "-p", "x")
+    assert done.returncode == 2
+    assert "AD903" in done.stderr and "adapterdock[torch]" in done.stderr
+    assert "torch and transformers are not installed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-a", "a11"), "did you mean 'a1'?"),
+        (("-a", "__bse__"), "did you mean '__base__'?"),
+        (("-a", "zzz"), "a0, a1, both, __base__"),
+    ],
+)
+def test_an_unknown_adapter_is_said_before_anything_is_loaded(
+    at: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    # torch cannot even be imported here
+    done = without(at, "torch transformers", "run", "-p", "x", *arguments)
+    assert done.returncode == 2
+    assert "AD730" in done.stderr and said in done.stderr
+
+
+def test_a_manifest_without_a_base_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "adapters.yaml").write_text("version: 1\nbase: {}\n")
+    done = without(tmp_path, "torch transformers", "run", "-p", "x")
+    assert (done.returncode, "AD904" in done.stderr) == (2, True)
+
+
+def test_on_a_terminal_the_answer_is_written_as_it_comes(cli: Cli, at: Path) -> None:
+    expected = ask(cli, "-p", PROMPT)
+    shown = terminal.run_on_terminal("run", "-p", PROMPT, "--max-new-tokens", 8, cwd=at)
+    assert shown.status == 0, shown.out
+    assert shown.out.rstrip().endswith(expected.strip())
+    assert "Traceback" not in shown.out
+
+
+def test_in_a_pipe_only_the_answer_is_on_stdout(at: Path) -> None:
+    shown = terminal.run("run", "--max-new-tokens", "4", cwd=at, given=PROMPT)
+    assert shown.status == 0, shown.err
+    assert len(shown.lines) == 1
+    assert "loading the base and its adapters ..." in shown.err
+    assert shown.err.count("AD512") == 1
+    assert "Traceback" not in shown.err
+
+
+def test_ctrl_c_while_it_answers_ends_with_one_line(at: Path) -> None:
+    shown = terminal.run_on_terminal(
+        "run", "-p", PROMPT, "--max-new-tokens", 5000, cwd=at, interrupt_when=" w"
+    )
+    assert shown.status == 130
+    assert shown.out.rstrip().splitlines()[-1].endswith("stopped; nothing was left half-done")
+    assert "Traceback" not in shown.out

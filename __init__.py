@@ -69,7 +69,15 @@ def __getattr__(name: str) -> Any:
     module = _EXPORTS.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(module, __name__), name)
+    try:
+        value = getattr(import_module(module, __name__), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "transformers"):
+            raise
+        from .manifests.codes.usage import NEEDS_TORCH
+        from .manifests.errors import UsageError
+
+        raise UsageError(NEEDS_TORCH.finding(f"{name} needs {error.name}")) from error
     globals()[name] = value
     return value
 

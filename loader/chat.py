@@ -11,18 +11,37 @@ import transformers
 from ..manifests.codes import loader as loader_codes
 from ..manifests.codes import usage as codes
 from ..manifests.errors import AdapterdockError, AttachError, UsageError
+from .quiet import quiet
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
 
 
 def load_tokenizer(model: AdaptedModel) -> Any:
-    """The tokenizer that was pulled with the model's base (a transformers tokenizer). Raises
-    :class:`UsageError` for a model whose base was not loaded from a manifest."""
+    """The tokenizer that was pulled with the model's base (a transformers tokenizer).
+
+    Raises :class:`UsageError` for a model whose base was not loaded from a manifest, and
+    :class:`AttachError` where there is none beside the base that transformers can load.
+    """
     deployment = model.deployment
     if deployment is None or deployment.base_folder is None:
         raise UsageError(codes.NEEDS_BASE.finding("the base was not loaded from a manifest"))
-    return transformers.AutoTokenizer.from_pretrained(deployment.base_folder, local_files_only=True)
+    file = deployment.file
+    try:
+        with quiet():
+            return transformers.AutoTokenizer.from_pretrained(
+                deployment.base_folder,
+                local_files_only=True,
+                trust_remote_code=file.manifest.base.trust_remote_code,
+            )
+    except Exception as error:
+        raise AttachError(
+            loader_codes.TOKENIZER_NOT_LOADED.finding(
+                "transformers could not load the base's tokenizer",
+                file.where(("base", "model")),
+                found=f"{type(error).__name__}: {str(error).strip()[:500]}",
+            )
+        ) from error
 
 
 def encode(tokenizer: Any, prompt: str, *, chat: bool) -> dict[str, torch.Tensor]:
@@ -55,16 +74,21 @@ def answer(
     """What the model writes after ``prompt``, under ``adapter`` (``None``: what is active).
 
     ``write`` is given the text piece by piece as it comes, if there is one."""
-    inputs = {k: v.to(model.device) for k, v in encode(tokenizer, prompt, chat=chat).items()}
-    sampling: dict[str, Any] = {"do_sample": False}
+    how: dict[str, Any] = {"max_new_tokens": max_new_tokens}
     if temperature > 0:
-        torch.manual_seed(seed)
-        sampling = {"do_sample": True, "temperature": temperature}
-    route: dict[str, Any] = {} if adapter is None else {"adapter": adapter}
+        how |= {"do_sample": True, "temperature": temperature}
+    else:  # what the base's generation config says of sampling would be warned about
+        how |= {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    if adapter is not None:
+        how["adapter"] = adapter
     if write is not None:
-        sampling["streamer"] = _Streamer(tokenizer, write)
+        how["streamer"] = _Streamer(tokenizer, write)
     try:
-        output = model.generate(**inputs, **route, **sampling, max_new_tokens=max_new_tokens)
+        encoded = encode(tokenizer, prompt, chat=chat)
+        inputs = {k: v.to(model.device) for k, v in encoded.items()}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            output = model.generate(**inputs, **how)
     except AdapterdockError:
         raise
     except Exception as error:

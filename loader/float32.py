@@ -23,18 +23,20 @@ _FLOATS = _HALVES | {torch.float32, torch.float64}
 
 
 class InFloat32:
-    """Runs a forward in float32 and answers in the dtype of the first floating input."""
+    """Runs a forward in float32 and answers in the dtype of the first floating input; where no
+    input is floating (an embedding's are ids), in ``own``, the dtype the module was loaded in."""
+
+    def __init__(self, own: torch.dtype) -> None:
+        self.own: torch.dtype = own
 
     def __call__(
         self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        came = next((dtype for value in (*args, *kwargs.values()) if (dtype := _half(value))), None)
-        if came is None:
+        came = [d for value in (*args, *kwargs.values()) if (d := _floating(value))] or [self.own]
+        back = next((dtype for dtype in came if dtype in _HALVES), None)
+        if back is None:
             return inner(*args, **kwargs)
-        return run_in(torch.float32, came, inner, args, kwargs)
-
-
-IN_FLOAT32 = InFloat32()
+        return run_in(torch.float32, back, inner, args, kwargs)
 
 
 def keep_float32(
@@ -64,10 +66,11 @@ def keep_float32(
             )
     if problems:
         raise AttachError(*problems)
+    loaded_in = {name: next(module.parameters()).dtype for name, module in chosen.items()}
     for name, module in chosen.items():
         _widen(name, module, originals or {})
         if not intercepted(module, InFloat32):
-            intercept(module, IN_FLOAT32, travels=True)
+            intercept(module, InFloat32(loaded_in[name]), travels=True)
     return tuple(chosen)
 
 
@@ -84,6 +87,7 @@ def _choose(
         matched |= hits
         if not any(name.startswith(f"{outer}.") for outer in chosen):
             chosen[name] = module
+    chosen |= _tied_to(model, chosen)
     missing = [pattern for pattern in patterns if pattern not in matched]
     return chosen, [
         codes.FLOAT32_NO_MODULE.finding(
@@ -91,6 +95,18 @@ def _choose(
         )
         for pattern in missing
     ]
+
+
+def _tied_to(model: nn.Module, chosen: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Modules elsewhere that own a parameter of a chosen one: it is widened for them as well."""
+    shared = {id(p) for module in chosen.values() for p in module.parameters()}
+    inside = {id(m) for module in chosen.values() for m in module.modules()}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if id(module) not in inside
+        and any(id(p) in shared for p in module.parameters(recurse=False))
+    }
 
 
 def _widen(name: str, module: nn.Module, originals: Mapping[str, torch.Tensor]) -> None:
@@ -115,8 +131,8 @@ def run_in(
     return cast_floats(function(*(cast_floats(v, dtype) for v in args), **inside), back)
 
 
-def _half(value: Any) -> torch.dtype | None:
-    if isinstance(value, torch.Tensor) and value.dtype in _HALVES:
+def _floating(value: Any) -> torch.dtype | None:
+    if isinstance(value, torch.Tensor) and value.dtype in _FLOATS:
         return value.dtype
     return None
 

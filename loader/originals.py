@@ -30,9 +30,10 @@ class Originals(Mapping[str, torch.Tensor]):
     def __init__(self, model: nn.Module, folder: Path, where: Where) -> None:
         live = live_tensors(model)
         self._live: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
-        places = places_on_disk(model, live)
-        self._places: dict[str, str] = {
-            place.live: name for name, place in places.items() if place.live is not None
+        self._places: dict[int, str] = {
+            id(live[place.live]): name
+            for name, place in places_on_disk(model, live).items()
+            if place.live is not None
         }
         self._prefix: str = str(getattr(model, "base_model_prefix", "") or "")
         self._folder: Path = folder
@@ -56,8 +57,9 @@ class Originals(Mapping[str, torch.Tensor]):
         )
 
     def _spellings(self, name: str) -> Iterator[str]:
-        """Its names on disk: as transformers would write it, and with or without the prefix."""
-        for known in dict.fromkeys((self._places.get(name, name), name)):
+        """Its names on disk: as transformers would write it (one of several for a
+        tied one), and with or without the prefix."""
+        for known in dict.fromkeys((self._places.get(id(self._live[name]), name), name)):
             yield known
             if self._prefix:
                 yield known.removeprefix(f"{self._prefix}.")

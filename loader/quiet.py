@@ -17,24 +17,27 @@ _REPORT = "LOAD REPORT"
 
 @contextmanager
 def quiet() -> Generator[list[str]]:
-    """No progress bars, and this thread's warnings go into the list, each text once.
+    """No progress bars, and this thread's warnings go into the list, each text once, however
+    little transformers was told to say.
 
     Other threads' warnings go where they always go, and so does everything afterwards.
     """
     me = threading.get_ident()
     said: list[str] = []
     root = transformers_logging.get_logger("transformers")
-    kept = list(root.handlers)
-    listener = _Listener(said, me)
+    kept, level = list(root.handlers), root.level
+    listener = _Listener(said, me, level)
     shown = transformers_logging.is_progress_bar_enabled()
     if shown:
         transformers_logging.disable_progress_bar()
     for handler in kept:
         handler.addFilter(listener.spares)
     root.addHandler(listener)
+    root.setLevel(min(level, logging.WARNING))
     try:
         yield said
     finally:
+        root.setLevel(level)
         root.removeHandler(listener)
         for handler in kept:
             handler.removeFilter(listener.spares)
@@ -43,14 +46,15 @@ def quiet() -> Generator[list[str]]:
 
 
 class _Listener(logging.Handler):
-    def __init__(self, said: list[str], thread: int) -> None:
+    def __init__(self, said: list[str], thread: int, level: int) -> None:
         super().__init__(logging.WARNING)
         self._said: list[str] = said
         self._thread: int = thread
+        self._usual: int = level
 
     def spares(self, record: logging.LogRecord) -> bool:
         """Whether a record is for the usual handlers."""
-        return record.thread != self._thread
+        return record.thread != self._thread and record.levelno >= self._usual
 
     def emit(self, record: logging.LogRecord) -> None:
         text = _COLOURS.sub("", record.getMessage()).strip()

@@ -635,3 +635,13 @@ FLOAT32_NO_ORIGINAL = Code(
     "take the module out of float32_modules, load in float32, or save the base again with "
     "save_pretrained so that its names are current",
 )
+TOKENIZER_NOT_LOADED = Code(
+    "AD792",
+    "tokenizer-not-loaded",
+    Severity.ERROR,
+    "There is no tokenizer beside the base that transformers can load.",
+    "Text is turned into ids by the tokenizer that was pulled with the base. What transformers "
+    "said is in the finding.",
+    "a base folder with config.json and model.safetensors only",
+    "put the base's tokenizer.json and tokenizer_config.json beside its weights and lock again",
+)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from adapterdock.loader.float32 import keep_float32
 from adapterdock.manifests.errors import AttachError
-from support.peft_adapters import adapted, logits, peft_saves, tiny_bert, tiny_llama
+from support.peft_adapters import adapted, ids, logits, peft_saves, tiny_bert, tiny_llama
 from torch import nn
 
 
@@ -94,3 +94,16 @@ def test_doing_it_twice_is_doing_it_once_and_a_copy_keeps_it() -> None:
     keep_float32(base, ["*norm*", "model.norm"])
     assert torch.equal(logits(base), answer)
     assert torch.equal(logits(copy.deepcopy(base)), answer)
+
+
+@pytest.mark.parametrize("pattern", ["lm_head", "*embed_tokens"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_embeddings_and_heads_tied_or_not_may_be_kept(pattern: str, tied: bool) -> None:
+    """An embedding has no floating input to take its dtype from, and a tied head is one too."""
+    model = tiny_llama(tie_word_embeddings=tied).bfloat16()
+    kept = keep_float32(model, [pattern])
+    assert len(kept) == (2 if tied else 1)
+    assert model.model.embed_tokens(ids()).dtype is torch.bfloat16
+    answer = logits(model)
+    assert answer.dtype is torch.bfloat16
+    assert torch.allclose(answer.float(), logits(model.float()), atol=0.1)

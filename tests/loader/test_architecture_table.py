@@ -24,7 +24,6 @@ SAMPLE = (
     "LlamaModel",
     "MixtralForCausalLM",
     "MixtralModel",
-    "ViTForImageClassification",
     "Wav2Vec2Model",
 )
 

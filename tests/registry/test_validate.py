@@ -220,6 +220,7 @@ def test_a_misfit_costs_its_header_and_64_kib_at_most(
     if misfit == "another architecture":
         modules = {f"transformer.h.{n}.attn.c_attn": (768, 2304) for n in range(12)}
     folder = ready.adapter("bad", modules=modules, r=64)
+    (folder / "tokenizer.json").write_text("{}" + " " * (1 << 20))  # not needed to tell it
     weights = folder / "adapter_model.safetensors"
     header = 8 + struct.unpack("<Q", weights.read_bytes()[:8])[0]
     assert weights.stat().st_size > 1 << 20

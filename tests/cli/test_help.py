@@ -55,3 +55,7 @@ def test_every_command_and_option_says_what_it_does(path: tuple[str, ...], comma
     for width in (40, 80, 100):
         text = help_text(command, context, width)
         assert "Usage: x" in text
+        for line in (command.help or "").split("\n"):
+            example = line.strip().split("  ")[0]
+            if line.startswith("  adapterdock "):
+                assert example in text, "a command to copy is never broken"

@@ -98,6 +98,8 @@ def run(
     prompt = _read_prompt() if prompt is None else prompt
     if not prompt.strip():
         raise UsageError(codes.NO_PROMPT.finding("there is no prompt"))
+    for chatty in ("torchao", "torch.utils._pytree"):  # what they say on import helps nobody
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
         with status("importing torch and transformers"):
             import transformers

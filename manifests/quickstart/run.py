@@ -9,6 +9,7 @@ of them the same questions. Nothing but the first preparation needs the network.
 
 from __future__ import annotations
 
+import logging
 import os
 import statistics
 import sys
@@ -30,7 +31,7 @@ ADAPTERS = ("pirate", "devil", "salesman")
 COMPOSITION = "privateer"
 COLOURS = {"pirate": "cyan", "devil": "red", "salesman": "yellow", COMPOSITION: "green"}
 QUESTIONS = ("What is the capital of England?", "What is a bank?")
-NEW_TOKENS = 40
+NEW_TOKENS = 32
 SWITCHES = 1000
 
 _WIDTH = 100 if not sys.stdout.isatty() and "COLUMNS" not in os.environ else None
@@ -60,11 +61,13 @@ def main() -> int:
         done.append("every file pinned by its sha256, in quickstart.lock")
 
     with step("import") as done:
+        for chatty in ("torchao", "torch.utils._pytree"):  # on import, where torchao is there
+            logging.getLogger(chatty).setLevel(logging.ERROR)
         import torch  # noqa: F401
         from transformers import AutoTokenizer
-        from transformers.utils import logging
+        from transformers.utils.logging import disable_progress_bar
 
-        logging.disable_progress_bar()
+        disable_progress_bar()
         done.append("torch and transformers, only now")
 
     with step("load") as done:

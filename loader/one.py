@@ -40,7 +40,7 @@ from ..registry.gather import (
 )
 from ..registry.lock import accepted_codes
 from ..registry.methods.config_file import parse_adapter_config
-from ..registry.policy import check_digest, check_size, check_source
+from ..registry.policy import check_digest, check_size, check_source, lists_for, permits
 from ..registry.resolve import Access, names_of_base, recorded_base
 from ..registry.sources.folder import Folder
 from ..registry.sources.given import GivenFolder
@@ -134,18 +134,13 @@ def load_adapter(
     ]
     if forbidden:
         raise PolicyError(*forbidden)
-    folder: Folder
+    if offline:
+        access = replace(access, offline=True)
     if given is not None:
-        folder = GivenFolder(here, given, where)
+        folder: Folder = GivenFolder(here, given, where)
     else:
-        folder = open_source(
-            here,
-            directory=Path.cwd(),
-            storage_options=storage_options or {},
-            mirrors=deployment.file.manifest.mirrors if deployment else {},
-            offline=offline or access.offline,
-            where=where,
-        )
+        mirrors = deployment.file.manifest.mirrors if deployment else {}
+        folder = _open(here, storage_options or {}, mirrors, access, where)
     tokenizer = gather_tokenizer(folder, where)
     files = _here(folder) if sha256 is None else None
     if files is None:
@@ -186,6 +181,25 @@ def load_adapter(
     )
     for note in notes:
         log.warning("%s", note)
+
+
+def _open(
+    source: Source,
+    storage_options: Mapping[str, Any],
+    mirrors: Mapping[str, str],
+    access: Access,
+    where: Where,
+) -> Folder:
+    lists = lists_for(access.policies, base=False)
+    return open_source(
+        source,
+        directory=Path.cwd(),
+        storage_options=storage_options,
+        mirrors=mirrors,
+        offline=access.offline,
+        permits=(lambda url: permits(lists, url)) if lists else None,
+        where=where,
+    )
 
 
 def check_live(

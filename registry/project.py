@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..manifests.errors import LockError
+from ..manifests.codes import usage as codes
+from ..manifests.errors import LockError, UsageError
 from ..manifests.findings import Where
 from ..manifests.lockfile import Lock, lock_path, read_lock
 from ..manifests.manifest import ManifestFile, read_manifest, read_policy
@@ -22,8 +23,16 @@ ManifestSource = str | os.PathLike[str] | Mapping[str, Any] | ManifestFile
 def open_manifest(
     manifest: ManifestSource, *, model: str | None = None, dtype: str | None = None
 ) -> ManifestFile:
-    """The manifest, read and checked. Raises :class:`ManifestError` with every finding."""
+    """The manifest, read and checked. Raises :class:`ManifestError` with every finding, and
+    :class:`UsageError` for ``model`` or ``dtype`` in place of those of a manifest already read."""
     if isinstance(manifest, ManifestFile):
+        late = {k: v for k, v in (("model", model), ("dtype", dtype)) if v is not None}
+        if any(manifest.overrides.get(key) != value for key, value in late.items()):
+            raise UsageError(
+                codes.OVERRIDE_TOO_LATE.finding(
+                    f"{' and '.join(late)} of a manifest that was read already", found=late
+                )
+            )
         return manifest
     return read_manifest(manifest, model=model, dtype=dtype)
 

@@ -166,3 +166,12 @@ BUG = Code(
     "a traceback that ADAPTERDOCK_DEBUG=1 shows",
     "please report it, with what `ADAPTERDOCK_DEBUG=1 adapterdock ...` prints and the manifest",
 )
+OVERRIDE_TOO_LATE = Code(
+    "AD919",
+    "override-too-late",
+    Severity.ERROR,
+    "model= or dtype= cannot be applied to a manifest that was read already.",
+    "They are part of what a manifest resolves to, so they are given when it is read.",
+    "adapterdock.load(read_manifest('adapters.yaml'), dtype='float32')",
+    "pass the path of the manifest, or pass model= and dtype= to read_manifest",
+)

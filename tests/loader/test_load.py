@@ -21,6 +21,7 @@ from adapterdock.manifests.errors import (
     UsageError,
 )
 from adapterdock.manifests.findings import Severity
+from adapterdock.manifests.manifest import read_manifest
 from adapterdock.registry.store import Store
 from peft import PeftConfig
 from safetensors.torch import load_file, save_file
@@ -170,6 +171,17 @@ def test_model_and_dtype_replace_the_manifests_and_are_recorded(
     recorded = {"model": str(shelf.base), "dtype": "bfloat16"}
     assert dict(model.deployment.pulled.lock.overrides) == recorded
     assert dict(model.deployment.file.overrides) == recorded
+
+
+def test_a_manifest_that_was_read_already_is_not_overridden_in_silence(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    path = manifest_of(shelf, tmp_path)
+    with pytest.raises(UsageError) as caught:
+        load(read_manifest(path), dtype="bfloat16")
+    assert caught.value.code == "AD919"
+    file = read_manifest(path, dtype="bfloat16")
+    assert load(file).dtype is load(file, dtype="bfloat16").dtype is torch.bfloat16
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "auto"])

@@ -408,3 +408,19 @@ def test_a_pickle_is_refused(model: AdaptedModel, shelf: Shelf, tmp_path: Path) 
     with pytest.raises(SourceError) as caught:
         model.load_adapter(folder, "tone")
     assert "adapter_model.bin" in str(caught.value)
+
+
+def test_a_redirection_must_be_allowed_too(shelf: Shelf, tmp_path: Path, web: Any) -> None:
+    for path, content in files_of(shelf.two.folder).items():
+        web.files[f"/cdn/{path}"] = content
+        web.redirects[f"/two/{path}"] = f"{web.url}/cdn/{path}"
+    for allowed, ok in (([f"{web.url}/two*"], False), ([f"{web.url}/*"], True)):
+        manifest = manifest_of(shelf, tmp_path, adapters={}, policy={"allow_sources": allowed})
+        model = attach(shelf.model(), manifest)
+        if ok:
+            model.load_adapter(f"{web.url}/two", "two")
+            assert close(logits(model, adapter="two"), shelf.two.answer)
+        else:
+            with pytest.raises(AdapterdockError) as caught:
+                model.load_adapter(f"{web.url}/two", "two")
+            assert caught.value.code == "AD855"

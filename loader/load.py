@@ -243,12 +243,9 @@ def expected_fingerprint(
 def base_folder(pulled: Pulled, store: Store) -> Path:
     """A folder with the base's files under their names, for ``from_pretrained``.
 
-    A local base is used where it is; others are linked from the store and the Hub's cache.
+    It holds what the lock pins and nothing else (a file dropped beside a local base would be
+    read too), by links to where the files are.
     """
-    model = pulled.file.manifest.base.model
-    assert model is not None
-    if model.is_local:
-        return model.local_path(pulled.file.directory)
     return store.materialise({path: fetched.path for path, fetched in pulled.base.items()})
 
 

@@ -109,6 +109,10 @@ class _Builder:
     where: Where
     problems: list[Finding] = dataclasses.field(default_factory=list)
     wanted: dict[str, Placement] = dataclasses.field(default_factory=dict)
+    linears: dict[tuple[Any, ...], Mapping[str, tuple[int, ...]] | str] = dataclasses.field(
+        default_factory=dict
+    )
+    """Expected shapes at plain linears, of which a model has many of one size."""
 
     def build(self) -> _Built:
         """Check everything, then make everything."""
@@ -129,7 +133,7 @@ class _Builder:
             self._problem(codes.TENSORS_CHANGE_NOTHING, f"{self.name!r} is zero everywhere")
         _raise_if(self.problems)
 
-        placed = self.tensors.place(self.wanted, own=self.trainable)
+        placed = self.tensors.place(self.wanted, own=self.trainable, wait=False)
         parameters: dict[str, nn.Parameter] = {}
         outputs: dict[str, list[Factors]] = {}
         for site, method, shape in sites:
@@ -185,7 +189,9 @@ class _Builder:
         module = self._usable_module(site.module)
         if module is None or not self._present(site.module, site.tensors.values()):
             return None
-        inside = next((w for w in whole if site.module.startswith(f"{w}.")), None)
+        inside = (
+            next((w for w in whole if site.module.startswith(f"{w}.")), None) if whole else None
+        )
         if inside is not None:
             self._problem(
                 codes.SITE_INSIDE_SAVED, f"{site.module} is inside {inside}, which is replaced"
@@ -202,7 +208,7 @@ class _Builder:
         shape = self._grown(site.module, self.modules.shape(site.module), whole)
         shapes = {role: self.tensors.shape(key) for role, key in site.tensors.items()}
         rank = method.rank_of(site, shapes)
-        expected = method.expected_shapes(site, module, shape, rank)
+        expected = self._expected(method, site, module, shape, rank)
         if isinstance(expected, str):
             self._problem(codes.MODULE_UNSUPPORTED, f"{site.module}: {expected}")
             return None
@@ -219,12 +225,25 @@ class _Builder:
                 self._misfit(f"{role} at {site.module}", found, expected.get(role))
         return (site, method, shape) if self._want(site.module, site.tensors.values()) else None
 
+    def _expected(
+        self, method: Method, site: SitePlan, module: nn.Module, shape: ModuleShape, rank: int
+    ) -> Mapping[str, tuple[int, ...]] | str:
+        if type(module) is not nn.Linear:
+            return method.expected_shapes(site, module, shape, rank)
+        sizes = (method.peft_type, shape.kind, shape.in_features, shape.out_features, rank)
+        known = self.linears.get(sizes)
+        if known is None:
+            known = self.linears[sizes] = method.expected_shapes(site, module, shape, rank)
+        return known
+
     def _grown(
         self, name: str, shape: ModuleShape, whole: Mapping[str, Mapping[str, str]]
     ) -> ModuleShape:
         """The module's sizes, with the rows of the weight that the adapter brings for it."""
+        if name not in self.plan.embeddings:
+            return shape
         key = whole.get(name, {}).get("weight")
-        if name not in self.plan.embeddings or key is None:
+        if key is None:
             return shape
         rows = self.tensors.shape(key)[0]
         if "num_embeddings" in vars(self._module(name)):

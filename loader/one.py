@@ -80,7 +80,7 @@ def attach_files(
     """
     config = parse_adapter_config(_read_config(files[ADAPTER_CONFIG], where), where)
     weights = files[ADAPTER_WEIGHTS]
-    tensors = read_file(weights.path, weights.fact.sha256, where, verified=verified)
+    tensors = read_file(weights.path, weights.fact.sha256, where, verified=verified, wait=False)
     facts = AdapterFacts(name, source, config, tensors.header, tokenizer=tokenizer)
     findings, plan = check_live(model, facts, base, directory, where)
     bad = refused(findings, accepted)

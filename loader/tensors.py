@@ -13,8 +13,10 @@ import math
 import mmap
 import os
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,30 @@ _NAMES = {dtype: name for name, dtype in _KINDS.items()}
 _WIDE = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 _ALIGN = 64
 _SMALL = 1 << 20
+"""Bytes from which another thread is worth its start."""
+
+
+class Work:
+    """Something that another thread does meanwhile: reading, copying and hashing leave the
+    interpreter free, and take as long as all the rest of an attach."""
+
+    def __init__(self, act: Callable[[], None], name: str) -> None:
+        self._act = act
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=f"adapterdock-{name}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._act()
+        except BaseException as error:
+            self._error = error
+
+    def wait(self) -> None:
+        """Until it is done; raise what it raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
 
 
 @dataclass(frozen=True)
@@ -61,13 +87,17 @@ class AdapterTensors:
 
     ``data`` is a flat uint8 tensor (the data part of the file, 64-byte aligned within its
     buffer); ``header`` says where in it each tensor lies. ``check`` is the hashing of that buffer,
-    under way on another thread where a digest was asked for.
+    under way on another thread where a digest was asked for. ``reading`` is what still fills the
+    buffer; all methods that look at values wait for it, and raise :class:`SourceError` if it
+    failed. ``copying`` are the copies that :meth:`place` did not wait for.
     """
 
     header: Header
     data: torch.Tensor
     check: DigestCheck | None = None
     where: Where = Where()  # noqa: RUF009 - frozen
+    reading: Work | None = None
+    copying: list[Work] = field(default_factory=list)
 
     @property
     def nbytes(self) -> int:
@@ -75,16 +105,24 @@ class AdapterTensors:
         return self.data.numel()
 
     def verify(self) -> None:
-        """Wait for the digest; raise :class:`IntegrityError` if it is another one. Attaching
-        does so before it touches the model."""
+        """Wait for all that is under way, and for the digest; raise :class:`IntegrityError` if it
+        is another one. Attaching does so before it touches the model."""
+        self._arrived()
         if self.check is not None:
             self.check.verify()
+        for copy in self.copying:
+            copy.wait()
+
+    def _arrived(self) -> None:
+        if self.reading is not None:
+            self.reading.wait()
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.header.tensors[name].shape
 
     def host(self, name: str) -> torch.Tensor:
         """One tensor in its stored dtype, on the CPU; it shares the buffer."""
+        self._arrived()
         info = self.header.tensors[name]
         return self._run(info.dtype, info.start, info.end).view(info.shape)
 
@@ -108,6 +146,7 @@ class AdapterTensors:
                     expected=", ".join(FLOATS),
                 )
             ]
+        self._arrived()
         floats = {n: dtype for n, dtype in targets.items() if stored[n] in FLOATS}
         limit = min((torch.finfo(dtype).max for dtype in set(floats.values())), default=math.inf)
         if all(_largest(run) <= limit for _, run in self._runs(floats)):
@@ -115,15 +154,17 @@ class AdapterTensors:
         return self._wrong_values(floats)
 
     def place(
-        self, wanted: Mapping[str, Placement], *, own: bool = False
+        self, wanted: Mapping[str, Placement], *, own: bool = False, wait: bool = True
     ) -> dict[str, torch.Tensor]:
         """The named tensors in the dtype and on the device that each is wanted.
 
         Neighbours of one dtype that go to one place travel together: an adapter that is wanted
         whole on one device is one copy and at most one conversion, and its tensors share one
         storage. Where nothing is to be converted or moved they share this buffer, unless they
-        must be their ``own`` (weights that will be trained).
+        must be their ``own`` (weights that will be trained). Unless it is to ``wait``, large
+        conversions go on beside what comes next: the values are there after :meth:`verify`.
         """
+        self._arrived()
         groups: dict[Placement, list[str]] = {}
         for name, placement in wanted.items():
             groups.setdefault(placement, []).append(name)
@@ -132,14 +173,20 @@ class AdapterTensors:
         placed: dict[str, torch.Tensor] = {}
         for placement, names in groups.items():
             for part, run in self._runs(names):
-                moved = run.to(placement.device).to(placement.dtype)
-                if own and moved.data_ptr() == run.data_ptr():
-                    moved = moved.clone()
-                at = 0
-                for name, info in part:
-                    size = math.prod(info.shape)
-                    placed[name] = moved[at : at + size].view(info.shape)
-                    at += size
+                large = self.data.is_cpu and run.nbytes >= _SMALL
+                if large and placement.device.type == "cpu" and placement.dtype != run.dtype:
+                    moved = torch.empty(run.shape, dtype=placement.dtype, device="cpu")
+                    copy = Work(partial(_copy, moved, run), "copy")
+                    self.copying.append(copy)
+                    if wait:
+                        copy.wait()
+                else:
+                    moved = run.to(placement.device).to(placement.dtype)
+                    if own and moved.data_ptr() == run.data_ptr():
+                        moved = moved.clone()
+                pieces = moved.split([math.prod(info.shape) for _, info in part])
+                for (name, info), piece in zip(part, pieces, strict=True):
+                    placed[name] = piece.view(info.shape)
         return placed
 
     def _runs(
@@ -198,8 +245,11 @@ def read_file(
     sha256: str | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
     verified: Verified | None = None,
+    *,
+    wait: bool = True,
 ) -> AdapterTensors:
-    """Read a safetensors file once, whole.
+    """Read a safetensors file once, whole. Unless it is to ``wait``, all but the header of a large
+    one arrives beside what comes next, and what goes wrong then is raised by the methods.
 
     ``sha256`` (``sha256:HEX``) is what its bytes must hash to; without it they are not hashed.
     Neither are they where ``verified`` knows that the file, as it is after the read, had this
@@ -208,22 +258,30 @@ def read_file(
     file (and :class:`IntegrityError` if that is because its bytes are others).
     """
     file = Path(path)
-    try:
-        with file.open("rb", buffering=0) as stream:
-            buffer, pad = _read_whole(stream, os.fstat(stream.fileno()).st_size)
-    except OSError as error:
-        raise SourceError(
-            codes.TENSORS_UNREADABLE.finding(
-                f"{file.name} could not be read: {error.strerror or error}", where, found=file
-            )
-        ) from error
-    except EOFError as error:
-        raise SourceError(
-            codes.TENSORS_UNREADABLE.finding(f"{file.name}: {error}", where, found=file)
-        ) from error
-    if verified is not None and sha256 is not None and verified.known(file) == sha256:
-        sha256 = None
-    return _of_buffer(buffer, pad, sha256, where, file.name)
+    with _explained(file, where):
+        stream = file.open("rb", buffering=0)
+        try:
+            size = os.fstat(stream.fileno()).st_size
+            buffer, pad, at = _begin(stream, size)
+        except BaseException:
+            stream.close()
+            raise
+
+    def finish() -> None:
+        with _explained(file, where), stream:
+            _finish(stream, memoryview(buffer)[pad:], at)
+
+    reading = None
+    if wait or size - at < _SMALL:
+        finish()
+    else:
+        reading = Work(finish, "read")
+    check = None
+    if sha256 is not None:
+        known = None if verified is None else partial(verified.known, file)
+        view = memoryview(buffer)[pad:]
+        check = DigestCheck(view, sha256, where, file.name, reading, known)
+    return _of_buffer(buffer, pad, check, where, file.name, reading)
 
 
 def read_bytes(
@@ -232,8 +290,13 @@ def read_bytes(
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> AdapterTensors:
     """The same from the bytes of a safetensors file in memory; they are copied once."""
-    buffer, pad = _read_whole(io.BytesIO(data), memoryview(data).nbytes)
-    return _of_buffer(buffer, pad, sha256, where, "the bytes given")
+    stream = io.BytesIO(data)
+    buffer, pad, at = _begin(stream, memoryview(data).nbytes)
+    view = memoryview(buffer)[pad:]
+    _finish(stream, view, at)
+    name = "the bytes given"
+    check = None if sha256 is None else DigestCheck(view, sha256, where, name)
+    return _of_buffer(buffer, pad, check, where, name)
 
 
 def read_mapping(
@@ -268,36 +331,46 @@ def read_mapping(
     return AdapterTensors(Header(infos, {}, 0, at), data, None, where)
 
 
-@dataclass
 class DigestCheck:
-    """Is this buffer what was pinned? Hashed on a thread of its own, since hashing takes as long
-    as all the rest of an attach and leaves the interpreter free."""
+    """Is this buffer what was pinned? Hashed on a thread of its own, once ``reading`` has filled
+    it, unless the file is ``known`` by then to have had a digest all along."""
 
-    view: memoryview
-    expected: str
-    where: Where
-    name: str
-    _digest: str | None = None
-    _thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        self._thread = threading.Thread(target=self._hash, name="adapterdock-sha256", daemon=True)
-        self._thread.start()
+    def __init__(
+        self,
+        view: memoryview,
+        expected: str,
+        where: Where,
+        name: str,
+        reading: Work | None = None,
+        known: Callable[[], str | None] | None = None,
+    ) -> None:
+        self._view = view
+        self._expected = expected
+        self._where = where
+        self._name = name
+        self._reading = reading
+        self._known = known
+        self._digest: str | None = None
+        self._hashing = Work(self._hash, "sha256")
 
     def _hash(self) -> None:
-        self._digest = "sha256:" + hashlib.sha256(self.view).hexdigest()
+        if self._reading is not None:
+            self._reading.wait()
+        if self._known is not None and self._known() == self._expected:
+            self._digest = self._expected.lower()
+        else:
+            self._digest = "sha256:" + hashlib.sha256(self._view).hexdigest()
 
     def verify(self) -> None:
         """Raise :class:`IntegrityError` unless the digest is the expected one."""
-        if self._thread is not None:
-            self._thread.join()
-        if self._digest != self.expected.lower():
+        self._hashing.wait()
+        if self._digest != self._expected.lower():
             raise IntegrityError(
                 codes.TENSORS_CHANGED.finding(
-                    f"{self.name} is not the file that was pinned",
-                    self.where,
+                    f"{self._name} is not the file that was pinned",
+                    self._where,
                     found=self._digest,
-                    expected=self.expected,
+                    expected=self._expected,
                 )
             )
 
@@ -305,52 +378,83 @@ class DigestCheck:
 Buffer = bytearray | mmap.mmap
 
 
-def _read_whole(stream: io.FileIO | io.BytesIO, size: int) -> tuple[Buffer, int]:
-    """The stream's bytes, after as many unused ones as bring its data part to a good address."""
+def _begin(stream: io.FileIO | io.BytesIO, size: int) -> tuple[Buffer, int, int]:
+    """A buffer for the stream's bytes after as many unused ones as bring its data part to a good
+    address, how many these are, and how much is there by now: all of the header."""
     first = stream.read(min(8, size))
-    pad = -(8 + int.from_bytes(first, "little")) % _ALIGN
+    length = int.from_bytes(first, "little")
+    pad = -(8 + length) % _ALIGN
     buffer = _allocate(pad + size)
-    view = memoryview(buffer)
-    view[pad : pad + len(first)] = first
-    at = pad + len(first)
-    while at < len(view):
-        got = stream.readinto(view[at:])
-        if not got:
-            raise EOFError(f"it became shorter while it was read: {at - pad} of {size} bytes")
-        at += got
+    view = memoryview(buffer)[pad:]
+    view[: len(first)] = first
+    at = _fill(stream, view, len(first), min(8 + length, size))
+    return buffer, pad, at
+
+
+def _finish(stream: io.FileIO | io.BytesIO, view: memoryview, at: int) -> None:
+    _fill(stream, view, at, len(view))
     if stream.read(1):
-        raise EOFError(f"it became longer than {size} bytes while it was read")
-    return buffer, pad
+        raise EOFError(f"it became longer than {len(view)} bytes while it was read")
+
+
+def _fill(stream: io.FileIO | io.BytesIO, view: memoryview, at: int, end: int) -> int:
+    while at < end:
+        got = stream.readinto(view[at:end])
+        if not got:
+            raise EOFError(f"it became shorter while it was read: {at} of {len(view)} bytes")
+        at += got
+    return at
+
+
+@contextmanager
+def _explained(file: Path, where: Where) -> Generator[None, None, None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(
+            codes.TENSORS_UNREADABLE.finding(
+                f"{file.name} could not be read: {error.strerror or error}", where, found=file
+            )
+        ) from error
+    except EOFError as error:
+        raise SourceError(
+            codes.TENSORS_UNREADABLE.finding(f"{file.name}: {error}", where, found=file)
+        ) from error
 
 
 def _allocate(size: int) -> Buffer:
-    """Memory of our own (never a mapped file). Linux can hand over all its pages at once, which
-    halves the time of a read."""
-    populate = getattr(mmap, "MAP_POPULATE", None)
-    if populate is None or size < _SMALL:
-        return bytearray(size)
-    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | populate)
+    """Memory of our own (never a mapped file). A large one is not touched here: its pages come
+    while it is read into, which leaves the interpreter free."""
+    return bytearray(size) if size < _SMALL else mmap.mmap(-1, size)
+
+
+def _copy(to: torch.Tensor, run: torch.Tensor) -> None:
+    with torch.inference_mode(to.is_inference()), torch.no_grad():
+        to.copy_(run)
 
 
 def _of_buffer(
-    buffer: Buffer, pad: int, expected: str | None, where: Where, name: str
+    buffer: Buffer,
+    pad: int,
+    check: DigestCheck | None,
+    where: Where,
+    name: str,
+    reading: Work | None = None,
 ) -> AdapterTensors:
     view = memoryview(buffer)[pad:]
-    check = None
-    if expected is not None:
-        check = DigestCheck(view, expected, where, name)
-        check.start()
     length = int.from_bytes(view[:8], "little")
     try:
         header = parse_header(bytes(view[: 8 + min(length, len(view))]), len(view), where, name)
     except SourceError:
+        if reading is not None:
+            reading.wait()
         if check is not None:
             check.verify()  # other bytes are the better explanation
         raise
     if len(view) == header.data_start:
         return AdapterTensors(header, torch.empty(0, dtype=torch.uint8), check, where)
     data = torch.frombuffer(buffer, dtype=torch.uint8)[pad + header.data_start :]
-    return AdapterTensors(header, data, check, where)
+    return AdapterTensors(header, data, check, where, reading)
 
 
 def _largest(flat: torch.Tensor) -> float:

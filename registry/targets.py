@@ -32,6 +32,7 @@ class Selection:
         self._targets = _as_set(config.targets)
         self._exclude = _as_set(config.exclude)
         self._layers = None if config.layers is None else frozenset(config.layers)
+        self._selected: dict[str, bool] = {}  # the checks ask for most names twice
 
     @property
     def is_all_linear(self) -> bool:
@@ -45,11 +46,18 @@ class Selection:
                 return True
         elif self._exclude and _ends_in(name, self._exclude):
             return True
-        return any(self._patterns.match_inside(m, name) for m in self._config.modules_to_save)
+        saved = self._config.modules_to_save
+        return bool(saved) and any(self._patterns.match_inside(m, name) for m in saved)
 
     def selects(self, name: str) -> bool:
         """Whether the module called ``name`` is adapted (``all-linear`` needs more than a name,
         see :meth:`live_modules`)."""
+        known = self._selected.get(name)
+        if known is None:
+            known = self._selected[name] = self._selects(name)
+        return known
+
+    def _selects(self, name: str) -> bool:
         targets = self._config.targets
         if targets is None or self.excludes(name):
             return False
@@ -87,6 +95,8 @@ def _as_set(names: str | tuple[str, ...] | None) -> frozenset[str]:
 
 def _ends_in(name: str, wanted: Collection[str]) -> bool:
     """Whether ``name``, or what follows one of its dots, is in ``wanted``."""
+    if name.rpartition(".")[2] in wanted:
+        return True  # nearly all configs name the last part alone
     while True:
         if name in wanted:
             return True

@@ -126,19 +126,21 @@ class _Keys:
     @classmethod
     def split(cls, tensors: Mapping[str, TensorInfo]) -> _Keys:
         found = cls()
+        factors = found.factors
         for key in tensors:
             name = strip_peft_prefix(key)
             if len(name) > MAX_NAME or not name.isprintable():
                 found.odd.append(key)
                 continue
             module, role = _factor(name)
-            place, at = (found.others, name) if role is None else (found.roles(module), role)
+            if role is None:
+                place, at = found.others, name
+            else:
+                roles = factors.get(module)
+                place, at = factors.setdefault(module, {}) if roles is None else roles, role
             if place.setdefault(at, key) is not key:  # with PEFT's prefix, and without
                 found.odd.append(key)
         return found
-
-    def roles(self, module: str) -> dict[str, str]:
-        return self.factors.setdefault(module, {})
 
 
 def _factor(name: str) -> tuple[str, str | None]:

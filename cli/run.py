@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,6 +36,25 @@ if TYPE_CHECKING:
     from ..manifests.manifest import ManifestFile
 
 
+_CHATTY = ("torchao", "torch.utils._pytree", "transformers", "adapterdock")
+"""Loggers whose warnings help nobody here; what ours says is printed as findings."""
+
+
+@contextmanager
+def hushed() -> Generator[None]:
+    """Only errors of these loggers are shown meanwhile."""
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@hushed()
 def run(
     manifest: ManifestArgument = DEFAULT_MANIFEST,
     prompt: Annotated[
@@ -98,12 +118,8 @@ def run(
     prompt = _read_prompt() if prompt is None else prompt
     if not prompt.strip():
         raise UsageError(codes.NO_PROMPT.finding("there is no prompt"))
-    for chatty in ("torchao", "torch.utils._pytree"):  # what they say on import helps nobody
-        logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
         with status("importing torch and transformers"):
-            import transformers
-
             from ..loader.chat import answer, load_tokenizer
             from ..loader.load import load
     except ImportError as error:
@@ -111,9 +127,6 @@ def run(
             codes.NEEDS_TORCH.finding("torch and transformers cannot be imported", found=error)
         ) from error
 
-    transformers.utils.logging.disable_progress_bar()  # ours tell what takes long
-    transformers.utils.logging.set_verbosity_error()
-    logging.getLogger("adapterdock").addFilter(lambda _: False)  # its notes are printed below
     with shown_progress("loading the base and its adapters") as progress:
         adapted = load(
             file,

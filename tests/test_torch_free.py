@@ -167,10 +167,10 @@ def test_loading_without_torch_says_so_before_anything_else(ready: Project) -> N
         import json, adapterdock
         try:
             adapterdock.load
-        except ImportError as error:
-            print(json.dumps(error.name))
+        except adapterdock.UsageError as error:
+            print(json.dumps([error.code, error.__cause__.name]))
     """)
-    assert python(code, ready.manifest, "torch,transformers") == "torch"
+    assert python(code, ready.manifest, "torch,transformers") == ["AD903", "torch"]
 
 
 def test_validating_local_folders_loads_little(ready: Project) -> None:

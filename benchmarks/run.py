@@ -25,7 +25,7 @@ import torch
 import transformers
 from peft import PeftModel
 from safetensors.torch import load_file
-from shape import build_model, write_adapters
+from shape import BASE_NAME, build_model, write_adapters
 from table import Row, markdown, plot, put_into
 
 ADAPTERS = 32
@@ -43,7 +43,7 @@ def timed(times: Times, name: str, act: Callable[[], object]) -> None:
 
 def attach_round(times: Times, adapters: list[Path]) -> tuple[object, object, object]:
     """Attach one adapter after another with each library, side by side."""
-    ours = adapterdock.attach(build_model(), {"version": 1, "base": {}})
+    ours = adapterdock.attach(build_model(), {"version": 1, "base": {"aliases": [BASE_NAME]}})
     native = build_model()
     peft: PeftModel | None = None
     under_peft = build_model()
@@ -98,13 +98,13 @@ def forward_rounds(times: Times, ours: object, peft: object, rows: int = 8) -> N
                     input_ids=token, past_key_values=cache, use_cache=True
                 ),
             )
-            cache.crop(64)
+            cache.crop(-1)
 
 
 def validate_process(times: Times, folder: Path, adapters: list[Path], model: object) -> None:
     """`adapterdock validate` of a local manifest with 20 adapters, as a whole process."""
     model.save_pretrained(folder / "base")
-    lines = ["version: 1", "base: {model: ./base}", "adapters:"]
+    lines = ["version: 1", f"base: {{model: ./base, aliases: [{BASE_NAME}]}}", "adapters:"]
     lines += [f"  a{n}: {{source: {path}}}" for n, path in enumerate(adapters[:20])]
     manifest = folder / "adapters.yaml"
     manifest.write_text("\n".join(lines) + "\n")
@@ -134,7 +134,7 @@ def misfit_bytes(folder: Path, adapter: Path) -> tuple[int, int]:
     report = adapterdock.validate(
         {
             "version": 1,
-            "base": {"model": str(folder / "small")},
+            "base": {"model": str(folder / "small"), "aliases": [BASE_NAME]},
             "adapters": {"misfit": {"source": str(adapter)}},
         }
     )

@@ -10,6 +10,8 @@ import transformers
 from safetensors.torch import save_file
 
 RANK = 16
+BASE_NAME = "bench/llama"
+"""The Hub id that the adapters record; the manifests list it as an alias."""
 CONFIG = {
     "hidden_size": 576,
     "intermediate_size": 1536,
@@ -46,7 +48,7 @@ def write_adapters(folder: Path, count: int, dtype: torch.dtype = torch.bfloat16
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": None,
+        "base_model_name_or_path": BASE_NAME,
         "r": RANK,
         "lora_alpha": 2 * RANK,
         "lora_dropout": 0.0,

@@ -136,13 +136,15 @@ class _Builder:
         placed = self.tensors.place(self.wanted, own=self.trainable, wait=False)
         parameters: dict[str, nn.Parameter] = {}
         outputs: dict[str, list[Factors]] = {}
+        live = {
+            name: {role: text.format(adapter=self.name) for role, text in m.parameters.items()}
+            for name, m in METHODS.items()
+        }
         for site, method, shape in sites:
             roles: dict[str, torch.Tensor] = {}
+            names, inside = live[site.method], f"{_PREFIX}{site.module}."
             for role, key in site.tensors.items():
-                live = method.parameters[role].format(adapter=self.name)
-                roles[role] = parameters[f"{_PREFIX}{site.module}.{live}"] = self._parameter(
-                    placed[key]
-                )
+                roles[role] = parameters[inside + names[role]] = self._parameter(placed[key])
             outputs.setdefault(site.module, []).append(
                 method.build(site, shape, roles, self.dropout)
             )
@@ -206,7 +208,8 @@ class _Builder:
             )
             return None
         shape = self._grown(site.module, self.modules.shape(site.module), whole)
-        shapes = {role: self.tensors.shape(key) for role, key in site.tensors.items()}
+        infos = self.tensors.header.tensors
+        shapes = {role: infos[key].shape for role, key in site.tensors.items()}
         rank = method.rank_of(site, shapes)
         expected = self._expected(method, site, module, shape, rank)
         if isinstance(expected, str):
@@ -353,7 +356,8 @@ class _Builder:
         return module
 
     def _present(self, module: str, keys: Iterable[str]) -> bool:
-        missing = [key for key in keys if key not in self.tensors.header.tensors]
+        infos = self.tensors.header.tensors
+        missing = [key for key in keys if key not in infos]
         for key in missing:
             self._problem(
                 codes.PLAN_MISMATCH, f"{key!r}, planned for {module}, is not among the tensors"

@@ -14,7 +14,7 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -56,6 +56,7 @@ _WIDE = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 _ALIGN = 64
 _SMALL = 1 << 20
 """Bytes from which another thread is worth its start."""
+_HUGE = 1 << 21
 
 
 class Work:
@@ -262,14 +263,14 @@ def read_file(
         stream = file.open("rb", buffering=0)
         try:
             size = os.fstat(stream.fileno()).st_size
-            buffer, pad, at = _begin(stream, size)
+            view, at = _begin(stream, size)
         except BaseException:
             stream.close()
             raise
 
     def finish() -> None:
         with _explained(file, where), stream:
-            _finish(stream, memoryview(buffer)[pad:], at)
+            _finish(stream, view, at)
 
     reading = None
     if wait or size - at < _SMALL:
@@ -279,9 +280,8 @@ def read_file(
     check = None
     if sha256 is not None:
         known = None if verified is None else partial(verified.known, file)
-        view = memoryview(buffer)[pad:]
         check = DigestCheck(view, sha256, where, file.name, reading, known)
-    return _of_buffer(buffer, pad, check, where, file.name, reading)
+    return _of_view(view, check, where, file.name, reading)
 
 
 def read_bytes(
@@ -291,12 +291,11 @@ def read_bytes(
 ) -> AdapterTensors:
     """The same from the bytes of a safetensors file in memory; they are copied once."""
     stream = io.BytesIO(data)
-    buffer, pad, at = _begin(stream, memoryview(data).nbytes)
-    view = memoryview(buffer)[pad:]
+    view, at = _begin(stream, memoryview(data).nbytes)
     _finish(stream, view, at)
     name = "the bytes given"
     check = None if sha256 is None else DigestCheck(view, sha256, where, name)
-    return _of_buffer(buffer, pad, check, where, name)
+    return _of_view(view, check, where, name)
 
 
 def read_mapping(
@@ -378,17 +377,15 @@ class DigestCheck:
 Buffer = bytearray | mmap.mmap
 
 
-def _begin(stream: io.FileIO | io.BytesIO, size: int) -> tuple[Buffer, int, int]:
-    """A buffer for the stream's bytes after as many unused ones as bring its data part to a good
-    address, how many these are, and how much is there by now: all of the header."""
+def _begin(stream: io.FileIO | io.BytesIO, size: int) -> tuple[memoryview, int]:
+    """A place for the stream's bytes, such that its data part has a good address, and how many
+    of them are there by now: all of the header."""
     first = stream.read(min(8, size))
     length = int.from_bytes(first, "little")
     pad = -(8 + length) % _ALIGN
-    buffer = _allocate(pad + size)
-    view = memoryview(buffer)[pad:]
+    view = memoryview(_allocate(pad + size))[pad : pad + size]
     view[: len(first)] = first
-    at = _fill(stream, view, len(first), min(8 + length, size))
-    return buffer, pad, at
+    return view, _fill(stream, view, len(first), min(8 + length, size))
 
 
 def _finish(stream: io.FileIO | io.BytesIO, view: memoryview, at: int) -> None:
@@ -424,8 +421,21 @@ def _explained(file: Path, where: Where) -> Generator[None, None, None]:
 
 def _allocate(size: int) -> Buffer:
     """Memory of our own (never a mapped file). A large one is not touched here: its pages come
-    while it is read into, which leaves the interpreter free."""
-    return bytearray(size) if size < _SMALL else mmap.mmap(-1, size)
+    while it is read into, which leaves the interpreter free. Most of the time of a read into new
+    memory is the kernel's, page by page; huge pages halve it."""
+    if size < _SMALL:
+        return bytearray(size)
+    private = getattr(mmap, "MAP_PRIVATE", None)
+    if private is None:  # Windows
+        return mmap.mmap(-1, size)
+    # whole huge pages, which the kernel then aligns
+    whole = -(-size // _HUGE) * _HUGE if size >= 2 * _HUGE else size
+    memory = mmap.mmap(-1, whole, flags=private | mmap.MAP_ANONYMOUS)
+    advice = getattr(mmap, "MADV_HUGEPAGE", None)
+    if advice is not None:
+        with suppress(OSError):  # a kernel without them
+            memory.madvise(advice)
+    return memory
 
 
 def _copy(to: torch.Tensor, run: torch.Tensor) -> None:
@@ -433,15 +443,13 @@ def _copy(to: torch.Tensor, run: torch.Tensor) -> None:
         to.copy_(run)
 
 
-def _of_buffer(
-    buffer: Buffer,
-    pad: int,
+def _of_view(
+    view: memoryview,
     check: DigestCheck | None,
     where: Where,
     name: str,
     reading: Work | None = None,
 ) -> AdapterTensors:
-    view = memoryview(buffer)[pad:]
     length = int.from_bytes(view[:8], "little")
     try:
         header = parse_header(bytes(view[: 8 + min(length, len(view))]), len(view), where, name)
@@ -453,7 +461,7 @@ def _of_buffer(
         raise
     if len(view) == header.data_start:
         return AdapterTensors(header, torch.empty(0, dtype=torch.uint8), check, where)
-    data = torch.frombuffer(buffer, dtype=torch.uint8)[pad + header.data_start :]
+    data = torch.frombuffer(view, dtype=torch.uint8)[header.data_start :]
     return AdapterTensors(header, data, check, where, reading)
 
 

@@ -240,7 +240,7 @@ def _tensors(
 def _entry_problem(entry: object) -> str | None:
     if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
         return "is not described by exactly dtype, shape and data_offsets"
-    fields = cast("dict[str, Any]", entry)
+    fields: dict[str, Any] = entry
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     bits = DTYPE_BITS.get(dtype) if isinstance(dtype, str) else None
     if bits is None:
@@ -262,7 +262,8 @@ def _entry_problem(entry: object) -> str | None:
 def _whole_numbers(value: object) -> bool:
     if not isinstance(value, list):
         return False
-    for item in cast("list[object]", value):
+    items: list[object] = value
+    for item in items:
         if type(item) is not int or not 0 <= item < _LIMIT:
             return False
     return True

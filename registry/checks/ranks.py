@@ -12,9 +12,10 @@ def check(subject: Subject) -> list[Finding]:
     """One finding for each (rank by config, rank by tensors), and one for each invalid shape."""
     ranks: dict[tuple[int, int], list[str]] = {}
     shapes: dict[tuple[int, ...], list[str]] = {}
+    tensors = subject.tensors
     for site in subject.plan.sites:
         for role, key in site.tensors.items():
-            shape = subject.tensors[key].shape
+            shape = tensors[key].shape
             if role not in ("A", "B", "embedding_A", "embedding_B"):
                 continue
             if len(shape) < 2 or 0 in shape:

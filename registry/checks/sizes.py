@@ -25,21 +25,22 @@ def check(subject: Subject) -> list[Finding]:
         return []
     wrong: dict[tuple[str, Shape, Shape], list[str]] = {}
     unknown: list[str] = []
+    tensors = subject.tensors
     for site in subject.plan.sites:
         module = layout.modules.get(site.module)
         if module is None or module.kind not in TARGETABLE:
             continue
-        inside, outside = module.in_features, module.out_features
+        inside, outside, kernel = module.in_features, module.out_features, module.kernel
         if inside is None or outside is None:
             unknown.append(site.module)
             continue
         a, b = _ROLES[module.kind]
         for role, rank_at, rest in (
-            (a, 0, (inside, *module.kernel)),
-            (b, 1, (outside, *(1 for _ in module.kernel))),
+            (a, 0, (inside, *kernel)),
+            (b, 1, (outside, *[1] * len(kernel))),
         ):
             key = site.tensors.get(role)
-            shape = subject.tensors[key].shape if key is not None else ()
+            shape = tensors[key].shape if key is not None else ()
             # without its rank, which has a check of its own (as impossible shapes have)
             found = shape[:rank_at] + shape[rank_at + 1 :]
             if found != rest and len(shape) >= 2 and 0 not in shape:

@@ -101,9 +101,9 @@ def forward_rounds(times: Times, ours: object, peft: object, rows: int = 8) -> N
             cache.crop(-1)
 
 
-def validate_process(times: Times, folder: Path, adapters: list[Path], model: object) -> None:
+def validate_process(times: Times, folder: Path, adapters: list[Path]) -> None:
     """`adapterdock validate` of a local manifest with 20 adapters, as a whole process."""
-    model.save_pretrained(folder / "base")
+    build_model().save_pretrained(folder / "base")
     lines = ["version: 1", f"base: {{model: ./base, aliases: [{BASE_NAME}]}}", "adapters:"]
     lines += [f"  a{n}: {{source: {path}}}" for n, path in enumerate(adapters[:20])]
     manifest = folder / "adapters.yaml"
@@ -222,7 +222,7 @@ def main() -> None:
             ours, peft, native = attach_round(times, adapters)
             switch_round(times, ours, peft, native)
         forward_rounds(times, ours, peft)
-        validate_process(times, folder, adapters, native)
+        validate_process(times, folder, adapters)
         read, header = misfit_bytes(folder, adapters[0])
     rows = rows_of(times, read, header)
     text = markdown(rows)

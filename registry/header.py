@@ -263,7 +263,7 @@ def _whole_numbers(value: object) -> bool:
     if not isinstance(value, list):
         return False
     items: list[object] = value
-    for item in items:
+    for item in items:  # noqa: SIM110 - a plain loop is faster, and there are two a tensor
         if type(item) is not int or not 0 <= item < _LIMIT:
             return False
     return True

@@ -50,12 +50,19 @@ def test_a_checkpoint_that_names_no_class_is_not_guessed(
     assert caught.value.code == "AD786"
 
 
-def test_other_threads_warnings_are_not_taken() -> None:
+@pytest.mark.parametrize(
+    ("level", "theirs"), [(logging.WARNING, ["theirs", "later"]), (logging.ERROR, [])]
+)
+def test_this_threads_warnings_are_taken_at_any_level_and_no_others(
+    level: int, theirs: list[str]
+) -> None:
     heard: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: heard.append(record.getMessage())
     root = transformers_logging.get_logger("transformers")
+    before = root.level
     root.addHandler(handler)
+    root.setLevel(level)
     try:
         with quiet() as said:
             root.warning("mine")
@@ -64,10 +71,12 @@ def test_other_threads_warnings_are_not_taken() -> None:
             thread.start()
             thread.join()
         root.warning("later")
+        assert root.level == level
     finally:
         root.removeHandler(handler)
+        root.setLevel(before)
     assert said == ["mine"]
-    assert heard == ["theirs", "later"]
+    assert heard == theirs
 
 
 @pytest.mark.parametrize(

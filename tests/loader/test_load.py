@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import adapterdock
 import pytest
 import torch
-from adapterdock.loader.load import load
+from adapterdock.loader.load import _close_here, load
 from adapterdock.manifests.errors import (
     AttachError,
     FingerprintError,
@@ -245,6 +246,13 @@ def test_what_is_offloaded_to_disk_goes_when_the_model_does(shelf: Shelf, tmp_pa
     gc.collect()
     assert list(store.tmp.iterdir()) == []
     assert not store.held()
+
+
+def test_a_forked_childs_copy_does_not_take_the_parents_files_away() -> None:
+    closed: list[str] = []
+    _close_here(os.getpid() + 1, lambda: closed.append("as the child"))
+    _close_here(os.getpid(), lambda: closed.append("as the parent"))
+    assert closed == ["as the parent"]
 
 
 def test_a_load_that_fails_leaves_no_place_on_disk(shelf: Shelf, tmp_path: Path) -> None:

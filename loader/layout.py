@@ -39,7 +39,12 @@ def layout_of_model(model: nn.Module) -> Layout:
 
 def shape_of_module(module: nn.Module) -> ModuleShape:
     """The kind and sizes of one module, by its type and its own parameters."""
-    own = {name: tuple(p.shape) for name, p in module.named_parameters(recurse=False)}
+    own: dict[str, tuple[int, ...]] = {}
+    seen: set[int] = set()  # named_parameters(recurse=False), at a third of its time
+    for name, parameter in module._parameters.items():  # pyright: ignore[reportPrivateUsage]
+        if parameter is not None and id(parameter) not in seen:
+            seen.add(id(parameter))
+            own[name] = tuple(parameter.shape)
     if isinstance(module, nn.Embedding):
         rows, width = module.num_embeddings, module.embedding_dim
         return ModuleShape(ModuleKind.EMBEDDING, rows, width, _unpacked(own, (rows, width)))

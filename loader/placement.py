@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -14,8 +13,7 @@ _COMPUTE = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat1
 """Dtypes that a module computes in; float8 and integers are storage only."""
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """A dtype and a device."""
 
     dtype: torch.dtype

@@ -185,7 +185,8 @@ class AdapterTensors:
                     moved = run.to(placement.device).to(placement.dtype)
                     if own and moved.data_ptr() == run.data_ptr():
                         moved = moved.clone()
-                pieces = moved.split([math.prod(info.shape) for _, info in part])
+                size = run.element_size()
+                pieces = moved.split([(info.end - info.start) // size for _, info in part])
                 for (name, info), piece in zip(part, pieces, strict=True):
                     placed[name] = piece.view(info.shape)
         return placed
@@ -196,14 +197,18 @@ class AdapterTensors:
         """The named tensors as few flat tensors: each a stretch of the buffer in one dtype."""
         tensors = self.header.tensors
         part: list[tuple[str, TensorInfo]] = []
-        for name in sorted(names, key=lambda n: tensors[n].start):
-            info = tensors[name]
-            if part and (info.dtype != part[-1][1].dtype or info.start != part[-1][1].end):
-                yield part, self._run(part[0][1].dtype, part[0][1].start, part[-1][1].end)
+        dtype, start, end = "", 0, 0
+        for item in sorted(((n, tensors[n]) for n in names), key=lambda item: item[1].start):
+            info = item[1]
+            if part and (info.dtype != dtype or info.start != end):
+                yield part, self._run(dtype, start, end)
                 part = []
-            part.append((name, info))
+            if not part:
+                dtype, start = info.dtype, info.start
+            part.append(item)
+            end = info.end
         if part:
-            yield part, self._run(part[0][1].dtype, part[0][1].start, part[-1][1].end)
+            yield part, self._run(dtype, start, end)
 
     def _run(self, dtype: str, start: int, end: int) -> torch.Tensor:
         kind = _KINDS[dtype]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import adapterdock.loader.tensors as tensors_module
 import pytest
 import torch
 from adapterdock.loader.placement import Placement
@@ -169,3 +170,40 @@ def test_any_bytes_are_read_or_refused_with_findings(noise: bytes, at: int) -> N
         read.findings(dict.fromkeys(read.header.tensors, torch.float32))
     except AdapterdockError as error:
         assert error.findings
+
+
+def test_what_goes_wrong_while_a_file_still_arrives_is_raised_by_what_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"big": torch.randn(1 << 19)}, path)
+
+    def broken(*_: object) -> None:
+        raise OSError(5, "the disk is gone")
+
+    monkeypatch.setattr(tensors_module, "_finish", broken)
+    read = read_file(path, "sha256:" + "0" * 64, wait=False)
+    for use in (
+        read.verify,
+        lambda: read.host("big"),
+        lambda: read.findings({"big": torch.float32}),
+        lambda: read.place({"big": Placement(torch.float32, CPU)}),
+    ):
+        with pytest.raises(SourceError, match="the disk is gone"):
+            use()
+
+
+@pytest.mark.parametrize("inference", [True, False])
+def test_a_large_file_that_arrives_beside_is_the_same_in_any_dtype(
+    tmp_path: Path, inference: bool
+) -> None:
+    path = tmp_path / "a.safetensors"
+    tensors = {name: torch.randn(700, 700).bfloat16() for name in "abc"}
+    save_file(tensors, path)
+    with torch.inference_mode(inference):
+        read = read_file(path, wait=False)
+        placed = read.place(dict.fromkeys(tensors, Placement(torch.float32, CPU)), wait=False)
+        read.verify()
+    for name, tensor in tensors.items():
+        assert torch.equal(placed[name], tensor.float())
+        assert torch.equal(read.host(name), tensor)

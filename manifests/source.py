@@ -131,7 +131,9 @@ class Source:
         if not self.is_local:
             raise ValueError(f"{self} is not a local source")
         try:
-            return directory / Path(self.location).expanduser()
+            # pathlib drops the "./" of "./~", which names a folder and not a home
+            path = Path(self.location)
+            return directory / (path.expanduser() if self.location.startswith("~") else path)
         except RuntimeError as error:
             raise SourceSyntaxError("'~' means nothing here: no home directory is known") from error
 

@@ -176,5 +176,6 @@ def test_a_local_path_counts_from_its_folder(
     assert Source.parse("./a").local_path(tmp_path) == tmp_path / "a"
     assert Source.parse("/a").local_path(tmp_path) == Path("/a")
     assert Source.parse("~/a").local_path(tmp_path) == Path("/home/me/a")
+    assert Source.parse("./~").local_path(tmp_path) == tmp_path / "~"  # a folder, not a home
     with pytest.raises(ValueError, match="not a local source"):
         Source.parse("s3://b/a").local_path(tmp_path)

@@ -132,12 +132,7 @@ class HttpFolder(RemoteFolder):
                 received=self._received,
             )
         except BadRangeError as error:
-            raise self._error(
-                codes.BAD_ANSWER,
-                f"{self._shown(fact.path)}: not the bytes that were asked",
-                found=error,
-                expected=f"bytes {start}-{stop - 1} of {fact.size}",
-            ) from error
+            raise self._other_bytes(fact, start, stop, error) from error
         finally:
             self._await(_close, response)
 

@@ -216,12 +216,7 @@ class HubFolder(OpenedFolder):
                     received=self._received,
                 )
             except BadRangeError as error:
-                raise self._error(
-                    codes.BAD_ANSWER,
-                    f"{self._shown(fact.path)}: the Hub did not send the bytes that were asked",
-                    found=error,
-                    expected=f"bytes {start}-{stop - 1} of {fact.size}",
-                ) from error
+                raise self._other_bytes(fact, start, stop, error) from error
 
     def _ask(self) -> ModelInfo:
         from huggingface_hub import HfApi

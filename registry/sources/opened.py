@@ -20,6 +20,7 @@ from ...manifests.source import Source
 from ..facts import FileFact
 from .failures import explain, scrub, source_error
 from .folder import OnBytes
+from .ranges import BadRangeError
 
 MAX_FILES = 10_000
 """A folder with more files is no adapter and no base; listing stops there."""
@@ -158,6 +159,17 @@ class OpenedFolder(ABC):
         hint: str | None = None,
     ) -> SourceError:
         return source_error(code, message, self._where, found=found, expected=expected, hint=hint)
+
+    def _other_bytes(
+        self, fact: FileFact, start: int, stop: int, error: BadRangeError
+    ) -> SourceError:
+        """A server's answer to a range request that is not that range."""
+        return self._error(
+            codes.BAD_ANSWER,
+            f"{self._shown(fact.path)}: not the bytes that were asked",
+            found=error,
+            expected=f"bytes {start}-{stop - 1} of {fact.size}",
+        )
 
     def _explain(self, error: BaseException, path: str | None = None) -> SourceError:
         return explain(error, self._shown(path), self._where)

@@ -18,7 +18,7 @@ from support.project import Project, codes, files_of
 from support.web import WebServer
 
 
-def allowed(glob: str, source: str, directory: Path = Path("/work")) -> bool:
+def allowed(glob: str, source: str, directory: Path = Path("/desk")) -> bool:
     policies = [Policy(allow_sources=(glob,), allow_bases=(glob,))]
     parsed = Source.parse(source)
     found = check_source(parsed, policies, directory, Where())
@@ -41,7 +41,7 @@ def allowed(glob: str, source: str, directory: Path = Path("/work")) -> bool:
         ("registry://team/refunds", "registry://team/refunds@^2.1"),
         ("./*", "./adapters/legal"),
         ("./*", "./a/../b"),
-        ("./*", "/work/adapters/legal"),
+        ("./*", "/desk/adapters/legal"),
         ("/srv/*", "/srv/adapters/tone"),
         ("https://models.acme.example/*", "HTTPS://Models.ACME.example:443/tone"),
         ("*", "gs://bucket/tone"),
@@ -67,7 +67,7 @@ def test_a_glob_allows_what_it_spells(glob: str, source: str) -> None:
         ("./*", "../elsewhere/tone"),
         ("./*", "./inside/../../outside"),
         ("./*", "/srv/tone"),
-        ("./*", "/workshop/tone"),
+        ("./*", "/desktop/tone"),
         ("./adapters/*", "./adapters/../secret"),
         ("./adapters/*", "./adapters-evil/x"),
         ("https://models.acme.example/*", "https://models.acme.example.evil.net/tone"),

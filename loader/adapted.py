@@ -74,7 +74,7 @@ class AdaptedModel(StandIn):
     _rules: Rules | None
     _disabled: bool
     _detached: bool
-    _map: ModuleMap | None
+    _map: ModuleMap
     _view: nn.Module | None
     _checkpointable: tuple[nn.Module, ...] | None
 
@@ -100,7 +100,7 @@ class AdaptedModel(StandIn):
         state["_detached"] = False
         state["_layout"] = None
         state["_deployment"] = None
-        state["_map"] = None
+        state["_map"] = ModuleMap(base)
         state["_view"] = None
         state["_checkpointable"] = None
         self._modules["base_model"] = base
@@ -433,9 +433,9 @@ class AdaptedModel(StandIn):
     @property
     def modules_of_base(self) -> ModuleMap:
         """The base's modules by name; walked once, and again only if the base was rebuilt."""
-        if self._map is None or not self._map.current():
+        if not self._map.current():
             self.__dict__["_map"] = ModuleMap(self._base)
-        return cast(ModuleMap, self._map)
+        return self._map
 
     def name_problem(self, name: object, where: Where = Where()) -> Finding | None:  # noqa: B008
         """Why ``name`` cannot be given to another adapter or composition; ``None`` if it can."""
@@ -452,15 +452,16 @@ class AdaptedModel(StandIn):
         twins: Mapping[str, nn.Module],
     ) -> None:
         """Put a finished adapter in place; taken back whole if anything goes wrong."""
-        modules = cast(ModuleMap, self._map).by_name
+        modules = self._map.by_name
         self._attachments.check_current(modules)
         with self._attachments.lock:
             try:
                 self._attachments.put(adapter, outputs, twins, modules)
                 self._parameters.update(adapter.parameters)
                 self._modules.update(adapter.twins)
-                self._routings.clear()
                 self._adapters[adapter.name] = adapter
+                if self._rules is None:  # nothing to ask: the first switch is a look-up too
+                    self._routings[adapter.name] = Routing(((adapter, 1.0),))
             except BaseException:
                 self._forget(adapter)
                 raise

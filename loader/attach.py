@@ -128,12 +128,12 @@ class _Builder:
         biases = [found for item in self.plan.biases.items() if (found := self._bias(*item))]
         saved = {name: found for name in whole if (found := self._saved(name, whole[name]))}
         _raise_if(self.problems)
+        placed = self.tensors.place(self.wanted, own=self.trainable)
         _raise_if(self.tensors.findings({n: p.dtype for n, p in self.wanted.items()}))
         if not self.trainable and not self._changes_anything(saved, biases):
             self._problem(codes.TENSORS_CHANGE_NOTHING, f"{self.name!r} is zero everywhere")
         _raise_if(self.problems)
 
-        placed = self.tensors.place(self.wanted, own=self.trainable, wait=False)
         parameters: dict[str, nn.Parameter] = {}
         outputs: dict[str, list[Factors]] = {}
         live = {

@@ -45,6 +45,9 @@ def shape_of_module(module: nn.Module) -> ModuleShape:
         if parameter is not None and id(parameter) not in seen:
             seen.add(id(parameter))
             own[name] = tuple(parameter.shape)
+    if type(module) is nn.Linear:  # most of a model
+        inner, out = module.in_features, module.out_features
+        return ModuleShape(ModuleKind.LINEAR, inner, out, _unpacked(own, (out, inner)))
     if isinstance(module, nn.Embedding):
         rows, width = module.num_embeddings, module.embedding_dim
         return ModuleShape(ModuleKind.EMBEDDING, rows, width, _unpacked(own, (rows, width)))
@@ -84,10 +87,10 @@ def _is_linear(module: nn.Module, own: Mapping[str, tuple[int, ...]]) -> bool:
 
 def _is_hugging_face_conv1d(module: nn.Module) -> bool:
     """By name, so that transformers is not imported for a model that is not its own."""
-    return any(
-        kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
-        for kind in type(module).__mro__
-    )
+    for kind in type(module).__mro__:
+        if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
+            return True
+    return False
 
 
 def _unpacked(

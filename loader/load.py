@@ -20,7 +20,7 @@ from ..manifests.findings import Finding, Where, refused
 from ..manifests.manifest import ManifestFile
 from ..manifests.names import did_you_mean
 from ..manifests.rules import check_active, flatten
-from ..manifests.schema import Fingerprint
+from ..manifests.schema import Fingerprint, Rules
 from ..registry.fingerprint import Measured, compare
 from ..registry.lock import accepted_codes, measure
 from ..registry.progress import Progress
@@ -35,8 +35,6 @@ from .base import DTYPES, load_base, offloads_to_disk
 from .fingerprint import check_model
 from .float32 import keep_float32
 from .given import files_in
-from .layout import layout_of_model
-from .modules import check_attachable
 from .one import attach_files
 from .originals import Originals
 
@@ -109,7 +107,7 @@ def load(
     _require(check_declared(pulled), accepted)
     base, folder, notes = load_pulled_base(pulled, store)
     access = Access(offline=offline, policies=policies_in_force(file, policy))
-    return set_up(base, pulled, access, store, accepted, folder, notes)
+    return set_up(AdaptedModel(base), pulled, access, store, accepted, folder, notes)
 
 
 def attach(
@@ -132,7 +130,7 @@ def attach(
     compared too, if given. Fit is decided against the live model itself. Raises as :func:`load`
     does, and then nothing is attached.
     """
-    check_attachable(base)
+    adapted = AdaptedModel(base)
     file = open_manifest(manifest)
     given = given_folders(file, sources)
     store = store or Store.default()
@@ -144,7 +142,7 @@ def attach(
         frozen=frozen,
         offline=offline,
         given=given,
-        layout=layout_of_model(base),
+        layout=adapted.layout,
         store=store,
         progress=progress,
     )
@@ -154,7 +152,7 @@ def attach(
     if expected is not None:
         fingerprint, samples, where = expected
         _require(check_model(base, fingerprint, samples, where, tokenizer=tokenizer), accepted)
-    return set_up(base, pulled, access, store, accepted)
+    return set_up(adapted, pulled, access, store, accepted)
 
 
 def check_declared(pulled: Pulled) -> list[Finding]:
@@ -276,7 +274,7 @@ def given_folders(
 
 
 def set_up(
-    base: nn.Module,
+    adapted: AdaptedModel,
     pulled: Pulled,
     access: Access,
     store: Store,
@@ -284,10 +282,9 @@ def set_up(
     folder: Path | None = None,
     base_notes: Iterable[Finding] = (),
 ) -> AdaptedModel:
-    """The wrapper with every adapter, composition and rule of the manifest; all or nothing."""
+    """Give the wrapper every adapter, composition and rule of the manifest; all or nothing."""
     file = pulled.file
     manifest = file.manifest
-    adapted = AdaptedModel(base)
     notes = [*pulled.notes, *file.warnings, *base_notes]
     try:
         for name, adapter in manifest.adapters.items():
@@ -318,10 +315,11 @@ def set_up(
 def define(adapted: AdaptedModel, file: ManifestFile) -> None:
     """Give the model the manifest's rules, compositions and active set."""
     manifest = file.manifest
-    where = file.where(("rules",))
-    adapted.rules = lambda active: check_active(
-        manifest.rules, active, {n: a.rank for n, a in adapted.attached.items()}, where
-    )
+    if manifest.rules != Rules():
+        where = file.where(("rules",))
+        adapted.rules = lambda active: check_active(
+            manifest.rules, active, {name: adapted.attached[name].rank for name in active}, where
+        )
     findings: list[Finding] = []
     for name, composition in manifest.compositions.items():
         if composition.combine == "sum":

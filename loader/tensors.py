@@ -1,33 +1,25 @@
 """An adapter's weights: read once into one buffer, hashed, checked, and sliced from there.
 
 What is hashed, what is checked and what is attached are the same bytes, so nothing can change
-between check and use. Nothing is mapped to a file: someone who truncates a mapped file kills the
-process, and someone who overwrites it changes live weights.
+between check and use.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
-import mmap
 import os
-import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..manifests.codes import loader as codes
-from ..manifests.errors import AttachError, IntegrityError, SourceError
+from ..manifests.errors import SourceError
 from ..manifests.findings import Finding, Where
 from ..registry.facts import Header, TensorInfo
 from ..registry.header import parse_header
 from ..registry.verified import Verified
+from .buffer import SMALL, Buffer, Work, buffer_of_bytes, buffer_of_file, empty
 from .placement import Placement
 
 FLOATS: Mapping[str, torch.dtype] = {
@@ -51,79 +43,47 @@ INTEGERS: Mapping[str, torch.dtype] = {
 """Dtypes of buffers in whole saved modules (a BatchNorm counts its batches)."""
 
 _KINDS = {**FLOATS, **INTEGERS}
-_NAMES = {dtype: name for name, dtype in _KINDS.items()}
 _WIDE = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
-_ALIGN = 64
-_SMALL = 1 << 20
-"""Bytes from which another thread is worth its start."""
-_HUGE = 1 << 21
+_PIECE = 1 << 15
+"""Values up to which torch works on one thread (ATen's GRAIN_SIZE)."""
 
 
-class Work:
-    """Something that another thread does meanwhile: reading, copying and hashing leave the
-    interpreter free, and take as long as all the rest of an attach."""
-
-    def __init__(self, act: Callable[[], None], name: str) -> None:
-        self._act = act
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name=f"adapterdock-{name}", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._act()
-        except BaseException as error:
-            self._error = error
-
-    def wait(self) -> None:
-        """Until it is done; raise what it raised."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-
-@dataclass(frozen=True)
 class AdapterTensors:
     """One adapter's tensors over one host buffer.
 
-    ``data`` is a flat uint8 tensor (the data part of the file, 64-byte aligned within its
-    buffer); ``header`` says where in it each tensor lies. ``check`` is the hashing of that buffer,
-    under way on another thread where a digest was asked for. ``reading`` is what still fills the
-    buffer; all methods that look at values wait for it, and raise :class:`SourceError` if it
-    failed. ``copying`` are the copies that :meth:`place` did not wait for.
+    ``header`` says where in ``data`` (flat uint8) each tensor lies. Where the bytes still arrive,
+    all methods that look at values wait for them, and raise :class:`SourceError` if they could not
+    be read.
     """
 
-    header: Header
-    data: torch.Tensor
-    check: DigestCheck | None = None
-    where: Where = Where()  # noqa: RUF009 - frozen
-    reading: Work | None = None
-    copying: list[Work] = field(default_factory=list)
+    def __init__(self, header: Header, buffer: Buffer, where: Where = Where()) -> None:  # noqa: B008 - frozen
+        self.header = header
+        self.where = where
+        self._buffer = buffer
+        self._placed = False
+        self._copies: list[Work] = []
+        self._rests: list[Callable[[], None]] = []
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the tensors themselves."""
-        return self.data.numel()
+    def data(self) -> torch.Tensor:
+        return self._buffer.data
 
     def verify(self) -> None:
         """Wait for all that is under way, and for the digest; raise :class:`IntegrityError` if it
         is another one. Attaching does so before it touches the model."""
-        self._arrived()
-        if self.check is not None:
-            self.check.verify()
-        for copy in self.copying:
+        self._buffer.verify()
+        for copy in self._copies:
             copy.wait()
-
-    def _arrived(self) -> None:
-        if self.reading is not None:
-            self.reading.wait()
+        while self._rests:
+            self._rests.pop()()
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.header.tensors[name].shape
 
     def host(self, name: str) -> torch.Tensor:
-        """One tensor in its stored dtype, on the CPU; it shares the buffer."""
-        self._arrived()
+        """One tensor in its stored dtype, on the CPU; it shares the buffer. Not after
+        :meth:`verify` where the tensors were placed: the buffer is theirs then."""
+        self._buffer.arrived()
         info = self.header.tensors[name]
         return self._run(info.dtype, info.start, info.end).view(info.shape)
 
@@ -147,7 +107,7 @@ class AdapterTensors:
                     expected=", ".join(FLOATS),
                 )
             ]
-        self._arrived()
+        self._buffer.arrived()
         floats = {n: dtype for n, dtype in targets.items() if stored[n] in FLOATS}
         limit = min((torch.finfo(dtype).max for dtype in set(floats.values())), default=math.inf)
         if all(_largest(run) <= limit for _, run in self._runs(floats)):
@@ -155,17 +115,20 @@ class AdapterTensors:
         return self._wrong_values(floats)
 
     def place(
-        self, wanted: Mapping[str, Placement], *, own: bool = False, wait: bool = True
+        self, wanted: Mapping[str, Placement], *, own: bool = False
     ) -> dict[str, torch.Tensor]:
-        """The named tensors in the dtype and on the device that each is wanted.
+        """The named tensors in the dtype and on the device that each is wanted: once, as the
+        buffer may become theirs. The values are there after :meth:`verify`.
 
         Neighbours of one dtype that go to one place travel together: an adapter that is wanted
         whole on one device is one copy and at most one conversion, and its tensors share one
         storage. Where nothing is to be converted or moved they share this buffer, unless they
-        must be their ``own`` (weights that will be trained). Unless it is to ``wait``, large
-        conversions go on beside what comes next: the values are there after :meth:`verify`.
+        must be their ``own`` (weights that will be trained).
         """
-        self._arrived()
+        if self._placed:
+            raise RuntimeError("these tensors were placed already")
+        self._placed = True
+        self._buffer.arrived()
         groups: dict[Placement, list[str]] = {}
         for name, placement in wanted.items():
             groups.setdefault(placement, []).append(name)
@@ -174,22 +137,44 @@ class AdapterTensors:
         placed: dict[str, torch.Tensor] = {}
         for placement, names in groups.items():
             for part, run in self._runs(names):
-                large = self.data.is_cpu and run.nbytes >= _SMALL
-                if large and placement.device.type == "cpu" and placement.dtype != run.dtype:
-                    moved = torch.empty(run.shape, dtype=placement.dtype, device="cpu")
-                    copy = Work(partial(_copy, moved, run), "copy")
-                    self.copying.append(copy)
-                    if wait:
-                        copy.wait()
-                else:
-                    moved = run.to(placement.device).to(placement.dtype)
-                    if own and moved.data_ptr() == run.data_ptr():
-                        moved = moved.clone()
+                moved = self._moved(run, placement, own=own)
                 size = run.element_size()
                 pieces = moved.split([(info.end - info.start) // size for _, info in part])
                 for (name, info), piece in zip(part, pieces, strict=True):
                     placed[name] = piece.view(info.shape)
         return placed
+
+    def _moved(self, run: torch.Tensor, placement: Placement, *, own: bool) -> torch.Tensor:
+        dtype, device = placement
+        if device.type == "cpu" and dtype != run.dtype and run.nbytes >= SMALL:
+            if run.nbytes == self.data.numel() and dtype.itemsize == 2 * run.element_size():
+                return self._widened(run, dtype)
+            moved = empty(run.numel(), dtype)
+            self._copies.append(Work(_copying(moved, run), "copy"))
+            return moved
+        moved = run.to(device).to(dtype)
+        return moved.clone() if own and moved.data_ptr() == run.data_ptr() else moved
+
+    def _widened(self, run: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """All of the data in a dtype of twice the size, in the same memory. The first half of the
+        values goes into the room before them, the others follow when the digest is known: each
+        piece is half as long as the stretch between where it lies and where it goes."""
+        count = run.numel()
+        moved = torch.frombuffer(self._buffer.memory, dtype=dtype, count=count)
+        half = count // 2
+        self._copies.append(Work(_copying(moved[:half], run[:half]), "copy"))
+
+        def rest() -> None:
+            at = half
+            with torch.inference_mode(moved.is_inference()), torch.no_grad():
+                while count - at > 64:
+                    end = min(at + _PIECE, (count + at) // 2)
+                    moved[at:end].copy_(run[at:end])
+                    at = end
+                moved[at:].copy_(run[at:].clone())
+
+        self._rests.append(rest)
+        return moved
 
     def _runs(
         self, names: Iterable[str]
@@ -263,30 +248,8 @@ def read_file(
     the result. Raises :class:`SourceError` for a file that cannot be read or is no safetensors
     file (and :class:`IntegrityError` if that is because its bytes are others).
     """
-    file = Path(path)
-    with _explained(file, where):
-        stream = file.open("rb", buffering=0)
-        try:
-            size = os.fstat(stream.fileno()).st_size
-            view, at = _begin(stream, size)
-        except BaseException:
-            stream.close()
-            raise
-
-    def finish() -> None:
-        with _explained(file, where), stream:
-            _finish(stream, view, at)
-
-    reading = None
-    if wait or size - at < _SMALL:
-        finish()
-    else:
-        reading = Work(finish, "read")
-    check = None
-    if sha256 is not None:
-        known = None if verified is None else partial(verified.known, file)
-        check = DigestCheck(view, sha256, where, file.name, reading, known)
-    return _of_view(view, check, where, file.name, reading)
+    buffer = buffer_of_file(path, sha256, where, verified, wait=wait)
+    return _tensors_in(buffer, where, Path(path).name)
 
 
 def read_bytes(
@@ -295,179 +258,34 @@ def read_bytes(
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> AdapterTensors:
     """The same from the bytes of a safetensors file in memory; they are copied once."""
-    stream = io.BytesIO(data)
-    view, at = _begin(stream, memoryview(data).nbytes)
-    _finish(stream, view, at)
     name = "the bytes given"
-    check = None if sha256 is None else DigestCheck(view, sha256, where, name)
-    return _of_view(view, check, where, name)
+    return _tensors_in(buffer_of_bytes(data, sha256, where, name), where, name)
 
 
-def read_mapping(
-    tensors: Mapping[str, torch.Tensor],
-    where: Where = Where(),  # noqa: B008 - frozen
-) -> AdapterTensors:
-    """The same from tensors in memory, by the names they would have in the file.
-
-    They are copied, so that what the caller does with them later changes nothing here. Raises
-    :class:`AttachError` for values that are no dense floating-point tensors.
-    """
-    odd = {name: _kind_of(value) for name, value in tensors.items() if not _usable(value)}
-    if odd:
-        raise AttachError(
-            codes.TENSORS_NOT_FLOAT.finding(
-                f"{_some(odd)} cannot be used as weights",
-                where,
-                found=", ".join(sorted(set(odd.values()))),
-                expected="dense tensors with values, of " + ", ".join(FLOATS),
-            )
-        )
-    infos: dict[str, TensorInfo] = {}
-    at = 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize):
-        end = at + tensor.numel() * tensor.dtype.itemsize
-        infos[name] = TensorInfo(_NAMES[tensor.dtype], tuple(tensor.shape), at, end)
-        at = end
-    data = torch.empty(at, dtype=torch.uint8)
-    for name, info in infos.items():
-        flat = tensors[name].detach().to("cpu").contiguous().view(-1)
-        data[info.start : info.end] = flat.view(torch.uint8)
-    return AdapterTensors(Header(infos, {}, 0, at), data, None, where)
-
-
-class DigestCheck:
-    """Is this buffer what was pinned? Hashed on a thread of its own, once ``reading`` has filled
-    it, unless the file is ``known`` by then to have had a digest all along."""
-
-    def __init__(
-        self,
-        view: memoryview,
-        expected: str,
-        where: Where,
-        name: str,
-        reading: Work | None = None,
-        known: Callable[[], str | None] | None = None,
-    ) -> None:
-        self._view = view
-        self._expected = expected
-        self._where = where
-        self._name = name
-        self._reading = reading
-        self._known = known
-        self._digest: str | None = None
-        self._hashing = Work(self._hash, "sha256")
-
-    def _hash(self) -> None:
-        if self._reading is not None:
-            self._reading.wait()
-        if self._known is not None and self._known() == self._expected:
-            self._digest = self._expected.lower()
-        else:
-            self._digest = "sha256:" + hashlib.sha256(self._view).hexdigest()
-
-    def verify(self) -> None:
-        """Raise :class:`IntegrityError` unless the digest is the expected one."""
-        self._hashing.wait()
-        if self._digest != self._expected.lower():
-            raise IntegrityError(
-                codes.TENSORS_CHANGED.finding(
-                    f"{self._name} is not the file that was pinned",
-                    self._where,
-                    found=self._digest,
-                    expected=self._expected,
-                )
-            )
-
-
-Buffer = bytearray | mmap.mmap
-
-
-def _begin(stream: io.FileIO | io.BytesIO, size: int) -> tuple[memoryview, int]:
-    """A place for the stream's bytes, such that its data part has a good address, and how many
-    of them are there by now: all of the header."""
-    first = stream.read(min(8, size))
-    length = int.from_bytes(first, "little")
-    pad = -(8 + length) % _ALIGN
-    view = memoryview(_allocate(pad + size))[pad : pad + size]
-    view[: len(first)] = first
-    return view, _fill(stream, view, len(first), min(8 + length, size))
-
-
-def _finish(stream: io.FileIO | io.BytesIO, view: memoryview, at: int) -> None:
-    _fill(stream, view, at, len(view))
-    if stream.read(1):
-        raise EOFError(f"it became longer than {len(view)} bytes while it was read")
-
-
-def _fill(stream: io.FileIO | io.BytesIO, view: memoryview, at: int, end: int) -> int:
-    while at < end:
-        got = stream.readinto(view[at:end])
-        if not got:
-            raise EOFError(f"it became shorter while it was read: {at} of {len(view)} bytes")
-        at += got
-    return at
-
-
-@contextmanager
-def _explained(file: Path, where: Where) -> Generator[None, None, None]:
+def _tensors_in(buffer: Buffer, where: Where, name: str) -> AdapterTensors:
     try:
-        yield
-    except OSError as error:
-        raise SourceError(
-            codes.TENSORS_UNREADABLE.finding(
-                f"{file.name} could not be read: {error.strerror or error}", where, found=file
-            )
-        ) from error
-    except EOFError as error:
-        raise SourceError(
-            codes.TENSORS_UNREADABLE.finding(f"{file.name}: {error}", where, found=file)
-        ) from error
-
-
-def _allocate(size: int) -> Buffer:
-    """Memory of our own (never a mapped file). A large one is not touched here: its pages come
-    while it is read into, which leaves the interpreter free. Most of the time of a read into new
-    memory is the kernel's, page by page; huge pages halve it."""
-    if size < _SMALL:
-        return bytearray(size)
-    private = getattr(mmap, "MAP_PRIVATE", None)
-    if private is None:  # Windows
-        return mmap.mmap(-1, size)
-    # whole huge pages, which the kernel then aligns
-    whole = -(-size // _HUGE) * _HUGE if size >= 2 * _HUGE else size
-    memory = mmap.mmap(-1, whole, flags=private | mmap.MAP_ANONYMOUS)
-    advice = getattr(mmap, "MADV_HUGEPAGE", None)
-    if advice is not None:
-        with suppress(OSError):  # a kernel without them
-            memory.madvise(advice)
-    return memory
-
-
-def _copy(to: torch.Tensor, run: torch.Tensor) -> None:
-    with torch.inference_mode(to.is_inference()), torch.no_grad():
-        to.copy_(run)
-
-
-def _of_view(
-    view: memoryview,
-    check: DigestCheck | None,
-    where: Where,
-    name: str,
-    reading: Work | None = None,
-) -> AdapterTensors:
-    length = int.from_bytes(view[:8], "little")
-    try:
-        header = parse_header(bytes(view[: 8 + min(length, len(view))]), len(view), where, name)
+        header = parse_header(buffer.head, buffer.size, where, name)
     except SourceError:
-        if reading is not None:
-            reading.wait()
-        if check is not None:
-            check.verify()  # other bytes are the better explanation
+        buffer.verify()  # other bytes are the better explanation
         raise
-    if len(view) == header.data_start:
-        return AdapterTensors(header, torch.empty(0, dtype=torch.uint8), check, where)
-    data = torch.frombuffer(view, dtype=torch.uint8)[header.data_start :]
-    return AdapterTensors(header, data, check, where, reading)
+    return AdapterTensors(header, buffer, where)
+
+
+def _copying(to: torch.Tensor, run: torch.Tensor) -> Callable[[], None]:
+    """The copy of ``run`` into ``to`` as one call, during which the interpreter is free.
+
+    It goes in pieces so small that torch does not share them out between threads of its own:
+    their start and their waiting would cost more than the few milliseconds of work. The pieces
+    are cut here, as each call into torch waits for the interpreter anew.
+    """
+    pieces, sources = to.split(_PIECE), run.split(_PIECE)
+    inference = to.is_inference()
+
+    def copy() -> None:
+        with torch.inference_mode(inference), torch.no_grad():
+            torch._foreach_copy_(pieces, sources)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+
+    return copy
 
 
 def _largest(flat: torch.Tensor) -> float:
@@ -476,29 +294,14 @@ def _largest(flat: torch.Tensor) -> float:
         return 0.0
     if flat.dtype not in _WIDE:
         flat = flat.float()
-    low, high = torch.aminmax(flat)
-    return max(-low.item(), high.item()) if not math.isnan(low.item()) else math.nan
+    ends = [end for piece in flat.split(_PIECE) for end in torch.aminmax(piece)]
+    return torch.stack(ends).abs().max().item()  # NaN where there is one
 
 
 def _may_become(stored: str, target: torch.dtype) -> bool:
     if target.is_floating_point:
         return stored in FLOATS
     return stored in INTEGERS
-
-
-def _usable(value: Any) -> bool:
-    return (
-        isinstance(value, torch.Tensor)
-        and value.dtype in _NAMES
-        and value.layout is torch.strided
-        and not value.is_meta
-    )
-
-
-def _kind_of(value: Any) -> str:
-    if not isinstance(value, torch.Tensor):
-        return type(value).__name__
-    return "meta" if value.is_meta else str(value.dtype).removeprefix("torch.")
 
 
 def _some(names: Iterable[str]) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..manifests.source import Source
 
 
-@dataclass(frozen=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """One row of a safetensors header; ``start`` and ``end`` are offsets into the data part."""
 
     dtype: str
@@ -156,8 +155,7 @@ class AdapterFacts:
         return value if isinstance(value, str) else None
 
 
-@dataclass(frozen=True)
-class SitePlan:
+class SitePlan(NamedTuple):
     """One adapted place: the tensors of one method at one live module.
 
     ``tensors`` maps the method's roles to names in the file (LoRA: ``A``, ``B``, and ``A_bias``

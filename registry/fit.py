@@ -76,8 +76,7 @@ def _subject(
     known = layout if layout is not None or base is None else base.layout
     tensors = adapter.header.tensors
     config = method.read_config(adapter.config)
-    naming = method.find_naming(tensors, known)
-    plan = method.make_plan(config, tensors, known, patterns, naming)
+    plan, naming = method.make_plan(config, tensors, known, patterns)
     return Subject(adapter, config, plan, naming, patterns, base, known, where)
 
 

@@ -226,18 +226,18 @@ def _tensors(
 ) -> dict[str, TensorInfo]:
     tensors: dict[str, TensorInfo] = {}
     for name, entry in entries.items():
-        problem = _entry_problem(entry)
-        if problem is None:
-            start, end = entry["data_offsets"]
-            tensors[name] = TensorInfo(entry["dtype"], tuple(entry["shape"]), start, end)
+        info = _entry(entry)
+        if isinstance(info, TensorInfo):
+            tensors[name] = info
         elif len(problems) < 20:  # a broken writer breaks them all: twenty tell it
             problems.append(
-                codes.HEADER_TENSOR.finding(f"{file}: tensor {name[:200]!r} {problem}", where)
+                codes.HEADER_TENSOR.finding(f"{file}: tensor {name[:200]!r} {info}", where)
             )
     return tensors
 
 
-def _entry_problem(entry: object) -> str | None:
+def _entry(entry: object) -> TensorInfo | str:
+    """One tensor's row, or what is wrong with it."""
     if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
         return "is not described by exactly dtype, shape and data_offsets"
     fields: dict[str, Any] = entry
@@ -249,18 +249,19 @@ def _entry_problem(entry: object) -> str | None:
         return f"has a shape that is no list of whole numbers: {str(shape)[:80]}"
     if not _whole_numbers(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         return f"has offsets that are no [start, end]: {str(offsets)[:80]}"
+    start, end = offsets
     for length in shape:
         bits *= length
-    if bits != 8 * (offsets[1] - offsets[0]):
+    if bits != 8 * (end - start):
         return (
-            f"takes {offsets[1] - offsets[0]} bytes by its offsets, "
+            f"takes {end - start} bytes by its offsets, "
             f"but {dtype} {list(shape)} takes {bits / 8:g}"
         )
-    return None
+    return TensorInfo(dtype, tuple(shape), start, end)
 
 
 def _whole_numbers(value: object) -> bool:
-    if not isinstance(value, list):
+    if type(value) is not list:
         return False
     for item in cast("list[object]", value):
         if type(item) is not int or not 0 <= item < _LIMIT:

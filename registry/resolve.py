@@ -147,7 +147,12 @@ def resolve(file: ManifestFile, access: Access = Access()) -> Resolution:
     findings: list[Finding] = []
     base_folder, base, tokenizer_files = _open_base(file, access, findings)
     names = list(manifest.adapters)
-    every = each(lambda name: _open_adapter(name, file, access, base), names, OPENERS)
+    # threads pass the time of a request; local files take none, and threads would only be in
+    # one another's way
+    remote = [name for name in names if not manifest.adapters[name].source.is_local]
+    every = each(
+        lambda name: _open_adapter(name, file, access, base), names, OPENERS if remote else 1
+    )
     opened = dict(zip(names, every, strict=True))
     for one in opened.values():
         findings.extend(one.findings)

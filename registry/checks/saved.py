@@ -65,6 +65,8 @@ def parameters_of(layout: Layout, module: str) -> Iterator[tuple[str, Shape]]:
 
 
 def _names(subject: Subject, layout: Layout) -> Iterator[Finding]:
+    if not subject.config.modules_to_save:
+        return
     wanted = {
         subject.naming.live(module)
         for live in layout.modules

@@ -51,18 +51,18 @@ def plan(
     tensors: Mapping[str, TensorInfo],
     layout: Layout | None,
     patterns: Patterns | None = None,
-    naming: Naming | None = None,
-) -> AdapterPlan:
-    """Where every tensor goes. Sites are in the file's order and bear live names where there is
+) -> tuple[AdapterPlan, Naming]:
+    """Where every tensor goes, and how the file's names became live ones.
+
+    Sites are in the file's order and bear live names where there is
     a ``layout``, the file's own where there is none.
 
-    Decides places only; whether they fit is asked elsewhere. ``naming`` is :func:`naming_of`'s
-    where it is known already. Raises :class:`~adapterdock.registry.patterns.PatternError` for a
-    pattern that is none or too slow.
+    Decides places only; whether they fit is asked elsewhere. Raises
+    :class:`~adapterdock.registry.patterns.PatternError` for a pattern that is none or too slow.
     """
     patterns = patterns or Patterns()
     keys = _Keys.split(tensors)
-    naming = naming or Naming.find(keys.modules, layout)
+    naming = Naming.find(keys.modules, layout)
     ranks = PatternTable(config.rank_pattern, patterns)
     alphas = PatternTable(config.alpha_pattern, patterns)
     sites: dict[str, SitePlan] = {}
@@ -78,18 +78,14 @@ def plan(
     for name, key in keys.others.items():
         places.put(name, key, keys.others)
     leftovers.extend(places.leftovers)
-    return AdapterPlan(
+    planned = AdapterPlan(
         sites=tuple(sites.values()),
         saved=places.saved,
         biases=places.biases,
         embeddings=places.embeddings,
         leftovers=tuple(leftovers),
     )
-
-
-def naming_of(tensors: Mapping[str, TensorInfo], layout: Layout | None) -> Naming:
-    """How this file's module names become live ones."""
-    return Naming.find(_Keys.split(tensors).modules, layout)
+    return planned, naming
 
 
 def scale_of(config: LoraConfig, rank: int, alpha: float) -> float:

@@ -41,21 +41,21 @@ class Naming:
 
     def live(self, author: str) -> str:
         """The live module that the file calls ``author``."""
+        if self.shift is Shift.NONE:
+            return author
         inside = f"{self.prefix}."
         if self.shift is Shift.ADD:
             return inside + author if author else self.prefix
-        if self.shift is Shift.STRIP:
-            return "" if author == self.prefix else author.removeprefix(inside)
-        return author
+        return "" if author == self.prefix else author.removeprefix(inside)
 
     def author(self, live: str) -> str:
         """What the file would call the ``live`` module."""
+        if self.shift is Shift.NONE:
+            return live
         inside = f"{self.prefix}."
         if self.shift is Shift.STRIP:
             return inside + live if live else self.prefix
-        if self.shift is Shift.ADD:
-            return "" if live == self.prefix else live.removeprefix(inside)
-        return live
+        return "" if live == self.prefix else live.removeprefix(inside)
 
 
 def strip_peft_prefix(key: str) -> str:

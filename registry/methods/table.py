@@ -15,7 +15,6 @@ from .naming import Naming
 from .options import Option
 
 ReadConfig = Callable[[Mapping[str, Any]], Any]
-FindNaming = Callable[[Mapping[str, TensorInfo], Layout | None], Naming]
 
 
 class MakePlan(Protocol):
@@ -27,8 +26,7 @@ class MakePlan(Protocol):
         tensors: Mapping[str, TensorInfo],
         layout: Layout | None,
         patterns: Patterns | None = None,
-        naming: Naming | None = None,
-    ) -> AdapterPlan: ...
+    ) -> tuple[AdapterPlan, Naming]: ...
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,6 @@ class Method:
     options: tuple[Option, ...]
     read_config: ReadConfig
     make_plan: MakePlan
-    find_naming: FindNaming
 
     def plan(
         self,
@@ -50,9 +47,9 @@ class Method:
     ) -> AdapterPlan:
         """Where every tensor goes, from ``adapter_config.json`` (its fields already checked, see
         :mod:`adapterdock.registry.checks`) and the header's tensors."""
-        return self.make_plan(self.read_config(config), tensors, layout, patterns)
+        return self.make_plan(self.read_config(config), tensors, layout, patterns)[0]
 
 
 METHODS: Mapping[str, Method] = {
-    "LORA": Method("LORA", LORA_OPTIONS, LoraConfig.of, lora.plan, lora.naming_of),
+    "LORA": Method("LORA", LORA_OPTIONS, LoraConfig.of, lora.plan),
 }

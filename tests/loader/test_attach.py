@@ -16,7 +16,7 @@ from adapterdock.loader.attach import attach_adapter
 from adapterdock.loader.attachments import Attachments
 from adapterdock.loader.modules import ModuleMap
 from adapterdock.loader.sites import ModuleSite, OutputSite
-from adapterdock.loader.tensors import AdapterTensors, read_mapping
+from adapterdock.loader.tensors import AdapterTensors
 from adapterdock.manifests.errors import AdapterdockError, AttachError, IntegrityError
 from adapterdock.registry.facts import AdapterPlan, SitePlan
 from support.peft_adapters import (
@@ -26,6 +26,7 @@ from support.peft_adapters import (
     logits,
     peft_saves,
     same_traces,
+    tensors_of,
     tiny_bert,
     tiny_llama,
     traces,
@@ -56,7 +57,7 @@ def refused(base: nn.Module, plan: AdapterPlan, tensors: Any, **options: Any) ->
     before = traces(base)
     model = AdaptedModel(base)
     if not isinstance(tensors, AdapterTensors):
-        tensors = read_mapping(tensors)
+        tensors = tensors_of(tensors)
     with pytest.raises(AdapterdockError) as caught:
         attach_adapter(model, "it", plan, tensors, **options)
     assert model.adapters == {}
@@ -73,16 +74,16 @@ def test_a_misfit_leaves_nothing_and_a_retry_with_the_right_one_works() -> None:
     assert error.findings[0].expected == "(2, 16)"
     model = AdaptedModel(base)
     plan, tensors = factors()
-    attach_adapter(model, "it", plan, read_mapping(tensors))
+    attach_adapter(model, "it", plan, tensors_of(tensors))
     model.set_adapter("it")
     assert not torch.equal(logits(model), logits(base))
 
 
 def test_every_problem_is_told_at_once() -> None:
     plan, tensors = factors(inner=24)
-    two = dataclasses.replace(plan.sites[0], module="model.layers.9.q_proj")
-    norm = dataclasses.replace(plan.sites[0], module="model.norm")
-    odd = dataclasses.replace(plan.sites[0], method="POLY")
+    two = plan.sites[0]._replace(module="model.layers.9.q_proj")
+    norm = plan.sites[0]._replace(module="model.norm")
+    odd = plan.sites[0]._replace(method="POLY")
     more = AdapterPlan((*plan.sites, two, norm, odd), leftovers=("x.lora_A.weight",))
     codes = [f.code for f in refused(tiny_llama(), more, tensors).findings]
     assert sorted(codes) == ["AD710", "AD711", "AD712", "AD724", "AD725"]
@@ -98,7 +99,7 @@ def test_keys_that_match_nothing_are_an_error() -> None:
 def test_half_an_adapter_is_an_error() -> None:
     plan, tensors = factors()
     assert refused(tiny_llama(), plan, {"a": tensors["a"]}).code == "AD707"
-    half = dataclasses.replace(plan.sites[0], tensors={"A": "a"})
+    half = plan.sites[0]._replace(tensors={"A": "a"})
     assert refused(tiny_llama(), AdapterPlan((half,)), tensors).code == "AD707"
 
 
@@ -120,12 +121,12 @@ def test_nan_and_infinity_are_refused_trainable_or_not(bad: float) -> None:
 def test_an_adapter_that_would_change_nothing_is_refused_unless_trainable(zero: str) -> None:
     plan, tensors = factors()
     if zero == "scale":
-        plan = AdapterPlan((dataclasses.replace(plan.sites[0], scale=0.0),))
+        plan = AdapterPlan((plan.sites[0]._replace(scale=0.0),))
     else:
         tensors[zero].zero_()
     assert refused(tiny_llama(), plan, tensors).code == "AD704"
     model = AdaptedModel(tiny_llama())
-    attach_adapter(model, "it", plan, read_mapping(tensors), trainable=True)
+    attach_adapter(model, "it", plan, tensors_of(tensors), trainable=True)
     assert "it" in model.adapters
 
 
@@ -168,16 +169,14 @@ def test_a_value_that_the_bases_float16_cannot_hold_is_refused() -> None:
     plan, tensors = factors()
     tensors["a"][0, 0] = 1e5
     assert refused(tiny_llama().half(), plan, tensors).code == "AD706"
-    attach_adapter(AdaptedModel(tiny_llama()), "it", plan, read_mapping(tensors))
+    attach_adapter(AdaptedModel(tiny_llama()), "it", plan, tensors_of(tensors))
 
 
 def test_an_existing_name_is_refused_and_keeps_its_own_alpha(saved: Saved) -> None:
     base = tiny_llama()
     model = adapted(base, saved)
     plan = saved.plan(base)
-    louder = AdapterPlan(
-        tuple(dataclasses.replace(s, scale=s.scale * 9) for s in plan.sites), plan.saved
-    )
+    louder = AdapterPlan(tuple(s._replace(scale=s.scale * 9) for s in plan.sites), plan.saved)
     with pytest.raises(AttachError) as caught:
         attach_adapter(model, "it", louder, saved.tensors())
     assert caught.value.code == "AD720"
@@ -193,7 +192,7 @@ def test_an_existing_name_is_refused_and_keeps_its_own_alpha(saved: Saved) -> No
 def test_what_cannot_be_a_name_is_refused(name: Any) -> None:
     plan, tensors = factors()
     with pytest.raises(AttachError) as caught:
-        attach_adapter(AdaptedModel(tiny_llama()), name, plan, read_mapping(tensors))
+        attach_adapter(AdaptedModel(tiny_llama()), name, plan, tensors_of(tensors))
     assert caught.value.code == "AD721"
 
 
@@ -229,7 +228,7 @@ def test_a_compiled_model_is_refused_and_a_plain_one_beside_it_is_not() -> None:
     later.compile()
     plan, tensors = factors()
     with pytest.raises(AttachError) as caught:
-        attach_adapter(model, "it", plan, read_mapping(tensors))
+        attach_adapter(model, "it", plan, tensors_of(tensors))
     assert caught.value.code == "AD722"
 
 
@@ -295,7 +294,7 @@ def test_a_module_that_never_runs_is_reported_and_one_that_runs_is_not() -> None
     x = {"x": torch.randn(1, 3, 8)}
     for module in ("free", "unused"):
         plan, tensors = plain(module)
-        attach_adapter(model, module, plan, read_mapping(tensors))
+        attach_adapter(model, module, plan, tensors_of(tensors))
     assert model.findings == ()
     with pytest.warns(AdapterWarning, match="AD716"):
         logits(model, x, adapter="unused")
@@ -313,7 +312,7 @@ def test_meta_weights_without_a_way_to_them_are_refused() -> None:
     plan, tensors = factors()
     model = AdaptedModel(base)
     with pytest.raises(AttachError) as caught:
-        attach_adapter(model, "it", plan, read_mapping(tensors))
+        attach_adapter(model, "it", plan, tensors_of(tensors))
     assert caught.value.code == "AD715"
 
 
@@ -327,7 +326,7 @@ def test_a_saved_module_must_be_whole() -> None:
     assert refused(base, half, tensors).code == "AD718"
     assert refused(base, more, tensors).code == "AD718"
     model = AdaptedModel(base)
-    attach_adapter(model, "it", whole, read_mapping(tensors))
+    attach_adapter(model, "it", whole, tensors_of(tensors))
     assert not torch.equal(logits(model, adapter="it"), logits(base))
 
 
@@ -420,7 +419,7 @@ def test_a_failure_at_any_step_leaves_the_model_bit_for_bit(
     assert torch.equal(logits(model), answer)
     if "second" in model.adapters:
         model.delete_adapter("second")
-    attach_adapter(model, "second", plan, tensors)
+    attach_adapter(model, "second", plan, saved.tensors())
     assert torch.equal(logits(model, adapter="second"), answer)
     model.detach()
     assert same_traces(traces(base), untouched)

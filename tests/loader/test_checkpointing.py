@@ -11,7 +11,6 @@ import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.attach import attach_adapter
 from adapterdock.loader.checkpointing import Carrying
-from adapterdock.loader.tensors import read_mapping
 from adapterdock.manifests.errors import RoutingError
 from adapterdock.registry.facts import AdapterPlan, SitePlan
 from support.peft_adapters import (
@@ -21,6 +20,7 @@ from support.peft_adapters import (
     ids,
     peft_saves,
     same_traces,
+    tensors_of,
     tiny_llama,
     traces,
 )
@@ -173,7 +173,7 @@ def own(reentrant: bool, frozen: bool = False) -> AdaptedModel:
     sites = tuple(
         SitePlan(name, "LORA", {"A": "a", "B": "b"}, 2, 2.0, 1.0) for name in ("first", "proj")
     )
-    attach_adapter(model, "it", AdapterPlan(sites), read_mapping(tensors), trainable=True)
+    attach_adapter(model, "it", AdapterPlan(sites), tensors_of(tensors), trainable=True)
     model.set_adapter("it")
     return model
 

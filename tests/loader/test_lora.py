@@ -11,7 +11,6 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.attach import attach_adapter
-from adapterdock.loader.tensors import read_mapping
 from support.peft_adapters import (
     TOLERANCE,
     adapted,
@@ -21,6 +20,7 @@ from support.peft_adapters import (
     peft_loads,
     peft_saves,
     same_traces,
+    tensors_of,
     tiny_bert,
     tiny_conv,
     tiny_gpt2,
@@ -142,7 +142,7 @@ def test_a_tied_head_follows_a_resized_embedding_that_was_saved_once(tmp_path: P
         plan, embeddings={k: v for k, v in plan.embeddings.items() if k != "lm_head"}
     )
     model = AdaptedModel(base)
-    attach_adapter(model, "it", plan, read_mapping(tensors))
+    attach_adapter(model, "it", plan, tensors_of(tensors))
     assert torch.allclose(logits(model, adapter="it"), expected, atol=TOLERANCE)
 
 

@@ -11,7 +11,6 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.attach import attach_adapter
 from adapterdock.loader.interception import Interception
 from adapterdock.loader.placement import compute_dtype, device_of
-from adapterdock.loader.tensors import read_mapping
 from adapterdock.manifests.errors import AttachError
 from adapterdock.registry.facts import AdapterPlan, SitePlan
 from support.peft_adapters import (
@@ -21,6 +20,7 @@ from support.peft_adapters import (
     ids,
     logits,
     peft_saves,
+    tensors_of,
     tiny_bert,
     tiny_llama,
 )
@@ -201,9 +201,9 @@ def test_a_shared_embedding_of_t5_is_refused_and_its_projections_are_not(tmp_pat
     roles = {"embedding_A": "a", "embedding_B": "b"}
     plan = AdapterPlan((SitePlan("shared", "LORA", roles, 2, 2.0, 1.0),))
     with pytest.raises(AttachError) as caught:
-        attach_adapter(AdaptedModel(Shared()), "it", plan, read_mapping(tensors))
+        attach_adapter(AdaptedModel(Shared()), "it", plan, tensors_of(tensors))
     assert caught.value.code == "AD714"
     tied = copy.deepcopy(Shared())
     tied.encoder.embed_tokens = nn.Embedding(8, 4)
     tied.encoder.embed_tokens.weight = tied.shared.weight
-    attach_adapter(AdaptedModel(tied), "it", plan, read_mapping(tensors))
+    attach_adapter(AdaptedModel(tied), "it", plan, tensors_of(tensors))

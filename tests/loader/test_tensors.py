@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
-import adapterdock.loader.tensors as tensors_module
+import adapterdock.loader.buffer as buffer_module
 import pytest
 import torch
 from adapterdock.loader.placement import Placement
-from adapterdock.loader.tensors import read_bytes, read_file, read_mapping
-from adapterdock.manifests.errors import AdapterdockError, AttachError, IntegrityError, SourceError
+from adapterdock.loader.tensors import AdapterTensors, read_bytes, read_file
+from adapterdock.manifests.errors import AdapterdockError, IntegrityError, SourceError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
+from support.peft_adapters import tensors_of
 
 CPU = torch.device("cpu")
 
@@ -23,7 +25,7 @@ def some() -> dict[str, torch.Tensor]:
     return {f"t{i}": torch.randn(3, i + 1, generator=generator) for i in range(5)}
 
 
-def test_a_file_its_bytes_and_its_tensors_read_the_same(tmp_path: Path) -> None:
+def test_a_file_and_its_bytes_read_the_same(tmp_path: Path) -> None:
     tensors = some()
     save_file(tensors, tmp_path / "a.safetensors", metadata={"format": "pt"})
     raw = (tmp_path / "a.safetensors").read_bytes()
@@ -31,7 +33,6 @@ def test_a_file_its_bytes_and_its_tensors_read_the_same(tmp_path: Path) -> None:
     for read in (
         read_file(tmp_path / "a.safetensors", digest),
         read_bytes(raw, digest.upper().replace("SHA256", "sha256")),
-        read_mapping(tensors),
     ):
         read.verify()
         assert read.header.tensors.keys() == tensors.keys()
@@ -74,10 +75,10 @@ def test_what_happens_to_the_file_later_does_not_reach_the_weights(tmp_path: Pat
     assert torch.equal(read.host("big"), tensors["big"])
 
 
-def test_what_happens_to_tensors_in_memory_later_does_not_reach_the_weights() -> None:
-    mine = {"a": torch.ones(3)}
-    read = read_mapping(mine)
-    mine["a"].fill_(9)
+def test_what_happens_to_bytes_in_memory_later_does_not_reach_the_weights() -> None:
+    mine = bytearray(save({"a": torch.ones(3)}))
+    read = read_bytes(mine)
+    mine[-12:] = bytes(12)
     assert torch.equal(read.host("a"), torch.ones(3))
 
 
@@ -85,17 +86,17 @@ def test_what_happens_to_tensors_in_memory_later_does_not_reach_the_weights() ->
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 def test_values_that_are_not_finite_are_named(bad: float, dtype: torch.dtype) -> None:
     tensors = {name: tensor.to(dtype) for name, tensor in some().items()}
-    read = read_mapping(tensors)
+    read = tensors_of(tensors)
     assert read.findings(dict.fromkeys(tensors, torch.float32)) == []
     tensors["t3"][1, 2] = bad
-    (finding,) = read_mapping(tensors).findings(dict.fromkeys(tensors, torch.float32))
+    (finding,) = tensors_of(tensors).findings(dict.fromkeys(tensors, torch.float32))
     assert finding.code == "AD703"
     assert "'t3'" in finding.message
     assert "'t2'" not in finding.message
 
 
 def test_a_value_too_large_for_float16_is_refused_there_and_fine_in_bfloat16() -> None:
-    read = read_mapping({"a": torch.tensor([1.0, 1e5]), "b": torch.ones(2)})
+    read = tensors_of({"a": torch.tensor([1.0, 1e5]), "b": torch.ones(2)})
     (finding,) = read.findings({"a": torch.float16, "b": torch.float16})
     assert finding.code == "AD706"
     assert "'a'" in finding.message
@@ -103,34 +104,68 @@ def test_a_value_too_large_for_float16_is_refused_there_and_fine_in_bfloat16() -
 
 
 def test_integers_are_no_weights_but_may_be_counters() -> None:
-    read = read_mapping({"a": torch.ones(2), "n": torch.tensor(3)})
+    read = tensors_of({"a": torch.ones(2), "n": torch.tensor(3)})
     (finding,) = read.findings({"a": torch.float32, "n": torch.float32})
     assert finding.code == "AD705"
     assert read.findings({"a": torch.float32, "n": torch.int64}) == []
 
 
-@pytest.mark.parametrize(
-    "value", [torch.ones(2, device="meta"), torch.ones(2, 2).to_sparse(), "text", None]
-)
-def test_what_is_no_dense_tensor_is_refused(value: object) -> None:
-    with pytest.raises(AttachError) as caught:
-        read_mapping({"a": value})  # type: ignore[dict-item]
-    assert caught.value.code == "AD705"
+def placed_in(
+    read: AdapterTensors, dtype: torch.dtype, *, own: bool = False
+) -> dict[str, torch.Tensor]:
+    placed = read.place(dict.fromkeys(read.header.tensors, Placement(dtype, CPU)), own=own)
+    read.verify()
+    return placed
+
+
+def storages(tensors: Iterable[torch.Tensor]) -> set[int]:
+    return {t.untyped_storage().data_ptr() for t in tensors}
 
 
 def test_tensors_wanted_together_share_one_storage_and_one_conversion() -> None:
     tensors = some()
-    read = read_mapping(tensors)
-    same = read.place(dict.fromkeys(tensors, Placement(torch.float32, CPU)))
-    assert {t.untyped_storage().data_ptr() for t in same.values()} == {
-        read.data.untyped_storage().data_ptr()
-    }
-    half = read.place(dict.fromkeys(tensors, Placement(torch.bfloat16, CPU)))
-    assert len({t.untyped_storage().data_ptr() for t in half.values()}) == 1
+    read = tensors_of(tensors)
+    assert storages(placed_in(read, torch.float32).values()) == storages([read.data])
+    half = placed_in(tensors_of(tensors), torch.bfloat16)
+    assert len(storages(half.values())) == 1
     assert all(torch.equal(half[n], tensors[n].to(torch.bfloat16)) for n in tensors)
-    own = read.place(dict.fromkeys(tensors, Placement(torch.float32, CPU)), own=True)
+    read = tensors_of(tensors)
+    own = placed_in(read, torch.float32, own=True)
     own["t0"].fill_(7)
     assert torch.equal(read.host("t0"), tensors["t0"])
+
+
+def test_what_was_placed_cannot_be_placed_again() -> None:
+    read = tensors_of(some())
+    placed_in(read, torch.float32)
+    with pytest.raises(RuntimeError):
+        placed_in(read, torch.float32)
+
+
+@pytest.mark.parametrize("count", [1 << 19, (1 << 19) + 1, 700_001, 1_234_567])
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
+def test_values_are_widened_where_they_lie_without_a_second_buffer(
+    count: int, stored: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(count)
+    tensors = {
+        "a": torch.randn(count, generator=generator).to(stored),
+        "b": torch.randn(3, generator=generator).to(stored),
+    }
+    read = tensors_of(tensors)
+    placed = placed_in(read, torch.float32)
+    assert all(torch.equal(placed[n], tensors[n].float()) for n in tensors)
+    room = placed["a"].untyped_storage()
+    assert room.data_ptr() < read.data.data_ptr() < room.data_ptr() + room.nbytes()
+    assert room.nbytes() == 2 * read.data.numel()
+
+
+def test_what_is_widened_is_what_was_hashed() -> None:
+    raw = save({"a": torch.randn(1 << 20).bfloat16()})
+    digest = "sha256:" + hashlib.sha256(raw).hexdigest()
+    placed_in(read_bytes(raw, digest), torch.float32)
+    with pytest.raises(IntegrityError):
+        placed_in(read_bytes(raw, "sha256:" + "0" * 64), torch.float32)
 
 
 DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64])
@@ -148,13 +183,15 @@ def test_any_mix_of_dtypes_and_shapes_comes_out_as_it_went_in(
         f"t{i}": torch.arange(torch.Size(shape).numel()).reshape(shape).to(dtype)
         for i, (dtype, shape) in enumerate(kinds)
     }
-    for read in (read_bytes(save(tensors)), read_mapping(tensors)):
+    for own in (False, True):
+        read = tensors_of(tensors)
         wanted = {
             n: Placement(target if t.is_floating_point() else t.dtype, CPU)
             for n, t in tensors.items()
         }
         assert read.findings({n: p.dtype for n, p in wanted.items()}) == []
-        placed = read.place(wanted)
+        placed = read.place(wanted, own=own)
+        read.verify()
         assert placed.keys() == tensors.keys()
         for name, tensor in tensors.items():
             assert torch.equal(placed[name], tensor.to(wanted[name].dtype))
@@ -181,7 +218,7 @@ def test_what_goes_wrong_while_a_file_still_arrives_is_raised_by_what_needs_it(
     def broken(*_: object) -> None:
         raise OSError(5, "the disk is gone")
 
-    monkeypatch.setattr(tensors_module, "_finish", broken)
+    monkeypatch.setattr(buffer_module, "_finish", broken)
     read = read_file(path, "sha256:" + "0" * 64, wait=False)
     for use in (
         read.verify,
@@ -193,17 +230,16 @@ def test_what_goes_wrong_while_a_file_still_arrives_is_raised_by_what_needs_it(
             use()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("inference", [True, False])
 def test_a_large_file_that_arrives_beside_is_the_same_in_any_dtype(
-    tmp_path: Path, inference: bool
+    tmp_path: Path, inference: bool, dtype: torch.dtype
 ) -> None:
     path = tmp_path / "a.safetensors"
     tensors = {name: torch.randn(700, 700).bfloat16() for name in "abc"}
     save_file(tensors, path)
     with torch.inference_mode(inference):
         read = read_file(path, wait=False)
-        placed = read.place(dict.fromkeys(tensors, Placement(torch.float32, CPU)), wait=False)
-        read.verify()
+        placed = placed_in(read, dtype)
     for name, tensor in tensors.items():
-        assert torch.equal(placed[name], tensor.float())
-        assert torch.equal(read.host(name), tensor)
+        assert torch.equal(placed[name], tensor.to(dtype))

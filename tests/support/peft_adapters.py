@@ -14,12 +14,18 @@ import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.attach import attach_adapter
 from adapterdock.loader.layout import layout_of_model
-from adapterdock.loader.tensors import AdapterTensors, read_file
+from adapterdock.loader.tensors import AdapterTensors, read_bytes, read_file
 from adapterdock.registry.facts import AdapterPlan
 from adapterdock.registry.methods.table import METHODS
+from safetensors.torch import save
 from torch import nn
 
 TOLERANCE = 1e-5
+
+
+def tensors_of(mapping: Mapping[str, torch.Tensor]) -> AdapterTensors:
+    """These tensors as the loader reads them."""
+    return read_bytes(save(dict(mapping)))
 
 
 def tiny_llama(**changes: Any) -> Any:

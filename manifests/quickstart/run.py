@@ -45,7 +45,7 @@ def main() -> int:
     with step("base") as done:
         base = prepare_base(cache_folder(), say=lambda line: say(f"  [dim]{line}[/]"))
         os.environ["QUICKSTART_BASE"] = str(base)  # the manifest's ${QUICKSTART_BASE}
-        done.append(f"SmolLM2-135M-Instruct, in {base.parent}")
+        done.append(f"SmolLM2-135M-Instruct, in {at_home(base.parent)}")
 
     with step("validate") as done:
         report = adapterdock.validate(MANIFEST)
@@ -144,7 +144,7 @@ def show(answers: dict[str, list[str]]) -> None:
     for at, question in enumerate(QUESTIONS):
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
-        table.add_column(ratio=1)
+        table.add_column()
         for name, said in answers.items():
             colour = COLOURS.get(name, "default")
             table.add_row(Text(f"  {name}", f"bold {colour}"), Text(said[at], colour))
@@ -164,12 +164,18 @@ def step(label: str) -> Iterator[list[str]]:
     say(row(label, " ".join(said), f"{taken:.1f} s" if taken >= 1 else f"{taken * 1000:.0f} ms"))
 
 
+def at_home(path: Path) -> str:
+    """The path as a person writes it."""
+    home = Path.home()
+    return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)
+
+
 def row(label: str, detail: str, taken: str) -> Table:
     """One line of the log: what, detail, how long."""
     line = Table.grid(padding=(0, 1))
     line.add_column(width=8, style="bold")
     line.add_column(width=8, justify="right", style="green")
-    line.add_column(ratio=1, overflow="fold")
+    line.add_column(overflow="fold")
     line.add_row(label, taken, Text(detail))
     return line
 

@@ -18,6 +18,8 @@ from ..manifests.codes import loader as codes
 from ..manifests.errors import AdapterdockError, AttachError
 from ..manifests.findings import Finding, Where
 from ..registry.facts import AdapterPlan, ModuleShape, SitePlan
+from ..registry.methods.table import METHODS as REGISTERED
+from ..registry.methods.table import Method as MethodOnDisk
 from .adapter import Adapter
 from .bias import BiasFactors, bias_of
 from .methods.table import METHODS, Method
@@ -29,6 +31,8 @@ from .twins import own_tensors, twin_of
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
+
+Shape = tuple[int, ...]
 
 _PREFIX = "base_model.model."
 
@@ -109,7 +113,7 @@ class _Builder:
     where: Where
     problems: list[Finding] = dataclasses.field(default_factory=list)
     wanted: dict[str, Placement] = dataclasses.field(default_factory=dict)
-    linears: dict[tuple[Any, ...], Mapping[str, tuple[int, ...]] | str] = dataclasses.field(
+    linears: dict[tuple[Any, ...], Mapping[str, Shape] | str] = dataclasses.field(
         default_factory=dict
     )
     """Expected shapes at plain linears, of which a model has many of one size."""
@@ -199,29 +203,21 @@ class _Builder:
                 codes.SITE_INSIDE_SAVED, f"{site.module} is inside {inside}, which is replaced"
             )
             return None
-        if frozenset(site.tensors) not in method.role_sets:
+        known = REGISTERED[site.method]
+        if frozenset(site.tensors) not in known.role_sets:
             self._problem(
                 codes.PLAN_MISMATCH,
                 f"{site.module} has not the parts that {site.method} needs",
                 found=", ".join(sorted(site.tensors)),
-                expected=" or ".join(", ".join(sorted(one)) for one in method.role_sets),
+                expected=" or ".join(", ".join(sorted(one)) for one in known.role_sets),
             )
             return None
         shape = self._grown(site.module, self.modules.shape(site.module), whole)
         infos = self.tensors.header.tensors
         shapes = {role: infos[key].shape for role, key in site.tensors.items()}
-        rank = method.rank_of(site, shapes)
-        expected = self._expected(method, site, module, shape, rank)
+        expected = self._expected(known, method, site, module, shape, shapes)
         if isinstance(expected, str):
             self._problem(codes.MODULE_UNSUPPORTED, f"{site.module}: {expected}")
-            return None
-        if rank != site.rank:
-            self._problem(
-                codes.PLAN_MISMATCH,
-                f"{site.module} was planned with another rank than its tensors have",
-                found=rank,
-                expected=site.rank,
-            )
             return None
         for role, found in shapes.items():
             if found != expected.get(role):
@@ -229,15 +225,28 @@ class _Builder:
         return (site, method, shape) if self._want(site.module, site.tensors.values()) else None
 
     def _expected(
-        self, method: Method, site: SitePlan, module: nn.Module, shape: ModuleShape, rank: int
-    ) -> Mapping[str, tuple[int, ...]] | str:
-        if type(module) is not nn.Linear:
-            return method.expected_shapes(site, module, shape, rank)
-        sizes = (method.peft_type, shape.kind, shape.in_features, shape.out_features, rank)
-        known = self.linears.get(sizes)
-        if known is None:
-            known = self.linears[sizes] = method.expected_shapes(site, module, shape, rank)
-        return known
+        self,
+        known: MethodOnDisk,
+        method: Method,
+        site: SitePlan,
+        module: nn.Module,
+        shape: ModuleShape,
+        found: Mapping[str, Shape],
+    ) -> Mapping[str, Shape] | str:
+        """What each role's tensor must be at this module, or why none can be there."""
+        sizes = (shape.kind, shape.in_features, shape.out_features)
+        key = (site.method, sizes, site.rank, tuple(found.items()))
+        plain = type(module) is nn.Linear and not site.settings
+        expected = self.linears.get(key) if plain else None
+        if expected is None:
+            if shape.kind not in known.kinds or None in sizes:
+                expected = f"{site.method} cannot sit on a {type(module).__name__}"
+            else:
+                reason = method.unsupported(site, module, shape)
+                expected = reason or known.shapes(site, shape, found)
+            if plain:
+                self.linears[key] = expected
+        return expected
 
     def _grown(
         self, name: str, shape: ModuleShape, whole: Mapping[str, Mapping[str, str]]

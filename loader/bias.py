@@ -24,7 +24,12 @@ class BiasFactors:
         self.old = old.detach()
 
     def add(
-        self, module: nn.Module, x: torch.Tensor, out: torch.Tensor, weight: float
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
     ) -> torch.Tensor:
         delta = ((self.value - self.old.to(self.value.device)) * weight).to(out.device)
         return out + delta.view(*delta.shape, *(1,) * _dimensions_after_channels(module, out))

@@ -29,9 +29,19 @@ class Factors(Protocol):
     """What one adapter holds at one output site."""
 
     def add(
-        self, module: nn.Module, x: torch.Tensor, out: torch.Tensor, weight: float
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
     ) -> torch.Tensor:
-        """``out + weight * delta(x)``, in any dtype; ``out`` itself is left as it is."""
+        """``out + weight * delta(x)``, in any dtype; ``out`` itself is left as it is.
+
+        ``base`` is what the module itself returned for ``x``: deltas that are made from it
+        (a rescaled output, another input) do not see the other adapters in ``out``, so that a sum
+        is the sum of the deltas in any order.
+        """
         ...
 
 
@@ -62,19 +72,20 @@ class OutputSite:
         call = CURRENT.get()
         if call is None or call.owner is not self.owner:
             return None
-        x = result = None
+        x = base = result = None
         for adapter, weight in call.terms:
             factors = self.factors.get(adapter)
             if factors is None:
                 continue
-            if x is None or result is None:
-                x, result = self._tensors(args, kwargs, output)
+            if x is None or base is None or result is None:
+                x, base = self._tensors(args, kwargs, output)
+                result = base
                 if call.gradients and not call.carried and not torch.is_grad_enabled():
                     refuse_lost_routing(self.name)
             if adapter.unfired:
                 adapter.unfired.discard(self.name)
             for one in factors:
-                result = one.add(module, x, result, weight)
+                result = one.add(module, x, base, result, weight)
         if result is None or result.dtype is output.dtype:
             return result
         return result.to(output.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..manifests.source import Source
@@ -159,7 +160,8 @@ class SitePlan(NamedTuple):
     """One adapted place: the tensors of one method at one live module.
 
     ``tensors`` maps the method's roles to names in the file (LoRA: ``A``, ``B``, and ``A_bias``
-    or others where the method has them). ``scale`` multiplies the delta.
+    or others where the method has them). ``scale`` multiplies the delta; ``settings`` are what else
+    of the config acts at the site.
     """
 
     module: str
@@ -168,6 +170,7 @@ class SitePlan(NamedTuple):
     rank: int
     alpha: float
     scale: float
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

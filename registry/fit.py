@@ -10,7 +10,7 @@ from ..manifests.findings import Finding, Where
 from ..manifests.source import Source
 from .checks import dtypes, options, recorded_base, version
 from .checks.subject import Subject, shown
-from .checks.table import CHECKS
+from .checks.table import checks_of
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, Layout
 from .methods.table import Method
 from .patterns import PatternError, Patterns
@@ -58,7 +58,7 @@ def check_adapter(
         return [*findings, *invalid], None
     try:
         subject = _subject(adapter, base, layout, method, patterns, where)
-        for check in CHECKS:
+        for check in checks_of(method):
             findings.extend(check(subject))
     except PatternError as error:
         return [*findings, _pattern_finding(error, where)], None
@@ -77,7 +77,7 @@ def _subject(
     tensors = adapter.header.tensors
     config = method.read_config(adapter.config)
     plan, naming = method.make_plan(config, tensors, known, patterns)
-    return Subject(adapter, config, plan, naming, patterns, base, known, where)
+    return Subject(adapter, method, config, plan, naming, patterns, base, known, where)
 
 
 def _check_patterns(config: Mapping[str, Any], patterns: Patterns, where: Where) -> list[Finding]:

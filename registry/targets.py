@@ -10,24 +10,23 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from .facts import Layout, ModuleKind
-from .methods.lora_config import ALL_LINEAR, LoraConfig
 from .methods.naming import Naming
+from .methods.tuner_config import ALL_LINEAR, TunerConfig
 from .patterns import Patterns
-
-TARGETABLE = frozenset(
-    {ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING, ModuleKind.CONV}
-)
-"""What LoRA can adapt."""
 
 
 class Selection:
-    """The modules that one config selects, by the names that its author saw.
+    """The modules that one config selects, by the names that its author saw. ``kinds`` are those
+    that the method can adapt.
 
     The methods raise :class:`~adapterdock.registry.patterns.PatternError`.
     """
 
-    def __init__(self, config: LoraConfig, patterns: Patterns) -> None:
+    def __init__(
+        self, config: TunerConfig, patterns: Patterns, kinds: Collection[ModuleKind]
+    ) -> None:
         self._config = config
+        self._kinds = frozenset(kinds)
         self._patterns = patterns
         self._targets = _as_set(config.targets)
         self._exclude = _as_set(config.exclude)
@@ -72,12 +71,12 @@ class Selection:
         return self._patterns.layer_index(self._config.layers_pattern, name) in self._layers
 
     def live_modules(self, layout: Layout, naming: Naming) -> frozenset[str]:
-        """The live modules of a kind that LoRA can adapt and that the config selects."""
+        """The live modules of a kind that the method can adapt and that the config selects."""
         return frozenset(self._live_modules(layout, naming))
 
     def _live_modules(self, layout: Layout, naming: Naming) -> Iterator[str]:
         for live, module in layout.modules.items():
-            if module.kind not in TARGETABLE:
+            if module.kind not in self._kinds:
                 continue
             author = naming.author(live)
             if not self.is_all_linear:

@@ -8,7 +8,7 @@ kernel of 1 for B; embeddings keep ``padding_idx``, ``max_norm`` and ``embed_sca
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,12 @@ class LinearFactors:
         self.dropout = dropout
 
     def add(
-        self, module: nn.Module, x: torch.Tensor, out: torch.Tensor, weight: float
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
     ) -> torch.Tensor:
         a, b = self.a, self.b
         if x.dtype is not a.dtype or x.device != a.device:
@@ -66,7 +71,12 @@ class EmbeddingFactors:
         self.scale = scale
 
     def add(
-        self, module: nn.Module, x: torch.Tensor, out: torch.Tensor, weight: float
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
     ) -> torch.Tensor:
         embedding = cast(nn.Embedding, module)
         low = F.embedding(
@@ -105,7 +115,12 @@ class ConvFactors:
         self.convolve = _CONVOLUTIONS[self.a.dim()]
 
     def add(
-        self, module: nn.Module, x: torch.Tensor, out: torch.Tensor, weight: float
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
     ) -> torch.Tensor:
         conv = cast(nn.Conv2d, module)
         if x.dtype is not self.a.dtype or x.device != self.a.device:
@@ -124,31 +139,15 @@ _CONVOLUTIONS: Mapping[int, Callable[..., torch.Tensor]] = {
 }
 
 
-def expected_shapes(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, rank: int
-) -> Mapping[str, Shape] | str:
-    """What each role's tensor must be at this module for factors of ``rank``, or why LoRA cannot
-    sit there at all. A saved embedding of the same adapter may have more rows than the base's."""
-    inner, outer = shape.in_features, shape.out_features
-    if inner is None or outer is None:
-        return f"LoRA cannot sit on a {type(module).__name__}"
-    if shape.kind is ModuleKind.EMBEDDING:
-        return {"embedding_A": (rank, inner), "embedding_B": (outer, rank)}
+def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
+    """Why LoRA cannot sit on this live module, beyond what its sizes tell."""
     if shape.kind is ModuleKind.CONV:
         conv = cast(nn.Conv2d, module)
         if any(step != 1 for step in conv.dilation) and conv.padding != "same":
             return f"a convolution with dilation {tuple(conv.dilation)} cannot have LoRA factors"
-        if rank % shape.groups:
+        if site.rank % shape.groups:
             return f"a convolution of {shape.groups} groups needs a rank divisible by it"
-        ones = (1,) * len(shape.kernel)
-        return {
-            "A": (rank, inner, *shape.kernel),
-            "B": (outer, rank // shape.groups, *ones),
-            "B_bias": (outer,),
-        }
-    if shape.kind in (ModuleKind.LINEAR, ModuleKind.CONV1D):
-        return {"A": (rank, inner), "B": (outer, rank), "B_bias": (outer,)}
-    return f"LoRA cannot sit on a {type(module).__name__}"
+    return None
 
 
 def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
@@ -173,12 +172,6 @@ def build(
     return LinearFactors(roles, site.scale, dropout)
 
 
-def rank_of(site: SitePlan, shapes: Mapping[str, Shape]) -> int:
-    """The rank that the tensors have, whatever the config says of it."""
-    first: Any = shapes.get("A") or shapes.get("embedding_A") or (0,)
-    return first[0]
-
-
 PARAMETERS: Mapping[str, str] = {
     "A": "lora_A.{adapter}.weight",
     "B": "lora_B.{adapter}.weight",
@@ -187,9 +180,3 @@ PARAMETERS: Mapping[str, str] = {
     "embedding_B": "lora_embedding_B.{adapter}",
 }
 """PEFT's live names of the roles, after the module's own."""
-ROLE_SETS: tuple[frozenset[str], ...] = (
-    frozenset({"A", "B"}),
-    frozenset({"A", "B", "B_bias"}),
-    frozenset({"embedding_A", "embedding_B"}),
-)
-"""The roles that a site has: one of these, whole."""

@@ -5,24 +5,20 @@ from __future__ import annotations
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
 from ..facts import ModuleKind
-from ..targets import TARGETABLE
+from ..methods.table import Method
 from .subject import Subject, count, some
 
-_LINEAR_KINDS = (ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.CONV)
-_FACTORS_OF = {
-    **dict.fromkeys(_LINEAR_KINDS, frozenset({"A", "B"})),
-    ModuleKind.EMBEDDING: frozenset({"embedding_A", "embedding_B"}),
-}
 _MAMBA_TYPES = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
 _MAMBA_UNCALLED = frozenset({"out_proj", "conv1d"})
-_ALL_FACTORS = frozenset({"A", "B", "embedding_A", "embedding_B"})
 
 
 def check(subject: Subject) -> list[Finding]:
-    """Kinds that carry no LoRA, factors for another kind, and ``fan_in_fan_out``."""
+    """Kinds that the method does not adapt, factors for another kind, and ``fan_in_fan_out``."""
     layout = subject.layout
     if layout is None:
         return []
+    of_kind = subject.method.kinds
+    factors_of_any = frozenset(role for roles in of_kind.values() for role in roles)
     wrong: dict[tuple[ModuleKind, str], list[str]] = {}
     kinds: set[ModuleKind] = set()
     for site in subject.plan.sites:
@@ -30,16 +26,17 @@ def check(subject: Subject) -> list[Finding]:
         if module is None:
             continue
         kinds.add(module.kind)
-        factors = _ALL_FACTORS & site.tensors.keys()
-        foreign = sorted(factors - _FACTORS_OF.get(module.kind, frozenset()))
+        factors = factors_of_any & site.tensors.keys()
+        foreign = sorted(factors - of_kind.get(module.kind, frozenset()))
         if foreign:
-            wrong.setdefault((module.kind, f"lora_{foreign[0]}"), []).append(site.module)
+            factor = subject.method.spelling(foreign[0])
+            wrong.setdefault((module.kind, factor), []).append(site.module)
     findings = [
         codes.KIND_MISMATCH.finding(
             f"{factor} at {count(len(names), 'module')} of kind {kind.value}: {some(names)}",
             subject.where,
             found=f"{factor} on a module of kind {kind.value}",
-            expected=_expected(kind),
+            expected=_expected(subject.method, kind),
         )
         for (kind, factor), names in wrong.items()
     ]
@@ -63,14 +60,16 @@ def _never_called(subject: Subject) -> list[Finding]:
     ]
 
 
-def _expected(kind: ModuleKind) -> str:
-    if kind in TARGETABLE:
-        return " and ".join(f"lora_{role}" for role in sorted(_FACTORS_OF[kind]))
-    return "a linear layer, a convolution or an embedding"
+def _expected(method: Method, kind: ModuleKind) -> str:
+    if kind in method.kinds:
+        return " and ".join(method.spelling(role) for role in sorted(method.kinds[kind]))
+    return "a module of kind " + ", ".join(k.value for k in method.kinds)
 
 
 def _fan_in_fan_out(subject: Subject, kinds: set[ModuleKind]) -> list[Finding]:
     said = subject.config.fan_in_fan_out
+    if said is None:
+        return []
     odd = ModuleKind.LINEAR if said else ModuleKind.CONV1D
     if odd not in kinds:
         return []

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
 from ..facts import Layout
-from ..methods.lora import saved_module
+from ..methods.places import saved_module
 from .subject import Subject, count, some
 
 TASK_HEADS = frozenset({"score", "classifier", "qa_outputs"})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
 from ..facts import Layout, ModuleKind
-from ..targets import TARGETABLE
 from .subject import Subject, count, some
 
 Shape = tuple[int, ...]
@@ -28,7 +27,7 @@ def check(subject: Subject) -> list[Finding]:
     tensors = subject.tensors
     for site in subject.plan.sites:
         module = layout.modules.get(site.module)
-        if module is None or module.kind not in TARGETABLE:
+        if module is None or module.kind not in subject.method.kinds:
             continue
         inside, outside, kernel = module.in_features, module.out_features, module.kernel
         if inside is None or outside is None:

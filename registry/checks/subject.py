@@ -8,8 +8,9 @@ from functools import cached_property
 
 from ...manifests.findings import Where
 from ..facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, TensorInfo
-from ..methods.lora_config import LoraConfig
 from ..methods.naming import Naming
+from ..methods.table import Method
+from ..methods.tuner_config import TunerConfig
 from ..patterns import Patterns
 from ..targets import Selection
 
@@ -20,7 +21,8 @@ class Subject:
     ``None``). Nothing here was checked yet but the kinds of the config's values."""
 
     adapter: AdapterFacts
-    config: LoraConfig
+    method: Method
+    config: TunerConfig
     plan: AdapterPlan
     naming: Naming
     patterns: Patterns
@@ -38,7 +40,7 @@ class Subject:
 
     @cached_property
     def selection(self) -> Selection:
-        return Selection(self.config, self.patterns)
+        return Selection(self.config, self.patterns, self.method.kinds)
 
 
 def some(names: Iterable[str], most: int = 3) -> str:

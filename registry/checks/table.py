@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...manifests.findings import Finding
+from ..methods.table import Method
 from . import (
     alphas,
     base,
@@ -13,6 +14,7 @@ from . import (
     modules,
     ranks,
     saved,
+    shapes,
     sizes,
     targets,
     tied,
@@ -23,17 +25,13 @@ from .subject import Subject
 
 Check = Callable[[Subject], list[Finding]]
 
-CHECKS: tuple[Check, ...] = (
-    base.check,
-    whole.check,
-    ranks.check,
-    alphas.check,
-    modules.check,
-    kinds.check,
-    sizes.check,
-    targets.check,
-    saved.check,
-    biases.check,
-    tied.check,
-    vocabulary.check,
-)
+_RANKED = (ranks.check, alphas.check)
+_PLACES = (modules.check, kinds.check)
+_REST = (targets.check, saved.check, biases.check, tied.check, vocabulary.check)
+
+
+def checks_of(method: Method) -> tuple[Check, ...]:
+    """The checks for an adapter of this method."""
+    if method.ranked:
+        return (base.check, whole.check, *_RANKED, *_PLACES, sizes.check, *_REST)
+    return (base.check, whole.check, *_PLACES, shapes.check, *_REST)

@@ -6,7 +6,6 @@ import re
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
-from ..methods.lora import PAIRS
 from .subject import Subject, count, some
 
 _OTHER_SPELLINGS = (
@@ -20,9 +19,6 @@ _OTHER_SPELLINGS = (
     (re.compile(r"^module\."), "the model was saved inside DataParallel (module.)"),
 )
 """What a stranger's keys tell about where they come from."""
-
-
-_ROLES_OF_OPTIONS = {"B_bias": "lora_bias", "magnitude_vector": "use_dora"}
 
 
 def check(subject: Subject) -> list[Finding]:
@@ -40,27 +36,28 @@ def _empty(subject: Subject) -> list[Finding]:
         ]
     if not stored and all(site.scale == 0 for site in plan.sites):
         message = f"{subject.name} has a scale of zero everywhere"
-        found = f"lora_alpha: {subject.config.alpha}"
-        return [codes.EMPTY.finding(message, subject.where, found=found, expected="not 0")]
+        return [codes.EMPTY.finding(message, subject.where, found="alpha: 0", expected="not 0")]
     return []
 
 
 def _halves(subject: Subject) -> list[Finding]:
+    method = subject.method
     missing: dict[str, list[str]] = {}
     for site in subject.plan.sites:
-        present = [pair for pair in PAIRS if any(role in site.tensors for role in pair)]
-        for pair in present or PAIRS[:1]:
-            for role in pair:
-                if role not in site.tensors:
-                    missing.setdefault(f"lora_{role}", []).append(site.module)
+        present = site.tensors.keys()
+        if any(roles <= present for roles in method.role_sets):
+            continue
+        nearest = max(method.role_sets, key=lambda roles: (len(roles & present), -len(roles)))
+        for role in nearest - present:
+            missing.setdefault(method.spelling(role), []).append(site.module)
     return [
         codes.HALF_PRESENT.finding(
             f"{factor} is missing for {count(len(modules), 'module')}: {some(modules)}",
             subject.where,
             found="the other factor alone",
-            expected="both factors",
+            expected="all factors",
         )
-        for factor, modules in missing.items()
+        for factor, modules in sorted(missing.items())
     ]
 
 
@@ -78,17 +75,18 @@ def _leftovers(subject: Subject) -> list[Finding]:
 
 
 def _unasked(subject: Subject) -> list[Finding]:
+    method = subject.method
     found: dict[str, list[str]] = {}
     for site in subject.plan.sites:
-        for role, option in _ROLES_OF_OPTIONS.items():
+        for role, option in subject.method.asked_by.items():
             if role in site.tensors and not subject.adapter.config.get(option):
                 found.setdefault(role, []).append(site.module)
     return [
         codes.TENSOR_UNEXPECTED.finding(
-            f"lora_{role} for {count(len(modules), 'module')}: {some(modules)}",
+            f"{method.spelling(role)} for {count(len(modules), 'module')}: {some(modules)}",
             subject.where,
-            found=f"lora_{role} without {_ROLES_OF_OPTIONS[role]}",
-            hint=f"{_ROLES_OF_OPTIONS[role]} in adapter_config.json must say how it was trained",
+            found=f"{method.spelling(role)} without {method.asked_by[role]}",
+            hint=f"{method.asked_by[role]} in adapter_config.json must say how it was trained",
         )
         for role, modules in found.items()
     ]

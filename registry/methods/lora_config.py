@@ -8,17 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 from .options import (
     Option,
     Support,
-    any_text,
     boolean,
     either,
-    index,
-    list_of,
     map_of,
     number,
     one_of,
@@ -26,24 +22,19 @@ from .options import (
     rank,
     text,
 )
-
-ALL_LINEAR = "all-linear"
+from .tuner_config import TARGET_OPTIONS, TunerConfig, frozen, where_of
 
 _S, _NO, _YET, _NEVER = Support.SUPPORTED, Support.NO_EFFECT, Support.NOT_YET, Support.NEVER
 
 OPTIONS: tuple[Option, ...] = (
+    *TARGET_OPTIONS,
     Option("r", _S, "is the rank", rank),
     Option("lora_alpha", _S, "is divided by the rank to give the scale", number),
-    Option("target_modules", _S, "names what is adapted", optional(either(text, list_of(text)))),
-    Option("exclude_modules", _S, "names what is not", optional(either(text, list_of(text)))),
-    Option("layers_to_transform", _S, "picks layers", optional(either(index, list_of(index)))),
-    Option("layers_pattern", _S, "names the layers", optional(either(any_text, list_of(text)))),
     Option("rank_pattern", _S, "gives modules ranks of their own", optional(map_of(rank))),
     Option("alpha_pattern", _S, "gives modules alphas of their own", optional(map_of(number))),
     Option("use_rslora", _S, "divides alpha by the square root of the rank", optional(boolean)),
     Option("fan_in_fan_out", _S, "says how the weight is stored", optional(boolean)),
     Option("bias", _S, "trains biases of the base", optional(one_of("none", "all", "lora_only"))),
-    Option("modules_to_save", _S, "trains whole modules", optional(list_of(text))),
     Option("init_lora_weights", _S, "is how training began", optional(either(boolean, text))),
     Option("ensure_weight_tying", _S, "adapts tied layers together", optional(boolean)),
     Option("use_dora", _YET, "rescales each adapted weight to a learned magnitude (DoRA)"),
@@ -69,9 +60,6 @@ OPTIONS: tuple[Option, ...] = (
     Option("lora_ga_config", _NO, "is only used while initialising"),
     Option("runtime_config", _NO, "is not part of the adapter"),
     Option("merge_weights", _NO, "was how PEFT before 0.3 merged in eval mode"),
-    Option("task_type", _NO, "names the task", optional(text)),
-    Option("auto_mapping", _NO, "names the base's class"),
-    Option("inference_mode", _NO, "is not part of the adapter"),
 )
 
 PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
@@ -90,56 +78,27 @@ def init_changes_base(value: object) -> bool:
     return isinstance(value, str) and _MUTATING_INIT.fullmatch(value) is not None
 
 
-def _frozen(value: object) -> Mapping[str, Any]:
-    return MappingProxyType(dict(cast("Mapping[str, Any]", value or {})))
-
-
 @dataclass(frozen=True)
-class LoraConfig:
+class LoraConfig(TunerConfig):
     """What of LoRA's config changes the computation."""
 
-    r: int
-    alpha: float
-    targets: str | tuple[str, ...] | None
-    """A regular expression, names, ``all-linear``, or ``None`` where the file does not say."""
-    exclude: str | tuple[str, ...] = ()
-    layers: tuple[int, ...] | None = None
-    layers_pattern: tuple[str, ...] = ()
+    r: int = 8
+    alpha: float = 8
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     rslora: bool = False
-    fan_in_fan_out: bool = False
-    bias: str = "none"
-    modules_to_save: tuple[str, ...] = ()
-    ensure_weight_tying: bool = False
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> LoraConfig:
         """From ``adapter_config.json`` whose fields are of the right kind (see
         :data:`OPTIONS`); fields that are left out have PEFT's defaults."""
-        layers = config.get("layers_to_transform")
-        if isinstance(layers, int):
-            layers = [layers]
         return cls(
+            **where_of(config),
             r=config.get("r", 8),
             alpha=config.get("lora_alpha", 8),
-            targets=_names(config.get("target_modules")),
-            exclude=_names(config.get("exclude_modules")) or (),
-            layers=tuple(layers) if layers else None,
-            layers_pattern=_list(config.get("layers_pattern")),
-            rank_pattern=_frozen(config.get("rank_pattern")),
-            alpha_pattern=_frozen(config.get("alpha_pattern")),
+            rank_pattern=frozen(config.get("rank_pattern")),
+            alpha_pattern=frozen(config.get("alpha_pattern")),
             rslora=bool(config.get("use_rslora")),
             fan_in_fan_out=bool(config.get("fan_in_fan_out")),
             bias=config.get("bias") or "none",
-            modules_to_save=_list(config.get("modules_to_save")),
             ensure_weight_tying=bool(config.get("ensure_weight_tying")),
         )
-
-
-def _names(value: str | list[str] | None) -> str | tuple[str, ...] | None:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _list(value: str | list[str] | None) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) and value else tuple(value or ())

@@ -1,24 +1,37 @@
-"""The methods whose files are understood, one row each, by PEFT's ``peft_type``."""
+"""The methods whose files are understood, one row each, by PEFT's ``peft_type``.
+
+A method is two files of one name: here what its config and its tensors' names and shapes mean, in
+``loader/methods/`` what the tensors do.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..facts import AdapterPlan, Layout, TensorInfo
+from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..patterns import Patterns
 from . import lora
+from .keys import Roles
 from .lora_config import OPTIONS as LORA_OPTIONS
 from .lora_config import LoraConfig
 from .naming import Naming
 from .options import Option
 
+Shape = tuple[int, ...]
 ReadConfig = Callable[[Mapping[str, Any]], Any]
+Shapes = Callable[[SitePlan, ModuleShape, Mapping[str, Shape]], Mapping[str, Shape] | str]
 
 
 class MakePlan(Protocol):
-    """A method's ``plan``; ``config`` is its own typed view."""
+    """Where every tensor goes, and how the file's names became live ones.
+
+    Sites are in the file's order and bear live names where there is a ``layout``, the file's own
+    where there is none. Decides places only; whether they fit is asked elsewhere. ``config`` is
+    the method's own typed view. Raises :class:`~adapterdock.registry.patterns.PatternError` for a
+    pattern that is none or too slow.
+    """
 
     def __call__(
         self,
@@ -31,12 +44,27 @@ class MakePlan(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """One method: its config fields, its typed view of them, and its plan."""
+    """One method: its config fields, its typed view of them, and its plan.
+
+    ``read_config`` gives a :class:`~adapterdock.registry.methods.tuner_config.TunerConfig`.
+    ``roles`` are its tensors' names for the tables; ``role_sets`` the sets of which a site has one,
+    whole; ``kinds`` the kinds of modules that it adapts, with the roles that are for each.
+    ``shapes`` says what each role's tensor must be at a module (given what was found, for methods
+    whose sizes are free), or why the method cannot sit there. ``asked_by`` names the config field
+    without which a role may not be in the file. ``ranked`` says that the factors are a pair A and B
+    of the rank that the config gives.
+    """
 
     peft_type: str
     options: tuple[Option, ...]
     read_config: ReadConfig
     make_plan: MakePlan
+    roles: Roles
+    role_sets: tuple[frozenset[str], ...]
+    kinds: Mapping[ModuleKind, frozenset[str]]
+    shapes: Shapes
+    asked_by: Mapping[str, str] = field(default_factory=dict)
+    ranked: bool = False
 
     def plan(
         self,
@@ -49,7 +77,25 @@ class Method:
         :mod:`adapterdock.registry.checks`) and the header's tensors."""
         return self.make_plan(self.read_config(config), tensors, layout, patterns)[0]
 
+    def spelling(self, role: str) -> str:
+        """The role's name on disk, without ``.weight``."""
+        for (parameter, last), name in self.roles.items():
+            if name == role:
+                return parameter if last in ("", "weight") else f"{parameter}.{last}"
+        return role
+
 
 METHODS: Mapping[str, Method] = {
-    "LORA": Method("LORA", LORA_OPTIONS, LoraConfig.of, lora.plan),
+    "LORA": Method(
+        "LORA",
+        LORA_OPTIONS,
+        LoraConfig.of,
+        lora.plan,
+        lora.ROLES,
+        lora.ROLE_SETS,
+        lora.KINDS,
+        lora.shapes,
+        asked_by={"B_bias": "lora_bias", "magnitude_vector": "use_dora"},
+        ranked=True,
+    ),
 }

@@ -106,7 +106,7 @@ def test_half_an_adapter_is_an_error() -> None:
 def test_a_rank_other_than_planned_is_an_error() -> None:
     plan, _ = factors(rank=2)
     _, tensors = factors(rank=4)
-    assert refused(tiny_llama(), plan, tensors).code == "AD707"
+    assert refused(tiny_llama(), plan, tensors).code == "AD711"
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from adapterdock.registry.methods.lora import KINDS
 from adapterdock.registry.methods.lora_config import LoraConfig
 from adapterdock.registry.methods.naming import Naming, Shift
 from adapterdock.registry.patterns import PatternError, Patterns
@@ -36,7 +37,7 @@ CONFIGS = st.fixed_dictionaries(
 @given(CONFIGS, st.lists(NAMES, min_size=1, max_size=5))
 def test_a_config_selects_what_peft_selects(config: dict[str, Any], names: list[str]) -> None:
     theirs = SimpleNamespace(target_parameters=None, **config)
-    ours = Selection(LoraConfig.of(config), Patterns())
+    ours = Selection(LoraConfig.of(config), Patterns(), KINDS)
     for name in names:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -76,7 +77,7 @@ def test_live_modules_are_those_that_peft_adapts(
     fields = {"target_modules": targets}
     if kind == "bert":
         fields["modules_to_save"] = ["classifier", "score"]  # PEFT adds them by the task
-    selection = Selection(LoraConfig.of(fields), Patterns())
+    selection = Selection(LoraConfig.of(fields), Patterns(), KINDS)
     assert selection.live_modules(base_layout(kind), Naming()) == wanted
 
 

@@ -1,0 +1,52 @@
+"""Do the tensors have the shapes that the method needs at the modules that it adapts?"""
+
+from __future__ import annotations
+
+from ...manifests.codes import fit as codes
+from ...manifests.findings import Finding
+from .subject import Subject, count, some
+
+Shape = tuple[int, ...]
+
+
+def check(subject: Subject) -> list[Finding]:
+    """One finding for each (tensor, found shape, expected shape), and for each reason why the
+    method cannot sit on a module."""
+    layout = subject.layout
+    if layout is None:
+        return []
+    wrong: dict[tuple[str, Shape, Shape], list[str]] = {}
+    refused: dict[str, list[str]] = {}
+    unknown: list[str] = []
+    for site in subject.plan.sites:
+        module = layout.modules.get(site.module)
+        if module is None or module.kind not in subject.method.kinds:
+            continue  # reported as such
+        if module.in_features is None or module.out_features is None:
+            unknown.append(site.module)
+            continue
+        found = {role: subject.tensors[key].shape for role, key in site.tensors.items()}
+        expected = subject.method.shapes(site, module, found)
+        if isinstance(expected, str):
+            refused.setdefault(expected, []).append(site.module)
+            continue
+        for role, shape in found.items():
+            if shape != (right := expected.get(role, shape)):
+                wrong.setdefault((role, shape, right), []).append(site.module)
+    findings = [
+        codes.SIZE_MISMATCH.finding(
+            f"{subject.method.spelling(role)} does not fit {count(len(names), 'module')}: "
+            f"{some(names)}",
+            subject.where,
+            found=found,
+            expected=f"{expected}, by the base's module",
+        )
+        for (role, found, expected), names in wrong.items()
+    ]
+    for reason, names in refused.items():
+        message = f"{subject.method.peft_type} at {count(len(names), 'module')}: {some(names)}"
+        findings.append(codes.SIZE_MISMATCH.finding(message, subject.where, found=reason))
+    if unknown:
+        message = f"the sizes of {count(len(unknown), 'module')} are not known: {some(unknown)}"
+        findings.append(codes.SIZE_UNKNOWN.finding(message, subject.where))
+    return findings

@@ -1,0 +1,82 @@
+"""Places for an adapter's tensors that are no factors: whole modules, biases, embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..facts import Layout, ModuleKind
+from .naming import Naming
+from .tuner_config import TunerConfig
+
+EMBEDDING_NAMES = frozenset(
+    {"embed_tokens", "lm_head", "wte", "shared", "word_embeddings", "embed_in", "embed_out"}
+)
+"""Usual names of input and output embeddings, for when there is no layout to ask."""
+
+
+def saved_module(config: TunerConfig, name: str) -> str | None:
+    """The outermost module on the path ``name`` that ``modules_to_save`` names.
+
+    PEFT compares the end of the whole path, without regard to its dots.
+    """
+    if not config.modules_to_save:
+        return None
+    parts = name.split(".")
+    paths = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+    return next((path for path in paths if path.endswith(config.modules_to_save)), None)
+
+
+@dataclass
+class Places:
+    """Places for the tensors that are no factors."""
+
+    config: TunerConfig
+    layout: Layout | None
+    naming: Naming
+    sites: frozenset[str]
+    saved: dict[str, dict[str, str]] = field(default_factory=dict)
+    biases: dict[str, str] = field(default_factory=dict)
+    embeddings: dict[str, str] = field(default_factory=dict)
+    leftovers: list[str] = field(default_factory=list)
+
+    def put(self, name: str, key: str, others: Mapping[str, str]) -> None:
+        # `bias: all` and saved embeddings catch PEFT's own wrapper too: its copies of a saved
+        # module, beside the plain name that is the trained one
+        plain = name.replace(".original_module.", ".").replace(".modules_to_save.", ".")
+        module = saved_module(self.config, plain)
+        if plain != name and (module is None or plain not in others):
+            self.leftovers.append(key)
+        elif plain != name:
+            return
+        elif module is not None and name != module:
+            place = self.saved.setdefault(self.naming.live(module), {})
+            place[name.removeprefix(f"{module}.")] = key
+        elif not self._put_base(name, key):
+            self.leftovers.append(key)
+
+    def _put_base(self, name: str, key: str) -> bool:
+        """Trained biases and whole embeddings of the base; whether it is one of them."""
+        path, _, parameter = name.rpartition(".")
+        live = self.naming.live(path.removesuffix(".base_layer"))
+        if parameter == "bias" and self._bias_may_be_trained(live):
+            return self.biases.setdefault(live, key) == key
+        if parameter == "weight" and self._is_embedding(live):
+            return self.embeddings.setdefault(live, key) == key
+        return False
+
+    def _bias_may_be_trained(self, live: str) -> bool:
+        kind = self.config.bias
+        return kind == "all" or (kind == "lora_only" and live in self.sites)
+
+    def _is_embedding(self, live: str) -> bool:
+        """Whether it is an input or output embedding: PEFT stores no other (positions, ...)."""
+        if live.rpartition(".")[2] in EMBEDDING_NAMES:
+            return True
+        if self.layout is None or live in self.layout.output_modules:
+            return self.layout is not None
+        module = self.layout.modules.get(live)
+        if module is None or module.kind is not ModuleKind.EMBEDDING:
+            return False
+        rows = (m.in_features or 0 for m in self.layout.modules.values() if m.kind is module.kind)
+        return module.in_features == max(rows)

@@ -1,0 +1,85 @@
+"""What the configs of PEFT's methods have in common: which modules are adapted, and what else of
+the base was trained beside them.
+
+Fields: PEFT 0.21.2 ``config.py`` and ``tuners/tuners_utils.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, cast
+
+from .options import (
+    Option,
+    Support,
+    any_text,
+    either,
+    index,
+    list_of,
+    optional,
+    text,
+)
+
+ALL_LINEAR = "all-linear"
+
+_S, _NO = Support.SUPPORTED, Support.NO_EFFECT
+
+TARGET_OPTIONS: tuple[Option, ...] = (
+    Option("target_modules", _S, "names what is adapted", optional(either(text, list_of(text)))),
+    Option("exclude_modules", _S, "names what is not", optional(either(text, list_of(text)))),
+    Option("layers_to_transform", _S, "picks layers", optional(either(index, list_of(index)))),
+    Option("layers_pattern", _S, "names the layers", optional(either(any_text, list_of(text)))),
+    Option("modules_to_save", _S, "trains whole modules", optional(list_of(text))),
+    Option("task_type", _NO, "names the task", optional(text)),
+    Option("auto_mapping", _NO, "names the base's class"),
+    Option("inference_mode", _NO, "is not part of the adapter"),
+)
+"""Fields of every method that sits on modules."""
+
+
+@dataclass(frozen=True)
+class TunerConfig:
+    """What of a config says where an adapter sits; each method's own view adds to it."""
+
+    targets: str | tuple[str, ...] | None = None
+    """A regular expression, names, ``all-linear``, or ``None`` where the file does not say."""
+    exclude: str | tuple[str, ...] = ()
+    layers: tuple[int, ...] | None = None
+    layers_pattern: tuple[str, ...] = ()
+    modules_to_save: tuple[str, ...] = ()
+    bias: str = "none"
+    ensure_weight_tying: bool = False
+    fan_in_fan_out: bool | None = None
+    """Whether weights are stored as (in, out); ``None`` for methods that do not ask."""
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+
+
+def where_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of :class:`TunerConfig` that every method has, from ``adapter_config.json`` whose
+    fields are of the right kind (see :data:`TARGET_OPTIONS`); what is left out has PEFT's
+    default."""
+    layers = config.get("layers_to_transform")
+    if isinstance(layers, int):
+        layers = [layers]
+    return {
+        "targets": _names(config.get("target_modules")),
+        "exclude": _names(config.get("exclude_modules")) or (),
+        "layers": tuple(layers) if layers else None,
+        "layers_pattern": _list(config.get("layers_pattern")),
+        "modules_to_save": _list(config.get("modules_to_save")),
+    }
+
+
+def frozen(value: object) -> Mapping[str, Any]:
+    """A config's map, read-only; empty where there is none."""
+    return MappingProxyType(dict(cast("Mapping[str, Any]", value or {})))
+
+
+def _names(value: str | list[str] | None) -> str | tuple[str, ...] | None:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _list(value: str | list[str] | None) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) and value else tuple(value or ())

@@ -167,7 +167,7 @@ class Saved:
         return read_file(self.file)
 
     def plan(self, base: nn.Module) -> AdapterPlan:
-        return METHODS["LORA"].plan(
+        return METHODS[self.config["peft_type"]].plan(
             self.config, self.tensors().header.tensors, layout_of_model(base)
         )
 
@@ -179,16 +179,17 @@ def peft_saves(
     seed: int = 7,
     change: Callable[[Any], None] | None = None,
     save: Mapping[str, Any] | None = None,
+    kind: Any = None,
     **config: Any,
 ) -> Saved:
-    """PEFT trains (at random) and saves a LoRA of ``config`` for a copy of ``base``; a fresh copy
-    with PEFT loading that folder is the oracle."""
+    """PEFT trains (at random) and saves a LoRA of ``config`` (or an adapter of the config class
+    ``kind``) for a copy of ``base``; a fresh copy with PEFT loading that folder is the oracle."""
     from peft import LoraConfig, get_peft_model
 
-    settings: dict[str, Any] = {"r": 4, "lora_alpha": 8, **config}
+    settings: dict[str, Any] = config if kind else {"r": 4, "lora_alpha": 8, **config}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trained = get_peft_model(copy.deepcopy(base), LoraConfig(**settings))
+        trained = get_peft_model(copy.deepcopy(base), (kind or LoraConfig)(**settings))
         randomise(trained, seed)
         if change is not None:
             change(trained)

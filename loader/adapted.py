@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import os
 import threading
 import types
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,6 +28,7 @@ from .checkpointing import carry, checkpointable, stop_carrying
 from .layout import layout_of_model
 from .modules import ModuleMap, check_attachable
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
+from .rows import GatheredCache, Rows
 from .selection import Rules, Selection, check_composition, key_of, route
 from .sites import Factors
 from .stand_in import StandIn, refusal
@@ -77,6 +79,7 @@ class AdaptedModel(StandIn):
     _map: ModuleMap
     _view: nn.Module | None
     _checkpointable: tuple[nn.Module, ...] | None
+    _gathered: GatheredCache
 
     def __new__(cls, base: nn.Module) -> AdaptedModel:
         if isinstance(base, AdaptedModel):
@@ -103,14 +106,23 @@ class AdaptedModel(StandIn):
         state["_map"] = ModuleMap(base)
         state["_view"] = None
         state["_checkpointable"] = None
+        state["_gathered"] = GatheredCache()
         self._modules["base_model"] = base
         self.training = base.training
 
     # -- running ---------------------------------------------------------------------------
 
-    def forward(self, *args: Any, adapter: Selection | _Unsaid = _UNSAID, **kwargs: Any) -> Any:
-        """The base's forward with the active adapters, or with those that ``adapter`` names."""
-        routing = self._active(adapter)
+    def forward(
+        self,
+        *args: Any,
+        adapter: Selection | _Unsaid = _UNSAID,
+        adapter_names: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The base's forward with the active adapters, with those that ``adapter`` names, or with
+        those that ``adapter_names`` names for each row of the batch (an adapter, a composition,
+        ``"__base__"``)."""
+        routing = self._active(adapter, adapter_names)
         if not routing.terms:
             return self._enter(routing, self._base, args, kwargs, inside=True)
         gradients = torch.is_grad_enabled()
@@ -120,14 +132,23 @@ class AdaptedModel(StandIn):
         self._note_use(routing)
         return out
 
-    def generate(self, *args: Any, adapter: Selection | _Unsaid = _UNSAID, **kwargs: Any) -> Any:
-        """The base's ``generate``, all of it with the adapters that were active at its start, or
-        with those that ``adapter`` names."""
-        routing = self._active(adapter)
+    def generate(
+        self,
+        *args: Any,
+        adapter: Selection | _Unsaid = _UNSAID,
+        adapter_names: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The base's ``generate``, all of it with the adapters that were active at its start, with
+        those that ``adapter`` names, or with those that ``adapter_names`` names for each prompt
+        (shared by its beams and returned sequences)."""
         generate = getattr(self._seen(), "generate", None)
         if generate is None:
             name = type(self._base).__name__
             raise RoutingError(codes.CANNOT_GENERATE.finding(f"a {name} cannot generate"))
+        routing = self._active(adapter, adapter_names, _copies_of_a_row(self._base, kwargs))
+        if routing.rows is not None:
+            routing.rows.check_batch(args, kwargs)
         out = self._enter(routing, generate, args, kwargs, inside=False)
         self._note_use(routing)
         return out
@@ -145,7 +166,9 @@ class AdaptedModel(StandIn):
         self._check_alive()
         self._attachments.hold(routing.terms)
         try:
-            call = Call(self._owner, routing.terms, inside, gradients)
+            rows = routing.rows
+            single = rows is not None and inside and rows.check_batch(args, kwargs)
+            call = Call(self._owner, routing.terms, inside, gradients, False, rows, single)
             return run_with(call, function, args, kwargs)
         finally:
             self._attachments.let_go(routing.terms)
@@ -155,7 +178,10 @@ class AdaptedModel(StandIn):
         call = CURRENT.get()
         if call is None or call.owner is not self._owner:
             return self.forward(*args, **kwargs)
-        entered = Call(self._owner, call.terms, True, torch.is_grad_enabled(), call.carried)
+        single = call.rows is not None and call.rows.check_batch(args, kwargs)
+        entered = dataclasses.replace(
+            call, inside=True, gradients=torch.is_grad_enabled(), single=single
+        )
         return run_with(entered, self._base, args, kwargs)
 
     def _run_on_base(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -272,8 +298,15 @@ class AdaptedModel(StandIn):
             self.__dict__["_rules"] = rules
             self._routings.clear()
 
-    def _active(self, adapter: Selection | _Unsaid) -> Routing:
-        if adapter is _UNSAID:
+    def _active(
+        self,
+        adapter: Selection | _Unsaid,
+        names: Sequence[str | None] | None = None,
+        copies: int = 1,
+    ) -> Routing:
+        if names is not None:
+            routing = self._by_rows(adapter, names, copies)
+        elif adapter is _UNSAID:
             routing = chosen(self._owner)
             if routing is None:
                 return BASE if self._disabled else self._default
@@ -285,6 +318,23 @@ class AdaptedModel(StandIn):
                 codes.ADAPTERS_DISABLED.finding(f"{names}: all adapters are disabled")
             )
         return routing
+
+    def _by_rows(
+        self, adapter: Selection | _Unsaid, names: Sequence[str | None], copies: int
+    ) -> Routing:
+        """The routing of a batch with a name for each row; each row may stand ``copies`` times."""
+        if adapter is not _UNSAID or isinstance(names, str) or not len(names):
+            raise RoutingError(
+                codes.SELECTION_INVALID.finding("adapter_names wants a list, and no adapter beside")
+            )
+        routings = tuple(self.routing(name) for name in names)
+        first = routings[0]
+        if all(routing is first for routing in routings):
+            return first
+        repeats = (1,) if copies == 1 else (1, copies)
+        rows = Rows(routings, repeats, self._gathered, self._map.foreign)
+        adapters = dict.fromkeys(a for routing in routings for a, _ in routing.terms)
+        return Routing(tuple((one, 1.0) for one in adapters), rows)
 
     @property
     def _adapters(self) -> dict[str, Adapter]:
@@ -421,6 +471,17 @@ class AdaptedModel(StandIn):
             self.__dict__.update(_default=BASE, _detached=True)
             return self._base
 
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self._gathered.clear()  # of tensors that are about to be others
+        return super()._apply(*args, **kwargs)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """See :meth:`StandIn.load_state_dict`."""
+        self._gathered.clear()
+        return super().load_state_dict(state_dict, strict, assign)
+
     # -- what attaching needs --------------------------------------------------------------
 
     @contextmanager
@@ -474,6 +535,7 @@ class AdaptedModel(StandIn):
         for name, twin in adapter.twins.items():
             if self._modules.get(name) is twin:
                 del self._modules[name]
+        self._gathered.clear()
         self._attachments.remove(adapter)
         self._routings.clear()
 
@@ -503,10 +565,8 @@ class AdaptedModel(StandIn):
 def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
     """The subclass for one class of base: its name, and its forward's signature."""
 
-    def forward(
-        self: AdaptedModel, *args: Any, adapter: Selection | _Unsaid = _UNSAID, **kwargs: Any
-    ) -> Any:
-        return AdaptedModel.forward(self, *args, adapter=adapter, **kwargs)
+    def forward(self: AdaptedModel, *args: Any, **kwargs: Any) -> Any:
+        return AdaptedModel.forward(self, *args, **kwargs)
 
     forward.__doc__ = base.forward.__doc__
     forward.__signature__ = inspect.signature(base.forward)  # type: ignore[attr-defined]
@@ -542,6 +602,15 @@ def _never_fired(adapter: Adapter) -> Finding | None:
 
 def _warn(finding: Finding) -> None:
     warnings.warn(AdapterWarning(str(finding)), stacklevel=3)
+
+
+def _copies_of_a_row(base: nn.Module, kwargs: Mapping[str, Any]) -> int:
+    """How often ``generate`` repeats each row: beams, or returned sequences."""
+    config = kwargs.get("generation_config") or getattr(base, "generation_config", None)
+    wanted = (
+        kwargs.get(n) or getattr(config, n, None) for n in ("num_beams", "num_return_sequences")
+    )
+    return max((int(number) for number in wanted if number), default=1)
 
 
 def _unknown(name: str, why: str) -> RoutingError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -51,6 +52,8 @@ class Adapter:
     used: bool = False
     reported: bool = False
     users: int = 0
+    serial: int = field(default_factory=itertools.count(1).__next__)
+    """No other adapter of this process has it, whatever its name."""
     retired: bool = False
 
     @property

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
+from .gather import LowRank
 from .placement import offloaded
 
 
@@ -33,6 +34,11 @@ class BiasFactors:
     ) -> torch.Tensor:
         delta = ((self.value - self.old.to(self.value.device)) * weight).to(out.device)
         return out + delta.view(*delta.shape, *(1,) * _dimensions_after_channels(module, out))
+
+    def low_rank(self, module: nn.Module, weight: float) -> LowRank | None:
+        if isinstance(module, (_ConvNd, nn.GroupNorm, _BatchNorm)):  # channels are not last
+            return None
+        return LowRank(shift=(self.value - self.old.to(self.value.device)) * weight)
 
 
 def bias_of(module: nn.Module) -> torch.Tensor | None:

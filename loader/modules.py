@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -56,6 +57,20 @@ class ModuleMap:
     def other_names(self, name: str) -> list[str]:
         """Further names of the module ``name``."""
         return [other for other in self._names[id(self.by_name[name])] if other != name]
+
+    @functools.cached_property
+    def foreign(self) -> tuple[str, ...]:
+        """Prefixes of the parts that take another kind of input than the model itself, by
+        transformers' ``main_input_name``: their rows are images or sounds."""
+        own = getattr(type(self.base), "main_input_name", None)
+        if own is None:
+            return ()
+        found: list[str] = []
+        for name, module in self.by_name.items():
+            other = getattr(type(module), "main_input_name", None)
+            if name and isinstance(other, str) and other != own:
+                found.append(f"{name}.")
+        return tuple(found)
 
     def tied_to(self, parameter: str) -> list[str]:
         """Further names of a parameter, such as ``lm_head.weight`` for the input embedding's."""

@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .adapter import Adapter
+
+if TYPE_CHECKING:
+    from .rows import Rows
 
 Selection = object
 """What a user passes: a name, a list of names, {name: weight}, or ``None`` for the base."""
@@ -24,6 +27,8 @@ class Routing:
     """The adapters of a call, in order, each with its weight (never 0). Empty: the base alone."""
 
     terms: tuple[tuple[Adapter, float], ...] = ()
+    rows: Rows | None = None
+    """Where the rows of the batch have routings of their own: ``terms`` are then all of theirs."""
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -48,6 +53,9 @@ class Call:
     inside: bool = True
     gradients: bool = False
     carried: bool = False
+    rows: Rows | None = None
+    single: bool = False
+    """Whether each row of the batch has a single token."""
 
 
 CURRENT: ContextVar[Call | None] = ContextVar("adapterdock_call", default=None)

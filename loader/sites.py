@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -20,9 +20,14 @@ from ..manifests.codes import loader as codes
 from ..manifests.errors import RoutingError
 from .adapter import Adapter
 from .float32 import run_in
+from .gather import rows_at
 from .interception import Interception, intercept, release
+from .kv_cache import check_cache, mark_cache
 from .placement import compute_dtype
 from .routing import CURRENT, Call, run_with
+
+if TYPE_CHECKING:
+    from .rows import Rows
 
 
 class Factors(Protocol):
@@ -72,6 +77,8 @@ class OutputSite:
         call = CURRENT.get()
         if call is None or call.owner is not self.owner:
             return None
+        if call.rows is not None:
+            return self._by_rows(call, call.rows, args, kwargs, output)
         x = base = result = None
         for adapter, weight in call.terms:
             factors = self.factors.get(adapter)
@@ -89,6 +96,21 @@ class OutputSite:
         if result is None or result.dtype is output.dtype:
             return result
         return result.to(output.dtype)
+
+    def _by_rows(
+        self, call: Call, rows: Rows, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> torch.Tensor | None:
+        factors = rows.factors(self)
+        if factors is None:
+            return None
+        x, base = self._tensors(args, kwargs, output)
+        repeat = rows.repeat_at(self.name, x, call.single)
+        if call.gradients and not call.carried and not torch.is_grad_enabled():
+            refuse_lost_routing(self.name)
+        for adapter in factors.adapters:
+            if adapter.unfired:
+                adapter.unfired.discard(self.name)
+        return factors.add(self.module, x, base, repeat).to(output.dtype)
 
     def _tensors(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -152,25 +174,70 @@ class ModuleSite(_Intercepting):
         call = CURRENT.get()
         if call is None or call.owner is not self.owner:
             return inner(*args, **kwargs)
+        if call.rows is not None:
+            return self._by_rows(call, call.rows, inner, args, kwargs)
         for adapter, _ in call.terms:
             twin = self.factors.get(adapter)
             if twin is not None:
-                if call.gradients and not call.carried and not torch.is_grad_enabled():
-                    refuse_lost_routing(self.name)
                 if adapter.unfired:
                     adapter.unfired.discard(self.name)
-                if twin.training is not self.module.training:
-                    twin.train(self.module.training)
-                inside, outside = compute_dtype(twin, twin), compute_dtype(self.module, twin)
-                if inside is not outside:  # float32 while training, or as declared
-                    return run_in(inside, outside, twin.forward, args, kwargs)
-                return twin.forward(*args, **kwargs)
+                return self._run(call, twin, args, kwargs)
         return inner(*args, **kwargs)
+
+    def _run(
+        self, call: Call, twin: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if call.gradients and not call.carried and not torch.is_grad_enabled():
+            refuse_lost_routing(self.name)
+        if twin.training is not self.module.training:
+            twin.train(self.module.training)
+        inside, outside = compute_dtype(twin, twin), compute_dtype(self.module, twin)
+        if inside is not outside:  # float32 while training, or as declared
+            return run_in(inside, outside, twin.forward, args, kwargs)
+        return twin.forward(*args, **kwargs)
+
+    def _by_rows(
+        self,
+        call: Call,
+        rows: Rows,
+        inner: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Each module once, on its own rows."""
+        twins = rows.twins(self.factors)
+        if not any(twins):
+            return inner(*args, **kwargs)
+        if len(args) != 1 or kwargs or not isinstance(args[0], torch.Tensor):
+            raise RoutingError(
+                codes.ROWS_LOST.finding(f"{self.name}: it takes more than one tensor")
+            )
+        x = args[0]
+        repeat = rows.repeat_at(self.name, x, call.single)
+        for adapter, _ in call.terms:
+            if self.factors.get(adapter) in twins and adapter.unfired:
+                adapter.unfired.discard(self.name)
+        out: torch.Tensor | None = None
+        for twin in dict.fromkeys(twins):
+            at = rows_at([n for n, t in enumerate(twins) if t is twin], repeat, x.device)
+            part = x.index_select(0, at)
+            found = inner(part) if twin is None else self._run(call, twin, (part,), {})
+            if out is None:
+                out = found.new_empty(len(x), *found.shape[1:])
+            if out.shape[1:] != found.shape[1:]:
+                raise RoutingError(
+                    codes.ROWS_LOST.finding(
+                        f"{self.name}: rows of {tuple(out.shape[1:])} and {tuple(found.shape[1:])}"
+                    )
+                )
+            out = out.index_copy(0, at, found.to(out.dtype))
+        return out
 
 
 class RootGuard(_Intercepting):
     """In front of the base's own forward: a direct call of the base is the base's own, even
-    in the midst of a ``generate`` (a logits processor that compares with the base, say)."""
+    in the midst of a ``generate`` (a logits processor that compares with the base, say). It is
+    also where key-value caches come by."""
 
     __slots__ = ()
 
@@ -178,9 +245,14 @@ class RootGuard(_Intercepting):
         self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         call = CURRENT.get()
-        if call is None or call.owner is not self.owner or call.inside:
-            return inner(*args, **kwargs)
-        return run_with(None, inner, args, kwargs)
+        ours = call if call is not None and call.owner is self.owner and call.inside else None
+        check_cache(ours, kwargs)
+        if ours is None and call is not None and call.owner is self.owner:
+            out = run_with(None, inner, args, kwargs)
+        else:
+            out = inner(*args, **kwargs)
+        mark_cache(ours, out)
+        return out
 
 
 Site = OutputSite | ModuleSite

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ..gather import LowRank
 from ..sites import Factors
 
 Shape = tuple[int, ...]
@@ -58,6 +59,12 @@ class LinearFactors:
             )
             return flat.view(out.shape)
         return out + (F.linear(low, b, self.bias) * (self.scale * weight)).to(out.device)
+
+    def low_rank(self, module: nn.Module, weight: float) -> LowRank | None:
+        if self.dropout and module.training:
+            return None
+        scale = self.scale * weight
+        return LowRank(self.a, self.b * scale, None if self.bias is None else self.bias * scale)
 
 
 class EmbeddingFactors:

@@ -383,6 +383,43 @@ ADAPTER_IN_USE = Code(
     example="`delete_adapter('tone')` while the composition `formal-billing` holds it",
     fix="delete the composition first, or wait for running calls to end",
 )
+ROWS_COUNT = Code(
+    id="AD770",
+    name="rows-and-names-differ",
+    severity=Severity.ERROR,
+    summary="adapter_names has not one name for each row of the batch.",
+    explanation=(
+        "Each row of the batch runs with the adapter, composition or `__base__` that is named for "
+        "it. Beams and several returned sequences share the name of their row."
+    ),
+    example='`model(**four_rows, adapter_names=["a", "b"])`',
+    fix="name as many adapters as the batch has rows",
+)
+ROWS_LOST = Code(
+    id="AD771",
+    name="rows-not-known-here",
+    severity=Severity.ERROR,
+    summary="A module does not see the rows of the batch: they cannot have adapters of their own.",
+    explanation=(
+        "Experts see the tokens of all rows sorted by expert, some models lay all tokens out in "
+        "one dimension, vision towers see images. Which of them belong to which row would be a "
+        "guess."
+    ),
+    example="`adapter_names` on a Mixtral whose adapters act on the router",
+    fix="run one batch for each adapter, with `adapter=` or `using`",
+)
+CACHE_OF_ANOTHER = Code(
+    id="AD772",
+    name="cache-of-another-routing",
+    severity=Severity.ERROR,
+    summary="These past_key_values were made with other adapters than are active now.",
+    explanation=(
+        "Keys and values of earlier tokens depend on the adapters that were active when they were "
+        "computed. Going on with others would give the answer of neither."
+    ),
+    example="a prompt's cache that was filled by the base, used with an adapter",
+    fix="fill the cache with the adapters that you go on with",
+)
 ROUTING_LOST = Code(
     id="AD735",
     name="routing-lost-in-recompute",

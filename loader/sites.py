@@ -217,19 +217,17 @@ class ModuleSite(_Intercepting):
         for adapter, _ in call.terms:
             if self.factors.get(adapter) in twins and adapter.unfired:
                 adapter.unfired.discard(self.name)
-        out: torch.Tensor | None = None
+        parts: list[tuple[torch.Tensor, torch.Tensor]] = []
         for twin in dict.fromkeys(twins):
             at = rows_at([n for n, t in enumerate(twins) if t is twin], repeat, x.device)
-            part = x.index_select(0, at)
-            found = inner(part) if twin is None else self._run(call, twin, (part,), {})
-            if out is None:
-                out = found.new_empty(len(x), *found.shape[1:])
-            if out.shape[1:] != found.shape[1:]:
-                raise RoutingError(
-                    codes.ROWS_LOST.finding(
-                        f"{self.name}: rows of {tuple(out.shape[1:])} and {tuple(found.shape[1:])}"
-                    )
-                )
+            mine = x.index_select(0, at)
+            parts.append((at, inner(mine) if twin is None else self._run(call, twin, (mine,), {})))
+        shapes = {tuple(found.shape[1:]) for _, found in parts}
+        if len(shapes) > 1:
+            raise RoutingError(codes.ROWS_LOST.finding(f"{self.name}: rows of {sorted(shapes)}"))
+        first = parts[0][1]
+        out = first.new_empty(len(x), *first.shape[1:])
+        for at, found in parts:
             out = out.index_copy(0, at, found.to(out.dtype))
         return out
 

@@ -29,7 +29,7 @@ from .layout import layout_of_model
 from .modules import ModuleMap, check_attachable
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
 from .rows import GatheredCache, Rows
-from .selection import Rules, Selection, check_composition, key_of, route
+from .selection import Rules, Selection, check_composition, key_of, route, snapshot
 from .sites import Factors
 from .stand_in import StandIn, refusal
 
@@ -122,7 +122,7 @@ class AdaptedModel(StandIn):
         """The base's forward with the active adapters, with those that ``adapter`` names, or with
         those that ``adapter_names`` names for each row of the batch (an adapter, a composition,
         ``"__base__"``)."""
-        routing = self._active(adapter, adapter_names)
+        routing = self._take(adapter, adapter_names)
         if not routing.terms:
             return self._enter(routing, self._base, args, kwargs, inside=True)
         gradients = torch.is_grad_enabled()
@@ -146,9 +146,7 @@ class AdaptedModel(StandIn):
         if generate is None:
             name = type(self._base).__name__
             raise RoutingError(codes.CANNOT_GENERATE.finding(f"a {name} cannot generate"))
-        routing = self._active(adapter, adapter_names, _copies_of_a_row(self._base, kwargs))
-        if routing.rows is not None:
-            routing.rows.check_batch(args, kwargs)
+        routing = self._take(adapter, adapter_names, _copies_of_a_row(self._base, kwargs))
         out = self._enter(routing, generate, args, kwargs, inside=False)
         self._note_use(routing)
         return out
@@ -163,11 +161,11 @@ class AdaptedModel(StandIn):
         inside: bool,
         gradients: bool = False,
     ) -> Any:
-        self._check_alive()
-        self._attachments.hold(routing.terms)
+        """Run ``function`` with a routing that was taken, and give it back."""
         try:
+            self._check_alive()
             rows = routing.rows
-            single = rows is not None and inside and rows.check_batch(args, kwargs)
+            single = rows is not None and rows.check_batch(args, kwargs)
             call = Call(self._owner, routing.terms, inside, gradients, False, rows, single)
             return run_with(call, function, args, kwargs)
         finally:
@@ -185,9 +183,9 @@ class AdaptedModel(StandIn):
         return run_with(entered, self._base, args, kwargs)
 
     def _run_on_base(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        routing = self._active(_UNSAID)
         gradients = torch.is_grad_enabled()
         method = getattr(self._seen(), name)
+        routing = self._take(_UNSAID)
         out = self._enter(routing, method, args, kwargs, inside=False, gradients=gradients)
         return self._stepwise(routing, out) if inspect.isgenerator(out) else out
 
@@ -196,6 +194,7 @@ class AdaptedModel(StandIn):
         end = object()
         gradients = torch.is_grad_enabled()
         while True:
+            self._attachments.hold(routing.terms)
             step = self._enter(routing, next, (steps, end), {}, inside=False, gradients=gradients)
             if step is end:
                 return
@@ -221,7 +220,8 @@ class AdaptedModel(StandIn):
     def using(self, adapter: Selection) -> Using:
         """``with model.using("tone"):`` makes it the choice in this thread (and asyncio task)
         until the end of the block. Nests; does not touch the default."""
-        return Using(self._owner, self.routing(adapter))
+        self.routing(adapter)  # what cannot be chosen is refused here
+        return Using(self._owner, snapshot(adapter))
 
     def disable_adapter(self) -> Using:
         """PEFT's context manager: the base alone in this thread until the end of the block."""
@@ -244,7 +244,9 @@ class AdaptedModel(StandIn):
         """The same with their weights."""
         if self._disabled:
             return {}
-        return dict((chosen(self._owner) or self._default).weights)
+        choice = chosen(self._owner, _UNSAID)
+        routing = self._default if choice is _UNSAID else self.routing(cast(Selection, choice))
+        return dict(routing.weights)
 
     def routing(self, selection: Selection) -> Routing:
         """What ``selection`` means on this model; kept, so that a switch is a look-up."""
@@ -298,6 +300,19 @@ class AdaptedModel(StandIn):
             self.__dict__["_rules"] = rules
             self._routings.clear()
 
+    def _take(
+        self,
+        adapter: Selection | _Unsaid,
+        names: Sequence[str | None] | None = None,
+        copies: int = 1,
+    ) -> Routing:
+        """The routing of a call that begins now. Its adapters stay until :meth:`_enter` ends, even
+        if they are replaced or deleted meanwhile."""
+        with self._attachments.lock:
+            routing = self._active(adapter, names, copies)
+            self._attachments.hold(routing.terms)
+            return routing
+
     def _active(
         self,
         adapter: Selection | _Unsaid,
@@ -306,12 +321,11 @@ class AdaptedModel(StandIn):
     ) -> Routing:
         if names is not None:
             routing = self._by_rows(adapter, names, copies)
-        elif adapter is _UNSAID:
-            routing = chosen(self._owner)
-            if routing is None:
-                return BASE if self._disabled else self._default
         else:
-            routing = self.routing(cast(Selection, adapter))
+            choice = chosen(self._owner, _UNSAID) if adapter is _UNSAID else adapter
+            if choice is _UNSAID:
+                return BASE if self._disabled else self._default
+            routing = self.routing(cast(Selection, choice))
         if self._disabled and routing.terms:
             names = ", ".join(routing.weights)
             raise RoutingError(
@@ -391,6 +405,7 @@ class AdaptedModel(StandIn):
         trainable: bool = False,
         accept: Iterable[str] = (),
         offline: bool = False,
+        hotswap: bool | str = False,
     ) -> None:
         """Attach one more adapter, from any source, with the checks of a manifest's adapters.
 
@@ -398,9 +413,11 @@ class AdaptedModel(StandIn):
         folder. Or hand it over in memory: ``peft_config`` (PEFT's object, or its fields) and
         ``adapter_state_dict`` (PEFT's names on disk to tensors). ``sha256`` is the digest of its
         folder, ``dtype`` what its factors are kept in (else the dtype of the module they sit on).
-        It does not become active. The policies, mirrors, rules and aliases of the model's
-        manifest bind. Raises the errors of :mod:`adapterdock.manifests.errors`; the model is then
-        as it was.
+        It does not become active. ``hotswap`` puts it in the place of the one with its name (with
+        ``"auto"`` where there is one), whatever rank, alpha and targets that has: calls that are
+        running end with the old one, and what meant the old one means the new. The policies,
+        mirrors, rules and aliases of the model's manifest bind. Raises the errors of
+        :mod:`adapterdock.manifests.errors`; the model is then as it was.
         """
         from .one import load_adapter
 
@@ -416,6 +433,7 @@ class AdaptedModel(StandIn):
             trainable=trainable,
             accept=accept,
             offline=offline,
+            hotswap=hotswap,
         )
 
     def delete_adapter(self, adapter_names: str | list[str]) -> None:
@@ -512,11 +530,21 @@ class AdaptedModel(StandIn):
         outputs: Mapping[str, tuple[Factors, ...]],
         twins: Mapping[str, nn.Module],
     ) -> None:
-        """Put a finished adapter in place; taken back whole if anything goes wrong."""
+        """Put a finished adapter in place, or in that of one with its name; taken back whole if
+        anything goes wrong.
+
+        Calls that are running on the one that is replaced end with it; the default, compositions
+        and ``using`` blocks mean the new one from now on. Raises :class:`PolicyError` if the rules
+        forbid the default with it.
+        """
         modules = self._map.by_name
         self._attachments.check_current(modules)
         with self._attachments.lock:
+            old = self._adapters.get(adapter.name)
+            default = tuple((adapter if a is old else a, w) for a, w in self._default.terms)
             try:
+                if old is not None and default != self._default.terms:
+                    _check_rules(self._rules, default)  # the rank may be another
                 self._attachments.put(adapter, outputs, twins, modules)
                 self._parameters.update(adapter.parameters)
                 self._modules.update(adapter.twins)
@@ -525,7 +553,14 @@ class AdaptedModel(StandIn):
                     self._routings[adapter.name] = Routing(((adapter, 1.0),))
             except BaseException:
                 self._forget(adapter)
+                if old is not None:
+                    self._parameters.update(old.parameters)
+                    self._modules.update(old.twins)
+                    self._adapters[old.name] = old
                 raise
+            if old is not None:
+                self._forget(old)
+                self.__dict__["_default"] = Routing(default) if default else BASE
 
     def _forget(self, adapter: Adapter) -> None:
         """Take an adapter out of everything."""

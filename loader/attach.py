@@ -46,9 +46,11 @@ def attach_adapter(
     dtype: torch.dtype | None = None,
     trainable: bool = False,
     dropout: float = 0.0,
+    replace: bool = False,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Adapter:
-    """Attach ``tensors`` as ``plan`` says, under ``name``. It does not become active.
+    """Attach ``tensors`` as ``plan`` says, under ``name``. It does not become active, unless it is
+    to ``replace`` one of this name that is.
 
     Factors are in ``dtype`` if given, else in float32 if ``trainable``, else in the dtype of the
     module they sit on; always on that module's device. ``dropout`` (PEFT's ``lora_dropout``) acts
@@ -60,7 +62,8 @@ def attach_adapter(
     with model.changing():
         modules = model.modules_of_base
         check_not_compiled(model.get_base_model(), modules.by_name.values())
-        if problem := model.name_problem(name, where):
+        replaced = replace and name in model.attached
+        if not replaced and (problem := model.name_problem(name, where)):
             raise AttachError(problem)
         if trainable and dtype is None:
             dtype = torch.float32

@@ -69,9 +69,11 @@ def attach_files(
     accepted: Collection[str] = (),
     dtype: torch.dtype | None = None,
     trainable: bool = False,
+    replace: bool = False,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> list[Finding]:
-    """Attach the adapter in ``files`` under ``name``; returns what is worth a warning.
+    """Attach the adapter in ``files`` under ``name``, in place of one of this name if it is to
+    ``replace`` one; returns what is worth a warning.
 
     The bytes that are attached are those that were verified: they are read once, and hashed
     unless ``verified`` knows the file as it is now. Raises :class:`FitError` for a misfit and for
@@ -95,6 +97,7 @@ def attach_files(
         dtype=dtype,
         trainable=trainable,
         dropout=float(dropout) if isinstance(dropout, int | float) else 0.0,
+        replace=replace,
         where=where,
     )
     return [f for f in findings if f.severity is Severity.WARNING]
@@ -113,6 +116,7 @@ def load_adapter(
     trainable: bool = False,
     accept: Iterable[str] = (),
     offline: bool = False,
+    hotswap: bool | str = False,
 ) -> None:
     """See :meth:`AdaptedModel.load_adapter`."""
     where = Where(file=f"load_adapter({name!r})")
@@ -125,7 +129,7 @@ def load_adapter(
     directory = deployment.file.directory if deployment else Path.cwd()
     if deployment is not None:
         accepted |= deployment.accepted
-    check_new_name(model, name, where)
+    replaces = check_name(model, name, hotswap, where)
     here = source_of(source, name, where)
     given = files_given(peft_config, adapter_state_dict, source, where)
     forbidden = [
@@ -177,6 +181,7 @@ def load_adapter(
         accepted=accepted,
         dtype=kept_in,
         trainable=trainable,
+        replace=replaces,
         where=where,
     )
     for note in notes:
@@ -242,17 +247,30 @@ def _here(folder: Folder) -> dict[str, Fetched] | None:
     return found
 
 
-def check_new_name(model: AdaptedModel, name: str, where: Where) -> None:
-    """Raise :class:`UsageError` for what is no name, :class:`AttachError` for one that is taken:
-    before anything is fetched."""
+def check_name(model: AdaptedModel, name: str, hotswap: bool | str, where: Where) -> bool:
+    """Whether the adapter replaces one of its name (``hotswap``: true where it must, ``auto``
+    where it may). Raises :class:`UsageError` for what is no name, :class:`AttachError` for one
+    that is taken, or that none has: before anything is fetched."""
     if not isinstance(cast(object, name), str) or not is_name(name):
         raise UsageError(
             usage_codes.BAD_NAME.finding(f"{name!r} is no name", found=name, expected=NAME_RULE)
+        )
+    if hotswap and name in model.attached:
+        return True
+    if hotswap is True:
+        raise AttachError(
+            loader_codes.ADAPTER_UNKNOWN.finding(
+                f"there is no {name!r} to replace",
+                where,
+                found=name,
+                expected=", ".join(model.attached) or "none is attached",
+            )
         )
     if name in model.attached or name in model.compositions:
         raise AttachError(
             loader_codes.NAME_TAKEN.finding(f"{name!r} is attached already", where, found=name)
         )
+    return False
 
 
 def source_of(source: str | os.PathLike[str] | Source | None, name: str, where: Where) -> Source:

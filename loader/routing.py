@@ -60,32 +60,32 @@ class Call:
 
 CURRENT: ContextVar[Call | None] = ContextVar("adapterdock_call", default=None)
 
-_CHOSEN: ContextVar[tuple[tuple[object, Routing], ...]] = ContextVar(
-    "adapterdock_using", default=()
-)
+_Choices = tuple[tuple[object, Selection], ...]
+_CHOSEN: ContextVar[_Choices] = ContextVar("adapterdock_using", default=())
 
 
-def chosen(owner: object) -> Routing | None:
-    """What the innermost ``using`` around this code says for ``owner``'s model, if any."""
-    for whose, routing in reversed(_CHOSEN.get()):
+def chosen(owner: object, otherwise: Selection) -> Selection:
+    """What the innermost ``using`` around this code says for ``owner``'s model."""
+    for whose, selection in reversed(_CHOSEN.get()):
         if whose is owner:
-            return routing
-    return None
+            return selection
+    return otherwise
 
 
 @dataclass
 class Using:
-    """``with Using(owner, routing):`` makes it what ``owner``'s wrapper uses in this context.
+    """``with Using(owner, selection):`` makes it what ``owner``'s wrapper uses in this context.
 
-    May be entered again, and nested; a thread that is started inside does not inherit it.
+    By its names: an adapter that is replaced meanwhile is the new one from the next call on. May
+    be entered again, and nested; a thread that is started inside does not inherit it.
     """
 
     owner: object
-    routing: Routing
-    _tokens: list[Token[tuple[tuple[object, Routing], ...]]] = field(default_factory=list)
+    selection: Selection
+    _tokens: list[Token[_Choices]] = field(default_factory=list)
 
     def __enter__(self) -> None:
-        self._tokens.append(_CHOSEN.set((*_CHOSEN.get(), (self.owner, self.routing))))
+        self._tokens.append(_CHOSEN.set((*_CHOSEN.get(), (self.owner, self.selection))))
 
     def __exit__(
         self,

@@ -56,6 +56,13 @@ def key_of(selection: Any) -> Any:
     return None
 
 
+def snapshot(selection: Selection) -> Selection:
+    """The selection as it is now, whatever its owner does with the list or mapping later."""
+    if isinstance(selection, Mapping):
+        return dict(selection)
+    return tuple(selection) if isinstance(selection, list) else selection
+
+
 def check_composition(
     name: str, of: Mapping[str, float], adapters: Mapping[str, Adapter]
 ) -> dict[str, float]:

@@ -202,3 +202,23 @@ def test_what_is_accepted_says_so_and_passes(cli: Cli, at_desk: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "unchecked AD340 base-not-declared (accepted)" in result.stdout
     assert "2 unchecked things accepted" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["validate", "lock", "pull", "show", "run"])
+@pytest.mark.parametrize(
+    ("option", "value", "code"),
+    [
+        ("--dtype", "bfloat61", "AD123"),
+        ("--model", "s3:bucket/base", "AD916"),
+        ("--policy", "gone.yaml", "AD101"),
+        ("--policy", ".", "AD101"),
+    ],
+)
+def test_an_option_that_names_nothing_is_wrong_usage(
+    cli: Cli, at_desk: Path, name: str, option: str, value: str, code: str
+) -> None:
+    result = cli(name, option, value)
+    assert result.exit_code == 2
+    assert code in result.stderr
+    assert option in result.stderr
+    assert "manifest" not in result.stdout

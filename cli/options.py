@@ -116,10 +116,9 @@ def given_manifest(path: Path) -> Path:
             hint = f"name the manifest in it: {inside}" if inside.is_file() else _nearby(path, "")
             raise UsageError(codes.NO_SUCH_FILE.finding("this is a folder", where, hint=hint))
         if not path.exists():
+            said = "this link leads nowhere" if path.is_symlink() else "there is no such manifest"
             raise UsageError(
-                codes.NO_SUCH_FILE.finding(
-                    "there is no such manifest", where, hint=_nearby(path.parent, path.name)
-                )
+                codes.NO_SUCH_FILE.finding(said, where, hint=_nearby(path.parent, path.name))
             )
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or str(error)
@@ -183,7 +182,9 @@ def accepted_codes(texts: Iterable[str] | None) -> list[str]:
 def _nearby(folder: Path, name: str) -> str | None:
     """A hint with the manifests that are in ``folder``, the one that ``name`` resembles first."""
     try:
-        found = sorted(p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml"))
+        found = sorted(
+            p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file()
+        )
     except OSError:
         return None
     near = did_you_mean(name, found)

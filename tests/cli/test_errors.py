@@ -222,3 +222,11 @@ def test_an_option_that_names_nothing_is_wrong_usage(
     assert code in result.stderr
     assert option in result.stderr
     assert "manifest" not in result.stdout
+
+
+def test_a_link_that_leads_nowhere_is_not_its_own_correction(cli: Cli, at_desk: Path) -> None:
+    (at_desk / "team.yaml").symlink_to("gone.yaml")
+    result = cli("validate", "team.yaml")
+    assert result.exit_code == 2
+    assert "this link leads nowhere" in result.stderr
+    assert "did you mean 'team.yaml'" not in result.stderr

@@ -156,7 +156,7 @@ class _Builder:
             name: twin_of(
                 self._module(name),
                 {path: placed[key] for path, key in paths.items()},
-                trainable=self.trainable,
+                trainable=self.trainable and name in self.plan.saved,  # PEFT trains no others
             )
             for name, paths in saved.items()
         }
@@ -275,7 +275,7 @@ class _Builder:
     def _is_the_bases_own(self, name: str, paths: Mapping[str, str]) -> bool:
         """A saved embedding that the training left as it was: PEFT saves targeted embeddings
         always. It needs no copy."""
-        if name in self.plan.saved or self.trainable:
+        if name in self.plan.saved:
             return False
         module = self.modules.by_name.get(name)
         old = offloaded(module, "weight") if module is not None else None

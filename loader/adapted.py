@@ -8,6 +8,7 @@ import os
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -104,6 +105,7 @@ class AdaptedModel(StandIn):
         state["_view"] = None
         state["_checkpointable"] = None
         self._modules["base_model"] = base
+        weakref.finalize(self, self._attachments.abandon).atexit = False
         self.training = base.training
 
     # -- running ---------------------------------------------------------------------------

@@ -145,6 +145,14 @@ class AdaptedModel(StandIn):
         gradients: bool = False,
     ) -> Any:
         self._check_alive()
+        if "adapter_names" in kwargs:  # the forwards of transformers would swallow it
+            raise RoutingError(
+                codes.SELECTION_INVALID.finding(
+                    "adapter_names (one adapter for each row) is not possible yet",
+                    found="adapter_names",
+                    expected="adapter, for all rows of the call",
+                )
+            )
         self._attachments.hold(routing.terms)
         try:
             call = Call(self._owner, routing.terms, inside, gradients)

@@ -401,6 +401,18 @@ def test_a_site_goes_with_its_last_adapter(model: AdaptedModel) -> None:
     assert not any(m._forward_hooks or "forward" in vars(m) for m in base.modules())
 
 
+def test_a_choice_per_row_is_refused_and_not_swallowed_by_the_base(model: AdaptedModel) -> None:
+    for act in (model, model.generate):
+        with pytest.raises(RoutingError, match="adapter_names"):
+            act(input_ids=ids(), adapter_names=["one", "__base__"])
+
+
+def test_what_is_chosen_is_shown_without_its_values(model: AdaptedModel) -> None:
+    shown = repr(model.using("one"))
+    assert "'one'" in shown
+    assert "tensor(" not in shown
+
+
 @pytest.mark.parametrize("generated", [False, True])
 def test_a_wrapper_that_nobody_holds_any_more_lets_the_base_go(
     generated: bool, one: Saved, headed: Saved

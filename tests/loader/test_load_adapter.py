@@ -455,6 +455,13 @@ def phi() -> Any:
     return PhiForCausalLM(PhiConfig(**_SMALL, bos_token_id=1, eos_token_id=2)).eval()
 
 
+def bert_language_model() -> Any:
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    return BertForMaskedLM(BertConfig(**_SMALL, initializer_range=0.3)).eval()
+
+
 _SMALL: dict[str, Any] = {
     "vocab_size": 61,
     "hidden_size": 16,
@@ -469,6 +476,10 @@ BESIDE: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
         {"target_modules": ["query"], "bias": "all", "task_type": "SEQ_CLS"},
     ),
     "a_targeted_head_with_a_bias": (phi, {"target_modules": ["q_proj", "lm_head"]}),
+    "all_biases_and_a_head_that_ties_its_own": (
+        bert_language_model,
+        {"target_modules": ["query"], "bias": "all"},
+    ),
     "a_batch_norm": (tiny_conv, {"target_modules": ["head"], "modules_to_save": ["norm"]}),
 }
 

@@ -8,6 +8,7 @@ import os
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -104,6 +105,7 @@ class AdaptedModel(StandIn):
         state["_view"] = None
         state["_checkpointable"] = None
         self._modules["base_model"] = base
+        weakref.finalize(self, self._attachments.abandon).atexit = False
         self.training = base.training
 
     # -- running ---------------------------------------------------------------------------
@@ -143,6 +145,14 @@ class AdaptedModel(StandIn):
         gradients: bool = False,
     ) -> Any:
         self._check_alive()
+        if "adapter_names" in kwargs:  # the forwards of transformers would swallow it
+            raise RoutingError(
+                codes.SELECTION_INVALID.finding(
+                    "adapter_names (one adapter for each row) is not possible yet",
+                    found="adapter_names",
+                    expected="adapter, for all rows of the call",
+                )
+            )
         self._attachments.hold(routing.terms)
         try:
             call = Call(self._owner, routing.terms, inside, gradients)

@@ -266,6 +266,22 @@ def test_gradients_of_a_trainable_adapter_are_pefts(tmp_path: Path) -> None:
     assert all(p.grad is None for p in base.parameters())
 
 
+@pytest.mark.parametrize("grown", [False, True])
+def test_embeddings_stored_beside_factors_are_not_trained_as_they_are_not_in_peft(
+    grown: bool, tmp_path: Path
+) -> None:
+    base, author = tiny_llama(), tiny_llama()
+    if grown:
+        author.resize_token_embeddings(64)
+    saved = peft_saves(
+        author, tmp_path / "it", target_modules=["q_proj"], save={"save_embedding_layers": True}
+    )
+    model = adapted(base, saved, trainable=True)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name in model.state_dict() if ".lora_" in name}
+    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+
+
 def test_dropout_acts_only_while_training(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", target_modules=["q_proj"])

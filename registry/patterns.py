@@ -78,8 +78,8 @@ class Patterns:
         for pattern in patterns:
             inner = rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\."
             match = self._run(inner, name, of=pattern)
-            if match is not None:
-                return int(match["idx"])
+            if match is not None:  # ``a|b`` may match without the number: then there is none
+                return None if match["idx"] is None else int(match["idx"])
         return None
 
     def check(self, pattern: str) -> None:

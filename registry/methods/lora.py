@@ -180,7 +180,8 @@ class _Places:
         """Trained biases and whole embeddings of the base; whether it is one of them."""
         path, _, parameter = name.rpartition(".")
         live = self.naming.live(path.removesuffix(".base_layer"))
-        if parameter == "bias" and self._bias_may_be_trained(live):
+        # PEFT stores a saved head whole, its bias too
+        if parameter == "bias" and (self._bias_may_be_trained(live) or self._is_embedding(live)):
             return self.biases.setdefault(live, key) == key
         if parameter == "weight" and self._is_embedding(live):
             return self.embeddings.setdefault(live, key) == key

@@ -85,6 +85,7 @@ _COMMON: Mapping[str, Any] = {
 _HEADS = re.compile(
     r"(For[A-Z]\w*|With\w*Head\w*|LMHeadModel|LMHeadsModel|DoubleHeadsModel|HeadModel|Model|Encoder)$"
 )
+_ROPE = ("rope_scaling", "rope_parameters")
 _ROPE_LOCAL = ("rope_local_base_freq", "local_rope_theta")
 _ROPE_FLAT = {
     "rope_theta": "rope_theta",
@@ -247,6 +248,7 @@ def _one(
     unknown = [] if row is not None and not own.get("inexact") else [model_type or "(none)"]
     parts: Mapping[str, str] = own.get("parts", {})
     aliases: Mapping[str, str] = own.get("aliases", {})
+    config = _with_text_apart(config, own, table)
     for given, value in config.items():
         key = aliases.get(given, given)
         if key != given and key in config:
@@ -273,6 +275,19 @@ def _one(
     return left, opened | opened_here, unknown
 
 
+def _with_text_apart(
+    config: Mapping[str, Any], own: Mapping[str, Any], table: Table
+) -> Mapping[str, Any]:
+    """Qwen2-VL's own files have the text model's fields beside ``vision_config``; its class moves
+    them into a ``text_config``."""
+    kind = own.get("parts", {}).get("text_config")
+    if kind is None or "text_config" in config or "hidden_size" not in config:
+        return config
+    moved = {*_names(table.get(kind, {})), *_ROPE, *_ROPE_FLAT} - _names(own)
+    text = {key: value for key, value in config.items() if key in moved}
+    return {k: v for k, v in config.items() if k not in text} | {"text_config": text}
+
+
 def _counts(key: str, own: Mapping[str, Any]) -> bool:
     if _GENERATION.fullmatch(key) is not None:
         return key in _names(own)
@@ -282,7 +297,7 @@ def _counts(key: str, own: Mapping[str, Any]) -> bool:
 def _move_rope(fields: Fields, nested: bool) -> None:
     """Rotary fields of every version, in place: ``rope`` is v5's ``rope_parameters``."""
     rope: Fields = {}
-    for key in ("rope_scaling", "rope_parameters"):
+    for key in _ROPE:
         value = fields.pop(key, None)
         if isinstance(value, Mapping):
             rope |= cast(Mapping[str, Any], value)
@@ -301,7 +316,7 @@ def _move_rope(fields: Fields, nested: bool) -> None:
         kind = group.pop("type", None)
         if kind is not None:
             group.setdefault("rope_type", kind)
-        if group.get("rope_type") == "default":
+        if group.get("rope_type") in ("default", "mrope"):  # mrope_section says the latter
             del group["rope_type"]
         original = fields.get(_ORIGINAL, fields.get("max_position_embeddings"))
         if original is not None and group.get(_ORIGINAL) == original:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Iterator
@@ -86,3 +87,34 @@ def test_the_table_tells_which_fields_it_knows() -> None:
     fields = known_fields("llama")
     assert fields is not None and {"rope", "head_dim", "hidden_size"} <= fields
     assert digest_of({}) != digest_of({"model_type": "llama"})
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_flat_files_of_qwen2_vl_are_the_config_of_the_class(tied: bool) -> None:
+    flat: dict[str, Any] = {  # as on the Hub: the text model's fields beside vision_config
+        "architectures": ["Qwen2VLForConditionalGeneration"],
+        "model_type": "qwen2_vl",
+        "hidden_act": "silu",
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "max_position_embeddings": 32768,
+        "max_window_layers": 28,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "sliding_window": 32768,
+        "tie_word_embeddings": tied,
+        "torch_dtype": "bfloat16",
+        "use_sliding_window": False,
+        "image_token_id": 151655,
+        "vision_config": {"depth": 2, "embed_dim": 1280, "hidden_size": 1536, "in_chans": 3},
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+        "vocab_size": 151936,
+    }
+    live = tf.Qwen2VLConfig.from_dict(copy.deepcopy(flat)).to_dict()
+    assert canonical(flat).digest == canonical(live).digest
+    assert canonical({**flat, "rope_theta": 10000.0}).digest != canonical(flat).digest
+    sections = {"type": "mrope", "mrope_section": [24, 20, 20]}
+    assert canonical({**flat, "rope_scaling": sections}).digest != canonical(flat).digest

@@ -17,6 +17,7 @@ role               on disk                      shape
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -41,6 +42,9 @@ EMBEDDING_NAMES = frozenset(
     {"embed_tokens", "lm_head", "wte", "shared", "word_embeddings", "embed_in", "embed_out"}
 )
 """Usual names of input and output embeddings, for when there is no layout to ask."""
+
+_WRAPPER = re.compile(r"\.(original_module|modules_to_save)\.")
+_NAMED_WRAPPER = re.compile(r"\.(original_module|modules_to_save\.[^.]+)\.")
 
 MAX_NAME = 512
 """Characters of a tensor's name; patterns are matched against it."""
@@ -164,7 +168,9 @@ class _Places:
     def put(self, name: str, key: str, others: Mapping[str, str]) -> None:
         # `bias: all` and saved embeddings catch PEFT's own wrapper too: its copies of a saved
         # module, beside the plain name that is the trained one
-        plain = name.replace(".original_module.", ".").replace(".modules_to_save.", ".")
+        plain = _WRAPPER.sub(".", name)
+        if plain not in others:  # biases inside a saved module: with the adapter's name
+            plain = _NAMED_WRAPPER.sub(".", name)
         module = saved_module(self.config, plain)
         if plain != name and (module is None or plain not in others):
             self.leftovers.append(key)

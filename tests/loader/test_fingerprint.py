@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from adapterdock.loader.fingerprint import check_model, fingerprint_of_model
 from adapterdock.manifests.findings import Finding
 from adapterdock.registry.fingerprint import Measured, compare, fingerprint_of
 from support.tiny_bases import MAKERS, base_facts_of, fresh, reader_of, tiny
+from support.tiny_models import tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -384,3 +385,18 @@ def test_272_tensors_live_take_less_than_80_ms() -> None:
         best = min(best, time.perf_counter() - started)
     assert found.samples is not None and len(found.samples.backbone) == 272
     assert best < 0.08
+
+
+def test_other_weights_are_refused_although_the_class_leaves_parts_of_files_out(
+    tmp_path: Path,
+) -> None:
+    make = cast(Any, tiny_model)
+    make("t5 encoder").save_pretrained(tmp_path)
+    files = measured(tmp_path)
+    other = make("t5 encoder")
+    assert "structure" in fingerprint_of_model(other).doubts
+    assert check_model(other, files.fingerprint) == []
+    with torch.no_grad():
+        other.encoder.block[0].layer[0].SelfAttention.q.weight.neg_()
+    (finding,) = check_model(other, files.fingerprint)
+    assert (finding.code, finding.severity.value) == ("AD407", "error")

@@ -402,6 +402,15 @@ MISFITS: dict[str, tuple[list[str], dict[str, Any]]] = {
             )
         },
     ),
+    "an alpha for a misspelt module": (["AD355"], {"config": lora_config(alpha_pattern={"q": 5})}),
+    "a rank for a module that is not adapted": (
+        ["AD355"],
+        {"config": lora_config(rank_pattern={r".*\.k_proj": 2})},
+    ),
+    "a layer that the base does not have": (
+        ["AD355"],
+        {"config": lora_config(layers_to_transform=[0, 1, 7])},
+    ),
     "a stored embedding of another width": (
         ["AD354"],
         {"tensors": qv(**{"lm_head.weight": ("F32", (VOCAB, 20))})},

@@ -441,6 +441,16 @@ def test_all_errors_come_at_once() -> None:
     assert codes(findings) == ["AD314", "AD315", "AD318", "AD331", "AD336", "AD343"]
 
 
+def test_factors_at_parameters_are_told_by_their_option_alone() -> None:
+    expert = "model.layers.0.mlp.experts"
+    found = check(
+        config=lora_config(target_parameters=["gate_up_proj"]),
+        tensors=qv()
+        | lora((expert, HIDDEN, HIDDEN), (f"{expert}.base_layer", HIDDEN, HIDDEN), r=16),
+    )
+    assert [f.code for f in found] == ["AD314"] and "target_parameters" in found[0].message
+
+
 def test_many_alike_are_one_finding_that_names_a_few() -> None:
     tensors = {n: (d, (s[0], 999) if "lora_A" in n else s) for n, (d, s) in qv().items()}
     (finding,) = check(tensors=tensors)

@@ -94,6 +94,8 @@ _ROPE_FLAT = {
     "partial_rotary_factor": "partial_rotary_factor",
     "rotary_pct": "partial_rotary_factor",
 }
+_OLD_NAMES: Mapping[str, Mapping[str, str]] = {"bloom": {"n_embed": "hidden_size"}}
+"""Fields' names in old files, which the class itself still reads."""
 _LAYER_TYPES: Mapping[str, str] = {
     "mamba": "linear_attention",
     "attention": "full_attention",
@@ -180,7 +182,9 @@ def hidden_size(config: Mapping[str, Any]) -> int | None:
     for part in (config, *_parts(config)):
         own = table.get(_model_type(part, table), {})
         name = own.get("aliases", {}).get("hidden_size", "hidden_size")
-        for key in (name, "hidden_size", "d_model", "n_embd", "dim", "embed_dim"):
+        names = _OLD_NAMES.get(_model_type(part, table), {})
+        old = [key for key, new in names.items() if new == "hidden_size"]
+        for key in (*old, name, "hidden_size", "d_model", "n_embd", "dim", "embed_dim"):
             value = part.get(key, own.get("defaults", {}).get(key))
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
                 return value
@@ -247,7 +251,7 @@ def _one(
     fields, inner, opened = Fields(), Fields(), set[str]()
     unknown = [] if row is not None and not own.get("inexact") else [model_type or "(none)"]
     parts: Mapping[str, str] = own.get("parts", {})
-    aliases: Mapping[str, str] = own.get("aliases", {})
+    aliases: Mapping[str, str] = {**own.get("aliases", {}), **_OLD_NAMES.get(model_type, {})}
     config = _with_text_apart(config, own, table)
     for given, value in config.items():
         key = aliases.get(given, given)
@@ -263,7 +267,7 @@ def _one(
             if kind == parts.get(key):
                 inner.pop(f"{key}.model_type", None)
         elif key not in own.get("ignored", ()) and _counts(key, own):
-            fields[key] = _renamed_layers(value) if key.endswith("layer_types") else value
+            fields[key] = _respelled(key, value)
     _move_rope(fields, nested=any(k.startswith("rope.full_") for k in own.get("defaults", ())))
     _move_t5(fields, own)
     for key, absent in cast(Mapping[str, Fields], own.get("absent", {})).items():
@@ -326,8 +330,11 @@ def _move_rope(fields: Fields, nested: bool) -> None:
         fields["rope"] = whole
 
 
-def _renamed_layers(value: Any) -> Any:
-    if not isinstance(value, list):
+def _respelled(key: str, value: Any) -> Any:
+    """Values that the classes read in an older spelling too."""
+    if key == "pos_att_type" and isinstance(value, str):  # DeBERTa's own files: "p2c|c2p"
+        return [kind.strip() for kind in value.lower().split("|")]
+    if not key.endswith("layer_types") or not isinstance(value, list):
         return value
     layers = cast("list[Any]", value)
     return [_LAYER_TYPES.get(kind, kind) if isinstance(kind, str) else kind for kind in layers]

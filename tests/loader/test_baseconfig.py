@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import transformers as tf
 from adapterdock.loader.baseconfig import export
-from adapterdock.registry.baseconfig import canonical, digest_of, known_fields
+from adapterdock.registry.baseconfig import canonical, digest_of, hidden_size, known_fields
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 
@@ -118,3 +118,17 @@ def test_the_flat_files_of_qwen2_vl_are_the_config_of_the_class(tied: bool) -> N
     assert canonical({**flat, "rope_theta": 10000.0}).digest != canonical(flat).digest
     sections = {"type": "mrope", "mrope_section": [24, 20, 20]}
     assert canonical({**flat, "rope_scaling": sections}).digest != canonical(flat).digest
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        {"model_type": "bloom", "n_embed": 1024, "n_layer": 2, "num_attention_heads": 16},
+        {"model_type": "deberta-v2", "relative_attention": True, "pos_att_type": "p2c|c2p"},
+    ],
+    ids=lambda old: old["model_type"],
+)
+def test_spellings_of_files_on_the_hub_are_those_of_the_class(old: dict[str, Any]) -> None:
+    live = CONFIG_MAPPING[old["model_type"]].from_dict(copy.deepcopy(old)).to_dict()
+    assert canonical(old).digest == canonical(live).digest
+    assert hidden_size(old) == hidden_size(live)

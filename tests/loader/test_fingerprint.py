@@ -400,3 +400,18 @@ def test_other_weights_are_refused_although_the_class_leaves_parts_of_files_out(
         other.encoder.block[0].layer[0].SelfAttention.q.weight.neg_()
     (finding,) = check_model(other, files.fingerprint)
     assert (finding.code, finding.severity.value) == ("AD407", "error")
+
+
+def test_what_a_class_fills_in_for_its_parts_is_no_other_config(tmp_path: Path) -> None:
+    model = cast(Any, tiny_model("paligemma"))
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    assert config["text_config"].pop("use_bidirectional_attention") is True  # as on the Hub
+    path.write_text(json.dumps(config))
+    loaded = type(model).from_pretrained(tmp_path)
+    assert check_model(loaded, measured(tmp_path).fingerprint) == []
+
+    config["text_config"]["use_bidirectional_attention"] = False
+    path.write_text(json.dumps(config))
+    assert "AD406" in codes_of(check_model(loaded, measured(tmp_path).fingerprint))

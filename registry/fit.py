@@ -99,6 +99,8 @@ def _check_patterns(config: Mapping[str, Any], patterns: Patterns, where: Where)
             patterns.check(text)
         except PatternError as error:
             findings.append(_pattern_finding(error, where))
+            if error.too_slow and patterns.exhausted:
+                break
     return findings
 
 

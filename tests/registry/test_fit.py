@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -520,6 +521,14 @@ def test_a_slow_pattern_is_found_while_it_matches() -> None:
 
 
 # Against PEFT: every field and method that it has is one that we know.
+
+
+def test_a_table_of_patterns_that_takes_long_to_read_is_refused_in_bounded_time() -> None:
+    table = {rf"^model\.(?:layers\.{n}\.|x)+.*[a-z]+_proj": 4 for n in range(10_000)}
+    begun = time.perf_counter()
+    findings = check(config=lora_config(alpha_pattern=table))
+    assert codes(findings) == ["AD320"] and len(findings) == 1
+    assert time.perf_counter() - begun < 10
 
 
 def test_every_field_of_pefts_config_is_classified() -> None:

@@ -8,7 +8,6 @@ from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
 from ..facts import Layout
 from ..methods.lora import saved_module
-from ..module_tree import BATCH_NORM
 from .subject import Subject, count, some
 
 TASK_HEADS = frozenset({"score", "classifier", "qa_outputs"})
@@ -34,7 +33,6 @@ def _parameters(
     found = {path: subject.tensors[key].shape for path, key in stored.items()}
     wanted = dict(parameters_of(layout, module))
     missing = [p for p in wanted if p not in found and f"{module}.{p}" not in layout.tied]
-    wanted |= _statistics(found, wanted)
     extra = [p for p in found if p not in wanted]
     if missing:
         yield codes.SAVED_MODULE.finding(
@@ -58,24 +56,13 @@ def _parameters(
 
 
 def parameters_of(layout: Layout, module: str) -> Iterator[tuple[str, Shape]]:
-    """(path under ``module``, shape) of every parameter of it and of what it contains."""
+    """(path under ``module``, shape) of every parameter and saved buffer of it and of what it
+    contains."""
     for name, inner in layout.modules.items():
         if name == module or name.startswith(f"{module}."):
             path = name[len(module) + 1 :]
-            for parameter, shape in inner.parameters.items():
-                yield (f"{path}.{parameter}" if path else parameter), shape
-
-
-def _statistics(stored: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> dict[str, Shape]:
-    """What a stored batch norm brings beside its parameters, and the shapes of it: the layout
-    has no buffers. Attaching compares with the live module's own."""
-    found: dict[str, Shape] = {}
-    for path in stored:
-        owner, dot, leaf = path.rpartition(".")
-        weight = wanted.get(f"{owner}{dot}weight", ())
-        if leaf in BATCH_NORM and len(weight) == 1:
-            found[path] = () if leaf == "num_batches_tracked" else weight
-    return found
+            for own, shape in (*inner.parameters.items(), *inner.buffers.items()):
+                yield (f"{path}.{own}" if path else own), shape
 
 
 def _names(subject: Subject, layout: Layout) -> Iterator[Finding]:

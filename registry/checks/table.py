@@ -16,6 +16,7 @@ from . import (
     sizes,
     targets,
     tied,
+    unused,
     vocabulary,
     whole,
 )
@@ -28,6 +29,7 @@ CHECKS: tuple[Check, ...] = (
     whole.check,
     ranks.check,
     alphas.check,
+    unused.check,
     modules.check,
     kinds.check,
     sizes.check,

@@ -43,7 +43,8 @@ EMBEDDING_NAMES = frozenset(
 )
 """Usual names of input and output embeddings, for when there is no layout to ask."""
 
-_NAMED_COPY = re.compile(r"\.modules_to_save\.[^.]+\.")
+_WRAPPER = re.compile(r"\.(original_module|modules_to_save)\.")
+_NAMED_WRAPPER = re.compile(r"\.(original_module|modules_to_save\.[^.]+)\.")
 """PEFT strips the adapter's name at the end of a key only: it stays before a module's parts."""
 
 MAX_NAME = 512
@@ -168,10 +169,10 @@ class _Places:
     def put(self, name: str, key: str, others: Mapping[str, str]) -> None:
         # `bias: all` and saved embeddings catch PEFT's own wrapper too: its copies of a saved
         # module, beside the plain name that is the trained one
-        plain = name.replace(".original_module.", ".").replace(".modules_to_save.", ".")
+        plain = _WRAPPER.sub(".", name)
         copied = plain != name
         if copied and plain not in others:
-            plain = _NAMED_COPY.sub(".", name)
+            plain = _NAMED_WRAPPER.sub(".", name)
         module = saved_module(self.config, plain)
         if copied and (module is None or plain not in others):
             self.leftovers.append(key)

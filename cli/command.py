@@ -23,11 +23,20 @@ from .help import help_text, help_width
 EXIT_WRONG, EXIT_USAGE, EXIT_UNCHECKED = 1, 2, 3
 EXIT_BUG = 70
 """``EX_SOFTWARE`` of sysexits.h: the fault is ours."""
-EXIT_INTERRUPTED, EXIT_PIPE = 130, 141
-"""What a shell reports of a program that SIGINT, or SIGPIPE, ended."""
+EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 130, 141, 143
+"""What a shell reports of a program that SIGINT, SIGPIPE or SIGTERM ended."""
 
 ERROR_SCHEMA = "adapterdock.error/1"
 DEBUG_VARIABLE = "ADAPTERDOCK_DEBUG"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, as from a container's runtime: what is under way is left as on Ctrl-C."""
+
+
+def terminate(*_: object) -> None:
+    """A signal handler that raises :class:`Terminated`."""
+    raise Terminated
 
 
 class Command(TyperCommand):
@@ -64,8 +73,10 @@ def exit_status(act: Callable[[], object], *, as_json: bool) -> int:
         return status
     except AdapterdockError as error:
         return _attempt(partial(_refused, error, as_json), status_of(error))
+    except Terminated:
+        return _attempt(partial(_interrupted, EXIT_TERMINATED), EXIT_TERMINATED)
     except KeyboardInterrupt:
-        return _attempt(_interrupted, EXIT_INTERRUPTED)
+        return _attempt(partial(_interrupted, EXIT_INTERRUPTED), EXIT_INTERRUPTED)
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             return hang_up()
@@ -117,9 +128,9 @@ def _refused(error: AdapterdockError, as_json: bool) -> int:
     return status
 
 
-def _interrupted() -> int:
+def _interrupted(status: int) -> int:
     err.line("stopped; nothing was left half-done")
-    return EXIT_INTERRUPTED
+    return status
 
 
 def _bug(error: Exception, as_json: bool) -> int:

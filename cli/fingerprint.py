@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..manifests.codes import usage as codes
-from ..manifests.errors import UsageError
+from ..manifests.errors import ManifestError, UsageError
 from ..manifests.findings import Where
 from .console import err, out, say, status
 from .options import (
@@ -135,14 +136,24 @@ def _open(target: str, offline: bool) -> Folder:
     return open_source(source, directory=Path.cwd(), offline=offline, where=Where(file=target))
 
 
+def _edited(path: Path, text: str, data: dict[str, Any]) -> str:
+    """``text``, which stands in ``path``, with this fingerprint."""
+    from ..manifests.edit import set_mapping
+
+    try:
+        return set_mapping(text, ("base", "fingerprint"), data)
+    except ManifestError as error:
+        here = (replace(f, where=replace(f.where, file=str(path))) for f in error.findings)
+        raise ManifestError(*here) from error
+
+
 def _write(path: Path, data: dict[str, Any]) -> None:
     """Replace the manifest by one with this fingerprint, which was read back before."""
-    from ..manifests.edit import set_mapping
     from ..registry.project import open_manifest
 
     real = path.resolve()
     try:
-        text = set_mapping(real.read_bytes().decode("utf-8"), ("base", "fingerprint"), data)
+        text = _edited(path, real.read_bytes().decode("utf-8"), data)
         handle, name = tempfile.mkstemp(dir=real.parent, prefix=f".{real.stem}.", suffix=".yaml")
         temporary = Path(name)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,7 +96,7 @@ def init(
     if base is None:
         err.line("next: add the base model to it (base.model), then `adapterdock validate`")
     else:
-        given = "" if manifest == DEFAULT_MANIFEST else f" {manifest}"
+        given = "" if manifest == DEFAULT_MANIFEST else f" {shlex.quote(str(manifest))}"
         err.line(f"next: `adapterdock validate{given}`, then `adapterdock lock{given}`")
 
 

@@ -22,6 +22,7 @@ from .options import (
     OfflineOption,
     PolicyOption,
     accepted_codes,
+    check_given,
     complete_adapter,
     given_manifest,
 )
@@ -82,6 +83,7 @@ def lock(
       adapterdock lock --accept AD364     # recorded in the lock
     """
     path = given_manifest(manifest)
+    check_given(model, dtype, policy)
     if check:
         others = {
             "--diff": show_diff,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from typing import Annotated, Any
@@ -11,7 +12,17 @@ import typer
 
 from .. import __version__
 from . import cache, explain, fingerprint, init, lock, pull, run, show, validate
-from .command import DEBUG_VARIABLE, EXIT_INTERRUPTED, Command, Group, debugging, hang_up
+from .command import (
+    DEBUG_VARIABLE,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    Command,
+    Group,
+    Terminated,
+    debugging,
+    hang_up,
+    terminate,
+)
 from .console import say
 
 HELP = """Model adapters from a manifest: checked before download, pinned by a lock, attached
@@ -36,6 +47,7 @@ EPILOG = """Exit status:
   3    something could not be checked, which is not a pass
   70   a bug in adapterdock (ADAPTERDOCK_DEBUG=1 shows the traceback)
   130  stopped with Ctrl-C; nothing is left half-done
+  143  ended by SIGTERM; nothing is left half-done
 
 Environment:
 
@@ -103,8 +115,11 @@ def main() -> Any:
             reconfigure(errors="backslashreplace")
     if not sys.warnoptions and not debugging():
         warnings.simplefilter("ignore")  # other libraries' notes to their own developers
+    signal.signal(signal.SIGTERM, terminate)
     try:
         app(prog_name="adapterdock")
+    except Terminated:
+        sys.exit(EXIT_TERMINATED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     finally:

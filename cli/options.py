@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
-from ..manifests.codes import find_code
+from ..manifests.codes import find_code, language
 from ..manifests.codes import lock as lock_codes
 from ..manifests.codes import usage as codes
 from ..manifests.errors import AdapterdockError, UsageError
-from ..manifests.findings import Severity, Where
+from ..manifests.findings import Finding, Severity, Where
 from ..manifests.names import did_you_mean
 
 DEFAULT_MANIFEST = Path("adapters.yaml")
@@ -116,10 +116,9 @@ def given_manifest(path: Path) -> Path:
             hint = f"name the manifest in it: {inside}" if inside.is_file() else _nearby(path, "")
             raise UsageError(codes.NO_SUCH_FILE.finding("this is a folder", where, hint=hint))
         if not path.exists():
+            said = "this link leads nowhere" if path.is_symlink() else "there is no such manifest"
             raise UsageError(
-                codes.NO_SUCH_FILE.finding(
-                    "there is no such manifest", where, hint=_nearby(path.parent, path.name)
-                )
+                codes.NO_SUCH_FILE.finding(said, where, hint=_nearby(path.parent, path.name))
             )
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or str(error)
@@ -127,6 +126,40 @@ def given_manifest(path: Path) -> Path:
             codes.NO_SUCH_FILE.finding("this path cannot be looked at", where, found=said)
         ) from error
     return path
+
+
+def check_given(model: str | None, dtype: str | None, policy: Path | None) -> None:
+    """Raises :class:`UsageError` where --model, --dtype or --policy names nothing that can be
+    meant: then the command line is wrong, and not the manifest."""
+    from ..manifests.schema import Dtype
+    from ..manifests.secrets import redacted
+    from ..manifests.source import Source, SourceSyntaxError
+
+    findings: list[Finding] = []
+    if model is not None:
+        try:
+            Source.parse(model)
+        except SourceSyntaxError as error:
+            said = codes.BAD_MODEL.finding("--model is no source", found=model, expected=str(error))
+            findings.append(redacted(said))
+    choices = get_args(Dtype)
+    if dtype is not None and dtype not in choices:
+        findings.append(
+            language.NOT_A_CHOICE.finding(
+                "--dtype takes one of a few words",
+                found=dtype,
+                expected=", ".join(choices),
+                hint=did_you_mean(dtype, choices),
+            )
+        )
+    if policy is not None and not policy.is_file():
+        findings.append(
+            language.UNREADABLE.finding(
+                "--policy names no file", Where(file=str(policy)), hint="check the path"
+            )
+        )
+    if findings:
+        raise UsageError(*findings)
 
 
 def accepted_codes(texts: Iterable[str] | None) -> list[str]:
@@ -149,7 +182,9 @@ def accepted_codes(texts: Iterable[str] | None) -> list[str]:
 def _nearby(folder: Path, name: str) -> str | None:
     """A hint with the manifests that are in ``folder``, the one that ``name`` resembles first."""
     try:
-        found = sorted(p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml"))
+        found = sorted(
+            p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file()
+        )
     except OSError:
         return None
     near = did_you_mean(name, found)

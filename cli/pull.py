@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,10 +18,14 @@ from .options import (
     OfflineOption,
     PolicyOption,
     accepted_codes,
+    check_given,
     given_manifest,
 )
 from .progress import shown_progress
 from .render import human_bytes, print_findings, print_table
+
+if TYPE_CHECKING:
+    from ..registry.store import Store
 
 
 def pull(
@@ -48,8 +53,10 @@ def pull(
       adapterdock pull --no-base    # the adapters only
     """
     from ..registry.pull import pull as pull_manifest
+    from ..registry.store import Store
 
     path = given_manifest(manifest)
+    check_given(model, dtype, policy)
     accepted = accepted_codes(accept)
     with shown_progress(f"pulling {path}") as progress:
         pulled = pull_manifest(
@@ -64,13 +71,14 @@ def pull(
             progress=progress,
         )
     print_findings(pulled.notes, err)
+    store = Store.default()
     everything = {**({"base": pulled.base} if pulled.base else {}), **pulled.adapters}
     rows = [
         (
             name,
             str(len(files)),
             human_bytes(sum(f.fact.size for f in files.values())),
-            str(next(iter(files.values())).path.parent) if files else "",
+            ", ".join(dict.fromkeys(_place(f.path, store) for f in files.values())),
         )
         for name, files in everything.items()
     ]
@@ -79,3 +87,8 @@ def pull(
         return
     print_table(("name", "files", "size", "where"), rows, out)
     err.line("everything is here and verified")
+
+
+def _place(path: Path, store: Store) -> str:
+    """The folder of a file as a person knows it: of what the cache keeps by content, the cache."""
+    return str(store.root if path.is_relative_to(store.objects) else path.parent)

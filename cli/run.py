@@ -26,6 +26,7 @@ from .options import (
     OfflineOption,
     PolicyOption,
     accepted_codes,
+    check_given,
     complete_adapter,
     given_manifest,
 )
@@ -107,6 +108,7 @@ def run(
     from ..registry.project import open_manifest
 
     path = given_manifest(manifest)
+    check_given(model, dtype, policy)
     accepted = accepted_codes(accept)
     file = open_manifest(path, model=model, dtype=dtype)
     if file.manifest.base.model is None:

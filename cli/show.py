@@ -16,6 +16,7 @@ from .options import (
     ModelOption,
     OfflineOption,
     PolicyOption,
+    check_given,
     given_manifest,
 )
 from .render import human_bytes, print_findings, print_table, short_digest
@@ -59,6 +60,7 @@ def show(
     from ..registry.resolve import Access
     from ..registry.validate import resolve_under
 
+    check_given(model, dtype, policy)
     file = open_manifest(given_manifest(manifest), model=model, dtype=dtype)
     if resolved:
         _show_values(file, as_json)

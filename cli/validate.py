@@ -16,6 +16,7 @@ from .options import (
     OfflineOption,
     PolicyOption,
     accepted_codes,
+    check_given,
     given_manifest,
 )
 from .render import print_report
@@ -49,6 +50,7 @@ def validate(
     """
     from ..registry.validate import validate as validate_manifest
 
+    check_given(model, dtype, policy)
     report = validate_manifest(
         given_manifest(manifest),
         model=model,

@@ -9,6 +9,7 @@ import os
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -108,6 +109,7 @@ class AdaptedModel(StandIn):
         state["_checkpointable"] = None
         state["_gathered"] = GatheredCache()
         self._modules["base_model"] = base
+        weakref.finalize(self, self._attachments.abandon).atexit = False
         self.training = base.training
 
     # -- running ---------------------------------------------------------------------------
@@ -543,12 +545,12 @@ class AdaptedModel(StandIn):
             old = self._adapters.get(adapter.name)
             default = tuple((adapter if a is old else a, w) for a, w in self._default.terms)
             try:
-                if old is not None and default != self._default.terms:
-                    _check_rules(self._rules, default)  # the rank may be another
                 self._attachments.put(adapter, outputs, twins, modules)
                 self._parameters.update(adapter.parameters)
                 self._modules.update(adapter.twins)
                 self._adapters[adapter.name] = adapter
+                if old is not None and default != self._default.terms:
+                    _check_rules(self._rules, default)  # the rank may be another
                 if self._rules is None:  # nothing to ask: the first switch is a look-up too
                     self._routings[adapter.name] = Routing(((adapter, 1.0),))
             except BaseException:

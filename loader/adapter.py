@@ -43,10 +43,10 @@ class Adapter:
     """Modules with something added to their output."""
     whole: frozenset[str] = frozenset()
     """Modules that it replaces."""
-    parameters: Mapping[str, nn.Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, nn.Parameter] = field(default_factory=dict, repr=False)
     """Factors and biases by PEFT's live names, such as
     ``base_model.model.score.lora_A.billing.weight``."""
-    twins: Mapping[str, nn.Module] = field(default_factory=dict)
+    twins: Mapping[str, nn.Module] = field(default_factory=dict, repr=False)
     """Whole modules, likewise (``base_model.model.score.modules_to_save.billing``)."""
     unfired: set[str] = field(default_factory=set)
     used: bool = False

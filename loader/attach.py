@@ -163,7 +163,7 @@ class _Builder:
             name: twin_of(
                 self._module(name),
                 {path: placed[key] for path, key in paths.items()},
-                trainable=self.trainable,
+                trainable=self.trainable and name in self.plan.saved,  # PEFT trains no others
             )
             for name, paths in saved.items()
         }
@@ -287,7 +287,7 @@ class _Builder:
     def _is_the_bases_own(self, name: str, paths: Mapping[str, str]) -> bool:
         """A saved embedding that the training left as it was: PEFT saves targeted embeddings
         always. It needs no copy."""
-        if name in self.plan.saved or self.trainable:
+        if name in self.plan.saved:
             return False
         module = self.modules.by_name.get(name)
         old = offloaded(module, "weight") if module is not None else None
@@ -337,6 +337,12 @@ class _Builder:
         if module is None or not self._present(name, [key]):
             return None
         old = bias_of(module)
+        if old is None and (adds := self._adds_bias_of(name)) is not None:
+            other = self.plan.biases.get(adds)
+            if other is not None and self._same(key, other):
+                return None  # the file has it under both names
+            if other is None:
+                return self._bias(adds, key)
         if old is None:
             self._problem(
                 codes.BIAS_UNSUPPORTED,
@@ -346,6 +352,19 @@ class _Builder:
         if self.tensors.shape(key) != tuple(old.shape):
             self._misfit(f"{name}.bias", self.tensors.shape(key), tuple(old.shape))
         return (name, key, old) if self._want(name, [key]) else None
+
+    def _adds_bias_of(self, name: str) -> str | None:
+        """The module that adds the bias which ``name`` owns: in BERT's heads for language models
+        it is tied to the decoder's."""
+        for tied in self.modules.tied_to(f"{name}.bias"):
+            other, _, leaf = tied.rpartition(".")
+            if leaf == "bias" and bias_of(self._module(other)) is not None:
+                return other
+        return None
+
+    def _same(self, key: str, other: str) -> bool:
+        infos = self.tensors.header.tensors
+        return other in infos and torch.equal(self.tensors.host(key), self.tensors.host(other))
 
     # -- shared ----------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from torch import nn
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError, RoutingError
 from .adapter import Adapter
+from .checkpointing import checkpointable, stop_carrying
 from .sites import Factors, ModuleSite, OutputSite, RootGuard
 
 Terms = tuple[tuple[Adapter, float], ...]
@@ -73,6 +74,15 @@ class Attachments:
             self._unfreeze()
         if not adapter.users:
             self._clear(adapter)
+
+    def abandon(self) -> None:
+        """The wrapper is gone, without a detach: nobody can enter or detach any more."""
+        with self.lock:
+            if not self.adapters:
+                return
+            for adapter in list(self.adapters.values()):
+                self.remove(adapter)
+            stop_carrying(checkpointable(self.base))
 
     def hold(self, terms: Terms) -> None:
         """A call begins; raises :class:`RoutingError` if one of its adapters is gone."""

@@ -255,7 +255,9 @@ def _config_digests(
         return None, frozenset(), "the model has no config"
     form = canonical(config)
     cls = type(getattr(model, "config"))  # noqa: B009 - nn.Module's own getattr is not typed
-    maybe = sorted(form.open | _unknown(form, config))
+    # a class with parts may fill in fields of theirs (PaliGemma's bidirectional attention)
+    of_parts = {p for p in form.fields if isinstance(config.get(p.partition(".")[0]), Mapping)}
+    maybe = sorted(form.open | _unknown(form, config) | of_parts)
     implied = [path for path in maybe if _is_implied(cls, config, path)]
     if len(implied) <= _MOST_OPEN:
         subsets = [set(s) for n in range(len(implied) + 1) for s in combinations(implied, n)]

@@ -69,9 +69,17 @@ def shape_of_module(module: nn.Module) -> ModuleShape:
     inner, out = getattr(module, "in_features", None), getattr(module, "out_features", None)
     if isinstance(inner, int) and isinstance(out, int) and _is_linear(module, own):
         return ModuleShape(ModuleKind.LINEAR, inner, out, _unpacked(own, (out, inner)))
-    if len(own.get("weight", ())) == 1:
-        return ModuleShape(ModuleKind.NORM, parameters=own)
-    return ModuleShape(ModuleKind.OTHER, parameters=own)
+    kind = ModuleKind.NORM if len(own.get("weight", ())) == 1 else ModuleKind.OTHER
+    return ModuleShape(kind, parameters=own, buffers=_persistent_buffers(module))
+
+
+def _persistent_buffers(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    left_out = module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
+    return {
+        name: tuple(buffer.shape)
+        for name, buffer in module._buffers.items()  # pyright: ignore[reportPrivateUsage]
+        if buffer is not None and name not in left_out
+    }
 
 
 def _is_linear(module: nn.Module, own: Mapping[str, tuple[int, ...]]) -> bool:

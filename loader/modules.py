@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Iterable
 from typing import Any
 
@@ -92,6 +93,8 @@ def check_attachable(base: Any) -> None:
         problems.append(codes.MODEL_WRAPPED.finding("PEFT adapters are in this model"))
     elif any(type(m).__module__.startswith("peft.") for m in base.modules()):
         problems.append(codes.MODEL_WRAPPED.finding("PEFT's layers are in this model"))
+    if intercepted(base, RootGuard):
+        gc.collect()  # one that nobody holds any more lets go
     if intercepted(base, RootGuard):
         problems.append(codes.MODEL_WRAPPED.finding("another AdaptedModel holds this base"))
     if problems:

@@ -234,7 +234,7 @@ def _value(path: str, where: Where, found: str | None, expected: str) -> Finding
 def _unknown_key(path: Path, where: Where, shape: Shape) -> Finding:
     key = str(path[-1])
     known = list(shape_at(shape, path[:-1]).fields)
-    owner = Where(path=path[:-1]).dotted or "the manifest"
+    owner = Where(path=path[:-1]).dotted or ("the manifest" if "version" in known else "the policy")
     hint = did_you_mean(key, known)
     if hint is None and is_secret_name(key):
         hint = "Credentials come from the usual places (environment, profile), never from here."

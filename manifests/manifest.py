@@ -34,6 +34,10 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_FINDINGS = 200
 
+_MAY_BE_ELSEWHERE = frozenset(
+    {codes.MISSING_KEY.id, codes.UNKNOWN_ADAPTER.id, codes.UNKNOWN_REGISTRY.id}
+)
+"""What cannot be told while a part of the manifest could not be read."""
 _SECRETS = frozenset({codes.SECRET.id, codes.SECRET_OPTION.id})
 _VARIABLES = frozenset(
     code.id
@@ -146,6 +150,8 @@ def read_manifest(
     if manifest is not None:
         for finding in check(manifest, where, _gaps(root, manifest, wrong)):
             (warnings if finding.severity is Severity.WARNING else findings).append(finding)
+    if not layers.whole:
+        findings = [finding for finding in findings if finding.code not in _MAY_BE_ELSEWHERE]
     if findings or manifest is None:
         raise ManifestError(*_all(findings, typed))
     return ManifestFile(

@@ -45,6 +45,8 @@ class Layers:
     """The folder of each file, by the name that spots know it by."""
     files: list[FilePath] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    whole: bool = True
+    """Whether all that is extended could be read; else what is missing may stand there."""
 
 
 def overlay(base: Map, over: Map, findings: list[Finding] | None = None, path: Path = ()) -> Map:
@@ -103,6 +105,7 @@ def _follow(
     where = entry.spot.at((EXTENDS,))
     name = _checked(entry, where, layers.findings)
     if name is None:
+        layers.whole = False
         return own
     path = directory / name
     shown = os.path.normpath(os.path.join(os.path.dirname(file or ""), name))  # noqa: PTH118, PTH120
@@ -118,6 +121,7 @@ def _follow(
                 expected=f"at most {MAX_CHAIN} files, each once",
             )
         )
+        layers.whole = False
         return own
     seen.add(real)
     try:
@@ -128,11 +132,13 @@ def _follow(
                 f"{shown} could not be read: {error.strerror or error}.", where, found=name
             )
         )
+        layers.whole = False
         return own
     document, findings = compose(data, shown)
     layers.findings += findings
     layers.files.append(path)
     if document is None:
+        layers.whole = False
         return own
     layers.documents.append(document)
     layers.folders.setdefault(shown, path.parent)

@@ -14,7 +14,7 @@ from .source import Source
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 FINGERPRINT_PATTERN = r"^v1:sha256:[0-9a-f]{64}$"
-BYTE_SIZE_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,15})? ?([KMGT]i?)?B$"
+BYTE_SIZE_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,15})? ?([KMGT]i?|k)?B$"
 Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 FingerprintDigest = Annotated[str, StringConstraints(pattern=FINGERPRINT_PATTERN)]
 URL_PREFIX_PATTERN = r"^[A-Za-z][A-Za-z0-9+.-]+://"
@@ -166,7 +166,7 @@ class Manifest(Model):
 
 def parse_bytes(text: str) -> int:
     """Bytes in ``"2GiB"``, ``"500MB"``, ``"10 B"`` (binary with an ``i``, else decimal)."""
-    number = text.rstrip("BiKMGT ")
+    number = text.rstrip("BikKMGT ")
     unit = text[len(number) :].strip()
-    power = "KMGT".find(unit[0]) + 1 if unit[0] in "KMGT" else 0
+    power = "BKMGT".index(unit[0].upper())
     return int(float(number) * (1024 if "i" in unit else 1000) ** power)

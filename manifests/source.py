@@ -28,6 +28,8 @@ HUB = "hf"
 REGISTRY = "registry"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)\Z", re.DOTALL)
+# s3:bucket, s3:/bucket: what was meant is plain, and a drive letter is not it.
+_HALF_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/?([^/:].*)\Z", re.DOTALL)
 _WINDOWS = re.compile(r"[A-Za-z]:(?:[\\/]|\Z)|\\\\")
 # Line breaks, control characters, lone surrogates and the marks that turn or hide text.
 _UNSEEN = re.compile(
@@ -213,6 +215,9 @@ def _parse_local(text: str) -> Source:
         )
     if text.startswith("~"):
         raise SourceSyntaxError("another user's home is not a source: write the whole path")
+    if slip := _HALF_SCHEME.match(text):
+        scheme, rest = slip.groups()
+        raise SourceSyntaxError(f"did you mean {scheme}://{rest}?")
     raise SourceSyntaxError(
         f"{text!r} could be a folder or a Hub repository: write ./{text} or hf://{text}"
     )

@@ -85,6 +85,7 @@ _COMMON: Mapping[str, Any] = {
 _HEADS = re.compile(
     r"(For[A-Z]\w*|With\w*Head\w*|LMHeadModel|LMHeadsModel|DoubleHeadsModel|HeadModel|Model|Encoder)$"
 )
+_ROPE = ("rope_scaling", "rope_parameters")
 _ROPE_LOCAL = ("rope_local_base_freq", "local_rope_theta")
 _ROPE_FLAT = {
     "rope_theta": "rope_theta",
@@ -93,6 +94,8 @@ _ROPE_FLAT = {
     "partial_rotary_factor": "partial_rotary_factor",
     "rotary_pct": "partial_rotary_factor",
 }
+_OLD_NAMES: Mapping[str, Mapping[str, str]] = {"bloom": {"n_embed": "hidden_size"}}
+"""Fields' names in old files, which the class itself still reads."""
 _LAYER_TYPES: Mapping[str, str] = {
     "mamba": "linear_attention",
     "attention": "full_attention",
@@ -179,7 +182,9 @@ def hidden_size(config: Mapping[str, Any]) -> int | None:
     for part in (config, *_parts(config)):
         own = table.get(_model_type(part, table), {})
         name = own.get("aliases", {}).get("hidden_size", "hidden_size")
-        for key in (name, "hidden_size", "d_model", "n_embd", "dim", "embed_dim"):
+        names = _OLD_NAMES.get(_model_type(part, table), {})
+        old = [key for key, new in names.items() if new == "hidden_size"]
+        for key in (*old, name, "hidden_size", "d_model", "n_embd", "dim", "embed_dim"):
             value = part.get(key, own.get("defaults", {}).get(key))
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
                 return value
@@ -246,7 +251,8 @@ def _one(
     fields, inner, opened = Fields(), Fields(), set[str]()
     unknown = [] if row is not None and not own.get("inexact") else [model_type or "(none)"]
     parts: Mapping[str, str] = own.get("parts", {})
-    aliases: Mapping[str, str] = own.get("aliases", {})
+    aliases: Mapping[str, str] = {**own.get("aliases", {}), **_OLD_NAMES.get(model_type, {})}
+    config = _with_text_apart(config, own, table)
     for given, value in config.items():
         key = aliases.get(given, given)
         if key != given and key in config:
@@ -261,7 +267,7 @@ def _one(
             if kind == parts.get(key):
                 inner.pop(f"{key}.model_type", None)
         elif key not in own.get("ignored", ()) and _counts(key, own):
-            fields[key] = _renamed_layers(value) if key.endswith("layer_types") else value
+            fields[key] = _respelled(key, value)
     _move_rope(fields, nested=any(k.startswith("rope.full_") for k in own.get("defaults", ())))
     _move_t5(fields, own)
     for key, absent in cast(Mapping[str, Fields], own.get("absent", {})).items():
@@ -273,6 +279,19 @@ def _one(
     return left, opened | opened_here, unknown
 
 
+def _with_text_apart(
+    config: Mapping[str, Any], own: Mapping[str, Any], table: Table
+) -> Mapping[str, Any]:
+    """Qwen2-VL's own files have the text model's fields beside ``vision_config``; its class moves
+    them into a ``text_config``."""
+    kind = own.get("parts", {}).get("text_config")
+    if kind is None or "text_config" in config or "hidden_size" not in config:
+        return config
+    moved = {*_names(table.get(kind, {})), *_ROPE, *_ROPE_FLAT} - _names(own)
+    text = {key: value for key, value in config.items() if key in moved}
+    return {k: v for k, v in config.items() if k not in text} | {"text_config": text}
+
+
 def _counts(key: str, own: Mapping[str, Any]) -> bool:
     if _GENERATION.fullmatch(key) is not None:
         return key in _names(own)
@@ -282,7 +301,7 @@ def _counts(key: str, own: Mapping[str, Any]) -> bool:
 def _move_rope(fields: Fields, nested: bool) -> None:
     """Rotary fields of every version, in place: ``rope`` is v5's ``rope_parameters``."""
     rope: Fields = {}
-    for key in ("rope_scaling", "rope_parameters"):
+    for key in _ROPE:
         value = fields.pop(key, None)
         if isinstance(value, Mapping):
             rope |= cast(Mapping[str, Any], value)
@@ -301,7 +320,7 @@ def _move_rope(fields: Fields, nested: bool) -> None:
         kind = group.pop("type", None)
         if kind is not None:
             group.setdefault("rope_type", kind)
-        if group.get("rope_type") == "default":
+        if group.get("rope_type") in ("default", "mrope"):  # mrope_section says the latter
             del group["rope_type"]
         original = fields.get(_ORIGINAL, fields.get("max_position_embeddings"))
         if original is not None and group.get(_ORIGINAL) == original:
@@ -311,8 +330,11 @@ def _move_rope(fields: Fields, nested: bool) -> None:
         fields["rope"] = whole
 
 
-def _renamed_layers(value: Any) -> Any:
-    if not isinstance(value, list):
+def _respelled(key: str, value: Any) -> Any:
+    """Values that the classes read in an older spelling too."""
+    if key == "pos_att_type" and isinstance(value, str):  # DeBERTa's own files: "p2c|c2p"
+        return [kind.strip() for kind in value.lower().split("|")]
+    if not key.endswith("layer_types") or not isinstance(value, list):
         return value
     layers = cast("list[Any]", value)
     return [_LAYER_TYPES.get(kind, kind) if isinstance(kind, str) else kind for kind in layers]

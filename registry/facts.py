@@ -66,7 +66,8 @@ class ModuleKind(str, Enum):
 @dataclass(frozen=True)
 class ModuleShape:
     """One module of the live model. ``in_features`` and ``out_features`` are what an adapter's
-    factors must have (for a convolution: its channels); ``parameters`` are its own, by name."""
+    factors must have (for a convolution: its channels); ``parameters`` are its own, by name, and
+    ``buffers`` those that are saved with it (a batch norm's statistics)."""
 
     kind: ModuleKind
     in_features: int | None = None
@@ -74,6 +75,7 @@ class ModuleShape:
     parameters: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     kernel: tuple[int, ...] = ()
     groups: int = 1
+    buffers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,7 +35,7 @@ from ..manifests.errors import (
 )
 from ..manifests.findings import Finding, Where
 from ..manifests.source import Source
-from .digests import PREFIX, check_paths, git_blob_sha1, is_digest
+from .digests import PREFIX, check_paths, git_blob_sha1, is_digest, sha256_file
 from .disk import fault, guarded, out_of_space
 from .facts import FileFact
 from .pool import Stop, Stopped, run_all
@@ -51,11 +51,13 @@ _BLOB = re.compile(r"[0-9a-f]{40}\Z")
 @dataclass(frozen=True)
 class Request:
     """Files wanted of one folder. A fact's ``sha256`` is binding where it is given, and so is
-    its ``size`` (bytes; below 0: not known); ``version`` is, where there is no ``sha256``."""
+    its ``size`` (bytes; below 0: not known); ``version`` is, where there is no ``sha256``.
+    ``check`` finds what is wrong with the files together; then none of them is published."""
 
     folder: Folder
     wanted: tuple[FileFact, ...]
     where: Where = Where()  # noqa: RUF009 - frozen
+    check: Callable[[Iterable[FileFact]], list[Finding]] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,13 @@ def fetch_all(
         held = {file.fact.sha256 for file in files if file.fact.sha256 is not None}
         with store.hold(held), _scratch(store, first) as scratch:
             fetched = work.each(lambda file: work.download(file, scratch), first, until_error=True)
-        for group, one in zip(groups.values(), fetched, strict=True):
-            got.update((file, one) for file in group)
+            for group, one in zip(groups.values(), fetched, strict=True):
+                got.update((file, one) for file in group)
+            _check_together(requests, got)
+            for group in groups.values():
+                if got[group[0]].path.is_relative_to(scratch):
+                    one = work.publish(group[0], got[group[0]].path)
+                    got.update((file, one) for file in group)
     results: tuple[dict[str, Fetched], ...] = tuple({} for _ in requests)
     for file in files:
         one = got[file]
@@ -135,6 +142,8 @@ class _File:
     folder: Folder
     fact: FileFact
     where: Where
+    withheld: bool = False
+    """Not to be published before all files of its request were looked at together."""
 
     @property
     def label(self) -> str:
@@ -228,6 +237,13 @@ class _Work:
         # It is complete: it is verified, whatever became of others.
         if path != into:
             return self._in_place(file, path)
+        if file.withheld:
+            with guarded(into, file.where):
+                return _fetched(file, into, sha256_file(into))
+        return self.publish(file, into)
+
+    def publish(self, file: _File, into: Path) -> Fetched:
+        """Verify a downloaded file and give it its place in the store."""
         published = self.store.publish(
             into, file.fact.sha256, file.size, origin=file.label, where=file.where
         )
@@ -289,7 +305,8 @@ def _files(requests: Sequence[Request]) -> list[_File]:
     for index, request in enumerate(requests):
         found = check_paths(fact.path for fact in request.wanted)
         for fact in request.wanted:
-            files.append(_File(len(files), index, request.folder, fact, request.where))
+            withheld = request.check is not None
+            files.append(_File(len(files), index, request.folder, fact, request.where, withheld))
             if fact.sha256 is not None and not is_digest(fact.sha256):
                 found.append(
                     BAD_DIGEST.finding(f"the digest of {fact.path!r} is none", found=fact.sha256)
@@ -298,6 +315,16 @@ def _files(requests: Sequence[Request]) -> list[_File]:
     if findings:
         raise IntegrityError(*findings)
     return files
+
+
+def _check_together(requests: Sequence[Request], got: Mapping[_File, Fetched]) -> None:
+    findings: list[Finding] = []
+    for index, request in enumerate(requests):
+        if request.check is not None:
+            facts = [one.fact for file, one in got.items() if file.request == index]
+            findings += request.check(facts)
+    if findings:
+        raise IntegrityError(*findings)
 
 
 def _compare(missing: Sequence[_File], work: _Work) -> None:

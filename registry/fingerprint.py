@@ -299,10 +299,12 @@ class _Check:
             return
         if not self.same_structure and "structure" not in self.found.doubts:
             return  # an error already, and no two digests over other names can agree
-        yield from self._by_digest(want.weights, have.weights, codes.WEIGHTS, "weights")
+        sure = want.structure is not None and self.same_structure  # whatever may be left out
+        doubt = None if sure else self.found.doubts.get("structure")
+        yield from self._by_digest(want.weights, have.weights, codes.WEIGHTS, "weights", doubt)
         if self.same_heads:
             yield from self._by_digest(
-                want.head_weights, have.head_weights, codes.HEAD_WEIGHTS, "head_weights"
+                want.head_weights, have.head_weights, codes.HEAD_WEIGHTS, "head_weights", doubt
             )
 
     def _by_tensor(
@@ -330,13 +332,18 @@ class _Check:
             )
 
     def _by_digest(
-        self, want: WeightDigests | None, have: WeightDigests | None, error: Code, level: str
+        self,
+        want: WeightDigests | None,
+        have: WeightDigests | None,
+        error: Code,
+        level: str,
+        doubt: str | None,
     ) -> Iterable[Finding]:
         if want is None:
             return
         at = self.at(level)
         precision = None if self.found.samples is None else self.found.samples.precision
-        why = self.found.doubts.get("weights") or self.found.doubts.get("structure")
+        why = self.found.doubts.get("weights") or doubt
         if have is not None and self.found.samples is not None and precision is None:
             have, why = None, "it mixes bfloat16 and float16"
         pairs = _comparable(want, have, precision) if have is not None else {}

@@ -12,6 +12,7 @@ from .checks import dtypes, options, recorded_base, version
 from .checks.subject import Subject, shown
 from .checks.table import checks_of
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, Layout
+from .methods.options import is_neutral
 from .methods.table import Method
 from .patterns import PatternError, Patterns
 
@@ -52,6 +53,8 @@ def check_adapter(
         return findings, None
     findings += options.check_contradictions(config, where)
     findings += options.check_initialisation(config, where)
+    if any(o.moves_tensors and not is_neutral(config.get(o.name)) for o in method.options):
+        return findings, None
     patterns = Patterns()
     invalid = _check_patterns(config, patterns, where)
     if invalid:
@@ -96,6 +99,8 @@ def _check_patterns(config: Mapping[str, Any], patterns: Patterns, where: Where)
             patterns.check(text)
         except PatternError as error:
             findings.append(_pattern_finding(error, where))
+            if error.too_slow and patterns.exhausted:
+                break
     return findings
 
 

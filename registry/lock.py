@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..manifests.codes import artefacts as artefact_codes
@@ -193,14 +194,23 @@ def accepted_codes(accept: Iterable[str]) -> frozenset[str]:
 def check_declared_digests(file: ManifestFile, digests: Mapping[str, str | None]) -> list[Finding]:
     """Findings where an adapter's folder digest is not the one that the manifest declares."""
     return [
+        finding
+        for name in file.manifest.adapters
+        for finding in _check_declared(file, name, digests.get(name))
+    ]
+
+
+def _check_declared(file: ManifestFile, name: str, digest: str | None) -> list[Finding]:
+    declared = file.manifest.adapters[name].sha256
+    if declared in (None, digest):
+        return []
+    return [
         codes.DIGEST_MISMATCH.finding(
             f"adapter {name!r} is not the declared one",
             file.where(("adapters", name, "sha256")),
-            found=digests.get(name),
-            expected=adapter.sha256,
+            found=digest,
+            expected=declared,
         )
-        for name, adapter in file.manifest.adapters.items()
-        if adapter.sha256 is not None and digests.get(name) != adapter.sha256
     ]
 
 
@@ -260,13 +270,20 @@ def _fetch(
         if opened.folder is None or opened.facts is None or file.manifest.adapters[name].mutable:
             continue
         where = file.where(("adapters", name, "source"))
-        requests[name] = Request(opened.folder, opened.facts.files, where)
+        check = None
+        if file.manifest.adapters[name].sha256 is not None:
+            check = partial(_check_files, file, name)
+        requests[name] = Request(opened.folder, opened.facts.files, where, check)
     base, folder = resolution.base, resolution.base_folder
     if base is not None and folder is not None:
         wanted = tuple(f for f in base.files if _is_hashed_now(f, folder, hash_up_to))
         requests[None] = Request(folder, wanted, file.where(("base", "model")))
     fetched = fetch_all(list(requests.values()), store, progress=progress)
     return dict(zip(requests, fetched, strict=True))
+
+
+def _check_files(file: ManifestFile, name: str, files: Iterable[FileFact]) -> list[Finding]:
+    return _check_declared(file, name, folder_digest(files))
 
 
 def _is_hashed_now(fact: FileFact, folder: Folder, limit: int) -> bool:

@@ -160,11 +160,10 @@ def owns(words: str, name: str) -> bool:
 def _shape(words: str, own: Mapping[str, Shape | None] | None, found: Tree) -> ModuleShape:
     """A module by its description and its own tensors (``None``: it has none in the file)."""
     every = words.split()
-    parameters = {
-        name: shape
-        for name in _not_buffers(words, own or ())
-        if name[0] not in "!?" and (shape := (own or {})[name]) is not None
-    }
+    known = {n: shape for n, shape in (own or {}).items() if n[0] not in "!?" and shape is not None}
+    trained = _not_buffers(words, known)
+    parameters = {name: known[name] for name in trained}
+    buffers = {name: shape for name, shape in known.items() if name not in parameters}
     weight = (own or {}).get("weight") or _parametrised(found)
     kinds = {
         word[1:] or USUAL[int(word[0])]
@@ -172,10 +171,10 @@ def _shape(words: str, own: Mapping[str, Shape | None] | None, found: Tree) -> M
         if word[0].isdigit() and (weight is None or int(word[0]) == len(weight))
     }
     packed = own is None or "weight" in own or any(name[0] == "!" for name in own)
-    known = len(kinds) == 1 and (weight is not None or packed)
-    kind = KINDS[kinds.pop()] if known else ModuleKind.OTHER
+    sure = len(kinds) == 1 and (weight is not None or packed)
+    kind = KINDS[kinds.pop()] if sure else ModuleKind.OTHER
     if weight is None:
-        return ModuleShape(kind, parameters=parameters)
+        return ModuleShape(kind, parameters=parameters, buffers=buffers)
     if kind is ModuleKind.LINEAR:
         return ModuleShape(kind, weight[1], weight[0], parameters)
     if kind in (ModuleKind.CONV1D, ModuleKind.EMBEDDING):
@@ -184,7 +183,7 @@ def _shape(words: str, own: Mapping[str, Shape | None] | None, found: Tree) -> M
         groups = _groups({word[2:] for word in every if word.startswith("C=")}, weight)
         inner = None if groups is None else weight[1] * groups
         return ModuleShape(kind, inner, weight[0], parameters, weight[2:], groups or 1)
-    return ModuleShape(kind, parameters=parameters)
+    return ModuleShape(kind, parameters=parameters, buffers=buffers)
 
 
 def _parametrised(found: Tree) -> Shape | None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BUDGET_SECONDS = 2.0
 """All the patterns of one adapter together; real ones take milliseconds."""
+COMPILE_SECONDS = 3.0
+"""Reading all the patterns of one adapter; one takes about a millisecond."""
 MAX_PATTERN = 10_000
 """Characters of one pattern."""
 MAX_REPEATS = 10_000
@@ -50,7 +52,13 @@ class Patterns:
 
     def __init__(self, seconds: float = BUDGET_SECONDS) -> None:
         self._left = seconds
+        self._left_to_compile = COMPILE_SECONDS
         self._compiled: dict[str, regex.Pattern[str]] = {}
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no further pattern can be read in the time that is left."""
+        return self._left_to_compile <= 0
 
     def match_all(self, pattern: str, name: str) -> bool:
         """``re.fullmatch(pattern, name)``. Raises :class:`PatternError`."""
@@ -78,8 +86,8 @@ class Patterns:
         for pattern in patterns:
             inner = rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\."
             match = self._run(inner, name, of=pattern)
-            if match is not None:
-                return int(match["idx"])
+            if match is not None:  # ``a|b`` may match without the number: then there is none
+                return None if match["idx"] is None else int(match["idx"])
         return None
 
     def check(self, pattern: str) -> None:
@@ -112,6 +120,9 @@ class Patterns:
         _check_size(source)
         import regex  # here: most adapters name their targets without a pattern
 
+        if self._left_to_compile <= 0:
+            raise PatternError(source, "the patterns take too long to read", too_slow=True)
+        begun = time.perf_counter()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -120,6 +131,8 @@ class Patterns:
                 compiled = regex.compile(_as_in_re(pattern))
         except (re.error, regex.error, RecursionError, OverflowError, MemoryError) as error:
             raise PatternError(source, str(error) or type(error).__name__) from None
+        finally:
+            self._left_to_compile -= time.perf_counter() - begun
         self._compiled[pattern] = compiled
         return compiled
 

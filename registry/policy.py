@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 
 from ..manifests.codes import policy as codes
@@ -82,7 +83,19 @@ def allows(globs: Sequence[str], source: Source, directory: Path | None) -> bool
         spellings.add(f"hf://{source.location}" + (f"/{source.path}" if source.path else ""))
     if source.is_registry:
         spellings.add(f"registry://{source.location}")
-    return any(fnmatchcase(text, glob) for text in spellings for glob in globs)
+    wanted = [_above(glob, directory) for glob in globs]
+    return any(fnmatchcase(text, glob) for text in spellings for glob in wanted)
+
+
+def _above(glob: str, directory: Path | None) -> str:
+    """A glob for places outside ``directory`` (``../*``) as sources there are spelled: absolute.
+    Only its leading steps up count, so that no ``*`` leads further up."""
+    if directory is None or not glob.startswith("../"):
+        return glob
+    folder = directory.resolve()
+    while glob.startswith("../"):
+        folder, glob = folder.parent, glob[3:]
+    return escape(folder.as_posix().rstrip("/")) + "/" + glob
 
 
 def _check_globs(

@@ -356,7 +356,10 @@ ARCHITECTURE_UNKNOWN = Code(
         "our table the live names are known; for others they are not guessed."
     ),
     example='"architectures": ["MyCompanyForCausalLM"]',
-    fix="run `adapterdock validate --deep`, which builds the model without weights and asks it",
+    fix=(
+        "name the model's class of transformers under `architectures` in config.json, or accept "
+        "this code: the loaded model is asked before anything is attached"
+    ),
 )
 MODULE_MISSING = Code(
     id="AD342",
@@ -405,7 +408,7 @@ SIZE_UNKNOWN = Code(
         "quantised weight is packed, for example)."
     ),
     example="a base quantised to 4 bits",
-    fix="run `adapterdock validate --deep`, or accept this code",
+    fix="accept this code: the loaded model is asked before anything is attached",
 )
 TIED_WEIGHT = Code(
     id="AD346",
@@ -614,4 +617,17 @@ ALPHA_AMBIGUOUS = Code(
     ),
     example='"alpha_pattern": {".*_proj": 24, "model.layers.0.self_attn.q_proj": 5}',
     fix="make the patterns exclude each other, with the alphas of the training",
+)
+PATTERN_UNUSED = Code(
+    id="AD355",
+    name="pattern-matches-nothing",
+    severity=Severity.WARNING,
+    summary="A rank, an alpha or a layer of the config is for no adapted module.",
+    explanation=(
+        "PEFT ignores an entry of rank_pattern, alpha_pattern or layers_to_transform that matches "
+        "nothing, and so is it here. A wrong rank shows in the shapes, but a misspelt name in "
+        "alpha_pattern only leaves a module with the scale of all others."
+    ),
+    example='"alpha_pattern": {"q_porj": 32}',
+    fix="correct the entry, or remove it if it was never meant for this adapter",
 )

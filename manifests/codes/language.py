@@ -350,7 +350,8 @@ CANNOT_EDIT = Code(
     "it sets, and reads the result back to prove it. Here that is not possible, most often "
     "because the place is an alias or is shared through an anchor. The file is as it was.",
     "base: *shared-base",
-    "Write the mapping out at this place (without an alias), or put in the printed lines by hand.",
+    "Write the mapping out at this place (without an alias), or put in by hand what the command "
+    "prints without --write.",
 )
 
 # --- cross references ---------------------------------------------------------------------------

@@ -114,7 +114,7 @@ DIGEST_MISMATCH = Code(
     "`sha256:` in the manifest is the digest of the adapter's folder: of the sorted lines "
     "`sha256 size path` of its consumed files, adapter_config.json included.",
     "adapters: {tone: {source: ./tone, sha256: 'sha256:0000...'}}",
-    "correct the source or the digest; `adapterdock show` prints the one that was found",
+    "correct the source, or the digest after looking at what was found",
 )
 NO_LOCK = Code(
     "AD512",

@@ -285,7 +285,7 @@ OFFLINE = Code(
     "--offline, ADAPTERDOCK_OFFLINE=1 or HF_HUB_OFFLINE=1 is set. Local folders work, and the "
     "Hub's cache works for commits (and branches) that it has seen.",
     "HF_HUB_OFFLINE=1 adapterdock validate adapters.yaml, before anything was fetched",
-    "Fetch once while online (`adapterdock pull`), or unset the variable.",
+    "Fetch once while online (`adapterdock pull`), or leave out --offline and unset the variables.",
 )
 
 REGISTRY_NOT_YET = Code(

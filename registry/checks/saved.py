@@ -56,12 +56,13 @@ def _parameters(
 
 
 def parameters_of(layout: Layout, module: str) -> Iterator[tuple[str, Shape]]:
-    """(path under ``module``, shape) of every parameter of it and of what it contains."""
+    """(path under ``module``, shape) of every parameter and saved buffer of it and of what it
+    contains."""
     for name, inner in layout.modules.items():
         if name == module or name.startswith(f"{module}."):
             path = name[len(module) + 1 :]
-            for parameter, shape in inner.parameters.items():
-                yield (f"{path}.{parameter}" if path else parameter), shape
+            for own, shape in (*inner.parameters.items(), *inner.buffers.items()):
+                yield (f"{path}.{own}" if path else own), shape
 
 
 def _names(subject: Subject, layout: Layout) -> Iterator[Finding]:

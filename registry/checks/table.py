@@ -18,6 +18,7 @@ from . import (
     sizes,
     targets,
     tied,
+    unused,
     vocabulary,
     whole,
 )
@@ -26,7 +27,7 @@ from .subject import Subject
 Check = Callable[[Subject], list[Finding]]
 
 _RANKED = (ranks.check, alphas.check)
-_PLACES = (modules.check, kinds.check)
+_PLACES = (unused.check, modules.check, kinds.check)
 _REST = (targets.check, saved.check, biases.check, tied.check, vocabulary.check)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .options import (
@@ -40,7 +40,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("use_dora", _YET, "rescales each adapted weight to a learned magnitude (DoRA)"),
     Option("lora_bias", _YET, "adds a learned bias to lora_B"),
     Option("trainable_token_indices", _YET, "trains single rows of the embedding"),
-    Option("target_parameters", _YET, "adapts parameters that are no module (experts)"),
+    Option(
+        "target_parameters",
+        _YET,
+        "adapts parameters that are no module (experts)",
+        moves_tensors=True,
+    ),
     Option("use_qalora", _YET, "pools the input by groups (QA-LoRA)"),
     Option("alora_invocation_tokens", _YET, "acts only after an invocation string (aLoRA)"),
     Option("arrow_config", _YET, "routes between adapters (Arrow)"),
@@ -84,7 +89,6 @@ class LoraConfig(TunerConfig):
 
     r: int = 8
     alpha: float = 8
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
     rslora: bool = False
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +14,10 @@ EMBEDDING_NAMES = frozenset(
     {"embed_tokens", "lm_head", "wte", "shared", "word_embeddings", "embed_in", "embed_out"}
 )
 """Usual names of input and output embeddings, for when there is no layout to ask."""
+
+_WRAPPER = re.compile(r"\.(original_module|modules_to_save)\.")
+_NAMED_WRAPPER = re.compile(r"\.(original_module|modules_to_save\.[^.]+)\.")
+"""PEFT strips the adapter's name at the end of a key only: it stays before a module's parts."""
 
 
 def saved_module(config: TunerConfig, name: str) -> str | None:
@@ -43,23 +48,28 @@ class Places:
     def put(self, name: str, key: str, others: Mapping[str, str]) -> None:
         # `bias: all` and saved embeddings catch PEFT's own wrapper too: its copies of a saved
         # module, beside the plain name that is the trained one
-        plain = name.replace(".original_module.", ".").replace(".modules_to_save.", ".")
+        plain = _WRAPPER.sub(".", name)
+        copied = plain != name
+        if copied and plain not in others:
+            plain = _NAMED_WRAPPER.sub(".", name)
         module = saved_module(self.config, plain)
-        if plain != name and (module is None or plain not in others):
+        if copied and (module is None or plain not in others):
             self.leftovers.append(key)
-        elif plain != name:
+        elif copied:
             return
         elif module is not None and name != module:
             place = self.saved.setdefault(self.naming.live(module), {})
             place[name.removeprefix(f"{module}.")] = key
-        elif not self._put_base(name, key):
+        elif not self._put_base(name, key, others):
             self.leftovers.append(key)
 
-    def _put_base(self, name: str, key: str) -> bool:
+    def _put_base(self, name: str, key: str, others: Mapping[str, str]) -> bool:
         """Trained biases and whole embeddings of the base; whether it is one of them."""
         path, _, parameter = name.rpartition(".")
         live = self.naming.live(path.removesuffix(".base_layer"))
-        if parameter == "bias" and self._bias_may_be_trained(live):
+        # a head with a bias (Phi, GPT-J) is stored with it, whatever `bias` says
+        beside = f"{path}.weight" in others and self._is_embedding(live)
+        if parameter == "bias" and (beside or self._bias_may_be_trained(live)):
             return self.biases.setdefault(live, key) == key
         if parameter == "weight" and self._is_embedding(live):
             return self.embeddings.setdefault(live, key) == key

@@ -53,6 +53,7 @@ class TunerConfig:
     ensure_weight_tying: bool = False
     fan_in_fan_out: bool | None = None
     """Whether weights are stored as (in, out); ``None`` for methods that do not ask."""
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -202,3 +202,31 @@ def test_what_is_accepted_says_so_and_passes(cli: Cli, at_desk: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "unchecked AD340 base-not-declared (accepted)" in result.stdout
     assert "2 unchecked things accepted" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["validate", "lock", "pull", "show", "run"])
+@pytest.mark.parametrize(
+    ("option", "value", "code"),
+    [
+        ("--dtype", "bfloat61", "AD123"),
+        ("--model", "s3:bucket/base", "AD916"),
+        ("--policy", "gone.yaml", "AD101"),
+        ("--policy", ".", "AD101"),
+    ],
+)
+def test_an_option_that_names_nothing_is_wrong_usage(
+    cli: Cli, at_desk: Path, name: str, option: str, value: str, code: str
+) -> None:
+    result = cli(name, option, value)
+    assert result.exit_code == 2
+    assert code in result.stderr
+    assert option in result.stderr
+    assert "manifest" not in result.stdout
+
+
+def test_a_link_that_leads_nowhere_is_not_its_own_correction(cli: Cli, at_desk: Path) -> None:
+    (at_desk / "team.yaml").symlink_to("gone.yaml")
+    result = cli("validate", "team.yaml")
+    assert result.exit_code == 2
+    assert "this link leads nowhere" in result.stderr
+    assert "did you mean 'team.yaml'" not in result.stderr

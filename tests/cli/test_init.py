@@ -158,3 +158,9 @@ def test_a_folder_that_may_not_be_read_is_passed_over(tmp_path: Path) -> None:
         assert find_adapters(tmp_path) == expected
     finally:
         (tmp_path / "closed").chmod(0o755)
+
+
+def test_the_next_step_can_be_pasted_into_a_shell(cli: Cli, tmp_path: Path) -> None:
+    adapter(tmp_path / "a", "acme/base-1.5B")
+    manifest = tmp_path / "my team.yaml"
+    assert f"`adapterdock validate '{manifest}'`" in cli("init", manifest).stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -90,3 +91,28 @@ def test_a_source_that_changed_under_its_lock_stops_the_pull(cli: Cli, at_desk: 
     assert result.exit_code == 1
     assert "AD614" in result.stderr
     assert result.stdout == ""
+
+
+def test_a_pull_that_is_told_to_end_leaves_nothing_behind(
+    at_desk: Path, web: WebServer, tmp_path: Path
+) -> None:
+    for path in write_adapter(at_desk / "tone").iterdir():
+        web.files[f"/tone/{path.name}"] = path.read_bytes()
+    with_tone(at_desk, f"{web.url}/tone")
+    cache = tmp_path / "cache"
+    assert terminal.run("lock", cwd=at_desk).status == 0
+    web.silent = True
+    asked = len(web.requests)
+    env = terminal.environment({"ADAPTERDOCK_CACHE": str(cache)})
+    process = subprocess.Popen(
+        terminal.command("pull"), cwd=at_desk, env=env, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while len(web.requests) == asked and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert "stopped; nothing was left half-done" in said
+    assert "Traceback" not in said
+    assert [p for name in ("tmp", "holds") for p in cache.glob(f"{name}/*")] == []

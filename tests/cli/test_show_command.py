@@ -12,6 +12,7 @@ from support.builders import write_adapter, write_base
 from support.cache import put
 from support.desks import write_desk
 from support.hub_server import HubServer
+from support.web import WebServer
 from typer.testing import Result
 
 Cli = Callable[..., Result]
@@ -173,3 +174,28 @@ def test_pull_brings_everything_and_says_where_it_is(
     assert [row[0] for row in rows] == ["name", "base", "a0", "a1", "tone"]
     assert all(Path(row[3]).is_dir() for row in rows[1:])
     assert "base" not in cli("pull", "--no-base").stdout
+
+
+def test_a_manifest_that_cannot_be_edited_is_named(cli: Cli, at_desk: Path) -> None:
+    manifest = at_desk / "adapters.yaml"
+    manifest.write_text("version: 1\nbase: &b\n  model: ./base\nx-k: *b\n")
+    result = cli("fingerprint", "--write")
+    assert result.exit_code == 1
+    assert "adapters.yaml:2:7: error AD160" in result.stderr
+    assert "prints without --write" in result.stderr
+
+
+def test_pull_says_where_files_are(cli: Cli, at_desk: Path, web: WebServer) -> None:
+    for path in write_adapter(at_desk / "tone").iterdir():
+        web.files[f"/tone/{path.name}"] = path.read_bytes()
+    with (at_desk / "adapters.yaml").open("a") as stream:
+        stream.write(f"  tone:\n    source: {web.url}/tone\n")
+    rows = {r.split("\t")[0]: r.split("\t")[3] for r in cli("pull").stdout.splitlines()}
+    assert rows["tone"] == str(Store.default().root)
+    assert rows["a0"] == str(at_desk / "adapters" / "a0")
+
+
+def test_a_policy_is_called_one(cli: Cli, at_desk: Path) -> None:
+    (at_desk / "platform.yaml").write_text("allow_source: []\n")
+    shown = cli("validate", "--policy", "platform.yaml").stdout
+    assert "'allow_source' is no key of the policy" in shown

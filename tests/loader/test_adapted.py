@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import inspect
 import pickle
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -397,6 +399,40 @@ def test_a_site_goes_with_its_last_adapter(model: AdaptedModel) -> None:
     assert all(n.endswith("v_proj") for n in left)
     model.delete_adapter("two")
     assert not any(m._forward_hooks or "forward" in vars(m) for m in base.modules())
+
+
+def test_what_is_chosen_is_shown_without_its_values(model: AdaptedModel) -> None:
+    shown = repr(model.using("one"))
+    assert "'one'" in shown
+    assert "tensor(" not in shown
+
+
+@pytest.mark.parametrize("generated", [False, True])
+def test_a_wrapper_that_nobody_holds_any_more_lets_the_base_go(
+    generated: bool, one: Saved, headed: Saved
+) -> None:
+    base = tiny_llama()
+    before = traces(base)
+    model = adapted(base, one, trainable=True)
+    attach(model, headed, "headed")
+    if generated:  # the view holds the wrapper, so that only the collector finds it dead
+        model.generate(ids(), max_new_tokens=2, adapter="it")
+    factor = weakref.ref(model.attached["it"])
+    del model
+    again = AdaptedModel(base)
+    assert same_traces(before, traces(base))
+    assert factor() is None
+    attach(again, one)
+    assert torch.allclose(logits(again), one.answer, atol=1e-5)
+
+
+def test_a_wrapper_that_a_call_or_a_method_holds_lives_on(one: Saved) -> None:
+    base = tiny_llama()
+    generate = adapted(base, one).generate
+    gc.collect()
+    with pytest.raises(AttachError, match="another AdaptedModel"):
+        AdaptedModel(base)
+    assert torch.equal(generate(ids(), max_new_tokens=2)[:, :-2], ids())
 
 
 def test_detaching_leaves_no_trace_and_ends_the_wrapper(one: Saved, headed: Saved) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import transformers as tf
 from adapterdock.loader.baseconfig import export
-from adapterdock.registry.baseconfig import canonical, digest_of, known_fields
+from adapterdock.registry.baseconfig import canonical, digest_of, hidden_size, known_fields
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 
@@ -86,3 +87,48 @@ def test_the_table_tells_which_fields_it_knows() -> None:
     fields = known_fields("llama")
     assert fields is not None and {"rope", "head_dim", "hidden_size"} <= fields
     assert digest_of({}) != digest_of({"model_type": "llama"})
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_flat_files_of_qwen2_vl_are_the_config_of_the_class(tied: bool) -> None:
+    flat: dict[str, Any] = {  # as on the Hub: the text model's fields beside vision_config
+        "architectures": ["Qwen2VLForConditionalGeneration"],
+        "model_type": "qwen2_vl",
+        "hidden_act": "silu",
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "max_position_embeddings": 32768,
+        "max_window_layers": 28,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "sliding_window": 32768,
+        "tie_word_embeddings": tied,
+        "torch_dtype": "bfloat16",
+        "use_sliding_window": False,
+        "image_token_id": 151655,
+        "vision_config": {"depth": 2, "embed_dim": 1280, "hidden_size": 1536, "in_chans": 3},
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+        "vocab_size": 151936,
+    }
+    live = tf.Qwen2VLConfig.from_dict(copy.deepcopy(flat)).to_dict()
+    assert canonical(flat).digest == canonical(live).digest
+    assert canonical({**flat, "rope_theta": 10000.0}).digest != canonical(flat).digest
+    sections = {"type": "mrope", "mrope_section": [24, 20, 20]}
+    assert canonical({**flat, "rope_scaling": sections}).digest != canonical(flat).digest
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        {"model_type": "bloom", "n_embed": 1024, "n_layer": 2, "num_attention_heads": 16},
+        {"model_type": "deberta-v2", "relative_attention": True, "pos_att_type": "p2c|c2p"},
+    ],
+    ids=lambda old: old["model_type"],
+)
+def test_spellings_of_files_on_the_hub_are_those_of_the_class(old: dict[str, Any]) -> None:
+    live = CONFIG_MAPPING[old["model_type"]].from_dict(copy.deepcopy(old)).to_dict()
+    assert canonical(old).digest == canonical(live).digest
+    assert hidden_size(old) == hidden_size(live)

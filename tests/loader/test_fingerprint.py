@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from adapterdock.loader.fingerprint import check_model, fingerprint_of_model
 from adapterdock.manifests.findings import Finding
 from adapterdock.registry.fingerprint import Measured, compare, fingerprint_of
 from support.tiny_bases import MAKERS, base_facts_of, fresh, reader_of, tiny
+from support.tiny_models import tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -384,3 +385,33 @@ def test_272_tensors_live_take_less_than_80_ms() -> None:
         best = min(best, time.perf_counter() - started)
     assert found.samples is not None and len(found.samples.backbone) == 272
     assert best < 0.08
+
+
+def test_other_weights_are_refused_although_the_class_leaves_parts_of_files_out(
+    tmp_path: Path,
+) -> None:
+    make = cast(Any, tiny_model)
+    make("t5 encoder").save_pretrained(tmp_path)
+    files = measured(tmp_path)
+    other = make("t5 encoder")
+    assert "structure" in fingerprint_of_model(other).doubts
+    assert check_model(other, files.fingerprint) == []
+    with torch.no_grad():
+        other.encoder.block[0].layer[0].SelfAttention.q.weight.neg_()
+    (finding,) = check_model(other, files.fingerprint)
+    assert (finding.code, finding.severity.value) == ("AD407", "error")
+
+
+def test_what_a_class_fills_in_for_its_parts_is_no_other_config(tmp_path: Path) -> None:
+    model = cast(Any, tiny_model("paligemma"))
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    assert config["text_config"].pop("use_bidirectional_attention") is True  # as on the Hub
+    path.write_text(json.dumps(config))
+    loaded = type(model).from_pretrained(tmp_path)
+    assert check_model(loaded, measured(tmp_path).fingerprint) == []
+
+    config["text_config"]["use_bidirectional_attention"] = False
+    path.write_text(json.dumps(config))
+    assert "AD406" in codes_of(check_model(loaded, measured(tmp_path).fingerprint))

@@ -51,7 +51,9 @@ def test_any_module_has_a_layout() -> None:
             ModuleKind.OTHER, parameters={weight: (4, 8, 3, 3), bias: (8,)}
         ),
         "block.norm": ModuleShape(ModuleKind.NORM, parameters={weight: (3,), bias: (3,)}),
-        "block.experts": ModuleShape(ModuleKind.OTHER, parameters={"gate_up_proj": (4, 3, 6)}),
+        "block.experts": ModuleShape(
+            ModuleKind.OTHER, parameters={"gate_up_proj": (4, 3, 6)}, buffers={"counts": (4,)}
+        ),
     }
     assert (layout.prefix, layout.tied, layout.output_modules) == ("", {}, frozenset())
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from adapterdock import validate
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.load import attach
 from adapterdock.manifests.errors import (
@@ -22,13 +24,23 @@ from adapterdock.manifests.errors import (
     SourceError,
     UsageError,
 )
+from adapterdock.manifests.findings import Severity
 from adapterdock.registry.digests import folder_digest, sha256_bytes
 from adapterdock.registry.facts import FileFact
 from adapterdock.registry.store import Store
 from peft import LoraConfig, PeftConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from support.builders import lora_config, lora_tensors, write_adapter, write_tokenizer
-from support.peft_adapters import ids, logits, randomise, same_traces, traces
+from support.peft_adapters import (
+    ids,
+    inputs_of,
+    logits,
+    peft_saves,
+    randomise,
+    same_traces,
+    tiny_conv,
+    traces,
+)
 from support.shelf import Shelf, files_of, manifest_of, put_all
 
 
@@ -424,3 +436,76 @@ def test_a_redirection_must_be_allowed_too(shelf: Shelf, tmp_path: Path, web: An
             with pytest.raises(AdapterdockError) as caught:
                 model.load_adapter(f"{web.url}/two", "two")
             assert caught.value.code == "AD855"
+
+
+# -- what PEFT stores beside the factors ----------------------------------------------------
+
+
+def roberta_classifier() -> Any:
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    torch.manual_seed(0)
+    return RobertaForSequenceClassification(RobertaConfig(**_SMALL, pad_token_id=1)).eval()
+
+
+def phi() -> Any:
+    from transformers import PhiConfig, PhiForCausalLM
+
+    torch.manual_seed(0)
+    return PhiForCausalLM(PhiConfig(**_SMALL, bos_token_id=1, eos_token_id=2)).eval()
+
+
+def bert_language_model() -> Any:
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    return BertForMaskedLM(BertConfig(**_SMALL, initializer_range=0.3)).eval()
+
+
+_SMALL: dict[str, Any] = {
+    "vocab_size": 61,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+}
+BESIDE: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "all_biases_and_a_head_of_several_layers": (
+        roberta_classifier,
+        {"target_modules": ["query"], "bias": "all", "task_type": "SEQ_CLS"},
+    ),
+    "a_targeted_head_with_a_bias": (phi, {"target_modules": ["q_proj", "lm_head"]}),
+    "all_biases_and_a_head_that_ties_its_own": (
+        bert_language_model,
+        {"target_modules": ["query"], "bias": "all"},
+    ),
+    "a_batch_norm": (tiny_conv, {"target_modules": ["head"], "modules_to_save": ["norm"]}),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE)
+def test_what_peft_stores_beside_the_factors_has_a_place(case: str, tmp_path: Path) -> None:
+    make, config = BESIDE[case]
+    base = make()
+    saved = peft_saves(base, tmp_path / "it", **config)
+    if hasattr(base, "save_pretrained"):  # the same verdict from headers
+        base.save_pretrained(tmp_path / "base")
+        text = "version: 1\nbase: {model: ./base}\nadapters: {it: {source: ./it}}\n"
+        (tmp_path / "adapters.yaml").write_text(text)
+        report = validate(tmp_path / "adapters.yaml")
+        assert [f for f in report.findings if f.severity is Severity.ERROR] == []
+    model = AdaptedModel(base)
+    model.load_adapter(saved.folder, "it")
+    assert close(logits(model, inputs_of(base), adapter="it"), saved.answer)
+    assert not close(logits(base), saved.answer)
+
+
+def test_statistics_of_another_size_are_refused(tmp_path: Path) -> None:
+    base = tiny_conv()
+    saved = peft_saves(base, tmp_path / "it", target_modules=["head"], modules_to_save=["norm"])
+    tensors = load_file(saved.file)
+    tensors["base_model.model.norm.running_mean"] = torch.ones(7)
+    save_file(tensors, saved.file)
+    with pytest.raises(FitError, match="running_mean"):
+        AdaptedModel(base).load_adapter(saved.folder, "it")

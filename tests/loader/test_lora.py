@@ -157,6 +157,32 @@ def test_an_embedding_saved_as_it_was_costs_no_copy(tmp_path: Path) -> None:
     assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    ("targets", "save"),
+    [(["lm_head", "fc1"], {}), (["fc1"], {"save_embedding_layers": True})],
+)
+def test_a_head_with_a_bias_that_peft_saves_whole_answers_as_in_peft(
+    targets: list[str], save: dict[str, Any], tmp_path: Path
+) -> None:
+    from support.tiny_models import tiny_model
+
+    base = tiny_model("phi").eval()
+
+    def train_bias(trained: Any) -> None:
+        head = trained.base_model.model.lm_head
+        getattr(head, "base_layer", head).bias.data += torch.linspace(-1, 1, 64)
+
+    config: dict[str, Any] = {"target_modules": targets, "save": save}
+    saved = peft_saves(base, tmp_path / "it", change=train_bias, **config)
+    plan = saved.plan(base)
+    assert plan.leftovers == ()
+    assert set(plan.biases) == {"lm_head"}
+    model = adapted(base, saved)
+    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+    before = traces(tiny_model("phi"))["state"]
+    assert all(torch.equal(v, before[k]) for k, v in model.detach().state_dict().items())
+
+
 def test_an_embedding_keeps_padding_row_largest_norm_and_scale(tmp_path: Path) -> None:
     class Scaled(torch.nn.Embedding):
         embed_scale = 3.0
@@ -264,6 +290,22 @@ def test_gradients_of_a_trainable_adapter_are_pefts(tmp_path: Path) -> None:
     assert ours.keys() == theirs.keys()  # PEFT's own names
     assert all(torch.allclose(ours[n], theirs[n], atol=1e-6) for n in ours)
     assert all(p.grad is None for p in base.parameters())
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_embeddings_stored_beside_factors_are_not_trained_as_they_are_not_in_peft(
+    grown: bool, tmp_path: Path
+) -> None:
+    base, author = tiny_llama(), tiny_llama()
+    if grown:
+        author.resize_token_embeddings(64)
+    saved = peft_saves(
+        author, tmp_path / "it", target_modules=["q_proj"], save={"save_embedding_layers": True}
+    )
+    model = adapted(base, saved, trainable=True)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name in model.state_dict() if ".lora_" in name}
+    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
 
 
 def test_dropout_acts_only_while_training(tmp_path: Path) -> None:

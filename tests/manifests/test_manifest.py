@@ -217,8 +217,8 @@ def test_a_wrong_policy_file_is_refused(text: str, code: str, line: int, desk: D
 
 
 def test_sizes_are_read_in_bytes() -> None:
-    assert [parse_bytes(t) for t in ("10B", "10 B", "1.5kB".replace("k", "K"), "2GiB", "1TB")] == [
-        *(10, 10, 1500, 2 << 30, 10**12)
+    assert [parse_bytes(t) for t in ("10B", "10 B", "1.5KB", "1.5kB", "2GiB", "1TB")] == [
+        *(10, 10, 1500, 1500, 2 << 30, 10**12)
     ]
 
 

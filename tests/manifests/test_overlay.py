@@ -206,3 +206,8 @@ def test_the_folder_of_a_linked_manifest_is_where_the_link_is(desk: Desk, tmp_pa
     desk.write(HEADER + "adapters: {a: {source: ./a}}\n", "real/m.yaml")
     (tmp_path / "link.yaml").symlink_to(tmp_path / "real" / "m.yaml")
     assert read_manifest(tmp_path / "link.yaml", environ={}).directory == tmp_path
+
+
+def test_what_an_unreadable_file_may_hold_is_not_called_missing(desk: Desk) -> None:
+    text = "extends: gone.yaml\nadapters: {a: {sorce: ./a}}\nactive: tone\n"
+    assert [f.code for f in desk.findings(text)] == ["AD140", "AD120"]

@@ -179,3 +179,9 @@ def test_a_local_path_counts_from_its_folder(
     assert Source.parse("./~").local_path(tmp_path) == tmp_path / "~"  # a folder, not a home
     with pytest.raises(ValueError, match="not a local source"):
         Source.parse("s3://b/a").local_path(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["s3:bucket/tone", "s3:/bucket/tone"])
+def test_half_a_scheme_is_completed(text: str) -> None:
+    with pytest.raises(SourceSyntaxError, match=r"did you mean s3://bucket/tone\?"):
+        Source.parse(text)

@@ -12,6 +12,7 @@ import pytest
 from adapterdock.manifests.codes import all_codes
 from adapterdock.manifests.errors import SourceError
 from adapterdock.manifests.findings import Finding, Severity, Where
+from adapterdock.registry import patterns
 from adapterdock.registry.checks.options import PEFT_METHODS
 from adapterdock.registry.facts import (
     BaseFacts,
@@ -402,6 +403,15 @@ MISFITS: dict[str, tuple[list[str], dict[str, Any]]] = {
             )
         },
     ),
+    "an alpha for a misspelt module": (["AD355"], {"config": lora_config(alpha_pattern={"q": 5})}),
+    "a rank for a module that is not adapted": (
+        ["AD355"],
+        {"config": lora_config(rank_pattern={r".*\.k_proj": 2})},
+    ),
+    "a layer that the base does not have": (
+        ["AD355"],
+        {"config": lora_config(layers_to_transform=[0, 1, 7])},
+    ),
     "a stored embedding of another width": (
         ["AD354"],
         {"tensors": qv(**{"lm_head.weight": ("F32", (VOCAB, 20))})},
@@ -430,6 +440,16 @@ def test_all_errors_come_at_once() -> None:
         qv(**{q0("lora_B.weight"): None, q0("lora_A.weight"): ("F32", (4, 20))}),
     )
     assert codes(findings) == ["AD314", "AD315", "AD318", "AD331", "AD336", "AD343"]
+
+
+def test_factors_at_parameters_are_told_by_their_option_alone() -> None:
+    expert = "model.layers.0.mlp.experts"
+    found = check(
+        config=lora_config(target_parameters=["gate_up_proj"]),
+        tensors=qv()
+        | lora((expert, HIDDEN, HIDDEN), (f"{expert}.base_layer", HIDDEN, HIDDEN), r=16),
+    )
+    assert [f.code for f in found] == ["AD314"] and "target_parameters" in found[0].message
 
 
 def test_many_alike_are_one_finding_that_names_a_few() -> None:
@@ -501,6 +521,16 @@ def test_a_slow_pattern_is_found_while_it_matches() -> None:
 
 
 # Against PEFT: every field and method that it has is one that we know.
+
+
+def test_a_table_of_patterns_that_takes_long_to_read_is_refused_in_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = {rf"^model\.(?:layers\.{n}\.|x)+.*[a-z]+_proj": 4 for n in range(500)}
+    assert "AD320" not in codes(check(config=lora_config(alpha_pattern=table)))
+    monkeypatch.setattr(patterns, "COMPILE_SECONDS", 0.01)
+    findings = check(config=lora_config(alpha_pattern=table))
+    assert codes(findings) == ["AD320"] and len(findings) == 1
 
 
 def test_every_field_of_pefts_config_is_classified() -> None:

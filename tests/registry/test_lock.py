@@ -25,6 +25,7 @@ from adapterdock.registry.lock import make_lock
 from adapterdock.registry.lock_diff import diff
 from adapterdock.registry.lock_state import facts_of
 from adapterdock.registry.project import lock_of
+from adapterdock.registry.pull import pull
 from adapterdock.registry.resolve import Access
 from adapterdock.registry.samples import Samples
 from adapterdock.registry.store import Store
@@ -413,6 +414,22 @@ def test_a_misfit_is_not_locked_and_none_of_its_weights_are_fetched(
     assert stored() == set()
 
 
+def test_a_wrong_declared_digest_leaves_nothing_in_the_store(local: Project, s3: S3Server) -> None:
+    bucket = s3.bucket()
+    for name, content in files_of(local.folder / "tone").items():
+        s3.put(bucket, f"tone/{name}", content)
+    source = f"s3://{bucket}/tone"
+    local.write({"tone": {"source": source, "sha256": "sha256:" + "0" * 64}})
+    for act in (adapterdock.lock, pull):
+        with pytest.raises(IntegrityError) as caught:
+            act(local.manifest)
+        assert codes(caught.value.findings) == ["AD511"]
+        assert stored() == set()
+    local.write({"tone": {"source": source, "sha256": caught.value.findings[0].found}})
+    adapterdock.lock(local.manifest)
+    assert len(stored()) == 2
+
+
 def test_a_wrong_declared_digest_is_refused(local: Project) -> None:
     first = adapterdock.lock(local.manifest)
     digest = first.adapters["tone"].digest
@@ -545,7 +562,7 @@ def test_offline_with_cold_caches_fails_clearly(
         "adapters.legal.source",
         "base.model",
     }
-    for act in (adapterdock.lock, adapterdock.pull):
+    for act in (adapterdock.lock, pull):
         with pytest.raises(OfflineError):
             act(on_hub.manifest, offline=True)
     assert hub.requests == [] and not on_hub.lock_file.exists() and stored() == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.manifests.findings import Finding, Severity
+from adapterdock.registry.architectures import layout_of
 from adapterdock.registry.facts import AdapterFacts, Layout, ModuleKind, ModuleShape, TensorInfo
 from adapterdock.registry.fit import check_adapter
 from adapterdock.registry.header import read_header
@@ -17,6 +19,8 @@ from adapterdock.registry.methods.table import METHODS
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from support.builders import base_layout, lora_config, lora_tensors, write_base
+from support.checkpoints import config_and_tensors
+from support.tiny_models import tiny_model
 
 
 def read_adapter(folder: Path) -> AdapterFacts:
@@ -121,6 +125,16 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"target_modules": ["query"], "bias": "all", "task_type": "SEQ_CLS"},
         {},
     ),
+    "all biases, saved container": (
+        "bert",
+        {
+            "target_modules": ["query"],
+            "bias": "all",
+            "modules_to_save": ["layer.0.output"],
+            "task_type": "SEQ_CLS",
+        },
+        {},
+    ),
     "adapted biases": ("bert", {"target_modules": ["query", "dense"], "bias": "lora_only"}, {}),
     "no biases to train": ("llama", {"target_modules": ["q_proj"], "bias": "all"}, {}),
     "conv1d": ("gpt2", {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}, {}),
@@ -196,6 +210,27 @@ def test_a_file_of_peft_is_placed_whole_and_scaled_as_peft_scales_it(
     # without a base the same tensors have the same places
     alone = METHODS["LORA"].plan(adapter.config, adapter.header.tensors)
     assert alone == plan
+
+
+def test_a_saved_head_with_a_batch_norm_fits_with_its_statistics_and_not_without(
+    tmp_path: Path,
+) -> None:
+    # as PEFT's guide to semantic segmentation has it
+    tiny_model("segformer").save_pretrained(tmp_path / "base")
+    base = type(tiny_model("segformer")).from_pretrained(tmp_path / "base")
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=["decode_head"])
+    get_peft_model(base, config).save_pretrained(str(tmp_path / "a"))
+    adapter = read_adapter(tmp_path / "a")
+    layout = layout_of(*config_and_tensors(tmp_path / "base"))
+    assert layout is not None
+    assert errors(check_adapter(adapter, None, layout=layout)[0]) == []
+
+    tensors = dict(adapter.header.tensors)
+    del tensors["base_model.model.decode_head.batch_norm.running_mean"]
+    header = dataclasses.replace(adapter.header, tensors=tensors)
+    without = dataclasses.replace(adapter, header=header)
+    found = errors(check_adapter(without, None, layout=layout)[0])
+    assert [f.code for f in found] == ["AD349"] and "running_mean" in found[0].message
 
 
 def test_saved_modules_biases_and_embeddings_are_told_apart(

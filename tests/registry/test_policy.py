@@ -43,6 +43,7 @@ def allowed(glob: str, source: str, directory: Path = Path("/desk")) -> bool:
         ("./*", "./a/../b"),
         ("./*", "/desk/adapters/legal"),
         ("/srv/*", "/srv/adapters/tone"),
+        ("../shared/*", "../shared/tone"),
         ("https://models.acme.example/*", "HTTPS://Models.ACME.example:443/tone"),
         ("*", "gs://bucket/tone"),
     ],
@@ -67,6 +68,8 @@ def test_a_glob_allows_what_it_spells(glob: str, source: str) -> None:
         ("./*", "../elsewhere/tone"),
         ("./*", "./inside/../../outside"),
         ("./*", "/srv/tone"),
+        ("../shared/*", "../shared/../other"),
+        ("../shared/*", "../shared-evil/tone"),
         ("./*", "/desktop/tone"),
         ("./adapters/*", "./adapters/../secret"),
         ("./adapters/*", "./adapters-evil/x"),
@@ -284,3 +287,11 @@ def test_a_redirection_must_be_allowed_too(ready: Project, web: WebServer) -> No
         adapterdock.lock(ready.manifest, policy=both)
     finally:
         other.close()
+
+
+def test_a_glob_for_the_folder_above_leads_no_further_up(tmp_path: Path) -> None:
+    desk = tmp_path / "shelf[1]" / "desk"
+    desk.mkdir(parents=True)
+    assert allowed("../*", "../tone", desk)
+    assert not allowed("../*", "../../tone", desk)
+    assert allowed("../../*", "../../tone", desk)

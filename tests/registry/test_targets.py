@@ -28,7 +28,9 @@ CONFIGS = st.fixed_dictionaries(
         "exclude_modules": st.none() | LISTS | TEXTS,
         "modules_to_save": st.none() | LISTS,
         "layers_to_transform": st.none() | st.integers(0, 2) | st.lists(st.integers(0, 11)),
-        "layers_pattern": st.none() | st.sampled_from(["layers", "h", "l.*s", ""]) | LISTS,
+        "layers_pattern": st.none()
+        | st.sampled_from(["layers", "h", "l.*s", "", "model|layers"])
+        | LISTS,
     }
 )
 

@@ -26,6 +26,8 @@ from .adapter import Adapter, AdapterInfo
 from .attachments import Attachments
 from .base_view import view_of
 from .checkpointing import carry, checkpointable, stop_carrying
+from .compiled import CompiledBase
+from .kv_cache import check_cache, mark_cache
 from .layout import layout_of_model
 from .modules import ModuleMap, check_attachable
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
@@ -81,6 +83,7 @@ class AdaptedModel(StandIn):
     _view: nn.Module | None
     _checkpointable: tuple[nn.Module, ...] | None
     _gathered: GatheredCache
+    _compiled: CompiledBase | None
 
     def __new__(cls, base: nn.Module) -> AdaptedModel:
         if isinstance(base, AdaptedModel):
@@ -108,6 +111,7 @@ class AdaptedModel(StandIn):
         state["_view"] = None
         state["_checkpointable"] = None
         state["_gathered"] = GatheredCache()
+        state["_compiled"] = None
         self._modules["base_model"] = base
         weakref.finalize(self, self._attachments.abandon).atexit = False
         self.training = base.training
@@ -167,6 +171,8 @@ class AdaptedModel(StandIn):
         try:
             self._check_alive()
             rows = routing.rows
+            if inside and function is self._base and self._compiled is not None:
+                return self._compiled_call(routing, args, kwargs)
             single = rows is not None and rows.check_batch(args, kwargs)
             call = Call(self._owner, routing.terms, inside, gradients, False, rows, single)
             return run_with(call, function, args, kwargs)
@@ -178,11 +184,52 @@ class AdaptedModel(StandIn):
         call = CURRENT.get()
         if call is None or call.owner is not self._owner:
             return self.forward(*args, **kwargs)
+        if self._compiled is not None:
+            return self._compiled_call(Routing(call.terms, call.rows), args, kwargs)
         single = call.rows is not None and call.rows.check_batch(args, kwargs)
         entered = dataclasses.replace(
             call, inside=True, gradients=torch.is_grad_enabled(), single=single
         )
         return run_with(entered, self._base, args, kwargs)
+
+    def compile(self, *, max_rank: int | None = None, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Compile the base for calls through this wrapper (``options`` are ``torch.compile``'s).
+
+        Adapters, compositions and weights then change without compiling again, as long as their
+        ranks add up to at most ``max_rank`` (the largest attached, if not given) and they act on
+        modules that are adapted now. Calls run one at a time. Raises :class:`RoutingError` for
+        adapters that are more than low-rank factors at linear modules.
+        """
+        with self.changing(), self._attachments.lock:
+            largest = max((a.rank for a in self._adapters.values()), default=0)
+            sites = self._attachments.outputs
+            if not sites:
+                raise RoutingError(codes.NOT_COMPILED_FOR.finding("no adapter is attached yet"))
+            self.__dict__["_compiled"] = CompiledBase(
+                self._attachments.natural_forward,
+                sites,
+                self._attachments.wholes,
+                max_rank or largest,
+                options,
+            )
+
+    def _compiled_call(
+        self, routing: Routing, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        compiled = self._compiled
+        assert compiled is not None
+        if routing.rows is not None:
+            raise RoutingError(
+                codes.NOT_COMPILED_FOR.finding("the rows of a batch cannot have adapters each")
+            )
+        compiled.check((adapter for adapter, _ in routing.terms), self._attachments.outputs)
+        call = Call(self._owner, routing.terms)
+        check_cache(call, kwargs)
+        out = compiled(routing.terms, args, kwargs)
+        mark_cache(call, out)
+        for adapter, _ in routing.terms:
+            adapter.unfired.clear()  # the graph holds every site
+        return out
 
     def _run_on_base(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         gradients = torch.is_grad_enabled()

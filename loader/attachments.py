@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from torch import nn
 
@@ -33,6 +34,11 @@ class Attachments:
         self.wholes: dict[str, ModuleSite] = {}
         self._guard = RootGuard(owner, base)
         self._frozen: list[nn.Parameter] | None = None
+
+    @property
+    def natural_forward(self) -> Callable[..., Any]:
+        """The base's forward as it is without the guard in front of it."""
+        return self._guard.inner
 
     def check_current(self, modules: Mapping[str, nn.Module]) -> None:
         """Raise :class:`AttachError` if sites are left on modules the base has no more."""

@@ -27,6 +27,7 @@ from .placement import compute_dtype
 from .routing import CURRENT, Call, run_with
 
 if TYPE_CHECKING:
+    from .compiled import Slot
     from .rows import Rows
 
 
@@ -53,13 +54,15 @@ class Factors(Protocol):
 class OutputSite:
     """Adds to what a module returns. The hook is this object itself."""
 
-    __slots__ = ("_handle", "factors", "module", "name", "owner")
+    __slots__ = ("_handle", "factors", "module", "name", "owner", "slot")
 
     def __init__(self, owner: object, name: str, module: nn.Module) -> None:
         self.owner = owner
         self.name = name
         self.module = module
         self.factors: dict[Adapter, tuple[Factors, ...]] = {}
+        self.slot: Slot | None = None
+        """Where the base is compiled: what the graph reads instead of the factors."""
         self._handle: RemovableHandle | None = None
 
     def install(self) -> None:
@@ -74,6 +77,8 @@ class OutputSite:
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:
+        if self.slot is not None and torch.compiler.is_compiling():
+            return self.slot.add(args[0] if args else next(iter(kwargs.values())), output)
         call = CURRENT.get()
         if call is None or call.owner is not self.owner:
             return None
@@ -145,6 +150,12 @@ class _Intercepting(ABC):
     def install(self) -> None:
         if self._interception is None:
             self._interception = intercept(self.module, self)
+
+    @property
+    def inner(self) -> Callable[..., Any]:
+        """The forward that it stands in front of."""
+        assert self._interception is not None
+        return self._interception.inner
 
     def remove(self) -> None:
         interception, self._interception = self._interception, None

@@ -420,6 +420,19 @@ CACHE_OF_ANOTHER = Code(
     example="a prompt's cache that was filled by the base, used with an adapter",
     fix="fill the cache with the adapters that you go on with",
 )
+NOT_COMPILED_FOR = Code(
+    id="AD773",
+    name="not-compiled-for-this",
+    severity=Severity.ERROR,
+    summary="The compiled model has no place for what these adapters do.",
+    explanation=(
+        "`model.compile(max_rank=...)` compiles the base with buffers for low-rank factors, up to "
+        "that rank, at the linear modules that were adapted then. Adapters change freely within "
+        "that; anything else would need another graph."
+    ),
+    example="`model.compile(max_rank=8)`, then an adapter of rank 16",
+    fix="compile again with a larger `max_rank`, after attaching what is to be used",
+)
 ROUTING_LOST = Code(
     id="AD735",
     name="routing-lost-in-recompute",

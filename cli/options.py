@@ -81,6 +81,13 @@ PolicyOption = Annotated[
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Touch no network; what it would need is an error.")
 ]
+DeepOption = Annotated[
+    bool,
+    typer.Option(
+        "--deep",
+        help="Ask transformers about an architecture that is not in the table (imports torch).",
+    ),
+]
 FrozenOption = Annotated[
     bool, typer.Option("--frozen", help="Refuse a missing, stale or partial lock.")
 ]

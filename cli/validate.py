@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
-from .console import out
+from ..manifests.codes import usage as codes
+from ..manifests.errors import UsageError
+from .console import out, status
 from .options import (
     DEFAULT_MANIFEST,
     AcceptOption,
+    DeepOption,
     DtypeOption,
     FrozenOption,
     JsonOption,
@@ -21,6 +26,20 @@ from .options import (
 )
 from .render import print_report
 
+if TYPE_CHECKING:
+    from ..registry.resolve import AskLayout
+
+
+def _ask() -> AskLayout:
+    try:
+        with status("importing torch and transformers"):
+            from ..loader.deep import layout_of_config
+    except ImportError as error:
+        raise UsageError(
+            codes.NEEDS_TORCH.finding("torch and transformers cannot be imported", found=error)
+        ) from error
+    return layout_of_config
+
 
 def validate(
     manifest: ManifestArgument = DEFAULT_MANIFEST,
@@ -30,6 +49,7 @@ def validate(
     accept: AcceptOption = None,
     frozen: FrozenOption = False,
     offline: OfflineOption = False,
+    deep: DeepOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Prove that every adapter fits the base, before downloads.
@@ -59,6 +79,7 @@ def validate(
         accept=accepted_codes(accept),
         frozen=frozen,
         offline=offline,
+        ask=_ask() if deep else None,
     )
     if as_json:
         data = report.as_dict()

@@ -109,6 +109,10 @@ class Resolution:
         )
 
 
+AskLayout = Callable[[Mapping[str, Any]], Layout | None]
+"""``ask(config)``: the modules of the model that a ``config.json`` describes, or ``None``."""
+
+
 @dataclass(frozen=True)
 class Access:
     """How sources may be reached in this run."""
@@ -123,6 +127,8 @@ class Access:
     """Adapters that the caller hands over in memory, in place of their sources."""
     layout: Layout | None = None
     """The live model's, where the caller has one: then the base's own files are not read."""
+    ask: AskLayout | None = None
+    """Whom to ask for the layout of an architecture that the table does not know."""
 
     def under(self, lock: Lock | None, entries: Collection[Entry]) -> Access:
         """The same, held to these entries of ``lock`` (its mutable ones pin nothing)."""
@@ -324,7 +330,8 @@ def _open_base(
         return folder, None, {}
     tokens = _attempt(lambda: read_tokenizer_files(folder, where), findings, where) or {}
     known = _attempt(lambda: tokenizer_of(tokens, folder, where), findings, where)
-    return folder, replace(facts, tokenizer=known), tokens
+    layout = facts.layout or (access.ask(facts.config) if access.ask is not None else None)
+    return folder, replace(facts, tokenizer=known, layout=layout), tokens
 
 
 def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts | None) -> Opened:

@@ -24,6 +24,7 @@ from .lock_state import (
 from .project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .resolve import (
     Access,
+    AskLayout,
     Resolution,
     measure,
     open_adapter_folder,
@@ -41,6 +42,7 @@ def validate(
     accept: Iterable[str] = (),
     frozen: bool = False,
     offline: bool = False,
+    ask: AskLayout | None = None,
 ) -> Report:
     """Whether every adapter of ``manifest`` fits its base, decided before any download.
 
@@ -48,7 +50,8 @@ def validate(
     wrong is in the report, all of it; nothing of that raises. A lock beside the manifest is
     obeyed, so that the verdict is on what would be loaded (for what changed since: on what
     ``lock`` would find); ``accept`` adds to the unchecked codes that the lock already accepts.
-    ``frozen`` makes a missing, stale or partial lock an error.
+    ``frozen`` makes a missing, stale or partial lock an error. ``ask`` is asked for the modules of
+    an architecture that the committed table does not know; by default such a base is unchecked.
     """
     try:
         file = open_manifest(manifest, model=model, dtype=dtype)
@@ -57,7 +60,7 @@ def validate(
         if frozen:
             require_lock(file, lock, frozen=True)
         accepted = {*(lock.accepted if lock else ()), *_accepted(accept)}
-        access = Access(offline=offline, policies=policies)
+        access = Access(offline=offline, policies=policies, ask=ask)
         return _report(resolve_under(file, lock, access), lock, accepted)
     except AdapterdockError as error:
         return Report(subject=_subject(manifest), findings=error.findings)

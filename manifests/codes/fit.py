@@ -357,8 +357,9 @@ ARCHITECTURE_UNKNOWN = Code(
     ),
     example='"architectures": ["MyCompanyForCausalLM"]',
     fix=(
-        "name the model's class of transformers under `architectures` in config.json, or accept "
-        "this code: the loaded model is asked before anything is attached"
+        "name the model's class of transformers under `architectures` in config.json; ask "
+        "transformers with `adapterdock validate --deep`; or accept this code: the loaded model is "
+        "asked before anything is attached"
     ),
 )
 MODULE_MISSING = Code(

@@ -127,16 +127,21 @@ def inputs_of(model: Any) -> dict[str, torch.Tensor]:
     if kind == "ConvNet":
         generator = torch.Generator().manual_seed(1)
         return {"x": torch.randn(2, 3, 8, 8, generator=generator)}
+    if kind == "ViTForImageClassification":
+        generator = torch.Generator().manual_seed(1)
+        return {"pixel_values": torch.randn(2, 3, 8, 8, generator=generator)}
     if kind == "T5ForConditionalGeneration":
         return {"input_ids": ids(), "decoder_input_ids": ids(length=4)}
     return {"input_ids": ids()}
 
 
 def logits(model: Any, inputs: Mapping[str, torch.Tensor] | None = None, **more: Any) -> Any:
-    """The model's answer to its usual inputs, without gradients."""
+    """The model's answer to its usual inputs, without gradients (of an encoder: its states)."""
     with torch.no_grad():
         out = model(**(inputs or inputs_of(model)), **more)
-    return out if isinstance(out, torch.Tensor) else out.logits
+    if isinstance(out, torch.Tensor):
+        return out
+    return out.logits if hasattr(out, "logits") else out[0]
 
 
 def randomise(model: nn.Module, seed: int = 7, spread: float = 0.3) -> None:

@@ -126,6 +126,7 @@ class _Builder:
                 f"{len(self.plan.leftovers)} tensors have no place",
                 found=", ".join(self.plan.leftovers[:3]),
             )
+        self._check_trainable()
         whole = self._whole_modules()
         whole = {n: paths for n, paths in whole.items() if not self._is_the_bases_own(n, paths)}
         sites = [found for site in self.plan.sites if (found := self._site(site, whole))]
@@ -180,6 +181,12 @@ class _Builder:
         return _Built(adapter, {k: tuple(v) for k, v in outputs.items()}, twins)
 
     # -- factors ---------------------------------------------------------------------------
+
+    def _check_trainable(self) -> None:
+        methods = {site.method for site in self.plan.sites} if self.trainable else set[str]()
+        for name in sorted(methods & METHODS.keys()):
+            if not METHODS[name].trains:
+                self._problem(codes.METHOD_NOT_TRAINED, f"{name} adapters cannot be trainable")
 
     def _site(
         self, site: SitePlan, whole: Mapping[str, Mapping[str, str]]

@@ -51,7 +51,8 @@ def check_adapter(
     if wrong_types:
         return findings, None
     findings += options.check_contradictions(config, where)
-    findings += options.check_initialisation(config, where)
+    findings += options.check_initialisation(config, method, where)
+    findings += method.check_config(config, where)
     patterns = Patterns()
     invalid = _check_patterns(config, patterns, where)
     if invalid:
@@ -83,7 +84,7 @@ def _subject(
 def _check_patterns(config: Mapping[str, Any], patterns: Patterns, where: Where) -> list[Finding]:
     """Every text that PEFT reads as a pattern must be one, whether or not it is ever used."""
     texts: list[str] = []
-    for name in ("target_modules", "exclude_modules"):
+    for name in ("target_modules", "exclude_modules", "feedforward_modules"):
         if isinstance(config.get(name), str):
             texts.append(config[name])
     layers = config.get("layers_pattern") or ()

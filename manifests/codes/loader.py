@@ -645,3 +645,17 @@ TOKENIZER_NOT_LOADED = Code(
     "a base folder with config.json and model.safetensors only",
     "put the base's tokenizer.json and tokenizer_config.json beside its weights and lock again",
 )
+
+METHOD_NOT_TRAINED = Code(
+    id="AD745",
+    name="method-not-trained",
+    severity=Severity.ERROR,
+    summary="This method's adapters are used here, and not trained.",
+    explanation=(
+        "Training with this method needs more than gradients: AdaLoRA moves ranks between the "
+        "modules while it trains and adds a term to the loss. Continuing without that would be "
+        "another training, so it is refused."
+    ),
+    example="`trainable: true` on an AdaLoRA adapter",
+    fix="leave `trainable` out, or continue the training with PEFT",
+)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .options import (
@@ -84,7 +84,6 @@ class LoraConfig(TunerConfig):
 
     r: int = 8
     alpha: float = 8
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
     rslora: bool = False
 
     @classmethod

@@ -91,6 +91,14 @@ def rank(value: object) -> str | None:
     return None if fits else "a whole number above 0"
 
 
+def whole_up_to(most: int) -> Expect:
+    def expect(value: object) -> str | None:
+        fits = type(value) is int and 0 <= value <= most
+        return None if fits else f"a whole number from 0 to {most}"
+
+    return expect
+
+
 def index(value: object) -> str | None:
     return None if type(value) is int else "a whole number"
 

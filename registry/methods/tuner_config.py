@@ -37,6 +37,8 @@ TARGET_OPTIONS: tuple[Option, ...] = (
     Option("inference_mode", _NO, "is not part of the adapter"),
 )
 """Fields of every method that sits on modules."""
+LAYER_FIELDS = frozenset({"layers_to_transform", "layers_pattern"})
+"""Those of them that some methods do not have."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class TunerConfig:
     ensure_weight_tying: bool = False
     fan_in_fan_out: bool | None = None
     """Whether weights are stored as (in, out); ``None`` for methods that do not ask."""
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
 
 

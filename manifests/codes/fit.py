@@ -617,6 +617,19 @@ ALPHA_AMBIGUOUS = Code(
     fix="make the patterns exclude each other, with the alphas of the training",
 )
 
+SITE_UNSUPPORTED = Code(
+    id="AD371",
+    name="site-not-supported",
+    severity=Severity.ERROR,
+    summary="The method cannot sit on a module that the adapter adapts, as file and config say it.",
+    explanation=(
+        "The module is of a kind for which PEFT's method has no arithmetic (IA3 at a convolution "
+        "of one dimension, say), or the tensors in the file are others than those that the config "
+        "makes at such a module, so that one of the two belongs to another adapter."
+    ),
+    example='"use_effective_conv2d": true beside a convolution without hada_t1',
+    fix="put adapter_config.json and the weights of one and the same training together",
+)
 OFT_FORMULA_CHANGED = Code(
     id="AD370",
     name="oft-formula-changed",

@@ -44,8 +44,9 @@ def check(subject: Subject) -> list[Finding]:
         for (role, found, expected), names in wrong.items()
     ]
     for reason, names in refused.items():
-        message = f"{subject.method.peft_type} at {count(len(names), 'module')}: {some(names)}"
-        findings.append(codes.SIZE_MISMATCH.finding(message, subject.where, found=reason))
+        where = f"{count(len(names), 'module')}: {some(names)}"
+        message = f"{subject.method.peft_type} cannot sit as it is on {where}"
+        findings.append(codes.SITE_UNSUPPORTED.finding(message, subject.where, found=reason))
     if unknown:
         message = f"the sizes of {count(len(unknown), 'module')} are not known: {some(unknown)}"
         findings.append(codes.SIZE_UNKNOWN.finding(message, subject.where))

@@ -15,6 +15,7 @@ from support.method_oracle import (
     check_answers,
     check_gradients,
     check_half_precision,
+    check_quantised_and_offloaded,
     check_sums,
     check_untrained_is_refused,
     fill,
@@ -91,6 +92,10 @@ def test_sums_are_dense_arithmetic(layer: str, feedforward: bool, tmp_path: Path
 
 def test_a_half_precision_base(tmp_path: Path) -> None:
     check_half_precision(tmp_path / "it", IA3Config, **LLAMA)
+
+
+def test_a_quantised_and_an_offloaded_base(tmp_path: Path) -> None:
+    check_quantised_and_offloaded(tmp_path / "it", IA3Config, **LLAMA)
 
 
 def test_ones_change_nothing(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ class _Builder:
         placed = self.tensors.place(self.wanted, own=self.trainable)
         _raise_if(self.tensors.findings({n: p.dtype for n, p in self.wanted.items()}))
         if not self.trainable and not self._changes_anything(saved, biases):
-            self._problem(codes.TENSORS_CHANGE_NOTHING, f"{self.name!r} is zero everywhere")
+            self._problem(codes.TENSORS_CHANGE_NOTHING, f"{self.name!r} changes nothing anywhere")
         _raise_if(self.problems)
 
         parameters: dict[str, nn.Parameter] = {}

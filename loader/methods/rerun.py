@@ -35,7 +35,8 @@ def with_input(
     """``out + weight * (module(changed) - module(x))``, where the module returned ``base`` for
     ``x``. Hooks around its forward do not run again; what they added to ``base`` stays."""
     new = cast(torch.Tensor, module.forward(changed))
-    if any(not isinstance(hook, OutputSite) for hook in module._forward_hooks.values()):
+    hooks = module._forward_hooks.values()  # pyright: ignore[reportPrivateUsage]
+    if any(not isinstance(hook, OutputSite) for hook in hooks):
         return out + (new - module.forward(x)).to(out.device) * weight
     return blend(out, base, new, weight)
 

@@ -51,12 +51,12 @@ TENSORS_CHANGE_NOTHING = Code(
     id="AD704",
     name="tensors-change-nothing",
     severity=Severity.ERROR,
-    summary="The adapter is all zero: attaching it would change nothing.",
+    summary="Attaching the adapter would change nothing.",
     explanation=(
-        "Every delta of the adapter is exactly zero (for LoRA: A or B is zero at every site, "
-        "or the scale is zero), it holds no whole module, and its biases are the base's own. "
-        "That is what a freshly initialised, never trained adapter looks like. A trainable "
-        "one may start so; one that is only used may not."
+        "Every delta of the adapter is exactly zero (for LoRA: A or B is zero at every site, or "
+        "the scale is zero; for IA3: each vector is all ones), it holds no whole module, and its "
+        "biases are the base's own. That is what a freshly initialised, never trained adapter "
+        "looks like. A trainable one may start so; one that is only used may not."
     ),
     example="an adapter saved before its first training step",
     fix="check which checkpoint was saved; to go on training it, declare `trainable: true`",

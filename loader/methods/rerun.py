@@ -42,17 +42,14 @@ def with_input(
 
 
 def not_rerunnable(module: nn.Module) -> str | None:
-    """Why another input cannot be given to the module: its forward takes more than one."""
+    """Why another input cannot be given to the module: its forward takes more than one, and what
+    the model gives for the others is not known here."""
     try:
         parameters = inspect.signature(cast(Any, type(module).forward)).parameters.values()
     except (TypeError, ValueError):
         return None
-    required = [
-        p
-        for p in parameters
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    if len(required) <= 2:  # self, and the input
+    named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if len(named) <= 2:  # self, and the input
         return None
-    names = ", ".join(p.name for p in required[1:])
+    names = ", ".join(named[1:])
     return f"the forward of {type(module).__name__} takes more than one input ({names})"

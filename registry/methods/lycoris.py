@@ -15,7 +15,7 @@ from ..patterns import Patterns, PatternTable
 from .keys import Roles
 from .module_plan import plan_on_modules
 from .naming import Naming
-from .options import Option, Support, boolean, map_of, number, optional, rank
+from .options import Option, Support, boolean, fraction, map_of, number, optional, rank
 from .tuner_config import TARGET_OPTIONS, TunerConfig, frozen, where_of
 
 Shape = tuple[int, ...]
@@ -29,8 +29,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("rank_pattern", _S, "gives modules ranks of their own", optional(map_of(rank))),
     Option("alpha_pattern", _S, "gives modules alphas of their own", optional(map_of(number))),
     Option("use_effective_conv2d", _S, "decomposes the kernels of convolutions", optional(boolean)),
-    Option("rank_dropout", _S, "drops rows of the delta while training", optional(number)),
-    Option("module_dropout", _S, "drops modules while training", optional(number)),
+    Option("rank_dropout", _S, "drops rows of the delta while training", optional(fraction)),
+    Option("module_dropout", _S, "drops modules while training", optional(fraction)),
     Option("init_weights", _NO, "is how training began"),
 )
 

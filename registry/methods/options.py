@@ -109,6 +109,11 @@ def number(value: object) -> str | None:
     return None if abs(value) <= MAX_NUMBER else "a finite number"  # also turns NaN away
 
 
+def fraction(value: object) -> str | None:
+    fits = number(value) is None and 0 <= cast(float, value) <= 1
+    return None if fits else "a number from 0 to 1"
+
+
 def list_of(inner: Expect) -> Expect:
     def expect(value: object) -> str | None:
         if not isinstance(value, list):

@@ -148,7 +148,7 @@ def test_what_an_earlier_hook_adds_stays(tmp_path: Path) -> None:
 
 def test_a_feedforward_module_of_two_inputs_is_refused(tmp_path: Path) -> None:
     class Gated(nn.Linear):
-        def forward(self, input: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        def forward(self, input: torch.Tensor, gate: float = 1.0) -> torch.Tensor:
             return super().forward(input) * gate
 
     base = one_layer("linear")

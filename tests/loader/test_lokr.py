@@ -30,6 +30,10 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         tiny_llama,
         {"target_modules": "all-linear", "r": 1, "decompose_both": True, "decompose_factor": 4},
     ),
+    "a rank of half the size is not low": (
+        tiny_llama,
+        {"target_modules": ["q_proj", "up_proj"], "r": 2, "decompose_both": True},
+    ),
     "a factor that divides nothing": (
         tiny_llama,
         {"target_modules": ["q_proj", "up_proj"], "r": 1, "decompose_factor": 7},

@@ -119,6 +119,15 @@ def test_fields_that_are_not_ia3s_are_refused(
     assert code in codes(tampered(saved, **{field: value}), base)
 
 
+def test_a_pattern_that_is_never_used_must_be_one_all_the_same(
+    saved: AdapterFacts, base: Any
+) -> None:
+    names = [name.removeprefix("base_model.model.") for name in saved.header.tensors]
+    facts = retensored(saved, dict.fromkeys(names))
+    assert "AD319" not in codes(facts, base)
+    assert "AD319" in codes(tampered(facts, feedforward_modules="("), base)
+
+
 def test_without_a_layout_the_plan_is_the_files_own(saved: AdapterFacts) -> None:
     plan = METHODS["IA3"].plan(saved.config, saved.header.tensors)
     assert DOWN.removesuffix(".ia3_l") in plan.modules

@@ -139,6 +139,8 @@ def test_convolutions_of_three_dimensions_and_pefts_conv1d_are_refused(
         ("rank_pattern", {"(": 2}, "AD319"),
         ("use_effective_conv2d", 1, "AD313"),
         ("module_dropout", "much", "AD313"),
+        ("rank_dropout", 1.5, "AD313"),
+        ("rank_dropout", True, "AD313"),
         ("decompose_both", True, "AD315"),
         ("lora_alpha", 8, "AD315"),
         ("alpha_pattern", {".*_proj": 3, "q_proj": 9}, "AD323"),

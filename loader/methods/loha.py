@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
 from ..sites import Factors
@@ -22,6 +24,16 @@ class LohaFactors(WeightFactors):
 
     def product(self) -> torch.Tensor:
         return self._half("1") * self._half("2")
+
+    def delta(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        a1, a2, b1, b2 = (self.roles[role] for role in ("w1_a", "w2_a", "w1_b", "w2_b"))
+        rank = b1.shape[0] * b2.shape[0]
+        if len(self.shape) > 2 or rank >= min(self.shape):
+            return super().delta(module, x)
+        # the products' rows and columns in pairs: the same delta, of rank r * r
+        a = (a1[:, :, None] * a2[:, None]).flatten(1)
+        b = (b1[:, None] * b2).flatten(0, 1)
+        return F.linear(F.linear(x.to(b), b), a) * self.scale
 
     def _half(self, n: str) -> torch.Tensor:
         a, b, core = self.roles[f"w{n}_a"], self.roles[f"w{n}_b"], self.roles.get(f"t{n}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
 from ..sites import Factors
@@ -25,19 +27,28 @@ class LokrFactors(WeightFactors):
         self.scaled_rows = bool(site.settings.get("rank_dropout_scale"))
 
     def product(self) -> torch.Tensor:
-        roles = self.roles
-        w1 = roles["w1"] if "w1" in roles else roles["w1_a"] @ roles["w1_b"]
-        if "w2" in roles:
-            w2 = roles["w2"]
-        elif "t2" in roles:
-            w2 = torch.einsum(_CORE, roles["t2"], roles["w2_a"], roles["w2_b"])
-        else:
-            w2 = roles["w2_a"] @ roles["w2_b"]
+        w1, w2 = self._factors()
         if w2.dim() == 3:
             # a whole w2 of a Conv1d: torch.kron pads w1 in front, and PEFT trains with that
             return torch.kron(w1, w2.contiguous())
         # by hand: torch.kron cannot do some of the shapes with a last dimension of 1
         return w1[:, None, :, None, None] * w2.reshape(1, w2.shape[0], 1, w2.shape[1], -1)
+
+    def delta(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        if len(self.shape) > 2:
+            return super().delta(module, x)
+        w1, w2 = self._factors()
+        grid = x.to(w2).reshape(*x.shape[:-1], w1.shape[1], w2.shape[1])
+        return (w1 @ F.linear(grid, w2)).flatten(-2) * self.scale
+
+    def _factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        roles = self.roles
+        w1 = roles["w1"] if "w1" in roles else roles["w1_a"] @ roles["w1_b"]
+        if "w2" in roles:
+            return w1, roles["w2"]
+        if "t2" in roles:
+            return w1, torch.einsum(_CORE, roles["t2"], roles["w2_a"], roles["w2_b"])
+        return w1, roles["w2_a"] @ roles["w2_b"]
 
     def kept_rows(self, rows: torch.Tensor) -> torch.Tensor:
         return rows / rows.mean() if self.scaled_rows else rows

@@ -1,7 +1,8 @@
 """What LoHa and LoKr do alike: apply a delta of the weight's own shape.
 
 Follows PEFT 0.21, ``tuners/lycoris_utils.py`` and the layers of both: the delta is made anew in
-each forward, and used with the module's stride, padding, dilation and groups.
+each forward, and used with the module's stride, padding, dilation and groups. At a linear module
+the methods come by without making it.
 """
 
 from __future__ import annotations
@@ -36,11 +37,21 @@ class WeightFactors(ABC):
 
     @abstractmethod
     def kept_rows(self, rows: torch.Tensor) -> torch.Tensor:
-        """What rank dropout multiplies the rows of the delta by, from booleans."""
+        """What rank dropout multiplies the rows of the delta by, from zeros and ones."""
 
     def delta_weight(self) -> torch.Tensor:
         """The delta, scaled, in the weight's shape."""
         return (self.product() * self.scale).reshape(self.shape)
+
+    def delta(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """What the delta makes of ``x``."""
+        delta = self.delta_weight()
+        x = x.to(delta)
+        if delta.dim() == 2:
+            return F.linear(x, delta)
+        conv = cast(nn.Conv2d, module)
+        convolve = F.conv1d if delta.dim() == 3 else F.conv2d
+        return convolve(x, delta, None, conv.stride, conv.padding, conv.dilation, conv.groups)
 
     def add(
         self,
@@ -52,19 +63,12 @@ class WeightFactors(ABC):
     ) -> torch.Tensor:
         if module.training and self.module_dropout and torch.rand(1) <= self.module_dropout:
             return out
-        delta = self.delta_weight()
+        delta = self.delta(module, x)
         if module.training and self.rank_dropout:
-            rows = torch.rand(delta.shape[0]) > self.rank_dropout
+            rows = torch.rand(self.shape[0]) > self.rank_dropout
             kept = self.kept_rows(rows.to(delta))
-            delta = delta * kept.view(-1, *(1,) * (delta.dim() - 1))
-        return out + (self._applied(module, x.to(delta), delta) * weight).to(out.device)
-
-    def _applied(self, module: nn.Module, x: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-        if delta.dim() == 2:
-            return F.linear(x, delta)
-        conv = cast(nn.Conv2d, module)
-        convolve = F.conv1d if delta.dim() == 3 else F.conv2d
-        return convolve(x, delta, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+            delta = delta * kept.view(-1, *(1,) * (len(self.shape) - 2))
+        return out + (delta * weight).to(out.device)
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:

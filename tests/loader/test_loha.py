@@ -25,6 +25,7 @@ CONVOLUTIONS = ["first", "grouped", "line", "head"]
 LLAMA = {"target_modules": ["q_proj", "down_proj"], "r": 3, "alpha": 5}
 CASES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "linear": (tiny_llama, {"target_modules": "all-linear", "r": 3, "alpha": 5}),
+    "more pairs of ranks than columns": (tiny_llama, {**LLAMA, "r": 5}),
     "patterns": (
         tiny_llama,
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.codes import loader as codes
 from adapterdock.manifests.errors import AttachError
-from peft import AdaLoraConfig
+from peft import AdaLoraConfig, get_peft_model
 from support.method_oracle import (
     check_answers,
     check_half_precision,
@@ -22,10 +23,12 @@ from support.method_oracle import (
 )
 from support.peft_adapters import (
     TOLERANCE,
+    Saved,
     adapted,
     attach,
     inputs_of,
     logits,
+    peft_loads,
     peft_saves,
     same_traces,
     tiny_bert,
@@ -111,11 +114,6 @@ def test_modules_keep_the_ranks_that_the_training_left_them(
 
 
 def test_a_real_training_of_pefts_answers_alike(tmp_path: Path) -> None:
-    import copy
-
-    from peft import get_peft_model
-    from support.peft_adapters import Saved, peft_loads
-
     base = tiny_llama()
     config = AdaLoraConfig(
         target_modules=["q_proj", "v_proj"], init_r=4, target_r=2, total_step=8, tinit=1, tfinal=2

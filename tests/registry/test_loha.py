@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from adapterdock.registry.facts import AdapterFacts
+from adapterdock.registry.fit import check_adapter
 from peft import LoHaConfig
 from support.method_fit import check_options, codes, facts_of, look, retensored, tampered, text
 from support.peft_adapters import peft_saves, tiny_conv, tiny_llama
@@ -120,7 +120,7 @@ def test_a_kernel_tensor_at_a_linear_is_foreign(saved: AdapterFacts, base: Any) 
     assert "AD344" in codes(retensored(saved, core), base)
 
 
-def test_convolutions_of_three_dimensions_and_pefts_conv1d_are_refused(
+def test_convolutions_of_three_dimensions_are_refused(
     convolutions: AdapterFacts,
 ) -> None:
     shapes = {"w1_a": (2, 3), "w1_b": (3, 4), "w2_a": (2, 3), "w2_b": (3, 4)}
@@ -156,9 +156,7 @@ def test_an_alpha_of_zero_everywhere_is_empty(saved: AdapterFacts, base: Any) ->
     assert codes(tampered(saved, alpha=0, alpha_pattern={}), base) == ["AD330"]
 
 
-def test_without_a_layout_the_files_names_are_the_plan(saved: AdapterFacts, tmp_path: Path) -> None:
-    from adapterdock.registry.fit import check_adapter
-
+def test_without_a_layout_the_files_names_are_the_plan(saved: AdapterFacts) -> None:
     findings, plan = check_adapter(saved, None)
     assert plan is not None and len(plan.sites) == 4
     assert not any(finding.code == "AD331" for finding in findings)

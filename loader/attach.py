@@ -129,6 +129,7 @@ class _Builder:
                 f"{len(self.plan.leftovers)} tensors have no place",
                 found=", ".join(self.plan.leftovers[:3]),
             )
+        self._check_trainable()
         whole = self._whole_modules()
         whole = {n: paths for n, paths in whole.items() if not self._is_the_bases_own(n, paths)}
         sites = [found for site in self.plan.sites if (found := self._site(site, whole))]
@@ -138,7 +139,7 @@ class _Builder:
         placed = self.tensors.place(self.wanted, own=self.trainable)
         _raise_if(self.tensors.findings({n: p.dtype for n, p in self.wanted.items()}))
         if not self.trainable and not self._changes_anything(saved, biases):
-            self._problem(codes.TENSORS_CHANGE_NOTHING, f"{self.name!r} is zero everywhere")
+            self._problem(codes.TENSORS_CHANGE_NOTHING, f"{self.name!r} changes nothing anywhere")
         _raise_if(self.problems)
 
         parameters: dict[str, nn.Parameter] = {}
@@ -183,6 +184,12 @@ class _Builder:
         return _Built(adapter, {k: tuple(v) for k, v in outputs.items()}, twins)
 
     # -- factors ---------------------------------------------------------------------------
+
+    def _check_trainable(self) -> None:
+        methods = {site.method for site in self.plan.sites} if self.trainable else set[str]()
+        for name in sorted(methods & METHODS.keys()):
+            if not METHODS[name].trains:
+                self._problem(codes.METHOD_NOT_TRAINED, f"{name} adapters cannot be trainable")
 
     def _site(
         self, site: SitePlan, whole: Mapping[str, Mapping[str, str]]

@@ -52,7 +52,8 @@ def check_adapter(
     if wrong_types:
         return findings, None
     findings += options.check_contradictions(config, where)
-    findings += options.check_initialisation(config, where)
+    findings += options.check_initialisation(config, method, where)
+    findings += method.check_config(config, where)
     if any(o.moves_tensors and not is_neutral(config.get(o.name)) for o in method.options):
         return findings, None
     patterns = Patterns()
@@ -86,7 +87,7 @@ def _subject(
 def _check_patterns(config: Mapping[str, Any], patterns: Patterns, where: Where) -> list[Finding]:
     """Every text that PEFT reads as a pattern must be one, whether or not it is ever used."""
     texts: list[str] = []
-    for name in ("target_modules", "exclude_modules"):
+    for name in ("target_modules", "exclude_modules", "feedforward_modules"):
         if isinstance(config.get(name), str):
             texts.append(config[name])
     layers = config.get("layers_pattern") or ()

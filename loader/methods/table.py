@@ -10,7 +10,7 @@ from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
 from ..sites import Factors
-from . import lora
+from . import adalora, ia3, loha, lokr, lora, lycoris, oft
 
 Roles = Mapping[str, torch.Tensor]
 
@@ -21,7 +21,8 @@ class Method:
 
     ``unsupported`` says why it cannot sit on a live module that has the right sizes; ``changes``
     whether a site's tensors change anything; ``build`` makes the factors of placed tensors;
-    ``parameters`` gives PEFT's live name of each role. What its tensors must be stands in the row
+    ``parameters`` gives PEFT's live name of each role; ``trains`` says whether gradients are all
+    that its training needs. What its tensors must be stands in the row
     of the same name in :mod:`adapterdock.registry.methods.table`.
     """
 
@@ -30,8 +31,21 @@ class Method:
     changes: Callable[[SitePlan, Roles], bool]
     build: Callable[[SitePlan, ModuleShape, Roles, float], Factors]
     parameters: Mapping[str, str]
+    trains: bool = True
 
 
 METHODS: Mapping[str, Method] = {
     "LORA": Method("LORA", lora.unsupported, lora.changes, lora.build, lora.PARAMETERS),
+    "IA3": Method("IA3", ia3.unsupported, ia3.changes, ia3.build, ia3.PARAMETERS),
+    "LOHA": Method("LOHA", lycoris.unsupported, loha.changes, loha.build, loha.PARAMETERS),
+    "LOKR": Method("LOKR", lycoris.unsupported, lokr.changes, lokr.build, lokr.PARAMETERS),
+    "OFT": Method("OFT", oft.unsupported, oft.changes, oft.build, oft.PARAMETERS),
+    "ADALORA": Method(
+        "ADALORA",
+        adalora.unsupported,
+        adalora.changes,
+        adalora.build,
+        adalora.PARAMETERS,
+        trains=False,
+    ),
 }

@@ -137,10 +137,11 @@ OPTION_CONTRADICTION = Code(
     summary="Two fields of adapter_config.json cannot stand together.",
     explanation=(
         "PEFT refuses these combinations as well: layers can only be picked where the targets are "
-        "a list of names, and naming the layers makes no sense without picking any."
+        "a list of names, naming the layers makes no sense without picking any, OFT is given by "
+        "its blocks' number or their size, and AdaLoRA's rank_pattern by init_r booleans a module."
     ),
     example='"target_modules": ".*q_proj", "layers_to_transform": [0, 1]',
-    fix="put the layers into the pattern, or give the targets as a list",
+    fix="put the layers into the pattern, give the targets as a list; else save it with PEFT again",
 )
 INIT_CHANGES_BASE = Code(
     id="AD318",
@@ -631,4 +632,35 @@ PATTERN_UNUSED = Code(
     ),
     example='"alpha_pattern": {"q_porj": 32}',
     fix="correct the entry, or remove it if it was never meant for this adapter",
+)
+
+SITE_UNSUPPORTED = Code(
+    id="AD371",
+    name="site-not-supported",
+    severity=Severity.ERROR,
+    summary="The method cannot sit on a module that the adapter adapts, as file and config say it.",
+    explanation=(
+        "The module is of a kind for which PEFT's method has no arithmetic (IA3 at a convolution "
+        "of one dimension, say), or the tensors in the file are others than those that the config "
+        "makes at such a module, so that one of the two belongs to another adapter."
+    ),
+    example='"use_effective_conv2d": true beside a convolution without hada_t1',
+    fix="put adapter_config.json and the weights of one and the same training together",
+)
+OFT_FORMULA_CHANGED = Code(
+    id="AD370",
+    name="oft-formula-changed",
+    severity=Severity.UNCHECKED,
+    summary="The OFT adapter was trained with a Cayley-Neumann series that PEFT has changed since.",
+    explanation=(
+        "PEFT 0.18 changed the last term of the series, and began to write peft_version. An "
+        "adapter of an earlier version, or one that does not say, was trained with the old series. "
+        "The new one is computed here, as today's PEFT does with such a file (it warns); the "
+        "difference is small where the rotation is small, and nothing in the file tells."
+    ),
+    example='"use_cayley_neumann": true without "peft_version"',
+    fix=(
+        "train the adapter again with PEFT 0.18 or later, or compare its answers with those of "
+        "its training and accept AD370"
+    ),
 )

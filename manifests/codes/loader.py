@@ -51,12 +51,12 @@ TENSORS_CHANGE_NOTHING = Code(
     id="AD704",
     name="tensors-change-nothing",
     severity=Severity.ERROR,
-    summary="The adapter is all zero: attaching it would change nothing.",
+    summary="Attaching the adapter would change nothing.",
     explanation=(
-        "Every delta of the adapter is exactly zero (for LoRA: A or B is zero at every site, "
-        "or the scale is zero), it holds no whole module, and its biases are the base's own. "
-        "That is what a freshly initialised, never trained adapter looks like. A trainable "
-        "one may start so; one that is only used may not."
+        "Every delta of the adapter is exactly zero (for LoRA: A or B is zero at every site, or "
+        "the scale is zero; for IA3: each vector is all ones), it holds no whole module, and its "
+        "biases are the base's own. That is what a freshly initialised, never trained adapter "
+        "looks like. A trainable one may start so; one that is only used may not."
     ),
     example="an adapter saved before its first training step",
     fix="check which checkpoint was saved; to go on training it, declare `trainable: true`",
@@ -694,4 +694,18 @@ TOKENIZER_NOT_LOADED = Code(
     "said is in the finding.",
     "a base folder with config.json and model.safetensors only",
     "put the base's tokenizer.json and tokenizer_config.json beside its weights and lock again",
+)
+
+METHOD_NOT_TRAINED = Code(
+    id="AD745",
+    name="method-not-trained",
+    severity=Severity.ERROR,
+    summary="This method's adapters are used here, and not trained.",
+    explanation=(
+        "Training with this method needs more than gradients: AdaLoRA moves ranks between the "
+        "modules while it trains and adds a term to the loss. Continuing without that would be "
+        "another training, so it is refused."
+    ),
+    example="`trainable: true` on an AdaLoRA adapter",
+    fix="leave `trainable` out, or continue the training with PEFT",
 )

@@ -147,7 +147,7 @@ def check_options(config: Mapping[str, Any], method: Method, where: Where) -> li
 
 
 def check_contradictions(config: Mapping[str, Any], where: Where) -> list[Finding]:
-    """Combinations of LoRA's fields that PEFT itself refuses."""
+    """Combinations of the fields of all methods that PEFT itself refuses."""
     findings: list[Finding] = []
 
     def contradicts(message: str) -> None:
@@ -162,8 +162,10 @@ def check_contradictions(config: Mapping[str, Any], where: Where) -> list[Findin
     return findings
 
 
-def check_initialisation(config: Mapping[str, Any], where: Where) -> list[Finding]:
-    """Was the base itself changed when training began?"""
+def check_initialisation(config: Mapping[str, Any], method: Method, where: Where) -> list[Finding]:
+    """Was the base itself changed when training began? Of these methods, only LoRA can."""
+    if method.peft_type != "LORA":
+        return []
     value = config.get("init_lora_weights")
     if init_changes_base(value):
         message = f"init_lora_weights: {value} changed the base, and the adapter was not converted"

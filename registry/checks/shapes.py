@@ -25,6 +25,8 @@ def check(subject: Subject) -> list[Finding]:
         if module.in_features is None or module.out_features is None:
             unknown.append(site.module)
             continue
+        if not any(roles <= site.tensors.keys() for roles in subject.method.role_sets):
+            continue  # reported as incomplete
         found = {role: subject.tensors[key].shape for role, key in site.tensors.items()}
         expected = subject.method.shapes(site, module, found)
         if isinstance(expected, str):
@@ -44,8 +46,9 @@ def check(subject: Subject) -> list[Finding]:
         for (role, found, expected), names in wrong.items()
     ]
     for reason, names in refused.items():
-        message = f"{subject.method.peft_type} at {count(len(names), 'module')}: {some(names)}"
-        findings.append(codes.SIZE_MISMATCH.finding(message, subject.where, found=reason))
+        where = f"{count(len(names), 'module')}: {some(names)}"
+        message = f"{subject.method.peft_type} cannot sit as it is on {where}"
+        findings.append(codes.SITE_UNSUPPORTED.finding(message, subject.where, found=reason))
     if unknown:
         message = f"the sizes of {count(len(unknown), 'module')} are not known: {some(unknown)}"
         findings.append(codes.SIZE_UNKNOWN.finding(message, subject.where))

@@ -35,4 +35,4 @@ def checks_of(method: Method) -> tuple[Check, ...]:
     """The checks for an adapter of this method."""
     if method.ranked:
         return (base.check, whole.check, *_RANKED, *_PLACES, sizes.check, *_REST)
-    return (base.check, whole.check, *_PLACES, shapes.check, *_REST)
+    return (base.check, whole.check, alphas.check, *_PLACES, shapes.check, *_REST)

@@ -93,6 +93,14 @@ def rank(value: object) -> str | None:
     return None if fits else "a whole number above 0"
 
 
+def whole_up_to(most: int) -> Expect:
+    def expect(value: object) -> str | None:
+        fits = type(value) is int and 0 <= value <= most
+        return None if fits else f"a whole number from 0 to {most}"
+
+    return expect
+
+
 def index(value: object) -> str | None:
     return None if type(value) is int else "a whole number"
 
@@ -101,6 +109,11 @@ def number(value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "a number"
     return None if abs(value) <= MAX_NUMBER else "a finite number"  # also turns NaN away
+
+
+def fraction(value: object) -> str | None:
+    fits = number(value) is None and 0 <= cast(float, value) <= 1
+    return None if fits else "a number from 0 to 1"
 
 
 def list_of(inner: Expect) -> Expect:

@@ -77,7 +77,7 @@ class Places:
 
     def _bias_may_be_trained(self, live: str) -> bool:
         kind = self.config.bias
-        return kind == "all" or (kind == "lora_only" and live in self.sites)
+        return kind == "all" or (kind.endswith("_only") and live in self.sites)
 
     def _is_embedding(self, live: str) -> bool:
         """Whether it is an input or output embedding: PEFT stores no other (positions, ...)."""

@@ -10,17 +10,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ...manifests.findings import Finding, Where
 from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..patterns import Patterns
-from . import lora
+from . import adalora, ia3, loha, lokr, lora, oft
 from .keys import Roles
 from .lora_config import OPTIONS as LORA_OPTIONS
 from .lora_config import LoraConfig
+from .lycoris import LycorisConfig
 from .naming import Naming
 from .options import Option
 
 Shape = tuple[int, ...]
 ReadConfig = Callable[[Mapping[str, Any]], Any]
+CheckConfig = Callable[[Mapping[str, Any], Where], list[Finding]]
 Shapes = Callable[[SitePlan, ModuleShape, Mapping[str, Shape]], Mapping[str, Shape] | str]
 
 
@@ -42,6 +45,10 @@ class MakePlan(Protocol):
     ) -> tuple[AdapterPlan, Naming]: ...
 
 
+def _nothing(config: Mapping[str, Any], where: Where) -> list[Finding]:
+    return []
+
+
 @dataclass(frozen=True)
 class Method:
     """One method: its config fields, its typed view of them, and its plan.
@@ -51,8 +58,9 @@ class Method:
     whole; ``kinds`` the kinds of modules that it adapts, with the roles that are for each.
     ``shapes`` says what each role's tensor must be at a module (given what was found, for methods
     whose sizes are free), or why the method cannot sit there. ``asked_by`` names the config field
-    without which a role may not be in the file. ``ranked`` says that the factors are a pair A and B
-    of the rank that the config gives.
+    without which a role may not be in the file. ``check_config`` finds fields that contradict each
+    other, once each is known to be of the right kind. ``ranked`` says that the factors are a pair
+    A and B of the rank that the config gives.
     """
 
     peft_type: str
@@ -64,6 +72,7 @@ class Method:
     kinds: Mapping[ModuleKind, frozenset[str]]
     shapes: Shapes
     asked_by: Mapping[str, str] = field(default_factory=dict)
+    check_config: CheckConfig = _nothing
     ranked: bool = False
 
     def plan(
@@ -97,5 +106,57 @@ METHODS: Mapping[str, Method] = {
         lora.shapes,
         asked_by={"B_bias": "lora_bias", "magnitude_vector": "use_dora"},
         ranked=True,
+    ),
+    "IA3": Method(
+        "IA3",
+        ia3.OPTIONS,
+        ia3.Ia3Config.of,
+        ia3.plan,
+        ia3.ROLES,
+        ia3.ROLE_SETS,
+        ia3.KINDS,
+        ia3.shapes,
+    ),
+    "LOHA": Method(
+        "LOHA",
+        loha.OPTIONS,
+        LycorisConfig.of,
+        loha.plan,
+        loha.ROLES,
+        loha.ROLE_SETS,
+        loha.KINDS,
+        loha.shapes,
+    ),
+    "LOKR": Method(
+        "LOKR",
+        lokr.OPTIONS,
+        lokr.LokrConfig.of,
+        lokr.plan,
+        lokr.ROLES,
+        lokr.ROLE_SETS,
+        lokr.KINDS,
+        lokr.shapes,
+    ),
+    "OFT": Method(
+        "OFT",
+        oft.OPTIONS,
+        oft.OftConfig.of,
+        oft.plan,
+        oft.ROLES,
+        oft.ROLE_SETS,
+        oft.KINDS,
+        oft.shapes,
+        check_config=oft.check_config,
+    ),
+    "ADALORA": Method(
+        "ADALORA",
+        adalora.OPTIONS,
+        adalora.AdaLoraConfig.of,
+        adalora.plan,
+        adalora.ROLES,
+        adalora.ROLE_SETS,
+        adalora.KINDS,
+        adalora.shapes,
+        check_config=adalora.check_config,
     ),
 }

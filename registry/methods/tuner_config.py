@@ -37,6 +37,8 @@ TARGET_OPTIONS: tuple[Option, ...] = (
     Option("inference_mode", _NO, "is not part of the adapter"),
 )
 """Fields of every method that sits on modules."""
+LAYER_FIELDS = frozenset({"layers_to_transform", "layers_pattern"})
+"""Those of them that some methods do not have."""
 
 
 @dataclass(frozen=True)

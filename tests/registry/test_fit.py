@@ -412,6 +412,20 @@ MISFITS: dict[str, tuple[list[str], dict[str, Any]]] = {
         ["AD355"],
         {"config": lora_config(layers_to_transform=[0, 1, 7])},
     ),
+    "an OFT of an older formula": (
+        ["AD370"],
+        {
+            "config": {"peft_type": "OFT", "target_modules": ["lm_head"], "oft_block_size": 4},
+            "tensors": {f"{AT}lm_head.oft_R.weight": ("F32", (HIDDEN // 4, 6))},
+        },
+    ),
+    "an IA3 that does not say where it rescales": (
+        ["AD371"],
+        {
+            "config": {"peft_type": "IA3", "target_modules": ["lm_head"]},
+            "tensors": {f"{AT}lm_head.ia3_l": ("F32", (VOCAB, 1))},
+        },
+    ),
     "a stored embedding of another width": (
         ["AD354"],
         {"tensors": qv(**{"lm_head.weight": ("F32", (VOCAB, 20))})},

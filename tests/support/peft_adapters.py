@@ -112,6 +112,45 @@ class ConvNet(nn.Module):
         return self.head(x.mean((2, 3, 4)))
 
 
+class OneLayer(nn.Module):
+    """One module called ``layer``, and an input for it: what adapters add to its answer adds up."""
+
+    def __init__(self, layer: nn.Module, example: torch.Tensor) -> None:
+        super().__init__()
+        self.layer = layer
+        self.example = example
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def one_layer(kind: str) -> OneLayer:
+    """``linear``, ``conv1d`` (Hugging Face's), ``conv``, ``grouped``, ``line`` (a convolution of
+    one dimension) or ``embedding``."""
+    from transformers.pytorch_utils import Conv1D
+
+    torch.manual_seed(0)
+    layers: dict[str, Callable[[], nn.Module]] = {
+        "linear": lambda: nn.Linear(12, 8),
+        "conv1d": lambda: Conv1D(8, 12),
+        "conv": lambda: nn.Conv2d(4, 6, 3, stride=2, padding=1),
+        "grouped": lambda: nn.Conv2d(4, 8, 3, groups=2),
+        "line": lambda: nn.Conv1d(4, 6, 3, padding=1),
+        "embedding": lambda: nn.Embedding(20, 8),
+    }
+    layer = layers[kind]()
+    nn.init.normal_(layer.get_parameter("weight"), std=0.5)
+    if getattr(layer, "bias", None) is not None:
+        nn.init.normal_(layer.get_parameter("bias"))
+    examples = {
+        "conv": torch.randn(2, 4, 7, 7),
+        "grouped": torch.randn(2, 4, 7, 7),
+        "line": torch.randn(2, 4, 9),
+        "embedding": torch.arange(10).view(2, 5),
+    }
+    return OneLayer(layer, examples.get(kind, torch.randn(3, 5, 12))).eval()
+
+
 def tiny_conv() -> ConvNet:
     torch.manual_seed(0)
     return ConvNet().eval()
@@ -124,6 +163,8 @@ def ids(rows: int = 2, length: int = 7, vocabulary: int = 61) -> torch.Tensor:
 def inputs_of(model: Any) -> dict[str, torch.Tensor]:
     """What each of the models above takes."""
     kind = type(model).__name__
+    if kind == "OneLayer":
+        return {"x": model.example}
     if kind == "ConvNet":
         generator = torch.Generator().manual_seed(1)
         return {"x": torch.randn(2, 3, 8, 8, generator=generator)}

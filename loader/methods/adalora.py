@@ -1,0 +1,89 @@
+"""AdaLoRA at a site (https://arxiv.org/abs/2303.10512): ``out + scale * B(E * A(x))``.
+
+Follows PEFT 0.21, ``tuners/adalora/layer.py``. Inference: the training moves ranks between
+modules and adds a term to the loss, which is not done here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ..sites import Factors
+
+
+class LinearFactors:
+    """At a linear module: A (r, in), E (r, 1), B (out, r)."""
+
+    __slots__ = ("a", "b", "e", "scale")
+
+    def __init__(self, roles: Mapping[str, torch.Tensor], scale: float) -> None:
+        self.a, self.b, self.e = roles["A"], roles["B"], roles["E"]
+        self.scale = scale
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        low = F.linear(x.to(self.a), self.a * self.e)
+        return out + (F.linear(low, self.b) * (self.scale * weight)).to(out.device)
+
+
+class ConvFactors:
+    """At a convolution: A (r, in * kernel), E (r, 1), B (out, r)."""
+
+    __slots__ = ("a", "b", "e", "scale", "shape")
+
+    def __init__(self, roles: Mapping[str, torch.Tensor], scale: float, shape: ModuleShape) -> None:
+        self.a, self.b, self.e = roles["A"], roles["B"], roles["E"]
+        self.scale = scale
+        self.shape = (shape.in_features or 0, *shape.kernel)
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        conv = cast(nn.Conv2d, module)
+        kernel = (self.b @ (self.a * self.e)).view(-1, *self.shape)
+        delta = F.conv2d(x.to(kernel), kernel, None, conv.stride, conv.padding, conv.dilation)
+        return out + (delta * (self.scale * weight)).to(out.device)
+
+
+def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
+    """Nothing more than the sizes tell."""
+    return None
+
+
+def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the delta is anything but zero: no factor of it is, and a rank is left."""
+    return site.scale != 0 and all(bool(factor.any()) for factor in roles.values())
+
+
+def build(
+    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
+) -> Factors:
+    """The factors at one site, from placed tensors by role; dropout is for training alone."""
+    if shape.kind is ModuleKind.CONV:
+        return ConvFactors(roles, site.scale, shape)
+    return LinearFactors(roles, site.scale)
+
+
+PARAMETERS: Mapping[str, str] = {
+    "A": "lora_A.{adapter}",
+    "B": "lora_B.{adapter}",
+    "E": "lora_E.{adapter}",
+}
+"""PEFT's live names of the roles, after the module's own."""

@@ -1,0 +1,70 @@
+"""LoKr at a site: a Kronecker product, ``kron(w1, w2) * scale``.
+
+Follows PEFT 0.21, ``tuners/lokr/layer.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ...registry.facts import ModuleShape, SitePlan
+from ..sites import Factors
+from .lycoris import Roles, WeightFactors
+
+_CORE = "ijkl,ip,jr->prkl"
+"""A kernel's tensor (i, j, *kernel) with out (i, p) and in (j, r)."""
+
+
+class LokrFactors(WeightFactors):
+    """``kron(w1, w2) * scale``, of which either may be a product of low rank."""
+
+    def __init__(self, site: SitePlan, shape: ModuleShape, roles: Roles) -> None:
+        super().__init__(site, shape, roles)
+        self.scaled_rows = bool(site.settings.get("rank_dropout_scale"))
+
+    def product(self) -> torch.Tensor:
+        w1, w2 = self._factors()
+        if w2.dim() == 3:
+            # a whole w2 of a Conv1d: torch.kron pads w1 in front, and PEFT trains with that
+            return torch.kron(w1, w2.contiguous())
+        # by hand: torch.kron cannot do some of the shapes with a last dimension of 1
+        return w1[:, None, :, None, None] * w2.reshape(1, w2.shape[0], 1, w2.shape[1], -1)
+
+    def delta(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        if len(self.shape) > 2:
+            return super().delta(module, x)
+        w1, w2 = self._factors()
+        grid = x.to(w2).reshape(*x.shape[:-1], w1.shape[1], w2.shape[1])
+        return (w1 @ F.linear(grid, w2)).flatten(-2) * self.scale
+
+    def _factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        roles = self.roles
+        w1 = roles["w1"] if "w1" in roles else roles["w1_a"] @ roles["w1_b"]
+        if "w2" in roles:
+            return w1, roles["w2"]
+        if "t2" in roles:
+            return w1, torch.einsum(_CORE, roles["t2"], roles["w2_a"], roles["w2_b"])
+        return w1, roles["w2_a"] @ roles["w2_b"]
+
+    def kept_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows / rows.mean() if self.scaled_rows else rows
+
+
+def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the delta is anything but zero: no factor of it is."""
+    return site.scale != 0 and all(bool(factor.any()) for factor in roles.values())
+
+
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
+    """The factors at one site, from placed tensors by role."""
+    return LokrFactors(site, shape, roles)
+
+
+PARAMETERS: Mapping[str, str] = {
+    role: f"lokr_{role}.{{adapter}}" for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
+}
+"""PEFT's live names of the roles, after the module's own."""

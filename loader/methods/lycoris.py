@@ -1,0 +1,76 @@
+"""What LoHa and LoKr do alike: apply a delta of the weight's own shape.
+
+Follows PEFT 0.21, ``tuners/lycoris_utils.py`` and the layers of both: the delta is made anew in
+each forward, and used with the module's stride, padding, dilation and groups. At a linear module
+the methods come by without making it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ...registry.facts import ModuleShape, SitePlan
+from ...registry.methods.lycoris import inner_of
+
+Roles = Mapping[str, torch.Tensor]
+
+
+class WeightFactors(ABC):
+    """A delta of the module's weight, made of ``roles``; (out, in / groups, *kernel)."""
+
+    def __init__(self, site: SitePlan, shape: ModuleShape, roles: Roles) -> None:
+        self.roles = roles
+        self.scale = site.scale
+        self.shape = (shape.out_features or 0, inner_of(shape), *shape.kernel)
+        self.module_dropout = float(site.settings.get("module_dropout", 0))
+        self.rank_dropout = float(site.settings.get("rank_dropout", 0))
+
+    @abstractmethod
+    def product(self) -> torch.Tensor:
+        """The delta without its scale, in any shape of as many elements."""
+
+    @abstractmethod
+    def kept_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """What rank dropout multiplies the rows of the delta by, from zeros and ones."""
+
+    def delta_weight(self) -> torch.Tensor:
+        """The delta, scaled, in the weight's shape."""
+        return (self.product() * self.scale).reshape(self.shape)
+
+    def delta(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """What the delta makes of ``x``."""
+        delta = self.delta_weight()
+        x = x.to(delta)
+        if delta.dim() == 2:
+            return F.linear(x, delta)
+        conv = cast(nn.Conv2d, module)
+        convolve = F.conv1d if delta.dim() == 3 else F.conv2d
+        return convolve(x, delta, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        if module.training and self.module_dropout and torch.rand(1) <= self.module_dropout:
+            return out
+        delta = self.delta(module, x)
+        if module.training and self.rank_dropout:
+            rows = torch.rand(self.shape[0]) > self.rank_dropout
+            kept = self.kept_rows(rows.to(delta))
+            delta = delta * kept.view(-1, *(1,) * (len(self.shape) - 2))
+        return out + (delta * weight).to(out.device)
+
+
+def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
+    """Nothing more than the sizes tell."""
+    return None

@@ -1,0 +1,193 @@
+"""OFT at a site (https://arxiv.org/abs/2306.07280): ``module(x R)``, or ``module(x) R`` at an
+embedding, where R is a diagonal of rotations.
+
+Follows PEFT 0.21, ``tuners/oft/layer.py``. At a convolution the patches of the input are rotated
+and summed into an image again, with another order of their elements and counting what lies in
+several patches as often. That is no rotation, but it is what PEFT trains and answers with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ..sites import Factors
+from .rerun import blend, not_rerunnable, with_input
+
+
+class _Rotating:
+    """``r`` (blocks, size * (size - 1) / 2) are the upper triangles of skew-symmetric matrices."""
+
+    __slots__ = ("_eps", "_terms", "r")
+
+    def __init__(self, r: torch.Tensor, settings: Mapping[str, Any]) -> None:
+        self.r = r
+        self._terms: int | None = settings["terms"]
+        self._eps: float | None = settings["eps"]
+
+    def rotated(self, x: torch.Tensor) -> torch.Tensor:
+        """``x`` (..., width), in the dtype of ``r``: each block of it times its rotation."""
+        rotation = self._rotation()
+        x = x.to(self.r)
+        size = rotation.shape[-1]
+        blocks = x.reshape(*x.shape[:-1], x.shape[-1] // size, size)
+        rotation = rotation.to(x.dtype).expand(blocks.shape[-2], -1, -1)
+        return torch.einsum("...rk,rkc->...rc", blocks, rotation).reshape(x.shape)
+
+    def _rotation(self) -> torch.Tensor:
+        skew = _skew(self._angles().to(torch.promote_types(self.r.dtype, torch.float32)))
+        return _exact(skew) if self._terms is None else _series(skew, self._terms)
+
+    def _angles(self) -> torch.Tensor:
+        """``r``; where it is constrained (COFT), no further from 0 than ``eps``."""
+        if self._eps is None:
+            return self.r
+        inside = _inside(self.r.detach(), self._eps)
+        if not self.r.requires_grad:
+            return inside
+        with torch.no_grad():  # as PEFT does: training goes on from there
+            self.r.copy_(inside)
+        return self.r
+
+
+class InputFactors(_Rotating):
+    """Rotates what a linear module is given."""
+
+    __slots__ = ()
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        return with_input(module, x, self.rotated(x).to(x.dtype), base, out, weight)
+
+
+class PatchFactors(_Rotating):
+    """Rotates the patches that a convolution of a square kernel looks at."""
+
+    __slots__ = ("_kernel",)
+
+    def __init__(
+        self, r: torch.Tensor, settings: Mapping[str, Any], kernel: tuple[int, ...]
+    ) -> None:
+        super().__init__(r, settings)
+        self._kernel = kernel
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        return with_input(module, x, self._image(x).to(x.dtype), base, out, weight)
+
+    def _image(self, x: torch.Tensor) -> torch.Tensor:
+        """``x`` (batch, in, height, width) from its rotated patches."""
+        patches = self.rotated(F.unfold(x, self._kernel).transpose(1, 2))
+        height, width = x.shape[2] - self._kernel[0] + 1, x.shape[3] - self._kernel[1] + 1
+        # in PEFT the places of the patches lie where fold wants those inside a patch
+        turned = patches.view(x.shape[0], height, width, x.shape[1], -1).permute(0, 3, 1, 2, 4)
+        columns = turned.reshape(x.shape[0], -1, height * width)
+        return F.fold(columns, (x.shape[2], x.shape[3]), self._kernel)
+
+
+class OutputFactors(_Rotating):
+    """Rotates what an embedding returns."""
+
+    __slots__ = ()
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        return blend(out, base, self.rotated(base), weight)
+
+
+def _skew(angles: torch.Tensor) -> torch.Tensor:
+    """(blocks, n) upper triangles as (blocks, size, size) skew-symmetric matrices."""
+    size = (1 + math.isqrt(1 + 8 * angles.shape[1])) // 2
+    rows, columns = torch.triu_indices(size, size, 1, device=angles.device)
+    upper = angles.new_zeros(angles.shape[0], size, size)
+    upper[:, rows, columns] = angles
+    return upper - upper.transpose(-1, -2)
+
+
+def _exact(skew: torch.Tensor) -> torch.Tensor:
+    """Cayley's ``(I - S) (I + S)^-1``."""
+    one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
+    return torch.linalg.solve(one + skew, one - skew, left=False)
+
+
+def _series(skew: torch.Tensor, terms: int) -> torch.Tensor:
+    """``I + 2 S + 2 S^2 + ... + 2 S^(terms - 2) + S^(terms - 1)``; for 3 terms it is that of 4."""
+    one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
+    found = one.expand_as(skew)
+    if terms < 2:
+        return found
+    found = found + 2 * skew
+    if terms == 2:
+        return found
+    power = skew @ skew
+    found = found + 2 * power
+    for _ in range(terms - 4):
+        power = power @ skew
+        found = found + 2 * power
+    return found + power @ skew
+
+
+def _inside(angles: torch.Tensor, eps: float) -> torch.Tensor:
+    """Each block scaled down to the norm ``eps / sqrt(blocks)`` where its matrix's is above."""
+    most = eps / math.sqrt(angles.shape[0])
+    norm = angles.norm(dim=1, keepdim=True) * math.sqrt(2)  # of both triangles
+    return torch.where(norm <= most, angles, angles * (most / norm))
+
+
+def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
+    """Why OFT cannot sit on this live module, beyond what its sizes tell."""
+    if shape.kind is ModuleKind.EMBEDDING:
+        return None
+    if isinstance(module, nn.Conv2d) and module.dilation[0] > 1:
+        return f"a convolution with dilation {tuple(module.dilation)} cannot have OFT's rotations"
+    return not_rerunnable(module)
+
+
+def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+    """Whether any angle is not zero, and the series not cut before it comes to them."""
+    terms, eps = site.settings["terms"], site.settings["eps"]
+    if eps == 0 or (terms is not None and terms < 2):
+        return False
+    return any(bool(angles.any()) for angles in roles.values())
+
+
+def build(
+    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
+) -> Factors:
+    """The factors at one site, from placed tensors by role. PEFT applies no dropout."""
+    if shape.kind is ModuleKind.EMBEDDING:
+        return OutputFactors(roles["embedding_R"], site.settings)
+    if shape.kind is ModuleKind.CONV:
+        return PatchFactors(roles["R"], site.settings, shape.kernel)
+    return InputFactors(roles["R"], site.settings)
+
+
+PARAMETERS: Mapping[str, str] = {
+    "R": "oft_R.{adapter}.weight",
+    "embedding_R": "oft_embedding_R.{adapter}.weight",
+}
+"""PEFT's live names of the roles, after the module's own."""

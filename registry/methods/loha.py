@@ -1,0 +1,66 @@
+"""LoHa (https://arxiv.org/abs/2108.06098): the delta is the product, element by element, of two
+products of low rank.
+
+Tensors and kinds: PEFT 0.21.2, ``tuners/loha/layer.py``. Roles are PEFT's parameter names without
+``hada_``; n is in / groups * kernel. With ``use_effective_conv2d`` a kernel above 1 has its own
+tensors and the first factors lie transposed:
+
+==================  ==================  ==============================================
+role                shape               effective
+==================  ==================  ==============================================
+``w1_a``, ``w2_a``  (out, r)            (r, out)
+``w1_b``, ``w2_b``  (r, n)              (r, in / groups)
+``t1``, ``t2``                          (r, r, *kernel), conv of one dimension: (r, r, k, 1)
+==================  ==================  ==============================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from ..patterns import Patterns
+from . import lycoris
+from .keys import Roles
+from .lycoris import LycorisConfig
+from .naming import Naming
+
+Shape = tuple[int, ...]
+
+OPTIONS = lycoris.OPTIONS
+ROLES: Roles = {(f"hada_{role}", ""): role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")}
+PLAIN = frozenset({"w1_a", "w1_b", "w2_a", "w2_b"})
+EFFECTIVE = PLAIN | {"t1", "t2"}
+ROLE_SETS: tuple[frozenset[str], ...] = (PLAIN, EFFECTIVE)
+KINDS: Mapping[ModuleKind, frozenset[str]] = {
+    ModuleKind.LINEAR: PLAIN,
+    ModuleKind.CONV: EFFECTIVE,
+}
+
+
+def plan(
+    config: LycorisConfig,
+    tensors: Mapping[str, TensorInfo],
+    layout: Layout | None,
+    patterns: Patterns | None = None,
+) -> tuple[AdapterPlan, Naming]:
+    """See :data:`~adapterdock.registry.methods.table.MakePlan`."""
+    return lycoris.plan("LOHA", ROLES, config, tensors, layout, patterns)
+
+
+def shapes(
+    site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
+) -> Mapping[str, Shape] | str:
+    """What each role's tensor must be at this module, or why there can be none."""
+    reason = lycoris.refused(module)
+    if reason is not None:
+        return reason
+    r, outer, inner = site.rank, module.out_features or 0, lycoris.inner_of(module)
+    if lycoris.is_effective(site, module):
+        a, b, t = (r, outer), (r, inner), lycoris.core(r, module)
+        expected = {"w1_a": a, "w1_b": b, "w2_a": a, "w2_b": b, "t1": t, "t2": t}
+    else:
+        a, b = (outer, r), (r, inner * math.prod(module.kernel))
+        expected = {"w1_a": a, "w1_b": b, "w2_a": a, "w2_b": b}
+    return lycoris.matching(expected, found)

@@ -1,0 +1,116 @@
+"""LoKr: the delta is a Kronecker product, ``kron(w1, w2)``; either may be of low rank.
+
+Tensors and kinds: PEFT 0.21.2, ``tuners/lokr/layer.py``. Roles are PEFT's parameter names without
+``lokr_``. With out = l * k and in / groups = m * n (:func:`factorization`), and n' = n * kernel:
+
+==================  ======================================================================
+role                shape
+==================  ======================================================================
+``w1``              (l, m), or of low rank (``decompose_both``, and r < max(l, m) / 2):
+``w1_a``, ``w1_b``  (l, r), (r, m)
+``w2``              (k, n, *kernel), or where r < max(k, n) / 2:
+``w2_a``, ``w2_b``  (k, r), (r, n'), with ``use_effective_conv2d`` (r, k), (r, n) and:
+``t2``              (r, r, *kernel), conv of one dimension: (r, r, kernel, 1)
+==================  ======================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from ..patterns import Patterns
+from . import lycoris
+from .keys import Roles
+from .lycoris import LycorisConfig
+from .naming import Naming
+from .options import Option, Support, boolean, index, optional
+
+Shape = tuple[int, ...]
+
+OPTIONS: tuple[Option, ...] = (
+    *lycoris.OPTIONS,
+    Option("decompose_both", Support.SUPPORTED, "makes w1 of low rank too", optional(boolean)),
+    Option("decompose_factor", Support.SUPPORTED, "splits the module's sizes", index),
+    Option(
+        "rank_dropout_scale",
+        Support.SUPPORTED,
+        "scales what rank_dropout leaves while training",
+        optional(boolean),
+    ),
+)
+ROLES: Roles = {
+    (f"lokr_{role}", ""): role for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
+}
+_FIRST = (frozenset({"w1"}), frozenset({"w1_a", "w1_b"}))
+_SECOND = (
+    frozenset({"w2"}),
+    frozenset({"w2_a", "w2_b"}),
+    frozenset({"t2", "w2_a", "w2_b"}),
+)
+ROLE_SETS: tuple[frozenset[str], ...] = tuple(one | other for one in _FIRST for other in _SECOND)
+KINDS: Mapping[ModuleKind, frozenset[str]] = {
+    ModuleKind.LINEAR: frozenset(ROLES.values()) - {"t2"},
+    ModuleKind.CONV: frozenset(ROLES.values()),
+}
+
+
+class LokrConfig(LycorisConfig):
+    """What of LoKr's config changes the computation."""
+
+    @staticmethod
+    def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+        """Likewise, with LoKr's own."""
+        found = LycorisConfig.settings_of(config)
+        found["factor"] = config.get("decompose_factor", -1)
+        for name in ("decompose_both", "rank_dropout_scale"):
+            if config.get(name):
+                found[name] = True
+        return found
+
+
+def plan(
+    config: LokrConfig,
+    tensors: Mapping[str, TensorInfo],
+    layout: Layout | None,
+    patterns: Patterns | None = None,
+) -> tuple[AdapterPlan, Naming]:
+    """See :data:`~adapterdock.registry.methods.table.MakePlan`."""
+    return lycoris.plan("LOKR", ROLES, config, tensors, layout, patterns)
+
+
+def shapes(
+    site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
+) -> Mapping[str, Shape] | str:
+    """What each role's tensor must be at this module, or why there can be none."""
+    reason = lycoris.refused(module)
+    if reason is not None:
+        return reason
+    r, factor = site.rank, site.settings.get("factor", -1)
+    l_size, k = factorization(module.out_features or 0, factor)
+    m, n = factorization(lycoris.inner_of(module), factor)
+    expected: dict[str, Shape] = {}
+    if site.settings.get("decompose_both") and r < max(l_size, m) / 2:
+        expected |= {"w1_a": (l_size, r), "w1_b": (r, m)}
+    else:
+        expected["w1"] = (l_size, m)
+    if r >= max(k, n) / 2:
+        expected["w2"] = (k, n, *module.kernel)
+    elif lycoris.is_effective(site, module):
+        expected |= {"t2": lycoris.core(r, module), "w2_a": (r, k), "w2_b": (r, n)}
+    else:
+        expected |= {"w2_a": (k, r), "w2_b": (r, n * math.prod(module.kernel))}
+    return lycoris.matching(expected, found)
+
+
+def factorization(size: int, factor: int) -> tuple[int, int]:
+    """``size`` as a product of two: ``factor`` first where it divides, else the largest divisor
+    that is neither above ``factor`` (no bound where it is -1) nor above the square root."""
+    if factor > 0 and size % factor == 0:
+        return factor, size // factor
+    root = math.isqrt(size)
+    bound = root if factor == -1 else min(factor, root)
+    first = next((n for n in range(bound, 1, -1) if size % n == 0), 1)
+    return first, size // first

@@ -1,0 +1,118 @@
+"""What LoHa and LoKr have in common: ranks, alphas and dropouts, and the modules they sit on.
+
+Fields and kinds: PEFT 0.21.2, ``tuners/lycoris_utils.py`` and the configs of both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from ..patterns import Patterns, PatternTable
+from .keys import Roles
+from .module_plan import plan_on_modules
+from .naming import Naming
+from .options import Option, Support, boolean, fraction, map_of, number, optional, rank
+from .tuner_config import TARGET_OPTIONS, TunerConfig, frozen, where_of
+
+Shape = tuple[int, ...]
+
+_S, _NO = Support.SUPPORTED, Support.NO_EFFECT
+
+OPTIONS: tuple[Option, ...] = (
+    *TARGET_OPTIONS,
+    Option("r", _S, "is the rank", rank),
+    Option("alpha", _S, "is divided by the rank to give the scale", number),
+    Option("rank_pattern", _S, "gives modules ranks of their own", optional(map_of(rank))),
+    Option("alpha_pattern", _S, "gives modules alphas of their own", optional(map_of(number))),
+    Option("use_effective_conv2d", _S, "decomposes the kernels of convolutions", optional(boolean)),
+    Option("rank_dropout", _S, "drops rows of the delta while training", optional(fraction)),
+    Option("module_dropout", _S, "drops modules while training", optional(fraction)),
+    Option("init_weights", _NO, "is how training began"),
+)
+
+
+@dataclass(frozen=True)
+class LycorisConfig(TunerConfig):
+    """What of the config changes the computation; ``settings`` are those of every site."""
+
+    r: int = 8
+    alpha: float = 8
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> LycorisConfig:
+        """From ``adapter_config.json`` whose fields are of the right kind; fields that are left
+        out have PEFT's defaults."""
+        return cls(
+            **where_of(config),
+            r=config.get("r", 8),
+            alpha=config.get("alpha", 8),
+            rank_pattern=frozen(config.get("rank_pattern")),
+            alpha_pattern=frozen(config.get("alpha_pattern")),
+            settings=frozen(cls.settings_of(config)),
+        )
+
+    @staticmethod
+    def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+        """What else of the config acts at a site; nothing for what is off."""
+        named = {
+            "effective": config.get("use_effective_conv2d"),
+            "rank_dropout": config.get("rank_dropout"),
+            "module_dropout": config.get("module_dropout"),
+        }
+        return {name: value for name, value in named.items() if value}
+
+
+def plan(
+    method: str,
+    roles: Roles,
+    config: LycorisConfig,
+    tensors: Mapping[str, TensorInfo],
+    layout: Layout | None,
+    patterns: Patterns | None,
+) -> tuple[AdapterPlan, Naming]:
+    """See :data:`~adapterdock.registry.methods.table.MakePlan`."""
+    patterns = patterns or Patterns()
+    ranks = PatternTable(config.rank_pattern, patterns)
+    alphas = PatternTable(config.alpha_pattern, patterns)
+
+    def site(author: str, live: str, tensors: Mapping[str, str]) -> SitePlan:
+        r, alpha = ranks.get(author, config.r), alphas.get(author, config.alpha)
+        return SitePlan(live, method, tensors, r, alpha, alpha / r, config.settings)
+
+    return plan_on_modules(config, tensors, layout, roles, site)
+
+
+def refused(module: ModuleShape) -> str | None:
+    """Why neither can sit on this module."""
+    if module.kind is ModuleKind.CONV and len(module.kernel) > 2:
+        return "a convolution of three dimensions"
+    return None
+
+
+def inner_of(module: ModuleShape) -> int:
+    """The second size of the module's weight."""
+    return (module.in_features or 0) // module.groups
+
+
+def is_effective(site: SitePlan, module: ModuleShape) -> bool:
+    """Whether the kernel has a tensor of its own: never for a kernel of one."""
+    return bool(site.settings.get("effective")) and math.prod(module.kernel) != 1
+
+
+def core(rank: int, module: ModuleShape) -> Shape:
+    """That tensor's shape; at a convolution of one dimension it has a last one of 1."""
+    return (rank, rank, *module.kernel, *(1,) * (2 - len(module.kernel)))
+
+
+def matching(
+    expected: Mapping[str, Shape], found: Mapping[str, Shape]
+) -> Mapping[str, Shape] | str:
+    """``expected``, or why it is not what the file has: the config says which tensors there are."""
+    if expected.keys() == found.keys():
+        return expected
+    return f"{', '.join(sorted(found))}, where the config makes {', '.join(sorted(expected))}"

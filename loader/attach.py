@@ -46,6 +46,8 @@ def attach_adapter(
     dtype: torch.dtype | None = None,
     trainable: bool = False,
     dropout: float = 0.0,
+    members: Mapping[str, float] | None = None,
+    replacing: Adapter | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Adapter:
     """Attach ``tensors`` as ``plan`` says, under ``name``. It does not become active.
@@ -53,14 +55,15 @@ def attach_adapter(
     Factors are in ``dtype`` if given, else in float32 if ``trainable``, else in the dtype of the
     module they sit on; always on that module's device. ``dropout`` (PEFT's ``lora_dropout``) acts
     while training. A trainable adapter freezes the base's own parameters until it is deleted or
-    the model detached.
+    the model detached. ``members`` are the adapters that it is made of, if it is a composition.
+    It takes the place of ``replacing``, an adapter of the same name, wherever that is active.
 
     Raises :class:`AttachError` with every finding; the model is then as it was, bit for bit.
     """
     with model.changing():
         modules = model.modules_of_base
         check_not_compiled(model.get_base_model(), modules.by_name.values())
-        if problem := model.name_problem(name, where):
+        if replacing is None and (problem := model.name_problem(name, where)):
             raise AttachError(problem)
         if trainable and dtype is None:
             dtype = torch.float32
@@ -78,7 +81,8 @@ def attach_adapter(
             )
             built = builder.build()
             tensors.verify()
-            model.add(built.adapter, built.outputs, built.twins)
+            built.adapter.members = dict(members or {})
+            model.add(built.adapter, built.outputs, built.twins, replacing)
         except AdapterdockError:
             tensors.verify()  # if the bytes are others, that is the better explanation
             raise

@@ -9,10 +9,11 @@ from torch import nn
 
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError, RoutingError
+from ..manifests.weights import Weight
 from .adapter import Adapter
 from .sites import Factors, ModuleSite, OutputSite, RootGuard
 
-Terms = tuple[tuple[Adapter, float], ...]
+Terms = tuple[tuple[Adapter, Weight], ...]
 
 
 class Attachments:
@@ -74,9 +75,12 @@ class Attachments:
         if not adapter.users:
             self._clear(adapter)
 
-    def hold(self, terms: Terms) -> None:
-        """A call begins; raises :class:`RoutingError` if one of its adapters is gone."""
+    def hold(self, terms: Terms) -> Terms:
+        """A call begins, with what took the place of adapters that were replaced; raises
+        :class:`RoutingError` if one of its adapters is gone."""
         with self.lock:
+            if any(adapter.retired for adapter, _ in terms):
+                terms = tuple((_latest(adapter), weight) for adapter, weight in terms)
             for adapter, _ in terms:
                 if adapter.retired:
                     raise RoutingError(
@@ -84,6 +88,7 @@ class Attachments:
                     )
             for adapter, _ in terms:
                 adapter.users += 1
+        return terms
 
     def let_go(self, terms: Terms) -> None:
         """The call has ended."""
@@ -97,6 +102,18 @@ class Attachments:
         """Adapters that calls are running on, deleted ones included."""
         sites: Iterable[OutputSite | ModuleSite] = (*self.outputs.values(), *self.wholes.values())
         return sorted({a.name for site in sites for a in site.factors if a.users})
+
+    def factors_of(self, adapter: Adapter) -> dict[str, tuple[Factors, ...]]:
+        """What the adapter adds, by module."""
+        with self.lock:
+            sites = self.outputs.items()
+            return {name: site.factors[adapter] for name, site in sites if adapter in site.factors}
+
+    def twins_of(self, adapter: Adapter) -> dict[str, nn.Module]:
+        """What the adapter puts in place of whole modules, by module."""
+        with self.lock:
+            sites = self.wholes.items()
+            return {name: site.factors[adapter] for name, site in sites if adapter in site.factors}
 
     def _clear(self, adapter: Adapter) -> None:
         for sites in (self.outputs, self.wholes):
@@ -119,3 +136,9 @@ class Attachments:
         frozen, self._frozen = self._frozen, None
         for parameter in frozen or ():
             parameter.requires_grad_(True)
+
+
+def _latest(adapter: Adapter) -> Adapter:
+    while adapter.retired and adapter.successor is not None:
+        adapter = adapter.successor
+    return adapter

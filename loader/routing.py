@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from ..manifests.weights import Weight
 from .adapter import Adapter
 
 Selection = object
@@ -23,10 +24,10 @@ Selection = object
 class Routing:
     """The adapters of a call, in order, each with its weight (never 0). Empty: the base alone."""
 
-    terms: tuple[tuple[Adapter, float], ...] = ()
+    terms: tuple[tuple[Adapter, Weight], ...] = ()
 
     @property
-    def weights(self) -> Mapping[str, float]:
+    def weights(self) -> Mapping[str, Weight]:
         return {adapter.name: weight for adapter, weight in self.terms}
 
 
@@ -44,7 +45,7 @@ class Call:
     """
 
     owner: object
-    terms: tuple[tuple[Adapter, float], ...]
+    terms: tuple[tuple[Adapter, Weight], ...]
     inside: bool = True
     gradients: bool = False
     carried: bool = False

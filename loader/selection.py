@@ -114,26 +114,35 @@ def _weights(
     else:
         raise _invalid(f"a {type(selection).__name__} selects nothing")
     found: dict[str, Weight] = {}
-    for name, weight in wanted:
+    idle: list[Finding] = []
+    for name, written in wanted:
         if not isinstance(name, str):
             raise _invalid(f"{name!r} is not a name")
-        for member, share in _expand(name, _weight(name, weight), adapters, compositions).items():
+        weight = _weight(name, written)
+        members = _expand(name, weight, adapters, compositions)
+        idle += _idle(name, weight, [adapters[member] for member in members])
+        for member, share in members.items():
             if member in found:
                 raise _invalid(f"{member!r} is selected twice")
             found[member] = share
-    idle = [
-        codes.WEIGHT_IDLE.finding(
-            f"the weight {glob!r} is for no module of {name!r}",
-            found=glob,
-            expected=", ".join(adapters[name].modules[:3]),
-        )
-        for name, weight in found.items()
-        if isinstance(weight, ModuleWeights)
-        for glob in weight.idle(adapters[name].modules)
-    ]
     if idle:
         raise RoutingError(*idle)
     return found
+
+
+def _idle(name: str, weight: Weight, members: Sequence[Adapter]) -> list[Finding]:
+    """Globs of a weight that decide about no module of what it is the weight of."""
+    if not isinstance(weight, ModuleWeights):
+        return []
+    modules = [module for member in members for module in member.modules]
+    return [
+        codes.WEIGHT_IDLE.finding(
+            f"the weight {glob!r} is for no module of {name!r}",
+            found=glob,
+            expected=", ".join(modules[:3]),
+        )
+        for glob in weight.idle(modules)
+    ]
 
 
 def _weight(name: str, weight: object) -> Weight:

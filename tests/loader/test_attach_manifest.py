@@ -323,7 +323,7 @@ def test_a_combination_that_has_no_meaning_is_refused_and_nothing_is_attached(
     compositions = {"mix": {"combine": "ties", "of": {"one": 1, "two": 1}, "density": 0.5}}
     base = shelf.model()
     before = traces(base)
-    with pytest.raises(RoutingError, match="ties.*different ranks") as caught:
+    with pytest.raises(RoutingError, match=r"ties.*different ranks") as caught:
         attach(base, manifest_of(shelf, tmp_path, compositions=compositions))
     assert caught.value.code == "AD708"
     assert caught.value.findings[0].where.dotted == "compositions.mix"

@@ -288,7 +288,7 @@ class AdaptedModel(StandIn):
             }
             recipe = recipe_of(combine, of, options, where)
             if recipe.combine == "sum":
-                weights: Mapping[str, Weight] = check_composition(name, of, self._adapters)
+                weights: Mapping[str, Weight] = check_composition(name, of, self._adapters, where)
             else:
                 weights = compose(self, name, recipe, of, where=where)
             self._set_composition(name, recipe, weights)

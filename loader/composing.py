@@ -87,7 +87,7 @@ def compose(
     All or nothing. Raises :class:`RoutingError` for what cannot be combined, and what attaching
     raises.
     """
-    weights = check_composition(name, of, model.attached)
+    weights = check_composition(name, of, model.attached, where)
     combined = combination(model, recipe, weights, where)
     attach_adapter(
         model,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from ..manifests.codes import loader as codes
 from ..manifests.errors import PolicyError, RoutingError
-from ..manifests.findings import Finding
+from ..manifests.findings import Finding, Where
 from ..manifests.names import BASE_ROW, did_you_mean
 from ..manifests.weights import ModuleWeights, Weight, Written, shown, times, weight_at
 from .adapter import Adapter
@@ -86,9 +87,22 @@ def key_of(selection: Any) -> Any:
 
 
 def check_composition(
+    name: str,
+    of: Mapping[str, Written],
+    adapters: Mapping[str, Adapter],
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> dict[str, Weight]:
+    """The composition's weights, checked: known adapters, finite weights, a mix that can be.
+    Raises :class:`RoutingError` with ``where`` it was written."""
+    try:
+        return _checked(name, of, adapters)
+    except RoutingError as error:
+        raise RoutingError(*(replace(f, where=where) for f in error.findings)) from error
+
+
+def _checked(
     name: str, of: Mapping[str, Written], adapters: Mapping[str, Adapter]
 ) -> dict[str, Weight]:
-    """The composition's weights, checked: known adapters, finite weights, a mix that can be."""
     weights = _weights(of, adapters, {})
     problems = mix_problems([(adapters[n], w) for n, w in weights.items() if w])
     if problems:

@@ -19,6 +19,7 @@ from .nodes import Locate, Path
 from .rules import Flat, check_active, cycles, flatten, members_of
 from .schema import Composition, Manifest, Rules
 from .source import Source
+from .weights import weight_of
 
 MAX_HINTS = 100
 """Unknown names for which the nearest known one is looked up."""
@@ -288,7 +289,7 @@ class _Checks:
                 self.findings.append(replace(deep, where=where))
             return
         gone = [adapter for adapter, weight in active.items() if not weight]
-        if gone and all(composition.of.values()):
+        if gone and all(weight_of(weight) for weight in composition.of.values()):
             self.findings.append(
                 codes.BAD_WEIGHT.finding(
                     f"In {name!r} the weights of {', '.join(gone)} cancel out.",

@@ -189,7 +189,7 @@ def _expand(
         return {name: weight}
     if name in compositions:
         members = compositions[name].items()
-        return {member: times(weight, share) if weight != 1 else share for member, share in members}
+        return {member: times(weight, share) for member, share in members}
     known = [*adapters, *compositions]
     hint = did_you_mean(name, known)
     raise RoutingError(

@@ -13,7 +13,7 @@ Globs = tuple[tuple[str, float], ...]
 none does the weight is 0."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModuleWeights:
     """Weights by the names of modules: a sum of products of ordered globs, so that what is
     reached through sums within sums, and by several roads, is a weight again."""
@@ -49,7 +49,16 @@ class ModuleWeights:
     def __bool__(self) -> bool:
         return any(all(any(w for _, w in globs) for globs in term) for term in self.terms)
 
-    def __str__(self) -> str:
+    def scaled(self, factor: float) -> ModuleWeights:
+        """Every weight times ``factor``."""
+        return ModuleWeights(
+            tuple(
+                (tuple((glob, weight * factor) for glob, weight in first), *rest)
+                for first, *rest in self.terms
+            )
+        )
+
+    def __repr__(self) -> str:
         shown = ["*".join(str(dict(globs)) for globs in term) for term in self.terms]
         return " + ".join(shown)
 
@@ -73,8 +82,10 @@ def weight_at(weight: Weight, module: str) -> float:
 
 def times(one: Weight, other: Weight) -> Weight:
     """The product."""
-    if not isinstance(one, ModuleWeights) and not isinstance(other, ModuleWeights):
-        return one * other
+    if not isinstance(one, ModuleWeights):
+        return other.scaled(one) if isinstance(other, ModuleWeights) else one * other
+    if not isinstance(other, ModuleWeights):
+        return one.scaled(other)
     return ModuleWeights(tuple((*a, *b) for a in _terms(one) for b in _terms(other)))
 
 

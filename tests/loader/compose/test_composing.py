@@ -241,6 +241,22 @@ def test_a_failure_leaves_the_model_as_it_was(
     assert model.state_dict().keys() == state.keys()
 
 
+def test_a_replacement_that_breaks_off_last_gives_the_old_one_back(
+    model: AdaptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.define_composition("mix", {"one": 1.0, "two": 0.4}, combine="cat")
+    old, answer = model.attached["mix"], logits(model, adapter="mix")
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    with monkeypatch.context() as patch:
+        patch.setattr("adapterdock.loader.adapted.Routing", None)  # the last that is made
+        with pytest.raises(AttachError):
+            model.set_adapter_weights("mix", {"one": 0.3})
+    assert model.attached["mix"] is old
+    assert torch.equal(logits(model, adapter="mix"), answer)
+    now = model.state_dict()
+    assert now.keys() == state.keys() and all(torch.equal(now[k], state[k]) for k in state)
+
+
 def test_nothing_is_left_when_the_model_is_detached(saved: dict[str, Saved]) -> None:
     base = tiny_llama()
     before = traces(base)

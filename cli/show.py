@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -131,7 +132,7 @@ def _print(data: dict[str, Any]) -> None:
     if data["compositions"]:
         say()
         recipes = [
-            (name, c["combine"], " + ".join(f"{w:g} {n}" for n, w in c["of"].items()))
+            (name, c["combine"], " + ".join(f"{_weight(w)} {n}" for n, w in c["of"].items()))
             for name, c in data["compositions"].items()
         ]
         print_table(("composition", "combine", "of"), recipes, out)
@@ -159,3 +160,10 @@ def _show_values(file: ManifestFile, as_json: bool) -> None:
         print_table(columns, rows, out)
     else:
         print_table(columns[:3], [row[:3] for row in rows], out)
+
+
+def _weight(weight: float | Mapping[str, float]) -> str:
+    """``0.4``, or ``(*.mlp.* 0.1, * 0.4)`` for a weight by module."""
+    if isinstance(weight, Mapping):
+        return f"({', '.join(f'{glob} {one:g}' for glob, one in weight.items())})"
+    return f"{weight:g}"

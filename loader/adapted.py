@@ -21,6 +21,8 @@ from ..manifests.codes import loader as codes
 from ..manifests.errors import PolicyError, RoutingError
 from ..manifests.findings import Finding, Where
 from ..manifests.names import BASE_ROW
+from ..manifests.schema import Composition
+from ..manifests.weights import Weight, Written
 from ..registry.facts import Layout
 from .adapter import Adapter, AdapterInfo
 from .attachments import Attachments
@@ -32,7 +34,17 @@ from .layout import layout_of_model
 from .modules import ModuleMap, check_attachable
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
 from .rows import GatheredCache, Rows
-from .selection import Rules, Selection, check_composition, key_of, route, snapshot
+from .selection import (
+    Rules,
+    Selection,
+    check_composition,
+    key_of,
+    names_in,
+    route,
+    snapshot,
+    taking_part,
+    without,
+)
 from .sites import Factors
 from .stand_in import StandIn, refusal
 
@@ -73,7 +85,9 @@ class AdaptedModel(StandIn):
     _owner: object
     _changing: threading.RLock
     _attachments: Attachments
-    _compositions: dict[str, Mapping[str, float]]
+    _compositions: dict[str, Mapping[str, Weight]]
+    _recipes: dict[str, Composition]
+    _selected: Selection
     _routings: dict[Any, Routing]
     _default: Routing
     _rules: Rules | None
@@ -99,7 +113,9 @@ class AdaptedModel(StandIn):
         state["_owner"] = object()
         state["_changing"] = threading.RLock()
         state["_attachments"] = Attachments(base, self._owner)
-        state["_compositions"] = dict[str, Mapping[str, float]]()
+        state["_compositions"] = dict[str, Mapping[str, Weight]]()
+        state["_recipes"] = dict[str, Composition]()
+        state["_selected"] = None
         state["_routings"] = dict[Any, Routing]()
         state["_default"] = BASE
         state["_rules"] = None
@@ -264,7 +280,7 @@ class AdaptedModel(StandIn):
     def set_adapter(self, adapter: Selection) -> None:
         """Make this the default: an adapter, a composition, a list (each at weight 1), a mapping
         of weights, or ``None`` for the base alone."""
-        self.__dict__["_default"] = self.routing(adapter)
+        self.__dict__.update(_default=self.routing(adapter), _selected=adapter)
 
     def using(self, adapter: Selection) -> Using:
         """``with model.using("tone"):`` makes it the choice in this thread (and asyncio task)
@@ -289,8 +305,8 @@ class AdaptedModel(StandIn):
         """The adapters that would answer a call made here and now, in order."""
         return list(self.active_weights())
 
-    def active_weights(self) -> dict[str, float]:
-        """The same with their weights."""
+    def active_weights(self) -> dict[str, Weight]:
+        """The same with their weights: numbers, or weights by module."""
         if self._disabled:
             return {}
         choice = chosen(self._owner, _UNSAID)
@@ -314,28 +330,158 @@ class AdaptedModel(StandIn):
                 self._routings[key] = found
             return found
 
-    def define_composition(self, name: str, of: Mapping[str, float]) -> None:
-        """Give a weighted sum of adapters a name. Adapters and compositions share one namespace."""
+    def define_composition(
+        self,
+        name: str,
+        of: Mapping[str, Written],
+        *,
+        combine: str = "sum",
+        density: float | None = None,
+        majority_sign_method: str | None = None,
+        svd_rank: int | None = None,
+        svd_clamp: float | None = None,
+        seed: int | None = None,
+        where: Where = Where(),  # noqa: B008 - frozen
+    ) -> None:
+        """Give a combination of attached adapters a name, which it shares with no adapter.
+
+        ``of`` maps adapters to weights. A ``sum`` is exact, over any adapters; a weight there may
+        be {glob of modules: number}. Every other method has PEFT's name (``linear``, ``svd``,
+        ``ties``, ...), takes its options (``density``, ``majority_sign_method``, ``svd_rank``,
+        ``svd_clamp``) and a ``seed`` where it is random, and makes an adapter of LoRA factors,
+        computed here and now. Raises :class:`RoutingError` for what cannot be combined; the model
+        is then as it was.
+        """
+        from .composing import compose, recipe_of
+
         with self.changing():
-            if problem := self.name_problem(name):
+            if problem := self.name_problem(name, where):
                 raise RoutingError(problem)
-            weights = check_composition(name, of, self._adapters)
-            with self._attachments.lock:
-                self._compositions[name] = types.MappingProxyType(weights)
-                self._routings.clear()
+            options = {
+                "density": density,
+                "majority_sign_method": majority_sign_method,
+                "svd_rank": svd_rank,
+                "svd_clamp": svd_clamp,
+                "seed": seed,
+            }
+            recipe = recipe_of(combine, of, options, where)
+            if recipe.combine == "sum":
+                weights: Mapping[str, Weight] = check_composition(name, of, self._adapters, where)
+            else:
+                weights = compose(self, name, recipe, of, where=where)
+            self._set_composition(name, recipe, weights)
+
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],
+        weights: list[float],
+        adapter_name: str,
+        combination_type: str = "svd",
+        svd_rank: int | None = None,
+        svd_clamp: float | None = None,
+        density: float | None = None,
+        majority_sign_method: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """PEFT's: :meth:`define_composition` with two lists. The random methods need a ``seed``,
+        a name that is taken is an error, and one adapter is pruned as many are."""
+        from .composing import weights_of
+
+        self.define_composition(
+            adapter_name,
+            weights_of(adapters, weights),
+            combine=combination_type,
+            svd_rank=svd_rank,
+            svd_clamp=svd_clamp,
+            density=density,
+            majority_sign_method=majority_sign_method,
+            seed=seed,
+        )
+
+    def set_adapter_weights(self, composition: str, weights: Mapping[str, Written]) -> None:
+        """Change weights of a composition: those of the adapters named, the others stay.
+
+        Calls that begin after it have the new weights, also where the composition is the default;
+        calls that are running, and a ``using`` of a sum that was entered before, keep the old
+        ones. All or nothing.
+        """
+        from .composing import compose
+
+        with self.changing():
+            recipe = self._recipe(composition)
+            old = self._compositions[composition]
+            if unknown := [name for name in weights if name not in old]:
+                raise _unknown(unknown[0], f"{composition!r} is made of {', '.join(old)}")
+            of: dict[str, Written] = {**old, **weights}
+            if recipe.combine == "sum":
+                new: Mapping[str, Weight] = check_composition(composition, of, self._adapters)
+            else:
+                new = compose(self, composition, recipe, of, replace=True)
+            self._set_composition(composition, recipe, new)
+
+    def refresh_compositions(self, changed: Iterable[str]) -> list[str]:
+        """Make again what was computed from adapters that have other values now (they were
+        trained, or replaced); returns the names. A sum needs none of it."""
+        from .composing import compose, dependents
+
+        with self.changing():
+            names = dependents(self._recipes, set(changed))
+            for name in names:
+                of = self._compositions[name]
+                compose(self, name, self._recipes[name], of, replace=True)
+            return names
+
+    def save_composition(self, save_directory: str | os.PathLike[str], name: str) -> None:
+        """Write a composition as an adapter of its own: ``adapter_config.json`` and
+        ``adapter_model.safetensors`` in PEFT's format, float32. A sum becomes one LoRA with the
+        members' ranks side by side. Raises :class:`RoutingError` for one that is not made of LoRA
+        factors, :class:`AttachError` where the folder cannot be written."""
+        from .composing import combination, save_combination
+
+        with self.changing():
+            recipe = self._recipe(name)
+            combined = combination(self, recipe, self._compositions[name])
+        save_combination(self, save_directory, name, combined)
 
     def delete_composition(self, name: str) -> None:
-        """Forget a composition; its adapters stay, and so does a default made of it."""
-        with self.changing(), self._attachments.lock:
-            if name not in self._compositions:
-                raise _unknown(name, "no composition has this name")
-            del self._compositions[name]
+        """Forget a composition; its members stay. A default made of a sum stays as well; where it
+        became an adapter, that is deleted."""
+        with self.changing():
+            recipe = self._recipe(name)
+            if recipe.combine != "sum":
+                self.delete_adapter(name)
+                return
+            with self._attachments.lock:
+                del self._compositions[name], self._recipes[name]
+                self._routings.clear()
+
+    def _recipe(self, name: str) -> Composition:
+        if name not in self._recipes:
+            raise _unknown(name, "no composition has this name")
+        return self._recipes[name]
+
+    def _set_composition(
+        self, name: str, recipe: Composition, weights: Mapping[str, Weight]
+    ) -> None:
+        """Make it known, and let a default that names it follow; nothing if the rules forbid."""
+        with self._attachments.lock:
+            known = {**self._compositions, name: types.MappingProxyType(dict(weights))}
+            if recipe.combine == "sum" and name in names_in(self._selected):
+                default = route(self._selected, self._adapters, known, self._rules)
+                self.__dict__["_default"] = default
+            self._compositions[name] = known[name]
+            self._recipes[name] = recipe.model_copy(update={"of": known[name]})
             self._routings.clear()
 
     @property
-    def compositions(self) -> Mapping[str, Mapping[str, float]]:
-        """The named weighted sums."""
+    def compositions(self) -> Mapping[str, Mapping[str, Weight]]:
+        """The members of each composition with their weights."""
         return types.MappingProxyType(self._compositions)
+
+    @property
+    def recipes(self) -> Mapping[str, Composition]:
+        """How each composition combines its members."""
+        return types.MappingProxyType(self._recipes)
 
     @property
     def rules(self) -> Rules | None:
@@ -497,6 +643,7 @@ class AdaptedModel(StandIn):
             with self._attachments.lock:
                 gone = [self._adapters[name] for name in dict.fromkeys(names)]
                 rest = tuple(t for t in self._default.terms if t[0] not in gone)
+                self.__dict__["_selected"] = without(self._selected, names)
                 emptied = bool(self._default.terms) and not rest
                 if rest:
                     _check_rules(self._rules, rest)
@@ -504,6 +651,8 @@ class AdaptedModel(StandIn):
                     self.__dict__["_default"] = Routing(rest) if rest else BASE
                 for adapter in gone:
                     self._forget(adapter)
+                    self._compositions.pop(adapter.name, None)
+                    self._recipes.pop(adapter.name, None)
         if emptied:
             _warn(codes.ACTIVE_DELETED.finding(f"{', '.join(names)} was the default"))
 
@@ -534,6 +683,7 @@ class AdaptedModel(StandIn):
             for adapter in list(self._adapters.values()):
                 self._forget(adapter)
             self._compositions.clear()
+            self._recipes.clear()
             stop_carrying(self._checkpointed())
             self.__dict__.update(_default=BASE, _detached=True)
             return self._base
@@ -608,8 +758,17 @@ class AdaptedModel(StandIn):
                     self._adapters[old.name] = old
                 raise
             if old is not None:
+                old.reported = True
                 self._forget(old)
                 self.__dict__["_default"] = Routing(default) if default else BASE
+
+    def factors_of(self, adapter: Adapter) -> Mapping[str, tuple[Factors, ...]]:
+        """What an attached adapter adds, by module."""
+        return self._attachments.factors_of(adapter)
+
+    def twins_of(self, adapter: Adapter) -> Mapping[str, nn.Module]:
+        """What an attached adapter puts in place of whole modules, by module."""
+        return self._attachments.twins_of(adapter)
 
     def _forget(self, adapter: Adapter) -> None:
         """Take an adapter out of everything."""
@@ -667,8 +826,8 @@ def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
     return cast("type[AdaptedModel]", made)
 
 
-def _check_rules(rules: Rules | None, terms: tuple[tuple[Adapter, float], ...]) -> None:
-    broken = list(rules({a.name: w for a, w in terms})) if rules and terms else []
+def _check_rules(rules: Rules | None, terms: tuple[tuple[Adapter, Weight], ...]) -> None:
+    broken = list(rules(taking_part(terms))) if rules and terms else []
     if broken:
         raise PolicyError(*broken)
 

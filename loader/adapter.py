@@ -39,6 +39,10 @@ class Adapter:
     methods: tuple[str, ...] = ()
     rank: int = 0
     trainable: bool = False
+    digest: str | None = None
+    """Of the folder that it came from, where that is known."""
+    members: Mapping[str, float] = field(default_factory=dict)
+    """Of a composition that became an adapter: the adapters in it. Rules count these."""
     sites: frozenset[str] = frozenset()
     """Modules with something added to their output."""
     whole: frozenset[str] = frozenset()

@@ -46,6 +46,7 @@ def attach_adapter(
     dtype: torch.dtype | None = None,
     trainable: bool = False,
     dropout: float = 0.0,
+    members: Mapping[str, float] | None = None,
     replace: bool = False,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Adapter:
@@ -55,7 +56,7 @@ def attach_adapter(
     Factors are in ``dtype`` if given, else in float32 if ``trainable``, else in the dtype of the
     module they sit on; always on that module's device. ``dropout`` (PEFT's ``lora_dropout``) acts
     while training. A trainable adapter freezes the base's own parameters until it is deleted or
-    the model detached.
+    the model detached. ``members`` are the adapters that it is made of, if it is a composition.
 
     Raises :class:`AttachError` with every finding; the model is then as it was, bit for bit.
     """
@@ -81,6 +82,7 @@ def attach_adapter(
             )
             built = builder.build()
             tensors.verify()
+            built.adapter.members = dict(members or {})
             model.add(built.adapter, built.outputs, built.twins)
         except AdapterdockError:
             tensors.verify()  # if the bytes are others, that is the better explanation

@@ -10,11 +10,12 @@ from torch import nn
 
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError, RoutingError
+from ..manifests.weights import Weight
 from .adapter import Adapter
 from .checkpointing import checkpointable, stop_carrying
 from .sites import Factors, ModuleSite, OutputSite, RootGuard
 
-Terms = tuple[tuple[Adapter, float], ...]
+Terms = tuple[tuple[Adapter, Weight], ...]
 
 
 class Attachments:
@@ -113,6 +114,18 @@ class Attachments:
         """Adapters that calls are running on, deleted ones included."""
         sites: Iterable[OutputSite | ModuleSite] = (*self.outputs.values(), *self.wholes.values())
         return sorted({a.name for site in sites for a in site.factors if a.users})
+
+    def factors_of(self, adapter: Adapter) -> dict[str, tuple[Factors, ...]]:
+        """What the adapter adds, by module."""
+        with self.lock:
+            sites = self.outputs.items()
+            return {name: site.factors[adapter] for name, site in sites if adapter in site.factors}
+
+    def twins_of(self, adapter: Adapter) -> dict[str, nn.Module]:
+        """What the adapter puts in place of whole modules, by module."""
+        with self.lock:
+            sites = self.wholes.items()
+            return {name: site.factors[adapter] for name, site in sites if adapter in site.factors}
 
     def _clear(self, adapter: Adapter) -> None:
         for sites in (self.outputs, self.wholes):

@@ -20,11 +20,12 @@ from torch import nn
 from ..manifests.codes import loader as codes
 from ..manifests.errors import RoutingError
 from ..manifests.findings import Finding
+from ..manifests.weights import Weight, weight_at
 from .adapter import Adapter
 from .gather import Gatherable, LowRank
 from .sites import Factors, OutputSite
 
-Terms = tuple[tuple[Adapter, float], ...]
+Terms = tuple[tuple[Adapter, Weight], ...]
 
 
 class Slot:
@@ -124,7 +125,7 @@ class CompiledBase:
         found: list[LowRank] = []
         for adapter, weight in terms:
             for factors in site.factors.get(adapter, ()):
-                part = _low_rank(factors, site.module, weight)
+                part = _low_rank(factors, site.module, weight_at(weight, name))
                 if part is None:
                     raise RoutingError(_not_low_rank(name))
                 found.append(part)

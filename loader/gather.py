@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from ..manifests.weights import Weight, weight_at
 from .adapter import Adapter
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     Acting = tuple[tuple[Factors, float], ...]
 
-Terms = tuple[tuple[Adapter, float], ...]
+Terms = tuple[tuple[Adapter, Weight], ...]
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,20 @@ class RowFactors(Protocol):
 
 
 def gather(
+    name: str,
     module: nn.Module,
     factors: Mapping[Adapter, tuple[Factors, ...]],
     rows: Sequence[Terms],
 ) -> RowFactors | None:
-    """What ``rows`` (each row's adapters with weights) do at the site that holds ``factors``;
+    """What ``rows`` (each row's adapters with weights) do at the site ``name`` of ``factors``;
     ``None`` where no row has anything there."""
     acting: list[Acting] = [
-        tuple((one, weight) for adapter, weight in terms for one in factors.get(adapter, ()))
+        tuple(
+            (one, at)
+            for adapter, weight in terms
+            if (at := weight_at(weight, name))
+            for one in factors.get(adapter, ())
+        )
         for terms in rows
     ]
     if not any(acting):

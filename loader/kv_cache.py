@@ -11,9 +11,10 @@ from typing import Any
 
 from ..manifests.codes import loader as codes
 from ..manifests.errors import RoutingError
+from ..manifests.weights import Weight
 from .routing import Call
 
-Terms = tuple[tuple[int, float], ...]
+Terms = tuple[tuple[int, Weight], ...]
 Made = tuple[Terms, ...]
 """The serial numbers and weights of each row's adapters; of all rows where there is one entry."""
 

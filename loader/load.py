@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,13 @@ from typing import Any
 
 from torch import nn
 
-from ..manifests.codes import loader as codes
 from ..manifests.codes import usage as usage_codes
-from ..manifests.errors import FingerprintError, RoutingError, StoreError, UsageError
+from ..manifests.errors import FingerprintError, StoreError, UsageError
 from ..manifests.findings import Finding, Where, refused
 from ..manifests.manifest import ManifestFile
 from ..manifests.names import did_you_mean
 from ..manifests.rules import check_active, flatten
-from ..manifests.schema import Fingerprint, Rules
+from ..manifests.schema import Fingerprint, Manifest, Rules
 from ..registry.fingerprint import Measured, compare
 from ..registry.lock import accepted_codes, measure
 from ..registry.progress import Progress
@@ -37,6 +36,7 @@ from .float32 import keep_float32
 from .given import files_in
 from .one import attach_files
 from .originals import Originals
+from .selection import Selection
 
 log = logging.getLogger("adapterdock")
 
@@ -320,20 +320,27 @@ def define(adapted: AdaptedModel, file: ManifestFile) -> None:
         adapted.rules = lambda active: check_active(
             manifest.rules, active, {name: adapted.attached[name].rank for name in active}, where
         )
-    findings: list[Finding] = []
     for name, composition in manifest.compositions.items():
-        if composition.combine == "sum":
-            adapted.define_composition(name, flatten(manifest, name))
-        else:
-            findings.append(
-                codes.COMBINE_NOT_YET.finding(
-                    f"the composition {name!r} cannot be made yet",
-                    file.where(("compositions", name, "combine")),
-                    found=composition.combine,
-                    expected="sum",
-                )
-            )
-    if findings:
-        raise RoutingError(*findings)
+        options = composition.model_dump(exclude={"combine", "of"})
+        where = file.where(("compositions", name))
+        of = flatten(manifest, name)
+        adapted.define_composition(name, of, combine=composition.combine, where=where, **options)
     if manifest.active is not None:
-        adapted.set_adapter(flatten(manifest, manifest.active))
+        adapted.set_adapter(_active(manifest, manifest.active))
+
+
+def _active(manifest: Manifest, names: str | Sequence[str]) -> Selection:
+    """What ``active`` selects. Where adapters are named by several roads, their weights add up;
+    what a method made an adapter of is one adapter."""
+    if isinstance(names, str):
+        return names
+    made = [n for n in names if n in manifest.compositions and not _is_sum(manifest, n)]
+    parts = [flatten(manifest, name) for name in names if name not in made]
+    if len({adapter for part in parts for adapter in part}) == sum(map(len, parts)):
+        return list(names)
+    summed = flatten(manifest, [name for name in names if name not in made])
+    return {**summed, **dict.fromkeys(made, 1.0)}
+
+
+def _is_sum(manifest: Manifest, name: str) -> bool:
+    return manifest.compositions[name].combine == "sum"

@@ -89,7 +89,9 @@ def attach_files(
     if bad or plan is None:
         raise FitError(*(bad or findings))
     dropout = config.get("lora_dropout")
-    attach_adapter(
+    pinned = all(file.fact.sha256 for file in files.values())
+    digest = folder_digest(file.fact for file in files.values()) if pinned else None
+    adapter = attach_adapter(
         model,
         name,
         plan,
@@ -100,6 +102,7 @@ def attach_files(
         replace=replace,
         where=where,
     )
+    adapter.digest = digest
     return [f for f in findings if f.severity is Severity.WARNING]
 
 

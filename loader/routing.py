@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ..manifests.weights import Weight
 from .adapter import Adapter
 
 if TYPE_CHECKING:
@@ -26,12 +27,12 @@ Selection = object
 class Routing:
     """The adapters of a call, in order, each with its weight (never 0). Empty: the base alone."""
 
-    terms: tuple[tuple[Adapter, float], ...] = ()
+    terms: tuple[tuple[Adapter, Weight], ...] = ()
     rows: Rows | None = None
     """Where the rows of the batch have routings of their own: ``terms`` are then all of theirs."""
 
     @property
-    def weights(self) -> Mapping[str, float]:
+    def weights(self) -> Mapping[str, Weight]:
         return {adapter.name: weight for adapter, weight in self.terms}
 
 
@@ -49,7 +50,7 @@ class Call:
     """
 
     owner: object
-    terms: tuple[tuple[Adapter, float], ...]
+    terms: tuple[tuple[Adapter, Weight], ...]
     inside: bool = True
     gradients: bool = False
     carried: bool = False

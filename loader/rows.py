@@ -84,7 +84,7 @@ class Rows:
         known = self._gathered.of
         if site in known:
             return known[site]
-        found = gather(site.module, site.factors, [r.terms for r in self.routings])
+        found = gather(site.name, site.module, site.factors, [r.terms for r in self.routings])
         if not self._trains and not site.module.training:
             known[site] = found
             self._gathered.nbytes += found.nbytes if found is not None else 0

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from ..manifests.codes import loader as codes
 from ..manifests.errors import PolicyError, RoutingError
-from ..manifests.findings import Finding
+from ..manifests.findings import Finding, Where
 from ..manifests.names import BASE_ROW, did_you_mean
+from ..manifests.weights import ModuleWeights, Weight, Written, shown, times, weight_at
 from .adapter import Adapter
 from .routing import BASE, Routing
 
-Selection = str | Sequence[str] | Mapping[str, float] | None
-"""A name of an adapter or composition, several names (each at weight 1), names with weights, or
-``None`` (as PEFT's ``"__base__"``) for the base alone."""
+Selection = str | Sequence[str] | Mapping[str, Written] | None
+"""A name of an adapter or composition, several names (each at weight 1), names with weights (a
+number, or globs of modules to numbers), or ``None`` (as PEFT's ``"__base__"``) for the base
+alone."""
 
 Rules = Callable[[Mapping[str, float]], Iterable[Finding]]
-"""What a set of weighted adapters breaks; asked once for every set before it is first active."""
+"""What a set of weighted adapters breaks; asked once for every set before it is first active. A
+weight by module counts as 1; a composition that became an adapter counts as its members."""
 
 
 def route(
     selection: Selection,
     adapters: Mapping[str, Adapter],
-    compositions: Mapping[str, Mapping[str, float]],
+    compositions: Mapping[str, Mapping[str, Weight]],
     rules: Rules | None = None,
 ) -> Routing:
     """The routing that ``selection`` means.
@@ -35,12 +39,38 @@ def route(
     """
     weights = _weights(selection, adapters, compositions)
     terms = tuple((adapters[name], weight) for name, weight in weights.items() if weight)
-    problems = _mix_problems(terms)
+    problems = mix_problems(terms)
     if problems:
         raise RoutingError(*problems)
-    if rules is not None and (broken := list(rules({a.name: w for a, w in terms}))):
+    if rules is not None and (broken := list(rules(taking_part(terms)))):
         raise PolicyError(*broken)
     return Routing(terms) if terms else BASE
+
+
+def taking_part(terms: Iterable[tuple[Adapter, Weight]]) -> dict[str, float]:
+    """The adapters that rules are about: those of a composition count one by one."""
+    found: dict[str, float] = {}
+    for adapter, weight in terms:
+        share = 1.0 if isinstance(weight, ModuleWeights) else weight
+        for name, part in (adapter.members or {adapter.name: 1.0}).items():
+            found[name] = found.get(name, 0.0) + share * part
+    return found
+
+
+def names_in(selection: Selection) -> frozenset[str]:
+    """Every name that a valid selection mentions."""
+    if selection is None:
+        return frozenset()
+    return frozenset([selection] if isinstance(selection, str) else selection)
+
+
+def without(selection: Selection, gone: Collection[str]) -> Selection:
+    """The selection without these names."""
+    if selection is None or isinstance(selection, str):
+        return None if selection in gone else selection
+    if isinstance(selection, Mapping):
+        return {name: weight for name, weight in selection.items() if name not in gone}
+    return [name for name in selection if name not in gone]
 
 
 def key_of(selection: Any) -> Any:
@@ -64,11 +94,24 @@ def snapshot(selection: Selection) -> Selection:
 
 
 def check_composition(
-    name: str, of: Mapping[str, float], adapters: Mapping[str, Adapter]
-) -> dict[str, float]:
-    """The composition's weights, checked: known adapters, finite weights, a mix that can be."""
+    name: str,
+    of: Mapping[str, Written],
+    adapters: Mapping[str, Adapter],
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> dict[str, Weight]:
+    """The composition's weights, checked: known adapters, finite weights, a mix that can be.
+    Raises :class:`RoutingError` with ``where`` it was written."""
+    try:
+        return _checked(name, of, adapters)
+    except RoutingError as error:
+        raise RoutingError(*(replace(f, where=where) for f in error.findings)) from error
+
+
+def _checked(
+    name: str, of: Mapping[str, Written], adapters: Mapping[str, Adapter]
+) -> dict[str, Weight]:
     weights = _weights(of, adapters, {})
-    problems = _mix_problems([(adapters[n], w) for n, w in weights.items() if w])
+    problems = mix_problems([(adapters[n], w) for n, w in weights.items() if w])
     if problems:
         raise RoutingError(*problems)
     if not any(weights.values()):
@@ -79,8 +122,8 @@ def check_composition(
 def _weights(
     selection: object,
     adapters: Mapping[str, Adapter],
-    compositions: Mapping[str, Mapping[str, float]],
-) -> dict[str, float]:
+    compositions: Mapping[str, Mapping[str, Weight]],
+) -> dict[str, Weight]:
     if selection is None or selection == BASE_ROW:
         return {}
     if isinstance(selection, str):
@@ -91,31 +134,69 @@ def _weights(
         wanted = [(name, 1.0) for name in cast("Sequence[object]", selection)]
     else:
         raise _invalid(f"a {type(selection).__name__} selects nothing")
-    found: dict[str, float] = {}
-    for name, weight in wanted:
+    found: dict[str, Weight] = {}
+    idle: list[Finding] = []
+    for name, written in wanted:
         if not isinstance(name, str):
             raise _invalid(f"{name!r} is not a name")
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-            raise _invalid(f"the weight of {name!r} is a {type(weight).__name__}")
-        if not math.isfinite(weight):
-            raise _invalid(f"the weight of {name!r} is {weight}")
-        for member, share in _expand(name, float(weight), adapters, compositions).items():
+        weight = _weight(name, written)
+        members = _expand(name, weight, adapters, compositions)
+        idle += _idle(name, weight, [adapters[member] for member in members])
+        for member, share in members.items():
             if member in found:
                 raise _invalid(f"{member!r} is selected twice")
             found[member] = share
+    if idle:
+        raise RoutingError(*idle)
     return found
+
+
+def _idle(name: str, weight: Weight, members: Sequence[Adapter]) -> list[Finding]:
+    """Globs of a weight that decide about no module of what it is the weight of."""
+    if not isinstance(weight, ModuleWeights):
+        return []
+    modules = [module for member in members for module in member.modules]
+    return [
+        codes.WEIGHT_IDLE.finding(
+            f"the weight {glob!r} is for no module of {name!r}",
+            found=glob,
+            expected=", ".join(modules[:3]),
+        )
+        for glob in weight.idle(modules)
+    ]
+
+
+def _weight(name: str, weight: object) -> Weight:
+    """A weight that a caller wrote. Raises :class:`RoutingError` for what is none."""
+    if isinstance(weight, ModuleWeights):
+        return weight
+    if isinstance(weight, Mapping):
+        globs = cast("Mapping[object, object]", weight)
+        if not globs or not all(isinstance(glob, str) for glob in globs):
+            raise _invalid(f"the weight of {name!r} is {dict(globs)}")
+        return ModuleWeights.of({str(g): _number(name, one) for g, one in globs.items()})
+    return _number(name, weight)
+
+
+def _number(name: str, weight: object) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+        raise _invalid(f"the weight of {name!r} is a {type(weight).__name__}")
+    if not math.isfinite(weight):
+        raise _invalid(f"the weight of {name!r} is {weight}")
+    return float(weight)
 
 
 def _expand(
     name: str,
-    weight: float,
+    weight: Weight,
     adapters: Mapping[str, Adapter],
-    compositions: Mapping[str, Mapping[str, float]],
-) -> dict[str, float]:
+    compositions: Mapping[str, Mapping[str, Weight]],
+) -> dict[str, Weight]:
     if name in adapters:
         return {name: weight}
     if name in compositions:
-        return {member: weight * share for member, share in compositions[name].items()}
+        members = compositions[name].items()
+        return {member: times(weight, share) for member, share in members}
     known = [*adapters, *compositions]
     hint = did_you_mean(name, known)
     raise RoutingError(
@@ -128,16 +209,16 @@ def _expand(
     )
 
 
-def _mix_problems(terms: Iterable[tuple[Adapter, float]]) -> list[Finding]:
+def mix_problems(terms: Iterable[tuple[Adapter, Weight]]) -> list[Finding]:
     """Whole modules do not add up; factors inside a replaced module would do nothing."""
     found: list[Finding] = []
     terms = list(terms)
     for at, (adapter, weight) in enumerate(terms):
-        if adapter.whole and weight != 1:
+        if any(weight_at(weight, name) != 1 for name in adapter.whole):
             found.append(
                 codes.WHOLE_MODULES_MIXED.finding(
                     f"{adapter.name!r} brings {min(adapter.whole)} whole",
-                    found=f"weight {weight:g}",
+                    found=f"weight {shown(weight)}",
                     expected="weight 1",
                 )
             )

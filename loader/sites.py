@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..manifests.codes import loader as codes
 from ..manifests.errors import RoutingError
+from ..manifests.weights import weight_at
 from .adapter import Adapter
 from .float32 import run_in
 from .gather import rows_at
@@ -96,6 +97,10 @@ class OutputSite:
                     refuse_lost_routing(self.name)
             if adapter.unfired:
                 adapter.unfired.discard(self.name)
+            if type(weight) is not float:
+                weight = weight_at(weight, self.name)
+                if not weight:
+                    continue
             for one in factors:
                 result = one.add(module, x, base, result, weight)
         if result is None or result.dtype is output.dtype:

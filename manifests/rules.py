@@ -5,7 +5,7 @@ Pure: the manifest's own check and the loader at run time ask the same functions
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from .codes import language
@@ -14,6 +14,7 @@ from .errors import RoutingError
 from .findings import Finding, Where
 from .names import did_you_mean, listed
 from .schema import Manifest, Rules
+from .weights import Weight, plus, times, weight_of
 
 MAX_NESTING = 32
 """Compositions within one another."""
@@ -21,7 +22,7 @@ MAX_NESTING = 32
 
 def flatten(
     manifest: Manifest, names: str | Iterable[str] | Mapping[str, float]
-) -> dict[str, float]:
+) -> dict[str, Weight]:
     """The adapters that ``names`` activate, each with its weight.
 
     ``names`` is an adapter or composition, several of them (each at weight 1), or a mapping from
@@ -38,7 +39,7 @@ def flatten(
         weights = list(names.items())
     else:
         weights = [(name, 1.0) for name in names]
-    active: dict[str, float] = {}
+    active: dict[str, Weight] = {}
     known: dict[str, Flat] = {}
     for name, weight in weights:
         _add(active, members_of(manifest, name, known).weights, weight)
@@ -49,7 +50,7 @@ def flatten(
 class Flat:
     """One name multiplied out: its adapters, and how deep compositions are nested in it."""
 
-    weights: Mapping[str, float]
+    weights: Mapping[str, Weight]
     depth: int = 0
 
 
@@ -78,11 +79,11 @@ def members_of(
         raise RoutingError(language.COMPOSITION_CYCLE.finding(message))
     if len(within) >= MAX_NESTING:
         raise _too_deep(within[0])
-    active: dict[str, float] = {}
+    active: dict[str, Weight] = {}
     depth = 0
     for member, weight in composition.of.items():
         inner = members_of(manifest, member, known, (*within, name))
-        _add(active, inner.weights, weight)
+        _add(active, inner.weights, weight_of(weight))
         depth = max(depth, inner.depth + 1)
     if depth > MAX_NESTING:
         raise _too_deep(name)
@@ -99,9 +100,10 @@ def _too_deep(name: str) -> RoutingError:
     )
 
 
-def _add(active: dict[str, float], more: Mapping[str, float], weight: float) -> None:
+def _add(active: dict[str, Weight], more: Mapping[str, Weight], weight: Weight) -> None:
     for adapter, share in more.items():
-        active[adapter] = active.get(adapter, 0.0) + weight * share
+        part = times(weight, share)
+        active[adapter] = plus(active[adapter], part) if adapter in active else part
 
 
 def cycles(manifest: Manifest, limit: int = 50) -> list[tuple[str, ...]]:
@@ -129,15 +131,15 @@ def cycles(manifest: Manifest, limit: int = 50) -> list[tuple[str, ...]]:
 
 def check_active(
     rules: Rules,
-    active: Mapping[str, float],
+    active: Collection[str],
     ranks: Mapping[str, int] | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> list[Finding]:
     """What the rules have against these adapters being active together.
 
-    ``active`` is what :func:`flatten` returns. ``ranks`` gives the largest rank of each adapter;
-    without it (before any file was read) ``max_total_rank`` is left for later, and an adapter
-    whose rank it does not know is *unchecked*.
+    ``active`` are their names, such as :func:`flatten` returns. ``ranks`` gives the largest rank
+    of each; without it (before any file was read) ``max_total_rank`` is left for later, and an
+    adapter whose rank it does not know is *unchecked*.
     """
     findings: list[Finding] = []
     for group in rules.exclusive:
@@ -177,7 +179,7 @@ def check_active(
 
 
 def _check_ranks(
-    limit: int, active: Mapping[str, float], ranks: Mapping[str, int], where: Where
+    limit: int, active: Collection[str], ranks: Mapping[str, int], where: Where
 ) -> list[Finding]:
     total = sum(ranks.get(name, 0) for name in active)
     unknown = [name for name in active if name not in ranks]

@@ -20,6 +20,7 @@ FingerprintDigest = Annotated[str, StringConstraints(pattern=FINGERPRINT_PATTERN
 URL_PREFIX_PATTERN = r"^[A-Za-z][A-Za-z0-9+.-]+://"
 UrlPrefix = Annotated[str, StringConstraints(pattern=URL_PREFIX_PATTERN)]
 ByteSize = Annotated[str, StringConstraints(pattern=BYTE_SIZE_PATTERN)]
+Globs = Annotated[Mapping[str, float], Field(min_length=1)]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Combine = Literal[
     "sum",
@@ -119,11 +120,21 @@ class Composition(Model):
     """Several adapters acting as one, under one name."""
 
     combine: Combine = "sum"
-    of: Mapping[Name, float] = Field(min_length=1, description="adapter: weight")
+    of: Mapping[Name, float | Globs] = Field(
+        min_length=1, description="adapter: weight, or for a sum {glob of modules: weight}"
+    )
     density: float | None = Field(default=None, gt=0, le=1)
     majority_sign_method: Literal["total", "frequency"] | None = None
     svd_rank: int | None = Field(default=None, gt=0)
+    svd_clamp: float | None = Field(
+        default=None, gt=0, le=1, description="a quantile that bounds the factors of an SVD"
+    )
     seed: int | None = Field(default=None, ge=0, description="random methods need one")
+
+    @field_validator("of", mode="after")
+    @classmethod
+    def _freeze_globs(cls, of: Mapping[str, Any]) -> Any:
+        return FrozenDict({k: FrozenDict(v) if isinstance(v, dict) else v for k, v in of.items()})
 
 
 class Rules(Model):

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .codes import language as codes
 from .codes import rules as rule_codes
+from .combine import check_fields
 from .devices import bad_devices
 from .errors import RoutingError
-from .findings import Finding
+from .findings import Finding, Where
 from .mirrors import mirror_problem
 from .names import did_you_mean, listed
 from .nodes import Locate, Path
 from .rules import Flat, check_active, cycles, flatten, members_of
 from .schema import Composition, Manifest, Rules
 from .source import Source
-
-_USED_BY: Mapping[str, Callable[[str], bool]] = {
-    "density": lambda method: method.startswith(("ties", "dare", "magnitude_prune")),
-    "seed": lambda method: method.startswith("dare"),
-    "majority_sign_method": lambda method: method.startswith(("ties", "dare_ties")),
-    "svd_rank": lambda method: method.endswith("svd"),
-}
-"""Which of PEFT's methods (``LoraModel.add_weighted_adapter``) read which field."""
+from .weights import weight_of
 
 MAX_HINTS = 100
 """Unknown names for which the nearest known one is looked up."""
-
-_NEEDED = ("density", "seed")
 
 
 @dataclass(frozen=True)
@@ -228,43 +220,16 @@ class _Checks:
             )
 
     def _fields(self, name: str, composition: Composition) -> None:
-        method = composition.combine
-        for field, used in _USED_BY.items():
-            given = getattr(composition, field) is not None
-            path = ("compositions", name, field)
-            if given and not used(method):
-                self.findings.append(
-                    codes.UNUSED_FIELD.finding(
-                        f"{method!r} does not use {field}.",
-                        self.locate(path, key=True),
-                        found=f"combine: {method}, {field}: {getattr(composition, field)}",
-                        hint=f"Remove {field}, or choose another method.",
-                    )
-                )
-            elif not given and field in _NEEDED and used(method):
-                self.findings.append(
-                    codes.FIELD_NEEDED.finding(
-                        f"{method!r} needs a {field}.",
-                        self.locate(path[:-1], key=True),
-                        expected="density: 0.5 (more than 0, at most 1)"
-                        if field == "density"
-                        else "seed: 7 (any whole number from 0)",
-                    )
-                )
+        def locate(path: Path) -> Where:
+            return self.locate(("compositions", name, *path), key=True)
+
+        self.findings += check_fields(composition, locate)
 
     def _members(self, name: str, composition: Composition) -> None:
         compositions = self.manifest.compositions
         for member, weight in composition.of.items():
             path = ("compositions", name, "of", member)
-            if not math.isfinite(weight) or weight == 0:
-                self.findings.append(
-                    codes.BAD_WEIGHT.finding(
-                        f"{member!r} cannot have this weight in {name!r}.",
-                        self.locate(path),
-                        found=weight,
-                        expected="a finite number other than 0",
-                    )
-                )
+            self._weight(name, member, weight)
             if member in compositions and member not in self.manifest.adapters:
                 inner = compositions[member].combine
                 sure = not self.gaps.unsure & {name, member}
@@ -280,6 +245,24 @@ class _Checks:
                     )
             else:
                 self._known(member, path, key=True)
+
+    def _weight(self, name: str, member: str, weight: float | Mapping[str, float]) -> None:
+        """A weight changes something: it is finite, and one of several at least is not 0."""
+        path: Path = ("compositions", name, "of", member)
+        several = isinstance(weight, Mapping)
+        found = dict(weight) if isinstance(weight, Mapping) else {"": weight}
+        bad = [glob for glob, one in found.items() if not math.isfinite(one)]
+        if not bad and any(found.values()):
+            return
+        place = (*path, bad[0]) if several and bad else path
+        self.findings.append(
+            codes.BAD_WEIGHT.finding(
+                f"{member!r} cannot have this weight in {name!r}.",
+                self.locate(place),
+                found=found[bad[0]] if bad else (found if several else weight),
+                expected="a finite number other than 0",
+            )
+        )
 
     def _known(self, name: str, path: Path, *, key: bool = False) -> bool:
         if name in self.known:
@@ -305,8 +288,8 @@ class _Checks:
             if deep.expected is not None and deep.code == codes.COMPOSITION_CYCLE.id:
                 self.findings.append(replace(deep, where=where))
             return
-        gone = [adapter for adapter, weight in active.items() if weight == 0]
-        if gone and all(composition.of.values()):
+        gone = [adapter for adapter, weight in active.items() if not weight]
+        if gone and all(weight_of(weight) for weight in composition.of.values()):
             self.findings.append(
                 codes.BAD_WEIGHT.finding(
                     f"In {name!r} the weights of {', '.join(gone)} cancel out.",

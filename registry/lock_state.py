@@ -254,12 +254,20 @@ def _is_sound(entry: LockedAdapter) -> bool:
 
 def _recipe(composition: Composition, members: Mapping[str, str] | None) -> dict[str, Any]:
     data = composition.model_dump(mode="json", exclude_none=True)
-    of = {name: float(weight) for name, weight in composition.of.items()}
+    of = {name: _weight(weight) for name, weight in composition.of.items()}
     if members is not None:
-        data["of"] = sorted([members[name], weight] for name, weight in of.items())
+        weights = ([members[name], weight] for name, weight in of.items())
+        data["of"] = sorted(weights, key=lambda item: (item[0], json.dumps(item[1])))
     else:
         data["of"] = of
     return data
+
+
+def _weight(weight: float | Mapping[str, float]) -> float | list[tuple[str, float]]:
+    """As numbers; globs in their order, which counts."""
+    if isinstance(weight, Mapping):
+        return [(glob, float(one)) for glob, one in weight.items()]
+    return float(weight)
 
 
 def _digest_of(data: Any) -> str:

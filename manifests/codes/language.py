@@ -399,8 +399,9 @@ UNUSED_FIELD = Code(
     Severity.ERROR,
     "This method of combining does not use this field.",
     "`density` is used by ties, dare and magnitude_prune, `seed` by dare, "
-    "`majority_sign_method` by ties and dare_ties, `svd_rank` by svd (and their _svd forms). A "
-    "field without effect means that another method was meant.",
+    "`majority_sign_method` by ties and dare_ties (and their _svd forms), `svd_rank` and "
+    "`svd_clamp` by svd and all _svd forms, weights by module by sum. A field without effect "
+    "means that another method was meant.",
     "mix: {combine: sum, of: {a: 1}, density: 0.5}",
     "Remove the field, or choose the method that uses it.",
 )

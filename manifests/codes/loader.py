@@ -561,15 +561,39 @@ CANNOT_GENERATE = Code(
     example="`AutoModel` instead of `AutoModelForCausalLM`",
     fix="load the base with a class that can generate",
 )
-COMBINE_NOT_YET = Code(
-    "AD780",
-    "combine-not-yet",
+COMBINE_UNSUPPORTED = Code(
+    "AD708",
+    "combine-unsupported",
     Severity.ERROR,
-    "This way of combining adapters is part of the language but cannot be executed yet.",
-    "Compositions by `sum` are exact and can be used. The other methods, by PEFT's names, are "
-    "read and checked; loading a manifest that has one is refused rather than done differently.",
-    "compositions: {mix: {combine: ties, of: {a: 1.0, b: 1.0}, density: 0.5}}",
-    "use `combine: sum`, or make the combination with PEFT and declare the result as an adapter",
+    "These adapters cannot be combined in this way.",
+    "Every method but `sum` makes one new LoRA out of plain pairs of factors. DoRA rescales the "
+    "weight that it sits on, other methods (IA3, LoHa, ...) have no such pairs, and methods that "
+    "add factors to factors (linear, ties, dare_linear, dare_ties, magnitude_prune) need one rank "
+    "wherever adapters meet. Nothing is left out or guessed.",
+    "combine: linear   # of an adapter of rank 8 and one of rank 16 on the same modules",
+    "use `combine: sum`, which is exact over any adapters, or svd or a method with _svd where only "
+    "the ranks differ",
+)
+WEIGHT_IDLE = Code(
+    "AD709",
+    "weight-matches-nothing",
+    Severity.ERROR,
+    "A weight by module is for no module of the adapter.",
+    "Weights by module are an ordered list of globs over whole module names: the first that "
+    "matches counts, and where none does the adapter is left out. A glob that decides about no "
+    "module of the adapter (it matches none, or only those that an earlier one takes) is a slip.",
+    "of: {tone: {'*': 0.4, '*.mlp.*': 0.1}}   # '*' comes first and takes all",
+    "correct the glob, or put the more special ones first",
+)
+COMPOSITION_NOT_SAVED = Code(
+    "AD727",
+    "composition-not-saved",
+    Severity.ERROR,
+    "A composition could not be saved.",
+    "Saving writes adapter_config.json and adapter_model.safetensors, each under a temporary name "
+    "first. The folder could not be written, or the composition adds nothing at all.",
+    "model.save_composition('/read-only/mix', 'mix')",
+    "check the folder, its permissions and the space left",
 )
 GIVEN_UNUSABLE = Code(
     "AD781",

@@ -317,15 +317,16 @@ def test_active_may_name_a_composition_and_a_member_of_it(shelf: Shelf, tmp_path
     assert close(logits(model), shelf.sum(one=0.5, two=2.0))
 
 
-def test_a_method_that_cannot_be_executed_yet_is_refused_by_its_name(
+def test_a_combination_that_has_no_meaning_is_refused_and_nothing_is_attached(
     shelf: Shelf, tmp_path: Path
 ) -> None:
     compositions = {"mix": {"combine": "ties", "of": {"one": 1, "two": 1}, "density": 0.5}}
     base = shelf.model()
     before = traces(base)
-    with pytest.raises(RoutingError, match="ties") as caught:
+    with pytest.raises(RoutingError, match=r"ties.*different ranks") as caught:
         attach(base, manifest_of(shelf, tmp_path, compositions=compositions))
-    assert caught.value.code == "AD780"
+    assert caught.value.code == "AD708"
+    assert caught.value.findings[0].where.dotted == "compositions.mix"
     assert same_traces(traces(base), before)
 
 

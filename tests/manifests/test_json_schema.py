@@ -49,6 +49,7 @@ GOOD = [
     "adapters: {a: {source: '${A}', dtype: '${D}'}, x-note: 5}\n",
     "adapters: {a: {source: ./a, owner: no, licence: 1.0, tags: [2.10, on], x-why: [1]}}\n",
     "adapters: {a: {source: ./a}}\ncompositions: {m: {of: {a: 1, x-n: t}}}\nactive: [m, a]\n",
+    "adapters: {a: {source: ./a}}\ncompositions: {m: {of: {a: {'*.mlp.*': 0.1, '*': 1}}}}\n",
     "mirrors: {'hf://': 's3://m/', x-by: {a: 1}}\nregistries: {t: './r', x-r: 1}\n",
     "base: {quantization: {a: [1, null]}, storage_options: {a: {b: 1}}}\nname: null\n",
 ]
@@ -56,6 +57,7 @@ BAD = [
     *("nonsense: 1\n", "adapters: {a: {}}\n", "adapters: {A: {source: ./a}}\n"),
     *("adapters: {a: {source: ./a, sorce: ./b}}\n", "base: {dtype: fp16}\n"),
     *("base: {trust_remote_code: 'yes'}\n", "rules: {max_active: 0}\n"),
+    *("compositions: {m: {of: {a: {}}}}\n", "compositions: {m: {of: {a: {'*': one}}}}\n"),
     *("compositions: {m: {of: {a: one}}}\n", "compositions: {m: {combine: add, of: {a: 1}}}\n"),
     *("policy: {max_adapter_bytes: 2 GB of it}\n", "mirrors: {hf: s3://m/}\n"),
 ]

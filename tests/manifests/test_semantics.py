@@ -36,8 +36,9 @@ def test_each_method_takes_its_own_fields_and_no_others(
     if "ties" in method:
         takes.add("majority_sign_method")
     if "svd" in method:
-        takes.add("svd_rank")
+        takes |= {"svd_rank", "svd_clamp"}
     values = {"density": "0.5", "seed": "7", "majority_sign_method": "total", "svd_rank": "8"}
+    values["svd_clamp"] = "0.99"
 
     def text(fields: set[str]) -> str:
         given = "".join(f", {name}: {values[name]}" for name in sorted(fields))

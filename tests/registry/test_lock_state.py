@@ -217,6 +217,16 @@ def test_the_recipe_digest_covers_members_content_weights_and_method(locked: Pro
     assert len({before, other_weight, changed.compositions["both"].digest}) == 3
 
 
+def test_the_recipe_digest_covers_weights_by_module_in_their_order(locked: Project) -> None:
+    found = [locked.lock.compositions["both"].digest]
+    before = "0.5"
+    for weight in ("{'*.mlp.*': 0.5, '*': 1}", "{'*': 1, '*.mlp.*': 0.5}", "{'*': 0.5}"):
+        locked.change(f"legal: {before}", f"legal: {weight}")
+        before = weight
+        found.append(adapterdock.lock(locked.manifest).compositions["both"].digest)
+    assert None not in found and len(set(found)) == 4
+
+
 def test_a_recipe_does_not_depend_on_what_its_members_are_called(locked: Project) -> None:
     before = locked.lock.compositions["both"].digest
     locked.manifest.write_text(MANIFEST.replace("legal", "law").replace("./law", "./legal"))

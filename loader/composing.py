@@ -1,0 +1,215 @@
+"""Compositions of one model: defining, reweighing, rebuilding and saving them.
+
+A ``sum`` is a routing: nothing is computed before it is used. Every other method becomes an
+adapter under the composition's name, computed on the CPU in float32 and then placed as any other.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save
+
+from ..manifests.codes import language as language_codes
+from ..manifests.codes import loader as codes
+from ..manifests.combine import check_fields
+from ..manifests.errors import AttachError, RoutingError
+from ..manifests.findings import Finding, Where
+from ..manifests.schema import Composition
+from ..manifests.weights import ModuleWeights, Weight, Written
+from ..registry.checks.recorded_base import is_hub_id
+from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from .attach import attach_adapter
+from .bias import bias_of
+from .compose.combined import Combined, combine_members
+from .compose.materialise import completed, config_of, plan_of, tensors_of
+from .compose.members import member_of
+from .compose.pairs import Place, plain
+from .given import files_of
+from .selection import check_composition, taking_part
+from .tensors import read_bytes
+
+if TYPE_CHECKING:
+    from .adapted import AdaptedModel
+
+Options = Mapping[str, Any]
+"""``density``, ``majority_sign_method``, ``svd_rank``, ``svd_clamp``, ``seed``: those given."""
+
+
+def recipe_of(
+    combine: str,
+    of: Mapping[str, Written],
+    options: Options,
+    where: Where = Where(),  # noqa: B008
+) -> Composition:
+    """The recipe, checked by itself. Raises :class:`RoutingError` for an unknown method, and for
+    options that are missing, of no use, or no values."""
+    given = {name: value for name, value in options.items() if value is not None}
+    of_any = {"member": 1.0}  # names and weights are checked against the adapters
+    try:
+        recipe = Composition.model_validate(
+            {"combine": combine, "of": of_any, **given}, strict=True
+        )
+    except ValidationError as error:
+        raise RoutingError(*(_bad_value(one, where) for one in error.errors())) from error
+    problems = list(check_fields(recipe, lambda path: _within(where, path)))
+    weighted = [n for n, weight in of.items() if isinstance(weight, Mapping | ModuleWeights)]
+    if recipe.combine != "sum" and weighted:
+        problems += [
+            language_codes.UNUSED_FIELD.finding(
+                f"{recipe.combine!r} takes one weight for each member", where, found=name
+            )
+            for name in weighted
+        ]
+    if problems:
+        raise RoutingError(*problems)
+    return recipe
+
+
+def compose(
+    model: AdaptedModel,
+    name: str,
+    recipe: Composition,
+    of: Mapping[str, Written],
+    *,
+    replace: bool = False,
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> Mapping[str, Weight]:
+    """Attach the adapter that ``recipe`` makes of ``of`` under ``name``; returns the weights.
+
+    All or nothing. Raises :class:`RoutingError` for what cannot be combined, and what attaching
+    raises.
+    """
+    weights = check_composition(name, of, model.attached, where)
+    combined = combination(model, recipe, weights, where)
+    attach_adapter(
+        model,
+        name,
+        plan_of(combined, model.layout),
+        read_bytes(save(tensors_of(combined)), where=where),
+        members=taking_part([(model.attached[n], w) for n, w in weights.items()]),
+        replace=replace,
+        where=where,
+    )
+    return weights
+
+
+def combination(
+    model: AdaptedModel,
+    recipe: Composition,
+    weights: Mapping[str, Weight],
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> Combined:
+    """What ``recipe`` makes of attached adapters, float32 on the CPU."""
+    places: dict[str, Place] = {}
+    members: list[Any] = []
+    problems: list[Finding] = []
+    for name in weights:
+        member, found, odd = member_of(model, model.attached[name], where)
+        problems += odd
+        members.append(member)
+        places = {**found, **places}
+    if problems:
+        raise RoutingError(*problems)
+    return combine_members(recipe, members, list(weights.values()), places, where)
+
+
+def dependents(recipes: Mapping[str, Composition], changed: Collection[str]) -> list[str]:
+    """Compositions that became adapters and have one of ``changed`` among their members, directly
+    or through one another, in the order in which they are to be made again."""
+    found = set(changed)
+    order: list[str] = []
+    for name, recipe in recipes.items():
+        if recipe.combine != "sum" and found & recipe.of.keys():
+            found.add(name)
+            order.append(name)
+    return order
+
+
+def save_combination(
+    model: AdaptedModel, folder: str | os.PathLike[str], name: str, combined: Combined
+) -> None:
+    """Write ``combined`` as an adapter that PEFT loads. Raises :class:`AttachError`, and leaves
+    files that were there as they were, where that cannot be done."""
+    place = Path(folder)
+    where = Where(file=str(place))
+    if not combined.sites:
+        raise AttachError(
+            codes.COMPOSITION_NOT_SAVED.finding(f"{name!r} adds nothing to any module", where)
+        )
+    base, layout = model.get_base_model(), model.layout
+    modules = model.modules_of_base.by_name
+    biases: dict[str, torch.Tensor] = {}
+    if combined.biases:
+        for module in layout.modules:
+            bias = bias_of(modules[module])
+            if bias is not None:
+                biases[module] = plain(bias)
+    whole = completed(combined, layout, biases)
+    config = config_of(whole, layout, class_name=type(base).__name__, base_name=_hub_name(base))
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        files = files_of(config, tensors_of(whole))
+        for file in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+            _write(place / file, files[file])
+    except OSError as error:
+        raise AttachError(
+            codes.COMPOSITION_NOT_SAVED.finding(
+                f"{name!r} could not be written: {error.strerror}", where
+            )
+        ) from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    handle, temp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temp).chmod(0o644)
+        Path(temp).replace(path)
+    except BaseException:
+        Path(temp).unlink(missing_ok=True)
+        raise
+
+
+def _hub_name(base: torch.nn.Module) -> str | None:
+    name = getattr(getattr(base, "config", None), "_name_or_path", None)
+    return name if isinstance(name, str) and is_hub_id(name) and not Path(name).exists() else None
+
+
+def _within(where: Where, path: Sequence[str | int]) -> Where:
+    return Where(where.file, (*where.path, *path), where.line, where.column)
+
+
+def _bad_value(error: Mapping[str, Any], where: Where) -> Finding:
+    field = ".".join(str(part) for part in error["loc"])
+    context = cast("Mapping[str, Any]", error.get("ctx", {}))
+    expected = context.get("expected", error["msg"])
+    return language_codes.BAD_VALUE.finding(
+        f"{field} cannot have this value", where, found=repr(error["input"]), expected=expected
+    )
+
+
+def weights_of(adapters: Iterable[str], weights: Iterable[float]) -> dict[str, float]:
+    """PEFT's two lists as one mapping. Raises :class:`RoutingError` where they do not pair."""
+    names, values = list(adapters), list(weights)
+    if len(names) != len(values):
+        raise RoutingError(
+            codes.SELECTION_INVALID.finding(
+                f"{len(names)} adapters have {len(values)} weights",
+                found=f"{names}, {values}",
+                expected="one weight for each adapter",
+            )
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RoutingError(codes.SELECTION_INVALID.finding(f"{twice[0]!r} is selected twice"))
+    return dict(zip(names, values, strict=True))

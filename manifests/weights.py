@@ -1,0 +1,114 @@
+"""A member's weight: one number, or one for each module, by glob."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from math import prod
+from typing import Union
+
+Globs = tuple[tuple[str, float], ...]
+"""(glob, weight), in order: the first glob that matches a module's whole name counts, and where
+none does the weight is 0."""
+
+
+@dataclass(frozen=True, repr=False)
+class ModuleWeights:
+    """Weights by the names of modules: a sum of products of ordered globs, so that what is
+    reached through sums within sums, and by several roads, is a weight again."""
+
+    terms: tuple[tuple[Globs, ...], ...]
+    _known: dict[str, float] = field(
+        default_factory=dict[str, float], compare=False, repr=False, hash=False
+    )
+
+    @classmethod
+    def of(cls, globs: Mapping[str, float]) -> ModuleWeights:
+        return cls(((tuple((glob, float(weight)) for glob, weight in globs.items()),),))
+
+    def at(self, module: str) -> float:
+        """The weight at one module."""
+        found = self._known.get(module)
+        if found is None:
+            found = sum(prod(_first(globs, module) for globs in term) for term in self.terms)
+            self._known[module] = found
+        return found
+
+    def idle(self, modules: Iterable[str]) -> list[str]:
+        """The globs that decide about none of ``modules``: they match nothing, or nothing that
+        an earlier one does not."""
+        names = list(modules)
+        lists = {globs for term in self.terms for globs in term}
+        return sorted(
+            globs[place][0]
+            for globs in lists
+            for place in set(range(len(globs))) - {_place(globs, name) for name in names}
+        )
+
+    def __bool__(self) -> bool:
+        return any(all(any(w for _, w in globs) for globs in term) for term in self.terms)
+
+    def scaled(self, factor: float) -> ModuleWeights:
+        """Every weight times ``factor``."""
+        return ModuleWeights(
+            tuple(
+                (tuple((glob, weight * factor) for glob, weight in first), *rest)
+                for first, *rest in self.terms
+            )
+        )
+
+    def __repr__(self) -> str:
+        shown = ["*".join(str(dict(globs)) for globs in term) for term in self.terms]
+        return " + ".join(shown)
+
+
+Weight = Union[float, ModuleWeights]  # noqa: UP007 - a value too
+Written = Union[float, Mapping[str, float], ModuleWeights]  # noqa: UP007
+"""A weight as it is written: a number, or globs to numbers."""
+
+
+def weight_of(written: Written) -> Weight:
+    """The weight that is written so."""
+    if isinstance(written, ModuleWeights):
+        return written
+    return ModuleWeights.of(written) if isinstance(written, Mapping) else float(written)
+
+
+def weight_at(weight: Weight, module: str) -> float:
+    """The weight at a module, whatever its kind."""
+    return weight.at(module) if isinstance(weight, ModuleWeights) else weight
+
+
+def times(one: Weight, other: Weight) -> Weight:
+    """The product."""
+    if not isinstance(one, ModuleWeights):
+        return other.scaled(one) if isinstance(other, ModuleWeights) else one * other
+    if not isinstance(other, ModuleWeights):
+        return one.scaled(other)
+    return ModuleWeights(tuple((*a, *b) for a in _terms(one) for b in _terms(other)))
+
+
+def plus(one: Weight, other: Weight) -> Weight:
+    """The sum."""
+    if not isinstance(one, ModuleWeights) and not isinstance(other, ModuleWeights):
+        return one + other
+    return ModuleWeights(_terms(one) + _terms(other))
+
+
+def shown(weight: Weight) -> str:
+    """As a person writes it."""
+    return str(weight) if isinstance(weight, ModuleWeights) else f"{weight:g}"
+
+
+def _terms(weight: Weight) -> tuple[tuple[Globs, ...], ...]:
+    return weight.terms if isinstance(weight, ModuleWeights) else (((("*", weight),),),)
+
+
+def _place(globs: Globs, module: str) -> int | None:
+    return next((n for n, (glob, _) in enumerate(globs) if fnmatchcase(module, glob)), None)
+
+
+def _first(globs: Globs, module: str) -> float:
+    place = _place(globs, module)
+    return 0.0 if place is None else globs[place][1]

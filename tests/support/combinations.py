@@ -1,0 +1,108 @@
+"""Ways of combining, PEFT's combinations as the oracle, and what dense arithmetic says."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from adapterdock.loader.adapted import AdaptedModel
+from adapterdock.loader.compose.dense import dense
+from adapterdock.loader.compose.members import member_of
+from adapterdock.loader.compose.methods import METHODS
+
+from support.peft_adapters import Saved, attach, inputs_of, logits, peft_loads
+
+ALL = tuple(METHODS)
+PEFTS = tuple(name for name in ALL if name != "sum")
+RANDOM = tuple(name for name in ALL if name.startswith("dare"))
+FIXED = tuple(name for name in PEFTS if name not in RANDOM)
+
+
+def options_of(method: str, density: float = 0.5, seed: int = 7) -> dict[str, Any]:
+    """The options that a method needs."""
+    options: dict[str, Any] = {}
+    if method.startswith(("ties", "dare", "magnitude_prune")):
+        options["density"] = density
+    if method.startswith("dare"):
+        options["seed"] = seed
+    return options
+
+
+def with_adapters(base: Any, **saved: Saved) -> AdaptedModel:
+    """A model with these adapters, none of them active."""
+    model = AdaptedModel(base)
+    for name, one in saved.items():
+        attach(model, one, name)
+    model.set_adapter(None)
+    return model
+
+
+def peft_combines(
+    base: Any,
+    folders: Sequence[Path],
+    weights: Sequence[float],
+    method: str,
+    keep: Callable[[torch.Tensor, float, bool], torch.Tensor] | None = None,
+    **options: Any,
+) -> Any:
+    """PEFT's model with its own combination active. ``keep`` stands in for its random pruning."""
+    options.pop("seed", None)
+    model = peft_loads(base, *folders)
+    names = [folder.name for folder in folders]
+    with (
+        warnings.catch_warnings(),
+        mock.patch("peft.utils.merge_utils.random_pruning", keep or _must_not),
+    ):
+        warnings.simplefilter("ignore")
+        model.base_model.add_weighted_adapter(names, list(weights), "mix", method, **options)
+    model.base_model.set_adapter("mix")
+    return model.eval()
+
+
+def peft_answer(base: Any, *args: Any, **options: Any) -> torch.Tensor:
+    return logits(peft_combines(base, *args, **options), inputs_of(base))
+
+
+def dense_answer(base: Any, deltas: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The base with these deltas (in the weights' own orientation) written into its weights."""
+    with torch.no_grad():
+        for name, delta in deltas.items():
+            base.get_submodule(name).weight += delta
+    return logits(base)
+
+
+def peft_deltas(base: Any, saved: Saved) -> dict[str, torch.Tensor]:
+    """What PEFT adds to each weight, by module."""
+    model = peft_loads(base, saved.folder)
+    name = model.active_adapter
+    return {
+        path.removeprefix("base_model.model."): module.get_delta_weight(name).detach()
+        for path, module in model.named_modules()
+        if hasattr(module, "get_delta_weight") and name in getattr(module, "scaling", {})
+    }
+
+
+def products(model: AdaptedModel, name: str) -> dict[str, torch.Tensor]:
+    """The delta of an attached adapter at each of its pairs, by module."""
+    member, _, problems = member_of(model, model.attached[name])
+    assert member is not None and not problems
+    return {module: dense(pair) for module, pair in member.pairs.items()}
+
+
+def digest_of(model: AdaptedModel, name: str) -> str:
+    """What keys this adapter's random masks."""
+    member, _, _ = member_of(model, model.attached[name])
+    assert member is not None
+    return member.digest
+
+
+def close(left: torch.Tensor, right: torch.Tensor, tolerance: float = 1e-5) -> bool:
+    return torch.allclose(left, right, atol=tolerance, rtol=1e-5)
+
+
+def _must_not(*_: Any) -> torch.Tensor:
+    raise AssertionError("random pruning was not expected")

@@ -22,6 +22,7 @@ from ..registry.methods.table import METHODS as REGISTERED
 from ..registry.methods.table import Method as MethodOnDisk
 from .adapter import Adapter
 from .bias import BiasFactors, bias_of
+from .methods.dora import OnWeight
 from .methods.table import METHODS, Method
 from .modules import ModuleMap, check_not_compiled
 from .placement import Placement, offloaded, placement_of
@@ -164,6 +165,10 @@ class _Builder:
             )
             for name, paths in saved.items()
         }
+        for name, twin in twins.items():
+            for one in outputs.get(name, ()):
+                if isinstance(one, OnWeight):  # the weight that it rescales is the adapter's own
+                    one.stand_on(twin)
         adapter = Adapter(
             name=self.name,
             methods=tuple(sorted({site.method for site, _, _ in sites})),
@@ -396,7 +401,11 @@ class _Builder:
         """Whether the model's answers can differ at all: stops at the first value that does."""
         for site in self.plan.sites:
             roles = {role: self.tensors.host(key) for role, key in site.tensors.items()}
-            if METHODS[site.method].changes(site, roles):
+            method = METHODS[site.method]
+            if method.alters is not None:
+                if method.alters(site, roles, self._module(site.module)):
+                    return True
+            elif method.changes(site, roles):
                 return True
         for _, key, old in biases:
             if self._differs(key, old):

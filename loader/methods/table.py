@@ -21,7 +21,8 @@ class Method:
 
     ``unsupported`` says why it cannot sit on a live module that has the right sizes; ``changes``
     whether a site's tensors change anything; ``build`` makes the factors of placed tensors;
-    ``parameters`` gives PEFT's live name of each role. What its tensors must be stands in the row
+    ``parameters`` gives PEFT's live name of each role. ``alters`` is asked instead of ``changes``
+    where that depends on the base's own weight. What its tensors must be stands in the row
     of the same name in :mod:`adapterdock.registry.methods.table`.
     """
 
@@ -30,8 +31,11 @@ class Method:
     changes: Callable[[SitePlan, Roles], bool]
     build: Callable[[SitePlan, ModuleShape, Roles, float], Factors]
     parameters: Mapping[str, str]
+    alters: Callable[[SitePlan, Roles, nn.Module], bool] | None = None
 
 
 METHODS: Mapping[str, Method] = {
-    "LORA": Method("LORA", lora.unsupported, lora.changes, lora.build, lora.PARAMETERS),
+    "LORA": Method(
+        "LORA", lora.unsupported, lora.changes, lora.build, lora.PARAMETERS, alters=lora.alters
+    ),
 }

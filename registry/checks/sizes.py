@@ -45,9 +45,17 @@ def check(subject: Subject) -> list[Finding]:
             if found != rest and len(shape) >= 2 and 0 not in shape:
                 expected = (*rest[:rank_at], shape[rank_at], *rest[rank_at:])
                 wrong.setdefault((role, shape, expected), []).append(site.module)
+        for role in site.tensors.keys() - {a, b}:
+            shape = tensors[site.tensors[role]].shape
+            right = subject.method.shapes(site, module, {})
+            if isinstance(right, str) or role not in right or not site.rank:
+                continue
+            if shape != right[role]:
+                wrong.setdefault((role, shape, right[role]), []).append(site.module)
     findings = [
         codes.SIZE_MISMATCH.finding(
-            f"lora_{role} does not fit {count(len(names), 'module')}: {some(names)}",
+            f"{subject.method.spelling(role)} does not fit "
+            f"{count(len(names), 'module')}: {some(names)}",
             subject.where,
             found=found,
             expected=f"{expected}, by the base's module",

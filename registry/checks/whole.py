@@ -23,7 +23,13 @@ _OTHER_SPELLINGS = (
 
 def check(subject: Subject) -> list[Finding]:
     """Empty adapters, half-present pairs, leftovers, and parts that the config does not ask for."""
-    return [*_empty(subject), *_halves(subject), *_leftovers(subject), *_unasked(subject)]
+    return [
+        *_empty(subject),
+        *_halves(subject),
+        *_lacking(subject),
+        *_leftovers(subject),
+        *_unasked(subject),
+    ]
 
 
 def _empty(subject: Subject) -> list[Finding]:
@@ -59,6 +65,31 @@ def _halves(subject: Subject) -> list[Finding]:
         )
         for factor, modules in sorted(missing.items())
     ]
+
+
+def _lacking(subject: Subject) -> list[Finding]:
+    """Sites without a part that the config says they were trained with."""
+    method, config = subject.method, subject.adapter.config
+    findings: list[Finding] = []
+    for role, option in method.asked_by.items():
+        if not config.get(option):
+            continue
+        modules = [
+            site.module
+            for site in subject.plan.sites
+            if site.method == method.peft_type and role not in site.tensors
+        ]
+        if modules:
+            findings.append(
+                codes.HALF_PRESENT.finding(
+                    f"{method.spelling(role)} is missing for {count(len(modules), 'module')}: "
+                    f"{some(modules)}",
+                    subject.where,
+                    found=f"{option}: true, and no {method.spelling(role)}",
+                    expected=f"{method.spelling(role)} for each adapted module",
+                )
+            )
+    return findings
 
 
 def _leftovers(subject: Subject) -> list[Finding]:

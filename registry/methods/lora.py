@@ -11,7 +11,10 @@ role               on disk                      shape
 ``embedding_A``    ``.lora_embedding_A``        (r, num_embeddings)
 ``embedding_B``    ``.lora_embedding_B``        (embedding_dim, r)
 ``B_bias``         ``.lora_B.bias``             (out,)
+``magnitude``      ``.lora_magnitude_vector``   (out,), conv: (1, out, 1, ..)
 =================  ===========================  ==================================
+
+``magnitude`` is DoRA's (https://arxiv.org/abs/2402.09353), for an embedding (embedding_dim,).
 """
 
 from __future__ import annotations
@@ -34,12 +37,14 @@ ROLES: Roles = {
     ("lora_B", "bias"): "B_bias",
     ("lora_embedding_A", ""): "embedding_A",
     ("lora_embedding_B", ""): "embedding_B",
-    ("lora_magnitude_vector", ""): "magnitude_vector",
+    ("lora_magnitude_vector", ""): "magnitude",
 }
 ROLE_SETS: tuple[frozenset[str], ...] = (
     frozenset({"A", "B"}),
     frozenset({"A", "B", "B_bias"}),
     frozenset({"embedding_A", "embedding_B"}),
+    frozenset({"A", "B", "magnitude"}),
+    frozenset({"embedding_A", "embedding_B", "magnitude"}),
 )
 """The roles that a site has: one of these, whole."""
 KINDS: Mapping[ModuleKind, frozenset[str]] = {
@@ -82,10 +87,15 @@ def shapes(site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]) -> M
     if inner is None or outer is None:
         return {}
     if module.kind is ModuleKind.EMBEDDING:
-        return {"embedding_A": (rank, inner), "embedding_B": (outer, rank)}
+        return {
+            "embedding_A": (rank, inner),
+            "embedding_B": (outer, rank),
+            "magnitude": (outer,),
+        }
     ones = (1,) * len(module.kernel)
     return {
         "A": (rank, inner, *module.kernel),
         "B": (outer, rank // module.groups, *ones),
         "B_bias": (outer,),
+        "magnitude": (1, outer, *ones) if module.kind is ModuleKind.CONV else (outer,),
     }

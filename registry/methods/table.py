@@ -95,7 +95,7 @@ METHODS: Mapping[str, Method] = {
         lora.ROLE_SETS,
         lora.KINDS,
         lora.shapes,
-        asked_by={"B_bias": "lora_bias", "magnitude_vector": "use_dora"},
+        asked_by={"B_bias": "lora_bias", "magnitude": "use_dora"},
         ranked=True,
     ),
 }

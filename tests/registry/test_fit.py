@@ -97,6 +97,17 @@ CLASSIFIER: dict[str, Spec] = {
     AT + "classifier.weight": ("F32", (2, HIDDEN)),
     AT + "classifier.bias": ("F32", (2,)),
 }
+
+
+def magnitudes(tensors: dict[str, Spec], short: bool = False) -> dict[str, Spec]:
+    """DoRA's magnitude for each lora_B."""
+    return {
+        name.replace("lora_B.weight", "lora_magnitude_vector"): ("F32", (shape[0] - short,))
+        for name, (_, shape) in tensors.items()
+        if name.endswith("lora_B.weight")
+    }
+
+
 GPT2 = lora_config(target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
 LM_HEAD = lora_config(target_modules=["lm_head"])
 
@@ -106,6 +117,15 @@ FITS: dict[str, dict[str, Any]] = {
     "a Conv1D": {"config": GPT2, "tensors": CONV1D, "base": "gpt2"},
     "the head": {"config": LM_HEAD, "tensors": HEAD},
     "an embedding": {"config": lora_config(target_modules=["embed_tokens"]), "tensors": EMBED},
+    "DoRA": {"config": lora_config(use_dora=True), "tensors": qv() | magnitudes(qv())},
+    "DoRA on an embedding": {
+        "config": lora_config(target_modules=["embed_tokens"], use_dora=True),
+        "tensors": EMBED | {AT + "model.embed_tokens.lora_magnitude_vector": ("F32", (HIDDEN,))},
+    },
+    "biases of lora_B": {
+        "config": lora_config(lora_bias=True),
+        "tensors": qv(**{f"{n}.lora_B.bias": ("F32", (s[1],)) for n, s in LLAMA_QV.items()}),
+    },
     "a rank by pattern": {
         "config": lora_config(rank_pattern={"v_proj": 2}),
         "tensors": {**lora_tensors({n: s for n, s in LLAMA_QV.items() if "q_" in n})}
@@ -177,7 +197,28 @@ MISFITS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "a bias kind nobody knows": (["AD313"], {"config": lora_config(bias="some")}),
     "a target list of numbers": (["AD313"], {"config": lora_config(target_modules=[1])}),
     "targets without end": (["AD313"], {"config": lora_config(target_modules=["q"] * 10_001)}),
-    "DoRA": (["AD314"], {"config": lora_config(use_dora=True)}),
+    "QA-LoRA": (["AD314"], {"config": lora_config(use_qalora=True)}),
+    "DoRA without magnitudes": (["AD331"], {"config": lora_config(use_dora=True)}),
+    "a magnitude of another size": (
+        ["AD343"],
+        {
+            "config": GPT2 | {"use_dora": True},
+            "tensors": CONV1D | magnitudes(CONV1D, short=True),
+            "base": "gpt2",
+        },
+    ),
+    "lora_bias without biases": (["AD331"], {"config": lora_config(lora_bias=True)}),
+    "a bias of lora_B of another size": (
+        ["AD331", "AD343"],
+        {
+            "config": lora_config(lora_bias=True),
+            "tensors": qv(**{q0("lora_B.bias"): ("F32", (HIDDEN + 1,))}),
+        },
+    ),
+    "DoRA with biases": (
+        ["AD317", "AD331"],
+        {"config": lora_config(use_dora=True, lora_bias=True)},
+    ),
     "layer replication": (["AD314"], {"config": lora_config(layer_replication=[[0, 2], [1, 2]])}),
     "an unknown init": (["AD314"], {"config": lora_config(init_lora_weights="magic")}),
     "an unknown field": (["AD315"], {"config": lora_config(new_scaling=0.5)}),
@@ -426,7 +467,7 @@ def test_every_code_of_fit_is_earned_by_some_test() -> None:
 
 def test_all_errors_come_at_once() -> None:
     findings = check(
-        lora_config(use_dora=True, init_lora_weights="pissa", r=8, surprise=1),
+        lora_config(use_qalora=True, init_lora_weights="pissa", r=8, surprise=1),
         qv(**{q0("lora_B.weight"): None, q0("lora_A.weight"): ("F32", (4, 20))}),
     )
     assert codes(findings) == ["AD314", "AD315", "AD318", "AD331", "AD336", "AD343"]
@@ -447,7 +488,7 @@ def test_a_finding_carries_the_place_that_the_caller_gives() -> None:
 
 def test_what_the_adapter_alone_tells_is_told_without_a_base() -> None:
     findings = check(lora_config(r=8, use_dora=True), base=None)
-    assert codes(findings) == ["AD314", "AD336", "AD340"]
+    assert codes(findings) == ["AD331", "AD336", "AD340"]
 
 
 def test_a_live_layout_is_enough() -> None:

@@ -30,6 +30,7 @@ from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
 from .selection import Rules, Selection, check_composition, key_of, route
 from .sites import Factors
 from .stand_in import StandIn, refusal
+from .weight_sites import WeightFactors
 
 if TYPE_CHECKING:
     from .load import Deployment
@@ -450,13 +451,14 @@ class AdaptedModel(StandIn):
         adapter: Adapter,
         outputs: Mapping[str, tuple[Factors, ...]],
         twins: Mapping[str, nn.Module],
+        weights: Mapping[str, tuple[WeightFactors, ...]] = types.MappingProxyType({}),
     ) -> None:
         """Put a finished adapter in place; taken back whole if anything goes wrong."""
         modules = self._map.by_name
         self._attachments.check_current(modules)
         with self._attachments.lock:
             try:
-                self._attachments.put(adapter, outputs, twins, modules)
+                self._attachments.put(adapter, outputs, twins, weights, modules)
                 self._parameters.update(adapter.parameters)
                 self._modules.update(adapter.twins)
                 self._adapters[adapter.name] = adapter

@@ -39,7 +39,9 @@ class Adapter:
     rank: int = 0
     trainable: bool = False
     sites: frozenset[str] = frozenset()
-    """Modules with something added to their output."""
+    """Modules with something added to their output, or to their own parameters."""
+    weights: frozenset[str] = frozenset()
+    """Those among them that run with other weights."""
     whole: frozenset[str] = frozenset()
     """Modules that it replaces."""
     parameters: Mapping[str, nn.Parameter] = field(default_factory=dict)

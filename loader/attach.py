@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -17,8 +17,8 @@ from torch import nn
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AdapterdockError, AttachError
 from ..manifests.findings import Finding, Where
-from ..registry.facts import AdapterPlan, ModuleShape, SitePlan
-from ..registry.methods.table import METHODS as REGISTERED
+from ..registry.facts import SIZED, AdapterPlan, ModuleKind, ModuleShape, SitePlan
+from ..registry.methods.table import SITES as REGISTERED
 from ..registry.methods.table import Method as MethodOnDisk
 from .adapter import Adapter
 from .bias import BiasFactors, bias_of
@@ -29,6 +29,7 @@ from .placement import Placement, offloaded, placement_of
 from .sites import Factors
 from .tensors import FLOATS, AdapterTensors
 from .twins import own_tensors, twin_of
+from .weight_sites import WeightFactors
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
@@ -79,7 +80,7 @@ def attach_adapter(
             )
             built = builder.build()
             tensors.verify()
-            model.add(built.adapter, built.outputs, built.twins)
+            model.add(built.adapter, built.outputs, built.twins, built.weights)
         except AdapterdockError:
             tensors.verify()  # if the bytes are others, that is the better explanation
             raise
@@ -97,6 +98,7 @@ class _Built:
     adapter: Adapter
     outputs: Mapping[str, tuple[Factors, ...]]
     twins: Mapping[str, nn.Module]
+    weights: Mapping[str, tuple[WeightFactors, ...]]
 
 
 @dataclasses.dataclass
@@ -141,18 +143,26 @@ class _Builder:
 
         parameters: dict[str, nn.Parameter] = {}
         outputs: dict[str, list[Factors]] = {}
+        weights: dict[str, list[WeightFactors]] = {}
         live = {
             name: {role: text.format(adapter=self.name) for role, text in m.parameters.items()}
             for name, m in METHODS.items()
         }
         for site, method, shape in sites:
+            names = live[site.method]
+            # what follows another module has its parameters, which are registered once
+            inside = f"{_PREFIX}{leader_of(site)}.{site.settings.get('wraps', '')}"
             roles: dict[str, torch.Tensor] = {}
-            names, inside = live[site.method], f"{_PREFIX}{site.module}."
             for role, key in site.tensors.items():
-                roles[role] = parameters[inside + names[role]] = self._parameter(placed[key])
-            outputs.setdefault(site.module, []).append(
-                method.build(site, shape, roles, self.dropout)
-            )
+                name = inside + names[role]
+                if name not in parameters:
+                    parameters[name] = self._parameter(placed[key])
+                roles[role] = parameters[name]
+            built = method.build(site, shape, roles, self.dropout)
+            if hasattr(built, "add_to"):
+                weights.setdefault(site.module, []).append(cast(WeightFactors, built))
+            else:
+                outputs.setdefault(site.module, []).append(cast(Factors, built))
         for module, key, old in biases:
             value = self._parameter(placed[key])
             parameters[f"{_PREFIX}{module}.bias.{self.name}"] = value
@@ -174,15 +184,29 @@ class _Builder:
             methods=tuple(sorted({site.method for site, _, _ in sites})),
             rank=self.plan.rank,
             trainable=self.trainable,
-            sites=frozenset(outputs),
+            sites=frozenset(outputs) | frozenset(weights),
+            weights=frozenset(weights),
             whole=frozenset(twins),
             parameters=parameters,
             twins={
                 f"{_PREFIX}{name}.modules_to_save.{self.name}": twin for name, twin in twins.items()
             },
-            unfired={*outputs, *twins},
+            unfired={*outputs, *twins, *weights} - self._stood_for(sites),
         )
-        return _Built(adapter, {k: tuple(v) for k, v in outputs.items()}, twins)
+        return _Built(
+            adapter,
+            {k: tuple(v) for k, v in outputs.items()},
+            twins,
+            {k: tuple(v) for k, v in weights.items()},
+        )
+
+    def _stood_for(self, sites: Iterable[tuple[SitePlan, Method, ModuleShape]]) -> set[str]:
+        """Embeddings that may never run, for embeddings that follow them do (T5's ``shared``)."""
+        return {
+            leader_of(site)
+            for site, _, shape in sites
+            if "follows" in site.settings and shape.kind is ModuleKind.EMBEDDING
+        }
 
     # -- factors ---------------------------------------------------------------------------
 
@@ -217,6 +241,13 @@ class _Builder:
                 expected=" or ".join(", ".join(sorted(one)) for one in known.role_sets),
             )
             return None
+        if site.module in whole and "parameter" in site.settings:
+            self._problem(
+                codes.SITE_INSIDE_SAVED, f"{site.module} is adapted and replaced by one adapter"
+            )
+            return None
+        if not self._repeats(site):
+            return None
         shape = self._grown(site.module, self.modules.shape(site.module), whole)
         infos = self.tensors.header.tensors
         shapes = {role: infos[key].shape for role, key in site.tensors.items()}
@@ -244,14 +275,36 @@ class _Builder:
         plain = type(module) is nn.Linear and not site.settings
         expected = self.linears.get(key) if plain else None
         if expected is None:
-            if shape.kind not in known.kinds or None in sizes:
+            unsized = shape.kind in SIZED and None in sizes
+            if shape.kind not in known.kinds or unsized:
                 expected = f"{site.method} cannot sit on a {type(module).__name__}"
             else:
                 reason = method.unsupported(site, module, shape)
-                expected = reason or known.shapes(site, shape, found)
+                if reason is None and method.shapes is not None:
+                    expected = method.shapes(site, module, shape)
+                else:
+                    expected = reason or known.shapes(site, shape, found)
             if plain:
                 self.linears[key] = expected
         return expected
+
+    def _repeats(self, site: SitePlan) -> bool:
+        """Whether what follows another module has that one's tensors, under a key of its own or
+        not."""
+        leader = leader_of(site)
+        if leader == site.module:
+            return True
+        first = next(s for s in self.plan.sites if s.module == leader and s.method == site.method)
+        for role, key in site.tensors.items():
+            other = first.tensors[role]
+            if other not in self.tensors.header.tensors:
+                return True  # reported there
+            if key != other and not torch.equal(self.tensors.host(key), self.tensors.host(other)):
+                self._problem(
+                    codes.TIED_DIFFERS, f"{key} is not {other}, though the base ties their modules"
+                )
+                return False
+        return True
 
     def _grown(
         self, name: str, shape: ModuleShape, whole: Mapping[str, Mapping[str, str]]
@@ -433,6 +486,11 @@ class _Builder:
             found=found,
             expected=expected,
         )
+
+
+def leader_of(site: SitePlan) -> str:
+    """The module whose parameters this site has: its own, or that of the one that it follows."""
+    return site.settings.get("follows", site.module)
 
 
 def _raise_if(problems: list[Finding]) -> None:

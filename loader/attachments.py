@@ -11,6 +11,7 @@ from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError, RoutingError
 from .adapter import Adapter
 from .sites import Factors, ModuleSite, OutputSite, RootGuard
+from .weight_sites import WeightFactors, WeightSite
 
 Terms = tuple[tuple[Adapter, float], ...]
 
@@ -30,12 +31,13 @@ class Attachments:
         self.adapters: dict[str, Adapter] = {}
         self.outputs: dict[str, OutputSite] = {}
         self.wholes: dict[str, ModuleSite] = {}
+        self.weights: dict[str, WeightSite] = {}
         self._guard = RootGuard(owner, base)
         self._frozen: list[nn.Parameter] | None = None
 
     def check_current(self, modules: Mapping[str, nn.Module]) -> None:
         """Raise :class:`AttachError` if sites are left on modules the base has no more."""
-        for site in (*self.outputs.values(), *self.wholes.values()):
+        for site in self._sites():
             if modules.get(site.name) is not site.module:
                 raise AttachError(codes.BASE_REBUILT.finding(f"{site.name} is another module now"))
 
@@ -44,6 +46,7 @@ class Attachments:
         adapter: Adapter,
         outputs: Mapping[str, tuple[Factors, ...]],
         twins: Mapping[str, nn.Module],
+        weights: Mapping[str, tuple[WeightFactors, ...]],
         modules: Mapping[str, nn.Module],
     ) -> None:
         """Put the adapter into its sites, made where there are none. May leave off in the middle;
@@ -61,6 +64,12 @@ class Attachments:
                 whole = self.wholes[name] = ModuleSite(self.owner, name, modules[name])
             whole.factors[adapter] = twin
             whole.install()
+        for name, changed in weights.items():
+            weight = self.weights.get(name)
+            if weight is None:
+                weight = self.weights[name] = WeightSite(self.owner, name, modules[name])
+            weight.factors[adapter] = changed
+            weight.install()
         if adapter.trainable:
             self._freeze()
 
@@ -95,17 +104,19 @@ class Attachments:
 
     def busy(self) -> list[str]:
         """Adapters that calls are running on, deleted ones included."""
-        sites: Iterable[OutputSite | ModuleSite] = (*self.outputs.values(), *self.wholes.values())
-        return sorted({a.name for site in sites for a in site.factors if a.users})
+        return sorted({a.name for site in self._sites() for a in site.factors if a.users})
+
+    def _sites(self) -> Iterable[OutputSite | ModuleSite | WeightSite]:
+        return (*self.outputs.values(), *self.wholes.values(), *self.weights.values())
 
     def _clear(self, adapter: Adapter) -> None:
-        for sites in (self.outputs, self.wholes):
+        for sites in (self.outputs, self.wholes, self.weights):
             for name, site in list(sites.items()):
                 site.factors.pop(adapter, None)
                 if not site.factors:
                     site.remove()
                     del sites[name]
-        if not self.outputs and not self.wholes:
+        if not (self.outputs or self.wholes or self.weights):
             self._guard.remove()
 
     def _freeze(self) -> None:

@@ -63,6 +63,10 @@ class ModuleKind(str, Enum):
     """Anything else that owns parameters, or that only contains modules."""
 
 
+SIZED = frozenset({ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING, ModuleKind.CONV})
+"""Kinds with sizes of their own; without them the sizes are not known."""
+
+
 @dataclass(frozen=True)
 class ModuleShape:
     """One module of the live model. ``in_features`` and ``out_features`` are what an adapter's

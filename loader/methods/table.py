@@ -1,4 +1,4 @@
-"""What the methods that attach natively do, one row each, by PEFT's ``peft_type``."""
+"""What the methods that attach natively do, one row each, by :attr:`SitePlan.method`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
 from ..sites import Factors
-from . import lora
+from ..weight_sites import WeightFactors
+from . import lora, lora_parameters, trainable_tokens
 
 Roles = Mapping[str, torch.Tensor]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -22,20 +24,38 @@ class Method:
     ``unsupported`` says why it cannot sit on a live module that has the right sizes; ``changes``
     whether a site's tensors change anything; ``build`` makes the factors of placed tensors;
     ``parameters`` gives PEFT's live name of each role. ``alters`` is asked instead of ``changes``
-    where that depends on the base's own weight. What its tensors must be stands in the row
+    where that depends on the base's own weight; ``shapes`` where the live module knows what its
+    sizes do not tell. What its tensors must be stands in the row
     of the same name in :mod:`adapterdock.registry.methods.table`.
     """
 
     peft_type: str
     unsupported: Callable[[SitePlan, nn.Module, ModuleShape], str | None]
     changes: Callable[[SitePlan, Roles], bool]
-    build: Callable[[SitePlan, ModuleShape, Roles, float], Factors]
+    build: Callable[[SitePlan, ModuleShape, Roles, float], Factors | WeightFactors]
     parameters: Mapping[str, str]
     alters: Callable[[SitePlan, Roles, nn.Module], bool] | None = None
+    shapes: Callable[[SitePlan, nn.Module, ModuleShape], Mapping[str, Shape]] | None = None
 
 
 METHODS: Mapping[str, Method] = {
     "LORA": Method(
         "LORA", lora.unsupported, lora.changes, lora.build, lora.PARAMETERS, alters=lora.alters
+    ),
+    "LORA_PARAMETER": Method(
+        "LORA_PARAMETER",
+        lora_parameters.unsupported,
+        lora_parameters.changes,
+        lora_parameters.build,
+        lora_parameters.PARAMETERS,
+        shapes=lora_parameters.shapes,
+    ),
+    "TRAINABLE_TOKENS": Method(
+        "TRAINABLE_TOKENS",
+        trainable_tokens.unsupported,
+        trainable_tokens.changes,
+        trainable_tokens.build,
+        trainable_tokens.PARAMETERS,
+        alters=trainable_tokens.alters,
     ),
 }

@@ -25,7 +25,7 @@ def check(subject: Subject) -> list[Finding]:
     wrong: dict[tuple[str, Shape, Shape], list[str]] = {}
     unknown: list[str] = []
     tensors = subject.tensors
-    for site in subject.plan.sites:
+    for site in subject.own_sites:
         module = layout.modules.get(site.module)
         if module is None or module.kind not in subject.method.kinds:
             continue
@@ -72,7 +72,7 @@ def _groups(subject: Subject, layout: Layout) -> list[Finding]:
     """PEFT needs a rank that the groups of a convolution divide."""
     wrong = [
         site
-        for site in subject.plan.sites
+        for site in subject.own_sites
         if (module := layout.modules.get(site.module)) is not None and site.rank % module.groups
     ]
     if not wrong:

@@ -47,10 +47,9 @@ def _empty(subject: Subject) -> list[Finding]:
 
 
 def _halves(subject: Subject) -> list[Finding]:
-    method = subject.method
     missing: dict[str, list[str]] = {}
     for site in subject.plan.sites:
-        present = site.tensors.keys()
+        method, present = subject.row(site), site.tensors.keys()
         if any(roles <= present for roles in method.role_sets):
             continue
         nearest = max(method.role_sets, key=lambda roles: (len(roles & present), -len(roles)))
@@ -74,11 +73,7 @@ def _lacking(subject: Subject) -> list[Finding]:
     for role, option in method.asked_by.items():
         if not config.get(option):
             continue
-        modules = [
-            site.module
-            for site in subject.plan.sites
-            if site.method == method.peft_type and role not in site.tensors
-        ]
+        modules = [site.module for site in subject.own_sites if role not in site.tensors]
         if modules:
             findings.append(
                 codes.HALF_PRESENT.finding(

@@ -8,13 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, cast
 
 from .options import (
     Option,
     Support,
     boolean,
     either,
+    index,
+    list_of,
     map_of,
     number,
     one_of,
@@ -39,8 +42,13 @@ OPTIONS: tuple[Option, ...] = (
     Option("ensure_weight_tying", _S, "adapts tied layers together", optional(boolean)),
     Option("use_dora", _S, "rescales adapted weights to a learned size", optional(boolean)),
     Option("lora_bias", _S, "adds a learned bias to lora_B", optional(boolean)),
-    Option("trainable_token_indices", _YET, "trains single rows of the embedding"),
-    Option("target_parameters", _YET, "adapts parameters that are no module (experts)"),
+    Option(
+        "trainable_token_indices",
+        _S,
+        "trains single rows of the embedding",
+        optional(either(list_of(index), map_of(list_of(index)))),
+    ),
+    Option("target_parameters", _S, "adapts parameters by name", optional(list_of(text))),
     Option("use_qalora", _YET, "pools the input by groups (QA-LoRA)"),
     Option("alora_invocation_tokens", _YET, "acts only after an invocation string (aLoRA)"),
     Option("arrow_config", _YET, "routes between adapters (Arrow)"),
@@ -86,6 +94,20 @@ class LoraConfig(TunerConfig):
     alpha: float = 8
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
     rslora: bool = False
+    parameters: tuple[str, ...] = ()
+    """``target_parameters``: names of parameters, or what they end in from a dot on."""
+    tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """``trainable_token_indices``: module to rows; under ``""`` those of the input embedding."""
+
+    def indices_of(self, module: str) -> tuple[int, ...] | None:
+        """The rows that were trained in this embedding. PEFT compares the end of the whole path,
+        without regard to its dots; the file says which one the input embedding is."""
+        return next((rows for name, rows in self.tokens.items() if module.endswith(name)), None)
+
+    def names(self, module: str) -> bool:
+        """Whether ``target_modules`` names this module, in full or from a dot on."""
+        names = self.targets if isinstance(self.targets, tuple) else ()
+        return any(module == name or module.endswith(f".{name}") for name in names)
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> LoraConfig:
@@ -98,7 +120,14 @@ class LoraConfig(TunerConfig):
             rank_pattern=frozen(config.get("rank_pattern")),
             alpha_pattern=frozen(config.get("alpha_pattern")),
             rslora=bool(config.get("use_rslora")),
+            parameters=tuple(config.get("target_parameters") or ()),
+            tokens=_tokens(config.get("trainable_token_indices")),
             fan_in_fan_out=bool(config.get("fan_in_fan_out")),
             bias=config.get("bias") or "none",
             ensure_weight_tying=bool(config.get("ensure_weight_tying")),
         )
+
+
+def _tokens(value: object) -> Mapping[str, tuple[int, ...]]:
+    rows = cast("Mapping[str, list[int]]", {"": value} if isinstance(value, list) else value or {})
+    return MappingProxyType({name: tuple(indices) for name, indices in rows.items() if indices})

@@ -7,12 +7,12 @@ A method is two files of one name: here what its config and its tensors' names a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..patterns import Patterns
-from . import lora
+from . import lora, lora_parameters, trainable_tokens
 from .keys import Roles
 from .lora_config import OPTIONS as LORA_OPTIONS
 from .lora_config import LoraConfig
@@ -98,4 +98,27 @@ METHODS: Mapping[str, Method] = {
         asked_by={"B_bias": "lora_bias", "magnitude": "use_dora"},
         ranked=True,
     ),
+    "TRAINABLE_TOKENS": Method(
+        "TRAINABLE_TOKENS",
+        trainable_tokens.OPTIONS,
+        trainable_tokens.TokensConfig.of,
+        trainable_tokens.plan,
+        trainable_tokens.ROLES,
+        trainable_tokens.ROLE_SETS,
+        trainable_tokens.KINDS,
+        trainable_tokens.shapes,
+    ),
 }
+
+SITES: Mapping[str, Method] = {
+    **METHODS,
+    lora_parameters.METHOD: replace(
+        METHODS["LORA"],
+        role_sets=lora_parameters.ROLE_SETS,
+        kinds=lora_parameters.KINDS,
+        shapes=lora_parameters.shapes,
+        asked_by={},
+        ranked=False,
+    ),
+}
+"""The same by :attr:`SitePlan.method`: a LoRA has sites of other kinds too."""

@@ -99,6 +99,10 @@ CLASSIFIER: dict[str, Spec] = {
 }
 
 
+TOKENS = "token_adapter.trainable_tokens_delta"
+ROWS: dict[str, Spec] = {f"model.embed_tokens.{TOKENS}": ("F32", (2, HIDDEN))}
+
+
 def magnitudes(tensors: dict[str, Spec], short: bool = False) -> dict[str, Spec]:
     """DoRA's magnitude for each lora_B."""
     return {
@@ -121,6 +125,27 @@ FITS: dict[str, dict[str, Any]] = {
     "DoRA on an embedding": {
         "config": lora_config(target_modules=["embed_tokens"], use_dora=True),
         "tensors": EMBED | {AT + "model.embed_tokens.lora_magnitude_vector": ("F32", (HIDDEN,))},
+    },
+    "single tokens": {
+        "config": lora_config(trainable_token_indices=[3, 5]),
+        "tensors": qv(**ROWS),
+    },
+    "single tokens, by name": {
+        "config": lora_config(trainable_token_indices={"embed_tokens": [3, 5]}),
+        "tensors": qv(**ROWS),
+    },
+    "single tokens and nothing else": {
+        "config": {
+            "peft_type": "TRAINABLE_TOKENS",
+            "token_indices": [3, 5],
+            "target_modules": "model.embed_tokens",
+            "base_model_name_or_path": lora_config()["base_model_name_or_path"],
+        },
+        "tensors": {AT + "model.embed_tokens.trainable_tokens_delta": ("F32", (2, HIDDEN))},
+    },
+    "a parameter by its name": {
+        "config": lora_config(target_parameters=["mlp.down_proj.weight"], target_modules=[]),
+        "tensors": lora(*((f"model.layers.{n}.mlp.down_proj", INNER, HIDDEN) for n in (0, 1))),
     },
     "biases of lora_B": {
         "config": lora_config(lora_bias=True),
@@ -266,6 +291,43 @@ MISFITS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "a bias of lora_B without lora_bias": (
         ["AD332"],
         {"tensors": qv(**{q0("lora_B.bias"): ("F32", (HIDDEN,))})},
+    ),
+    "tokens outside the vocabulary": (
+        ["AD375"],
+        {"config": lora_config(trainable_token_indices=[3, VOCAB]), "tensors": qv(**ROWS)},
+    ),
+    "tokens below 0": (
+        ["AD375"],
+        {"config": lora_config(trainable_token_indices=[3, -1]), "tensors": qv(**ROWS)},
+    ),
+    "tokens named twice": (
+        ["AD317"],
+        {"config": lora_config(trainable_token_indices=[3, 3]), "tensors": qv(**ROWS)},
+    ),
+    "more tokens than rows": (
+        ["AD343"],
+        {"config": lora_config(trainable_token_indices=[3, 4, 5]), "tensors": qv(**ROWS)},
+    ),
+    "tokens without rows": (["AD333"], {"config": lora_config(trainable_token_indices=[3])}),
+    "rows without tokens": (["AD332"], {"tensors": qv(**ROWS)}),
+    "tokens that are no numbers": (
+        ["AD313"],
+        {"config": lora_config(trainable_token_indices={"embed_tokens": "all"})},
+    ),
+    "rows of a module that is no embedding": (
+        ["AD344"],
+        {
+            "config": lora_config(trainable_token_indices={"norm": [3]}),
+            "tensors": qv(**{f"model.norm.{TOKENS}": ("F32", (1, HIDDEN))}),
+        },
+    ),
+    "a parameter that is not there": (
+        ["AD376"],
+        {"config": lora_config(target_parameters=["experts.down_proj"])},
+    ),
+    "a parameter without factors": (
+        ["AD333"],
+        {"config": lora_config(target_parameters=["mlp.down_proj.weight"])},
     ),
     "targets without tensors": (
         ["AD333"],

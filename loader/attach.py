@@ -148,12 +148,19 @@ class _Builder:
             name: {role: text.format(adapter=self.name) for role, text in m.parameters.items()}
             for name, m in METHODS.items()
         }
+        shared = self._shared(sites, placed)
+        for name, tensors in shared.items():
+            spelling = METHODS[name].shared
+            parameters |= {spelling[r].format(adapter=self.name): p for r, p in tensors.items()}
         for site, method, shape in sites:
-            names = live[site.method]
+            names, common = live[site.method], shared.get(site.method, {})
             # what follows another module has its parameters, which are registered once
             inside = f"{_PREFIX}{leader_of(site)}.{site.settings.get('wraps', '')}"
             roles: dict[str, torch.Tensor] = {}
+            roles |= common
             for role, key in site.tensors.items():
+                if role in common:
+                    continue
                 name = inside + names[role]
                 if name not in parameters:
                     parameters[name] = self._parameter(placed[key])
@@ -181,7 +188,7 @@ class _Builder:
                     one.stand_on(twin)
         adapter = Adapter(
             name=self.name,
-            methods=tuple(sorted({site.method for site, _, _ in sites})),
+            methods=_methods(self.plan),
             rank=self.plan.rank,
             trainable=self.trainable,
             sites=frozenset(outputs) | frozenset(weights),
@@ -189,7 +196,8 @@ class _Builder:
             whole=frozenset(twins),
             parameters=parameters,
             twins={
-                f"{_PREFIX}{name}.modules_to_save.{self.name}": twin for name, twin in twins.items()
+                f"{_PREFIX}{name}.{self._wrapper(name)}.{self.name}": twin
+                for name, twin in twins.items()
             },
             unfired={*outputs, *twins, *weights} - self._stood_for(sites),
         )
@@ -199,6 +207,31 @@ class _Builder:
             twins,
             {k: tuple(v) for k, v in weights.items()},
         )
+
+    def _shared(
+        self,
+        sites: Iterable[tuple[SitePlan, Method, ModuleShape]],
+        placed: Mapping[str, torch.Tensor],
+    ) -> dict[str, dict[str, nn.Parameter]]:
+        """{method: {role: parameter}} of what all sites of a method have in common; it is never
+        trained. What is made, and not in the file, goes where the first site's tensors are."""
+        groups: dict[str, list[tuple[SitePlan, ModuleShape]]] = {}
+        for site, method, shape in sites:
+            if method.shared:
+                groups.setdefault(site.method, []).append((site, shape))
+        found: dict[str, dict[str, nn.Parameter]] = {}
+        for name, group in groups.items():
+            method, tensors = METHODS[name], group[0][0].tensors
+            made = method.make_shared(group) if method.make_shared is not None else {}
+            common = {role: placed[tensors[role]] for role in method.shared if role in tensors}
+            like = next(placed[key] for role, key in tensors.items() if role not in method.shared)
+            common |= {role: tensor.to(like) for role, tensor in made.items()}
+            found[name] = {r: nn.Parameter(t, requires_grad=False) for r, t in common.items()}
+        return found
+
+    def _wrapper(self, name: str) -> str:
+        """What PEFT calls the part of its wrapper that holds this whole module."""
+        return "ln_tuning_layers" if name in self.plan.tuned else "modules_to_save"
 
     def _stood_for(self, sites: Iterable[tuple[SitePlan, Method, ModuleShape]]) -> set[str]:
         """Embeddings that may never run, for embeddings that follow them do (T5's ``shared``)."""
@@ -326,7 +359,7 @@ class _Builder:
         """Every replaced module: {path under it: tensor}. Saved embeddings are such modules too;
         a head that is tied to a saved embedding gets the same weight, as it does in PEFT, where
         loading writes into the tied parameter."""
-        whole: dict[str, Mapping[str, str]] = dict(self.plan.saved)
+        whole: dict[str, Mapping[str, str]] = {**self.plan.saved, **self.plan.tuned}
         for name, key in self.plan.embeddings.items():
             whole[name] = {"weight": key}
             module = self.modules.by_name.get(name)
@@ -342,7 +375,7 @@ class _Builder:
     def _is_the_bases_own(self, name: str, paths: Mapping[str, str]) -> bool:
         """A saved embedding that the training left as it was: PEFT saves targeted embeddings
         always. It needs no copy."""
-        if name in self.plan.saved or self.trainable:
+        if name in self.plan.saved or name in self.plan.tuned or self.trainable:
             return False
         module = self.modules.by_name.get(name)
         old = offloaded(module, "weight") if module is not None else None
@@ -357,7 +390,8 @@ class _Builder:
         if module is None or not self._present(name, paths.values()):
             return None
         expected = {path: tuple(t.shape) for path, t in own_tensors(module).items()}
-        grows = set(paths) == {"weight"} and name not in self.plan.saved
+        kept = name in self.plan.saved or name in self.plan.tuned
+        grows = set(paths) == {"weight"} and not kept
         if grows:
             rows = self.tensors.shape(paths["weight"])[:1]
             if "bias" in expected and rows != expected["weight"][:1]:
@@ -486,6 +520,11 @@ class _Builder:
             found=found,
             expected=expected,
         )
+
+
+def _methods(plan: AdapterPlan) -> tuple[str, ...]:
+    tuned = {"LN_TUNING"} if plan.tuned else set[str]()
+    return tuple(sorted({site.method for site in plan.sites} | tuned))
 
 
 def leader_of(site: SitePlan) -> str:

@@ -86,7 +86,7 @@ def attach_files(
     bad = refused(findings, accepted)
     if bad or plan is None:
         raise FitError(*(bad or findings))
-    dropout = config.get("lora_dropout")
+    dropout = config.get("lora_dropout", config.get("vera_dropout"))
     attach_adapter(
         model,
         name,

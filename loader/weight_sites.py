@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from types import MethodType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -81,7 +81,7 @@ def _on_stand_in(
 ) -> Callable[..., Any] | None:
     """``forward`` with a stand-in for ``module``, whose parameters are changed at the last moment:
     accelerate, on its way, reads those that are offloaded into the stand-in."""
-    stand_in = cast(nn.Module, object.__new__(type(module)))
+    stand_in = object.__new__(type(module))
     stand_in.__dict__.update(module.__dict__)
     parameters = dict[str, Any](module._parameters)  # pyright: ignore[reportPrivateUsage]
     stand_in.__dict__["_parameters"] = parameters

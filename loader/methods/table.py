@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from torch import nn
 from ...registry.facts import ModuleShape, SitePlan
 from ..sites import Factors
 from ..weight_sites import WeightFactors
-from . import lora, lora_parameters, trainable_tokens
+from . import lora, lora_parameters, trainable_tokens, vera
 
 Roles = Mapping[str, torch.Tensor]
 Shape = tuple[int, ...]
@@ -24,9 +24,10 @@ class Method:
     ``unsupported`` says why it cannot sit on a live module that has the right sizes; ``changes``
     whether a site's tensors change anything; ``build`` makes the factors of placed tensors;
     ``parameters`` gives PEFT's live name of each role. ``alters`` is asked instead of ``changes``
-    where that depends on the base's own weight; ``shapes`` where the live module knows what its
-    sizes do not tell. What its tensors must be stands in the row
-    of the same name in :mod:`adapterdock.registry.methods.table`.
+    where that depends on the base's own weight. What its tensors must be stands in the row of the
+    same name in :mod:`adapterdock.registry.methods.table`, or in ``shapes`` where the live module
+    knows what its sizes do not tell. ``shared`` gives the whole live names of roles that all sites
+    have in common and that are never trained; ``make_shared`` those that the file does not have.
     """
 
     peft_type: str
@@ -36,6 +37,8 @@ class Method:
     parameters: Mapping[str, str]
     alters: Callable[[SitePlan, Roles, nn.Module], bool] | None = None
     shapes: Callable[[SitePlan, nn.Module, ModuleShape], Mapping[str, Shape]] | None = None
+    shared: Mapping[str, str] = field(default_factory=dict)
+    make_shared: Callable[[Iterable[tuple[SitePlan, ModuleShape]]], Roles] | None = None
 
 
 METHODS: Mapping[str, Method] = {
@@ -57,5 +60,14 @@ METHODS: Mapping[str, Method] = {
         trainable_tokens.build,
         trainable_tokens.PARAMETERS,
         alters=trainable_tokens.alters,
+    ),
+    "VERA": Method(
+        "VERA",
+        vera.unsupported,
+        vera.changes,
+        vera.build,
+        vera.PARAMETERS,
+        shared=vera.SHARED,
+        make_shared=vera.shared,
     ),
 }

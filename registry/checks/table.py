@@ -13,6 +13,7 @@ from . import (
     kinds,
     modules,
     parameters,
+    projections,
     ranks,
     saved,
     shapes,
@@ -32,6 +33,7 @@ _PLACES = (modules.check, kinds.check)
 _REST = (
     targets.check,
     parameters.check,
+    projections.check,
     tokens.check,
     saved.check,
     biases.check,

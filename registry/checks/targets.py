@@ -13,8 +13,9 @@ def check(subject: Subject) -> list[Finding]:
     sites = subject.own_sites
     # what is tied to an embedding is not named by the config
     modules = [site.module for site in sites if "follows" not in site.settings]
-    if subject.config.targets is None:
-        if all("indices" in site.settings for site in sites):  # of the input embedding
+    modules += subject.plan.tuned
+    if subject.config.targets is None:  # of tokens, the input embedding is meant
+        if not modules or (sites and all("indices" in site.settings for site in sites)):
             return []
         message = "adapter_config.json leaves target_modules open"
         return [codes.TARGETS_UNDECLARED.finding(message, subject.where)]

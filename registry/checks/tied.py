@@ -12,7 +12,7 @@ def check(subject: Subject) -> list[Finding]:
     layout = subject.layout
     if layout is None or subject.config.ensure_weight_tying:
         return []
-    adapted = {*subject.plan.modules, *subject.plan.saved}
+    adapted = {*subject.plan.modules, *subject.plan.saved, *subject.plan.tuned}
     tokens = {site.module for site in subject.plan.sites if "indices" in site.settings}
     findings: list[Finding] = []
     for one, other in layout.tied.items():

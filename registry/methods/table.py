@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..patterns import Patterns
-from . import lora, lora_parameters, trainable_tokens
+from . import ln_tuning, lora, lora_parameters, trainable_tokens, vera
 from .keys import Roles
 from .lora_config import OPTIONS as LORA_OPTIONS
 from .lora_config import LoraConfig
@@ -107,6 +107,26 @@ METHODS: Mapping[str, Method] = {
         trainable_tokens.ROLE_SETS,
         trainable_tokens.KINDS,
         trainable_tokens.shapes,
+    ),
+    "VERA": Method(
+        "VERA",
+        vera.OPTIONS,
+        vera.VeraConfig.of,
+        vera.plan,
+        vera.ROLES,
+        vera.ROLE_SETS,
+        vera.KINDS,
+        vera.shapes,
+    ),
+    "LN_TUNING": Method(
+        "LN_TUNING",
+        ln_tuning.OPTIONS,
+        ln_tuning.read,
+        ln_tuning.plan,
+        ln_tuning.ROLES,
+        (),
+        ln_tuning.KINDS,
+        ln_tuning.shapes,
     ),
 }
 

@@ -77,7 +77,9 @@ def norm(
 ) -> torch.Tensor:
     """``||W + s * BA||`` over the inputs of each output channel, at least in float32: (out,), for
     a convolution (1, out, 1, ..). A grouped convolution's BA is laid out as PEFT lays it out."""
-    with torch.no_grad():
+    # whatever the call runs in, what is remembered must do for any other
+    plainly = torch.autocast(weight.device.type, enabled=False)
+    with torch.inference_mode(False), torch.no_grad(), plainly:
         dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
         weight, a, b = weight.to(a.device, dtype), a.to(dtype), b.to(dtype)
         if kind is ModuleKind.CONV:

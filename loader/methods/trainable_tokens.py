@@ -40,7 +40,7 @@ class EmbeddingRows:
         weight: float,
     ) -> torch.Tensor:
         rows = self.rows
-        ids = x.to(rows.device)
+        ids = x.to(rows.device, torch.int64)
         known, order = self._sorted.to(rows.device), self._order.to(rows.device)
         at = torch.searchsorted(known, ids).clamp(max=len(known) - 1)
         hit = (known[at] == ids).unsqueeze(-1).to(out.device)
@@ -80,6 +80,8 @@ class HeadRows:
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
     """Why the rows cannot be put into this live module, beyond what their sizes tell."""
     indices = site.settings["indices"]
+    if not indices:
+        return "no trained tokens"
     rows = rows_of(shape)
     if rows is not None and any(not 0 <= index < rows for index in indices):
         return f"trained tokens outside its {rows} rows"

@@ -642,3 +642,18 @@ PARAMETER_MISSING = Code(
     example='"target_parameters": ["experts.w1"] for a base with experts.gate_up_proj',
     fix="train the adapter with the version of transformers that loads the base",
 )
+
+WEIGHT_QUANTISED = Code(
+    id="AD377",
+    name="quantised-weight-needed",
+    severity=Severity.UNCHECKED,
+    summary="The adapter needs the base's own weights, and the base is quantised.",
+    explanation=(
+        "DoRA divides by the norm of the base's weight, and target_parameters adds to the weight "
+        "itself, so neither can act on a weight that only exists in a packed form. A quantised base "
+        "may keep some modules as they are; which ones is known when it is loaded. Attaching is "
+        "refused if one of the adapted weights is quantised."
+    ),
+    example="a DoRA adapter for a base with quantization_config in its config.json",
+    fix="use the base without quantisation, or a plain LoRA",
+)

@@ -174,6 +174,22 @@ def test_the_norm_is_computed_once_and_again_when_anything_changed(
     assert [computed(), computed()] == [2, 2]
 
 
+def test_a_norm_remembered_in_inference_mode_or_autocast_does_elsewhere(tmp_path: Path) -> None:
+    base = tiny_llama()
+    saved = peft_saves(base, tmp_path / "it", target_modules="all-linear", use_dora=True)
+    model = adapted(base, saved)
+    with torch.inference_mode():
+        assert torch.allclose(model(**inputs_of(base)).logits, saved.answer, atol=TOLERANCE)
+    embedded = base.model.embed_tokens(inputs_of(base)["input_ids"]).detach().requires_grad_()
+    model(inputs_embeds=embedded).logits.sum().backward()
+    assert embedded.grad is not None and bool(embedded.grad.any())
+    model.detach()
+    model = adapted(base, saved)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.allclose(logits(model).float(), saved.answer, atol=0.3)
+    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+
+
 def test_gradients_and_dropout_in_training_are_pefts(tmp_path: Path) -> None:
     base = tiny_gpt2()
     saved = peft_saves(

@@ -12,6 +12,7 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.attach import attach_adapter
+from adapterdock.loader.weight_sites import WeightSite
 from adapterdock.manifests.errors import AttachError, RoutingError
 from safetensors.torch import load_file
 from support.moes import tiny_gpt_oss, tiny_mixtral, tiny_qwen_moe
@@ -271,6 +272,26 @@ def test_factors_in_a_module_that_another_adapter_replaces_are_refused(tmp_path:
     attach(model, two, "two")
     with pytest.raises(RoutingError):
         model.set_adapter(["one", "two"])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_attach_that_breaks_off_leaves_the_model_as_it_was(
+    late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_mixtral()
+    saved = peft_saves(base, tmp_path / "it", target_parameters=BOTH, target_modules=["q_proj"])
+    before, original = traces(base), WeightSite.install
+
+    def fail(site: WeightSite) -> None:
+        if late:
+            original(site)
+        raise KeyError("injected")
+
+    monkeypatch.setattr(WeightSite, "install", fail)
+    model = AdaptedModel(base)
+    with pytest.raises(AttachError):
+        attach(model, saved)
+    assert same_traces(traces(base), before) and model.adapters == {}
 
 
 def test_tensors_that_name_no_parameter_have_no_place(tmp_path: Path) -> None:

@@ -494,6 +494,14 @@ MISFITS: dict[str, tuple[list[str], dict[str, Any]]] = {
         ["AD352"],
         {"base": base_facts(quantization_config={"quant_method": "gptq"})},
     ),
+    "DoRA on a quantised base": (
+        ["AD352", "AD377"],
+        {
+            "base": base_facts(quantization_config={"quant_method": "gptq"}),
+            "config": lora_config(use_dora=True),
+            "tensors": qv() | magnitudes(qv()),
+        },
+    ),
     "another family": (
         ["AD353"],
         {

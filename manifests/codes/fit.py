@@ -650,9 +650,9 @@ WEIGHT_QUANTISED = Code(
     summary="The adapter needs the base's own weights, and the base is quantised.",
     explanation=(
         "DoRA divides by the norm of the base's weight, and target_parameters adds to the weight "
-        "itself, so neither can act on a weight that only exists in a packed form. A quantised base "
-        "may keep some modules as they are; which ones is known when it is loaded. Attaching is "
-        "refused if one of the adapted weights is quantised."
+        "itself, so neither can act on a weight that only exists in a packed form. A quantised "
+        "base may keep some modules as they are; which ones is known when it is loaded. Attaching "
+        "is refused if one of the adapted weights is quantised."
     ),
     example="a DoRA adapter for a base with quantization_config in its config.json",
     fix="use the base without quantisation, or a plain LoRA",

@@ -64,7 +64,8 @@ def test_a_manifest_validates_from_headers_and_answers_as_peft(case: str, tmp_pa
     )
     report = adapterdock.validate(manifest)
     assert [str(finding) for finding in (*report.errors, *report.unchecked)] == []
-    model = adapterdock.load(manifest)
+    adapterdock.lock(manifest)
+    model = adapterdock.load(manifest, frozen=True)
     assert "+".join(model.adapters["it"].methods) == methods
     assert torch.allclose(logits(model, inputs_of(base)), saved.answer, atol=TOLERANCE)
 

@@ -19,9 +19,11 @@ def check(subject: Subject) -> list[Finding]:
     wrong: dict[tuple[str, Shape, Shape], list[str]] = {}
     refused: dict[str, list[str]] = {}
     unknown: list[str] = []
-    for site in subject.plan.sites:
+    # a LoRA of plain factors has none of these
+    sites = [site for site in subject.plan.sites if not subject.row(site).ranked]
+    for site in sites:
         row, module = subject.row(site), layout.modules.get(site.module)
-        if row.ranked or module is None or module.kind not in row.kinds:
+        if module is None or module.kind not in row.kinds:
             continue  # reported as such
         if module.kind in SIZED and None in (module.in_features, module.out_features):
             unknown.append(site.module)

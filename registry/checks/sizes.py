@@ -45,7 +45,8 @@ def check(subject: Subject) -> list[Finding]:
             if found != rest and len(shape) >= 2 and 0 not in shape:
                 expected = (*rest[:rank_at], shape[rank_at], *rest[rank_at:])
                 wrong.setdefault((role, shape, expected), []).append(site.module)
-        for role in site.tensors.keys() - {a, b}:
+        others = site.tensors.keys() - {a, b} if len(site.tensors) > 2 else ()
+        for role in others:
             shape = tensors[site.tensors[role]].shape
             right = subject.method.shapes(site, module, {})
             if isinstance(right, str) or role not in right or not site.rank:

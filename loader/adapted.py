@@ -47,6 +47,7 @@ from .selection import (
 )
 from .sites import Factors
 from .stand_in import StandIn, refusal
+from .weight_sites import WeightFactors
 
 if TYPE_CHECKING:
     from .load import Deployment
@@ -224,7 +225,7 @@ class AdaptedModel(StandIn):
             self.__dict__["_compiled"] = CompiledBase(
                 self._attachments.natural_forward,
                 sites,
-                self._attachments.wholes,
+                [*self._attachments.wholes, *self._attachments.weights],
                 max_rank or largest,
                 options,
             )
@@ -728,6 +729,7 @@ class AdaptedModel(StandIn):
         adapter: Adapter,
         outputs: Mapping[str, tuple[Factors, ...]],
         twins: Mapping[str, nn.Module],
+        weights: Mapping[str, tuple[WeightFactors, ...]] = types.MappingProxyType({}),
     ) -> None:
         """Put a finished adapter in place, or in that of one with its name; taken back whole if
         anything goes wrong.
@@ -742,7 +744,7 @@ class AdaptedModel(StandIn):
             old = self._adapters.get(adapter.name)
             default = tuple((adapter if a is old else a, w) for a, w in self._default.terms)
             try:
-                self._attachments.put(adapter, outputs, twins, modules)
+                self._attachments.put(adapter, outputs, twins, weights, modules)
                 self._parameters.update(adapter.parameters)
                 self._modules.update(adapter.twins)
                 self._adapters[adapter.name] = adapter

@@ -44,7 +44,9 @@ class Adapter:
     members: Mapping[str, float] = field(default_factory=dict)
     """Of a composition that became an adapter: the adapters in it. Rules count these."""
     sites: frozenset[str] = frozenset()
-    """Modules with something added to their output."""
+    """Modules with something added to their output, or to their own parameters."""
+    weights: frozenset[str] = frozenset()
+    """Those among them that run with other weights."""
     whole: frozenset[str] = frozenset()
     """Modules that it replaces."""
     parameters: Mapping[str, nn.Parameter] = field(default_factory=dict, repr=False)

@@ -14,6 +14,7 @@ from ..manifests.weights import Weight
 from .adapter import Adapter
 from .checkpointing import checkpointable, stop_carrying
 from .sites import Factors, ModuleSite, OutputSite, RootGuard
+from .weight_sites import WeightFactors, WeightSite
 
 Terms = tuple[tuple[Adapter, Weight], ...]
 
@@ -33,6 +34,7 @@ class Attachments:
         self.adapters: dict[str, Adapter] = {}
         self.outputs: dict[str, OutputSite] = {}
         self.wholes: dict[str, ModuleSite] = {}
+        self.weights: dict[str, WeightSite] = {}
         self._guard = RootGuard(owner, base)
         self._frozen: list[nn.Parameter] | None = None
 
@@ -43,7 +45,7 @@ class Attachments:
 
     def check_current(self, modules: Mapping[str, nn.Module]) -> None:
         """Raise :class:`AttachError` if sites are left on modules the base has no more."""
-        for site in (*self.outputs.values(), *self.wholes.values()):
+        for site in self._sites():
             if modules.get(site.name) is not site.module:
                 raise AttachError(codes.BASE_REBUILT.finding(f"{site.name} is another module now"))
 
@@ -52,6 +54,7 @@ class Attachments:
         adapter: Adapter,
         outputs: Mapping[str, tuple[Factors, ...]],
         twins: Mapping[str, nn.Module],
+        weights: Mapping[str, tuple[WeightFactors, ...]],
         modules: Mapping[str, nn.Module],
     ) -> None:
         """Put the adapter into its sites, made where there are none. May leave off in the middle;
@@ -69,6 +72,12 @@ class Attachments:
                 whole = self.wholes[name] = ModuleSite(self.owner, name, modules[name])
             whole.factors[adapter] = twin
             whole.install()
+        for name, changed in weights.items():
+            weight = self.weights.get(name)
+            if weight is None:
+                weight = self.weights[name] = WeightSite(self.owner, name, modules[name])
+            weight.factors[adapter] = changed
+            weight.install()
         if adapter.trainable:
             self._freeze()
 
@@ -112,8 +121,10 @@ class Attachments:
 
     def busy(self) -> list[str]:
         """Adapters that calls are running on, deleted ones included."""
-        sites: Iterable[OutputSite | ModuleSite] = (*self.outputs.values(), *self.wholes.values())
-        return sorted({a.name for site in sites for a in site.factors if a.users})
+        return sorted({a.name for site in self._sites() for a in site.factors if a.users})
+
+    def _sites(self) -> Iterable[OutputSite | ModuleSite | WeightSite]:
+        return (*self.outputs.values(), *self.wholes.values(), *self.weights.values())
 
     def factors_of(self, adapter: Adapter) -> dict[str, tuple[Factors, ...]]:
         """What the adapter adds, by module."""
@@ -128,13 +139,13 @@ class Attachments:
             return {name: site.factors[adapter] for name, site in sites if adapter in site.factors}
 
     def _clear(self, adapter: Adapter) -> None:
-        for sites in (self.outputs, self.wholes):
+        for sites in (self.outputs, self.wholes, self.weights):
             for name, site in list(sites.items()):
                 site.factors.pop(adapter, None)
                 if not site.factors:
                     site.remove()
                     del sites[name]
-        if not self.outputs and not self.wholes:
+        if not (self.outputs or self.wholes or self.weights):
             self._guard.remove()
 
     def _freeze(self) -> None:

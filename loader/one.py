@@ -88,7 +88,7 @@ def attach_files(
     bad = refused(findings, accepted)
     if bad or plan is None:
         raise FitError(*(bad or findings))
-    dropout = config.get("lora_dropout")
+    dropout = config.get("lora_dropout", config.get("vera_dropout"))
     pinned = all(file.fact.sha256 for file in files.values())
     digest = folder_digest(file.fact for file in files.values()) if pinned else None
     adapter = attach_adapter(

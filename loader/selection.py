@@ -241,11 +241,13 @@ def mix_problems(terms: Iterable[tuple[Adapter, Weight]]) -> list[Finding]:
 
 
 def _inside(outer: Adapter, inner: Adapter) -> str | None:
-    """A module of ``inner`` that lies within one that ``outer`` replaces."""
+    """A module of ``inner`` that lies within one that ``outer`` replaces, or that is one and would
+    run with other weights."""
     if not outer.whole:
         return None
     prefixes = tuple(f"{name}." for name in outer.whole)
-    return next((name for name in inner.modules if name.startswith(prefixes)), None)
+    lost = (name for name in inner.modules if name.startswith(prefixes))
+    return next(iter(inner.weights & outer.whole), None) or next(lost, None)
 
 
 def _invalid(message: str) -> RoutingError:

@@ -142,7 +142,7 @@ class OutputSite:
         return _make_inert, ()
 
 
-class _Intercepting(ABC):
+class Intercepting(ABC):
     """What stands in front of a module's forward, for one wrapper."""
 
     __slots__ = ("_interception", "module", "owner")
@@ -173,7 +173,7 @@ class _Intercepting(ABC):
     ) -> Any: ...
 
 
-class ModuleSite(_Intercepting):
+class ModuleSite(Intercepting):
     """Runs an adapter's own module in place of the base's, inside the same ``__call__``: hooks
     on the base's module run as always, its forward does not."""
 
@@ -248,7 +248,7 @@ class ModuleSite(_Intercepting):
         return out
 
 
-class RootGuard(_Intercepting):
+class RootGuard(Intercepting):
     """In front of the base's own forward: a direct call of the base is the base's own, even
     in the midst of a ``generate`` (a logits processor that compares with the base, say). It is
     also where key-value caches come by."""

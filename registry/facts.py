@@ -63,6 +63,10 @@ class ModuleKind(str, Enum):
     """Anything else that owns parameters, or that only contains modules."""
 
 
+SIZED = frozenset({ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING, ModuleKind.CONV})
+"""Kinds with sizes of their own; without them the sizes are not known."""
+
+
 @dataclass(frozen=True)
 class ModuleShape:
     """One module of the live model. ``in_features`` and ``out_features`` are what an adapter's
@@ -183,6 +187,7 @@ class AdapterPlan:
     to {parameter path under it: tensor name}. ``biases`` are trained biases of the base: live
     module name to tensor name. ``embeddings`` are whole input or output embeddings that PEFT
     stored beside the factors (``save_embedding_layers``): module name to tensor name.
+    ``tuned`` are whole modules that the method itself trains (LN tuning), in the form of ``saved``.
     ``leftovers`` are tensors with no place, each of which is an error.
     """
 
@@ -191,6 +196,7 @@ class AdapterPlan:
     biases: Mapping[str, str] = field(default_factory=dict)
     embeddings: Mapping[str, str] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
+    tuned: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:

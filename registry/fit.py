@@ -12,7 +12,6 @@ from .checks import dtypes, options, recorded_base, version
 from .checks.subject import Subject, shown
 from .checks.table import checks_of
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, Layout
-from .methods.options import is_neutral
 from .methods.table import Method
 from .patterns import PatternError, Patterns
 
@@ -54,8 +53,6 @@ def check_adapter(
     findings += options.check_contradictions(config, where)
     findings += options.check_initialisation(config, method, where)
     findings += method.check_config(config, where)
-    if any(o.moves_tensors and not is_neutral(config.get(o.name)) for o in method.options):
-        return findings, None
     patterns = Patterns()
     invalid = _check_patterns(config, patterns, where)
     if invalid:

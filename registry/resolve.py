@@ -288,7 +288,7 @@ def describe(opened: Opened) -> dict[str, Any]:
 
 def targets(plan: AdapterPlan) -> tuple[str, ...]:
     """The adapted modules by their last name: ``q_proj``, ``v_proj``."""
-    whole = (*plan.modules, *plan.saved, *plan.embeddings)
+    whole = (*plan.modules, *plan.saved, *plan.tuned, *plan.embeddings)
     return tuple(sorted({module.rpartition(".")[2] for module in whole}))
 
 

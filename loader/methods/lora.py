@@ -7,7 +7,7 @@ kernel of 1 for B; embeddings keep ``padding_idx``, ``max_norm`` and ``embed_sca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -16,7 +16,11 @@ from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ..gather import LowRank
+from ..layout import shape_of_module
 from ..sites import Factors
+from . import dora
+from .convolutions import CONVOLUTIONS
+from .embeddings import embedded, scaled_like
 
 Shape = tuple[int, ...]
 
@@ -86,23 +90,8 @@ class EmbeddingFactors:
         weight: float,
     ) -> torch.Tensor:
         embedding = cast(nn.Embedding, module)
-        low = F.embedding(
-            x.to(self.a.device),
-            self.a.t(),
-            padding_idx=embedding.padding_idx,
-            scale_grad_by_freq=embedding.scale_grad_by_freq,
-        )
-        if embedding.max_norm is not None:
-            # F.embedding would renormalise A itself, in place and for good
-            norms = low.norm(p=embedding.norm_type, dim=-1, keepdim=True).detach()
-            factor = embedding.max_norm / (norms + 1e-7)
-            low = torch.where(norms > embedding.max_norm, low * factor, low)
-        delta = (low @ self.b.t()) * (self.scale * weight)
-        embed_scale = getattr(module, "embed_scale", None)
-        if embed_scale is not None:  # the module scaled `out` by it (Gemma's embeddings)
-            if isinstance(embed_scale, torch.Tensor):
-                embed_scale = embed_scale.to(delta)
-            delta = delta * embed_scale
+        low = embedded(embedding, x, self.a)
+        delta = scaled_like(embedding, (low @ self.b.t()) * (self.scale * weight))
         return out + delta.to(out.device)
 
 
@@ -119,7 +108,7 @@ class ConvFactors:
         self.bias = roles.get("B_bias")
         self.scale = scale
         self.dropout = dropout
-        self.convolve = _CONVOLUTIONS[self.a.dim()]
+        self.convolve = CONVOLUTIONS[self.a.dim()]
 
     def add(
         self,
@@ -139,13 +128,6 @@ class ConvFactors:
         return out + (delta * (self.scale * weight)).to(out.device)
 
 
-_CONVOLUTIONS: Mapping[int, Callable[..., torch.Tensor]] = {
-    3: F.conv1d,
-    4: F.conv2d,
-    5: F.conv3d,
-}
-
-
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
     """Why LoRA cannot sit on this live module, beyond what its sizes tell."""
     if shape.kind is ModuleKind.CONV:
@@ -154,11 +136,18 @@ def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
             return f"a convolution with dilation {tuple(conv.dilation)} cannot have LoRA factors"
         if site.rank % shape.groups:
             return f"a convolution of {shape.groups} groups needs a rank divisible by it"
-    return None
+    return dora.unsupported(site, module, shape) if "magnitude" in site.tensors else None
+
+
+def alters(site: SitePlan, roles: Mapping[str, torch.Tensor], module: nn.Module) -> bool:
+    """Whether the delta is anything but zero, at this module."""
+    if "magnitude" in roles:
+        return dora.alters(site, shape_of_module(module).kind, roles, module)
+    return changes(site, roles)
 
 
 def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the delta is anything but zero."""
+    """Whether ``A``, ``B`` and B's bias make anything but zero."""
     if site.scale == 0:
         return False
     if (bias := roles.get("B_bias")) is not None and bool(bias.any()):
@@ -172,6 +161,8 @@ def build(
     site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
 ) -> Factors:
     """The factors at one site, from placed tensors by role."""
+    if "magnitude" in roles:
+        return dora.build(shape.kind, roles, site.scale, dropout)
     if shape.kind is ModuleKind.EMBEDDING:
         return EmbeddingFactors(roles, site.scale)  # PEFT has no dropout there
     if shape.kind is ModuleKind.CONV:
@@ -185,5 +176,6 @@ PARAMETERS: Mapping[str, str] = {
     "B_bias": "lora_B.{adapter}.bias",
     "embedding_A": "lora_embedding_A.{adapter}",
     "embedding_B": "lora_embedding_B.{adapter}",
+    "magnitude": "lora_magnitude_vector.{adapter}.weight",
 }
 """PEFT's live names of the roles, after the module's own."""

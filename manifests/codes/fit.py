@@ -664,3 +664,45 @@ OFT_FORMULA_CHANGED = Code(
         "its training and accept AD370"
     ),
 )
+
+TOKEN_OUTSIDE = Code(
+    id="AD375",
+    name="token-outside-vocabulary",
+    severity=Severity.ERROR,
+    summary="The adapter replaces rows that the base's embedding does not have.",
+    explanation=(
+        "Trainable tokens are rows of the embedding, by index. An index at or above the number of "
+        "rows belongs to a token that was added before training; this base was not resized for it. "
+        "An index below 0 is none."
+    ),
+    example='"trainable_token_indices": [49152] for a base of 49152 rows',
+    fix="resize the base's embeddings as for the training, or use the base that was trained on",
+)
+PARAMETER_MISSING = Code(
+    id="AD376",
+    name="parameter-not-in-base",
+    severity=Severity.ERROR,
+    summary="target_parameters names a parameter that the base does not have.",
+    explanation=(
+        "target_parameters selects parameters by the end of their names in the running model. "
+        "transformers 5 fuses the experts of most mixtures into one parameter for all of them, so "
+        "names of older versions no longer exist."
+    ),
+    example='"target_parameters": ["experts.w1"] for a base with experts.gate_up_proj',
+    fix="train the adapter with the version of transformers that loads the base",
+)
+
+WEIGHT_QUANTISED = Code(
+    id="AD377",
+    name="quantised-weight-needed",
+    severity=Severity.UNCHECKED,
+    summary="The adapter needs the base's own weights, and the base is quantised.",
+    explanation=(
+        "DoRA divides by the norm of the base's weight, and target_parameters adds to the weight "
+        "itself, so neither can act on a weight that only exists in a packed form. A quantised "
+        "base may keep some modules as they are; which ones is known when it is loaded. Attaching "
+        "is refused if one of the adapted weights is quantised."
+    ),
+    example="a DoRA adapter for a base with quantization_config in its config.json",
+    fix="use the base without quantisation, or a plain LoRA",
+)

@@ -561,6 +561,32 @@ CANNOT_GENERATE = Code(
     example="`AutoModel` instead of `AutoModelForCausalLM`",
     fix="load the base with a class that can generate",
 )
+WEIGHT_FORWARD = Code(
+    id="AD749",
+    name="weight-forward-exchanged",
+    severity=Severity.ERROR,
+    summary="A module whose parameters an adapter changes has a forward that is not its own.",
+    explanation=(
+        "Adapters of single parameters (target_parameters) run the module's own forward with other "
+        "weights. Something has put a forward of another kind in front of it since they were "
+        "attached, which cannot be told to use them."
+    ),
+    example="`model.base_model.layers[0].mlp.experts.forward = other` after attaching",
+    fix="detach, change the base, and attach again; or take the other forward away",
+)
+TIED_DIFFERS = Code(
+    id="AD750",
+    name="tied-rows-differ",
+    severity=Severity.ERROR,
+    summary="Rows of tied modules are stored twice, with other values.",
+    explanation=(
+        "Where the base ties its head to its embedding, trained tokens are the same rows of both, "
+        "and PEFT stores them under both names. In this file the two differ, and which one was "
+        "trained cannot be told."
+    ),
+    example="another lm_head.trainable_tokens_delta than model.embed_tokens.trainable_tokens_delta",
+    fix="save the adapter again from PEFT, or load it onto a base that does not tie them",
+)
 COMBINE_UNSUPPORTED = Code(
     "AD708",
     "combine-unsupported",

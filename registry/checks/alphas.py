@@ -16,10 +16,13 @@ def check(subject: Subject) -> list[Finding]:
         return []  # an order that PEFT did not make is the author's
     table = PatternTable(subject.config.alpha_pattern, subject.patterns)
     unsure: dict[tuple[float, ...], list[str]] = {}
-    for module in subject.plan.modules:
-        values = tuple(dict.fromkeys(table.all(subject.naming.author(module))))
+    for site in subject.plan.sites:
+        name = subject.naming.author(site.module)
+        if (parameter := site.settings.get("parameter")) is not None:
+            name = f"{name}.{parameter}"
+        values = tuple(dict.fromkeys(table.all(name)))
         if len(values) > 1:
-            unsure.setdefault(values, []).append(module)
+            unsure.setdefault(values, []).append(site.module)
     return [
         codes.ALPHA_AMBIGUOUS.finding(
             f"several patterns give an alpha to {count(len(modules), 'module')}: {some(modules)}",

@@ -6,7 +6,8 @@ from typing import cast
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
-from .subject import Subject, shown
+from ..facts import SitePlan
+from .subject import Subject, count, shown, some
 
 
 def check(subject: Subject) -> list[Finding]:
@@ -27,7 +28,18 @@ def check(subject: Subject) -> list[Finding]:
         method = cast("dict[str, object]", quantisation).get("quant_method", "unnamed")
         message = f"the base is quantised ({method})"
         findings.append(codes.BASE_QUANTISED.finding(message, subject.where))
+        needing = [s.module for s in subject.plan.sites if _needs_weight(s)]
+        if needing:
+            message = (
+                f"{count(len(needing), 'site')} of {subject.name} need the base's own weights "
+                f"(DoRA, target_parameters), and it is quantised: {some(needing)}"
+            )
+            findings.append(codes.WEIGHT_QUANTISED.finding(message, subject.where))
     return findings
+
+
+def _needs_weight(site: SitePlan) -> bool:
+    return "magnitude" in site.tensors or "parameter" in site.settings
 
 
 def _architecture(subject: Subject) -> list[Finding]:

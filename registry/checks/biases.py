@@ -49,7 +49,7 @@ def _called_for(subject: Subject, layout: Layout) -> list[str]:
     if kind == "none":
         return []
     candidates = layout.modules if kind == "all" else subject.plan.modules
-    saved = tuple(f"{m}." for m in subject.plan.saved)
+    saved = tuple(f"{m}." for m in (*subject.plan.saved, *subject.plan.tuned))
     return [
         m
         for m in candidates

@@ -17,16 +17,19 @@ def check(subject: Subject) -> list[Finding]:
     layout = subject.layout
     if layout is None:
         return []
-    of_kind = subject.method.kinds
-    factors_of_any = frozenset(role for roles in of_kind.values() for role in roles)
     wrong: dict[tuple[ModuleKind, str], list[str]] = {}
     kinds: set[ModuleKind] = set()
+    of_any: dict[str, frozenset[str]] = {}
     for site in subject.plan.sites:
         module = layout.modules.get(site.module)
         if module is None:
             continue
-        kinds.add(module.kind)
-        factors = factors_of_any & site.tensors.keys()
+        of_kind = subject.row(site).kinds
+        if site.method == subject.method.peft_type:
+            kinds.add(module.kind)
+        if site.method not in of_any:
+            of_any[site.method] = frozenset(role for roles in of_kind.values() for role in roles)
+        factors = of_any[site.method] & site.tensors.keys()
         foreign = sorted(factors - of_kind.get(module.kind, frozenset()))
         if foreign:
             factor = subject.method.spelling(foreign[0])

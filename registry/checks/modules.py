@@ -16,7 +16,7 @@ def check(subject: Subject) -> list[Finding]:
     if layout is None:
         return []
     plan = subject.plan
-    wanted = [*plan.modules, *plan.saved, *plan.biases, *plan.embeddings]
+    wanted = [*plan.modules, *plan.saved, *plan.tuned, *plan.biases, *plan.embeddings]
     missing = [name for name in dict.fromkeys(wanted) if name not in layout.modules]
     if not missing:
         return []

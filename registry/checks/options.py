@@ -159,6 +159,8 @@ def check_contradictions(config: Mapping[str, Any], where: Where) -> list[Findin
                 contradicts(f"{name} cannot stand beside a target_modules that is a pattern")
     elif config.get("layers_pattern") and config.get("layers_to_transform") is None:
         contradicts("layers_pattern needs layers_to_transform")
+    if config.get("use_dora") and config.get("lora_bias"):
+        contradicts("use_dora and lora_bias cannot stand together")
     return findings
 
 

@@ -13,7 +13,7 @@ def check(subject: Subject) -> list[Finding]:
     ranks: dict[tuple[int, int], list[str]] = {}
     shapes: dict[tuple[int, ...], list[str]] = {}
     tensors = subject.tensors
-    for site in subject.plan.sites:
+    for site in subject.own_sites:
         for role, key in site.tensors.items():
             shape = tensors[key].shape
             if role not in ("A", "B", "embedding_A", "embedding_B"):

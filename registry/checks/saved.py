@@ -21,7 +21,7 @@ def check(subject: Subject) -> list[Finding]:
     if layout is None:
         return []
     findings: list[Finding] = []
-    for module, stored in subject.plan.saved.items():
+    for module, stored in (*subject.plan.saved.items(), *subject.plan.tuned.items()):
         if module in layout.modules:
             findings.extend(_parameters(subject, layout, module, stored))
     return [*findings, *_names(subject, layout)]

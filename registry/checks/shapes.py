@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
+from ..facts import SIZED
 from .subject import Subject, count, some
 
 Shape = tuple[int, ...]
@@ -11,24 +12,26 @@ Shape = tuple[int, ...]
 
 def check(subject: Subject) -> list[Finding]:
     """One finding for each (tensor, found shape, expected shape), and for each reason why the
-    method cannot sit on a module."""
+    method cannot sit on a module. Factors with a rank have a check of their own."""
     layout = subject.layout
     if layout is None:
         return []
     wrong: dict[tuple[str, Shape, Shape], list[str]] = {}
     refused: dict[str, list[str]] = {}
     unknown: list[str] = []
-    for site in subject.plan.sites:
-        module = layout.modules.get(site.module)
-        if module is None or module.kind not in subject.method.kinds:
+    # a LoRA of plain factors has none of these
+    sites = [site for site in subject.plan.sites if not subject.row(site).ranked]
+    for site in sites:
+        row, module = subject.row(site), layout.modules.get(site.module)
+        if module is None or module.kind not in row.kinds:
             continue  # reported as such
-        if module.in_features is None or module.out_features is None:
+        if module.kind in SIZED and None in (module.in_features, module.out_features):
             unknown.append(site.module)
             continue
-        if not any(roles <= site.tensors.keys() for roles in subject.method.role_sets):
+        if not any(roles <= site.tensors.keys() for roles in row.role_sets):
             continue  # reported as incomplete
         found = {role: subject.tensors[key].shape for role, key in site.tensors.items()}
-        expected = subject.method.shapes(site, module, found)
+        expected = row.shapes(site, module, found)
         if isinstance(expected, str):
             refused.setdefault(expected, []).append(site.module)
             continue

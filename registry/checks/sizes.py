@@ -25,7 +25,7 @@ def check(subject: Subject) -> list[Finding]:
     wrong: dict[tuple[str, Shape, Shape], list[str]] = {}
     unknown: list[str] = []
     tensors = subject.tensors
-    for site in subject.plan.sites:
+    for site in subject.own_sites:
         module = layout.modules.get(site.module)
         if module is None or module.kind not in subject.method.kinds:
             continue
@@ -45,9 +45,18 @@ def check(subject: Subject) -> list[Finding]:
             if found != rest and len(shape) >= 2 and 0 not in shape:
                 expected = (*rest[:rank_at], shape[rank_at], *rest[rank_at:])
                 wrong.setdefault((role, shape, expected), []).append(site.module)
+        others = site.tensors.keys() - {a, b} if len(site.tensors) > 2 else ()
+        for role in others:
+            shape = tensors[site.tensors[role]].shape
+            right = subject.method.shapes(site, module, {})
+            if isinstance(right, str) or role not in right or not site.rank:
+                continue
+            if shape != right[role]:
+                wrong.setdefault((role, shape, right[role]), []).append(site.module)
     findings = [
         codes.SIZE_MISMATCH.finding(
-            f"lora_{role} does not fit {count(len(names), 'module')}: {some(names)}",
+            f"{subject.method.spelling(role)} does not fit "
+            f"{count(len(names), 'module')}: {some(names)}",
             subject.where,
             found=found,
             expected=f"{expected}, by the base's module",
@@ -64,7 +73,7 @@ def _groups(subject: Subject, layout: Layout) -> list[Finding]:
     """PEFT needs a rank that the groups of a convolution divide."""
     wrong = [
         site
-        for site in subject.plan.sites
+        for site in subject.own_sites
         if (module := layout.modules.get(site.module)) is not None and site.rank % module.groups
     ]
     if not wrong:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...manifests.findings import Where
-from ..facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, TensorInfo
+from ..facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, SitePlan, TensorInfo
 from ..methods.naming import Naming
-from ..methods.table import Method
+from ..methods.table import SITES, Method
 from ..methods.tuner_config import TunerConfig
 from ..patterns import Patterns
 from ..targets import Selection
@@ -33,6 +33,17 @@ class Subject:
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         return self.adapter.header.tensors
+
+    @cached_property
+    def own_sites(self) -> tuple[SitePlan, ...]:
+        """The sites of the adapter's method itself: not the rows of embeddings and the parameters
+        that a LoRA may adapt as well."""
+        return tuple(s for s in self.plan.sites if s.method == self.method.peft_type)
+
+    @staticmethod
+    def row(site: SitePlan) -> Method:
+        """What is known of the method at this site."""
+        return SITES[site.method]
 
     @property
     def name(self) -> str:

@@ -12,12 +12,15 @@ from . import (
     biases,
     kinds,
     modules,
+    parameters,
+    projections,
     ranks,
     saved,
     shapes,
     sizes,
     targets,
     tied,
+    tokens,
     unused,
     vocabulary,
     whole,
@@ -28,11 +31,20 @@ Check = Callable[[Subject], list[Finding]]
 
 _RANKED = (ranks.check, alphas.check)
 _PLACES = (unused.check, modules.check, kinds.check)
-_REST = (targets.check, saved.check, biases.check, tied.check, vocabulary.check)
+_REST = (
+    targets.check,
+    parameters.check,
+    projections.check,
+    tokens.check,
+    saved.check,
+    biases.check,
+    tied.check,
+    vocabulary.check,
+)
 
 
 def checks_of(method: Method) -> tuple[Check, ...]:
     """The checks for an adapter of this method."""
     if method.ranked:
-        return (base.check, whole.check, *_RANKED, *_PLACES, sizes.check, *_REST)
+        return (base.check, whole.check, *_RANKED, *_PLACES, sizes.check, shapes.check, *_REST)
     return (base.check, whole.check, alphas.check, *_PLACES, shapes.check, *_REST)

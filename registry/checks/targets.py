@@ -10,31 +10,31 @@ from .subject import Subject, count, some
 def check(subject: Subject) -> list[Finding]:
     """Both ways; that a selected module has tensors needs a layout. Raises
     :class:`~adapterdock.registry.patterns.PatternError`."""
-    if subject.config.targets is None:
-        if not subject.plan.sites:
+    sites = subject.own_sites
+    # what is tied to an embedding is not named by the config
+    modules = [site.module for site in sites if "follows" not in site.settings]
+    modules += subject.plan.tuned
+    if subject.config.targets is None:  # of tokens, the input embedding is meant
+        if not modules or (sites and all("indices" in site.settings for site in sites)):
             return []
         message = "adapter_config.json leaves target_modules open"
         return [codes.TARGETS_UNDECLARED.finding(message, subject.where)]
-    return [*_unselected(subject), *_without_tensors(subject)]
+    return [*_unselected(subject, modules), *_without_tensors(subject, modules)]
 
 
-def _unselected(subject: Subject) -> list[Finding]:
+def _unselected(subject: Subject, modules: list[str]) -> list[Finding]:
     selection = subject.selection
     naming = subject.naming
     layout = subject.layout
     if selection.is_all_linear:
         known = selection.live_modules(layout, naming) if layout is not None else None
-        chosen = {m for m in subject.plan.modules if known is None or m in known}
+        chosen = {m for m in modules if known is None or m in known}
     else:
-        chosen = {m for m in subject.plan.modules if selection.selects(naming.author(m))}
+        chosen = {m for m in modules if selection.selects(naming.author(m))}
     if subject.config.ensure_weight_tying:
         chosen |= _tied_modules(subject)
     # a module that the base does not have is reported as such
-    odd = [
-        m
-        for m in subject.plan.modules
-        if m not in chosen and (layout is None or m in layout.modules)
-    ]
+    odd = [m for m in modules if m not in chosen and (layout is None or m in layout.modules)]
     if not odd:
         return []
     return [
@@ -46,9 +46,9 @@ def _unselected(subject: Subject) -> list[Finding]:
     ]
 
 
-def _without_tensors(subject: Subject) -> list[Finding]:
+def _without_tensors(subject: Subject, modules: list[str]) -> list[Finding]:
     layout = subject.layout
-    present = set(subject.plan.modules)
+    present = set(modules)
     if layout is None or present.isdisjoint(layout.modules):
         return []  # an adapter of another model altogether is reported as such
     missing = [
@@ -74,7 +74,7 @@ def _tied_modules(subject: Subject) -> set[str]:
     """Both sides of each tie: PEFT adapts them together under ``ensure_weight_tying``."""
     layout = subject.layout
     if layout is None:
-        return set(subject.plan.modules)
+        return {site.module for site in subject.own_sites}
     ends = [*layout.tied, *layout.tied.values()]
     return {parameter.rpartition(".")[0] for parameter in ends}
 

@@ -12,12 +12,15 @@ def check(subject: Subject) -> list[Finding]:
     layout = subject.layout
     if layout is None or subject.config.ensure_weight_tying:
         return []
-    adapted = {*subject.plan.modules, *subject.plan.saved}
+    adapted = {*subject.plan.modules, *subject.plan.saved, *subject.plan.tuned}
+    tokens = {site.module for site in subject.plan.sites if "indices" in site.settings}
     findings: list[Finding] = []
     for one, other in layout.tied.items():
         if not (one.endswith(".weight") and other.endswith(".weight")):
             continue
         pair = [one.removesuffix(".weight"), other.removesuffix(".weight")]
+        if tokens.issuperset(pair):
+            continue  # the same rows of both
         acting = [module for module in pair if module in adapted]
         if acting:
             findings.append(

@@ -23,12 +23,18 @@ _OTHER_SPELLINGS = (
 
 def check(subject: Subject) -> list[Finding]:
     """Empty adapters, half-present pairs, leftovers, and parts that the config does not ask for."""
-    return [*_empty(subject), *_halves(subject), *_leftovers(subject), *_unasked(subject)]
+    return [
+        *_empty(subject),
+        *_halves(subject),
+        *_lacking(subject),
+        *_leftovers(subject),
+        *_unasked(subject),
+    ]
 
 
 def _empty(subject: Subject) -> list[Finding]:
     plan = subject.plan
-    stored = plan.saved or plan.biases or plan.embeddings
+    stored = plan.saved or plan.biases or plan.embeddings or plan.tuned
     if not plan.sites and not stored:
         message = f"{subject.name} has no tensor that acts anywhere"
         return [
@@ -41,10 +47,9 @@ def _empty(subject: Subject) -> list[Finding]:
 
 
 def _halves(subject: Subject) -> list[Finding]:
-    method = subject.method
     missing: dict[str, list[str]] = {}
     for site in subject.plan.sites:
-        present = site.tensors.keys()
+        method, present = subject.row(site), site.tensors.keys()
         if any(roles <= present for roles in method.role_sets):
             continue
         nearest = max(method.role_sets, key=lambda roles: (len(roles & present), -len(roles)))
@@ -59,6 +64,27 @@ def _halves(subject: Subject) -> list[Finding]:
         )
         for factor, modules in sorted(missing.items())
     ]
+
+
+def _lacking(subject: Subject) -> list[Finding]:
+    """Sites without a part that the config says they were trained with."""
+    method, config = subject.method, subject.adapter.config
+    findings: list[Finding] = []
+    for role, option in method.asked_by.items():
+        if not config.get(option):
+            continue
+        modules = [site.module for site in subject.own_sites if role not in site.tensors]
+        if modules:
+            findings.append(
+                codes.HALF_PRESENT.finding(
+                    f"{method.spelling(role)} is missing for {count(len(modules), 'module')}: "
+                    f"{some(modules)}",
+                    subject.where,
+                    found=f"{option}: true, and no {method.spelling(role)}",
+                    expected=f"{method.spelling(role)} for each adapted module",
+                )
+            )
+    return findings
 
 
 def _leftovers(subject: Subject) -> list[Finding]:

@@ -11,7 +11,12 @@ role               on disk                      shape
 ``embedding_A``    ``.lora_embedding_A``        (r, num_embeddings)
 ``embedding_B``    ``.lora_embedding_B``        (embedding_dim, r)
 ``B_bias``         ``.lora_B.bias``             (out,)
+``magnitude``      ``.lora_magnitude_vector``   (out,), conv: (1, out, 1, ..)
 =================  ===========================  ==================================
+
+``magnitude`` is DoRA's (https://arxiv.org/abs/2402.09353), for an embedding (embedding_dim,).
+Beside them a file may hold rows of embeddings (:mod:`.trainable_tokens`) and factors of parameters
+(:mod:`.lora_parameters`).
 """
 
 from __future__ import annotations
@@ -21,9 +26,13 @@ from collections.abc import Mapping
 
 from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..patterns import Patterns, PatternTable
-from .keys import Roles
+from . import lora_parameters as by_name
+from . import trainable_tokens as tokens
+from .keys import Keys, Roles
 from .lora_config import LoraConfig
-from .module_plan import plan_on_modules
+from .lora_parameters import METHOD as BY_NAME
+from .lora_parameters import WRAPPER
+from .module_plan import plan_of
 from .naming import Naming
 
 Shape = tuple[int, ...]
@@ -34,12 +43,15 @@ ROLES: Roles = {
     ("lora_B", "bias"): "B_bias",
     ("lora_embedding_A", ""): "embedding_A",
     ("lora_embedding_B", ""): "embedding_B",
-    ("lora_magnitude_vector", ""): "magnitude_vector",
+    ("lora_magnitude_vector", ""): "magnitude",
+    **tokens.ROLES,
 }
 ROLE_SETS: tuple[frozenset[str], ...] = (
     frozenset({"A", "B"}),
     frozenset({"A", "B", "B_bias"}),
     frozenset({"embedding_A", "embedding_B"}),
+    frozenset({"A", "B", "magnitude"}),
+    frozenset({"embedding_A", "embedding_B", "magnitude"}),
 )
 """The roles that a site has: one of these, whole."""
 KINDS: Mapping[ModuleKind, frozenset[str]] = {
@@ -64,11 +76,89 @@ def plan(
     ranks = PatternTable(config.rank_pattern, patterns)
     alphas = PatternTable(config.alpha_pattern, patterns)
 
-    def site(author: str, live: str, roles: Mapping[str, str]) -> SitePlan:
-        rank, alpha = ranks.get(author, config.r), alphas.get(author, config.alpha)
-        return SitePlan(live, "LORA", roles, rank, alpha, scale_of(config, rank, alpha))
+    def settled(name: str) -> tuple[int, float, float]:
+        rank, alpha = ranks.get(name, config.r), alphas.get(name, config.alpha)
+        return rank, alpha, scale_of(config, rank, alpha)
 
-    return plan_on_modules(config, tensors, layout, ROLES, site)
+    keys = Keys.split(tensors, ROLES)
+    wrapped = _by_module(keys.factors, layout)
+    naming = Naming.find(list(wrapped) or keys.modules, layout)
+    sites: dict[str, list[SitePlan]] = {}
+    leftovers: list[str] = []
+    for author, parts in wrapped.items():
+        live = naming.live(author)
+        if live in sites:  # two names in the file for one live module
+            leftovers.extend(key for roles in parts.values() for key in roles.values())
+            continue
+        here = sites[live] = []
+        if TOKENS in parts and (indices := config.indices_of(author)) is not None:
+            here.append(tokens.site_of(live, parts.pop(TOKENS), indices, f"{TOKENS}."))
+        parameters = _parameters(config, tensors, layout, author, live, parts)
+        for inside, roles in parts.items():
+            name = parameters.get(inside)
+            if name is not None:
+                rank, alpha, scale = settled(f"{author}.{name}")
+                settings = {"parameter": name, "wraps": f"{inside}." if inside else ""}
+                here.append(SitePlan(live, BY_NAME, roles, rank, alpha, scale, settings))
+            elif not inside and "rows" not in roles:
+                here.append(SitePlan(live, "LORA", roles, *settled(author)))
+            else:
+                leftovers.extend(roles.values())
+    found = tokens.with_followers([site for here in sites.values() for site in here], layout)
+    return plan_of(config, layout, naming, keys, found, leftovers), naming
+
+
+TOKENS = "token_adapter"
+"""What PEFT calls the part of an embedding's wrapper that holds the trained rows."""
+
+
+def _by_module(
+    factors: Mapping[str, Mapping[str, str]], layout: Layout | None
+) -> dict[str, dict[str, Mapping[str, str]]]:
+    """{module: {what PEFT has wrapped it in: {role: key}}}; plain factors stand under ``""``."""
+    found: dict[str, dict[str, Mapping[str, str]]] = {}
+    for author, roles in factors.items():
+        module, inside = author, ""
+        if author.endswith((f".{WRAPPER}", f".{TOKENS}")):
+            module, inside = _unwrapped(author)
+        found.setdefault(module, {})[inside] = roles
+    return found
+
+
+def _unwrapped(author: str) -> tuple[str, str]:
+    """``model.experts.base_layer.base_layer`` as ``model.experts`` and the rest."""
+    parts = author.split(".")
+    at = len(parts)
+    while at > 1 and parts[at - 1] == WRAPPER:
+        at -= 1
+    if at == len(parts) and parts[-1] == TOKENS:
+        at -= 1
+    return ".".join(parts[:at]), ".".join(parts[at:])
+
+
+def _parameters(
+    config: LoraConfig,
+    tensors: Mapping[str, TensorInfo],
+    layout: Layout | None,
+    author: str,
+    live: str,
+    parts: Mapping[str, Mapping[str, str]],
+) -> dict[str, str]:
+    """{wrapping: parameter} where the module's own parameters are adapted, each by its name."""
+    if not config.parameters:
+        return {}
+    wraps = [inside for inside in parts if inside != TOKENS]
+    depths = {inside.count(".") + 1 if inside else 0: inside for inside in wraps}
+    module = layout.modules.get(live) if layout is not None else None
+    if module is not None:
+        names = by_name.selected(author, config.parameters, list(module.parameters))
+    else:
+        names = by_name.names_in(config.parameters, author)
+        if not names and (len(parts) > 1 or not config.names(author)):
+            names = [t for t in config.parameters if "." not in t][: len(parts)]
+    roles = {depth: parts[inside] for depth, inside in depths.items()}
+    found = by_name.assigned(names, roles, tensors, module) if names else None
+    return {depths[depth]: name for depth, name in (found or {}).items()}
 
 
 def scale_of(config: LoraConfig, rank: int, alpha: float) -> float:
@@ -82,10 +172,15 @@ def shapes(site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]) -> M
     if inner is None or outer is None:
         return {}
     if module.kind is ModuleKind.EMBEDDING:
-        return {"embedding_A": (rank, inner), "embedding_B": (outer, rank)}
+        return {
+            "embedding_A": (rank, inner),
+            "embedding_B": (outer, rank),
+            "magnitude": (outer,),
+        }
     ones = (1,) * len(module.kernel)
     return {
         "A": (rank, inner, *module.kernel),
         "B": (outer, rank // module.groups, *ones),
         "B_bias": (outer,),
+        "magnitude": (1, outer, *ones) if module.kind is ModuleKind.CONV else (outer,),
     }

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, cast
 
 from .options import (
     Option,
     Support,
     boolean,
     either,
+    index,
+    list_of,
     map_of,
     number,
     one_of,
@@ -37,15 +40,15 @@ OPTIONS: tuple[Option, ...] = (
     Option("bias", _S, "trains biases of the base", optional(one_of("none", "all", "lora_only"))),
     Option("init_lora_weights", _S, "is how training began", optional(either(boolean, text))),
     Option("ensure_weight_tying", _S, "adapts tied layers together", optional(boolean)),
-    Option("use_dora", _YET, "rescales each adapted weight to a learned magnitude (DoRA)"),
-    Option("lora_bias", _YET, "adds a learned bias to lora_B"),
-    Option("trainable_token_indices", _YET, "trains single rows of the embedding"),
+    Option("use_dora", _S, "rescales adapted weights to a learned size", optional(boolean)),
+    Option("lora_bias", _S, "adds a learned bias to lora_B", optional(boolean)),
     Option(
-        "target_parameters",
-        _YET,
-        "adapts parameters that are no module (experts)",
-        moves_tensors=True,
+        "trainable_token_indices",
+        _S,
+        "trains single rows of the embedding",
+        optional(either(list_of(index), map_of(list_of(index)))),
     ),
+    Option("target_parameters", _S, "adapts parameters by name", optional(list_of(text))),
     Option("use_qalora", _YET, "pools the input by groups (QA-LoRA)"),
     Option("alora_invocation_tokens", _YET, "acts only after an invocation string (aLoRA)"),
     Option("arrow_config", _YET, "routes between adapters (Arrow)"),
@@ -90,6 +93,20 @@ class LoraConfig(TunerConfig):
     r: int = 8
     alpha: float = 8
     rslora: bool = False
+    parameters: tuple[str, ...] = ()
+    """``target_parameters``: names of parameters, or what they end in from a dot on."""
+    tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """``trainable_token_indices``: module to rows; under ``""`` those of the input embedding."""
+
+    def indices_of(self, module: str) -> tuple[int, ...] | None:
+        """The rows that were trained in this embedding. PEFT compares the end of the whole path,
+        without regard to its dots; the file says which one the input embedding is."""
+        return next((rows for name, rows in self.tokens.items() if module.endswith(name)), None)
+
+    def names(self, module: str) -> bool:
+        """Whether ``target_modules`` names this module, in full or from a dot on."""
+        names = self.targets if isinstance(self.targets, tuple) else ()
+        return any(module == name or module.endswith(f".{name}") for name in names)
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> LoraConfig:
@@ -102,7 +119,14 @@ class LoraConfig(TunerConfig):
             rank_pattern=frozen(config.get("rank_pattern")),
             alpha_pattern=frozen(config.get("alpha_pattern")),
             rslora=bool(config.get("use_rslora")),
+            parameters=tuple(config.get("target_parameters") or ()),
+            tokens=_tokens(config.get("trainable_token_indices")),
             fan_in_fan_out=bool(config.get("fan_in_fan_out")),
             bias=config.get("bias") or "none",
             ensure_weight_tying=bool(config.get("ensure_weight_tying")),
         )
+
+
+def _tokens(value: object) -> Mapping[str, tuple[int, ...]]:
+    rows = cast("Mapping[str, list[int]]", {"": value} if isinstance(value, list) else value or {})
+    return MappingProxyType({name: tuple(indices) for name, indices in rows.items() if indices})

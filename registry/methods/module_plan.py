@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ..facts import AdapterPlan, Layout, SitePlan, TensorInfo
 from .keys import Keys, Roles
@@ -31,22 +31,34 @@ def plan_on_modules(
     keys = Keys.split(tensors, roles)
     naming = Naming.find(keys.modules, layout)
     sites: dict[str, SitePlan] = {}
-    leftovers = list(keys.odd)
+    leftovers: list[str] = []
     for author, parts in keys.factors.items():
         live = naming.live(author)
         if live in sites:  # two names in the file for one live module
             leftovers.extend(parts.values())
             continue
         sites[live] = make_site(author, live, parts)
-    places = Places(config, layout, naming, frozenset(sites))
+    return plan_of(config, layout, naming, keys, sites.values(), leftovers), naming
+
+
+def plan_of(
+    config: TunerConfig,
+    layout: Layout | None,
+    naming: Naming,
+    keys: Keys,
+    sites: Iterable[SitePlan],
+    leftovers: Iterable[str] = (),
+) -> AdapterPlan:
+    """The plan of these ``sites``, with places for the keys that are no factors; what has none is
+    added to the ``leftovers``."""
+    found = tuple(sites)
+    places = Places(config, layout, naming, frozenset(site.module for site in found))
     for name, key in keys.others.items():
         places.put(name, key, keys.others)
-    leftovers.extend(places.leftovers)
-    plan = AdapterPlan(
-        sites=tuple(sites.values()),
+    return AdapterPlan(
+        sites=found,
         saved=places.saved,
         biases=places.biases,
         embeddings=places.embeddings,
-        leftovers=tuple(leftovers),
+        leftovers=(*keys.odd, *leftovers, *places.leftovers),
     )
-    return plan, naming

@@ -38,14 +38,12 @@ def anything(value: object) -> str | None:
 
 @dataclass(frozen=True)
 class Option:
-    """One field. ``meaning`` completes the sentence "this field ...". ``moves_tensors``: where it
-    is set and not carried out, nothing can be said of the file's tensors."""
+    """One field. ``meaning`` completes the sentence "this field ..."."""
 
     name: str
     support: Support
     meaning: str
     expect: Expect = anything
-    moves_tensors: bool = False
 
 
 def is_neutral(value: object) -> bool:

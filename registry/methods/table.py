@@ -7,13 +7,24 @@ A method is two files of one name: here what its config and its tensors' names a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ...manifests.findings import Finding, Where
 from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..patterns import Patterns
-from . import adalora, ia3, loha, lokr, lora, oft
+from . import (
+    adalora,
+    ia3,
+    ln_tuning,
+    loha,
+    lokr,
+    lora,
+    lora_parameters,
+    oft,
+    trainable_tokens,
+    vera,
+)
 from .keys import Roles
 from .lora_config import OPTIONS as LORA_OPTIONS
 from .lora_config import LoraConfig
@@ -104,7 +115,7 @@ METHODS: Mapping[str, Method] = {
         lora.ROLE_SETS,
         lora.KINDS,
         lora.shapes,
-        asked_by={"B_bias": "lora_bias", "magnitude_vector": "use_dora"},
+        asked_by={"B_bias": "lora_bias", "magnitude": "use_dora"},
         ranked=True,
     ),
     "IA3": Method(
@@ -159,4 +170,47 @@ METHODS: Mapping[str, Method] = {
         adalora.shapes,
         check_config=adalora.check_config,
     ),
+    "TRAINABLE_TOKENS": Method(
+        "TRAINABLE_TOKENS",
+        trainable_tokens.OPTIONS,
+        trainable_tokens.TokensConfig.of,
+        trainable_tokens.plan,
+        trainable_tokens.ROLES,
+        trainable_tokens.ROLE_SETS,
+        trainable_tokens.KINDS,
+        trainable_tokens.shapes,
+    ),
+    "VERA": Method(
+        "VERA",
+        vera.OPTIONS,
+        vera.VeraConfig.of,
+        vera.plan,
+        vera.ROLES,
+        vera.ROLE_SETS,
+        vera.KINDS,
+        vera.shapes,
+    ),
+    "LN_TUNING": Method(
+        "LN_TUNING",
+        ln_tuning.OPTIONS,
+        ln_tuning.read,
+        ln_tuning.plan,
+        ln_tuning.ROLES,
+        (),
+        ln_tuning.KINDS,
+        ln_tuning.shapes,
+    ),
 }
+
+SITES: Mapping[str, Method] = {
+    **METHODS,
+    lora_parameters.METHOD: replace(
+        METHODS["LORA"],
+        role_sets=lora_parameters.ROLE_SETS,
+        kinds=lora_parameters.KINDS,
+        shapes=lora_parameters.shapes,
+        asked_by={},
+        ranked=False,
+    ),
+}
+"""The same by :attr:`SitePlan.method`: a LoRA has sites of other kinds too."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader import attach as engine
+from adapterdock.loader import claims
 from adapterdock.loader.adapted import AdaptedModel, AdapterWarning
 from adapterdock.loader.attach import attach_adapter
 from adapterdock.loader.attachments import Attachments
@@ -368,7 +369,7 @@ class Boom(BaseException):
 STEPS: list[tuple[Any, str]] = [
     (engine, "twin_of"),
     (ModuleMap, "shape"),
-    (engine, "placement_of"),
+    (claims, "placement_of"),
     (engine._Builder, "_parameter"),
     (AdapterTensors, "findings"),
     (AdapterTensors, "place"),

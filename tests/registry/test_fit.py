@@ -98,6 +98,21 @@ CLASSIFIER: dict[str, Spec] = {
     AT + "classifier.weight": ("F32", (2, HIDDEN)),
     AT + "classifier.bias": ("F32", (2,)),
 }
+
+
+TOKENS = "token_adapter.trainable_tokens_delta"
+ROWS: dict[str, Spec] = {f"model.embed_tokens.{TOKENS}": ("F32", (2, HIDDEN))}
+
+
+def magnitudes(tensors: dict[str, Spec], short: bool = False) -> dict[str, Spec]:
+    """DoRA's magnitude for each lora_B."""
+    return {
+        name.replace("lora_B.weight", "lora_magnitude_vector"): ("F32", (shape[0] - short,))
+        for name, (_, shape) in tensors.items()
+        if name.endswith("lora_B.weight")
+    }
+
+
 GPT2 = lora_config(target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
 LM_HEAD = lora_config(target_modules=["lm_head"])
 
@@ -107,6 +122,36 @@ FITS: dict[str, dict[str, Any]] = {
     "a Conv1D": {"config": GPT2, "tensors": CONV1D, "base": "gpt2"},
     "the head": {"config": LM_HEAD, "tensors": HEAD},
     "an embedding": {"config": lora_config(target_modules=["embed_tokens"]), "tensors": EMBED},
+    "DoRA": {"config": lora_config(use_dora=True), "tensors": qv() | magnitudes(qv())},
+    "DoRA on an embedding": {
+        "config": lora_config(target_modules=["embed_tokens"], use_dora=True),
+        "tensors": EMBED | {AT + "model.embed_tokens.lora_magnitude_vector": ("F32", (HIDDEN,))},
+    },
+    "single tokens": {
+        "config": lora_config(trainable_token_indices=[3, 5]),
+        "tensors": qv(**ROWS),
+    },
+    "single tokens, by name": {
+        "config": lora_config(trainable_token_indices={"embed_tokens": [3, 5]}),
+        "tensors": qv(**ROWS),
+    },
+    "single tokens and nothing else": {
+        "config": {
+            "peft_type": "TRAINABLE_TOKENS",
+            "token_indices": [3, 5],
+            "target_modules": "model.embed_tokens",
+            "base_model_name_or_path": lora_config()["base_model_name_or_path"],
+        },
+        "tensors": {AT + "model.embed_tokens.trainable_tokens_delta": ("F32", (2, HIDDEN))},
+    },
+    "a parameter by its name": {
+        "config": lora_config(target_parameters=["mlp.down_proj.weight"], target_modules=[]),
+        "tensors": lora(*((f"model.layers.{n}.mlp.down_proj", INNER, HIDDEN) for n in (0, 1))),
+    },
+    "biases of lora_B": {
+        "config": lora_config(lora_bias=True),
+        "tensors": qv(**{f"{n}.lora_B.bias": ("F32", (s[1],)) for n, s in LLAMA_QV.items()}),
+    },
     "a rank by pattern": {
         "config": lora_config(rank_pattern={"v_proj": 2}),
         "tensors": {**lora_tensors({n: s for n, s in LLAMA_QV.items() if "q_" in n})}
@@ -178,7 +223,28 @@ MISFITS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "a bias kind nobody knows": (["AD313"], {"config": lora_config(bias="some")}),
     "a target list of numbers": (["AD313"], {"config": lora_config(target_modules=[1])}),
     "targets without end": (["AD313"], {"config": lora_config(target_modules=["q"] * 10_001)}),
-    "DoRA": (["AD314"], {"config": lora_config(use_dora=True)}),
+    "QA-LoRA": (["AD314"], {"config": lora_config(use_qalora=True)}),
+    "DoRA without magnitudes": (["AD331"], {"config": lora_config(use_dora=True)}),
+    "a magnitude of another size": (
+        ["AD343"],
+        {
+            "config": GPT2 | {"use_dora": True},
+            "tensors": CONV1D | magnitudes(CONV1D, short=True),
+            "base": "gpt2",
+        },
+    ),
+    "lora_bias without biases": (["AD331"], {"config": lora_config(lora_bias=True)}),
+    "a bias of lora_B of another size": (
+        ["AD331", "AD343"],
+        {
+            "config": lora_config(lora_bias=True),
+            "tensors": qv(**{q0("lora_B.bias"): ("F32", (HIDDEN + 1,))}),
+        },
+    ),
+    "DoRA with biases": (
+        ["AD317", "AD331"],
+        {"config": lora_config(use_dora=True, lora_bias=True)},
+    ),
     "layer replication": (["AD314"], {"config": lora_config(layer_replication=[[0, 2], [1, 2]])}),
     "an unknown init": (["AD314"], {"config": lora_config(init_lora_weights="magic")}),
     "an unknown field": (["AD315"], {"config": lora_config(new_scaling=0.5)}),
@@ -226,6 +292,43 @@ MISFITS: dict[str, tuple[list[str], dict[str, Any]]] = {
     "a bias of lora_B without lora_bias": (
         ["AD332"],
         {"tensors": qv(**{q0("lora_B.bias"): ("F32", (HIDDEN,))})},
+    ),
+    "tokens outside the vocabulary": (
+        ["AD375"],
+        {"config": lora_config(trainable_token_indices=[3, VOCAB]), "tensors": qv(**ROWS)},
+    ),
+    "tokens below 0": (
+        ["AD375"],
+        {"config": lora_config(trainable_token_indices=[3, -1]), "tensors": qv(**ROWS)},
+    ),
+    "tokens named twice": (
+        ["AD317"],
+        {"config": lora_config(trainable_token_indices=[3, 3]), "tensors": qv(**ROWS)},
+    ),
+    "more tokens than rows": (
+        ["AD343"],
+        {"config": lora_config(trainable_token_indices=[3, 4, 5]), "tensors": qv(**ROWS)},
+    ),
+    "tokens without rows": (["AD333"], {"config": lora_config(trainable_token_indices=[3])}),
+    "rows without tokens": (["AD332"], {"tensors": qv(**ROWS)}),
+    "tokens that are no numbers": (
+        ["AD313"],
+        {"config": lora_config(trainable_token_indices={"embed_tokens": "all"})},
+    ),
+    "rows of a module that is no embedding": (
+        ["AD344"],
+        {
+            "config": lora_config(trainable_token_indices={"norm": [3]}),
+            "tensors": qv(**{f"model.norm.{TOKENS}": ("F32", (1, HIDDEN))}),
+        },
+    ),
+    "a parameter that is not there": (
+        ["AD376"],
+        {"config": lora_config(target_parameters=["experts.down_proj"])},
+    ),
+    "a parameter without factors": (
+        ["AD333"],
+        {"config": lora_config(target_parameters=["mlp.down_proj.weight"])},
     ),
     "targets without tensors": (
         ["AD333"],
@@ -392,6 +495,14 @@ MISFITS: dict[str, tuple[list[str], dict[str, Any]]] = {
         ["AD352"],
         {"base": base_facts(quantization_config={"quant_method": "gptq"})},
     ),
+    "DoRA on a quantised base": (
+        ["AD352", "AD377"],
+        {
+            "base": base_facts(quantization_config={"quant_method": "gptq"}),
+            "config": lora_config(use_dora=True),
+            "tensors": qv() | magnitudes(qv()),
+        },
+    ),
     "another family": (
         ["AD353"],
         {
@@ -450,20 +561,10 @@ def test_every_code_of_fit_is_earned_by_some_test() -> None:
 
 def test_all_errors_come_at_once() -> None:
     findings = check(
-        lora_config(use_dora=True, init_lora_weights="pissa", r=8, surprise=1),
+        lora_config(use_qalora=True, init_lora_weights="pissa", r=8, surprise=1),
         qv(**{q0("lora_B.weight"): None, q0("lora_A.weight"): ("F32", (4, 20))}),
     )
     assert codes(findings) == ["AD314", "AD315", "AD318", "AD331", "AD336", "AD343"]
-
-
-def test_factors_at_parameters_are_told_by_their_option_alone() -> None:
-    expert = "model.layers.0.mlp.experts"
-    found = check(
-        config=lora_config(target_parameters=["gate_up_proj"]),
-        tensors=qv()
-        | lora((expert, HIDDEN, HIDDEN), (f"{expert}.base_layer", HIDDEN, HIDDEN), r=16),
-    )
-    assert [f.code for f in found] == ["AD314"] and "target_parameters" in found[0].message
 
 
 def test_many_alike_are_one_finding_that_names_a_few() -> None:
@@ -481,7 +582,7 @@ def test_a_finding_carries_the_place_that_the_caller_gives() -> None:
 
 def test_what_the_adapter_alone_tells_is_told_without_a_base() -> None:
     findings = check(lora_config(r=8, use_dora=True), base=None)
-    assert codes(findings) == ["AD314", "AD336", "AD340"]
+    assert codes(findings) == ["AD331", "AD336", "AD340"]
 
 
 def test_a_live_layout_is_enough() -> None:

@@ -1,0 +1,270 @@
+"""DoRA at a site (https://arxiv.org/abs/2402.09353): the weight ``W + s * BA``, each of its output
+channels rescaled to a learned magnitude ``m``.
+
+Follows PEFT 0.21, ``tuners/lora/dora.py``: with ``f = m / ||W + s * BA||`` (over the inputs, no
+gradient through the norm) the delta is ``(f - 1) * (out - bias) + f * s * B(A(x))``, where ``out``
+is the base's own output. While dropout acts, the base's part sees the dropped input too.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ..placement import offloaded
+from .convolutions import CONVOLUTIONS
+from .embeddings import embedded, scaled_like
+
+_FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+
+
+class Magnitude:
+    """``m / ||W + s * BA||`` of one site, its norm remembered for as long as nothing that it is
+    made of has changed.
+
+    ``m`` is (out,), for a convolution (1, out, 1, ..); what :meth:`over` returns is like it.
+    """
+
+    __slots__ = ("_known", "a", "b", "kind", "m", "scale")
+
+    def __init__(
+        self,
+        kind: ModuleKind,
+        m: torch.Tensor,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+    ) -> None:
+        self.kind = kind
+        self.m = m
+        self.a = a
+        self.b = b
+        self.scale = scale
+        self._known: tuple[Any, torch.Tensor, Any] | None = None
+
+    def over(self, module: nn.Module) -> torch.Tensor:
+        """The factor of each output channel, at least in float32."""
+        return self.m / self._norm(module)
+
+    def _norm(self, module: nn.Module) -> torch.Tensor:
+        weight = weight_of(module)
+        if weight is None:  # the attach asked; it is gone since
+            raise RuntimeError("the base's weight cannot be read")
+        parts = (weight, self.a, self.b)
+        if module.training or self.a.requires_grad or any(p.is_inference() for p in parts):
+            return norm(self.kind, *parts, self.scale)
+        now = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in parts)
+        known = self._known
+        if known is not None and known[0] == now:
+            return known[1]
+        found = norm(self.kind, *parts, self.scale)
+        # held, so that their memory is not given to another tensor, which would look the same;
+        # but not a weight that was only read in for this moment
+        live = getattr(module, "weight", None)
+        held = parts if isinstance(live, torch.Tensor) and not live.is_meta else parts[1:]
+        self._known = (now, found, tuple(p.detach() for p in held))
+        return found
+
+
+def norm(
+    kind: ModuleKind, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """``||W + s * BA||`` over the inputs of each output channel, at least in float32: (out,), for
+    a convolution (1, out, 1, ..). A grouped convolution's BA is laid out as PEFT lays it out."""
+    # whatever the call runs in, what is remembered must do for any other
+    plainly = torch.autocast(weight.device.type, enabled=False)
+    with torch.inference_mode(False), torch.no_grad(), plainly:
+        dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+        weight, a, b = weight.to(a.device, dtype), a.to(dtype), b.to(dtype)
+        if kind is ModuleKind.CONV:
+            rank = a.shape[0]
+            product = (b.reshape(-1, rank) @ a.reshape(rank, -1)).reshape(weight.shape)
+            whole = weight + scale * product
+            return whole.norm(p=2, dim=tuple(range(1, whole.dim())), keepdim=True).transpose(1, 0)
+        if kind is not ModuleKind.LINEAR:  # Conv1D and embeddings keep (in, out)
+            weight = weight.t()
+        return torch.linalg.norm(torch.addmm(weight, b, a, alpha=scale), dim=1)
+
+
+def weight_of(module: nn.Module) -> torch.Tensor | None:
+    """The module's weight as plain floating-point numbers, offloaded or not; ``None`` where it is
+    quantised, or cannot be read."""
+    weight = offloaded(module, "weight")
+    if weight is None or weight.is_meta or weight.dtype not in _FLOATS:
+        return None
+    return weight if type(weight.data) is torch.Tensor else None
+
+
+class OnWeight(ABC):
+    """What the three kinds of factors share. ``stand_on`` is told where an adapter brings the
+    whole module too (a resized embedding): its weight is the one that is rescaled."""
+
+    __slots__ = ("_stands_on", "a", "b", "dropout", "magnitude", "scale")
+
+    def __init__(
+        self, kind: ModuleKind, roles: Mapping[str, torch.Tensor], scale: float, dropout: float
+    ) -> None:
+        embedding = kind is ModuleKind.EMBEDDING
+        self.a = roles["embedding_A" if embedding else "A"]
+        self.b = roles["embedding_B" if embedding else "B"]
+        self.scale = scale
+        self.dropout = dropout
+        self.magnitude = Magnitude(kind, roles["magnitude"], self.a, self.b, scale)
+        self._stands_on: nn.Module | None = None
+
+    def stand_on(self, module: nn.Module) -> None:
+        self._stands_on = module
+
+    @abstractmethod
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        """See :class:`~adapterdock.loader.sites.Factors`."""
+
+    def _owner(self, module: nn.Module) -> nn.Module:
+        return module if self._stands_on is None else self._stands_on
+
+
+class DoraLinearFactors(OnWeight):
+    """At a linear module: A (r, in), B (out, r), magnitude (out,)."""
+
+    __slots__ = ("kind",)
+
+    def __init__(
+        self,
+        kind: ModuleKind,
+        roles: Mapping[str, torch.Tensor],
+        scale: float,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(kind, roles, scale, dropout)
+        self.kind = kind
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        owner = self._owner(module)
+        x = x.to(self.a)
+        if self.dropout and module.training:
+            x = F.dropout(x, self.dropout)
+            whole = cast(torch.Tensor, weight_of(owner)).to(x)
+            plain = F.linear(x, whole if self.kind is ModuleKind.LINEAR else whole.t())
+        else:
+            plain = _without_bias(owner, base.to(x.device), 0)
+        factor = self.magnitude.over(owner)
+        low = F.linear(F.linear(x, self.a), self.b)
+        delta = (factor - 1) * plain + (factor * self.scale) * low
+        return out + (delta * weight).to(out.device)
+
+
+class DoraEmbeddingFactors(OnWeight):
+    """At an embedding: A (r, num_embeddings), B (embedding_dim, r), magnitude (embedding_dim,)."""
+
+    __slots__ = ()
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        embedding = cast(nn.Embedding, module)
+        factor = self.magnitude.over(self._owner(module))
+        low = embedded(embedding, x, self.a) @ self.b.t()
+        low = scaled_like(embedding, low * self.scale)
+        delta = (factor - 1) * base.to(low.device) + factor * low
+        return out + (delta * weight).to(out.device)
+
+
+class DoraConvFactors(OnWeight):
+    """At a convolution: A (r, in, *kernel), B (out, r / groups, 1, ..), and the magnitude
+    (1, out, 1, ..)."""
+
+    __slots__ = ()
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        conv = cast(nn.Conv2d, module)
+        owner = self._owner(module)
+        convolve = CONVOLUTIONS[self.a.dim()]
+        x = x.to(self.a)
+        if self.dropout and module.training:
+            x = F.dropout(x, self.dropout)
+            whole = cast(torch.Tensor, weight_of(owner)).to(x)
+            plain = convolve(x, whole, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+        else:
+            plain = _without_bias(owner, base.to(x.device), len(conv.kernel_size))
+        factor = self.magnitude.over(owner)
+        if plain.dim() == len(conv.kernel_size) + 1:  # without a batch
+            factor = factor.squeeze(0)
+        low = convolve(x, self.a, None, conv.stride, conv.padding)
+        low = convolve(low, self.b, None, groups=conv.groups)
+        delta = (factor - 1) * plain + (factor * self.scale) * low
+        return out + (delta * weight).to(out.device)
+
+
+def _without_bias(module: nn.Module, out: torch.Tensor, after: int) -> torch.Tensor:
+    """The module's output before its bias was added; ``after`` dimensions follow the channels."""
+    bias = offloaded(module, "bias")
+    if bias is None:
+        return out
+    return out - bias.detach().to(out).view(-1, *(1,) * after)
+
+
+def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
+    """Why DoRA cannot sit on this live module: it needs the weight itself."""
+    if weight_of(module) is None:
+        return (
+            f"DoRA needs the weight of this {type(module).__name__}, which is quantised or absent"
+        )
+    return None
+
+
+def alters(
+    site: SitePlan, kind: ModuleKind, roles: Mapping[str, torch.Tensor], module: nn.Module
+) -> bool:
+    """Whether the weight that DoRA makes is another one than the base's: not where B is zero and
+    the magnitude is the base's own, as training begins."""
+    weight = weight_of(module)
+    a = roles["embedding_A" if kind is ModuleKind.EMBEDDING else "A"]
+    b = roles["embedding_B" if kind is ModuleKind.EMBEDDING else "B"]
+    if weight is None or (site.scale and bool(b.any()) and bool(a.any())):
+        return True
+    m = roles["magnitude"].float()
+    own = norm(kind, weight.to(a.device), a * 0, b * 0, 0.0).to(m)
+    return own.shape != m.shape or not torch.allclose(m, own, rtol=1e-6, atol=0.0)
+
+
+def build(
+    kind: ModuleKind, roles: Mapping[str, torch.Tensor], scale: float, dropout: float
+) -> OnWeight:
+    """The factors at one site, from placed tensors by role."""
+    if kind is ModuleKind.EMBEDDING:
+        return DoraEmbeddingFactors(kind, roles, scale, 0.0)  # PEFT has no dropout there
+    if kind is ModuleKind.CONV:
+        return DoraConvFactors(kind, roles, scale, dropout)
+    return DoraLinearFactors(kind, roles, scale, dropout)

@@ -1,0 +1,104 @@
+"""LoRA on a parameter of a module (``target_parameters``): the module runs with ``W + s * BA``.
+
+Follows PEFT 0.21, ``tuners/lora/layer.py``, ``ParamWrapper``: A (r * experts, in) is cut expert by
+expert, B (out, r * experts) rank by rank; of a parameter (experts, out, in) each expert's delta is
+B_e A_e, of a transposed one (experts, in, out) its transpose. Two dimensions are one expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from ...registry.facts import ModuleShape, SitePlan
+from ..weight_sites import can_stand_in
+
+
+class ParameterFactors:
+    """The factors of one parameter, by its name in the module."""
+
+    __slots__ = ("a", "b", "name", "scale", "shape")
+
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        roles: Mapping[str, torch.Tensor],
+        scale: float,
+    ) -> None:
+        self.name = name
+        self.shape = shape
+        self.a = roles["A"]
+        self.b = roles["B"]
+        self.scale = scale
+
+    def add_to(self, module: nn.Module, parameter: torch.Tensor, weight: float) -> torch.Tensor:
+        """``parameter + weight * delta``, in the wider dtype of both; the parameter itself is left
+        as it is."""
+        left, right = self._sides(module)
+        if left.dtype is not parameter.dtype or left.device != parameter.device:
+            wide = torch.promote_types(left.dtype, parameter.dtype)
+            left, right = left.to(parameter.device, wide), right.to(parameter.device, wide)
+        alpha = self.scale * weight
+        base = parameter.to(left.dtype)
+        if base.dim() == 2:
+            return torch.addmm(base, left[0], right[0], alpha=alpha)
+        return torch.baddbmm(base, left, right, alpha=alpha)
+
+    def delta(self, module: nn.Module) -> torch.Tensor:
+        """What is added at weight 1, in the factors' dtype: as large as the parameter."""
+        left, right = self._sides(module)
+        return ((left @ right) * self.scale).view(self.shape)
+
+    def _sides(self, module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+        """(experts, rows, r) and (experts, r, columns) of the parameter."""
+        experts = self.shape[0] if len(self.shape) == 3 else 1
+        a = self.a.reshape(experts, -1, self.a.shape[-1])
+        b = self.b.reshape(self.b.shape[0], -1, experts).permute(2, 0, 1)
+        return (a.mT, b.mT) if is_transposed(module, self.shape) else (b, a)
+
+
+def is_transposed(module: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether a parameter of this module is (experts, in, out); the module itself says so."""
+    return len(shape) == 3 and bool(getattr(module, "is_transposed", False))
+
+
+def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
+    """Why this parameter cannot be exchanged for the time of a call."""
+    name = site.settings["parameter"]
+    parameter = module._parameters.get(name)  # pyright: ignore[reportPrivateUsage]
+    if parameter is None:
+        return f"{name} is no parameter of this {type(module).__name__} itself"
+    if type(parameter.data) is not torch.Tensor or not parameter.is_floating_point():
+        return f"{name} is quantised"
+    return None if can_stand_in(module) else f"its forward cannot run with another {name}"
+
+
+def shapes(site: SitePlan, module: nn.Module, shape: ModuleShape) -> Mapping[str, tuple[int, ...]]:
+    """What A and B must be at this live module, which knows which way its experts lie."""
+    of = shape.parameters[site.settings["parameter"]]
+    experts = of[0] if len(of) == 3 else 1
+    inner, outer = (of[-2], of[-1]) if is_transposed(module, of) else (of[-1], of[-2])
+    return {"A": (site.rank * experts, inner), "B": (outer, site.rank * experts)}
+
+
+def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the delta is anything but zero."""
+    return bool(site.scale) and bool(roles["A"].any()) and bool(roles["B"].any())
+
+
+def build(
+    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
+) -> ParameterFactors:
+    """The factors of one parameter, from placed tensors by role; they know no dropout."""
+    name = site.settings["parameter"]
+    return ParameterFactors(name, shape.parameters[name], roles, site.scale)
+
+
+PARAMETERS: Mapping[str, str] = {
+    "A": "lora_A.{adapter}.weight",
+    "B": "lora_B.{adapter}.weight",
+}
+"""PEFT's live names of the roles, after the module's own and its wrappers'."""

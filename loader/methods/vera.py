@@ -1,0 +1,97 @@
+"""VeRA at a site (https://arxiv.org/abs/2310.11454): ``out + b * B(d * A(x))`` with vectors b and d
+of the site and random matrices A and B that all sites share.
+
+Follows PEFT 0.21, ``tuners/vera/layer.py`` and, for matrices that are not in the file,
+``tuners/vera/model.py``: Kaiming-uniform numbers (https://arxiv.org/abs/1502.01852) of torch's CPU
+generator, A's before B's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ...registry.facts import ModuleShape, SitePlan
+from ..sites import Factors
+
+
+class VeraFactors:
+    """At a linear module: b (out,), d (r,), A (r, in or more), B (out or more, r)."""
+
+    __slots__ = ("a", "b", "dropout", "inner", "lambda_b", "lambda_d", "outer")
+
+    def __init__(
+        self, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
+    ) -> None:
+        self.lambda_b = roles["lambda_b"]
+        self.lambda_d = roles["lambda_d"]
+        self.a = roles["A"]
+        self.b = roles["B"]
+        self.inner = shape.in_features
+        self.outer = shape.out_features
+        self.dropout = dropout
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        d, b = self.lambda_d, self.lambda_b
+        x = x.to(d)
+        if self.dropout and module.training:
+            x = F.dropout(x, self.dropout)
+        low = d * F.linear(x, self.a[:, : self.inner].to(d))
+        delta = b * F.linear(low, self.b[: self.outer].to(d))
+        return out + (delta * weight).to(out.device)
+
+
+def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
+    return None
+
+
+def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the vectors let anything through."""
+    return bool(roles["lambda_b"].any()) and bool(roles["lambda_d"].any())
+
+
+def build(
+    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
+) -> Factors:
+    """The factors at one site, from placed tensors by role."""
+    return VeraFactors(shape, roles, dropout)
+
+
+def shared(sites: Iterable[tuple[SitePlan, ModuleShape]]) -> Mapping[str, torch.Tensor]:
+    """The matrices that the file does not have, in float32: as PEFT makes them, which is the same
+    on every machine whose torch draws the same numbers on the CPU."""
+    wanted = [(site, shape) for site, shape in sites if "A" not in site.tensors]
+    if not wanted:
+        return {}
+    rank, seed = wanted[0][0].rank, wanted[0][0].settings["seed"]
+    inner = max(shape.in_features or 0 for _, shape in wanted)
+    outer = max(shape.out_features or 0 for _, shape in wanted)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    with torch.inference_mode(False):
+        return {"A": _kaiming(rank, inner, generator), "B": _kaiming(outer, rank, generator)}
+
+
+def _kaiming(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
+    bound = math.sqrt(3.0) * (math.sqrt(2.0) / math.sqrt(columns))
+    empty = torch.empty((rows, columns), dtype=torch.float32, device="cpu")
+    return empty.uniform_(-bound, bound, generator=generator)
+
+
+PARAMETERS: Mapping[str, str] = {
+    "lambda_b": "vera_lambda_b.{adapter}",
+    "lambda_d": "vera_lambda_d.{adapter}",
+}
+"""PEFT's live names of the roles, after the module's own."""
+SHARED: Mapping[str, str] = {"A": "base_model.vera_A.{adapter}", "B": "base_model.vera_B.{adapter}"}
+"""And of those that belong to no module; they are never trained."""

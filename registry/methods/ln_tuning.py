@@ -1,0 +1,58 @@
+"""LN tuning on disk (https://arxiv.org/abs/2312.11420): whole modules, trained; norms by name.
+
+Key grammar: PEFT 0.21, ``tuners/ln_tuning/``: ``<module>.ln_tuning_layers.<parameter>``. PEFT takes
+any module; what is stored is the module's own parameters, whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from ..patterns import Patterns
+from .keys import Keys, Roles
+from .module_plan import plan_of
+from .naming import Naming, strip_peft_prefix
+from .options import Option
+from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
+
+OPTIONS: tuple[Option, ...] = TARGET_OPTIONS
+ROLES: Roles = {}
+KINDS: Mapping[ModuleKind, frozenset[str]] = {kind: frozenset() for kind in ModuleKind}
+WRAPPER = "ln_tuning_layers"
+
+
+def read(config: Mapping[str, Any]) -> TunerConfig:
+    """The config says where, and nothing else."""
+    return TunerConfig(**where_of(config))
+
+
+def plan(
+    config: TunerConfig,
+    tensors: Mapping[str, TensorInfo],
+    layout: Layout | None,
+    patterns: Patterns | None = None,
+) -> tuple[AdapterPlan, Naming]:
+    """See :data:`~adapterdock.registry.methods.table.MakePlan`. There are no sites: the modules are
+    ``tuned``."""
+    inside = f".{WRAPPER}."
+    own = {key: strip_peft_prefix(key) for key in tensors}
+    keys = Keys.split((key for key, name in own.items() if inside not in name), ROLES)
+    found = [(key, *name.split(inside, 1)) for key, name in own.items() if inside in name]
+    naming = Naming.find([module for _, module, _ in found] or keys.modules, layout)
+    tuned: dict[str, dict[str, str]] = {}
+    leftovers: list[str] = []
+    for key, module, path in found:
+        parameters = tuned.setdefault(naming.live(module), {})
+        if parameters.setdefault(path, key) is not key or inside in f".{path}.":
+            leftovers.append(key)
+    return replace(plan_of(config, layout, naming, keys, (), leftovers), tuned=tuned), naming
+
+
+def shapes(
+    site: SitePlan, module: ModuleShape, found: Mapping[str, tuple[int, ...]]
+) -> Mapping[str, tuple[int, ...]]:
+    """Nothing: there are no sites."""
+    return {}

@@ -1,0 +1,121 @@
+"""VeRA on disk (https://arxiv.org/abs/2310.11454): two vectors a module, and two random matrices
+that all modules share.
+
+Key grammar and sizes: PEFT 0.21, ``tuners/vera/``. The shared matrices are as large as the largest
+adapted module needs, and each module uses their first columns or rows. With ``save_projection:
+false`` they are not in the file, and are made again from ``projection_prng_key``.
+
+=============  =======================  ==================================
+role           on disk                  shape
+=============  =======================  ==================================
+``lambda_b``   ``.vera_lambda_b``       (out,)
+``lambda_d``   ``.vera_lambda_d``       (r,)
+``A``          ``base_model.vera_A``    (r, the largest in)
+``B``          ``base_model.vera_B``    (the largest out, r)
+=============  =======================  ==================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from ..patterns import Patterns
+from .keys import Keys, Roles
+from .module_plan import plan_of
+from .naming import Naming
+from .options import Option, Support, boolean, index, number, one_of, optional, rank
+from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
+
+Shape = tuple[int, ...]
+
+METHOD = "VERA"
+_S, _NO = Support.SUPPORTED, Support.NO_EFFECT
+OPTIONS: tuple[Option, ...] = (
+    *TARGET_OPTIONS,
+    Option("r", _S, "is the rank", rank),
+    Option("projection_prng_key", _S, "is the seed of the shared matrices", index),
+    Option("save_projection", _S, "says whether the file has them", optional(boolean)),
+    Option("fan_in_fan_out", _S, "says how the weight is stored", optional(boolean)),
+    Option("bias", _S, "trains biases of the base", optional(one_of("none", "all", "vera_only"))),
+    Option("vera_dropout", _NO, "is the dropout while training", number),
+    Option("d_initial", _NO, "is what lambda_d began with", number),
+    Option("init_weights", _NO, "is how training began", optional(boolean)),
+)
+ROLES: Roles = {
+    ("vera_lambda_b", ""): "lambda_b",
+    ("vera_lambda_d", ""): "lambda_d",
+    ("vera_A", ""): "A",
+    ("vera_B", ""): "B",
+}
+ROLE_SETS: tuple[frozenset[str], ...] = (
+    frozenset({"lambda_b", "lambda_d"}),
+    frozenset({"lambda_b", "lambda_d", "A", "B"}),
+)
+_VECTORS = frozenset({"lambda_b", "lambda_d"})
+KINDS: Mapping[ModuleKind, frozenset[str]] = {
+    ModuleKind.LINEAR: _VECTORS,
+    ModuleKind.CONV1D: _VECTORS,
+}
+SHARED = ("A", "B")
+"""Roles whose tensors all sites share."""
+_OWNER = "base_model"
+"""What the shared matrices' keys begin with: PEFT keeps them beside the model, not in it."""
+
+
+@dataclass(frozen=True)
+class VeraConfig(TunerConfig):
+    """What of VeRA's config changes the computation."""
+
+    r: int = 256
+    seed: int = 0
+    saved: bool = True
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> VeraConfig:
+        bias = config.get("bias") or "none"
+        return cls(
+            **where_of(config),
+            r=config.get("r", 256),
+            seed=config.get("projection_prng_key", 0),
+            saved=bool(config.get("save_projection", True)),
+            fan_in_fan_out=bool(config.get("fan_in_fan_out")),
+            bias="lora_only" if bias == "vera_only" else bias,  # of the adapted modules alone
+        )
+
+
+def plan(
+    config: VeraConfig,
+    tensors: Mapping[str, TensorInfo],
+    layout: Layout | None,
+    patterns: Patterns | None = None,
+) -> tuple[AdapterPlan, Naming]:
+    """See :data:`~adapterdock.registry.methods.table.MakePlan`. Every site has the shared matrices
+    among its tensors, where the file has them."""
+    keys = Keys.split(tensors, ROLES)
+    own = {author: parts for author, parts in keys.factors.items() if author != _OWNER}
+    shared = {r: k for r, k in keys.factors.get(_OWNER, {}).items() if r in SHARED}
+    naming = Naming.find(list(own) or keys.modules, layout)
+    sites: dict[str, SitePlan] = {}
+    leftovers = [k for k in keys.factors.get(_OWNER, {}).values() if k not in shared.values()]
+    for author, parts in own.items():
+        live = naming.live(author)
+        if live in sites or not _VECTORS.issuperset(parts):
+            leftovers.extend(parts.values())
+            continue
+        roles = {**parts, **shared}
+        sites[live] = SitePlan(live, METHOD, roles, config.r, 1.0, 1.0, {"seed": config.seed})
+    return plan_of(config, layout, naming, keys, sites.values(), leftovers), naming
+
+
+def shapes(site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]) -> Mapping[str, Shape]:
+    """What each role's tensor must be at this module; the shared ones may be larger."""
+    inner, outer, r = module.in_features, module.out_features, site.rank
+    if inner is None or outer is None:
+        return {}
+    a, b = found.get("A", ()), found.get("B", ())
+    widest = max(inner, a[1]) if len(a) == 2 else inner
+    highest = max(outer, b[0]) if len(b) == 2 else outer
+    return {"lambda_b": (outer,), "lambda_d": (r,), "A": (r, widest), "B": (highest, r)}

@@ -10,6 +10,7 @@ import types
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -25,11 +26,12 @@ from .attachments import Attachments
 from .base_view import view_of
 from .checkpointing import carry, checkpointable, stop_carrying
 from .layout import layout_of_model
+from .mergeable import Mergeable
 from .modules import ModuleMap, check_attachable
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
 from .selection import Rules, Selection, check_composition, key_of, route
 from .sites import Factors
-from .stand_in import StandIn, refusal
+from .stand_in import refusal
 
 if TYPE_CHECKING:
     from .load import Deployment
@@ -48,7 +50,7 @@ _UNSAID = _Unsaid()
 _KEPT_ROUTINGS = 256
 
 
-class AdaptedModel(StandIn):
+class AdaptedModel(Mergeable):
     """A base model with adapters, used like the base itself.
 
     ``AdaptedModel(base)`` alone changes nothing in the base. It is of a subclass made for the
@@ -103,6 +105,7 @@ class AdaptedModel(StandIn):
         state["_map"] = ModuleMap(base)
         state["_view"] = None
         state["_checkpointable"] = None
+        self._start_unmerged()
         self._modules["base_model"] = base
         self.training = base.training
 
@@ -204,6 +207,7 @@ class AdaptedModel(StandIn):
     def disable_adapters(self) -> None:
         """Turn all adapters off, for every thread, until :meth:`enable_adapters`. A call that
         names an adapter all the same raises."""
+        self.check_unmerged("the base alone cannot answer")
         self.__dict__["_disabled"] = True
 
     def enable_adapters(self) -> None:
@@ -222,7 +226,7 @@ class AdaptedModel(StandIn):
 
     def routing(self, selection: Selection) -> Routing:
         """What ``selection`` means on this model; kept, so that a switch is a look-up."""
-        if selection is None:
+        if selection is None and self._merge is None:
             return BASE
         key = key_of(selection)
         known = self._routings.get(key) if key is not None else None
@@ -230,7 +234,9 @@ class AdaptedModel(StandIn):
             return known
         with self._attachments.lock:
             self._check_alive()
-            found = route(selection, self._adapters, self._compositions, self._rules)
+            found = route(
+                selection, self._adapters, self._compositions, self._rules, self._merge
+            )
             if len(self._routings) >= _KEPT_ROUTINGS:  # weights moved by a slider, say
                 self._routings.clear()
             if key is not None:
@@ -268,7 +274,7 @@ class AdaptedModel(StandIn):
     @rules.setter
     def rules(self, rules: Rules | None) -> None:
         with self._attachments.lock:
-            _check_rules(rules, self._default.terms)
+            _check_rules(rules, (*self._merged_terms, *self._default.terms))
             self.__dict__["_rules"] = rules
             self._routings.clear()
 
@@ -277,6 +283,8 @@ class AdaptedModel(StandIn):
             routing = chosen(self._owner)
             if routing is None:
                 return BASE if self._disabled else self._default
+            if not routing.terms:
+                self.check_unmerged("the base alone cannot answer")
         else:
             routing = self.routing(cast(Selection, adapter))
         if self._disabled and routing.terms:
@@ -377,6 +385,7 @@ class AdaptedModel(StandIn):
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         with self.changing():
             self._check_deletable(names)
+            self.check_unmerged("it cannot be deleted", names)
             with self._attachments.lock:
                 gone = [self._adapters[name] for name in dict.fromkeys(names)]
                 rest = tuple(t for t in self._default.terms if t[0] not in gone)
@@ -408,12 +417,14 @@ class AdaptedModel(StandIn):
         return self._base
 
     def detach(self) -> nn.Module:
-        """Take every adapter away and give the base back, as it was before the first one."""
+        """Take every adapter away and give the base back, as it was before the first one; what is
+        merged is unmerged first."""
         with self.changing(), self._attachments.lock:
             if busy := self._attachments.busy():
                 raise RoutingError(
                     codes.ADAPTER_IN_USE.finding(f"calls are running on {', '.join(busy)}")
                 )
+            self.unmerge_adapter()
             for adapter in list(self._adapters.values()):
                 self._forget(adapter)
             self._compositions.clear()
@@ -485,6 +496,9 @@ class AdaptedModel(StandIn):
                 if finding := _never_fired(adapter):
                     _warn(finding)
 
+    def _folder_of_base(self) -> Path | None:
+        return self._deployment.base_folder if self._deployment else None
+
     def _check_alive(self) -> None:
         if self._detached:
             raise RoutingError(codes.MODEL_DETACHED.finding("this model was detached"))
@@ -495,7 +509,8 @@ class AdaptedModel(StandIn):
         ]
         return (
             f"AdaptedModel({type(self._base).__name__}, adapters=[{', '.join(parts)}], "
-            f"active={self.active_weights()})"
+            f"active={self.active_weights()}"
+            + (f", merged={self.merged_adapters})" if self.merged_adapters else ")")
         )
 
 

@@ -20,7 +20,7 @@ from ..manifests.findings import Finding, Where
 from ..registry.facts import AdapterPlan, ModuleShape, SitePlan
 from ..registry.methods.table import METHODS as REGISTERED
 from ..registry.methods.table import Method as MethodOnDisk
-from .adapter import Adapter
+from .adapter import Adapter, Part
 from .bias import BiasFactors, bias_of
 from .methods.table import METHODS, Method
 from .modules import ModuleMap, check_not_compiled
@@ -62,6 +62,7 @@ def attach_adapter(
         check_not_compiled(model.get_base_model(), modules.by_name.values())
         if problem := model.name_problem(name, where):
             raise AttachError(problem)
+        model.check_unmerged(f"{name!r} cannot be attached")
         if trainable and dtype is None:
             dtype = torch.float32
         try:
@@ -144,18 +145,22 @@ class _Builder:
             name: {role: text.format(adapter=self.name) for role, text in m.parameters.items()}
             for name, m in METHODS.items()
         }
+        parts: list[Part] = []
         for site, method, shape in sites:
-            roles: dict[str, torch.Tensor] = {}
+            roles: dict[str, nn.Parameter] = {}
             names, inside = live[site.method], f"{_PREFIX}{site.module}."
             for role, key in site.tensors.items():
                 roles[role] = parameters[inside + names[role]] = self._parameter(placed[key])
             outputs.setdefault(site.module, []).append(
                 method.build(site, shape, roles, self.dropout)
             )
+            parts.append(Part(site, shape, roles, roles.keys() <= method.input_roles))
+        changed: dict[str, BiasFactors] = {}
         for module, key, old in biases:
             value = self._parameter(placed[key])
             parameters[f"{_PREFIX}{module}.bias.{self.name}"] = value
-            outputs.setdefault(module, []).append(BiasFactors(value, old))
+            changed[module] = BiasFactors(value, old)
+            outputs.setdefault(module, []).append(changed[module])
         twins = {
             name: twin_of(
                 self._module(name),
@@ -175,6 +180,8 @@ class _Builder:
             twins={
                 f"{_PREFIX}{name}.modules_to_save.{self.name}": twin for name, twin in twins.items()
             },
+            parts=tuple(parts),
+            biases=changed,
             unfired={*outputs, *twins},
         )
         return _Built(adapter, {k: tuple(v) for k, v in outputs.items()}, twins)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from ..manifests.codes import loader as codes
+from ..manifests.codes import merging as merging_codes
 from ..manifests.errors import AttachError, RoutingError
 from .adapter import Adapter
 from .sites import Factors, ModuleSite, OutputSite, RootGuard
@@ -30,6 +31,8 @@ class Attachments:
         self.adapters: dict[str, Adapter] = {}
         self.outputs: dict[str, OutputSite] = {}
         self.wholes: dict[str, ModuleSite] = {}
+        self.running: int = 0
+        """Calls that are on their way now, those of the base alone included."""
         self._guard = RootGuard(owner, base)
         self._frozen: list[nn.Parameter] | None = None
 
@@ -75,19 +78,28 @@ class Attachments:
             self._clear(adapter)
 
     def hold(self, terms: Terms) -> None:
-        """A call begins; raises :class:`RoutingError` if one of its adapters is gone."""
+        """A call begins; raises :class:`RoutingError` if one of its adapters is gone, or is
+        in the weights."""
         with self.lock:
             for adapter, _ in terms:
                 if adapter.retired:
                     raise RoutingError(
                         codes.ADAPTER_UNKNOWN.finding(f"{adapter.name!r} was deleted")
                     )
+                if adapter.merged:
+                    raise RoutingError(
+                        merging_codes.ADAPTERS_MERGED.finding(
+                            f"{adapter.name!r} is merged into the weights"
+                        )
+                    )
+            self.running += 1
             for adapter, _ in terms:
                 adapter.users += 1
 
     def let_go(self, terms: Terms) -> None:
         """The call has ended."""
         with self.lock:
+            self.running -= 1
             for adapter, _ in terms:
                 adapter.users -= 1
                 if adapter.retired and not adapter.users:

@@ -1,0 +1,148 @@
+"""Parting weights that modules share, where a merge changes one module and not the others.
+
+Live, an adapter on a tied embedding leaves the head as it is; written into the shared weight it
+would change both. transformers ties by ``tie_word_embeddings`` of the config, so parting them means
+that the config says so too: else the next load would tie them again.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ..manifests.codes import merging as codes
+from ..manifests.errors import AttachError
+from ..manifests.findings import Where
+from .architecture_survey import build
+from .folding import Fold
+from .modules import ModuleMap
+
+FLAG = "tie_word_embeddings"
+
+
+def parted(changes: Mapping[str, Fold], modules: ModuleMap) -> list[tuple[str, ...]]:
+    """The groups of shared parameters, by their live names, of which the members become
+    different."""
+    groups: dict[frozenset[str], tuple[str, ...]] = {}
+    for name in changes:
+        others = modules.tied_to(name)
+        if others and not _all_the_same([changes.get(one) for one in (name, *others)]):
+            groups.setdefault(frozenset((name, *others)), (name, *others))
+    return list(groups.values())
+
+
+def _all_the_same(changes: Iterable[Fold | None]) -> bool:
+    """Whether every member is given the very same tensor (a saved embedding and its head)."""
+    news: set[Any] = set()
+    for change in changes:
+        if change is None or change.new is None or change.additions:
+            return False
+        news.add((change.new.data_ptr(), change.new.shape, change.new.dtype))
+    return len(news) == 1
+
+
+def configs_that_tie(model: nn.Module) -> list[Any]:
+    """The model's config and those within it that say ``tie_word_embeddings: true``."""
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(model, "get_expanded_tied_weights_keys"):
+        return []
+    return [one for one in _with_parts(config) if getattr(one, FLAG, False)]
+
+
+def check_untying(
+    model: nn.Module, groups: list[tuple[str, ...]], where: Where = Where()  # noqa: B008 - frozen
+) -> None:
+    """Raise :class:`AttachError` unless a model of the same class whose config does not tie has
+    ``groups`` apart, and computes the same otherwise. A model that transformers does not know ties
+    nothing at load."""
+    if not groups or not hasattr(model, "get_expanded_tied_weights_keys"):
+        return
+    if reason := _why_not(cast(Any, model), groups):
+        names = ", ".join(groups[0])
+        raise AttachError(
+            codes.MERGE_TIED.finding(f"{names} share one weight: {reason}", where)
+        )
+
+
+def _why_not(model: Any, groups: list[tuple[str, ...]]) -> str | None:
+    kind = type(model).__name__
+    for part in {type(module) for module in model.modules()}:
+        code = getattr(inspect.unwrap(part.forward), "__code__", None)
+        if code is not None and FLAG in code.co_names:
+            return f"{part.__name__} computes something else where they are not tied"
+    try:
+        config = type(model.config).from_dict(untied_fields(model.config.to_dict()))
+        twin: Any = build(type(model), config)
+        still = twin.get_expanded_tied_weights_keys(all_submodels=True)
+    except Exception as error:
+        return f"{kind} cannot be made without the tie ({type(error).__name__}: {error})"
+    if any({name, source} <= set(group) for name, source in still.items() for group in groups):
+        return f"{kind} always ties them"
+    if untied_fields(config.to_dict()) != untied_fields(model.config.to_dict()):
+        return f"the config of {kind} means something else where they are not tied"
+    return None
+
+
+def untied_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's fields, in which nothing is tied any more."""
+    found = {
+        key: untied_fields(cast("Mapping[str, Any]", value)) if isinstance(value, dict) else value
+        for key, value in copy.deepcopy(dict(fields)).items()
+    }
+    if found.get(FLAG):
+        found[FLAG] = False
+    return found
+
+
+def _with_parts(config: Any) -> list[Any]:
+    inner = [value for value in vars(config).values() if hasattr(value, "to_diff_dict")]
+    return [config, *(one for part in inner for one in _with_parts(part))]
+
+
+class Untied:
+    """Parameters of a live model that were parted, and how to put them together again."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._parameters: list[tuple[nn.Module, str, nn.Parameter]] = []
+        self._configs: list[Any] = []
+        self._keys: Any = None
+
+    def part(self, groups: Iterable[tuple[str, ...]]) -> None:
+        """Give every member but the first a parameter of its own, with the shared value. What
+        goes wrong midway, :meth:`undo` takes back."""
+        groups = list(groups)
+        for _, *others in groups:
+            for name in others:
+                path, _, leaf = name.rpartition(".")
+                module = self._model.get_submodule(path)
+                shared = cast(nn.Parameter, getattr(module, leaf))
+                self._parameters.append((module, leaf, shared))
+                own = nn.Parameter(shared.data, requires_grad=shared.requires_grad)
+                module._parameters[leaf] = own  # pyright: ignore[reportPrivateUsage]
+        if groups:
+            for config in configs_that_tie(self._model):
+                self._configs.append(config)
+                setattr(config, FLAG, False)
+            self._keys = getattr(self._model, "all_tied_weights_keys", None)
+            if isinstance(self._keys, dict):
+                gone = {name for group in groups for name in group}
+                kept = {k: v for k, v in cast("dict[str, str]", self._keys).items() if k not in gone}
+                cast(Any, self._model).all_tied_weights_keys = kept
+
+    def undo(self) -> None:
+        """Tie them again: the very parameters that were there."""
+        with torch.no_grad():
+            while self._parameters:
+                module, leaf, shared = self._parameters.pop()
+                module._parameters[leaf] = shared  # pyright: ignore[reportPrivateUsage]
+        while self._configs:
+            setattr(self._configs.pop(), FLAG, True)
+        if self._keys is not None:
+            cast(Any, self._model).all_tied_weights_keys = self._keys
+            self._keys = None

@@ -234,9 +234,7 @@ class AdaptedModel(Mergeable):
             return known
         with self._attachments.lock:
             self._check_alive()
-            found = route(
-                selection, self._adapters, self._compositions, self._rules, self._merge
-            )
+            found = route(selection, self._adapters, self._compositions, self._rules, self._merge)
             if len(self._routings) >= _KEPT_ROUTINGS:  # weights moved by a slider, say
                 self._routings.clear()
             if key is not None:

@@ -182,9 +182,7 @@ class _Planner:
         rest = [name for name, value in adapter.parameters.items() if id(value) not in known]
         if refused or rest:
             what = " and ".join(refused) if refused else rest[0]
-            self._problem(
-                codes.MERGE_METHOD, f"{adapter.name!r}: {what} is no change of a weight"
-            )
+            self._problem(codes.MERGE_METHOD, f"{adapter.name!r}: {what} is no change of a weight")
             return
         for part in adapter.parts:
             self._add_part(adapter, part, weight)

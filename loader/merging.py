@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +72,7 @@ class OnDisk:
 
 def _digest(tensor: Tensor) -> bytes:
     flat = tensor.detach().cpu().contiguous().flatten()
-    return hashlib.sha256(flat.view(torch.uint8).numpy()).digest()
+    return hashlib.sha256(cast(Any, flat.view(torch.uint8).numpy())).digest()
 
 
 @dataclass

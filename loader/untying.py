@@ -37,13 +37,15 @@ def parted(changes: Mapping[str, Fold], modules: ModuleMap) -> list[tuple[str, .
 
 
 def _all_the_same(changes: Iterable[Fold | None]) -> bool:
-    """Whether every member is given the very same tensor (a saved embedding and its head)."""
-    news: set[Any] = set()
+    """Whether every member is given the same tensor (a saved embedding and its head)."""
+    first: torch.Tensor | None = None
     for change in changes:
         if change is None or change.new is None or change.additions:
             return False
-        news.add((change.new.data_ptr(), change.new.shape, change.new.dtype))
-    return len(news) == 1
+        first = change.new if first is None else first
+        if change.new.dtype is not first.dtype or not torch.equal(change.new, first):
+            return False
+    return True
 
 
 def configs_that_tie(model: nn.Module) -> list[Any]:
@@ -55,7 +57,9 @@ def configs_that_tie(model: nn.Module) -> list[Any]:
 
 
 def check_untying(
-    model: nn.Module, groups: list[tuple[str, ...]], where: Where = Where()  # noqa: B008 - frozen
+    model: nn.Module,
+    groups: list[tuple[str, ...]],
+    where: Where = Where(),  # noqa: B008 - frozen
 ) -> None:
     """Raise :class:`AttachError` unless a model of the same class whose config does not tie has
     ``groups`` apart, and computes the same otherwise. A model that transformers does not know ties
@@ -64,9 +68,7 @@ def check_untying(
         return
     if reason := _why_not(cast(Any, model), groups):
         names = ", ".join(groups[0])
-        raise AttachError(
-            codes.MERGE_TIED.finding(f"{names} share one weight: {reason}", where)
-        )
+        raise AttachError(codes.MERGE_TIED.finding(f"{names} share one weight: {reason}", where))
 
 
 def _why_not(model: Any, groups: list[tuple[str, ...]]) -> str | None:
@@ -132,7 +134,9 @@ class Untied:
             self._keys = getattr(self._model, "all_tied_weights_keys", None)
             if isinstance(self._keys, dict):
                 gone = {name for group in groups for name in group}
-                kept = {k: v for k, v in cast("dict[str, str]", self._keys).items() if k not in gone}
+                kept = {
+                    k: v for k, v in cast("dict[str, str]", self._keys).items() if k not in gone
+                }
                 cast(Any, self._model).all_tied_weights_keys = kept
 
     def undo(self) -> None:

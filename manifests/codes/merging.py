@@ -33,11 +33,11 @@ MERGE_WEIGHT = Code(
     "merge-weight-unusable",
     Severity.ERROR,
     "A weight of the base cannot be merged into.",
-    "A quantised weight would have to be quantised anew, with an error that nobody stated; a weight "
+    "A quantised weight would have to be quantised anew, with an error that nobody stated; one "
     "that accelerate keeps offloaded is not in memory between its uses; a parametrized one is "
     "computed. Merging needs a plain float64, float32, float16 or bfloat16 weight in memory, or, "
     "for `adapterdock merge`, in the checkpoint.",
-    "model.merge_adapter() on a base loaded in 4 bits, or with device_map: {\"\": disk}",
+    'model.merge_adapter() on a base loaded in 4 bits, or with device_map: {"": disk}',
     "keep the adapter attached, or merge into the unquantised checkpoint with `adapterdock merge`",
 )
 MERGE_NOT_FINITE = Code(
@@ -77,12 +77,12 @@ MERGE_REREAD = Code(
     "merge-cannot-reread",
     Severity.ERROR,
     "The base's own weights cannot be read again from its files.",
-    "keep=\"reread\" gives memory back: unmerging reads the weights from the files that the "
+    'keep="reread" gives memory back: unmerging reads the weights from the files that the '
     "deployment was loaded from. That needs a base that adapterdock.load loaded, of which every "
     "merged weight is a tensor in those files, unchanged since. What is not certain is refused at "
     "the merge; where the files have changed since, the model stays merged.",
-    "adapterdock.attach(model, manifest).merge_adapter(keep=\"reread\")",
-    "merge with keep=\"memory\"; where the files have changed, restore them and unmerge again",
+    'adapterdock.attach(model, manifest).merge_adapter(keep="reread")',
+    'merge with keep="memory"; where the files have changed, restore them and unmerge again',
 )
 MERGE_GROWN = Code(
     "AD763",

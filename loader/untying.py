@@ -60,25 +60,29 @@ def check_untying(
     model: nn.Module,
     groups: list[tuple[str, ...]],
     where: Where = Where(),  # noqa: B008 - frozen
+    fields: Mapping[str, Any] | None = None,
 ) -> None:
     """Raise :class:`AttachError` unless a model of the same class whose config does not tie has
-    ``groups`` apart, and computes the same otherwise. A model that transformers does not know ties
-    nothing at load."""
+    ``groups`` apart, and computes the same otherwise. ``fields`` is that config as it will be
+    written. A model that transformers does not know ties nothing at load."""
     if not groups or not hasattr(model, "get_expanded_tied_weights_keys"):
         return
-    if reason := _why_not(cast(Any, model), groups):
+    if reason := _why_not(cast(Any, model), groups, fields):
         names = ", ".join(groups[0])
         raise AttachError(codes.MERGE_TIED.finding(f"{names} share one weight: {reason}", where))
 
 
-def _why_not(model: Any, groups: list[tuple[str, ...]]) -> str | None:
+def _why_not(
+    model: Any, groups: list[tuple[str, ...]], fields: Mapping[str, Any] | None
+) -> str | None:
     kind = type(model).__name__
     for part in {type(module) for module in model.modules()}:
         code = getattr(inspect.unwrap(part.forward), "__code__", None)
         if code is not None and FLAG in code.co_names:
             return f"{part.__name__} computes something else where they are not tied"
     try:
-        config = type(model.config).from_dict(untied_fields(model.config.to_dict()))
+        fields = untied_fields(model.config.to_dict()) if fields is None else dict(fields)
+        config = type(model.config).from_dict(fields)
         twin: Any = build(type(model), config)
         still = twin.get_expanded_tied_weights_keys(all_submodels=True)
     except Exception as error:
@@ -98,6 +102,18 @@ def untied_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
     if found.get(FLAG):
         found[FLAG] = False
+    return found
+
+
+def untied_as_written(fields: Mapping[str, Any], config: Any) -> dict[str, Any]:
+    """The fields of a config.json, in which every config that ties says that it does not: also
+    one that ties by default."""
+    found = dict(fields)
+    if getattr(config, FLAG, False):
+        found[FLAG] = False
+    for key, part in vars(config).items():
+        if hasattr(part, "to_diff_dict") and isinstance(found.get(key), dict):
+            found[key] = untied_as_written(found[key], part)
     return found
 
 

@@ -43,7 +43,7 @@ from .load import base_folder, check_declared, define_rules, require
 from .merging import Terms
 from .one import attach_files
 from .skeleton import TORCH_DTYPES, OnDisk, Skeleton
-from .untying import check_untying, parted, untied_as_written
+from .untying import parted, untied, untied_as_written
 
 WEIGHTS = ".safetensors"
 
@@ -242,8 +242,13 @@ class _Job:
         """What becomes of every tensor of the checkpoint. Raises :class:`AttachError`."""
         skeleton = self.skeleton
         changes = folds(skeleton.model, skeleton.modules, terms, self.where)
-        self.groups = parted(changes, skeleton.modules)
-        check_untying(skeleton.model, self.groups, self.where, self._untied(skeleton.config))
+        self.groups = untied(
+            skeleton.model,
+            parted(changes, skeleton.modules),
+            skeleton.modules,
+            self.where,
+            skeleton.config,
+        )
         alone = {name for group in self.groups for name in group}
         of_disk: dict[str, Fold] = {}
         more: dict[str, list[Item]] = {}
@@ -330,16 +335,13 @@ class _Job:
         told = {"adapters": adapters, "base": base, "version": 1}
         return {"format": "pt", MARK: json.dumps(told, sort_keys=True)}
 
-    def _untied(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        return untied_as_written(fields, self.skeleton.model.config)
-
     def _config(self, data: bytes) -> bytes:
         """config.json, untouched unless the tie or the dtype is another one now."""
         if not self.groups and self.dtype is None:
             return data
         fields: dict[str, Any] = json.loads(data)
         if self.groups:
-            fields = self._untied(fields)
+            fields = untied_as_written(fields, self.skeleton.model.config)
         if self.dtype is not None:
             fields = _with_dtype(fields, str(self.dtype).removeprefix("torch."))
         return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()

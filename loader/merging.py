@@ -21,7 +21,7 @@ from .adapter import Adapter
 from .folding import PLAIN, folds
 from .modules import ModuleMap
 from .originals import Originals
-from .untying import Untied, check_untying, parted
+from .untying import Untied, parted, untied
 
 Terms = tuple[tuple[Adapter, float], ...]
 Keep = Literal["memory", "reread"]
@@ -118,8 +118,7 @@ class Merge:
         problems = [p for name in changes if (p := _unusable(base, name, live.get(name), where))]
         if problems:
             raise AttachError(*problems)
-        groups = parted(changes, modules)
-        check_untying(base, groups, where)
+        groups = untied(base, parted(changes, modules), modules, where)
         made = cls(terms, base)
         try:
             for name, change in changes.items():

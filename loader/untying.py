@@ -56,42 +56,56 @@ def configs_that_tie(model: nn.Module) -> list[Any]:
     return [one for one in _with_parts(config) if getattr(one, FLAG, False)]
 
 
-def check_untying(
+def untied(
     model: nn.Module,
     groups: list[tuple[str, ...]],
+    modules: ModuleMap,
     where: Where = Where(),  # noqa: B008 - frozen
     fields: Mapping[str, Any] | None = None,
-) -> None:
-    """Raise :class:`AttachError` unless a model of the same class whose config does not tie has
-    ``groups`` apart, and computes the same otherwise. ``fields`` is that config as it will be
-    written. A model that transformers does not know ties nothing at load."""
+) -> list[tuple[str, ...]]:
+    """All groups that come apart when ``groups`` do: ``tie_word_embeddings`` may tie more (the
+    bias of BERT's decoder), and what it ties no more would be random after a load.
+
+    Raises :class:`AttachError` unless a model of the same class whose config does not tie has the
+    groups apart, and computes the same otherwise. ``fields`` is the config as it is written. A
+    model that transformers does not know ties nothing at load.
+    """
     if not groups or not hasattr(model, "get_expanded_tied_weights_keys"):
-        return
-    if reason := _why_not(cast(Any, model), groups, fields):
+        return groups
+    loose = _loose(cast(Any, model), groups, fields)
+    if isinstance(loose, str):
         names = ", ".join(groups[0])
-        raise AttachError(codes.MERGE_TIED.finding(f"{names} share one weight: {reason}", where))
+        raise AttachError(codes.MERGE_TIED.finding(f"{names} share one weight: {loose}", where))
+    found = {frozenset(group): group for group in groups}
+    for name in loose:
+        others = modules.tied_to(name)
+        if others:
+            found.setdefault(frozenset((name, *others)), (name, *others))
+    return list(found.values())
 
 
-def _why_not(
+def _loose(
     model: Any, groups: list[tuple[str, ...]], fields: Mapping[str, Any] | None
-) -> str | None:
+) -> list[str] | str:
+    """The names that are tied no more where the config does not tie, or why that is no way."""
     kind = type(model).__name__
     for part in {type(module) for module in model.modules()}:
         code = getattr(inspect.unwrap(part.forward), "__code__", None)
         if code is not None and FLAG in code.co_names:
             return f"{part.__name__} computes something else where they are not tied"
     try:
-        fields = untied_fields(model.config.to_dict()) if fields is None else dict(fields)
-        config = type(model.config).from_dict(fields)
+        written = model.config.to_dict() if fields is None else fields
+        before = type(model.config).from_dict(copy.deepcopy(dict(written)))
+        config = type(model.config).from_dict(untied_as_written(written, model.config))
         twin: Any = build(type(model), config)
-        still = twin.get_expanded_tied_weights_keys(all_submodels=True)
+        still: dict[str, str] = twin.get_expanded_tied_weights_keys(all_submodels=True)
     except Exception as error:
         return f"{kind} cannot be made without the tie ({type(error).__name__}: {error})"
     if any({name, source} <= set(group) for name, source in still.items() for group in groups):
         return f"{kind} always ties them"
-    if untied_fields(config.to_dict()) != untied_fields(model.config.to_dict()):
+    if untied_fields(config.to_dict()) != untied_fields(before.to_dict()):
         return f"the config of {kind} means something else where they are not tied"
-    return None
+    return [n for n in model.get_expanded_tied_weights_keys(all_submodels=True) if n not in still]
 
 
 def untied_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +122,7 @@ def untied_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 def untied_as_written(fields: Mapping[str, Any], config: Any) -> dict[str, Any]:
     """The fields of a config.json, in which every config that ties says that it does not: also
     one that ties by default."""
-    found = dict(fields)
+    found = copy.deepcopy(dict(fields))
     if getattr(config, FLAG, False):
         found[FLAG] = False
     for key, part in vars(config).items():

@@ -26,7 +26,7 @@ from ..registry.fetch import Fetched
 from ..registry.progress import Progress
 from ..registry.shards import ShardLayout
 from ..registry.shards import Tensor as Planned
-from .folding import Fold
+from .folding import Fold, is_finite
 from .skeleton import TORCH_DTYPES, OnDisk, read_tensor
 
 _CHUNK = 8 << 20
@@ -108,7 +108,7 @@ class CheckpointWriter:
         old = read_tensor(read.readinto, place.info)
         for item in items:
             new = item.value(old)
-            if self._safe and new.is_floating_point() and not bool(torch.isfinite(new).all()):
+            if self._safe and not is_finite(new):
                 self.problems.append(codes.MERGE_NOT_FINITE.finding(item.out.name, self._where))
             with self._at(item) as stream:
                 stream.write(_bytes_of(new))

@@ -115,6 +115,13 @@ def _pieces(tensor: Tensor) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether it has no NaN and no infinity, looked at in pieces."""
+    if not tensor.is_floating_point():
+        return True
+    return all(bool(torch.isfinite(piece).all()) for piece in tensor.flatten().split(_PIECE))
+
+
 def roles_of(part: Part, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     """The tensors of a site in the dtype of a merge."""
     return {

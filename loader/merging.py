@@ -18,7 +18,7 @@ from ..manifests.codes import merging as codes
 from ..manifests.errors import AdapterdockError, AttachError
 from ..manifests.findings import Finding, Where
 from .adapter import Adapter
-from .folding import PLAIN, folds
+from .folding import PLAIN, folds, is_finite
 from .modules import ModuleMap
 from .originals import Originals
 from .untying import Untied, parted, untied
@@ -124,7 +124,7 @@ class Merge:
             for name, change in changes.items():
                 tensor = live[name]
                 new = made._new[name] = change.of(tensor)
-                if safe and new.is_floating_point() and not bool(torch.isfinite(new).all()):
+                if safe and not is_finite(new):
                     problems.append(codes.MERGE_NOT_FINITE.finding(name, where))
                 data = tensor.data
                 made.old[name] = Kept(data) if originals is None else OnDisk(originals, name, data)
@@ -146,7 +146,7 @@ class Merge:
         untied = self._untied = Untied(self.base)
         done: list[tuple[Tensor, Tensor]] = []
         try:
-            untied.part(self._groups)
+            untied.part(self._groups, self._new)
             live = _tensors(self.base)
             for name, new in self._new.items():
                 tensor = live[name]

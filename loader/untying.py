@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -145,17 +145,22 @@ class Untied:
         self._configs: list[Any] = []
         self._keys: Any = None
 
-    def part(self, groups: Iterable[tuple[str, ...]]) -> None:
-        """Give every member but the first a parameter of its own, with the shared value. What
-        goes wrong midway, :meth:`undo` takes back."""
+    def part(self, groups: Iterable[tuple[str, ...]], changed: Container[str]) -> None:
+        """Give every member but the first a parameter of its own. Those that are not ``changed``
+        have the shared values, the second of them a copy: a save leaves out what shares memory.
+        What goes wrong midway, :meth:`undo` takes back."""
         groups = list(groups)
-        for _, *others in groups:
-            for name in others:
+        for group in groups:
+            taken = group[0] not in changed
+            for name in group[1:]:
                 path, _, leaf = name.rpartition(".")
                 module = self._model.get_submodule(path)
                 shared = cast(nn.Parameter, getattr(module, leaf))
+                copied = taken and name not in changed
+                taken = taken or name not in changed
                 self._parameters.append((module, leaf, shared))
-                own = nn.Parameter(shared.data, requires_grad=shared.requires_grad)
+                data = shared.data.clone() if copied else shared.data
+                own = nn.Parameter(data, requires_grad=shared.requires_grad)
                 module._parameters[leaf] = own  # pyright: ignore[reportPrivateUsage]
         if groups:
             for config in configs_that_tie(self._model):

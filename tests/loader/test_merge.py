@@ -33,6 +33,7 @@ from support.peft_adapters import (
     traces,
 )
 from support.shelf import Shelf, manifest_of
+from support.tiny_bases import fresh
 
 OPTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "linear": (tiny_llama, {"target_modules": "all-linear"}),
@@ -572,6 +573,27 @@ def test_a_tied_head_gets_a_weight_of_its_own_and_is_tied_again(
     model.unmerge_adapter()
     assert base.lm_head.weight is base.model.embed_tokens.weight
     assert base.config.tie_word_embeddings is True
+    assert same_traces(traces(base), before)
+
+
+def test_whatever_the_config_ties_is_parted_with_the_head(tmp_path: Path) -> None:
+    """BERT's ``tie_word_embeddings`` ties the decoder's bias as well: a save would leave it out
+    and a load make it random."""
+    base = fresh("bert masked")
+    saved = peft_saves(
+        fresh("bert masked"),
+        tmp_path / "it",
+        target_modules=["word_embeddings"],
+        save={"save_embedding_layers": False},
+    )
+    model = adapted(base, saved)
+    before = traces(base)
+    model.merge_adapter()
+    assert close(logits(model), saved.answer)
+    base.save_pretrained(tmp_path / "merged")
+    again = type(base).from_pretrained(tmp_path / "merged").eval()
+    assert close(logits(again), saved.answer)
+    model.unmerge_adapter()
     assert same_traces(traces(base), before)
 
 

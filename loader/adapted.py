@@ -389,12 +389,12 @@ class AdaptedModel(Mergeable):
                 rest = tuple(t for t in self._default.terms if t[0] not in gone)
                 emptied = bool(self._default.terms) and not rest
                 if rest:
-                    _check_rules(self._rules, rest)
+                    _check_rules(self._rules, (*self._merged_terms, *rest))
                 if len(rest) != len(self._default.terms):
-                    self.__dict__["_default"] = Routing(rest) if rest else BASE
+                    self._shrink_default(rest)
                 for adapter in gone:
                     self._forget(adapter)
-        if emptied:
+        if emptied and not self.merged_adapters:
             _warn(codes.ACTIVE_DELETED.finding(f"{', '.join(names)} was the default"))
 
     def _check_deletable(self, names: list[str]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterable
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from ..manifests.codes import merging as codes
@@ -20,6 +21,13 @@ from .originals import Originals
 from .routing import BASE, Routing, chosen
 from .selection import Selection
 from .stand_in import StandIn
+
+
+@contextmanager
+def _plain_tensors() -> Generator[None]:
+    """Weights that are made here record nothing, and may be trained later."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 class Mergeable(StandIn):
@@ -77,7 +85,7 @@ class Mergeable(StandIn):
         :class:`AttachError` (an offloaded or quantised weight, a method that is no delta of a
         weight, ..) or :class:`RoutingError`; the model is then as it was.
         """
-        with self.changing():
+        with _plain_tensors(), self.changing():
             self._merge_now(self._terms_to_merge(adapter_names), safe_merge, keep)
 
     def unmerge_adapter(self) -> None:
@@ -87,7 +95,7 @@ class Mergeable(StandIn):
         Raises :class:`AttachError` where weights were to be read again and are not there any more;
         everything then stays merged.
         """
-        with self.changing(), self._attachments.lock:
+        with _plain_tensors(), self.changing(), self._attachments.lock:
             if self._merge is None:
                 return
             self._check_idle()
@@ -100,7 +108,7 @@ class Mergeable(StandIn):
         """The base with the adapters in its weights for good, and no trace of the wrapper, which
         has ended. Merges as :meth:`merge_adapter`, beside what is merged already; all other
         adapters are dropped."""
-        with self.changing(), self._attachments.lock:
+        with _plain_tensors(), self.changing(), self._attachments.lock:
             self._check_idle()
             if adapter_names is not None or self._merge is None or self._active_terms():
                 self._merge_now(self._terms_to_merge(adapter_names), safe_merge, "memory")
@@ -173,18 +181,27 @@ class Mergeable(StandIn):
         before = self._default
         rest = tuple(term for term in before.terms if term[0] not in gone)
         if len(rest) != len(before.terms):
-            after = Routing(rest) if rest else BASE
-            first = self._default_before_merge
-            origin = first[0] if first is not None and first[1] is before else before
-            self.__dict__.update(_default=after, _default_before_merge=(origin, after))
+            if self._default_before_merge is None or self._default_before_merge[1] is not before:
+                self.__dict__["_default_before_merge"] = (before, before)
+            self._shrink_default(rest)
         self.__dict__["_merge"] = merge
         self._routings.clear()
+
+    def _shrink_default(self, rest: Terms) -> None:
+        """Only these are left of the default; nobody chose another one."""
+        after = Routing(rest) if rest else BASE
+        first = self._default_before_merge
+        if first is not None and first[1] is self._default:
+            self.__dict__["_default_before_merge"] = (first[0], after)
+        self.__dict__["_default"] = after
 
     def _ended(self) -> None:
         if self._default_before_merge is not None:
             before, after = self._default_before_merge
             if self._default is after:
-                self.__dict__["_default"] = before
+                left = tuple(term for term in before.terms if not term[0].retired)
+                whole = len(left) == len(before.terms)
+                self.__dict__["_default"] = before if whole else Routing(left) if left else BASE
         self.__dict__.update(_merge=None, _default_before_merge=None)
         self._routings.clear()
 

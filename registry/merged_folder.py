@@ -115,10 +115,11 @@ def _told(out: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
+        said = error.strerror or str(error)
         raise UsageError(
             codes.UNWRITABLE.finding(
                 "the merged model cannot be written",
                 Where(file=str(out)),
-                found=error.strerror or str(error),
+                found=f"{error.filename}: {said}" if error.filename else said,
             )
         ) from error

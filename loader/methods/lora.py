@@ -223,6 +223,8 @@ def roles_of_rows(
 
 def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
     """Why the delta at this module is none of its weight."""
+    if more := sorted(site.tensors.keys() - INPUT_ROLES):
+        return f"with {' and '.join(more)} it is no plain product of two factors"
     if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
         return "the rows of an embedding with max_norm are rescaled at each use"
     if shape.kind is ModuleKind.CONV:

@@ -15,16 +15,14 @@ from support.desks import write_desk
 from typer.testing import Result
 
 Cli = Callable[..., Result]
+ODD = "  odd: {combine: ties, of: {a0: 1.0, a1: 1.0}, density: 0.5}\n"
 
 
 @pytest.fixture
 def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     manifest = write_desk(tmp_path)
     with manifest.open("a") as stream:
-        stream.write(
-            "compositions:\n  both: {of: {a0: 1.0, a1: -2.0}}\n"
-            "  odd: {combine: ties, of: {a0: 1.0, a1: 1.0}, density: 0.5}\nactive: a0\n"
-        )
+        stream.write(f"compositions:\n  both: {{of: {{a0: 1.0, a1: -2.0}}}}\n{ODD}active: a0\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -50,8 +48,9 @@ def test_it_writes_what_is_active_or_named_and_says_what(cli: Cli, at: Path) -> 
 
 def test_the_written_folder_is_a_base_like_any_other(cli: Cli, at: Path) -> None:
     assert cli("merge", "-c", "a0", "-o", "merged").exit_code == 0
-    merged = (at / "adapters.yaml").read_text().replace("./base ", "./merged ")
-    (at / "next.yaml").write_text(merged)
+    merged = (at / "adapters.yaml").read_text().replace(ODD, "")
+    (at / "adapters.yaml").write_text(merged)
+    (at / "next.yaml").write_text(merged.replace("./base ", "./merged "))
     result = cli("run", "next.yaml", "-p", "w5 w9", "-a", "__base__", "--max-new-tokens", 4)
     assert result.exit_code == 0, result.output
     live = cli("run", "-p", "w5 w9", "-a", "a0", "--max-new-tokens", 4)

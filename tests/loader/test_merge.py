@@ -297,6 +297,40 @@ def test_nothing_is_attached_or_deleted_while_merged(
     model.delete_adapter("two")
 
 
+def test_one_that_was_deleted_meanwhile_is_not_active_again(
+    pair: tuple[Any, AdaptedModel, Saved, Saved],
+) -> None:
+    _, model, one, _ = pair
+    model.set_adapter(["one", "two"])
+    model.merge_adapter("one")
+    model.delete_adapter("two")
+    model.unmerge_adapter()
+    assert model.active_adapters() == ["one"] and close(logits(model), one.answer)
+
+
+def test_weights_that_were_merged_in_inference_mode_can_be_trained(
+    pair: tuple[Any, AdaptedModel, Saved, Saved],
+) -> None:
+    base, model, _, _ = pair
+    with torch.inference_mode():
+        model.merge_and_unload()
+    base(input_ids=ids(), labels=ids()).loss.backward()
+    assert all(parameter.grad is not None for parameter in base.parameters())
+
+
+def test_factors_with_more_than_a_and_b_are_not_merged_as_if_they_were_plain(
+    pair: tuple[Any, AdaptedModel, Saved, Saved],
+) -> None:
+    _, model, _, _ = pair
+    adapter = model.attached["two"]
+    part = adapter.parts[0]
+    site = part.site._replace(tensors={**part.site.tensors, "magnitude_vector": "m"})
+    adapter.parts = (part._replace(site=site), *adapter.parts[1:])
+    with pytest.raises(AttachError) as caught:
+        model.merge_adapter("two")
+    assert codes(caught) == ["AD757"]
+
+
 def test_rules_bind_what_is_merged_too(pair: tuple[Any, AdaptedModel, Saved, Saved]) -> None:
     from adapterdock.manifests.codes.rules import TOO_MANY_ACTIVE
 
@@ -563,6 +597,11 @@ def test_a_tied_head_gets_a_weight_of_its_own_and_is_tied_again(
     )
     model = adapted(base, saved)
     live, before = logits(model), traces(base)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pefts = logits(peft_loads(base, saved.folder).merge_and_unload())
+    assert not close(pefts, saved.answer), "PEFT's merge is not PEFT's live answer"
+    assert close(live, saved.answer)
     model.merge_adapter()
     assert close(logits(model), live)
     assert base.lm_head.weight is not base.model.embed_tokens.weight

@@ -37,7 +37,7 @@ class Kept:
         return self._tensor
 
 
-class OnDisk:
+class Reread:
     """A tensor of the base as it was, in a file: its digest says that it still is."""
 
     def __init__(self, originals: Originals, name: str, tensor: Tensor) -> None:
@@ -84,7 +84,7 @@ class Merge:
 
     terms: Terms
     base: nn.Module
-    old: dict[str, Kept | OnDisk] = field(default_factory=dict)
+    old: dict[str, Kept | Reread] = field(default_factory=dict)
     _new: dict[str, Tensor] = field(default_factory=dict)
     _groups: list[tuple[str, ...]] = field(default_factory=list)
     _untied: Untied | None = None
@@ -127,7 +127,7 @@ class Merge:
                 if safe and not is_finite(new):
                     problems.append(codes.MERGE_NOT_FINITE.finding(name, where))
                 data = tensor.data
-                made.old[name] = Kept(data) if originals is None else OnDisk(originals, name, data)
+                made.old[name] = Kept(data) if originals is None else Reread(originals, name, data)
         except AdapterdockError:
             raise
         except Exception as error:

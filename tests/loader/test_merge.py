@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import warnings
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.methods import table
 from adapterdock.manifests.errors import AdapterdockError, AttachError, PolicyError, RoutingError
+from safetensors.torch import load_file, save_file
 from support.peft_adapters import (
     TOLERANCE,
     Saved,
@@ -749,11 +751,24 @@ def test_reading_again_needs_files_and_says_so_before_anything_is_touched(
     assert loaded.merged_adapters == []
 
 
+def test_a_sign_of_zero_that_a_file_does_not_have_is_noticed_at_the_merge(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    base = shutil.copytree(shelf.base, tmp_path / "base")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    tensors = load_file(base / "model.safetensors")
+    tensors[name][0, 0] = 0.0
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    model = adapterdock.load(manifest_of(shelf, tmp_path, active="one", base={"model": base}))
+    model.base_model.get_parameter(name).data[0, 0] = -0.0
+    with pytest.raises(AttachError) as caught:
+        model.merge_adapter(keep="reread")
+    assert codes(caught) == ["AD762"] and model.merged_adapters == []
+
+
 def test_where_the_files_have_changed_it_stays_merged_and_says_so(
     shelf: Shelf, tmp_path: Path
 ) -> None:
-    import shutil
-
     base = shutil.copytree(shelf.base, tmp_path / "base")
     manifest = manifest_of(shelf, tmp_path, active="one", base={"model": str(base)})
     model = adapterdock.load(manifest)

@@ -305,9 +305,18 @@ def test_the_bases_own_files_are_kept_or_repacked(shelf: Shelf, tmp_path: Path) 
 
 
 def test_the_same_inputs_give_the_same_bytes_whatever_the_threads(
-    mixed: Path, tmp_path: Path
+    mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A large product is summed up in another order on two threads; a small one is not, so the
+    number is asked as well."""
     merge_to_folder(mixed, tmp_path / "out", selection="mix")
+    real, seen = checkpoint.Item.value, set[int]()
+
+    def asked(self: Any, old: torch.Tensor) -> torch.Tensor:
+        seen.add(torch.get_num_threads())
+        return real(self, old)
+
+    monkeypatch.setattr(checkpoint.Item, "value", asked)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -315,6 +324,7 @@ def test_the_same_inputs_give_the_same_bytes_whatever_the_threads(
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+    assert seen == {1}
     assert files_of(tmp_path / "out") == files_of(tmp_path / "again")
 
 

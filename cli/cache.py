@@ -114,7 +114,7 @@ def gc(
     """
     from ..registry.store import Store
 
-    limit = _parse_size(max_size)
+    limit = parse_size(max_size)
     store = Store.default()
     freed = store.gc(limit)
     left = store.size()
@@ -124,7 +124,8 @@ def gc(
         err.line("the rest is in use, or was used only minutes ago")
 
 
-def _parse_size(text: str) -> int:
+def parse_size(text: str) -> int:
+    """Bytes. Raises :class:`UsageError` for what is no size."""
     from ..manifests.schema import BYTE_SIZE_PATTERN, parse_bytes
 
     spelled = text.strip().upper().replace("I", "i")

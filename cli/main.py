@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from . import cache, explain, fingerprint, init, lock, pull, run, show, validate
+from . import cache, explain, fingerprint, init, lock, merge, pull, run, show, validate
 from .command import (
     DEBUG_VARIABLE,
     EXIT_INTERRUPTED,
@@ -102,6 +102,7 @@ for name, command in (
     ("pull", pull.pull),
     ("show", show.show),
     ("run", run.run),
+    ("merge", merge.merge),
 ):
     app.command(name, cls=Command)(command)
 app.add_typer(cache.app, name="cache")

@@ -115,8 +115,8 @@ def run(
         raise UsageError(
             codes.NEEDS_BASE.finding("the manifest declares no base", file.where(("base",)))
         )
-    _require_names(adapter or (), file)
-    _require_torch()
+    require_names(adapter or (), file)
+    require_torch()
     prompt = _read_prompt() if prompt is None else prompt
     if not prompt.strip():
         raise UsageError(codes.NO_PROMPT.finding("there is no prompt"))
@@ -206,7 +206,8 @@ def _active(file: ManifestFile) -> str:
     return active if isinstance(active, str) else ", ".join(active)
 
 
-def _require_names(names: Iterable[str], file: ManifestFile) -> None:
+def require_names(names: Iterable[str], file: ManifestFile) -> None:
+    """Raise :class:`UsageError` for a name that is no adapter or composition of the manifest."""
     manifest = file.manifest
     known: Mapping[str, object] = {**manifest.adapters, **manifest.compositions, BASE_ROW: None}
     unknown = [name for name in dict.fromkeys(names) if name not in known]
@@ -225,7 +226,8 @@ def _require_names(names: Iterable[str], file: ManifestFile) -> None:
         )
 
 
-def _require_torch() -> None:
+def require_torch() -> None:
+    """Raise :class:`UsageError` where torch or transformers is not installed; imports neither."""
     missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"

@@ -12,6 +12,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -31,6 +32,7 @@ from .checkpointing import carry, checkpointable, stop_carrying
 from .compiled import CompiledBase
 from .kv_cache import check_cache, mark_cache
 from .layout import layout_of_model
+from .mergeable import Mergeable
 from .modules import ModuleMap, check_attachable
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
 from .rows import GatheredCache, Rows
@@ -46,7 +48,7 @@ from .selection import (
     without,
 )
 from .sites import Factors
-from .stand_in import StandIn, refusal
+from .stand_in import refusal
 from .weight_sites import WeightFactors
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ _UNSAID = _Unsaid()
 _KEPT_ROUTINGS = 256
 
 
-class AdaptedModel(StandIn):
+class AdaptedModel(Mergeable):
     """A base model with adapters, used like the base itself.
 
     ``AdaptedModel(base)`` alone changes nothing in the base. It is of a subclass made for the
@@ -129,6 +131,7 @@ class AdaptedModel(StandIn):
         state["_checkpointable"] = None
         state["_gathered"] = GatheredCache()
         state["_compiled"] = None
+        self._start_unmerged()
         self._modules["base_model"] = base
         weakref.finalize(self, self._attachments.abandon).atexit = False
         self.training = base.training
@@ -296,6 +299,7 @@ class AdaptedModel(StandIn):
     def disable_adapters(self) -> None:
         """Turn all adapters off, for every thread, until :meth:`enable_adapters`. A call that
         names an adapter all the same raises."""
+        self.check_unmerged("the base alone cannot answer")
         self.__dict__["_disabled"] = True
 
     def enable_adapters(self) -> None:
@@ -316,7 +320,7 @@ class AdaptedModel(StandIn):
 
     def routing(self, selection: Selection) -> Routing:
         """What ``selection`` means on this model; kept, so that a switch is a look-up."""
-        if selection is None:
+        if selection is None and self._merge is None:
             return BASE
         key = key_of(selection)
         known = self._routings.get(key) if key is not None else None
@@ -324,7 +328,7 @@ class AdaptedModel(StandIn):
             return known
         with self._attachments.lock:
             self._check_alive()
-            found = route(selection, self._adapters, self._compositions, self._rules)
+            found = route(selection, self._adapters, self._compositions, self._rules, self._merge)
             if len(self._routings) >= _KEPT_ROUTINGS:  # weights moved by a slider, say
                 self._routings.clear()
             if key is not None:
@@ -492,7 +496,7 @@ class AdaptedModel(StandIn):
     @rules.setter
     def rules(self, rules: Rules | None) -> None:
         with self._attachments.lock:
-            _check_rules(rules, self._default.terms)
+            _check_rules(rules, (*self._merged_terms, *self._default.terms))
             self.__dict__["_rules"] = rules
             self._routings.clear()
 
@@ -506,6 +510,9 @@ class AdaptedModel(StandIn):
         if they are replaced or deleted meanwhile."""
         with self._attachments.lock:
             routing = self._active(adapter, names, copies)
+            chose_base = adapter is _UNSAID and routing is not self._default and not self._disabled
+            if chose_base and not routing.terms:
+                self.check_unmerged("the base alone cannot answer")
             self._attachments.hold(routing.terms)
             return routing
 
@@ -641,20 +648,21 @@ class AdaptedModel(StandIn):
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         with self.changing():
             self._check_deletable(names)
+            self.check_unmerged("it cannot be deleted", names)
             with self._attachments.lock:
                 gone = [self._adapters[name] for name in dict.fromkeys(names)]
                 rest = tuple(t for t in self._default.terms if t[0] not in gone)
                 self.__dict__["_selected"] = without(self._selected, names)
                 emptied = bool(self._default.terms) and not rest
                 if rest:
-                    _check_rules(self._rules, rest)
+                    _check_rules(self._rules, (*self._merged_terms, *rest))
                 if len(rest) != len(self._default.terms):
-                    self.__dict__["_default"] = Routing(rest) if rest else BASE
+                    self._shrink_default(rest)
                 for adapter in gone:
                     self._forget(adapter)
                     self._compositions.pop(adapter.name, None)
                     self._recipes.pop(adapter.name, None)
-        if emptied:
+        if emptied and not self.merged_adapters:
             _warn(codes.ACTIVE_DELETED.finding(f"{', '.join(names)} was the default"))
 
     def _check_deletable(self, names: list[str]) -> None:
@@ -675,12 +683,14 @@ class AdaptedModel(StandIn):
         return self._base
 
     def detach(self) -> nn.Module:
-        """Take every adapter away and give the base back, as it was before the first one."""
+        """Take every adapter away and give the base back, as it was before the first one; what is
+        merged is unmerged first."""
         with self.changing(), self._attachments.lock:
             if busy := self._attachments.busy():
                 raise RoutingError(
                     codes.ADAPTER_IN_USE.finding(f"calls are running on {', '.join(busy)}")
                 )
+            self.unmerge_adapter()
             for adapter in list(self._adapters.values()):
                 self._forget(adapter)
             self._compositions.clear()
@@ -792,6 +802,9 @@ class AdaptedModel(StandIn):
                 if finding := _never_fired(adapter):
                     _warn(finding)
 
+    def _folder_of_base(self) -> Path | None:
+        return self._deployment.base_folder if self._deployment else None
+
     def _check_alive(self) -> None:
         if self._detached:
             raise RoutingError(codes.MODEL_DETACHED.finding("this model was detached"))
@@ -802,7 +815,8 @@ class AdaptedModel(StandIn):
         ]
         return (
             f"AdaptedModel({type(self._base).__name__}, adapters=[{', '.join(parts)}], "
-            f"active={self.active_weights()})"
+            f"active={self.active_weights()}"
+            + (f", merged={self.merged_adapters})" if self.merged_adapters else ")")
         )
 
 

@@ -5,9 +5,26 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import nn
+
+from ..registry.facts import ModuleShape, SitePlan
+from .bias import BiasFactors
+
+
+class Part(NamedTuple):
+    """What an adapter holds at one site: its plan, the module's sizes, and its tensors by role.
+
+    ``of_input`` says that its delta is made of the module's input alone, and not of the base's
+    weight or output.
+    """
+
+    site: SitePlan
+    shape: ModuleShape
+    roles: Mapping[str, nn.Parameter]
+    of_input: bool
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,8 @@ class Adapter:
 
     A new adapter under an old name is another object, so a call that is still running on the old
     one keeps it. ``unfired`` are the modules where it has not been used yet; ``users`` counts the
-    calls that are running on it (guarded by the wrapper's lock).
+    calls that are running on it (guarded by the wrapper's lock). One that is ``merged`` is in the
+    base's weights, and in no routing.
     """
 
     name: str
@@ -54,6 +72,10 @@ class Adapter:
     ``base_model.model.score.lora_A.billing.weight``."""
     twins: Mapping[str, nn.Module] = field(default_factory=dict, repr=False)
     """Whole modules, likewise (``base_model.model.score.modules_to_save.billing``)."""
+    parts: tuple[Part, ...] = ()
+    """What it adds at its sites, from which a merge is made."""
+    biases: Mapping[str, BiasFactors] = field(default_factory=dict)
+    """Trained biases of the base, by module."""
     unfired: set[str] = field(default_factory=set)
     used: bool = False
     reported: bool = False
@@ -61,6 +83,7 @@ class Adapter:
     serial: int = field(default_factory=itertools.count(1).__next__)
     """No other adapter of this process has it, whatever its name."""
     retired: bool = False
+    merged: bool = False
 
     @property
     def modules(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from ..manifests.codes import loader as codes
 from ..manifests.errors import AdapterdockError, AttachError
 from ..manifests.findings import Where
 from ..registry.facts import AdapterPlan, ModuleKind, ModuleShape, SitePlan
-from .adapter import Adapter
+from .adapter import Adapter, Part
 from .bias import BiasFactors
 from .claims import Claims
 from .methods.dora import OnWeight
@@ -67,6 +67,7 @@ def attach_adapter(
         replaced = replace and name in model.attached
         if not replaced and (problem := model.name_problem(name, where)):
             raise AttachError(problem)
+        model.check_unmerged(f"{name!r} cannot be attached")
         if trainable and dtype is None:
             dtype = torch.float32
         try:
@@ -146,6 +147,7 @@ class _Builder:
             for name, m in METHODS.items()
         }
         shared = self._shared(sites, placed)
+        parts: list[Part] = []
         for name, common in shared.items():
             spelling = METHODS[name].shared
             parameters |= {spelling[r].format(adapter=claims.name): p for r, p in common.items()}
@@ -154,22 +156,27 @@ class _Builder:
             # what follows another module has its parameters, which are registered once
             inside = f"{_PREFIX}{leader_of(site)}.{site.settings.get('wraps', '')}"
             roles: dict[str, torch.Tensor] = {**common}
+            own: dict[str, nn.Parameter] = {}
             for role, key in site.tensors.items():
                 if role in common:
                     continue
                 name = inside + names[role]
                 if name not in parameters:
                     parameters[name] = self._parameter(placed[key])
-                roles[role] = parameters[name]
+                roles[role] = own[role] = parameters[name]
             built = method.build(site, shape, roles, self.dropout)
             if hasattr(built, "add_to"):
                 weights.setdefault(site.module, []).append(cast(WeightFactors, built))
             else:
                 outputs.setdefault(site.module, []).append(cast(Factors, built))
+            if not common:
+                parts.append(Part(site, shape, own, own.keys() <= method.input_roles))
+        changed: dict[str, BiasFactors] = {}
         for module, key, old in biases:
             value = self._parameter(placed[key])
             parameters[f"{_PREFIX}{module}.bias.{claims.name}"] = value
-            outputs.setdefault(module, []).append(BiasFactors(value, old))
+            changed[module] = BiasFactors(value, old)
+            outputs.setdefault(module, []).append(changed[module])
         twins = {
             name: twin_of(
                 claims.module(name),
@@ -197,6 +204,8 @@ class _Builder:
                 f"{_PREFIX}{name}.{self._wrapper(name)}.{claims.name}": twin
                 for name, twin in twins.items()
             },
+            parts=tuple(parts),
+            biases=changed,
             unfired={*outputs, *twins, *weights} - self._stood_for(sites),
         )
         return _Built(

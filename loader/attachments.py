@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..manifests.codes import loader as codes
+from ..manifests.codes import merging as merging_codes
 from ..manifests.errors import AttachError, RoutingError
 from ..manifests.weights import Weight
 from .adapter import Adapter
@@ -35,6 +36,8 @@ class Attachments:
         self.outputs: dict[str, OutputSite] = {}
         self.wholes: dict[str, ModuleSite] = {}
         self.weights: dict[str, WeightSite] = {}
+        self.running: int = 0
+        """Calls that are on their way now, those of the base alone included."""
         self._guard = RootGuard(owner, base)
         self._frozen: list[nn.Parameter] | None = None
 
@@ -101,19 +104,28 @@ class Attachments:
             stop_carrying(checkpointable(self.base))
 
     def hold(self, terms: Terms) -> None:
-        """A call begins; raises :class:`RoutingError` if one of its adapters is gone."""
+        """A call begins; raises :class:`RoutingError` if one of its adapters is gone, or is
+        in the weights."""
         with self.lock:
             for adapter, _ in terms:
                 if adapter.retired:
                     raise RoutingError(
                         codes.ADAPTER_UNKNOWN.finding(f"{adapter.name!r} was deleted")
                     )
+                if adapter.merged:
+                    raise RoutingError(
+                        merging_codes.ADAPTERS_MERGED.finding(
+                            f"{adapter.name!r} is merged into the weights"
+                        )
+                    )
+            self.running += 1
             for adapter, _ in terms:
                 adapter.users += 1
 
     def let_go(self, terms: Terms) -> None:
         """The call has ended."""
         with self.lock:
+            self.running -= 1
             for adapter, _ in terms:
                 adapter.users -= 1
                 if adapter.retired and not adapter.users:

@@ -104,7 +104,7 @@ def load(
         progress=progress,
     )
     accepted |= frozenset(pulled.lock.accepted)
-    _require(check_declared(pulled), accepted)
+    require(check_declared(pulled), accepted)
     base, folder, notes = load_pulled_base(pulled, store)
     access = Access(offline=offline, policies=policies_in_force(file, policy))
     return set_up(AdaptedModel(base), pulled, access, store, accepted, folder, notes)
@@ -151,7 +151,7 @@ def attach(
     expected = expected_fingerprint(pulled, access, accepted)
     if expected is not None:
         fingerprint, samples, where = expected
-        _require(check_model(base, fingerprint, samples, where, tokenizer=tokenizer), accepted)
+        require(check_model(base, fingerprint, samples, where, tokenizer=tokenizer), accepted)
     return set_up(adapted, pulled, access, store, accepted)
 
 
@@ -201,7 +201,8 @@ def _close_here(process: int, close: Callable[[], None]) -> None:
         close()
 
 
-def _require(findings: Iterable[Finding], accepted: Collection[str]) -> None:
+def require(findings: Iterable[Finding], accepted: Collection[str]) -> None:
+    """Raise :class:`FingerprintError` for what is wrong with a base."""
     bad = refused(findings, accepted)
     if bad:
         raise FingerprintError(*bad)
@@ -231,7 +232,7 @@ def expected_fingerprint(
     if file.manifest.base.model is None:
         return None
     resolution = resolve_base(file, access)
-    _require(resolution.findings, accepted)
+    require(resolution.findings, accepted)
     if resolution.base is None:
         return None
     measured = measure(resolution)
@@ -315,11 +316,7 @@ def set_up(
 def define(adapted: AdaptedModel, file: ManifestFile) -> None:
     """Give the model the manifest's rules, compositions and active set."""
     manifest = file.manifest
-    if manifest.rules != Rules():
-        where = file.where(("rules",))
-        adapted.rules = lambda active: check_active(
-            manifest.rules, active, {name: adapted.attached[name].rank for name in active}, where
-        )
+    define_rules(adapted, file)
     for name, composition in manifest.compositions.items():
         options = composition.model_dump(exclude={"combine", "of"})
         where = file.where(("compositions", name))
@@ -344,3 +341,13 @@ def _active(manifest: Manifest, names: str | Sequence[str]) -> Selection:
 
 def _is_sum(manifest: Manifest, name: str) -> bool:
     return manifest.compositions[name].combine == "sum"
+
+
+def define_rules(adapted: AdaptedModel, file: ManifestFile) -> None:
+    """Give the model the manifest's rules."""
+    rules = file.manifest.rules
+    if rules != Rules():
+        where = file.where(("rules",))
+        adapted.rules = lambda active: check_active(
+            rules, active, {name: adapted.attached[name].rank for name in active}, where
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import safe_open
@@ -29,7 +30,11 @@ class Originals(Mapping[str, torch.Tensor]):
 
     def __init__(self, model: nn.Module, folder: Path, where: Where) -> None:
         live = live_tensors(model)
-        self._live: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        self._live: dict[str, torch.Tensor] = {
+            **parameters,
+            **dict(model.named_buffers(remove_duplicate=False)),
+        }
         self._places: dict[int, str] = {
             id(live[place.live]): name
             for name, place in places_on_disk(model, live).items()
@@ -44,17 +49,29 @@ class Originals(Mapping[str, torch.Tensor]):
         now = self._live[name].data
         if now.dtype not in _HALVES:
             return now
-        for disk in self._spellings(name):
-            if disk in self._shards:
-                with safe_open(str(self._folder / self._shards[disk]), "pt") as file:
-                    tensor: torch.Tensor = file.get_tensor(disk)
-                if tensor.shape == now.shape and torch.equal(tensor.to(now.dtype), now.cpu()):
-                    return tensor
+        place = self.place(name)
+        if place is not None:
+            return self.read(place)
         raise AttachError(
             codes.FLOAT32_NO_ORIGINAL.finding(
                 f"{name} is not in the checkpoint under a name that could be found", self._where
             )
         )
+
+    def place(self, name: str) -> str | None:
+        """The name on disk of the tensor that becomes the live one bit for bit."""
+        now = self._live[name].data
+        for disk in self._spellings(name):
+            if disk in self._shards:
+                tensor = self.read(disk)
+                if tensor.shape == now.shape and torch.equal(tensor.to(now.dtype), now.cpu()):
+                    return disk
+        return None
+
+    def read(self, disk: str) -> torch.Tensor:
+        """A tensor by its name on disk, in the file's dtype; nothing stays mapped."""
+        with safe_open(str(self._folder / self._shards[disk]), "pt") as file:
+            return cast(torch.Tensor, file.get_tensor(disk)).clone()
 
     def _spellings(self, name: str) -> Iterator[str]:
         """Its names on disk: as transformers would write it (one of several for a

@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any, cast
 
 from ..manifests.codes import loader as codes
+from ..manifests.codes import merging as merging_codes
 from ..manifests.errors import PolicyError, RoutingError
 from ..manifests.findings import Finding, Where
 from ..manifests.names import BASE_ROW, did_you_mean
 from ..manifests.weights import ModuleWeights, Weight, Written, shown, times, weight_at
 from .adapter import Adapter
+from .merging import Merge, conflicts
 from .routing import BASE, Routing
 
 Selection = str | Sequence[str] | Mapping[str, Written] | None
@@ -30,19 +32,23 @@ def route(
     adapters: Mapping[str, Adapter],
     compositions: Mapping[str, Mapping[str, Weight]],
     rules: Rules | None = None,
+    merged: Merge | None = None,
 ) -> Routing:
     """The routing that ``selection`` means.
 
     Several adapters are summed, each delta times its weight; an adapter at weight 0 is left out.
     Raises :class:`RoutingError` for what cannot be selected, :class:`PolicyError` for what the
-    rules forbid.
+    rules forbid. What is ``merged`` takes part in every answer, and so in what is asked.
     """
     weights = _weights(selection, adapters, compositions)
     terms = tuple((adapters[name], weight) for name, weight in weights.items() if weight)
-    problems = mix_problems(terms)
+    beside = merged.terms if merged is not None else ()
+    if merged is not None and not terms:
+        raise RoutingError(merging_codes.ADAPTERS_MERGED.finding("the base alone cannot answer"))
+    problems = conflicts(terms, merged) or mix_problems((*beside, *terms))
     if problems:
         raise RoutingError(*problems)
-    if rules is not None and (broken := list(rules(taking_part(terms)))):
+    if rules is not None and (broken := list(rules(taking_part((*beside, *terms))))):
         raise PolicyError(*broken)
     return Routing(terms) if terms else BASE
 

@@ -31,13 +31,14 @@ SMALL_FILE = 4 * 1024 * 1024
 INDEX_LIMIT = 64 * 1024 * 1024
 READERS = 8
 
-_BESIDE_A_BASE = (
+BESIDE_A_BASE = (
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
     "chat_template.json",
 )
+"""Small files beside a base's weights that belong to it."""
 
 
 def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:
@@ -150,7 +151,7 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
                 )
             )
         tensors.update(header.tensors)
-    beside = [p for p in files if p in _BESIDE_A_BASE or p in TOKENIZER_FILES]
+    beside = [p for p in files if p in BESIDE_A_BASE or p in TOKENIZER_FILES]
     if remote_code:
         beside += [p for p in files if p.endswith(".py")]
     consumed = {p: files[p] for p in (*beside, *shards)} | small

@@ -179,3 +179,59 @@ PARAMETERS: Mapping[str, str] = {
     "magnitude": "lora_magnitude_vector.{adapter}.weight",
 }
 """PEFT's live names of the roles, after the module's own."""
+
+INPUT_ROLES = frozenset({"A", "B", "B_bias", "embedding_A", "embedding_B"})
+"""With these alone, the delta is made of the input and not of the base's output."""
+
+
+def delta_weight(
+    site: SitePlan, shape: ModuleShape, weight: torch.Tensor, roles: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """``scale * B @ A`` in the shape of the stored weight (or of these rows of it)."""
+    if shape.kind is ModuleKind.EMBEDDING:  # (num_embeddings, embedding_dim)
+        return (roles["embedding_A"].t() @ roles["embedding_B"].t()).mul_(site.scale)
+    a, b = roles["A"], roles["B"]
+    if shape.kind is ModuleKind.CONV1D:  # (in, out)
+        return (a.t() @ b.t()).mul_(site.scale)
+    if shape.kind is ModuleKind.CONV:  # (out, in, *kernel)
+        return (b.flatten(1) @ a.flatten(1)).mul_(site.scale).view(weight.shape)
+    return (b @ a).mul_(site.scale)
+
+
+def delta_bias(
+    site: SitePlan,
+    shape: ModuleShape,
+    bias: torch.Tensor | None,
+    roles: Mapping[str, torch.Tensor],
+) -> torch.Tensor | None:
+    """``scale`` times B's own bias (``lora_bias``), where there is one."""
+    found = roles.get("B_bias")
+    return None if found is None else found * site.scale
+
+
+def roles_of_rows(
+    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], rows: slice
+) -> Mapping[str, torch.Tensor]:
+    """The factor that the weight's first dimension comes from, cut to ``rows``."""
+    if shape.kind is ModuleKind.EMBEDDING:
+        return {**roles, "embedding_A": roles["embedding_A"][:, rows]}
+    if shape.kind is ModuleKind.CONV1D:
+        return {**roles, "A": roles["A"][:, rows]}
+    return {**roles, "B": roles["B"][rows]}
+
+
+def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
+    """Why the delta at this module is none of its weight."""
+    if more := sorted(site.tensors.keys() - INPUT_ROLES):
+        return f"with {' and '.join(more)} it is no plain product of two factors"
+    if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
+        return "the rows of an embedding with max_norm are rescaled at each use"
+    if shape.kind is ModuleKind.CONV:
+        conv = cast(nn.Conv2d, module)
+        if shape.groups > 1:
+            return "the factors mix the channels of all groups, the weight does not"
+        if any(step != 1 for step in conv.dilation) and any(size != 1 for size in shape.kernel):
+            return "the base's kernel is dilated, the factors' is not"
+        if conv.padding_mode != "zeros":
+            return f"the factors see zeros beyond the edge, the base {conv.padding_mode} padding"
+    return None

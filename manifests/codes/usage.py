@@ -155,6 +155,17 @@ BAD_MODEL = Code(
     "adapterdock init --model HuggingFaceTB/SmolLM2-135M-Instruct",
     "write hf://org/name for a model on the Hub, ./folder for one that is here",
 )
+OUT_NOT_EMPTY = Code(
+    "AD930",
+    "out-not-empty",
+    Severity.ERROR,
+    "The folder to write into holds something else.",
+    "`merge` writes a new folder. One that is there is replaced only if it is empty, or holds a "
+    "merged model and nothing beside it: the header of its weights says whether it was written by "
+    "`merge`.",
+    "adapterdock merge --out ~",
+    "name a folder that is not there yet, or remove this one yourself",
+)
 BUG = Code(
     "AD990",
     "bug",

@@ -25,6 +25,7 @@ AREAS = {
     "lock": range(500, 600),
     "store": range(600, 700),
     "loader": range(700, 800),
+    "merging": range(756, 769),
     "rules": range(800, 850),
     "policy": range(850, 900),
     "usage": range(900, 1000),

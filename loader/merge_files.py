@@ -1,0 +1,362 @@
+"""From a manifest to a plain transformers model on disk, with its adapters in the weights.
+
+What no adapter changes is copied byte for byte under the checkpoint's own names, so that experts
+which transformers fuses when it loads stay as they are; what one changes is merged in float32 and
+rounded once. Nothing larger than one tensor of the base is in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..manifests.codes import merging as codes
+from ..manifests.codes import usage as usage_codes
+from ..manifests.errors import AdapterdockError, AttachError, RoutingError, UsageError
+from ..manifests.findings import Finding, Where
+from ..manifests.manifest import ManifestFile
+from ..manifests.rules import flatten
+from ..manifests.weights import Weight
+from ..registry.digests import folder_digest
+from ..registry.facts import Header
+from ..registry.gather import BASE_CONFIG, BASE_INDEX
+from ..registry.header import read_header
+from ..registry.lock import accepted_codes
+from ..registry.merged_folder import MARK, check_free, replacing
+from ..registry.progress import Progress, Silent
+from ..registry.project import ManifestSource, open_manifest
+from ..registry.pull import Pulled, pull
+from ..registry.shards import Tensor, index_of, lay_out, packed
+from ..registry.store import Store
+from .adapted import AdaptedModel
+from .base import DTYPES
+from .checkpoint import CheckpointWriter, Item
+from .disknames import DTYPES as DTYPE_NAMES
+from .folding import PLAIN, Fold, folds
+from .load import base_folder, check_declared, define_rules, require
+from .merging import Terms
+from .one import attach_files
+from .skeleton import TORCH_DTYPES, OnDisk, Skeleton
+from .untying import parted, untied, untied_as_written
+
+WEIGHTS = ".safetensors"
+
+
+@dataclass(frozen=True)
+class MergedFolder:
+    """What was written: the files with their sizes (bytes), the adapters that are in the weights,
+    and warnings."""
+
+    folder: Path
+    files: Mapping[str, int]
+    weights: Mapping[str, Weight]
+    notes: tuple[Finding, ...] = ()
+
+
+def merge_to_folder(
+    manifest: ManifestSource,
+    out: Path,
+    *,
+    selection: str | None = None,
+    safe: bool = False,
+    dtype: str | None = None,
+    max_shard_size: int | None = None,
+    model: str | None = None,
+    policy: str | os.PathLike[str] | None = None,
+    accept: Iterable[str] = (),
+    frozen: bool = False,
+    offline: bool = False,
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> MergedFolder:
+    """Write the manifest's base with ``selection`` (an adapter or a composition; else what is
+    active) in its weights into the folder ``out``, as a plain transformers model.
+
+    Every tensor keeps its dtype, or with ``dtype`` all floating ones get that. Files are the
+    base's own, or with ``max_shard_size`` (bytes) as large as that. ``safe`` refuses NaN and
+    infinity. Obeys lock, policy and rules as :func:`adapterdock.load` does, and raises the same
+    errors; ``out`` is then as it was. The same inputs give the same bytes.
+    """
+    check_free(out)
+    file = open_manifest(manifest, model=model)
+    weights = _selected(file, selection)
+    where = file.where(("base", "model"))
+    if file.manifest.base.model is None:
+        raise UsageError(
+            usage_codes.NEEDS_BASE.finding("the manifest declares no base", file.where(("base",)))
+        )
+    if file.manifest.base.quantization is not None:
+        raise AttachError(
+            codes.MERGE_QUANTIZED.finding(
+                "the manifest quantises its base", file.where(("base", "quantization"))
+            )
+        )
+    store = store or Store.default()
+    accepted = accepted_codes(accept)
+    pulled = pull(
+        file,
+        policy=policy,
+        accept=accepted,
+        frozen=frozen,
+        offline=offline,
+        store=store,
+        progress=progress,
+    )
+    accepted |= frozenset(pulled.lock.accepted)
+    require(check_declared(pulled), accepted)
+    with store.hold(f.fact.sha256 for f in pulled.base.values() if f.fact.sha256), _one_thread():
+        job = _Job(pulled, store, DTYPES.get(dtype or ""), where)
+        terms, notes = job.attach(weights, accepted)
+        job.decide(terms)
+        with replacing(out) as folder:
+            try:
+                job.write(folder, safe, max_shard_size, progress or Silent())
+            except (AdapterdockError, OSError):
+                raise
+            except Exception as error:
+                raise AttachError(
+                    codes.MERGE_FAILED.finding(
+                        f"merging broke off: {type(error).__name__}: {error}", where
+                    )
+                ) from error
+            files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+            sizes = {name: path.stat().st_size for name, path in sorted(files.items())}
+    return MergedFolder(
+        out, sizes, {a.name: w for a, w in terms}, tuple(dict.fromkeys((*pulled.notes, *notes)))
+    )
+
+
+def _selected(file: ManifestFile, selection: str | None) -> dict[str, Weight]:
+    """The adapters and weights that are meant; only a ``sum`` is one of weights."""
+    manifest = file.manifest
+    chosen = manifest.active if selection is None else selection
+    names = [chosen] if isinstance(chosen, str) else list(chosen or ())
+    weights = flatten(manifest, chosen) if chosen else {}
+    if not any(weights.values()):
+        raise RoutingError(codes.MERGE_NOTHING.finding("no adapter is active or named"))
+    seen: set[str] = set()
+    while names:
+        name = names.pop()
+        composition = manifest.compositions.get(name)
+        if composition is None or name in seen:
+            continue
+        seen.add(name)
+        names += composition.of
+        if composition.combine != "sum":
+            raise RoutingError(
+                codes.MERGE_COMBINE.finding(
+                    f"the composition {name!r} is no sum",
+                    file.where(("compositions", name, "combine")),
+                    found=composition.combine,
+                    expected="sum",
+                )
+            )
+    return {name: weight for name, weight in weights.items() if weight}
+
+
+@contextmanager
+def _one_thread() -> Generator[None]:
+    """The order in which a product is summed up depends on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass
+class _Job:
+    """One merge on its way: what is known of the base, and then what becomes of its tensors."""
+
+    pulled: Pulled
+    store: Store
+    dtype: torch.dtype | None
+    where: Where
+    skeleton: Skeleton = field(init=False)
+    model: AdaptedModel = field(init=False)
+    items: list[Item] = field(default_factory=list)
+    groups: list[tuple[str, ...]] = field(default_factory=list)
+    terms: Terms = ()
+    problems: list[Finding] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        base = self.pulled.file.manifest.base
+        self.skeleton = Skeleton(
+            base_folder(self.pulled, self.store),
+            self._headers(),
+            remote_code=base.trust_remote_code,
+            where=self.where,
+        )
+        if "quantization_config" in self.skeleton.config:
+            raise AttachError(
+                codes.MERGE_QUANTIZED.finding("config.json has a quantization_config", self.where)
+            )
+        self.model = AdaptedModel(self.skeleton.model)
+
+    def _headers(self) -> dict[str, Header]:
+        found: dict[str, Header] = {}
+        for name, fetched in sorted(self.pulled.base.items()):
+            if name.endswith(WEIGHTS):
+                with fetched.path.open("rb") as stream:
+
+                    def read(start: int, length: int, stream: Any = stream) -> bytes:
+                        stream.seek(start)
+                        return stream.read(length)
+
+                    found[name] = read_header(read, fetched.fact.size, self.where, name)
+        return found
+
+    def attach(
+        self, weights: Mapping[str, Weight], accepted: frozenset[str]
+    ) -> tuple[Terms, list[Finding]]:
+        """The adapters, attached to the base without weights with all the checks of a live one;
+        in float32 unless the manifest says in what."""
+        file = self.pulled.file
+        notes: list[Finding] = []
+        for name in weights:
+            adapter = file.manifest.adapters[name]
+            notes += attach_files(
+                self.model,
+                name,
+                self.pulled.adapters[name],
+                self.store.verified,
+                source=adapter.source,
+                base=file.manifest.base,
+                directory=file.directory,
+                accepted=accepted,
+                dtype=DTYPES.get(adapter.dtype or "", torch.float32),
+                where=file.where(("adapters", name, "source")),
+            )
+        define_rules(self.model, file)
+        self.terms = self.model.routing(weights).terms
+        return self.terms, notes
+
+    def decide(self, terms: Terms) -> None:
+        """What becomes of every tensor of the checkpoint. Raises :class:`AttachError`."""
+        skeleton = self.skeleton
+        changes = folds(skeleton.model, skeleton.modules, terms, self.where)
+        self.groups = untied(
+            skeleton.model,
+            parted(changes, skeleton.modules),
+            skeleton.modules,
+            self.where,
+            skeleton.config,
+        )
+        alone = {name for group in self.groups for name in group}
+        of_disk: dict[str, Fold] = {}
+        more: dict[str, list[Item]] = {}
+        for name in dict.fromkeys((*changes, *sorted(alone))):
+            change = changes.get(name)
+            place = skeleton.find(name)
+            if place is not None:
+                if change is not None and self._mergeable(name, place, change):
+                    of_disk[place.name] = change
+                continue
+            shared = skeleton.find_shared(name)
+            if shared is None:
+                self.problems.append(
+                    codes.MERGE_NOT_ON_DISK.finding(f"{name} is no tensor on disk", self.where)
+                )
+            elif name in alone and (change is None or self._mergeable(name, shared, change)):
+                written = skeleton.name_on_disk(name)
+                out = Tensor(written, self._dtype_of(shared), shared.info.shape)
+                more.setdefault(shared.name, []).append(Item(out, shared, change))
+        if self.problems:
+            raise AttachError(*self.problems)
+        for file, header in skeleton.headers.items():
+            for name, info in sorted(header.tensors.items(), key=lambda one: one[1].start):
+                place = OnDisk(file, name, info)
+                out = Tensor(name, self._dtype_of(place), info.shape)
+                self.items.append(Item(out, place, of_disk.get(name)))
+                self.items += more.get(name, ())
+
+    def _mergeable(self, name: str, place: OnDisk, change: Fold) -> bool:
+        dtype = TORCH_DTYPES.get(place.info.dtype)
+        if dtype in PLAIN or (dtype is not None and not change.additions):
+            return True
+        self.problems.append(
+            codes.MERGE_WEIGHT.finding(
+                f"{name} cannot be merged into", self.where, found=place.info.dtype
+            )
+        )
+        return False
+
+    def _dtype_of(self, place: OnDisk) -> str:
+        stored = place.info.dtype
+        if self.dtype is None or TORCH_DTYPES.get(stored) not in PLAIN:
+            return stored
+        return DTYPE_NAMES[self.dtype]
+
+    def write(self, folder: Path, safe: bool, limit: int | None, progress: Progress) -> None:
+        """The whole folder."""
+        files = self._files(limit)
+        layouts = [lay_out(file, tensors, self._metadata()) for file, tensors in files.items()]
+        writer = CheckpointWriter(folder, layouts, self.items, safe, self.where)
+        for file, header in self.skeleton.headers.items():
+            writer.take(file, header, self.pulled.base[file], progress)
+        writer.finish()
+        index = index_of(files)
+        if index is not None:
+            (folder / BASE_INDEX).write_bytes(index)
+        for name, fetched in self.pulled.base.items():
+            if name.endswith(WEIGHTS) or name == BASE_INDEX:
+                continue
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            data = fetched.path.read_bytes()
+            path.write_bytes(self._config(data) if name == BASE_CONFIG else data)
+
+    def _files(self, limit: int | None) -> dict[str, list[Tensor]]:
+        if limit is not None:
+            return packed((item.out for item in self.items), limit)
+        files: dict[str, list[Tensor]] = {}
+        for item in self.items:
+            files.setdefault(item.source.file, []).append(item.out)
+        return files
+
+    def _metadata(self) -> dict[str, str]:
+        adapters = {
+            adapter.name: {
+                "digest": folder_digest(
+                    f.fact for f in self.pulled.adapters[adapter.name].values()
+                ),
+                "weight": weight,
+            }
+            for adapter, weight in self.terms
+        }
+        base = folder_digest(f.fact for f in self.pulled.base.values())
+        told = {"adapters": adapters, "base": base, "version": 1}
+        return {"format": "pt", MARK: json.dumps(told, sort_keys=True)}
+
+    def _config(self, data: bytes) -> bytes:
+        """config.json, untouched unless the tie or the dtype is another one now."""
+        if not self.groups and self.dtype is None:
+            return data
+        fields: dict[str, Any] = json.loads(data)
+        if self.groups:
+            fields = untied_as_written(fields, self.skeleton.model.config)
+        if self.dtype is not None:
+            fields = _with_dtype(fields, str(self.dtype).removeprefix("torch."))
+        return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _with_dtype(fields: Mapping[str, Any], dtype: str, top: bool = True) -> dict[str, Any]:
+    """A config's fields with this dtype wherever one is told, and at the top."""
+    found = {
+        key: _with_dtype(value, dtype, False) if isinstance(value, dict) else value
+        for key, value in fields.items()
+    }
+    for key in ("dtype", "torch_dtype"):
+        if isinstance(found.get(key), str):
+            found[key] = dtype
+    if top and not {"dtype", "torch_dtype"} & found.keys():
+        found["dtype"] = dtype
+    return found

@@ -1,0 +1,230 @@
+"""Merging and unmerging on an adapted model, under PEFT's names."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Generator, Iterable
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from ..manifests.codes import merging as codes
+from ..manifests.errors import AttachError, RoutingError
+from ..manifests.findings import Where
+from .attachments import Attachments
+from .merging import Merge, Terms
+from .modules import ModuleMap
+from .originals import Originals
+from .routing import BASE, Routing, chosen
+from .selection import Selection
+from .stand_in import StandIn
+
+
+@contextmanager
+def _plain_tensors() -> Generator[None]:
+    """Weights that are made here record nothing, and may be trained later."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+_NOTHING = object()
+
+
+class Mergeable(StandIn):
+    """The part of an adapted model that folds adapters into the base's weights."""
+
+    _owner: object
+    _attachments: Attachments
+    _routings: dict[Any, Routing]
+    _default: Routing
+    _disabled: bool
+    _merge: Merge | None
+    _default_before_merge: tuple[Routing, Routing] | None
+
+    @abstractmethod
+    def changing(self) -> AbstractContextManager[None]: ...
+
+    @abstractmethod
+    def routing(self, selection: Selection) -> Routing: ...
+
+    @property
+    @abstractmethod
+    def modules_of_base(self) -> ModuleMap: ...
+
+    @abstractmethod
+    def detach(self) -> nn.Module: ...
+
+    def _start_unmerged(self) -> None:
+        self.__dict__.update(_merge=None, _default_before_merge=None)
+
+    @property
+    def merged_adapters(self) -> list[str]:
+        """The adapters that are in the base's weights now."""
+        return list(self._merge.weights) if self._merge is not None else []
+
+    @property
+    def _merged_terms(self) -> Terms:
+        return self._merge.terms if self._merge is not None else ()
+
+    def merge_adapter(
+        self,
+        adapter_names: Selection = None,
+        safe_merge: bool = False,
+        keep: Literal["memory", "reread"] = "memory",
+    ) -> None:
+        """Fold adapters into the base's weights: those that are active, or an adapter, a
+        composition, a list (each at weight 1), or a mapping of weights.
+
+        Computed in float32 and rounded once to each weight's dtype; biases and whole modules of
+        the adapters go along, and a head that is tied to a changed embedding gets a weight of its
+        own. Until :meth:`unmerge_adapter` they cannot be chosen (they are in every answer), and
+        ``base_model(x)`` is not the base's own answer. What is merged already stays so.
+
+        ``safe_merge`` refuses NaN and infinity. ``keep="memory"`` keeps the old weights;
+        ``"reread"`` reads them from the base's verified files when it unmerges. Raises
+        :class:`AttachError` (an offloaded or quantised weight, a method that is no delta of a
+        weight, ..) or :class:`RoutingError`; the model is then as it was.
+        """
+        with _plain_tensors(), self.changing():
+            self._merge_now(self._terms_to_merge(adapter_names), safe_merge, keep)
+
+    def unmerge_adapter(self) -> None:
+        """Give the base its own weights back, bit for bit. Does nothing where nothing is merged.
+
+        What was active before the merge is active again, unless another choice was made since.
+        Raises :class:`AttachError` where weights were to be read again and are not there any more;
+        everything then stays merged.
+        """
+        with _plain_tensors(), self.changing(), self._attachments.lock:
+            if self._merge is None:
+                return
+            self._check_idle()
+            self._merge.take_out(self._merge.restored())
+            self._ended()
+
+    def merge_and_unload(
+        self, adapter_names: Selection = None, safe_merge: bool = False
+    ) -> nn.Module:
+        """The base with the adapters in its weights for good, and no trace of the wrapper, which
+        has ended. Merges as :meth:`merge_adapter`, beside what is merged already; all other
+        adapters are dropped."""
+        with _plain_tensors(), self.changing(), self._attachments.lock:
+            self._check_idle()
+            if adapter_names is not None or self._merge is None or self._active_terms():
+                self._merge_now(self._terms_to_merge(adapter_names), safe_merge, "memory")
+            if self._merge is not None:
+                self._merge.forget()
+            self.__dict__.update(_merge=None, _default_before_merge=None)
+            return self.detach()
+
+    # -- what merging needs ----------------------------------------------------------------
+
+    def _terms_to_merge(self, names: Selection) -> Terms:
+        terms = self._active_terms() if names is None else self.routing(names).terms
+        if not terms:
+            raise RoutingError(codes.MERGE_NOTHING.finding("no adapter is active or named"))
+        return terms
+
+    def _active_terms(self) -> Terms:
+        choice = chosen(self._owner, _NOTHING)
+        if self._disabled:
+            return ()
+        if choice is _NOTHING:
+            return self._default.terms
+        return self.routing(cast(Selection, choice)).terms
+
+    def _merge_now(self, terms: Terms, safe: bool, keep: str) -> None:
+        if keep not in ("memory", "reread"):
+            raise RoutingError(
+                codes.MERGE_REREAD.finding(
+                    f"keep={keep!r} is no way to keep weights",
+                    found=keep,
+                    expected="memory or reread",
+                    hint='pass keep="memory" or keep="reread"',
+                )
+            )
+        previous = self._merge
+        if previous is None:
+            merge = self._prepared(terms, safe, keep)
+            with self._attachments.lock:
+                self._check_idle()
+                merge.install()
+                self._began(merge, merge.terms)
+            return
+        with self._attachments.lock:
+            self._check_idle()
+            previous.take_out(previous.restored())
+            try:
+                merge = self._prepared((*previous.terms, *terms), safe, keep)
+                merge.install()
+            except BaseException:
+                previous.install()
+                raise
+            self._began(merge, terms)
+
+    def _prepared(self, terms: Terms, safe: bool, keep: str) -> Merge:
+        originals = self._originals() if keep == "reread" else None
+        return Merge.prepared(
+            self._base, self.modules_of_base, terms, safe=safe, originals=originals
+        )
+
+    def _originals(self) -> Originals:
+        folder = self._folder_of_base()
+        if folder is None:
+            raise AttachError(
+                codes.MERGE_REREAD.finding("the base was not loaded from files that are known here")
+            )
+        return Originals(self._base, folder, Where())
+
+    @abstractmethod
+    def _folder_of_base(self) -> Path | None: ...
+
+    def _began(self, merge: Merge, terms: Terms) -> None:
+        """The adapters of ``terms`` are in the weights now, and out of the routing."""
+        gone = {adapter for adapter, _ in terms}
+        before = self._default
+        rest = tuple(term for term in before.terms if term[0] not in gone)
+        if len(rest) != len(before.terms):
+            if self._default_before_merge is None or self._default_before_merge[1] is not before:
+                self.__dict__["_default_before_merge"] = (before, before)
+            self._shrink_default(rest)
+        self.__dict__["_merge"] = merge
+        self._routings.clear()
+
+    def _shrink_default(self, rest: Terms) -> None:
+        """Only these are left of the default; nobody chose another one."""
+        after = Routing(rest) if rest else BASE
+        first = self._default_before_merge
+        if first is not None and first[1] is self._default:
+            self.__dict__["_default_before_merge"] = (first[0], after)
+        self.__dict__["_default"] = after
+
+    def _ended(self) -> None:
+        if self._default_before_merge is not None:
+            before, after = self._default_before_merge
+            if self._default is after:
+                left = tuple(term for term in before.terms if not term[0].retired)
+                whole = len(left) == len(before.terms)
+                self.__dict__["_default"] = before if whole else Routing(left) if left else BASE
+        self.__dict__.update(_merge=None, _default_before_merge=None)
+        self._routings.clear()
+
+    def _check_idle(self) -> None:
+        if self._attachments.running:
+            raise RoutingError(
+                codes.MERGE_BUSY.finding(
+                    "calls are running through this model", found=self._attachments.running
+                )
+            )
+
+    def check_unmerged(self, what: str, of: Iterable[str] | None = None) -> None:
+        """Raise :class:`RoutingError` if something is merged (one of the adapters ``of``)."""
+        merged = self.merged_adapters
+        names = merged if of is None else [name for name in of if name in merged]
+        if names:
+            raise RoutingError(
+                codes.ADAPTERS_MERGED.finding(f"{what}: {', '.join(names)} is merged")
+            )

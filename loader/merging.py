@@ -1,0 +1,234 @@
+"""Adapters folded into a live base's weights, and taken out again bit for bit.
+
+New weights are computed before anything is touched; then every tensor's data is exchanged, which
+takes moments. Unmerging gives the old data back (FIELD.md 5): never a subtraction, which drifts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..manifests.codes import merging as codes
+from ..manifests.errors import AdapterdockError, AttachError
+from ..manifests.findings import Finding, Where
+from ..manifests.weights import Weight
+from .adapter import Adapter
+from .folding import PLAIN, folds, is_finite
+from .modules import ModuleMap
+from .originals import Originals
+from .untying import Untied, parted, untied
+
+Terms = tuple[tuple[Adapter, Weight], ...]
+Keep = Literal["memory", "reread"]
+
+
+class Kept:
+    """A tensor of the base as it was, in memory."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+
+    def tensor(self) -> Tensor:
+        return self._tensor
+
+
+class Reread:
+    """A tensor of the base as it was, in a file: its digest says that it still is."""
+
+    def __init__(self, originals: Originals, name: str, tensor: Tensor) -> None:
+        self._originals = originals
+        self._name = name
+        self._dtype = tensor.dtype
+        place = originals.place(name)
+        if place is None:
+            raise AttachError(
+                codes.MERGE_REREAD.finding(f"{name} is no tensor of the base's files")
+            )
+        self._place = place
+        self._digest = _digest(tensor)
+        self.tensor()  # a sign of zero that differs, say, is noticed while it can be refused
+
+    def tensor(self) -> Tensor:
+        try:
+            found = self._originals.read(self._place).to(self._dtype)
+        except Exception as error:
+            raise self._gone(f"{type(error).__name__}: {error}") from error
+        if _digest(found) != self._digest:
+            raise self._gone("other bytes than at the merge")
+        return found
+
+    def _gone(self, why: str) -> AttachError:
+        return AttachError(
+            codes.MERGE_REREAD.finding(
+                f"{self._name} cannot be restored from the base's files", found=why
+            )
+        )
+
+
+def _digest(tensor: Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return hashlib.sha256(cast(Any, flat.view(torch.uint8).numpy())).digest()
+
+
+@dataclass
+class Merge:
+    """What is merged into a base: the adapters with their weights, and how to take them out.
+
+    ``modules`` are those whose parameters changed.
+    """
+
+    terms: Terms
+    base: nn.Module
+    old: dict[str, Kept | Reread] = field(default_factory=dict)
+    _new: dict[str, Tensor] = field(default_factory=dict)
+    _groups: list[tuple[str, ...]] = field(default_factory=list)
+    _untied: Untied | None = None
+
+    @property
+    def modules(self) -> frozenset[str]:
+        return frozenset(name.rpartition(".")[0] for name in self.old)
+
+    @property
+    def weights(self) -> Mapping[str, Weight]:
+        return {adapter.name: weight for adapter, weight in self.terms}
+
+    @classmethod
+    def prepared(
+        cls,
+        base: nn.Module,
+        modules: ModuleMap,
+        terms: Terms,
+        *,
+        safe: bool,
+        originals: Originals | None,
+        where: Where = Where(),  # noqa: B008 - frozen
+    ) -> Merge:
+        """The merge of ``terms`` into ``base`` as it is now, computed and not yet done.
+
+        Old weights are kept in memory, or read from ``originals`` again. ``safe`` refuses NaN and
+        infinity. Raises :class:`AttachError` with every finding.
+        """
+        changes = folds(base, modules, terms, where)
+        live = _tensors(base)
+        problems = [p for name in changes if (p := _unusable(base, name, live.get(name), where))]
+        if problems:
+            raise AttachError(*problems)
+        groups = untied(base, parted(changes, modules), modules, where)
+        made = cls(terms, base)
+        try:
+            for name, change in changes.items():
+                tensor = live[name]
+                new = made._new[name] = change.of(tensor)
+                if safe and not is_finite(new):
+                    problems.append(codes.MERGE_NOT_FINITE.finding(name, where))
+                data = tensor.data
+                made.old[name] = Kept(data) if originals is None else Reread(originals, name, data)
+        except AdapterdockError:
+            raise
+        except Exception as error:
+            raise AttachError(
+                codes.MERGE_FAILED.finding(
+                    f"merging broke off: {type(error).__name__}: {error}", where
+                )
+            ) from error
+        if problems:
+            raise AttachError(*problems)
+        made._groups = groups
+        return made
+
+    def install(self) -> None:
+        """Exchange the weights: all of them, or none."""
+        untied = self._untied = Untied(self.base)
+        done: list[tuple[Tensor, Tensor]] = []
+        try:
+            untied.part(self._groups, self._new)
+            live = _tensors(self.base)
+            for name, new in self._new.items():
+                tensor = live[name]
+                done.append((tensor, tensor.data))
+                tensor.data = new
+        except BaseException:
+            for tensor, data in done:
+                tensor.data = data
+            untied.undo()
+            raise
+        self._new = {}
+        for adapter, _ in self.terms:
+            adapter.merged = True
+
+    def restored(self) -> dict[str, Tensor]:
+        """The old values, where and in which dtype the tensors are by now. Nothing is touched.
+        Raises :class:`AttachError` for what cannot be read again."""
+        live = _tensors(self.base)
+        return {n: o.tensor().to(live[n].device, live[n].dtype) for n, o in self.old.items()}
+
+    def take_out(self, values: Mapping[str, Tensor]) -> None:
+        """Give the base its values and its ties back; :meth:`install` can put the merged ones in
+        again."""
+        live = _tensors(self.base)
+        for name, value in values.items():
+            self._new[name] = live[name].data
+            live[name].data = value
+        if self._untied is not None:
+            self._untied.undo()
+        self.forget()
+
+    def forget(self) -> None:
+        """The adapters are merged no more (or for good, and no adapters any longer)."""
+        for adapter, _ in self.terms:
+            adapter.merged = False
+
+
+def _tensors(base: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by every live name."""
+    found: dict[str, Tensor] = dict(base.named_parameters(remove_duplicate=False))
+    return found | dict(base.named_buffers(remove_duplicate=False))
+
+
+def _unusable(base: nn.Module, name: str, tensor: Tensor | None, where: Where) -> Finding | None:
+    """Why this tensor of the base cannot be exchanged for another."""
+    path, _, leaf = name.rpartition(".")
+    module = base.get_submodule(path)
+    if tensor is None:
+        what = f"a {type(module).__name__} has no plain {leaf}"
+    elif tensor.is_meta:
+        what = "it is offloaded, and not in memory between its uses"
+    elif type(tensor.data) is not Tensor or type(tensor) not in (nn.Parameter, Tensor):
+        what = f"it is a {type(tensor).__name__}"
+    elif tensor.is_floating_point() and tensor.dtype not in PLAIN:
+        what = f"its dtype is {tensor.dtype}"
+    elif leaf == "weight" and tensor.dtype not in PLAIN:
+        what = f"it is quantised ({tensor.dtype})"
+    else:
+        return None
+    return codes.MERGE_WEIGHT.finding(f"{name} cannot be merged into", where, found=what)
+
+
+def conflicts(terms: Iterable[tuple[Adapter, Weight]], merged: Merge | None) -> list[Finding]:
+    """Why ``terms`` cannot be active beside what is merged."""
+    if merged is None:
+        return []
+    found: list[Finding] = []
+    modules = merged.modules
+    for adapter, _ in terms:
+        if adapter.merged:
+            found.append(
+                codes.ADAPTERS_MERGED.finding(f"{adapter.name!r} is merged into the weights")
+            )
+            continue
+        for part in adapter.parts:
+            if not part.of_input and part.site.module in modules:
+                found.append(
+                    codes.ADAPTERS_MERGED.finding(
+                        f"{adapter.name!r} acts on what {part.site.module} returns, into which "
+                        f"{', '.join(merged.weights)} is merged"
+                    )
+                )
+                break
+    return found

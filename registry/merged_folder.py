@@ -1,0 +1,125 @@
+"""The folder that a merged model is written into: whole under its name, or not there.
+
+It is written under another name beside it and renamed. A folder that is there already is replaced
+only if it is one of ours, which the header of its weights says.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..manifests.codes import usage as codes
+from ..manifests.errors import AdapterdockError, UsageError
+from ..manifests.findings import Where
+from .disk import remove, sync_folder
+from .gather import BASE_CONFIG, BASE_INDEX, BESIDE_A_BASE
+from .header import read_header
+from .tokenizer import TOKENIZER_FILES
+
+MARK = "adapterdock.merged"
+"""The key of a safetensors header's metadata that tells what was merged."""
+
+_WRITTEN = frozenset({BASE_CONFIG, BASE_INDEX, *BESIDE_A_BASE, *TOKENIZER_FILES})
+
+
+def check_free(out: Path) -> None:
+    """Raise :class:`UsageError` unless ``out`` is not there, is an empty folder, or holds a model
+    that was merged by us and nothing else."""
+    with _told(out):
+        if not out.exists() and not out.is_symlink():
+            return
+        where = Where(file=str(out))
+        if not out.is_dir():
+            raise UsageError(codes.OUT_NOT_EMPTY.finding("this is no folder", where))
+        entries = sorted(out.iterdir())
+        foreign = [entry.name for entry in entries if not _written_by_us(entry)]
+        weights = any(entry.suffix == ".safetensors" for entry in entries)
+        if foreign or (entries and not weights):
+            raise UsageError(
+                codes.OUT_NOT_EMPTY.finding(
+                    "the folder holds something that was not written by a merge",
+                    where,
+                    found=", ".join((foreign or [entry.name for entry in entries])[:5]),
+                )
+            )
+
+
+def _written_by_us(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    if path.suffix != ".safetensors":
+        return path.name in _WRITTEN or path.suffix == ".py"
+    try:
+        with path.open("rb") as stream:
+
+            def read(start: int, length: int) -> bytes:
+                stream.seek(start)
+                return stream.read(length)
+
+            return MARK in read_header(read, path.stat().st_size, file=path.name).metadata
+    except AdapterdockError:
+        return False
+
+
+@contextmanager
+def replacing(out: Path) -> Generator[Path]:
+    """A new folder to write into, which becomes ``out`` at the end of the block; where anything
+    goes wrong it is removed, and what was at ``out`` stays. Raises :class:`UsageError` where the
+    disk refuses."""
+    out = out.resolve()
+    name = f".{out.name}.{secrets.token_hex(4)}"
+    new, old = out.with_name(f"{name}.new"), out.with_name(f"{name}.old")
+    try:
+        with _told(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            new.mkdir()
+            yield new
+            for path in new.rglob("*"):
+                _sync(path)
+            check_free(out)
+            _swap(new, out, old)
+            sync_folder(out.parent)
+    finally:
+        remove(new)
+        if out.exists():
+            remove(old)
+
+
+def _swap(new: Path, out: Path, old: Path) -> None:
+    if not out.exists():
+        new.rename(out)
+        return
+    out.rename(old)
+    try:
+        new.rename(out)
+    except BaseException:
+        old.rename(out)
+        raise
+
+
+def _sync(path: Path) -> None:
+    if path.is_file():
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _told(out: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        said = error.strerror or str(error)
+        raise UsageError(
+            codes.UNWRITABLE.finding(
+                "the merged model cannot be written",
+                Where(file=str(out)),
+                found=f"{error.filename}: {said}" if error.filename else said,
+            )
+        ) from error

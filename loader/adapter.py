@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
 from ..registry.facts import ModuleShape, SitePlan
-from .bias import BiasFactors
 
 
 class Part(NamedTuple):
@@ -25,6 +24,10 @@ class Part(NamedTuple):
     shape: ModuleShape
     roles: Mapping[str, nn.Parameter]
     of_input: bool
+
+
+if TYPE_CHECKING:
+    from .bias import BiasFactors
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import tempfile
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -24,23 +23,18 @@ from statistics import median
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import adapterdock
-import torch
 import transformers
+from change import COMBINATIONS, apply_rounds, compose_rounds, merge_rounds
+from decode import decode_rounds
+from resident import Resident, resident_adapters
 from safetensors.torch import load_file
 from shape import BASE_NAME, build_model, write_adapters
 from table import Row, markdown, plot, put_into
+from timing import Times, timed
 
 ADAPTERS = 32
 PEER_ADAPTERS = 8
 ROUNDS = 5
-Times = defaultdict[str, list[float]]
-
-
-def timed(times: Times, name: str, act: Callable[[], object]) -> None:
-    """Run ``act`` once and note how long it took (seconds)."""
-    start = time.perf_counter()
-    act()
-    times[name].append(time.perf_counter() - start)
 
 
 def attach_round(times: Times, adapters: list[Path]) -> tuple[object, object, object]:
@@ -78,31 +72,6 @@ def switch_round(times: Times, ours: object, peft: object, native: object) -> No
         timed(times, "switch ours", partial(ours.set_adapter, name))
         timed(times, "switch peft", partial(peft.set_adapter, name))
         timed(times, "switch transformers", partial(native.set_adapter, name))
-
-
-@torch.no_grad()
-def forward_rounds(times: Times, ours: object, peft: object, rows: int = 8) -> None:
-    """One decode step (``rows`` rows, one token each, 64 tokens of context), one adapter."""
-    ours.set_adapter("a1")
-    peft.set_adapter("a1")
-    context = torch.randint(0, 49152, (rows, 64))
-    token = torch.randint(0, 49152, (rows, 1))
-    subjects = {"base": ours.base_model, "ours": ours, "peft": peft}
-    caches = {
-        name: model(input_ids=context, use_cache=True).past_key_values
-        for name, model in subjects.items()
-    }
-    for _ in range(15):
-        for name, model in subjects.items():
-            cache = caches[name]
-            timed(
-                times,
-                f"decode {name}",
-                lambda model=model, cache=cache: model(
-                    input_ids=token, past_key_values=cache, use_cache=True
-                ),
-            )
-            cache.crop(-1)
 
 
 def validate_process(times: Times, folder: Path, adapters: list[Path]) -> None:
@@ -182,10 +151,16 @@ def rows_of(times: Times, read: int, header: int) -> list[Row]:
             "under 50 us",
         )
     )
-    for name, goal in (("ours", "at most 1.15x base"), ("peft", "")):
+    decodes = (
+        ("ours", "one adapter: ours", "at most 1.15x base"),
+        ("peft", "one adapter: PEFT", ""),
+        ("ours rows", "8 adapters: ours", "at most 1.25x base"),
+        ("peft rows", "8 adapters: PEFT", ""),
+    )
+    for name, what, goal in decodes:
         rows.append(
             Row(
-                f"decode step, 8 rows, one adapter: {name}",
+                f"decode step, 8 rows, {what}",
                 f"{ms[f'decode {name}']:.1f} ms",
                 f"{ms[f'decode {name}'] / ms['decode base']:.2f}x base",
                 goal,
@@ -210,6 +185,57 @@ def rows_of(times: Times, read: int, header: int) -> list[Row]:
     return rows
 
 
+def rows_of_change(times: Times, resident: Resident) -> list[Row]:
+    """Merging, composing, applying, and what many adapters take."""
+    ms = {name: 1000 * median(values) for name, values in times.items()}
+
+    def beside(name: str, peer: str) -> str:
+        return f"PEFT {ms[peer] / ms[name]:.1f}x as long"
+
+    rows = [
+        Row(
+            f"{act} one adapter",
+            f"{ms[f'{act} ours']:.0f} ms",
+            beside(f"{act} ours", f"{act} peft"),
+            "",
+        )
+        for act in ("merge", "unmerge")
+    ]
+    rows += [
+        Row(
+            f"compose two adapters, `{method}`",
+            f"{ms[f'compose {method} ours']:.0f} ms",
+            beside(f"compose {method} ours", f"compose {method} peft"),
+            "",
+        )
+        for method in COMBINATIONS
+    ]
+    file = ms["load_file"]
+    sums = 1000 * ms["compose sum ours"]
+    rows += [
+        Row("compose two adapters, `sum` (exact, not made into a third)", f"{sums:.0f} us", "", ""),
+        Row(
+            "plan and apply: one adapter of eight replaced",
+            f"{ms['apply']:.0f} ms",
+            f"{ms['apply'] / file:.1f}x load_file",
+            "",
+        ),
+        Row(
+            "memory of 100 adapters beside their bytes",
+            f"{resident.grew / 1e6:.0f} MB",
+            f"{resident.grew / resident.parameters:.3f}x",
+            "at most 1.05x",
+        ),
+        Row(
+            "the same, after they were deleted",
+            f"{resident.kept / 1e6:.0f} MB",
+            f"{resident.kept / resident.parameters:.3f}x",
+            "all returned",
+        ),
+    ]
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
@@ -231,10 +257,16 @@ def main() -> None:
             gc.collect()
             ours, peft, native = attach_round(times, adapters)
             switch_round(times, ours, peft, native)
-        forward_rounds(times, ours, peft)
+        decode_rounds(times, ours, peft)
+        compose_rounds(times, ours, peft)
+        merge_rounds(times, ours, peft)
+        ours = peft = native = None
+        gc.collect()
+        apply_rounds(times, adapters)
+        resident = resident_adapters(adapters)
         validate_process(times, folder, adapters)
         read, header = misfit_bytes(folder, adapters[0])
-    rows = rows_of(times, read, header)
+    rows = [*rows_of(times, read, header), *rows_of_change(times, resident)]
     text = markdown(rows)
     print(text)
     plot(times, options.plot)

@@ -1,13 +1,10 @@
-"""Changing what a model does: merging, composing, and following another manifest."""
+"""Changing what a model does: merging and composing."""
 
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import adapterdock
-from shape import BASE_NAME, build_model
 from timing import Times, timed
 
 TURNS = 3
@@ -40,20 +37,3 @@ def compose_rounds(times: Times, ours: Any, peft: Any) -> None:
                     ),
                 )
         timed(times, "compose sum ours", partial(ours.set_adapter, {"a1": 0.7, "a2": 0.3 + turn}))
-
-
-def apply_rounds(times: Times, adapters: list[Path]) -> None:
-    """A manifest of eight adapters of which one has become another."""
-    first = [str(path) for path in adapters[:8]]
-    model = adapterdock.attach(build_model(), _manifest(first))
-    for turn in range(TURNS):
-        wanted = _manifest([str(adapters[8 + turn]), *first[1:]])
-        timed(times, "apply", lambda wanted=wanted: model.apply(model.plan(wanted)))
-
-
-def _manifest(sources: list[str]) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "base": {"aliases": [BASE_NAME]},
-        "adapters": {f"a{number}": {"source": source} for number, source in enumerate(sources)},
-    }

@@ -24,7 +24,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import adapterdock
 import transformers
-from change import COMBINATIONS, apply_rounds, compose_rounds, merge_rounds
+from change import COMBINATIONS, compose_rounds, merge_rounds
 from decode import decode_rounds
 from resident import Resident, resident_adapters
 from safetensors.torch import load_file
@@ -186,7 +186,7 @@ def rows_of(times: Times, read: int, header: int) -> list[Row]:
 
 
 def rows_of_change(times: Times, resident: Resident) -> list[Row]:
-    """Merging, composing, applying, and what many adapters take."""
+    """Merging, composing, and what many adapters take."""
     ms = {name: 1000 * median(values) for name, values in times.items()}
 
     def beside(name: str, peer: str) -> str:
@@ -210,16 +210,9 @@ def rows_of_change(times: Times, resident: Resident) -> list[Row]:
         )
         for method in COMBINATIONS
     ]
-    file = ms["load_file"]
     sums = 1000 * ms["compose sum ours"]
     rows += [
         Row("compose two adapters, `sum` (exact, not made into a third)", f"{sums:.0f} us", "", ""),
-        Row(
-            "plan and apply: one adapter of eight replaced",
-            f"{ms['apply']:.0f} ms",
-            f"{ms['apply'] / file:.1f}x load_file",
-            "",
-        ),
         Row(
             "memory of 100 adapters beside their bytes",
             f"{resident.grew / 1e6:.0f} MB",
@@ -262,7 +255,6 @@ def main() -> None:
         merge_rounds(times, ours, peft)
         ours = peft = native = None
         gc.collect()
-        apply_rounds(times, adapters)
         resident = resident_adapters(adapters)
         validate_process(times, folder, adapters)
         read, header = misfit_bytes(folder, adapters[0])

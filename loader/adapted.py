@@ -30,6 +30,7 @@ from .compiled import CompiledBase
 from .kv_cache import check_cache, mark_cache
 from .layout import layout_of_model
 from .modules import ModuleMap, check_attachable
+from .prompts import prompt_of
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
 from .rows import GatheredCache, Rows
 from .selection import Rules, Selection, check_composition, key_of, route, snapshot
@@ -153,6 +154,9 @@ class AdaptedModel(StandIn):
             name = type(self._base).__name__
             raise RoutingError(codes.CANNOT_GENERATE.finding(f"a {name} cannot generate"))
         routing = self._take(adapter, adapter_names, _copies_of_a_row(self._base, kwargs))
+        if (prompted := prompt_of(routing.terms)) is not None:
+            prompt, whose = prompted
+            generate = _with_prompt(prompt.generate, self._base, generate, whose)
         out = self._enter(routing, generate, args, kwargs, inside=False)
         self._note_use(routing)
         return out
@@ -175,6 +179,9 @@ class AdaptedModel(StandIn):
                 return self._compiled_call(routing, args, kwargs)
             single = rows is not None and rows.check_batch(args, kwargs)
             call = Call(self._owner, routing.terms, inside, gradients, False, rows, single)
+            if inside and (prompted := prompt_of(routing.terms)) is not None:
+                prompt, whose = prompted
+                function = _with_prompt(prompt.call, self._base, False, whose)
             return run_with(call, function, args, kwargs)
         finally:
             self._attachments.let_go(routing.terms)
@@ -190,7 +197,11 @@ class AdaptedModel(StandIn):
         entered = dataclasses.replace(
             call, inside=True, gradients=torch.is_grad_enabled(), single=single
         )
-        return run_with(entered, self._base, args, kwargs)
+        base: Callable[..., Any] = self._base
+        if (prompted := prompt_of(call.terms)) is not None:
+            prompt, whose = prompted
+            base = _with_prompt(prompt.call, self._base, True, whose)
+        return run_with(entered, base, args, kwargs)
 
     def compile(self, *, max_rank: int | None = None, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Compile the base for calls through this wrapper (``options`` are ``torch.compile``'s).
@@ -680,12 +691,16 @@ def _never_fired(adapter: Adapter) -> Finding | None:
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return codes.SITE_NEVER_FIRED.finding(
         f"{adapter.name!r} has not acted on {shown}",
-        found=f"{len(names)} of {len(adapter.modules)} modules never ran",
+        found=f"{len(names)} of {len(adapter.modules) + bool(adapter.prompt)} parts never ran",
     )
 
 
 def _warn(finding: Finding) -> None:
     warnings.warn(AdapterWarning(str(finding)), stacklevel=3)
+
+
+def _with_prompt(act: Callable[..., Any], *given: Any) -> Callable[..., Any]:
+    return lambda *args, **kwargs: act(*given, args, kwargs)
 
 
 def _copies_of_a_row(base: nn.Module, kwargs: Mapping[str, Any]) -> int:

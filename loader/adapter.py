@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from .prompts import Prompt
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Adapter:
     """Modules with something added to their output."""
     whole: frozenset[str] = frozenset()
     """Modules that it replaces."""
+    prompt: Prompt | None = None
+    """Virtual tokens, which act on the model as a whole."""
     parameters: Mapping[str, nn.Parameter] = field(default_factory=dict, repr=False)
     """Factors and biases by PEFT's live names, such as
     ``base_model.model.score.lora_A.billing.weight``."""

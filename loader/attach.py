@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -17,7 +17,9 @@ from torch import nn
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AdapterdockError, AttachError
 from ..manifests.findings import Finding, Where
+from ..registry.checks.prompts import check_base, check_plan
 from ..registry.facts import AdapterPlan, ModuleShape, SitePlan
+from ..registry.methods.prompt import PREFIX_TUNING
 from ..registry.methods.table import METHODS as REGISTERED
 from ..registry.methods.table import Method as MethodOnDisk
 from .adapter import Adapter
@@ -25,6 +27,7 @@ from .bias import BiasFactors, bias_of
 from .methods.table import METHODS, Method
 from .modules import ModuleMap, check_not_compiled
 from .placement import Placement, offloaded, placement_of
+from .prompts import embedding_of, make_prompt, unsupported
 from .sites import Factors
 from .tensors import FLOATS, AdapterTensors
 from .twins import own_tensors, twin_of
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 _PREFIX = "base_model.model."
+_PROMPT = "prompt_embeddings"
 
 
 def attach_adapter(
@@ -134,6 +138,7 @@ class _Builder:
         sites = [found for site in self.plan.sites if (found := self._site(site, whole))]
         biases = [found for item in self.plan.biases.items() if (found := self._bias(*item))]
         saved = {name: found for name in whole if (found := self._saved(name, whole[name]))}
+        prompted = self.plan.prompt is not None and self._prompt(self.plan.prompt)
         _raise_if(self.problems)
         placed = self.tensors.place(self.wanted, own=self.trainable)
         _raise_if(self.tensors.findings({n: p.dtype for n, p in self.wanted.items()}))
@@ -141,6 +146,8 @@ class _Builder:
             self._problem(codes.TENSORS_CHANGE_NOTHING, f"{self.name!r} is zero everywhere")
         _raise_if(self.problems)
 
+        # PEFT puts no tuner between itself and a base with virtual tokens
+        prefix = "base_model." if prompted else _PREFIX
         parameters: dict[str, nn.Parameter] = {}
         outputs: dict[str, list[Factors]] = {}
         live = {
@@ -149,7 +156,7 @@ class _Builder:
         }
         for site, method, shape in sites:
             roles: dict[str, torch.Tensor] = {}
-            names, inside = live[site.method], f"{_PREFIX}{site.module}."
+            names, inside = live[site.method], f"{prefix}{site.module}."
             for role, key in site.tensors.items():
                 roles[role] = parameters[inside + names[role]] = self._parameter(placed[key])
             outputs.setdefault(site.module, []).append(
@@ -157,7 +164,7 @@ class _Builder:
             )
         for module, key, old in biases:
             value = self._parameter(placed[key])
-            parameters[f"{_PREFIX}{module}.bias.{self.name}"] = value
+            parameters[f"{prefix}{module}.bias.{self.name}"] = value
             outputs.setdefault(module, []).append(BiasFactors(value, old))
         twins = {
             name: twin_of(
@@ -167,18 +174,25 @@ class _Builder:
             )
             for name, paths in saved.items()
         }
+        prompt = None
+        if self.plan.prompt is not None:
+            value = self._parameter(placed[self.plan.prompt.tensors[_PROMPT]])
+            parameters[f"prompt_encoder.{self.name}.embedding.weight"] = value
+            prompt = make_prompt(self.plan.prompt, value)
+        methods = {site.method for site, _, _ in sites}
         adapter = Adapter(
             name=self.name,
-            methods=tuple(sorted({site.method for site, _, _ in sites})),
+            methods=tuple(sorted(methods | ({self.plan.prompt.method} if self.plan.prompt else set()))),
             rank=self.plan.rank,
             trainable=self.trainable,
             sites=frozenset(outputs),
             whole=frozenset(twins),
+            prompt=prompt,
             parameters=parameters,
             twins={
-                f"{_PREFIX}{name}.modules_to_save.{self.name}": twin for name, twin in twins.items()
+                f"{prefix}{name}.modules_to_save.{self.name}": twin for name, twin in twins.items()
             },
-            unfired={*outputs, *twins},
+            unfired={*outputs, *twins, *([_PROMPT] if prompt else [])},
         )
         return _Built(adapter, {k: tuple(v) for k, v in outputs.items()}, twins)
 
@@ -264,6 +278,32 @@ class _Builder:
         if "num_embeddings" in vars(self._module(name)):
             return dataclasses.replace(shape, in_features=rows)
         return dataclasses.replace(shape, out_features=rows)
+
+    # -- virtual tokens --------------------------------------------------------------------
+
+    def _prompt(self, site: SitePlan) -> bool:
+        """Whether the base can have these virtual tokens; what is wrong is noted."""
+        config = getattr(self.base, "config", None)
+        reason = unsupported(site, self.base)
+        if reason is not None or not hasattr(config, "to_dict"):
+            reason = reason or "it has no config that tells its layers and heads"
+            self._problem(codes.PROMPT_UNSUPPORTED, reason)
+            return False
+        key = site.tensors[_PROMPT]
+        if not self._present("the model", [key]):
+            return False
+        shape = self.tensors.shape(key)
+        misfits = check_plan(site, shape, self.where)
+        misfits = misfits or check_base(site, cast(Any, config).to_dict(), self.where)
+        self.problems += misfits
+        embedding = embedding_of(self.base)
+        if misfits or embedding is None:
+            return False
+        width = getattr(embedding, "embedding_dim", shape[-1])
+        if site.method != PREFIX_TUNING and shape[-1] != width:
+            self._misfit(_PROMPT, shape, (shape[0], width))
+        name = next(n for n, m in self.modules.by_name.items() if m is embedding)
+        return self._want(name, [key])
 
     # -- whole modules ---------------------------------------------------------------------
 
@@ -416,6 +456,8 @@ class _Builder:
         biases: Iterable[tuple[str, str, torch.Tensor]],
     ) -> bool:
         """Whether the model's answers can differ at all: stops at the first value that does."""
+        if self.plan.prompt is not None:
+            return True  # tokens of zeros are attended to as well
         for site in self.plan.sites:
             roles = {role: self.tensors.host(key) for role, key in site.tensors.items()}
             if METHODS[site.method].changes(site, roles):

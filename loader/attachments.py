@@ -32,6 +32,7 @@ class Attachments:
         self.adapters: dict[str, Adapter] = {}
         self.outputs: dict[str, OutputSite] = {}
         self.wholes: dict[str, ModuleSite] = {}
+        self.prompts: set[Adapter] = set()
         self._guard = RootGuard(owner, base)
         self._frozen: list[nn.Parameter] | None = None
 
@@ -68,6 +69,8 @@ class Attachments:
                 whole = self.wholes[name] = ModuleSite(self.owner, name, modules[name])
             whole.factors[adapter] = twin
             whole.install()
+        if adapter.prompt is not None:
+            self.prompts.add(adapter)
         if adapter.trainable:
             self._freeze()
 
@@ -112,7 +115,8 @@ class Attachments:
     def busy(self) -> list[str]:
         """Adapters that calls are running on, deleted ones included."""
         sites: Iterable[OutputSite | ModuleSite] = (*self.outputs.values(), *self.wholes.values())
-        return sorted({a.name for site in sites for a in site.factors if a.users})
+        attached = {a for site in sites for a in site.factors} | self.prompts
+        return sorted({a.name for a in attached if a.users})
 
     def _clear(self, adapter: Adapter) -> None:
         for sites in (self.outputs, self.wholes):
@@ -121,7 +125,8 @@ class Attachments:
                 if not site.factors:
                     site.remove()
                     del sites[name]
-        if not self.outputs and not self.wholes:
+        self.prompts.discard(adapter)
+        if not self.outputs and not self.wholes and not self.prompts:
             self._guard.remove()
 
     def _freeze(self) -> None:

@@ -183,6 +183,7 @@ class AdapterPlan:
     to {parameter path under it: tensor name}. ``biases`` are trained biases of the base: live
     module name to tensor name. ``embeddings`` are whole input or output embeddings that PEFT
     stored beside the factors (``save_embedding_layers``): module name to tensor name.
+    ``prompt`` is what acts on the model as a whole (virtual tokens), its module is ``""``.
     ``leftovers`` are tensors with no place, each of which is an error.
     """
 
@@ -191,6 +192,7 @@ class AdapterPlan:
     biases: Mapping[str, str] = field(default_factory=dict)
     embeddings: Mapping[str, str] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
+    prompt: SitePlan | None = None
 
     @property
     def rank(self) -> int:

@@ -12,6 +12,7 @@ from . import (
     biases,
     kinds,
     modules,
+    prompts,
     ranks,
     saved,
     shapes,
@@ -28,11 +29,14 @@ Check = Callable[[Subject], list[Finding]]
 
 _RANKED = (ranks.check, alphas.check)
 _PLACES = (unused.check, modules.check, kinds.check)
-_REST = (targets.check, saved.check, biases.check, tied.check, vocabulary.check)
+_STORED = (saved.check, biases.check, tied.check, vocabulary.check)
+_REST = (targets.check, *_STORED)
 
 
 def checks_of(method: Method) -> tuple[Check, ...]:
     """The checks for an adapter of this method."""
+    if not method.kinds:
+        return (base.check, whole.check, modules.check, prompts.check, *_STORED)
     if method.ranked:
         return (base.check, whole.check, *_RANKED, *_PLACES, sizes.check, *_REST)
     return (base.check, whole.check, *_PLACES, shapes.check, *_REST)

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 
 from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..patterns import Patterns
-from . import lora
+from . import lora, prompt
 from .keys import Roles
 from .lora_config import OPTIONS as LORA_OPTIONS
 from .lora_config import LoraConfig
 from .naming import Naming
 from .options import Option
+from .prompt_config import P_OPTIONS, PREFIX_OPTIONS, PROMPT_OPTIONS, PromptConfig
 
 Shape = tuple[int, ...]
 ReadConfig = Callable[[Mapping[str, Any]], Any]
@@ -48,7 +49,8 @@ class Method:
 
     ``read_config`` gives a :class:`~adapterdock.registry.methods.tuner_config.TunerConfig`.
     ``roles`` are its tensors' names for the tables; ``role_sets`` the sets of which a site has one,
-    whole; ``kinds`` the kinds of modules that it adapts, with the roles that are for each.
+    whole; ``kinds`` the kinds of modules that it adapts, with the roles that are for each (none where
+    it acts on the model as a whole).
     ``shapes`` says what each role's tensor must be at a module (given what was found, for methods
     whose sizes are free), or why the method cannot sit there. ``asked_by`` names the config field
     without which a role may not be in the file. ``ranked`` says that the factors are a pair A and B
@@ -85,6 +87,19 @@ class Method:
         return role
 
 
+def _prompt_method(peft_type: str, options: tuple[Option, ...]) -> Method:
+    return Method(
+        peft_type,
+        options,
+        PromptConfig.of,
+        prompt.planner(peft_type),
+        prompt.ROLES,
+        prompt.ROLE_SETS,
+        {},
+        prompt.shapes,
+    )
+
+
 METHODS: Mapping[str, Method] = {
     "LORA": Method(
         "LORA",
@@ -98,4 +113,7 @@ METHODS: Mapping[str, Method] = {
         asked_by={"B_bias": "lora_bias", "magnitude_vector": "use_dora"},
         ranked=True,
     ),
+    "PROMPT_TUNING": _prompt_method("PROMPT_TUNING", PROMPT_OPTIONS),
+    "P_TUNING": _prompt_method("P_TUNING", P_OPTIONS),
+    "PREFIX_TUNING": _prompt_method("PREFIX_TUNING", PREFIX_OPTIONS),
 }

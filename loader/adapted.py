@@ -154,9 +154,8 @@ class AdaptedModel(StandIn):
             name = type(self._base).__name__
             raise RoutingError(codes.CANNOT_GENERATE.finding(f"a {name} cannot generate"))
         routing = self._take(adapter, adapter_names, _copies_of_a_row(self._base, kwargs))
-        if (prompted := prompt_of(routing.terms)) is not None:
-            prompt, whose = prompted
-            generate = _with_prompt(prompt.generate, self._base, generate, whose)
+        if (prompt := prompt_of(routing.terms)) is not None:
+            generate = _with_prompt(prompt.generate, self._base, generate)
         out = self._enter(routing, generate, args, kwargs, inside=False)
         self._note_use(routing)
         return out
@@ -179,9 +178,8 @@ class AdaptedModel(StandIn):
                 return self._compiled_call(routing, args, kwargs)
             single = rows is not None and rows.check_batch(args, kwargs)
             call = Call(self._owner, routing.terms, inside, gradients, False, rows, single)
-            if inside and (prompted := prompt_of(routing.terms)) is not None:
-                prompt, whose = prompted
-                function = _with_prompt(prompt.call, self._base, False, whose)
+            if inside and (prompt := prompt_of(routing.terms)) is not None:
+                function = _with_prompt(prompt.call, self._base, False)
             return run_with(call, function, args, kwargs)
         finally:
             self._attachments.let_go(routing.terms)
@@ -198,9 +196,8 @@ class AdaptedModel(StandIn):
             call, inside=True, gradients=torch.is_grad_enabled(), single=single
         )
         base: Callable[..., Any] = self._base
-        if (prompted := prompt_of(call.terms)) is not None:
-            prompt, whose = prompted
-            base = _with_prompt(prompt.call, self._base, True, whose)
+        if (prompt := prompt_of(call.terms)) is not None:
+            base = _with_prompt(prompt.call, self._base, True)
         return run_with(entered, base, args, kwargs)
 
     def compile(self, *, max_rank: int | None = None, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -691,7 +688,7 @@ def _never_fired(adapter: Adapter) -> Finding | None:
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return codes.SITE_NEVER_FIRED.finding(
         f"{adapter.name!r} has not acted on {shown}",
-        found=f"{len(names)} of {len(adapter.modules) + bool(adapter.prompt)} parts never ran",
+        found=f"{len(names)} of {len(adapter.modules)} modules never ran",
     )
 
 
@@ -700,6 +697,7 @@ def _warn(finding: Finding) -> None:
 
 
 def _with_prompt(act: Callable[..., Any], *given: Any) -> Callable[..., Any]:
+    """``act`` in the place of the base's forward or ``generate``."""
     return lambda *args, **kwargs: act(*given, args, kwargs)
 
 

@@ -174,15 +174,15 @@ class _Builder:
             )
             for name, paths in saved.items()
         }
-        prompt = None
+        prompt, methods = None, {site.method for site, _, _ in sites}
         if self.plan.prompt is not None:
             value = self._parameter(placed[self.plan.prompt.tensors[_PROMPT]])
             parameters[f"prompt_encoder.{self.name}.embedding.weight"] = value
             prompt = make_prompt(self.plan.prompt, value)
-        methods = {site.method for site, _, _ in sites}
+            methods.add(self.plan.prompt.method)
         adapter = Adapter(
             name=self.name,
-            methods=tuple(sorted(methods | ({self.plan.prompt.method} if self.plan.prompt else set()))),
+            methods=tuple(sorted(methods)),
             rank=self.plan.rank,
             trainable=self.trainable,
             sites=frozenset(outputs),
@@ -192,7 +192,7 @@ class _Builder:
             twins={
                 f"{prefix}{name}.modules_to_save.{self.name}": twin for name, twin in twins.items()
             },
-            unfired={*outputs, *twins, *([_PROMPT] if prompt else [])},
+            unfired={*outputs, *twins},
         )
         return _Built(adapter, {k: tuple(v) for k, v in outputs.items()}, twins)
 

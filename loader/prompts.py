@@ -21,7 +21,6 @@ from torch import nn
 
 from ..manifests.codes import loader as codes
 from ..manifests.errors import RoutingError
-from ..registry.checks.prompts import KeysAndValues
 from ..registry.facts import SitePlan
 from ..registry.methods.prompt import PREFIX_TUNING
 from ..registry.methods.prompt_config import SEQ_2_SEQ
@@ -40,27 +39,21 @@ class Prompt(ABC):
         self.tokens: int = site.settings["num_virtual_tokens"]
         self.task: str = site.settings["task_type"]
 
-    def call(
-        self, base: nn.Module, stepping: bool, adapter: Adapter, args: Any, kwargs: Inputs
-    ) -> Any:
+    def call(self, base: nn.Module, stepping: bool, args: Any, kwargs: Inputs) -> Any:
         """The base's forward with the virtual tokens. ``stepping`` says that a method of the
         base's, such as ``generate``, makes this call and not the user. Raises
         :class:`RoutingError` for inputs that cannot stand beside virtual tokens."""
         inputs = {**dict(zip(_parameters(base), args, strict=False)), **kwargs}
         check_cache(CURRENT.get(), inputs)
+        if getattr(inputs.get("past_key_values"), "is_compileable", False):
+            raise _cannot("a static cache", "a dynamic one")
         uncached = inputs.get("use_cache") is False and inputs.get("past_key_values") is None
-        if self.prepare(base, inputs, stepping):
-            adapter.unfired.clear()
+        self.prepare(base, inputs, stepping)
         out = base(**inputs)
         return _without_cache(out) if uncached else out
 
     def generate(
-        self,
-        base: nn.Module,
-        generate: Callable[..., Any],
-        adapter: Adapter,
-        args: Any,
-        kwargs: Inputs,
+        self, base: nn.Module, generate: Callable[..., Any], args: Any, kwargs: Inputs
     ) -> Any:
         """The base's ``generate``; it comes back to :meth:`call` for each step."""
         refuse(kwargs, "position_ids", "encoder_outputs", *self.without)
@@ -69,8 +62,8 @@ class Prompt(ABC):
         return generate(*args, **kwargs)
 
     @abstractmethod
-    def prepare(self, base: nn.Module, inputs: Inputs, stepping: bool) -> bool:
-        """Change the base's ``inputs``; whether virtual tokens were put in."""
+    def prepare(self, base: nn.Module, inputs: Inputs, stepping: bool) -> None:
+        """Change the base's ``inputs``."""
 
     @property
     def without(self) -> tuple[str, ...]:
@@ -99,43 +92,37 @@ class InputPrompt(Prompt):
     """In front of the input's embeddings: ``embeddings`` (num_virtual_tokens, token_dim). Logits of
     a language model are then as many tokens longer."""
 
-    def prepare(self, base: nn.Module, inputs: Inputs, stepping: bool) -> bool:
+    def prepare(self, base: nn.Module, inputs: Inputs, stepping: bool) -> None:
         refuse(inputs, *(() if stepping else ("position_ids",)), *self.without)
         inputs.pop("position_ids", None)  # generate counts them without the virtual tokens
         cached = _length(inputs.get("past_key_values"))
         self.lengthen(inputs, "attention_mask", cached, _given(inputs))
         if cached:
-            return False
-        rows = _embed(base, inputs, self.embeddings)
+            return  # they are in it
+        _embed(base, inputs, self.embeddings)
         types = inputs.get("token_type_ids")
         if types is not None:
             inputs["token_type_ids"] = _before(types, 0, self.tokens)
         labels = inputs.get("labels")
         if labels is not None and labels.dim() == 2 and self.task in ("CAUSAL_LM", "TOKEN_CLS"):
             inputs["labels"] = _before(labels, -100, self.tokens)
-        return rows > 0
 
 
 class EncoderPrompt(Prompt):
     """In front of the encoder's input. ``embeddings`` (num_virtual_tokens or twice as many,
     token_dim): PEFT uses the first half only."""
 
-    def prepare(self, base: nn.Module, inputs: Inputs, stepping: bool) -> bool:
+    def prepare(self, base: nn.Module, inputs: Inputs, stepping: bool) -> None:
         if inputs.get("encoder_outputs") is not None:
             if not stepping:
                 raise _cannot("encoder_outputs", "input_ids")
-            return False  # generate ran the encoder with the virtual tokens
+            return  # generate ran the encoder with the virtual tokens
         refuse(inputs, "position_ids", *self.without)
         self.lengthen(inputs, "attention_mask", 0, None)
-        return _embed(base, inputs, self.embeddings[: self.tokens]) > 0
+        _embed(base, inputs, self.embeddings[: self.tokens])
 
     def generate(
-        self,
-        base: nn.Module,
-        generate: Callable[..., Any],
-        adapter: Adapter,
-        args: Any,
-        kwargs: Inputs,
+        self, base: nn.Module, generate: Callable[..., Any], args: Any, kwargs: Inputs
     ) -> Any:
         inputs = {**kwargs, "input_ids": kwargs.get("input_ids", kwargs.get("inputs"))}
         if args:
@@ -143,8 +130,7 @@ class EncoderPrompt(Prompt):
         inputs.pop("inputs", None)
         refuse(inputs, "encoder_outputs")
         self.prepare(base, inputs, stepping=True)
-        adapter.unfired.clear()
-        return super().generate(base, generate, adapter, args, inputs)
+        return super().generate(base, generate, args, inputs)
 
 
 class Prefix(Prompt):
@@ -160,7 +146,7 @@ class Prefix(Prompt):
         self.heads: int = site.settings["num_attention_heads"]
         self.parts: int = site.settings["num_transformer_submodules"]
 
-    def prepare(self, base: nn.Module, inputs: Inputs, stepping: bool) -> bool:
+    def prepare(self, base: nn.Module, inputs: Inputs, stepping: bool) -> None:
         refuse(inputs, *self.without)
         if base.training and any(
             getattr(module, "gradient_checkpointing", False) for module in base.modules()
@@ -175,19 +161,16 @@ class Prefix(Prompt):
         if positions is not None:
             inputs[f"{decoder}position_ids"] = positions + self.tokens
         if cached:
-            return False
+            return  # they are in it
         if cache is None:
             cache = inputs["past_key_values"] = _new_cache(base, self.task == SEQ_2_SEQ)
             check_cache(CURRENT.get(), inputs)
         if not hasattr(cache, "update") and not hasattr(cache, "self_attention_cache"):
             raise _cannot(f"past_key_values that are a {type(cache).__name__}", "a Cache")
-        if getattr(cache, "is_compileable", False):
-            raise _cannot("a static cache", "a dynamic one")
         rows = _rows(inputs, decoder)
         own = getattr(cache, "self_attention_cache", cache)
         for layer, (key, value) in enumerate(self.keys_and_values()):
             own.update(key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1), layer)
-        return True
 
     def keys_and_values(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         """Of each layer, (1, heads, num_virtual_tokens, head_dim) each."""
@@ -207,9 +190,9 @@ def make_prompt(site: SitePlan, embeddings: torch.Tensor) -> Prompt:
     return kind(site, embeddings)
 
 
-def prompt_of(terms: Iterable[tuple[Adapter, float]]) -> tuple[Prompt, Adapter] | None:
-    """The virtual tokens among a call's adapters, and whose they are."""
-    return next(((a.prompt, a) for a, _ in terms if a.prompt is not None), None)
+def prompt_of(terms: Iterable[tuple[Adapter, float]]) -> Prompt | None:
+    """The virtual tokens among a call's adapters."""
+    return next((adapter.prompt for adapter, _ in terms if adapter.prompt is not None), None)
 
 
 def unsupported(site: SitePlan, base: nn.Module) -> str | None:
@@ -225,8 +208,7 @@ def unsupported(site: SitePlan, base: nn.Module) -> str | None:
     devices = {str(d) for d in (getattr(base, "hf_device_map", None) or {}).values()}
     if len(devices - {"cpu", "disk"}) > 1:
         return "the base is spread over several devices, and a prefix is on one"
-    sizes = KeysAndValues.of(base.config.to_dict()) if hasattr(base, "config") else None
-    return sizes if isinstance(sizes, str) else None
+    return None
 
 
 def refuse(inputs: Mapping[str, Any], *names: str) -> None:
@@ -238,9 +220,7 @@ def refuse(inputs: Mapping[str, Any], *names: str) -> None:
 
 def _cannot(what: str, expected: str) -> RoutingError:
     return RoutingError(
-        codes.PROMPT_INPUT.finding(
-            f"{what} cannot stand beside virtual tokens", expected=expected
-        )
+        codes.PROMPT_INPUT.finding(f"{what} cannot stand beside virtual tokens", expected=expected)
     )
 
 
@@ -258,8 +238,8 @@ def embedding_of(base: nn.Module) -> nn.Module | None:
     return found if isinstance(found, nn.Module) else None
 
 
-def _embed(base: nn.Module, inputs: Inputs, prompt: torch.Tensor) -> int:
-    """Put ``prompt`` in front of the input's embeddings; returns the number of rows."""
+def _embed(base: nn.Module, inputs: Inputs, prompt: torch.Tensor) -> None:
+    """Put ``prompt`` in front of the embeddings of each row."""
     given = inputs.get("inputs_embeds")
     ids = inputs.pop("input_ids", None)
     if given is None:
@@ -267,10 +247,8 @@ def _embed(base: nn.Module, inputs: Inputs, prompt: torch.Tensor) -> int:
         if ids is None or embedding is None:
             raise _cannot("a call without input_ids and inputs_embeds", "one of them")
         given = embedding(ids)
-    rows = given.shape[0]
-    prompt = prompt.to(given.device, given.dtype).expand(rows, -1, -1)
+    prompt = prompt.to(given.device, given.dtype).expand(given.shape[0], -1, -1)
     inputs["inputs_embeds"] = torch.cat([prompt, given], dim=1)
-    return rows
 
 
 def _before(tensor: torch.Tensor, value: int, count: int) -> torch.Tensor:

@@ -129,7 +129,8 @@ def _expand(
 
 
 def _mix_problems(terms: Iterable[tuple[Adapter, float]]) -> list[Finding]:
-    """Whole modules and virtual tokens do not add up; factors inside a replaced module would do nothing."""
+    """Whole modules and virtual tokens do not add up; factors inside a replaced module would do
+    nothing."""
     found: list[Finding] = []
     terms = list(terms)
     prompts = [(adapter, weight) for adapter, weight in terms if adapter.prompt is not None]

@@ -193,9 +193,7 @@ def embedding_width(layout: Layout) -> int | None:
     return chosen[1].out_features if chosen is not None else None
 
 
-def _keys_and_values(
-    site: SitePlan, config: Mapping[str, Any], where: Where
-) -> Iterator[Finding]:
+def _keys_and_values(site: SitePlan, config: Mapping[str, Any], where: Where) -> Iterator[Finding]:
     said = site.settings
     base = KeysAndValues.of(config)
     if isinstance(base, str):

@@ -49,8 +49,8 @@ class Method:
 
     ``read_config`` gives a :class:`~adapterdock.registry.methods.tuner_config.TunerConfig`.
     ``roles`` are its tensors' names for the tables; ``role_sets`` the sets of which a site has one,
-    whole; ``kinds`` the kinds of modules that it adapts, with the roles that are for each (none where
-    it acts on the model as a whole).
+    whole; ``kinds`` the kinds of modules that it adapts, with the roles that are for each (none
+    where it acts on the model as a whole).
     ``shapes`` says what each role's tensor must be at a module (given what was found, for methods
     whose sizes are free), or why the method cannot sit there. ``asked_by`` names the config field
     without which a role may not be in the file. ``ranked`` says that the factors are a pair A and B

@@ -33,7 +33,7 @@ from .modules import ModuleMap, check_attachable
 from .prompts import prompt_of
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
 from .rows import GatheredCache, Rows
-from .selection import Rules, Selection, check_composition, key_of, route, snapshot
+from .selection import Rules, Selection, check_composition, key_of, mix_problems, route, snapshot
 from .sites import Factors
 from .stand_in import StandIn, refusal
 
@@ -605,6 +605,8 @@ class AdaptedModel(StandIn):
                 self._modules.update(adapter.twins)
                 self._adapters[adapter.name] = adapter
                 if old is not None and default != self._default.terms:
+                    if problems := mix_problems(default):
+                        raise RoutingError(*problems)
                     _check_rules(self._rules, default)  # the rank may be another
                 if self._rules is None:  # nothing to ask: the first switch is a look-up too
                     self._routings[adapter.name] = Routing(((adapter, 1.0),))

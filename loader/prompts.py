@@ -25,7 +25,7 @@ from ..registry.facts import SitePlan
 from ..registry.methods.prompt import PREFIX_TUNING
 from ..registry.methods.prompt_config import SEQ_2_SEQ
 from .adapter import Adapter
-from .kv_cache import check_cache
+from .kv_cache import cache_length, check_cache
 from .routing import CURRENT
 
 Inputs = dict[str, Any]
@@ -57,7 +57,7 @@ class Prompt(ABC):
     ) -> Any:
         """The base's ``generate``; it comes back to :meth:`call` for each step."""
         refuse(kwargs, "position_ids", "encoder_outputs", *self.without)
-        if _length(kwargs.get("past_key_values")):
+        if cache_length(kwargs.get("past_key_values")):
             raise _cannot("a key-value cache of an earlier generate", "a fresh one")
         return generate(*args, **kwargs)
 
@@ -95,7 +95,7 @@ class InputPrompt(Prompt):
     def prepare(self, base: nn.Module, inputs: Inputs, stepping: bool) -> None:
         refuse(inputs, *(() if stepping else ("position_ids",)), *self.without)
         inputs.pop("position_ids", None)  # generate counts them without the virtual tokens
-        cached = _length(inputs.get("past_key_values"))
+        cached = cache_length(inputs.get("past_key_values"))
         self.lengthen(inputs, "attention_mask", cached, _given(inputs))
         if cached:
             return  # they are in it
@@ -154,7 +154,7 @@ class Prefix(Prompt):
             raise _cannot("gradient checkpointing, which leaves the prefix out,", "none")
         decoder = "decoder_" if self.task == SEQ_2_SEQ else ""
         cache = inputs.get("past_key_values")
-        cached = _length(cache)
+        cached = cache_length(cache)
         given = _given(inputs, decoder)
         self.lengthen(inputs, f"{decoder}attention_mask", cached, given)
         positions = inputs.get(f"{decoder}position_ids")
@@ -169,12 +169,17 @@ class Prefix(Prompt):
             raise _cannot(f"past_key_values that are a {type(cache).__name__}", "a Cache")
         rows = _rows(inputs, decoder)
         own = getattr(cache, "self_attention_cache", cache)
-        for layer, (key, value) in enumerate(self.keys_and_values()):
+        dtype = getattr(base, "dtype", None)  # the base's; a prefix in training may be in float32
+        for layer, (key, value) in enumerate(self.keys_and_values(dtype)):
             own.update(key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1), layer)
 
-    def keys_and_values(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    def keys_and_values(
+        self, dtype: torch.dtype | None = None
+    ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         """Of each layer, (1, heads, num_virtual_tokens, head_dim) each."""
-        parts = self.embeddings.view(self.tokens, 2 * self.layers, self.heads, -1)
+        parts = self.embeddings.to(dtype or self.embeddings.dtype).reshape(
+            self.tokens, 2 * self.layers, self.heads, -1
+        )
         parts = parts.permute(1, 2, 0, 3).unsqueeze(1)
         for layer in range(self.layers):
             # PEFT doubles the list for a decoder beside an encoder, and takes four of it a layer
@@ -267,10 +272,6 @@ def _rows(inputs: Inputs, decoder: str) -> int:
         if isinstance(inputs.get(name), torch.Tensor):
             return inputs[name].shape[0]
     raise _cannot("a call without input_ids and inputs_embeds", "one of them")
-
-
-def _length(cache: Any) -> int:
-    return int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
 
 
 def _new_cache(base: nn.Module, decoder: bool) -> Any:

@@ -35,7 +35,7 @@ def route(
     """
     weights = _weights(selection, adapters, compositions)
     terms = tuple((adapters[name], weight) for name, weight in weights.items() if weight)
-    problems = _mix_problems(terms)
+    problems = mix_problems(terms)
     if problems:
         raise RoutingError(*problems)
     if rules is not None and (broken := list(rules({a.name: w for a, w in terms}))):
@@ -68,7 +68,7 @@ def check_composition(
 ) -> dict[str, float]:
     """The composition's weights, checked: known adapters, finite weights, a mix that can be."""
     weights = _weights(of, adapters, {})
-    problems = _mix_problems([(adapters[n], w) for n, w in weights.items() if w])
+    problems = mix_problems([(adapters[n], w) for n, w in weights.items() if w])
     if problems:
         raise RoutingError(*problems)
     if not any(weights.values()):
@@ -128,7 +128,7 @@ def _expand(
     )
 
 
-def _mix_problems(terms: Iterable[tuple[Adapter, float]]) -> list[Finding]:
+def mix_problems(terms: Iterable[tuple[Adapter, float]]) -> list[Finding]:
     """Whole modules and virtual tokens do not add up; factors inside a replaced module would do
     nothing."""
     found: list[Finding] = []

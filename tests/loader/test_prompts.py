@@ -325,6 +325,33 @@ def test_only_the_virtual_tokens_are_trained(case: str, tmp_path: Path) -> None:
     assert bool(gradients["prompt_encoder.it.embedding.weight"].any())
 
 
+@pytest.mark.parametrize("case", ["prompt-llama", "prefix-llama"])
+def test_virtual_tokens_may_be_in_another_dtype_than_the_base(case: str, tmp_path: Path) -> None:
+    base, adapter = saved(case, tmp_path / "it")
+    oracle = logits(peft_loads(base.to(torch.bfloat16), adapter.folder))
+    kept = adapted(base, adapter, dtype=torch.float32)
+    assert next(iter(kept.attached["it"].parameters.values())).dtype is torch.float32
+    assert logits(kept).dtype is torch.bfloat16
+    assert torch.equal(logits(kept), oracle)
+    narrow = adapted(copy.deepcopy(base), adapter)
+    assert next(iter(narrow.attached["it"].parameters.values())).dtype is torch.bfloat16
+    assert torch.equal(logits(narrow), oracle)
+
+
+def test_virtual_tokens_do_not_take_the_place_of_half_an_adapter(tmp_path: Path) -> None:
+    base, prompt = saved("prompt-llama", tmp_path / "prompt")
+    tuned = lora(base, tmp_path / "tuned")
+    model = adapted(base, tuned, "it")
+    model.set_adapter({"it": 0.5})
+    before = logits(model)
+    with pytest.raises(RoutingError, match="AD774"):
+        attach(model, prompt, "it", replace=True)
+    assert torch.equal(logits(model), before)
+    model.set_adapter("it")
+    attach(model, prompt, "it", replace=True)
+    assert torch.allclose(logits(model), prompt.answer, atol=TOLERANCE)
+
+
 def test_a_prefix_under_gradient_checkpointing_is_refused(tmp_path: Path) -> None:
     base, adapter = saved("prefix-llama", tmp_path / "it")
     base.gradient_checkpointing_enable()

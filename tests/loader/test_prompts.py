@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import adapterdock
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel, AdapterWarning
@@ -177,6 +178,8 @@ def test_the_base_is_untouched_and_inert(tmp_path: Path) -> None:
     }
     model.delete_adapter("prompt")
     assert torch.allclose(logits(model, adapter="prefix"), prefix.answer, atol=TOLERANCE)
+    with pytest.raises(RoutingError, match="AD772"):  # caches are still watched
+        base(input_ids=ids(), past_key_values=_filled(model, "prefix"))
     model.detach()
     assert same_traces(before, traces(base))
 
@@ -389,6 +392,29 @@ def test_compiled_models_refuse_virtual_tokens(tmp_path: Path) -> None:
     attach(model, adapter)
     with pytest.raises(RoutingError, match="AD773"):
         logits(model)
+
+
+def test_a_manifest_brings_virtual_tokens_and_composes_them(tmp_path: Path) -> None:
+    base, _ = saved("prompt-llama", tmp_path / "prompt")
+    tuned = lora(base, tmp_path / "tuned")
+    manifest: dict[str, Any] = {
+        "version": 1,
+        "name": "both",
+        "base": {},
+        "adapters": {n: {"source": str(tmp_path / n)} for n in ("prompt", "tuned")},
+        "compositions": {"both": {"of": {"prompt": 1.0, "tuned": 0.5}}},
+        "active": "both",
+    }
+    model = adapterdock.attach(base, manifest)
+    assert model.active_weights() == {"prompt": 1.0, "tuned": 0.5}
+    answer = logits(model)
+    assert torch.equal(answer, logits(model, adapter={"tuned": 0.5, "prompt": 1.0}))
+    assert not torch.allclose(answer, logits(model, adapter="prompt"), atol=1e-4)
+    assert answer.shape != tuned.answer.shape
+    manifest["compositions"]["both"]["of"]["prompt"] = 0.5
+    model.detach()
+    with pytest.raises(RoutingError, match="AD774"):
+        adapterdock.attach(base, manifest)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -34,6 +34,7 @@ from .kv_cache import check_cache, mark_cache
 from .layout import layout_of_model
 from .mergeable import Mergeable
 from .modules import ModuleMap, check_attachable
+from .prompts import prompt_of
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
 from .rows import GatheredCache, Rows
 from .selection import (
@@ -41,6 +42,7 @@ from .selection import (
     Selection,
     check_composition,
     key_of,
+    mix_problems,
     names_in,
     route,
     snapshot,
@@ -173,6 +175,8 @@ class AdaptedModel(Mergeable):
             name = type(self._base).__name__
             raise RoutingError(codes.CANNOT_GENERATE.finding(f"a {name} cannot generate"))
         routing = self._take(adapter, adapter_names, _copies_of_a_row(self._base, kwargs))
+        if (prompt := prompt_of(routing.terms)) is not None:
+            generate = _with_prompt(prompt.generate, self._base, generate)
         out = self._enter(routing, generate, args, kwargs, inside=False)
         self._note_use(routing)
         return out
@@ -195,6 +199,8 @@ class AdaptedModel(Mergeable):
                 return self._compiled_call(routing, args, kwargs)
             single = rows is not None and rows.check_batch(args, kwargs)
             call = Call(self._owner, routing.terms, inside, gradients, False, rows, single)
+            if inside and (prompt := prompt_of(routing.terms)) is not None:
+                function = _with_prompt(prompt.call, self._base, False)
             return run_with(call, function, args, kwargs)
         finally:
             self._attachments.let_go(routing.terms)
@@ -210,7 +216,10 @@ class AdaptedModel(Mergeable):
         entered = dataclasses.replace(
             call, inside=True, gradients=torch.is_grad_enabled(), single=single
         )
-        return run_with(entered, self._base, args, kwargs)
+        base: Callable[..., Any] = self._base
+        if (prompt := prompt_of(call.terms)) is not None:
+            base = _with_prompt(prompt.call, self._base, True)
+        return run_with(entered, base, args, kwargs)
 
     def compile(self, *, max_rank: int | None = None, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Compile the base for calls through this wrapper (``options`` are ``torch.compile``'s).
@@ -759,6 +768,8 @@ class AdaptedModel(Mergeable):
                 self._modules.update(adapter.twins)
                 self._adapters[adapter.name] = adapter
                 if old is not None and default != self._default.terms:
+                    if problems := mix_problems(default):
+                        raise RoutingError(*problems)
                     _check_rules(self._rules, default)  # the rank may be another
                 if self._rules is None:  # nothing to ask: the first switch is a look-up too
                     self._routings[adapter.name] = Routing(((adapter, 1.0),))
@@ -861,6 +872,11 @@ def _never_fired(adapter: Adapter) -> Finding | None:
 
 def _warn(finding: Finding) -> None:
     warnings.warn(AdapterWarning(str(finding)), stacklevel=3)
+
+
+def _with_prompt(act: Callable[..., Any], *given: Any) -> Callable[..., Any]:
+    """``act`` in the place of the base's forward or ``generate``."""
+    return lambda *args, **kwargs: act(*given, args, kwargs)
 
 
 def _copies_of_a_row(base: nn.Module, kwargs: Mapping[str, Any]) -> int:

@@ -28,6 +28,7 @@ class Part(NamedTuple):
 
 if TYPE_CHECKING:
     from .bias import BiasFactors
+    from .prompts import Prompt
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Adapter:
     """Those among them that run with other weights."""
     whole: frozenset[str] = frozenset()
     """Modules that it replaces."""
+    prompt: Prompt | None = None
+    """Virtual tokens, which act on the model as a whole."""
     parameters: Mapping[str, nn.Parameter] = field(default_factory=dict, repr=False)
     """Factors and biases by PEFT's live names, such as
     ``base_model.model.score.lora_A.billing.weight``."""

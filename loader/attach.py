@@ -25,6 +25,8 @@ from .methods.dora import OnWeight
 from .methods.table import METHODS
 from .modules import check_not_compiled
 from .placement import offloaded
+from .prompt_claims import PROMPT, claim_prompt
+from .prompts import make_prompt
 from .site_claims import REGISTERED, ClaimedSite, check_trainable, claim_site, leader_of
 from .sites import Factors
 from .tensors import AdapterTensors
@@ -119,6 +121,7 @@ class _Builder:
         sites = [found for site in plan.sites if (found := claim_site(claims, site, whole))]
         biases = [found for item in plan.biases.items() if (found := claim_bias(claims, *item))]
         saved = {n: found for n in whole if (found := claim_whole(claims, n, whole[n]))}
+        prompted = plan.prompt is not None and claim_prompt(claims, plan.prompt)
         claims.settle()
         placed = tensors.place(claims.wanted, own=claims.trainable)
         claims.problems += tensors.findings({n: p.dtype for n, p in claims.wanted.items()})
@@ -128,7 +131,9 @@ class _Builder:
                 codes.TENSORS_CHANGE_NOTHING, f"{claims.name!r} changes nothing anywhere"
             )
         claims.settle()
-        return self._made(sites, biases, saved, placed)
+        # PEFT puts no tuner between itself and a base with virtual tokens
+        prefix = "base_model." if prompted else _PREFIX
+        return self._made(sites, biases, saved, placed, prefix)
 
     def _made(
         self,
@@ -136,6 +141,7 @@ class _Builder:
         biases: Iterable[tuple[str, str, torch.Tensor]],
         saved: Mapping[str, Mapping[str, str]],
         placed: Mapping[str, torch.Tensor],
+        prefix: str,
     ) -> _Built:
         """Everything from placed tensors, which fit."""
         claims = self.claims
@@ -154,7 +160,7 @@ class _Builder:
         for site, method, shape in sites:
             names, common = live[site.method], shared.get(site.method, {})
             # what follows another module has its parameters, which are registered once
-            inside = f"{_PREFIX}{leader_of(site)}.{site.settings.get('wraps', '')}"
+            inside = f"{prefix}{leader_of(site)}.{site.settings.get('wraps', '')}"
             roles: dict[str, torch.Tensor] = {**common}
             own: dict[str, nn.Parameter] = {}
             for role, key in site.tensors.items():
@@ -174,7 +180,7 @@ class _Builder:
         changed: dict[str, BiasFactors] = {}
         for module, key, old in biases:
             value = self._parameter(placed[key])
-            parameters[f"{_PREFIX}{module}.bias.{claims.name}"] = value
+            parameters[f"{prefix}{module}.bias.{claims.name}"] = value
             changed[module] = BiasFactors(value, old)
             outputs.setdefault(module, []).append(changed[module])
         twins = {
@@ -191,6 +197,11 @@ class _Builder:
             for one in outputs.get(name, ()):
                 if isinstance(one, OnWeight):  # the weight that it rescales is the adapter's own
                     one.stand_on(twin)
+        prompt, asked = None, claims.plan.prompt
+        if asked is not None:
+            value = self._parameter(placed[asked.tensors[PROMPT]])
+            parameters[f"prompt_encoder.{claims.name}.embedding.weight"] = value
+            prompt = make_prompt(asked, value)
         adapter = Adapter(
             name=claims.name,
             methods=_methods(claims.plan),
@@ -199,9 +210,10 @@ class _Builder:
             sites=frozenset(outputs) | frozenset(weights),
             weights=frozenset(weights),
             whole=frozenset(twins),
+            prompt=prompt,
             parameters=parameters,
             twins={
-                f"{_PREFIX}{name}.{self._wrapper(name)}.{claims.name}": twin
+                f"{prefix}{name}.{self._wrapper(name)}.{claims.name}": twin
                 for name, twin in twins.items()
             },
             parts=tuple(parts),
@@ -258,6 +270,8 @@ def _changes_anything(
     biases: Iterable[tuple[str, str, torch.Tensor]],
 ) -> bool:
     """Whether the model's answers can differ at all: stops at the first value that does."""
+    if claims.plan.prompt is not None:
+        return True  # tokens of zeros are attended to as well
     for site in claims.plan.sites:
         roles = {role: claims.tensors.host(key) for role, key in site.tensors.items()}
         method = METHODS[site.method]
@@ -282,4 +296,5 @@ def _changes_anything(
 def _methods(plan: AdapterPlan) -> tuple[str, ...]:
     """PEFT's names of the methods that act."""
     tuned = {"LN_TUNING"} if plan.tuned else set[str]()
-    return tuple(sorted({REGISTERED[site.method].peft_type for site in plan.sites} | tuned))
+    sites = plan.sites if plan.prompt is None else (*plan.sites, plan.prompt)
+    return tuple(sorted({REGISTERED[site.method].peft_type for site in sites} | tuned))

@@ -38,6 +38,7 @@ class Attachments:
         self.weights: dict[str, WeightSite] = {}
         self.running: int = 0
         """Calls that are on their way now, those of the base alone included."""
+        self.prompts: set[Adapter] = set()
         self._guard = RootGuard(owner, base)
         self._frozen: list[nn.Parameter] | None = None
 
@@ -81,6 +82,8 @@ class Attachments:
                 weight = self.weights[name] = WeightSite(self.owner, name, modules[name])
             weight.factors[adapter] = changed
             weight.install()
+        if adapter.prompt is not None:
+            self.prompts.add(adapter)
         if adapter.trainable:
             self._freeze()
 
@@ -133,7 +136,8 @@ class Attachments:
 
     def busy(self) -> list[str]:
         """Adapters that calls are running on, deleted ones included."""
-        return sorted({a.name for site in self._sites() for a in site.factors if a.users})
+        attached = {a for site in self._sites() for a in site.factors} | self.prompts
+        return sorted({a.name for a in attached if a.users})
 
     def _sites(self) -> Iterable[OutputSite | ModuleSite | WeightSite]:
         return (*self.outputs.values(), *self.wholes.values(), *self.weights.values())
@@ -157,7 +161,8 @@ class Attachments:
                 if not site.factors:
                     site.remove()
                     del sites[name]
-        if not (self.outputs or self.wholes or self.weights):
+        self.prompts.discard(adapter)
+        if not (self.outputs or self.wholes or self.weights or self.prompts):
             self._guard.remove()
 
     def _freeze(self) -> None:

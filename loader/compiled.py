@@ -96,6 +96,10 @@ class CompiledBase:
         the ``sites`` as they are now."""
         problems: list[Finding] = []
         for adapter in adapters:
+            if adapter.prompt is not None:
+                problems.append(
+                    codes.NOT_COMPILED_FOR.finding(f"{adapter.name!r} has virtual tokens")
+                )
             new = [
                 n for n in adapter.modules if n not in sites or sites[n] is not self._sites.get(n)
             ]

@@ -40,14 +40,14 @@ def check_cache(call: Call | None, kwargs: Mapping[str, Any]) -> None:
     adapters than the call's; mark those that are still empty."""
     for cache in _caches(kwargs):
         now = made_with(call)
-        if not _length(cache):
+        if not cache_length(cache):
             _mark(cache, now)
             continue
         made = getattr(cache, _MARK, _BY_BASE)
         if made != now:
             raise RoutingError(
                 codes.CACHE_OF_ANOTHER.finding(
-                    f"a {type(cache).__name__} of {_length(cache)} tokens was made with "
+                    f"a {type(cache).__name__} of {cache_length(cache)} tokens was made with "
                     f"{_shown(made)}",
                     expected=_shown(now),
                 )
@@ -67,7 +67,10 @@ def _caches(kwargs: Mapping[str, Any]) -> list[Any]:
     return [cache for cache in found if cache is not None and hasattr(cache, "get_seq_length")]
 
 
-def _length(cache: Any) -> int:
+def cache_length(cache: Any) -> int:
+    """The number of tokens in a cache; 0 for what is none."""
+    if not hasattr(cache, "get_seq_length"):
+        return 0
     try:
         return int(cache.get_seq_length())
     except (TypeError, ValueError, IndexError, RuntimeError):

@@ -76,6 +76,14 @@ class Rows:
     _trains: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        for routing in self.routings:
+            for adapter, _ in routing.terms:
+                if adapter.prompt is not None:
+                    raise RoutingError(
+                        codes.PROMPT_MIXED.finding(
+                            f"{adapter.name!r} has virtual tokens, and other rows have not"
+                        )
+                    )
         self._gathered = self.cache.of(self.routings)
         self._trains = any(a.trainable for r in self.routings for a, _ in r.terms)
 

@@ -216,9 +216,21 @@ def _expand(
 
 
 def mix_problems(terms: Iterable[tuple[Adapter, Weight]]) -> list[Finding]:
-    """Whole modules do not add up; factors inside a replaced module would do nothing."""
+    """Whole modules and virtual tokens do not add up; factors inside a replaced module would do
+    nothing."""
     found: list[Finding] = []
     terms = list(terms)
+    prompts = [(adapter, weight) for adapter, weight in terms if adapter.prompt is not None]
+    if len(prompts) > 1:
+        both = ", ".join(repr(adapter.name) for adapter, _ in prompts)
+        found.append(codes.PROMPT_MIXED.finding(f"{both} have virtual tokens each"))
+    found += [
+        codes.PROMPT_MIXED.finding(
+            f"{adapter.name!r} has virtual tokens", found=f"weight {weight:g}", expected="weight 1"
+        )
+        for adapter, weight in prompts
+        if weight != 1
+    ]
     for at, (adapter, weight) in enumerate(terms):
         if any(weight_at(weight, name) != 1 for name in adapter.whole):
             found.append(

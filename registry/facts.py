@@ -188,6 +188,7 @@ class AdapterPlan:
     module name to tensor name. ``embeddings`` are whole input or output embeddings that PEFT
     stored beside the factors (``save_embedding_layers``): module name to tensor name.
     ``tuned`` are whole modules that the method itself trains (LN tuning), in the form of ``saved``.
+    ``prompt`` is what acts on the model as a whole (virtual tokens), its module is ``""``.
     ``leftovers`` are tensors with no place, each of which is an error.
     """
 
@@ -197,6 +198,7 @@ class AdapterPlan:
     embeddings: Mapping[str, str] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
     tuned: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    prompt: SitePlan | None = None
 
     @property
     def rank(self) -> int:

@@ -706,3 +706,43 @@ WEIGHT_QUANTISED = Code(
     example="a DoRA adapter for a base with quantization_config in its config.json",
     fix="use the base without quantisation, or a plain LoRA",
 )
+PROMPT_TASK = Code(
+    id="AD385",
+    name="prompt-task",
+    severity=Severity.ERROR,
+    summary="The adapter's virtual tokens are for a task or a kind of model that is not this one.",
+    explanation=(
+        "Where virtual tokens go depends on `task_type`: in front of a decoder's tokens, of an "
+        "encoder's, or into the decoder's keys and values. Those of CAUSAL_LM, SEQ_2_SEQ_LM, "
+        "SEQ_CLS and TOKEN_CLS are understood. SEQ_2_SEQ_LM is for models with an encoder and a "
+        "decoder, the others for models without."
+    ),
+    example='"task_type": "QUESTION_ANS" in the adapter_config.json of a prompt tuning',
+    fix="use the base that the adapter was trained on; other tasks need PEFT itself",
+)
+PROMPT_SHAPE = Code(
+    id="AD386",
+    name="prompt-shape",
+    severity=Severity.ERROR,
+    summary="The adapter's virtual tokens are not what its own config says.",
+    explanation=(
+        "`prompt_embeddings` has one row for each virtual token (two for models with an encoder "
+        "and a decoder), as wide as `token_dim`; for prefix tuning a row holds the keys and "
+        "values of every layer. The file was cut, or belongs to another adapter_config.json."
+    ),
+    example='"num_virtual_tokens": 20 beside prompt_embeddings of 8 rows',
+    fix="save or upload the adapter again, config and weights together",
+)
+PROMPT_MISFIT = Code(
+    id="AD387",
+    name="prompt-misfit",
+    severity=Severity.ERROR,
+    summary="The adapter's virtual tokens have another size than the base needs.",
+    explanation=(
+        "Virtual tokens stand beside the base's own, so they must be as wide as its token "
+        "embedding; a prefix must have the base's number of layers, of key and value heads, and "
+        "the size of its heads. Models whose layers differ in these cannot have a prefix here."
+    ),
+    example="token_dim: 2048 over a base with a hidden size of 4096",
+    fix="use the base that the adapter was trained on",
+)

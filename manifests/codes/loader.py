@@ -433,6 +433,45 @@ NOT_COMPILED_FOR = Code(
     example="`model.compile(max_rank=8)`, then an adapter of rank 16",
     fix="compile again with a larger `max_rank`, after attaching what is to be used",
 )
+PROMPT_MIXED = Code(
+    id="AD774",
+    name="prompt-mixed",
+    severity=Severity.ERROR,
+    summary="Virtual tokens cannot be combined in this way.",
+    explanation=(
+        "Virtual tokens (prompt tuning, p-tuning, prefix tuning) lengthen the input or the cache "
+        "of the whole batch. They are there or not there: at weight 1, from one adapter, for all "
+        "rows of a batch. Other methods may act beside them."
+    ),
+    example='model.set_adapter({"a-prompt": 0.5})',
+    fix="select one adapter with virtual tokens, at weight 1, for the whole batch",
+)
+PROMPT_INPUT = Code(
+    id="AD775",
+    name="prompt-input",
+    severity=Severity.ERROR,
+    summary="An input of this call cannot stand beside virtual tokens.",
+    explanation=(
+        "Virtual tokens lengthen what the model sees. Inputs that say something of each token "
+        "(position ids, masks of four dimensions, encoder outputs, static caches) would then be "
+        "of another length, and what they mean for the virtual tokens is not known. PEFT ignores "
+        "some of them with a warning."
+    ),
+    example="model(input_ids=..., position_ids=...) with a prompt tuning active",
+    fix="leave the input out; masks have two dimensions and do not count the virtual tokens",
+)
+PROMPT_UNSUPPORTED = Code(
+    id="AD776",
+    name="prompt-unsupported",
+    severity=Severity.ERROR,
+    summary="This model cannot be given virtual tokens.",
+    explanation=(
+        "Prompt tuning and p-tuning need a model that takes `inputs_embeds` and tells its input "
+        "embeddings; prefix tuning needs one that takes `past_key_values`."
+    ),
+    example="a prefix tuning on BertForSequenceClassification",
+    fix="use the base that the adapter was trained on, or PEFT itself",
+)
 ROUTING_LOST = Code(
     id="AD735",
     name="routing-lost-in-recompute",

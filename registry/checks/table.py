@@ -14,6 +14,7 @@ from . import (
     modules,
     parameters,
     projections,
+    prompts,
     ranks,
     saved,
     shapes,
@@ -31,20 +32,14 @@ Check = Callable[[Subject], list[Finding]]
 
 _RANKED = (ranks.check, alphas.check)
 _PLACES = (unused.check, modules.check, kinds.check)
-_REST = (
-    targets.check,
-    parameters.check,
-    projections.check,
-    tokens.check,
-    saved.check,
-    biases.check,
-    tied.check,
-    vocabulary.check,
-)
+_STORED = (saved.check, biases.check, tied.check, vocabulary.check)
+_REST = (targets.check, parameters.check, projections.check, tokens.check, *_STORED)
 
 
 def checks_of(method: Method) -> tuple[Check, ...]:
     """The checks for an adapter of this method."""
+    if not method.kinds:
+        return (base.check, whole.check, modules.check, prompts.check, *_STORED)
     if method.ranked:
         return (base.check, whole.check, *_RANKED, *_PLACES, sizes.check, shapes.check, *_REST)
     return (base.check, whole.check, alphas.check, *_PLACES, shapes.check, *_REST)

@@ -34,7 +34,7 @@ def check(subject: Subject) -> list[Finding]:
 
 def _empty(subject: Subject) -> list[Finding]:
     plan = subject.plan
-    stored = plan.saved or plan.biases or plan.embeddings or plan.tuned
+    stored = plan.saved or plan.biases or plan.embeddings or plan.tuned or plan.prompt
     if not plan.sites and not stored:
         message = f"{subject.name} has no tensor that acts anywhere"
         return [

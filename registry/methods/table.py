@@ -22,6 +22,7 @@ from . import (
     lora,
     lora_parameters,
     oft,
+    prompt,
     trainable_tokens,
     vera,
 )
@@ -31,6 +32,7 @@ from .lora_config import LoraConfig
 from .lycoris import LycorisConfig
 from .naming import Naming
 from .options import Option
+from .prompt_config import P_OPTIONS, PREFIX_OPTIONS, PROMPT_OPTIONS, PromptConfig
 
 Shape = tuple[int, ...]
 ReadConfig = Callable[[Mapping[str, Any]], Any]
@@ -66,7 +68,8 @@ class Method:
 
     ``read_config`` gives a :class:`~adapterdock.registry.methods.tuner_config.TunerConfig`.
     ``roles`` are its tensors' names for the tables; ``role_sets`` the sets of which a site has one,
-    whole; ``kinds`` the kinds of modules that it adapts, with the roles that are for each.
+    whole; ``kinds`` the kinds of modules that it adapts, with the roles that are for each (none
+    where it acts on the model as a whole).
     ``shapes`` says what each role's tensor must be at a module (given what was found, for methods
     whose sizes are free), or why the method cannot sit there. ``asked_by`` names the config field
     without which a role may not be in the file. ``check_config`` finds fields that contradict each
@@ -103,6 +106,19 @@ class Method:
             if name == role:
                 return parameter if last in ("", "weight") else f"{parameter}.{last}"
         return role
+
+
+def _prompt_method(peft_type: str, options: tuple[Option, ...]) -> Method:
+    return Method(
+        peft_type,
+        options,
+        PromptConfig.of,
+        prompt.planner(peft_type),
+        prompt.ROLES,
+        prompt.ROLE_SETS,
+        {},
+        prompt.shapes,
+    )
 
 
 METHODS: Mapping[str, Method] = {
@@ -200,6 +216,9 @@ METHODS: Mapping[str, Method] = {
         ln_tuning.KINDS,
         ln_tuning.shapes,
     ),
+    "PROMPT_TUNING": _prompt_method("PROMPT_TUNING", PROMPT_OPTIONS),
+    "P_TUNING": _prompt_method("P_TUNING", P_OPTIONS),
+    "PREFIX_TUNING": _prompt_method("PREFIX_TUNING", PREFIX_OPTIONS),
 }
 
 SITES: Mapping[str, Method] = {

@@ -556,7 +556,8 @@ def test_every_code_of_fit_is_earned_by_some_test() -> None:
     header = {"AD301", "AD302", "AD303", "AD310"}
     recorded = {f"AD36{n}" for n in range(7)}
     known = {code for code in all_codes() if code.startswith("AD3")}
-    assert known - header - recorded == earned
+    virtual_tokens = {"AD385", "AD386", "AD387"}  # in test_prompt_plan.py
+    assert known - header - recorded - virtual_tokens == earned
 
 
 def test_all_errors_come_at_once() -> None:

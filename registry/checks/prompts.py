@@ -1,0 +1,216 @@
+"""Do an adapter's virtual tokens fit the base: their number, their width, layers and heads?
+
+What PEFT makes of them: 0.21.2 ``peft_model.py`` (``get_prompt``) and ``utils/other.py``
+(``_prepare_prompt_learning_config``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ...manifests.codes import fit as codes
+from ...manifests.findings import Finding, Where
+from ..facts import Layout, ModuleKind, SitePlan
+from ..methods.places import EMBEDDING_NAMES
+from ..methods.prompt import EMBEDDINGS, PREFIX_TUNING
+from ..methods.prompt_config import SEQ_2_SEQ
+from .subject import Subject, shown
+
+TASKS = ("CAUSAL_LM", SEQ_2_SEQ, "SEQ_CLS", "TOKEN_CLS")
+"""Task types whose inputs are understood."""
+
+Shape = tuple[int, ...]
+
+
+def check(subject: Subject) -> list[Finding]:
+    """A missing tensor, its shape by the config, and the base's sizes as far as they are known."""
+    site = subject.plan.prompt
+    if site is None:
+        if not subject.plan.saved:
+            return []  # an empty adapter is reported as such
+        message = f"{subject.name} has no {EMBEDDINGS}"
+        return [codes.PROMPT_SHAPE.finding(message, subject.where, found="modules_to_save only")]
+    shape = subject.tensors[site.tensors[EMBEDDINGS]].shape
+    findings = check_plan(site, shape, subject.where)
+    if findings:
+        return findings
+    if site.method != PREFIX_TUNING and subject.layout is not None:
+        findings += _width(site, subject.layout, subject.where)
+    if subject.base is not None and subject.layout is not None:
+        findings += check_base(site, subject.base.config, subject.where)
+    return findings
+
+
+def check_plan(site: SitePlan, shape: Shape, where: Where) -> list[Finding]:
+    """What of the config, and of the tensor's shape by it, is not understood."""
+    return [*_task(site, where), *_shape(site, shape, where)]
+
+
+def check_base(site: SitePlan, config: Mapping[str, Any], where: Where) -> list[Finding]:
+    """What of the base's config the virtual tokens are not for. ``config`` is its
+    ``config.json``, or a live model's ``config.to_dict()``."""
+    decodes = bool(config.get("is_encoder_decoder"))
+    if decodes != (site.settings["task_type"] == SEQ_2_SEQ):
+        kind = "an encoder and a decoder" if decodes else "no decoder beside an encoder"
+        return [
+            codes.PROMPT_TASK.finding(
+                f"the task is {site.settings['task_type']}, and the base has {kind}",
+                where,
+                found=f"task_type: {site.settings['task_type']}",
+                expected=SEQ_2_SEQ if decodes else "another task",
+            )
+        ]
+    return list(_keys_and_values(site, config, where)) if site.method == PREFIX_TUNING else []
+
+
+@dataclass(frozen=True)
+class KeysAndValues:
+    """What one layer of the base caches for a token; ``None`` where the config does not say."""
+
+    layers: int | None
+    heads: int | None
+    head_dim: int | None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> KeysAndValues | str:
+        """From a base's config, or why its layers cannot have a prefix."""
+        inner = config.get("text_config")
+        text = cast("Mapping[str, Any]", inner) if isinstance(inner, dict) else config
+        if reason := _uneven(text):
+            return reason
+        names = _DECODER if text.get("is_encoder_decoder") else _PLAIN
+        heads = _first(text, names["heads"])
+        width = _first(text, ("hidden_size", "n_embd", "d_model"))
+        head_dim = _first(text, ("head_dim", "d_kv"))
+        if head_dim is None and heads and width:
+            head_dim = width // heads
+        shared = 1 if text.get("multi_query") else _first(text, ("num_key_value_heads",))
+        return cls(_first(text, names["layers"]), shared or heads, head_dim)
+
+
+_PLAIN: Mapping[str, tuple[str, ...]] = {
+    "layers": ("num_hidden_layers", "num_layers", "n_layer"),
+    "heads": ("num_attention_heads", "n_head", "num_heads"),
+}
+_DECODER: Mapping[str, tuple[str, ...]] = {
+    "layers": ("decoder_layers", "num_decoder_layers", *_PLAIN["layers"]),
+    "heads": ("decoder_attention_heads", *_PLAIN["heads"]),
+}
+_ATTENTION = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+
+
+def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    values = (config.get(name) for name in names)
+    return next((v for v in values if isinstance(v, int) and v > 0), None)
+
+
+def _uneven(config: Mapping[str, Any]) -> str | None:
+    """Why the base's layers do not all cache keys and values of one shape."""
+    for name in ("per_layer_config", "global_head_dim", "num_kv_shared_layers", "kv_lora_rank"):
+        if config.get(name):
+            return f"{name} gives its layers keys and values of several shapes"
+    kinds = config.get("layer_types")
+    for kind in cast("list[object]", kinds) if isinstance(kinds, list) else []:
+        if kind not in _ATTENTION:
+            return f"it has layers of kind {shown(str(kind), 80)}, which cache no keys and values"
+    return None
+
+
+def _task(site: SitePlan, where: Where) -> Iterator[Finding]:
+    task = site.settings["task_type"]
+    if task not in TASKS:
+        yield codes.PROMPT_TASK.finding(
+            f"virtual tokens for the task {shown(str(task), 80)} are not supported",
+            where,
+            found=f"task_type: {shown(str(task), 80)}",
+            expected=", ".join(TASKS),
+        )
+        return
+    parts = site.settings["num_transformer_submodules"]
+    # PEFT gives the decoder keys and values only where it counts two parts
+    allowed = (1,) if task != SEQ_2_SEQ else (2,) if site.method == PREFIX_TUNING else (1, 2)
+    if parts not in allowed:
+        yield codes.PROMPT_TASK.finding(
+            f"num_transformer_submodules is {parts} for the task {task}",
+            where,
+            found=parts,
+            expected=" or ".join(map(str, allowed)),
+        )
+
+
+def _shape(site: SitePlan, shape: Shape, where: Where) -> Iterator[Finding]:
+    said = site.settings
+    needed = ("num_virtual_tokens", "token_dim")
+    if site.method == PREFIX_TUNING:
+        needed = (*needed, "num_layers", "num_attention_heads")
+    missing = [name for name in needed if said[name] is None]
+    if missing:
+        yield codes.PROMPT_SHAPE.finding(
+            f"adapter_config.json does not give {', '.join(missing)}", where, expected="a number"
+        )
+        return
+    tokens, width = said["num_virtual_tokens"], said["token_dim"]
+    if site.method == PREFIX_TUNING:
+        expected = (tokens, said["num_layers"] * 2 * width)
+        if width % said["num_attention_heads"]:
+            yield codes.PROMPT_SHAPE.finding(
+                "token_dim is no multiple of num_attention_heads",
+                where,
+                found=f"{width} for {said['num_attention_heads']} heads",
+            )
+    else:
+        expected = (tokens * said["num_transformer_submodules"], width)
+    if shape != expected:
+        yield codes.PROMPT_SHAPE.finding(
+            f"{EMBEDDINGS} has another shape than the config says",
+            where,
+            found=shape,
+            expected=expected,
+        )
+
+
+def _width(site: SitePlan, layout: Layout, where: Where) -> Iterator[Finding]:
+    width = embedding_width(layout)
+    if width is None:
+        message = "the width of the base's token embedding is not known"
+        yield codes.SIZE_UNKNOWN.finding(message, where)
+    elif width != site.settings["token_dim"]:
+        yield codes.PROMPT_MISFIT.finding(
+            "the virtual tokens have another width than the base's token embedding",
+            where,
+            found=f"token_dim: {site.settings['token_dim']}",
+            expected=width,
+        )
+
+
+def embedding_width(layout: Layout) -> int | None:
+    """The width of the token embedding: of that with a usual name, else of that with most rows."""
+    tables = [(n, m) for n, m in layout.modules.items() if m.kind is ModuleKind.EMBEDDING]
+    usual = [(n, m) for n, m in tables if n.rpartition(".")[2] in EMBEDDING_NAMES]
+    chosen = max(usual or tables, key=lambda entry: entry[1].in_features or 0, default=None)
+    return chosen[1].out_features if chosen is not None else None
+
+
+def _keys_and_values(site: SitePlan, config: Mapping[str, Any], where: Where) -> Iterator[Finding]:
+    said = site.settings
+    base = KeysAndValues.of(config)
+    if isinstance(base, str):
+        message = "the base's layers cannot have a prefix"
+        yield codes.PROMPT_MISFIT.finding(message, where, found=base)
+        return
+    heads = said["num_attention_heads"]
+    pairs = (
+        ("layers", said["num_layers"], base.layers),
+        ("key and value heads", heads, base.heads),
+        ("numbers in a head", said["token_dim"] // heads, base.head_dim),
+    )
+    for what, ours, theirs in pairs:
+        if theirs is None:
+            message = f"how many {what} the base has is not known"
+            yield codes.SIZE_UNKNOWN.finding(message, where)
+        elif ours != theirs:
+            yield codes.PROMPT_MISFIT.finding(
+                f"the prefix is for another number of {what}", where, found=ours, expected=theirs
+            )

@@ -1,0 +1,83 @@
+"""The configs of prompt tuning, p-tuning and prefix tuning, read strictly: each field of PEFT's
+``PromptTuningConfig``, ``PromptEncoderConfig`` and ``PrefixTuningConfig`` is classified here.
+
+Fields: PEFT 0.21.2 ``config.py``, ``tuners/prompt_tuning/config.py``, ``tuners/p_tuning/config.py``
+and ``tuners/prefix_tuning/config.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .options import Option, Support, list_of, optional, rank, text
+from .tuner_config import TunerConfig
+
+SEQ_2_SEQ = "SEQ_2_SEQ_LM"
+
+_S, _NO = Support.SUPPORTED, Support.NO_EFFECT
+
+_EVERY: tuple[Option, ...] = (
+    Option("num_virtual_tokens", _S, "is the number of virtual tokens", optional(rank)),
+    Option("token_dim", _S, "is the width of one virtual token", optional(rank)),
+    Option("num_transformer_submodules", _S, "is 2 with a decoder of its own", optional(rank)),
+    Option("task_type", _S, "says where the virtual tokens go", optional(text)),
+    Option("modules_to_save", _S, "trains whole modules", optional(list_of(text))),
+    Option("auto_mapping", _NO, "names the base's class"),
+    Option("inference_mode", _NO, "is not part of the adapter"),
+)
+
+PROMPT_OPTIONS: tuple[Option, ...] = (
+    *_EVERY,
+    Option("num_layers", _NO, "is only used by prefix tuning", optional(rank)),
+    Option("num_attention_heads", _NO, "is only used by prefix tuning", optional(rank)),
+    Option("prompt_tuning_init", _NO, "is only used while initialising"),
+    Option("prompt_tuning_init_text", _NO, "is only used while initialising"),
+    Option("tokenizer_name_or_path", _NO, "is only used while initialising"),
+    Option("tokenizer_kwargs", _NO, "is only used while initialising"),
+)
+P_OPTIONS: tuple[Option, ...] = (
+    *_EVERY,
+    Option("num_layers", _NO, "is only used by prefix tuning", optional(rank)),
+    Option("num_attention_heads", _NO, "is only used by prefix tuning", optional(rank)),
+    Option("encoder_reparameterization_type", _NO, "shaped the encoder, whose output is saved"),
+    Option("encoder_hidden_size", _NO, "shaped the encoder, whose output is saved"),
+    Option("encoder_num_layers", _NO, "shaped the encoder, whose output is saved"),
+    Option("encoder_dropout", _NO, "is the encoder's dropout while training"),
+)
+PREFIX_OPTIONS: tuple[Option, ...] = (
+    *_EVERY,
+    Option("num_layers", _S, "is the number of layers with a prefix", optional(rank)),
+    Option("num_attention_heads", _S, "is the number of key and value heads", optional(rank)),
+    Option("encoder_hidden_size", _NO, "shaped the projection, whose output is saved"),
+    Option("prefix_projection", _NO, "was the projection, whose output is saved"),
+    Option("init_weights", _NO, "is only used while initialising"),
+)
+
+
+@dataclass(frozen=True)
+class PromptConfig(TunerConfig):
+    """What of these configs changes the computation; ``None`` where the file does not say."""
+
+    num_virtual_tokens: int | None = None
+    token_dim: int | None = None
+    submodules: int | None = None
+    task_type: str | None = None
+    num_layers: int | None = None
+    heads: int | None = None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> PromptConfig:
+        """From ``adapter_config.json`` whose fields are of the right kind."""
+        task = config.get("task_type")
+        return cls(
+            modules_to_save=tuple(config.get("modules_to_save") or ()),
+            num_virtual_tokens=config.get("num_virtual_tokens"),
+            token_dim=config.get("token_dim"),
+            # PEFT's own default
+            submodules=config.get("num_transformer_submodules") or (2 if task == SEQ_2_SEQ else 1),
+            task_type=task,
+            num_layers=config.get("num_layers"),
+            heads=config.get("num_attention_heads"),
+        )

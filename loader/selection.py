@@ -226,7 +226,9 @@ def mix_problems(terms: Iterable[tuple[Adapter, Weight]]) -> list[Finding]:
         found.append(codes.PROMPT_MIXED.finding(f"{both} have virtual tokens each"))
     found += [
         codes.PROMPT_MIXED.finding(
-            f"{adapter.name!r} has virtual tokens", found=f"weight {weight:g}", expected="weight 1"
+            f"{adapter.name!r} has virtual tokens",
+            found=f"weight {shown(weight)}",
+            expected="weight 1",
         )
         for adapter, weight in prompts
         if weight != 1

@@ -701,15 +701,21 @@ class AdaptedModel(Mergeable):
             self.__dict__.update(_default=BASE, _detached=True)
             return self._base
 
+    def _forget_copies(self) -> None:
+        """What was copied out of the adapters' tensors, which are about to be others."""
+        self._gathered.clear()
+        if self._compiled is not None:
+            self._compiled.forget()
+
     def _apply(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self._gathered.clear()  # of tensors that are about to be others
+        self._forget_copies()
         return super()._apply(*args, **kwargs)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """See :meth:`StandIn.load_state_dict`."""
-        self._gathered.clear()
+        self._forget_copies()
         return super().load_state_dict(state_dict, strict, assign)
 
     # -- what attaching needs --------------------------------------------------------------

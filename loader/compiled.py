@@ -98,6 +98,11 @@ class CompiledBase:
             self._choose(terms, sites)
             return self._run(*args, **kwargs)
 
+    def forget(self) -> None:
+        """The adapters' values change: the next call copies them anew."""
+        with self.lock:
+            self._now = None
+
     def _check(self, terms: Terms, sites: Mapping[str, OutputSite]) -> None:
         """Raise :class:`RoutingError` for adapters that the compiled graph has no place for."""
         problems: list[Finding] = []

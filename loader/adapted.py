@@ -251,10 +251,9 @@ class AdaptedModel(Mergeable):
             raise RoutingError(
                 codes.NOT_COMPILED_FOR.finding("the rows of a batch cannot have adapters each")
             )
-        compiled.check((adapter for adapter, _ in routing.terms), self._attachments.outputs)
         call = Call(self._owner, routing.terms)
         check_cache(call, kwargs)
-        out = compiled(routing.terms, args, kwargs)
+        out = compiled(routing.terms, self._attachments.outputs, args, kwargs)
         mark_cache(call, out)
         for adapter, _ in routing.terms:
             adapter.unfired.clear()  # the graph holds every site
@@ -323,9 +322,7 @@ class AdaptedModel(Mergeable):
         """The same with their weights: numbers, or weights by module."""
         if self._disabled:
             return {}
-        choice = chosen(self._owner, _UNSAID)
-        routing = self._default if choice is _UNSAID else self.routing(cast(Selection, choice))
-        return dict(routing.weights)
+        return dict((self._chosen() or self._default).weights)
 
     def routing(self, selection: Selection) -> Routing:
         """What ``selection`` means on this model; kept, so that a switch is a look-up."""
@@ -525,6 +522,10 @@ class AdaptedModel(Mergeable):
             self._attachments.hold(routing.terms)
             return routing
 
+    def _chosen(self) -> Routing | None:
+        choice = chosen(self._owner, _UNSAID)
+        return None if choice is _UNSAID else self.routing(cast(Selection, choice))
+
     def _active(
         self,
         adapter: Selection | _Unsaid,
@@ -533,11 +534,12 @@ class AdaptedModel(Mergeable):
     ) -> Routing:
         if names is not None:
             routing = self._by_rows(adapter, names, copies)
-        else:
-            choice = chosen(self._owner, _UNSAID) if adapter is _UNSAID else adapter
-            if choice is _UNSAID:
+        elif adapter is _UNSAID:
+            routing = self._chosen()
+            if routing is None:
                 return BASE if self._disabled else self._default
-            routing = self.routing(cast(Selection, choice))
+        else:
+            routing = self.routing(cast(Selection, adapter))
         if self._disabled and routing.terms:
             names = ", ".join(routing.weights)
             raise RoutingError(
@@ -708,15 +710,21 @@ class AdaptedModel(Mergeable):
             self.__dict__.update(_default=BASE, _detached=True)
             return self._base
 
+    def _forget_copies(self) -> None:
+        """What was copied out of the adapters' tensors, which are about to be others."""
+        self._gathered.clear()
+        if self._compiled is not None:
+            self._compiled.forget()
+
     def _apply(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self._gathered.clear()  # of tensors that are about to be others
+        self._forget_copies()
         return super()._apply(*args, **kwargs)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """See :meth:`StandIn.load_state_dict`."""
-        self._gathered.clear()
+        self._forget_copies()
         return super().load_state_dict(state_dict, strict, assign)
 
     # -- what attaching needs --------------------------------------------------------------

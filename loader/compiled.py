@@ -22,7 +22,7 @@ from ..manifests.errors import RoutingError
 from ..manifests.findings import Finding
 from ..manifests.weights import Weight, weight_at
 from .adapter import Adapter
-from .gather import Gatherable, LowRank
+from .gather import LowRank, low_rank_of
 from .sites import Factors, OutputSite
 
 Terms = tuple[tuple[Adapter, Weight], ...]
@@ -86,16 +86,27 @@ class CompiledBase:
             site.slot = self._slots[name]
         self._run = torch.compile(forward, **options)
 
-    def __call__(self, terms: Terms, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def __call__(
+        self,
+        terms: Terms,
+        sites: Mapping[str, OutputSite],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """The compiled forward with ``terms``; ``sites`` are those of the base as they are now."""
         with self.lock:
-            self._choose(terms)
+            self._choose(terms, sites)
             return self._run(*args, **kwargs)
 
-    def check(self, adapters: Iterable[Adapter], sites: Mapping[str, OutputSite]) -> None:
-        """Raise :class:`RoutingError` for adapters that the compiled graph has no place for, given
-        the ``sites`` as they are now."""
+    def forget(self) -> None:
+        """The adapters' values change: the next call copies them anew."""
+        with self.lock:
+            self._now = None
+
+    def _check(self, terms: Terms, sites: Mapping[str, OutputSite]) -> None:
+        """Raise :class:`RoutingError` for adapters that the compiled graph has no place for."""
         problems: list[Finding] = []
-        for adapter in adapters:
+        for adapter, _ in terms:
             if adapter.prompt is not None:
                 problems.append(
                     codes.NOT_COMPILED_FOR.finding(f"{adapter.name!r} has virtual tokens")
@@ -114,9 +125,10 @@ class CompiledBase:
         if problems:
             raise RoutingError(*problems)
 
-    def _choose(self, terms: Terms) -> None:
+    def _choose(self, terms: Terms, sites: Mapping[str, OutputSite]) -> None:
         if terms == self._now and not any(adapter.trainable for adapter, _ in terms):
             return
+        self._check(terms, sites)
         parts = {name: self._parts(name, terms) for name in self._slots}
         self._now = None
         with torch.no_grad():
@@ -158,7 +170,7 @@ def _first(site: OutputSite) -> LowRank | None:
 
 
 def _low_rank(factors: Factors, module: nn.Module, weight: float) -> LowRank | None:
-    part = factors.low_rank(module, weight) if isinstance(factors, Gatherable) else None
+    part = low_rank_of(factors, module, weight)
     return part if part is not None and part.a is not None and part.shift is None else None
 
 

@@ -79,21 +79,19 @@ def gather(
     if not any(acting):
         return None
     adapters = frozenset(a for terms in rows for a, _ in terms if a in factors)
-    split = SplitRows(acting, adapters)
-    parts = [_low_ranks(module, row) for row in acting]
-    if any(part is None for part in parts):
-        return split
-    return LowRankRows([part or [] for part in parts], adapters)
+    low_ranks: list[list[LowRank]] = []
+    for row in acting:
+        parts = [low_rank_of(one, module, weight) for one, weight in row]
+        whole = [part for part in parts if part is not None]
+        if len(whole) < len(parts):
+            return SplitRows(acting, adapters)
+        low_ranks.append(whole)
+    return LowRankRows(low_ranks, adapters)
 
 
-def _low_ranks(module: nn.Module, row: Acting) -> list[LowRank] | None:
-    found: list[LowRank] = []
-    for factors, weight in row:
-        part = factors.low_rank(module, weight) if isinstance(factors, Gatherable) else None
-        if part is None:
-            return None
-        found.append(part)
-    return found
+def low_rank_of(factors: Factors, module: nn.Module, weight: float) -> LowRank | None:
+    """The delta of ``factors`` times ``weight``, where it is low-rank at a linear module."""
+    return factors.low_rank(module, weight) if isinstance(factors, Gatherable) else None
 
 
 class LowRankRows:
@@ -136,7 +134,6 @@ class SplitRows:
         for at, row in enumerate(acting):
             if row:
                 parts.setdefault(row, []).append(at)
-        self.count = len(acting)
         self.parts = tuple(parts.items())
 
     def add(

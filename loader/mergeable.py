@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from .attachments import Attachments
 from .merging import Merge, Terms
 from .modules import ModuleMap
 from .originals import Originals
-from .routing import BASE, Routing, chosen
+from .routing import BASE, Routing
 from .selection import Selection
 from .stand_in import StandIn
 
@@ -28,9 +28,6 @@ def _plain_tensors() -> Generator[None]:
     """Weights that are made here record nothing, and may be trained later."""
     with torch.inference_mode(False), torch.no_grad():
         yield
-
-
-_NOTHING = object()
 
 
 class Mergeable(StandIn):
@@ -129,12 +126,7 @@ class Mergeable(StandIn):
         return terms
 
     def _active_terms(self) -> Terms:
-        choice = chosen(self._owner, _NOTHING)
-        if self._disabled:
-            return ()
-        if choice is _NOTHING:
-            return self._default.terms
-        return self.routing(cast(Selection, choice)).terms
+        return () if self._disabled else (self._chosen() or self._default).terms
 
     def _merge_now(self, terms: Terms, safe: bool, keep: str) -> None:
         if keep not in ("memory", "reread"):
@@ -178,6 +170,10 @@ class Mergeable(StandIn):
                 codes.MERGE_REREAD.finding("the base was not loaded from files that are known here")
             )
         return Originals(self._base, folder, Where())
+
+    @abstractmethod
+    def _chosen(self) -> Routing | None:
+        """What the ``using`` around this code says, if there is one."""
 
     @abstractmethod
     def _folder_of_base(self) -> Path | None: ...

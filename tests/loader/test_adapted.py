@@ -36,6 +36,7 @@ from support.peft_adapters import (
     tiny_llama,
     tiny_t5,
     traces,
+    word_tokenizer,
 )
 
 
@@ -574,15 +575,9 @@ def test_it_looks_like_the_base(model: AdaptedModel) -> None:
 
 
 def test_a_pipeline_takes_it(model: AdaptedModel, caplog: pytest.LogCaptureFixture) -> None:
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from transformers import PreTrainedTokenizerFast, pipeline
+    from transformers import pipeline
 
-    words = Tokenizer(WordLevel({f"w{i}": i for i in range(61)}, unk_token="w3"))
-    words.pre_tokenizer = Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w2")
-    pipe = pipeline("text-generation", model=model, tokenizer=tokenizer)
+    pipe = pipeline("text-generation", model=model, tokenizer=word_tokenizer())
     assert "not supported" not in caplog.text
     settings = {"max_new_tokens": 6, "do_sample": False}
     alone = pipe("w5 w6 w7", **settings)

@@ -119,3 +119,13 @@ def test_a_site_that_went_and_came_again_is_not_silently_without_effect(
     assert caught.value.code == "AD773"
     model.compile(max_rank=8, backend="eager")
     assert torch.allclose(logits(model, adapter="again"), again.answer, atol=1e-5)
+
+
+def test_values_that_change_are_seen_by_the_next_call(model: AdaptedModel) -> None:
+    model.compile(max_rank=8, backend="eager")
+    before = logits(model, adapter="small")
+    model.load_state_dict({name: value * 2 for name, value in model.state_dict().items()})
+    after = logits(model, adapter="small")
+    assert not torch.allclose(after, before, atol=1e-4)
+    model.compile(max_rank=8, backend="eager")
+    assert torch.equal(logits(model, adapter="small"), after)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import threading
 from pathlib import Path
-from typing import Any
 
 import adapterdock
 import pytest
@@ -20,21 +19,9 @@ from support.peft_adapters import (
     tiny_bert,
     tiny_llama,
     tiny_t5,
+    word_tokenizer,
 )
 from torch import nn
-
-WORDS = {f"w{i}": i for i in range(61)}
-
-
-def tokenizer() -> Any:
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(WordLevel(WORDS, unk_token="w3"))
-    words.pre_tokenizer = Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w2")
 
 
 @pytest.fixture
@@ -47,7 +34,7 @@ def test_streaming_gives_the_tokens_that_generate_gives(llama: AdaptedModel) -> 
     from transformers import TextIteratorStreamer
 
     settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
-    words = tokenizer()
+    words = word_tokenizer()
     prompt = ids(1)
     whole = llama.generate(input_ids=prompt, **settings)[0, prompt.shape[1] :]
     streamer = TextIteratorStreamer(words, skip_prompt=True)
@@ -62,7 +49,7 @@ def test_streaming_gives_the_tokens_that_generate_gives(llama: AdaptedModel) -> 
 def test_a_text_generation_pipeline_answers_with_the_adapter(llama: AdaptedModel) -> None:
     from transformers import pipeline
 
-    pipe = pipeline("text-generation", model=llama, tokenizer=tokenizer())
+    pipe = pipeline("text-generation", model=llama, tokenizer=word_tokenizer())
     settings = {"max_new_tokens": 6, "do_sample": False}
     answer = pipe("w5 w6 w7", **settings)
     with llama.using(None):
@@ -76,7 +63,7 @@ def test_a_sentence_transformers_encoder_takes_an_adapted_backbone(tmp_path: Pat
 
     folder = tmp_path / "encoder"
     tiny_bert().bert.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
     transformer = Transformer(str(folder))
     encoder = SentenceTransformer(modules=[transformer, Pooling(16)], device="cpu")
     backbone = transformer.model
@@ -104,7 +91,7 @@ def test_a_classification_head_that_was_trained_beside_gives_pefts_classes(tmp_p
     )
     model = adapted(base, saved)
     assert torch.allclose(logits(model), saved.answer, atol=1e-5)
-    classify = pipeline("text-classification", model=model, tokenizer=tokenizer(), top_k=None)
+    classify = pipeline("text-classification", model=model, tokenizer=word_tokenizer(), top_k=None)
     scores = classify("w5 w6 w7")
     with model.using(None):
         assert classify("w5 w6 w7") != scores

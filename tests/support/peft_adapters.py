@@ -23,6 +23,18 @@ from torch import nn
 TOLERANCE = 1e-5
 
 
+def word_tokenizer() -> Any:
+    """A tokenizer of the tiny models' 61 words, ``w0`` to ``w60``."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({f"w{i}": i for i in range(61)}, unk_token="w3"))
+    words.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w2")
+
+
 def tensors_of(mapping: Mapping[str, torch.Tensor]) -> AdapterTensors:
     """These tensors as the loader reads them."""
     return read_bytes(save(dict(mapping)))

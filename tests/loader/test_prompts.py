@@ -450,3 +450,18 @@ def test_a_model_that_takes_no_cache_cannot_have_a_prefix(tmp_path: Path) -> Non
     base, adapter = saved("prefix-bert", tmp_path / "it")
     with pytest.raises(AttachError, match="AD776"):
         adapted(base, adapter)
+
+
+def test_virtual_tokens_are_not_merged_nor_composed(tmp_path: Path) -> None:
+    base, adapter = saved("prompt-llama", tmp_path / "it")
+    model = adapted(base, adapter)
+    name = next(iter(model.adapters))
+    before = logits(model)
+    with pytest.raises(AttachError) as merging:
+        model.merge_adapter()
+    assert [f.code for f in merging.value.findings] == ["AD757"]
+    with pytest.raises(RoutingError) as composing:
+        model.define_composition("made", {name: 1.0}, combine="svd", svd_rank=2)
+    assert [f.code for f in composing.value.findings] == ["AD708"]
+    assert torch.equal(logits(model), before)
+    assert list(model.adapters) == [name]

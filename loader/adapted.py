@@ -35,6 +35,7 @@ from .sites import Factors
 from .stand_in import StandIn, refusal
 
 if TYPE_CHECKING:
+    from ..registry.fingerprint import Measured
     from .load import Deployment
 
 
@@ -81,6 +82,7 @@ class AdaptedModel(StandIn):
     _view: nn.Module | None
     _checkpointable: tuple[nn.Module, ...] | None
     _gathered: GatheredCache
+    _measured: tuple[Any, Measured] | None
 
     def __new__(cls, base: nn.Module) -> AdaptedModel:
         if isinstance(base, AdaptedModel):
@@ -108,6 +110,7 @@ class AdaptedModel(StandIn):
         state["_view"] = None
         state["_checkpointable"] = None
         state["_gathered"] = GatheredCache()
+        state["_measured"] = None
         self._modules["base_model"] = base
         weakref.finalize(self, self._attachments.abandon).atexit = False
         self.training = base.training
@@ -394,6 +397,19 @@ class AdaptedModel(StandIn):
             self.__dict__["_layout"] = layout_of_model(self._base)
         return cast(Layout, self._layout)
 
+    @property
+    def measured(self) -> Measured:
+        """The base's fingerprint as it is now; measured again only if its weights were changed."""
+        stamp = tuple(
+            (id(p), p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype)
+            for p in self._base.parameters()
+        )
+        if self._measured is None or self._measured[0] != stamp:
+            from .fingerprint import fingerprint_of_model
+
+            self.__dict__["_measured"] = (stamp, fingerprint_of_model(self._base))
+        return cast("tuple[Any, Measured]", self._measured)[1]
+
     def load_adapter(
         self,
         source: str | os.PathLike[str] | None,
@@ -437,6 +453,22 @@ class AdaptedModel(StandIn):
             offline=offline,
             hotswap=hotswap,
         )
+
+    def save_adapter(self, save_directory: str | os.PathLike[str], adapter_name: str) -> None:
+        """Write an adapter as PEFT does: ``adapter_config.json``, and ``adapter_model.safetensors``
+        with PEFT's names, in the dtype that it is in, and the base's fingerprint in its metadata.
+
+        The folder is a ``source``, and PEFT loads it. Each file is written elsewhere and renamed.
+        Raises :class:`RoutingError` for an unknown name, :class:`AttachError` where it cannot be
+        written.
+        """
+        from .save import save_adapter
+
+        with self.changing():
+            if adapter_name not in self._adapters:
+                attached = ", ".join(self._adapters) or "none"
+                raise _unknown(adapter_name, f"attached are: {attached}")
+            save_adapter(self, save_directory, adapter_name)
 
     def delete_adapter(self, adapter_names: str | list[str]) -> None:
         """Remove adapters. A call that runs on one of them finishes with it.

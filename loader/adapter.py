@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,6 +49,10 @@ class Adapter:
     ``base_model.model.score.lora_A.billing.weight``."""
     twins: Mapping[str, nn.Module] = field(default_factory=dict, repr=False)
     """Whole modules, likewise (``base_model.model.score.modules_to_save.billing``)."""
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Its ``adapter_config.json``, as it was read."""
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What each of its tensors is called in ``adapter_model.safetensors``, by its live name."""
     unfired: set[str] = field(default_factory=set)
     used: bool = False
     reported: bool = False

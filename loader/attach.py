@@ -47,6 +47,7 @@ def attach_adapter(
     trainable: bool = False,
     dropout: float = 0.0,
     replace: bool = False,
+    config: Mapping[str, Any] | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Adapter:
     """Attach ``tensors`` as ``plan`` says, under ``name``. It does not become active, unless it is
@@ -55,7 +56,7 @@ def attach_adapter(
     Factors are in ``dtype`` if given, else in float32 if ``trainable``, else in the dtype of the
     module they sit on; always on that module's device. ``dropout`` (PEFT's ``lora_dropout``) acts
     while training. A trainable adapter freezes the base's own parameters until it is deleted or
-    the model detached.
+    the model detached. ``config`` is the adapter's ``adapter_config.json``, kept for saving.
 
     Raises :class:`AttachError` with every finding; the model is then as it was, bit for bit.
     """
@@ -78,6 +79,7 @@ def attach_adapter(
                 trainable,
                 dropout,
                 where,
+                config or {},
             )
             built = builder.build()
             tensors.verify()
@@ -114,6 +116,7 @@ class _Builder:
     trainable: bool
     dropout: float
     where: Where
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     problems: list[Finding] = dataclasses.field(default_factory=list)
     wanted: dict[str, Placement] = dataclasses.field(default_factory=dict)
     linears: dict[tuple[Any, ...], Mapping[str, Shape] | str] = dataclasses.field(
@@ -178,9 +181,30 @@ class _Builder:
             twins={
                 f"{_PREFIX}{name}.modules_to_save.{self.name}": twin for name, twin in twins.items()
             },
+            config=self.config,
+            keys=self._keys(sites, biases, saved),
             unfired={*outputs, *twins},
         )
         return _Built(adapter, {k: tuple(v) for k, v in outputs.items()}, twins)
+
+    def _keys(
+        self,
+        sites: Iterable[tuple[SitePlan, Method, ModuleShape]],
+        biases: Iterable[tuple[str, str, torch.Tensor]],
+        saved: Mapping[str, Mapping[str, str]],
+    ) -> dict[str, str]:
+        """The name in the file of every tensor, by its live name."""
+        found: dict[str, str] = {}
+        for site, method, _ in sites:
+            for role, key in site.tensors.items():
+                name = method.parameters[role].format(adapter=self.name)
+                found[f"{_PREFIX}{site.module}.{name}"] = _on_disk(key)
+        for module, key, _ in biases:
+            found[f"{_PREFIX}{module}.bias.{self.name}"] = _on_disk(key)
+        for module, paths in saved.items():
+            inside = f"{_PREFIX}{module}.modules_to_save.{self.name}"
+            found |= {f"{inside}.{path}": _on_disk(key) for path, key in paths.items()}
+        return found
 
     # -- factors ---------------------------------------------------------------------------
 
@@ -446,6 +470,11 @@ class _Builder:
             found=found,
             expected=expected,
         )
+
+
+def _on_disk(key: str) -> str:
+    """PEFT's prefix, which some writers leave out."""
+    return key if key.startswith("base_model.") else f"{_PREFIX}{key}"
 
 
 def _raise_if(problems: list[Finding]) -> None:

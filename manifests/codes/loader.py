@@ -682,3 +682,23 @@ TOKENIZER_NOT_LOADED = Code(
     "a base folder with config.json and model.safetensors only",
     "put the base's tokenizer.json and tokenizer_config.json beside its weights and lock again",
 )
+SAVE_WITHOUT_CONFIG = Code(
+    "AD793",
+    "save-without-config",
+    Severity.ERROR,
+    "The adapter cannot be saved: there is no config to save it with.",
+    "An adapter on disk is its tensors and the config that says what they mean. This one was put "
+    "into the model from tensors and a plan, without a config.",
+    "save_adapter of an adapter that attach_adapter(model, name, plan, tensors) attached",
+    "attach it with its config (load_adapter(peft_config=..., adapter_state_dict=...))",
+)
+SAVE_FAILED = Code(
+    "AD794",
+    "save-failed",
+    Severity.ERROR,
+    "The folder could not be written.",
+    "Files are written into a temporary folder within the target, and renamed to their names when "
+    "all of them are there. What stood there before is still there, or is whole.",
+    "save_adapter into a folder that is read-only, or on a disk that is full",
+    "make the folder writable, or save elsewhere",
+)

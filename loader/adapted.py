@@ -454,6 +454,22 @@ class AdaptedModel(StandIn):
             hotswap=hotswap,
         )
 
+    def add_adapter(
+        self, adapter_name: str, peft_config: Any, *, dtype: str | torch.dtype | None = None
+    ) -> None:
+        """Begin a new adapter, with PEFT's initialisation, on the modules that the config selects.
+
+        ``peft_config`` is PEFT's config object or a mapping with its fields (``peft_type`` among
+        them). Its parameters have gradients, in float32 unless ``dtype`` says otherwise; the base
+        has none until the adapter is deleted. It does not become active. Raises
+        :class:`FitError` for a config that is wrong, :class:`AttachError` for one that cannot be
+        begun; the model is then as it was.
+        """
+        from .fresh import add_adapter
+
+        with self.changing():
+            add_adapter(self, adapter_name, peft_config, dtype)
+
     def save_adapter(self, save_directory: str | os.PathLike[str], adapter_name: str) -> None:
         """Write an adapter as PEFT does: ``adapter_config.json``, and ``adapter_model.safetensors``
         with PEFT's names, in the dtype that it is in, and the base's fingerprint in its metadata.

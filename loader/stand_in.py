@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _BASE_ONLY = frozenset(
     {
-        "add_adapter",
         "enable_peft_hotswap",
         "get_adapter_state_dict",
         "init_weights",

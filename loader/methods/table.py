@@ -11,6 +11,7 @@ from torch import nn
 from ...registry.facts import ModuleShape, SitePlan
 from ..sites import Factors
 from . import lora
+from .new_site import NewSite
 
 Roles = Mapping[str, torch.Tensor]
 
@@ -30,8 +31,13 @@ class Method:
     changes: Callable[[SitePlan, Roles], bool]
     build: Callable[[SitePlan, ModuleShape, Roles, float], Factors]
     parameters: Mapping[str, str]
+    initial: Callable[[NewSite], Roles] | None = None
+    """The values with which training begins at a site, by role; ``None`` where the method cannot
+    be begun here."""
 
 
 METHODS: Mapping[str, Method] = {
-    "LORA": Method("LORA", lora.unsupported, lora.changes, lora.build, lora.PARAMETERS),
+    "LORA": Method(
+        "LORA", lora.unsupported, lora.changes, lora.build, lora.PARAMETERS, lora.initial
+    ),
 }

@@ -702,3 +702,33 @@ SAVE_FAILED = Code(
     "save_adapter into a folder that is read-only, or on a disk that is full",
     "make the folder writable, or save elsewhere",
 )
+FRESH_NOTHING = Code(
+    "AD795",
+    "fresh-selects-nothing",
+    Severity.ERROR,
+    "The config of a new adapter selects no module of the model.",
+    "`target_modules` names modules by the end of their names, by a pattern, or all of them by "
+    "`all-linear`; PEFT's defaults by the kind of model are not guessed here.",
+    'add_adapter("new", LoraConfig(target_modules=["q_porj"]))',
+    "name modules that the model has (print(model.base_model) shows them)",
+)
+FRESH_INIT = Code(
+    "AD796",
+    "fresh-init",
+    Severity.ERROR,
+    "A new adapter cannot be begun in this way.",
+    "`true`, `false`, `gaussian` and `orthogonal` set the factors and nothing else. PiSSA, OLoRA, "
+    "CorDA, LoftQ and LoRA-GA begin by changing the base, which is never done here; EVA needs "
+    "data. Tied layers are not adapted together.",
+    'add_adapter("new", LoraConfig(init_lora_weights="pissa", ...))',
+    "begin with init_lora_weights: true, or with PEFT, convert, and load what it saved",
+)
+FRESH_METHOD = Code(
+    "AD797",
+    "fresh-method",
+    Severity.ERROR,
+    "Adapters of this method can be loaded, but not begun.",
+    "Not every method that attaches has its initialisation here.",
+    "add_adapter with the config of a method that `docs/methods.md` does not list as trained",
+    "begin it with PEFT, save it, and load it with trainable=True",
+)

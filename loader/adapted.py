@@ -253,6 +253,11 @@ class AdaptedModel(StandIn):
         routing = self._default if choice is _UNSAID else self.routing(cast(Selection, choice))
         return dict(routing.weights)
 
+    @property
+    def default_weights(self) -> dict[str, float]:
+        """The adapters of the default with their weights, whatever ``using`` or disabling says."""
+        return dict(self._default.weights)
+
     def routing(self, selection: Selection) -> Routing:
         """What ``selection`` means on this model; kept, so that a switch is a look-up."""
         if selection is None:
@@ -486,6 +491,28 @@ class AdaptedModel(StandIn):
                 raise _unknown(adapter_name, f"attached are: {attached}")
             save_adapter(self, save_directory, adapter_name)
 
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Write every adapter as :meth:`save_adapter` does, and ``adapterdock.yaml``: a manifest
+        of adapters, compositions, rules, what is active, and the base by its source and
+        fingerprint. ``adapterdock.load(save_directory)`` brings the model back.
+
+        The one adapter that is trained lies in the folder itself, the others in folders of their
+        names. While something is trained, ``model.safetensors`` has that once more by its live
+        names: ``Trainer`` saves its checkpoints through here, and resumes from it. What cannot
+        be written (a base made in memory has no source) is warned of. Raises as
+        :meth:`save_adapter`.
+        """
+        from .save_model import save_pretrained
+
+        if is_main_process:
+            with self.changing():
+                save_pretrained(self, save_directory, state_dict)
+
     def delete_adapter(self, adapter_names: str | list[str]) -> None:
         """Remove adapters. A call that runs on one of them finishes with it.
 
@@ -653,6 +680,9 @@ def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
     def forward(self: AdaptedModel, *args: Any, **kwargs: Any) -> Any:
         return AdaptedModel.forward(self, *args, **kwargs)
 
+    def passes_for(self: AdaptedModel) -> type[Any]:
+        return base
+
     forward.__doc__ = base.forward.__doc__
     forward.__signature__ = inspect.signature(base.forward)  # type: ignore[attr-defined]
     made = type(
@@ -663,6 +693,8 @@ def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
             "__qualname__": f"AdaptedModel[{base.__name__}]",
             "__doc__": AdaptedModel.__doc__,
             "forward": forward,
+            # isinstance is asked of this too: Trainer saves through save_pretrained then
+            "__class__": property(passes_for),
         },
     )
     return cast("type[AdaptedModel]", made)

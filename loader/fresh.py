@@ -128,7 +128,7 @@ def _completed(config: Mapping[str, Any], model: AdaptedModel) -> dict[str, Any]
     the base's name."""
     full = {**config, "base_model_name_or_path": base_name(model)}
     heads = _HEADS.get(str(config.get("task_type")), ())
-    saved = list(config.get("modules_to_save") or ())
+    saved: list[str] = list(config.get("modules_to_save") or ())
     if heads:
         full["modules_to_save"] = [*saved, *(head for head in heads if head not in saved)]
     kinds = {module.kind for module in model.layout.modules.values()}

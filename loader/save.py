@@ -31,23 +31,25 @@ def save_adapter(model: AdaptedModel, folder: str | os.PathLike[str], name: str)
     write_files(folder, files_of_adapter(model, model.attached[name]))
 
 
-def files_of_adapter(model: AdaptedModel, adapter: Adapter) -> dict[str, bytes]:
+def files_of_adapter(
+    model: AdaptedModel, adapter: Adapter, state: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, bytes]:
     """The two files of an attached adapter, by name; the config last, as it is what makes a
-    folder an adapter."""
+    folder an adapter. ``state`` has values, by live names, to be written in place of its own."""
     if not adapter.config or not adapter.keys:
         message = f"{adapter.name!r} has no adapter_config.json to be saved with"
         raise AttachError(codes.SAVE_WITHOUT_CONFIG.finding(message, found=adapter.name))
     metadata = {"format": "pt", BASE_RECORD: written(fingerprint_for(model, [adapter]))}
     config = {**adapter.config, "inference_mode": True}
     return {
-        ADAPTER_WEIGHTS: save(on_cpu(saved_tensors(adapter)), metadata),
+        ADAPTER_WEIGHTS: save(on_cpu(saved_tensors(adapter, state or {})), metadata),
         ADAPTER_CONFIG: json.dumps(config, indent=2, sort_keys=True).encode() + b"\n",
     }
 
 
-def saved_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
+def saved_tensors(adapter: Adapter, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What is written into ``adapter_model.safetensors``, by its names there."""
-    live = live_tensors_of(adapter)
+    live = {**live_tensors_of(adapter), **state}
     return {key: live[name] for name, key in adapter.keys.items()}
 
 

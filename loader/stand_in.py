@@ -25,7 +25,6 @@ _BASE_ONLY = frozenset(
         "init_weights",
         "push_to_hub",
         "resize_token_embeddings",
-        "save_pretrained",
         "set_input_embeddings",
         "set_output_embeddings",
     }

@@ -732,3 +732,24 @@ FRESH_METHOD = Code(
     "add_adapter with the config of a method that `docs/methods.md` does not list as trained",
     "begin it with PEFT, save it, and load it with trainable=True",
 )
+BASE_NOT_NAMED = Code(
+    "AD798",
+    "base-not-named",
+    Severity.WARNING,
+    "The saved manifest cannot say where the base is.",
+    "A base is named by the manifest that loaded it, or by the folder or the repository that "
+    "transformers loaded it from. This one was made in memory, or its folder is gone. Its "
+    "fingerprint is written, so that attaching still tells it from another.",
+    "AdaptedModel(LlamaForCausalLM(config)).save_pretrained(folder)",
+    "bring it back with adapterdock.attach(base, folder), or load(folder, model=SOURCE)",
+)
+RULES_NOT_SAVED = Code(
+    "AD799",
+    "rules-not-saved",
+    Severity.WARNING,
+    "The model's rules are not in the saved manifest.",
+    "Rules that a manifest declared are written with the model. A function that was set as "
+    "`model.rules` cannot be.",
+    "model.rules = my_function; model.save_pretrained(folder)",
+    "set the function again after loading, or declare the rules in a manifest",
+)

@@ -405,10 +405,7 @@ class AdaptedModel(StandIn):
     @property
     def measured(self) -> Measured:
         """The base's fingerprint as it is now; measured again only if its weights were changed."""
-        stamp = tuple(
-            (id(p), p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype)
-            for p in self._base.parameters()
-        )
+        stamp = tuple(map(_stamp, self._base.parameters()))
         if self._measured is None or self._measured[0] != stamp:
             from .fingerprint import fingerprint_of_model
 
@@ -698,6 +695,12 @@ def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
         },
     )
     return cast("type[AdaptedModel]", made)
+
+
+def _stamp(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """What changes when a parameter is given other values, in place or as another tensor."""
+    place = tensor.data_ptr() if type(tensor.data) is torch.Tensor else 0  # quantised: no pointer
+    return id(tensor), place, 0 if tensor.is_inference() else tensor._version, tensor.dtype
 
 
 def _check_rules(rules: Rules | None, terms: tuple[tuple[Adapter, float], ...]) -> None:

@@ -54,6 +54,7 @@ from .stand_in import refusal
 from .weight_sites import WeightFactors
 
 if TYPE_CHECKING:
+    from ..registry.fingerprint import Measured
     from .load import Deployment
 
 
@@ -103,6 +104,7 @@ class AdaptedModel(Mergeable):
     _checkpointable: tuple[nn.Module, ...] | None
     _gathered: GatheredCache
     _compiled: CompiledBase | None
+    _measured: tuple[Any, Measured] | None
 
     def __new__(cls, base: nn.Module) -> AdaptedModel:
         if isinstance(base, AdaptedModel):
@@ -134,6 +136,7 @@ class AdaptedModel(Mergeable):
         state["_gathered"] = GatheredCache()
         state["_compiled"] = None
         self._start_unmerged()
+        state["_measured"] = None
         self._modules["base_model"] = base
         weakref.finalize(self, self._attachments.abandon).atexit = False
         self.training = base.training
@@ -323,6 +326,11 @@ class AdaptedModel(Mergeable):
         if self._disabled:
             return {}
         return dict((self._chosen() or self._default).weights)
+
+    @property
+    def default_weights(self) -> dict[str, Weight]:
+        """The adapters of the default with their weights, whatever ``using`` or disabling says."""
+        return dict(self._default.weights)
 
     def routing(self, selection: Selection) -> Routing:
         """What ``selection`` means on this model; kept, so that a switch is a look-up."""
@@ -606,6 +614,16 @@ class AdaptedModel(Mergeable):
             self.__dict__["_layout"] = layout_of_model(self._base)
         return cast(Layout, self._layout)
 
+    @property
+    def measured(self) -> Measured:
+        """The base's fingerprint as it is now; measured again only if its weights were changed."""
+        stamp = tuple(map(_stamp, self._base.parameters()))
+        if self._measured is None or self._measured[0] != stamp:
+            from .fingerprint import fingerprint_of_model
+
+            self.__dict__["_measured"] = (stamp, fingerprint_of_model(self._base))
+        return cast("tuple[Any, Measured]", self._measured)[1]
+
     def load_adapter(
         self,
         source: str | os.PathLike[str] | None,
@@ -649,6 +667,62 @@ class AdaptedModel(Mergeable):
             offline=offline,
             hotswap=hotswap,
         )
+
+    def add_adapter(
+        self, adapter_name: str, peft_config: Any, *, dtype: str | torch.dtype | None = None
+    ) -> None:
+        """Begin a new adapter, with PEFT's initialisation, on the modules that the config selects.
+
+        ``peft_config`` is PEFT's config object or a mapping with its fields (``peft_type`` among
+        them). Its parameters have gradients, in float32 unless ``dtype`` says otherwise; the base
+        has none until the adapter is deleted. It does not become active. Raises
+        :class:`FitError` for a config that is wrong, :class:`AttachError` for one that cannot be
+        begun; the model is then as it was.
+        """
+        from .fresh import add_adapter
+
+        with self.changing():
+            add_adapter(self, adapter_name, peft_config, dtype)
+
+    def save_adapter(self, save_directory: str | os.PathLike[str], adapter_name: str) -> None:
+        """Write an adapter as PEFT does: ``adapter_config.json``, and ``adapter_model.safetensors``
+        with PEFT's names, in the dtype that it is in, and the base's fingerprint in its metadata.
+
+        The folder is a ``source``, and PEFT loads it. Each file is written elsewhere and renamed.
+        Raises :class:`RoutingError` for an unknown name, :class:`AttachError` where it cannot be
+        written.
+        """
+        from .save import save_adapter
+
+        with self.changing():
+            if adapter_name not in self._adapters:
+                attached = ", ".join(self._adapters) or "none"
+                raise _unknown(adapter_name, f"attached are: {attached}")
+            self.check_unmerged(f"{adapter_name!r} cannot be saved with its base's fingerprint")
+            save_adapter(self, save_directory, adapter_name)
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Write every adapter as :meth:`save_adapter` does, and ``adapterdock.yaml``: a manifest
+        of adapters, compositions, rules, what is active, and the base by its source and
+        fingerprint. ``adapterdock.load(save_directory)`` brings the model back.
+
+        The one adapter that is trained lies in the folder itself, the others in folders of their
+        names. While something is trained, ``model.safetensors`` has that once more by its live
+        names: ``Trainer`` saves its checkpoints through here, and resumes from it. What cannot
+        be written (a base made in memory has no source) is warned of. While adapters are merged,
+        it writes the base with them in its weights, as a plain model. Raises as
+        :meth:`save_adapter`.
+        """
+        from .save_model import save_pretrained
+
+        if is_main_process:
+            with self.changing():
+                save_pretrained(self, save_directory, state_dict)
 
     def delete_adapter(self, adapter_names: str | list[str]) -> None:
         """Remove adapters. A call that runs on one of them finishes with it.
@@ -846,6 +920,9 @@ def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
     def forward(self: AdaptedModel, *args: Any, **kwargs: Any) -> Any:
         return AdaptedModel.forward(self, *args, **kwargs)
 
+    def passes_for(self: AdaptedModel) -> type[Any]:
+        return base
+
     forward.__doc__ = base.forward.__doc__
     forward.__signature__ = inspect.signature(base.forward)  # type: ignore[attr-defined]
     made = type(
@@ -856,9 +933,17 @@ def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
             "__qualname__": f"AdaptedModel[{base.__name__}]",
             "__doc__": AdaptedModel.__doc__,
             "forward": forward,
+            # isinstance is asked of this too: Trainer saves through save_pretrained then
+            "__class__": property(passes_for),
         },
     )
     return cast("type[AdaptedModel]", made)
+
+
+def _stamp(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """What changes when a parameter is given other values, in place or as another tensor."""
+    place = tensor.data_ptr() if type(tensor.data) is torch.Tensor else 0  # quantised: no pointer
+    return id(tensor), place, 0 if tensor.is_inference() else tensor._version, tensor.dtype
 
 
 def _check_rules(rules: Rules | None, terms: tuple[tuple[Adapter, Weight], ...]) -> None:

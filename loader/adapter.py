@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -82,6 +82,10 @@ class Adapter:
     """What it adds at its sites, from which a merge is made."""
     biases: Mapping[str, BiasFactors] = field(default_factory=dict)
     """Trained biases of the base, by module."""
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Its ``adapter_config.json``, as it was read."""
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What each of its tensors is called in ``adapter_model.safetensors``, by its live name."""
     unfired: set[str] = field(default_factory=set)
     used: bool = False
     reported: bool = False

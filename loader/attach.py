@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -51,6 +51,7 @@ def attach_adapter(
     dropout: float = 0.0,
     members: Mapping[str, float] | None = None,
     replace: bool = False,
+    config: Mapping[str, Any] | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Adapter:
     """Attach ``tensors`` as ``plan`` says, under ``name``. It does not become active, unless it is
@@ -59,7 +60,8 @@ def attach_adapter(
     Factors are in ``dtype`` if given, else in float32 if ``trainable``, else in the dtype of the
     module they sit on; always on that module's device. ``dropout`` (PEFT's ``lora_dropout``) acts
     while training. A trainable adapter freezes the base's own parameters until it is deleted or
-    the model detached. ``members`` are the adapters that it is made of, if it is a composition.
+    the model detached. ``members`` are the adapters that it is made of, if it is a composition,
+    ``config`` its ``adapter_config.json``, kept for saving.
 
     Raises :class:`AttachError` with every finding; the model is then as it was, bit for bit.
     """
@@ -75,7 +77,7 @@ def attach_adapter(
         try:
             base = model.get_base_model()
             claims = Claims(base, modules, name, plan, tensors, dtype, trainable, where)
-            built = _Builder(claims, dropout).build()
+            built = _Builder(claims, dropout, config or {}).build()
             tensors.verify()
             built.adapter.members = dict(members or {})
             model.add(built.adapter, built.outputs, built.twins, built.weights)
@@ -105,6 +107,7 @@ class _Builder:
 
     claims: Claims
     dropout: float
+    config: Mapping[str, Any]
 
     def build(self) -> _Built:
         """Check everything, then make everything."""
@@ -146,6 +149,7 @@ class _Builder:
         """Everything from placed tensors, which fit."""
         claims = self.claims
         parameters: dict[str, nn.Parameter] = {}
+        keys: dict[str, str] = {}
         outputs: dict[str, list[Factors]] = {}
         weights: dict[str, list[WeightFactors]] = {}
         live = {
@@ -158,6 +162,9 @@ class _Builder:
             spelling = METHODS[name].shared
             parameters |= {spelling[r].format(adapter=claims.name): p for r, p in common.items()}
         for site, method, shape in sites:
+            for role, text in method.shared.items():
+                if role in site.tensors:
+                    keys[text.format(adapter=claims.name)] = _on_disk(site.tensors[role])
             names, common = live[site.method], shared.get(site.method, {})
             # what follows another module has its parameters, which are registered once
             inside = f"{prefix}{leader_of(site)}.{site.settings.get('wraps', '')}"
@@ -169,6 +176,7 @@ class _Builder:
                 name = inside + names[role]
                 if name not in parameters:
                     parameters[name] = self._parameter(placed[key])
+                    keys[name] = _on_disk(key)
                 roles[role] = own[role] = parameters[name]
             built = method.build(site, shape, roles, self.dropout)
             if hasattr(built, "add_to"):
@@ -180,7 +188,8 @@ class _Builder:
         changed: dict[str, BiasFactors] = {}
         for module, key, old in biases:
             value = self._parameter(placed[key])
-            parameters[f"{prefix}{module}.bias.{claims.name}"] = value
+            live_name = f"{prefix}{module}.bias.{claims.name}"
+            parameters[live_name], keys[live_name] = value, _on_disk(key)
             changed[module] = BiasFactors(value, old)
             outputs.setdefault(module, []).append(changed[module])
         twins = {
@@ -197,10 +206,14 @@ class _Builder:
             for one in outputs.get(name, ()):
                 if isinstance(one, OnWeight):  # the weight that it rescales is the adapter's own
                     one.stand_on(twin)
+        held = {f"{prefix}{n}.{self._wrapper(n)}.{claims.name}": twin for n, twin in twins.items()}
+        for live_name, paths in zip(held, saved.values(), strict=True):
+            keys |= {f"{live_name}.{path}": _on_disk(key) for path, key in paths.items()}
         prompt, asked = None, claims.plan.prompt
         if asked is not None:
-            value = self._parameter(placed[asked.tensors[PROMPT]])
-            parameters[f"prompt_encoder.{claims.name}.embedding.weight"] = value
+            live_name, key = f"prompt_encoder.{claims.name}.embedding.weight", asked.tensors[PROMPT]
+            value = self._parameter(placed[key])
+            parameters[live_name], keys[live_name] = value, key
             prompt = make_prompt(asked, value)
         adapter = Adapter(
             name=claims.name,
@@ -212,12 +225,11 @@ class _Builder:
             whole=frozenset(twins),
             prompt=prompt,
             parameters=parameters,
-            twins={
-                f"{prefix}{name}.{self._wrapper(name)}.{claims.name}": twin
-                for name, twin in twins.items()
-            },
+            twins=held,
             parts=tuple(parts),
             biases=changed,
+            config=self.config,
+            keys=keys,
             unfired={*outputs, *twins, *weights} - self._stood_for(sites),
         )
         return _Built(
@@ -298,3 +310,8 @@ def _methods(plan: AdapterPlan) -> tuple[str, ...]:
     tuned = {"LN_TUNING"} if plan.tuned else set[str]()
     sites = plan.sites if plan.prompt is None else (*plan.sites, plan.prompt)
     return tuple(sorted({REGISTERED[site.method].peft_type for site in sites} | tuned))
+
+
+def _on_disk(key: str) -> str:
+    """PEFT's prefix, which some writers leave out."""
+    return key if key.startswith("base_model.") else f"{_PREFIX}{key}"

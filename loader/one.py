@@ -27,6 +27,8 @@ from ..manifests.findings import Finding, Severity, Where, refused
 from ..manifests.names import NAME_RULE, is_name
 from ..manifests.schema import Base
 from ..manifests.source import Source, SourceSyntaxError
+from ..registry.checks.base_record import check as check_record
+from ..registry.checks.base_record import proven, without_names
 from ..registry.checks.recorded_base import is_hub_id
 from ..registry.digests import folder_digest, sha256_bytes
 from ..registry.facts import AdapterFacts, AdapterPlan, TokenizerFacts
@@ -100,6 +102,7 @@ def attach_files(
         trainable=trainable,
         dropout=float(dropout) if isinstance(dropout, int | float) else 0.0,
         replace=replace,
+        config=config,
         where=where,
     )
     adapter.digest = digest
@@ -224,7 +227,7 @@ def check_live(
     own = getattr(getattr(model.base_model, "config", None), "_name_or_path", None)
     if isinstance(own, str) and is_hub_id(own) and not Path(own).exists():
         names = (*names, own)
-    return check_adapter(
+    findings, plan = check_adapter(
         facts,
         None,
         where=where,
@@ -233,6 +236,13 @@ def check_live(
         aliases=names,
         recorded=recorded_base(facts.config, names),
     )
+    if facts.records_base:
+        metadata = facts.header.metadata
+        other = check_record(metadata, model.measured, where)
+        if proven(metadata, other):
+            findings = without_names(findings)
+        findings = [*other, *findings]
+    return findings, plan
 
 
 def _here(folder: Folder) -> dict[str, Fetched] | None:

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from ..manifests.codes import loader as codes
-from ..manifests.errors import PolicyError, RoutingError
+from ..manifests.errors import RoutingError
 from ..manifests.findings import Finding, Where
-from ..manifests.names import BASE_ROW
+from ..manifests.names import NAME_RULE, is_name
 from ..manifests.schema import Composition
 from ..manifests.weights import Weight, Written
 from ..registry.facts import Layout
@@ -41,12 +41,12 @@ from .selection import (
     Rules,
     Selection,
     check_composition,
+    check_rules,
     key_of,
     mix_problems,
     names_in,
     route,
     snapshot,
-    taking_part,
     without,
 )
 from .sites import Factors
@@ -510,7 +510,7 @@ class AdaptedModel(Mergeable):
     @rules.setter
     def rules(self, rules: Rules | None) -> None:
         with self._attachments.lock:
-            _check_rules(rules, (*self._merged_terms, *self._default.terms))
+            check_rules(rules, (*self._merged_terms, *self._default.terms))
             self.__dict__["_rules"] = rules
             self._routings.clear()
 
@@ -740,7 +740,7 @@ class AdaptedModel(Mergeable):
                 self.__dict__["_selected"] = without(self._selected, names)
                 emptied = bool(self._default.terms) and not rest
                 if rest:
-                    _check_rules(self._rules, (*self._merged_terms, *rest))
+                    check_rules(self._rules, (*self._merged_terms, *rest))
                 if len(rest) != len(self._default.terms):
                     self._shrink_default(rest)
                 for adapter in gone:
@@ -819,8 +819,10 @@ class AdaptedModel(Mergeable):
 
     def name_problem(self, name: object, where: Where = Where()) -> Finding | None:  # noqa: B008
         """Why ``name`` cannot be given to another adapter or composition; ``None`` if it can."""
-        if not isinstance(name, str) or not name or name == BASE_ROW:
-            return codes.NAME_INVALID.finding(f"{name!r} cannot name an adapter", where)
+        if not isinstance(name, str) or not is_name(name):
+            return codes.NAME_INVALID.finding(
+                f"{name!r} is no name", where, found=name, expected=NAME_RULE
+            )
         if name in self._adapters or name in self._compositions:
             return codes.NAME_TAKEN.finding(f"{name!r} is taken", where, found=name)
         return None
@@ -852,7 +854,7 @@ class AdaptedModel(Mergeable):
                 if old is not None and default != self._default.terms:
                     if problems := mix_problems(default):
                         raise RoutingError(*problems)
-                    _check_rules(self._rules, default)  # the rank may be another
+                    check_rules(self._rules, default)  # the rank may be another
                 if self._rules is None:  # nothing to ask: the first switch is a look-up too
                     self._routings[adapter.name] = Routing(((adapter, 1.0),))
             except BaseException:
@@ -944,12 +946,6 @@ def _stamp(tensor: torch.Tensor) -> tuple[Any, ...]:
     """What changes when a parameter is given other values, in place or as another tensor."""
     place = tensor.data_ptr() if type(tensor.data) is torch.Tensor else 0  # quantised: no pointer
     return id(tensor), place, 0 if tensor.is_inference() else tensor._version, tensor.dtype
-
-
-def _check_rules(rules: Rules | None, terms: tuple[tuple[Adapter, Weight], ...]) -> None:
-    broken = list(rules(taking_part(terms))) if rules and terms else []
-    if broken:
-        raise PolicyError(*broken)
 
 
 def _never_fired(adapter: Adapter) -> Finding | None:

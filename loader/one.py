@@ -31,7 +31,7 @@ from ..registry.checks.base_record import check as check_record
 from ..registry.checks.base_record import proven, without_names
 from ..registry.checks.recorded_base import is_hub_id
 from ..registry.digests import folder_digest, sha256_bytes
-from ..registry.facts import AdapterFacts, AdapterPlan, TokenizerFacts
+from ..registry.facts import DIGEST_RECORD, AdapterFacts, AdapterPlan, TokenizerFacts
 from ..registry.fetch import Fetched, fetch
 from ..registry.fit import check_adapter
 from ..registry.gather import (
@@ -105,7 +105,7 @@ def attach_files(
         config=config,
         where=where,
     )
-    adapter.digest = digest
+    adapter.digest = tensors.header.metadata.get(DIGEST_RECORD, digest)
     return [f for f in findings if f.severity is Severity.WARNING]
 
 

@@ -16,8 +16,9 @@ from torch import nn
 from ..manifests.codes import training as codes
 from ..manifests.errors import AttachError
 from ..registry.base_record import recordable, written
-from ..registry.facts import BASE_RECORD
+from ..registry.facts import BASE_RECORD, DIGEST_RECORD
 from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from .compose.members import digest_of
 from .twins import own_tensors
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def files_of_adapter(
         message = f"{adapter.name!r} has no adapter_config.json to be saved with"
         raise AttachError(codes.SAVE_WITHOUT_CONFIG.finding(message, found=adapter.name))
     metadata = {"format": "pt", BASE_RECORD: written(fingerprint_for(model, [adapter]))}
+    if digest := digest_of(model, adapter):
+        metadata[DIGEST_RECORD] = digest
     config = {**adapter.config, "inference_mode": True}
     return {
         ADAPTER_WEIGHTS: save(on_cpu(saved_tensors(adapter, state or {})), metadata),

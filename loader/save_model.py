@@ -7,7 +7,6 @@ checkpoints are; the others, each in a folder of its name. The base is named, an
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,11 +16,9 @@ import torch
 import yaml
 from safetensors.torch import save
 
-from ..manifests.codes import loader as loader_codes
 from ..manifests.codes import training as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Finding
-from ..manifests.names import NAME_PATTERN
 from ..manifests.schema import Composition, Rules
 from ..manifests.source import Source, SourceSyntaxError
 from ..manifests.weights import Weight, written
@@ -58,8 +55,6 @@ def save_pretrained(
     if without := [name for name, adapter in adapters.items() if not adapter.config]:
         message = f"{', '.join(without)}: there is no adapter_config.json to be saved with"
         raise AttachError(codes.SAVE_WITHOUT_CONFIG.finding(message, found=", ".join(without)))
-    if problems := [found for name in (*adapters, *model.compositions) for found in _unfit(name)]:
-        raise AttachError(*problems)
     trained = [adapter for adapter in adapters.values() if adapter.trainable]
     inside = trained[0].name if len(trained) == 1 else None
     manifest, findings = manifest_of(model, adapters, inside)
@@ -97,12 +92,6 @@ def _save_merged(model: AdaptedModel, target: Path) -> None:
         warnings.warn(SaveWarning(str(codes.SAVED_MERGED.finding(message))), stacklevel=4)
 
 
-def _unfit(name: str) -> Iterable[Finding]:
-    if re.fullmatch(NAME_PATTERN, name) is None:
-        message = f"a manifest cannot have {name!r} as a name"
-        yield loader_codes.NAME_INVALID.finding(message, found=name, expected=NAME_PATTERN)
-
-
 def manifest_of(
     model: AdaptedModel, adapters: Mapping[str, Adapter], inside: str | None
 ) -> tuple[dict[str, Any], list[Finding]]:
@@ -126,6 +115,9 @@ def manifest_of(
     compositions = {name: _recipe(model, recipe) for name, recipe in model.recipes.items()}
     weights = _written(model, model.default_weights)
     active = _active(weights, compositions, {*entries, *compositions})
+    if weights and active is None:
+        message = f"what answers by default is {model.default_weights}"
+        findings.append(codes.ACTIVE_NOT_SAVED.finding(message))
     if compositions:
         manifest["compositions"] = compositions
     rules = file.rules if file is not None else Rules()
@@ -152,12 +144,18 @@ def _written(model: AdaptedModel, weights: Mapping[str, Weight]) -> dict[str, An
 def _active(
     weights: Mapping[str, Any], compositions: dict[str, Any], taken: set[str]
 ) -> str | list[str] | None:
-    """How ``active`` says these weights; a composition is made of those that nothing says."""
-    if not weights:
+    """How ``active`` says these weights; a composition is made of those that nothing says.
+    ``None`` where none could say them: a sum holds no composition of another method."""
+    whole = [name for name, composition in compositions.items() if "combine" in composition]
+    if not weights or any(weights[name] != 1 for name in whole if name in weights):
         return None
     if all(weight == 1 for weight in weights.values()):
         names = list(weights)
         return names[0] if len(names) == 1 else names
+    if beside := [name for name in whole if name in weights]:
+        rest = {name: weight for name, weight in weights.items() if name not in beside}
+        said = _active(rest, compositions, taken)
+        return [*([said] if isinstance(said, str) else said or ()), *beside]
     for name, composition in compositions.items():
         if "combine" not in composition and composition["of"] == weights:
             return name

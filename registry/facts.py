@@ -12,6 +12,9 @@ from ..manifests.source import Source
 
 BASE_RECORD = "adapterdock.base_fingerprint"
 """The metadata of an adapter's file in which the base that it was saved on is recorded."""
+DIGEST_RECORD = "adapterdock.digest"
+"""The metadata in which a saved adapter keeps the digest that it was loaded by: the random masks
+of its compositions are drawn by it, and stay the same ones."""
 
 
 class TensorInfo(NamedTuple):

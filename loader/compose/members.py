@@ -77,6 +77,14 @@ def member_of(
     return Member(adapter.name, digest, adapter.rank, pairs, biases, whole), places, []
 
 
+def digest_of(model: AdaptedModel, adapter: Adapter) -> str | None:
+    """By what an adapter's random masks are drawn; ``None`` where it cannot be combined."""
+    if adapter.digest is not None:
+        return adapter.digest
+    member, _, _ = member_of(model, adapter)
+    return member.digest if member is not None else None
+
+
 def content_digest(
     pairs: Mapping[str, Pair], biases: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 ) -> str:

@@ -1,4 +1,4 @@
-"""Codes AD746 and AD793 to AD799: beginning adapters, and saving them."""
+"""Codes AD746, AD747 and AD793 to AD799: beginning adapters, and saving them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ SAVED_MERGED = Code(
 )
 
 
+ACTIVE_NOT_SAVED = Code(
+    "AD747",
+    "active-not-saved",
+    Severity.WARNING,
+    "What answers by default is not in the saved manifest.",
+    "A manifest's sum holds adapters and sums. What another method made (`ties`, `svd`, ..) is one "
+    "adapter there, active at weight 1 and not at another.",
+    'model.set_adapter({"made-by-ties": 0.5, "tone": 1.0}); model.save_pretrained(folder)',
+    "after loading, call set_adapter with the same weights again",
+)
 SAVE_WITHOUT_CONFIG = Code(
     "AD793",
     "save-without-config",

@@ -197,7 +197,7 @@ def test_what_cannot_be_a_name_is_refused(name: Any) -> None:
     assert caught.value.code == "AD721"
 
 
-@pytest.mark.parametrize("name", ["q_proj", "a.b", "lora_A", "base_model", "weight", "it-2"])
+@pytest.mark.parametrize("name", ["q_proj", "a.b", "lora_a", "base_model", "weight", "it-2"])
 def test_a_name_is_never_taken_for_a_part_of_another(name: str, saved: Saved) -> None:
     base = tiny_llama()
     model = adapted(base, saved, name)

@@ -13,7 +13,13 @@ import torch
 import yaml
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.save_model import SaveWarning
-from adapterdock.manifests.errors import AttachError, FingerprintError, PolicyError, UsageError
+from adapterdock.manifests.errors import (
+    AttachError,
+    FingerprintError,
+    PolicyError,
+    RoutingError,
+    UsageError,
+)
 from adapterdock.registry.validate import validate
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
@@ -192,3 +198,56 @@ def test_the_base_is_extracted_from_whatever_wraps_it() -> None:
 def test_what_wraps_nothing_is_given_back_itself() -> None:
     for model in (tiny_llama(), nn.Linear(2, 2), object(), None):
         assert adapterdock.extract_base_model(model) is model
+
+
+def test_recipes_and_weights_by_module_come_back(manifest: Path, tmp_path: Path) -> None:
+    model = load(manifest)
+    model.set_adapter(None)
+    model.delete_composition("mix")
+    model.define_composition("by-module", {"one": {"*.0.*": 0.5, "*": 2.0}, "three": 1.0})
+    model.define_composition(
+        "pruned", {"one": 0.7, "three": 0.3}, combine="dare_ties", density=0.5, seed=7
+    )
+    model.set_adapter({"one": {"*.1.*": 0.25}, "three": 0.5})
+    choices = ("by-module", "pruned", {"one": {"*.1.*": 0.25}, "three": 0.5})
+    before = [logits(model, {"input_ids": ids()}, adapter=choice) for choice in choices]
+    model.save_pretrained(tmp_path / "out")
+    again = load(tmp_path / "out")
+    assert again.recipes["pruned"].combine == "dare_ties"
+    assert list(again.compositions) == ["by-module", "pruned", "active"]
+    assert again.active_weights() == model.active_weights()
+    for choice, expected in zip(choices, before, strict=True):
+        assert torch.equal(logits(again, {"input_ids": ids()}, adapter=choice), expected)
+
+
+def test_while_merged_a_plain_model_is_written(manifest: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = load(manifest)
+    model.set_adapter("two")
+    model.merge_adapter()
+    expected = logits(model, {"input_ids": ids()})
+    with pytest.warns(SaveWarning, match="AD746.*one, three"):
+        model.save_pretrained(tmp_path / "out")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert torch.equal(logits(plain), expected)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"config.json", "generation_config.json", "model.safetensors"}
+    with pytest.raises(RoutingError) as caught:
+        model.save_adapter(tmp_path / "adapter", "one")
+    assert [found.code for found in caught.value.findings] == ["AD756"]
+
+
+def test_a_default_that_a_manifest_cannot_say_is_warned_of(manifest: Path, tmp_path: Path) -> None:
+    model = load(manifest)
+    model.define_composition("made", {"one": 1.0, "three": 1.0}, combine="cat")
+    model.set_adapter({"made": 0.5, "one": 0.25})
+    with pytest.warns(SaveWarning, match="AD747"):
+        model.save_pretrained(tmp_path / "out")
+    assert load(tmp_path / "out").active_adapters() == []
+    model.set_adapter({"made": 1.0, "one": 0.25})
+    expected = logits(model, {"input_ids": ids()})
+    model.save_pretrained(tmp_path / "out")
+    again = load(tmp_path / "out")
+    assert again.active_weights() == {"one": 0.25, "made": 1.0}
+    assert torch.allclose(logits(again, {"input_ids": ids()}), expected, atol=1e-6)

@@ -10,7 +10,7 @@ import threading
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,7 +35,12 @@ from .sites import Factors
 from .stand_in import StandIn, refusal
 
 if TYPE_CHECKING:
-    from .load import Deployment
+    from typing_extensions import Self
+
+    from ..registry.plan import Plan
+    from ..registry.project import ManifestSource
+    from .attach import Built
+    from .load import Deployment, InMemory
 
 
 class AdapterWarning(UserWarning):
@@ -217,7 +222,8 @@ class AdaptedModel(StandIn):
     def set_adapter(self, adapter: Selection) -> None:
         """Make this the default: an adapter, a composition, a list (each at weight 1), a mapping
         of weights, or ``None`` for the base alone."""
-        self.__dict__["_default"] = self.routing(adapter)
+        with self._attachments.lock:  # what it means now, unless the adapters change just now
+            self.__dict__["_default"] = self.routing(adapter)
 
     def using(self, adapter: Selection) -> Using:
         """``with model.using("tone"):`` makes it the choice in this thread (and asyncio task)
@@ -249,6 +255,10 @@ class AdaptedModel(StandIn):
         choice = chosen(self._owner, _UNSAID)
         routing = self._default if choice is _UNSAID else self.routing(cast(Selection, choice))
         return dict(routing.weights)
+
+    def default_weights(self) -> dict[str, float]:
+        """The adapters of the default, with their weights, whatever ``using`` is around."""
+        return dict(self._default.weights)
 
     def routing(self, selection: Selection) -> Routing:
         """What ``selection`` means on this model; kept, so that a switch is a look-up."""
@@ -297,7 +307,7 @@ class AdaptedModel(StandIn):
 
     @rules.setter
     def rules(self, rules: Rules | None) -> None:
-        with self._attachments.lock:
+        with self.changing(), self._attachments.lock:
             _check_rules(rules, self._default.terms)
             self.__dict__["_rules"] = rules
             self._routings.clear()
@@ -438,6 +448,55 @@ class AdaptedModel(StandIn):
             hotswap=hotswap,
         )
 
+    def plan(
+        self,
+        manifest: ManifestSource,
+        *,
+        policy: str | os.PathLike[str] | None = None,
+        accept: Iterable[str] = (),
+        frozen: bool = False,
+        offline: bool = False,
+        sources: Mapping[str, InMemory] | None = None,
+    ) -> Plan:
+        """What :meth:`apply` would change for this model to be as if it had been loaded from
+        ``manifest``; nothing is changed. ``print(plan)`` shows it, and it is false where that is
+        nothing.
+
+        Adapters are the same where their digest, dtype and ``trainable`` are; those that the
+        manifest does not name are removed, however they came here. Options are those of
+        :func:`adapterdock.attach`. Raises :class:`FingerprintError` for a manifest of another
+        base, and whatever reading and locking it raises.
+        """
+        from .change import plan_change
+
+        return plan_change(
+            self,
+            manifest,
+            policy=policy,
+            accept=accept,
+            frozen=frozen,
+            offline=offline,
+            sources=sources,
+        )
+
+    def apply(self, fn: Plan | Callable[[nn.Module], Any]) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Change the adapters as a plan says, all at once or not at all. (A function is what
+        ``nn.Module.apply`` takes, and is applied to every module.)
+
+        Everything new is fetched, verified, checked and built first, while calls go on; then each
+        call sees wholly the old set or wholly the new one, and those that are running end with
+        the old. What does not change is not touched. Raises :class:`AttachError` for a plan that
+        is no longer about this model as it is, and the errors of loading; the model then answers
+        as before.
+        """
+        from ..registry.plan import Plan
+        from .change import apply_plan
+
+        if not isinstance(fn, Plan):
+            return super().apply(fn)
+        apply_plan(self, fn)
+        return self
+
     def delete_adapter(self, adapter_names: str | list[str]) -> None:
         """Remove adapters. A call that runs on one of them finishes with it.
 
@@ -563,6 +622,53 @@ class AdaptedModel(StandIn):
             if old is not None:
                 self._forget(old)
                 self.__dict__["_default"] = Routing(default) if default else BASE
+
+    def exchange(
+        self, arriving: Sequence[Built], leaving: Collection[str], define: Callable[[], None]
+    ) -> None:
+        """Put adapters in place, take out those ``leaving`` and those of the same names, and let
+        ``define`` say anew what compositions, rules and default there are.
+
+        Calls that begin on any thread see all of it or nothing. If anything raises, all is as it
+        was.
+        """
+        with self.changing(), self._attachments.lock:
+            modules = self._map.by_name
+            self._attachments.check_current(modules)
+            before, parameters, children = (
+                dict(self._adapters),
+                dict(self._parameters),
+                dict(self._modules),
+            )
+            said = {key: self.__dict__[key] for key in ("_compositions", "_default", "_rules")}
+            names = {*leaving, *(built.adapter.name for built in arriving)}
+            gone = [adapter for name, adapter in before.items() if name in names]
+            try:
+                self.__dict__.update(_compositions={}, _default=BASE, _rules=None)
+                self._routings.clear()
+                for adapter in gone:
+                    del self._adapters[adapter.name]
+                for built in arriving:
+                    self._attachments.put(built.adapter, built.outputs, built.twins, modules)
+                    self._parameters.update(built.adapter.parameters)
+                    self._modules.update(built.adapter.twins)
+                    self._adapters[built.adapter.name] = built.adapter
+                define()
+            except BaseException:
+                for known, old in (
+                    (self._adapters, before),
+                    (self._parameters, parameters),
+                    (self._modules, children),
+                ):
+                    known.clear()
+                    known.update(cast("dict[str, Any]", old))
+                self.__dict__.update(said)
+                for built in arriving:
+                    self._forget(built.adapter)
+                self._routings.clear()
+                raise
+            for adapter in gone:
+                self._forget(adapter)
 
     def _forget(self, adapter: Adapter) -> None:
         """Take an adapter out of everything."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from ..registry.plan import Held
+
 
 @dataclass(frozen=True)
 class AdapterInfo:
@@ -55,6 +57,8 @@ class Adapter:
     serial: int = field(default_factory=itertools.count(1).__next__)
     """No other adapter of this process has it, whatever its name."""
     retired: bool = False
+    held: Held | None = None
+    """What it was attached from, for plans; ``None`` for one that code made."""
 
     @property
     def modules(self) -> tuple[str, ...]:

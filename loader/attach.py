@@ -60,42 +60,78 @@ def attach_adapter(
     Raises :class:`AttachError` with every finding; the model is then as it was, bit for bit.
     """
     with model.changing():
-        modules = model.modules_of_base
-        check_not_compiled(model.get_base_model(), modules.by_name.values())
-        replaced = replace and name in model.attached
-        if not replaced and (problem := model.name_problem(name, where)):
-            raise AttachError(problem)
-        if trainable and dtype is None:
-            dtype = torch.float32
-        try:
-            builder = _Builder(
-                model.get_base_model(),
-                modules,
-                name,
-                plan,
-                tensors,
-                dtype,
-                trainable,
-                dropout,
-                where,
-            )
-            built = builder.build()
-            tensors.verify()
-            model.add(built.adapter, built.outputs, built.twins)
-        except AdapterdockError:
-            tensors.verify()  # if the bytes are others, that is the better explanation
-            raise
-        except Exception as error:
-            raise AttachError(
-                codes.ATTACH_FAILED.finding(
-                    f"attaching {name!r} broke off: {type(error).__name__}: {error}", where
-                )
-            ) from error
-        return built.adapter
+        check_free(model, name, replace, where)
+        built = build_adapter(
+            model,
+            name,
+            plan,
+            tensors,
+            dtype=dtype,
+            trainable=trainable,
+            dropout=dropout,
+            where=where,
+        )
+        return add_adapter(model, built, where)
+
+
+def check_free(model: AdaptedModel, name: str, replace: bool, where: Where) -> None:
+    """Raise :class:`AttachError` for a name that is taken, unless by one to ``replace``."""
+    replaced = replace and name in model.attached
+    if not replaced and (problem := model.name_problem(name, where)):
+        raise AttachError(problem)
+
+
+def build_adapter(
+    model: AdaptedModel,
+    name: str,
+    plan: AdapterPlan,
+    tensors: AdapterTensors,
+    *,
+    dtype: torch.dtype | None = None,
+    trainable: bool = False,
+    dropout: float = 0.0,
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> Built:
+    """An adapter that is checked and made, for ``model`` but not yet on it; raises as
+    :func:`attach_adapter` does."""
+    modules = model.modules_of_base
+    check_not_compiled(model.get_base_model(), modules.by_name.values())
+    if trainable and dtype is None:
+        dtype = torch.float32
+    try:
+        builder = _Builder(
+            model.get_base_model(), modules, name, plan, tensors, dtype, trainable, dropout, where
+        )
+        built = builder.build()
+        tensors.verify()
+    except AdapterdockError:
+        tensors.verify()  # if the bytes are others, that is the better explanation
+        raise
+    except Exception as error:
+        raise _broken_off(name, error, where) from error
+    return built
+
+
+def add_adapter(model: AdaptedModel, built: Built, where: Where = Where()) -> Adapter:  # noqa: B008
+    """Put a finished adapter on the model; all of it or nothing."""
+    try:
+        model.add(built.adapter, built.outputs, built.twins)
+    except AdapterdockError:
+        raise
+    except Exception as error:
+        raise _broken_off(built.adapter.name, error, where) from error
+    return built.adapter
+
+
+def _broken_off(name: str, error: Exception, where: Where) -> AttachError:
+    said = f"attaching {name!r} broke off: {type(error).__name__}: {error}"
+    return AttachError(codes.ATTACH_FAILED.finding(said, where))
 
 
 @dataclasses.dataclass
-class _Built:
+class Built:
+    """A finished adapter, and what goes to which module's site."""
+
     adapter: Adapter
     outputs: Mapping[str, tuple[Factors, ...]]
     twins: Mapping[str, nn.Module]
@@ -121,7 +157,7 @@ class _Builder:
     )
     """Expected shapes at plain linears, of which a model has many of one size."""
 
-    def build(self) -> _Built:
+    def build(self) -> Built:
         """Check everything, then make everything."""
         if self.plan.leftovers:
             self._problem(
@@ -180,7 +216,7 @@ class _Builder:
             },
             unfired={*outputs, *twins},
         )
-        return _Built(adapter, {k: tuple(v) for k, v in outputs.items()}, twins)
+        return Built(adapter, {k: tuple(v) for k, v in outputs.items()}, twins)
 
     # -- factors ---------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from ..registry.samples import Samples
 from ..registry.sources.given import GivenFolder
 from ..registry.store import Store
 from .adapted import AdaptedModel
+from .adapter import Adapter
 from .base import DTYPES, load_base, offloads_to_disk
 from .fingerprint import check_model
 from .float32 import keep_float32
@@ -312,14 +313,24 @@ def set_up(
     return adapted
 
 
+@dataclass(frozen=True)
+class ManifestRules:
+    """A manifest's rules, asked of the adapters that are attached when they are asked."""
+
+    rules: Rules
+    attached: Mapping[str, Adapter]
+    where: Where
+
+    def __call__(self, active: Mapping[str, float]) -> list[Finding]:
+        ranks = {name: self.attached[name].rank for name in active}
+        return check_active(self.rules, active, ranks, self.where)
+
+
 def define(adapted: AdaptedModel, file: ManifestFile) -> None:
     """Give the model the manifest's rules, compositions and active set."""
     manifest = file.manifest
     if manifest.rules != Rules():
-        where = file.where(("rules",))
-        adapted.rules = lambda active: check_active(
-            manifest.rules, active, {name: adapted.attached[name].rank for name in active}, where
-        )
+        adapted.rules = ManifestRules(manifest.rules, adapted.attached, file.where(("rules",)))
     findings: list[Finding] = []
     for name, composition in manifest.compositions.items():
         if composition.combine == "sum":

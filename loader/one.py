@@ -40,6 +40,7 @@ from ..registry.gather import (
 )
 from ..registry.lock import accepted_codes
 from ..registry.methods.config_file import parse_adapter_config
+from ..registry.plan import Held
 from ..registry.policy import check_digest, check_size, check_source, lists_for, permits
 from ..registry.resolve import Access, names_of_base, recorded_base
 from ..registry.sources.folder import Folder
@@ -48,7 +49,7 @@ from ..registry.sources.open import open_source
 from ..registry.store import Store
 from ..registry.verified import Verified
 from .adapted import AdaptedModel
-from .attach import attach_adapter
+from .attach import Built, add_adapter, build_adapter, check_free
 from .base import DTYPES
 from .given import files_of
 from .tensors import read_file
@@ -62,6 +63,25 @@ def attach_files(
     files: Mapping[str, Fetched],
     verified: Verified,
     *,
+    replace: bool = False,
+    where: Where = Where(),  # noqa: B008 - frozen
+    **how: Any,
+) -> list[Finding]:
+    """:func:`build_files` and put it on the model, in place of one of its name if it is to
+    ``replace`` one; returns what is worth a warning. The model is as it was if anything raises."""
+    with model.changing():
+        check_free(model, name, replace, where)
+        built, notes = build_files(model, name, files, verified, where=where, **how)
+        add_adapter(model, built, where)
+    return notes
+
+
+def build_files(
+    model: AdaptedModel,
+    name: str,
+    files: Mapping[str, Fetched],
+    verified: Verified,
+    *,
     source: Source | None = None,
     base: Base | None = None,
     directory: Path | None = None,
@@ -69,16 +89,14 @@ def attach_files(
     accepted: Collection[str] = (),
     dtype: torch.dtype | None = None,
     trainable: bool = False,
-    replace: bool = False,
     where: Where = Where(),  # noqa: B008 - frozen
-) -> list[Finding]:
-    """Attach the adapter in ``files`` under ``name``, in place of one of this name if it is to
-    ``replace`` one; returns what is worth a warning.
+) -> tuple[Built, list[Finding]]:
+    """The adapter in ``files`` under ``name``, made for ``model`` but not on it, and what is worth
+    a warning.
 
     The bytes that are attached are those that were verified: they are read once, and hashed
     unless ``verified`` knows the file as it is now. Raises :class:`FitError` for a misfit and for
-    what could not be checked and is not ``accepted``, or what reading and attaching raise; the
-    model is then as it was.
+    what could not be checked and is not ``accepted``, or what reading and building raise.
     """
     config = parse_adapter_config(_read_config(files[ADAPTER_CONFIG], where), where)
     weights = files[ADAPTER_WEIGHTS]
@@ -89,7 +107,7 @@ def attach_files(
     if bad or plan is None:
         raise FitError(*(bad or findings))
     dropout = config.get("lora_dropout")
-    attach_adapter(
+    built = build_adapter(
         model,
         name,
         plan,
@@ -97,10 +115,23 @@ def attach_files(
         dtype=dtype,
         trainable=trainable,
         dropout=float(dropout) if isinstance(dropout, int | float) else 0.0,
-        replace=replace,
         where=where,
     )
-    return [f for f in findings if f.severity is Severity.WARNING]
+    built.adapter.held = Held(
+        digest_of(files),
+        next((text for text, kind in DTYPES.items() if kind is dtype), None),
+        trainable,
+        None if source is None else str(source),
+        "+".join(built.adapter.methods),
+        built.adapter.rank,
+    )
+    return built, [f for f in findings if f.severity is Severity.WARNING]
+
+
+def digest_of(files: Mapping[str, Fetched]) -> str | None:
+    """The folder's digest, where all of it was hashed."""
+    facts = [one.fact for one in files.values()]
+    return folder_digest(facts) if all(fact.sha256 for fact in facts) else None
 
 
 def load_adapter(

@@ -682,3 +682,24 @@ TOKENIZER_NOT_LOADED = Code(
     "a base folder with config.json and model.safetensors only",
     "put the base's tokenizer.json and tokenizer_config.json beside its weights and lock again",
 )
+BASE_IS_ANOTHER = Code(
+    "AD760",
+    "base-is-another",
+    Severity.ERROR,
+    "The manifest is for another base than the one that is running.",
+    "`model.plan` and `model.apply` change the adapters of a running model and never its base: "
+    "adapters that are right for one base are wrong for another, and how a base is loaded (its "
+    "dtype, devices, quantisation) is settled when it is loaded.",
+    "a manifest with base.model: ./llama-b, planned on a model that was loaded from ./llama-a",
+    "load the manifest anew with adapterdock.load, or keep `base` as it is",
+)
+PLAN_STALE = Code(
+    "AD761",
+    "plan-stale",
+    Severity.ERROR,
+    "The plan was made for another state of the model, or of the adapters, than the present one.",
+    "A plan says what will change. If adapters, compositions or rules were changed since, if it "
+    "was made for another model, or if a mutable adapter was written to, something else would.",
+    "model.load_adapter(...) between model.plan(...) and model.apply(plan)",
+    "make the plan again, and apply that one",
+)

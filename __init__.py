@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .loader.adapted import AdaptedModel as AdaptedModel
     from .loader.load import attach as attach
     from .loader.load import load as load
+    from .loader.watch import watch as watch
     from .manifests.errors import AdapterdockError as AdapterdockError
     from .manifests.errors import AttachError as AttachError
     from .manifests.errors import FingerprintError as FingerprintError
@@ -40,6 +41,7 @@ _EXPORTS = {
     "AdaptedModel": ".loader.adapted",
     "attach": ".loader.load",
     "load": ".loader.load",
+    "watch": ".loader.watch",
     "lock": ".registry.lock",
     "pull": ".registry.pull",
     "validate": ".registry.validate",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ..registry.project import ManifestSource
     from .attach import Built
     from .load import Deployment, InMemory
+    from .watch import Watch
 
 
 class AdapterWarning(UserWarning):
@@ -496,6 +497,17 @@ class AdaptedModel(StandIn):
             return super().apply(fn)
         apply_plan(self, fn)
         return self
+
+    def watch(self, path: str | os.PathLike[str], **options: Any) -> Watch:
+        """Follow the manifest at ``path`` from now on; see :func:`adapterdock.watch`."""
+        from .watch import watch
+
+        return watch(self, path, **options)
+
+    def overrides(self) -> dict[str, str | None]:
+        """What stood in place of the manifest's own ``model`` and ``dtype`` at load."""
+        said = self._deployment.file.overrides if self._deployment else {}
+        return {"model": said.get("model"), "dtype": said.get("dtype")}
 
     def delete_adapter(self, adapter_names: str | list[str]) -> None:
         """Remove adapters. A call that runs on one of them finishes with it.

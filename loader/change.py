@@ -53,11 +53,8 @@ def plan_change(
 ) -> Plan:
     """See :meth:`AdaptedModel.plan`."""
     deployment = model.deployment
-    said = deployment.file.overrides if deployment else {}
-    if not isinstance(manifest, ManifestFile):
-        file = open_manifest(manifest, model=said.get("model"), dtype=said.get("dtype"))
-    else:
-        file = manifest
+    read = isinstance(manifest, ManifestFile)
+    file = manifest if read else open_manifest(manifest, **model.overrides())
     accepted = accepted_codes(accept) | (deployment.accepted if deployment else frozenset())
     access = Access(
         offline=offline,

@@ -179,10 +179,10 @@ def check_same_base(
     findings: list[Finding] = []
     if _place(file, old_base) != _place(new, new_base):
         return [_another(new, "model", old_base.model, new_base.model)]
-    if lock.base is not None and new_lock.base is not None:
-        if _content(lock.base) != _content(new_lock.base):
-            before, after = lock.base.revision, new_lock.base.revision
-            findings.append(_another(new, "model", before or "its files", after or "other files"))
+    old, other = lock.base, new_lock.base
+    if old is not None and other is not None and _content(old) != _content(other):
+        found, expected = other.revision or "other files", old.revision or "its files"
+        findings.append(_another(new, "model", expected, found))
     for key in _SHAPING if loaded else ():
         before, after = getattr(old_base, key), getattr(new_base, key)
         if before != after:

@@ -703,3 +703,12 @@ PLAN_STALE = Code(
     "model.load_adapter(...) between model.plan(...) and model.apply(plan)",
     "make the plan again, and apply that one",
 )
+WATCH_BROKE_OFF = Code(
+    "AD762",
+    "watch-broke-off",
+    Severity.ERROR,
+    "Following the manifest broke off in a way that no check foresees.",
+    "The cause is in the message. The adapters stay as they were, and it is tried again.",
+    "the disk is full while an adapter is fetched",
+    "see the cause; `model.plan(path)` and `model.apply(plan)` show it where you can debug it",
+)

@@ -175,3 +175,12 @@ OVERRIDE_TOO_LATE = Code(
     "adapterdock.load(read_manifest('adapters.yaml'), dtype='float32')",
     "pass the path of the manifest, or pass model= and dtype= to read_manifest",
 )
+BAD_INTERVAL = Code(
+    "AD940",
+    "bad-interval",
+    Severity.ERROR,
+    "The interval of watch is not a number of seconds above 0.",
+    "The files are looked at once in this time; looking without a pause would keep a core busy.",
+    "model.watch('adapters.yaml', interval=0)",
+    "leave interval out (2 seconds), or give a number of seconds",
+)

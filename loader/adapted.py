@@ -28,6 +28,7 @@ from .base_view import view_of
 from .checkpointing import carry, checkpointable, stop_carrying
 from .layout import layout_of_model
 from .modules import ModuleMap, check_attachable
+from .residency import Residency, bytes_of
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
 from .rows import GatheredCache, Rows
 from .selection import Rules, Selection, check_composition, key_of, route, snapshot
@@ -87,6 +88,8 @@ class AdaptedModel(StandIn):
     _view: nn.Module | None
     _checkpointable: tuple[nn.Module, ...] | None
     _gathered: GatheredCache
+    _residency: Residency
+    _exchanging: bool
 
     def __new__(cls, base: nn.Module) -> AdaptedModel:
         if isinstance(base, AdaptedModel):
@@ -114,6 +117,8 @@ class AdaptedModel(StandIn):
         state["_view"] = None
         state["_checkpointable"] = None
         state["_gathered"] = GatheredCache()
+        state["_residency"] = Residency(self._attachments, self._parameters, self._modules)
+        state["_exchanging"] = False
         self._modules["base_model"] = base
         weakref.finalize(self, self._attachments.abandon).atexit = False
         self.training = base.training
@@ -202,7 +207,7 @@ class AdaptedModel(StandIn):
         end = object()
         gradients = torch.is_grad_enabled()
         while True:
-            self._attachments.hold(routing.terms)
+            self._held(lambda: routing)
             step = self._enter(routing, next, (steps, end), {}, inside=False, gradients=gradients)
             if step is end:
                 return
@@ -223,6 +228,7 @@ class AdaptedModel(StandIn):
     def set_adapter(self, adapter: Selection) -> None:
         """Make this the default: an adapter, a composition, a list (each at weight 1), a mapping
         of weights, or ``None`` for the base alone."""
+        self._load_now(adapter)
         with self._attachments.lock:  # what it means now, unless the adapters change just now
             self.__dict__["_default"] = self.routing(adapter)
 
@@ -230,6 +236,7 @@ class AdaptedModel(StandIn):
         """``with model.using("tone"):`` makes it the choice in this thread (and asyncio task)
         until the end of the block. Nests; does not touch the default."""
         self.routing(adapter)  # what cannot be chosen is refused here
+        self._load_now(adapter)
         return Using(self._owner, snapshot(adapter))
 
     def disable_adapter(self) -> Using:
@@ -321,10 +328,68 @@ class AdaptedModel(StandIn):
     ) -> Routing:
         """The routing of a call that begins now. Its adapters stay until :meth:`_enter` ends, even
         if they are replaced or deleted meanwhile."""
-        with self._attachments.lock:
-            routing = self._active(adapter, names, copies)
-            self._attachments.hold(routing.terms)
-            return routing
+        return self._held(lambda: self._active(adapter, names, copies))
+
+    def _held(self, resolve: Callable[[], Routing]) -> Routing:
+        """What ``resolve`` says, its adapters loaded and held until they are let go."""
+        while True:
+            with self._attachments.lock:
+                routing = resolve()
+                call = CURRENT.get()
+                nested = call is not None and call.owner is self._owner
+                while not self._residency.claim(routing.terms, nested=nested):
+                    routing = resolve()
+            if not self._residency.bring(self, routing.terms):
+                return routing
+            with self._attachments.lock:
+                self._gathered.clear()
+                self._routings.clear()  # what is loaded may bring other modules whole
+                try:
+                    again = resolve()
+                except BaseException:
+                    self._attachments.let_go(routing.terms)
+                    raise
+                if again.terms == routing.terms:
+                    return again
+                self._attachments.let_go(routing.terms)
+
+    @contextmanager
+    def holding(self, adapter: Selection) -> Generator[None, None, None]:
+        """Keep the weights of these adapters on the model's device during the block, loaded if
+        they were away. Calls do so by themselves."""
+        routing = self._held(lambda: self.routing(adapter))
+        try:
+            yield
+        finally:
+            self._attachments.let_go(routing.terms)
+
+    def _load_now(self, adapter: Selection) -> None:
+        """Load what is away of a selection that is chosen for calls to come."""
+        if not self._exchanging and any(not a.loaded for a, _ in self.routing(adapter).terms):
+            with self.holding(adapter):
+                pass
+
+    @property
+    def residency(self) -> int | None:
+        """Bytes that adapters' weights may take on the model's device; ``None`` for any number.
+
+        The least recently used make room: from a GPU they go to the CPU, on the CPU they are
+        dropped and read again from their verified files. Never sent away are adapters that a call
+        runs on, trainable ones, and those that code made or changed.
+        """
+        return self._residency.budget
+
+    @residency.setter
+    def residency(self, budget: int | None) -> None:
+        with self.changing(), self._attachments.lock:
+            old, self._residency.budget = self._residency.budget, budget
+            try:
+                self._residency.check(self._adapters.values())
+            except BaseException:
+                self._residency.budget = old
+                raise
+            self._residency.arrived(self._adapters.values())
+            self._gathered.clear()
 
     def _active(
         self,
@@ -564,13 +629,23 @@ class AdaptedModel(StandIn):
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         self._gathered.clear()  # of tensors that are about to be others
-        return super()._apply(*args, **kwargs)
+        found = super()._apply(*args, **kwargs)
+        with self._attachments.lock:
+            for adapter in self._adapters.values():
+                if adapter.loaded:
+                    adapter.nbytes = bytes_of(adapter)
+            self._residency.arrived(self._adapters.values())
+        return found
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """See :meth:`StandIn.load_state_dict`."""
         self._gathered.clear()
+        changed = tuple(state_dict)
+        for adapter in self._adapters.values():
+            if any(key.startswith((*adapter.parameters, *adapter.twins)) for key in changed):
+                adapter.reload = None  # what its files hold is no longer what it is
         return super().load_state_dict(state_dict, strict, assign)
 
     # -- what attaching needs --------------------------------------------------------------
@@ -616,7 +691,9 @@ class AdaptedModel(StandIn):
             old = self._adapters.get(adapter.name)
             default = tuple((adapter if a is old else a, w) for a, w in self._default.terms)
             try:
-                self._attachments.put(adapter, outputs, twins, modules)
+                self._residency.check([adapter])
+                if adapter.loaded:
+                    self._attachments.put(adapter, outputs, twins, modules)
                 self._parameters.update(adapter.parameters)
                 self._modules.update(adapter.twins)
                 self._adapters[adapter.name] = adapter
@@ -634,12 +711,18 @@ class AdaptedModel(StandIn):
             if old is not None:
                 self._forget(old)
                 self.__dict__["_default"] = Routing(default) if default else BASE
+            self._residency.arrived([adapter])
 
     def exchange(
-        self, arriving: Sequence[Built], leaving: Collection[str], define: Callable[[], None]
+        self,
+        arriving: Sequence[Built],
+        leaving: Collection[str],
+        define: Callable[[], None],
+        residency: int | None = None,
     ) -> None:
         """Put adapters in place, take out those ``leaving`` and those of the same names, and let
-        ``define`` say anew what compositions, rules and default there are.
+        ``define`` say anew what compositions, rules and default there are; ``residency`` is the
+        budget from then on.
 
         Calls that begin on any thread see all of it or nothing. If anything raises, all is as it
         was.
@@ -653,15 +736,20 @@ class AdaptedModel(StandIn):
                 dict(self._modules),
             )
             said = {key: self.__dict__[key] for key in ("_compositions", "_default", "_rules")}
+            budget = self._residency.budget
             names = {*leaving, *(built.adapter.name for built in arriving)}
             gone = [adapter for name, adapter in before.items() if name in names]
             try:
-                self.__dict__.update(_compositions={}, _default=BASE, _rules=None)
+                self._residency.budget = residency
+                stay = [adapter for name, adapter in before.items() if name not in names]
+                self._residency.check([*stay, *(built.adapter for built in arriving)])
+                self.__dict__.update(_compositions={}, _default=BASE, _rules=None, _exchanging=True)
                 self._routings.clear()
                 for adapter in gone:
                     del self._adapters[adapter.name]
                 for built in arriving:
-                    self._attachments.put(built.adapter, built.outputs, built.twins, modules)
+                    if built.adapter.loaded:
+                        self._attachments.put(built.adapter, built.outputs, built.twins, modules)
                     self._parameters.update(built.adapter.parameters)
                     self._modules.update(built.adapter.twins)
                     self._adapters[built.adapter.name] = built.adapter
@@ -675,12 +763,16 @@ class AdaptedModel(StandIn):
                     known.clear()
                     known.update(cast("dict[str, Any]", old))
                 self.__dict__.update(said)
+                self._residency.budget = budget
                 for built in arriving:
                     self._forget(built.adapter)
                 self._routings.clear()
                 raise
+            finally:
+                self.__dict__["_exchanging"] = False
             for adapter in gone:
                 self._forget(adapter)
+            self._residency.arrived(self._adapters.values())
 
     def _forget(self, adapter: Adapter) -> None:
         """Take an adapter out of everything."""

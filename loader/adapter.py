@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from ..registry.plan import Held
 
+if TYPE_CHECKING:
+    from .adapted import AdaptedModel
+    from .attach import Built
+
 
 @dataclass(frozen=True)
 class AdapterInfo:
     """What ``model.adapters`` tells of one adapter. ``nbytes`` is its parameters' size (bytes);
-    ``rank`` the largest at any site (0 without factors); ``modules`` those it changes."""
+    ``rank`` the largest at any site (0 without factors); ``modules`` those it changes. One that
+    is not ``loaded`` is read on its next use."""
 
     name: str
     methods: tuple[str, ...]
@@ -26,6 +33,7 @@ class AdapterInfo:
     dtypes: tuple[torch.dtype, ...]
     devices: tuple[torch.device, ...]
     trainable: bool
+    loaded: bool = True
 
 
 @dataclass(eq=False)
@@ -59,6 +67,18 @@ class Adapter:
     retired: bool = False
     held: Held | None = None
     """What it was attached from, for plans; ``None`` for one that code made."""
+    loaded: bool = True
+    """Whether its weights are at their sites, on the model's device."""
+    nbytes: int = 0
+    """What its weights take there (bytes); before they were read, by the file's header."""
+    shared: frozenset[int] = frozenset()
+    """The ids of the base's tensors that stand in its whole modules."""
+    reload: Callable[[AdaptedModel], Built] | None = field(default=None, repr=False)
+    """Reads and builds it (again) from its verified files; ``None`` where these are not known, or
+    where its values are no longer theirs."""
+    away: list[tuple[torch.Tensor, torch.device]] = field(default_factory=list, repr=False)
+    """Its tensors that are on the CPU for a time, and the devices where they belong."""
+    loading: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -83,4 +103,5 @@ class Adapter:
             dtypes=tuple(sorted({t.dtype for t in tensors}, key=str)),
             devices=tuple(sorted({t.device for t in tensors}, key=str)),
             trainable=self.trainable,
+            loaded=self.loaded,
         )

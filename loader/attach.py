@@ -25,6 +25,7 @@ from .bias import BiasFactors, bias_of
 from .methods.table import METHODS, Method
 from .modules import ModuleMap, check_not_compiled
 from .placement import Placement, offloaded, placement_of
+from .residency import bytes_of, shared_with
 from .sites import Factors
 from .tensors import FLOATS, AdapterTensors
 from .twins import own_tensors, twin_of
@@ -103,6 +104,8 @@ def build_adapter(
             model.get_base_model(), modules, name, plan, tensors, dtype, trainable, dropout, where
         )
         built = builder.build()
+        built.adapter.shared = shared_with(model.get_base_model(), built.adapter)
+        built.adapter.nbytes = bytes_of(built.adapter)
         tensors.verify()
     except AdapterdockError:
         tensors.verify()  # if the bytes are others, that is the better explanation

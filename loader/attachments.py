@@ -28,6 +28,8 @@ class Attachments:
         self.base = base
         self.owner = owner
         self.lock = threading.RLock()
+        self.freed = threading.Condition(self.lock)
+        """Told when a call has ended."""
         self.adapters: dict[str, Adapter] = {}
         self.outputs: dict[str, OutputSite] = {}
         self.wholes: dict[str, ModuleSite] = {}
@@ -73,7 +75,9 @@ class Attachments:
         if not any(other.trainable for other in self.adapters.values()):
             self._unfreeze()
         if not adapter.users:
-            self._clear(adapter)
+            self.vacate(adapter)
+        with self.lock:
+            self.freed.notify_all()
 
     def abandon(self) -> None:
         """The wrapper is gone, without a detach: nobody can enter or detach any more."""
@@ -101,14 +105,16 @@ class Attachments:
             for adapter, _ in terms:
                 adapter.users -= 1
                 if adapter.retired and not adapter.users:
-                    self._clear(adapter)
+                    self.vacate(adapter)
+            self.freed.notify_all()
 
     def busy(self) -> list[str]:
         """Adapters that calls are running on, deleted ones included."""
         sites: Iterable[OutputSite | ModuleSite] = (*self.outputs.values(), *self.wholes.values())
         return sorted({a.name for site in sites for a in site.factors if a.users})
 
-    def _clear(self, adapter: Adapter) -> None:
+    def vacate(self, adapter: Adapter) -> None:
+        """Take it out of its sites; those that are empty then go."""
         for sites in (self.outputs, self.wholes):
             for name, site in list(sites.items()):
                 site.factors.pop(adapter, None)

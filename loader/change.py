@@ -32,11 +32,15 @@ from .load import (
     Deployment,
     InMemory,
     ManifestRules,
+    declared_budget,
     define,
     expected_fingerprint,
     given_folders,
+    hold_files,
+    used_at_once,
 )
-from .one import build_files, digest_of
+from .one import build_files, digest_of, put_off_files
+from .residency import put_off
 
 log = logging.getLogger("adapterdock")
 
@@ -69,6 +73,9 @@ def plan_change(
     stamp = _stamp(model)
     now = _state(model)
     wanted = wanted_state(file, lock, _digests_of_mutable(file, access, store))
+    explicit = deployment.residency if deployment else None
+    budget = explicit if explicit is not None else declared_budget(file.manifest)
+    wanted = replace(wanted, residency=budget)
     return plan_of(now, wanted, file, lock, access, accepted, stamp, locked=lock_of(file) == lock)
 
 
@@ -81,12 +88,14 @@ def apply_plan(model: AdaptedModel, plan: Plan) -> None:
     _require_unchanged(pulled, plan)
     if old is not None:
         pulled = replace(pulled, base=old.pulled.base)
+    explicit = old.residency if old else None
     with model.changing():
         _require_current(model, plan)
+        budget = explicit if explicit is not None else declared_budget(file.manifest)
         built, notes = _build(model, plan, pulled, store)
         made = [name for name in model.compositions if name in model.attached]
         leaving = (*plan.removed, *plan.replaced, *made)
-        model.exchange(built, leaving, lambda: define(model, file))
+        model.exchange(built, leaving, lambda: define(model, file), budget)
         model.deployment = Deployment(
             file,
             pulled,
@@ -95,7 +104,9 @@ def apply_plan(model: AdaptedModel, plan: Plan) -> None:
             plan.accepted,
             old.base_folder if old else None,
             tuple(dict.fromkeys([*pulled.notes, *file.warnings, *notes])),
+            explicit,
         )
+        hold_files(model, pulled, store)
     for note in pulled.notes:
         log.warning("%s", note)
 
@@ -107,10 +118,12 @@ def _build(
     manifest, file = plan.file.manifest, plan.file
     arriving: list[Built] = []
     notes: list[Finding] = []
+    at_once = used_at_once(manifest)
     for name, adapter in manifest.adapters.items():
         if name in plan.kept:
             continue
-        built, more = build_files(
+        make = put_off_files if adapter.lazy and name not in at_once else build_files
+        built, more = make(
             model,
             name,
             pulled.adapters[name],
@@ -123,6 +136,9 @@ def _build(
             trainable=adapter.trainable,
             where=file.where(("adapters", name, "source")),
         )
+        if model.residency is not None and name not in at_once and built.adapter.reload:
+            put_off(built.adapter)  # it was seen to be right, and there may be no room for it
+            built = Built(built.adapter, {}, {})
         arriving.append(built)
         notes += more
     return arriving, notes
@@ -147,6 +163,7 @@ def _state(model: AdaptedModel) -> State:
         },
         rules=rules.rules if isinstance(rules, ManifestRules) else None if rules else Rules(),
         active=model.default_weights(),
+        residency=model.residency,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ from ..manifests.findings import Finding, Where, refused
 from ..manifests.manifest import ManifestFile
 from ..manifests.names import did_you_mean
 from ..manifests.rules import check_active, flatten
-from ..manifests.schema import Fingerprint, Rules
+from ..manifests.schema import BYTE_SIZE_PATTERN, Fingerprint, Manifest, Rules, parse_bytes
 from ..registry.fingerprint import Measured, compare
 from ..registry.lock import accepted_codes, measure
 from ..registry.progress import Progress
@@ -52,7 +53,7 @@ class Deployment:
 
     ``base_folder`` is where the base's files (and its tokenizer) are, if the base was loaded
     here. ``accepted`` are the codes of unchecked findings that a person accepted, ``findings``
-    the warnings of setting it up.
+    the warnings of setting it up, ``residency`` the budget that was given beside the manifest.
     """
 
     file: ManifestFile
@@ -62,6 +63,7 @@ class Deployment:
     accepted: frozenset[str] = frozenset()
     base_folder: Path | None = None
     findings: tuple[Finding, ...] = ()
+    residency: int | None = None
 
 
 def load(
@@ -74,6 +76,7 @@ def load(
     frozen: bool = False,
     offline: bool = False,
     sources: Mapping[str, InMemory] | None = None,
+    residency: int | str | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> AdaptedModel:
@@ -82,9 +85,12 @@ def load(
     Obeys the lock beside the manifest; without one, resolves as ``lock`` would and says so
     (a finding, and a log line). ``model`` and ``dtype`` replace the manifest's for this once.
     ``sources`` hands adapters over in memory, by name, in place of what their sources hold.
+    ``residency`` (bytes, or text as in a manifest, whose own it replaces) bounds what adapters'
+    weights take on the model's device: see :attr:`AdaptedModel.residency`.
     ``accept`` lists codes of unchecked findings that are accepted. Raises the errors of
     :mod:`adapterdock.manifests.errors`, with every finding.
     """
+    budget = budget_of(residency)
     file = open_manifest(manifest, model=model, dtype=dtype)
     declared = file.manifest.base
     if declared.model is None:
@@ -108,7 +114,7 @@ def load(
     _require(check_declared(pulled), accepted)
     base, folder, notes = load_pulled_base(pulled, store)
     access = Access(offline=offline, policies=policies_in_force(file, policy))
-    return set_up(AdaptedModel(base), pulled, access, store, accepted, folder, notes)
+    return set_up(AdaptedModel(base), pulled, access, store, accepted, budget, folder, notes)
 
 
 def attach(
@@ -121,6 +127,7 @@ def attach(
     offline: bool = False,
     tokenizer: Any = None,
     sources: Mapping[str, InMemory] | None = None,
+    residency: int | str | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> AdaptedModel:
@@ -128,10 +135,11 @@ def attach(
 
     The live model is compared with the base that the manifest (``base.fingerprint``), else its
     lock, else the base's own files describe; ``base: {}`` compares nothing. ``tokenizer`` is
-    compared too, if given. Fit is decided against the live model itself. Raises as :func:`load`
-    does, and then nothing is attached.
+    compared too, if given. Fit is decided against the live model itself. ``residency`` is as for
+    :func:`load`. Raises as that does, and then nothing is attached.
     """
     adapted = AdaptedModel(base)
+    budget = budget_of(residency)
     file = open_manifest(manifest)
     given = given_folders(file, sources)
     store = store or Store.default()
@@ -153,7 +161,7 @@ def attach(
     if expected is not None:
         fingerprint, samples, where = expected
         _require(check_model(base, fingerprint, samples, where, tokenizer=tokenizer), accepted)
-    return set_up(adapted, pulled, access, store, accepted)
+    return set_up(adapted, pulled, access, store, accepted, budget)
 
 
 def check_declared(pulled: Pulled) -> list[Finding]:
@@ -280,6 +288,7 @@ def set_up(
     access: Access,
     store: Store,
     accepted: frozenset[str],
+    budget: int | None = None,
     folder: Path | None = None,
     base_notes: Iterable[Finding] = (),
 ) -> AdaptedModel:
@@ -287,7 +296,9 @@ def set_up(
     file = pulled.file
     manifest = file.manifest
     notes = [*pulled.notes, *file.warnings, *base_notes]
+    at_once = used_at_once(manifest)
     try:
+        adapted.residency = budget if budget is not None else declared_budget(manifest)
         for name, adapter in manifest.adapters.items():
             notes += attach_files(
                 adapted,
@@ -300,17 +311,57 @@ def set_up(
                 accepted=accepted,
                 dtype=DTYPES.get(adapter.dtype or ""),
                 trainable=adapter.trainable,
+                lazy=adapter.lazy and name not in at_once,
                 where=file.where(("adapters", name, "source")),
             )
         define(adapted, file)
+        hold_files(adapted, pulled, store)
     except BaseException:
         adapted.detach()
         raise
     for note in pulled.notes:
         log.warning("%s", note)
     findings = tuple(dict.fromkeys(notes))
-    adapted.deployment = Deployment(file, pulled, access, store, accepted, folder, findings)
+    adapted.deployment = Deployment(file, pulled, access, store, accepted, folder, findings, budget)
     return adapted
+
+
+def used_at_once(manifest: Manifest) -> frozenset[str]:
+    """Adapters that are needed as soon as the model is: the active ones, and those that are
+    combined into others. Being lazy puts them off no further."""
+    combined = [name for name, one in manifest.compositions.items() if one.combine != "sum"]
+    active = () if manifest.active is None else manifest.active
+    named = [active] if isinstance(active, str) else list(active)
+    return frozenset(flatten(manifest, dict.fromkeys((*named, *combined), 1.0)))
+
+
+def budget_of(residency: int | str | None) -> int | None:
+    """A residency budget in bytes. Raises :class:`UsageError` for what is none."""
+    if residency is None:
+        return None
+    if isinstance(residency, str) and re.match(BYTE_SIZE_PATTERN, residency):
+        return parse_bytes(residency)
+    if isinstance(residency, int) and not isinstance(residency, bool) and residency >= 0:
+        return residency
+    raise UsageError(
+        usage_codes.BAD_RESIDENCY.finding(f"{residency!r} is no number of bytes", found=residency)
+    )
+
+
+def declared_budget(manifest: Manifest) -> int | None:
+    return None if manifest.residency is None else parse_bytes(manifest.residency)
+
+
+def hold_files(adapted: AdaptedModel, pulled: Pulled, store: Store) -> None:
+    """Keep the adapters' files in the store as long as the model lives, where they will be read
+    again."""
+    lazy = any(not adapter.loaded for adapter in adapted.attached.values())
+    if not lazy and adapted.residency is None:
+        return
+    with ExitStack() as stack:
+        files = [one.fact.sha256 for found in pulled.adapters.values() for one in found.values()]
+        stack.enter_context(store.hold(digest for digest in files if digest))
+        weakref.finalize(adapted, _close_here, os.getpid(), stack.pop_all().close)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,7 @@ from ..manifests.schema import Base
 from ..manifests.source import Source, SourceSyntaxError
 from ..registry.checks.recorded_base import is_hub_id
 from ..registry.digests import folder_digest, sha256_bytes
-from ..registry.facts import AdapterFacts, AdapterPlan, TokenizerFacts
+from ..registry.facts import AdapterFacts, AdapterPlan, Header, TokenizerFacts
 from ..registry.fetch import Fetched, fetch
 from ..registry.fit import check_adapter
 from ..registry.gather import (
@@ -38,6 +38,7 @@ from ..registry.gather import (
     gather_adapter,
     gather_tokenizer,
 )
+from ..registry.header import read_header
 from ..registry.lock import accepted_codes
 from ..registry.methods.config_file import parse_adapter_config
 from ..registry.plan import Held
@@ -49,9 +50,11 @@ from ..registry.sources.open import open_source
 from ..registry.store import Store
 from ..registry.verified import Verified
 from .adapted import AdaptedModel
+from .adapter import Adapter
 from .attach import Built, add_adapter, build_adapter, check_free
 from .base import DTYPES
 from .given import files_of
+from .residency import size_of
 from .tensors import read_file
 
 log = logging.getLogger("adapterdock")
@@ -64,14 +67,17 @@ def attach_files(
     verified: Verified,
     *,
     replace: bool = False,
+    lazy: bool = False,
     where: Where = Where(),  # noqa: B008 - frozen
     **how: Any,
 ) -> list[Finding]:
-    """:func:`build_files` and put it on the model, in place of one of its name if it is to
-    ``replace`` one; returns what is worth a warning. The model is as it was if anything raises."""
+    """:func:`build_files` (or :func:`put_off_files`, if ``lazy``) and put it on the model, in
+    place of one of its name if it is to ``replace`` one; returns what is worth a warning. The
+    model is as it was if anything raises."""
+    make = put_off_files if lazy else build_files
     with model.changing():
         check_free(model, name, replace, where)
-        built, notes = build_files(model, name, files, verified, where=where, **how)
+        built, notes = make(model, name, files, verified, where=where, **how)
         add_adapter(model, built, where)
     return notes
 
@@ -102,10 +108,7 @@ def build_files(
     weights = files[ADAPTER_WEIGHTS]
     tensors = read_file(weights.path, weights.fact.sha256, where, verified=verified, wait=False)
     facts = AdapterFacts(name, source, config, tensors.header, tokenizer=tokenizer)
-    findings, plan = check_live(model, facts, base, directory, where)
-    bad = refused(findings, accepted)
-    if bad or plan is None:
-        raise FitError(*(bad or findings))
+    plan, notes = _fitting(model, facts, base, directory, accepted, where)
     dropout = config.get("lora_dropout")
     built = build_adapter(
         model,
@@ -117,15 +120,122 @@ def build_files(
         dropout=float(dropout) if isinstance(dropout, int | float) else 0.0,
         where=where,
     )
-    built.adapter.held = Held(
+    adapter = built.adapter
+    adapter.held = _held(adapter, files, source, dtype)
+    if adapter.held.digest is not None and not trainable:
+        how = {
+            "source": source,
+            "base": base,
+            "directory": directory,
+            "tokenizer": tokenizer,
+            "accepted": accepted,
+            "dtype": dtype,
+            "where": where,
+        }
+        adapter.reload = _reloading(name, files, verified, how)
+    return built, notes
+
+
+def put_off_files(
+    model: AdaptedModel,
+    name: str,
+    files: Mapping[str, Fetched],
+    verified: Verified,
+    *,
+    source: Source | None = None,
+    base: Base | None = None,
+    directory: Path | None = None,
+    tokenizer: TokenizerFacts | None = None,
+    accepted: Collection[str] = (),
+    dtype: torch.dtype | None = None,
+    trainable: bool = False,
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> tuple[Built, list[Finding]]:
+    """The same, but only its config and header are read and its fit is checked: its weights are
+    read when it is first used."""
+    if trainable or digest_of(files) is None:
+        raise UsageError(
+            usage_codes.LAZY_TRAINABLE.finding(f"{name!r} cannot be read on first use", where)
+        )
+    config = parse_adapter_config(_read_config(files[ADAPTER_CONFIG], where), where)
+    header = _read_header(files[ADAPTER_WEIGHTS], where)
+    facts = AdapterFacts(name, source, config, header, tokenizer=tokenizer)
+    plan, notes = _fitting(model, facts, base, directory, accepted, where)
+    how = {
+        "source": source,
+        "base": base,
+        "directory": directory,
+        "tokenizer": tokenizer,
+        "accepted": accepted,
+        "dtype": dtype,
+        "where": where,
+    }
+    adapter = Adapter(
+        name=name,
+        methods=tuple(sorted({site.method for site in plan.sites})),
+        rank=plan.rank,
+        sites=frozenset((*plan.modules, *plan.biases)),
+        whole=frozenset(plan.saved),
+        nbytes=size_of(plan, header, model.modules_of_base.by_name, model.get_base_model(), dtype),
+        loaded=False,
+        reload=_reloading(name, files, verified, how),
+    )
+    adapter.held = _held(adapter, files, source, dtype)
+    return Built(adapter, {}, {}), notes
+
+
+def _reloading(
+    name: str, files: Mapping[str, Fetched], verified: Verified, how: Mapping[str, Any]
+) -> Callable[[AdaptedModel], Built]:
+    def reload(model: AdaptedModel) -> Built:
+        return build_files(model, name, files, verified, **how)[0]
+
+    return reload
+
+
+def _fitting(
+    model: AdaptedModel,
+    facts: AdapterFacts,
+    base: Base | None,
+    directory: Path | None,
+    accepted: Collection[str],
+    where: Where,
+) -> tuple[AdapterPlan, list[Finding]]:
+    findings, plan = check_live(model, facts, base, directory, where)
+    bad = refused(findings, accepted)
+    if bad or plan is None:
+        raise FitError(*(bad or findings))
+    return plan, [f for f in findings if f.severity is Severity.WARNING]
+
+
+def _held(
+    adapter: Adapter,
+    files: Mapping[str, Fetched],
+    source: Source | None,
+    dtype: torch.dtype | None,
+) -> Held:
+    return Held(
         digest_of(files),
         next((text for text, kind in DTYPES.items() if kind is dtype), None),
-        trainable,
+        adapter.trainable,
         None if source is None else str(source),
-        "+".join(built.adapter.methods),
-        built.adapter.rank,
+        "+".join(adapter.methods),
+        adapter.rank,
     )
-    return built, [f for f in findings if f.severity is Severity.WARNING]
+
+
+def _read_header(file: Fetched, where: Where) -> Header:
+    """The header of a safetensors file on this machine."""
+    try:
+        with file.path.open("rb") as stream:
+
+            def read(start: int, length: int) -> bytes:
+                stream.seek(start)
+                return stream.read(length)
+
+            return read_header(read, file.fact.size, where=where, file=file.path.name)
+    except OSError as error:
+        raise _unreadable(file, error, where) from error
 
 
 def digest_of(files: Mapping[str, Fetched]) -> str | None:
@@ -177,7 +287,8 @@ def load_adapter(
         mirrors = deployment.file.manifest.mirrors if deployment else {}
         folder = _open(here, storage_options or {}, mirrors, access, where)
     tokenizer = gather_tokenizer(folder, where)
-    files = _here(folder) if sha256 is None else None
+    # under a budget it must be known what to read again
+    files = _here(folder) if sha256 is None and model.residency is None else None
     if files is None:
         facts = replace(gather_adapter(name, folder, where), tokenizer=tokenizer)
         findings, _ = check_live(model, facts, base, directory, where)
@@ -357,11 +468,7 @@ def _read_config(file: Fetched, where: Where) -> bytes:
     try:
         data = file.path.read_bytes()
     except OSError as error:
-        raise SourceError(
-            loader_codes.TENSORS_UNREADABLE.finding(
-                f"{file.path.name} could not be read: {error.strerror}", where, found=file.path
-            )
-        ) from error
+        raise _unreadable(file, error, where) from error
     found = sha256_bytes(data)
     if file.fact.sha256 not in (None, found):
         raise IntegrityError(
@@ -373,3 +480,8 @@ def _read_config(file: Fetched, where: Where) -> bytes:
             )
         )
     return data
+
+
+def _unreadable(file: Fetched, error: OSError, where: Where) -> SourceError:
+    said = f"{file.path.name} could not be read: {error.strerror}"
+    return SourceError(loader_codes.TENSORS_UNREADABLE.finding(said, where, found=file.path))

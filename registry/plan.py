@@ -49,6 +49,7 @@ class State:
     compositions: Mapping[str, Composition]
     rules: Rules | None
     active: Mapping[str, float]
+    residency: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class Plan:
 
     ``added``, ``removed`` and ``replaced`` (before, after) are adapters by name, ``kept`` those
     that are not touched. ``compositions`` and ``rules`` are what differs, before and after
-    (``None`` where there is none), ``active`` likewise as weights. ``stamp`` is the state of the
-    model that the plan was made for: it is refused for any other. ``locked`` says whether ``lock``
-    stands beside the manifest; else it was made for the plan.
+    (``None`` where there is none), ``active`` likewise as weights, ``residency`` as bytes.
+    ``stamp`` is the state of the model that the plan was made for: it is refused for any other.
+    ``locked`` says whether ``lock`` stands beside the manifest; else it was made for the plan.
     """
 
     file: ManifestFile = field(repr=False)
@@ -76,11 +77,11 @@ class Plan:
     compositions: Mapping[str, tuple[Composition | None, Composition | None]]
     rules: tuple[Rules | None, Rules] | None
     active: tuple[Mapping[str, float], Mapping[str, float]] | None
+    residency: tuple[int | None, int | None] | None = None
 
     def __bool__(self) -> bool:
-        return any(
-            (self.added, self.removed, self.replaced, self.compositions, self.rules, self.active)
-        )
+        adapters = (self.added, self.removed, self.replaced)
+        return any((*adapters, self.compositions, self.rules, self.active, self.residency))
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
@@ -119,6 +120,9 @@ def plan_of(
         compositions={n: p for n, p in sorted(compositions.items()) if _differ(*p)},
         rules=None if now.rules == wanted.rules else (now.rules, wanted.rules or Rules()),
         active=None if now.active == wanted.active else (now.active, wanted.active),
+        residency=(
+            None if now.residency == wanted.residency else (now.residency, wanted.residency)
+        ),
     )
 
 
@@ -253,9 +257,11 @@ def _lines(plan: Plan) -> Iterator[str]:
         yield f"~ rules  {_rules(before)} -> {_rules(after)}"
     if plan.active is not None:
         yield f"~ active  {_weights(plan.active[0])} -> {_weights(plan.active[1])}"
+    if plan.residency is not None:
+        yield f"~ residency  {_bytes(plan.residency[0])} -> {_bytes(plan.residency[1])}"
     sets = {n for n, (b, _) in plan.compositions.items() if b is None}
     gone = {n for n, (_, a) in plan.compositions.items() if a is None}
-    settings = (plan.rules is not None) + (plan.active is not None)
+    settings = sum(one is not None for one in (plan.rules, plan.active, plan.residency))
     added, removed = len(plan.added) + len(sets), len(plan.removed) + len(gone)
     changed = len(plan.replaced) + len(plan.compositions) - len(sets) - len(gone) + settings
     yield f"Plan: {added} to add, {changed} to change, {removed} to remove."
@@ -306,6 +312,10 @@ def _rules(rules: Rules | None) -> str:
         return "rules of your code"
     said = rules.model_dump(exclude_defaults=True)
     return ", ".join(f"{key} {_plain(value)}" for key, value in said.items()) or "none"
+
+
+def _bytes(budget: int | None) -> str:
+    return "any number of bytes" if budget is None else f"{budget} bytes"
 
 
 def _plain(value: Any) -> object:

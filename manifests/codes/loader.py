@@ -712,3 +712,23 @@ WATCH_BROKE_OFF = Code(
     "the disk is full while an adapter is fetched",
     "see the cause; `model.plan(path)` and `model.apply(plan)` show it where you can debug it",
 )
+RESIDENCY_TOO_SMALL = Code(
+    "AD763",
+    "residency-too-small",
+    Severity.ERROR,
+    "The residency budget has no room for this, whatever else makes room.",
+    "`residency` bounds the bytes of adapter weights on the model's device. All adapters of one "
+    "call are there together, and trainable ones always are.",
+    "residency: 10MB beside an adapter of 18 MB",
+    "raise the budget, or use fewer or smaller adapters in one call",
+)
+RESIDENCY_BUSY = Code(
+    "AD764",
+    "residency-busy",
+    Severity.ERROR,
+    "A call inside another call needs an adapter for which there is no room until the outer ends.",
+    "Adapters that a call runs on are never sent away. A call waits for others to end, but not "
+    "for the one that it is a part of.",
+    "a logits processor that asks the model with another adapter, under a budget for one",
+    "raise the budget so that both fit",
+)

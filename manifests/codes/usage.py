@@ -184,3 +184,22 @@ BAD_INTERVAL = Code(
     "model.watch('adapters.yaml', interval=0)",
     "leave interval out (2 seconds), or give a number of seconds",
 )
+LAZY_TRAINABLE = Code(
+    "AD941",
+    "lazy-and-trainable",
+    Severity.ERROR,
+    "An adapter is both lazy and trainable.",
+    "A lazy adapter's weights are read when it is first used. An optimiser is given a trainable "
+    "one's parameters before that, and would train nothing.",
+    "tone: {source: ./tone, trainable: true, lazy: true}",
+    "remove `lazy` from it",
+)
+BAD_RESIDENCY = Code(
+    "AD942",
+    "bad-residency",
+    Severity.ERROR,
+    "The residency budget is not a number of bytes.",
+    "It is written as in a manifest, or given as a whole number of bytes.",
+    "adapterdock.load('adapters.yaml', residency='plenty')",
+    "write residency='2GiB', '500MB' or 500_000_000",
+)

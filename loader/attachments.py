@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import nn
 
@@ -30,6 +30,8 @@ class Attachments:
         self.lock = threading.RLock()
         self.freed = threading.Condition(self.lock)
         """Told when a call has ended."""
+        self.left: Callable[[Adapter], None] = lambda _: None
+        """Asked when an adapter's weights have left their sites."""
         self.adapters: dict[str, Adapter] = {}
         self.outputs: dict[str, OutputSite] = {}
         self.wholes: dict[str, ModuleSite] = {}
@@ -115,6 +117,7 @@ class Attachments:
 
     def vacate(self, adapter: Adapter) -> None:
         """Take it out of its sites; those that are empty then go."""
+        self.left(adapter)
         for sites in (self.outputs, self.wholes):
             for name, site in list(sites.items()):
                 site.factors.pop(adapter, None)

@@ -43,13 +43,12 @@ class Residency:
         self._parameters = parameters
         self._children = children
         self._here: OrderedDict[Adapter, int] = OrderedDict()
+        attachments.left = self._left
 
     # -- room ------------------------------------------------------------------------------
 
     def used(self) -> int:
-        """Bytes of the weights that are here or on their way."""
-        for adapter in [a for a in self._here if a.retired and not a.users]:
-            del self._here[adapter]
+        """Bytes of the weights that are here or on their way, where there is a budget."""
         return sum(self._here.values())
 
     def check(self, arriving: Iterable[Adapter]) -> None:
@@ -71,6 +70,9 @@ class Residency:
 
     def arrived(self, adapters: Iterable[Adapter]) -> None:
         """These are attached now; who was here longest unused makes room for them."""
+        if self.budget is None:
+            self._here.clear()
+            return
         for adapter in adapters:
             if adapter.loaded:
                 self._here[adapter] = adapter.nbytes
@@ -79,7 +81,7 @@ class Residency:
     def shrink(self) -> None:
         """Send away what is idle until the rest fits."""
         over = 0 if self.budget is None else self.used() - self.budget
-        for adapter in list(self._here) if over > 0 else ():
+        for adapter in list(self._here):
             if over > 0 and self._idle(adapter):
                 over -= self._here[adapter]
                 self._send_away(adapter)
@@ -139,6 +141,9 @@ class Residency:
     def _idle(adapter: Adapter) -> bool:
         return adapter.loaded and not adapter.users and can_leave(adapter)
 
+    def _left(self, adapter: Adapter) -> None:
+        self._here.pop(adapter, None)
+
     # -- coming and going ------------------------------------------------------------------
 
     def bring(self, model: AdaptedModel, terms: Terms) -> bool:
@@ -193,7 +198,7 @@ class Residency:
             self._children.update(new.twins)
 
     def _send_away(self, adapter: Adapter) -> None:
-        del self._here[adapter]
+        self._left(adapter)
         adapter.loaded = False
         if _device(adapter).type != "cpu":
             adapter.away = [(tensor, tensor.device) for tensor in own_tensors_of(adapter)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +304,17 @@ def test_elsewhere_than_on_the_cpu_they_go_to_the_cpu_and_nothing_is_read(
     for name in (*NAMES, *NAMES):
         assert torch.equal(logits(model, adapter=name), answers[name])
         assert len(here(model)) == 2
+
+
+@pytest.mark.parametrize("budget", [None, "1GB"])
+def test_what_was_deleted_is_not_kept_alive(manifest: Path, budget: str | None) -> None:
+    model = adapterdock.load(manifest, residency=budget)
+    model.to(torch.float32)
+    seen = [weakref.ref(p) for a in model.attached.values() for p in a.parameters.values()]
+    logits(model, adapter="a")
+    model.delete_adapter(list(NAMES))
+    gc.collect()
+    assert seen and all(ref() is None for ref in seen)
 
 
 @pytest.mark.parametrize("budget", ["plenty", -1, True, 1.5, "2 gigabytes"])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .loader.load import attach as attach
     from .loader.load import load as load
     from .loader.unwrap import extract_base_model as extract_base_model
+    from .loader.watch import watch as watch
     from .manifests.errors import AdapterdockError as AdapterdockError
     from .manifests.errors import AttachError as AttachError
     from .manifests.errors import FingerprintError as FingerprintError
@@ -42,6 +43,7 @@ _EXPORTS = {
     "attach": ".loader.load",
     "extract_base_model": ".loader.unwrap",
     "load": ".loader.load",
+    "watch": ".loader.watch",
     "lock": ".registry.lock",
     "pull": ".registry.pull",
     "validate": ".registry.validate",

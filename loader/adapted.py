@@ -10,7 +10,7 @@ import threading
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -25,7 +25,7 @@ from ..manifests.names import NAME_RULE, is_name
 from ..manifests.schema import Composition
 from ..manifests.weights import Weight, Written
 from ..registry.facts import Layout
-from .adapter import Adapter, AdapterInfo
+from .adapter import Adapter, AdapterInfo, Built
 from .attachments import Attachments
 from .base_view import view_of
 from .checkpointing import carry, checkpointable, stop_carrying
@@ -35,6 +35,7 @@ from .layout import layout_of_model
 from .mergeable import Mergeable
 from .modules import ModuleMap, check_attachable
 from .prompts import prompt_of
+from .residency import Residency, bytes_of
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
 from .rows import GatheredCache, Rows
 from .selection import (
@@ -49,13 +50,16 @@ from .selection import (
     snapshot,
     without,
 )
-from .sites import Factors
 from .stand_in import refusal
-from .weight_sites import WeightFactors
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from ..registry.fingerprint import Measured
-    from .load import Deployment
+    from ..registry.plan import Plan
+    from ..registry.project import ManifestSource
+    from .load import Deployment, InMemory
+    from .watch import Watch
 
 
 class AdapterWarning(UserWarning):
@@ -69,6 +73,7 @@ class _Unsaid:
 
 _UNSAID = _Unsaid()
 _KEPT_ROUTINGS = 256
+_SAID = ("_compositions", "_recipes", "_default", "_selected", "_rules")
 
 
 class AdaptedModel(Mergeable):
@@ -105,6 +110,8 @@ class AdaptedModel(Mergeable):
     _gathered: GatheredCache
     _compiled: CompiledBase | None
     _measured: tuple[Any, Measured] | None
+    _residency: Residency
+    _exchanging: bool
 
     def __new__(cls, base: nn.Module) -> AdaptedModel:
         if isinstance(base, AdaptedModel):
@@ -137,6 +144,8 @@ class AdaptedModel(Mergeable):
         state["_compiled"] = None
         self._start_unmerged()
         state["_measured"] = None
+        state["_residency"] = Residency(self._attachments, self._parameters, self._modules)
+        state["_exchanging"] = False
         self._modules["base_model"] = base
         weakref.finalize(self, self._attachments.abandon).atexit = False
         self.training = base.training
@@ -274,7 +283,7 @@ class AdaptedModel(Mergeable):
         end = object()
         gradients = torch.is_grad_enabled()
         while True:
-            self._attachments.hold(routing.terms)
+            self._held(lambda: routing)
             step = self._enter(routing, next, (steps, end), {}, inside=False, gradients=gradients)
             if step is end:
                 return
@@ -295,12 +304,15 @@ class AdaptedModel(Mergeable):
     def set_adapter(self, adapter: Selection) -> None:
         """Make this the default: an adapter, a composition, a list (each at weight 1), a mapping
         of weights, or ``None`` for the base alone."""
-        self.__dict__.update(_default=self.routing(adapter), _selected=adapter)
+        self._load_now(adapter)
+        with self._attachments.lock:  # what it means now, unless the adapters change just now
+            self.__dict__.update(_default=self.routing(adapter), _selected=adapter)
 
     def using(self, adapter: Selection) -> Using:
         """``with model.using("tone"):`` makes it the choice in this thread (and asyncio task)
         until the end of the block. Nests; does not touch the default."""
         self.routing(adapter)  # what cannot be chosen is refused here
+        self._load_now(adapter)
         return Using(self._owner, snapshot(adapter))
 
     def disable_adapter(self) -> Using:
@@ -388,7 +400,7 @@ class AdaptedModel(Mergeable):
                 weights: Mapping[str, Weight] = check_composition(name, of, self._adapters, where)
             else:
                 weights = compose(self, name, recipe, of, where=where)
-            self._set_composition(name, recipe, weights)
+            self.name_composition(name, recipe, weights)
 
     def add_weighted_adapter(
         self,
@@ -436,19 +448,20 @@ class AdaptedModel(Mergeable):
                 new: Mapping[str, Weight] = check_composition(composition, of, self._adapters)
             else:
                 new = compose(self, composition, recipe, of, replace=True)
-            self._set_composition(composition, recipe, new)
+            self.name_composition(composition, recipe, new)
 
     def refresh_compositions(self, changed: Iterable[str]) -> list[str]:
-        """Make again what was computed from adapters that have other values now (they were
-        trained, or replaced); returns the names. A sum needs none of it."""
-        from .composing import compose, dependents
+        """Make again what was computed from adapters that have other values now, since they were
+        trained; returns the names. A sum needs none of it, and replacing an adapter does it by
+        itself."""
+        from .attach import put_adapters
+        from .composing import made_again
 
-        with self.changing():
-            names = dependents(self._recipes, set(changed))
-            for name in names:
-                of = self._compositions[name]
-                compose(self, name, self._recipes[name], of, replace=True)
-            return names
+        with self.changing(), self.holding(self._adapters[name] for name in changed):
+            built = made_again(self, [self.built_of(name) for name in changed], Where())
+            if built:
+                put_adapters(self, built, Where())
+            return [one.adapter.name for one in built]
 
     def save_composition(self, save_directory: str | os.PathLike[str], name: str) -> None:
         """Write a composition as an adapter of its own: ``adapter_config.json`` and
@@ -458,8 +471,10 @@ class AdaptedModel(Mergeable):
         from .composing import combination, save_combination
 
         with self.changing():
-            recipe = self._recipe(name)
-            combined = combination(self, recipe, self._compositions[name])
+            recipe, weights = self._recipe(name), self._compositions[name]
+            with self.holding(self._adapters[member] for member in weights):
+                members = {member: self.built_of(member) for member in weights}
+                combined = combination(self, recipe, weights, members)
         save_combination(self, save_directory, name, combined)
 
     def delete_composition(self, name: str) -> None:
@@ -479,14 +494,15 @@ class AdaptedModel(Mergeable):
             raise _unknown(name, "no composition has this name")
         return self._recipes[name]
 
-    def _set_composition(
+    def name_composition(
         self, name: str, recipe: Composition, weights: Mapping[str, Weight]
     ) -> None:
-        """Make it known, and let a default that names it follow; nothing if the rules forbid."""
+        """Make a composition known (of another method than ``sum``, its adapter is there), and let
+        a default that names it follow; nothing if the rules forbid."""
         with self._attachments.lock:
             known = {**self._compositions, name: types.MappingProxyType(dict(weights))}
             if recipe.combine == "sum" and name in names_in(self._selected):
-                default = route(self._selected, self._adapters, known, self._rules)
+                default = route(self._selected, self._adapters, known, self._rules, self._merge)
                 self.__dict__["_default"] = default
             self._compositions[name] = known[name]
             self._recipes[name] = recipe.model_copy(update={"of": known[name]})
@@ -509,7 +525,7 @@ class AdaptedModel(Mergeable):
 
     @rules.setter
     def rules(self, rules: Rules | None) -> None:
-        with self._attachments.lock:
+        with self.changing(), self._attachments.lock:
             check_rules(rules, (*self._merged_terms, *self._default.terms))
             self.__dict__["_rules"] = rules
             self._routings.clear()
@@ -522,13 +538,82 @@ class AdaptedModel(Mergeable):
     ) -> Routing:
         """The routing of a call that begins now. Its adapters stay until :meth:`_enter` ends, even
         if they are replaced or deleted meanwhile."""
-        with self._attachments.lock:
-            routing = self._active(adapter, names, copies)
-            chose_base = adapter is _UNSAID and routing is not self._default and not self._disabled
-            if chose_base and not routing.terms:
-                self.check_unmerged("the base alone cannot answer")
-            self._attachments.hold(routing.terms)
-            return routing
+        return self._held(lambda: self._allowed(adapter, names, copies))
+
+    def _allowed(
+        self, adapter: Selection | _Unsaid, names: Sequence[str | None] | None, copies: int
+    ) -> Routing:
+        """What is active; raises where that is the base alone, and something is merged."""
+        routing = self._active(adapter, names, copies)
+        chose_base = adapter is _UNSAID and routing is not self._default and not self._disabled
+        if chose_base and not routing.terms:
+            self.check_unmerged("the base alone cannot answer")
+        return routing
+
+    def _held(self, resolve: Callable[[], Routing]) -> Routing:
+        """What ``resolve`` says, its adapters loaded and held until they are let go."""
+        while True:
+            with self._attachments.lock:
+                routing = resolve()
+                call = CURRENT.get()
+                nested = call is not None and call.owner is self._owner
+                while not self._residency.claim(routing.terms, nested=nested):
+                    routing = resolve()
+            if not self._residency.bring(self, routing.terms):
+                return routing
+            with self._attachments.lock:
+                self._gathered.clear()
+                self._routings.clear()  # what is loaded may bring other modules whole
+                try:
+                    again = resolve()
+                except BaseException:
+                    self._attachments.let_go(routing.terms)
+                    raise
+                if again.terms == routing.terms:
+                    return again
+                self._attachments.let_go(routing.terms)
+
+    @contextmanager
+    def holding(self, adapters: Iterable[Adapter]) -> Generator[None, None, None]:
+        """Keep the weights of these adapters on the model's device during the block, loaded if
+        they were away. Calls do so by themselves."""
+        routing = Routing(tuple((adapter, 1.0) for adapter in adapters))
+        self._held(lambda: routing)
+        try:
+            yield
+        finally:
+            self._attachments.let_go(routing.terms)
+
+    def _load_now(self, selection: Selection) -> None:
+        """Load what is away of a selection that is chosen for calls to come."""
+        adapters = [adapter for adapter, _ in self.routing(selection).terms]
+        if not self._exchanging and not all(adapter.loaded for adapter in adapters):
+            with self.holding(adapters):
+                pass
+
+    @property
+    def residency(self) -> int | None:
+        """Bytes that adapters' weights may take on the model's device; ``None`` for any number.
+
+        The least recently used make room: from a GPU they go to the CPU, on the CPU they are
+        dropped and read again from their verified files. Never sent away are adapters that a call
+        runs on, trainable ones, and those that code made or changed.
+        """
+        return self._residency.budget
+
+    @residency.setter
+    def residency(self, budget: int | None) -> None:
+        with self.changing(), self._attachments.lock:
+            if budget is not None and self._compiled is not None:
+                raise RoutingError(codes.NOT_COMPILED_FOR.finding("a residency budget"))
+            old, self._residency.budget = self._residency.budget, budget
+            try:
+                self._residency.check(self._adapters.values())
+            except BaseException:
+                self._residency.budget = old
+                raise
+            self._residency.arrived(self._adapters.values())
+            self._gathered.clear()
 
     def _chosen(self) -> Routing | None:
         choice = chosen(self._owner, _UNSAID)
@@ -724,6 +809,66 @@ class AdaptedModel(Mergeable):
             with self.changing():
                 save_pretrained(self, save_directory, state_dict)
 
+    def plan(
+        self,
+        manifest: ManifestSource,
+        *,
+        policy: str | os.PathLike[str] | None = None,
+        accept: Iterable[str] = (),
+        frozen: bool = False,
+        offline: bool = False,
+        sources: Mapping[str, InMemory] | None = None,
+    ) -> Plan:
+        """What :meth:`apply` would change for this model to be as if it had been loaded from
+        ``manifest``; nothing is changed. ``print(plan)`` shows it, and it is false where that is
+        nothing.
+
+        Adapters are the same where their digest, dtype and ``trainable`` are; those that the
+        manifest does not name are removed, however they came here. Options are those of
+        :func:`adapterdock.attach`. Raises :class:`FingerprintError` for a manifest of another
+        base, and whatever reading and locking it raises.
+        """
+        from .change import plan_change
+
+        return plan_change(
+            self,
+            manifest,
+            policy=policy,
+            accept=accept,
+            frozen=frozen,
+            offline=offline,
+            sources=sources,
+        )
+
+    def apply(self, fn: Plan | Callable[[nn.Module], Any]) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Change the adapters as a plan says, all at once or not at all. (A function is what
+        ``nn.Module.apply`` takes, and is applied to every module.)
+
+        Everything new is fetched, verified, checked and built first, while calls go on; then each
+        call sees wholly the old set or wholly the new one, and those that are running end with
+        the old. What does not change is not touched. Raises :class:`AttachError` for a plan that
+        is no longer about this model as it is, and the errors of loading; the model then answers
+        as before.
+        """
+        from ..registry.plan import Plan
+        from .change import apply_plan
+
+        if not isinstance(fn, Plan):
+            return super().apply(fn)
+        apply_plan(self, fn)
+        return self
+
+    def watch(self, path: str | os.PathLike[str], **options: Any) -> Watch:
+        """Follow the manifest at ``path`` from now on; see :func:`adapterdock.watch`."""
+        from .watch import watch
+
+        return watch(self, path, **options)
+
+    def overrides(self) -> dict[str, str | None]:
+        """What stood in place of the manifest's own ``model`` and ``dtype`` at load."""
+        said = self._deployment.file.overrides if self._deployment else {}
+        return {"model": said.get("model"), "dtype": said.get("dtype")}
+
     def delete_adapter(self, adapter_names: str | list[str]) -> None:
         """Remove adapters. A call that runs on one of them finishes with it.
 
@@ -792,13 +937,23 @@ class AdaptedModel(Mergeable):
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         self._forget_copies()
-        return super()._apply(*args, **kwargs)
+        found = super()._apply(*args, **kwargs)
+        with self._attachments.lock:
+            for adapter in self._adapters.values():
+                if adapter.loaded:
+                    adapter.nbytes = bytes_of(adapter)
+            self._residency.arrived(self._adapters.values())
+        return found
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """See :meth:`StandIn.load_state_dict`."""
         self._forget_copies()
+        changed = tuple(state_dict)
+        for adapter in self._adapters.values():
+            if any(key.startswith((*adapter.parameters, *adapter.twins)) for key in changed):
+                adapter.reload = None  # what its files hold is no longer what it is
         return super().load_state_dict(state_dict, strict, assign)
 
     # -- what attaching needs --------------------------------------------------------------
@@ -827,55 +982,96 @@ class AdaptedModel(Mergeable):
             return codes.NAME_TAKEN.finding(f"{name!r} is taken", where, found=name)
         return None
 
-    def add(
-        self,
-        adapter: Adapter,
-        outputs: Mapping[str, tuple[Factors, ...]],
-        twins: Mapping[str, nn.Module],
-        weights: Mapping[str, tuple[WeightFactors, ...]] = types.MappingProxyType({}),
-    ) -> None:
-        """Put a finished adapter in place, or in that of one with its name; taken back whole if
-        anything goes wrong.
-
-        Calls that are running on the one that is replaced end with it; the default, compositions
-        and ``using`` blocks mean the new one from now on. Raises :class:`PolicyError` if the rules
-        forbid the default with it.
-        """
-        modules = self._map.by_name
+    def add(self, built: Built) -> None:
+        """Put a finished adapter in place, under a name that none has; taken back whole if anything
+        goes wrong."""
+        modules, adapter = self._map.by_name, built.adapter
         self._attachments.check_current(modules)
         with self._attachments.lock:
-            old = self._adapters.get(adapter.name)
-            default = tuple((adapter if a is old else a, w) for a, w in self._default.terms)
             try:
-                self._attachments.put(adapter, outputs, twins, weights, modules)
-                self._parameters.update(adapter.parameters)
-                self._modules.update(adapter.twins)
-                self._adapters[adapter.name] = adapter
-                if old is not None and default != self._default.terms:
-                    if problems := mix_problems(default):
-                        raise RoutingError(*problems)
-                    check_rules(self._rules, default)  # the rank may be another
+                self._residency.check([adapter])
+                self._put(built, modules)
                 if self._rules is None:  # nothing to ask: the first switch is a look-up too
                     self._routings[adapter.name] = Routing(((adapter, 1.0),))
             except BaseException:
                 self._forget(adapter)
-                if old is not None:
-                    self._parameters.update(old.parameters)
-                    self._modules.update(old.twins)
-                    self._adapters[old.name] = old
                 raise
-            if old is not None:
-                old.reported = True
-                self._forget(old)
-                self.__dict__["_default"] = Routing(default) if default else BASE
+            self._residency.arrived([adapter])
 
-    def factors_of(self, adapter: Adapter) -> Mapping[str, tuple[Factors, ...]]:
-        """What an attached adapter adds, by module."""
-        return self._attachments.factors_of(adapter)
+    def _put(self, built: Built, modules: Mapping[str, nn.Module]) -> None:
+        adapter = built.adapter
+        if adapter.loaded:
+            self._attachments.put(adapter, built.outputs, built.twins, built.weights, modules)
+        self._parameters.update(adapter.parameters)
+        self._modules.update(adapter.twins)
+        self._adapters[adapter.name] = adapter
 
-    def twins_of(self, adapter: Adapter) -> Mapping[str, nn.Module]:
-        """What an attached adapter puts in place of whole modules, by module."""
-        return self._attachments.twins_of(adapter)
+    def exchange(
+        self,
+        arriving: Sequence[Built],
+        leaving: Collection[str] = (),
+        define: Callable[[], int | None] | None = None,
+    ) -> None:
+        """Put adapters in place, take out those ``leaving`` and those of the same names, and let
+        ``define`` say anew what compositions, rules and default there are, and return the residency
+        budget; without it they stay, and mean the new adapters.
+
+        Calls that begin on any thread see all of it or nothing; those that are running end with
+        the old ones. If anything raises, all is as it was.
+        """
+        modules = self._map.by_name
+        self._attachments.check_current(modules)
+        with self.changing(), self._attachments.lock:
+            self.check_unmerged("the adapters cannot change")
+            before = (dict(self._adapters), dict(self._parameters), dict(self._modules))
+            said = {key: self.__dict__[key] for key in _SAID}
+            budget = self._residency.budget
+            names = {*leaving, *(built.adapter.name for built in arriving)}
+            gone = [adapter for name, adapter in before[0].items() if name in names]
+            try:
+                self.__dict__["_exchanging"] = True
+                self._routings.clear()
+                for adapter in gone:
+                    del self._adapters[adapter.name]
+                for built in arriving:
+                    self._put(built, modules)
+                if define is None:
+                    self._follow(self._adapters)
+                else:
+                    self.__dict__.update(
+                        _compositions={}, _recipes={}, _default=BASE, _selected=None, _rules=None
+                    )
+                    self._residency.budget = define()
+                self._residency.check(self._adapters.values())
+            except BaseException:
+                now = (self._adapters, self._parameters, self._modules)
+                for known, old in zip(now, before, strict=True):
+                    known.clear()
+                    known.update(cast("dict[str, Any]", old))
+                self.__dict__.update(said)
+                self._residency.budget = budget
+                for built in arriving:
+                    self._forget(built.adapter)
+                raise
+            finally:
+                self.__dict__["_exchanging"] = False
+            for adapter in gone:
+                adapter.reported = True
+                self._forget(adapter)
+            self._residency.arrived(self._adapters.values())
+
+    def _follow(self, adapters: Mapping[str, Adapter]) -> None:
+        """Let the default mean the adapters that now have its names; raises where it cannot."""
+        terms = tuple((adapters[adapter.name], weight) for adapter, weight in self._default.terms)
+        if problems := mix_problems(terms):
+            raise RoutingError(*problems)
+        check_rules(self._rules, terms)  # the ranks may be others
+        self.__dict__["_default"] = Routing(terms) if terms else BASE
+
+    def built_of(self, name: str) -> Built:
+        """An attached adapter as it was put here."""
+        adapter, attached = self._adapters[name], self._attachments
+        return Built(adapter, attached.factors_of(adapter), attached.twins_of(adapter), {})
 
     def _forget(self, adapter: Adapter) -> None:
         """Take an adapter out of everything."""

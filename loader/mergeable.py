@@ -14,8 +14,9 @@ from torch import nn
 from ..manifests.codes import merging as codes
 from ..manifests.errors import AttachError, RoutingError
 from ..manifests.findings import Where
+from .adapter import Adapter
 from .attachments import Attachments
-from .merging import Merge, Terms
+from .merging import Merge, Terms, conflicts
 from .modules import ModuleMap
 from .originals import Originals
 from .routing import BASE, Routing
@@ -44,6 +45,9 @@ class Mergeable(StandIn):
 
     @abstractmethod
     def changing(self) -> AbstractContextManager[None]: ...
+
+    @abstractmethod
+    def holding(self, adapters: Iterable[Adapter]) -> AbstractContextManager[None]: ...
 
     @abstractmethod
     def routing(self, selection: Selection) -> Routing: ...
@@ -162,9 +166,10 @@ class Mergeable(StandIn):
 
     def _prepared(self, terms: Terms, safe: bool, keep: str) -> Merge:
         originals = self._originals() if keep == "reread" else None
-        return Merge.prepared(
-            self._base, self.modules_of_base, terms, safe=safe, originals=originals
-        )
+        with self.holding(adapter for adapter, _ in terms if not adapter.merged):
+            return Merge.prepared(
+                self._base, self.modules_of_base, terms, safe=safe, originals=originals
+            )
 
     def _originals(self) -> Originals:
         folder = self._folder_of_base()
@@ -197,7 +202,10 @@ class Mergeable(StandIn):
         return tuple(term for term in self._default.terms if term[0] not in gone)
 
     def _check_beside(self, merge: Merge) -> None:
-        """Raise :class:`PolicyError` if what stays active may not be active with what is merged."""
+        """Raise if what stays active may not (:class:`PolicyError`) or cannot be active beside what
+        is merged."""
+        if problems := conflicts(self._rest_of_default(merge.terms), merge):
+            raise RoutingError(*problems)
         check_rules(self._rules, (*merge.terms, *self._rest_of_default(merge.terms)))
 
     def _shrink_default(self, rest: Terms) -> None:

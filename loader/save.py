@@ -37,15 +37,17 @@ def files_of_adapter(
 ) -> dict[str, bytes]:
     """The two files of an attached adapter, by name; the config last, as it is what makes a
     folder an adapter. ``state`` has values, by live names, to be written in place of its own."""
-    if not adapter.config or not adapter.keys:
+    if not adapter.config:
         message = f"{adapter.name!r} has no adapter_config.json to be saved with"
         raise AttachError(codes.SAVE_WITHOUT_CONFIG.finding(message, found=adapter.name))
     metadata = {"format": "pt", BASE_RECORD: written(fingerprint_for(model, [adapter]))}
-    if digest := digest_of(model, adapter):
-        metadata[DIGEST_RECORD] = digest
     config = {**adapter.config, "inference_mode": True}
+    with model.holding([adapter]):
+        if digest := digest_of(model, adapter):
+            metadata[DIGEST_RECORD] = digest
+        tensors = on_cpu(saved_tensors(adapter, state or {}))
     return {
-        ADAPTER_WEIGHTS: save(on_cpu(saved_tensors(adapter, state or {})), metadata),
+        ADAPTER_WEIGHTS: save(tensors, metadata),
         ADAPTER_CONFIG: json.dumps(config, indent=2, sort_keys=True).encode() + b"\n",
     }
 

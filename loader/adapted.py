@@ -11,7 +11,7 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -457,7 +457,7 @@ class AdaptedModel(Mergeable):
         from .attach import put_adapters
         from .composing import made_again
 
-        with self.changing(), self.holding(self._adapters[name] for name in changed):
+        with self.changing(), self.present(self._adapters[name] for name in changed):
             built = made_again(self, [self.built_of(name) for name in changed], Where())
             if built:
                 put_adapters(self, built, Where())
@@ -472,7 +472,7 @@ class AdaptedModel(Mergeable):
 
         with self.changing():
             recipe, weights = self._recipe(name), self._compositions[name]
-            with self.holding(self._adapters[member] for member in weights):
+            with self.present(self._adapters[member] for member in weights):
                 members = {member: self.built_of(member) for member in weights}
                 combined = combination(self, recipe, weights, members)
         save_combination(self, save_directory, name, combined)
@@ -573,12 +573,19 @@ class AdaptedModel(Mergeable):
                     return again
                 self._attachments.let_go(routing.terms)
 
-    @contextmanager
-    def holding(self, adapters: Iterable[Adapter]) -> Generator[None, None, None]:
-        """Keep the weights of these adapters on the model's device during the block, loaded if
-        they were away. Calls do so by themselves."""
+    def holding(self, adapter: Selection) -> AbstractContextManager[None]:
+        """``with model.holding("tone"):`` keeps the weights of what is selected on the model's
+        device during the block, loaded if they were away. Calls do so by themselves."""
+        return self._holding(lambda: self.routing(adapter))
+
+    def present(self, adapters: Iterable[Adapter]) -> AbstractContextManager[None]:
+        """The same of adapters that are not to be active together, and whatever the rules say."""
         routing = Routing(tuple((adapter, 1.0) for adapter in adapters))
-        self._held(lambda: routing)
+        return self._holding(lambda: routing)
+
+    @contextmanager
+    def _holding(self, resolve: Callable[[], Routing]) -> Generator[None, None, None]:
+        routing = self._held(resolve)
         try:
             yield
         finally:
@@ -586,9 +593,9 @@ class AdaptedModel(Mergeable):
 
     def _load_now(self, selection: Selection) -> None:
         """Load what is away of a selection that is chosen for calls to come."""
-        adapters = [adapter for adapter, _ in self.routing(selection).terms]
-        if not self._exchanging and not all(adapter.loaded for adapter in adapters):
-            with self.holding(adapters):
+        terms = self.routing(selection).terms
+        if not self._exchanging and not all(adapter.loaded for adapter, _ in terms):
+            with self.holding(selection):
                 pass
 
     @property

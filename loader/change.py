@@ -175,7 +175,7 @@ def _composed(
             continue
         where = file.where(("compositions", name))
         weights = flatten(file.manifest, name)
-        with model.holding(model.attached[n] for n in weights if n not in new):
+        with model.present(model.attached[n] for n in weights if n not in new):
             members = {n: new.get(n) or model.built_of(n) for n in weights}
             found.append(made(model, name, composition, weights, members, where))
     return found

@@ -90,7 +90,7 @@ def compose(
     """
     weights = check_composition(name, of, model.attached, where)
     check_free(model, name, replace, where)
-    with model.holding(model.attached[member] for member in weights):
+    with model.present(model.attached[member] for member in weights):
         members = {member: model.built_of(member) for member in weights}
         built = made(model, name, recipe, weights, members, where)
     put_adapters(model, [built, *made_again(model, [built], where)], where)
@@ -125,7 +125,7 @@ def made_again(model: AdaptedModel, changed: Iterable[Built], where: Where) -> l
     found: list[Built] = []
     for name in dependents(model.recipes, new.keys()):
         weights = model.compositions[name]
-        with model.holding(model.attached[n] for n in weights if n not in new):
+        with model.present(model.attached[n] for n in weights if n not in new):
             members = {n: new.get(n) or model.built_of(n) for n in weights}
             new[name] = made(model, name, model.recipes[name], weights, members, where)
         found.append(new[name])

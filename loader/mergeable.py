@@ -47,7 +47,7 @@ class Mergeable(StandIn):
     def changing(self) -> AbstractContextManager[None]: ...
 
     @abstractmethod
-    def holding(self, adapters: Iterable[Adapter]) -> AbstractContextManager[None]: ...
+    def present(self, adapters: Iterable[Adapter]) -> AbstractContextManager[None]: ...
 
     @abstractmethod
     def routing(self, selection: Selection) -> Routing: ...
@@ -166,7 +166,7 @@ class Mergeable(StandIn):
 
     def _prepared(self, terms: Terms, safe: bool, keep: str) -> Merge:
         originals = self._originals() if keep == "reread" else None
-        with self.holding(adapter for adapter, _ in terms if not adapter.merged):
+        with self.present(adapter for adapter, _ in terms if not adapter.merged):
             return Merge.prepared(
                 self._base, self.modules_of_base, terms, safe=safe, originals=originals
             )

@@ -42,7 +42,7 @@ def files_of_adapter(
         raise AttachError(codes.SAVE_WITHOUT_CONFIG.finding(message, found=adapter.name))
     metadata = {"format": "pt", BASE_RECORD: written(fingerprint_for(model, [adapter]))}
     config = {**adapter.config, "inference_mode": True}
-    with model.holding([adapter]):
+    with model.present([adapter]):
         if digest := digest_of(model, adapter):
             metadata[DIGEST_RECORD] = digest
         tensors = on_cpu(saved_tensors(adapter, state or {}))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from adapterdock.loader import attach as engine
+from adapterdock.loader import building as engine
 from adapterdock.loader import claims
 from adapterdock.loader.adapted import AdaptedModel, AdapterWarning
 from adapterdock.loader.attach import attach_adapter

@@ -10,7 +10,7 @@ from typing import Any
 import adapterdock
 import pytest
 import torch
-from adapterdock.loader import one
+from adapterdock.loader import adapter_files
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import AdapterdockError, FitError, ManifestError
 from safetensors.torch import load_file, save_file
@@ -49,9 +49,9 @@ def test_nothing_of_it_is_there_until_it_is_used(
     model: AdaptedModel, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    read_file = one.read_file
+    read_file = adapter_files.read_file
     monkeypatch.setattr(
-        one, "read_file", lambda p, *a, **k: read.append(p) or read_file(p, *a, **k)
+        adapter_files, "read_file", lambda p, *a, **k: read.append(p) or read_file(p, *a, **k)
     )
     info = model.adapters["one"]
     assert not info.loaded and info.nbytes == 0 and info.rank == 4 and info.methods == ("LORA",)
@@ -107,14 +107,14 @@ def test_first_uses_on_many_threads_load_it_once(
     model: AdaptedModel, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[str] = []
-    build = one.build_files
+    build = adapter_files.AdapterFiles.build
     ready = threading.Barrier(4)
 
-    def counted(model: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-        built.append(name)
-        return build(model, name, *args, **kwargs)
+    def counted(files: Any, model: Any) -> Any:
+        built.append(files.name)
+        return build(files, model)
 
-    monkeypatch.setattr(one, "build_files", counted)
+    monkeypatch.setattr(adapter_files.AdapterFiles, "build", counted)
     found: list[torch.Tensor] = []
 
     def ask() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import adapterdock
 import pytest
 import torch
-from adapterdock.loader import one as reading
+from adapterdock.loader import adapter_files as reading
 from adapterdock.loader import residency
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import AttachError, RoutingError, UsageError

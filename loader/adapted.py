@@ -36,7 +36,7 @@ from .mergeable import Mergeable
 from .modules import ModuleMap, check_attachable
 from .prompts import prompt_of
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
-from .rows import GatheredCache, Rows
+from .rows import GatheredCache, Rows, routings_of
 from .selection import (
     Rules,
     Selection,
@@ -555,7 +555,7 @@ class AdaptedModel(Mergeable):
             raise RoutingError(
                 codes.SELECTION_INVALID.finding("adapter_names wants a list, and no adapter beside")
             )
-        routings = tuple(self.routing(name) for name in names)
+        routings = routings_of(names, self.routing)
         first = routings[0]
         if all(routing is first for routing in routings):
             return first

@@ -231,7 +231,7 @@ class AdaptedModel(Mergeable):
         """
         with self.changing(), self._attachments.lock:
             largest = max((a.rank for a in self._adapters.values()), default=0)
-            sites = self._attachments.outputs
+            sites = {n: site for n, site in self._attachments.outputs.items() if site.factors}
             if not sites:
                 raise RoutingError(codes.NOT_COMPILED_FOR.finding("no adapter is attached yet"))
             self.__dict__["_compiled"] = CompiledBase(
@@ -241,6 +241,7 @@ class AdaptedModel(Mergeable):
                 max_rank or largest,
                 options,
             )
+            self._attachments.forget_compiled(still=sites.values())
 
     def _compiled_call(
         self, routing: Routing, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -706,8 +707,9 @@ class AdaptedModel(Mergeable):
                 self._forget(adapter)
             self._compositions.clear()
             self._recipes.clear()
+            self._attachments.forget_compiled()
             stop_carrying(self._checkpointed())
-            self.__dict__.update(_default=BASE, _detached=True)
+            self.__dict__.update(_default=BASE, _detached=True, _compiled=None)
             return self._base
 
     def _forget_copies(self) -> None:

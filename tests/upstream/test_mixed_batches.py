@@ -317,25 +317,29 @@ def test_a_quantised_base_has_rows(tmp_path: Path) -> None:
     assert torch.allclose(found, rows_of(answers, NAMES), atol=1e-4)
 
 
-def test_kinds_without_rows_or_without_a_place_here_are_never_run_as_others(tmp_path: Path) -> None:
+def test_other_kinds_are_refused_or_have_rows_and_never_run_as_a_plain_lora(
+    tmp_path: Path,
+) -> None:
     from peft import RoadConfig
 
     base = tiny_llama()
-    road = peft_saves(
-        base, tmp_path / "road", kind=RoadConfig, target_modules=["q_proj"], group_size=2
-    )
-    invoked = peft_saves(
-        base,
-        tmp_path / "invoked",
-        target_modules=["q_proj"],
-        alora_invocation_tokens=[5],
-        task_type="CAUSAL_LM",
-    )
-    model = AdaptedModel(base)
-    for saved in (road, invoked):
-        with pytest.raises(AdapterdockError):
+    road = {"kind": RoadConfig, "target_modules": ["q_proj"], "group_size": 2}
+    invoked = {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    invoked["alora_invocation_tokens"] = [5]  # acts behind these tokens only
+    for name, config in {"road": road, "invoked": invoked}.items():
+        saved = peft_saves(base, tmp_path / name, **config)
+        model = AdaptedModel(base)
+        try:
             model.load_adapter(saved.folder, "it")
-    assert list(model.adapters) == []
+            names = ["it", "__base__"] * (ROWS // 2)
+            found = logits(model, {"input_ids": words()}, adapter_names=names)
+        except AdapterdockError as error:
+            assert error.findings
+        else:
+            single = {n: logits(model, {"input_ids": words()}, adapter=n) for n in names[:2]}
+            assert torch.allclose(logits(model, adapter="it"), saved.answer, atol=TOLERANCE)
+            assert torch.allclose(found, rows_of(single, names), atol=TOLERANCE)
+        model.detach()
 
 
 class Products(TorchDispatchMode):

@@ -253,6 +253,7 @@ def test_whole_modules_may_differ_and_not_meet(kind: Any, tmp_path: Path) -> Non
         options["oft_block_size"] = 4
     base = tiny_llama()
     model = AdaptedModel(base)
+    saved: dict[str, Saved] = {}
     for seed, (name, whole) in enumerate(
         {
             "head": ["lm_head"],
@@ -262,7 +263,10 @@ def test_whole_modules_may_differ_and_not_meet(kind: Any, tmp_path: Path) -> Non
         }.items()
     ):
         config = {"target_modules": ["q_proj"], "modules_to_save": whole, **options}
-        attach(model, peft_saves(base, tmp_path / name, seed=seed, **config), name)
+        saved[name] = peft_saves(base, tmp_path / name, seed=seed, **config)
+        attach(model, saved[name], name)
+    for name, one in saved.items():
+        assert close(logits(model, adapter=name), one.answer)
     for apart in (["head", "norm"], ["norm", "norm-and-head"]):
         model.set_adapter(apart)
         assert not close(logits(model), logits(model, adapter=apart[0]))
@@ -339,6 +343,32 @@ def test_heads_that_a_task_brings_are_each_adapters_own(tmp_path: Path) -> None:
         assert close(logits(model, adapter=name), saved[name].answer)
 
 
+def test_a_whole_module_that_is_called_by_keywords_alone_is_switched(tmp_path: Path) -> None:
+    class Sight(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.nn.Linear(6, 6)
+
+        def forward(self, *, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x)
+
+    class Seeing(Steps):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sight = Sight()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(self.sight(x=x))
+
+    config = {**WIDE, "modules_to_save": ["sight"]}
+    base = Seeing().eval()
+    alone = logits(base)
+    model, saved = two_on(base, tmp_path, config, config)
+    for name in ("one", "two", "one"):
+        assert close(logits(model, adapter=name), saved[name].answer)
+        assert torch.equal(logits(model, adapter=None), alone)
+
+
 # -- deleting -------------------------------------------------------------------------------
 
 
@@ -378,14 +408,20 @@ def test_deleting_takes_one_and_leaves_the_others(case: str, tmp_path: Path) -> 
     assert same_traces(traces(model.detach()), before)
 
 
-def test_deleting_a_merged_one_is_refused_with_all_that_was_asked(tmp_path: Path) -> None:
+def test_a_merged_one_is_not_deleted_and_the_others_are(tmp_path: Path) -> None:
     model, _ = two_on(Steps().eval(), tmp_path, WIDE, NARROW)
     model.merge_adapter("two")
-    with pytest.raises((RoutingError, AttachError)):
-        model.delete_adapter(["one", "two"])
-    assert list(model.adapters) == ["one", "two"]
+    merged = logits(model)
+    for names in (["one", "two"], "two"):
+        with pytest.raises(RoutingError) as caught:
+            model.delete_adapter(names)
+        assert caught.value.code == "AD756"
+    assert list(model.adapters) == ["one", "two"] and model.merged_adapters == ["two"]
+    model.delete_adapter("one")
+    assert list(model.adapters) == ["two"] and model.merged_adapters == ["two"]
+    assert torch.equal(logits(model), merged)
     model.unmerge_adapter()
-    model.delete_adapter(["one", "two"])
+    model.delete_adapter("two")
     assert list(model.adapters) == []
 
 

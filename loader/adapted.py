@@ -10,8 +10,8 @@ import threading
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,13 +19,13 @@ import torch
 from torch import nn
 
 from ..manifests.codes import loader as codes
-from ..manifests.errors import PolicyError, RoutingError
+from ..manifests.errors import RoutingError
 from ..manifests.findings import Finding, Where
-from ..manifests.names import BASE_ROW
+from ..manifests.names import NAME_RULE, is_name
 from ..manifests.schema import Composition
 from ..manifests.weights import Weight, Written
 from ..registry.facts import Layout
-from .adapter import Adapter, AdapterInfo
+from .adapter import Adapter, AdapterInfo, Built
 from .attachments import Attachments
 from .base_view import view_of
 from .checkpointing import carry, checkpointable, stop_carrying
@@ -35,26 +35,31 @@ from .layout import layout_of_model
 from .mergeable import Mergeable
 from .modules import ModuleMap, check_attachable
 from .prompts import prompt_of
+from .residency import Residency, bytes_of
 from .routing import BASE, CURRENT, Call, Routing, Using, chosen, run_with
 from .rows import GatheredCache, Rows, routings_of
 from .selection import (
     Rules,
     Selection,
     check_composition,
+    check_rules,
     key_of,
     mix_problems,
     names_in,
     route,
     snapshot,
-    taking_part,
     without,
 )
-from .sites import Factors
 from .stand_in import refusal
-from .weight_sites import WeightFactors
 
 if TYPE_CHECKING:
-    from .load import Deployment
+    from typing_extensions import Self
+
+    from ..registry.fingerprint import Measured
+    from ..registry.plan import Plan
+    from ..registry.project import ManifestSource
+    from .load import Deployment, InMemory
+    from .watch import Watch
 
 
 class AdapterWarning(UserWarning):
@@ -68,6 +73,7 @@ class _Unsaid:
 
 _UNSAID = _Unsaid()
 _KEPT_ROUTINGS = 256
+_SAID = ("_compositions", "_recipes", "_default", "_selected", "_rules")
 
 
 class AdaptedModel(Mergeable):
@@ -103,6 +109,9 @@ class AdaptedModel(Mergeable):
     _checkpointable: tuple[nn.Module, ...] | None
     _gathered: GatheredCache
     _compiled: CompiledBase | None
+    _measured: tuple[Any, Measured] | None
+    _residency: Residency
+    _exchanging: bool
 
     def __new__(cls, base: nn.Module) -> AdaptedModel:
         if isinstance(base, AdaptedModel):
@@ -134,6 +143,9 @@ class AdaptedModel(Mergeable):
         state["_gathered"] = GatheredCache()
         state["_compiled"] = None
         self._start_unmerged()
+        state["_measured"] = None
+        state["_residency"] = Residency(self._attachments, self._parameters, self._modules)
+        state["_exchanging"] = False
         self._modules["base_model"] = base
         weakref.finalize(self, self._attachments.abandon).atexit = False
         self.training = base.training
@@ -272,7 +284,7 @@ class AdaptedModel(Mergeable):
         end = object()
         gradients = torch.is_grad_enabled()
         while True:
-            self._attachments.hold(routing.terms)
+            self._held(lambda: routing)
             step = self._enter(routing, next, (steps, end), {}, inside=False, gradients=gradients)
             if step is end:
                 return
@@ -293,12 +305,15 @@ class AdaptedModel(Mergeable):
     def set_adapter(self, adapter: Selection) -> None:
         """Make this the default: an adapter, a composition, a list (each at weight 1), a mapping
         of weights, or ``None`` for the base alone."""
-        self.__dict__.update(_default=self.routing(adapter), _selected=adapter)
+        self._load_now(adapter)
+        with self._attachments.lock:  # what it means now, unless the adapters change just now
+            self.__dict__.update(_default=self.routing(adapter), _selected=adapter)
 
     def using(self, adapter: Selection) -> Using:
         """``with model.using("tone"):`` makes it the choice in this thread (and asyncio task)
         until the end of the block. Nests; does not touch the default."""
         self.routing(adapter)  # what cannot be chosen is refused here
+        self._load_now(adapter)
         return Using(self._owner, snapshot(adapter))
 
     def disable_adapter(self) -> Using:
@@ -324,6 +339,11 @@ class AdaptedModel(Mergeable):
         if self._disabled:
             return {}
         return dict((self._chosen() or self._default).weights)
+
+    @property
+    def default_weights(self) -> dict[str, Weight]:
+        """The adapters of the default with their weights, whatever ``using`` or disabling says."""
+        return dict(self._default.weights)
 
     def routing(self, selection: Selection) -> Routing:
         """What ``selection`` means on this model; kept, so that a switch is a look-up."""
@@ -381,7 +401,7 @@ class AdaptedModel(Mergeable):
                 weights: Mapping[str, Weight] = check_composition(name, of, self._adapters, where)
             else:
                 weights = compose(self, name, recipe, of, where=where)
-            self._set_composition(name, recipe, weights)
+            self.name_composition(name, recipe, weights)
 
     def add_weighted_adapter(
         self,
@@ -429,19 +449,20 @@ class AdaptedModel(Mergeable):
                 new: Mapping[str, Weight] = check_composition(composition, of, self._adapters)
             else:
                 new = compose(self, composition, recipe, of, replace=True)
-            self._set_composition(composition, recipe, new)
+            self.name_composition(composition, recipe, new)
 
     def refresh_compositions(self, changed: Iterable[str]) -> list[str]:
-        """Make again what was computed from adapters that have other values now (they were
-        trained, or replaced); returns the names. A sum needs none of it."""
-        from .composing import compose, dependents
+        """Make again what was computed from adapters that have other values now, since they were
+        trained; returns the names. A sum needs none of it, and replacing an adapter does it by
+        itself."""
+        from .attach import put_adapters
+        from .composing import made_again
 
-        with self.changing():
-            names = dependents(self._recipes, set(changed))
-            for name in names:
-                of = self._compositions[name]
-                compose(self, name, self._recipes[name], of, replace=True)
-            return names
+        with self.changing(), self.present(self._adapters[name] for name in changed):
+            built = made_again(self, [self.built_of(name) for name in changed], Where())
+            if built:
+                put_adapters(self, built, Where())
+            return [one.adapter.name for one in built]
 
     def save_composition(self, save_directory: str | os.PathLike[str], name: str) -> None:
         """Write a composition as an adapter of its own: ``adapter_config.json`` and
@@ -451,8 +472,10 @@ class AdaptedModel(Mergeable):
         from .composing import combination, save_combination
 
         with self.changing():
-            recipe = self._recipe(name)
-            combined = combination(self, recipe, self._compositions[name])
+            recipe, weights = self._recipe(name), self._compositions[name]
+            with self.present(self._adapters[member] for member in weights):
+                members = {member: self.built_of(member) for member in weights}
+                combined = combination(self, recipe, weights, members)
         save_combination(self, save_directory, name, combined)
 
     def delete_composition(self, name: str) -> None:
@@ -472,14 +495,15 @@ class AdaptedModel(Mergeable):
             raise _unknown(name, "no composition has this name")
         return self._recipes[name]
 
-    def _set_composition(
+    def name_composition(
         self, name: str, recipe: Composition, weights: Mapping[str, Weight]
     ) -> None:
-        """Make it known, and let a default that names it follow; nothing if the rules forbid."""
+        """Make a composition known (of another method than ``sum``, its adapter is there), and let
+        a default that names it follow; nothing if the rules forbid."""
         with self._attachments.lock:
             known = {**self._compositions, name: types.MappingProxyType(dict(weights))}
             if recipe.combine == "sum" and name in names_in(self._selected):
-                default = route(self._selected, self._adapters, known, self._rules)
+                default = route(self._selected, self._adapters, known, self._rules, self._merge)
                 self.__dict__["_default"] = default
             self._compositions[name] = known[name]
             self._recipes[name] = recipe.model_copy(update={"of": known[name]})
@@ -502,8 +526,8 @@ class AdaptedModel(Mergeable):
 
     @rules.setter
     def rules(self, rules: Rules | None) -> None:
-        with self._attachments.lock:
-            _check_rules(rules, (*self._merged_terms, *self._default.terms))
+        with self.changing(), self._attachments.lock:
+            check_rules(rules, (*self._merged_terms, *self._default.terms))
             self.__dict__["_rules"] = rules
             self._routings.clear()
 
@@ -515,13 +539,89 @@ class AdaptedModel(Mergeable):
     ) -> Routing:
         """The routing of a call that begins now. Its adapters stay until :meth:`_enter` ends, even
         if they are replaced or deleted meanwhile."""
-        with self._attachments.lock:
-            routing = self._active(adapter, names, copies)
-            chose_base = adapter is _UNSAID and routing is not self._default and not self._disabled
-            if chose_base and not routing.terms:
-                self.check_unmerged("the base alone cannot answer")
-            self._attachments.hold(routing.terms)
-            return routing
+        return self._held(lambda: self._allowed(adapter, names, copies))
+
+    def _allowed(
+        self, adapter: Selection | _Unsaid, names: Sequence[str | None] | None, copies: int
+    ) -> Routing:
+        """What is active; raises where that is the base alone, and something is merged."""
+        routing = self._active(adapter, names, copies)
+        chose_base = adapter is _UNSAID and routing is not self._default and not self._disabled
+        if chose_base and not routing.terms:
+            self.check_unmerged("the base alone cannot answer")
+        return routing
+
+    def _held(self, resolve: Callable[[], Routing]) -> Routing:
+        """What ``resolve`` says, its adapters loaded and held until they are let go."""
+        while True:
+            with self._attachments.lock:
+                routing = resolve()
+                call = CURRENT.get()
+                nested = call is not None and call.owner is self._owner
+                while not self._residency.claim(routing.terms, nested=nested):
+                    routing = resolve()
+            if not self._residency.bring(self, routing.terms):
+                return routing
+            with self._attachments.lock:
+                self._gathered.clear()
+                self._routings.clear()  # what is loaded may bring other modules whole
+                try:
+                    again = resolve()
+                except BaseException:
+                    self._attachments.let_go(routing.terms)
+                    raise
+                if again.terms == routing.terms:
+                    return again
+                self._attachments.let_go(routing.terms)
+
+    def holding(self, adapter: Selection) -> AbstractContextManager[None]:
+        """``with model.holding("tone"):`` keeps the weights of what is selected on the model's
+        device during the block, loaded if they were away. Calls do so by themselves."""
+        return self._holding(lambda: self.routing(adapter))
+
+    def present(self, adapters: Iterable[Adapter]) -> AbstractContextManager[None]:
+        """The same of adapters that are not to be active together, and whatever the rules say."""
+        routing = Routing(tuple((adapter, 1.0) for adapter in adapters))
+        return self._holding(lambda: routing)
+
+    @contextmanager
+    def _holding(self, resolve: Callable[[], Routing]) -> Generator[None, None, None]:
+        routing = self._held(resolve)
+        try:
+            yield
+        finally:
+            self._attachments.let_go(routing.terms)
+
+    def _load_now(self, selection: Selection) -> None:
+        """Load what is away of a selection that is chosen for calls to come."""
+        terms = self.routing(selection).terms
+        if not self._exchanging and not all(adapter.loaded for adapter, _ in terms):
+            with self.holding(selection):
+                pass
+
+    @property
+    def residency(self) -> int | None:
+        """Bytes that adapters' weights may take on the model's device; ``None`` for any number.
+
+        The least recently used make room: from a GPU they go to the CPU, on the CPU they are
+        dropped and read again from their verified files. Never sent away are adapters that a call
+        runs on, trainable ones, and those that code made or changed.
+        """
+        return self._residency.budget
+
+    @residency.setter
+    def residency(self, budget: int | None) -> None:
+        with self.changing(), self._attachments.lock:
+            if budget is not None and self._compiled is not None:
+                raise RoutingError(codes.NOT_COMPILED_FOR.finding("a residency budget"))
+            old, self._residency.budget = self._residency.budget, budget
+            try:
+                self._residency.check(self._adapters.values())
+            except BaseException:
+                self._residency.budget = old
+                raise
+            self._residency.arrived(self._adapters.values())
+            self._gathered.clear()
 
     def _chosen(self) -> Routing | None:
         choice = chosen(self._owner, _UNSAID)
@@ -607,6 +707,16 @@ class AdaptedModel(Mergeable):
             self.__dict__["_layout"] = layout_of_model(self._base)
         return cast(Layout, self._layout)
 
+    @property
+    def measured(self) -> Measured:
+        """The base's fingerprint as it is now; measured again only if its weights were changed."""
+        stamp = tuple(map(_stamp, self._base.parameters()))
+        if self._measured is None or self._measured[0] != stamp:
+            from .fingerprint import fingerprint_of_model
+
+            self.__dict__["_measured"] = (stamp, fingerprint_of_model(self._base))
+        return cast("tuple[Any, Measured]", self._measured)[1]
+
     def load_adapter(
         self,
         source: str | os.PathLike[str] | None,
@@ -651,6 +761,122 @@ class AdaptedModel(Mergeable):
             hotswap=hotswap,
         )
 
+    def add_adapter(
+        self, adapter_name: str, peft_config: Any, *, dtype: str | torch.dtype | None = None
+    ) -> None:
+        """Begin a new adapter, with PEFT's initialisation, on the modules that the config selects.
+
+        ``peft_config`` is PEFT's config object or a mapping with its fields (``peft_type`` among
+        them). Its parameters have gradients, in float32 unless ``dtype`` says otherwise; the base
+        has none until the adapter is deleted. It does not become active. Raises
+        :class:`FitError` for a config that is wrong, :class:`AttachError` for one that cannot be
+        begun; the model is then as it was.
+        """
+        from .fresh import add_adapter
+
+        with self.changing():
+            add_adapter(self, adapter_name, peft_config, dtype)
+
+    def save_adapter(self, save_directory: str | os.PathLike[str], adapter_name: str) -> None:
+        """Write an adapter as PEFT does: ``adapter_config.json``, and ``adapter_model.safetensors``
+        with PEFT's names, in the dtype that it is in, and the base's fingerprint in its metadata.
+
+        The folder is a ``source``, and PEFT loads it. Each file is written elsewhere and renamed.
+        Raises :class:`RoutingError` for an unknown name, :class:`AttachError` where it cannot be
+        written.
+        """
+        from .save import save_adapter
+
+        with self.changing():
+            if adapter_name not in self._adapters:
+                attached = ", ".join(self._adapters) or "none"
+                raise _unknown(adapter_name, f"attached are: {attached}")
+            self.check_unmerged(f"{adapter_name!r} cannot be saved with its base's fingerprint")
+            save_adapter(self, save_directory, adapter_name)
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Write every adapter as :meth:`save_adapter` does, and ``adapterdock.yaml``: a manifest
+        of adapters, compositions, rules, what is active, and the base by its source and
+        fingerprint. ``adapterdock.load(save_directory)`` brings the model back.
+
+        The one adapter that is trained lies in the folder itself, the others in folders of their
+        names. While something is trained, ``model.safetensors`` has that once more by its live
+        names: ``Trainer`` saves its checkpoints through here, and resumes from it. What cannot
+        be written (a base made in memory has no source) is warned of. While adapters are merged,
+        it writes the base with them in its weights, as a plain model. Raises as
+        :meth:`save_adapter`.
+        """
+        from .save_model import save_pretrained
+
+        if is_main_process:
+            with self.changing():
+                save_pretrained(self, save_directory, state_dict)
+
+    def plan(
+        self,
+        manifest: ManifestSource,
+        *,
+        policy: str | os.PathLike[str] | None = None,
+        accept: Iterable[str] = (),
+        frozen: bool = False,
+        offline: bool = False,
+        sources: Mapping[str, InMemory] | None = None,
+    ) -> Plan:
+        """What :meth:`apply` would change for this model to be as if it had been loaded from
+        ``manifest``; nothing is changed. ``print(plan)`` shows it, and it is false where that is
+        nothing.
+
+        Adapters are the same where their digest, dtype and ``trainable`` are; those that the
+        manifest does not name are removed, however they came here. Options are those of
+        :func:`adapterdock.attach`. Raises :class:`FingerprintError` for a manifest of another
+        base, and whatever reading and locking it raises.
+        """
+        from .change import plan_change
+
+        return plan_change(
+            self,
+            manifest,
+            policy=policy,
+            accept=accept,
+            frozen=frozen,
+            offline=offline,
+            sources=sources,
+        )
+
+    def apply(self, fn: Plan | Callable[[nn.Module], Any]) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Change the adapters as a plan says, all at once or not at all. (A function is what
+        ``nn.Module.apply`` takes, and is applied to every module.)
+
+        Everything new is fetched, verified, checked and built first, while calls go on; then each
+        call sees wholly the old set or wholly the new one, and those that are running end with
+        the old. What does not change is not touched. Raises :class:`AttachError` for a plan that
+        is no longer about this model as it is, and the errors of loading; the model then answers
+        as before.
+        """
+        from ..registry.plan import Plan
+        from .change import apply_plan
+
+        if not isinstance(fn, Plan):
+            return super().apply(fn)
+        apply_plan(self, fn)
+        return self
+
+    def watch(self, path: str | os.PathLike[str], **options: Any) -> Watch:
+        """Follow the manifest at ``path`` from now on; see :func:`adapterdock.watch`."""
+        from .watch import watch
+
+        return watch(self, path, **options)
+
+    def overrides(self) -> dict[str, str | None]:
+        """What stood in place of the manifest's own ``model`` and ``dtype`` at load."""
+        said = self._deployment.file.overrides if self._deployment else {}
+        return {"model": said.get("model"), "dtype": said.get("dtype")}
+
     def delete_adapter(self, adapter_names: str | list[str]) -> None:
         """Remove adapters. A call that runs on one of them finishes with it.
 
@@ -667,7 +893,7 @@ class AdaptedModel(Mergeable):
                 self.__dict__["_selected"] = without(self._selected, names)
                 emptied = bool(self._default.terms) and not rest
                 if rest:
-                    _check_rules(self._rules, (*self._merged_terms, *rest))
+                    check_rules(self._rules, (*self._merged_terms, *rest))
                 if len(rest) != len(self._default.terms):
                     self._shrink_default(rest)
                 for adapter in gone:
@@ -720,13 +946,23 @@ class AdaptedModel(Mergeable):
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         self._forget_copies()
-        return super()._apply(*args, **kwargs)
+        found = super()._apply(*args, **kwargs)
+        with self._attachments.lock:
+            for adapter in self._adapters.values():
+                if adapter.loaded:
+                    adapter.nbytes = bytes_of(adapter)
+            self._residency.arrived(self._adapters.values())
+        return found
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """See :meth:`StandIn.load_state_dict`."""
         self._forget_copies()
+        changed = tuple(state_dict)
+        for adapter in self._adapters.values():
+            if any(key.startswith((*adapter.parameters, *adapter.twins)) for key in changed):
+                adapter.reload = None  # what its files hold is no longer what it is
         return super().load_state_dict(state_dict, strict, assign)
 
     # -- what attaching needs --------------------------------------------------------------
@@ -747,61 +983,104 @@ class AdaptedModel(Mergeable):
 
     def name_problem(self, name: object, where: Where = Where()) -> Finding | None:  # noqa: B008
         """Why ``name`` cannot be given to another adapter or composition; ``None`` if it can."""
-        if not isinstance(name, str) or not name or name == BASE_ROW:
-            return codes.NAME_INVALID.finding(f"{name!r} cannot name an adapter", where)
+        if not isinstance(name, str) or not is_name(name):
+            return codes.NAME_INVALID.finding(
+                f"{name!r} is no name", where, found=name, expected=NAME_RULE
+            )
         if name in self._adapters or name in self._compositions:
             return codes.NAME_TAKEN.finding(f"{name!r} is taken", where, found=name)
         return None
 
-    def add(
-        self,
-        adapter: Adapter,
-        outputs: Mapping[str, tuple[Factors, ...]],
-        twins: Mapping[str, nn.Module],
-        weights: Mapping[str, tuple[WeightFactors, ...]] = types.MappingProxyType({}),
-    ) -> None:
-        """Put a finished adapter in place, or in that of one with its name; taken back whole if
-        anything goes wrong.
-
-        Calls that are running on the one that is replaced end with it; the default, compositions
-        and ``using`` blocks mean the new one from now on. Raises :class:`PolicyError` if the rules
-        forbid the default with it.
-        """
-        modules = self._map.by_name
+    def add(self, built: Built) -> None:
+        """Put a finished adapter in place, under a name that none has; taken back whole if anything
+        goes wrong."""
+        modules, adapter = self._map.by_name, built.adapter
         self._attachments.check_current(modules)
         with self._attachments.lock:
-            old = self._adapters.get(adapter.name)
-            default = tuple((adapter if a is old else a, w) for a, w in self._default.terms)
             try:
-                self._attachments.put(adapter, outputs, twins, weights, modules)
-                self._parameters.update(adapter.parameters)
-                self._modules.update(adapter.twins)
-                self._adapters[adapter.name] = adapter
-                if old is not None and default != self._default.terms:
-                    if problems := mix_problems(default):
-                        raise RoutingError(*problems)
-                    _check_rules(self._rules, default)  # the rank may be another
+                self._residency.check([adapter])
+                self._put(built, modules)
                 if self._rules is None:  # nothing to ask: the first switch is a look-up too
                     self._routings[adapter.name] = Routing(((adapter, 1.0),))
             except BaseException:
                 self._forget(adapter)
-                if old is not None:
-                    self._parameters.update(old.parameters)
-                    self._modules.update(old.twins)
-                    self._adapters[old.name] = old
                 raise
-            if old is not None:
-                old.reported = True
-                self._forget(old)
-                self.__dict__["_default"] = Routing(default) if default else BASE
+            self._residency.arrived([adapter])
 
-    def factors_of(self, adapter: Adapter) -> Mapping[str, tuple[Factors, ...]]:
-        """What an attached adapter adds, by module."""
-        return self._attachments.factors_of(adapter)
+    def _put(self, built: Built, modules: Mapping[str, nn.Module]) -> None:
+        adapter = built.adapter
+        if adapter.loaded:
+            self._attachments.put(adapter, built.outputs, built.twins, built.weights, modules)
+        self._parameters.update(adapter.parameters)
+        self._modules.update(adapter.twins)
+        self._adapters[adapter.name] = adapter
 
-    def twins_of(self, adapter: Adapter) -> Mapping[str, nn.Module]:
-        """What an attached adapter puts in place of whole modules, by module."""
-        return self._attachments.twins_of(adapter)
+    def exchange(
+        self,
+        arriving: Sequence[Built],
+        leaving: Collection[str] = (),
+        define: Callable[[], int | None] | None = None,
+    ) -> None:
+        """Put adapters in place, take out those ``leaving`` and those of the same names, and let
+        ``define`` say anew what compositions, rules and default there are, and return the residency
+        budget; without it they stay, and mean the new adapters.
+
+        Calls that begin on any thread see all of it or nothing; those that are running end with
+        the old ones. If anything raises, all is as it was.
+        """
+        modules = self._map.by_name
+        self._attachments.check_current(modules)
+        with self.changing(), self._attachments.lock:
+            self.check_unmerged("the adapters cannot change")
+            before = (dict(self._adapters), dict(self._parameters), dict(self._modules))
+            said = {key: self.__dict__[key] for key in _SAID}
+            budget = self._residency.budget
+            names = {*leaving, *(built.adapter.name for built in arriving)}
+            gone = [adapter for name, adapter in before[0].items() if name in names]
+            try:
+                self.__dict__["_exchanging"] = True
+                self._routings.clear()
+                for adapter in gone:
+                    del self._adapters[adapter.name]
+                for built in arriving:
+                    self._put(built, modules)
+                if define is None:
+                    self._follow(self._adapters)
+                else:
+                    self.__dict__.update(
+                        _compositions={}, _recipes={}, _default=BASE, _selected=None, _rules=None
+                    )
+                    self._residency.budget = define()
+                self._residency.check(self._adapters.values())
+            except BaseException:
+                now = (self._adapters, self._parameters, self._modules)
+                for known, old in zip(now, before, strict=True):
+                    known.clear()
+                    known.update(cast("dict[str, Any]", old))
+                self.__dict__.update(said)
+                self._residency.budget = budget
+                for built in arriving:
+                    self._forget(built.adapter)
+                raise
+            finally:
+                self.__dict__["_exchanging"] = False
+            for adapter in gone:
+                adapter.reported = True
+                self._forget(adapter)
+            self._residency.arrived(self._adapters.values())
+
+    def _follow(self, adapters: Mapping[str, Adapter]) -> None:
+        """Let the default mean the adapters that now have its names; raises where it cannot."""
+        terms = tuple((adapters[adapter.name], weight) for adapter, weight in self._default.terms)
+        if problems := mix_problems(terms):
+            raise RoutingError(*problems)
+        check_rules(self._rules, terms)  # the ranks may be others
+        self.__dict__["_default"] = Routing(terms) if terms else BASE
+
+    def built_of(self, name: str) -> Built:
+        """An attached adapter as it was put here."""
+        adapter, attached = self._adapters[name], self._attachments
+        return Built(adapter, attached.factors_of(adapter), attached.twins_of(adapter), {})
 
     def _forget(self, adapter: Adapter) -> None:
         """Take an adapter out of everything."""
@@ -848,6 +1127,9 @@ def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
     def forward(self: AdaptedModel, *args: Any, **kwargs: Any) -> Any:
         return AdaptedModel.forward(self, *args, **kwargs)
 
+    def passes_for(self: AdaptedModel) -> type[Any]:
+        return base
+
     forward.__doc__ = base.forward.__doc__
     forward.__signature__ = inspect.signature(base.forward)  # type: ignore[attr-defined]
     made = type(
@@ -858,15 +1140,17 @@ def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
             "__qualname__": f"AdaptedModel[{base.__name__}]",
             "__doc__": AdaptedModel.__doc__,
             "forward": forward,
+            # isinstance is asked of this too: Trainer saves through save_pretrained then
+            "__class__": property(passes_for),
         },
     )
     return cast("type[AdaptedModel]", made)
 
 
-def _check_rules(rules: Rules | None, terms: tuple[tuple[Adapter, Weight], ...]) -> None:
-    broken = list(rules(taking_part(terms))) if rules and terms else []
-    if broken:
-        raise PolicyError(*broken)
+def _stamp(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """What changes when a parameter is given other values, in place or as another tensor."""
+    place = tensor.data_ptr() if type(tensor.data) is torch.Tensor else 0  # quantised: no pointer
+    return id(tensor), place, 0 if tensor.is_inference() else tensor._version, tensor.dtype
 
 
 def _never_fired(adapter: Adapter) -> Finding | None:

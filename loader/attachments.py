@@ -33,6 +33,10 @@ class Attachments:
         self.base = base
         self.owner = owner
         self.lock = threading.RLock()
+        self.freed = threading.Condition(self.lock)
+        """Told when a call has ended."""
+        self.left: Callable[[Adapter], None] = lambda _: None
+        """Asked when an adapter's weights have left their sites."""
         self.adapters: dict[str, Adapter] = {}
         self.outputs: dict[str, OutputSite] = {}
         self.wholes: dict[str, ModuleSite] = {}
@@ -96,7 +100,9 @@ class Attachments:
         if not any(other.trainable for other in self.adapters.values()):
             self._unfreeze()
         if not adapter.users:
-            self._clear(adapter)
+            self.vacate(adapter)
+        with self.lock:
+            self.freed.notify_all()
 
     def abandon(self) -> None:
         """The wrapper is gone, without a detach: nobody can enter or detach any more."""
@@ -133,7 +139,8 @@ class Attachments:
             for adapter, _ in terms:
                 adapter.users -= 1
                 if adapter.retired and not adapter.users:
-                    self._clear(adapter)
+                    self.vacate(adapter)
+            self.freed.notify_all()
 
     def busy(self) -> list[str]:
         """Adapters that calls are running on, deleted ones included."""
@@ -155,7 +162,9 @@ class Attachments:
             sites = self.wholes.items()
             return {name: site.factors[adapter] for name, site in sites if adapter in site.factors}
 
-    def _clear(self, adapter: Adapter) -> None:
+    def vacate(self, adapter: Adapter) -> None:
+        """Take it out of its sites; those that are empty then go."""
+        self.left(adapter)
         for site in self._sites():
             site.factors.pop(adapter, None)
         self.prompts.discard(adapter)

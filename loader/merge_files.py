@@ -36,13 +36,13 @@ from ..registry.pull import Pulled, pull
 from ..registry.shards import Tensor, index_of, lay_out, packed
 from ..registry.store import Store
 from .adapted import AdaptedModel
+from .adapter_files import AdapterFiles, attach_files
 from .base import DTYPES
 from .checkpoint import CheckpointWriter, Item
 from .disknames import DTYPES as DTYPE_NAMES
 from .folding import PLAIN, Fold, folds
 from .load import base_folder, check_declared, define_rules, require
 from .merging import Terms
-from .one import attach_files
 from .skeleton import TORCH_DTYPES, OnDisk, Skeleton
 from .untying import parted, untied, untied_as_written
 
@@ -223,8 +223,7 @@ class _Job:
         notes: list[Finding] = []
         for name in weights:
             adapter = file.manifest.adapters[name]
-            notes += attach_files(
-                self.model,
+            files = AdapterFiles(
                 name,
                 self.pulled.adapters[name],
                 self.store.verified,
@@ -235,6 +234,7 @@ class _Job:
                 dtype=DTYPES.get(adapter.dtype or "", torch.float32),
                 where=file.where(("adapters", name, "source")),
             )
+            notes += attach_files(self.model, files)
         define_rules(self.model, file)
         self.terms = self.model.routing(weights).terms
         return self.terms, notes

@@ -14,12 +14,13 @@ from torch import nn
 from ..manifests.codes import merging as codes
 from ..manifests.errors import AttachError, RoutingError
 from ..manifests.findings import Where
+from .adapter import Adapter
 from .attachments import Attachments
-from .merging import Merge, Terms
+from .merging import Merge, Terms, conflicts
 from .modules import ModuleMap
 from .originals import Originals
 from .routing import BASE, Routing
-from .selection import Selection
+from .selection import Rules, Selection, check_rules
 from .stand_in import StandIn
 
 
@@ -38,11 +39,15 @@ class Mergeable(StandIn):
     _routings: dict[Any, Routing]
     _default: Routing
     _disabled: bool
+    _rules: Rules | None
     _merge: Merge | None
     _default_before_merge: tuple[Routing, Routing] | None
 
     @abstractmethod
     def changing(self) -> AbstractContextManager[None]: ...
+
+    @abstractmethod
+    def present(self, adapters: Iterable[Adapter]) -> AbstractContextManager[None]: ...
 
     @abstractmethod
     def routing(self, selection: Selection) -> Routing: ...
@@ -143,6 +148,7 @@ class Mergeable(StandIn):
             merge = self._prepared(terms, safe, keep)
             with self._attachments.lock:
                 self._check_idle()
+                self._check_beside(merge)
                 merge.install()
                 self._began(merge, merge.terms)
             return
@@ -151,6 +157,7 @@ class Mergeable(StandIn):
             previous.take_out(previous.restored())
             try:
                 merge = self._prepared((*previous.terms, *terms), safe, keep)
+                self._check_beside(merge)
                 merge.install()
             except BaseException:
                 previous.install()
@@ -159,9 +166,10 @@ class Mergeable(StandIn):
 
     def _prepared(self, terms: Terms, safe: bool, keep: str) -> Merge:
         originals = self._originals() if keep == "reread" else None
-        return Merge.prepared(
-            self._base, self.modules_of_base, terms, safe=safe, originals=originals
-        )
+        with self.present(adapter for adapter, _ in terms if not adapter.merged):
+            return Merge.prepared(
+                self._base, self.modules_of_base, terms, safe=safe, originals=originals
+            )
 
     def _originals(self) -> Originals:
         folder = self._folder_of_base()
@@ -180,15 +188,25 @@ class Mergeable(StandIn):
 
     def _began(self, merge: Merge, terms: Terms) -> None:
         """The adapters of ``terms`` are in the weights now, and out of the routing."""
-        gone = {adapter for adapter, _ in terms}
         before = self._default
-        rest = tuple(term for term in before.terms if term[0] not in gone)
+        rest = self._rest_of_default(terms)
         if len(rest) != len(before.terms):
             if self._default_before_merge is None or self._default_before_merge[1] is not before:
                 self.__dict__["_default_before_merge"] = (before, before)
             self._shrink_default(rest)
         self.__dict__["_merge"] = merge
         self._routings.clear()
+
+    def _rest_of_default(self, merged: Terms) -> Terms:
+        gone = {adapter for adapter, _ in merged}
+        return tuple(term for term in self._default.terms if term[0] not in gone)
+
+    def _check_beside(self, merge: Merge) -> None:
+        """Raise if what stays active may not (:class:`PolicyError`) or cannot be active beside what
+        is merged."""
+        if problems := conflicts(self._rest_of_default(merge.terms), merge):
+            raise RoutingError(*problems)
+        check_rules(self._rules, (*merge.terms, *self._rest_of_default(merge.terms)))
 
     def _shrink_default(self, rest: Terms) -> None:
         """Only these are left of the default; nobody chose another one."""

@@ -10,6 +10,12 @@ from typing import Any, NamedTuple
 
 from ..manifests.source import Source
 
+BASE_RECORD = "adapterdock.base_fingerprint"
+"""The metadata of an adapter's file in which the base that it was saved on is recorded."""
+DIGEST_RECORD = "adapterdock.digest"
+"""The metadata in which a saved adapter keeps the digest that it was loaded by: the random masks
+of its compositions are drawn by it, and stay the same ones."""
+
 
 class TensorInfo(NamedTuple):
     """One row of a safetensors header; ``start`` and ``end`` are offsets into the data part."""
@@ -155,6 +161,11 @@ class AdapterFacts:
     files: tuple[FileFact, ...] = ()
     revision: str | None = None
     tokenizer: TokenizerFacts | None = None
+
+    @property
+    def records_base(self) -> bool:
+        """Whether its file carries the fingerprint of the base that it was saved on."""
+        return BASE_RECORD in self.header.metadata
 
     @property
     def peft_type(self) -> str | None:

@@ -83,6 +83,27 @@ def pull(
         lock, resolution = make_lock(
             file, locked, access=access, store=store, accept=accept, progress=progress
         )
+    return pull_pinned(
+        file, lock, access, store, locked, resolution, with_base=with_base, progress=progress
+    )
+
+
+def pull_pinned(
+    file: ManifestFile,
+    lock: Lock,
+    access: Access,
+    store: Store,
+    locked: Lock | None = None,
+    resolution: Resolution | None = None,
+    *,
+    with_base: bool = True,
+    progress: Progress | None = None,
+) -> Pulled:
+    """Fetch and verify what ``lock`` pins for ``file``, whatever lock is beside it now.
+
+    ``locked`` is the lock that was beside it (it is completed where it is ``lock``), and
+    ``resolution`` what ``lock`` was made from, if it was made now. Raises as :func:`pull` does.
+    """
     requests = _requests(file, lock, replace(access, store=store), resolution, with_base)
     too_large = [
         finding

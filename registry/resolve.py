@@ -65,6 +65,11 @@ class Opened:
     plan: AdapterPlan | None = None
     findings: tuple[Finding, ...] = ()
 
+    @property
+    def records_base(self) -> bool:
+        """Whether its file carries the fingerprint of the base that it was saved on."""
+        return self.facts is not None and self.facts.records_base
+
 
 @dataclass(frozen=True)
 class Resolution:
@@ -268,6 +273,21 @@ def measure(resolution: Resolution, *, weights: bool = True) -> Measured:
         resolution.tokenizer_files,
         workers=1 if resolution.base_is_here else READERS,
     )
+
+
+def check_records(
+    resolution: Resolution, measured: Measured, *, weights: bool = True
+) -> list[Finding]:
+    """What the adapters' files record of their base that the ``measured`` one is not."""
+    from .checks.base_record import check
+
+    file = resolution.file
+    found: list[Finding] = []
+    for name, opened in resolution.adapters.items():
+        if opened.facts is not None and opened.records_base:
+            where = file.where(("adapters", name, "source"))
+            found += check(opened.facts.header.metadata, measured, where, weights=weights)
+    return found
 
 
 def describe(opened: Opened) -> dict[str, Any]:

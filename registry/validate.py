@@ -26,6 +26,7 @@ from .resolve import (
     Access,
     AskLayout,
     Resolution,
+    check_records,
     measure,
     open_adapter_folder,
     open_base_folder,
@@ -113,7 +114,8 @@ def check_lock(
 
 def _report(resolution: Resolution, lock: Lock | None, accepted: Iterable[str]) -> Report:
     report = resolution.report(accepted).with_findings(resolution.file.warnings)
-    return report.with_findings([*_fingerprint(resolution), *_digests(resolution, lock)])
+    more = [*_fingerprint(resolution), *_records(resolution), *_digests(resolution, lock)]
+    return report.with_findings(more)
 
 
 def _digests(resolution: Resolution, lock: Lock | None) -> list[Finding]:
@@ -146,6 +148,19 @@ def _fingerprint(resolution: Resolution) -> Iterable[Finding]:
     if not here:
         declared = declared.model_copy(update={"weights": None, "head_weights": None})
     return compare(declared, measured, resolution.file.where(("base", "fingerprint")))
+
+
+def _records(resolution: Resolution) -> Iterable[Finding]:
+    """What the adapters' files record of their base, against the base's files: its weights too
+    where they are on this machine (``lock`` and loading compare them always)."""
+    recorded = any(one.records_base for one in resolution.adapters.values())
+    if resolution.base is None or not recorded:
+        return []
+    try:
+        here = resolution.base_is_here
+        return check_records(resolution, measure(resolution, weights=here), weights=here)
+    except AdapterdockError as error:
+        return error.findings
 
 
 def _local_changes(file: ManifestFile, lock: Lock, access: Access) -> Iterable[Finding]:

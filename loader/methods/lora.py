@@ -7,6 +7,7 @@ kernel of 1 for B; embeddings keep ``padding_idx``, ``max_norm`` and ``embed_sca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -15,12 +16,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ...registry.methods.lora import shapes as lora_shapes
 from ..gather import LowRank
 from ..layout import shape_of_module
 from ..sites import Factors
 from . import dora
 from .convolutions import CONVOLUTIONS
 from .embeddings import embedded, scaled_like
+from .new_site import NewSite
 
 Shape = tuple[int, ...]
 
@@ -168,6 +171,43 @@ def build(
     if shape.kind is ModuleKind.CONV:
         return ConvFactors(roles, site.scale, dropout)
     return LinearFactors(roles, site.scale, dropout)
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation, in float32 on the CPU, by ``init_lora_weights``.
+
+    True (or null): A as ``nn.Linear`` begins, uniform within 1/sqrt(fan-in), and B zero; at an
+    embedding A zero and B normal. ``gaussian``: A normal with deviation 1/r. ``orthogonal``: A and
+    B from the odd and the even rows of one orthogonal matrix
+    (https://datta0.github.io/posts/rethink-lora-init). False: nothing is zero, so that the adapter
+    acts from the start.
+    """
+    site = SitePlan(new.name, "LORA", {}, new.rank, 1.0, 1.0)
+    shapes = lora_shapes(site, new.shape, {})
+    how = new.config.get("init_lora_weights", True)
+    how = how.lower() if isinstance(how, str) else how
+    if new.shape.kind is ModuleKind.EMBEDDING:
+        a, b = torch.zeros(shapes["embedding_A"]), torch.randn(shapes["embedding_B"])
+        return {"embedding_A": torch.randn_like(a) if how is False else a, "embedding_B": b}
+    a, b = torch.empty(shapes["A"]), torch.zeros(shapes["B"])
+    if how == "orthogonal":
+        return _orthogonal(a, b)
+    if how == "gaussian":
+        nn.init.normal_(a, std=1 / new.rank)
+    else:
+        nn.init.kaiming_uniform_(a, a=math.sqrt(5))
+    if how is False:
+        nn.init.kaiming_uniform_(b, a=math.sqrt(5))
+    return {"A": a, "B": b}
+
+
+def _orthogonal(a: torch.Tensor, b: torch.Tensor) -> Mapping[str, torch.Tensor]:
+    """At a linear module: A (r, in), B (out, r), with r even."""
+    rank = a.shape[0]
+    basis = torch.linalg.qr(torch.randn(rank, rank)).Q
+    first = torch.randn(a.shape[1], rank // 2) @ basis[0::2]
+    second = torch.randn(b.shape[0], rank // 2) @ basis[1::2]
+    return {"A": (first.t() / 10).contiguous(), "B": second / 10}
 
 
 PARAMETERS: Mapping[str, str] = {

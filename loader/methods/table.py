@@ -13,6 +13,7 @@ from ...registry.facts import ModuleShape, SitePlan
 from ..sites import Factors
 from ..weight_sites import WeightFactors
 from . import adalora, ia3, loha, lokr, lora, lora_parameters, lycoris, oft, trainable_tokens, vera
+from .new_site import NewSite
 
 Roles = Mapping[str, torch.Tensor]
 Shape = tuple[int, ...]
@@ -89,6 +90,9 @@ class Method:
     roles_of_rows: RolesOfRows | None = None
     unmergeable: Callable[[SitePlan, nn.Module, ModuleShape], str | None] = mergeable_everywhere
     input_roles: frozenset[str] = frozenset()
+    initial: Callable[[NewSite], Roles] | None = None
+    """The values with which training begins at a site, by role; ``None`` where the method cannot
+    be begun here."""
 
 
 METHODS: Mapping[str, Method] = {
@@ -104,6 +108,7 @@ METHODS: Mapping[str, Method] = {
         roles_of_rows=lora.roles_of_rows,
         unmergeable=lora.unmergeable,
         input_roles=lora.INPUT_ROLES,
+        initial=lora.initial,
     ),
     "LORA_PARAMETER": Method(
         "LORA_PARAMETER",

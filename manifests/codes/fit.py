@@ -746,3 +746,41 @@ PROMPT_MISFIT = Code(
     example="token_dim: 2048 over a base with a hidden size of 4096",
     fix="use the base that the adapter was trained on",
 )
+
+RECORD_OTHER_BASE = Code(
+    id="AD380",
+    name="saved-on-another-base",
+    severity=Severity.ERROR,
+    summary="The adapter's file records the base that it was saved on, and this is another.",
+    explanation=(
+        "An adapter that adapterdock saved carries the fingerprint of its base. The base here has "
+        "other tensors, another config, or other values: a model of the same shape, perhaps a "
+        "later training of the same one. On it the adapter would answer, and wrongly."
+    ),
+    example="an adapter saved on the base model, loaded onto its chat version",
+    fix="use the base that it was trained on, or train the adapter again on this one",
+)
+RECORD_UNCHECKED = Code(
+    id="AD381",
+    name="saved-on-base-unchecked",
+    severity=Severity.UNCHECKED,
+    summary="Whether the base is the one that the adapter's file records could not be told.",
+    explanation=(
+        "The adapter's file carries the fingerprint of its base, and a level of it could not be "
+        "measured on the base here: its weights are quantised, for one."
+    ),
+    example="an adapter that was saved on a bfloat16 base, loaded onto a quantised copy",
+    fix="if it is the same base, accept the code (--accept AD381)",
+)
+RECORD_UNREADABLE = Code(
+    id="AD382",
+    name="base-record-unreadable",
+    severity=Severity.UNCHECKED,
+    summary="What the adapter's file records of its base cannot be read.",
+    explanation=(
+        "The metadata entry `adapterdock.base_fingerprint` holds the JSON of a fingerprint. This "
+        "one does not: it was edited, or a later version of adapterdock wrote it."
+    ),
+    example='"adapterdock.base_fingerprint": "{}"',
+    fix="update adapterdock, or accept the code (--accept AD382) if the base is known to be right",
+)

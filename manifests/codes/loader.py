@@ -255,8 +255,8 @@ NAME_INVALID = Code(
     severity=Severity.ERROR,
     summary="This cannot be the name of an adapter.",
     explanation=(
-        "A name is a text of at least one character. `__base__` is kept: it means the base "
-        "without any adapter."
+        "Adapters and compositions are named as in a manifest, so that a model can be saved as "
+        "one. `__base__` is kept: it means the base without any adapter."
     ),
     example="`attach_adapter(model, '', ...)`",
     fix="choose a name such as `billing`",

@@ -14,7 +14,7 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import AttachError
-from peft import LoraConfig, PrefixTuningConfig
+from peft import LoKrConfig, LoraConfig, PrefixTuningConfig
 from safetensors.torch import load_file
 from support.peft_adapters import (
     TOLERANCE,
@@ -85,6 +85,24 @@ def test_what_is_begun_and_saved_comes_back(tmp_path: Path) -> None:
     assert torch.equal(logits(again), logits(model))
     theirs = peft_loads(tiny_llama(), tmp_path / "out")
     assert close(logits(theirs, inputs_of(tiny_llama())), logits(model))
+
+
+def test_another_method_is_begun_as_a_lora_is_or_refused_whole(tmp_path: Path) -> None:
+    base = tiny_llama()
+    alone, before = logits(base), traces(base)
+    model = AdaptedModel(base)
+    config = LoKrConfig(r=2, target_modules=["q_proj", "v_proj"], init_weights=False)
+    try:
+        model.add_adapter("it", config)
+    except AttachError as error:  # a method that cannot be begun here
+        assert error.findings and list(model.adapters) == []
+        assert same_traces(traces(base), before)
+        return
+    answer = logits(model, adapter="it")
+    assert not close(answer, alone)
+    model.save_adapter(tmp_path / "it", "it")
+    theirs = peft_loads(tiny_llama(), tmp_path / "it")
+    assert close(logits(theirs, inputs_of(base)), answer)
 
 
 def test_several_active_ones_are_saved_and_are_active_again(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ class Calling(Choosing):
         """
         with self.changing(), self._attachments.lock:
             largest = max((a.rank for a in self._adapters.values()), default=0)
-            sites = self._attachments.outputs
+            sites = {n: site for n, site in self._attachments.outputs.items() if site.factors}
             if not sites:
                 raise RoutingError(codes.NOT_COMPILED_FOR.finding("no adapter is attached yet"))
             self.__dict__["_compiled"] = CompiledBase(
@@ -135,6 +135,7 @@ class Calling(Choosing):
                 max_rank or largest,
                 options,
             )
+            self._attachments.forget_compiled(still=sites.values())
 
     def _compiled_call(
         self, routing: Routing, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -22,7 +22,7 @@ from .merging import Merge, Terms
 from .modules import ModuleMap
 from .residency import Residency
 from .routing import BASE, CURRENT, Routing, Using, chosen
-from .rows import GatheredCache, Rows
+from .rows import GatheredCache, Rows, routings_of
 from .selection import Rules, Selection, check_rules, key_of, route, snapshot
 from .stand_in import StandIn
 
@@ -355,7 +355,7 @@ class Choosing(StandIn):
             raise RoutingError(
                 codes.SELECTION_INVALID.finding("adapter_names wants a list, and no adapter beside")
             )
-        routings = tuple(self.routing(name) for name in names)
+        routings = routings_of(names, self.routing)
         first = routings[0]
         if all(routing is first for routing in routings):
             return first

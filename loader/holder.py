@@ -211,8 +211,9 @@ class Holder(Mergeable):
                 self._forget(adapter)
             self._compositions.clear()
             self._recipes.clear()
+            self._attachments.forget_compiled()
             stop_carrying(self._checkpointed())
-            self.__dict__.update(_default=BASE, _detached=True)
+            self.__dict__.update(_default=BASE, _detached=True, _compiled=None)
             return self._base
 
     def _forget(self, adapter: Adapter) -> None:

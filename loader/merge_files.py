@@ -38,8 +38,9 @@ from ..registry.store import Store
 from .adapted import AdaptedModel
 from .base import DTYPES
 from .checkpoint import CheckpointWriter, Item
+from .cuts import Cut
 from .disknames import DTYPES as DTYPE_NAMES
-from .folding import PLAIN, Fold, folds
+from .folding import PLAIN, CutFold, Fold, folds
 from .load import base_folder, check_declared, define_rules, require
 from .merging import Terms
 from .one import attach_files
@@ -251,7 +252,7 @@ class _Job:
             skeleton.config,
         )
         alone = {name for group in self.groups for name in group}
-        of_disk: dict[str, Fold] = {}
+        of_disk: dict[str, Fold | CutFold] = {}
         more: dict[str, list[Item]] = {}
         for name in dict.fromkeys((*changes, *sorted(alone))):
             change = changes.get(name)
@@ -261,7 +262,12 @@ class _Job:
                     of_disk[place.name] = change
                 continue
             shared = skeleton.find_shared(name)
-            if shared is None:
+            parts = skeleton.find_parts(name) if change is not None and shared is None else None
+            if change is not None and parts is not None:
+                if self._cut(change, parts):
+                    live = tuple(skeleton.model.get_parameter(name).shape)
+                    of_disk.update({p.name: CutFold(change, cut, live) for p, cut in parts})
+            elif shared is None:
                 self.problems.append(
                     codes.MERGE_NOT_ON_DISK.finding(f"{name} is no tensor on disk", self.where)
                 )
@@ -277,6 +283,18 @@ class _Job:
                 out = Tensor(name, self._dtype_of(place), info.shape)
                 self.items.append(Item(out, place, of_disk.get(name)))
                 self.items += more.get(name, ())
+
+    def _cut(self, change: Fold, parts: Iterable[tuple[OnDisk, Cut]]) -> bool:
+        """Whether the parts of a parameter can be merged into one by one."""
+        if change.of_base:
+            self.problems.append(
+                codes.MERGE_NOT_ON_DISK.finding(
+                    f"{change.name} is several tensors on disk, and a delta is made of all of it",
+                    self.where,
+                )
+            )
+            return False
+        return all(self._mergeable(change.name, place, change) for place, _ in parts)
 
     def _mergeable(self, name: str, place: OnDisk, change: Fold) -> bool:
         dtype = TORCH_DTYPES.get(place.info.dtype)

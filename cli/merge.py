@@ -10,6 +10,7 @@ import typer
 
 from ..manifests.codes import usage as codes
 from ..manifests.errors import UsageError
+from ..manifests.weights import shown
 from .cache import parse_size
 from .console import err, say, status
 from .options import (
@@ -122,6 +123,6 @@ def merge(
             progress=progress,
         )
     print_findings(merged.notes, err, accepted)
-    names = ", ".join(f"{name} at {weight:g}" for name, weight in merged.weights.items())
+    names = ", ".join(f"{name} at {shown(weight)}" for name, weight in merged.weights.items())
     size = human_bytes(sum(merged.files.values()))
     say(f"{out}: {names} merged; {len(merged.files)} files, {size}")

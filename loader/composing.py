@@ -78,10 +78,12 @@ def compose(
     recipe: Composition,
     of: Mapping[str, Written],
     *,
+    dtype: torch.dtype | None = None,
     replace: bool = False,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Mapping[str, Weight]:
-    """Attach the adapter that ``recipe`` makes of ``of`` under ``name``; returns the weights.
+    """Attach the adapter that ``recipe`` makes of ``of`` under ``name``, in ``dtype`` (else that
+    of the modules that it sits on); returns the weights.
 
     All or nothing. Raises :class:`RoutingError` for what cannot be combined, and what attaching
     raises.
@@ -93,6 +95,7 @@ def compose(
         name,
         plan_of(combined, model.layout),
         read_bytes(save(tensors_of(combined)), where=where),
+        dtype=dtype,
         members=taking_part([(model.attached[n], w) for n, w in weights.items()]),
         replace=replace,
         where=where,

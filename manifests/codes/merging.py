@@ -1,4 +1,4 @@
-"""Codes AD756 to AD768: merging adapters into the base's weights, live and on disk."""
+"""Codes AD756 to AD766 and AD768: merging adapters into the base's weights, live and on disk."""
 
 from __future__ import annotations
 
@@ -124,16 +124,6 @@ MERGE_QUANTIZED = Code(
     "Merged weights would have to be quantised anew, with an error that nobody stated.",
     "adapterdock merge   # with base.quantization in the manifest",
     "merge into the unquantised base, then quantise the result",
-)
-MERGE_COMBINE = Code(
-    "AD767",
-    "merge-combine",
-    Severity.ERROR,
-    "Only a `sum` can be merged into a checkpoint directly.",
-    "`sum` is exact in weight space. The other methods of combining make an adapter of their own, "
-    "which is then merged like any other.",
-    "adapterdock merge --composition mix   # combine: ties",
-    "save the composition as an adapter, declare that in the manifest, and merge it",
 )
 MERGE_BUSY = Code(
     "AD768",

@@ -23,7 +23,9 @@ GLOBS = "  part: {of: {a0: {'*.layers.0.*': 0.5}}}\n"
 def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     manifest = write_desk(tmp_path)
     with manifest.open("a") as stream:
-        stream.write(f"compositions:\n  both: {{of: {{a0: 1.0, a1: -2.0}}}}\n{ODD}{GLOBS}active: a0\n")
+        stream.write(
+            f"compositions:\n  both: {{of: {{a0: 1.0, a1: -2.0}}}}\n{ODD}{GLOBS}active: a0\n"
+        )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

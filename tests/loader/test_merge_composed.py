@@ -10,6 +10,7 @@ from typing import Any
 import adapterdock
 import pytest
 import torch
+from adapterdock.loader import skeleton
 from adapterdock.loader.merge_files import merge_to_folder
 from adapterdock.manifests.errors import AdapterdockError, PolicyError, RoutingError
 from peft import IA3Config
@@ -146,9 +147,15 @@ def test_the_same_recipe_gives_the_same_bytes_and_the_header_tells_it(
 
 
 def test_a_half_precision_base_gets_what_was_computed_in_float32(
-    shelf: Shelf, same_rank: Callable[..., Path], tmp_path: Path
+    shelf: Shelf,
+    same_rank: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The combination's factors are not rounded to the base's dtype before they are multiplied."""
+    """The combination's factors are not rounded to the base's dtype before they are multiplied,
+    even where transformers makes the modules in that dtype (as it does of remote code)."""
+    build = skeleton.build
+    monkeypatch.setattr(skeleton, "build", lambda *a: build(*a).to(torch.bfloat16))
     manifest = same_rank(mix={"combine": "ties", "of": {"one": 0.7, "two": 0.6}, "density": 0.5})
     shelf.model().to(torch.bfloat16).save_pretrained(tmp_path / "half")
     half = tmp_path / "project" / "half.yaml"

@@ -79,9 +79,9 @@ def merge(
     """Write a plain transformers model with adapters in its weights.
 
     Disk to disk, one tensor at a time: the model is never whole in memory. Merged in float32,
-    rounded once; what no adapter changes is copied. The result loads without adapterdock, and its
-    weights' headers say what was merged. DIR appears when it is whole; one that is there is
-    replaced only if `merge` wrote it.
+    rounded once; what no adapter changes is copied. A composition that is no sum is computed
+    first. The result loads without adapterdock, and its weights' headers say what was merged. DIR
+    appears when it is whole; one that is there is replaced only if `merge` wrote it.
 
     Examples:
 

@@ -1,8 +1,8 @@
 """From a manifest to a plain transformers model on disk, with its adapters in the weights.
 
-What no adapter changes is copied byte for byte under the checkpoint's own names, so that experts
-which transformers fuses when it loads stay as they are; what one changes is merged in float32 and
-rounded once. Nothing larger than one tensor of the base is in memory.
+What no adapter changes is copied byte for byte under the checkpoint's own names; what one changes
+is merged in float32 and rounded once, experts which transformers fuses when it loads one by one.
+Nothing larger than one tensor of the base is in memory.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from adapterdock.loader import folding
 from adapterdock.loader.cuts import cut_of, cuts_of, rows_of
 from adapterdock.loader.disknames import live_tensors, reverter
 from adapterdock.loader.merge_files import merge_to_folder
+from adapterdock.loader.skeleton import Skeleton, _FromFiles
 from adapterdock.manifests.errors import AttachError
 from adapterdock.manifests.findings import Severity
 from safetensors.torch import load_file
@@ -244,3 +245,37 @@ def test_parts_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
     assert _covers(cuts.values(), shape)
     assert not _covers(list(cuts.values())[1:], shape)
     assert not _covers([*cuts.values(), next(iter(cuts.values()))], shape)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_delta_that_needs_the_whole_weight_is_not_made_part_by_part(
+    dora: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a projection that transformers turns when it loads."""
+    base = tiny_mixtral()
+    saved = peft_saves(base, tmp_path / "it", target_modules=["q_proj"], use_dora=dora)
+    manifest = on_disk(base, tmp_path, it=saved)
+    find = Skeleton.find
+
+    def only_parts(self: Any, live: str) -> Any:
+        return None if live.endswith("q_proj.weight") else find(self, live)
+
+    def parts(self: Any, live: str) -> Any:
+        place = find(self, live)
+        assert place is not None
+        return [(place, cut_of(torch.empty(place.info.shape), place.info.shape))]
+
+    monkeypatch.setattr(Skeleton, "find", only_parts)
+    monkeypatch.setattr(Skeleton, "find_parts", parts)
+    monkeypatch.setattr(Skeleton, "find_shared", only_parts)
+    if not dora:
+        merged(manifest, tmp_path / "out")
+        again = type(base).from_pretrained(tmp_path / "out").eval()
+        assert close(logits(again), saved.answer)
+        return
+    monkeypatch.setattr(
+        _FromFiles, "__getitem__", lambda s, n: s._skeleton.read(find(s._skeleton, s._prefix + n))
+    )
+    with pytest.raises(AttachError, match="made of all of it") as caught:
+        merged(manifest, tmp_path / "out")
+    assert {f.code for f in caught.value.findings} == {"AD764"}

@@ -143,8 +143,7 @@ class _Builder:
             names, common = live[site.method], shared.get(site.method, {})
             # what follows another module has its parameters, which are registered once
             inside = f"{prefix}{leader_of(site)}.{site.settings.get('wraps', '')}"
-            roles: dict[str, torch.Tensor] = {**common}
-            own: dict[str, nn.Parameter] = {}
+            roles: dict[str, nn.Parameter] = {**common}
             for role, key in site.tensors.items():
                 if role in common:
                     continue
@@ -152,14 +151,13 @@ class _Builder:
                 if name not in parameters:
                     parameters[name] = self._parameter(placed[key])
                     keys[name] = _on_disk(key)
-                roles[role] = own[role] = parameters[name]
+                roles[role] = parameters[name]
             built = method.build(site, shape, roles, self.dropout)
             if hasattr(built, "add_to"):
                 weights.setdefault(site.module, []).append(cast(WeightFactors, built))
             else:
                 outputs.setdefault(site.module, []).append(cast(Factors, built))
-            if not common:
-                parts.append(Part(site, shape, own, own.keys() <= method.input_roles))
+            parts.append(Part(site, shape, roles, roles.keys() <= method.input_roles))
         changed: dict[str, BiasFactors] = {}
         for module, key, old in biases:
             value = self._parameter(placed[key])
@@ -198,6 +196,7 @@ class _Builder:
             sites=frozenset(outputs) | frozenset(weights),
             weights=frozenset(weights),
             whole=frozenset(twins),
+            replaces=twins,
             prompt=prompt,
             parameters=parameters,
             twins=held,

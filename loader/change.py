@@ -177,7 +177,7 @@ def _composed(
         weights = flatten(file.manifest, name)
         with model.present(model.attached[n] for n in weights if n not in new):
             members = {n: new.get(n) or model.built_of(n) for n in weights}
-            found.append(made(model, name, composition, weights, members, where))
+            found.append(made(model, name, composition, weights, members, where=where))
     return found
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ..sites import Factors
+from .deltas import Delta, Roles, product_rows
 
 
 class LinearFactors:
@@ -79,6 +80,17 @@ def build(
     if shape.kind is ModuleKind.CONV:
         return ConvFactors(roles, site.scale, shape)
     return LinearFactors(roles, site.scale)
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """``scale * B @ (E * A)``."""
+    inner = roles["A"] * roles["E"]
+    delta = product_rows(roles["B"], inner, site.scale, shape.kind is ModuleKind.CONV1D)
+    if shape.kind is not ModuleKind.CONV:
+        return delta
+    return lambda rows: delta(rows).view(-1, *weight.shape[1:])
 
 
 PARAMETERS: Mapping[str, str] = {

@@ -19,6 +19,7 @@ from torch import nn
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ..placement import offloaded
 from .convolutions import CONVOLUTIONS
+from .deltas import Delta
 from .embeddings import embedded, scaled_like
 
 _FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
@@ -268,3 +269,40 @@ def build(
     if kind is ModuleKind.CONV:
         return DoraConvFactors(kind, roles, scale, dropout)
     return DoraLinearFactors(kind, roles, scale, dropout)
+
+
+_PIECE = 1 << 22
+"""Values of a weight that are widened at a time for its norm."""
+
+
+def delta_weight(
+    kind: ModuleKind, weight: torch.Tensor, magnitude: torch.Tensor, product: Delta
+) -> Delta:
+    """``f * (W + s * BA) - W`` with ``f = m / ||W + s * BA||``, the stored weight's rows at a
+    time; ``product`` are those of ``s * BA``."""
+
+    def whole(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        added = product(rows)
+        old = weight[rows].to(added)
+        return old, added.add_(old)
+
+    m = magnitude.flatten()
+    if kind in (ModuleKind.CONV1D, ModuleKind.EMBEDDING):  # (in, out): a norm runs over all rows
+        squares = m.new_zeros(m.shape, dtype=torch.float64)
+        step = max(1, _PIECE // weight.shape[1])
+        for start in range(0, weight.shape[0], step):
+            squares += whole(slice(start, start + step))[1].square().sum(0, dtype=torch.float64)
+        factor = m / squares.sqrt().to(m)
+
+        def by_columns(rows: slice) -> torch.Tensor:
+            old, new = whole(rows)
+            return new.mul_(factor).sub_(old)
+
+        return by_columns
+
+    def by_rows(rows: slice) -> torch.Tensor:
+        old, new = whole(rows)
+        factor = m[rows] / torch.linalg.vector_norm(new.flatten(1), dim=1)
+        return new.mul_(factor.view(-1, *(1,) * (new.dim() - 1))).sub_(old)
+
+    return by_rows

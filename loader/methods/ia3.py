@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ...registry.facts import ModuleShape, SitePlan
+from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ..sites import Factors
+from .deltas import Delta, Roles
 from .rerun import blend, not_rerunnable, with_input
 
 Shape = tuple[int, ...]
@@ -80,6 +81,36 @@ def build(
     along = (vector.numel(), *(1,) * len(shape.kernel))  # no batch: a convolution may have none
     kind = InputFactors if site.settings.get("feedforward") else OutputFactors
     return kind(vector, along)
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """``(l - 1) * W`` along the outputs, at a feedforward module along the inputs (of a grouped
+    convolution: those of each output's group)."""
+    change = roles["l"].flatten() - 1
+    feedforward = bool(site.settings.get("feedforward"))
+    if feedforward is (shape.kind is ModuleKind.CONV1D):  # along the rows
+        return lambda rows: weight[rows].to(change) * _along(change[rows], weight)
+    if shape.kind is ModuleKind.CONV1D:
+        return lambda rows: weight[rows].to(change) * change
+    of_group = change.view(shape.groups, -1)
+    group = torch.arange(weight.shape[0], device=change.device) // (weight.shape[0] // shape.groups)
+    return lambda rows: weight[rows].to(change) * _along(of_group[group[rows]], weight)
+
+
+def _along(change: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Ready to be multiplied with rows of ``weight``."""
+    return change.view(*change.shape, *(1,) * (weight.dim() - change.dim()))
+
+
+def delta_bias(
+    site: SitePlan, shape: ModuleShape, bias: torch.Tensor | None, roles: Roles
+) -> torch.Tensor | None:
+    """``(l - 1) * b`` where the output is rescaled, and there is a bias."""
+    if bias is None or site.settings.get("feedforward"):
+        return None
+    return bias * (roles["l"].flatten() - 1)
 
 
 PARAMETERS: Mapping[str, str] = {"l": "ia3_l.{adapter}"}

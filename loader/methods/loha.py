@@ -13,7 +13,8 @@ from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
 from ..sites import Factors
-from .lycoris import Roles, WeightFactors
+from .deltas import Delta, Roles
+from .lycoris import WeightFactors
 
 _CORE = "ijkl,jr,ip->prkl"
 """A kernel's tensor (i, j, *kernel) with in (j, r) and out (i, p)."""
@@ -51,6 +52,17 @@ def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
 def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
     """The factors at one site, from placed tensors by role."""
     return LohaFactors(site, shape, roles)
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """The delta that the live adapter makes."""
+    if weight.dim() > 2:
+        whole = LohaFactors(site, shape, roles).delta_weight()
+        return lambda rows: whole[rows]
+    a1, a2, b1, b2 = (roles[role] for role in ("w1_a", "w2_a", "w1_b", "w2_b"))
+    return lambda rows: (a1[rows] @ b1).mul_(a2[rows] @ b2).mul_(site.scale)
 
 
 PARAMETERS: Mapping[str, str] = {

@@ -13,7 +13,8 @@ from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
 from ..sites import Factors
-from .lycoris import Roles, WeightFactors
+from .deltas import Delta, Roles
+from .lycoris import WeightFactors
 
 _CORE = "ijkl,ip,jr->prkl"
 """A kernel's tensor (i, j, *kernel) with out (i, p) and in (j, r)."""
@@ -27,7 +28,7 @@ class LokrFactors(WeightFactors):
         self.scaled_rows = bool(site.settings.get("rank_dropout_scale"))
 
     def product(self) -> torch.Tensor:
-        w1, w2 = self._factors()
+        w1, w2 = self.factors()
         if w2.dim() == 3:
             # a whole w2 of a Conv1d: torch.kron pads w1 in front, and PEFT trains with that
             return torch.kron(w1, w2.contiguous())
@@ -37,11 +38,12 @@ class LokrFactors(WeightFactors):
     def delta(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         if len(self.shape) > 2:
             return super().delta(module, x)
-        w1, w2 = self._factors()
+        w1, w2 = self.factors()
         grid = x.to(w2).reshape(*x.shape[:-1], w1.shape[1], w2.shape[1])
         return (w1 @ F.linear(grid, w2)).flatten(-2) * self.scale
 
-    def _factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both factors of the product, written out."""
         roles = self.roles
         w1 = roles["w1"] if "w1" in roles else roles["w1_a"] @ roles["w1_b"]
         if "w2" in roles:
@@ -62,6 +64,25 @@ def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
 def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
     """The factors at one site, from placed tensors by role."""
     return LokrFactors(site, shape, roles)
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """The delta that the live adapter makes."""
+    factors = LokrFactors(site, shape, roles)
+    if weight.dim() > 2:
+        whole = factors.delta_weight()
+        return lambda rows: whole[rows]
+    w1, w2 = factors.factors()
+    places = torch.arange(weight.shape[0], device=w1.device)
+
+    def delta(rows: slice) -> torch.Tensor:
+        at, height = places[rows], w2.shape[0]
+        left, right = w1[at // height], w2[at % height]
+        return (left[:, :, None] * right[:, None]).flatten(1).mul_(site.scale)
+
+    return delta
 
 
 PARAMETERS: Mapping[str, str] = {

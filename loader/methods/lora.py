@@ -22,6 +22,7 @@ from ..layout import shape_of_module
 from ..sites import Factors
 from . import dora
 from .convolutions import CONVOLUTIONS
+from .deltas import Delta, Roles, product_rows, sees_zeros
 from .embeddings import embedded, scaled_like
 from .new_site import NewSite
 
@@ -225,17 +226,23 @@ INPUT_ROLES = frozenset({"A", "B", "B_bias", "embedding_A", "embedding_B"})
 
 
 def delta_weight(
-    site: SitePlan, shape: ModuleShape, weight: torch.Tensor, roles: Mapping[str, torch.Tensor]
-) -> torch.Tensor:
-    """``scale * B @ A`` in the shape of the stored weight (or of these rows of it)."""
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """``scale * B @ A``; with a magnitude that of :func:`.dora.delta_weight`."""
+    product = _product(site, shape, weight, roles)
+    if "magnitude" not in roles:
+        return product
+    return dora.delta_weight(shape.kind, weight, roles["magnitude"], product)
+
+
+def _product(site: SitePlan, shape: ModuleShape, weight: torch.Tensor, roles: Roles) -> Delta:
     if shape.kind is ModuleKind.EMBEDDING:  # (num_embeddings, embedding_dim)
-        return (roles["embedding_A"].t() @ roles["embedding_B"].t()).mul_(site.scale)
+        return product_rows(roles["embedding_B"], roles["embedding_A"], site.scale, True)
     a, b = roles["A"], roles["B"]
-    if shape.kind is ModuleKind.CONV1D:  # (in, out)
-        return (a.t() @ b.t()).mul_(site.scale)
-    if shape.kind is ModuleKind.CONV:  # (out, in, *kernel)
-        return (b.flatten(1) @ a.flatten(1)).mul_(site.scale).view(weight.shape)
-    return (b @ a).mul_(site.scale)
+    if shape.kind is not ModuleKind.CONV:
+        return product_rows(b, a, site.scale, shape.kind is ModuleKind.CONV1D)
+    flat = product_rows(b.flatten(1), a.flatten(1), site.scale, False)
+    return lambda rows: flat(rows).view(-1, *weight.shape[1:])  # (out, in, *kernel)
 
 
 def delta_bias(
@@ -249,21 +256,10 @@ def delta_bias(
     return None if found is None else found * site.scale
 
 
-def roles_of_rows(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], rows: slice
-) -> Mapping[str, torch.Tensor]:
-    """The factor that the weight's first dimension comes from, cut to ``rows``."""
-    if shape.kind is ModuleKind.EMBEDDING:
-        return {**roles, "embedding_A": roles["embedding_A"][:, rows]}
-    if shape.kind is ModuleKind.CONV1D:
-        return {**roles, "A": roles["A"][:, rows]}
-    return {**roles, "B": roles["B"][rows]}
-
-
 def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
     """Why the delta at this module is none of its weight."""
-    if more := sorted(site.tensors.keys() - INPUT_ROLES):
-        return f"with {' and '.join(more)} it is no plain product of two factors"
+    if more := sorted(site.tensors.keys() - INPUT_ROLES - {"magnitude"}):
+        return f"with {' and '.join(more)} it is no product of two factors"
     if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
         return "the rows of an embedding with max_norm are rescaled at each use"
     if shape.kind is ModuleKind.CONV:
@@ -272,6 +268,5 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
             return "the factors mix the channels of all groups, the weight does not"
         if any(step != 1 for step in conv.dilation) and any(size != 1 for size in shape.kernel):
             return "the base's kernel is dilated, the factors' is not"
-        if conv.padding_mode != "zeros":
-            return f"the factors see zeros beyond the edge, the base {conv.padding_mode} padding"
+        return sees_zeros(conv)
     return None

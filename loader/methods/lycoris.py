@@ -8,7 +8,6 @@ the methods come by without making it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -17,8 +16,7 @@ from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
 from ...registry.methods.lycoris import inner_of
-
-Roles = Mapping[str, torch.Tensor]
+from .deltas import Roles, sees_zeros
 
 
 class WeightFactors(ABC):
@@ -74,3 +72,8 @@ class WeightFactors(ABC):
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
     """Nothing more than the sizes tell."""
     return None
+
+
+def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
+    """Why a delta of the weight's own shape is none of the weight at this module."""
+    return sees_zeros(module)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ..sites import Factors
+from .deltas import Delta, Roles
 from .rerun import blend, not_rerunnable, with_input
 
 
@@ -33,14 +34,15 @@ class _Rotating:
 
     def rotated(self, x: torch.Tensor) -> torch.Tensor:
         """``x`` (..., width), in the dtype of ``r``: each block of it times its rotation."""
-        rotation = self._rotation()
+        rotation = self.rotation()
         x = x.to(self.r)
         size = rotation.shape[-1]
         blocks = x.reshape(*x.shape[:-1], x.shape[-1] // size, size)
         rotation = rotation.to(x.dtype).expand(blocks.shape[-2], -1, -1)
         return torch.einsum("...rk,rkc->...rc", blocks, rotation).reshape(x.shape)
 
-    def _rotation(self) -> torch.Tensor:
+    def rotation(self) -> torch.Tensor:
+        """(blocks, size, size), or a single one for all blocks; at least in float32."""
         skew = _skew(self._angles().to(torch.promote_types(self.r.dtype, torch.float32)))
         return _exact(skew) if self._terms is None else _series(skew, self._terms)
 
@@ -184,6 +186,35 @@ def build(
     if shape.kind is ModuleKind.CONV:
         return PatchFactors(roles["R"], site.settings, shape.kernel)
     return InputFactors(roles["R"], site.settings)
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """``W R - W`` at an embedding; else ``W R^T - W``, for the input is rotated."""
+    embedding = shape.kind is ModuleKind.EMBEDDING
+    rotation = _Rotating(roles["embedding_R" if embedding else "R"], site.settings).rotation()
+    turn = rotation if embedding else rotation.mT
+    size = turn.shape[-1]
+
+    def delta(rows: slice) -> torch.Tensor:
+        old = weight[rows].to(turn)
+        blocks = old.reshape(len(old), -1, size)
+        new = torch.einsum("nbk,bkc->nbc", blocks, turn.expand(blocks.shape[1], -1, -1))
+        return new.reshape(old.shape).sub_(old)
+
+    return delta
+
+
+def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
+    """Why the rotation is none of the weight at this module."""
+    if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
+        return "the rows of an embedding with max_norm are rescaled at each use"
+    if shape.kind is ModuleKind.CONV and any(size != 1 for size in shape.kernel):
+        return "what PEFT's OFT does to the patches of a kernel is no rotation of the kernel"
+    if shape.groups > 1:
+        return "the rotation mixes the channels of all groups, the weight does not"
+    return None
 
 
 PARAMETERS: Mapping[str, str] = {

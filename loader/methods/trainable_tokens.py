@@ -19,6 +19,7 @@ from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.trainable_tokens import rows_of
 from ..placement import offloaded
 from ..sites import Factors
+from .deltas import Delta, Roles
 from .embeddings import bounded, scaled_like
 
 
@@ -109,6 +110,31 @@ def build(
     """The rows at one site, from placed tensors by role; they know no dropout."""
     kind = EmbeddingRows if shape.kind is ModuleKind.EMBEDDING else HeadRows
     return kind(roles["rows"], site.settings["indices"])
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """The new rows less the old ones, and zeros elsewhere: of an embedding as of a head."""
+    new = roles["rows"]
+    places = torch.tensor(site.settings["indices"], device=new.device)
+
+    def delta(rows: slice) -> torch.Tensor:
+        start, stop, _ = rows.indices(weight.shape[0])
+        found = new.new_zeros(stop - start, *weight.shape[1:])
+        inside = (places >= start) & (places < stop)
+        at = places[inside]
+        found[at - start] = new[inside] - weight[at.to(weight.device)].to(new)
+        return found
+
+    return delta
+
+
+def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
+    """Why the rows are no change of the weight at this module."""
+    if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
+        return "the rows of an embedding with max_norm are rescaled at each use"
+    return None
 
 
 PARAMETERS: Mapping[str, str] = {"rows": "trainable_tokens_delta.{adapter}"}

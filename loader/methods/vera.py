@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...registry.facts import ModuleShape, SitePlan
+from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ..sites import Factors
+from .deltas import Delta, Roles, product_rows
 
 
 class VeraFactors:
@@ -86,6 +87,15 @@ def _kaiming(rows: int, columns: int, generator: torch.Generator) -> torch.Tenso
     bound = math.sqrt(3.0) * (math.sqrt(2.0) / math.sqrt(columns))
     empty = torch.empty((rows, columns), dtype=torch.float32, device="cpu")
     return empty.uniform_(-bound, bound, generator=generator)
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """``diag(b) B diag(d) A``, of the parts of A and B that are of this module's sizes."""
+    a = roles["lambda_d"][:, None] * roles["A"][:, : shape.in_features]
+    b = roles["lambda_b"][:, None] * roles["B"][: shape.out_features]
+    return product_rows(b, a, 1.0, shape.kind is ModuleKind.CONV1D)
 
 
 PARAMETERS: Mapping[str, str] = {

@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
-from ..gather import LowRank
+from ..gather import Part
 from ..layout import shape_of_module
+from ..low_rank import LowRank, Scaling
 from ..sites import Factors
 from . import dora
-from .convolutions import CONVOLUTIONS
-from .embeddings import embedded, scaled_like
+from .convolutions import CONVOLUTIONS, LowRankKernel
+from .embeddings import LowRankTable, embedded, scaled_like
 
 Shape = tuple[int, ...]
 
@@ -64,11 +65,12 @@ class LinearFactors:
             return flat.view(out.shape)
         return out + (F.linear(low, b, self.bias) * (self.scale * weight)).to(out.device)
 
-    def low_rank(self, module: nn.Module, weight: float) -> LowRank | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
         if self.dropout and module.training:
             return None
         scale = self.scale * weight
-        return LowRank(self.a, self.b * scale, None if self.bias is None else self.bias * scale)
+        low = LowRank(self.a, self.b * scale)
+        return (low,) if self.bias is None else (low, Scaling(shift=self.bias * scale))
 
 
 class EmbeddingFactors:
@@ -93,6 +95,11 @@ class EmbeddingFactors:
         low = embedded(embedding, x, self.a)
         delta = scaled_like(embedding, (low @ self.b.t()) * (self.scale * weight))
         return out + delta.to(out.device)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if cast(nn.Embedding, module).scale_grad_by_freq and self.a.requires_grad:
+            return None
+        return (LowRankTable(self.a, self.b * (self.scale * weight)),)
 
 
 class ConvFactors:
@@ -126,6 +133,15 @@ class ConvFactors:
         low = self.convolve(x, self.a, None, conv.stride, conv.padding)
         delta = self.convolve(low, self.b, self.bias, groups=conv.groups)
         return out + (delta * (self.scale * weight)).to(out.device)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if self.dropout and module.training:
+            return None
+        scale = self.scale * weight
+        low = LowRankKernel(self.a, self.b * scale)
+        if self.bias is None:
+            return (low,)
+        return low, Scaling(shift=self.bias * scale, channels_last=False)
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:

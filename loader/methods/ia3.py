@@ -49,7 +49,7 @@ class OutputFactors(_Rescaling):
         return blend(out, base, self.rescaled(base), weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
-        wide = self.l.to(torch.promote_types(self.l.dtype, torch.float32))
+        wide = self.l.flatten().to(torch.promote_types(self.l.dtype, torch.float32))
         return (Scaling((wide - 1) * weight, channels_last=len(self._shape) == 1),)
 
 

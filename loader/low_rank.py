@@ -139,9 +139,7 @@ def _by_row(out: torch.Tensor, repeat: int) -> torch.Tensor:
     return out.reshape(out.shape[0] // repeat, repeat, *out.shape[1:])
 
 
-def _summed(
-    values: Sequence[tuple[int, torch.Tensor | None]], rows: int
-) -> torch.Tensor | None:
+def _summed(values: Sequence[tuple[int, torch.Tensor | None]], rows: int) -> torch.Tensor | None:
     there = [(row, value) for row, value in values if value is not None]
     if not there:
         return None

@@ -180,9 +180,8 @@ class SplitRows:
         for acting, rows in self.apart.items():
             at = rows_at(rows, repeat, base.device)
             mine, theirs = x.index_select(0, at.to(x.device)), base.index_select(0, at)
-            result = before = out.index_select(0, at)
-            if out is base:
-                result = before = theirs  # as in a batch of their own
+            # where nothing was added yet, as in a batch of their own
+            result = theirs if out is base else out.index_select(0, at)
             for factors, weight in acting:
                 result = factors.add(module, mine, theirs, result, weight)
             wide = torch.promote_types(out.dtype, result.dtype)

@@ -57,7 +57,7 @@ class VeraFactors:
         if self.dropout and module.training:
             return None
         d, b = self.lambda_d, self.lambda_b
-        wide = torch.promote_types(torch.promote_types(d.dtype, b.dtype), d.dtype)
+        wide = torch.promote_types(d.dtype, b.dtype)
         a, outer = self.a[:, : self.inner].to(wide), self.b[: self.outer].to(wide)
         return (Projected(a, outer, d, b * weight),)
 

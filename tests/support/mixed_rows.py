@@ -15,62 +15,76 @@ from adapterdock.loader.gather import SplitRows
 from .peft_adapters import peft_saves
 
 Names = Sequence[str | None]
+Config = tuple[Any, dict[str, Any]]
+"""A config class of PEFT's (``None``: LoRA) and its fields."""
 
-LINEAR: dict[str, list[tuple[Any, dict[str, Any]]]] = {
-    "lora": [
-        (None, {"r": 2, "target_modules": ["q_proj", "down_proj"]}),
-        (None, {"r": 5, "target_modules": ["q_proj", "embed_tokens"], "lora_alpha": 3}),
-    ],
-    "lora bias": [
-        (None, {"target_modules": ["q_proj"], "lora_bias": True}),
-        (None, {"target_modules": ["q_proj", "o_proj"], "r": 3}),
-    ],
-    "dora": [
-        (None, {"r": 2, "use_dora": True, "target_modules": ["q_proj", "down_proj"]}),
-        (None, {"r": 5, "use_dora": True, "target_modules": ["q_proj", "embed_tokens"]}),
-    ],
-    "adalora": [
-        (peft.AdaLoraConfig, {"target_modules": ["q_proj", "up_proj"], "init_r": 3, "total_step": 9}),
-        (peft.AdaLoraConfig, {"target_modules": ["q_proj"], "init_r": 6, "total_step": 9}),
-    ],
-    "ia3": [
-        (peft.IA3Config, {"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]}),
-        (peft.IA3Config, {"target_modules": ["k_proj", "up_proj"], "feedforward_modules": ["up_proj"]}),
-    ],
-    "vera": [
-        (peft.VeraConfig, {"r": 4, "target_modules": ["q_proj"]}),
-        (peft.VeraConfig, {"r": 4, "target_modules": ["q_proj"]}),
-    ],
-    "vera of two seeds": [
-        (peft.VeraConfig, {"r": 4, "target_modules": ["q_proj", "o_proj"]}),
-        (peft.VeraConfig, {"r": 6, "target_modules": ["q_proj"], "projection_prng_key": 5}),
-    ],
-    "loha": [
-        (peft.LoHaConfig, {"r": 2, "target_modules": ["q_proj", "up_proj"]}),
-        (peft.LoHaConfig, {"r": 3, "target_modules": ["q_proj"]}),
-    ],
-    "loha of a high rank": [
-        (peft.LoHaConfig, {"r": 9, "target_modules": ["q_proj", "up_proj"]}),
-        (peft.LoHaConfig, {"r": 12, "target_modules": ["q_proj"]}),
-    ],
-    "lokr": [
-        (peft.LoKrConfig, {"r": 2, "target_modules": ["q_proj", "up_proj"]}),
-        (peft.LoKrConfig, {"r": 3, "target_modules": ["q_proj"], "decompose_factor": 2}),
-    ],
-    "oft": [
-        (peft.OFTConfig, {"r": 0, "oft_block_size": 4, "target_modules": ["q_proj", "embed_tokens"]}),
-        (peft.OFTConfig, {"r": 0, "oft_block_size": 8, "target_modules": ["q_proj"], "block_share": True}),
-    ],
-    "tokens": [
-        (peft.TrainableTokensConfig, {"token_indices": [4, 9, 40], "target_modules": ["embed_tokens"]}),
-        (None, {"target_modules": ["v_proj"], "trainable_token_indices": {"lm_head": [9, 3], "embed_tokens": [5]}}),
-    ],
-    "whole modules": [
-        (None, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
-        (peft.LNTuningConfig, {"target_modules": ["input_layernorm"]}),
-    ],
-}  # fmt: skip
-"""Two adapters of each method for a Llama: ``(config class, fields)``."""
+
+def _lora(*targets: str, **more: Any) -> Config:
+    return None, {"target_modules": list(targets), **more}
+
+
+def _of(kind: Any, *targets: str, **more: Any) -> Config:
+    return kind, {"target_modules": list(targets), **more}
+
+
+def _oft(*targets: str, **more: Any) -> Config:
+    return _of(peft.OFTConfig, *targets, r=0, **more)
+
+
+def _adalora(*targets: str, **more: Any) -> Config:
+    return _of(peft.AdaLoraConfig, *targets, total_step=9, **more)
+
+
+def _ia3(*targets: str, inputs: str) -> Config:
+    return _of(peft.IA3Config, *targets, feedforward_modules=[inputs])
+
+
+LINEAR: dict[str, tuple[Config, Config]] = {
+    "lora": (
+        _lora("q_proj", "down_proj", r=2),
+        _lora("q_proj", "embed_tokens", r=5, lora_alpha=3),
+    ),
+    "lora bias": (_lora("q_proj", lora_bias=True), _lora("q_proj", "o_proj", r=3)),
+    "dora": (
+        _lora("q_proj", "down_proj", r=2, use_dora=True),
+        _lora("q_proj", "embed_tokens", r=5, use_dora=True),
+    ),
+    "adalora": (_adalora("q_proj", "up_proj", init_r=3), _adalora("q_proj", init_r=6)),
+    "ia3": (
+        _ia3("k_proj", "down_proj", inputs="down_proj"),
+        _ia3("k_proj", "up_proj", inputs="up_proj"),
+    ),
+    "vera": (_of(peft.VeraConfig, "q_proj", r=4), _of(peft.VeraConfig, "q_proj", r=4)),
+    "vera of two seeds": (
+        _of(peft.VeraConfig, "q_proj", "o_proj", r=4),
+        _of(peft.VeraConfig, "q_proj", r=6, projection_prng_key=5),
+    ),
+    "loha": (
+        _of(peft.LoHaConfig, "q_proj", "up_proj", r=2),
+        _of(peft.LoHaConfig, "q_proj", r=3),
+    ),
+    "loha of a high rank": (
+        _of(peft.LoHaConfig, "q_proj", "up_proj", r=9),
+        _of(peft.LoHaConfig, "q_proj", r=12),
+    ),
+    "lokr": (
+        _of(peft.LoKrConfig, "q_proj", "up_proj", r=2),
+        _of(peft.LoKrConfig, "q_proj", r=3, decompose_factor=2),
+    ),
+    "oft": (
+        _oft("q_proj", "embed_tokens", oft_block_size=4),
+        _oft("q_proj", oft_block_size=8, block_share=True),
+    ),
+    "tokens": (
+        _of(peft.TrainableTokensConfig, "embed_tokens", token_indices=[4, 9, 40]),
+        _lora("v_proj", trainable_token_indices={"lm_head": [9, 3], "embed_tokens": [5]}),
+    ),
+    "whole modules": (
+        _lora("q_proj", modules_to_save=["lm_head"]),
+        _of(peft.LNTuningConfig, "input_layernorm"),
+    ),
+}
+"""Two adapters of each method for a Llama."""
 
 
 def dress(

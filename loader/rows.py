@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -138,9 +139,12 @@ class Rows:
         known = self._gathered.of
         if site in known:
             return known[site]
-        found = gather(site.name, site.module, site.factors, [r.terms for r in self.routings])
-        if not self._trains and not site.module.training:
-            self.cache.keep(self._gathered, site, found)
+        terms = [routing.terms for routing in self.routings]
+        if self._trains or site.module.training:
+            return gather(site.name, site.module, site.factors, terms)
+        with _for_any_call(next(iter(site.factors))):
+            found = gather(site.name, site.module, site.factors, terms)
+        self.cache.keep(self._gathered, site, found)
         return found
 
     def of(self, rows: Sequence[int]) -> Rows:
@@ -197,6 +201,14 @@ class Rows:
             raise _lost(name, f"its input has {x.shape[0]} rows")
         if why := self.cache.layout.doubt(name):
             raise _lost(name, why)
+
+
+@contextmanager
+def _for_any_call(adapter: Adapter) -> Generator[None, None, None]:
+    """Whatever mode this call runs in, what is kept must do for any other."""
+    device = adapter.tensors()[0].device.type
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+        yield
 
 
 def _lost(name: str, why: str) -> RoutingError:

@@ -127,3 +127,40 @@ def test_rows_stand_beside_what_is_merged(tmp_path: Path) -> None:
     model.merge_adapter("c")
     got = model(**inputs, adapter_names=names).logits
     assert torch.allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "lokr", "oft"])
+def test_what_one_kind_of_call_gathers_serves_any_other(tmp_path: Path, method: str) -> None:
+    model = dressed(tmp_path, method)
+    inputs = {"input_ids": ids(4)}
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        half = together(model)
+        scale = half.abs().max()
+        assert (half - alone(model, inputs, NAMES)).abs().max() <= 4e-2 * scale
+    model.base_model.requires_grad_(True)
+    full = together(model)
+    full.sum().backward()
+    with torch.no_grad():
+        assert torch.allclose(full, alone(model, inputs, NAMES), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_rows_are_the_same_when_checkpointing_runs_them_again(
+    tmp_path: Path, reentrant: bool
+) -> None:
+    model = AdaptedModel(tiny_llama())
+    for name, (kind, config) in zip("ab", LINEAR["dora"], strict=True):
+        dress(model, tmp_path, name, kind, config, trainable=True)
+    model.train()
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        embeds = model.base_model.get_input_embeddings()(ids(4)).detach().requires_grad_()
+        model(inputs_embeds=embeds, adapter_names=["a", None, "b", "a"]).logits.sum().backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    plain = gradients()
+    model.base_model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    again = gradients()
+    assert plain.keys() == again.keys() and plain
+    assert all(torch.allclose(plain[name], again[name], atol=TOLERANCE) for name in plain)

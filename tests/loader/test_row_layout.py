@@ -76,6 +76,11 @@ def test_as_many_tokens_as_rows_are_no_rows() -> None:
         equal_to_single_runs(model, ONE_EACH, x=x)
 
 
+def test_three_tokens_of_three_rows_are_told_apart_by_what_is_in_them() -> None:
+    model = factors_at(AdaptedModel(TokensFirst().eval()), "inner")
+    refused(model, ["it", None, None], x=torch.randn(3, 3, 8))
+
+
 class Windows(nn.Module):
     """Cuts each row into windows of two tokens, as Swin does, and mixes them by a head that is
     outside of any numbered layer."""

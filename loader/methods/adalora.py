@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ..gather import Part
+from ..low_rank import LowRank
 from ..sites import Factors
+from .convolutions import Kernel
 from .deltas import Delta, Roles, product_rows
 
 
@@ -38,6 +41,9 @@ class LinearFactors:
         low = F.linear(x.to(self.a), self.a * self.e)
         return out + (F.linear(low, self.b) * (self.scale * weight)).to(out.device)
 
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+        return (LowRank(self.a * self.e, self.b * (self.scale * weight)),)
+
 
 class ConvFactors:
     """At a convolution: A (r, in * kernel), E (r, 1), B (out, r)."""
@@ -58,9 +64,15 @@ class ConvFactors:
         weight: float,
     ) -> torch.Tensor:
         conv = cast(nn.Conv2d, module)
-        kernel = (self.b @ (self.a * self.e)).view(-1, *self.shape)
+        kernel = self._kernel()
         delta = F.conv2d(x.to(kernel), kernel, None, conv.stride, conv.padding, conv.dilation)
         return out + (delta * (self.scale * weight)).to(out.device)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+        return (Kernel(self._kernel() * (self.scale * weight)),)
+
+    def _kernel(self) -> torch.Tensor:
+        return (self.b @ (self.a * self.e)).view(-1, *self.shape)
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:

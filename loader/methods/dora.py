@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ..gather import Part
+from ..low_rank import LowRank, Scaling
 from ..placement import offloaded
-from .convolutions import CONVOLUTIONS
+from .convolutions import CONVOLUTIONS, LowRankKernel
 from .deltas import Delta
-from .embeddings import embedded, scaled_like
+from .embeddings import LowRankTable, embedded, scaled_like
 
 _FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 
@@ -133,6 +135,26 @@ class OnWeight(ABC):
     ) -> torch.Tensor:
         """See :class:`~adapterdock.loader.sites.Factors`."""
 
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        """The low-rank factors, their outputs rescaled, and the rescaling of the base's output."""
+        if self.dropout and module.training:
+            return None
+        owner = self._owner(module)
+        factor = self.magnitude.over(owner).flatten()
+        gain = (factor - 1) * weight
+        embedding = isinstance(self, DoraEmbeddingFactors)
+        bias = None if embedding else offloaded(owner, "bias")
+        shift = None if bias is None else -gain * bias.detach().to(gain)
+        scale = (factor * (self.scale * weight)).view(-1, *(1,) * (self.b.dim() - 1))
+        live = getattr(owner, "weight", None)
+        of = [t for t in (live, bias) if isinstance(t, torch.Tensor) and not t.is_meta]
+        rescaled = Scaling(gain, shift, not isinstance(self, DoraConvFactors), tuple(of))
+        return self._low_rank(self.b * scale), rescaled
+
+    @abstractmethod
+    def _low_rank(self, b: torch.Tensor) -> Part:
+        """A with another B."""
+
     def _owner(self, module: nn.Module) -> nn.Module:
         return module if self._stands_on is None else self._stands_on
 
@@ -173,6 +195,9 @@ class DoraLinearFactors(OnWeight):
         delta = (factor - 1) * plain + (factor * self.scale) * low
         return out + (delta * weight).to(out.device)
 
+    def _low_rank(self, b: torch.Tensor) -> Part:
+        return LowRank(self.a, b)
+
 
 class DoraEmbeddingFactors(OnWeight):
     """At an embedding: A (r, num_embeddings), B (embedding_dim, r), magnitude (embedding_dim,)."""
@@ -193,6 +218,14 @@ class DoraEmbeddingFactors(OnWeight):
         low = scaled_like(embedding, low * self.scale)
         delta = (factor - 1) * base.to(low.device) + factor * low
         return out + (delta * weight).to(out.device)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if cast(nn.Embedding, module).scale_grad_by_freq and self.a.requires_grad:
+            return None
+        return super().parts(module, weight)
+
+    def _low_rank(self, b: torch.Tensor) -> Part:
+        return LowRankTable(self.a, b)
 
 
 class DoraConvFactors(OnWeight):
@@ -226,6 +259,9 @@ class DoraConvFactors(OnWeight):
         low = convolve(low, self.b, None, groups=conv.groups)
         delta = (factor - 1) * plain + (factor * self.scale) * low
         return out + (delta * weight).to(out.device)
+
+    def _low_rank(self, b: torch.Tensor) -> Part:
+        return LowRankKernel(self.a, b)
 
 
 def _without_bias(module: nn.Module, out: torch.Tensor, after: int) -> torch.Tensor:

@@ -6,15 +6,18 @@ at a feedforward module the input, which is then cast back to its dtype.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ..gather import Part, stacked
+from ..low_rank import Scaling
 from ..sites import Factors
 from .deltas import Delta, Roles
-from .rerun import blend, not_rerunnable, with_input
+from .rerun import OtherInput, blend, not_rerunnable, with_input
 
 Shape = tuple[int, ...]
 
@@ -46,6 +49,10 @@ class OutputFactors(_Rescaling):
     ) -> torch.Tensor:
         return blend(out, base, self.rescaled(base), weight)
 
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+        wide = self.l.flatten().to(torch.promote_types(self.l.dtype, torch.float32))
+        return (Scaling((wide - 1) * weight, channels_last=len(self._shape) == 1),)
+
 
 class InputFactors(_Rescaling):
     """Rescales what a feedforward module is given."""
@@ -61,6 +68,29 @@ class InputFactors(_Rescaling):
         weight: float,
     ) -> torch.Tensor:
         return with_input(module, x, self.rescaled(x).to(x.dtype), base, out, weight)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+        return (RescaledInput(weight, self.l.view(self._shape)),)
+
+
+@dataclass(frozen=True, eq=False)
+class RescaledInput(OtherInput):
+    """The input along its channels, times ``vector`` (channels, 1, ..)."""
+
+    vector: torch.Tensor
+
+    @classmethod
+    def changing(
+        cls, parts: Sequence[RescaledInput]
+    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
+        vectors = stacked([part.vector for part in parts])
+
+        def change(x: torch.Tensor) -> torch.Tensor:
+            entries, *along = vectors.shape
+            others = (1,) * (x.dim() - vectors.dim())
+            return x.to(vectors.device) * vectors.view(entries, *others, *along)
+
+        return change, vectors
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:

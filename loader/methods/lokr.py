@@ -5,13 +5,15 @@ Follows PEFT 0.21, ``tuners/lokr/layer.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
+from ..gather import Entries, Part, RowDelta, size_of, stacked
 from ..sites import Factors
 from .deltas import Delta, Roles
 from .lycoris import WeightFactors
@@ -42,6 +44,10 @@ class LokrFactors(WeightFactors):
         grid = x.to(w2).reshape(*x.shape[:-1], w1.shape[1], w2.shape[1])
         return (w1 @ F.linear(grid, w2)).flatten(-2) * self.scale
 
+    def linear_parts(self, weight: float) -> tuple[Part, ...]:
+        w1, w2 = self.factors()
+        return (Kronecker(w1 * (self.scale * weight), w2),)
+
     def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Both factors of the product, written out."""
         roles = self.roles
@@ -54,6 +60,54 @@ class LokrFactors(WeightFactors):
 
     def kept_rows(self, rows: torch.Tensor) -> torch.Tensor:
         return rows / rows.mean() if self.scaled_rows else rows
+
+
+@dataclass(frozen=True, eq=False)
+class Kronecker(Part):
+    """``delta(x) = kron(w1, w2) x``, scale and weight in w1."""
+
+    w1: torch.Tensor
+    w2: torch.Tensor
+
+    @property
+    def kind(self) -> Hashable:
+        return (type(self), self.w1.shape, self.w2.shape)
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[int, Kronecker]], rows: int) -> RowDelta:
+        return KroneckerRows(parts, rows)
+
+
+class KroneckerRows:
+    """``w1`` (entries, out1, in1) and ``w2`` (entries, out2, in2)."""
+
+    def __init__(self, parts: Sequence[tuple[int, Kronecker]], rows: int) -> None:
+        self.entries = Entries(parts, rows)
+        self.w1 = stacked([part.w1 for _, part in parts])
+        self.w2 = stacked([part.w2 for _, part in parts])
+        wide = torch.promote_types(self.w1.dtype, self.w2.dtype)
+        self.w1, self.w2 = self.w1.to(wide), self.w2.to(wide)
+        self.nbytes = size_of(self.w1, self.w2)
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        repeat: int,
+    ) -> torch.Tensor:
+        count, (outer1, inner1), (outer2, inner2) = (
+            len(self.entries),
+            self.w1.shape[1:],
+            self.w2.shape[1:],
+        )
+        grid = self.entries.take(x, repeat).to(self.w2).reshape(count, -1, inner2)
+        low = torch.bmm(grid, self.w2.mT).view(count, -1, inner1, outer2)
+        # (in1, tokens * out2), so that one product serves all tokens
+        low = low.transpose(1, 2).reshape(count, inner1, -1)
+        delta = torch.bmm(self.w1, low).view(count, outer1, -1, outer2).transpose(1, 2)
+        return self.entries.add(out, delta.reshape(count, repeat, *out.shape[1:]), repeat)
 
 
 def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:

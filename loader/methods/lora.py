@@ -17,13 +17,14 @@ from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.lora import shapes as lora_shapes
-from ..gather import LowRank
+from ..gather import Part
 from ..layout import shape_of_module
+from ..low_rank import LowRank, Scaling
 from ..sites import Factors
 from . import dora
-from .convolutions import CONVOLUTIONS
+from .convolutions import CONVOLUTIONS, LowRankKernel
 from .deltas import Delta, Roles, product_rows, sees_zeros
-from .embeddings import embedded, scaled_like
+from .embeddings import LowRankTable, embedded, scaled_like
 from .new_site import NewSite
 
 Shape = tuple[int, ...]
@@ -68,11 +69,12 @@ class LinearFactors:
             return flat.view(out.shape)
         return out + (F.linear(low, b, self.bias) * (self.scale * weight)).to(out.device)
 
-    def low_rank(self, module: nn.Module, weight: float) -> LowRank | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
         if self.dropout and module.training:
             return None
         scale = self.scale * weight
-        return LowRank(self.a, self.b * scale, None if self.bias is None else self.bias * scale)
+        low = LowRank(self.a, self.b * scale)
+        return (low,) if self.bias is None else (low, Scaling(shift=self.bias * scale))
 
 
 class EmbeddingFactors:
@@ -97,6 +99,11 @@ class EmbeddingFactors:
         low = embedded(embedding, x, self.a)
         delta = scaled_like(embedding, (low @ self.b.t()) * (self.scale * weight))
         return out + delta.to(out.device)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if cast(nn.Embedding, module).scale_grad_by_freq and self.a.requires_grad:
+            return None
+        return (LowRankTable(self.a, self.b * (self.scale * weight)),)
 
 
 class ConvFactors:
@@ -130,6 +137,15 @@ class ConvFactors:
         low = self.convolve(x, self.a, None, conv.stride, conv.padding)
         delta = self.convolve(low, self.b, self.bias, groups=conv.groups)
         return out + (delta * (self.scale * weight)).to(out.device)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if self.dropout and module.training:
+            return None
+        scale = self.scale * weight
+        low = LowRankKernel(self.a, self.b * scale)
+        if self.bias is None:
+            return (low,)
+        return low, Scaling(shift=self.bias * scale, channels_last=False)
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:

@@ -402,8 +402,10 @@ ROWS_LOST = Code(
     summary="A module does not see the rows of the batch: they cannot have adapters of their own.",
     explanation=(
         "Experts see the tokens of all rows sorted by expert, some models lay all tokens out in "
-        "one dimension, vision towers see images. Which of them belong to which row would be a "
-        "guess."
+        "one dimension, in windows, or tokens first; vision towers see images. Which of them "
+        "belong to which row would be a guess, even where their number fits. So the base is asked "
+        "once: it runs alone on three short rows, and a module that is not given three rows then "
+        "is refused, as is one that could not be asked."
     ),
     example="`adapter_names` on a Mixtral whose adapters act on the router",
     fix="run one batch for each adapter, with `adapter=` or `using`",

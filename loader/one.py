@@ -51,6 +51,7 @@ from .adapted import AdaptedModel
 from .attach import attach_adapter
 from .base import DTYPES
 from .given import files_of
+from .peft_fit import settled
 from .tensors import read_file
 
 log = logging.getLogger("adapterdock")
@@ -224,7 +225,7 @@ def check_live(
     own = getattr(getattr(model.base_model, "config", None), "_name_or_path", None)
     if isinstance(own, str) and is_hub_id(own) and not Path(own).exists():
         names = (*names, own)
-    return check_adapter(
+    findings, plan = check_adapter(
         facts,
         None,
         where=where,
@@ -233,6 +234,8 @@ def check_live(
         aliases=names,
         recorded=recorded_base(facts.config, names),
     )
+    modules = model.modules_of_base.by_name
+    return settled(findings, plan, facts.header.tensors, modules, where), plan
 
 
 def _here(folder: Folder) -> dict[str, Fetched] | None:

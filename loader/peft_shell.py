@@ -8,8 +8,10 @@ method does while its layers are made.
 from __future__ import annotations
 
 import re
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,11 +24,13 @@ from ..manifests.errors import AttachError
 from ..manifests.findings import Finding, Where
 from ..registry.facts import AdapterPlan, PeftPlan, TensorInfo
 from ..registry.methods.through_peft import key_for_peft, shared_key_for_peft
-from .methods.through_peft import stand_in_of
+from .methods.through_peft import Values, stand_in_of
 from .tensors import INTEGERS
 
 NAME = "default"
 """What PEFT calls the one adapter in a shell."""
+_MAKING = threading.Lock()
+"""Random states and warnings belong to the process."""
 _CONFIG = {"model_type": "custom", "tie_word_embeddings": False}
 
 
@@ -83,10 +87,11 @@ def make_shell(
     modules: Mapping[str, nn.Module],
     where: Where,
     *,
-    meta: bool = False,
+    values: Values = Values.OWN,
     trainable: bool = False,
 ) -> Shell:
-    """PEFT's layers for the live ``modules``; with ``meta`` without values, for their shapes.
+    """PEFT's layers for the live ``modules``; with other ``values`` than the base's own, for their
+    shapes only.
 
     Raises :class:`AttachError` where PEFT is not installed, does not know the method, or refuses.
     """
@@ -95,13 +100,15 @@ def make_shell(
     shell.config = _CONFIG  # pyright: ignore[reportArgumentType]
     stand_ins: dict[str, nn.Module] = {}
     for live, author in plan.authors.items():
-        stand_ins[live] = stand_in_of(modules[live], meta=meta)
+        stand_ins[live] = stand_in_of(modules[live], values)
         _insert(shell, author, stand_ins[live])
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng():
+        with _MAKING, warnings.catch_warnings(), _own_randomness(stand_ins.values()):
             warnings.simplefilter("ignore")
             config = kind(**_settings(kind, plan), inference_mode=not trainable)
-            made = tuner(shell, config, NAME, low_cpu_mem_usage=meta)
+            # not PEFT's low_cpu_mem_usage: it changes nn.Module itself, for every thread
+            with torch.device("meta") if values is Values.NONE else nullcontext():
+                made = tuner(shell, config, NAME)
             layers = {live: shell.get_submodule(at) for live, at in plan.authors.items()}
     except Exception as error:
         raise AttachError(
@@ -133,7 +140,7 @@ def misfits(
     would store of this adapter."""
     assert plan.peft is not None
     names = tensors_for_peft(plan, plan.peft)
-    wanted = {name: tensor for name, tensor in shell.state().items()}
+    wanted = shell.state()
     problems = [f"{name} is missing" for name in wanted if name not in names]
     problems += [f"{key} is not PEFT's" for name, key in names.items() if name not in wanted]
     for name, key in names.items():
@@ -194,8 +201,15 @@ def _settings(kind: Any, plan: PeftPlan) -> dict[str, Any]:
     if not targets:
         targets = "|".join(re.escape(author) for author in plan.authors.values())
     # trained biases and whole modules are not PEFT's to carry out
-    neutral = {"bias": "none"} if "bias" in known else {}
+    neutral = {"bias": "none", "progressbar": False}
+    neutral = {name: value for name, value in neutral.items() if name in known}
     return {**plan.config, **neutral, "target_modules": targets}
+
+
+def _own_randomness(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
+    """Nobody else's random numbers are others because of what PEFT draws."""
+    devices = {p.device for m in modules for p in m.parameters() if p.is_cuda}
+    return torch.random.fork_rng(devices=devices)
 
 
 def _insert(shell: nn.Module, name: str, module: nn.Module) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextvars import ContextVar
+from enum import Enum
 from typing import Any, cast
 
 import torch
@@ -108,9 +109,20 @@ class _Live(dict[str, Any]):
         return [self[name] for name in self]
 
 
-def stand_in_of(module: nn.Module, *, meta: bool = False) -> nn.Module:
-    """A module of the same class and sizes that PEFT may wrap: parameters of its own over the same
-    memory (on the ``meta`` device if only their shapes are wanted), and no hooks."""
+class Values(str, Enum):
+    """What a stand-in's parameters hold while PEFT makes its layers."""
+
+    OWN = "own"
+    """The base's: the same memory."""
+    NONE = "none"
+    """Nothing: they are on the ``meta`` device."""
+    ZERO = "zero"
+    """Zeros, without memory for them."""
+
+
+def stand_in_of(module: nn.Module, values: Values = Values.OWN) -> nn.Module:
+    """A module of the same class and sizes that PEFT may wrap: parameters of its own, and no
+    hooks."""
     found = object.__new__(type(module))
     own: dict[str, Any] = {
         name: OrderedDict() if name.endswith("_hooks") else value
@@ -118,7 +130,7 @@ def stand_in_of(module: nn.Module, *, meta: bool = False) -> nn.Module:
         if name not in ("_hf_hook", "_old_forward", "forward")
     }
     own["_parameters"] = {
-        name: _copied(module, name, meta)
+        name: _copied(module, name, values)
         for name in module._parameters  # pyright: ignore[reportPrivateUsage]
     }
     own["_buffers"] = dict(own["_buffers"])
@@ -137,15 +149,19 @@ def relink(stand_in: nn.Module, module: nn.Module) -> None:
     )
 
 
-def _copied(module: nn.Module, name: str, meta: bool) -> Any:
+def _copied(module: nn.Module, name: str, values: Values) -> Any:
     old = module._parameters[name]  # pyright: ignore[reportPrivateUsage]
     if old is None:
         return None
-    value = old if meta else offloaded(module, name)
-    if value is None or type(value.data) is not torch.Tensor or value.is_quantized:
+    if type(old.data) is not torch.Tensor or old.is_quantized:
         return old  # packed: the class of the parameter knows how
-    value = torch.empty_like(value, device="meta") if meta else value.detach()
-    return nn.Parameter(value, requires_grad=False)
+    if values is Values.NONE:
+        value = torch.empty_like(old, device="meta")
+    elif values is Values.ZERO:
+        value = torch.zeros((), dtype=old.dtype).expand(old.shape)
+    else:
+        value = offloaded(module, name)
+    return old if value is None else nn.Parameter(value.detach(), requires_grad=False)
 
 
 def set_apart(layer: nn.Module, stand_in: nn.Module) -> None:

@@ -761,7 +761,7 @@ PEFT_SHAPES_UNCHECKED = Code(
         "always, before anything is attached, so there nothing has to be accepted; a lock is made "
         "without PEFT, so it records that a person has accepted this."
     ),
-    example="an adapter with \"peft_type\": \"BOFT\"",
+    example='an adapter with "peft_type": "BOFT"',
     fix="run `adapterdock validate --deep`, and `adapterdock lock --accept AD390`",
 )
 PEFT_TENSORS = Code(

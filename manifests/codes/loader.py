@@ -808,7 +808,7 @@ PEFT_MISSING = Code(
         "docs/methods.md says which methods are carried out here and which by PEFT's own layers. "
         "Nothing else needs PEFT. An old PEFT may not know the method yet."
     ),
-    example="an adapter with \"peft_type\": \"BOFT\" where `import peft` fails",
+    example='an adapter with "peft_type": "BOFT" where `import peft` fails',
     fix="pip install 'adapterdock[peft]'",
 )
 PEFT_CHANGED_BASE = Code(

@@ -23,7 +23,8 @@ class PeftMethod:
     the fields map patterns to values. ``shared`` are what it stores once beside the model.
     ``off`` are fields that must stay at PEFT's default, with why. ``listed`` is false where the
     file need not have a tensor for each module: then the config alone says which they are.
-    ``trains`` says whether gradients are all that its training needs.
+    ``trains`` says whether gradients are all that its training needs; ``needs_weights``
+    whether PEFT computes with the base's weights to tell what shapes there must be.
     """
 
     prefix: str
@@ -34,6 +35,7 @@ class PeftMethod:
     off: Mapping[str, str] = field(default_factory=dict)
     listed: bool = True
     trains: bool = True
+    needs_weights: bool = False
 
 
 def _fields(names: str) -> tuple[str, ...]:
@@ -50,6 +52,7 @@ PEFT_TABLE: Mapping[str, PeftMethod] = {
         ),
         where=PICKING,
         trains=False,
+        needs_weights=True,
     ),
     "BEFT": PeftMethod("beft_", _fields("init_weights"), where=()),
     "BOFT": PeftMethod(
@@ -94,6 +97,7 @@ PEFT_TABLE: Mapping[str, PeftMethod] = {
         where=PICKING,
         shared=("frod_V", "frod_s_indices", "frod_s_size"),
         off={"runtime_offload_base_weight": "moves the base's weights"},
+        needs_weights=True,
     ),
     "GLORA": PeftMethod(
         "glora_", _fields("r bias config_A_B config_C config_D_E init_weights"), where=()

@@ -120,7 +120,9 @@ def _taken_out(claims: Claims, shell: Shell, modules: Mapping[str, nn.Module]) -
         Part(site, claims.modules.shape(site.module), {}, of_input=False)
         for site in claims.plan.sites
     ]
-    found = PeftParts({live: PeftFactors(layer) for live, layer in shell.layers.items()}, parts)
+    by_batch = PEFT_TABLE[claims.plan.peft.method].by_batch
+    factors = {live: PeftFactors(layer, by_batch) for live, layer in shell.layers.items()}
+    found = PeftParts(factors, parts)
     made: dict[int, nn.Parameter] = {}
     for live, layer in shell.layers.items():
         _own(found, made, claims, f"{_PREFIX}model.{live}.", layer, modules[live])
@@ -142,7 +144,7 @@ def _own(
 ) -> None:
     """Note the layer's tensors by their live names, with the adapter's own name in place of the
     shell's. Layers may share some; each is noted once under every name, as PEFT does."""
-    dtype, device = _place(claims, module)
+    dtype, device = claims.dtype, cast(torch.device, device_of(module, claims.base))
     for path, parameter in layer.named_parameters(remove_duplicate=False):
         if id(parameter) not in made:
             made[id(parameter)] = parameter
@@ -159,16 +161,10 @@ def _own(
         found.parameters[prefix + _named(path, claims.name)] = made[id(old)]
 
 
-def _place(claims: Claims, module: nn.Module) -> tuple[torch.dtype, torch.device]:
-    """As PEFT has it: in float32, whatever half precision the base is in."""
-    dtype = claims.dtype
-    if dtype is None:
-        dtype = torch.promote_types(compute_dtype(module, claims.base), torch.float32)
-    return dtype, cast(torch.device, device_of(module, claims.base))
-
-
-def _placed(tensor: torch.Tensor, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+def _placed(tensor: torch.Tensor, dtype: torch.dtype | None, device: torch.device) -> torch.Tensor:
+    """On the module's device, in the declared dtype or else the one that PEFT chose: it computes in
+    float32 with adapters for a base in half precision."""
+    return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
 
 def _named(path: str, name: str) -> str:
@@ -183,7 +179,8 @@ def _named(path: str, name: str) -> str:
 @torch.no_grad()
 def _changes(claims: Claims, found: PeftParts, modules: Mapping[str, nn.Module]) -> bool:
     """Whether any module answers otherwise with its layer, asked with an input of noise. Where the
-    file says which values it is about, every layer is asked: a number may be out of range."""
+    file says which values it is about, every layer is asked: a number may be out of range, and
+    PyTorch does not look."""
     infos = claims.tensors.header.tensors
     every = any(info.dtype in INTEGERS for info in infos.values())
     differs = False
@@ -192,7 +189,8 @@ def _changes(claims: Claims, found: PeftParts, modules: Mapping[str, nn.Module])
         x = _example(claims.modules.shape(live), module, claims)
         try:
             base = cast(torch.Tensor, module.forward(x))
-            answer = factors.add(module, x, base, base, 1.0)
+            with torch.sparse.check_sparse_tensor_invariants(every):
+                answer = factors.add(module, x, base, base, 1.0)
         except Exception as error:
             raise AttachError(
                 codes.PEFT_PLACE.finding(

@@ -109,6 +109,8 @@ def make_shell(
             # not PEFT's low_cpu_mem_usage: it changes nn.Module itself, for every thread
             with torch.device("meta") if values is Values.NONE else nullcontext():
                 made = tuner(shell, config, NAME)
+            if hasattr(made, "_cast_adapter_dtype"):  # half precision to float32, as PEFT has it
+                made._cast_adapter_dtype(NAME)
             layers = {live: shell.get_submodule(at) for live, at in plan.authors.items()}
     except Exception as error:
         raise AttachError(

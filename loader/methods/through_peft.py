@@ -16,7 +16,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ...manifests.codes import loader as codes
+from ...manifests.errors import RoutingError
 from ..placement import device_of, offloaded
+from ..routing import CURRENT
 from ..sites import OutputSite
 from .rerun import blend
 
@@ -37,12 +40,14 @@ _KNOWN: ContextVar[_Known | None] = ContextVar("adapterdock_peft_known", default
 
 
 class PeftFactors:
-    """``layer`` is a tuner layer of PEFT's with one adapter."""
+    """``layer`` is a tuner layer of PEFT's with one adapter; ``by_batch`` says that a row's answer
+    depends on the others."""
 
-    __slots__ = ("layer",)
+    __slots__ = ("by_batch", "layer")
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, by_batch: bool = False) -> None:
         self.layer = layer
+        self.by_batch = by_batch
 
     def add(
         self,
@@ -52,6 +57,13 @@ class PeftFactors:
         out: torch.Tensor,
         weight: float,
     ) -> torch.Tensor:
+        if self.by_batch and (call := CURRENT.get()) is not None and call.rows is not None:
+            raise RoutingError(
+                codes.ROWS_LOST.finding(
+                    f"{type(self.layer).__module__.split('.')[2]} answers a row by all rows of the "
+                    "batch"
+                )
+            )
         if self.layer.training is not module.training:
             self.layer.train(module.training)
         known = _Known(module, x, base)

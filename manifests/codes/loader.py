@@ -403,7 +403,7 @@ ROWS_LOST = Code(
     explanation=(
         "Experts see the tokens of all rows sorted by expert, some models lay all tokens out in "
         "one dimension, vision towers see images. Which of them belong to which row would be a "
-        "guess."
+        "guess. LILY adapters answer each row by what all rows of the batch are."
     ),
     example="`adapter_names` on a Mixtral whose adapters act on the router",
     fix="run one batch for each adapter, with `adapter=` or `using`",

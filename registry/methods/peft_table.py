@@ -24,7 +24,8 @@ class PeftMethod:
     ``off`` are fields that must stay at PEFT's default, with why. ``listed`` is false where the
     file need not have a tensor for each module: then the config alone says which they are.
     ``trains`` says whether gradients are all that its training needs; ``needs_weights``
-    whether PEFT computes with the base's weights to tell what shapes there must be.
+    whether PEFT computes with the base's weights to tell what shapes there must be. ``by_batch``
+    says that what it answers for a row depends on the other rows.
     """
 
     prefix: str
@@ -36,6 +37,7 @@ class PeftMethod:
     listed: bool = True
     trains: bool = True
     needs_weights: bool = False
+    by_batch: bool = False
 
 
 def _fields(names: str) -> tuple[str, ...]:
@@ -113,7 +115,7 @@ PEFT_TABLE: Mapping[str, PeftMethod] = {
         tables=("rank_pattern",),
     ),
     "HRA": PeftMethod("hra_", _fields("r apply_GS init_weights bias")),
-    "LILY": PeftMethod("lily_", _fields("r stride_A num_B scaling init_weights")),
+    "LILY": PeftMethod("lily_", _fields("r stride_A num_B scaling init_weights"), by_batch=True),
     "MISS": PeftMethod("miss_", _fields("r miss_dropout mini_r init_weights bias")),
     "OSF": PeftMethod(
         "osf_",

@@ -213,7 +213,7 @@ MISFITS: dict[str, tuple[list[str], dict[str, Any]]] = {
         ["AD341"],
         {"base": dataclasses.replace(base_facts(), layout=None)},
     ),
-    "another method": (["AD312"], {"config": lora_config(peft_type="BOFT")}),
+    "another method": (["AD312"], {"config": lora_config(peft_type="XLORA")}),
     "no method at all": (["AD311"], {"config": lora_config(peft_type=...)}),
     "a method nobody knows": (["AD312"], {"config": lora_config(peft_type="lora")}),
     "a rank that is text": (["AD313"], {"config": lora_config(r="4")}),

@@ -18,6 +18,8 @@ from torch import nn
 
 from ...manifests.codes import loader as codes
 from ...manifests.errors import RoutingError
+from ..float32 import InFloat32, cast_floats
+from ..interception import intercepted
 from ..placement import device_of, offloaded
 from ..routing import CURRENT
 from ..sites import OutputSite
@@ -60,8 +62,7 @@ class PeftFactors:
         if self.by_batch and (call := CURRENT.get()) is not None and call.rows is not None:
             raise RoutingError(
                 codes.ROWS_LOST.finding(
-                    f"{type(self.layer).__module__.split('.')[2]} answers a row by all rows of the "
-                    "batch"
+                    f"{type(self.layer).__module__} answers a row by all rows of the batch"
                 )
             )
         if self.layer.training is not module.training:
@@ -69,7 +70,8 @@ class PeftFactors:
         known = _Known(module, x, base)
         token = _KNOWN.set(known)
         try:
-            new = cast(torch.Tensor, self.layer(x)).to(base.dtype)
+            inside = cast_floats(x, torch.float32) if intercepted(module, InFloat32) else x
+            new = cast(torch.Tensor, self.layer(inside)).to(base.dtype)
         finally:
             _KNOWN.reset(token)
         if not known.used and _hooked(module):  # the hooks' part of the answer stays

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
+from adapterdock.loader.float32 import keep_float32
 from adapterdock.loader.peft_shell import _classes
 from adapterdock.manifests.errors import AttachError, FitError, RoutingError
 from peft import HRAConfig, PeftModel
@@ -133,6 +134,36 @@ def test_a_bfloat16_base_answers_as_in_peft(method: str, tmp_path: Path) -> None
     answer = logits(adapted(half, saved))
     assert answer.dtype is torch.bfloat16
     assert torch.equal(answer, oracle)
+
+
+@pytest.mark.parametrize("method", ["GLORA", "SHIRA", "HRA", "ROAD"])
+def test_at_modules_kept_in_float32_the_layers_run_in_float32(method: str, tmp_path: Path) -> None:
+    base = CASES[method][0]()
+    saved = saved_by_peft(method, tmp_path / "it", base)
+    kept = {name: p.detach().clone() for name, p in base.named_parameters()}
+    half = base.to(torch.bfloat16)
+    keep_float32(half, ["*q_proj", "*down_proj"], kept)
+    answer = logits(adapted(half, saved))
+    assert answer.dtype is torch.bfloat16
+    assert torch.allclose(answer.float(), saved.answer, atol=3e-2)
+
+
+def test_a_hook_of_somebody_elses_keeps_its_part_of_the_answer(tmp_path: Path) -> None:
+    for method in ("MISS", "BEFT", "SHIRA"):  # asks the base for its answer, or computes it
+        base = CASES[method][0]()
+        saved = saved_by_peft(method, tmp_path / method, base)
+        module = base.model.layers[0].self_attn.q_proj
+        module.register_forward_hook(lambda _module, _args, out: out + 1)
+        oracle = peft_loads(base, saved.folder)
+        theirs = oracle.base_model.model.model.layers[0].self_attn.q_proj
+        x = torch.randn(2, 3, 16)
+        model = adapted(base, saved)
+        (factors,) = model.factors_of(model.attached["it"])["model.layers.0.self_attn.q_proj"]
+        out = module(x)
+        ours = factors.add(module, x, out, out, 1.0)
+        plain = theirs(x) + 1 if method == "SHIRA" else theirs(x)
+        assert torch.allclose(ours, plain, atol=TOLERANCE)
+        model.detach()
 
 
 def test_factors_may_be_in_the_bases_own_dtype(tmp_path: Path) -> None:

@@ -296,6 +296,18 @@ def test_the_model_moves_with_everything_that_its_layers_need(tmp_path: Path) ->
     assert {t.dtype for t in model.state_dict().values()} == {torch.float64, torch.int32}
 
 
+@pytest.mark.parametrize("method", ["HRA", "SUPERTUNING", "GLORA"])
+def test_the_layers_read_the_bases_weights_as_they_are_now(method: str, tmp_path: Path) -> None:
+    base = tiny_llama()
+    saved = saved_by_peft(method, tmp_path / "it", base)
+    model = adapted(base, saved)
+    for parameter in base.parameters():
+        parameter.data = parameter.data * 1.25
+    expected = logits(peft_loads(base, saved.folder), inputs_of(base))
+    assert not torch.allclose(expected, saved.answer, atol=1e-3)
+    assert torch.allclose(logits(model), expected, atol=TOLERANCE)
+
+
 def test_hot_swap_with_another_rank_and_another_method(tmp_path: Path) -> None:
     base = tiny_llama()
     one = saved_by_peft("HRA", tmp_path / "one", base)
@@ -356,6 +368,7 @@ def _tampered(folder: Path, change: Callable[[dict[str, torch.Tensor]], object])
 
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj."
+LAST = "base_model.model.model.layers.1.mlp.down_proj."
 MISFITS: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], object], str]] = {
     "another shape": ("HRA", lambda t: t.update({f"{Q}hra_u": t[f"{Q}hra_u"][:-1]}), "AD391"),
     "a tensor too few": ("BOFT", lambda t: t.pop(f"{Q}boft_s"), "AD391"),
@@ -367,12 +380,12 @@ MISFITS: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], object], str]]
     ),
     "numbers out of range": (
         "SHIRA",
-        lambda t: t.update({f"{Q}shira_indices": t[f"{Q}shira_indices"] + 1000}),
+        lambda t: t.update({f"{LAST}shira_indices": t[f"{LAST}shira_indices"] + 1000}),
         "AD819",
     ),
     "numbers out of a vector": (
         "SUPERTUNING",
-        lambda t: t.update({f"{Q}supertuning_indices": t[f"{Q}supertuning_indices"] + 9000}),
+        lambda t: t[f"{LAST}supertuning_indices"].add_(9000),
         "AD819",
     ),
     "NaN": ("MISS", lambda t: t[f"{Q}miss_block"].fill_(float("nan")), "AD7"),

@@ -144,11 +144,11 @@ class Adapter:
         return tuple(sorted(self.sites | self.whole))
 
     def tensors(self) -> list[torch.Tensor]:
-        """Every parameter and buffer that it owns."""
+        """Every parameter and buffer that it owns, each once."""
         found: list[torch.Tensor] = list(self.parameters.values())
         for twin in self.twins.values():
             found += [*twin.parameters(), *twin.buffers()]
-        return found
+        return list({id(tensor): tensor for tensor in found}.values())
 
     def info(self) -> AdapterInfo:
         tensors = self.tensors()

@@ -118,6 +118,7 @@ def test_a_hot_swap_makes_again_what_was_computed_from_the_old_one(
 
 def methods() -> dict[str, tuple[Any, dict[str, Any]]]:
     from peft import (
+        BOFTConfig,
         IA3Config,
         LNTuningConfig,
         LoHaConfig,
@@ -134,6 +135,7 @@ def methods() -> dict[str, tuple[Any, dict[str, Any]]]:
         "bias": (LoraConfig, {**linear, "modules_to_save": ["norm"]}),
         "ia3": (IA3Config, {**linear, "feedforward_modules": ["down_proj"]}),
         "loha": (LoHaConfig, linear),
+        "boft": (BOFTConfig, {**linear, "boft_block_size": 4}),
         "vera": (VeraConfig, {"target_modules": ["q_proj"]}),
         "ln": (LNTuningConfig, {"target_modules": ["norm"]}),
         "tokens": (TrainableTokensConfig, {"token_indices": [1, 2, 3]}),

@@ -120,7 +120,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "lora": {"kind": LoraConfig, **LORA},
     "dora": {"kind": LoraConfig, **LORA, "use_dora": True},
     "ia3": {"kind": IA3Config, "feedforward_modules": []},
-    "ia3 inputs": {"kind": IA3Config, "feedforward_modules": ["layer"]},
+    "ia3-inputs": {"kind": IA3Config, "feedforward_modules": ["layer"]},
     "loha": {"kind": LoHaConfig, "r": 3},
     "lokr": {"kind": LoKrConfig, "r": 1},
     "oft": {"kind": OFTConfig, "oft_block_size": 4},
@@ -137,9 +137,7 @@ def test_methods_merged_together_are_the_sum_of_their_deltas_from_the_base(tmp_p
     expected = alone
     weights = {name: 0.5 + 0.25 * n * (-1) ** n for n, name in enumerate(KINDS)}
     for seed, (name, config) in enumerate(KINDS.items()):
-        saved = peft_saves(
-            base, tmp_path / name.replace(" ", "_"), seed=seed, target_modules=["layer"], **config
-        )
+        saved = peft_saves(base, tmp_path / name, seed=seed, target_modules=["layer"], **config)
         attach(model, saved, name)
         expected = expected + weights[name] * (saved.answer - alone)
     assert close(logits(model, adapter=weights), expected)

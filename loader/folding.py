@@ -247,7 +247,7 @@ class _Planner:
     def add(self, adapter: Adapter, weight: Weight) -> None:
         """Its deltas, after it was made sure that they are all there is of it."""
         refused = {part.site.method for part in adapter.parts}
-        refused = {name for name in refused if METHODS[name].delta_weight is None}
+        refused = {n for n in refused if n not in METHODS or METHODS[n].delta_weight is None}
         if adapter.prompt is not None:
             refused |= {name for name in adapter.methods if name not in METHODS}
         known = {id(t) for part in adapter.parts for t in part.roles.values()}

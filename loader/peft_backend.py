@@ -166,7 +166,7 @@ def _own(
 
 def _note(found: PeftParts, claims: Claims, prefix: str, path: str, value: nn.Parameter) -> None:
     live = prefix + _named(path, claims.name)
-    key = prefix + ".".join(part for part in path.split(".") if part != NAME)
+    key = ".".join(part for part in f"{prefix}{path}".split(".") if part != NAME)
     found.parameters[live] = value
     if key in claims.tensors.header.tensors:
         found.keys[live] = key

@@ -158,7 +158,7 @@ def test_a_hook_of_somebody_elses_keeps_its_part_of_the_answer(tmp_path: Path) -
         theirs = oracle.base_model.model.model.layers[0].self_attn.q_proj
         x = torch.randn(2, 3, 16)
         model = adapted(base, saved)
-        (factors,) = model.factors_of(model.attached["it"])["model.layers.0.self_attn.q_proj"]
+        (factors,) = model.built_of("it").outputs["model.layers.0.self_attn.q_proj"]
         out = module(x)
         ours = factors.add(module, x, out, out, 1.0)
         plain = theirs(x) + 1 if method == "SHIRA" else theirs(x)
@@ -327,7 +327,9 @@ def test_what_is_deleted_is_freed(tmp_path: Path) -> None:
     model = adapted(base, saved_by_peft("RANDLORA", tmp_path / "it", base))
     adapter = model.attached["it"]
     tensors = [weakref.ref(t) for t in adapter.tensors()]
-    layers = [weakref.ref(f.layer) for fs in model.factors_of(adapter).values() for f in fs]
+    layers = [
+        weakref.ref(f.layer) for fs in model.built_of(adapter.name).outputs.values() for f in fs
+    ]
     assert tensors and layers
     shared = sum(name.endswith("randlora_A.it") for name in adapter.parameters)
     assert shared > 1

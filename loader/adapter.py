@@ -110,7 +110,7 @@ class Adapter:
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Its ``adapter_config.json``, as it was read."""
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What each of its tensors is called in ``adapter_model.safetensors``, by its live name."""
+    """The live name of each tensor in ``adapter_model.safetensors``, by its name there."""
     unfired: set[str] = field(default_factory=set)
     used: bool = False
     reported: bool = False

@@ -147,7 +147,7 @@ class _Builder:
         for site, method, shape in sites:
             for role, text in method.shared.items():
                 if role in site.tensors:
-                    keys[text.format(adapter=claims.name)] = _on_disk(site.tensors[role])
+                    keys[_on_disk(site.tensors[role])] = text.format(adapter=claims.name)
             names, common = live[site.method], shared.get(site.method, {})
             # what follows another module has its parameters, which are registered once
             inside = f"{prefix}{leader_of(site)}.{site.settings.get('wraps', '')}"
@@ -158,7 +158,7 @@ class _Builder:
                 name = inside + names[role]
                 if name not in parameters:
                     parameters[name] = self._parameter(placed[key])
-                    keys[name] = _on_disk(key)
+                keys[_on_disk(key)] = name  # tied ones are in the file more than once
                 roles[role] = parameters[name]
             built = method.build(site, shape, roles, self.dropout)
             if hasattr(built, "add_to"):
@@ -170,7 +170,7 @@ class _Builder:
         for module, key, old in biases:
             value = self._parameter(placed[key])
             live_name = f"{prefix}{module}.bias.{claims.name}"
-            parameters[live_name], keys[live_name] = value, _on_disk(key)
+            parameters[live_name], keys[_on_disk(key)] = value, live_name
             changed[module] = BiasFactors(value, old)
             outputs.setdefault(module, []).append(changed[module])
         twins = {
@@ -189,14 +189,14 @@ class _Builder:
                     one.stand_on(twin)
         held = {f"{prefix}{n}.{self._wrapper(n)}.{claims.name}": twin for n, twin in twins.items()}
         for live_name, paths in zip(held, saved.values(), strict=True):
-            keys |= {f"{live_name}.{path}": _on_disk(key) for path, key in paths.items()}
+            keys |= {_on_disk(key): f"{live_name}.{path}" for path, key in paths.items()}
         prompt, asked = None, claims.plan.prompt
         if asked is not None:
             live_name, key = f"prompt_encoder.{claims.name}.embedding.weight", asked.tensors[PROMPT]
             value = self._parameter(placed[key])
-            parameters[live_name], keys[live_name] = value, key
+            parameters[live_name], keys[key] = value, live_name
             prompt = make_prompt(asked, value)
-        if peft and claims.tensors.header.tensors.keys() - set(keys.values()):
+        if peft and claims.tensors.header.tensors.keys() - keys.keys():
             keys = {}  # what is here is not what PEFT stores
         adapter = Adapter(
             name=claims.name,

@@ -38,7 +38,7 @@ class PeftParts:
     changes: bool = True
     """Whether it changes what any module answers."""
     keys: dict[str, str] = field(default_factory=dict)
-    """Their names in the file, by live names. Not all of them where PEFT stores something else than
+    """Their live names, by those in the file. Not all of them where PEFT stores something else than
     its layers hold (SHiRA's places, VB-LoRA's best vectors)."""
     kept: list[torch.Tensor] = field(default_factory=list)
     """Tensors that were exchanged: as long as they are here, no other has their identity."""
@@ -169,7 +169,7 @@ def _note(found: PeftParts, claims: Claims, prefix: str, path: str, value: nn.Pa
     key = ".".join(part for part in f"{prefix}{path}".split(".") if part != NAME)
     found.parameters[live] = value
     if key in claims.tensors.header.tensors:
-        found.keys[live] = key
+        found.keys[key] = live
 
 
 def _placed(tensor: torch.Tensor, dtype: torch.dtype | None, device: torch.device) -> torch.Tensor:

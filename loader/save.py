@@ -58,7 +58,7 @@ def files_of_adapter(
 def saved_tensors(adapter: Adapter, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What is written into ``adapter_model.safetensors``, by its names there."""
     live = {**live_tensors_of(adapter), **state}
-    return {key: live[name] for name, key in adapter.keys.items()}
+    return {key: live[name] for key, name in adapter.keys.items()}
 
 
 def live_tensors_of(adapter: Adapter) -> dict[str, torch.Tensor]:

@@ -61,6 +61,12 @@ class StandIn(nn.Module):
         """
         return adapter_state.load(self, state_dict, strict=strict, assign=assign)
 
+    def get_parameter(self, target: str) -> nn.Parameter:
+        """The parameter that ``named_parameters`` gives this name; an adapter's names have dots,
+        and say PEFT's modules, which are not there."""
+        own = self._parameters.get(target)
+        return super().get_parameter(target) if own is None else own
+
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move or convert base and adapters; the base's own ``to`` has the first word."""
         self._base.to(*args, **kwargs)

@@ -7,13 +7,15 @@ and in a fresh folder that ``docs/example.py`` has filled:
 - ``python`` blocks share their names. What one prints, an ``AdapterWarning``, a warning in the log
   of adapterdock, and the :class:`AdapterdockError` that ends it stand in the ``text`` block after
   it. Any other exception is a mistake of the page.
-- ``console`` blocks: each line that begins with ``$`` is run, and its output follows.
+- ``console`` blocks: each line that begins with ``$`` is run, and its output follows. It may be
+  a command of :data:`COMMANDS`, and nothing else.
 - ``yaml NAME`` (or any language with a file's name) writes that file; what is written as it stands.
 - ``no-run`` after the language: not run, so that nothing may be said to have been printed by it.
 
-A page is run once a block in it has an output (for the first time an empty ``text`` block). Where a page has the lines of :data:`BEGIN` and
-:data:`END`, only what is between them counts. What differs between machines is replaced:
-:func:`normal` says what, and nothing else is.
+A page is run once a block in it has an output (for the first time an empty ``text`` block). Where
+a page has the lines of :data:`BEGIN` and :data:`END`, only what is between them counts; the README
+is left alone without them. What differs between machines is replaced: :func:`normal` says what, and
+nothing else is.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = ("cli.md", "codes.md")
+COMMANDS = ("adapterdock", "cat", "ls")
 BEGIN, END = "<!-- printed: begin -->", "<!-- printed: end -->"
 _FENCE = re.compile(r"^```([\w-]*)[ ]*(.*?)[ ]*$")
 
@@ -105,11 +108,17 @@ def blocks_of(page: str, text: str) -> list[Block]:
     return found
 
 
+def is_run(page: str, text: str) -> bool:
+    """Whether the page shows outputs. Raises :class:`PageError` as :func:`blocks_of`."""
+    marked = page != "README.md" or BEGIN in text.splitlines()
+    return marked and any(block.shows for block in blocks_of(page, text))
+
+
 def printed(page: str, text: str) -> str:
-    """The page with what its blocks print now; they are run in the current folder."""
-    blocks = blocks_of(page, text)
-    if not any(block.shows for block in blocks):
+    """The page with what its blocks print now, if it is run: in the current folder."""
+    if not is_run(page, text):
         return text
+    blocks = blocks_of(page, text)
     names: dict[str, Any] = {"__name__": "__main__"}
     lines, made, done = text.splitlines(), list[str](), 0
     for block in blocks:
@@ -154,14 +163,18 @@ def _console(page: str, block: Block) -> Iterator[str]:
         while commands and commands[0].startswith("> "):
             shown.append(commands.pop(0))
         yield from shown
-        yield from normal(_command("\n".join(line[2:] for line in shown)))
+        command = " ".join(line[2:].removesuffix("\\") for line in shown)
+        if command.split(" ")[0] not in COMMANDS:
+            said = f"only {', '.join(COMMANDS)} are run; say no-run, and show no output"
+            raise PageError(f"{page}:{block.line}: {said}")
+        yield from normal(_command(command))
 
 
 def _command(text: str) -> str:
     """What a command prints, to both streams. Ours runs in this process, which has torch."""
     words = shlex.split(text, comments=True)
     if words[0] != "adapterdock":
-        done = subprocess.run(text, shell=True, stdout=-1, stderr=-2, encoding="utf-8", check=False)
+        done = subprocess.run(words, stdout=-1, stderr=-2, encoding="utf-8", check=False)
         return done.stdout
     from adapterdock.cli.main import main
 
@@ -210,7 +223,7 @@ def run(path: Path) -> tuple[str, str]:
     page = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
     text = path.read_text(encoding="utf-8")
     try:
-        if not any(block.shows for block in blocks_of(page, text)):
+        if not is_run(page, text):
             return text, ""
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
             folder = Path(place).resolve() / "desk"
@@ -247,11 +260,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     every = [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]
     paths = [p.resolve() for p in options.pages or every if p.name not in GENERATED]
-    # a fork has torch and transformers already; where it is not safe each page imports its own
     method = "fork" if sys.platform == "linux" else "spawn"
-    if method == "fork":
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
+    if method == "fork":  # what every page needs is there already; elsewhere a fork is not safe
+        import example  # noqa: F401
+        from transformers import Trainer, pipeline  # noqa: F401
     with multiprocessing.get_context(method).Pool(
         min(len(paths), os.cpu_count() or 1), maxtasksperchild=1
     ) as pool:

@@ -31,13 +31,13 @@ from .weight_sites import WeightFactors
 from .whole_claims import claim_bias, claim_whole, whole_modules
 
 if TYPE_CHECKING:
-    from .adapted import AdaptedModel
+    from .holder import Holder
 
 _PREFIX = "base_model.model."
 
 
 def build_adapter(
-    model: AdaptedModel,
+    model: Holder,
     name: str,
     plan: AdapterPlan,
     tensors: AdapterTensors,

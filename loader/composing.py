@@ -38,7 +38,7 @@ from .selection import check_composition, taking_part
 from .tensors import read_bytes
 
 if TYPE_CHECKING:
-    from .adapted import AdaptedModel
+    from .holder import Holder
 
 Options = Mapping[str, Any]
 """``density``, ``majority_sign_method``, ``svd_rank``, ``svd_clamp``, ``seed``: those given."""
@@ -75,7 +75,7 @@ def recipe_of(
 
 
 def compose(
-    model: AdaptedModel,
+    model: Holder,
     name: str,
     recipe: Composition,
     of: Mapping[str, Written],
@@ -98,7 +98,7 @@ def compose(
 
 
 def made(
-    model: AdaptedModel,
+    model: Holder,
     name: str,
     recipe: Composition,
     weights: Mapping[str, Weight],
@@ -118,7 +118,7 @@ def made(
     )
 
 
-def made_again(model: AdaptedModel, changed: Iterable[Built], where: Where) -> list[Built]:
+def made_again(model: Holder, changed: Iterable[Built], where: Where) -> list[Built]:
     """The compositions that are computed from adapters that ``changed`` takes the place of,
     computed anew; not on the model yet."""
     new = {built.adapter.name: built for built in changed}
@@ -133,7 +133,7 @@ def made_again(model: AdaptedModel, changed: Iterable[Built], where: Where) -> l
 
 
 def combination(
-    model: AdaptedModel,
+    model: Holder,
     recipe: Composition,
     weights: Mapping[str, Weight],
     members: Mapping[str, Built],
@@ -166,7 +166,7 @@ def dependents(recipes: Mapping[str, Composition], changed: Collection[str]) -> 
 
 
 def save_combination(
-    model: AdaptedModel, folder: str | os.PathLike[str], name: str, combined: Combined
+    model: Holder, folder: str | os.PathLike[str], name: str, combined: Combined
 ) -> None:
     """Write ``combined`` as an adapter that PEFT loads. Raises :class:`AttachError`, and leaves
     files that were there as they were, where that cannot be done."""

@@ -9,7 +9,7 @@ never guessed from a size that happens to fit.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from torch import nn
 
 from ..manifests.codes import loader as codes
 from ..manifests.errors import RoutingError
+from ..manifests.findings import Finding
 from .adapter import Adapter
 from .gather import RowFactors, gather
 
@@ -140,6 +141,23 @@ class Rows:
                 expected=" or ".join(str(n * len(self.routings)) for n in self.repeats),
             )
         )
+
+
+def routings_of(
+    names: Sequence[str | None], routing: Callable[[str | None], Routing]
+) -> tuple[Routing, ...]:
+    """What each row's name means. Raises :class:`RoutingError` with every name that means nothing,
+    once each."""
+    found: list[Routing] = []
+    problems: dict[Finding, None] = {}
+    for name in names:
+        try:
+            found.append(routing(name))
+        except RoutingError as error:
+            problems.update(dict.fromkeys(error.findings))
+    if problems:
+        raise RoutingError(*problems)
+    return tuple(found)
 
 
 def _lost(name: str, why: str) -> RoutingError:

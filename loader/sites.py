@@ -237,7 +237,12 @@ class ModuleSite(Intercepting):
         for twin in dict.fromkeys(twins):
             at = rows_at([n for n, t in enumerate(twins) if t is twin], repeat, x.device)
             mine = x.index_select(0, at)
-            parts.append((at, inner(mine) if twin is None else self._run(call, twin, (mine,), {})))
+            found: Any = inner(mine) if twin is None else self._run(call, twin, (mine,), {})
+            if not isinstance(found, torch.Tensor) or found.shape[:1] != mine.shape[:1]:
+                raise RoutingError(  # a recurrent module's states, say
+                    codes.ROWS_LOST.finding(f"{self.name}: it answers with more than its rows")
+                )
+            parts.append((at, found))
         shapes = {tuple(found.shape[1:]) for _, found in parts}
         if len(shapes) > 1:
             raise RoutingError(codes.ROWS_LOST.finding(f"{self.name}: rows of {sorted(shapes)}"))

@@ -175,8 +175,8 @@ def ids(rows: int = 2, length: int = 7, vocabulary: int = 61) -> torch.Tensor:
 def inputs_of(model: Any) -> dict[str, torch.Tensor]:
     """What each of the models above takes."""
     kind = type(model).__name__
-    if kind == "OneLayer":
-        return {"x": model.example}
+    if isinstance(example := getattr(model, "example", None), torch.Tensor):
+        return {"x": example}
     if kind == "ConvNet":
         generator = torch.Generator().manual_seed(1)
         return {"x": torch.randn(2, 3, 8, 8, generator=generator)}

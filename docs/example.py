@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import adapterdock
@@ -70,8 +71,7 @@ def next_words() -> dict[str, str]:
     """Which word each word brings."""
     brings = {"?": "</s>", ".": "</s>"}
     for line in SAYS:
-        words = line.split()
-        brings.update(zip(words, words[1:], strict=False))
+        brings.update(pairwise(line.split()))
     return brings
 
 

@@ -189,6 +189,7 @@ def _command(text: str) -> str:
 @contextlib.contextmanager
 def _captured() -> Iterator[io.StringIO]:
     """What is printed, warned of and logged by adapterdock, in its order."""
+
     class Said(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             print(record.getMessage())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,43 @@ def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
     for page in ROOT.glob("docs/*.md"):
         assert page.name == "README.md" or f"]({page.name})" in index, page.name
+
+
+ENGINE = {
+    "add",
+    "attached",
+    "built_of",
+    "changing",
+    "check_unmerged",
+    "exchange",
+    "layout",
+    "measured",
+    "modules_of_base",
+    "name_composition",
+    "name_problem",
+    "overrides",
+    "present",
+    "routing",
+}
+"""What the wrapper's own rooms use of it, and callers do not need."""
+
+
+def test_every_name_of_upstream_and_of_ours_is_gone_through() -> None:
+    from adapterdock.loader.adapted import AdaptedModel
+    from peft import PeftModel
+    from peft.tuners.lora import LoraModel
+    from peft.tuners.tuners_utils import BaseTuner
+    from torch import nn
+    from transformers.integrations.peft import PeftAdapterMixin
+
+    page = (ROOT / "docs" / "names.md").read_text()
+    said = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", page))))
+    own = [one for one in AdaptedModel.__mro__ if one.__module__.startswith("adapterdock.")]
+    names = {
+        name
+        for one in (*own, PeftModel, LoraModel, BaseTuner, PeftAdapterMixin)
+        for name, value in vars(one).items()
+        if not name.startswith("_") and (callable(value) or isinstance(value, property))
+    }
+    classmethods = {"get_model_config", "tuner_layer_cls"}
+    assert names - said - ENGINE - classmethods - set(dir(nn.Module)) == set()

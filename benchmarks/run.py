@@ -156,6 +156,8 @@ def rows_of(times: Times, read: int, header: int) -> list[Row]:
         ("peft", "one adapter: PEFT", ""),
         ("ours rows", "8 adapters: ours", "at most 1.25x base"),
         ("peft rows", "8 adapters: PEFT", ""),
+        ("dora rows", "8 DoRA adapters: ours", ""),
+        ("ia3 rows", "8 IA3 adapters: ours", ""),
     )
     for name, what, goal in decodes:
         rows.append(

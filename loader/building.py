@@ -19,6 +19,7 @@ from .claims import Claims
 from .methods.dora import OnWeight
 from .methods.table import METHODS
 from .modules import check_not_compiled
+from .peft_backend import PeftParts, claim_peft
 from .placement import offloaded
 from .prompt_claims import PROMPT, claim_prompt
 from .prompts import make_prompt
@@ -96,22 +97,26 @@ class _Builder:
             )
         check_trainable(claims)
         whole = whole_modules(claims)
-        sites = [found for site in plan.sites if (found := claim_site(claims, site, whole))]
+        native = plan.sites if plan.peft is None else ()
+        sites = [found for site in native if (found := claim_site(claims, site, whole))]
         biases = [found for item in plan.biases.items() if (found := claim_bias(claims, *item))]
         saved = {n: found for n in whole if (found := claim_whole(claims, n, whole[n]))}
         prompted = plan.prompt is not None and claim_prompt(claims, plan.prompt)
         claims.settle()
+        peft = claim_peft(claims, plan.peft, whole) if plan.peft is not None else None
+        claims.settle()
         placed = tensors.place(claims.wanted, own=claims.trainable)
         claims.problems += tensors.findings({n: p.dtype for n, p in claims.wanted.items()})
         claims.settle()
-        if not claims.trainable and not _changes_anything(claims, saved, biases):
+        acts = peft is not None and peft.changes
+        if not claims.trainable and not acts and not _changes_anything(claims, saved, biases):
             claims.problem(
                 codes.TENSORS_CHANGE_NOTHING, f"{claims.name!r} changes nothing anywhere"
             )
         claims.settle()
         # PEFT puts no tuner between itself and a base with virtual tokens
         prefix = "base_model." if prompted else _PREFIX
-        return self._made(sites, biases, saved, placed, prefix)
+        return self._made(sites, biases, saved, placed, prefix, peft)
 
     def _made(
         self,
@@ -120,19 +125,22 @@ class _Builder:
         saved: Mapping[str, Mapping[str, str]],
         placed: Mapping[str, torch.Tensor],
         prefix: str,
+        peft: PeftParts | None,
     ) -> Built:
         """Everything from placed tensors, which fit."""
         claims = self.claims
-        parameters: dict[str, nn.Parameter] = {}
-        keys: dict[str, str] = {}
+        parameters: dict[str, nn.Parameter] = {**peft.parameters} if peft else {}
+        keys: dict[str, str] = {**peft.keys} if peft else {}
         outputs: dict[str, list[Factors]] = {}
+        for name, factors in peft.factors.items() if peft else ():
+            outputs[name] = [factors]
         weights: dict[str, list[WeightFactors]] = {}
         live = {
             name: {role: text.format(adapter=claims.name) for role, text in m.parameters.items()}
             for name, m in METHODS.items()
         }
         shared = self._shared(sites, placed)
-        parts: list[Part] = []
+        parts: list[Part] = [*peft.parts] if peft else []
         for name, common in shared.items():
             spelling = METHODS[name].shared
             parameters |= {spelling[r].format(adapter=claims.name): p for r, p in common.items()}
@@ -143,8 +151,7 @@ class _Builder:
             names, common = live[site.method], shared.get(site.method, {})
             # what follows another module has its parameters, which are registered once
             inside = f"{prefix}{leader_of(site)}.{site.settings.get('wraps', '')}"
-            roles: dict[str, torch.Tensor] = {**common}
-            own: dict[str, nn.Parameter] = {}
+            roles: dict[str, nn.Parameter] = {**common}
             for role, key in site.tensors.items():
                 if role in common:
                     continue
@@ -152,14 +159,13 @@ class _Builder:
                 if name not in parameters:
                     parameters[name] = self._parameter(placed[key])
                     keys[name] = _on_disk(key)
-                roles[role] = own[role] = parameters[name]
+                roles[role] = parameters[name]
             built = method.build(site, shape, roles, self.dropout)
             if hasattr(built, "add_to"):
                 weights.setdefault(site.module, []).append(cast(WeightFactors, built))
             else:
                 outputs.setdefault(site.module, []).append(cast(Factors, built))
-            if not common:
-                parts.append(Part(site, shape, own, own.keys() <= method.input_roles))
+            parts.append(Part(site, shape, roles, roles.keys() <= method.input_roles))
         changed: dict[str, BiasFactors] = {}
         for module, key, old in biases:
             value = self._parameter(placed[key])
@@ -190,6 +196,8 @@ class _Builder:
             value = self._parameter(placed[key])
             parameters[live_name], keys[live_name] = value, key
             prompt = make_prompt(asked, value)
+        if peft and claims.tensors.header.tensors.keys() - set(keys.values()):
+            keys = {}  # what is here is not what PEFT stores
         adapter = Adapter(
             name=claims.name,
             methods=methods_of(claims.plan),
@@ -198,6 +206,7 @@ class _Builder:
             sites=frozenset(outputs) | frozenset(weights),
             weights=frozenset(weights),
             whole=frozenset(twins),
+            replaces=twins,
             prompt=prompt,
             parameters=parameters,
             twins=held,
@@ -259,7 +268,7 @@ def _changes_anything(
     """Whether the model's answers can differ at all: stops at the first value that does."""
     if claims.plan.prompt is not None:
         return True  # tokens of zeros are attended to as well
-    for site in claims.plan.sites:
+    for site in claims.plan.sites if claims.plan.peft is None else ():
         roles = {role: claims.tensors.host(key) for role, key in site.tensors.items()}
         method = METHODS[site.method]
         if method.alters is not None:

@@ -91,8 +91,8 @@ class Calling(Choosing):
             rows = routing.rows
             if inside and function is self._base and self._compiled is not None:
                 return self._compiled_call(routing, args, kwargs)
-            single = rows is not None and rows.check_batch(args, kwargs)
-            call = Call(self._owner, routing.terms, inside, gradients, False, rows, single)
+            repeat = rows.enter(self._owner, self._base, args, kwargs) if rows is not None else 1
+            call = Call(self._owner, routing.terms, inside, gradients, False, rows, repeat)
             if inside and (prompt := prompt_of(routing.terms)) is not None:
                 function = _with_prompt(prompt.call, self._base, False)
             return run_with(call, function, args, kwargs)
@@ -106,9 +106,10 @@ class Calling(Choosing):
             return self.forward(*args, **kwargs)
         if self._compiled is not None:
             return self._compiled_call(Routing(call.terms, call.rows), args, kwargs)
-        single = call.rows is not None and call.rows.check_batch(args, kwargs)
+        rows = call.rows
+        repeat = rows.enter(self._owner, self._base, args, kwargs) if rows is not None else 1
         entered = dataclasses.replace(
-            call, inside=True, gradients=torch.is_grad_enabled(), single=single
+            call, inside=True, gradients=torch.is_grad_enabled(), repeat=repeat
         )
         base: Callable[..., Any] = self._base
         if (prompt := prompt_of(call.terms)) is not None:

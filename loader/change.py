@@ -51,6 +51,7 @@ from .load import (
     hold_files,
     used_at_once,
 )
+from .peft_fit import peft_asker
 from .residency import put_off
 
 log = logging.getLogger("adapterdock")
@@ -76,6 +77,7 @@ def plan_change(
         policies=policies_in_force(file, policy),
         given=given_folders(file, sources),
         layout=model.layout,
+        ask_peft=peft_asker(model.modules_of_base.by_name, later=True),
     )
     store = _store_of(model)
     lock = _lock(file, access, store, accepted, frozen=frozen)
@@ -117,7 +119,7 @@ def apply_plan(model: AdaptedModel, plan: Plan) -> None:
         model.deployment = Deployment(
             file,
             pulled,
-            replace(plan.access, given={}, layout=None),
+            replace(plan.access, given={}, layout=None, ask_peft=None),
             store,
             plan.accepted,
             old.base_folder if old else None,
@@ -178,7 +180,7 @@ def _composed(
         weights = flatten(file.manifest, name)
         with model.present(model.attached[n] for n in weights if n not in new):
             members = {n: new.get(n) or model.built_of(n) for n in weights}
-            found.append(made(model, name, composition, weights, members, where))
+            found.append(made(model, name, composition, weights, members, where=where))
     return found
 
 

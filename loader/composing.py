@@ -80,10 +80,12 @@ def compose(
     recipe: Composition,
     of: Mapping[str, Written],
     *,
+    dtype: torch.dtype | None = None,
     replace: bool = False,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Mapping[str, Weight]:
-    """Attach the adapter that ``recipe`` makes of ``of`` under ``name``; returns the weights.
+    """Attach the adapter that ``recipe`` makes of ``of`` under ``name``, in ``dtype`` (else that
+    of the modules that it sits on); returns the weights.
 
     All or nothing. Raises :class:`RoutingError` for what cannot be combined, and what attaching
     raises.
@@ -92,7 +94,7 @@ def compose(
     check_free(model, name, replace, where)
     with model.present(model.attached[member] for member in weights):
         members = {member: model.built_of(member) for member in weights}
-        built = made(model, name, recipe, weights, members, where)
+        built = made(model, name, recipe, weights, members, dtype=dtype, where=where)
     put_adapters(model, [built, *made_again(model, [built], where)], where)
     return weights
 
@@ -103,6 +105,8 @@ def made(
     recipe: Composition,
     weights: Mapping[str, Weight],
     members: Mapping[str, Built],
+    *,
+    dtype: torch.dtype | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Built:
     """The adapter that ``recipe`` makes of ``members``, which are the model's or will be; it is
@@ -114,6 +118,7 @@ def made(
         plan_of(combined, model.layout),
         read_bytes(save(tensors_of(combined)), where=where),
         members=taking_part([(members[n].adapter, w) for n, w in weights.items()]),
+        dtype=dtype,
         where=where,
     )
 
@@ -127,7 +132,7 @@ def made_again(model: Holder, changed: Iterable[Built], where: Where) -> list[Bu
         weights = model.compositions[name]
         with model.present(model.attached[n] for n in weights if n not in new):
             members = {n: new.get(n) or model.built_of(n) for n in weights}
-            new[name] = made(model, name, model.recipes[name], weights, members, where)
+            new[name] = made(model, name, model.recipes[name], weights, members, where=where)
         found.append(new[name])
     return found
 

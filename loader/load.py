@@ -39,6 +39,7 @@ from .fingerprint import check_model
 from .float32 import keep_float32
 from .given import files_in
 from .originals import Originals
+from .peft_fit import peft_asker
 from .selection import Selection
 
 log = logging.getLogger("adapterdock")
@@ -115,6 +116,7 @@ def load(
         frozen=frozen,
         offline=offline,
         given=given,
+        ask_peft=peft_asker(later=True),
         store=store,
         progress=progress,
     )
@@ -160,6 +162,7 @@ def attach(
         offline=offline,
         given=given,
         layout=adapted.layout,
+        ask_peft=peft_asker(adapted.modules_of_base.by_name, later=True),
         store=store,
         progress=progress,
     )

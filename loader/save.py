@@ -43,6 +43,9 @@ def files_of_adapter(
     metadata = {"format": "pt", BASE_RECORD: written(fingerprint_for(model, [adapter]))}
     config = {**adapter.config, "inference_mode": True}
     with model.present([adapter]):
+        if not adapter.keys:
+            message = f"{adapter.name!r} ({'+'.join(adapter.methods)}) is not what its file holds"
+            raise AttachError(codes.SAVE_THROUGH_PEFT.finding(message, found=adapter.name))
         if digest := digest_of(model, adapter):
             metadata[DIGEST_RECORD] = digest
         tensors = on_cpu(saved_tensors(adapter, state or {}))

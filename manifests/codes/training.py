@@ -1,4 +1,4 @@
-"""Codes AD746, AD747 and AD793 to AD799: beginning adapters, and saving them."""
+"""Codes AD746, AD747, AD769 and AD793 to AD799: beginning adapters, and saving them."""
 
 from __future__ import annotations
 
@@ -36,6 +36,16 @@ SAVE_WITHOUT_CONFIG = Code(
     "into the model from tensors and a plan, without a config.",
     "save_adapter of an adapter that attach_adapter(model, name, plan, tensors) attached",
     "attach it with its config (load_adapter(peft_config=..., adapter_state_dict=...))",
+)
+SAVE_THROUGH_PEFT = Code(
+    "AD769",
+    "save-through-peft",
+    Severity.ERROR,
+    "The adapter cannot be saved: PEFT stores something else than its layers hold.",
+    "Of some methods that attach through PEFT the file has another form than the parameters: the "
+    "numbers of SHiRA's places, VB-LoRA's best vectors.",
+    "save_adapter of a SHiRA adapter",
+    "copy the folder that it was loaded from, or save it with PEFT",
 )
 SAVE_FAILED = Code(
     "AD794",

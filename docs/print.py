@@ -1,8 +1,9 @@
 """Runs what the pages in ``docs/`` (and a part of the README) show, and puts in what it prints.
 
 ``python docs/print.py`` rewrites the outputs; ``--check`` writes nothing, shows what differs and
-exits 1; names of pages are taken too. Each page runs from top to bottom, in a process of its own
-and in a fresh folder that ``docs/example.py`` has filled:
+exits 1. Names of pages are taken too, and those of :data:`IN_CHECKOUT` are run by name only. Each
+page runs from top to bottom, in a process of its own and in a fresh folder that
+``docs/example.py`` has filled:
 
 - ``python`` blocks share their names. What one prints, an ``AdapterWarning``, a warning in the log
   of adapterdock, and the :class:`AdapterdockError` that ends it stand in the ``text`` block after
@@ -41,6 +42,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = ("cli.md", "codes.md")
+IN_CHECKOUT = ("placement.md",)
+"""Pages that need the base of `make quickstart`: run where they are named, in the checkout."""
 COMMANDS = ("adapterdock", "cat", "ls")
 BEGIN, END = "<!-- printed: begin -->", "<!-- printed: end -->"
 _FENCE = re.compile(r"^```([\w-]*)[ ]*(.*?)[ ]*$")
@@ -226,6 +229,10 @@ def run(path: Path) -> tuple[str, str]:
     try:
         if not is_run(page, text):
             return text, ""
+        _silence()
+        if path.name in IN_CHECKOUT:
+            os.chdir(ROOT)
+            return printed(page, text), ""
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
             folder = Path(place).resolve() / "desk"
             _prepare(folder, Path(place) / "cache")
@@ -236,19 +243,22 @@ def run(path: Path) -> tuple[str, str]:
         os.chdir(ROOT)
 
 
-def _prepare(folder: Path, cache: Path) -> None:
-    """The example, a cache of its own, one thread, and libraries that keep silent."""
+def _silence() -> None:
+    """Libraries that say nothing, and one thread."""
     import torch
     import transformers
 
-    os.environ.update(ADAPTERDOCK_CACHE=str(cache), NO_COLOR="1", HF_HUB_OFFLINE="1")
-    os.environ.pop("ADAPTERDOCK_POLICY", None)
     transformers.logging.set_verbosity(logging.CRITICAL)
     transformers.logging.disable_progress_bar()
     torch.set_num_threads(1)
+
+
+def _prepare(folder: Path, cache: Path) -> None:
+    """The example, which is then the current folder, and a cache of its own."""
     sys.path.insert(0, str(Path(__file__).parent))
     import example
 
+    os.environ["ADAPTERDOCK_CACHE"] = str(cache)
     folder.mkdir(parents=True)
     os.chdir(folder)
     example.make(folder)
@@ -260,7 +270,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
     options = parser.parse_args(arguments)
     every = [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]
-    paths = [p.resolve() for p in options.pages or every if p.name not in GENERATED]
+    usual = [page for page in every if page.name not in (*GENERATED, *IN_CHECKOUT)]
+    paths = [page.resolve() for page in options.pages or usual]
+    os.environ.update(NO_COLOR="1", HF_HUB_OFFLINE="1")  # read when the libraries are imported
+    os.environ.pop("ADAPTERDOCK_POLICY", None)
     method = "fork" if sys.platform == "linux" else "spawn"
     if method == "fork":  # what every page needs is there already; elsewhere a fork is not safe
         import example  # noqa: F401

@@ -36,6 +36,7 @@ def test_every_page_shows_what_its_code_prints() -> None:
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-4000:]}\nrun `make docs`"
 
 
+@pytest.mark.slow
 def test_a_page_that_shows_something_else_is_told_and_put_right(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("```python\nimport os\n\nprint(sorted(os.listdir()))\n```\n```text\n[]\n```\n")

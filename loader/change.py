@@ -125,6 +125,7 @@ def apply_plan(model: AdaptedModel, plan: Plan) -> None:
             old.base_folder if old else None,
             tuple(dict.fromkeys([*pulled.notes, *file.warnings, *notes])),
             explicit,
+            old.said_of_base if old and file.manifest.base.model is None else None,
         )
         hold_files(model, pulled, store)
     for note in pulled.notes:
@@ -281,9 +282,8 @@ def _require_same_base(
     """Raise :class:`FingerprintError` where the manifest is for another base than the model's."""
     deployment = model.deployment
     if deployment is not None:
-        now = (deployment.file, deployment.pulled.lock)
         loaded = deployment.base_folder is not None
-        if wrong := check_same_base(now, (file, lock), loaded=loaded):
+        if wrong := check_same_base(deployment.said_of_base, (file, lock), loaded=loaded):
             raise FingerprintError(*wrong)
     if deployment is not None and _same_said(deployment, file):
         return  # it was compared when the model was set up

@@ -17,6 +17,7 @@ from torch import nn
 from ..manifests.codes import usage as usage_codes
 from ..manifests.errors import FingerprintError, StoreError, UsageError
 from ..manifests.findings import Finding, Where, refused
+from ..manifests.lockfile import Lock
 from ..manifests.manifest import ManifestFile
 from ..manifests.names import did_you_mean
 from ..manifests.rules import answering, check_active, flatten, is_made
@@ -55,6 +56,7 @@ class Deployment:
     ``base_folder`` is where the base's files (and its tokenizer) are, if the base was loaded
     here. ``accepted`` are the codes of unchecked findings that a person accepted, ``findings``
     the warnings of setting it up, ``residency`` the budget that was given beside the manifest.
+    ``base_from`` are the manifest and lock that say which base it is, where ``file`` does not.
     """
 
     file: ManifestFile
@@ -65,6 +67,12 @@ class Deployment:
     base_folder: Path | None = None
     findings: tuple[Finding, ...] = ()
     residency: int | None = None
+    base_from: tuple[ManifestFile, Lock] | None = None
+
+    @property
+    def said_of_base(self) -> tuple[ManifestFile, Lock]:
+        """The manifest and lock that last said which base this is; those in force if none did."""
+        return self.base_from or (self.file, self.pulled.lock)
 
 
 def load(

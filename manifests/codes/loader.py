@@ -247,7 +247,10 @@ NAME_TAKEN = Code(
         "alpha belong to the weights it has."
     ),
     example="`load_adapter(..., 'tone')` twice",
-    fix="delete the old one first (`model.delete_adapter(name)`), or choose another name",
+    fix=(
+        "choose another name; or replace the old one, whatever its rank and alpha, by "
+        "`load_adapter(source, name, hotswap=True)`"
+    ),
 )
 NAME_INVALID = Code(
     id="AD721",

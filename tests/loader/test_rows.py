@@ -310,16 +310,24 @@ def test_a_cache_made_under_one_routing_is_refused_under_another(llama: AdaptedM
     go_on(filled(adapter=None), adapter=None)
     go_on(filled(adapter_names=["small", None]), adapter_names=["small", None])
     llama.base_model(input_ids=token, past_key_values=filled(adapter=None))
-    for made, then in (
-        ({"adapter": "small"}, {"adapter": "large"}),
-        ({"adapter": "small"}, {"adapter": {"small": 0.5}}),
-        ({"adapter": None}, {"adapter": "large"}),
-        ({"adapter": "small"}, {"adapter": None}),
-        ({"adapter_names": ["small", None]}, {"adapter_names": [None, "small"]}),
+    base, rows = "the base alone", ["small", None]
+    for made, then, found, expected in (
+        ({"adapter": "small"}, {"adapter": "large"}, "small", "large"),
+        ({"adapter": "small"}, {"adapter": {"small": 0.5}}, "small", "0.5 small"),
+        ({"adapter": None}, {"adapter": ["small", "large"]}, base, "small + large"),
+        ({"adapter": "small"}, {"adapter": None}, "small", base),
+        (
+            {"adapter_names": rows},
+            {"adapter_names": rows[::-1]},
+            f"[small, {base}]",
+            f"[{base}, small]",
+        ),
     ):
         with pytest.raises(RoutingError) as caught:
             go_on(filled(**made), **then)
         assert caught.value.code == "AD772"
+        (finding,) = caught.value.findings
+        assert (finding.found, finding.expected) == (found, expected)
     with pytest.raises(RoutingError):
         llama.base_model(input_ids=token, past_key_values=filled(adapter="small"))
 

@@ -60,7 +60,8 @@ class Mergeable(Calling):
         weight, ..) or :class:`RoutingError`; the model is then as it was.
         """
         with _plain_tensors(), self.changing():
-            self._merge_now(self._terms_to_merge(adapter_names), safe_merge, keep)
+            terms = self._terms_to_merge(adapter_names)
+            self._merge_now(terms, self._rest_of_default(terms), safe_merge, keep)
 
     def unmerge_adapter(self) -> None:
         """Give the base its own weights back, bit for bit. Does nothing where nothing is merged.
@@ -85,7 +86,7 @@ class Mergeable(Calling):
         with _plain_tensors(), self.changing(), self._attachments.lock:
             self._check_idle()
             if adapter_names is not None or self._merge is None or self._active_terms():
-                self._merge_now(self._terms_to_merge(adapter_names), safe_merge, "memory")
+                self._merge_now(self._terms_to_merge(adapter_names), (), safe_merge, "memory")
             if self._merge is not None:
                 self._merge.forget()
             self.__dict__.update(_merge=None, _default_before_merge=None)
@@ -102,7 +103,8 @@ class Mergeable(Calling):
     def _active_terms(self) -> Terms:
         return () if self._disabled else (self._chosen() or self._default).terms
 
-    def _merge_now(self, terms: Terms, safe: bool, keep: str) -> None:
+    def _merge_now(self, terms: Terms, staying: Terms, safe: bool, keep: str) -> None:
+        """Merge ``terms``, beside which those ``staying`` are active from then on."""
         if keep not in ("memory", "reread"):
             raise RoutingError(
                 codes.MERGE_REREAD.finding(
@@ -117,7 +119,7 @@ class Mergeable(Calling):
             merge = self._prepared(terms, safe, keep)
             with self._attachments.lock:
                 self._check_idle()
-                self._check_beside(merge)
+                self._check_beside(merge, staying)
                 merge.install()
                 self._began(merge, merge.terms)
             return
@@ -126,7 +128,7 @@ class Mergeable(Calling):
             previous.take_out(previous.restored())
             try:
                 merge = self._prepared((*previous.terms, *terms), safe, keep)
-                self._check_beside(merge)
+                self._check_beside(merge, staying)
                 merge.install()
             except BaseException:
                 previous.install()
@@ -166,12 +168,12 @@ class Mergeable(Calling):
         gone = {adapter for adapter, _ in merged}
         return tuple(term for term in self._default.terms if term[0] not in gone)
 
-    def _check_beside(self, merge: Merge) -> None:
+    def _check_beside(self, merge: Merge, staying: Terms) -> None:
         """Raise if what stays active may not (:class:`PolicyError`) or cannot be active beside what
         is merged."""
-        if problems := conflicts(self._rest_of_default(merge.terms), merge):
+        if problems := conflicts(staying, merge):
             raise RoutingError(*problems)
-        check_rules(self._rules, (*merge.terms, *self._rest_of_default(merge.terms)))
+        check_rules(self._rules, (*merge.terms, *staying))
 
     def _shrink_default(self, rest: Terms) -> None:
         """Only these are left of the default; nobody chose another one."""

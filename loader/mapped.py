@@ -9,8 +9,11 @@ transformers' own road is the right one.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import mmap
+import sys
+import threading
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -26,15 +29,45 @@ from ..registry.header import read_header
 from .skeleton import TORCH_DTYPES, read_tensor
 from .tensors import FLOATS
 
+_OFTEN = 64 << 20
+"""Bytes of a checkpoint after which freed memory is given back."""
+
+
+class Taken:
+    """The bytes of a checkpoint that were asked for. Each time that it is many, what was freed
+    goes back to the system: glibc keeps blocks of up to 32 MB for itself (``M_MMAP_THRESHOLD``
+    grows by use), and converting or quantising frees as much as a model."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._bytes += count
+            if self._bytes < _OFTEN:
+                return
+            self._bytes = 0
+        give_back()
+
+
+def give_back() -> None:
+    """Give freed memory back to the system, where the C library can (glibc's ``malloc_trim``)."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
 
 class MappedTensor:
     """A tensor in a safetensors file, as transformers takes it (safetensors' ``PySafeSlice``):
     ``[...]`` maps it."""
 
-    def __init__(self, file: Path, start: int, info: TensorInfo) -> None:
+    def __init__(self, file: Path, start: int, info: TensorInfo, taken: Taken) -> None:
         self._file = file
         self._start = start
         self._info = info
+        self._taken = taken
 
     def get_shape(self) -> list[int]:
         return list(self._info.shape)
@@ -44,6 +77,7 @@ class MappedTensor:
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         """(Part of) the tensor in the file's dtype. The mapping is private, and goes with it."""
+        self._taken.add(self._info.nbytes)
         return self._mapped()[index]
 
     def read(self) -> torch.Tensor:
@@ -77,12 +111,13 @@ def tensors_on_disk(folder: Path) -> dict[str, MappedTensor]:
     if not (folder / BASE_WEIGHTS).exists():
         files = sorted(set(json.loads((folder / BASE_INDEX).read_bytes())["weight_map"].values()))
     found: dict[str, MappedTensor] = {}
+    taken = Taken()
     for file in files:
         path = folder / file
         with path.open("rb") as stream:
             header = read_header(partial(_range, stream), path.stat().st_size, file=file)
         for name, info in header.tensors.items():
-            found[name] = MappedTensor(path, header.data_start + info.start, info)
+            found[name] = MappedTensor(path, header.data_start + info.start, info, taken)
     return found
 
 

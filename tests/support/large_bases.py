@@ -45,7 +45,8 @@ def large_base(folder: Path, dtype: torch.dtype, shard: int | None = None) -> Pa
     for file, part in files.items():
         save_file(part, folder / file, {"format": "pt"})
     index = {name: file for file, part in files.items() for name in part}
-    text = json.dumps({"weight_map": index})
+    size = sum(tensor.nbytes for part in parts for tensor in part.values())
+    text = json.dumps({"metadata": {"total_size": size}, "weight_map": index})
     (folder / "model.safetensors.index.json").write_text(text)
     return folder
 

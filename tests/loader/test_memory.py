@@ -79,9 +79,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def measured(
-    shelf: Shelf, bases: Path, folder: Path, stored: str, **base: Any
-) -> dict[str, Any]:
+def measured(shelf: Shelf, bases: Path, folder: Path, stored: str, **base: Any) -> dict[str, Any]:
     small = manifest_of(shelf, folder / "small", base={"model": shelf.base, **base}, active="one")
     manifest = write_manifest(
         folder,

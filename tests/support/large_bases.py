@@ -34,7 +34,10 @@ def large_base(folder: Path, dtype: torch.dtype, shard: int | None = None) -> Pa
     noise = torch.randn(1 << 22).mul_(0.02).to(dtype)
     parts: list[dict[str, torch.Tensor]] = [{}]
     for name, meta in model.state_dict().items():
-        if shard and sum(t.nbytes for t in parts[-1].values()) + meta.numel() * dtype.itemsize > shard:
+        if (
+            shard
+            and sum(t.nbytes for t in parts[-1].values()) + meta.numel() * dtype.itemsize > shard
+        ):
             parts.append({})
         copies = -(-meta.numel() // len(noise))
         parts[-1][name] = noise.repeat(copies)[: meta.numel()].view(meta.shape).clone()

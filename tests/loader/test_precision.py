@@ -292,3 +292,19 @@ def test_a_mixed_batch_of_precisions_is_each_row_alone(tmp_path: Path) -> None:
     for row, name in enumerate(("one", "two")):
         alone = logits(model, adapter=name)[row]
         assert torch.allclose(mixed[row].float(), alone.float(), atol=0.05)
+
+
+@pytest.mark.parametrize("of_base", [F32, F16, BF16])
+@pytest.mark.parametrize("of_adapter", [None, F32, BF16])
+def test_a_compiled_base_answers_in_its_own_dtype(
+    of_adapter: torch.dtype | None, of_base: torch.dtype, made: Callable[[str], Any]
+) -> None:
+    torch._dynamo.reset()
+    base = tiny_llama().to(of_base)
+    keep_float32(base, ["*norm*"])
+    model = adapted(base, made("lora"), dtype=of_adapter)
+    eager = logits(model)
+    model.compile(max_rank=8, backend="eager")
+    answer = logits(model)
+    assert answer.dtype is of_base
+    assert torch.allclose(answer.float(), eager.float(), atol=NEAR[of_base] / 2)

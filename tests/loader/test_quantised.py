@@ -46,6 +46,7 @@ QUANTISATIONS: dict[str, dict[str, Any]] = {
 }
 CASES: dict[str, dict[str, Any]] = {
     "lora": {"target_modules": "all-linear"},
+    "lora with biases": {"target_modules": ["q_proj", "up_proj"], "lora_bias": True},
     "whole head": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
     "ia3": {
         "kind": peft.IA3Config,
@@ -59,6 +60,7 @@ CASES: dict[str, dict[str, Any]] = {
     "adalora": {"kind": peft.AdaLoraConfig, "target_modules": ["q_proj"], "total_step": 10},
     "ln tuning": {"kind": peft.LNTuningConfig, "target_modules": ["input_layernorm"]},
 }
+PROMPT: dict[str, Any] = {"num_virtual_tokens": 3, "task_type": "CAUSAL_LM"}
 NOT_BY_PEFT = {("bitsandbytes nf4", "loha"), ("bitsandbytes nf4", "lokr")}
 """PEFT 0.21 makes these of the packed weight's shape, and raises."""
 
@@ -80,6 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base.save_pretrained(folder / "base")
     for case, config in CASES.items():
         peft_saves(base, folder / case, **config)
+    peft_saves(base, folder / "prompt", kind=peft.PromptTuningConfig, **PROMPT)
     peft_saves(base, folder / "dora", target_modules=["q_proj"], use_dora=True)
     with torch.no_grad():
         for parameter in base.parameters():
@@ -93,7 +96,7 @@ def quantised(folder: Path) -> Callable[[str], Any]:
     """The base, quantised as named, loaded once."""
     known: dict[str, Any] = {}
 
-    def load(name: str, dtype: str = "float32") -> Any:
+    def load(name: str) -> Any:
         if name not in known:
             known[name] = loaded(name, folder / "base")
         return known[name]
@@ -131,6 +134,19 @@ def test_an_adapter_answers_as_pefts_on_the_same_base(
     assert generated.shape == (2, 10)
     model.delete_adapter("it")
     assert torch.equal(logits(base), alone)
+
+
+@pytest.mark.parametrize("name", QUANTISATIONS)
+def test_virtual_tokens_answer_as_pefts(
+    name: str, folder: Path, quantised: Callable[[str], Any]
+) -> None:
+    model = AdaptedModel(quantised(name))
+    model.load_adapter(folder / "prompt", "it")
+    model.set_adapter("it")
+    oracle = peft.PeftModel.from_pretrained(loaded(name, folder / "base"), folder / "prompt")
+    theirs = logits(oracle.eval(), inputs_of(model.base_model))
+    assert torch.allclose(logits(model), theirs, atol=1e-5)
+    model.detach()
 
 
 @pytest.mark.parametrize("name", QUANTISATIONS)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .loader.adapted import AdaptedModel as AdaptedModel
     from .loader.load import attach as attach
     from .loader.load import load as load
+    from .loader.unwrap import extract_base_model as extract_base_model
+    from .loader.watch import watch as watch
     from .manifests.errors import AdapterdockError as AdapterdockError
     from .manifests.errors import AttachError as AttachError
     from .manifests.errors import FingerprintError as FingerprintError
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "AdaptedModel": ".loader.adapted",
     "attach": ".loader.load",
+    "extract_base_model": ".loader.unwrap",
     "load": ".loader.load",
+    "watch": ".loader.watch",
     "lock": ".registry.lock",
     "pull": ".registry.pull",
     "validate": ".registry.validate",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -23,15 +23,20 @@ Terms = tuple[tuple[Adapter, Weight], ...]
 class Attachments:
     """The sites of one wrapper and the adapters in them.
 
-    Sites appear with their first adapter and go with their last. An adapter that is removed while
-    a call runs on it leaves its sites when that call ends. ``lock`` guards all of it, for moments
-    only: reading and building an adapter happens outside.
+    Sites appear with their first adapter and go with their last; those that a compiled graph reads
+    stay until it is gone, so that an adapter may come back to them. An adapter that is removed
+    while a call runs on it leaves its sites when that call ends. ``lock`` guards all of it, for
+    moments only: reading and building an adapter happens outside.
     """
 
     def __init__(self, base: nn.Module, owner: object) -> None:
         self.base = base
         self.owner = owner
         self.lock = threading.RLock()
+        self.freed = threading.Condition(self.lock)
+        """Told when a call has ended."""
+        self.left: Callable[[Adapter], None] = lambda _: None
+        """Asked when an adapter's weights have left their sites."""
         self.adapters: dict[str, Adapter] = {}
         self.outputs: dict[str, OutputSite] = {}
         self.wholes: dict[str, ModuleSite] = {}
@@ -95,16 +100,18 @@ class Attachments:
         if not any(other.trainable for other in self.adapters.values()):
             self._unfreeze()
         if not adapter.users:
-            self._clear(adapter)
+            self.vacate(adapter)
+        with self.lock:
+            self.freed.notify_all()
 
     def abandon(self) -> None:
         """The wrapper is gone, without a detach: nobody can enter or detach any more."""
         with self.lock:
-            if not self.adapters:
-                return
-            for adapter in list(self.adapters.values()):
-                self.remove(adapter)
-            stop_carrying(checkpointable(self.base))
+            if self.adapters:
+                for adapter in list(self.adapters.values()):
+                    self.remove(adapter)
+                stop_carrying(checkpointable(self.base))
+            self.forget_compiled()
 
     def hold(self, terms: Terms) -> None:
         """A call begins; raises :class:`RoutingError` if one of its adapters is gone, or is
@@ -132,7 +139,8 @@ class Attachments:
             for adapter, _ in terms:
                 adapter.users -= 1
                 if adapter.retired and not adapter.users:
-                    self._clear(adapter)
+                    self.vacate(adapter)
+            self.freed.notify_all()
 
     def busy(self) -> list[str]:
         """Adapters that calls are running on, deleted ones included."""
@@ -154,14 +162,28 @@ class Attachments:
             sites = self.wholes.items()
             return {name: site.factors[adapter] for name, site in sites if adapter in site.factors}
 
-    def _clear(self, adapter: Adapter) -> None:
+    def vacate(self, adapter: Adapter) -> None:
+        """Take it out of its sites; those that are empty then go."""
+        self.left(adapter)
+        for site in self._sites():
+            site.factors.pop(adapter, None)
+        self.prompts.discard(adapter)
+        self._sweep()
+
+    def forget_compiled(self, still: Container[OutputSite] = ()) -> None:
+        """Of the sites that a compiled graph read, only ``still`` are read by one now."""
+        for site in self.outputs.values():
+            if site not in still:
+                site.slot = None
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Sites that neither an adapter nor a compiled graph is in go."""
         for sites in (self.outputs, self.wholes, self.weights):
             for name, site in list(sites.items()):
-                site.factors.pop(adapter, None)
-                if not site.factors:
+                if not site.factors and getattr(site, "slot", None) is None:
                     site.remove()
                     del sites[name]
-        self.prompts.discard(adapter)
         if not (self.outputs or self.wholes or self.weights or self.prompts):
             self._guard.remove()
 

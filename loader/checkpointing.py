@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..manifests.codes import loader as codes
@@ -43,6 +44,8 @@ class Carrying:
                 )
             return run_with(carried, function, inner_args, inner_kwargs)
 
+        if getattr(self.inner, "keywords", {}).get("use_reentrant", True):
+            args = _recorded(args)
         return self.inner(run, *args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
@@ -50,6 +53,22 @@ class Carrying:
 
     def __reduce__(self) -> Any:
         return _same, (self.inner,)
+
+
+def _recorded(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments with a gradient to ask for.
+
+    Reentrant checkpointing records nothing of a part none of whose inputs wants a gradient, such as
+    the first layer over frozen embeddings: the adapters within would not be trained, silently.
+    transformers' ``enable_input_require_grads`` is a hook on the base; this leaves it as it is.
+    """
+    tensors = [a for a in args if isinstance(a, torch.Tensor)]
+    if not torch.is_grad_enabled() or any(t.requires_grad for t in tensors):
+        return args
+    first = next((t for t in tensors if t.is_floating_point()), None)
+    if first is None:
+        return args
+    return tuple(a.detach().requires_grad_() if a is first else a for a in args)
 
 
 def checkpointable(model: nn.Module) -> tuple[nn.Module, ...]:

@@ -25,8 +25,10 @@ from ..manifests.schema import Composition
 from ..manifests.weights import ModuleWeights, Weight, Written
 from ..registry.checks.recorded_base import is_hub_id
 from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from .attach import attach_adapter
+from .adapter import Built
+from .attach import check_free, put_adapters
 from .bias import bias_of
+from .building import build_adapter
 from .compose.combined import Combined, combine_members
 from .compose.materialise import completed, config_of, plan_of, tensors_of
 from .compose.members import member_of
@@ -36,7 +38,7 @@ from .selection import check_composition, taking_part
 from .tensors import read_bytes
 
 if TYPE_CHECKING:
-    from .adapted import AdaptedModel
+    from .holder import Holder
 
 Options = Mapping[str, Any]
 """``density``, ``majority_sign_method``, ``svd_rank``, ``svd_clamp``, ``seed``: those given."""
@@ -73,51 +75,87 @@ def recipe_of(
 
 
 def compose(
-    model: AdaptedModel,
+    model: Holder,
     name: str,
     recipe: Composition,
     of: Mapping[str, Written],
     *,
+    dtype: torch.dtype | None = None,
     replace: bool = False,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Mapping[str, Weight]:
-    """Attach the adapter that ``recipe`` makes of ``of`` under ``name``; returns the weights.
+    """Attach the adapter that ``recipe`` makes of ``of`` under ``name``, in ``dtype`` (else that
+    of the modules that it sits on); returns the weights.
 
     All or nothing. Raises :class:`RoutingError` for what cannot be combined, and what attaching
     raises.
     """
     weights = check_composition(name, of, model.attached, where)
-    combined = combination(model, recipe, weights, where)
-    attach_adapter(
+    check_free(model, name, replace, where)
+    with model.present(model.attached[member] for member in weights):
+        members = {member: model.built_of(member) for member in weights}
+        built = made(model, name, recipe, weights, members, dtype=dtype, where=where)
+    put_adapters(model, [built, *made_again(model, [built], where)], where)
+    return weights
+
+
+def made(
+    model: Holder,
+    name: str,
+    recipe: Composition,
+    weights: Mapping[str, Weight],
+    members: Mapping[str, Built],
+    *,
+    dtype: torch.dtype | None = None,
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> Built:
+    """The adapter that ``recipe`` makes of ``members``, which are the model's or will be; it is
+    not on the model yet. Raises as :func:`compose`."""
+    combined = combination(model, recipe, weights, members, where)
+    return build_adapter(
         model,
         name,
         plan_of(combined, model.layout),
         read_bytes(save(tensors_of(combined)), where=where),
-        members=taking_part([(model.attached[n], w) for n, w in weights.items()]),
-        replace=replace,
+        members=taking_part([(members[n].adapter, w) for n, w in weights.items()]),
+        dtype=dtype,
         where=where,
     )
-    return weights
+
+
+def made_again(model: Holder, changed: Iterable[Built], where: Where) -> list[Built]:
+    """The compositions that are computed from adapters that ``changed`` takes the place of,
+    computed anew; not on the model yet."""
+    new = {built.adapter.name: built for built in changed}
+    found: list[Built] = []
+    for name in dependents(model.recipes, new.keys()):
+        weights = model.compositions[name]
+        with model.present(model.attached[n] for n in weights if n not in new):
+            members = {n: new.get(n) or model.built_of(n) for n in weights}
+            new[name] = made(model, name, model.recipes[name], weights, members, where=where)
+        found.append(new[name])
+    return found
 
 
 def combination(
-    model: AdaptedModel,
+    model: Holder,
     recipe: Composition,
     weights: Mapping[str, Weight],
+    members: Mapping[str, Built],
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Combined:
-    """What ``recipe`` makes of attached adapters, float32 on the CPU."""
+    """What ``recipe`` makes of adapters, float32 on the CPU."""
     places: dict[str, Place] = {}
-    members: list[Any] = []
+    parts: list[Any] = []
     problems: list[Finding] = []
     for name in weights:
-        member, found, odd = member_of(model, model.attached[name], where)
+        member, found, odd = member_of(model, members[name], where)
         problems += odd
-        members.append(member)
+        parts.append(member)
         places = {**found, **places}
     if problems:
         raise RoutingError(*problems)
-    return combine_members(recipe, members, list(weights.values()), places, where)
+    return combine_members(recipe, parts, list(weights.values()), places, where)
 
 
 def dependents(recipes: Mapping[str, Composition], changed: Collection[str]) -> list[str]:
@@ -133,7 +171,7 @@ def dependents(recipes: Mapping[str, Composition], changed: Collection[str]) -> 
 
 
 def save_combination(
-    model: AdaptedModel, folder: str | os.PathLike[str], name: str, combined: Combined
+    model: Holder, folder: str | os.PathLike[str], name: str, combined: Combined
 ) -> None:
     """Write ``combined`` as an adapter that PEFT loads. Raises :class:`AttachError`, and leaves
     files that were there as they were, where that cannot be done."""

@@ -35,10 +35,15 @@ def files_of(peft_config: Any, adapter_state_dict: Any) -> dict[str, bytes]:
     ``adapter_config.json``; ``adapter_state_dict`` maps PEFT's names on disk to tensors, or is
     the bytes of a safetensors file. Raises :class:`AttachError` for anything else.
     """
-    return {ADAPTER_CONFIG: _config(peft_config), ADAPTER_WEIGHTS: _weights(adapter_state_dict)}
+    return {
+        ADAPTER_CONFIG: config_bytes(peft_config),
+        ADAPTER_WEIGHTS: _weights(adapter_state_dict),
+    }
 
 
-def _config(given: Any) -> bytes:
+def config_bytes(given: Any) -> bytes:
+    """``adapter_config.json`` from a PEFT config object, a mapping with its fields, or its bytes.
+    Raises :class:`AttachError` for anything else."""
     if isinstance(given, bytes | bytearray):
         return bytes(given)
     try:

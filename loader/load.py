@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,8 +19,8 @@ from ..manifests.errors import FingerprintError, StoreError, UsageError
 from ..manifests.findings import Finding, Where, refused
 from ..manifests.manifest import ManifestFile
 from ..manifests.names import did_you_mean
-from ..manifests.rules import check_active, flatten
-from ..manifests.schema import Fingerprint, Manifest, Rules
+from ..manifests.rules import answering, check_active, flatten, is_made
+from ..manifests.schema import BYTE_SIZE_PATTERN, Fingerprint, Manifest, Rules, parse_bytes
 from ..registry.fingerprint import Measured, compare
 from ..registry.lock import accepted_codes, measure
 from ..registry.progress import Progress
@@ -30,13 +31,15 @@ from ..registry.samples import Samples
 from ..registry.sources.given import GivenFolder
 from ..registry.store import Store
 from .adapted import AdaptedModel
+from .adapter import Adapter
+from .adapter_files import AdapterFiles, attach_files
 from .base import DTYPES, load_base, offloads_to_disk
 from .fingerprint import check_model
 from .float32 import keep_float32
 from .given import files_in
 from .mapped import give_back
-from .one import attach_files
 from .originals import Originals
+from .peft_fit import peft_asker
 from .selection import Selection
 
 log = logging.getLogger("adapterdock")
@@ -52,7 +55,7 @@ class Deployment:
 
     ``base_folder`` is where the base's files (and its tokenizer) are, if the base was loaded
     here. ``accepted`` are the codes of unchecked findings that a person accepted, ``findings``
-    the warnings of setting it up.
+    the warnings of setting it up, ``residency`` the budget that was given beside the manifest.
     """
 
     file: ManifestFile
@@ -62,6 +65,7 @@ class Deployment:
     accepted: frozenset[str] = frozenset()
     base_folder: Path | None = None
     findings: tuple[Finding, ...] = ()
+    residency: int | None = None
 
 
 def load(
@@ -74,6 +78,7 @@ def load(
     frozen: bool = False,
     offline: bool = False,
     sources: Mapping[str, InMemory] | None = None,
+    residency: int | str | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> AdaptedModel:
@@ -82,9 +87,12 @@ def load(
     Obeys the lock beside the manifest; without one, resolves as ``lock`` would and says so
     (a finding, and a log line). ``model`` and ``dtype`` replace the manifest's for this once.
     ``sources`` hands adapters over in memory, by name, in place of what their sources hold.
+    ``residency`` (bytes, or text as in a manifest, whose own it replaces) bounds what adapters'
+    weights take on the model's device: see :attr:`AdaptedModel.residency`.
     ``accept`` lists codes of unchecked findings that are accepted. Raises the errors of
     :mod:`adapterdock.manifests.errors`, with every finding.
     """
+    budget = budget_of(residency)
     file = open_manifest(manifest, model=model, dtype=dtype)
     declared = file.manifest.base
     if declared.model is None:
@@ -101,6 +109,7 @@ def load(
         frozen=frozen,
         offline=offline,
         given=given,
+        ask_peft=peft_asker(later=True),
         store=store,
         progress=progress,
     )
@@ -108,7 +117,7 @@ def load(
     require(check_declared(pulled), accepted)
     base, folder, notes = load_pulled_base(pulled, store)
     access = Access(offline=offline, policies=policies_in_force(file, policy))
-    return set_up(AdaptedModel(base), pulled, access, store, accepted, folder, notes)
+    return set_up(AdaptedModel(base), pulled, access, store, accepted, budget, folder, notes)
 
 
 def attach(
@@ -121,6 +130,7 @@ def attach(
     offline: bool = False,
     tokenizer: Any = None,
     sources: Mapping[str, InMemory] | None = None,
+    residency: int | str | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> AdaptedModel:
@@ -128,10 +138,11 @@ def attach(
 
     The live model is compared with the base that the manifest (``base.fingerprint``), else its
     lock, else the base's own files describe; ``base: {}`` compares nothing. ``tokenizer`` is
-    compared too, if given. Fit is decided against the live model itself. Raises as :func:`load`
-    does, and then nothing is attached.
+    compared too, if given. Fit is decided against the live model itself. ``residency`` is as for
+    :func:`load`. Raises as that does, and then nothing is attached.
     """
     adapted = AdaptedModel(base)
+    budget = budget_of(residency)
     file = open_manifest(manifest)
     given = given_folders(file, sources)
     store = store or Store.default()
@@ -144,6 +155,7 @@ def attach(
         offline=offline,
         given=given,
         layout=adapted.layout,
+        ask_peft=peft_asker(adapted.modules_of_base.by_name, later=True),
         store=store,
         progress=progress,
     )
@@ -153,7 +165,7 @@ def attach(
     if expected is not None:
         fingerprint, samples, where = expected
         require(check_model(base, fingerprint, samples, where, tokenizer=tokenizer), accepted)
-    return set_up(adapted, pulled, access, store, accepted)
+    return set_up(adapted, pulled, access, store, accepted, budget)
 
 
 def check_declared(pulled: Pulled) -> list[Finding]:
@@ -282,6 +294,7 @@ def set_up(
     access: Access,
     store: Store,
     accepted: frozenset[str],
+    budget: int | None = None,
     folder: Path | None = None,
     base_notes: Iterable[Finding] = (),
 ) -> AdaptedModel:
@@ -289,67 +302,124 @@ def set_up(
     file = pulled.file
     manifest = file.manifest
     notes = [*pulled.notes, *file.warnings, *base_notes]
+    at_once = used_at_once(manifest)
     try:
+        adapted.residency = budget if budget is not None else declared_budget(manifest)
         for name, adapter in manifest.adapters.items():
-            notes += attach_files(
-                adapted,
-                name,
-                pulled.adapters[name],
-                store.verified,
-                source=adapter.source,
-                base=manifest.base,
-                directory=file.directory,
-                accepted=accepted,
-                dtype=DTYPES.get(adapter.dtype or ""),
-                trainable=adapter.trainable,
-                where=file.where(("adapters", name, "source")),
-            )
+            files = files_of(pulled, name, store, accepted)
+            notes += attach_files(adapted, files, lazy=adapter.lazy and name not in at_once)
         define(adapted, file)
+        hold_files(adapted, pulled, store)
     except BaseException:
         adapted.detach()
         raise
     for note in pulled.notes:
         log.warning("%s", note)
     findings = tuple(dict.fromkeys(notes))
-    adapted.deployment = Deployment(file, pulled, access, store, accepted, folder, findings)
+    adapted.deployment = Deployment(file, pulled, access, store, accepted, folder, findings, budget)
     return adapted
 
 
-def define(adapted: AdaptedModel, file: ManifestFile) -> None:
-    """Give the model the manifest's rules, compositions and active set."""
+def files_of(pulled: Pulled, name: str, store: Store, accepted: Collection[str]) -> AdapterFiles:
+    """A pulled adapter's files, and how the manifest wants it attached."""
+    file = pulled.file
+    adapter = file.manifest.adapters[name]
+    return AdapterFiles(
+        name,
+        pulled.adapters[name],
+        store.verified,
+        source=adapter.source,
+        base=file.manifest.base,
+        directory=file.directory,
+        accepted=accepted,
+        dtype=DTYPES.get(adapter.dtype or ""),
+        trainable=adapter.trainable,
+        where=file.where(("adapters", name, "source")),
+    )
+
+
+def used_at_once(manifest: Manifest) -> frozenset[str]:
+    """Adapters that are needed as soon as the model is: the active ones, and those that are
+    combined into others. Being lazy puts them off no further."""
+    combined = [name for name, one in manifest.compositions.items() if one.combine != "sum"]
+    active = () if manifest.active is None else manifest.active
+    named = [active] if isinstance(active, str) else list(active)
+    return frozenset(flatten(manifest, dict.fromkeys((*named, *combined), 1.0)))
+
+
+def budget_of(residency: int | str | None) -> int | None:
+    """A residency budget in bytes. Raises :class:`UsageError` for what is none."""
+    if residency is None:
+        return None
+    if isinstance(residency, str) and re.match(BYTE_SIZE_PATTERN, residency):
+        return parse_bytes(residency)
+    if isinstance(residency, int) and not isinstance(residency, bool) and residency >= 0:
+        return residency
+    raise UsageError(
+        usage_codes.BAD_RESIDENCY.finding(f"{residency!r} is no number of bytes", found=residency)
+    )
+
+
+def declared_budget(manifest: Manifest) -> int | None:
+    return None if manifest.residency is None else parse_bytes(manifest.residency)
+
+
+def hold_files(adapted: AdaptedModel, pulled: Pulled, store: Store) -> None:
+    """Keep the adapters' files in the store as long as the model lives, where they will be read
+    again."""
+    lazy = any(not adapter.loaded for adapter in adapted.attached.values())
+    if not lazy and adapted.residency is None:
+        return
+    with ExitStack() as stack:
+        files = [one.fact.sha256 for found in pulled.adapters.values() for one in found.values()]
+        stack.enter_context(store.hold(digest for digest in files if digest))
+        weakref.finalize(adapted, _close_here, os.getpid(), stack.pop_all().close)
+
+
+@dataclass(frozen=True)
+class ManifestRules:
+    """A manifest's rules, asked of the adapters that are attached when they are asked."""
+
+    rules: Rules
+    attached: Mapping[str, Adapter]
+    where: Where
+
+    def __call__(self, active: Mapping[str, float]) -> list[Finding]:
+        ranks = {name: self.attached[name].rank for name in active}
+        return check_active(self.rules, active, ranks, self.where)
+
+
+def define(adapted: AdaptedModel, file: ManifestFile, made: Collection[str] = ()) -> None:
+    """Give the model the manifest's rules, compositions and active set. The compositions ``made``
+    are adapters of the model already."""
     manifest = file.manifest
     define_rules(adapted, file)
     for name, composition in manifest.compositions.items():
+        weights = flatten(manifest, name)
+        if name in made:
+            adapted.name_composition(name, composition, weights)
+            continue
         options = composition.model_dump(exclude={"combine", "of"})
         where = file.where(("compositions", name))
-        of = flatten(manifest, name)
-        adapted.define_composition(name, of, combine=composition.combine, where=where, **options)
-    if manifest.active is not None:
-        adapted.set_adapter(_active(manifest, manifest.active))
+        adapted.define_composition(
+            name, weights, combine=composition.combine, where=where, **options
+        )
+    active = manifest.active
+    if active is not None:
+        adapted.set_adapter(active if isinstance(active, str) else _active(manifest, active))
 
 
-def _active(manifest: Manifest, names: str | Sequence[str]) -> Selection:
-    """What ``active`` selects. Where adapters are named by several roads, their weights add up;
-    what a method made an adapter of is one adapter."""
-    if isinstance(names, str):
-        return names
-    made = [n for n in names if n in manifest.compositions and not _is_sum(manifest, n)]
-    parts = [flatten(manifest, name) for name in names if name not in made]
-    if len({adapter for part in parts for adapter in part}) == sum(map(len, parts)):
+def _active(manifest: Manifest, names: Sequence[str]) -> Selection:
+    """What several names of ``active`` select. Where adapters are named by several roads, their
+    weights add up."""
+    sums = [flatten(manifest, name) for name in names if not is_made(manifest, name)]
+    if len({adapter for part in sums for adapter in part}) == sum(map(len, sums)):
         return list(names)
-    summed = flatten(manifest, [name for name in names if name not in made])
-    return {**summed, **dict.fromkeys(made, 1.0)}
-
-
-def _is_sum(manifest: Manifest, name: str) -> bool:
-    return manifest.compositions[name].combine == "sum"
+    return answering(manifest, names)
 
 
 def define_rules(adapted: AdaptedModel, file: ManifestFile) -> None:
     """Give the model the manifest's rules."""
     rules = file.manifest.rules
     if rules != Rules():
-        where = file.where(("rules",))
-        adapted.rules = lambda active: check_active(
-            rules, active, {name: adapted.attached[name].rank for name in active}, where
-        )
+        adapted.rules = ManifestRules(rules, adapted.attached, file.where(("rules",)))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator, Iterable
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -14,13 +14,11 @@ from torch import nn
 from ..manifests.codes import merging as codes
 from ..manifests.errors import AttachError, RoutingError
 from ..manifests.findings import Where
-from .attachments import Attachments
-from .merging import Merge, Terms
-from .modules import ModuleMap
+from .calling import Calling
+from .merging import Merge, Terms, conflicts
 from .originals import Originals
 from .routing import BASE, Routing
-from .selection import Selection
-from .stand_in import StandIn
+from .selection import Selection, check_rules
 
 
 @contextmanager
@@ -30,41 +28,17 @@ def _plain_tensors() -> Generator[None]:
         yield
 
 
-class Mergeable(StandIn):
+class Mergeable(Calling):
     """The part of an adapted model that folds adapters into the base's weights."""
 
-    _owner: object
-    _attachments: Attachments
-    _routings: dict[Any, Routing]
-    _default: Routing
-    _disabled: bool
-    _merge: Merge | None
     _default_before_merge: tuple[Routing, Routing] | None
 
-    @abstractmethod
-    def changing(self) -> AbstractContextManager[None]: ...
-
-    @abstractmethod
-    def routing(self, selection: Selection) -> Routing: ...
-
-    @property
-    @abstractmethod
-    def modules_of_base(self) -> ModuleMap: ...
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__(base)
+        self.__dict__["_default_before_merge"] = None
 
     @abstractmethod
     def detach(self) -> nn.Module: ...
-
-    def _start_unmerged(self) -> None:
-        self.__dict__.update(_merge=None, _default_before_merge=None)
-
-    @property
-    def merged_adapters(self) -> list[str]:
-        """The adapters that are in the base's weights now."""
-        return list(self._merge.weights) if self._merge is not None else []
-
-    @property
-    def _merged_terms(self) -> Terms:
-        return self._merge.terms if self._merge is not None else ()
 
     def merge_adapter(
         self,
@@ -143,6 +117,7 @@ class Mergeable(StandIn):
             merge = self._prepared(terms, safe, keep)
             with self._attachments.lock:
                 self._check_idle()
+                self._check_beside(merge)
                 merge.install()
                 self._began(merge, merge.terms)
             return
@@ -151,6 +126,7 @@ class Mergeable(StandIn):
             previous.take_out(previous.restored())
             try:
                 merge = self._prepared((*previous.terms, *terms), safe, keep)
+                self._check_beside(merge)
                 merge.install()
             except BaseException:
                 previous.install()
@@ -159,9 +135,10 @@ class Mergeable(StandIn):
 
     def _prepared(self, terms: Terms, safe: bool, keep: str) -> Merge:
         originals = self._originals() if keep == "reread" else None
-        return Merge.prepared(
-            self._base, self.modules_of_base, terms, safe=safe, originals=originals
-        )
+        with self.present(adapter for adapter, _ in terms if not adapter.merged):
+            return Merge.prepared(
+                self._base, self.modules_of_base, terms, safe=safe, originals=originals
+            )
 
     def _originals(self) -> Originals:
         folder = self._folder_of_base()
@@ -172,23 +149,29 @@ class Mergeable(StandIn):
         return Originals(self._base, folder, Where())
 
     @abstractmethod
-    def _chosen(self) -> Routing | None:
-        """What the ``using`` around this code says, if there is one."""
-
-    @abstractmethod
     def _folder_of_base(self) -> Path | None: ...
 
     def _began(self, merge: Merge, terms: Terms) -> None:
         """The adapters of ``terms`` are in the weights now, and out of the routing."""
-        gone = {adapter for adapter, _ in terms}
         before = self._default
-        rest = tuple(term for term in before.terms if term[0] not in gone)
+        rest = self._rest_of_default(terms)
         if len(rest) != len(before.terms):
             if self._default_before_merge is None or self._default_before_merge[1] is not before:
                 self.__dict__["_default_before_merge"] = (before, before)
             self._shrink_default(rest)
         self.__dict__["_merge"] = merge
         self._routings.clear()
+
+    def _rest_of_default(self, merged: Terms) -> Terms:
+        gone = {adapter for adapter, _ in merged}
+        return tuple(term for term in self._default.terms if term[0] not in gone)
+
+    def _check_beside(self, merge: Merge) -> None:
+        """Raise if what stays active may not (:class:`PolicyError`) or cannot be active beside what
+        is merged."""
+        if problems := conflicts(self._rest_of_default(merge.terms), merge):
+            raise RoutingError(*problems)
+        check_rules(self._rules, (*merge.terms, *self._rest_of_default(merge.terms)))
 
     def _shrink_default(self, rest: Terms) -> None:
         """Only these are left of the default; nobody chose another one."""
@@ -214,13 +197,4 @@ class Mergeable(StandIn):
                 codes.MERGE_BUSY.finding(
                     "calls are running through this model", found=self._attachments.running
                 )
-            )
-
-    def check_unmerged(self, what: str, of: Iterable[str] | None = None) -> None:
-        """Raise :class:`RoutingError` if something is merged (one of the adapters ``of``)."""
-        merged = self.merged_adapters
-        names = merged if of is None else [name for name in of if name in merged]
-        if names:
-            raise RoutingError(
-                codes.ADAPTERS_MERGED.finding(f"{what}: {', '.join(names)} is merged")
             )

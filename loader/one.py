@@ -1,10 +1,10 @@
-"""One adapter onto one model: read its files, check fit against the live model, attach."""
+"""``load_adapter``: one more adapter, from any source, onto a model."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,95 +15,26 @@ from ..manifests.codes import language as language_codes
 from ..manifests.codes import loader as loader_codes
 from ..manifests.codes import lock as lock_codes
 from ..manifests.codes import usage as usage_codes
-from ..manifests.errors import (
-    AttachError,
-    FitError,
-    IntegrityError,
-    PolicyError,
-    SourceError,
-    UsageError,
-)
-from ..manifests.findings import Finding, Severity, Where, refused
+from ..manifests.errors import AttachError, FitError, IntegrityError, PolicyError, UsageError
+from ..manifests.findings import Where, refused
 from ..manifests.names import NAME_RULE, is_name
-from ..manifests.schema import Base
 from ..manifests.source import Source, SourceSyntaxError
-from ..registry.checks.recorded_base import is_hub_id
-from ..registry.digests import folder_digest, sha256_bytes
-from ..registry.facts import AdapterFacts, AdapterPlan, TokenizerFacts
+from ..registry.digests import folder_digest
 from ..registry.fetch import Fetched, fetch
-from ..registry.fit import check_adapter
-from ..registry.gather import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    gather_adapter,
-    gather_tokenizer,
-)
+from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS, gather_adapter, gather_tokenizer
 from ..registry.lock import accepted_codes
-from ..registry.methods.config_file import parse_adapter_config
 from ..registry.policy import check_digest, check_size, check_source, lists_for, permits
-from ..registry.resolve import Access, names_of_base, recorded_base
+from ..registry.resolve import Access
 from ..registry.sources.folder import Folder
 from ..registry.sources.given import GivenFolder
 from ..registry.sources.open import open_source
 from ..registry.store import Store
-from ..registry.verified import Verified
 from .adapted import AdaptedModel
-from .attach import attach_adapter
+from .adapter_files import AdapterFiles, attach_files, check_live
 from .base import DTYPES
 from .given import files_of
-from .tensors import read_file
 
 log = logging.getLogger("adapterdock")
-
-
-def attach_files(
-    model: AdaptedModel,
-    name: str,
-    files: Mapping[str, Fetched],
-    verified: Verified,
-    *,
-    source: Source | None = None,
-    base: Base | None = None,
-    directory: Path | None = None,
-    tokenizer: TokenizerFacts | None = None,
-    accepted: Collection[str] = (),
-    dtype: torch.dtype | None = None,
-    trainable: bool = False,
-    replace: bool = False,
-    where: Where = Where(),  # noqa: B008 - frozen
-) -> list[Finding]:
-    """Attach the adapter in ``files`` under ``name``, in place of one of this name if it is to
-    ``replace`` one; returns what is worth a warning.
-
-    The bytes that are attached are those that were verified: they are read once, and hashed
-    unless ``verified`` knows the file as it is now. Raises :class:`FitError` for a misfit and for
-    what could not be checked and is not ``accepted``, or what reading and attaching raise; the
-    model is then as it was.
-    """
-    config = parse_adapter_config(_read_config(files[ADAPTER_CONFIG], where), where)
-    weights = files[ADAPTER_WEIGHTS]
-    tensors = read_file(weights.path, weights.fact.sha256, where, verified=verified, wait=False)
-    facts = AdapterFacts(name, source, config, tensors.header, tokenizer=tokenizer)
-    findings, plan = check_live(model, facts, base, directory, where)
-    bad = refused(findings, accepted)
-    if bad or plan is None:
-        raise FitError(*(bad or findings))
-    dropout = config.get("lora_dropout", config.get("vera_dropout"))
-    pinned = all(file.fact.sha256 for file in files.values())
-    digest = folder_digest(file.fact for file in files.values()) if pinned else None
-    adapter = attach_adapter(
-        model,
-        name,
-        plan,
-        tensors,
-        dtype=dtype,
-        trainable=trainable,
-        dropout=float(dropout) if isinstance(dropout, int | float) else 0.0,
-        replace=replace,
-        where=where,
-    )
-    adapter.digest = digest
-    return [f for f in findings if f.severity is Severity.WARNING]
 
 
 def load_adapter(
@@ -149,7 +80,8 @@ def load_adapter(
         mirrors = deployment.file.manifest.mirrors if deployment else {}
         folder = _open(here, storage_options or {}, mirrors, access, where)
     tokenizer = gather_tokenizer(folder, where)
-    files = _here(folder) if sha256 is None else None
+    # under a budget it must be known what to read again
+    files = _here(folder) if sha256 is None and model.residency is None else None
     if files is None:
         facts = replace(gather_adapter(name, folder, where), tokenizer=tokenizer)
         findings, _ = check_live(model, facts, base, directory, where)
@@ -172,8 +104,7 @@ def load_adapter(
                 expected=sha256,
             )
         )
-    notes = attach_files(
-        model,
+    verified = AdapterFiles(
         name,
         files,
         store.verified,
@@ -184,10 +115,9 @@ def load_adapter(
         accepted=accepted,
         dtype=kept_in,
         trainable=trainable,
-        replace=replaces,
         where=where,
     )
-    for note in notes:
+    for note in attach_files(model, verified, replace=replaces):
         log.warning("%s", note)
 
 
@@ -207,31 +137,6 @@ def _open(
         offline=access.offline,
         permits=(lambda url: permits(lists, url)) if lists else None,
         where=where,
-    )
-
-
-def check_live(
-    model: AdaptedModel,
-    facts: AdapterFacts,
-    base: Base | None,
-    directory: Path | None,
-    where: Where,
-) -> tuple[list[Finding], AdapterPlan | None]:
-    """Fit against the live model. ``base`` is what the manifest in ``directory`` declares; the
-    Hub id under which transformers loaded the model counts as a name of it too."""
-    base = base or Base()
-    names = names_of_base(base, directory or Path.cwd(), facts.config)
-    own = getattr(getattr(model.base_model, "config", None), "_name_or_path", None)
-    if isinstance(own, str) and is_hub_id(own) and not Path(own).exists():
-        names = (*names, own)
-    return check_adapter(
-        facts,
-        None,
-        where=where,
-        layout=model.layout,
-        declared=base.model,
-        aliases=names,
-        recorded=recorded_base(facts.config, names),
     )
 
 
@@ -322,26 +227,3 @@ def dtype_of(dtype: str | torch.dtype | None, where: Where) -> torch.dtype | Non
             )
         )
     return found
-
-
-def _read_config(file: Fetched, where: Where) -> bytes:
-    """The config's bytes, which must still be those that were verified."""
-    try:
-        data = file.path.read_bytes()
-    except OSError as error:
-        raise SourceError(
-            loader_codes.TENSORS_UNREADABLE.finding(
-                f"{file.path.name} could not be read: {error.strerror}", where, found=file.path
-            )
-        ) from error
-    found = sha256_bytes(data)
-    if file.fact.sha256 not in (None, found):
-        raise IntegrityError(
-            loader_codes.TENSORS_CHANGED.finding(
-                f"{file.path.name} is not the file that was pinned",
-                where,
-                found=found,
-                expected=file.fact.sha256,
-            )
-        )
-    return data

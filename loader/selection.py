@@ -27,6 +27,13 @@ Rules = Callable[[Mapping[str, float]], Iterable[Finding]]
 weight by module counts as 1; a composition that became an adapter counts as its members."""
 
 
+def check_rules(rules: Rules | None, terms: Sequence[tuple[Adapter, Weight]]) -> None:
+    """Raise :class:`PolicyError` if the rules forbid that these are active together."""
+    broken = list(rules(taking_part(terms))) if rules and terms else []
+    if broken:
+        raise PolicyError(*broken)
+
+
 def route(
     selection: Selection,
     adapters: Mapping[str, Adapter],
@@ -48,8 +55,7 @@ def route(
     problems = conflicts(terms, merged) or mix_problems((*beside, *terms))
     if problems:
         raise RoutingError(*problems)
-    if rules is not None and (broken := list(rules(taking_part((*beside, *terms))))):
-        raise PolicyError(*broken)
+    check_rules(rules, (*beside, *terms))
     return Routing(terms) if terms else BASE
 
 
@@ -141,19 +147,23 @@ def _weights(
     else:
         raise _invalid(f"a {type(selection).__name__} selects nothing")
     found: dict[str, Weight] = {}
-    idle: list[Finding] = []
+    problems: list[Finding] = []
     for name, written in wanted:
         if not isinstance(name, str):
             raise _invalid(f"{name!r} is not a name")
         weight = _weight(name, written)
-        members = _expand(name, weight, adapters, compositions)
-        idle += _idle(name, weight, [adapters[member] for member in members])
+        try:
+            members = _expand(name, weight, adapters, compositions)
+        except RoutingError as error:
+            problems += error.findings
+            continue
+        problems += _idle(name, weight, [adapters[member] for member in members])
         for member, share in members.items():
             if member in found:
                 raise _invalid(f"{member!r} is selected twice")
             found[member] = share
-    if idle:
-        raise RoutingError(*idle)
+    if problems:
+        raise RoutingError(*problems)
     return found
 
 

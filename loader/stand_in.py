@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
 _BASE_ONLY = frozenset(
     {
-        "add_adapter",
         "enable_peft_hotswap",
         "get_adapter_state_dict",
         "init_weights",
         "push_to_hub",
         "resize_token_embeddings",
-        "save_pretrained",
         "set_input_embeddings",
         "set_output_embeddings",
     }

@@ -46,6 +46,19 @@ def flatten(
     return active
 
 
+def is_made(manifest: Manifest, name: str) -> bool:
+    """Whether ``name`` is a composition that becomes an adapter of its own: not a ``sum``."""
+    return name in manifest.compositions and manifest.compositions[name].combine != "sum"
+
+
+def answering(manifest: Manifest, names: str | Iterable[str]) -> dict[str, Weight]:
+    """The adapters that answer where ``names`` are active, each with its weight; a composition of
+    another method than ``sum`` is one adapter. Raises as :func:`flatten`."""
+    every = [names] if isinstance(names, str) else list(names)
+    sums = [name for name in every if not is_made(manifest, name)]
+    return {**flatten(manifest, sums), **{n: 1.0 for n in every if is_made(manifest, n)}}
+
+
 @dataclass(frozen=True)
 class Flat:
     """One name multiplied out: its adapters, and how deep compositions are nested in it."""

@@ -109,6 +109,7 @@ class Adapter(Model):
     )
     dtype: Dtype | None = Field(default=None, description="else the base's compute dtype")
     trainable: bool = False
+    lazy: bool = Field(False, description="its weights are read on first use")
     mutable: bool = Field(False, description="local and still changing: not locked")
     owner: str | None = None
     licence: str | None = None
@@ -172,6 +173,9 @@ class Manifest(Model):
     compositions: Mapping[Name, Composition] = Field(default_factory=FrozenDict)
     rules: Rules = Field(default_factory=lambda: Rules())
     policy: Policy = Field(default_factory=lambda: Policy())
+    residency: ByteSize | None = Field(
+        default=None, description="adapter weights on the model's device, at most"
+    )
     active: Name | tuple[Name, ...] | None = None
 
 

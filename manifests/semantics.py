@@ -9,6 +9,7 @@ from typing import Any
 
 from .codes import language as codes
 from .codes import rules as rule_codes
+from .codes import usage
 from .combine import check_fields
 from .devices import bad_devices
 from .errors import RoutingError
@@ -89,6 +90,13 @@ class _Checks:
             self._finite(adapter.storage_options, (*path, "storage_options"))
             if adapter.mutable:
                 self._mutable(name)
+            if adapter.lazy and adapter.trainable:
+                self.findings.append(
+                    usage.LAZY_TRAINABLE.finding(
+                        f"{name!r} is to be trained, and read on first use only.",
+                        locate((*path, "lazy")),
+                    )
+                )
             same = (str(adapter.source), repr(adapter.storage_options), adapter.dtype)
             if same in seen:
                 self.findings.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from glob import escape
 from math import prod
 from typing import Union
 
@@ -99,6 +100,16 @@ def plus(one: Weight, other: Weight) -> Weight:
 def shown(weight: Weight) -> str:
     """As a person writes it."""
     return str(weight) if isinstance(weight, ModuleWeights) else f"{weight:g}"
+
+
+def written(weight: Weight, modules: Iterable[str]) -> float | dict[str, float]:
+    """As a manifest says it: a number, or globs to numbers; what globs alone cannot say (a product,
+    a sum) is said for each of ``modules``."""
+    if not isinstance(weight, ModuleWeights):
+        return weight
+    if len(weight.terms) == 1 and len(weight.terms[0]) == 1:
+        return dict(weight.terms[0][0])
+    return {escape(name): weight.at(name) for name in modules}
 
 
 def _terms(weight: Weight) -> tuple[tuple[Globs, ...], ...]:

@@ -10,6 +10,12 @@ from typing import Any, NamedTuple
 
 from ..manifests.source import Source
 
+BASE_RECORD = "adapterdock.base_fingerprint"
+"""The metadata of an adapter's file in which the base that it was saved on is recorded."""
+DIGEST_RECORD = "adapterdock.digest"
+"""The metadata in which a saved adapter keeps the digest that it was loaded by: the random masks
+of its compositions are drawn by it, and stay the same ones."""
+
 
 class TensorInfo(NamedTuple):
     """One row of a safetensors header; ``start`` and ``end`` are offsets into the data part."""
@@ -157,6 +163,11 @@ class AdapterFacts:
     tokenizer: TokenizerFacts | None = None
 
     @property
+    def records_base(self) -> bool:
+        """Whether its file carries the fingerprint of the base that it was saved on."""
+        return BASE_RECORD in self.header.metadata
+
+    @property
     def peft_type(self) -> str | None:
         value = self.config.get("peft_type")
         return value if isinstance(value, str) else None
@@ -180,6 +191,24 @@ class SitePlan(NamedTuple):
 
 
 @dataclass(frozen=True)
+class PeftPlan:
+    """What PEFT is asked to make of an adapter whose method has no native file here.
+
+    ``config`` are the method's own fields, as they are in the file but for the maps from patterns
+    to values, which have modules in their place. ``targets`` are the names in ``target_modules``,
+    ``None`` where that is a pattern. ``authors`` maps each adapted live module to the file's name
+    for it, in the order of the model; ``shared`` are tensors that belong to no module: name to
+    key.
+    """
+
+    method: str
+    config: Mapping[str, Any]
+    targets: tuple[str, ...] | None
+    authors: Mapping[str, str]
+    shared: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class AdapterPlan:
     """Where every tensor of an adapter goes: decided from config and header alone.
 
@@ -189,7 +218,8 @@ class AdapterPlan:
     stored beside the factors (``save_embedding_layers``): module name to tensor name.
     ``tuned`` are whole modules that the method itself trains (LN tuning), in the form of ``saved``.
     ``prompt`` is what acts on the model as a whole (virtual tokens), its module is ``""``.
-    ``leftovers`` are tensors with no place, each of which is an error.
+    ``leftovers`` are tensors with no place, each of which is an error. ``peft`` is there where
+    the sites are PEFT's to make.
     """
 
     sites: tuple[SitePlan, ...]
@@ -199,6 +229,7 @@ class AdapterPlan:
     leftovers: tuple[str, ...] = ()
     tuned: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     prompt: SitePlan | None = None
+    peft: PeftPlan | None = None
 
     @property
     def rank(self) -> int:

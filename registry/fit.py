@@ -66,6 +66,22 @@ def check_adapter(
     return findings, subject.plan
 
 
+def check_config(
+    config: Mapping[str, Any],
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> tuple[Method | None, list[Finding]]:
+    """What is wrong with a config by itself, before there are any tensors; and the method that it
+    names, where there is one. Raises nothing for bad input."""
+    method, missing = options.check_method(config, where)
+    if method is None:
+        return None, missing
+    if wrong_types := options.check_types(config, method, where):
+        return method, wrong_types
+    found = options.check_options(config, method, where)
+    found += options.check_contradictions(config, where)
+    return method, [*found, *_check_patterns(config, Patterns(), where)]
+
+
 def _subject(
     adapter: AdapterFacts,
     base: BaseFacts | None,

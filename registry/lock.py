@@ -41,7 +41,7 @@ from .fingerprint import Measured, compare
 from .lock_state import Entry, inputs_digest, kept, options_digest, recipe_digest
 from .progress import Progress
 from .project import ManifestSource, lock_of, open_manifest, policies_in_force
-from .resolve import Access, Resolution, measure, resolve, targets
+from .resolve import Access, Resolution, check_records, measure, resolve, targets
 from .sources.folder import Folder
 from .store import Store
 
@@ -127,6 +127,10 @@ def make_lock(
         declared, where = file.manifest.base.fingerprint, file.where(("base", "fingerprint"))
         if declared is not None:
             more = (*resolution.findings, *compare(declared, measured, where))
+            resolution = replace(resolution, findings=more)
+            require_fit(resolution, accepted)
+        if any(one.records_base for one in resolution.adapters.values()):
+            more = (*resolution.findings, *check_records(resolution, measured))
             resolution = replace(resolution, findings=more)
             require_fit(resolution, accepted)
     fetched = _fetch(file, resolution, store, hash_up_to, progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..manifests.codes import usage as codes
@@ -16,8 +17,12 @@ from .lock_state import unsound
 
 POLICY_VARIABLE = "ADAPTERDOCK_POLICY"
 
+MANIFEST = "adapterdock.yaml"
+"""The manifest of a folder, where a folder is given for a manifest."""
+
 ManifestSource = str | os.PathLike[str] | Mapping[str, Any] | ManifestFile
-"""A path, a mapping with the manifest's keys, or a manifest already read."""
+"""A path, a mapping with the manifest's keys, or a manifest already read. The path may be a
+folder that ``save_pretrained`` wrote."""
 
 
 def open_manifest(
@@ -34,6 +39,8 @@ def open_manifest(
                 )
             )
         return manifest
+    if isinstance(manifest, str | os.PathLike) and Path(manifest).is_dir():
+        manifest = Path(manifest) / MANIFEST
     return read_manifest(manifest, model=model, dtype=dtype)
 
 

@@ -20,7 +20,7 @@ from .lock import accepted_codes, check_declared_digests, make_lock
 from .lock_state import Entry, facts_of, kept, lock_name, overridden, require_lock
 from .progress import Progress
 from .project import ManifestSource, lock_of, open_manifest, policies_in_force
-from .resolve import Access, Resolution, open_adapter_folder, open_base_folder
+from .resolve import Access, AskPeft, Resolution, open_adapter_folder, open_base_folder
 from .sources.folder import Folder
 from .store import Store
 
@@ -52,6 +52,7 @@ def pull(
     with_base: bool = True,
     given: Mapping[str, Folder] | None = None,
     layout: Layout | None = None,
+    ask_peft: AskPeft | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
@@ -63,8 +64,9 @@ def pull(
     mutable adapters; a stale lock is always refused. ``offline`` touches no network, and neither
     does anything that is here already. ``given`` are adapters handed over in memory, by name.
     ``layout`` is the live model's where the caller brings one: the base's files are then neither
-    read nor fetched. Raises the errors of :mod:`adapterdock.manifests.errors`; what fails leaves
-    nothing half-done.
+    read nor fetched. ``ask_peft`` is asked about methods that only PEFT knows, where there is
+    something to resolve. Raises the errors of :mod:`adapterdock.manifests.errors`; what fails
+    leaves nothing half-done.
     """
     accept = accepted_codes(accept)
     file = open_manifest(manifest, model=model, dtype=dtype)
@@ -74,6 +76,7 @@ def pull(
         policies=policies_in_force(file, policy),
         given=given or {},
         layout=layout,
+        ask_peft=ask_peft,
     )
     lock = locked = lock_of(file)
     require_lock(file, locked, frozen=frozen)
@@ -83,6 +86,27 @@ def pull(
         lock, resolution = make_lock(
             file, locked, access=access, store=store, accept=accept, progress=progress
         )
+    return pull_pinned(
+        file, lock, access, store, locked, resolution, with_base=with_base, progress=progress
+    )
+
+
+def pull_pinned(
+    file: ManifestFile,
+    lock: Lock,
+    access: Access,
+    store: Store,
+    locked: Lock | None = None,
+    resolution: Resolution | None = None,
+    *,
+    with_base: bool = True,
+    progress: Progress | None = None,
+) -> Pulled:
+    """Fetch and verify what ``lock`` pins for ``file``, whatever lock is beside it now.
+
+    ``locked`` is the lock that was beside it (it is completed where it is ``lock``), and
+    ``resolution`` what ``lock`` was made from, if it was made now. Raises as :func:`pull` does.
+    """
     requests = _requests(file, lock, replace(access, store=store), resolution, with_base)
     too_large = [
         finding

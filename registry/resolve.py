@@ -65,6 +65,11 @@ class Opened:
     plan: AdapterPlan | None = None
     findings: tuple[Finding, ...] = ()
 
+    @property
+    def records_base(self) -> bool:
+        """Whether its file carries the fingerprint of the base that it was saved on."""
+        return self.facts is not None and self.facts.records_base
+
 
 @dataclass(frozen=True)
 class Resolution:
@@ -113,6 +118,11 @@ AskLayout = Callable[[Mapping[str, Any]], Layout | None]
 """``ask(config)``: the modules of the model that a ``config.json`` describes, or ``None``."""
 
 
+AskPeft = Callable[[BaseFacts | None, AdapterFacts, AdapterPlan, Where], list[Finding] | None]
+"""``ask(base, adapter, plan, where)``: what PEFT has against an adapter of a method that only PEFT
+knows; ``None`` where it cannot tell."""
+
+
 @dataclass(frozen=True)
 class Access:
     """How sources may be reached in this run."""
@@ -129,6 +139,8 @@ class Access:
     """The live model's, where the caller has one: then the base's own files are not read."""
     ask: AskLayout | None = None
     """Whom to ask for the layout of an architecture that the table does not know."""
+    ask_peft: AskPeft | None = None
+    """Whom to ask about a method that attaches through PEFT."""
 
     def under(self, lock: Lock | None, entries: Collection[Entry]) -> Access:
         """The same, held to these entries of ``lock`` (its mutable ones pin nothing)."""
@@ -270,6 +282,21 @@ def measure(resolution: Resolution, *, weights: bool = True) -> Measured:
     )
 
 
+def check_records(
+    resolution: Resolution, measured: Measured, *, weights: bool = True
+) -> list[Finding]:
+    """What the adapters' files record of their base that the ``measured`` one is not."""
+    from .checks.base_record import check
+
+    file = resolution.file
+    found: list[Finding] = []
+    for name, opened in resolution.adapters.items():
+        if opened.facts is not None and opened.records_base:
+            where = file.where(("adapters", name, "source"))
+            found += check(opened.facts.header.metadata, measured, where, weights=weights)
+    return found
+
+
 def describe(opened: Opened) -> dict[str, Any]:
     """One adapter's facts as plain data, for reports and for ``show``."""
     if opened.facts is None or opened.folder is None:
@@ -371,10 +398,28 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
         if tokens is not None:
             facts = replace(facts, tokenizer=tokens)
             checked, plan = check(facts)
+    if access.ask_peft is not None and plan is not None:
+        checked = _asked_peft(access.ask_peft, base, facts, plan, checked, where)
     if base is None and access.layout is None and file.manifest.base.model is not None:
         checked = [_with_base_unread(f, name, where) for f in checked]
     findings.extend(checked)
     return Opened(folder, facts, plan, tuple(findings))
+
+
+def _asked_peft(
+    ask: AskPeft,
+    base: BaseFacts | None,
+    facts: AdapterFacts,
+    plan: AdapterPlan,
+    checked: list[Finding],
+    where: Where,
+) -> list[Finding]:
+    """What was left open for PEFT to tell is settled, if it can tell."""
+    rest = [f for f in checked if f.code != fit_codes.PEFT_SHAPES_UNCHECKED.id]
+    if len(rest) == len(checked) or any(f.severity is Severity.ERROR for f in rest):
+        return checked
+    said = ask(base, facts, plan, where)
+    return checked if said is None else [*rest, *said]
 
 
 def _with_base_unread(finding: Finding, name: str, where: Where) -> Finding:

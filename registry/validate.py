@@ -25,7 +25,9 @@ from .project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .resolve import (
     Access,
     AskLayout,
+    AskPeft,
     Resolution,
+    check_records,
     measure,
     open_adapter_folder,
     open_base_folder,
@@ -43,6 +45,7 @@ def validate(
     frozen: bool = False,
     offline: bool = False,
     ask: AskLayout | None = None,
+    ask_peft: AskPeft | None = None,
 ) -> Report:
     """Whether every adapter of ``manifest`` fits its base, decided before any download.
 
@@ -52,6 +55,7 @@ def validate(
     ``lock`` would find); ``accept`` adds to the unchecked codes that the lock already accepts.
     ``frozen`` makes a missing, stale or partial lock an error. ``ask`` is asked for the modules of
     an architecture that the committed table does not know; by default such a base is unchecked.
+    ``ask_peft`` is asked likewise about methods that only PEFT knows.
     """
     try:
         file = open_manifest(manifest, model=model, dtype=dtype)
@@ -60,7 +64,7 @@ def validate(
         if frozen:
             require_lock(file, lock, frozen=True)
         accepted = {*(lock.accepted if lock else ()), *_accepted(accept)}
-        access = Access(offline=offline, policies=policies, ask=ask)
+        access = Access(offline=offline, policies=policies, ask=ask, ask_peft=ask_peft)
         return _report(resolve_under(file, lock, access), lock, accepted)
     except AdapterdockError as error:
         return Report(subject=_subject(manifest), findings=error.findings)
@@ -113,7 +117,8 @@ def check_lock(
 
 def _report(resolution: Resolution, lock: Lock | None, accepted: Iterable[str]) -> Report:
     report = resolution.report(accepted).with_findings(resolution.file.warnings)
-    return report.with_findings([*_fingerprint(resolution), *_digests(resolution, lock)])
+    more = [*_fingerprint(resolution), *_records(resolution), *_digests(resolution, lock)]
+    return report.with_findings(more)
 
 
 def _digests(resolution: Resolution, lock: Lock | None) -> list[Finding]:
@@ -146,6 +151,19 @@ def _fingerprint(resolution: Resolution) -> Iterable[Finding]:
     if not here:
         declared = declared.model_copy(update={"weights": None, "head_weights": None})
     return compare(declared, measured, resolution.file.where(("base", "fingerprint")))
+
+
+def _records(resolution: Resolution) -> Iterable[Finding]:
+    """What the adapters' files record of their base, against the base's files: its weights too
+    where they are on this machine (``lock`` and loading compare them always)."""
+    recorded = any(one.records_base for one in resolution.adapters.values())
+    if resolution.base is None or not recorded:
+        return []
+    try:
+        here = resolution.base_is_here
+        return check_records(resolution, measure(resolution, weights=here), weights=here)
+    except AdapterdockError as error:
+        return error.findings
 
 
 def _local_changes(file: ManifestFile, lock: Lock, access: Access) -> Iterable[Finding]:

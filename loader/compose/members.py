@@ -12,7 +12,7 @@ import torch
 
 from ...manifests.codes import loader as codes
 from ...manifests.findings import Finding, Where
-from ..adapter import Adapter
+from ..adapter import Adapter, Built
 from ..bias import BiasFactors
 from ..methods.lora import ConvFactors, EmbeddingFactors, LinearFactors
 from ..sites import Factors
@@ -20,7 +20,7 @@ from ..twins import own_tensors
 from .pairs import Pair, Place, fold, plain
 
 if TYPE_CHECKING:
-    from ..adapted import AdaptedModel
+    from ..holder import Holder
 
 _PAIRED = (LinearFactors, EmbeddingFactors, ConvFactors)
 
@@ -39,18 +39,19 @@ class Member:
 
 
 def member_of(
-    model: AdaptedModel,
-    adapter: Adapter,
+    model: Holder,
+    built: Built,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> tuple[Member | None, dict[str, Place], list[Finding]]:
     """The adapter's parts with their places, or what of it is no pair of factors: a combination
     is of plain LoRA deltas, and leaving the rest out would be another adapter."""
+    adapter = built.adapter
     pairs: dict[str, Pair] = {}
     places: dict[str, Place] = {}
     biases: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     used: set[int] = set()
     odd: dict[str, str] = {}
-    for module, factors in model.factors_of(adapter).items():
+    for module, factors in built.outputs.items():
         for one in factors:
             used.update(map(id, _tensors_of(one)))
             if isinstance(one, BiasFactors):
@@ -70,11 +71,19 @@ def member_of(
         return None, {}, [_unsupported(adapter, kinds, odd, where)]
     whole = {
         name: {path: plain(t) if t.is_floating_point() else t for path, t in found.items()}
-        for name, twin in model.twins_of(adapter).items()
+        for name, twin in built.twins.items()
         if (found := own_tensors(twin))
     }
     digest = adapter.digest or content_digest(pairs, biases)
     return Member(adapter.name, digest, adapter.rank, pairs, biases, whole), places, []
+
+
+def digest_of(model: Holder, adapter: Adapter) -> str | None:
+    """By what an adapter's random masks are drawn; ``None`` where it cannot be combined."""
+    if adapter.digest is not None:
+        return adapter.digest
+    member, _, _ = member_of(model, model.built_of(adapter.name))
+    return member.digest if member is not None else None
 
 
 def content_digest(

@@ -7,6 +7,7 @@ kernel of 1 for B; embeddings keep ``padding_idx``, ``max_norm`` and ``embed_sca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -15,12 +16,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
-from ..gather import LowRank
+from ...registry.methods.lora import shapes as lora_shapes
+from ..gather import Part
 from ..layout import shape_of_module
+from ..low_rank import LowRank, Scaling
 from ..sites import Factors
 from . import dora
-from .convolutions import CONVOLUTIONS
-from .embeddings import embedded, scaled_like
+from .convolutions import CONVOLUTIONS, LowRankKernel
+from .deltas import Delta, Roles, product_rows, sees_zeros
+from .embeddings import LowRankTable, embedded, scaled_like
+from .new_site import NewSite
 
 Shape = tuple[int, ...]
 
@@ -64,11 +69,12 @@ class LinearFactors:
             return flat.view(out.shape)
         return out + (F.linear(low, b, self.bias) * (self.scale * weight)).to(out.device)
 
-    def low_rank(self, module: nn.Module, weight: float) -> LowRank | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
         if self.dropout and module.training:
             return None
         scale = self.scale * weight
-        return LowRank(self.a, self.b * scale, None if self.bias is None else self.bias * scale)
+        low = LowRank(self.a, self.b * scale)
+        return (low,) if self.bias is None else (low, Scaling(shift=self.bias * scale))
 
 
 class EmbeddingFactors:
@@ -93,6 +99,11 @@ class EmbeddingFactors:
         low = embedded(embedding, x, self.a)
         delta = scaled_like(embedding, (low @ self.b.t()) * (self.scale * weight))
         return out + delta.to(out.device)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if cast(nn.Embedding, module).scale_grad_by_freq and self.a.requires_grad:
+            return None
+        return (LowRankTable(self.a, self.b * (self.scale * weight)),)
 
 
 class ConvFactors:
@@ -126,6 +137,15 @@ class ConvFactors:
         low = self.convolve(x, self.a, None, conv.stride, conv.padding)
         delta = self.convolve(low, self.b, self.bias, groups=conv.groups)
         return out + (delta * (self.scale * weight)).to(out.device)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if self.dropout and module.training:
+            return None
+        scale = self.scale * weight
+        low = LowRankKernel(self.a, self.b * scale)
+        if self.bias is None:
+            return (low,)
+        return low, Scaling(shift=self.bias * scale, channels_last=False)
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
@@ -170,6 +190,43 @@ def build(
     return LinearFactors(roles, site.scale, dropout)
 
 
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation, in float32 on the CPU, by ``init_lora_weights``.
+
+    True (or null): A as ``nn.Linear`` begins, uniform within 1/sqrt(fan-in), and B zero; at an
+    embedding A zero and B normal. ``gaussian``: A normal with deviation 1/r. ``orthogonal``: A and
+    B from the odd and the even rows of one orthogonal matrix
+    (https://datta0.github.io/posts/rethink-lora-init). False: nothing is zero, so that the adapter
+    acts from the start.
+    """
+    site = SitePlan(new.name, "LORA", {}, new.rank, 1.0, 1.0)
+    shapes = lora_shapes(site, new.shape, {})
+    how = new.config.get("init_lora_weights", True)
+    how = how.lower() if isinstance(how, str) else how
+    if new.shape.kind is ModuleKind.EMBEDDING:
+        a, b = torch.zeros(shapes["embedding_A"]), torch.randn(shapes["embedding_B"])
+        return {"embedding_A": torch.randn_like(a) if how is False else a, "embedding_B": b}
+    a, b = torch.empty(shapes["A"]), torch.zeros(shapes["B"])
+    if how == "orthogonal":
+        return _orthogonal(a, b)
+    if how == "gaussian":
+        nn.init.normal_(a, std=1 / new.rank)
+    else:
+        nn.init.kaiming_uniform_(a, a=math.sqrt(5))
+    if how is False:
+        nn.init.kaiming_uniform_(b, a=math.sqrt(5))
+    return {"A": a, "B": b}
+
+
+def _orthogonal(a: torch.Tensor, b: torch.Tensor) -> Mapping[str, torch.Tensor]:
+    """At a linear module: A (r, in), B (out, r), with r even."""
+    rank = a.shape[0]
+    basis = torch.linalg.qr(torch.randn(rank, rank)).Q
+    first = torch.randn(a.shape[1], rank // 2) @ basis[0::2]
+    second = torch.randn(b.shape[0], rank // 2) @ basis[1::2]
+    return {"A": (first.t() / 10).contiguous(), "B": second / 10}
+
+
 PARAMETERS: Mapping[str, str] = {
     "A": "lora_A.{adapter}.weight",
     "B": "lora_B.{adapter}.weight",
@@ -185,17 +242,23 @@ INPUT_ROLES = frozenset({"A", "B", "B_bias", "embedding_A", "embedding_B"})
 
 
 def delta_weight(
-    site: SitePlan, shape: ModuleShape, weight: torch.Tensor, roles: Mapping[str, torch.Tensor]
-) -> torch.Tensor:
-    """``scale * B @ A`` in the shape of the stored weight (or of these rows of it)."""
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """``scale * B @ A``; with a magnitude that of :func:`.dora.delta_weight`."""
+    product = _product(site, shape, weight, roles)
+    if "magnitude" not in roles:
+        return product
+    return dora.delta_weight(shape.kind, weight, roles["magnitude"], product)
+
+
+def _product(site: SitePlan, shape: ModuleShape, weight: torch.Tensor, roles: Roles) -> Delta:
     if shape.kind is ModuleKind.EMBEDDING:  # (num_embeddings, embedding_dim)
-        return (roles["embedding_A"].t() @ roles["embedding_B"].t()).mul_(site.scale)
+        return product_rows(roles["embedding_B"], roles["embedding_A"], site.scale, True)
     a, b = roles["A"], roles["B"]
-    if shape.kind is ModuleKind.CONV1D:  # (in, out)
-        return (a.t() @ b.t()).mul_(site.scale)
-    if shape.kind is ModuleKind.CONV:  # (out, in, *kernel)
-        return (b.flatten(1) @ a.flatten(1)).mul_(site.scale).view(weight.shape)
-    return (b @ a).mul_(site.scale)
+    if shape.kind is not ModuleKind.CONV:
+        return product_rows(b, a, site.scale, shape.kind is ModuleKind.CONV1D)
+    flat = product_rows(b.flatten(1), a.flatten(1), site.scale, False)
+    return lambda rows: flat(rows).view(-1, *weight.shape[1:])  # (out, in, *kernel)
 
 
 def delta_bias(
@@ -209,21 +272,10 @@ def delta_bias(
     return None if found is None else found * site.scale
 
 
-def roles_of_rows(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], rows: slice
-) -> Mapping[str, torch.Tensor]:
-    """The factor that the weight's first dimension comes from, cut to ``rows``."""
-    if shape.kind is ModuleKind.EMBEDDING:
-        return {**roles, "embedding_A": roles["embedding_A"][:, rows]}
-    if shape.kind is ModuleKind.CONV1D:
-        return {**roles, "A": roles["A"][:, rows]}
-    return {**roles, "B": roles["B"][rows]}
-
-
 def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
     """Why the delta at this module is none of its weight."""
-    if more := sorted(site.tensors.keys() - INPUT_ROLES):
-        return f"with {' and '.join(more)} it is no plain product of two factors"
+    if more := sorted(site.tensors.keys() - INPUT_ROLES - {"magnitude"}):
+        return f"with {' and '.join(more)} it is no product of two factors"
     if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
         return "the rows of an embedding with max_norm are rescaled at each use"
     if shape.kind is ModuleKind.CONV:
@@ -232,6 +284,5 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
             return "the factors mix the channels of all groups, the weight does not"
         if any(step != 1 for step in conv.dilation) and any(size != 1 for size in shape.kernel):
             return "the base's kernel is dilated, the factors' is not"
-        if conv.padding_mode != "zeros":
-            return f"the factors see zeros beyond the edge, the base {conv.padding_mode} padding"
+        return sees_zeros(conv)
     return None

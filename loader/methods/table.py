@@ -13,42 +13,41 @@ from ...registry.facts import ModuleShape, SitePlan
 from ..sites import Factors
 from ..weight_sites import WeightFactors
 from . import adalora, ia3, loha, lokr, lora, lora_parameters, lycoris, oft, trainable_tokens, vera
+from .deltas import Delta, Roles
+from .new_site import NewSite
 
-Roles = Mapping[str, torch.Tensor]
 Shape = tuple[int, ...]
 
 
 class DeltaWeight(Protocol):
-    """``delta_weight(site, shape, weight, roles)``: what an adapter at weight 1 adds to the
-    module's stored weight, so that merging it gives the live answer.
+    """``delta_weight(site, module, shape, weight, roles)``: what an adapter at weight 1 adds to a
+    stored weight, so that merging it gives the live answer.
 
-    ``weight`` is the stored weight (a ``Conv1D``'s is transposed) in float32, or in float64 where
-    it is stored so; ``roles`` are in the same dtype on its device. Returns that dtype and the
-    shape of ``weight``. Pure: nothing given is changed.
+    ``weight`` is the stored weight (a ``Conv1D``'s is transposed; of ``target_parameters`` the
+    parameter that is named) in any float dtype, or on ``meta`` where the delta is made of the
+    input alone. ``roles`` are in float32, or in float64 where the weight is. Nothing given is
+    changed.
     """
 
     def __call__(
-        self, site: SitePlan, shape: ModuleShape, weight: torch.Tensor, roles: Roles, /
-    ) -> torch.Tensor: ...
+        self,
+        site: SitePlan,
+        module: nn.Module,
+        shape: ModuleShape,
+        weight: torch.Tensor,
+        roles: Roles,
+        /,
+    ) -> Delta: ...
 
 
 class DeltaBias(Protocol):
     """The same for the module's bias, which is ``None`` where it has none; ``None`` where nothing
-    is added to it. What is added to a bias that is not there cannot be merged."""
+    is added to it. What is added to a bias that is not there cannot be merged. ``bias`` is in the
+    dtype of ``roles``."""
 
     def __call__(
         self, site: SitePlan, shape: ModuleShape, bias: torch.Tensor | None, roles: Roles, /
     ) -> torch.Tensor | None: ...
-
-
-class RolesOfRows(Protocol):
-    """The part of the roles that belongs to these rows (first dimension) of the stored weight:
-    ``delta_weight`` of the part and of ``weight[rows]`` are the delta's rows. With it a large
-    weight is merged in pieces."""
-
-    def __call__(
-        self, site: SitePlan, shape: ModuleShape, roles: Roles, rows: slice, /
-    ) -> Roles: ...
 
 
 def mergeable_everywhere(site: SitePlan, module: nn.Module, shape: ModuleShape) -> None:
@@ -86,9 +85,11 @@ class Method:
     make_shared: Callable[[Iterable[tuple[SitePlan, ModuleShape]]], Roles] | None = None
     delta_weight: DeltaWeight | None = None
     delta_bias: DeltaBias | None = None
-    roles_of_rows: RolesOfRows | None = None
     unmergeable: Callable[[SitePlan, nn.Module, ModuleShape], str | None] = mergeable_everywhere
     input_roles: frozenset[str] = frozenset()
+    initial: Callable[[NewSite], Roles] | None = None
+    """The values with which training begins at a site, by role; ``None`` where the method cannot
+    be begun here."""
 
 
 METHODS: Mapping[str, Method] = {
@@ -101,9 +102,9 @@ METHODS: Mapping[str, Method] = {
         alters=lora.alters,
         delta_weight=lora.delta_weight,
         delta_bias=lora.delta_bias,
-        roles_of_rows=lora.roles_of_rows,
         unmergeable=lora.unmergeable,
         input_roles=lora.INPUT_ROLES,
+        initial=lora.initial,
     ),
     "LORA_PARAMETER": Method(
         "LORA_PARAMETER",
@@ -112,6 +113,8 @@ METHODS: Mapping[str, Method] = {
         lora_parameters.build,
         lora_parameters.PARAMETERS,
         shapes=lora_parameters.shapes,
+        delta_weight=lora_parameters.delta_weight,
+        input_roles=frozenset(lora_parameters.PARAMETERS),
     ),
     "TRAINABLE_TOKENS": Method(
         "TRAINABLE_TOKENS",
@@ -120,6 +123,8 @@ METHODS: Mapping[str, Method] = {
         trainable_tokens.build,
         trainable_tokens.PARAMETERS,
         alters=trainable_tokens.alters,
+        delta_weight=trainable_tokens.delta_weight,
+        unmergeable=trainable_tokens.unmergeable,
     ),
     "VERA": Method(
         "VERA",
@@ -129,11 +134,47 @@ METHODS: Mapping[str, Method] = {
         vera.PARAMETERS,
         shared=vera.SHARED,
         make_shared=vera.shared,
+        delta_weight=vera.delta_weight,
+        input_roles=frozenset({*vera.PARAMETERS, *vera.SHARED}),
     ),
-    "IA3": Method("IA3", ia3.unsupported, ia3.changes, ia3.build, ia3.PARAMETERS),
-    "LOHA": Method("LOHA", lycoris.unsupported, loha.changes, loha.build, loha.PARAMETERS),
-    "LOKR": Method("LOKR", lycoris.unsupported, lokr.changes, lokr.build, lokr.PARAMETERS),
-    "OFT": Method("OFT", oft.unsupported, oft.changes, oft.build, oft.PARAMETERS),
+    "IA3": Method(
+        "IA3",
+        ia3.unsupported,
+        ia3.changes,
+        ia3.build,
+        ia3.PARAMETERS,
+        delta_weight=ia3.delta_weight,
+        delta_bias=ia3.delta_bias,
+    ),
+    "LOHA": Method(
+        "LOHA",
+        lycoris.unsupported,
+        loha.changes,
+        loha.build,
+        loha.PARAMETERS,
+        delta_weight=loha.delta_weight,
+        unmergeable=lycoris.unmergeable,
+        input_roles=frozenset(loha.PARAMETERS),
+    ),
+    "LOKR": Method(
+        "LOKR",
+        lycoris.unsupported,
+        lokr.changes,
+        lokr.build,
+        lokr.PARAMETERS,
+        delta_weight=lokr.delta_weight,
+        unmergeable=lycoris.unmergeable,
+        input_roles=frozenset(lokr.PARAMETERS),
+    ),
+    "OFT": Method(
+        "OFT",
+        oft.unsupported,
+        oft.changes,
+        oft.build,
+        oft.PARAMETERS,
+        delta_weight=oft.delta_weight,
+        unmergeable=oft.unmergeable,
+    ),
     "ADALORA": Method(
         "ADALORA",
         adalora.unsupported,
@@ -141,5 +182,8 @@ METHODS: Mapping[str, Method] = {
         adalora.build,
         adalora.PARAMETERS,
         trains=False,
+        delta_weight=adalora.delta_weight,
+        unmergeable=lycoris.unmergeable,
+        input_roles=frozenset(adalora.PARAMETERS),
     ),
 }

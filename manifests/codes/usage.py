@@ -186,3 +186,31 @@ OVERRIDE_TOO_LATE = Code(
     "adapterdock.load(read_manifest('adapters.yaml'), dtype='float32')",
     "pass the path of the manifest, or pass model= and dtype= to read_manifest",
 )
+BAD_INTERVAL = Code(
+    "AD940",
+    "bad-interval",
+    Severity.ERROR,
+    "The interval of watch is not a number of seconds above 0.",
+    "The files are looked at once in this time; looking without a pause would keep a core busy.",
+    "model.watch('adapters.yaml', interval=0)",
+    "leave interval out (2 seconds), or give a number of seconds",
+)
+LAZY_TRAINABLE = Code(
+    "AD941",
+    "lazy-and-trainable",
+    Severity.ERROR,
+    "An adapter is both lazy and trainable.",
+    "A lazy adapter's weights are read when it is first used. An optimiser is given a trainable "
+    "one's parameters before that, and would train nothing.",
+    "tone: {source: ./tone, trainable: true, lazy: true}",
+    "remove `lazy` from it",
+)
+BAD_RESIDENCY = Code(
+    "AD942",
+    "bad-residency",
+    Severity.ERROR,
+    "The residency budget is not a number of bytes.",
+    "It is written as in a manifest, or given as a whole number of bytes.",
+    "adapterdock.load('adapters.yaml', residency='plenty')",
+    "write residency='2GiB', '500MB' or 500_000_000",
+)

@@ -23,6 +23,7 @@ from . import (
     lora_parameters,
     oft,
     prompt,
+    through_peft,
     trainable_tokens,
     vera,
 )
@@ -32,6 +33,7 @@ from .lora_config import LoraConfig
 from .lycoris import LycorisConfig
 from .naming import Naming
 from .options import Option
+from .peft_table import PEFT_TABLE
 from .prompt_config import P_OPTIONS, PREFIX_OPTIONS, PROMPT_OPTIONS, PromptConfig
 
 Shape = tuple[int, ...]
@@ -74,7 +76,7 @@ class Method:
     whose sizes are free), or why the method cannot sit there. ``asked_by`` names the config field
     without which a role may not be in the file. ``check_config`` finds fields that contradict each
     other, once each is known to be of the right kind. ``ranked`` says that the factors are a pair
-    A and B of the rank that the config gives.
+    A and B of the rank that the config gives; ``native`` is false where PEFT has to attach it.
     """
 
     peft_type: str
@@ -88,6 +90,7 @@ class Method:
     asked_by: Mapping[str, str] = field(default_factory=dict)
     check_config: CheckConfig = _nothing
     ranked: bool = False
+    native: bool = True
 
     def plan(
         self,
@@ -118,6 +121,20 @@ def _prompt_method(peft_type: str, options: tuple[Option, ...]) -> Method:
         prompt.ROLE_SETS,
         {},
         prompt.shapes,
+    )
+
+
+def _peft_method(peft_type: str) -> Method:
+    return Method(
+        peft_type,
+        through_peft.options_of(peft_type),
+        through_peft.reader(peft_type),
+        through_peft.planner(peft_type),
+        {},
+        through_peft.ROLE_SETS,
+        through_peft.KINDS,
+        through_peft.shapes,
+        native=False,
     )
 
 
@@ -221,8 +238,12 @@ METHODS: Mapping[str, Method] = {
     "PREFIX_TUNING": _prompt_method("PREFIX_TUNING", PREFIX_OPTIONS),
 }
 
+THROUGH_PEFT: Mapping[str, Method] = {name: _peft_method(name) for name in PEFT_TABLE}
+"""Methods that attach where PEFT is installed."""
+
 SITES: Mapping[str, Method] = {
     **METHODS,
+    **THROUGH_PEFT,
     lora_parameters.METHOD: replace(
         METHODS["LORA"],
         role_sets=lora_parameters.ROLE_SETS,

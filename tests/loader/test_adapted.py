@@ -692,9 +692,8 @@ def test_copies_and_base_only_methods_are_refused(model: AdaptedModel, tmp_path:
         lambda: copy.deepcopy(model),
         lambda: pickle.dumps(model),
         lambda: torch.save(model, tmp_path / "x"),
-        lambda: model.save_pretrained(tmp_path),
         lambda: model.resize_token_embeddings(99),
-        lambda: model.add_adapter(object()),
+        lambda: model.push_to_hub("a/b"),
     ):
         with pytest.raises(AttachError):
             refuse()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from adapterdock.loader import attach as engine
+from adapterdock.loader import building as engine
 from adapterdock.loader import claims
 from adapterdock.loader.adapted import AdaptedModel, AdapterWarning
 from adapterdock.loader.attach import attach_adapter
@@ -197,7 +197,7 @@ def test_what_cannot_be_a_name_is_refused(name: Any) -> None:
     assert caught.value.code == "AD721"
 
 
-@pytest.mark.parametrize("name", ["q_proj", "a.b", "lora_A", "base_model", "weight", "it-2"])
+@pytest.mark.parametrize("name", ["q_proj", "a.b", "lora_a", "base_model", "weight", "it-2"])
 def test_a_name_is_never_taken_for_a_part_of_another(name: str, saved: Saved) -> None:
     base = tiny_llama()
     model = adapted(base, saved, name)

@@ -277,10 +277,10 @@ def test_ctrl_c_while_attaching_leaves_the_model_and_a_retry_works(
     before = traces(base)
     real = loading.attach_files
 
-    def second_is_interrupted(model: Any, name: str, *rest: Any, **more: Any) -> Any:
-        if name == "two":
+    def second_is_interrupted(model: Any, files: Any, **more: Any) -> Any:
+        if files.name == "two":
             raise KeyboardInterrupt
-        return real(model, name, *rest, **more)
+        return real(model, files, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(loading, "attach_files", second_is_interrupted)

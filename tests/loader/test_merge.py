@@ -15,6 +15,9 @@ import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.methods import table
 from adapterdock.manifests.errors import AdapterdockError, AttachError, PolicyError, RoutingError
+from adapterdock.manifests.findings import Where
+from adapterdock.manifests.rules import check_active
+from adapterdock.manifests.schema import Rules
 from safetensors.torch import load_file, save_file
 from support.peft_adapters import (
     TOLERANCE,
@@ -786,3 +789,18 @@ def test_where_the_files_have_changed_it_stays_merged_and_says_so(
     weights.write_bytes(kept)
     model.unmerge_adapter()
     assert close(logits(model), shelf.one.answer)
+
+
+def test_a_merge_beside_what_the_rules_forbid_is_refused(tmp_path: Path) -> None:
+    one = peft_saves(tiny_llama(), tmp_path / "one", seed=1, target_modules=["q_proj"])
+    two = peft_saves(tiny_llama(), tmp_path / "two", seed=2, target_modules=["k_proj"])
+    model = adapted(tiny_llama(), one, "first")
+    attach(model, two, "second")
+    rules = Rules(exclusive=(("first", "second"),))
+    model.rules = lambda active: check_active(rules, active, dict.fromkeys(active, 8), Where())
+    model.set_adapter("first")
+    before = logits(model)
+    with pytest.raises(PolicyError):
+        model.merge_adapter("second")
+    assert model.merged_adapters == []
+    assert torch.equal(logits(model), before)

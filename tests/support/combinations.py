@@ -88,14 +88,14 @@ def peft_deltas(base: Any, saved: Saved) -> dict[str, torch.Tensor]:
 
 def products(model: AdaptedModel, name: str) -> dict[str, torch.Tensor]:
     """The delta of an attached adapter at each of its pairs, by module."""
-    member, _, problems = member_of(model, model.attached[name])
+    member, _, problems = member_of(model, model.built_of(name))
     assert member is not None and not problems
     return {module: dense(pair) for module, pair in member.pairs.items()}
 
 
 def digest_of(model: AdaptedModel, name: str) -> str:
     """What keys this adapter's random masks."""
-    member, _, _ = member_of(model, model.attached[name])
+    member, _, _ = member_of(model, model.built_of(name))
     assert member is not None
     return member.digest
 

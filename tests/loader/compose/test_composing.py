@@ -248,7 +248,7 @@ def test_a_replacement_that_breaks_off_last_gives_the_old_one_back(
     old, answer = model.attached["mix"], logits(model, adapter="mix")
     state = {name: value.clone() for name, value in model.state_dict().items()}
     with monkeypatch.context() as patch:
-        patch.setattr("adapterdock.loader.adapted.Routing", None)  # the last that is made
+        patch.setattr(AdaptedModel, "_follow", None)  # the last that is done
         with pytest.raises(AttachError):
             model.set_adapter_weights("mix", {"one": 0.3})
     assert model.attached["mix"] is old

@@ -1,0 +1,104 @@
+"""Writing adapters to disk, in PEFT's format."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from ..manifests.codes import training as codes
+from ..manifests.errors import AttachError
+from ..registry.base_record import recordable, written
+from ..registry.facts import BASE_RECORD, DIGEST_RECORD
+from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from .compose.members import digest_of
+from .twins import own_tensors
+
+if TYPE_CHECKING:
+    from ..manifests.schema import Fingerprint
+    from .adapted import AdaptedModel
+    from .adapter import Adapter
+
+
+def save_adapter(model: AdaptedModel, folder: str | os.PathLike[str], name: str) -> None:
+    """See :meth:`AdaptedModel.save_adapter`."""
+    write_files(folder, files_of_adapter(model, model.attached[name]))
+
+
+def files_of_adapter(
+    model: AdaptedModel, adapter: Adapter, state: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, bytes]:
+    """The two files of an attached adapter, by name; the config last, as it is what makes a
+    folder an adapter. ``state`` has values, by live names, to be written in place of its own."""
+    if not adapter.config:
+        message = f"{adapter.name!r} has no adapter_config.json to be saved with"
+        raise AttachError(codes.SAVE_WITHOUT_CONFIG.finding(message, found=adapter.name))
+    metadata = {"format": "pt", BASE_RECORD: written(fingerprint_for(model, [adapter]))}
+    config = {**adapter.config, "inference_mode": True}
+    with model.present([adapter]):
+        if not adapter.keys:
+            message = f"{adapter.name!r} ({'+'.join(adapter.methods)}) is not what its file holds"
+            raise AttachError(codes.SAVE_THROUGH_PEFT.finding(message, found=adapter.name))
+        if digest := digest_of(model, adapter):
+            metadata[DIGEST_RECORD] = digest
+        tensors = on_cpu(saved_tensors(adapter, state or {}))
+    return {
+        ADAPTER_WEIGHTS: save(tensors, metadata),
+        ADAPTER_CONFIG: json.dumps(config, indent=2, sort_keys=True).encode() + b"\n",
+    }
+
+
+def saved_tensors(adapter: Adapter, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What is written into ``adapter_model.safetensors``, by its names there."""
+    live = {**live_tensors_of(adapter), **state}
+    return {key: live[name] for name, key in adapter.keys.items()}
+
+
+def live_tensors_of(adapter: Adapter) -> dict[str, torch.Tensor]:
+    """The adapter's tensors by their live names: what ``state_dict`` has of it."""
+    live: dict[str, torch.Tensor] = dict(adapter.parameters)
+    for name, twin in adapter.twins.items():
+        live |= {f"{name}.{path}": tensor for path, tensor in own_tensors(twin).items()}
+    return live
+
+
+def on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies that share no memory, which safetensors asks for."""
+    return {n: t.detach().to("cpu").contiguous().clone() for n, t in tensors.items()}
+
+
+def fingerprint_for(model: AdaptedModel, adapters: list[Adapter]) -> Fingerprint:
+    """What of the base's fingerprint is recorded with these adapters."""
+    twins = [twin for adapter in adapters for twin in adapter.twins.values()]
+    parts = [part for twin in twins for part in twin.modules()]
+    return recordable(
+        model.measured,
+        brings_modules=bool(twins),
+        brings_rows=any(isinstance(part, nn.Embedding) for part in parts),
+    )
+
+
+def write_files(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
+    """Write ``files`` into ``folder``, which is made if need be: all of them beside it first, then
+    each renamed to its name, in order. Raises :class:`AttachError` where that cannot be."""
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as place:
+            for name, data in files.items():
+                with (Path(place) / name).open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for name in files:
+                (Path(place) / name).replace(target / name)
+    except OSError as error:
+        message = f"{target} cannot be written: {error.strerror or error}"
+        raise AttachError(codes.SAVE_FAILED.finding(message, found=str(target))) from error

@@ -38,6 +38,7 @@ from .base import DTYPES, load_base, offloads_to_disk
 from .fingerprint import check_model
 from .float32 import keep_float32
 from .given import files_in
+from .mapped import give_back
 from .originals import Originals
 from .peft_fit import peft_asker
 from .selection import Selection
@@ -211,6 +212,7 @@ def load_pulled_base(pulled: Pulled, store: Store) -> tuple[nn.Module, Path, lis
         if declared.float32_modules:
             where = file.where(("base", "float32_modules"))
             keep_float32(base, declared.float32_modules, Originals(base, folder, where), where)
+            give_back()
         weakref.finalize(base, _close_here, os.getpid(), stack.pop_all().close)
     return base, folder, notes
 

@@ -20,7 +20,7 @@ from ..manifests.codes import loader as codes
 from ..manifests.errors import RoutingError
 from ..manifests.weights import weight_at
 from .adapter import Adapter
-from .float32 import run_in
+from .float32 import answers_in, run_in
 from .gather import rows_at
 from .interception import Interception, intercept, release
 from .kv_cache import check_cache, mark_cache
@@ -213,7 +213,8 @@ class ModuleSite(Intercepting):
             refuse_lost_routing(self.name)
         if twin.training is not self.module.training:
             twin.train(self.module.training)
-        inside, outside = compute_dtype(twin, twin), compute_dtype(self.module, twin)
+        inside = compute_dtype(twin, twin)
+        outside = answers_in(self.module, args, kwargs) or compute_dtype(self.module, twin)
         if inside is not outside:  # float32 while training, or as declared
             return run_in(inside, outside, twin.forward, args, kwargs)
         return twin.forward(*args, **kwargs)

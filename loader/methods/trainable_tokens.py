@@ -201,8 +201,8 @@ def alters(site: SitePlan, roles: Mapping[str, torch.Tensor], module: nn.Module)
     if weight is None or weight.is_meta or weight.shape[1:] != rows.shape[1:]:
         return changes(site, roles)
     at = torch.tensor(site.settings["indices"], device=weight.device)
-    own = weight.detach()[at]
-    return not torch.equal(own, rows.to(own))
+    own = weight.detach()[at].to(rows.device)
+    return not torch.equal(own, rows.to(own.dtype))
 
 
 def build(

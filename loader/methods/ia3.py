@@ -13,6 +13,7 @@ from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
 from ..sites import Factors
+from .new_site import NewSite
 from .rerun import blend, not_rerunnable, with_input
 
 Shape = tuple[int, ...]
@@ -80,6 +81,13 @@ def build(
     along = (vector.numel(), *(1,) * len(shape.kernel))  # no batch: a convolution may have none
     kind = InputFactors if site.settings.get("feedforward") else OutputFactors
     return kind(vector, along)
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation: ones, which change nothing; with ``init_ia3_weights: false`` normal
+    numbers."""
+    drawn = new.normal("l")
+    return {"l": torch.ones_like(drawn) if new.config.get("init_ia3_weights", True) else drawn}
 
 
 PARAMETERS: Mapping[str, str] = {"l": "ia3_l.{adapter}"}

@@ -14,6 +14,7 @@ from torch import nn
 from ...registry.facts import ModuleShape, SitePlan
 from ..sites import Factors
 from .lycoris import Roles, WeightFactors
+from .new_site import NewSite
 
 _CORE = "ijkl,jr,ip->prkl"
 """A kernel's tensor (i, j, *kernel) with in (j, r) and out (i, p)."""
@@ -51,6 +52,14 @@ def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
 def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
     """The factors at one site, from placed tensors by role."""
     return LohaFactors(site, shape, roles)
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation: all as ``nn.Linear`` begins, and one zero (unless ``init_weights`` is
+    false), so that the delta is."""
+    zero = {"w2_b"} if new.config.get("init_weights", True) else set[str]()
+    order = [role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2") if role in new.shapes]
+    return {role: new.zeros(role) if role in zero else new.uniform(role) for role in order}
 
 
 PARAMETERS: Mapping[str, str] = {

@@ -14,6 +14,7 @@ from torch import nn
 from ...registry.facts import ModuleShape, SitePlan
 from ..sites import Factors
 from .lycoris import Roles, WeightFactors
+from .new_site import NewSite
 
 _CORE = "ijkl,ip,jr->prkl"
 """A kernel's tensor (i, j, *kernel) with out (i, p) and in (j, r)."""
@@ -62,6 +63,16 @@ def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
 def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
     """The factors at one site, from placed tensors by role."""
     return LokrFactors(site, shape, roles)
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation: all as ``nn.Linear`` begins, and one zero, so that the delta is: w1
+    (or its first factor), with ``init_weights: lycoris`` w2 (or its second), with false none."""
+    how = new.config.get("init_weights", True)
+    zero = ("w2", "w2_b") if how == "lycoris" else ("w1", "w1_a") if how else ()
+    every = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
+    order = [role for role in every if role in new.shapes]
+    return {role: new.zeros(role) if role in zero else new.uniform(role) for role in order}
 
 
 PARAMETERS: Mapping[str, str] = {

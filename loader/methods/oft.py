@@ -18,6 +18,7 @@ from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ..sites import Factors
+from .new_site import NewSite
 from .rerun import blend, not_rerunnable, with_input
 
 
@@ -184,6 +185,12 @@ def build(
     if shape.kind is ModuleKind.CONV:
         return PatchFactors(roles["R"], site.settings, shape.kernel)
     return InputFactors(roles["R"], site.settings)
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation: no rotation; with ``init_weights: false`` small ones."""
+    plain = new.config.get("init_weights", True)
+    return {role: new.zeros(role) if plain else new.normal(role, 0.1) for role in new.shapes}
 
 
 PARAMETERS: Mapping[str, str] = {

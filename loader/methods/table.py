@@ -62,8 +62,7 @@ class Method:
 
     ``unsupported`` says why it cannot sit on a live module that has the right sizes; ``changes``
     whether a site's tensors change anything; ``build`` makes the factors of placed tensors;
-    ``parameters`` gives PEFT's live name of each role; ``trains`` says whether gradients are all
-    that its training needs. ``alters`` is asked instead of ``changes``
+    ``parameters`` gives PEFT's live name of each role. ``alters`` is asked instead of ``changes``
     where that depends on the base's own weight. What its tensors must be stands in the row of the
     same name in :mod:`adapterdock.registry.methods.table`, or in ``shapes`` where the live module
     knows what its sizes do not tell. ``shared`` gives the whole live names of roles that all sites
@@ -80,7 +79,6 @@ class Method:
     changes: Callable[[SitePlan, Roles], bool]
     build: Callable[[SitePlan, ModuleShape, Roles, float], Factors | WeightFactors]
     parameters: Mapping[str, str]
-    trains: bool = True
     alters: Callable[[SitePlan, Roles, nn.Module], bool] | None = None
     shapes: Callable[[SitePlan, nn.Module, ModuleShape], Mapping[str, Shape]] | None = None
     shared: Mapping[str, str] = field(default_factory=dict)
@@ -117,6 +115,7 @@ METHODS: Mapping[str, Method] = {
         lora_parameters.build,
         lora_parameters.PARAMETERS,
         shapes=lora_parameters.shapes,
+        initial=lora.initial,
     ),
     "TRAINABLE_TOKENS": Method(
         "TRAINABLE_TOKENS",
@@ -125,6 +124,7 @@ METHODS: Mapping[str, Method] = {
         trainable_tokens.build,
         trainable_tokens.PARAMETERS,
         alters=trainable_tokens.alters,
+        initial=trainable_tokens.initial,
     ),
     "VERA": Method(
         "VERA",
@@ -134,17 +134,45 @@ METHODS: Mapping[str, Method] = {
         vera.PARAMETERS,
         shared=vera.SHARED,
         make_shared=vera.shared,
+        initial=vera.initial,
     ),
-    "IA3": Method("IA3", ia3.unsupported, ia3.changes, ia3.build, ia3.PARAMETERS),
-    "LOHA": Method("LOHA", lycoris.unsupported, loha.changes, loha.build, loha.PARAMETERS),
-    "LOKR": Method("LOKR", lycoris.unsupported, lokr.changes, lokr.build, lokr.PARAMETERS),
-    "OFT": Method("OFT", oft.unsupported, oft.changes, oft.build, oft.PARAMETERS),
+    "IA3": Method(
+        "IA3",
+        ia3.unsupported,
+        ia3.changes,
+        ia3.build,
+        ia3.PARAMETERS,
+        initial=ia3.initial,
+    ),
+    "LOHA": Method(
+        "LOHA",
+        lycoris.unsupported,
+        loha.changes,
+        loha.build,
+        loha.PARAMETERS,
+        initial=loha.initial,
+    ),
+    "LOKR": Method(
+        "LOKR",
+        lycoris.unsupported,
+        lokr.changes,
+        lokr.build,
+        lokr.PARAMETERS,
+        initial=lokr.initial,
+    ),
+    "OFT": Method(
+        "OFT",
+        oft.unsupported,
+        oft.changes,
+        oft.build,
+        oft.PARAMETERS,
+        initial=oft.initial,
+    ),
     "ADALORA": Method(
         "ADALORA",
         adalora.unsupported,
         adalora.changes,
         adalora.build,
         adalora.PARAMETERS,
-        trains=False,
     ),
 }

@@ -20,6 +20,7 @@ from ...registry.methods.trainable_tokens import rows_of
 from ..placement import offloaded
 from ..sites import Factors
 from .embeddings import bounded, scaled_like
+from .new_site import NewSite
 
 
 class EmbeddingRows:
@@ -109,6 +110,16 @@ def build(
     """The rows at one site, from placed tensors by role; they know no dropout."""
     kind = EmbeddingRows if shape.kind is ModuleKind.EMBEDDING else HeadRows
     return kind(roles["rows"], site.settings["indices"])
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation: the module's own rows; with ``init_weights: false`` (a field of
+    ``TRAINABLE_TOKENS`` alone) normal numbers."""
+    if not new.config.get("init_weights", True):
+        return {"rows": new.normal("rows")}
+    weight = new.weight()
+    at = torch.tensor(new.site.settings["indices"], device=weight.device)
+    return {"rows": weight[at]}
 
 
 PARAMETERS: Mapping[str, str] = {"rows": "trainable_tokens_delta.{adapter}"}

@@ -20,23 +20,28 @@ from . import (
     loha,
     lokr,
     lora,
+    lora_begin,
     lora_parameters,
     oft,
     prompt,
+    prompt_begin,
     trainable_tokens,
     vera,
 )
+from .default_targets import TARGETS, Table
 from .keys import Roles
 from .lora_config import OPTIONS as LORA_OPTIONS
 from .lora_config import LoraConfig
 from .lycoris import LycorisConfig
 from .naming import Naming
+from .new_adapter import NewAdapter
 from .options import Option
 from .prompt_config import P_OPTIONS, PREFIX_OPTIONS, PROMPT_OPTIONS, PromptConfig
 
 Shape = tuple[int, ...]
 ReadConfig = Callable[[Mapping[str, Any]], Any]
 CheckConfig = Callable[[Mapping[str, Any], Where], list[Finding]]
+Beside = Callable[[NewAdapter], Mapping[str, Shape] | str]
 Shapes = Callable[[SitePlan, ModuleShape, Mapping[str, Shape]], Mapping[str, Shape] | str]
 
 
@@ -62,6 +67,10 @@ def _nothing(config: Mapping[str, Any], where: Where) -> list[Finding]:
     return []
 
 
+def _nothing_beside(new: NewAdapter) -> Mapping[str, Shape]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Method:
     """One method: its config fields, its typed view of them, and its plan.
@@ -75,6 +84,14 @@ class Method:
     without which a role may not be in the file. ``check_config`` finds fields that contradict each
     other, once each is known to be of the right kind. ``ranked`` says that the factors are a pair
     A and B of the rank that the config gives.
+
+    For an adapter that is begun: ``trains`` says whether gradients are all that the method's
+    training needs, ``check_begin`` finds what a config may not ask for, ``default_targets`` are
+    PEFT's modules for a config that names none, by ``model_type``. At a site such an adapter has
+    the roles of ``kinds`` and those that a field asks for (``asked_by``), in the ``shapes`` for
+    where nothing is found; ``beside`` gives the names on disk and shapes of what else its file
+    has, or says why it cannot be begun. ``copied_as`` is what PEFT calls modules that are trained
+    whole instead.
     """
 
     peft_type: str
@@ -88,6 +105,11 @@ class Method:
     asked_by: Mapping[str, str] = field(default_factory=dict)
     check_config: CheckConfig = _nothing
     ranked: bool = False
+    trains: bool = True
+    check_begin: CheckConfig = _nothing
+    default_targets: Table = field(default_factory=dict)
+    beside: Beside = _nothing_beside
+    copied_as: str = ""
 
     def plan(
         self,
@@ -118,6 +140,7 @@ def _prompt_method(peft_type: str, options: tuple[Option, ...]) -> Method:
         prompt.ROLE_SETS,
         {},
         prompt.shapes,
+        check_begin=prompt_begin.check_begin,
     )
 
 
@@ -133,6 +156,9 @@ METHODS: Mapping[str, Method] = {
         lora.shapes,
         asked_by={"B_bias": "lora_bias", "magnitude": "use_dora"},
         ranked=True,
+        check_begin=lora_begin.check_begin,
+        default_targets=TARGETS["LORA"],
+        beside=lora_begin.beside,
     ),
     "IA3": Method(
         "IA3",
@@ -143,6 +169,7 @@ METHODS: Mapping[str, Method] = {
         ia3.ROLE_SETS,
         ia3.KINDS,
         ia3.shapes,
+        default_targets=TARGETS["IA3"],
     ),
     "LOHA": Method(
         "LOHA",
@@ -153,6 +180,7 @@ METHODS: Mapping[str, Method] = {
         loha.ROLE_SETS,
         loha.KINDS,
         loha.shapes,
+        default_targets=TARGETS["LOHA"],
     ),
     "LOKR": Method(
         "LOKR",
@@ -163,6 +191,7 @@ METHODS: Mapping[str, Method] = {
         lokr.ROLE_SETS,
         lokr.KINDS,
         lokr.shapes,
+        default_targets=TARGETS["LOKR"],
     ),
     "OFT": Method(
         "OFT",
@@ -174,6 +203,8 @@ METHODS: Mapping[str, Method] = {
         oft.KINDS,
         oft.shapes,
         check_config=oft.check_config,
+        check_begin=oft.check_begin,
+        default_targets=TARGETS["OFT"],
     ),
     "ADALORA": Method(
         "ADALORA",
@@ -185,6 +216,7 @@ METHODS: Mapping[str, Method] = {
         adalora.KINDS,
         adalora.shapes,
         check_config=adalora.check_config,
+        trains=False,
     ),
     "TRAINABLE_TOKENS": Method(
         "TRAINABLE_TOKENS",
@@ -205,6 +237,8 @@ METHODS: Mapping[str, Method] = {
         vera.ROLE_SETS,
         vera.KINDS,
         vera.shapes,
+        default_targets=TARGETS["VERA"],
+        beside=vera.beside,
     ),
     "LN_TUNING": Method(
         "LN_TUNING",
@@ -215,6 +249,8 @@ METHODS: Mapping[str, Method] = {
         (),
         ln_tuning.KINDS,
         ln_tuning.shapes,
+        default_targets=TARGETS["LN_TUNING"],
+        copied_as=ln_tuning.WRAPPER,
     ),
     "PROMPT_TUNING": _prompt_method("PROMPT_TUNING", PROMPT_OPTIONS),
     "P_TUNING": _prompt_method("P_TUNING", P_OPTIONS),

@@ -102,8 +102,7 @@ def _completed(
     if full.get("target_modules") is None and targets is not None:
         full["target_modules"] = targets if isinstance(targets, str) else list(targets)
     if full["peft_type"] == "TRAINABLE_TOKENS" and full.get("target_modules") is None:
-        embedding = input_embedding(layout) if layout is not None else None
-        full["target_modules"] = embedding.rpartition(".")[2] if embedding else None
+        full["target_modules"] = input_embedding(layout) if layout is not None else None
     if full["peft_type"] == "IA3" and full.get("feedforward_modules") is None:
         inputs = FEEDFORWARD.get(kind) if isinstance(kind, str) else None
         full["feedforward_modules"] = None if inputs is None else list(inputs)
@@ -246,7 +245,7 @@ def _biases(
     if typed.bias == "none":
         return []
     inside = tuple(f"{name}." for name in saved)
-    candidates = chosen if typed.bias == "lora_only" else layout.modules
+    candidates = layout.modules if typed.bias == "all" else chosen
     return [
         name
         for name in candidates

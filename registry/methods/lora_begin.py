@@ -83,13 +83,13 @@ def _parameters(config: LoraConfig, new: NewAdapter) -> dict[str, Shape] | str:
         wanted = selected(name, config.parameters, list(module.parameters))
         if wanted and name in new.chosen:
             return f"{name} is named by target_modules and by target_parameters"
-        for depth, parameter in enumerate(reversed(wanted)):
+        for place, parameter in enumerate(wanted, 1):
             rank = ranks.get(f"{name}.{parameter}", config.r)
             site = SitePlan(name, METHOD, {}, rank, 1.0, 1.0, {"parameter": parameter})
             expected = shapes(site, module, {})
             if isinstance(expected, str):
                 return f"{name}: {expected}"
-            inside = f"{PEFT_PREFIX}{name}.{f'{WRAPPER}.' * depth}"
+            inside = f"{PEFT_PREFIX}{name}.{f'{WRAPPER}.' * (len(wanted) - place)}"
             found |= {f"{inside}lora_{role}.weight": shape for role, shape in expected.items()}
     return found
 

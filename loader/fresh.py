@@ -18,13 +18,17 @@ from ..manifests.codes import loader as loader_codes
 from ..manifests.codes import training as codes
 from ..manifests.errors import AttachError, FitError
 from ..manifests.findings import Finding, Where, refused
+from ..manifests.manifest import ManifestFile
 from ..registry.checks.base_record import without_names
 from ..registry.facts import AdapterFacts, AdapterPlan, SitePlan
 from ..registry.fit import check_adapter
 from ..registry.fresh import Beginning, begin
+from ..registry.lock_state import begun_digest, declared_as
 from ..registry.methods.config_file import parse_adapter_config
+from ..registry.plan import Held, declared_dtype
 from .adapter import Built
 from .attach import check_free, put_adapters
+from .base import DTYPES
 from .building import build_adapter, dropout_of
 from .given import config_bytes
 from .methods.new_site import NewSite
@@ -64,17 +68,18 @@ def begun_adapter(
     *,
     dtype: torch.dtype | None = None,
     generator: torch.Generator | None = None,
-    directory: Path | None = None,
+    file: ManifestFile | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Built:
     """A new adapter of this ``config``, made for ``model`` but not on it, its first values drawn
-    from ``generator`` (torch's own, if none is given). A tokenizer that the config names counts
-    from ``directory``.
+    from ``generator`` (torch's own, if none is given). ``file`` is the manifest that declares it,
+    which names the base, and from which a tokenizer's path counts.
 
     Raises :class:`FitError` for a config that is wrong, :class:`AttachError` for one that cannot
     be begun.
     """
-    named = {**config, "base_model_name_or_path": base_name(model)}
+    named = {**config, "base_model_name_or_path": base_name(model, file)}
+    directory = file.directory if file is not None else Path()
     beginning, findings = begin(named, config_of(model), model.layout, where)
     if bad := refused(findings):
         raise _refusal(bad)
@@ -85,7 +90,7 @@ def begun_adapter(
     if bad or plan is None:
         raise FitError(*(bad or findings))
     _check_live(model, plan, where)
-    state, encoder = _first_values(model, beginning, plan, generator, directory or Path(), where)
+    state, encoder = _first_values(model, beginning, plan, generator, directory, where)
     return build_adapter(
         model,
         name,
@@ -100,6 +105,38 @@ def begun_adapter(
     )
 
 
+def begun_declared(model: AdaptedModel, file: ManifestFile, name: str) -> Built:
+    """The new adapter that a manifest declares: for one seed, the same values."""
+    adapter, where = file.manifest.adapters[name], file.where(("adapters", name, "config"))
+    built = begun_adapter(
+        model,
+        name,
+        parse_adapter_config(config_bytes(adapter.config), where),
+        dtype=DTYPES.get(adapter.dtype or ""),
+        generator=torch.Generator().manual_seed(adapter.seed or 0),
+        file=file,
+        where=where,
+    )
+    one = built.adapter
+    one.held = Held(
+        begun_digest(adapter),
+        declared_dtype(adapter.dtype),
+        True,
+        declared_as(adapter),
+        "+".join(one.methods),
+        one.rank,
+    )
+    return built
+
+
+def attach_begun(model: AdaptedModel, file: ManifestFile, name: str) -> None:
+    """Put it on the model, all of it or nothing."""
+    where = file.where(("adapters", name, "config"))
+    with model.changing():
+        check_free(model, name, False, where)
+        put_adapters(model, [begun_declared(model, file, name)], where)
+
+
 def config_of(model: AdaptedModel) -> Mapping[str, Any]:
     """The base's ``config.json``; empty for a model that has none."""
     config = getattr(model.base_model, "config", None)
@@ -108,14 +145,14 @@ def config_of(model: AdaptedModel) -> Mapping[str, Any]:
     return json.loads(json.dumps(cast(Any, config).to_dict(), default=str))
 
 
-def base_name(model: AdaptedModel) -> str | None:
-    """The name of the base that its adapters record: the manifest's, else the one that
-    transformers loaded it by."""
-    deployment = model.deployment
-    declared = deployment.file.manifest.base.model if deployment else None
-    if deployment is not None and declared is not None:
+def base_name(model: AdaptedModel, file: ManifestFile | None = None) -> str | None:
+    """The name of the base that its adapters record: that of the manifest ``file``, or of the
+    model's own, else the one that transformers loaded it by."""
+    file = file or (model.deployment.file if model.deployment else None)
+    declared = file.manifest.base.model if file else None
+    if file is not None and declared is not None:
         if declared.is_local:
-            return str(declared.local_path(deployment.file.directory))
+            return str(declared.local_path(file.directory))
         return declared.location if declared.is_hub else str(declared)
     name = getattr(getattr(model.base_model, "config", None), "_name_or_path", None)
     return name if isinstance(name, str) and name else None

@@ -4,7 +4,6 @@ and the base's layout alone. The values are the loader's.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -16,7 +15,6 @@ from .checks import options
 from .checks.saved import parameters_of
 from .checks.subject import count, some
 from .checks.version import KNOWN_PEFT
-from .digests import sha256_bytes
 from .facts import SIZED, Header, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .fit import check_config, pattern_finding
 from .methods.default_targets import FEEDFORWARD
@@ -49,16 +47,6 @@ class Beginning:
     config: Mapping[str, Any]
     header: Header
     copies: Mapping[str, str] = field(default_factory=dict)
-
-
-def begun_digest(config: Mapping[str, Any], seed: int) -> str:
-    """What stands for an adapter that is begun where another has the digest of its files."""
-    text = json.dumps([dict(config), seed], sort_keys=True, separators=(",", ":"), default=_plain)
-    return sha256_bytes(text.encode())
-
-
-def _plain(value: object) -> object:
-    return dict(value) if isinstance(value, Mapping) else list(cast("Iterable[object]", value))
 
 
 def begin(

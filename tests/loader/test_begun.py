@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from support.begun import CASES, METHODS, begun, peft_begins, peft_config, steps, written
+from support.begun import CASES, begun, peft_begins, peft_config, steps, written
 from support.peft_adapters import TOLERANCE, inputs_of, logits, peft_loads, same_traces, traces
 
 UNLIKE = frozenset({"inference_mode", "revision", "base_model_name_or_path", "auto_mapping"})

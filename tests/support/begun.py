@@ -73,9 +73,7 @@ CASES: dict[str, Case] = {
     ),
     "lora, all biases": _of("LORA", tiny_bert, r=4, target_modules=["query"], bias="all"),
     "lora, a head": _of("LORA", tiny_bert, r=4, task_type="SEQ_CLS"),
-    "dora": _of(
-        "LORA", tiny_llama, r=4, target_modules=["q_proj", "embed_tokens"], use_dora=True
-    ),
+    "dora": _of("LORA", tiny_llama, r=4, target_modules=["q_proj", "embed_tokens"], use_dora=True),
     "dora, not zero": _of(
         "LORA",
         tiny_llama,
@@ -259,7 +257,8 @@ def written(model: Any, folder: Path, name: str = "it") -> tuple[dict[str, torch
             model.save_pretrained(str(folder), save_embedding_layers=False)
     config = json.loads((folder / "adapter_config.json").read_text())
     plain = {
-        key: sorted(set(value)) if isinstance(value, list) and value and isinstance(value[0], str)
+        key: sorted(set(value))
+        if isinstance(value, list) and value and isinstance(value[0], str)
         else value
         for key, value in config.items()
     }

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ValidationError
 
 from . import secrets
 from .codes import language as codes
-from .codes import training
 from .complaints import explain_invalid, salvage
 from .conform import conform, from_python, set_aside, shape_of
 from .document import MAX_DEPTH, MAX_NODES, Document, compose, read_bytes
@@ -36,12 +35,7 @@ M = TypeVar("M", bound=BaseModel)
 MAX_FINDINGS = 200
 
 _MAY_BE_ELSEWHERE = frozenset(
-    {
-        codes.MISSING_KEY.id,
-        codes.UNKNOWN_ADAPTER.id,
-        codes.UNKNOWN_REGISTRY.id,
-        training.ADAPTER_ORIGIN.id,
-    }
+    {codes.MISSING_KEY.id, codes.UNKNOWN_ADAPTER.id, codes.UNKNOWN_REGISTRY.id}
 )
 """What cannot be told while a part of the manifest could not be read."""
 _SECRETS = frozenset({codes.SECRET.id, codes.SECRET_OPTION.id})
@@ -354,7 +348,12 @@ def _gaps(root: Map, manifest: Manifest, wrong: Iterable[Finding]) -> Gaps:
         unsure=frozenset(
             str(path[1])
             for path in paths
-            if len(path) > 2 and path[0] in ("adapters", "compositions") and path[2] != "of"
+            if len(path) > 2 and path[0] == "compositions" and path[2] != "of"
+        ),
+        unplaced=frozenset(
+            str(path[1])
+            for path in paths
+            if path[:1] == ("adapters",) and path[2:3] in (("source",), ("config",))
         ),
     )
 

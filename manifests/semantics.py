@@ -31,12 +31,14 @@ class Gaps:
     """What had to be taken out of a manifest because of errors of its own.
 
     ``names`` are adapters and compositions, and ``registries`` registries, that are declared all
-    the same: they may be referred to. Of ``unsure`` ones a field is missing.
+    the same: they may be referred to. Of ``unsure`` compositions a field is missing; what
+    ``unplaced`` adapters are made of is wrong.
     """
 
     names: tuple[str, ...] = ()
     registries: tuple[str, ...] = ()
     unsure: frozenset[str] = frozenset()
+    unplaced: frozenset[str] = frozenset()
 
 
 NO_GAPS = Gaps()
@@ -86,7 +88,7 @@ class _Checks:
                         found=name,
                     )
                 )
-            if name not in self.gaps.unsure:
+            if name not in self.gaps.unplaced:
                 self._origin(name)
             self._finite(adapter.storage_options, (*path, "storage_options"))
             self._finite(adapter.config, (*path, "config"))
@@ -116,13 +118,19 @@ class _Checks:
     def _origin(self, name: str) -> None:
         """A source or a config, and only the fields that go with it."""
         adapter, path = self.manifest.adapters[name], ("adapters", name)
-        if (adapter.source is None) == (adapter.config is None):
-            both = adapter.config is not None
+        if adapter.source is None and adapter.config is None:
+            self.findings.append(
+                codes.MISSING_KEY.finding(
+                    f"adapters.{name} has no 'source'.",
+                    self.locate((*path, "source")),
+                    expected="source: ... (or config: ..., for a new one)",
+                )
+            )
+            return
+        if adapter.source is not None and adapter.config is not None:
             self.findings.append(
                 training.ADAPTER_ORIGIN.finding(
-                    f"{name!r} has {'a source and a config' if both else 'no source'}.",
-                    self.locate((*path, "config") if both else path),
-                    expected="source, or config",
+                    f"{name!r} has a source and a config.", self.locate((*path, "config"))
                 )
             )
             return

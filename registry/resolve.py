@@ -18,7 +18,6 @@ from ..manifests.rules import check_active, flatten
 from ..manifests.schema import Adapter, Policy
 from ..manifests.source import Source
 from . import policy as policy_checks
-from .checks.base_record import without_names
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout
 from .fit import check_adapter
 from .gather import (
@@ -407,6 +406,7 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
 def _begin_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts | None) -> Opened:
     """A new adapter, as far as config and layout tell. Where there is no layout, what else is wrong
     is told all the same."""
+    from .checks.base_record import without_names
     from .fresh import begin
 
     config = file.manifest.adapters[name].config or {}

@@ -117,11 +117,11 @@ ADAPTER_ORIGIN = Code(
     "AD820",
     "adapter-origin",
     Severity.ERROR,
-    "An adapter has a source or a config: one of them, and not both.",
+    "An adapter has a source or a config, and not both.",
     "`source` says where an adapter is that was trained. `config` (the fields of PEFT's config, "
     "`peft_type` among them) begins a new one.",
-    "adapters: {tone: {trainable: true}}",
-    "give it a `source`, or a `config`; in an overlay, `source: null` removes the inherited one",
+    "adapters: {tone: {source: ./tone, config: {peft_type: LORA}, trainable: true}}",
+    "remove one of them; in an overlay, `source: null` removes the inherited one",
 )
 FRESH_NOT_TRAINABLE = Code(
     "AD821",

@@ -189,7 +189,7 @@ def test_it_is_gone_without_a_trace() -> None:
 
 REFUSED: dict[str, tuple[Any, type[AdapterdockError], str]] = {
     "nothing selected": ({"target_modules": ["nowhere"]}, AttachError, "AD795"),
-    "no targets": ({}, AttachError, "AD795"),
+    "no targets, and PEFT has none": ({}, AttachError, "AD795"),
     "pissa": ({"target_modules": ["q_proj"], "init_lora_weights": "pissa"}, AttachError, "AD796"),
     "olora": ({"target_modules": ["q_proj"], "init_lora_weights": "OLoRA"}, AttachError, "AD796"),
     "eva": ({"target_modules": ["q_proj"], "init_lora_weights": "eva"}, AttachError, "AD796"),

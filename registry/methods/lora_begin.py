@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from ...manifests.codes import training as codes
 from ...manifests.findings import Finding, Where
-from ..facts import SitePlan
+from ..facts import ModuleKind, SitePlan
 from ..patterns import PatternTable
 from .lora_config import LoraConfig
 from .lora_parameters import METHOD, WRAPPER, selected, shapes
@@ -59,6 +59,9 @@ def beside(new: NewAdapter) -> Mapping[str, Shape] | str:
     config = cast(LoraConfig, new.config)
     if config.ensure_weight_tying and (tied := _tied_and_adapted(new)):
         return f"ensure_weight_tying makes one adapter of {tied}, which is not done here"
+    kernels = [n for n in new.chosen if new.layout.modules[n].kind is ModuleKind.CONV]
+    if init_of(new.said) == "orthogonal" and kernels:
+        return f"init_lora_weights: orthogonal is not for a convolution ({kernels[0]})"
     factors = _parameters(config, new)
     if isinstance(factors, str):
         return factors

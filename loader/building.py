@@ -160,7 +160,8 @@ class _Builder:
                     continue
                 name = inside + names[role]
                 if name not in parameters:
-                    parameters[name] = self._parameter(placed[key])
+                    still = role in site.settings.get("frozen", ())
+                    parameters[name] = self._parameter(placed[key], frozen=still)
                     keys[name] = _on_disk(key)
                 roles[role] = own[role] = parameters[name]
             built = method.build(site, shape, roles, self.dropout)
@@ -262,8 +263,8 @@ class _Builder:
             if "follows" in site.settings and shape.kind is ModuleKind.EMBEDDING
         }
 
-    def _parameter(self, tensor: torch.Tensor) -> nn.Parameter:
-        return nn.Parameter(tensor, requires_grad=self.claims.trainable)
+    def _parameter(self, tensor: torch.Tensor, *, frozen: bool = False) -> nn.Parameter:
+        return nn.Parameter(tensor, requires_grad=self.claims.trainable and not frozen)
 
 
 def _changes_anything(

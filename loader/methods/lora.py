@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
-from ...registry.methods.lora_begin import init_of
+from ...registry.methods.lora_config import init_of
 from ..gather import LowRank
 from ..layout import shape_of_module
 from ..sites import Factors
@@ -180,13 +180,17 @@ def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
     True: A as ``nn.Linear`` begins, uniform within 1/sqrt(fan-in), and B zero; at an embedding A
     zero and B normal. ``gaussian``: A normal with deviation 1/r. ``orthogonal``: A and B from the
     odd and the even rows of one orthogonal matrix
-    (https://datta0.github.io/posts/rethink-lora-init). False: nothing is zero, so that the adapter
-    acts from the start. DoRA's magnitude is the norm of the weight as it then is.
+    (https://datta0.github.io/posts/rethink-lora-init). ``mica``: A zero, B the left singular
+    vectors of the weight's smallest values, which stay (https://arxiv.org/abs/2604.01694). False
+    (or null): nothing is zero, so that the adapter acts from the start. DoRA's magnitude is the
+    norm of the weight as it then is.
     """
     how = init_of(new.config)
     if "embedding_A" in new.shapes:
         made = {"embedding_A": new.normal("embedding_A"), "embedding_B": new.normal("embedding_B")}
-        if how:
+        if how == "mica":
+            made = _minor(new, "embedding_A", "embedding_B")
+        elif how:
             made = {
                 "embedding_A": new.zeros("embedding_A"),
                 "embedding_B": new.normal("embedding_B"),
@@ -205,10 +209,21 @@ def _pair(new: NewSite, how: object) -> dict[str, torch.Tensor]:
         made["B_bias"] = new.uniform_within("B_bias", 1 / math.sqrt(fan_in))
     if how == "orthogonal":
         return {**made, **_orthogonal(new)}
+    if how == "mica":
+        return {**made, **_minor(new, "A", "B")}
     if not how:
         return made
     made["A"] = new.normal("A", 1 / new.site.rank) if how == "gaussian" else new.uniform("A")
     return {role: value if role == "A" else new.zeros(role) for role, value in made.items()}
+
+
+def _minor(new: NewSite, a: str, b: str) -> dict[str, torch.Tensor]:
+    """By role: zeros (r, in), and the last r left singular vectors of the weight (out, r)."""
+    weight = new.weight().float()
+    if new.sizes.kind is not ModuleKind.LINEAR:  # Conv1D and embeddings keep (in, out)
+        weight = weight.t()
+    vectors = torch.linalg.svd(weight, full_matrices=False).U
+    return {a: new.zeros(a), b: vectors[:, -new.site.rank :].contiguous()}
 
 
 def _orthogonal(new: NewSite) -> Mapping[str, torch.Tensor]:

@@ -74,11 +74,10 @@ FRESH_INIT = Code(
     "fresh-init",
     Severity.ERROR,
     "A new adapter cannot be begun in this way.",
-    "Of `init_lora_weights`, `true`, `false`, `gaussian` and `orthogonal` set the factors and "
-    "nothing else. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA begin by changing the base, which is "
-    "never done here; EVA needs data, MiCA trains one factor only. One adapter for two tied "
-    "modules (`ensure_weight_tying`) is not begun. Other methods refuse what PEFT refuses: what "
-    "was found says why.",
+    "Of `init_lora_weights`, `true`, `false`, `gaussian`, `orthogonal` and `mica` set the factors "
+    "and nothing else. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA begin by changing the base, which is "
+    "never done here; EVA needs data. One adapter for two tied modules (`ensure_weight_tying`) is "
+    "not begun. Other methods refuse what PEFT refuses: what was found says why.",
     'add_adapter("new", LoraConfig(init_lora_weights="pissa", ...))',
     "begin with init_lora_weights: true, or with PEFT, convert, and load what it saved",
 )

@@ -14,12 +14,12 @@ from ...manifests.codes import training as codes
 from ...manifests.findings import Finding, Where
 from ..facts import ModuleKind, SitePlan
 from ..patterns import PatternTable
-from .lora_config import LoraConfig
+from .lora_config import LoraConfig, init_of
 from .lora_parameters import METHOD, WRAPPER, selected, shapes
 from .naming import PEFT_PREFIX
 from .new_adapter import NewAdapter, Shape, input_embedding
 
-INITS = (True, False, None, "gaussian", "orthogonal")
+INITS = (True, False, None, "gaussian", "orthogonal", "mica")
 """Values of ``init_lora_weights`` that set the factors and nothing else; null is PEFT's false."""
 
 
@@ -33,7 +33,7 @@ def check_begin(config: Mapping[str, Any], where: Where) -> list[Finding]:
     how = init_of(config)
     if how not in INITS:
         message = f"an adapter cannot be begun with init_lora_weights: {how} here"
-        refuse(message, how, "true, false, gaussian or orthogonal")
+        refuse(message, how, "true, false, gaussian, orthogonal or mica")
     ranks = [config.get("r", 8), *(config.get("rank_pattern") or {}).values()]
     if how == "orthogonal" and any(rank % 2 for rank in ranks):
         refuse("init_lora_weights: orthogonal needs even ranks", ranks)
@@ -42,15 +42,11 @@ def check_begin(config: Mapping[str, Any], where: Where) -> list[Finding]:
         if beside := [name for name in names if config.get(name)]:
             message = f"target_parameters cannot be begun with {' and '.join(beside)}"
             refuse(message, ", ".join(f"{name}: {config[name]}" for name in beside))
-        if how == "orthogonal":
-            refuse("target_parameters cannot be begun with init_lora_weights: orthogonal", how)
+        if how in ("orthogonal", "mica"):
+            refuse(f"target_parameters cannot be begun with init_lora_weights: {how}", how)
+    if how == "mica" and config.get("use_dora"):
+        refuse("init_lora_weights: mica cannot be begun with use_dora", how)
     return found
-
-
-def init_of(config: Mapping[str, Any]) -> object:
-    """``init_lora_weights``, without regard to case."""
-    how = config.get("init_lora_weights", True)
-    return how.lower() if isinstance(how, str) else how
 
 
 def beside(new: NewAdapter) -> Mapping[str, Shape] | str:
@@ -59,14 +55,29 @@ def beside(new: NewAdapter) -> Mapping[str, Shape] | str:
     config = cast(LoraConfig, new.config)
     if config.ensure_weight_tying and (tied := _tied_and_adapted(new)):
         return f"ensure_weight_tying makes one adapter of {tied}, which is not done here"
-    kernels = [n for n in new.chosen if new.layout.modules[n].kind is ModuleKind.CONV]
-    if init_of(new.said) == "orthogonal" and kernels:
-        return f"init_lora_weights: orthogonal is not for a convolution ({kernels[0]})"
+    if reason := _misplaced(config, new):
+        return reason
     factors = _parameters(config, new)
     if isinstance(factors, str):
         return factors
     rows = _rows(config, new)
     return rows if isinstance(rows, str) else {**factors, **rows}
+
+
+def _misplaced(config: LoraConfig, new: NewAdapter) -> str | None:
+    """Why the values that ``init_lora_weights`` asks for cannot be at one of the modules."""
+    how = init_of(new.said)
+    if how not in ("orthogonal", "mica"):
+        return None
+    ranks = PatternTable(config.rank_pattern, new.patterns)
+    for name in new.chosen:
+        module = new.layout.modules[name]
+        if module.kind is ModuleKind.CONV:
+            return f"init_lora_weights: {how} is not for a convolution ({name})"
+        most = min(module.in_features or 0, module.out_features or 0)
+        if how == "mica" and (rank := ranks.get(name, config.r)) > most:
+            return f"init_lora_weights: mica needs a rank of at most {most} at {name}, not {rank}"
+    return None
 
 
 def _tied_and_adapted(new: NewAdapter) -> str | None:

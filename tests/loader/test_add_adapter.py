@@ -204,7 +204,18 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[AdapterdockError], str]] = {
     "pissa": (tiny_llama, {**Q, "init_lora_weights": "pissa"}, AttachError, "AD796"),
     "olora": (tiny_llama, {**Q, "init_lora_weights": "OLoRA"}, AttachError, "AD796"),
     "eva": (tiny_llama, {**Q, "init_lora_weights": "eva"}, AttachError, "AD796"),
-    "mica": (tiny_llama, {**Q, "init_lora_weights": "mica"}, AttachError, "AD796"),
+    "mica of a rank too high": (
+        tiny_llama,
+        {**Q, "init_lora_weights": "mica", "r": 17},
+        AttachError,
+        "AD796",
+    ),
+    "mica with dora": (
+        tiny_llama,
+        {**Q, "init_lora_weights": "mica", "use_dora": True},
+        AttachError,
+        "AD796",
+    ),
     "odd": (tiny_llama, {**Q, "init_lora_weights": "orthogonal", "r": 3}, AttachError, "AD796"),
     "orthogonal kernels": (
         tiny_conv,

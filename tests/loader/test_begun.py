@@ -182,3 +182,14 @@ def test_an_encoder_is_what_is_trained_and_its_output_what_is_saved(tmp_path: Pa
     assert {tuple(p.shape) for p in again.parameters() if p.requires_grad} == {(3, 16)}
     again.set_adapter("it")
     assert steps(again, again.base_model)[0] == pytest.approx(steps(model, model.base_model)[0])
+
+
+def test_of_mica_one_factor_is_trained_also_later(tmp_path: Path) -> None:
+    make, fields = CASES["lora, mica"]
+    model = begun(make(), fields)
+    written(model, tmp_path / "it")
+    again = AdaptedModel(make())
+    again.load_adapter(tmp_path / "it", "it", trainable=True)
+    for one in (model, again):
+        trained = {n for n, p in one.named_parameters() if p.requires_grad}
+        assert trained and all("lora_A" in n or "lora_embedding_A" in n for n in trained)

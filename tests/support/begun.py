@@ -58,6 +58,13 @@ CASES: dict[str, Case] = {
     "lora, orthogonal": _of(
         "LORA", tiny_llama, r=4, target_modules=["q_proj"], init_lora_weights="orthogonal"
     ),
+    "lora, mica": _of(
+        "LORA",
+        tiny_llama,
+        r=4,
+        target_modules=["q_proj", "down_proj", "embed_tokens"],
+        init_lora_weights="mica",
+    ),
     "lora, its bias": _of("LORA", tiny_llama, r=4, target_modules=["q_proj"], lora_bias=True),
     "lora, embedding": _of("LORA", tiny_llama, r=4, target_modules=["embed_tokens", "v_proj"]),
     "lora, convolutions": _of(

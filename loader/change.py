@@ -143,7 +143,9 @@ def _build(
         if name in plan.kept:
             continue
         if adapter.config is not None:
-            arriving.append(begun_declared(model, plan.file, name))
+            built, more = begun_declared(model, plan.file, name, plan.accepted)
+            arriving.append(built)
+            notes += more
             continue
         files = files_of(pulled, name, store, plan.accepted)
         put = adapter.lazy and name not in at_once

@@ -7,7 +7,8 @@ the way of every other: the same plan, the same checks, the same attach.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +18,7 @@ from safetensors.torch import save
 from ..manifests.codes import loader as loader_codes
 from ..manifests.codes import training as codes
 from ..manifests.errors import AttachError, FitError
-from ..manifests.findings import Finding, Where, refused
+from ..manifests.findings import Finding, Severity, Where, refused
 from ..manifests.manifest import ManifestFile
 from ..registry.checks.base_record import without_names
 from ..registry.facts import AdapterFacts, AdapterPlan, SitePlan
@@ -45,6 +46,8 @@ from .tensors import read_bytes
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
 
+log = logging.getLogger("adapterdock")
+
 _OWN_CODES = frozenset(code.id for code in vars(codes).values() if hasattr(code, "id"))
 
 
@@ -57,8 +60,10 @@ def add_adapter(
     kept_in = dtype_of(dtype, where)
     read = parse_adapter_config(config_bytes(config), where)
     check_free(model, name, False, where)
-    built = begun_adapter(model, name, read, dtype=kept_in, where=where)
+    built, notes = begun_adapter(model, name, read, dtype=kept_in, where=where)
     put_adapters(model, [built], where)
+    for note in notes:
+        log.warning("%s", note)
 
 
 def begun_adapter(
@@ -69,29 +74,31 @@ def begun_adapter(
     dtype: torch.dtype | None = None,
     generator: torch.Generator | None = None,
     file: ManifestFile | None = None,
+    accepted: Collection[str] = (),
     where: Where = Where(),  # noqa: B008 - frozen
-) -> Built:
+) -> tuple[Built, list[Finding]]:
     """A new adapter of this ``config``, made for ``model`` but not on it, its first values drawn
-    from ``generator`` (torch's own, if none is given). ``file`` is the manifest that declares it,
-    which names the base, and from which a tokenizer's path counts.
+    from ``generator`` (torch's own, if none is given); and what is worth a warning. ``file`` is the
+    manifest that declares it, which names the base, and from which a tokenizer's path counts.
+    ``accepted`` are the codes of unchecked findings that a person accepted.
 
     Raises :class:`FitError` for a config that is wrong, :class:`AttachError` for one that cannot
     be begun.
     """
     named = {**config, "base_model_name_or_path": base_name(model, file)}
     directory = file.directory if file is not None else Path()
-    beginning, findings = begin(named, config_of(model), model.layout, where)
-    if bad := refused(findings):
-        raise _refusal(bad)
-    assert beginning is not None  # else a finding says why
+    beginning, begun = begin(named, config_of(model), model.layout, where)
+    if beginning is None or refused(begun, accepted):
+        raise _refusal(refused(begun))
     facts = AdapterFacts(name, None, beginning.config, beginning.header)
-    findings, plan = check_adapter(facts, None, where=where, layout=model.layout)
-    bad = refused(without_names(findings))
+    checked, plan = check_adapter(facts, None, where=where, layout=model.layout)
+    findings = [*begun, *without_names(checked)]
+    bad = refused(findings, accepted)
     if bad or plan is None:
         raise FitError(*(bad or findings))
     _check_live(model, plan, where)
     state, encoder = _first_values(model, beginning, plan, generator, directory, where)
-    return build_adapter(
+    built = build_adapter(
         model,
         name,
         plan,
@@ -103,18 +110,22 @@ def begun_adapter(
         encoder=encoder,
         where=where,
     )
+    return built, [one for one in findings if one.severity is Severity.WARNING]
 
 
-def begun_declared(model: AdaptedModel, file: ManifestFile, name: str) -> Built:
-    """The new adapter that a manifest declares: for one seed, the same values."""
+def begun_declared(
+    model: AdaptedModel, file: ManifestFile, name: str, accepted: Collection[str] = ()
+) -> tuple[Built, list[Finding]]:
+    """The same of a new adapter that a manifest declares: for one seed, the same values."""
     adapter, where = file.manifest.adapters[name], file.where(("adapters", name, "config"))
-    built = begun_adapter(
+    built, notes = begun_adapter(
         model,
         name,
         parse_adapter_config(config_bytes(adapter.config), where),
         dtype=DTYPES.get(adapter.dtype or ""),
         generator=torch.Generator().manual_seed(adapter.seed or 0),
         file=file,
+        accepted=accepted,
         where=where,
     )
     one = built.adapter
@@ -126,15 +137,19 @@ def begun_declared(model: AdaptedModel, file: ManifestFile, name: str) -> Built:
         "+".join(one.methods),
         one.rank,
     )
-    return built
+    return built, notes
 
 
-def attach_begun(model: AdaptedModel, file: ManifestFile, name: str) -> None:
-    """Put it on the model, all of it or nothing."""
+def attach_begun(
+    model: AdaptedModel, file: ManifestFile, name: str, accepted: Collection[str] = ()
+) -> list[Finding]:
+    """Put it on the model, all of it or nothing; returns what is worth a warning."""
     where = file.where(("adapters", name, "config"))
     with model.changing():
         check_free(model, name, False, where)
-        put_adapters(model, [begun_declared(model, file, name)], where)
+        built, notes = begun_declared(model, file, name, accepted)
+        put_adapters(model, [built], where)
+    return notes
 
 
 def config_of(model: AdaptedModel) -> Mapping[str, Any]:

@@ -305,7 +305,7 @@ def set_up(
         adapted.residency = budget if budget is not None else declared_budget(manifest)
         for name, adapter in manifest.adapters.items():
             if adapter.config is not None:
-                attach_begun(adapted, file, name)
+                notes += attach_begun(adapted, file, name, accepted)
                 continue
             files = files_of(pulled, name, store, accepted)
             notes += attach_files(adapted, files, lazy=adapter.lazy and name not in at_once)

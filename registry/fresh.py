@@ -17,13 +17,10 @@ from .checks.subject import count, some
 from .checks.version import KNOWN_PEFT
 from .facts import SIZED, Header, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .fit import check_config, pattern_finding
-from .methods.default_targets import FEEDFORWARD
 from .methods.naming import PEFT_PREFIX, Naming
-from .methods.new_adapter import NewAdapter, input_embedding
+from .methods.new_adapter import NewAdapter
 from .methods.places import saved_module
-from .methods.prompt import EMBEDDINGS, PREFIX_TUNING
-from .methods.prompt_begin import with_sizes
-from .methods.table import METHODS, Method
+from .methods.table import Method
 from .methods.tuner_config import TunerConfig
 from .patterns import PatternError, Patterns
 from .targets import Selection
@@ -36,6 +33,10 @@ _HEADS: Mapping[str, tuple[str, ...]] = {
     "QUESTION_ANS": ("qa_outputs",),
 }
 """What PEFT (0.21, ``peft_model.py``) adds to ``modules_to_save`` by the task."""
+
+
+_VERSION = ".".join(map(str, (*KNOWN_PEFT, 0)))
+"""The PEFT whose format is written, where the config was made without it."""
 
 
 @dataclass(frozen=True)
@@ -84,20 +85,10 @@ def _completed(
 ) -> dict[str, Any]:
     """The config with what PEFT fills in: the targets of the base's kind, the heads of the task,
     the base's sizes."""
-    full = {"peft_version": ".".join(map(str, KNOWN_PEFT)) + ".0", **config}
-    kind = base.get("model_type")
-    targets = method.default_targets.get(kind) if isinstance(kind, str) else None
+    full = {"peft_version": _VERSION, **method.complete(config, base, layout)}
+    targets = method.default_targets.get(str(base.get("model_type")))
     if full.get("target_modules") is None and targets is not None:
         full["target_modules"] = targets if isinstance(targets, str) else list(targets)
-    if full["peft_type"] == "TRAINABLE_TOKENS" and full.get("target_modules") is None:
-        full["target_modules"] = input_embedding(layout) if layout is not None else None
-    if full["peft_type"] == "IA3" and full.get("feedforward_modules") is None:
-        inputs = FEEDFORWARD.get(kind) if isinstance(kind, str) else None
-        full["feedforward_modules"] = None if inputs is None else list(inputs)
-    if full["peft_type"] == "OFT":
-        full.setdefault("oft_block_size", 32)
-    if not method.kinds:
-        full = with_sizes(full, base)
     heads = _HEADS.get(str(full.get("task_type")), ())
     saved: list[str] = list(full.get("modules_to_save") or ())
     if heads:
@@ -134,8 +125,6 @@ class _Drawing:
             wrong.append(codes.FRESH_INIT.finding(beside, self.where))
         else:
             self.tensors |= beside
-        if not method.kinds:
-            self._prompt()
         self._whole(typed, chosen)
         if not self.tensors:
             message = "the config selects no module of this model"
@@ -159,10 +148,11 @@ class _Drawing:
         }
         named = {key: TensorInfo("F32", ()) for key in first}
         plan, _ = method.make_plan(typed, named, self.layout, self.patterns)
+        taken = frozenset(first.values())
         refusals: dict[str, list[str]] = {}
         unknown: list[str] = []
         for site in plan.sites:
-            if site.module not in first.values() or site.method != method.peft_type:
+            if site.module not in taken or site.method != method.peft_type:
                 continue
             module = modules[site.module]
             if module.kind in SIZED and None in (module.in_features, module.out_features):
@@ -193,14 +183,6 @@ class _Drawing:
             return f"{method.asked_by[role]} is not for a module of kind {module.kind.value}"
         wanted = (method.kinds[module.kind] & shapes.keys()) | asked
         return {role: shape for role, shape in shapes.items() if role in wanted}
-
-    def _prompt(self) -> None:
-        config = self.config
-        tokens, width = config["num_virtual_tokens"], config["token_dim"]
-        if self.method.peft_type == PREFIX_TUNING:
-            self.tensors[EMBEDDINGS] = (tokens, config["num_layers"] * 2 * width)
-        else:
-            self.tensors[EMBEDDINGS] = (tokens * config["num_transformer_submodules"], width)
 
     def _whole(self, typed: TunerConfig, chosen: tuple[str, ...]) -> None:
         """Modules that are trained whole, and biases: they begin as the base's own."""
@@ -239,8 +221,3 @@ def _biases(
         for name in candidates
         if "bias" in layout.modules[name].parameters and not f"{name}.".startswith(inside)
     ]
-
-
-def methods_begun() -> tuple[str, ...]:
-    """The methods that can be begun and trained."""
-    return tuple(name for name, method in METHODS.items() if method.trains)

@@ -120,6 +120,13 @@ def check_config(config: Mapping[str, Any], where: Where) -> list[Finding]:
     ]
 
 
+def complete(
+    config: Mapping[str, Any], base: Mapping[str, Any], layout: Layout | None
+) -> Mapping[str, Any]:
+    """PEFT's size of a block, which files of an older OFT lack."""
+    return {"oft_block_size": 32, **config}
+
+
 def check_begin(config: Mapping[str, Any], where: Where) -> list[Finding]:
     """Initialisations that PEFT does not have."""
     how = config.get("init_weights", True)

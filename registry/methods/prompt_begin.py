@@ -12,7 +12,9 @@ from typing import Any, cast
 
 from ...manifests.codes import training as codes
 from ...manifests.findings import Finding, Where
-from .prompt import PREFIX_TUNING
+from ..facts import Layout
+from .new_adapter import NewAdapter, Shape
+from .prompt import EMBEDDINGS, PREFIX_TUNING
 from .prompt_config import SEQ_2_SEQ
 
 _ENCODERS = ("MLP", "LSTM")
@@ -22,7 +24,9 @@ _WIDTHS = ("hidden_size", "n_embd", "d_model")
 _HEADS = ("num_attention_heads", "n_head", "num_heads", "encoder_attention_heads")
 
 
-def with_sizes(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+def complete(
+    config: Mapping[str, Any], base: Mapping[str, Any], layout: Layout | None
+) -> Mapping[str, Any]:
     """The config with what it leaves open, as PEFT fills it in from the base's ``config.json``;
     what neither says stays open. The heads of prefix tuning are those of keys and values."""
     inner = base.get("text_config")
@@ -50,6 +54,15 @@ def with_sizes(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, 
 def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     values = (config.get(name) for name in names)
     return next((value for value in values if isinstance(value, int)), None)
+
+
+def beside(new: NewAdapter) -> Mapping[str, Shape]:
+    """The virtual tokens, of a config that was checked."""
+    said = new.said
+    tokens, width = said["num_virtual_tokens"], said["token_dim"]
+    if said["peft_type"] == PREFIX_TUNING:
+        return {EMBEDDINGS: (tokens, said["num_layers"] * 2 * width)}
+    return {EMBEDDINGS: (tokens * said["num_transformer_submodules"], width)}
 
 
 def check_begin(config: Mapping[str, Any], where: Where) -> list[Finding]:

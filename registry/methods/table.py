@@ -41,6 +41,8 @@ from .prompt_config import P_OPTIONS, PREFIX_OPTIONS, PROMPT_OPTIONS, PromptConf
 Shape = tuple[int, ...]
 ReadConfig = Callable[[Mapping[str, Any]], Any]
 CheckConfig = Callable[[Mapping[str, Any], Where], list[Finding]]
+Complete = Callable[[Mapping[str, Any], Mapping[str, Any], Layout | None], Mapping[str, Any]]
+"""``complete(config, base, layout)``; ``base`` is the base's ``config.json``."""
 Beside = Callable[[NewAdapter], Mapping[str, Shape] | str]
 Shapes = Callable[[SitePlan, ModuleShape, Mapping[str, Shape]], Mapping[str, Shape] | str]
 
@@ -67,6 +69,12 @@ def _nothing(config: Mapping[str, Any], where: Where) -> list[Finding]:
     return []
 
 
+def _as_said(
+    config: Mapping[str, Any], base: Mapping[str, Any], layout: Layout | None
+) -> Mapping[str, Any]:
+    return config
+
+
 def _nothing_beside(new: NewAdapter) -> Mapping[str, Shape]:
     return {}
 
@@ -86,8 +94,9 @@ class Method:
     A and B of the rank that the config gives.
 
     For an adapter that is begun: ``trains`` says whether gradients are all that the method's
-    training needs, ``check_begin`` finds what a config may not ask for, ``default_targets`` are
-    PEFT's modules for a config that names none, by ``model_type``. At a site such an adapter has
+    training needs, ``default_targets`` are PEFT's modules for a config that names none, by
+    ``model_type``; ``complete`` fills in what else PEFT does, and ``check_begin`` finds what the
+    config may not ask for. At a site such an adapter has
     the roles of ``kinds`` and those that a field asks for (``asked_by``), in the ``shapes`` for
     where nothing is found; ``beside`` gives the names on disk and shapes of what else its file
     has, or says why it cannot be begun. ``copied_as`` is what PEFT calls modules that are trained
@@ -106,6 +115,7 @@ class Method:
     check_config: CheckConfig = _nothing
     ranked: bool = False
     trains: bool = True
+    complete: Complete = _as_said
     check_begin: CheckConfig = _nothing
     default_targets: Table = field(default_factory=dict)
     beside: Beside = _nothing_beside
@@ -140,7 +150,9 @@ def _prompt_method(peft_type: str, options: tuple[Option, ...]) -> Method:
         prompt.ROLE_SETS,
         {},
         prompt.shapes,
+        complete=prompt_begin.complete,
         check_begin=prompt_begin.check_begin,
+        beside=prompt_begin.beside,
     )
 
 
@@ -170,6 +182,7 @@ METHODS: Mapping[str, Method] = {
         ia3.KINDS,
         ia3.shapes,
         default_targets=TARGETS["IA3"],
+        complete=ia3.complete,
     ),
     "LOHA": Method(
         "LOHA",
@@ -203,6 +216,7 @@ METHODS: Mapping[str, Method] = {
         oft.KINDS,
         oft.shapes,
         check_config=oft.check_config,
+        complete=oft.complete,
         check_begin=oft.check_begin,
         default_targets=TARGETS["OFT"],
     ),
@@ -227,6 +241,7 @@ METHODS: Mapping[str, Method] = {
         trainable_tokens.ROLE_SETS,
         trainable_tokens.KINDS,
         trainable_tokens.shapes,
+        complete=trainable_tokens.complete,
     ),
     "VERA": Method(
         "VERA",

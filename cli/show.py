@@ -82,6 +82,8 @@ def show(
 
 
 def _describe(resolution: Resolution, digests: dict[str, str | None]) -> dict[str, Any]:
+    from ..registry.lock_state import declared_as
+
     manifest, base = resolution.file.manifest, resolution.base
     facts = resolution.report().adapters
     return {
@@ -93,7 +95,7 @@ def _describe(resolution: Resolution, digests: dict[str, str | None]) -> dict[st
             "bytes": sum(f.size for f in base.files) if base else None,
         },
         "adapters": {
-            name: {"source": str(adapter.source), **facts[name], "digest": digests.get(name)}
+            name: {"source": declared_as(adapter), **facts[name], "digest": digests.get(name)}
             for name, adapter in manifest.adapters.items()
         },
         "compositions": {

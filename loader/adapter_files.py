@@ -31,7 +31,7 @@ from ..registry.verified import Verified
 from .adapter import Adapter, Built
 from .attach import check_free, put_adapters
 from .base import DTYPES
-from .building import build_adapter, methods_of
+from .building import build_adapter, dropout_of, methods_of
 from .composing import made_again
 from .peft_fit import settled
 from .residency import size_of
@@ -75,7 +75,6 @@ class AdapterFiles:
             weights.path, weights.fact.sha256, self.where, verified=self.verified, wait=False
         )
         plan, notes = self._fitting(model, config, tensors.header)
-        dropout = config.get("lora_dropout", config.get("vera_dropout"))
         built = build_adapter(
             model,
             self.name,
@@ -83,7 +82,7 @@ class AdapterFiles:
             tensors,
             dtype=self.dtype,
             trainable=self.trainable,
-            dropout=float(dropout) if isinstance(dropout, int | float) else 0.0,
+            dropout=dropout_of(config),
             config=config,
             where=self.where,
         )

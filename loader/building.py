@@ -22,6 +22,7 @@ from .modules import check_not_compiled
 from .peft_backend import PeftParts, claim_peft
 from .placement import offloaded
 from .prompt_claims import PROMPT, claim_prompt
+from .prompt_encoders import Encoder
 from .prompts import make_prompt
 from .residency import bytes_of, shared_with
 from .site_claims import REGISTERED, ClaimedSite, check_trainable, claim_site, leader_of
@@ -48,17 +49,19 @@ def build_adapter(
     dropout: float = 0.0,
     members: Mapping[str, float] | None = None,
     config: Mapping[str, Any] | None = None,
+    encoder: Encoder | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Built:
     """An adapter that is checked and made, for ``model`` but not yet on it; see
-    :func:`adapterdock.loader.attach.attach_adapter`, also for what is raised."""
+    :func:`adapterdock.loader.attach.attach_adapter`, also for what is raised. ``encoder`` makes its
+    virtual tokens, and is trained in their place."""
     base, modules = model.get_base_model(), model.modules_of_base
     check_not_compiled(base, modules.by_name.values())
     if trainable and dtype is None:
         dtype = torch.float32
     try:
         claims = Claims(base, modules, name, plan, tensors, dtype, trainable, where)
-        built = _Builder(claims, dropout, config or {}).build()
+        built = _Builder(claims, dropout, config or {}, encoder).build()
         adapter = built.adapter
         adapter.members = dict(members or {})
         adapter.shared = shared_with(base, adapter)
@@ -70,6 +73,12 @@ def build_adapter(
     except Exception as error:
         raise broken_off(name, error, where) from error
     return built
+
+
+def dropout_of(config: Mapping[str, Any]) -> float:
+    """The dropout while training, of the methods that have one."""
+    found = config.get("lora_dropout", config.get("vera_dropout"))
+    return float(found) if isinstance(found, int | float) else 0.0
 
 
 def broken_off(name: str, error: Exception, where: Where) -> AttachError:
@@ -84,6 +93,7 @@ class _Builder:
     claims: Claims
     dropout: float
     config: Mapping[str, Any]
+    encoder: Encoder | None
 
     def build(self) -> Built:
         """Check everything, then make everything."""
@@ -157,7 +167,8 @@ class _Builder:
                     continue
                 name = inside + names[role]
                 if name not in parameters:
-                    parameters[name] = self._parameter(placed[key])
+                    still = role in site.settings.get("frozen", ())
+                    parameters[name] = self._parameter(placed[key], frozen=still)
                 keys[_on_disk(key)] = name  # tied ones are in the file more than once
                 roles[role] = parameters[name]
             built = method.build(site, shape, roles, self.dropout)
@@ -192,10 +203,15 @@ class _Builder:
             keys |= {_on_disk(key): f"{live_name}.{path}" for path, key in paths.items()}
         prompt, asked = None, claims.plan.prompt
         if asked is not None:
-            live_name, key = f"prompt_encoder.{claims.name}.embedding.weight", asked.tensors[PROMPT]
-            value = self._parameter(placed[key])
-            parameters[live_name], keys[key] = value, live_name
-            prompt = make_prompt(asked, value)
+            inside, key = f"prompt_encoder.{claims.name}", asked.tensors[PROMPT]
+            made: torch.Tensor | Encoder
+            if self.encoder is not None:  # what it makes is written: see `saved_tensors`
+                made = self.encoder.to(placed[key])
+                parameters |= {f"{inside}.{path}": p for path, p in made.named_parameters()}
+            else:
+                made = parameters[f"{inside}.embedding.weight"] = self._parameter(placed[key])
+                keys[key] = f"{inside}.embedding.weight"
+            prompt = make_prompt(asked, made)
         if peft and claims.tensors.header.tensors.keys() - keys.keys():
             keys = {}  # what is here is not what PEFT stores
         adapter = Adapter(
@@ -256,8 +272,8 @@ class _Builder:
             if "follows" in site.settings and shape.kind is ModuleKind.EMBEDDING
         }
 
-    def _parameter(self, tensor: torch.Tensor) -> nn.Parameter:
-        return nn.Parameter(tensor, requires_grad=self.claims.trainable)
+    def _parameter(self, tensor: torch.Tensor, *, frozen: bool = False) -> nn.Parameter:
+        return nn.Parameter(tensor, requires_grad=self.claims.trainable and not frozen)
 
 
 def _changes_anything(

@@ -39,6 +39,7 @@ from .adapter import Built
 from .adapter_files import digest_of
 from .composing import made
 from .fingerprint import check_model
+from .fresh import begun_declared, config_of
 from .load import (
     Deployment,
     InMemory,
@@ -78,6 +79,7 @@ def plan_change(
         given=given_folders(file, sources),
         layout=model.layout,
         ask_peft=peft_asker(model.modules_of_base.by_name, later=True),
+        base_config=config_of(model),
     )
     store = _store_of(model)
     lock = _lock(file, access, store, accepted, frozen=frozen)
@@ -119,7 +121,7 @@ def apply_plan(model: AdaptedModel, plan: Plan) -> None:
         model.deployment = Deployment(
             file,
             pulled,
-            replace(plan.access, given={}, layout=None, ask_peft=None),
+            replace(plan.access, given={}, layout=None, ask_peft=None, base_config={}),
             store,
             plan.accepted,
             old.base_folder if old else None,
@@ -142,6 +144,11 @@ def _build(
     at_once = used_at_once(manifest)
     for name, adapter in manifest.adapters.items():
         if name in plan.kept:
+            continue
+        if adapter.config is not None:
+            built, more = begun_declared(model, plan.file, name, plan.accepted)
+            arriving.append(built)
+            notes += more
             continue
         files = files_of(pulled, name, store, plan.accepted)
         put = adapter.lazy and name not in at_once

@@ -6,7 +6,10 @@ the way of every other: the same plan, the same checks, the same attach.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -15,39 +18,37 @@ from safetensors.torch import save
 from ..manifests.codes import loader as loader_codes
 from ..manifests.codes import training as codes
 from ..manifests.errors import AttachError, FitError
-from ..manifests.findings import Finding, Where, refused
+from ..manifests.findings import Finding, Severity, Where, refused
+from ..manifests.manifest import ManifestFile
 from ..registry.checks.base_record import without_names
-from ..registry.facts import AdapterFacts, Layout, ModuleKind
-from ..registry.fit import check_adapter, check_config
+from ..registry.facts import AdapterFacts, AdapterPlan, SitePlan
+from ..registry.fit import check_adapter
+from ..registry.fresh import Beginning, begin
+from ..registry.lock_state import begun_digest, declared_as
 from ..registry.methods.config_file import parse_adapter_config
-from ..registry.methods.naming import PEFT_PREFIX, Naming
-from ..registry.methods.places import saved_module
-from ..registry.methods.table import Method
-from ..registry.methods.tuner_config import TunerConfig
-from ..registry.patterns import Patterns, PatternTable
-from ..registry.targets import Selection
-from .attach import attach_adapter
-from .bias import bias_of
+from ..registry.plan import Held, declared_dtype
+from .adapter import Built
+from .attach import check_free, put_adapters
+from .base import DTYPES
+from .building import build_adapter, dropout_of
 from .given import config_bytes
 from .methods.new_site import NewSite
 from .methods.table import METHODS
 from .one import check_name, dtype_of
 from .placement import offloaded
+from .prompt_claims import PROMPT
+from .prompt_encoders import Encoder
+from .prompt_initial import begun_prompt
+from .prompts import embedding_of, unsupported
 from .save import on_cpu
 from .tensors import read_bytes
-from .twins import own_tensors
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
 
-_HEADS: Mapping[str, tuple[str, ...]] = {
-    "SEQ_CLS": ("classifier", "score"),
-    "TOKEN_CLS": ("classifier", "score"),
-    "QUESTION_ANS": ("qa_outputs",),
-}
-"""What PEFT (0.21, ``peft_model.py``) adds to ``modules_to_save`` by the task."""
+log = logging.getLogger("adapterdock")
 
-_INITS = (True, False, None, "gaussian", "orthogonal")
+_OWN_CODES = frozenset(code.id for code in vars(codes).values() if hasattr(code, "id"))
 
 
 def add_adapter(
@@ -58,141 +59,207 @@ def add_adapter(
     check_name(model, name, False, where)
     kept_in = dtype_of(dtype, where)
     read = parse_adapter_config(config_bytes(config), where)
-    method, findings = check_config(read, where)
-    if bad := refused(findings):
-        raise FitError(*bad)
-    assert method is not None  # a config without one is refused
-    full = _completed(read, model)
-    _check_beginning(full, method, where)
-    state = initial_state(model, full, method, where)
-    tensors = read_bytes(save(on_cpu(state)), where=where)
-    facts = AdapterFacts(name, None, full, tensors.header)
-    found, plan = check_adapter(facts, None, where=where, layout=model.layout)
-    bad = refused(without_names(found))
+    check_free(model, name, False, where)
+    built, notes = begun_adapter(model, name, read, dtype=kept_in, where=where)
+    put_adapters(model, [built], where)
+    for note in notes:
+        log.warning("%s", note)
+
+
+def begun_adapter(
+    model: AdaptedModel,
+    name: str,
+    config: Mapping[str, Any],
+    *,
+    dtype: torch.dtype | None = None,
+    generator: torch.Generator | None = None,
+    file: ManifestFile | None = None,
+    accepted: Collection[str] = (),
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> tuple[Built, list[Finding]]:
+    """A new adapter of this ``config``, made for ``model`` but not on it, its first values drawn
+    from ``generator`` (torch's own, if none is given); and what is worth a warning. ``file`` is the
+    manifest that declares it, which names the base, and from which a tokenizer's path counts.
+    ``accepted`` are the codes of unchecked findings that a person accepted.
+
+    Raises :class:`FitError` for a config that is wrong, :class:`AttachError` for one that cannot
+    be begun.
+    """
+    named = {**config, "base_model_name_or_path": base_name(model, file)}
+    directory = file.directory if file is not None else Path()
+    beginning, begun = begin(named, config_of(model), model.layout, where)
+    if beginning is None or refused(begun, accepted):
+        raise _refusal(refused(begun))
+    facts = AdapterFacts(name, None, beginning.config, beginning.header)
+    checked, plan = check_adapter(facts, None, where=where, layout=model.layout)
+    findings = [*begun, *without_names(checked)]
+    bad = refused(findings, accepted)
     if bad or plan is None:
-        raise FitError(*(bad or found))
-    dropout = full.get("lora_dropout")
-    attach_adapter(
+        raise FitError(*(bad or findings))
+    _check_live(model, plan, where)
+    state, encoder = _first_values(model, beginning, plan, generator, directory, where)
+    built = build_adapter(
         model,
         name,
         plan,
-        tensors,
-        dtype=kept_in,
+        read_bytes(save(on_cpu(state)), where=where),
+        dtype=dtype,
         trainable=True,
-        dropout=float(dropout) if isinstance(dropout, int | float) else 0.0,
-        config=full,
+        dropout=dropout_of(beginning.config),
+        config=beginning.config,
+        encoder=encoder,
         where=where,
     )
+    return built, [one for one in findings if one.severity is Severity.WARNING]
 
 
-def initial_state(
-    model: AdaptedModel,
-    config: Mapping[str, Any],
-    method: Method,
-    where: Where = Where(),  # noqa: B008 - frozen
-) -> dict[str, torch.Tensor]:
-    """What PEFT would save of a fresh adapter with this ``config``: names on disk to tensors.
-
-    Drawn from torch's generator, in the order of the model's modules. Raises :class:`AttachError`
-    where the config selects nothing.
-    """
-    typed = cast(TunerConfig, method.read_config(config))
-    patterns, layout = Patterns(), model.layout
-    ranks = PatternTable(typed.rank_pattern, patterns)
-    chosen = Selection(typed, patterns, method.kinds).live_modules(layout, Naming())
-    modules = model.modules_of_base.by_name
-    initial = METHODS[method.peft_type].initial
-    spelled = {role: ".".join(filter(None, parts)) for parts, role in method.roles.items()}
-    state: dict[str, torch.Tensor] = {}
-    for name in layout.modules:
-        if name in chosen and initial is not None:
-            rank = ranks.get(name, getattr(typed, "r", 0))
-            new = NewSite(name, modules[name], model.modules_of_base.shape(name), rank, config)
-            for role, tensor in initial(new).items():
-                state[f"{PEFT_PREFIX}{name}.{spelled[role]}"] = tensor
-    saved = _saved_modules(typed, layout)
-    for name in saved:
-        for path in own_tensors(modules[name]):
-            state[f"{PEFT_PREFIX}{name}.{path}"] = _value(model, f"{name}.{path}", where)
-    for name in _biases(model, typed, chosen, saved):
-        inner = "base_layer." if name in chosen else ""
-        state[f"{PEFT_PREFIX}{name}.{inner}bias"] = _value(model, f"{name}.bias", where)
-    if not chosen and not saved:
-        message = "the config selects no module of this model"
-        targets = config.get("target_modules")
-        raise AttachError(codes.FRESH_NOTHING.finding(message, where, found=targets))
-    return state
+def begun_declared(
+    model: AdaptedModel, file: ManifestFile, name: str, accepted: Collection[str] = ()
+) -> tuple[Built, list[Finding]]:
+    """The same of a new adapter that a manifest declares: for one seed, the same values."""
+    adapter, where = file.manifest.adapters[name], file.where(("adapters", name, "config"))
+    built, notes = begun_adapter(
+        model,
+        name,
+        parse_adapter_config(config_bytes(adapter.config), where),
+        dtype=DTYPES.get(adapter.dtype or ""),
+        generator=torch.Generator().manual_seed(adapter.seed or 0),
+        file=file,
+        accepted=accepted,
+        where=where,
+    )
+    one = built.adapter
+    one.held = Held(
+        begun_digest(adapter),
+        declared_dtype(adapter.dtype),
+        True,
+        declared_as(adapter),
+        "+".join(one.methods),
+        one.rank,
+    )
+    return built, notes
 
 
-def _completed(config: Mapping[str, Any], model: AdaptedModel) -> dict[str, Any]:
-    """The config as PEFT would write it: with the heads of the task, the way the weights lie, and
-    the base's name."""
-    full = {**config, "base_model_name_or_path": base_name(model)}
-    heads = _HEADS.get(str(config.get("task_type")), ())
-    saved: list[str] = list(config.get("modules_to_save") or ())
-    if heads:
-        full["modules_to_save"] = [*saved, *(head for head in heads if head not in saved)]
-    kinds = {module.kind for module in model.layout.modules.values()}
-    if ModuleKind.CONV1D in kinds and "fan_in_fan_out" in config:
-        full["fan_in_fan_out"] = True
-    return full
+def attach_begun(
+    model: AdaptedModel, file: ManifestFile, name: str, accepted: Collection[str] = ()
+) -> list[Finding]:
+    """Put it on the model, all of it or nothing; returns what is worth a warning."""
+    where = file.where(("adapters", name, "config"))
+    with model.changing():
+        check_free(model, name, False, where)
+        built, notes = begun_declared(model, file, name, accepted)
+        put_adapters(model, [built], where)
+    return notes
 
 
-def base_name(model: AdaptedModel) -> str | None:
-    """The name of the base that its adapters record: the manifest's, else the one that
-    transformers loaded it by."""
-    deployment = model.deployment
-    declared = deployment.file.manifest.base.model if deployment else None
-    if deployment is not None and declared is not None:
+def config_of(model: AdaptedModel) -> Mapping[str, Any]:
+    """The base's ``config.json``; empty for a model that has none."""
+    config = getattr(model.base_model, "config", None)
+    if not hasattr(config, "to_dict"):
+        return {}
+    return json.loads(json.dumps(cast(Any, config).to_dict(), default=str))
+
+
+def base_name(model: AdaptedModel, file: ManifestFile | None = None) -> str | None:
+    """The name of the base that its adapters record: that of the manifest ``file``, or of the
+    model's own, else the one that transformers loaded it by."""
+    file = file or (model.deployment.file if model.deployment else None)
+    declared = file.manifest.base.model if file else None
+    if file is not None and declared is not None:
         if declared.is_local:
-            return str(declared.local_path(deployment.file.directory))
+            return str(declared.local_path(file.directory))
         return declared.location if declared.is_hub else str(declared)
     name = getattr(getattr(model.base_model, "config", None), "_name_or_path", None)
     return name if isinstance(name, str) and name else None
 
 
-def _check_beginning(config: Mapping[str, Any], method: Method, where: Where) -> None:
-    """Raise :class:`AttachError` for what can be loaded and not be begun here."""
-    found: list[Finding] = []
-    if METHODS[method.peft_type].initial is None:
-        message = f"{method.peft_type} is loaded and trained on here, but not begun"
-        found.append(codes.FRESH_METHOD.finding(message, where, found=method.peft_type))
-    how = config.get("init_lora_weights")
-    how = how.lower() if isinstance(how, str) else how
-    if how not in _INITS:
-        message = f"an adapter cannot be begun with init_lora_weights: {how} here"
-        expected = "true, false, gaussian or orthogonal"
-        found.append(codes.FRESH_INIT.finding(message, where, found=how, expected=expected))
-    ranks = [config.get("r", 8), *(config.get("rank_pattern") or {}).values()]
-    if how == "orthogonal" and any(rank % 2 for rank in ranks):
-        message = "init_lora_weights: orthogonal needs even ranks"
-        found.append(codes.FRESH_INIT.finding(message, where, found=ranks))
-    if config.get("ensure_weight_tying"):
-        message = "ensure_weight_tying makes one adapter for two modules, which is not begun here"
-        found.append(codes.FRESH_INIT.finding(message, where, found="ensure_weight_tying: true"))
+def _refusal(findings: list[Finding]) -> AttachError | FitError:
+    kind = AttachError if all(one.code in _OWN_CODES for one in findings) else FitError
+    return kind(*findings)
+
+
+def _check_live(model: AdaptedModel, plan: AdapterPlan, where: Where) -> None:
+    """Raise :class:`AttachError` for modules on which the method cannot sit: before their weights
+    are asked for first values."""
+    by_name, shape = model.modules_of_base.by_name, model.modules_of_base.shape
+    reasons = {
+        site.module: METHODS[site.method].unsupported(
+            site, by_name[site.module], shape(site.module)
+        )
+        for site in plan.sites
+    }
+    if plan.prompt is not None:
+        reasons["the model"] = unsupported(plan.prompt, model.base_model)
+    found = [
+        loader_codes.MODULE_UNSUPPORTED.finding(f"{name}: {reason}", where)
+        for name, reason in reasons.items()
+        if reason is not None
+    ]
     if found:
         raise AttachError(*found)
 
 
-def _saved_modules(typed: TunerConfig, layout: Layout) -> list[str]:
-    """The outermost modules that ``modules_to_save`` names."""
-    found = (saved_module(typed, name) for name in layout.modules)
-    return list(dict.fromkeys(name for name in found if name is not None))
+def _first_values(
+    model: AdaptedModel,
+    beginning: Beginning,
+    plan: AdapterPlan,
+    generator: torch.Generator | None,
+    directory: Path,
+    where: Where,
+) -> tuple[dict[str, torch.Tensor], Encoder | None]:
+    """What PEFT would save of the adapter before its first step, by names on disk; and what is
+    trained in the place of virtual tokens. Drawn in the order of the model's modules."""
+    state: dict[str, torch.Tensor] = {}
+    encoder: Encoder | None = None
+    for site in plan.sites:
+        if site.settings.get("follows", site.module) == site.module:
+            state |= _values_at(model, site, beginning, generator)
+    state |= _shared(model, plan)
+    if plan.prompt is not None:
+        shape = beginning.header.tensors[PROMPT].shape
+        embedding = embedding_of(model.base_model)
+        drawn = begun_prompt(
+            plan.prompt.method, shape, beginning.config, embedding, generator, directory, where
+        )
+        encoder = drawn if isinstance(drawn, Encoder) else None
+        state[PROMPT] = (
+            drawn.output(dict(drawn.named_parameters())) if isinstance(drawn, Encoder) else drawn
+        )
+    state |= {key: _value(model, name, where) for key, name in beginning.copies.items()}
+    return {key: state[key] for key in beginning.header.tensors if key in state}, encoder
 
 
-def _biases(
-    model: AdaptedModel, typed: TunerConfig, chosen: Iterable[str], saved: Iterable[str]
-) -> list[str]:
-    """The modules whose bias is trained."""
-    if typed.bias == "none":
-        return []
-    inside = tuple(f"{name}." for name in saved)
-    layout, modules = model.layout, model.modules_of_base.by_name
-    names = [name for name in layout.modules if not f"{name}.".startswith(inside)]
-    if typed.bias == "lora_only":
-        wanted = set(chosen)
-        return [n for n in names if n in wanted and bias_of(modules[n]) is not None]
-    return [n for n in names if "bias" in layout.modules[n].parameters]
+def _values_at(
+    model: AdaptedModel, site: SitePlan, beginning: Beginning, generator: torch.Generator | None
+) -> dict[str, torch.Tensor]:
+    row, modules = METHODS[site.method], model.modules_of_base
+    module, sizes = modules.by_name[site.module], modules.shape(site.module)
+    own = {role: key for role, key in site.tensors.items() if role not in row.shared}
+    shapes = {role: beginning.header.tensors[key].shape for role, key in own.items()}
+    if row.shapes is not None:  # the live module knows which way its experts lie
+        shapes = dict(row.shapes(site, module, sizes))
+    assert row.initial is not None  # of a method that trains
+    made = row.initial(NewSite(site, module, sizes, shapes, beginning.config, generator))
+    return {key: made[role] for role, key in own.items()}
+
+
+def _shared(model: AdaptedModel, plan: AdapterPlan) -> Iterator[tuple[str, torch.Tensor]]:
+    """What all sites of a method have in common, where the file holds it."""
+    for name in {site.method for site in plan.sites}:
+        row = METHODS[name]
+        sites = [site for site in plan.sites if site.method == name]
+        keys = {role: key for role, key in sites[0].tensors.items() if role in row.shared}
+        if row.make_shared is None or not keys:
+            continue
+        bare = [
+            (
+                site._replace(tensors={r: k for r, k in site.tensors.items() if r not in keys}),
+                model.modules_of_base.shape(site.module),
+            )
+            for site in sites
+        ]
+        made = row.make_shared(bare)
+        yield from ((key, made[role]) for role, key in keys.items())
 
 
 def _value(model: AdaptedModel, name: str, where: Where) -> torch.Tensor:

@@ -37,6 +37,7 @@ from .adapter_files import AdapterFiles, attach_files
 from .base import DTYPES, load_base, offloads_to_disk
 from .fingerprint import check_model
 from .float32 import keep_float32
+from .fresh import attach_begun, config_of
 from .given import files_in
 from .mapped import give_back
 from .originals import Originals
@@ -164,6 +165,7 @@ def attach(
         given=given,
         layout=adapted.layout,
         ask_peft=peft_asker(adapted.modules_of_base.by_name, later=True),
+        base_config=config_of(adapted),
         store=store,
         progress=progress,
     )
@@ -276,22 +278,23 @@ def given_folders(
     """Adapters handed over in memory as opened folders. Raises :class:`UsageError` for a name
     that the manifest does not declare."""
     adapters = file.manifest.adapters
-    unknown = sorted(set(sources or ()) - set(adapters))
+    located = {name: one.source for name, one in adapters.items() if one.source is not None}
+    unknown = sorted(set(sources or ()) - set(located))
     if unknown:
         raise UsageError(
             *(
                 usage_codes.GIVEN_UNDECLARED.finding(
-                    f"the manifest declares no adapter {name!r}",
+                    f"the manifest declares no source of an adapter {name!r}",
                     file.where(("adapters",)),
                     found=name,
-                    expected=", ".join(adapters) or "none is declared",
-                    hint=did_you_mean(name, adapters),
+                    expected=", ".join(located) or "none is declared",
+                    hint=did_you_mean(name, located),
                 )
                 for name in unknown
             )
         )
     return {
-        name: GivenFolder(adapters[name].source, files_in(files), file.where(("adapters", name)))
+        name: GivenFolder(located[name], files_in(files), file.where(("adapters", name)))
         for name, files in (sources or {}).items()
     }
 
@@ -314,6 +317,9 @@ def set_up(
     try:
         adapted.residency = budget if budget is not None else declared_budget(manifest)
         for name, adapter in manifest.adapters.items():
+            if adapter.config is not None:
+                notes += attach_begun(adapted, file, name, accepted)
+                continue
             files = files_of(pulled, name, store, accepted)
             notes += attach_files(adapted, files, lazy=adapter.lazy and name not in at_once)
         define(adapted, file)

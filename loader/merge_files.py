@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ..manifests.codes import merging as codes
+from ..manifests.codes import training
 from ..manifests.codes import usage as usage_codes
 from ..manifests.errors import AdapterdockError, AttachError, RoutingError, UsageError
 from ..manifests.findings import Finding, Where
@@ -221,6 +222,10 @@ class _Job:
         notes: list[Finding] = []
         for name in chosen.adapters:
             adapter = file.manifest.adapters[name]
+            if adapter.config is not None:
+                message = f"{name!r} is begun from a config, and has nothing to merge yet"
+                where = file.where(("adapters", name, "config"))
+                raise AttachError(training.FRESH_NOT_TRAINABLE.finding(message, where))
             files = AdapterFiles(
                 name,
                 self.pulled.adapters[name],

@@ -27,18 +27,28 @@ from ..registry.methods.prompt import PREFIX_TUNING
 from ..registry.methods.prompt_config import SEQ_2_SEQ
 from .adapter import Adapter
 from .kv_cache import cache_length, check_cache
+from .prompt_encoders import Encoder
 from .routing import CURRENT
 
 Inputs = dict[str, Any]
 
 
 class Prompt(ABC):
-    """One adapter's virtual tokens. ``embeddings`` are its parameter, as on disk."""
+    """One adapter's virtual tokens. ``embeddings`` are as on disk: its parameter, or what the
+    encoder returns that is trained in its place."""
 
-    def __init__(self, site: SitePlan, embeddings: torch.Tensor) -> None:
-        self.embeddings = embeddings
+    def __init__(self, site: SitePlan, embeddings: torch.Tensor | Encoder) -> None:
+        self._made_by = embeddings
         self.tokens: int = site.settings["num_virtual_tokens"]
         self.task: str = site.settings["task_type"]
+
+    @property
+    def embeddings(self) -> torch.Tensor:
+        return self._made_by() if isinstance(self._made_by, nn.Module) else self._made_by
+
+    @property
+    def encoder(self) -> Encoder | None:
+        return self._made_by if isinstance(self._made_by, nn.Module) else None
 
     def call(self, base: nn.Module, stepping: bool, args: Any, kwargs: Inputs) -> Any:
         """The base's forward with the virtual tokens. ``stepping`` says that a method of the
@@ -48,6 +58,8 @@ class Prompt(ABC):
         check_cache(CURRENT.get(), inputs)
         if getattr(inputs.get("past_key_values"), "is_compileable", False):
             raise _cannot("a static cache", "a dynamic one")
+        if self.encoder is not None:
+            self.encoder.train(base.training)  # an LSTM may have dropout
         uncached = inputs.get("use_cache") is False and inputs.get("past_key_values") is None
         self.prepare(base, inputs, stepping)
         out = base(**inputs)
@@ -141,7 +153,7 @@ class Prefix(Prompt):
     value for each layer.
     """
 
-    def __init__(self, site: SitePlan, embeddings: torch.Tensor) -> None:
+    def __init__(self, site: SitePlan, embeddings: torch.Tensor | Encoder) -> None:
         super().__init__(site, embeddings)
         self.layers: int = site.settings["num_layers"]
         self.heads: int = site.settings["num_attention_heads"]
@@ -178,9 +190,9 @@ class Prefix(Prompt):
         self, dtype: torch.dtype | None = None
     ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         """Of each layer, (1, heads, num_virtual_tokens, head_dim) each."""
-        parts = self.embeddings.to(dtype or self.embeddings.dtype).reshape(
-            self.tokens, 2 * self.layers, self.heads, -1
-        )
+        parts = self.embeddings
+        parts = parts.to(dtype or parts.dtype)
+        parts = parts.reshape(self.tokens, 2 * self.layers, self.heads, -1)
         parts = parts.permute(1, 2, 0, 3).unsqueeze(1)
         for layer in range(self.layers):
             # PEFT doubles the list for a decoder beside an encoder, and takes four of it a layer
@@ -188,8 +200,8 @@ class Prefix(Prompt):
             yield parts[at], parts[at + 1]
 
 
-def make_prompt(site: SitePlan, embeddings: torch.Tensor) -> Prompt:
-    """The virtual tokens of a checked plan, from the placed tensor."""
+def make_prompt(site: SitePlan, embeddings: torch.Tensor | Encoder) -> Prompt:
+    """The virtual tokens of a checked plan, from the placed tensor or what makes it."""
     if site.method == PREFIX_TUNING:
         return Prefix(site, embeddings)
     kind = EncoderPrompt if site.settings["task_type"] == SEQ_2_SEQ else InputPrompt

@@ -19,6 +19,7 @@ from ..registry.base_record import recordable, written
 from ..registry.facts import BASE_RECORD, DIGEST_RECORD
 from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from .compose.members import digest_of
+from .prompt_claims import PROMPT
 from .twins import own_tensors
 
 if TYPE_CHECKING:
@@ -58,7 +59,13 @@ def files_of_adapter(
 def saved_tensors(adapter: Adapter, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What is written into ``adapter_model.safetensors``, by its names there."""
     live = {**live_tensors_of(adapter), **state}
-    return {key: live[name] for key, name in adapter.keys.items()}
+    found = {key: live[name] for key, name in adapter.keys.items()}
+    encoder = adapter.prompt.encoder if adapter.prompt is not None else None
+    if encoder is not None:
+        inside = f"prompt_encoder.{adapter.name}."
+        own = {path: live[f"{inside}{path}"] for path, _ in encoder.named_parameters()}
+        found[PROMPT] = encoder.output(own)
+    return found
 
 
 def live_tensors_of(adapter: Adapter) -> dict[str, torch.Tensor]:

@@ -23,7 +23,7 @@ def check_trainable(claims: Claims) -> None:
     """Note a problem for each method whose training is more than gradients."""
     methods = {site.method for site in claims.plan.sites} if claims.trainable else set[str]()
     for name in sorted(methods & METHODS.keys()):
-        if not METHODS[name].trains:
+        if not REGISTERED[name].trains:
             claims.problem(codes.METHOD_NOT_TRAINED, f"{name} adapters cannot be trainable")
 
 

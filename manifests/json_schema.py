@@ -26,6 +26,14 @@ _VARIABLE: dict[str, Any] = {
     "pattern": r"\$",
     "description": "a value with ${NAME} or ${NAME:-default} in it",
 }
+_ORIGINS: list[dict[str, Any]] = [
+    {"required": ["source"], "properties": {"source": {"not": {"type": "null"}}}},
+    {
+        "required": ["config", "trainable"],
+        "properties": {"config": {"type": "object"}, "trainable": {"const": True}},
+    },
+]
+"""An adapter is somewhere, or is begun."""
 _NOTE: dict[str, Any] = {"description": "carried, never read"}
 _LAYER = "Layer"
 
@@ -48,6 +56,7 @@ def json_schema() -> dict[str, Any]:
         "minLength": 1,
         "description": "a manifest that this one is laid over; a path from this file's folder",
     }
+    definitions["Adapter"]["oneOf"] = _ORIGINS
     layers = {f"{name}{_LAYER}": _layer(body) for name, body in definitions.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -129,6 +138,7 @@ def _let_variables(name: str, definition: dict[str, Any]) -> None:
 def _layer(definition: dict[str, Any]) -> dict[str, Any]:
     """The same where everything may be left out, or be null."""
     layer = copy.deepcopy(definition)
+    layer.pop("oneOf", None)
 
     def loosen(schema: dict[str, Any]) -> None:
         schema.pop("required", None)

@@ -47,14 +47,20 @@ class LockedBase(Model):
     samples: str | None = Field(None, description="the sample table behind fingerprint.weights")
 
 
+BEGUN = "begun"
+"""What a lock calls the source of an adapter that is begun from its config."""
+
+
 class LockedAdapter(Model):
-    """One adapter, pinned; a ``mutable`` one is named here and not pinned."""
+    """One adapter, pinned; a ``mutable`` one is named here and not pinned. One that is begun has
+    no files: its digest is of its config and its ``seed``."""
 
     declared: str
     options: Digest | None = None
     source: str
     revision: str | None = None
     digest: Digest | None = Field(None, description="of the folder's consumed files")
+    seed: int | None = Field(None, description="of one that is begun")
     files: Mapping[str, LockedFile] = Field(default_factory=dict)
     method: str
     rank: int

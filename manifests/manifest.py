@@ -350,6 +350,11 @@ def _gaps(root: Map, manifest: Manifest, wrong: Iterable[Finding]) -> Gaps:
             for path in paths
             if len(path) > 2 and path[0] == "compositions" and path[2] != "of"
         ),
+        unplaced=frozenset(
+            str(path[1])
+            for path in paths
+            if path[:1] == ("adapters",) and path[2:3] in (("source",), ("config",))
+        ),
     )
 
 

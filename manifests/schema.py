@@ -100,9 +100,15 @@ class Base(Model):
 
 
 class Adapter(Model):
-    """One adapter: where it is, and how it is to be attached."""
+    """One adapter: where it is, or what begins it; and how it is to be attached."""
 
-    source: Source
+    source: Source | None = None
+    config: Mapping[str, Any] | None = Field(
+        default=None, description="in place of a source: begins a new one; fields of PEFT's config"
+    )
+    seed: int | None = Field(
+        default=None, ge=0, description="what a config's first values are drawn by; 0 if not given"
+    )
     sha256: Digest | None = Field(default=None, description="the digest of its folder")
     storage_options: Mapping[str, Any] = Field(
         default_factory=FrozenDict, description="passed to fsspec; nothing secret"

@@ -9,7 +9,7 @@ from typing import Any
 
 from .codes import language as codes
 from .codes import rules as rule_codes
-from .codes import usage
+from .codes import training, usage
 from .combine import check_fields
 from .devices import bad_devices
 from .errors import RoutingError
@@ -31,12 +31,14 @@ class Gaps:
     """What had to be taken out of a manifest because of errors of its own.
 
     ``names`` are adapters and compositions, and ``registries`` registries, that are declared all
-    the same: they may be referred to. Of ``unsure`` compositions a field is missing.
+    the same: they may be referred to. Of ``unsure`` compositions a field is missing; what
+    ``unplaced`` adapters are made of is wrong.
     """
 
     names: tuple[str, ...] = ()
     registries: tuple[str, ...] = ()
     unsure: frozenset[str] = frozenset()
+    unplaced: frozenset[str] = frozenset()
 
 
 NO_GAPS = Gaps()
@@ -86,10 +88,15 @@ class _Checks:
                         found=name,
                     )
                 )
-            self._registry(adapter.source, (*path, "source"))
+            if name not in self.gaps.unplaced:
+                self._origin(name)
             self._finite(adapter.storage_options, (*path, "storage_options"))
+            self._finite(adapter.config, (*path, "config"))
+            if adapter.source is None:
+                continue
+            self._registry(adapter.source, (*path, "source"))
             if adapter.mutable:
-                self._mutable(name)
+                self._mutable(name, adapter.source)
             if adapter.lazy and adapter.trainable:
                 self.findings.append(
                     usage.LAZY_TRAINABLE.finding(
@@ -108,6 +115,45 @@ class _Checks:
                 )
             seen.setdefault(same, name)
 
+    def _origin(self, name: str) -> None:
+        """A source or a config, and only the fields that go with it."""
+        adapter, path = self.manifest.adapters[name], ("adapters", name)
+        if adapter.source is None and adapter.config is None:
+            self.findings.append(
+                codes.MISSING_KEY.finding(
+                    f"adapters.{name} has no 'source'.",
+                    self.locate((*path, "source")),
+                    expected="source: ... (or config: ..., for a new one)",
+                )
+            )
+            return
+        if adapter.source is not None and adapter.config is not None:
+            self.findings.append(
+                training.ADAPTER_ORIGIN.finding(
+                    f"{name!r} has a source and a config.", self.locate((*path, "config"))
+                )
+            )
+            return
+        begun = adapter.config is not None
+        odd = ("sha256", "storage_options", "lazy", "mutable") if begun else ("seed",)
+        given = [field for field in odd if field in adapter.model_fields_set]
+        self.findings += [
+            training.FRESH_FIELD.finding(
+                f"{field} says nothing of {name!r}, which has a {'config' if begun else 'source'}.",
+                self.locate((*path, field)),
+            )
+            for field in given
+            if getattr(adapter, field) is not None
+        ]
+        if begun and not adapter.trainable:
+            self.findings.append(
+                training.FRESH_NOT_TRAINABLE.finding(
+                    f"{name!r} is begun, and not to be trained.",
+                    self.locate((*path, "config")),
+                    expected="trainable: true",
+                )
+            )
+
     def _registry(self, source: Source, path: Path) -> None:
         registry = source.location.partition("/")[0]
         known = [*self.manifest.registries, *self.gaps.registries]
@@ -122,15 +168,15 @@ class _Checks:
                 )
             )
 
-    def _mutable(self, name: str) -> None:
+    def _mutable(self, name: str, source: Source) -> None:
         adapter = self.manifest.adapters[name]
         where = self.locate(("adapters", name, "mutable"))
-        if not adapter.source.is_local:
+        if not source.is_local:
             self.findings.append(
                 codes.MUTABLE_REMOTE.finding(
                     f"{name!r} is mutable, but its source is not a local folder.",
                     where,
-                    found=str(adapter.source),
+                    found=str(source),
                     expected="a local folder",
                 )
             )

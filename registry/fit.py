@@ -62,7 +62,7 @@ def check_adapter(
         for check in checks_of(method):
             findings.extend(check(subject))
     except PatternError as error:
-        return [*findings, _pattern_finding(error, where)], None
+        return [*findings, pattern_finding(error, where)], None
     return findings, subject.plan
 
 
@@ -112,13 +112,14 @@ def _check_patterns(config: Mapping[str, Any], patterns: Patterns, where: Where)
         try:
             patterns.check(text)
         except PatternError as error:
-            findings.append(_pattern_finding(error, where))
+            findings.append(pattern_finding(error, where))
             if error.too_slow and patterns.exhausted:
                 break
     return findings
 
 
-def _pattern_finding(error: PatternError, where: Where) -> Finding:
+def pattern_finding(error: PatternError, where: Where) -> Finding:
+    """What is wrong with a pattern of a config."""
     code = codes.PATTERN_TOO_SLOW if error.too_slow else codes.PATTERN_INVALID
     return code.finding(
         f"the pattern {shown(error.pattern, 120)} cannot be used: {error.reason}",

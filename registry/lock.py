@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ..manifests.codes import artefacts as artefact_codes
-from ..manifests.codes import find_code
+from ..manifests.codes import find_code, training
 from ..manifests.codes import lock as codes
 from ..manifests.errors import (
     AdapterdockError,
@@ -23,6 +23,7 @@ from ..manifests.errors import (
 )
 from ..manifests.findings import Finding, Severity, Where, refused
 from ..manifests.lockfile import (
+    BEGUN,
     LOCK_VERSION,
     Lock,
     LockedAdapter,
@@ -38,7 +39,7 @@ from .digests import folder_digest
 from .facts import FileFact
 from .fetch import Fetched, Request, fetch_all
 from .fingerprint import Measured, compare
-from .lock_state import Entry, inputs_digest, kept, options_digest, recipe_digest
+from .lock_state import Entry, begun_digest, inputs_digest, kept, options_digest, recipe_digest
 from .progress import Progress
 from .project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .resolve import Access, Resolution, check_records, measure, resolve, targets
@@ -236,6 +237,7 @@ def _kind_of(code: str) -> type[AdapterdockError]:
 _KINDS: tuple[tuple[str, type[AdapterdockError]], ...] = (
     (artefact_codes.SOURCE_UNREACHABLE.id, OfflineError),
     (artefact_codes.BASE_NOT_READ.id, OfflineError),
+    (training.FRESH_UNPLACED.id, FitError),
     ("AD2", SourceError),
     ("AD4", FingerprintError),
     (codes.CHANGED_UNDER_LOCK.id, IntegrityError),
@@ -300,7 +302,18 @@ def _lock_adapter(
     file: ManifestFile, name: str, resolution: Resolution, fetched: Mapping[str, Fetched]
 ) -> LockedAdapter:
     adapter, opened = file.manifest.adapters[name], resolution.adapters[name]
-    assert opened.folder is not None and opened.facts is not None and opened.plan is not None
+    assert opened.facts is not None and opened.plan is not None
+    if adapter.config is not None:
+        return LockedAdapter(
+            declared=BEGUN,
+            source=BEGUN,
+            method=opened.facts.peft_type or "",
+            rank=opened.plan.rank,
+            targets=targets(opened.plan),
+            digest=begun_digest(adapter),
+            seed=adapter.seed or 0,
+        )
+    assert opened.folder is not None
     shown: dict[str, Any] = {
         "declared": str(adapter.source),
         "options": options_digest(adapter.storage_options),

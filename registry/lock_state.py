@@ -9,9 +9,9 @@ from typing import Any
 from ..manifests.codes import lock as codes
 from ..manifests.errors import IntegrityError, LockError
 from ..manifests.findings import Finding, Where
-from ..manifests.lockfile import Lock, LockedAdapter, LockedFile, lock_path
+from ..manifests.lockfile import BEGUN, Lock, LockedAdapter, LockedFile, lock_path
 from ..manifests.manifest import ManifestFile
-from ..manifests.schema import Composition
+from ..manifests.schema import Adapter, Composition
 from .digests import folder_digest, sha256_bytes
 from .facts import FileFact
 
@@ -41,13 +41,21 @@ def options_digest(options: Mapping[str, Any]) -> str | None:
     return _digest_of(options) if options else None
 
 
+def begun_digest(adapter: Adapter) -> str | None:
+    """What defines an adapter that is begun: its config and its seed; ``None`` for one that has a
+    source."""
+    if adapter.config is None:
+        return None
+    return _digest_of({"config": adapter.config, "seed": adapter.seed or 0})
+
+
 def kept(file: ManifestFile, lock: Lock) -> frozenset[Entry]:
     """The entries of ``lock`` that are for what ``file`` declares now, whatever else changed."""
     manifest = file.manifest
     entries: set[Entry] = set()
     for name, adapter in manifest.adapters.items():
         entry = lock.adapters.get(name)
-        if entry is None or entry.mutable or adapter.mutable:
+        if entry is None or entry.mutable or adapter.mutable or adapter.source is None:
             continue
         if _declared(entry) == (str(adapter.source), options_digest(adapter.storage_options)):
             entries.add(name)
@@ -86,7 +94,8 @@ def incomplete(file: ManifestFile, lock: Lock) -> list[Finding]:
         findings.append(codes.LOCK_PARTIAL.finding("the base is not pinned", where))
     for name, adapter in manifest.adapters.items():
         entry = lock.adapters.get(name)
-        if entry is None or entry.mutable != adapter.mutable:
+        begun = begun_digest(adapter)
+        if entry is None or entry.mutable != adapter.mutable or begun not in (None, entry.digest):
             findings.append(codes.LOCK_PARTIAL.finding(f"adapter {name!r} is not pinned", where))
     if findings:
         return findings
@@ -208,6 +217,8 @@ def _inputs_digest(file: ManifestFile, model: str | None) -> str:
                 "sha256": a.sha256,
                 "mutable": a.mutable,
             }
+            if a.config is None
+            else {"begun": begun_digest(a)}
             for name, a in manifest.adapters.items()
         },
         "compositions": {n: _recipe(c, None) for n, c in manifest.compositions.items()},
@@ -231,8 +242,10 @@ def _changes(file: ManifestFile, lock: Lock) -> Iterator[str]:
             yield f"adapter {name!r} is new"
         elif adapter is None:
             yield f"adapter {name!r} is gone"
-        elif str(adapter.source) != entry.declared:
-            yield f"adapter {name!r} was {entry.declared}, is {adapter.source}"
+        elif (now := declared_as(adapter)) != entry.declared:
+            yield f"adapter {name!r} was {entry.declared}, is {now}"
+        elif adapter.config is not None and begun_digest(adapter) != entry.digest:
+            yield f"adapter {name!r} has another config or seed"
         elif entry.options != options_digest(adapter.storage_options):
             yield f"adapter {name!r} has other storage options"
         elif adapter.mutable != entry.mutable:
@@ -241,11 +254,18 @@ def _changes(file: ManifestFile, lock: Lock) -> Iterator[str]:
         yield "other compositions are declared"
 
 
+def declared_as(adapter: Adapter) -> str:
+    """What a lock says of where an adapter comes from."""
+    return BEGUN if adapter.source is None else str(adapter.source)
+
+
 def _declared(entry: LockedAdapter) -> tuple[str, str | None]:
     return entry.declared, entry.options
 
 
 def _is_sound(entry: LockedAdapter) -> bool:
+    if entry.declared == BEGUN:
+        return entry.digest is not None and entry.seed is not None and not entry.files
     try:
         return bool(entry.files) and folder_digest(facts_of(entry.files).values()) == entry.digest
     except IntegrityError:  # a file without a digest, or a path that leads out of the folder

@@ -17,6 +17,7 @@ from ..manifests.manifest import ManifestFile
 from ..manifests.rules import answering, flatten
 from ..manifests.schema import Base, Composition, Rules
 from ..manifests.weights import Weight, shown
+from .lock_state import declared_as
 from .resolve import Access
 
 
@@ -149,7 +150,7 @@ def wanted_state(file: ManifestFile, lock: Lock, digests: Mapping[str, str]) -> 
                 digest=digests.get(name) or lock.adapters[name].digest,
                 dtype=declared_dtype(adapter.dtype),
                 trainable=adapter.trainable,
-                source=str(adapter.source),
+                source=declared_as(adapter),
                 method=lock.adapters[name].method,
                 rank=lock.adapters[name].rank,
             )

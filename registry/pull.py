@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..manifests.codes import lock as codes
 from ..manifests.errors import AdapterdockError, IntegrityError, PolicyError, SourceError
@@ -17,7 +18,7 @@ from .facts import FileFact, Layout
 from .fetch import Fetched, Request, fetch_all
 from .gather import gather_adapter
 from .lock import accepted_codes, check_declared_digests, make_lock
-from .lock_state import Entry, facts_of, kept, lock_name, overridden, require_lock
+from .lock_state import Entry, begun_digest, facts_of, kept, lock_name, overridden, require_lock
 from .progress import Progress
 from .project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .resolve import Access, AskPeft, Resolution, open_adapter_folder, open_base_folder
@@ -53,6 +54,7 @@ def pull(
     given: Mapping[str, Folder] | None = None,
     layout: Layout | None = None,
     ask_peft: AskPeft | None = None,
+    base_config: Mapping[str, Any] | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
@@ -63,10 +65,10 @@ def pull(
     sha256 now, and the lock is written again. ``frozen`` refuses a missing or partial lock and
     mutable adapters; a stale lock is always refused. ``offline`` touches no network, and neither
     does anything that is here already. ``given`` are adapters handed over in memory, by name.
-    ``layout`` is the live model's where the caller brings one: the base's files are then neither
-    read nor fetched. ``ask_peft`` is asked about methods that only PEFT knows, where there is
-    something to resolve. Raises the errors of :mod:`adapterdock.manifests.errors`; what fails
-    leaves nothing half-done.
+    ``layout`` and ``base_config`` are the live model's where the caller brings one: the base's
+    files are then neither read nor fetched. ``ask_peft`` is asked about methods that only PEFT
+    knows, where there is something to resolve. An adapter that is begun has no files. Raises the
+    errors of :mod:`adapterdock.manifests.errors`; what fails leaves nothing half-done.
     """
     accept = accepted_codes(accept)
     file = open_manifest(manifest, model=model, dtype=dtype)
@@ -77,6 +79,7 @@ def pull(
         given=given or {},
         layout=layout,
         ask_peft=ask_peft,
+        base_config=base_config or {},
     )
     lock = locked = lock_of(file)
     require_lock(file, locked, frozen=frozen)
@@ -145,7 +148,9 @@ def _requests(
     access = access.under(lock, kept(file, lock))
     requests: dict[Entry, Request] = {}
     failed: list[AdapterdockError] = []
-    for name in file.manifest.adapters:
+    for name, adapter in file.manifest.adapters.items():
+        if adapter.source is None:
+            continue
         opened = resolution.adapters[name].folder if resolution else None
         try:
             requests[name] = _adapter_request(file, name, lock, access, opened)
@@ -190,10 +195,11 @@ def _require_policy(file: ManifestFile, lock: Lock | None, access: Access) -> No
     for name, adapter in file.manifest.adapters.items():
         where = file.where(("adapters", name, "source"))
         entry = lock.adapters.get(name) if lock else None
-        digest = adapter.sha256 or (entry.digest if entry else None)
-        findings += policy_checks.check_source(
-            adapter.source, access.policies, file.directory, where
-        )
+        digest = adapter.sha256 or (entry.digest if entry else begun_digest(adapter))
+        if adapter.source is not None:
+            findings += policy_checks.check_source(
+                adapter.source, access.policies, file.directory, where
+            )
         findings += policy_checks.check_digest(digest, access.policies, name, where)
         locked: Iterable[FileFact] = facts_of(entry.files).values() if entry else ()
         findings += policy_checks.check_size(locked, access.policies, name, where)

@@ -12,13 +12,13 @@ from ..manifests.codes import lock as lock_codes
 from ..manifests.codes import sources as source_codes
 from ..manifests.errors import AdapterdockError, IntegrityError
 from ..manifests.findings import Finding, Report, Severity, Where
-from ..manifests.lockfile import Lock, LockedAdapter, LockedBase
+from ..manifests.lockfile import BEGUN, Lock, LockedAdapter, LockedBase
 from ..manifests.manifest import ManifestFile
 from ..manifests.rules import check_active, flatten
 from ..manifests.schema import Adapter, Policy
 from ..manifests.source import Source
 from . import policy as policy_checks
-from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
+from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout
 from .fit import check_adapter
 from .gather import (
     READERS,
@@ -137,6 +137,8 @@ class Access:
     """Adapters that the caller hands over in memory, in place of their sources."""
     layout: Layout | None = None
     """The live model's, where the caller has one: then the base's own files are not read."""
+    base_config: Mapping[str, Any] = field(default_factory=dict)
+    """That model's ``config.json``."""
     ask: AskLayout | None = None
     """Whom to ask for the layout of an architecture that the table does not know."""
     ask_peft: AskPeft | None = None
@@ -167,7 +169,8 @@ def resolve(file: ManifestFile, access: Access = Access()) -> Resolution:
     names = list(manifest.adapters)
     # threads pass the time of a request; local files take none, and threads would only be in
     # one another's way
-    remote = [name for name in names if not manifest.adapters[name].source.is_local]
+    sources = {name: manifest.adapters[name].source for name in names}
+    remote = [name for name, source in sources.items() if source and not source.is_local]
     every = each(
         lambda name: _open_adapter(name, file, access, base), names, OPENERS if remote else 1
     )
@@ -206,6 +209,7 @@ def open_adapter_folder(file: ManifestFile, name: str, access: Access) -> Folder
     if given is not None:
         _require_pinned(given, name, access, where)
         return given
+    assert adapter.source is not None  # one that is begun has no folder
     return _open(file, name, adapter.source, adapter.storage_options, access, where)
 
 
@@ -299,17 +303,17 @@ def check_records(
 
 def describe(opened: Opened) -> dict[str, Any]:
     """One adapter's facts as plain data, for reports and for ``show``."""
-    if opened.facts is None or opened.folder is None:
+    facts, plan, folder = opened.facts, opened.plan, opened.folder
+    if facts is None:
         return {}
-    facts, plan = opened.facts, opened.plan
     return {
-        "source": str(opened.folder.pinned),
+        "source": BEGUN if folder is None else str(folder.pinned),
         "method": facts.peft_type,
         "rank": plan.rank if plan else None,
         "sites": len(plan.sites) if plan else None,
         "targets": list(targets(plan)) if plan else [],
         "bytes": sum(f.size for f in facts.files),
-        "bytes_read": opened.folder.bytes_read,
+        "bytes_read": 0 if folder is None else folder.bytes_read,
     }
 
 
@@ -363,6 +367,8 @@ def _open_base(
 
 def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts | None) -> Opened:
     adapter: Adapter = file.manifest.adapters[name]
+    if adapter.source is None:
+        return _begin_adapter(name, file, access, base)
     where = file.where(("adapters", name, "source"))
     findings = policy_checks.check_source(adapter.source, access.policies, file.directory, where)
     if findings:
@@ -420,6 +426,27 @@ def _asked_peft(
         return checked
     said = ask(base, facts, plan, where)
     return checked if said is None else [*rest, *said]
+
+
+def _begin_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts | None) -> Opened:
+    """A new adapter, as far as config and layout tell. Where there is no layout, what else is wrong
+    is told all the same."""
+    from .checks.base_record import without_names
+    from .fresh import begin
+
+    config = file.manifest.adapters[name].config or {}
+    where = file.where(("adapters", name, "config"))
+    layout = access.layout or (base.layout if base is not None else None)
+    said = access.base_config if base is None else base.config
+    beginning, findings = begin(config, said, layout, where)
+    unplaced = AdapterFacts(name, None, config, Header({}))
+    if beginning is None:
+        wrong = any(finding.severity is Severity.ERROR for finding in findings)
+        plan = None if wrong else AdapterPlan(())
+        return Opened(None, None if wrong else unplaced, plan, tuple(findings))
+    facts = AdapterFacts(name, None, beginning.config, beginning.header)
+    checked, plan = check_adapter(facts, base, where=where, layout=access.layout)
+    return Opened(None, facts, plan, (*findings, *without_names(checked)))
 
 
 def _with_base_unread(finding: Finding, name: str, where: Where) -> Finding:

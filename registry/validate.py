@@ -13,6 +13,7 @@ from ..manifests.lockfile import Lock
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
 from .lock_state import (
+    begun_digest,
     facts_of,
     incomplete,
     kept,
@@ -127,7 +128,7 @@ def _digests(resolution: Resolution, lock: Lock | None) -> list[Finding]:
     entries = kept(file, lock) if lock else frozenset[str | None]()
     findings: list[Finding] = []
     for name, adapter in file.manifest.adapters.items():
-        locked = lock.adapters[name].digest if lock and name in entries else None
+        locked = lock.adapters[name].digest if lock and name in entries else begun_digest(adapter)
         where = file.where(("adapters", name, "source"))
         findings += policy_checks.check_digest(
             adapter.sha256 or locked, resolution.policies, name, where
@@ -173,7 +174,7 @@ def _local_changes(file: ManifestFile, lock: Lock, access: Access) -> Iterable[F
 
     requests: list[Request] = []
     for name, adapter in file.manifest.adapters.items():
-        if adapter.source.is_local and not adapter.mutable:
+        if adapter.source is not None and adapter.source.is_local and not adapter.mutable:
             files = tuple(facts_of(lock.adapters[name].files).values())
             where = file.where(("adapters", name, "source"))
             requests.append(Request(open_adapter_folder(file, name, access), files, where))

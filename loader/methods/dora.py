@@ -23,6 +23,7 @@ from ..placement import offloaded
 from .convolutions import CONVOLUTIONS, LowRankKernel
 from .deltas import Delta
 from .embeddings import LowRankTable, embedded, scaled_like
+from .new_site import NewSite
 
 _FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 
@@ -270,6 +271,16 @@ def _without_bias(module: nn.Module, out: torch.Tensor, after: int) -> torch.Ten
     if bias is None:
         return out
     return out - bias.detach().to(out).view(-1, *(1,) * after)
+
+
+def first_magnitude(new: NewSite, factors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The norms of the weight with these ``factors``: with them the adapter changes no size yet."""
+    kind = new.sizes.kind
+    a, b = (
+        factors[f"embedding_{one}" if kind is ModuleKind.EMBEDDING else one] for one in ("A", "B")
+    )
+    weight = cast(torch.Tensor, weight_of(new.module))  # `unsupported` asked
+    return norm(kind, weight, a, b, new.site.scale).contiguous()
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:

@@ -17,6 +17,7 @@ from ..gather import Part, stacked
 from ..low_rank import Scaling
 from ..sites import Factors
 from .deltas import Delta, Roles
+from .new_site import NewSite
 from .rerun import OtherInput, blend, not_rerunnable, with_input
 
 Shape = tuple[int, ...]
@@ -141,6 +142,13 @@ def delta_bias(
     if bias is None or site.settings.get("feedforward"):
         return None
     return bias * (roles["l"].flatten() - 1)
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation: ones, which change nothing; with ``init_ia3_weights: false`` normal
+    numbers."""
+    drawn = new.normal("l")
+    return {"l": torch.ones_like(drawn) if new.config.get("init_ia3_weights", True) else drawn}
 
 
 PARAMETERS: Mapping[str, str] = {"l": "ia3_l.{adapter}"}

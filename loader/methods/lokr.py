@@ -17,6 +17,7 @@ from ..gather import Entries, Part, RowDelta, size_of, stacked
 from ..sites import Factors
 from .deltas import Delta, Roles
 from .lycoris import WeightFactors
+from .new_site import NewSite
 
 _CORE = "ijkl,ip,jr->prkl"
 """A kernel's tensor (i, j, *kernel) with out (i, p) and in (j, r)."""
@@ -137,6 +138,16 @@ def delta_weight(
         return (left[:, :, None] * right[:, None]).flatten(1).mul_(site.scale)
 
     return delta
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation: all as ``nn.Linear`` begins, and one zero, so that the delta is: w1
+    (or its first factor), with ``init_weights: lycoris`` w2 (or its second), with false none."""
+    how = new.config.get("init_weights", True)
+    zero = ("w2", "w2_b") if how == "lycoris" else ("w1", "w1_a") if how else ()
+    every = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
+    order = [role for role in every if role in new.shapes]
+    return {role: new.zeros(role) if role in zero else new.uniform(role) for role in order}
 
 
 PARAMETERS: Mapping[str, str] = {

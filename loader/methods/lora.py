@@ -7,6 +7,7 @@ kernel of 1 for B; embeddings keep ``padding_idx``, ``max_norm`` and ``embed_sca
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import cast
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
-from ...registry.methods.lora import shapes as lora_shapes
+from ...registry.methods.lora_config import init_of
 from ..gather import Part
 from ..layout import shape_of_module
 from ..low_rank import LowRank, Scaling
@@ -191,40 +192,65 @@ def build(
 
 
 def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
-    """PEFT's initialisation, in float32 on the CPU, by ``init_lora_weights``.
+    """PEFT's initialisation, by ``init_lora_weights``.
 
-    True (or null): A as ``nn.Linear`` begins, uniform within 1/sqrt(fan-in), and B zero; at an
-    embedding A zero and B normal. ``gaussian``: A normal with deviation 1/r. ``orthogonal``: A and
-    B from the odd and the even rows of one orthogonal matrix
-    (https://datta0.github.io/posts/rethink-lora-init). False: nothing is zero, so that the adapter
-    acts from the start.
+    True: A as ``nn.Linear`` begins, uniform within 1/sqrt(fan-in), and B zero; at an embedding A
+    zero and B normal. ``gaussian``: A normal with deviation 1/r. ``orthogonal``: A and B from the
+    odd and the even rows of one orthogonal matrix
+    (https://datta0.github.io/posts/rethink-lora-init). ``mica``: A zero, B the left singular
+    vectors of the weight's smallest values, which stay (https://arxiv.org/abs/2604.01694). False
+    (or null): nothing is zero, so that the adapter acts from the start. DoRA's magnitude is the
+    norm of the weight as it then is.
     """
-    site = SitePlan(new.name, "LORA", {}, new.rank, 1.0, 1.0)
-    shapes = lora_shapes(site, new.shape, {})
-    how = new.config.get("init_lora_weights", True)
-    how = how.lower() if isinstance(how, str) else how
-    if new.shape.kind is ModuleKind.EMBEDDING:
-        a, b = torch.zeros(shapes["embedding_A"]), torch.randn(shapes["embedding_B"])
-        return {"embedding_A": torch.randn_like(a) if how is False else a, "embedding_B": b}
-    a, b = torch.empty(shapes["A"]), torch.zeros(shapes["B"])
-    if how == "orthogonal":
-        return _orthogonal(a, b)
-    if how == "gaussian":
-        nn.init.normal_(a, std=1 / new.rank)
+    how = init_of(new.config)
+    if "embedding_A" in new.shapes:
+        made = {"embedding_A": new.normal("embedding_A"), "embedding_B": new.normal("embedding_B")}
+        if how == "mica":
+            made = _minor(new, "embedding_A", "embedding_B")
+        elif how:
+            made = {
+                "embedding_A": new.zeros("embedding_A"),
+                "embedding_B": new.normal("embedding_B"),
+            }
     else:
-        nn.init.kaiming_uniform_(a, a=math.sqrt(5))
-    if how is False:
-        nn.init.kaiming_uniform_(b, a=math.sqrt(5))
-    return {"A": a, "B": b}
+        made = _pair(new, how)
+    if "magnitude" in new.shapes:
+        made["magnitude"] = dora.first_magnitude(new, made)
+    return made
 
 
-def _orthogonal(a: torch.Tensor, b: torch.Tensor) -> Mapping[str, torch.Tensor]:
+def _pair(new: NewSite, how: object) -> dict[str, torch.Tensor]:
+    made = {"A": new.uniform("A"), "B": new.uniform("B")}
+    if "B_bias" in new.shapes:
+        fan_in = math.prod(new.shapes["B"][1:])
+        made["B_bias"] = new.uniform_within("B_bias", 1 / math.sqrt(fan_in))
+    if how == "orthogonal":
+        return {**made, **_orthogonal(new)}
+    if how == "mica":
+        return {**made, **_minor(new, "A", "B")}
+    if not how:
+        return made
+    made["A"] = new.normal("A", 1 / new.site.rank) if how == "gaussian" else new.uniform("A")
+    return {role: value if role == "A" else new.zeros(role) for role, value in made.items()}
+
+
+def _minor(new: NewSite, a: str, b: str) -> dict[str, torch.Tensor]:
+    """By role: zeros (r, in), and the last r left singular vectors of the weight (out, r)."""
+    weight = new.weight().float()
+    if new.sizes.kind is not ModuleKind.LINEAR:  # Conv1D and embeddings keep (in, out)
+        weight = weight.t()
+    vectors = torch.linalg.svd(weight, full_matrices=False).U
+    return {a: new.zeros(a), b: vectors[:, -new.site.rank :].contiguous()}
+
+
+def _orthogonal(new: NewSite) -> Mapping[str, torch.Tensor]:
     """At a linear module: A (r, in), B (out, r), with r even."""
-    rank = a.shape[0]
-    basis = torch.linalg.qr(torch.randn(rank, rank)).Q
-    first = torch.randn(a.shape[1], rank // 2) @ basis[0::2]
-    second = torch.randn(b.shape[0], rank // 2) @ basis[1::2]
-    return {"A": (first.t() / 10).contiguous(), "B": second / 10}
+    (rank, inner), outer = new.shapes["A"], new.shapes["B"][0]
+    draw = functools.partial(torch.randn, generator=new.generator)
+    basis = torch.linalg.qr(draw(rank, rank)).Q
+    first = draw(inner, rank // 2) @ basis[0::2]
+    second = draw(rank // 2, outer).t() @ basis[1::2]
+    return {"A": (first.t() / 10).contiguous(), "B": (second / 10).contiguous()}
 
 
 PARAMETERS: Mapping[str, str] = {

@@ -1,23 +1,63 @@
-"""A place at which an adapter is to be begun."""
+"""A place at which an adapter is begun, and how its first values are drawn."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
-from ...registry.facts import ModuleShape
+from ...manifests.codes import loader as codes
+from ...manifests.errors import AttachError
+from ...registry.facts import ModuleShape, SitePlan
+from ..placement import offloaded
 
 
 @dataclass(frozen=True)
 class NewSite:
-    """What a method's ``initial`` has to go by: the live module with its shape, the rank that the
-    config gives it (0 for methods without one), and the config."""
+    """What a method's ``initial`` has to go by: the planned site, the live module with its sizes,
+    the shape of each role's tensor, and the config.
 
-    name: str
+    Values are float32 on the CPU, drawn from ``generator`` (torch's own where that is ``None``) in
+    PEFT's order, those included that PEFT draws and overwrites: one seed begins the same adapter in
+    both.
+    """
+
+    site: SitePlan
     module: nn.Module
-    shape: ModuleShape
-    rank: int
+    sizes: ModuleShape
+    shapes: Mapping[str, tuple[int, ...]]
     config: Mapping[str, Any]
+    generator: torch.Generator | None = None
+
+    def uniform(self, role: str) -> torch.Tensor:
+        """Within 1 / sqrt(fan-in), as ``nn.Linear`` begins."""
+        return begun_linear(torch.empty(self.shapes[role]), self.generator)
+
+    def uniform_within(self, role: str, bound: float) -> torch.Tensor:
+        return torch.empty(self.shapes[role]).uniform_(-bound, bound, generator=self.generator)
+
+    def normal(self, role: str, deviation: float = 1.0) -> torch.Tensor:
+        empty = torch.empty(self.shapes[role])
+        return empty.normal_(std=deviation, generator=self.generator)
+
+    def weight(self) -> torch.Tensor:
+        """The module's own, wherever accelerate keeps it. Raises :class:`AttachError` where it
+        cannot be read."""
+        found = offloaded(self.module, "weight")
+        if found is None or found.is_meta:
+            message = f"the weight of {self.site.module} cannot be read"
+            raise AttachError(codes.MODULE_ON_META.finding(message))
+        return found.detach()
+
+    def zeros(self, role: str) -> torch.Tensor:
+        return torch.zeros(self.shapes[role])
+
+
+def begun_linear(weight: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    """``weight`` (out, in, ..) filled as torch fills that of a linear module or a convolution
+    (https://arxiv.org/abs/1502.01852, with a = sqrt(5))."""
+    return nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)

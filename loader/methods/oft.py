@@ -21,6 +21,7 @@ from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ..gather import Entries, Part, RowDelta, size_of, stacked
 from ..sites import Factors
 from .deltas import Delta, Roles
+from .new_site import NewSite
 from .rerun import OtherInput, blend, difference, not_rerunnable, with_input
 
 
@@ -310,6 +311,12 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     if shape.groups > 1:
         return "the rotation mixes the channels of all groups, the weight does not"
     return None
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation: no rotation; with ``init_weights: false`` small ones."""
+    plain = new.config.get("init_weights", True)
+    return {role: new.zeros(role) if plain else new.normal(role, 0.1) for role in new.shapes}
 
 
 PARAMETERS: Mapping[str, str] = {

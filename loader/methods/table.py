@@ -60,8 +60,7 @@ class Method:
 
     ``unsupported`` says why it cannot sit on a live module that has the right sizes; ``changes``
     whether a site's tensors change anything; ``build`` makes the factors of placed tensors;
-    ``parameters`` gives PEFT's live name of each role; ``trains`` says whether gradients are all
-    that its training needs. ``alters`` is asked instead of ``changes``
+    ``parameters`` gives PEFT's live name of each role. ``alters`` is asked instead of ``changes``
     where that depends on the base's own weight. What its tensors must be stands in the row of the
     same name in :mod:`adapterdock.registry.methods.table`, or in ``shapes`` where the live module
     knows what its sizes do not tell. ``shared`` gives the whole live names of roles that all sites
@@ -78,7 +77,6 @@ class Method:
     changes: Callable[[SitePlan, Roles], bool]
     build: Callable[[SitePlan, ModuleShape, Roles, float], Factors | WeightFactors]
     parameters: Mapping[str, str]
-    trains: bool = True
     alters: Callable[[SitePlan, Roles, nn.Module], bool] | None = None
     shapes: Callable[[SitePlan, nn.Module, ModuleShape], Mapping[str, Shape]] | None = None
     shared: Mapping[str, str] = field(default_factory=dict)
@@ -115,6 +113,7 @@ METHODS: Mapping[str, Method] = {
         shapes=lora_parameters.shapes,
         delta_weight=lora_parameters.delta_weight,
         input_roles=frozenset(lora_parameters.PARAMETERS),
+        initial=lora.initial,
     ),
     "TRAINABLE_TOKENS": Method(
         "TRAINABLE_TOKENS",
@@ -125,6 +124,7 @@ METHODS: Mapping[str, Method] = {
         alters=trainable_tokens.alters,
         delta_weight=trainable_tokens.delta_weight,
         unmergeable=trainable_tokens.unmergeable,
+        initial=trainable_tokens.initial,
     ),
     "VERA": Method(
         "VERA",
@@ -136,6 +136,7 @@ METHODS: Mapping[str, Method] = {
         make_shared=vera.shared,
         delta_weight=vera.delta_weight,
         input_roles=frozenset({*vera.PARAMETERS, *vera.SHARED}),
+        initial=vera.initial,
     ),
     "IA3": Method(
         "IA3",
@@ -145,6 +146,7 @@ METHODS: Mapping[str, Method] = {
         ia3.PARAMETERS,
         delta_weight=ia3.delta_weight,
         delta_bias=ia3.delta_bias,
+        initial=ia3.initial,
     ),
     "LOHA": Method(
         "LOHA",
@@ -155,6 +157,7 @@ METHODS: Mapping[str, Method] = {
         delta_weight=loha.delta_weight,
         unmergeable=lycoris.unmergeable,
         input_roles=frozenset(loha.PARAMETERS),
+        initial=loha.initial,
     ),
     "LOKR": Method(
         "LOKR",
@@ -165,6 +168,7 @@ METHODS: Mapping[str, Method] = {
         delta_weight=lokr.delta_weight,
         unmergeable=lycoris.unmergeable,
         input_roles=frozenset(lokr.PARAMETERS),
+        initial=lokr.initial,
     ),
     "OFT": Method(
         "OFT",
@@ -174,6 +178,7 @@ METHODS: Mapping[str, Method] = {
         oft.PARAMETERS,
         delta_weight=oft.delta_weight,
         unmergeable=oft.unmergeable,
+        initial=oft.initial,
     ),
     "ADALORA": Method(
         "ADALORA",
@@ -181,7 +186,6 @@ METHODS: Mapping[str, Method] = {
         adalora.changes,
         adalora.build,
         adalora.PARAMETERS,
-        trains=False,
         delta_weight=adalora.delta_weight,
         unmergeable=lycoris.unmergeable,
         input_roles=frozenset(adalora.PARAMETERS),

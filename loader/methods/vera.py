@@ -20,6 +20,7 @@ from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ..gather import Entries, Part, RowDelta, size_of, stacked
 from ..sites import Factors
 from .deltas import Delta, Roles, product_rows
+from .new_site import NewSite
 
 
 class VeraFactors:
@@ -141,6 +142,16 @@ def build(
 ) -> Factors:
     """The factors at one site, from placed tensors by role."""
     return VeraFactors(shape, roles, dropout)
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation: b zero and d ``d_initial``; with ``init_weights: false`` ones and
+    normal numbers."""
+    d = new.normal("lambda_d")
+    if not new.config.get("init_weights", True):
+        return {"lambda_b": torch.ones(new.shapes["lambda_b"]), "lambda_d": d}
+    first = float(new.config.get("d_initial", 0.1))
+    return {"lambda_b": new.zeros("lambda_b"), "lambda_d": torch.full_like(d, first)}
 
 
 def shared(sites: Iterable[tuple[SitePlan, ModuleShape]]) -> Mapping[str, torch.Tensor]:

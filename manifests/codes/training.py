@@ -1,4 +1,5 @@
-"""Codes AD746, AD747, AD769 and AD793 to AD799: beginning adapters, and saving them."""
+"""Codes AD746 to AD748, AD769, AD793 to AD799 and AD820 to AD823: beginning adapters, and saving
+them."""
 
 from __future__ import annotations
 
@@ -26,6 +27,17 @@ ACTIVE_NOT_SAVED = Code(
     "adapter there, active at weight 1 and not at another.",
     'model.set_adapter({"made-by-ties": 0.5, "tone": 1.0}); model.save_pretrained(folder)',
     "after loading, call set_adapter with the same weights again",
+)
+FRESH_TOKENIZER = Code(
+    "AD748",
+    "fresh-tokenizer",
+    Severity.ERROR,
+    "The tokenizer that a prompt is to begin with cannot be read.",
+    "`prompt_tuning_init: TEXT` begins with the embeddings of a text's tokens, which the tokenizer "
+    "`tokenizer_name_or_path` tells. It is read from this machine only: a folder, or what is in "
+    "the Hub's cache.",
+    'PromptTuningConfig(prompt_tuning_init="TEXT", tokenizer_name_or_path="gone", ...)',
+    "name the folder of the base's tokenizer, or begin with SAMPLE_VOCAB or RANDOM",
 )
 SAVE_WITHOUT_CONFIG = Code(
     "AD793",
@@ -63,7 +75,8 @@ FRESH_NOTHING = Code(
     Severity.ERROR,
     "The config of a new adapter selects no module of the model.",
     "`target_modules` names modules by the end of their names, by a pattern, or all of them by "
-    "`all-linear`; PEFT's defaults by the kind of model are not guessed here.",
+    "`all-linear`. Where it is left out, PEFT's modules for the base's `model_type` are meant; for "
+    "this base there are none, or it has none of them.",
     'add_adapter("new", LoraConfig(target_modules=["q_porj"]))',
     "name modules that the model has (print(model.base_model) shows them)",
 )
@@ -72,9 +85,10 @@ FRESH_INIT = Code(
     "fresh-init",
     Severity.ERROR,
     "A new adapter cannot be begun in this way.",
-    "`true`, `false`, `gaussian` and `orthogonal` set the factors and nothing else. PiSSA, OLoRA, "
-    "CorDA, LoftQ and LoRA-GA begin by changing the base, which is never done here; EVA needs "
-    "data. Tied layers are not adapted together.",
+    "Of `init_lora_weights`, `true`, `false`, `gaussian`, `orthogonal` and `mica` set the factors "
+    "and nothing else. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA begin by changing the base, which is "
+    "never done here; EVA needs data. One adapter for two tied modules (`ensure_weight_tying`) is "
+    "not begun. Other methods refuse what PEFT refuses: what was found says why.",
     'add_adapter("new", LoraConfig(init_lora_weights="pissa", ...))',
     "begin with init_lora_weights: true, or with PEFT, convert, and load what it saved",
 )
@@ -83,9 +97,10 @@ FRESH_METHOD = Code(
     "fresh-method",
     Severity.ERROR,
     "Adapters of this method can be loaded, but not begun.",
-    "Not every method that attaches has its initialisation here.",
-    "add_adapter with the config of a method that `docs/methods.md` does not list as trained",
-    "begin it with PEFT, save it, and load it with trainable=True",
+    "AdaLoRA moves ranks between modules while it trains and adds a term to the loss: more than "
+    "gradients, and not done here.",
+    'add_adapter("new", AdaLoraConfig(...))',
+    "train it with PEFT, save it, and load it for inference; or begin another method",
 )
 BASE_NOT_NAMED = Code(
     "AD798",
@@ -107,4 +122,44 @@ RULES_NOT_SAVED = Code(
     "`model.rules` cannot be.",
     "model.rules = my_function; model.save_pretrained(folder)",
     "set the function again after loading, or declare the rules in a manifest",
+)
+ADAPTER_ORIGIN = Code(
+    "AD820",
+    "adapter-origin",
+    Severity.ERROR,
+    "An adapter has a source or a config, and not both.",
+    "`source` says where an adapter is that was trained. `config` (the fields of PEFT's config, "
+    "`peft_type` among them) begins a new one.",
+    "adapters: {tone: {source: ./tone, config: {peft_type: LORA}, trainable: true}}",
+    "remove one of them; in an overlay, `source: null` removes the inherited one",
+)
+FRESH_NOT_TRAINABLE = Code(
+    "AD821",
+    "fresh-not-trainable",
+    Severity.ERROR,
+    "An adapter that is begun is there to be trained.",
+    "Before its first step an adapter changes next to nothing. One that is declared by its config "
+    "says `trainable: true`; once trained, `save_pretrained` writes it as a source.",
+    "adapters: {tone: {config: {peft_type: LORA, r: 8}}}",
+    "add `trainable: true`, or name the `source` of an adapter that was trained",
+)
+FRESH_FIELD = Code(
+    "AD822",
+    "fresh-field",
+    Severity.ERROR,
+    "A field says nothing of an adapter of this origin.",
+    "`sha256`, `storage_options`, `lazy` and `mutable` are about the files of a `source`; `seed` "
+    "is what the first values of a `config` are drawn by.",
+    "adapters: {tone: {source: ./tone, seed: 7}}",
+    "remove the field",
+)
+FRESH_UNPLACED = Code(
+    "AD823",
+    "fresh-unplaced",
+    Severity.UNCHECKED,
+    "Where a new adapter sits could not be checked.",
+    "Which modules a config selects is told by the base's architecture. The base is not declared, "
+    "could not be read, or is of an architecture that is not known.",
+    "adapterdock validate, of a manifest with `base: {}` and an adapter with a `config`",
+    "declare the base, or pass --deep where torch is installed; attaching to a live model asks it",
 )

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding, Where
-from ..facts import Layout, ModuleKind, SitePlan
-from ..methods.places import EMBEDDING_NAMES
+from ..facts import Layout, SitePlan
+from ..methods.new_adapter import input_embedding
 from ..methods.prompt import EMBEDDINGS, PREFIX_TUNING
 from ..methods.prompt_config import SEQ_2_SEQ
 from .subject import Subject, shown
@@ -186,11 +186,9 @@ def _width(site: SitePlan, layout: Layout, where: Where) -> Iterator[Finding]:
 
 
 def embedding_width(layout: Layout) -> int | None:
-    """The width of the token embedding: of that with a usual name, else of that with most rows."""
-    tables = [(n, m) for n, m in layout.modules.items() if m.kind is ModuleKind.EMBEDDING]
-    usual = [(n, m) for n, m in tables if n.rpartition(".")[2] in EMBEDDING_NAMES]
-    chosen = max(usual or tables, key=lambda entry: entry[1].in_features or 0, default=None)
-    return chosen[1].out_features if chosen is not None else None
+    """The width of the token embedding."""
+    name = input_embedding(layout)
+    return None if name is None else layout.modules[name].out_features
 
 
 def _keys_and_values(site: SitePlan, config: Mapping[str, Any], where: Where) -> Iterator[Finding]:

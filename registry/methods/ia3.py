@@ -15,6 +15,7 @@ from typing import Any
 
 from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..patterns import Patterns
+from .default_targets import FEEDFORWARD
 from .keys import Roles
 from .module_plan import plan_on_modules
 from .naming import Naming
@@ -62,6 +63,16 @@ class Ia3Config(TunerConfig):
             feedforward=tuple(feedforward) if isinstance(feedforward, list) else feedforward,
             fan_in_fan_out=bool(config.get("fan_in_fan_out")),
         )
+
+
+def complete(
+    config: Mapping[str, Any], base: Mapping[str, Any], layout: Layout | None
+) -> Mapping[str, Any]:
+    """PEFT's ``feedforward_modules`` for the base's kind, where a new config leaves them out."""
+    inputs = FEEDFORWARD.get(str(base.get("model_type")))
+    if config.get("feedforward_modules") is not None or inputs is None:
+        return config
+    return {**config, "feedforward_modules": list(inputs)}
 
 
 def plan(

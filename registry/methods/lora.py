@@ -101,7 +101,7 @@ def plan(
                 settings = {"parameter": name, "wraps": f"{inside}." if inside else ""}
                 here.append(SitePlan(live, BY_NAME, roles, rank, alpha, scale, settings))
             elif not inside and "rows" not in roles:
-                here.append(SitePlan(live, "LORA", roles, *settled(author)))
+                here.append(SitePlan(live, "LORA", roles, *settled(author), config.settings))
             else:
                 leftovers.extend(roles.values())
     found = tokens.with_followers([site for here in sites.values() for site in here], layout)

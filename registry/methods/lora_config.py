@@ -77,6 +77,12 @@ set the factors; ``mica`` also freezes B). True and false do as well."""
 _MUTATING_INIT = re.compile(r"pissa(_niter_\d+)?|olora|corda|loftq|lora_ga", re.IGNORECASE)
 
 
+def init_of(config: Mapping[str, Any]) -> object:
+    """``init_lora_weights``, without regard to case."""
+    how = config.get("init_lora_weights", True)
+    return how.lower() if isinstance(how, str) else how
+
+
 def init_changes_base(value: object) -> bool:
     """Whether this ``init_lora_weights`` subtracts the first factors from the base, or replaces
     it by a quantised copy, so that the saved factors only make sense on the changed base.
@@ -95,6 +101,8 @@ class LoraConfig(TunerConfig):
     rslora: bool = False
     parameters: tuple[str, ...] = ()
     """``target_parameters``: names of parameters, or what they end in from a dot on."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Those of every site: the roles that are ``frozen`` while the others are trained."""
     tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """``trainable_token_indices``: module to rows; under ``""`` those of the input embedding."""
 
@@ -120,6 +128,7 @@ class LoraConfig(TunerConfig):
             alpha_pattern=frozen(config.get("alpha_pattern")),
             rslora=bool(config.get("use_rslora")),
             parameters=tuple(config.get("target_parameters") or ()),
+            settings=frozen({"frozen": ("B", "embedding_B")} if init_of(config) == "mica" else {}),
             tokens=_tokens(config.get("trainable_token_indices")),
             fan_in_fan_out=bool(config.get("fan_in_fan_out")),
             bias=config.get("bias") or "none",

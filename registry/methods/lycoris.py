@@ -112,7 +112,8 @@ def core(rank: int, module: ModuleShape) -> Shape:
 def matching(
     expected: Mapping[str, Shape], found: Mapping[str, Shape]
 ) -> Mapping[str, Shape] | str:
-    """``expected``, or why it is not what the file has: the config says which tensors there are."""
-    if expected.keys() == found.keys():
+    """``expected``, or why it is not what the file has: the config says which tensors there are.
+    An adapter that is begun has none yet."""
+    if not found or expected.keys() == found.keys():
         return expected
     return f"{', '.join(sorted(found))}, where the config makes {', '.join(sorted(expected))}"

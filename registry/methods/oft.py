@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ...manifests.codes import fit as codes
+from ...manifests.codes import training
 from ...manifests.findings import Finding, Where
 from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..patterns import Patterns
@@ -117,6 +118,22 @@ def check_config(config: Mapping[str, Any], where: Where) -> list[Finding]:
             expected="0.18 or later",
         )
     ]
+
+
+def complete(
+    config: Mapping[str, Any], base: Mapping[str, Any], layout: Layout | None
+) -> Mapping[str, Any]:
+    """PEFT's size of a block, which files of an older OFT lack."""
+    return {"oft_block_size": 32, **config}
+
+
+def check_begin(config: Mapping[str, Any], where: Where) -> list[Finding]:
+    """Initialisations that PEFT does not have."""
+    how = config.get("init_weights", True)
+    if isinstance(how, bool):
+        return []
+    message = "init_weights is no way to begin OFT"
+    return [training.FRESH_INIT.finding(message, where, found=how, expected="true or false")]
 
 
 def plan(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .options import Option, Support, list_of, optional, rank, text
+from .options import Option, Support, boolean, fraction, list_of, optional, rank, text
 from .tuner_config import TunerConfig
 
 SEQ_2_SEQ = "SEQ_2_SEQ_LM"
@@ -42,16 +42,20 @@ P_OPTIONS: tuple[Option, ...] = (
     Option("num_layers", _NO, "is only used by prefix tuning", optional(rank)),
     Option("num_attention_heads", _NO, "is only used by prefix tuning", optional(rank)),
     Option("encoder_reparameterization_type", _NO, "shaped the encoder, whose output is saved"),
-    Option("encoder_hidden_size", _NO, "shaped the encoder, whose output is saved"),
-    Option("encoder_num_layers", _NO, "shaped the encoder, whose output is saved"),
-    Option("encoder_dropout", _NO, "is the encoder's dropout while training"),
+    Option("encoder_hidden_size", _NO, "shaped the encoder, whose output is saved", optional(rank)),
+    Option("encoder_num_layers", _NO, "shaped the encoder, whose output is saved", optional(rank)),
+    Option("encoder_dropout", _NO, "is the encoder's dropout while training", optional(fraction)),
 )
 PREFIX_OPTIONS: tuple[Option, ...] = (
     *_EVERY,
     Option("num_layers", _S, "is the number of layers with a prefix", optional(rank)),
     Option("num_attention_heads", _S, "is the number of key and value heads", optional(rank)),
-    Option("encoder_hidden_size", _NO, "shaped the projection, whose output is saved"),
-    Option("prefix_projection", _NO, "was the projection, whose output is saved"),
+    Option(
+        "encoder_hidden_size", _NO, "shaped the projection, whose output is saved", optional(rank)
+    ),
+    Option(
+        "prefix_projection", _NO, "was the projection, whose output is saved", optional(boolean)
+    ),
     Option("init_weights", _NO, "is only used while initialising"),
 )
 

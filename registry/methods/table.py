@@ -20,18 +20,22 @@ from . import (
     loha,
     lokr,
     lora,
+    lora_begin,
     lora_parameters,
     oft,
     prompt,
+    prompt_begin,
     through_peft,
     trainable_tokens,
     vera,
 )
+from .default_targets import TARGETS, Table
 from .keys import Roles
 from .lora_config import OPTIONS as LORA_OPTIONS
 from .lora_config import LoraConfig
 from .lycoris import LycorisConfig
 from .naming import Naming
+from .new_adapter import NewAdapter
 from .options import Option
 from .peft_table import PEFT_TABLE
 from .prompt_config import P_OPTIONS, PREFIX_OPTIONS, PROMPT_OPTIONS, PromptConfig
@@ -39,6 +43,9 @@ from .prompt_config import P_OPTIONS, PREFIX_OPTIONS, PROMPT_OPTIONS, PromptConf
 Shape = tuple[int, ...]
 ReadConfig = Callable[[Mapping[str, Any]], Any]
 CheckConfig = Callable[[Mapping[str, Any], Where], list[Finding]]
+Complete = Callable[[Mapping[str, Any], Mapping[str, Any], Layout | None], Mapping[str, Any]]
+"""``complete(config, base, layout)``; ``base`` is the base's ``config.json``."""
+Beside = Callable[[NewAdapter], Mapping[str, Shape] | str]
 Shapes = Callable[[SitePlan, ModuleShape, Mapping[str, Shape]], Mapping[str, Shape] | str]
 
 
@@ -64,6 +71,16 @@ def _nothing(config: Mapping[str, Any], where: Where) -> list[Finding]:
     return []
 
 
+def _as_said(
+    config: Mapping[str, Any], base: Mapping[str, Any], layout: Layout | None
+) -> Mapping[str, Any]:
+    return config
+
+
+def _nothing_beside(new: NewAdapter) -> Mapping[str, Shape]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Method:
     """One method: its config fields, its typed view of them, and its plan.
@@ -76,7 +93,17 @@ class Method:
     whose sizes are free), or why the method cannot sit there. ``asked_by`` names the config field
     without which a role may not be in the file. ``check_config`` finds fields that contradict each
     other, once each is known to be of the right kind. ``ranked`` says that the factors are a pair
-    A and B of the rank that the config gives; ``native`` is false where PEFT has to attach it.
+    A and B of the rank that the config gives; ``native`` is false where PEFT has to attach
+    it.
+
+    For an adapter that is begun: ``trains`` says whether gradients are all that the method's
+    training needs, ``default_targets`` are PEFT's modules for a config that names none, by
+    ``model_type``; ``complete`` fills in what else PEFT does, and ``check_begin`` finds what the
+    config may not ask for. At a site such an adapter has
+    the roles of ``kinds`` and those that a field asks for (``asked_by``), in the ``shapes`` for
+    where nothing is found; ``beside`` gives the names on disk and shapes of what else its file
+    has, or says why it cannot be begun. ``copied_as`` is what PEFT calls modules that are trained
+    whole instead.
     """
 
     peft_type: str
@@ -91,6 +118,12 @@ class Method:
     check_config: CheckConfig = _nothing
     ranked: bool = False
     native: bool = True
+    trains: bool = True
+    complete: Complete = _as_said
+    check_begin: CheckConfig = _nothing
+    default_targets: Table = field(default_factory=dict)
+    beside: Beside = _nothing_beside
+    copied_as: str = ""
 
     def plan(
         self,
@@ -121,6 +154,9 @@ def _prompt_method(peft_type: str, options: tuple[Option, ...]) -> Method:
         prompt.ROLE_SETS,
         {},
         prompt.shapes,
+        complete=prompt_begin.complete,
+        check_begin=prompt_begin.check_begin,
+        beside=prompt_begin.beside,
     )
 
 
@@ -150,6 +186,9 @@ METHODS: Mapping[str, Method] = {
         lora.shapes,
         asked_by={"B_bias": "lora_bias", "magnitude": "use_dora"},
         ranked=True,
+        check_begin=lora_begin.check_begin,
+        default_targets=TARGETS["LORA"],
+        beside=lora_begin.beside,
     ),
     "IA3": Method(
         "IA3",
@@ -160,6 +199,8 @@ METHODS: Mapping[str, Method] = {
         ia3.ROLE_SETS,
         ia3.KINDS,
         ia3.shapes,
+        default_targets=TARGETS["IA3"],
+        complete=ia3.complete,
     ),
     "LOHA": Method(
         "LOHA",
@@ -170,6 +211,7 @@ METHODS: Mapping[str, Method] = {
         loha.ROLE_SETS,
         loha.KINDS,
         loha.shapes,
+        default_targets=TARGETS["LOHA"],
     ),
     "LOKR": Method(
         "LOKR",
@@ -180,6 +222,7 @@ METHODS: Mapping[str, Method] = {
         lokr.ROLE_SETS,
         lokr.KINDS,
         lokr.shapes,
+        default_targets=TARGETS["LOKR"],
     ),
     "OFT": Method(
         "OFT",
@@ -191,6 +234,9 @@ METHODS: Mapping[str, Method] = {
         oft.KINDS,
         oft.shapes,
         check_config=oft.check_config,
+        complete=oft.complete,
+        check_begin=oft.check_begin,
+        default_targets=TARGETS["OFT"],
     ),
     "ADALORA": Method(
         "ADALORA",
@@ -202,6 +248,7 @@ METHODS: Mapping[str, Method] = {
         adalora.KINDS,
         adalora.shapes,
         check_config=adalora.check_config,
+        trains=False,
     ),
     "TRAINABLE_TOKENS": Method(
         "TRAINABLE_TOKENS",
@@ -212,6 +259,7 @@ METHODS: Mapping[str, Method] = {
         trainable_tokens.ROLE_SETS,
         trainable_tokens.KINDS,
         trainable_tokens.shapes,
+        complete=trainable_tokens.complete,
     ),
     "VERA": Method(
         "VERA",
@@ -222,6 +270,8 @@ METHODS: Mapping[str, Method] = {
         vera.ROLE_SETS,
         vera.KINDS,
         vera.shapes,
+        default_targets=TARGETS["VERA"],
+        beside=vera.beside,
     ),
     "LN_TUNING": Method(
         "LN_TUNING",
@@ -232,6 +282,8 @@ METHODS: Mapping[str, Method] = {
         (),
         ln_tuning.KINDS,
         ln_tuning.shapes,
+        default_targets=TARGETS["LN_TUNING"],
+        copied_as=ln_tuning.WRAPPER,
     ),
     "PROMPT_TUNING": _prompt_method("PROMPT_TUNING", PROMPT_OPTIONS),
     "P_TUNING": _prompt_method("P_TUNING", P_OPTIONS),

@@ -20,6 +20,7 @@ from ..patterns import Patterns
 from .keys import Keys, Roles
 from .module_plan import plan_of
 from .naming import Naming
+from .new_adapter import input_embedding
 from .options import Option, Support, boolean, index, list_of, optional
 from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
 
@@ -48,6 +49,15 @@ class TokensConfig(TunerConfig):
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> TokensConfig:
         return cls(**where_of(config), indices=tuple(config.get("token_indices") or ()))
+
+
+def complete(
+    config: Mapping[str, Any], base: Mapping[str, Any], layout: Layout | None
+) -> Mapping[str, Any]:
+    """The token embedding, where a new config names no module."""
+    if config.get("target_modules") is not None or layout is None:
+        return config
+    return {**config, "target_modules": input_embedding(layout)}
 
 
 def plan(

@@ -26,6 +26,7 @@ from ..patterns import Patterns
 from .keys import Keys, Roles
 from .module_plan import plan_of
 from .naming import Naming
+from .new_adapter import NewAdapter
 from .options import Option, Support, boolean, index, number, one_of, optional, rank
 from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
 
@@ -108,6 +109,17 @@ def plan(
         roles = {**parts, **shared}
         sites[live] = SitePlan(live, METHOD, roles, config.r, 1.0, 1.0, {"seed": config.seed})
     return plan_of(config, layout, naming, keys, sites.values(), leftovers), naming
+
+
+def beside(new: NewAdapter) -> Mapping[str, Shape]:
+    """The shared matrices of an adapter that is begun, where its file is to have them."""
+    modules = [new.layout.modules[name] for name in new.chosen]
+    if not new.config.saved or not modules:
+        return {}
+    inner = max(module.in_features or 0 for module in modules)
+    outer = max(module.out_features or 0 for module in modules)
+    r = new.config.r
+    return {f"{_OWNER}.vera_A": (r, inner), f"{_OWNER}.vera_B": (outer, r)}
 
 
 def shapes(site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]) -> Mapping[str, Shape]:

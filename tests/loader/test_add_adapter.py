@@ -14,6 +14,8 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import AdapterdockError, AttachError, FitError, UsageError
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
+from support.begun import METHODS, tied_llama
+from support.moes import tiny_mixtral
 from support.peft_adapters import (
     TOLERANCE,
     ids,
@@ -26,6 +28,7 @@ from support.peft_adapters import (
     tiny_conv,
     tiny_gpt2,
     tiny_llama,
+    tiny_t5,
     traces,
 )
 
@@ -165,12 +168,16 @@ def test_it_trains_and_the_base_does_not(tmp_path: Path) -> None:
     assert all(torch.equal(base.state_dict()[k], before[k]) for k in before)
 
 
-def test_another_adapter_for_inference_does_not_freeze_it(tmp_path: Path) -> None:
-    saved = peft_saves(tiny_llama(), tmp_path / "saved", target_modules=["q_proj"])
-    model = begun(tiny_llama(), LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+@pytest.mark.parametrize("what", [name for name in METHODS if "experts" not in name])
+def test_another_adapter_for_inference_does_not_freeze_it(what: str, tmp_path: Path) -> None:
+    make, fields = METHODS[what]
+    saved = peft_saves(make(), tmp_path / "saved", target_modules=["o_proj"])
+    model = begun(make(), fields)
     model.load_adapter(saved.folder, "other")
-    mine = model.attached["new"].parameters.values()
-    assert all(p.requires_grad for p in mine)
+    mine = [p for p in model.attached["new"].tensors() if p.is_floating_point()]
+    if what == "vera":
+        mine = [p for p in mine if p.dim() == 1]  # the matrices are never trained
+    assert mine and all(p.requires_grad for p in mine)
     assert not any(p.requires_grad for p in model.attached["other"].parameters.values())
     model.train()
     model(input_ids=ids(), labels=ids(), adapter=["new", "other"]).loss.backward()
@@ -187,28 +194,153 @@ def test_it_is_gone_without_a_trace() -> None:
     assert same_traces(before, traces(base))
 
 
-REFUSED: dict[str, tuple[Any, type[AdapterdockError], str]] = {
-    "nothing selected": ({"target_modules": ["nowhere"]}, AttachError, "AD795"),
-    "no targets": ({}, AttachError, "AD795"),
-    "pissa": ({"target_modules": ["q_proj"], "init_lora_weights": "pissa"}, AttachError, "AD796"),
-    "olora": ({"target_modules": ["q_proj"], "init_lora_weights": "OLoRA"}, AttachError, "AD796"),
-    "eva": ({"target_modules": ["q_proj"], "init_lora_weights": "eva"}, AttachError, "AD796"),
-    "odd": (
-        {"target_modules": ["q_proj"], "init_lora_weights": "orthogonal", "r": 3},
+Q = {"target_modules": ["q_proj"]}
+EXPERTS = {"target_modules": [], "target_parameters": ["mlp.experts.down_proj"]}
+PROMPT = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "task_type": "CAUSAL_LM"}
+REFUSED: dict[str, tuple[Any, dict[str, Any], type[AdapterdockError], str]] = {
+    "nothing selected": (tiny_llama, {"target_modules": ["nowhere"]}, AttachError, "AD795"),
+    "no targets, and none of PEFT's": (tiny_conv, {}, AttachError, "AD795"),
+    "PEFT's are not there": (tiny_bert, {"peft_type": "LN_TUNING"}, AttachError, "AD795"),
+    "pissa": (tiny_llama, {**Q, "init_lora_weights": "pissa"}, AttachError, "AD796"),
+    "olora": (tiny_llama, {**Q, "init_lora_weights": "OLoRA"}, AttachError, "AD796"),
+    "eva": (tiny_llama, {**Q, "init_lora_weights": "eva"}, AttachError, "AD796"),
+    "mica of a rank too high": (
+        tiny_llama,
+        {**Q, "init_lora_weights": "mica", "r": 17},
         AttachError,
         "AD796",
     ),
-    "tied": ({"target_modules": ["lm_head"], "ensure_weight_tying": True}, AttachError, "AD796"),
-    "rank zero": ({"target_modules": ["q_proj"], "r": 0}, FitError, "AD313"),
-    "a kind it cannot adapt": ({"target_modules": ["norm"]}, AttachError, "AD795"),
-    "a pattern that is none": ({"target_modules": "q_proj["}, FitError, "AD319"),
+    "mica with dora": (
+        tiny_llama,
+        {**Q, "init_lora_weights": "mica", "use_dora": True},
+        AttachError,
+        "AD796",
+    ),
+    "odd": (tiny_llama, {**Q, "init_lora_weights": "orthogonal", "r": 3}, AttachError, "AD796"),
+    "orthogonal kernels": (
+        tiny_conv,
+        {"target_modules": ["first"], "init_lora_weights": "orthogonal"},
+        AttachError,
+        "AD796",
+    ),
+    "tied": (
+        tied_llama,
+        {"target_modules": ["embed_tokens"], "ensure_weight_tying": True},
+        AttachError,
+        "AD796",
+    ),
+    "tied, whole": (
+        tied_llama,
+        {**Q, "modules_to_save": ["lm_head"], "ensure_weight_tying": True},
+        AttachError,
+        "AD796",
+    ),
+    "a bias of an embedding": (
+        tiny_llama,
+        {"target_modules": ["embed_tokens"], "lora_bias": True},
+        AttachError,
+        "AD796",
+    ),
+    "experts with dropout": (tiny_mixtral, {**EXPERTS, "lora_dropout": 0.1}, AttachError, "AD796"),
+    "experts with dora": (tiny_mixtral, {**EXPERTS, "use_dora": True}, AttachError, "AD796"),
+    "a module by both": (
+        tiny_llama,
+        {"target_modules": ["down_proj"], "target_parameters": ["down_proj.weight"]},
+        AttachError,
+        "AD796",
+    ),
+    "a parameter of one dimension": (
+        tiny_llama,
+        {"target_modules": [], "target_parameters": ["norm.weight"]},
+        AttachError,
+        "AD796",
+    ),
+    "no such parameter": (
+        tiny_llama,
+        {**Q, "target_parameters": ["nowhere.weight"]},
+        FitError,
+        "AD376",
+    ),
+    "tokens of no embedding": (
+        tiny_llama,
+        {**Q, "trainable_token_indices": {"norm": [3]}},
+        AttachError,
+        "AD796",
+    ),
+    "tokens outside": (tiny_llama, {**Q, "trainable_token_indices": [61]}, FitError, "AD375"),
+    "adalora": (
+        tiny_llama,
+        {"peft_type": "ADALORA", "target_modules": ["q_proj"], "total_step": 10},
+        AttachError,
+        "AD797",
+    ),
+    "both sizes of oft": (tiny_llama, {"peft_type": "OFT", "r": 2, **Q}, FitError, "AD317"),
+    "oft of another start": (
+        tiny_llama,
+        {"peft_type": "OFT", "init_weights": "gaussian", **Q},
+        AttachError,
+        "AD796",
+    ),
+    "ia3 without its inputs": (
+        tiny_conv,
+        {"peft_type": "IA3", "target_modules": ["head"]},
+        AttachError,
+        "AD796",
+    ),
+    "loha of three dimensions": (
+        tiny_conv,
+        {"peft_type": "LOHA", "target_modules": ["deep"]},
+        AttachError,
+        "AD796",
+    ),
+    "no number of tokens": (
+        tiny_llama,
+        {"peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM"},
+        AttachError,
+        "AD796",
+    ),
+    "no text": (tiny_llama, {**PROMPT, "prompt_tuning_init": "TEXT"}, AttachError, "AD796"),
+    "no way to begin": (tiny_llama, {**PROMPT, "prompt_tuning_init": "ONES"}, AttachError, "AD796"),
+    "no tokenizer": (
+        tiny_llama,
+        {
+            **PROMPT,
+            "prompt_tuning_init": "TEXT",
+            "prompt_tuning_init_text": "w4",
+            "tokenizer_name_or_path": "/nowhere",
+        },
+        AttachError,
+        "AD748",
+    ),
+    "another task": (tiny_t5, PROMPT, AttachError, "AD385"),
+    "a model without ids": (
+        tiny_conv,
+        {**PROMPT, "token_dim": 4},
+        FitError,
+        "AD345",
+    ),
+    "no kind of encoder": (
+        tiny_llama,
+        {**PROMPT, "peft_type": "P_TUNING", "encoder_reparameterization_type": "GRU"},
+        AttachError,
+        "AD796",
+    ),
+    "no start of a prefix": (
+        tiny_llama,
+        {**PROMPT, "peft_type": "PREFIX_TUNING", "init_weights": "ones"},
+        AttachError,
+        "AD796",
+    ),
+    "rank zero": (tiny_llama, {**Q, "r": 0}, FitError, "AD313"),
+    "a kind it cannot adapt": (tiny_llama, {"target_modules": ["norm"]}, AttachError, "AD795"),
+    "a pattern that is none": (tiny_llama, {"target_modules": "q_proj["}, FitError, "AD319"),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_cannot_be_begun_is_refused_and_changes_nothing(what: str) -> None:
-    fields, kind, code = REFUSED[what]
-    base = tiny_llama()
+    make, fields, kind, code = REFUSED[what]
+    base = make()
     before = traces(base)
     model = AdaptedModel(base)
     with pytest.raises(AdapterdockError) as caught:

@@ -51,6 +51,7 @@ GOOD = [
     "adapters: {a: {source: ./a}}\ncompositions: {m: {of: {a: 1, x-n: t}}}\nactive: [m, a]\n",
     "adapters: {a: {source: ./a}}\ncompositions: {m: {of: {a: {'*.mlp.*': 0.1, '*': 1}}}}\n",
     "mirrors: {'hf://': 's3://m/', x-by: {a: 1}}\nregistries: {t: './r', x-r: 1}\n",
+    "adapters: {a: {config: {peft_type: LORA, r: 2}, source: null, trainable: true, seed: 7}}\n",
     "base: {quantization: {a: [1, null]}, storage_options: {a: {b: 1}}}\nname: null\n",
 ]
 BAD = [
@@ -59,6 +60,8 @@ BAD = [
     *("base: {trust_remote_code: 'yes'}\n", "rules: {max_active: 0}\n"),
     *("compositions: {m: {of: {a: {}}}}\n", "compositions: {m: {of: {a: {'*': one}}}}\n"),
     *("compositions: {m: {of: {a: one}}}\n", "compositions: {m: {combine: add, of: {a: 1}}}\n"),
+    *("adapters: {a: {config: {}, source: ./a, trainable: true}}\n", "adapters: {a: {seed: 1}}\n"),
+    *("adapters: {a: {config: {peft_type: LORA}}}\n", "adapters: {a: {source: null}}\n"),
     *("policy: {max_adapter_bytes: 2 GB of it}\n", "mirrors: {hf: s3://m/}\n"),
 ]
 

@@ -1,0 +1,126 @@
+"""How a LoRA begins, before there are values: what its config may ask for, and what is in its file
+beside the factors of modules.
+
+Follows PEFT 0.21.2, ``tuners/lora/layer.py``, ``tuners/lora/model.py`` and ``utils/other.py``
+(``set_additional_trainable_modules``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from ...manifests.codes import training as codes
+from ...manifests.findings import Finding, Where
+from ..facts import ModuleKind, SitePlan
+from ..patterns import PatternTable
+from .lora_config import LoraConfig, init_of
+from .lora_parameters import METHOD, WRAPPER, selected, shapes
+from .naming import PEFT_PREFIX
+from .new_adapter import NewAdapter, Shape, input_embedding
+
+INITS = (True, False, None, "gaussian", "orthogonal", "mica")
+"""Values of ``init_lora_weights`` that set the factors and nothing else; null is PEFT's false."""
+
+
+def check_begin(config: Mapping[str, Any], where: Where) -> list[Finding]:
+    """Initialisations that are not carried out here, and what PEFT refuses to begin."""
+    found: list[Finding] = []
+
+    def refuse(message: str, said: object, expected: str | None = None) -> None:
+        found.append(codes.FRESH_INIT.finding(message, where, found=said, expected=expected))
+
+    how = init_of(config)
+    if how not in INITS:
+        message = f"an adapter cannot be begun with init_lora_weights: {how} here"
+        refuse(message, how, "true, false, gaussian, orthogonal or mica")
+    ranks = [config.get("r", 8), *(config.get("rank_pattern") or {}).values()]
+    if how == "orthogonal" and any(rank % 2 for rank in ranks):
+        refuse("init_lora_weights: orthogonal needs even ranks", ranks)
+    if config.get("target_parameters"):
+        names = ("lora_dropout", "use_dora", "lora_bias")
+        if beside := [name for name in names if config.get(name)]:
+            message = f"target_parameters cannot be begun with {' and '.join(beside)}"
+            refuse(message, ", ".join(f"{name}: {config[name]}" for name in beside))
+        if how in ("orthogonal", "mica"):
+            refuse(f"target_parameters cannot be begun with init_lora_weights: {how}", how)
+    if how == "mica" and config.get("use_dora"):
+        refuse("init_lora_weights: mica cannot be begun with use_dora", how)
+    return found
+
+
+def beside(new: NewAdapter) -> Mapping[str, Shape] | str:
+    """The factors of parameters (``target_parameters``) and the rows of embeddings
+    (``trainable_token_indices``), or why it cannot be begun."""
+    config = cast(LoraConfig, new.config)
+    if config.ensure_weight_tying and (tied := _tied_and_adapted(new)):
+        return f"ensure_weight_tying makes one adapter of {tied}, which is not done here"
+    if reason := _misplaced(config, new):
+        return reason
+    factors = _parameters(config, new)
+    if isinstance(factors, str):
+        return factors
+    rows = _rows(config, new)
+    return rows if isinstance(rows, str) else {**factors, **rows}
+
+
+def _misplaced(config: LoraConfig, new: NewAdapter) -> str | None:
+    """Why the values that ``init_lora_weights`` asks for cannot be at one of the modules."""
+    how = init_of(new.said)
+    if how not in ("orthogonal", "mica"):
+        return None
+    ranks = PatternTable(config.rank_pattern, new.patterns)
+    for name in new.chosen:
+        module = new.layout.modules[name]
+        if module.kind is ModuleKind.CONV:
+            return f"init_lora_weights: {how} is not for a convolution ({name})"
+        most = min(module.in_features or 0, module.out_features or 0)
+        if how == "mica" and (rank := ranks.get(name, config.r)) > most:
+            return f"init_lora_weights: mica needs a rank of at most {most} at {name}, not {rank}"
+    return None
+
+
+def _tied_and_adapted(new: NewAdapter) -> str | None:
+    layout, config = new.layout, cast(LoraConfig, new.config)
+    for one, other in layout.tied.items():
+        ends = [name.rpartition(".")[0] for name in (one, other)]
+        if any(end in new.chosen or end.endswith(config.modules_to_save or "\0") for end in ends):
+            return " and ".join(sorted(ends))
+    return None
+
+
+def _parameters(config: LoraConfig, new: NewAdapter) -> dict[str, Shape] | str:
+    """Of the parameters of one module the first is wrapped innermost."""
+    found: dict[str, Shape] = {}
+    ranks = PatternTable(config.rank_pattern, new.patterns)
+    for name, module in new.layout.modules.items() if config.parameters else ():
+        wanted = selected(name, config.parameters, list(module.parameters))
+        if wanted and name in new.chosen:
+            return f"{name} is named by target_modules and by target_parameters"
+        for place, parameter in enumerate(wanted, 1):
+            rank = ranks.get(f"{name}.{parameter}", config.r)
+            site = SitePlan(name, METHOD, {}, rank, 1.0, 1.0, {"parameter": parameter})
+            expected = shapes(site, module, {})
+            if isinstance(expected, str):
+                return f"{name}: {expected}"
+            inside = f"{PEFT_PREFIX}{name}.{f'{WRAPPER}.' * (len(wanted) - place)}"
+            found |= {f"{inside}lora_{role}.weight": shape for role, shape in expected.items()}
+    return found
+
+
+def _rows(config: LoraConfig, new: NewAdapter) -> dict[str, Shape] | str:
+    found: dict[str, Shape] = {}
+    modules = new.layout.modules
+    for name, indices in config.tokens.items():
+        first = input_embedding(new.layout)
+        wanted = [first] if not name else [live for live in modules if live.endswith(name)]
+        if not wanted or wanted == [None]:
+            return f"trainable_token_indices: the model has no {name or 'token embedding'}"
+        for live in wanted:
+            module = modules[live] if live is not None else None
+            weight = () if module is None else module.parameters.get("weight", ())
+            if live is None or len(weight) != 2:
+                return f"trainable_token_indices: {live} is no embedding"
+            key = f"{PEFT_PREFIX}{live}.token_adapter.trainable_tokens_delta"
+            found[key] = (len(indices), weight[1])
+    return found

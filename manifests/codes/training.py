@@ -98,9 +98,9 @@ FRESH_METHOD = Code(
     Severity.ERROR,
     "Adapters of this method can be loaded, but not begun.",
     "AdaLoRA moves ranks between modules while it trains and adds a term to the loss: more than "
-    "gradients, and not done here.",
+    "gradients, and not done here. What attaches through PEFT is begun by PEFT.",
     'add_adapter("new", AdaLoraConfig(...))',
-    "train it with PEFT, save it, and load it for inference; or begin another method",
+    "begin it with PEFT, save it, and load it here; or begin another method",
 )
 BASE_NOT_NAMED = Code(
     "AD798",

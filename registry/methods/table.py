@@ -93,17 +93,15 @@ class Method:
     whose sizes are free), or why the method cannot sit there. ``asked_by`` names the config field
     without which a role may not be in the file. ``check_config`` finds fields that contradict each
     other, once each is known to be of the right kind. ``ranked`` says that the factors are a pair
-    A and B of the rank that the config gives; ``native`` is false where PEFT has to attach
-    it.
+    A and B of the rank that the config gives; ``native`` is false where PEFT has to attach it.
 
     For an adapter that is begun: ``trains`` says whether gradients are all that the method's
     training needs, ``default_targets`` are PEFT's modules for a config that names none, by
     ``model_type``; ``complete`` fills in what else PEFT does, and ``check_begin`` finds what the
-    config may not ask for. At a site such an adapter has
-    the roles of ``kinds`` and those that a field asks for (``asked_by``), in the ``shapes`` for
-    where nothing is found; ``beside`` gives the names on disk and shapes of what else its file
-    has, or says why it cannot be begun. ``copied_as`` is what PEFT calls modules that are trained
-    whole instead.
+    config may not ask for. At a site such an adapter has the roles of ``kinds`` and those that a
+    field asks for (``asked_by``), in the ``shapes`` for where nothing is found; ``beside`` gives
+    the names on disk and shapes of what else its file has, or says why it cannot be begun.
+    ``copied_as`` is what PEFT calls modules that are trained whole instead.
     """
 
     peft_type: str
@@ -117,13 +115,13 @@ class Method:
     asked_by: Mapping[str, str] = field(default_factory=dict)
     check_config: CheckConfig = _nothing
     ranked: bool = False
-    native: bool = True
     trains: bool = True
     complete: Complete = _as_said
     check_begin: CheckConfig = _nothing
     default_targets: Table = field(default_factory=dict)
     beside: Beside = _nothing_beside
     copied_as: str = ""
+    native: bool = True
 
     def plan(
         self,

@@ -763,13 +763,15 @@ class AdaptedModel(Mergeable):
     def add_adapter(
         self, adapter_name: str, peft_config: Any, *, dtype: str | torch.dtype | None = None
     ) -> None:
-        """Begin a new adapter, with PEFT's initialisation, on the modules that the config selects.
+        """Begin a new adapter of any method that trains, with PEFT's initialisation, on the modules
+        that the config selects.
 
         ``peft_config`` is PEFT's config object or a mapping with its fields (``peft_type`` among
-        them). Its parameters have gradients, in float32 unless ``dtype`` says otherwise; the base
-        has none until the adapter is deleted. It does not become active. Raises
-        :class:`FitError` for a config that is wrong, :class:`AttachError` for one that cannot be
-        begun; the model is then as it was.
+        them); where it names no modules, PEFT's for the base's ``model_type`` are meant. First
+        values are drawn from torch's own generator, as PEFT draws them. Its parameters have
+        gradients, in float32 unless ``dtype`` says otherwise; the base has none until the adapter
+        is deleted. It does not become active. Raises :class:`FitError` for a config that is wrong,
+        :class:`AttachError` for one that cannot be begun; the model is then as it was.
         """
         from .fresh import add_adapter
 

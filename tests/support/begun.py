@@ -67,6 +67,9 @@ CASES: dict[str, Case] = {
     ),
     "lora, its bias": _of("LORA", tiny_llama, r=4, target_modules=["q_proj"], lora_bias=True),
     "lora, embedding": _of("LORA", tiny_llama, r=4, target_modules=["embed_tokens", "v_proj"]),
+    "lora, nothing to tie": _of(
+        "LORA", tiny_llama, r=4, target_modules=["embed_tokens"], ensure_weight_tying=True
+    ),
     "lora, convolutions": _of(
         "LORA", tiny_conv, r=4, target_modules=["first", "grouped", "line", "deep", "head"]
     ),

@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help .venv quickstart test check bench clean
+.PHONY: help .venv quickstart test check docs bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart   run the main job on a real model with real adapters (installs first)"
 	@echo "make test         the whole test suite"
 	@echo "make check        format, lint, types, and that the generated files are current"
+	@echo "make docs         run the code of the pages in docs/ and put in what it prints"
 	@echo "make bench        timings beside PEFT and transformers"
 	@echo "make .venv        only the environment; PYTHON=python3.12 picks the interpreter"
 	@echo "make clean        remove the environment and everything built (the cache stays)"
@@ -35,6 +36,9 @@ check: $(STAMP)
 	$(BIN)/python -m basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m adapterdock.manifests.json_schema --check
 	$(BIN)/python -m adapterdock.cli.reference --check
+
+docs: $(STAMP)
+	$(BIN)/python docs/print.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py

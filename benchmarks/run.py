@@ -24,7 +24,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import adapterdock
 import transformers
-from change import COMBINATIONS, compose_rounds, merge_rounds
+from change import COMBINATIONS, apply_rounds, compose_rounds, merge_rounds
 from decode import decode_rounds
 from resident import Resident, resident_adapters
 from safetensors.torch import load_file
@@ -156,6 +156,8 @@ def rows_of(times: Times, read: int, header: int) -> list[Row]:
         ("peft", "one adapter: PEFT", ""),
         ("ours rows", "8 adapters: ours", "at most 1.25x base"),
         ("peft rows", "8 adapters: PEFT", ""),
+        ("dora rows", "8 DoRA adapters: ours", ""),
+        ("ia3 rows", "8 IA3 adapters: ours", ""),
     )
     for name, what, goal in decodes:
         rows.append(
@@ -214,6 +216,15 @@ def rows_of_change(times: Times, resident: Resident) -> list[Row]:
     rows += [
         Row("compose two adapters, `sum` (exact, not made into a third)", f"{sums:.0f} us", "", ""),
         Row(
+            "plan another manifest (1 of 8 adapters replaced)", f"{ms['plan ours']:.0f} ms", "", ""
+        ),
+        Row(
+            "apply that plan",
+            f"{ms['apply ours']:.0f} ms",
+            beside("apply ours", "apply peft"),
+            "",
+        ),
+        Row(
             "memory of 100 adapters beside their bytes",
             f"{resident.grew / 1e6:.0f} MB",
             f"{resident.grew / resident.parameters:.3f}x",
@@ -253,6 +264,7 @@ def main() -> None:
         decode_rounds(times, ours, peft)
         compose_rounds(times, ours, peft)
         merge_rounds(times, ours, peft)
+        apply_rounds(times, adapters, peft)
         ours = peft = native = None
         gc.collect()
         resident = resident_adapters(adapters)

@@ -1,9 +1,12 @@
-"""The shape that is measured: a SmolLM2-sized Llama, and LoRA r=16 on all its linear modules."""
+"""The shape that is measured: a SmolLM2-sized Llama, and LoRA r=16 on all its linear modules; for
+batches of other methods, DoRA on the same modules and IA3 where it is used on a Llama."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -24,6 +27,28 @@ CONFIG = {
     "tie_word_embeddings": True,
 }
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_HIDDEN, _INNER, _KV = CONFIG["hidden_size"], CONFIG["intermediate_size"], 3 * CONFIG["head_dim"]
+_SIZES = {
+    "self_attn.q_proj": (_HIDDEN, _HIDDEN),
+    "self_attn.k_proj": (_HIDDEN, _KV),
+    "self_attn.v_proj": (_HIDDEN, _KV),
+    "self_attn.o_proj": (_HIDDEN, _HIDDEN),
+    "mlp.gate_proj": (_HIDDEN, _INNER),
+    "mlp.up_proj": (_HIDDEN, _INNER),
+    "mlp.down_proj": (_INNER, _HIDDEN),
+}
+_LORA = {
+    "peft_type": "LORA",
+    "task_type": "CAUSAL_LM",
+    "base_model_name_or_path": BASE_NAME,
+    "r": RANK,
+    "lora_alpha": 2 * RANK,
+    "lora_dropout": 0.0,
+    "bias": "none",
+    "target_modules": list(TARGETS),
+    "inference_mode": True,
+}
+Tensors = dict[str, torch.Tensor]
 
 
 def build_model() -> transformers.PreTrainedModel:
@@ -35,39 +60,67 @@ def build_model() -> transformers.PreTrainedModel:
 
 def write_adapters(folder: Path, count: int, dtype: torch.dtype = torch.bfloat16) -> list[Path]:
     """``count`` adapters in PEFT's format: 420 tensors, 9.8 MB each in a 16-bit dtype."""
-    hidden, inner, kv = CONFIG["hidden_size"], CONFIG["intermediate_size"], 3 * CONFIG["head_dim"]
-    sizes = {
-        "self_attn.q_proj": (hidden, hidden),
-        "self_attn.k_proj": (hidden, kv),
-        "self_attn.v_proj": (hidden, kv),
-        "self_attn.o_proj": (hidden, hidden),
-        "mlp.gate_proj": (hidden, inner),
-        "mlp.up_proj": (hidden, inner),
-        "mlp.down_proj": (inner, hidden),
-    }
+
+    def tensors(key: str, inputs: int, outputs: int) -> Tensors:
+        return {
+            f"{key}.lora_A.weight": (torch.randn(RANK, inputs) / 50).to(dtype),
+            f"{key}.lora_B.weight": (torch.randn(outputs, RANK) / 50).to(dtype),
+        }
+
+    return _write(folder, count, _LORA, tensors)
+
+
+def write_dora(folder: Path, count: int) -> list[Path]:
+    """The same with magnitudes, all in float32."""
+
+    def tensors(key: str, inputs: int, outputs: int) -> Tensors:
+        return {
+            f"{key}.lora_A.weight": torch.randn(RANK, inputs) / 50,
+            f"{key}.lora_B.weight": torch.randn(outputs, RANK) / 50,
+            f"{key}.lora_magnitude_vector": torch.rand(outputs) + 0.5,
+        }
+
+    return _write(folder, count, {**_LORA, "use_dora": True}, tensors)
+
+
+def write_ia3(folder: Path, count: int) -> list[Path]:
+    """Vectors for keys, values and the inputs of the down projections (PEFT's targets for a
+    Llama), in float32."""
+
+    def tensors(key: str, inputs: int, outputs: int) -> Tensors:
+        if key.endswith("down_proj"):
+            return {f"{key}.ia3_l": torch.rand(1, inputs) + 0.5}
+        if key.endswith(("k_proj", "v_proj")):
+            return {f"{key}.ia3_l": torch.rand(outputs, 1) + 0.5}
+        return {}
+
     config = {
-        "peft_type": "LORA",
+        "peft_type": "IA3",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": BASE_NAME,
-        "r": RANK,
-        "lora_alpha": 2 * RANK,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "target_modules": list(TARGETS),
+        "target_modules": ["k_proj", "v_proj", "down_proj"],
+        "feedforward_modules": ["down_proj"],
         "inference_mode": True,
     }
+    return _write(folder, count, config, tensors)
+
+
+def _write(
+    folder: Path,
+    count: int,
+    config: Mapping[str, Any],
+    tensors: Callable[[str, int, int], Tensors],
+) -> list[Path]:
     made: list[Path] = []
     for number in range(count):
         torch.manual_seed(number + 1)
-        tensors = {}
+        found: Tensors = {}
         for layer in range(CONFIG["num_hidden_layers"]):
-            for name, (inputs, outputs) in sizes.items():
-                key = f"base_model.model.model.layers.{layer}.{name}"
-                tensors[f"{key}.lora_A.weight"] = (torch.randn(RANK, inputs) / 50).to(dtype)
-                tensors[f"{key}.lora_B.weight"] = (torch.randn(outputs, RANK) / 50).to(dtype)
+            for name, (inputs, outputs) in _SIZES.items():
+                found |= tensors(f"base_model.model.model.layers.{layer}.{name}", inputs, outputs)
         path = folder / f"adapter-{number:02d}"
         path.mkdir(parents=True)
-        save_file(tensors, path / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(found, path / "adapter_model.safetensors", metadata={"format": "pt"})
         (path / "adapter_config.json").write_text(json.dumps(config, indent=2))
         made.append(path)
     return made

@@ -23,14 +23,14 @@ class Row:
     goal: str
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Row], by: str = "`make bench`") -> str:
     """A Markdown table with a line on how it was made."""
     lines = ["| what | median | beside | goal |", "|---|---|---|---|"]
     lines += [f"| {r.what} | {r.value} | {r.ratio} | {r.goal} |" for r in rows]
     packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "peft"))
     lines += [
         "",
-        f"Printed by `make bench` with {packages}, Python {platform.python_version()}, "
+        f"Printed by {by} with {packages}, Python {platform.python_version()}, "
         f"{os.cpu_count()} cores, float32 base, bfloat16 adapters; one process, alternating.",
     ]
     return "\n".join(lines)

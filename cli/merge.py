@@ -10,6 +10,7 @@ import typer
 
 from ..manifests.codes import usage as codes
 from ..manifests.errors import UsageError
+from ..manifests.weights import shown
 from .cache import parse_size
 from .console import err, say, status
 from .options import (
@@ -78,9 +79,9 @@ def merge(
     """Write a plain transformers model with adapters in its weights.
 
     Disk to disk, one tensor at a time: the model is never whole in memory. Merged in float32,
-    rounded once; what no adapter changes is copied. The result loads without adapterdock, and its
-    weights' headers say what was merged. DIR appears when it is whole; one that is there is
-    replaced only if `merge` wrote it.
+    rounded once; what no adapter changes is copied. A composition that is no sum is computed
+    first. The result loads without adapterdock, and its weights' headers say what was merged. DIR
+    appears when it is whole; one that is there is replaced only if `merge` wrote it.
 
     Examples:
 
@@ -122,6 +123,6 @@ def merge(
             progress=progress,
         )
     print_findings(merged.notes, err, accepted)
-    names = ", ".join(f"{name} at {weight:g}" for name, weight in merged.weights.items())
+    names = ", ".join(f"{name} at {shown(weight)}" for name, weight in merged.weights.items())
     size = human_bytes(sum(merged.files.values()))
     say(f"{out}: {names} merged; {len(merged.files)} files, {size}")

@@ -85,7 +85,8 @@ DeepOption = Annotated[
     bool,
     typer.Option(
         "--deep",
-        help="Ask transformers about an architecture that is not in the table (imports torch).",
+        help="Ask transformers about an architecture that is not in the table, and PEFT about a "
+        "method that only it knows (imports torch).",
     ),
 ]
 FrozenOption = Annotated[

@@ -27,18 +27,19 @@ from .options import (
 from .render import print_report
 
 if TYPE_CHECKING:
-    from ..registry.resolve import AskLayout
+    from ..registry.resolve import AskLayout, AskPeft
 
 
-def _ask() -> AskLayout:
+def _ask() -> tuple[AskLayout, AskPeft]:
     try:
         with status("importing torch and transformers"):
             from ..loader.deep import layout_of_config
+            from ..loader.peft_fit import peft_asker
     except ImportError as error:
         raise UsageError(
             codes.NEEDS_TORCH.finding("torch and transformers cannot be imported", found=error)
         ) from error
-    return layout_of_config
+    return layout_of_config, peft_asker()
 
 
 def validate(
@@ -71,6 +72,7 @@ def validate(
     from ..registry.validate import validate as validate_manifest
 
     check_given(model, dtype, policy)
+    ask, ask_peft = _ask() if deep else (None, None)
     report = validate_manifest(
         given_manifest(manifest),
         model=model,
@@ -79,7 +81,8 @@ def validate(
         accept=accepted_codes(accept),
         frozen=frozen,
         offline=offline,
-        ask=_ask() if deep else None,
+        ask=ask,
+        ask_peft=ask_peft,
     )
     if as_json:
         data = report.as_dict()

@@ -60,6 +60,7 @@ _AT_SITES = (
     "sites",
     "weights",
     "whole",
+    "replaces",
     "prompt",
     "parts",
     "biases",
@@ -92,14 +93,16 @@ class Adapter:
     weights: frozenset[str] = frozenset()
     """Those among them that run with other weights."""
     whole: frozenset[str] = frozenset()
-    """Modules that it replaces."""
+    """Modules of the base that it replaces."""
+    replaces: Mapping[str, nn.Module] = field(default_factory=dict, repr=False)
+    """The same, with what stands in their place."""
     prompt: Prompt | None = None
     """Virtual tokens, which act on the model as a whole."""
     parameters: Mapping[str, nn.Parameter] = field(default_factory=dict, repr=False)
     """Factors and biases by PEFT's live names, such as
     ``base_model.model.score.lora_A.billing.weight``."""
     twins: Mapping[str, nn.Module] = field(default_factory=dict, repr=False)
-    """Whole modules, likewise (``base_model.model.score.modules_to_save.billing``)."""
+    """What it replaces, likewise (``base_model.model.score.modules_to_save.billing``)."""
     parts: tuple[Part, ...] = ()
     """What it adds at its sites, from which a merge is made."""
     biases: Mapping[str, BiasFactors] = field(default_factory=dict)
@@ -107,7 +110,7 @@ class Adapter:
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Its ``adapter_config.json``, as it was read."""
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What each of its tensors is called in ``adapter_model.safetensors``, by its live name."""
+    """The live name of each tensor in ``adapter_model.safetensors``, by its name there."""
     unfired: set[str] = field(default_factory=set)
     used: bool = False
     reported: bool = False
@@ -141,11 +144,11 @@ class Adapter:
         return tuple(sorted(self.sites | self.whole))
 
     def tensors(self) -> list[torch.Tensor]:
-        """Every parameter and buffer that it owns."""
+        """Every parameter and buffer that it owns, each once."""
         found: list[torch.Tensor] = list(self.parameters.values())
         for twin in self.twins.values():
             found += [*twin.parameters(), *twin.buffers()]
-        return found
+        return list({id(tensor): tensor for tensor in found}.values())
 
     def info(self) -> AdapterInfo:
         tensors = self.tensors()

@@ -33,6 +33,7 @@ from .attach import check_free, put_adapters
 from .base import DTYPES
 from .building import build_adapter, dropout_of, methods_of
 from .composing import made_again
+from .peft_fit import settled
 from .residency import size_of
 from .tensors import read_file
 
@@ -185,6 +186,8 @@ def check_live(
         aliases=names,
         recorded=recorded_base(facts.config, names),
     )
+    modules = model.modules_of_base.by_name
+    findings = settled(findings, plan, facts.header.tensors, modules, where)
     if facts.records_base:
         metadata = facts.header.metadata
         other = check_record(metadata, model.measured, where)

@@ -20,11 +20,11 @@ from .building import broken_off, build_adapter
 from .tensors import AdapterTensors
 
 if TYPE_CHECKING:
-    from .adapted import AdaptedModel
+    from .holder import Holder
 
 
 def attach_adapter(
-    model: AdaptedModel,
+    model: Holder,
     name: str,
     plan: AdapterPlan,
     tensors: AdapterTensors,
@@ -66,7 +66,7 @@ def attach_adapter(
         return built.adapter
 
 
-def check_free(model: AdaptedModel, name: str, replace: bool, where: Where) -> None:
+def check_free(model: Holder, name: str, replace: bool, where: Where) -> None:
     """Raise :class:`AttachError` for a name that is taken, unless by one to ``replace``, and
     :class:`RoutingError` while something is merged."""
     replaced = replace and name in model.attached
@@ -75,7 +75,7 @@ def check_free(model: AdaptedModel, name: str, replace: bool, where: Where) -> N
     model.check_unmerged(f"{name!r} cannot be attached")
 
 
-def put_adapters(model: AdaptedModel, built: Sequence[Built], where: Where) -> None:
+def put_adapters(model: Holder, built: Sequence[Built], where: Where) -> None:
     """Put finished adapters on the model, in place of those of their names; all or nothing."""
     try:
         if len(built) == 1 and built[0].adapter.name not in model.attached:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -23,9 +23,10 @@ Terms = tuple[tuple[Adapter, Weight], ...]
 class Attachments:
     """The sites of one wrapper and the adapters in them.
 
-    Sites appear with their first adapter and go with their last. An adapter that is removed while
-    a call runs on it leaves its sites when that call ends. ``lock`` guards all of it, for moments
-    only: reading and building an adapter happens outside.
+    Sites appear with their first adapter and go with their last; those that a compiled graph reads
+    stay until it is gone, so that an adapter may come back to them. An adapter that is removed
+    while a call runs on it leaves its sites when that call ends. ``lock`` guards all of it, for
+    moments only: reading and building an adapter happens outside.
     """
 
     def __init__(self, base: nn.Module, owner: object) -> None:
@@ -106,11 +107,11 @@ class Attachments:
     def abandon(self) -> None:
         """The wrapper is gone, without a detach: nobody can enter or detach any more."""
         with self.lock:
-            if not self.adapters:
-                return
-            for adapter in list(self.adapters.values()):
-                self.remove(adapter)
-            stop_carrying(checkpointable(self.base))
+            if self.adapters:
+                for adapter in list(self.adapters.values()):
+                    self.remove(adapter)
+                stop_carrying(checkpointable(self.base))
+            self.forget_compiled()
 
     def hold(self, terms: Terms) -> None:
         """A call begins; raises :class:`RoutingError` if one of its adapters is gone, or is
@@ -164,13 +165,25 @@ class Attachments:
     def vacate(self, adapter: Adapter) -> None:
         """Take it out of its sites; those that are empty then go."""
         self.left(adapter)
+        for site in self._sites():
+            site.factors.pop(adapter, None)
+        self.prompts.discard(adapter)
+        self._sweep()
+
+    def forget_compiled(self, still: Container[OutputSite] = ()) -> None:
+        """Of the sites that a compiled graph read, only ``still`` are read by one now."""
+        for site in self.outputs.values():
+            if site not in still:
+                site.slot = None
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Sites that neither an adapter nor a compiled graph is in go."""
         for sites in (self.outputs, self.wholes, self.weights):
             for name, site in list(sites.items()):
-                site.factors.pop(adapter, None)
-                if not site.factors:
+                if not site.factors and getattr(site, "slot", None) is None:
                     site.remove()
                     del sites[name]
-        self.prompts.discard(adapter)
         if not (self.outputs or self.wholes or self.weights or self.prompts):
             self._guard.remove()
 

@@ -15,6 +15,7 @@ from ..manifests.errors import AttachError
 from ..manifests.findings import Finding, Where
 from ..manifests.schema import Base
 from .class_of import class_of
+from .mapped import converting_options
 from .quiet import quiet
 
 DTYPES = {
@@ -62,7 +63,12 @@ def load_base(
         options["quantization_config"] = _quantization(dict(base.quantization), where)
     try:
         with quiet() as said:
-            model, info = kind.from_pretrained(folder, **options)
+            converting = converting_options(kind, config, base, folder)
+            if converting is None:
+                model, info = kind.from_pretrained(folder, **options)
+            else:
+                model, info = kind.from_pretrained(None, **options, **converting)
+                model.name_or_path = model.config.name_or_path = str(folder)
     except Exception as error:
         raise AttachError(
             codes.BASE_NOT_LOADED.finding(

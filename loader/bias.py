@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
-from .gather import LowRank
+from .low_rank import Scaling
 from .placement import offloaded
 
 
@@ -35,10 +35,10 @@ class BiasFactors:
         delta = ((self.value - self.old.to(self.value.device)) * weight).to(out.device)
         return out + delta.view(*delta.shape, *(1,) * _dimensions_after_channels(module, out))
 
-    def low_rank(self, module: nn.Module, weight: float) -> LowRank | None:
-        if isinstance(module, (_ConvNd, nn.GroupNorm, _BatchNorm)):  # channels are not last
-            return None
-        return LowRank(shift=(self.value - self.old.to(self.value.device)) * weight)
+    def parts(self, module: nn.Module, weight: float) -> tuple[Scaling]:
+        shift = (self.value - self.old.to(self.value.device)) * weight
+        last = not isinstance(module, (_ConvNd, nn.GroupNorm, _BatchNorm))
+        return (Scaling(shift=shift, channels_last=last),)
 
 
 def bias_of(module: nn.Module) -> torch.Tensor | None:

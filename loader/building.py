@@ -19,6 +19,7 @@ from .claims import Claims
 from .methods.dora import OnWeight
 from .methods.table import METHODS
 from .modules import check_not_compiled
+from .peft_backend import PeftParts, claim_peft
 from .placement import offloaded
 from .prompt_claims import PROMPT, claim_prompt
 from .prompt_encoders import Encoder
@@ -32,13 +33,13 @@ from .weight_sites import WeightFactors
 from .whole_claims import claim_bias, claim_whole, whole_modules
 
 if TYPE_CHECKING:
-    from .adapted import AdaptedModel
+    from .holder import Holder
 
 _PREFIX = "base_model.model."
 
 
 def build_adapter(
-    model: AdaptedModel,
+    model: Holder,
     name: str,
     plan: AdapterPlan,
     tensors: AdapterTensors,
@@ -106,22 +107,26 @@ class _Builder:
             )
         check_trainable(claims)
         whole = whole_modules(claims)
-        sites = [found for site in plan.sites if (found := claim_site(claims, site, whole))]
+        native = plan.sites if plan.peft is None else ()
+        sites = [found for site in native if (found := claim_site(claims, site, whole))]
         biases = [found for item in plan.biases.items() if (found := claim_bias(claims, *item))]
         saved = {n: found for n in whole if (found := claim_whole(claims, n, whole[n]))}
         prompted = plan.prompt is not None and claim_prompt(claims, plan.prompt)
         claims.settle()
+        peft = claim_peft(claims, plan.peft, whole) if plan.peft is not None else None
+        claims.settle()
         placed = tensors.place(claims.wanted, own=claims.trainable)
         claims.problems += tensors.findings({n: p.dtype for n, p in claims.wanted.items()})
         claims.settle()
-        if not claims.trainable and not _changes_anything(claims, saved, biases):
+        acts = peft is not None and peft.changes
+        if not claims.trainable and not acts and not _changes_anything(claims, saved, biases):
             claims.problem(
                 codes.TENSORS_CHANGE_NOTHING, f"{claims.name!r} changes nothing anywhere"
             )
         claims.settle()
         # PEFT puts no tuner between itself and a base with virtual tokens
         prefix = "base_model." if prompted else _PREFIX
-        return self._made(sites, biases, saved, placed, prefix)
+        return self._made(sites, biases, saved, placed, prefix, peft)
 
     def _made(
         self,
@@ -130,31 +135,33 @@ class _Builder:
         saved: Mapping[str, Mapping[str, str]],
         placed: Mapping[str, torch.Tensor],
         prefix: str,
+        peft: PeftParts | None,
     ) -> Built:
         """Everything from placed tensors, which fit."""
         claims = self.claims
-        parameters: dict[str, nn.Parameter] = {}
-        keys: dict[str, str] = {}
+        parameters: dict[str, nn.Parameter] = {**peft.parameters} if peft else {}
+        keys: dict[str, str] = {**peft.keys} if peft else {}
         outputs: dict[str, list[Factors]] = {}
+        for name, factors in peft.factors.items() if peft else ():
+            outputs[name] = [factors]
         weights: dict[str, list[WeightFactors]] = {}
         live = {
             name: {role: text.format(adapter=claims.name) for role, text in m.parameters.items()}
             for name, m in METHODS.items()
         }
         shared = self._shared(sites, placed)
-        parts: list[Part] = []
+        parts: list[Part] = [*peft.parts] if peft else []
         for name, common in shared.items():
             spelling = METHODS[name].shared
             parameters |= {spelling[r].format(adapter=claims.name): p for r, p in common.items()}
         for site, method, shape in sites:
             for role, text in method.shared.items():
                 if role in site.tensors:
-                    keys[text.format(adapter=claims.name)] = _on_disk(site.tensors[role])
+                    keys[_on_disk(site.tensors[role])] = text.format(adapter=claims.name)
             names, common = live[site.method], shared.get(site.method, {})
             # what follows another module has its parameters, which are registered once
             inside = f"{prefix}{leader_of(site)}.{site.settings.get('wraps', '')}"
-            roles: dict[str, torch.Tensor] = {**common}
-            own: dict[str, nn.Parameter] = {}
+            roles: dict[str, nn.Parameter] = {**common}
             for role, key in site.tensors.items():
                 if role in common:
                     continue
@@ -162,20 +169,19 @@ class _Builder:
                 if name not in parameters:
                     still = role in site.settings.get("frozen", ())
                     parameters[name] = self._parameter(placed[key], frozen=still)
-                    keys[name] = _on_disk(key)
-                roles[role] = own[role] = parameters[name]
+                keys[_on_disk(key)] = name  # tied ones are in the file more than once
+                roles[role] = parameters[name]
             built = method.build(site, shape, roles, self.dropout)
             if hasattr(built, "add_to"):
                 weights.setdefault(site.module, []).append(cast(WeightFactors, built))
             else:
                 outputs.setdefault(site.module, []).append(cast(Factors, built))
-            if not common:
-                parts.append(Part(site, shape, own, own.keys() <= method.input_roles))
+            parts.append(Part(site, shape, roles, roles.keys() <= method.input_roles))
         changed: dict[str, BiasFactors] = {}
         for module, key, old in biases:
             value = self._parameter(placed[key])
             live_name = f"{prefix}{module}.bias.{claims.name}"
-            parameters[live_name], keys[live_name] = value, _on_disk(key)
+            parameters[live_name], keys[_on_disk(key)] = value, live_name
             changed[module] = BiasFactors(value, old)
             outputs.setdefault(module, []).append(changed[module])
         twins = {
@@ -194,7 +200,7 @@ class _Builder:
                     one.stand_on(twin)
         held = {f"{prefix}{n}.{self._wrapper(n)}.{claims.name}": twin for n, twin in twins.items()}
         for live_name, paths in zip(held, saved.values(), strict=True):
-            keys |= {f"{live_name}.{path}": _on_disk(key) for path, key in paths.items()}
+            keys |= {_on_disk(key): f"{live_name}.{path}" for path, key in paths.items()}
         prompt, asked = None, claims.plan.prompt
         if asked is not None:
             inside, key = f"prompt_encoder.{claims.name}", asked.tensors[PROMPT]
@@ -204,8 +210,10 @@ class _Builder:
                 parameters |= {f"{inside}.{path}": p for path, p in made.named_parameters()}
             else:
                 made = parameters[f"{inside}.embedding.weight"] = self._parameter(placed[key])
-                keys[f"{inside}.embedding.weight"] = key
+                keys[key] = f"{inside}.embedding.weight"
             prompt = make_prompt(asked, made)
+        if peft and claims.tensors.header.tensors.keys() - keys.keys():
+            keys = {}  # what is here is not what PEFT stores
         adapter = Adapter(
             name=claims.name,
             methods=methods_of(claims.plan),
@@ -214,6 +222,7 @@ class _Builder:
             sites=frozenset(outputs) | frozenset(weights),
             weights=frozenset(weights),
             whole=frozenset(twins),
+            replaces=twins,
             prompt=prompt,
             parameters=parameters,
             twins=held,
@@ -275,7 +284,7 @@ def _changes_anything(
     """Whether the model's answers can differ at all: stops at the first value that does."""
     if claims.plan.prompt is not None:
         return True  # tokens of zeros are attended to as well
-    for site in claims.plan.sites:
+    for site in claims.plan.sites if claims.plan.peft is None else ():
         roles = {role: claims.tensors.host(key) for role, key in site.tensors.items()}
         method = METHODS[site.method]
         if method.alters is not None:

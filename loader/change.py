@@ -52,6 +52,7 @@ from .load import (
     hold_files,
     used_at_once,
 )
+from .peft_fit import peft_asker
 from .residency import put_off
 
 log = logging.getLogger("adapterdock")
@@ -78,6 +79,7 @@ def plan_change(
         given=given_folders(file, sources),
         layout=model.layout,
         base_config=config_of(model),
+        ask_peft=peft_asker(model.modules_of_base.by_name, later=True),
     )
     store = _store_of(model)
     lock = _lock(file, access, store, accepted, frozen=frozen)
@@ -119,12 +121,13 @@ def apply_plan(model: AdaptedModel, plan: Plan) -> None:
         model.deployment = Deployment(
             file,
             pulled,
-            replace(plan.access, given={}, layout=None, base_config={}),
+            replace(plan.access, given={}, layout=None, base_config={}, ask_peft=None),
             store,
             plan.accepted,
             old.base_folder if old else None,
             tuple(dict.fromkeys([*pulled.notes, *file.warnings, *notes])),
             explicit,
+            old.said_of_base if old and file.manifest.base.model is None else None,
         )
         hold_files(model, pulled, store)
     for note in pulled.notes:
@@ -184,7 +187,7 @@ def _composed(
         weights = flatten(file.manifest, name)
         with model.present(model.attached[n] for n in weights if n not in new):
             members = {n: new.get(n) or model.built_of(n) for n in weights}
-            found.append(made(model, name, composition, weights, members, where))
+            found.append(made(model, name, composition, weights, members, where=where))
     return found
 
 
@@ -286,9 +289,8 @@ def _require_same_base(
     """Raise :class:`FingerprintError` where the manifest is for another base than the model's."""
     deployment = model.deployment
     if deployment is not None:
-        now = (deployment.file, deployment.pulled.lock)
         loaded = deployment.base_folder is not None
-        if wrong := check_same_base(now, (file, lock), loaded=loaded):
+        if wrong := check_same_base(deployment.said_of_base, (file, lock), loaded=loaded):
             raise FingerprintError(*wrong)
     if deployment is not None and _same_said(deployment, file):
         return  # it was compared when the model was set up

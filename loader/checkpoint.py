@@ -26,7 +26,7 @@ from ..registry.fetch import Fetched
 from ..registry.progress import Progress
 from ..registry.shards import ShardLayout
 from ..registry.shards import Tensor as Planned
-from .folding import Fold, is_finite
+from .folding import CutFold, Fold, is_finite
 from .skeleton import TORCH_DTYPES, OnDisk, read_tensor
 
 _CHUNK = 8 << 20
@@ -39,7 +39,7 @@ class Item:
 
     out: Planned
     source: OnDisk
-    fold: Fold | None = None
+    fold: Fold | CutFold | None = None
 
     @property
     def is_a_copy(self) -> bool:

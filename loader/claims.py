@@ -86,9 +86,10 @@ class Claims:
         return True
 
     def differs(self, key: str, old: torch.Tensor) -> bool:
-        """Whether a tensor is another one than this, in that one's dtype."""
-        new = self.tensors.host(key).to(old.device, old.dtype)
-        return new.shape != old.shape or not torch.equal(new, old)
+        """Whether a tensor is another one than this, in that one's dtype. Compared on the host: an
+        attach sends nothing to a device but what stays there."""
+        new = self.tensors.host(key).to(old.dtype)
+        return new.shape != old.shape or not torch.equal(new, old.to(new.device))
 
     def problem(self, code: Any, message: str, **more: Any) -> None:
         self.problems.append(code.finding(f"{self.name}: {message}", self.where, **more))

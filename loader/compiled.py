@@ -22,8 +22,8 @@ from ..manifests.errors import RoutingError
 from ..manifests.findings import Finding
 from ..manifests.weights import Weight, weight_at
 from .adapter import Adapter
-from .gather import LowRank, low_rank_of
-from .sites import Factors, OutputSite
+from .low_rank import LowRank, low_rank_of
+from .sites import OutputSite
 
 Terms = tuple[tuple[Adapter, Weight], ...]
 
@@ -32,7 +32,6 @@ class Slot:
     """The buffers of one module."""
 
     def __init__(self, module: nn.Module, like: LowRank, rank: int) -> None:
-        assert like.a is not None and like.b is not None
         self.a = like.a.new_zeros(rank, like.a.shape[1])
         self.b = like.b.new_zeros(like.b.shape[0], rank)
 
@@ -45,11 +44,10 @@ class Slot:
         at = 0
         self.b.zero_()
         for part in parts:
-            if part.a is not None and part.b is not None:
-                end = at + part.a.shape[0]
-                self.a[at:end].copy_(part.a)
-                self.b[:, at:end].copy_(part.b)
-                at = end
+            end = at + part.a.shape[0]
+            self.a[at:end].copy_(part.a)
+            self.b[:, at:end].copy_(part.b)
+            at = end
 
 
 class CompiledBase:
@@ -141,11 +139,11 @@ class CompiledBase:
         found: list[LowRank] = []
         for adapter, weight in terms:
             for factors in site.factors.get(adapter, ()):
-                part = _low_rank(factors, site.module, weight_at(weight, name))
+                part = low_rank_of(factors, site.module, weight_at(weight, name))
                 if part is None:
                     raise RoutingError(_not_low_rank(name))
                 found.append(part)
-        ranks = sum(part.a.shape[0] for part in found if part.a is not None)
+        ranks = sum(part.a.shape[0] for part in found)
         if ranks > self.rank:
             raise RoutingError(
                 codes.NOT_COMPILED_FOR.finding(
@@ -162,16 +160,11 @@ def _first(site: OutputSite) -> LowRank | None:
     found: LowRank | None = None
     for factors in site.factors.values():
         for one in factors:
-            part = _low_rank(one, site.module, 1.0)
+            part = low_rank_of(one, site.module, 1.0)
             if part is None:
                 return None
             found = found or part
     return found
-
-
-def _low_rank(factors: Factors, module: nn.Module, weight: float) -> LowRank | None:
-    part = low_rank_of(factors, module, weight)
-    return part if part is not None and part.a is not None and part.shift is None else None
 
 
 def _not_low_rank(name: str) -> Finding:

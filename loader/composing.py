@@ -38,7 +38,7 @@ from .selection import check_composition, taking_part
 from .tensors import read_bytes
 
 if TYPE_CHECKING:
-    from .adapted import AdaptedModel
+    from .holder import Holder
 
 Options = Mapping[str, Any]
 """``density``, ``majority_sign_method``, ``svd_rank``, ``svd_clamp``, ``seed``: those given."""
@@ -75,15 +75,17 @@ def recipe_of(
 
 
 def compose(
-    model: AdaptedModel,
+    model: Holder,
     name: str,
     recipe: Composition,
     of: Mapping[str, Written],
     *,
+    dtype: torch.dtype | None = None,
     replace: bool = False,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Mapping[str, Weight]:
-    """Attach the adapter that ``recipe`` makes of ``of`` under ``name``; returns the weights.
+    """Attach the adapter that ``recipe`` makes of ``of`` under ``name``, in ``dtype`` (else that
+    of the modules that it sits on); returns the weights.
 
     All or nothing. Raises :class:`RoutingError` for what cannot be combined, and what attaching
     raises.
@@ -92,17 +94,19 @@ def compose(
     check_free(model, name, replace, where)
     with model.present(model.attached[member] for member in weights):
         members = {member: model.built_of(member) for member in weights}
-        built = made(model, name, recipe, weights, members, where)
+        built = made(model, name, recipe, weights, members, dtype=dtype, where=where)
     put_adapters(model, [built, *made_again(model, [built], where)], where)
     return weights
 
 
 def made(
-    model: AdaptedModel,
+    model: Holder,
     name: str,
     recipe: Composition,
     weights: Mapping[str, Weight],
     members: Mapping[str, Built],
+    *,
+    dtype: torch.dtype | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Built:
     """The adapter that ``recipe`` makes of ``members``, which are the model's or will be; it is
@@ -114,11 +118,12 @@ def made(
         plan_of(combined, model.layout),
         read_bytes(save(tensors_of(combined)), where=where),
         members=taking_part([(members[n].adapter, w) for n, w in weights.items()]),
+        dtype=dtype,
         where=where,
     )
 
 
-def made_again(model: AdaptedModel, changed: Iterable[Built], where: Where) -> list[Built]:
+def made_again(model: Holder, changed: Iterable[Built], where: Where) -> list[Built]:
     """The compositions that are computed from adapters that ``changed`` takes the place of,
     computed anew; not on the model yet."""
     new = {built.adapter.name: built for built in changed}
@@ -127,13 +132,13 @@ def made_again(model: AdaptedModel, changed: Iterable[Built], where: Where) -> l
         weights = model.compositions[name]
         with model.present(model.attached[n] for n in weights if n not in new):
             members = {n: new.get(n) or model.built_of(n) for n in weights}
-            new[name] = made(model, name, model.recipes[name], weights, members, where)
+            new[name] = made(model, name, model.recipes[name], weights, members, where=where)
         found.append(new[name])
     return found
 
 
 def combination(
-    model: AdaptedModel,
+    model: Holder,
     recipe: Composition,
     weights: Mapping[str, Weight],
     members: Mapping[str, Built],
@@ -166,7 +171,7 @@ def dependents(recipes: Mapping[str, Composition], changed: Collection[str]) -> 
 
 
 def save_combination(
-    model: AdaptedModel, folder: str | os.PathLike[str], name: str, combined: Combined
+    model: Holder, folder: str | os.PathLike[str], name: str, combined: Combined
 ) -> None:
     """Write ``combined`` as an adapter that PEFT loads. Raises :class:`AttachError`, and leaves
     files that were there as they were, where that cannot be done."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import initialization as init
 
 from ..registry.facts import Layout
@@ -23,6 +24,12 @@ log = logging.getLogger("adapterdock")
 def layout_of_config(config: Mapping[str, Any]) -> Layout | None:
     """The modules of the model that transformers makes of a ``config.json``; ``None`` where it has
     no class of that name, or cannot make it (what it says goes to the log)."""
+    model = model_of_config(config)
+    return None if model is None else layout_of_model(model)
+
+
+def model_of_config(config: Mapping[str, Any]) -> nn.Module | None:
+    """The model itself, on the ``meta`` device."""
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     cls: Any = getattr(transformers, name, None) if isinstance(name, str) else None
@@ -33,7 +40,7 @@ def layout_of_config(config: Mapping[str, Any]) -> Layout | None:
         with torch.device("meta"), init.no_init_weights(), init.meta_device_safe_creation_ops():
             model = cls(settings)
         model.tie_weights()
-        return layout_of_model(model)
+        return model
     except Exception as error:
         log.warning("transformers cannot make a %s: %s: %s", name, type(error).__name__, error)
         return None

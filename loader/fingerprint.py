@@ -68,7 +68,8 @@ def fingerprint_of_model(model: nn.Module, tokenizer: Any = None) -> Measured:
     quantised = _is_quantised(model)
     if quantised:
         doubts.setdefault("structure", "its weights are quantised")
-    left_out = sorted(unread | (_unreadable(model, live) if quantised else set()))
+    known = {disk[wanted[name]].live for name in unread}  # each under one name
+    left_out = sorted(unread | (_unreadable(model, live) - known if quantised else set()))
     if left_out:
         doubts["weights"] = f"{len(left_out)} tensors could not be read: {', '.join(left_out[:5])}"
     elif quantised:

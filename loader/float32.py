@@ -6,6 +6,7 @@ float32 norm that returned float32 would make the next bfloat16 linear raise.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, cast
@@ -16,7 +17,7 @@ from torch import nn
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Finding, Where
-from .interception import intercept, intercepted
+from .interception import intercept, intercepted, interception_of, release
 
 _HALVES = frozenset({torch.float16, torch.bfloat16})
 _FLOATS = _HALVES | {torch.float32, torch.float64}
@@ -32,11 +33,15 @@ class InFloat32:
     def __call__(
         self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        came = [d for value in (*args, *kwargs.values()) if (d := _floating(value))] or [self.own]
-        back = next((dtype for dtype in came if dtype in _HALVES), None)
-        if back is None:
+        back = self.answers_in(args, kwargs)
+        if back not in _HALVES:
             return inner(*args, **kwargs)
         return run_in(torch.float32, back, inner, args, kwargs)
+
+    def answers_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.dtype:
+        """The dtype of what it returns for these inputs."""
+        came = [d for value in (*args, *kwargs.values()) if (d := _floating(value))] or [self.own]
+        return next((dtype for dtype in came if dtype in _HALVES), torch.float32)
 
 
 def keep_float32(
@@ -72,6 +77,26 @@ def keep_float32(
         if not intercepted(module, InFloat32):
             intercept(module, InFloat32(loaded_in[name]), travels=True)
     return tuple(chosen)
+
+
+def answers_in(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> torch.dtype | None:
+    """The dtype of what the base's module returns for these inputs, where it or a part of it is
+    kept in float32; else ``None``."""
+    for part in module.modules():
+        kept = interception_of(part, InFloat32)
+        if kept is not None:
+            return cast(InFloat32, kept.around).answers_in(args, kwargs)
+    return None
+
+
+def widen_no_more(module: nn.Module) -> None:
+    """Take the widening off the parts of a copy that have other weights, in half precision."""
+    for part in module.modules():
+        kept = interception_of(part, InFloat32)
+        if kept is not None and any(p.dtype in _HALVES for p in part.parameters()):
+            release(part, kept)
 
 
 def _choose(
@@ -138,14 +163,21 @@ def _floating(value: Any) -> torch.dtype | None:
 
 
 def cast_floats(value: Any, dtype: torch.dtype) -> Any:
-    """``value`` with its half- and single-precision tensors in ``dtype``; tuples, lists and
-    mappings are looked into."""
+    """``value`` with its half- and single-precision tensors in ``dtype``; tuples, lists, mappings
+    and transformers' outputs are looked into."""
     if isinstance(value, torch.Tensor):
         fits = value.dtype in _HALVES or value.dtype is torch.float32
         return value.to(dtype) if fits and value.dtype is not dtype else value
     if type(value) in (tuple, list):
         items = cast("Sequence[Any]", value)
         return type(value)([cast_floats(item, dtype) for item in items])
-    if type(value) is dict:
-        return {k: cast_floats(v, dtype) for k, v in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, tuple) and hasattr(value, "_replace"):  # a named one
+        named = cast(Any, value)
+        return named._replace(**{k: cast_floats(v, dtype) for k, v in named._asdict().items()})
+    if isinstance(value, dict):
+        parts = cast("dict[Any, Any]", value)
+        changed = copy.copy(parts)  # a ModelOutput's keys are its attributes too
+        for key, part in parts.items():
+            changed[key] = cast_floats(part, dtype)
+        return changed
     return value

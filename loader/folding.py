@@ -6,7 +6,7 @@ plus the sum of weight times delta, in float32 (float64 where the weight is), ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,13 +19,14 @@ from ..manifests.findings import Finding, Where
 from ..manifests.weights import Weight, weight_at
 from .adapter import Adapter, Part
 from .bias import BiasFactors
-from .methods.table import METHODS, Method
+from .cuts import Cut, rows_of
+from .methods.deltas import Delta
+from .methods.table import METHODS
 from .modules import ModuleMap
 from .placement import offloaded
 from .twins import own_tensors
 
 Terms = Iterable[tuple[Adapter, Weight]]
-Delta = Callable[[Tensor, "slice | None"], Tensor]
 
 PLAIN = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 """Dtypes of weights that can be merged into."""
@@ -33,87 +34,149 @@ _PIECE = 1 << 22
 """Values that are widened at a time."""
 
 
+@dataclass(frozen=True)
+class Addition:
+    """What one adapter adds to a tensor of ``module``, at ``weight``."""
+
+    weight: float
+    of: Part | BiasFactors
+    module: nn.Module
+
+    def same_as(self, other: Addition) -> bool:
+        """Whether both add the same, to two tensors that are the same: of a part that follows
+        another at a tied module."""
+        one, two = self.of, other.of
+        if not isinstance(one, Part) or not isinstance(two, Part):
+            return False
+        return (
+            self.weight == other.weight
+            and one.site.method == two.site.method
+            and "follows" in {**one.site.settings, **two.site.settings}
+            and one.roles.keys() == two.roles.keys()
+            and all(one.roles[role] is two.roles[role] for role in one.roles)
+        )
+
+    def delta(self, name: str, old: Tensor, wide: torch.dtype, device: torch.device) -> Delta:
+        """What it adds to some rows of the tensor ``name``, which is ``old`` now."""
+        one = self.of
+        if isinstance(one, BiasFactors):
+            change = one.value.detach().to(device, wide) - one.old.to(device, wide)
+            return lambda rows: change[rows]
+        method = METHODS[one.site.method]
+        roles = roles_of(one, wide, device)
+        if name == parameter_of(one):
+            assert method.delta_weight is not None
+            return method.delta_weight(one.site, self.module, one.shape, old, roles)
+        assert method.delta_bias is not None
+        found = method.delta_bias(one.site, one.shape, old.to(device, wide), roles)
+        bias = torch.zeros(old.shape, dtype=wide, device=device) if found is None else found
+        return lambda rows: bias[rows]
+
+
+def parameter_of(part: Part) -> str:
+    """The live name of the parameter that the part is a delta of, its bias apart."""
+    return f"{part.site.module}.{part.site.settings.get('parameter', 'weight')}"
+
+
 @dataclass
 class Fold:
     """What becomes of one of the base's tensors, known by its live name: ``new`` in its place, if
-    a module is replaced, and then the ``additions``, each with the adapter's weight."""
+    a module is replaced, and then the ``additions``."""
 
     name: str
     new: Tensor | None = None
-    additions: list[tuple[float, Part | BiasFactors]] = field(default_factory=list)
+    additions: list[Addition] = field(default_factory=list[Addition])
 
     def of(
         self, old: Tensor, dtype: torch.dtype | None = None, device: torch.device | None = None
     ) -> Tensor:
         """The merged tensor, of ``old``'s shape, in ``dtype`` (else that of ``old``) on ``device``
         (else that of ``old``). ``old`` is left as it is, and never shared."""
-        with torch.no_grad():
-            return self._of(old, dtype or old.dtype, device or old.device)
-
-    def _of(self, old: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
         source = (old if self.new is None else self.new).detach()
+        dtype, device = dtype or old.dtype, device or old.device
         if not self.additions:
             return source.to(device, dtype, copy=True)
         wide = torch.float64 if old.dtype is torch.float64 else torch.float32
-        deltas = [(weight, self._delta(one, wide, device)) for weight, one in self.additions]
-        by_rows = all(self._by_rows(one) for _, one in self.additions)
-        result = torch.empty(source.shape, dtype=dtype, device=device)
-        for rows in _pieces(source) if by_rows else (None,):
-            piece = source if rows is None else source[rows]
-            piece = piece.to(device, wide)
-            total = piece.clone()
+        rows = rows_of(source) if self.of_experts else source
+        with torch.no_grad():
+            deltas = self.deltas(source, wide, device)
+            return _summed(rows, [slice(0, len(rows))], deltas, wide, dtype, device).view(
+                source.shape
+            )
+
+    @property
+    def of_experts(self) -> bool:
+        """Whether its rows are those of all experts, one after the other."""
+        parts = (one.of for one in self.additions)
+        return any(isinstance(one, Part) and "parameter" in one.site.settings for one in parts)
+
+    @property
+    def of_base(self) -> bool:
+        """Whether a delta is made of the old weight too, and not of the adapter alone."""
+        parts = (one.of for one in self.additions)
+        return any(isinstance(one, Part) and not one.of_input for one in parts)
+
+    def deltas(
+        self, old: Tensor, wide: torch.dtype, device: torch.device
+    ) -> list[tuple[float, Delta]]:
+        """Each addition's weight, and its delta of some rows."""
+        return [(one.weight, one.delta(self.name, old, wide, device)) for one in self.additions]
+
+
+@dataclass(frozen=True)
+class CutFold:
+    """What becomes of a stored tensor that is a part of a live one."""
+
+    fold: Fold
+    cut: Cut
+    live: tuple[int, ...]
+
+    def of(self, old: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """See :meth:`Fold.of`; ``old`` is the stored tensor."""
+        fold, cut, dtype = self.fold, self.cut, dtype or old.dtype
+        with torch.no_grad():
+            whole = fold.new
+            source = (
+                cut.rows_from(old) if whole is None else cut.taken(whole.detach().to(old.device))
+            )
+            wide = torch.float64 if old.dtype is torch.float64 else torch.float32
+            unknown = torch.empty(self.live, dtype=wide, device="meta")
+            deltas = [
+                (weight, _columns(delta, cut.columns))
+                for weight, delta in fold.deltas(unknown, wide, old.device)
+            ]
+            return cut.stored_from(_summed(source, cut.runs, deltas, wide, dtype, old.device))
+
+
+def _columns(delta: Delta, columns: slice) -> Delta:
+    return lambda rows: delta(rows)[:, columns]
+
+
+def _summed(
+    source: Tensor,
+    runs: Iterable[slice],
+    deltas: Iterable[tuple[float, Delta]],
+    wide: torch.dtype,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """``source``, which is these ``runs`` of rows, with weight times delta added; some rows at a
+    time: always the same ones, so that results do not depend on memory."""
+    result = torch.empty(source.shape, dtype=dtype, device=device)
+    step = max(1, _PIECE // max(1, source.numel() // max(1, len(source))))
+    at = 0
+    for run in runs:
+        for start in range(run.start, run.stop, step):
+            stop = min(start + step, run.stop)
+            piece = source[at : at + stop - start].to(device, wide, copy=True)
             for weight, delta in deltas:
-                change = delta(piece, rows)
+                change = delta(slice(start, stop))
                 if change.shape != piece.shape:
-                    raise ValueError(
-                        f"{self.name}: a delta of {tuple(change.shape)} for {tuple(piece.shape)}"
-                    )
-                total.add_(change, alpha=weight)
-            if rows is None:
-                result.copy_(total)
-            else:
-                result[rows] = total
-        return result
-
-    def _by_rows(self, one: Part | BiasFactors) -> bool:
-        return not isinstance(one, Part) or (
-            self.name.endswith(".weight") and METHODS[one.site.method].roles_of_rows is not None
-        )
-
-    def _delta(self, one: Part | BiasFactors, wide: torch.dtype, device: torch.device) -> Delta:
-        if isinstance(one, BiasFactors):
-            change = one.value.detach().to(device, wide) - one.old.to(device, wide)
-            return lambda piece, rows: change if rows is None else change[rows]
-        method = METHODS[one.site.method]
-        roles = roles_of(one, wide, device)
-        if self.name.endswith(".weight"):
-            return _delta_of_weight(method, one, roles)
-        bias = method.delta_bias
-        assert bias is not None
-
-        def delta(piece: Tensor, rows: slice | None) -> Tensor:
-            found = bias(one.site, one.shape, piece, roles)
-            return torch.zeros_like(piece) if found is None else found
-
-        return delta
-
-
-def _delta_of_weight(method: Method, part: Part, roles: Mapping[str, Tensor]) -> Delta:
-    delta_weight, cut = method.delta_weight, method.roles_of_rows
-    assert delta_weight is not None
-
-    def delta(piece: Tensor, rows: slice | None) -> Tensor:
-        some = roles if rows is None or cut is None else cut(part.site, part.shape, roles, rows)
-        return delta_weight(part.site, part.shape, piece, some)
-
-    return delta
-
-
-def _pieces(tensor: Tensor) -> Iterator[slice]:
-    """Its rows, some at a time: always the same ones, so that results do not depend on memory."""
-    step = max(1, _PIECE // max(1, tensor.numel() // max(1, len(tensor))))
-    for start in range(0, len(tensor), step):
-        yield slice(start, start + step)
+                    raise ValueError(f"a delta of {tuple(change.shape)} for {tuple(piece.shape)}")
+                piece.add_(change, alpha=weight)
+            result[at : at + stop - start] = piece
+            at += stop - start
+    return result
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -157,13 +220,16 @@ def folds(
 class _Planner:
     modules: ModuleMap
     where: Where
-    found: dict[str, Fold] = field(default_factory=dict)
-    problems: list[Finding] = field(default_factory=list)
+    found: dict[str, Fold] = field(default_factory=dict[str, Fold])
+    problems: list[Finding] = field(default_factory=list[Finding])
+    replaced: dict[str, Adapter] = field(default_factory=dict[str, Adapter])
+    at: dict[str, list[Part]] = field(default_factory=dict[str, list[Part]])
+    """The parts at each module."""
 
     def replace(self, adapter: Adapter) -> None:
         """Whole modules first: factors at one are added to the module that replaces it."""
-        for name in sorted(adapter.whole):
-            twin = adapter.twins[f"base_model.model.{name}.modules_to_save.{adapter.name}"]
+        for name, twin in adapter.replaces.items():
+            self.replaced[name] = adapter
             old = own_tensors(self.modules.by_name[name])
             for path, tensor in own_tensors(twin).items():
                 if tensor is old[path]:
@@ -180,16 +246,15 @@ class _Planner:
 
     def add(self, adapter: Adapter, weight: Weight) -> None:
         """Its deltas, after it was made sure that they are all there is of it."""
-        refused = [
-            name
-            for name in adapter.methods
-            if name not in METHODS or METHODS[name].delta_weight is None
-        ]
+        refused = {part.site.method for part in adapter.parts}
+        refused = {n for n in refused if n not in METHODS or METHODS[n].delta_weight is None}
+        if adapter.prompt is not None:
+            refused |= {name for name in adapter.methods if name not in METHODS}
         known = {id(t) for part in adapter.parts for t in part.roles.values()}
         known |= {id(one.value) for one in adapter.biases.values()}
         rest = [name for name, value in adapter.parameters.items() if id(value) not in known]
         if refused or rest:
-            what = " and ".join(refused) if refused else rest[0]
+            what = " and ".join(sorted(refused)) if refused else rest[0]
             self._problem(codes.MERGE_METHOD, f"{adapter.name!r}: {what} is no change of a weight")
             return
         for part in adapter.parts:
@@ -197,15 +262,19 @@ class _Planner:
                 self._add_part(adapter, part, at)
         for name, one in adapter.biases.items():
             if at := weight_at(weight, name):
-                self._fold(f"{name}.bias").additions.append((at, one))
+                fold = self._fold(f"{name}.bias")
+                fold.additions.append(Addition(at, one, self.modules.by_name[name]))
 
     def _add_part(self, adapter: Adapter, part: Part, weight: float) -> None:
         name, method = part.site.module, METHODS[part.site.method]
         module = self.modules.by_name[name]
-        if reason := method.unmergeable(part.site, module, part.shape):
+        reason = method.unmergeable(part.site, module, part.shape) or self._unclear(adapter, part)
+        if reason is not None:
             self._problem(codes.MERGE_METHOD, f"{adapter.name!r} at {name}: {reason}")
             return
-        self._fold(f"{name}.weight").additions.append((weight, part))
+        self.at.setdefault(name, []).append(part)
+        addition = Addition(weight, part, module)
+        self._fold(parameter_of(part)).additions.append(addition)
         if method.delta_bias is None:
             return
         bias = offloaded(module, "bias")
@@ -223,7 +292,19 @@ class _Planner:
                 codes.MERGE_METHOD, f"{adapter.name!r} at {name}: the module has no bias to change"
             )
         elif change is not None:
-            self._fold(f"{name}.bias").additions.append((weight, part))
+            self._fold(f"{name}.bias").additions.append(addition)
+
+    def _unclear(self, adapter: Adapter, part: Part) -> str | None:
+        """Why what the base does at this module is not what the part's delta is made of."""
+        replacing = self.replaced.get(part.site.module)
+        if not part.of_input and replacing not in (None, adapter):
+            return f"it changes what the base does there, and {replacing.name!r} replaces that"
+        together = [part, *self.at.get(part.site.module, ())]
+        if not any("parameter" in one.site.settings for one in together):
+            return None
+        if all(one.of_input for one in together):
+            return None
+        return "it changes what the module does, of which a parameter is changed too"
 
     def _fold(self, name: str) -> Fold:
         return self.found.setdefault(name, Fold(name))

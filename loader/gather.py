@@ -1,17 +1,18 @@
-"""The factors of a batch's rows at one site, gathered once and applied as batched products.
+"""What a batch's rows do at one site, gathered once and applied as batched products.
 
-Factors that are low-rank at a linear module are gathered into one tensor per side, (rows, in, r)
-and (rows, r, out), each row's adapters side by side along r with their scales and weights folded
-into the second; two batched products then serve all rows, however many adapters they name. What
-cannot be written so (embeddings, convolutions, methods that change the input) is applied to its
-own rows alone.
+Factors say what they add as *parts* (low-rank factors, a rescaled output, a changed input ...).
+The parts of one kind are stacked, one entry for each row and adapter, and applied to all of their
+rows by the same few products, however many adapters the rows name. Where several kinds meet at one
+site, each is gathered by itself. What has no part (dropout while training) is applied to its own
+rows alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -22,41 +23,73 @@ from .adapter import Adapter
 if TYPE_CHECKING:
     from .sites import Factors
 
-    Acting = tuple[tuple[Factors, float], ...]
-
 Terms = tuple[tuple[Adapter, Weight], ...]
 
 
-@dataclass(frozen=True)
-class LowRank:
-    """``delta(x) = b @ (a @ x) + shift``: a (r, in), b (out, r) with scale and weight in it, shift
-    (out); what is ``None`` is not there."""
+class RowDelta(Protocol):
+    """What some rows add at one site."""
 
-    a: torch.Tensor | None = None
-    b: torch.Tensor | None = None
-    shift: torch.Tensor | None = None
+    nbytes: int
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        repeat: int,
+    ) -> torch.Tensor:
+        """``out`` with the rows' deltas, in any dtype; row ``i`` stands ``repeat`` times, in
+        place. ``base`` is what the module itself returned for ``x``."""
+        ...
+
+
+class Part(ABC):
+    """What one adapter adds to a row, its weight included."""
+
+    of: tuple[torch.Tensor, ...] = ()
+    """The base's tensors that it was computed from."""
+
+    @property
+    def kind(self) -> Hashable:
+        """Parts of one kind can be stacked."""
+        return type(self)
+
+    @classmethod
+    @abstractmethod
+    def gathered(cls, parts: Sequence[tuple[int, Any]], rows: int) -> RowDelta:
+        """The parts of one kind, each with its row, for a batch of ``rows``."""
 
 
 @runtime_checkable
 class Gatherable(Protocol):
-    """Factors that are low-rank at a linear module."""
+    """Factors that can be gathered."""
 
-    def low_rank(self, module: nn.Module, weight: float) -> LowRank | None:
-        """The delta times ``weight``; ``None`` where it is not of that kind now (dropout)."""
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        """The delta times ``weight``; ``None`` where it cannot be gathered now (dropout)."""
         ...
 
 
-class RowFactors(Protocol):
-    """What a batch's rows do at one site."""
+@dataclass(frozen=True)
+class RowFactors:
+    """What the rows of a batch do at one site; ``of`` are the base's tensors in it."""
 
     adapters: frozenset[Adapter]
-    nbytes: int
+    deltas: tuple[RowDelta, ...]
+    of: tuple[torch.Tensor, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(delta.nbytes for delta in self.deltas)
 
     def add(
         self, module: nn.Module, x: torch.Tensor, base: torch.Tensor, repeat: int
     ) -> torch.Tensor:
         """``base`` with each row's deltas; row ``i`` stands ``repeat`` times, in place."""
-        ...
+        out = base
+        for delta in self.deltas:
+            out = delta.add(module, x, base, out, repeat)
+        return out
 
 
 def gather(
@@ -67,87 +100,90 @@ def gather(
 ) -> RowFactors | None:
     """What ``rows`` (each row's adapters with weights) do at the site ``name`` of ``factors``;
     ``None`` where no row has anything there."""
-    acting: list[Acting] = [
-        tuple(
-            (one, at)
-            for adapter, weight in terms
-            if (at := weight_at(weight, name))
-            for one in factors.get(adapter, ())
-        )
-        for terms in rows
+    kinds: dict[Hashable, list[tuple[int, Part]]] = {}
+    apart: dict[tuple[tuple[Factors, float], ...], list[int]] = {}
+    # an adapter of several rows is asked once
+    known: dict[tuple[int, float], tuple[Part, ...] | None] = {}
+    for row, terms in enumerate(rows):
+        rest: list[tuple[Factors, float]] = []
+        for adapter, weight in terms:
+            at = weight_at(weight, name)
+            for one in factors.get(adapter, ()) if at else ():
+                key = (id(one), at)
+                if key not in known:
+                    known[key] = one.parts(module, at) if isinstance(one, Gatherable) else None
+                parts = known[key]
+                if parts is None:
+                    rest.append((one, at))
+                for part in parts or ():
+                    kinds.setdefault(part.kind, []).append((row, part))
+        if rest:
+            apart.setdefault(tuple(rest), []).append(row)
+    deltas: list[RowDelta] = [
+        type(parts[0][1]).gathered(parts, len(rows)) for parts in kinds.values()
     ]
-    if not any(acting):
+    if apart:
+        deltas.append(SplitRows(apart))
+    if not deltas:
         return None
     adapters = frozenset(a for terms in rows for a, _ in terms if a in factors)
-    low_ranks: list[list[LowRank]] = []
-    for row in acting:
-        parts = [low_rank_of(one, module, weight) for one, weight in row]
-        whole = [part for part in parts if part is not None]
-        if len(whole) < len(parts):
-            return SplitRows(acting, adapters)
-        low_ranks.append(whole)
-    return LowRankRows(low_ranks, adapters)
+    of = [tensor for parts in kinds.values() for _, part in parts for tensor in part.of]
+    return RowFactors(adapters, tuple(deltas), tuple({id(t): t for t in of}.values()))
 
 
-def low_rank_of(factors: Factors, module: nn.Module, weight: float) -> LowRank | None:
-    """The delta of ``factors`` times ``weight``, where it is low-rank at a linear module."""
-    return factors.low_rank(module, weight) if isinstance(factors, Gatherable) else None
+class Entries:
+    """Which rows of a batch have a part of some kind: one entry for each, in the parts' order."""
 
+    def __init__(self, parts: Sequence[tuple[int, Any]], rows: int) -> None:
+        self.rows = tuple(row for row, _ in parts)
+        self._count = rows
+        self._all = self.rows == tuple(range(rows))
 
-class LowRankRows:
-    """All rows at once. ``a`` (rows, in, r) and ``b`` (rows, r, out), padded with zeros to the
-    largest rank; ``shift`` (rows, 1, out)."""
+    def __len__(self) -> int:
+        return len(self.rows)
 
-    def __init__(self, rows: Sequence[Sequence[LowRank]], adapters: frozenset[Adapter]) -> None:
-        self.adapters = adapters
-        self.a, self.b = _side_by_side(rows)
-        self.shift = _shifts(rows)
-        held = (self.a, self.b, self.shift)
-        self.nbytes = sum(t.numel() * t.element_size() for t in held if t is not None)
+    def take(self, x: torch.Tensor, repeat: int) -> torch.Tensor:
+        """The entries' rows of ``x`` (rows * repeat, ...): (entries, repeat, ...)."""
+        apart = x.reshape(self._count, repeat, *x.shape[1:])
+        return apart if self._all else apart.index_select(0, self._at(x.device))
 
-    def add(
-        self, module: nn.Module, x: torch.Tensor, base: torch.Tensor, repeat: int
-    ) -> torch.Tensor:
-        out = base
-        if self.a is not None and self.b is not None:
-            count = len(self.a)
-            low = torch.bmm(x.to(self.a).reshape(count, -1, x.shape[-1]), self.a)
-            flat = base.reshape(count, -1, base.shape[-1])
-            if flat.dtype is low.dtype and flat.device == low.device:
-                out = torch.baddbmm(flat, low, self.b).view(base.shape)
-            else:
-                out = base + torch.bmm(low, self.b).view(base.shape).to(base.device)
-        if self.shift is not None:
-            count = len(self.shift)
-            shifted = out.reshape(count, -1, out.shape[-1]) + self.shift.to(out.device)
-            out = shifted.view(base.shape)
-        return out
+    def add(self, out: torch.Tensor, delta: torch.Tensor, repeat: int) -> torch.Tensor:
+        """``out`` (rows * repeat, ...) with ``delta`` (entries, repeat, ...) added to its rows, in
+        the wider dtype of both."""
+        delta = delta.to(out.device)
+        if self._all:
+            return out + delta.reshape(out.shape)
+        wide = torch.promote_types(out.dtype, delta.dtype)
+        apart = out.to(wide).reshape(self._count, repeat, *out.shape[1:])
+        return apart.index_add(0, self._at(out.device), delta.to(wide)).view(out.shape)
+
+    def _at(self, device: torch.device) -> torch.Tensor:
+        return torch.tensor(self.rows, device=device)
 
 
 class SplitRows:
     """The rows of each set of adapters apart, as if they were a batch of their own."""
 
-    def __init__(self, acting: Sequence[Acting], adapters: frozenset[Adapter]) -> None:
-        self.adapters = adapters
-        self.nbytes = 0
-        parts: dict[Acting, list[int]] = {}
-        for at, row in enumerate(acting):
-            if row:
-                parts.setdefault(row, []).append(at)
-        self.parts = tuple(parts.items())
+    nbytes = 0
+
+    def __init__(self, apart: Mapping[tuple[tuple[Factors, float], ...], Sequence[int]]) -> None:
+        self.apart = apart
 
     def add(
-        self, module: nn.Module, x: torch.Tensor, base: torch.Tensor, repeat: int
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        repeat: int,
     ) -> torch.Tensor:
-        out = base
-        for acting, rows in self.parts:
+        for acting, rows in self.apart.items():
             at = rows_at(rows, repeat, base.device)
-            mine = base.index_select(0, at)
-            result = mine
+            mine, theirs = x.index_select(0, at.to(x.device)), base.index_select(0, at)
+            # where nothing was added yet, as in a batch of their own
+            result = theirs if out is base else out.index_select(0, at)
             for factors, weight in acting:
-                result = factors.add(
-                    module, x.index_select(0, at.to(x.device)), mine, result, weight
-                )
+                result = factors.add(module, mine, theirs, result, weight)
             wide = torch.promote_types(out.dtype, result.dtype)
             out = out.to(wide).index_copy(0, at, result.to(wide))
         return out
@@ -159,34 +195,22 @@ def rows_at(rows: Sequence[int], repeat: int, device: torch.device) -> torch.Ten
     return torch.tensor(at, device=device)
 
 
-def _side_by_side(
-    rows: Sequence[Sequence[LowRank]],
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    pairs = [[(p.a, p.b) for p in row if p.a is not None and p.b is not None] for row in rows]
-    flat = [pair for row in pairs for pair in row]
-    if not flat:
-        return None, None
-    (first, second), *_ = flat
+def size_of(*held: torch.Tensor | None) -> int:
+    """Bytes of the tensors that are there."""
+    return sum(t.numel() * t.element_size() for t in held if t is not None)
+
+
+def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """``tensors`` as one, padded with zeros at the end of each dimension to the largest of them, in
+    the widest dtype of them: (tensors, ...)."""
+    first = tensors[0]
     dtype = first.dtype
-    for one, other in flat:
-        dtype = torch.promote_types(torch.promote_types(dtype, one.dtype), other.dtype)
-    rank = max(sum(one.shape[0] for one, _ in row) for row in pairs)
-    a = first.new_zeros(len(rows), first.shape[1], rank, dtype=dtype)
-    b = second.new_zeros(len(rows), rank, second.shape[0], dtype=dtype)
-    for at, row in enumerate(pairs):
-        start = 0
-        for one, other in row:
-            end = start + one.shape[0]
-            a[at, :, start:end] = one.t()
-            b[at, start:end] = other.t()
-            start = end
-    return a, b
-
-
-def _shifts(rows: Sequence[Sequence[LowRank]]) -> torch.Tensor | None:
-    shifts = [[p.shift for p in row if p.shift is not None] for row in rows]
-    first = next((shift for row in shifts for shift in row), None)
-    if first is None:
-        return None
-    zero = torch.zeros_like(first)
-    return torch.stack([sum(row, start=zero) for row in shifts]).unsqueeze(1)
+    for one in tensors[1:]:
+        dtype = torch.promote_types(dtype, one.dtype)
+    if all(one.shape == first.shape for one in tensors):
+        return torch.stack([one.to(dtype) for one in tensors])
+    largest = [max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True)]
+    found = first.new_zeros(len(tensors), *largest, dtype=dtype)
+    for at, one in enumerate(tensors):
+        found[(at, *(slice(size) for size in one.shape))] = one
+    return found

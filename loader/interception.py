@@ -79,14 +79,19 @@ def release(module: nn.Module, interception: Interception) -> None:
     interception.around = _through
 
 
-def intercepted(module: nn.Module, by: type[Any]) -> bool:
-    """Whether an interception whose ``around`` is an object of this type is in the chain."""
+def interception_of(module: nn.Module, by: type[Any]) -> Interception | None:
+    """The interception in the chain whose ``around`` is an object of this type, if there is one."""
     forward = module.__dict__.get("forward")
     while isinstance(forward, Interception):
         if isinstance(forward.around, by):
-            return True
+            return forward
         forward = forward.inner
-    return False
+    return None
+
+
+def intercepted(module: nn.Module, by: type[Any]) -> bool:
+    """Whether an interception whose ``around`` is an object of this type is in the chain."""
+    return interception_of(module, by) is not None
 
 
 def _through(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

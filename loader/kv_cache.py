@@ -6,17 +6,20 @@ base's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..manifests.codes import loader as codes
 from ..manifests.errors import RoutingError
-from ..manifests.weights import Weight
+from ..manifests.names import listed
+from ..manifests.weights import Weight, shown
+from .adapter import Adapter
 from .routing import Call
 
-Terms = tuple[tuple[int, Weight], ...]
+Terms = tuple[tuple[int, str, Weight], ...]
 Made = tuple[Terms, ...]
-"""The serial numbers and weights of each row's adapters; of all rows where there is one entry."""
+"""The serial numbers, names and weights of each row's adapters; of all rows where there is one
+entry."""
 
 _NAMES = ("past_key_values", "cache_params")
 _MARK = "_adapterdock_made_with"
@@ -28,11 +31,12 @@ def made_with(call: Call | None) -> Made:
     if call is None:
         return _BY_BASE
     if call.rows is None:
-        return (tuple((adapter.serial, weight) for adapter, weight in call.terms),)
-    return tuple(
-        tuple((adapter.serial, weight) for adapter, weight in routing.terms)
-        for routing in call.rows.routings
-    )
+        return (_of(call.terms),)
+    return tuple(_of(routing.terms) for routing in call.rows.routings)
+
+
+def _of(terms: Iterable[tuple[Adapter, Weight]]) -> Terms:
+    return tuple((adapter.serial, adapter.name, weight) for adapter, weight in terms)
 
 
 def check_cache(call: Call | None, kwargs: Mapping[str, Any]) -> None:
@@ -45,11 +49,13 @@ def check_cache(call: Call | None, kwargs: Mapping[str, Any]) -> None:
             continue
         made = getattr(cache, _MARK, _BY_BASE)
         if made != now:
+            was, wanted = _shown(made), _shown(now)
             raise RoutingError(
                 codes.CACHE_OF_ANOTHER.finding(
-                    f"a {type(cache).__name__} of {cache_length(cache)} tokens was made with "
-                    f"{_shown(made)}",
-                    expected=_shown(now),
+                    f"a {type(cache).__name__} of {cache_length(cache)} tokens was made with other "
+                    "adapters",
+                    found=was if was != wanted else f"{was}, of which some were replaced since",
+                    expected=wanted,
                 )
             )
 
@@ -85,7 +91,10 @@ def _mark(cache: Any, made: Made) -> None:
 
 
 def _shown(made: Made) -> str:
-    if made == _BY_BASE:
-        return "the base alone"
-    count = len({serial for row in made for serial, _ in row})
-    return f"{count} adapters" if count != 1 else "another adapter or weight"
+    """Which adapters those are, for each row where rows differ."""
+    rows = [
+        " + ".join(name if weight == 1 else f"{shown(weight)} {name}" for _, name, weight in row)
+        or "the base alone"
+        for row in made
+    ]
+    return rows[0] if len(rows) == 1 else f"[{listed(rows, 8)}]"

@@ -17,6 +17,7 @@ from torch import nn
 from ..manifests.codes import usage as usage_codes
 from ..manifests.errors import FingerprintError, StoreError, UsageError
 from ..manifests.findings import Finding, Where, refused
+from ..manifests.lockfile import Lock
 from ..manifests.manifest import ManifestFile
 from ..manifests.names import did_you_mean
 from ..manifests.rules import answering, check_active, flatten, is_made
@@ -38,7 +39,9 @@ from .fingerprint import check_model
 from .float32 import keep_float32
 from .fresh import attach_begun, config_of
 from .given import files_in
+from .mapped import give_back
 from .originals import Originals
+from .peft_fit import peft_asker
 from .selection import Selection
 
 log = logging.getLogger("adapterdock")
@@ -55,6 +58,7 @@ class Deployment:
     ``base_folder`` is where the base's files (and its tokenizer) are, if the base was loaded
     here. ``accepted`` are the codes of unchecked findings that a person accepted, ``findings``
     the warnings of setting it up, ``residency`` the budget that was given beside the manifest.
+    ``base_from`` are the manifest and lock that say which base it is, where ``file`` does not.
     """
 
     file: ManifestFile
@@ -65,6 +69,12 @@ class Deployment:
     base_folder: Path | None = None
     findings: tuple[Finding, ...] = ()
     residency: int | None = None
+    base_from: tuple[ManifestFile, Lock] | None = None
+
+    @property
+    def said_of_base(self) -> tuple[ManifestFile, Lock]:
+        """The manifest and lock that last said which base this is; those in force if none did."""
+        return self.base_from or (self.file, self.pulled.lock)
 
 
 def load(
@@ -108,6 +118,7 @@ def load(
         frozen=frozen,
         offline=offline,
         given=given,
+        ask_peft=peft_asker(later=True),
         store=store,
         progress=progress,
     )
@@ -154,6 +165,7 @@ def attach(
         given=given,
         layout=adapted.layout,
         base_config=config_of(adapted),
+        ask_peft=peft_asker(adapted.modules_of_base.by_name, later=True),
         store=store,
         progress=progress,
     )
@@ -202,6 +214,7 @@ def load_pulled_base(pulled: Pulled, store: Store) -> tuple[nn.Module, Path, lis
         if declared.float32_modules:
             where = file.where(("base", "float32_modules"))
             keep_float32(base, declared.float32_modules, Originals(base, folder, where), where)
+            give_back()
         weakref.finalize(base, _close_here, os.getpid(), stack.pop_all().close)
     return base, folder, notes
 

@@ -1,8 +1,8 @@
 """From a manifest to a plain transformers model on disk, with its adapters in the weights.
 
-What no adapter changes is copied byte for byte under the checkpoint's own names, so that experts
-which transformers fuses when it loads stay as they are; what one changes is merged in float32 and
-rounded once. Nothing larger than one tensor of the base is in memory.
+What no adapter changes is copied byte for byte under the checkpoint's own names; what one changes
+is merged in float32 and rounded once, experts which transformers fuses when it loads one by one.
+Nothing larger than one tensor of the base is in memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..manifests.errors import AdapterdockError, AttachError, RoutingError, Usag
 from ..manifests.findings import Finding, Where
 from ..manifests.manifest import ManifestFile
 from ..manifests.rules import flatten
-from ..manifests.weights import Weight
+from ..manifests.weights import ModuleWeights, Weight, shown
 from ..registry.digests import folder_digest
 from ..registry.facts import Header
 from ..registry.gather import BASE_CONFIG, BASE_INDEX
@@ -40,8 +40,10 @@ from .adapted import AdaptedModel
 from .adapter_files import AdapterFiles, attach_files
 from .base import DTYPES
 from .checkpoint import CheckpointWriter, Item
+from .composing import compose
+from .cuts import Cut
 from .disknames import DTYPES as DTYPE_NAMES
-from .folding import PLAIN, Fold, folds
+from .folding import PLAIN, CutFold, Fold, folds
 from .load import base_folder, check_declared, define_rules, require
 from .merging import Terms
 from .skeleton import TORCH_DTYPES, OnDisk, Skeleton
@@ -52,8 +54,8 @@ WEIGHTS = ".safetensors"
 
 @dataclass(frozen=True)
 class MergedFolder:
-    """What was written: the files with their sizes (bytes), the adapters that are in the weights,
-    and warnings."""
+    """What was written: the files with their sizes (bytes), the adapters (and compositions that
+    are adapters of their own) that are in the weights, and warnings."""
 
     folder: Path
     files: Mapping[str, int]
@@ -78,7 +80,8 @@ def merge_to_folder(
     progress: Progress | None = None,
 ) -> MergedFolder:
     """Write the manifest's base with ``selection`` (an adapter or a composition; else what is
-    active) in its weights into the folder ``out``, as a plain transformers model.
+    active) in its weights into the folder ``out``, as a plain transformers model. A composition
+    that is no ``sum`` is computed first, in float32.
 
     Every tensor keeps its dtype, or with ``dtype`` all floating ones get that. Files are the
     base's own, or with ``max_shard_size`` (bytes) as large as that. ``safe`` refuses NaN and
@@ -87,7 +90,7 @@ def merge_to_folder(
     """
     check_free(out)
     file = open_manifest(manifest, model=model)
-    weights = _selected(file, selection)
+    chosen = _chosen(file, selection)
     where = file.where(("base", "model"))
     if file.manifest.base.model is None:
         raise UsageError(
@@ -114,7 +117,7 @@ def merge_to_folder(
     require(check_declared(pulled), accepted)
     with store.hold(f.fact.sha256 for f in pulled.base.values() if f.fact.sha256), _one_thread():
         job = _Job(pulled, store, DTYPES.get(dtype or ""), where)
-        terms, notes = job.attach(weights, accepted)
+        terms, notes = job.attach(chosen, accepted)
         job.decide(terms)
         with replacing(out) as folder:
             try:
@@ -134,32 +137,29 @@ def merge_to_folder(
     )
 
 
-def _selected(file: ManifestFile, selection: str | None) -> dict[str, Weight]:
-    """The adapters and weights that are meant; only a ``sum`` is one of weights."""
+@dataclass(frozen=True)
+class _Chosen:
+    """What is to be merged, with its weights; the compositions ``made`` of ``adapters`` first."""
+
+    weights: Mapping[str, Weight]
+    made: tuple[str, ...]
+    adapters: tuple[str, ...]
+
+
+def _chosen(file: ManifestFile, selection: str | None) -> _Chosen:
+    """What ``selection`` means: a ``sum`` is its members at their weights, any other composition
+    an adapter of its own."""
     manifest = file.manifest
     chosen = manifest.active if selection is None else selection
     names = [chosen] if isinstance(chosen, str) else list(chosen or ())
-    weights = flatten(manifest, chosen) if chosen else {}
-    if not any(weights.values()):
+    known = manifest.compositions
+    made = tuple(n for n in names if n in known and known[n].combine != "sum")
+    summed = flatten(manifest, [name for name in names if name not in made])
+    weights = {name: weight for name, weight in summed.items() if weight}
+    if not weights and not made:
         raise RoutingError(codes.MERGE_NOTHING.finding("no adapter is active or named"))
-    seen: set[str] = set()
-    while names:
-        name = names.pop()
-        composition = manifest.compositions.get(name)
-        if composition is None or name in seen:
-            continue
-        seen.add(name)
-        names += composition.of
-        if composition.combine != "sum":
-            raise RoutingError(
-                codes.MERGE_COMBINE.finding(
-                    f"the composition {name!r} is no sum",
-                    file.where(("compositions", name, "combine")),
-                    found=composition.combine,
-                    expected="sum",
-                )
-            )
-    return {name: weight for name, weight in weights.items() if weight}
+    adapters = tuple(dict.fromkeys((*weights, *(n for one in made for n in known[one].of))))
+    return _Chosen({**weights, **dict.fromkeys(made, 1.0)}, made, adapters)
 
 
 @contextmanager
@@ -215,14 +215,12 @@ class _Job:
                     found[name] = read_header(read, fetched.fact.size, self.where, name)
         return found
 
-    def attach(
-        self, weights: Mapping[str, Weight], accepted: frozenset[str]
-    ) -> tuple[Terms, list[Finding]]:
-        """The adapters, attached to the base without weights with all the checks of a live one;
-        in float32 unless the manifest says in what."""
+    def attach(self, chosen: _Chosen, accepted: frozenset[str]) -> tuple[Terms, list[Finding]]:
+        """The adapters, attached to the base without weights with all the checks of a live one,
+        in float32 unless the manifest says in what; and what compositions make of them."""
         file = self.pulled.file
         notes: list[Finding] = []
-        for name in weights:
+        for name in chosen.adapters:
             adapter = file.manifest.adapters[name]
             if adapter.config is not None:
                 message = f"{name!r} is begun from a config, and has nothing to merge yet"
@@ -241,7 +239,12 @@ class _Job:
             )
             notes += attach_files(self.model, files)
         define_rules(self.model, file)
-        self.terms = self.model.routing(weights).terms
+        for name in chosen.made:
+            recipe, where = file.manifest.compositions[name], file.where(("compositions", name))
+            of = flatten(file.manifest, name)
+            compose(self.model, name, recipe, of, dtype=torch.float32, where=where)
+        self.terms = self.model.routing(chosen.weights).terms
+        self.model.delete_adapter([n for n in chosen.adapters if n not in chosen.weights])
         return self.terms, notes
 
     def decide(self, terms: Terms) -> None:
@@ -256,7 +259,7 @@ class _Job:
             skeleton.config,
         )
         alone = {name for group in self.groups for name in group}
-        of_disk: dict[str, Fold] = {}
+        of_disk: dict[str, Fold | CutFold] = {}
         more: dict[str, list[Item]] = {}
         for name in dict.fromkeys((*changes, *sorted(alone))):
             change = changes.get(name)
@@ -266,7 +269,12 @@ class _Job:
                     of_disk[place.name] = change
                 continue
             shared = skeleton.find_shared(name)
-            if shared is None:
+            parts = skeleton.find_parts(name) if change is not None and shared is None else None
+            if change is not None and parts is not None:
+                if self._cut(change, parts):
+                    live = tuple(skeleton.model.get_parameter(name).shape)
+                    of_disk.update({p.name: CutFold(change, cut, live) for p, cut in parts})
+            elif shared is None:
                 self.problems.append(
                     codes.MERGE_NOT_ON_DISK.finding(f"{name} is no tensor on disk", self.where)
                 )
@@ -282,6 +290,18 @@ class _Job:
                 out = Tensor(name, self._dtype_of(place), info.shape)
                 self.items.append(Item(out, place, of_disk.get(name)))
                 self.items += more.get(name, ())
+
+    def _cut(self, change: Fold, parts: Iterable[tuple[OnDisk, Cut]]) -> bool:
+        """Whether the parts of a parameter can be merged into one by one."""
+        if change.of_base:
+            self.problems.append(
+                codes.MERGE_NOT_ON_DISK.finding(
+                    f"{change.name} is several tensors on disk, and a delta is made of all of it",
+                    self.where,
+                )
+            )
+            return False
+        return all(self._mergeable(change.name, place, change) for place, _ in parts)
 
     def _mergeable(self, name: str, place: OnDisk, change: Fold) -> bool:
         dtype = TORCH_DTYPES.get(place.info.dtype)
@@ -330,16 +350,22 @@ class _Job:
     def _metadata(self) -> dict[str, str]:
         adapters = {
             adapter.name: {
-                "digest": folder_digest(
-                    f.fact for f in self.pulled.adapters[adapter.name].values()
-                ),
-                "weight": weight,
+                "digest": self._digest(adapter.name),
+                "weight": shown(weight) if isinstance(weight, ModuleWeights) else weight,
             }
             for adapter, weight in self.terms
         }
         base = folder_digest(f.fact for f in self.pulled.base.values())
         told = {"adapters": adapters, "base": base, "version": 1}
         return {"format": "pt", MARK: json.dumps(told, sort_keys=True)}
+
+    def _digest(self, name: str) -> str | None:
+        """Of an adapter's files, or of a composition's recipe (none if a member may change)."""
+        files = self.pulled.adapters.get(name)
+        if files is not None:
+            return folder_digest(f.fact for f in files.values())
+        locked = self.pulled.lock.compositions.get(name)
+        return None if locked is None else locked.digest
 
     def _config(self, data: bytes) -> bytes:
         """config.json, untouched unless the tie or the dtype is another one now."""

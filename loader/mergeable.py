@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator, Iterable
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -14,14 +14,11 @@ from torch import nn
 from ..manifests.codes import merging as codes
 from ..manifests.errors import AttachError, RoutingError
 from ..manifests.findings import Where
-from .adapter import Adapter
-from .attachments import Attachments
+from .calling import Calling
 from .merging import Merge, Terms, conflicts
-from .modules import ModuleMap
 from .originals import Originals
 from .routing import BASE, Routing
-from .selection import Rules, Selection, check_rules
-from .stand_in import StandIn
+from .selection import Selection, check_rules
 
 
 @contextmanager
@@ -31,45 +28,17 @@ def _plain_tensors() -> Generator[None]:
         yield
 
 
-class Mergeable(StandIn):
+class Mergeable(Calling):
     """The part of an adapted model that folds adapters into the base's weights."""
 
-    _owner: object
-    _attachments: Attachments
-    _routings: dict[Any, Routing]
-    _default: Routing
-    _disabled: bool
-    _rules: Rules | None
-    _merge: Merge | None
     _default_before_merge: tuple[Routing, Routing] | None
 
-    @abstractmethod
-    def changing(self) -> AbstractContextManager[None]: ...
-
-    @abstractmethod
-    def present(self, adapters: Iterable[Adapter]) -> AbstractContextManager[None]: ...
-
-    @abstractmethod
-    def routing(self, selection: Selection) -> Routing: ...
-
-    @property
-    @abstractmethod
-    def modules_of_base(self) -> ModuleMap: ...
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__(base)
+        self.__dict__["_default_before_merge"] = None
 
     @abstractmethod
     def detach(self) -> nn.Module: ...
-
-    def _start_unmerged(self) -> None:
-        self.__dict__.update(_merge=None, _default_before_merge=None)
-
-    @property
-    def merged_adapters(self) -> list[str]:
-        """The adapters that are in the base's weights now."""
-        return list(self._merge.weights) if self._merge is not None else []
-
-    @property
-    def _merged_terms(self) -> Terms:
-        return self._merge.terms if self._merge is not None else ()
 
     def merge_adapter(
         self,
@@ -91,7 +60,8 @@ class Mergeable(StandIn):
         weight, ..) or :class:`RoutingError`; the model is then as it was.
         """
         with _plain_tensors(), self.changing():
-            self._merge_now(self._terms_to_merge(adapter_names), safe_merge, keep)
+            terms = self._terms_to_merge(adapter_names)
+            self._merge_now(terms, self._rest_of_default(terms), safe_merge, keep)
 
     def unmerge_adapter(self) -> None:
         """Give the base its own weights back, bit for bit. Does nothing where nothing is merged.
@@ -116,7 +86,7 @@ class Mergeable(StandIn):
         with _plain_tensors(), self.changing(), self._attachments.lock:
             self._check_idle()
             if adapter_names is not None or self._merge is None or self._active_terms():
-                self._merge_now(self._terms_to_merge(adapter_names), safe_merge, "memory")
+                self._merge_now(self._terms_to_merge(adapter_names), (), safe_merge, "memory")
             if self._merge is not None:
                 self._merge.forget()
             self.__dict__.update(_merge=None, _default_before_merge=None)
@@ -133,7 +103,8 @@ class Mergeable(StandIn):
     def _active_terms(self) -> Terms:
         return () if self._disabled else (self._chosen() or self._default).terms
 
-    def _merge_now(self, terms: Terms, safe: bool, keep: str) -> None:
+    def _merge_now(self, terms: Terms, staying: Terms, safe: bool, keep: str) -> None:
+        """Merge ``terms``, beside which those ``staying`` are active from then on."""
         if keep not in ("memory", "reread"):
             raise RoutingError(
                 codes.MERGE_REREAD.finding(
@@ -148,7 +119,7 @@ class Mergeable(StandIn):
             merge = self._prepared(terms, safe, keep)
             with self._attachments.lock:
                 self._check_idle()
-                self._check_beside(merge)
+                self._check_beside(merge, staying)
                 merge.install()
                 self._began(merge, merge.terms)
             return
@@ -157,7 +128,7 @@ class Mergeable(StandIn):
             previous.take_out(previous.restored())
             try:
                 merge = self._prepared((*previous.terms, *terms), safe, keep)
-                self._check_beside(merge)
+                self._check_beside(merge, staying)
                 merge.install()
             except BaseException:
                 previous.install()
@@ -180,10 +151,6 @@ class Mergeable(StandIn):
         return Originals(self._base, folder, Where())
 
     @abstractmethod
-    def _chosen(self) -> Routing | None:
-        """What the ``using`` around this code says, if there is one."""
-
-    @abstractmethod
     def _folder_of_base(self) -> Path | None: ...
 
     def _began(self, merge: Merge, terms: Terms) -> None:
@@ -201,12 +168,12 @@ class Mergeable(StandIn):
         gone = {adapter for adapter, _ in merged}
         return tuple(term for term in self._default.terms if term[0] not in gone)
 
-    def _check_beside(self, merge: Merge) -> None:
+    def _check_beside(self, merge: Merge, staying: Terms) -> None:
         """Raise if what stays active may not (:class:`PolicyError`) or cannot be active beside what
         is merged."""
-        if problems := conflicts(self._rest_of_default(merge.terms), merge):
+        if problems := conflicts(staying, merge):
             raise RoutingError(*problems)
-        check_rules(self._rules, (*merge.terms, *self._rest_of_default(merge.terms)))
+        check_rules(self._rules, (*merge.terms, *staying))
 
     def _shrink_default(self, rest: Terms) -> None:
         """Only these are left of the default; nobody chose another one."""
@@ -232,13 +199,4 @@ class Mergeable(StandIn):
                 codes.MERGE_BUSY.finding(
                     "calls are running through this model", found=self._attachments.running
                 )
-            )
-
-    def check_unmerged(self, what: str, of: Iterable[str] | None = None) -> None:
-        """Raise :class:`RoutingError` if something is merged (one of the adapters ``of``)."""
-        merged = self.merged_adapters
-        names = merged if of is None else [name for name in of if name in merged]
-        if names:
-            raise RoutingError(
-                codes.ADAPTERS_MERGED.finding(f"{what}: {', '.join(names)} is merged")
             )

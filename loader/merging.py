@@ -19,7 +19,7 @@ from ..manifests.errors import AdapterdockError, AttachError
 from ..manifests.findings import Finding, Where
 from ..manifests.weights import Weight
 from .adapter import Adapter
-from .folding import PLAIN, folds, is_finite
+from .folding import PLAIN, Fold, folds, is_finite
 from .modules import ModuleMap
 from .originals import Originals
 from .untying import Untied, parted, untied
@@ -85,14 +85,11 @@ class Merge:
 
     terms: Terms
     base: nn.Module
+    modules: frozenset[str]
     old: dict[str, Kept | Reread] = field(default_factory=dict)
     _new: dict[str, Tensor] = field(default_factory=dict)
     _groups: list[tuple[str, ...]] = field(default_factory=list)
     _untied: Untied | None = None
-
-    @property
-    def modules(self) -> frozenset[str]:
-        return frozenset(name.rpartition(".")[0] for name in self.old)
 
     @property
     def weights(self) -> Mapping[str, Weight]:
@@ -116,13 +113,20 @@ class Merge:
         """
         changes = folds(base, modules, terms, where)
         live = _tensors(base)
-        problems = [p for name in changes if (p := _unusable(base, name, live.get(name), where))]
+        problems = [
+            p for one in changes.values() if (p := _unusable(base, one, live.get(one.name), where))
+        ]
         if problems:
             raise AttachError(*problems)
         groups = untied(base, parted(changes, modules), modules, where)
-        made = cls(terms, base)
+        made = cls(terms, base, frozenset(name.rpartition(".")[0] for name in changes))
+        apart = {name for group in groups for name in group}
+        done: set[int] = set()  # those that stay tied are one tensor
         try:
             for name, change in changes.items():
+                if name not in apart and id(live[name]) in done:
+                    continue
+                done.add(id(live[name]))
                 tensor = live[name]
                 new = made._new[name] = change.of(tensor)
                 if safe and not is_finite(new):
@@ -191,8 +195,9 @@ def _tensors(base: nn.Module) -> dict[str, Tensor]:
     return found | dict(base.named_buffers(remove_duplicate=False))
 
 
-def _unusable(base: nn.Module, name: str, tensor: Tensor | None, where: Where) -> Finding | None:
+def _unusable(base: nn.Module, fold: Fold, tensor: Tensor | None, where: Where) -> Finding | None:
     """Why this tensor of the base cannot be exchanged for another."""
+    name = fold.name
     path, _, leaf = name.rpartition(".")
     module = base.get_submodule(path)
     if tensor is None:
@@ -203,7 +208,7 @@ def _unusable(base: nn.Module, name: str, tensor: Tensor | None, where: Where) -
         what = f"it is a {type(tensor).__name__}"
     elif tensor.is_floating_point() and tensor.dtype not in PLAIN:
         what = f"its dtype is {tensor.dtype}"
-    elif leaf == "weight" and tensor.dtype not in PLAIN:
+    elif (leaf == "weight" or fold.additions) and tensor.dtype not in PLAIN:
         what = f"it is quantised ({tensor.dtype})"
     else:
         return None

@@ -62,14 +62,14 @@ class ModuleMap:
     @functools.cached_property
     def foreign(self) -> tuple[str, ...]:
         """Prefixes of the parts that take another kind of input than the model itself, by
-        transformers' ``main_input_name``: their rows are images or sounds."""
+        transformers' ``main_input_name``, and not text: their rows are images or sounds."""
         own = getattr(type(self.base), "main_input_name", None)
         if own is None:
             return ()
         found: list[str] = []
         for name, module in self.by_name.items():
             other = getattr(type(module), "main_input_name", None)
-            if name and isinstance(other, str) and other != own:
+            if name and isinstance(other, str) and other not in (own, "input_ids"):
                 found.append(f"{name}.")
         return tuple(found)
 

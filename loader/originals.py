@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Where
-from ..registry.gather import BASE_INDEX, BASE_WEIGHTS
 from .disknames import live_tensors, places_on_disk
+from .mapped import MappedTensor, tensors_on_disk
+from .skeleton import TORCH_DTYPES
 
 _HALVES = (torch.float16, torch.bfloat16)
+_PIECE = 1 << 20
+"""Values that are compared at a time."""
 
 
 class Originals(Mapping[str, torch.Tensor]):
@@ -41,8 +41,7 @@ class Originals(Mapping[str, torch.Tensor]):
             if place.live is not None
         }
         self._prefix: str = str(getattr(model, "base_model_prefix", "") or "")
-        self._folder: Path = folder
-        self._shards: dict[str, str] = _shards(folder)
+        self._on_disk: dict[str, MappedTensor] = tensors_on_disk(folder)
         self._where: Where = where
 
     def __getitem__(self, name: str) -> torch.Tensor:
@@ -62,16 +61,16 @@ class Originals(Mapping[str, torch.Tensor]):
         """The name on disk of the tensor that becomes the live one bit for bit."""
         now = self._live[name].data
         for disk in self._spellings(name):
-            if disk in self._shards:
-                tensor = self.read(disk)
-                if tensor.shape == now.shape and torch.equal(tensor.to(now.dtype), now.cpu()):
-                    return disk
+            stored = self._on_disk.get(disk)
+            if stored is None or stored.get_dtype() not in TORCH_DTYPES:
+                continue
+            if tuple(stored.get_shape()) == now.shape and _rounds_to(stored[...], now):
+                return disk
         return None
 
     def read(self, disk: str) -> torch.Tensor:
         """A tensor by its name on disk, in the file's dtype; nothing stays mapped."""
-        with safe_open(str(self._folder / self._shards[disk]), "pt") as file:
-            return cast(torch.Tensor, file.get_tensor(disk)).clone()
+        return self._on_disk[disk].read()
 
     def _spellings(self, name: str) -> Iterator[str]:
         """Its names on disk: as transformers would write it (one of several for a
@@ -89,9 +88,7 @@ class Originals(Mapping[str, torch.Tensor]):
         return len(self._live)
 
 
-def _shards(folder: Path) -> dict[str, str]:
-    """Every tensor's file."""
-    if (folder / BASE_WEIGHTS).exists():
-        with safe_open(str(folder / BASE_WEIGHTS), "pt") as file:
-            return dict.fromkeys(file.keys(), BASE_WEIGHTS)
-    return json.loads((folder / BASE_INDEX).read_bytes())["weight_map"]
+def _rounds_to(stored: torch.Tensor, now: torch.Tensor) -> bool:
+    """Whether one becomes the other bit for bit, looked at in pieces."""
+    pieces = zip(stored.flatten().split(_PIECE), now.flatten().split(_PIECE), strict=True)
+    return all(torch.equal(one.to(other.dtype), other.cpu()) for one, other in pieces)

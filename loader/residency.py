@@ -221,7 +221,7 @@ def can_leave(adapter: Adapter) -> bool:
 def put_off(adapter: Adapter) -> None:
     """Let go of the weights: they are read again on first use."""
     adapter.parameters, adapter.twins, adapter.loaded = {}, {}, False
-    adapter.parts, adapter.biases = (), {}
+    adapter.parts, adapter.biases, adapter.replaces = (), {}, {}
 
 
 def own_tensors_of(adapter: Adapter) -> list[torch.Tensor]:

@@ -17,6 +17,7 @@ from ..manifests.weights import Weight
 from .adapter import Adapter
 
 if TYPE_CHECKING:
+    from .row_layout import Probe
     from .rows import Rows
 
 Selection = object
@@ -55,8 +56,10 @@ class Call:
     gradients: bool = False
     carried: bool = False
     rows: Rows | None = None
-    single: bool = False
-    """Whether each row of the batch has a single token."""
+    repeat: int = 1
+    """How often each of the rows stands in the batch, in place."""
+    probe: Probe | None = None
+    """What notes what the sites see, in a call that asks for it."""
 
 
 CURRENT: ContextVar[Call | None] = ContextVar("adapterdock_call", default=None)

@@ -3,23 +3,28 @@
 Row ``i`` of the batch runs with ``routings[i]``. Beam search and several returned sequences repeat
 each row in place (``generation/utils.py: _expand_inputs_for_generation``). A site that does not
 see one row of the batch in each row of its input is refused: which token belongs to which row is
-never guessed from a size that happens to fit.
+never guessed from a size that happens to fit (see :mod:`.row_layout`).
 """
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
 from ..manifests.codes import loader as codes
 from ..manifests.errors import RoutingError
+from ..manifests.findings import Finding
 from .adapter import Adapter
 from .gather import RowFactors, gather
+from .row_layout import RowLayout
 
 if TYPE_CHECKING:
     from .routing import Routing
@@ -29,38 +34,81 @@ KEPT_BYTES = 1 << 30
 """Gathered factors that a model keeps for its latest batches (bytes)."""
 
 _INPUTS = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds", "inputs")
+_OTHERS = ("pixel_values", "input_values", "input_features")
+_State = tuple[torch.Tensor, int, int]
 
 
 class Gathered:
-    """The factors of one sequence of routings, gathered site by site as they are first needed."""
+    """The factors of one sequence of routings, gathered site by site as they are first needed;
+    current for as long as no tensor that they were made of has changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, adapters: Iterable[Adapter] = ()) -> None:
         self.of: dict[OutputSite, RowFactors | None] = {}
         self.nbytes = 0
+        self.asked = False
+        """Whether all is known of what their sites see."""
+        self._made_of = [_state(t) for adapter in adapters for t in adapter.tensors()]
+
+    def current(self) -> bool:
+        return all(
+            one.data_ptr() == at and _version(one) == version for one, at, version in self._made_of
+        )
+
+    def keep(self, site: OutputSite, found: RowFactors | None) -> None:
+        self.of[site] = found
+        if found is not None:
+            self.nbytes += found.nbytes
+            self._made_of += [_state(tensor) for tensor in found.of]
+
+
+def _state(tensor: torch.Tensor) -> _State:
+    return tensor, tensor.data_ptr(), _version(tensor)
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
 
 
 class GatheredCache:
-    """Gathered factors of the latest batches, bounded in bytes; the least recently used go."""
+    """Gathered factors of the latest batches, bounded in bytes: the least recently used go, and of
+    a batch that is too large by itself what does not fit is gathered at each use. ``layout`` is
+    what is known of the sites' inputs."""
 
     def __init__(self, limit: int = KEPT_BYTES) -> None:
         self.limit = limit
+        self.layout = RowLayout()
         self._kept: OrderedDict[tuple[Routing, ...], Gathered] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        with self._lock:
+            return sum(gathered.nbytes for gathered in self._kept.values())
 
     def of(self, routings: tuple[Routing, ...]) -> Gathered:
-        gathered = self._kept.setdefault(routings, Gathered())
-        self._kept.move_to_end(routings)
-        return gathered
+        with self._lock:
+            gathered = self._kept.get(routings)
+            if gathered is None or not gathered.current():
+                adapters = {a: None for routing in routings for a, _ in routing.terms}
+                gathered = self._kept[routings] = Gathered(adapters)
+            self._kept.move_to_end(routings)
+            return gathered
 
-    def trim(self, latest: Gathered) -> None:
-        """Forget the oldest until the rest fits; ``latest`` is kept even if it does not."""
-        while len(self._kept) > 1 and sum(g.nbytes for g in self._kept.values()) > self.limit:
-            oldest = next(iter(self._kept))
-            if self._kept[oldest] is latest:
-                return
-            del self._kept[oldest]
+    def keep(self, into: Gathered, site: OutputSite, found: RowFactors | None) -> None:
+        """Keep what was gathered for a site, if it fits; others have to go for it."""
+        with self._lock:
+            more = found.nbytes if found is not None else 0
+            for routings, other in list(self._kept.items()):
+                if sum(g.nbytes for g in self._kept.values()) + more <= self.limit:
+                    break
+                if other is not into:
+                    del self._kept[routings]
+            if into.nbytes + more <= self.limit:
+                into.keep(site, found)
 
     def clear(self) -> None:
-        self._kept.clear()
+        with self._lock:
+            self._kept.clear()
 
 
 @dataclass(eq=False)
@@ -92,54 +140,93 @@ class Rows:
         known = self._gathered.of
         if site in known:
             return known[site]
-        found = gather(site.name, site.module, site.factors, [r.terms for r in self.routings])
-        if not self._trains and not site.module.training:
-            known[site] = found
-            self._gathered.nbytes += found.nbytes if found is not None else 0
-            self.cache.trim(self._gathered)
+        terms = [routing.terms for routing in self.routings]
+        if self._trains or site.module.training:
+            return gather(site.name, site.module, site.factors, terms)
+        with _for_any_call(next(iter(site.factors))):
+            found = gather(site.name, site.module, site.factors, terms)
+        self.cache.keep(self._gathered, site, found)
         return found
+
+    def of(self, rows: Sequence[int]) -> Rows:
+        """These rows alone, as a batch of their own within the call (each as often as said)."""
+        return Rows(tuple(self.routings[row] for row in rows), self.repeats, self.cache)
 
     def twins(self, factors: Mapping[Adapter, nn.Module]) -> list[nn.Module | None]:
         """For each row the module that stands in for the base's, if any."""
         return [next((factors[a] for a, _ in r.terms if a in factors), None) for r in self.routings]
 
-    def check_batch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Whether each row brings a single token. Raises :class:`RoutingError` for a batch of
-        another size than there are names."""
-        given = [kwargs.get(name) for name in _INPUTS]
-        tensors = [value for value in (*args[:1], *given) if isinstance(value, torch.Tensor)]
-        for tensor in tensors:
-            self._repeat(tensor.shape[0] if tensor.dim() else 0, "the batch")
-        return bool(tensors) and all(t.dim() > 1 and t.shape[1] == 1 for t in tensors)
+    def enter(
+        self, owner: object, base: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> int:
+        """How often each row stands in a batch that the base (or its ``generate``) is given now,
+        in place. Raises :class:`RoutingError` for one of another size than there are names.
 
-    def repeat_at(self, name: str, x: torch.Tensor, single: bool) -> int:
-        """How often each row stands in ``x``, the input of the module ``name``. ``single`` says
-        that the batch has one token a row. Raises :class:`RoutingError` where the rows of ``x``
-        are not known to be those of the batch, in order."""
+        The first time that a site is used so, the base is asked what it sees.
+        """
+        given = [value for name in _INPUTS if (value := kwargs.get(name)) is not None]
+        if not given and not args:
+            given = [value for name in _OTHERS if (value := kwargs.get(name)) is not None]
+        tensors = [value for value in (*args[:1], *given) if isinstance(value, torch.Tensor)]
+        lengths = {tensor.shape[0] if tensor.dim() else 0 for tensor in tensors}
+        count = len(self.routings)
+        repeat = next((n for n in self.repeats if lengths <= {n * count}), None)
+        if repeat is None:
+            raise RoutingError(
+                codes.ROWS_COUNT.finding(
+                    f"{count} names for a batch of {', '.join(map(str, sorted(lengths)))} rows",
+                    found=max(lengths),
+                    expected=" or ".join(str(n * count) for n in self.repeats),
+                )
+            )
+        if not self._gathered.asked:
+            adapters = {a for routing in self.routings for a, _ in routing.terms}
+            sites = {name for adapter in adapters for name in adapter.modules}
+            self._gathered.asked = self.cache.layout.ask(
+                owner, base, sites, args, kwargs, repeat * count
+            )
+        return repeat
+
+    def check_site(self, name: str, module: nn.Module, x: torch.Tensor, repeat: int) -> None:
+        """Raise :class:`RoutingError` where the rows of ``x``, the module's input, are not known to
+        be those of the batch, in order, each ``repeat`` times."""
         if name.startswith(self.foreign) if self.foreign else False:
             raise _lost(name, "it sees images or sounds, not the rows of the batch")
-        if x.dim() < 2:
+        batched = len(module.kernel_size) + 2 if isinstance(module, _ConvNd) else 2
+        if x.dim() < batched:
             raise _lost(name, f"its input has the shape {tuple(x.shape)}")
-        if x.dim() == 2 and x.is_floating_point():
+        if x.dim() == 2 and x.is_floating_point() and any(p.isdigit() for p in name.split(".")):
             # tokens of all rows may have been laid out in one dimension, and sorted by expert
-            numbered = sum(part.isdigit() for part in name.split("."))
-            if numbered > 1 or (numbered and not single):
-                raise _lost(name, f"its input has the shape {tuple(x.shape)}, without the rows")
-        return self._repeat(x.shape[0], name)
+            raise _lost(name, f"its input has the shape {tuple(x.shape)}, without the rows")
+        if x.shape[0] != repeat * len(self.routings):
+            raise _lost(name, f"its input has {x.shape[0]} rows")
+        if why := self.cache.layout.doubt(name):
+            raise _lost(name, why)
 
-    def _repeat(self, length: int, where: str) -> int:
-        for repeat in self.repeats:
-            if length == repeat * len(self.routings):
-                return repeat
-        if where != "the batch":
-            raise _lost(where, f"its input has {length} rows")
-        raise RoutingError(
-            codes.ROWS_COUNT.finding(
-                f"{len(self.routings)} names for a batch of {length} rows",
-                found=length,
-                expected=" or ".join(str(n * len(self.routings)) for n in self.repeats),
-            )
-        )
+
+@contextmanager
+def _for_any_call(adapter: Adapter) -> Generator[None, None, None]:
+    """Whatever mode this call runs in, what is kept must do for any other."""
+    device = adapter.tensors()[0].device.type
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+        yield
+
+
+def routings_of(
+    names: Sequence[str | None], routing: Callable[[str | None], Routing]
+) -> tuple[Routing, ...]:
+    """What each row's name means. Raises :class:`RoutingError` with every name that means nothing,
+    once each."""
+    found: list[Routing] = []
+    problems: dict[Finding, None] = {}
+    for name in names:
+        try:
+            found.append(routing(name))
+        except RoutingError as error:
+            problems.update(dict.fromkeys(error.findings))
+    if problems:
+        raise RoutingError(*problems)
+    return tuple(found)
 
 
 def _lost(name: str, why: str) -> RoutingError:

@@ -44,6 +44,9 @@ def files_of_adapter(
     metadata = {"format": "pt", BASE_RECORD: written(fingerprint_for(model, [adapter]))}
     config = {**adapter.config, "inference_mode": True}
     with model.present([adapter]):
+        if not adapter.keys:
+            message = f"{adapter.name!r} ({'+'.join(adapter.methods)}) is not what its file holds"
+            raise AttachError(codes.SAVE_THROUGH_PEFT.finding(message, found=adapter.name))
         if digest := digest_of(model, adapter):
             metadata[DIGEST_RECORD] = digest
         tensors = on_cpu(saved_tensors(adapter, state or {}))
@@ -56,7 +59,7 @@ def files_of_adapter(
 def saved_tensors(adapter: Adapter, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What is written into ``adapter_model.safetensors``, by its names there."""
     live = {**live_tensors_of(adapter), **state}
-    found = {key: live[name] for name, key in adapter.keys.items()}
+    found = {key: live[name] for key, name in adapter.keys.items()}
     encoder = adapter.prompt.encoder if adapter.prompt is not None else None
     if encoder is not None:
         inside = f"prompt_encoder.{adapter.name}."

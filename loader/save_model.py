@@ -169,12 +169,12 @@ def _base(model: AdaptedModel, adapters: list[Adapter]) -> tuple[dict[str, Any],
     """The base as its manifest had it, else as transformers loaded it."""
     found: dict[str, Any] = {}
     findings: list[Finding] = []
-    deployment = model.deployment
-    declared = deployment.file.manifest.base if deployment else None
-    if deployment is not None and declared is not None and declared.model is not None:
+    file = model.deployment.said_of_base[0] if model.deployment else None
+    declared = file.manifest.base if file is not None else None
+    if file is not None and declared is not None and declared.model is not None:
         found = declared.model_dump(mode="json", exclude_defaults=True, exclude={"fingerprint"})
         if declared.model.is_local:
-            found["model"] = str(declared.model.local_path(deployment.file.directory).resolve())
+            found["model"] = str(declared.model.local_path(file.directory).resolve())
     elif (source := _loaded_from(model)) is not None:
         found["model"] = source
         found |= _dtype(model.base_model.parameters())

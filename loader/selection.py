@@ -147,19 +147,23 @@ def _weights(
     else:
         raise _invalid(f"a {type(selection).__name__} selects nothing")
     found: dict[str, Weight] = {}
-    idle: list[Finding] = []
+    problems: list[Finding] = []
     for name, written in wanted:
         if not isinstance(name, str):
             raise _invalid(f"{name!r} is not a name")
         weight = _weight(name, written)
-        members = _expand(name, weight, adapters, compositions)
-        idle += _idle(name, weight, [adapters[member] for member in members])
+        try:
+            members = _expand(name, weight, adapters, compositions)
+        except RoutingError as error:
+            problems += error.findings
+            continue
+        problems += _idle(name, weight, [adapters[member] for member in members])
         for member, share in members.items():
             if member in found:
                 raise _invalid(f"{member!r} is selected twice")
             found[member] = share
-    if idle:
-        raise RoutingError(*idle)
+    if problems:
+        raise RoutingError(*problems)
     return found
 
 

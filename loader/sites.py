@@ -20,7 +20,7 @@ from ..manifests.codes import loader as codes
 from ..manifests.errors import RoutingError
 from ..manifests.weights import weight_at
 from .adapter import Adapter
-from .float32 import run_in
+from .float32 import answers_in, run_in
 from .gather import rows_at
 from .interception import Interception, intercept, release
 from .kv_cache import check_cache, mark_cache
@@ -85,6 +85,9 @@ class OutputSite:
             return None
         if call.rows is not None:
             return self._by_rows(call, call.rows, args, kwargs, output)
+        if call.probe is not None:
+            call.probe.see(self.name, args[0] if args else next(iter(kwargs.values()), None))
+            return None
         x = base = result = None
         for adapter, weight in call.terms:
             factors = self.factors.get(adapter)
@@ -114,13 +117,13 @@ class OutputSite:
         if factors is None:
             return None
         x, base = self._tensors(args, kwargs, output)
-        repeat = rows.repeat_at(self.name, x, call.single)
+        rows.check_site(self.name, self.module, x, call.repeat)
         if call.gradients and not call.carried and not torch.is_grad_enabled():
             refuse_lost_routing(self.name)
         for adapter in factors.adapters:
             if adapter.unfired:
                 adapter.unfired.discard(self.name)
-        return factors.add(self.module, x, base, repeat).to(output.dtype)
+        return factors.add(self.module, x, base, call.repeat).to(output.dtype)
 
     def _tensors(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -192,6 +195,9 @@ class ModuleSite(Intercepting):
             return inner(*args, **kwargs)
         if call.rows is not None:
             return self._by_rows(call, call.rows, inner, args, kwargs)
+        if call.probe is not None:
+            call.probe.see(self.name, args[0] if len(args) == 1 and not kwargs else None)
+            return inner(*args, **kwargs)
         for adapter, _ in call.terms:
             twin = self.factors.get(adapter)
             if twin is not None:
@@ -207,7 +213,8 @@ class ModuleSite(Intercepting):
             refuse_lost_routing(self.name)
         if twin.training is not self.module.training:
             twin.train(self.module.training)
-        inside, outside = compute_dtype(twin, twin), compute_dtype(self.module, twin)
+        inside = compute_dtype(twin, twin)
+        outside = answers_in(self.module, args, kwargs) or compute_dtype(self.module, twin)
         if inside is not outside:  # float32 while training, or as declared
             return run_in(inside, outside, twin.forward, args, kwargs)
         return twin.forward(*args, **kwargs)
@@ -229,15 +236,20 @@ class ModuleSite(Intercepting):
                 codes.ROWS_LOST.finding(f"{self.name}: it takes more than one tensor")
             )
         x = args[0]
-        repeat = rows.repeat_at(self.name, x, call.single)
+        rows.check_site(self.name, self.module, x, call.repeat)
         for adapter, _ in call.terms:
             if self.factors.get(adapter) in twins and adapter.unfired:
                 adapter.unfired.discard(self.name)
         parts: list[tuple[torch.Tensor, torch.Tensor]] = []
         for twin in dict.fromkeys(twins):
-            at = rows_at([n for n, t in enumerate(twins) if t is twin], repeat, x.device)
+            at = rows_at([n for n, t in enumerate(twins) if t is twin], call.repeat, x.device)
             mine = x.index_select(0, at)
-            parts.append((at, inner(mine) if twin is None else self._run(call, twin, (mine,), {})))
+            found: Any = inner(mine) if twin is None else self._run(call, twin, (mine,), {})
+            if not isinstance(found, torch.Tensor) or found.shape[:1] != mine.shape[:1]:
+                raise RoutingError(  # a recurrent module's states, say
+                    codes.ROWS_LOST.finding(f"{self.name}: it answers with more than its rows")
+                )
+            parts.append((at, found))
         shapes = {tuple(found.shape[1:]) for _, found in parts}
         if len(shapes) > 1:
             raise RoutingError(codes.ROWS_LOST.finding(f"{self.name}: rows of {sorted(shapes)}"))

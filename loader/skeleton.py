@@ -22,6 +22,7 @@ from ..manifests.findings import Where
 from ..registry.facts import Header, TensorInfo
 from .architecture_survey import build
 from .class_of import class_of
+from .cuts import Cut, cuts_of
 from .disknames import live_tensors, places_on_disk, reverter
 from .modules import ModuleMap
 from .quiet import quiet
@@ -65,7 +66,7 @@ class Skeleton:
             **dict(self.model.named_parameters(remove_duplicate=False)),
             **dict(self.model.named_buffers(remove_duplicate=False)),
         }
-        live = live_tensors(self.model)
+        self._live = live = live_tensors(self.model)
         self._places = {
             place.live: name
             for name, place in places_on_disk(self.model, live).items()
@@ -91,6 +92,20 @@ class Skeleton:
         names = (live, *self.modules.tied_to(live))
         return next((found for name in names if (found := self.find(name)) is not None), None)
 
+    def find_parts(self, live: str) -> list[tuple[OnDisk, Cut]] | None:
+        """The tensors of the checkpoint that are parts of this live one, all of it; ``None`` where
+        that cannot be told, or is not so on disk."""
+        if live not in self._fused:
+            return None
+        found: list[tuple[OnDisk, Cut]] = []
+        for name, cut in (cuts_of(self.model, self._live, live) or {}).items():
+            spelled = (self._on_disk.get(one) for one in self._with_prefix(name))
+            place = next((p for p in spelled if p is not None and p.info.shape == cut.shape), None)
+            if place is None:
+                return None
+            found.append((place, cut))
+        return found or None
+
     def name_on_disk(self, live: str) -> str:
         """The name under which transformers would write this one."""
         revert = reverter(self.model)
@@ -110,10 +125,14 @@ class Skeleton:
         if live in self._fused:
             return
         for known in dict.fromkeys((self._places.get(live, self.name_on_disk(live)), live)):
-            yield known
-            if self._prefix:
-                yield known.removeprefix(f"{self._prefix}.")
-                yield f"{self._prefix}.{known}"
+            yield from self._with_prefix(known)
+
+    def _with_prefix(self, name: str) -> Iterator[str]:
+        """A name, with and without the prefix of the base's inner model."""
+        yield name
+        if self._prefix:
+            yield name.removeprefix(f"{self._prefix}.")
+            yield f"{self._prefix}.{name}"
 
 
 def read_tensor(readinto: Callable[[Any], int | None], info: TensorInfo) -> Tensor:

@@ -18,19 +18,20 @@ from . import adapter_state
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_BASE_ONLY = frozenset(
-    {
-        "enable_peft_hotswap",
-        "get_adapter_state_dict",
-        "init_weights",
-        "push_to_hub",
-        "resize_token_embeddings",
-        "set_input_embeddings",
-        "set_output_embeddings",
-    }
-)
+_ON_BASE = "call it on `model.base_model` if the base alone is meant, before adapters are attached"
+_BASE_ONLY: Mapping[str, str] = {
+    "enable_peft_hotswap": "nothing is to be enabled: `load_adapter(source, name, hotswap=True)` "
+    "takes any rank, and after `model.compile(max_rank=...)` it does not compile again",
+    "get_adapter_state_dict": "`model.state_dict()` holds the adapters' tensors, and "
+    "`model.save_adapter(folder, name)` writes one",
+    "init_weights": _ON_BASE,
+    "push_to_hub": "write a folder with `model.save_pretrained(folder)`, and upload that",
+    "resize_token_embeddings": _ON_BASE,
+    "set_input_embeddings": _ON_BASE,
+    "set_output_embeddings": _ON_BASE,
+}
 """Methods of a transformers model that would leave the adapters out, or pull the modules away
-from under them."""
+from under them, and what to do instead."""
 
 
 class StandIn(nn.Module):
@@ -61,6 +62,19 @@ class StandIn(nn.Module):
         """
         return adapter_state.load(self, state_dict, strict=strict, assign=assign)
 
+    def get_parameter(self, target: str) -> nn.Parameter:
+        """The parameter that ``named_parameters`` gives this name: those of adapters name PEFT's
+        modules, which are not there."""
+        own = self._parameters.get(target)
+        return super().get_parameter(target) if own is None else own
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """The module that ``named_modules`` gives this name; see :meth:`get_parameter`."""
+        for name, module in self._modules.items():
+            if "." in name and f"{target}.".startswith(f"{name}.") and module is not None:
+                return module.get_submodule(target[len(name) + 1 :])
+        return super().get_submodule(target)
+
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move or convert base and adapters; the base's own ``to`` has the first word."""
         self._base.to(*args, **kwargs)
@@ -84,7 +98,8 @@ class StandIn(nn.Module):
 
             @functools.wraps(method)
             def refuse(*_: Any, **__: Any) -> NoReturn:
-                raise refusal(codes.NOT_THROUGH_WRAPPER, f"{name}() leaves the adapters out")
+                message = f"{name}() of the base knows nothing of the adapters"
+                raise refusal(codes.NOT_THROUGH_WRAPPER, message, _BASE_ONLY[name])
 
             return refuse
 
@@ -115,5 +130,5 @@ class StandIn(nn.Module):
         raise refusal(codes.COPY_REFUSED, "an adapted model cannot be replicated by DataParallel")
 
 
-def refusal(code: Code, message: str) -> AttachError:
-    return AttachError(code.finding(message))
+def refusal(code: Code, message: str, hint: str | None = None) -> AttachError:
+    return AttachError(code.finding(message, hint=hint))

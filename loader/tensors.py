@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -44,6 +44,10 @@ INTEGERS: Mapping[str, torch.dtype] = {
 
 _KINDS = {**FLOATS, **INTEGERS}
 _WIDE = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+Item = tuple[str, TensorInfo]
+Kind = Callable[[str, TensorInfo], object]
+HOST = "cpu"
+"""The device whose memory the buffer is in."""
 _PIECE = 1 << 15
 """Values up to which torch works on one thread (ATen's GRAIN_SIZE)."""
 
@@ -120,39 +124,59 @@ class AdapterTensors:
         """The named tensors in the dtype and on the device that each is wanted: once, as the
         buffer may become theirs. The values are there after :meth:`verify`.
 
-        Neighbours of one dtype that go to one place travel together: an adapter that is wanted
-        whole on one device is one copy and at most one conversion, and its tensors share one
-        storage. Where nothing is to be converted or moved they share this buffer, unless they
-        must be their ``own`` (weights that will be trained).
+        Neighbours that go to one device travel together: an adapter that is wanted whole on one
+        device is one copy there, whatever its dtypes, and is converted after it. On the CPU
+        neighbours of one dtype are at most one conversion, and share one storage. Where nothing is
+        to be converted or moved they share this buffer, unless they must be their ``own`` (weights
+        that will be trained).
         """
         if self._placed:
             raise RuntimeError("these tensors were placed already")
         self._placed = True
         self._buffer.arrived()
         groups: dict[Placement, list[str]] = {}
+        away: dict[torch.device, list[str]] = {}
         for name, placement in wanted.items():
-            groups.setdefault(placement, []).append(name)
+            if placement.device.type == HOST:
+                groups.setdefault(placement, []).append(name)
+            else:
+                away.setdefault(placement.device, []).append(name)
         # torch.save refuses storages that hold several dtypes
         own = own or len({self.header.tensors[name].dtype for name in wanted}) > 1
         placed: dict[str, torch.Tensor] = {}
         for placement, names in groups.items():
             for part, run in self._runs(names):
-                moved = self._moved(run, placement, own=own)
-                size = run.element_size()
-                pieces = moved.split([(info.end - info.start) // size for _, info in part])
-                for (name, info), piece in zip(part, pieces, strict=True):
-                    placed[name] = piece.view(info.shape)
+                placed |= _cut(part, self._moved(run, placement.dtype, own=own))
+        for device, names in away.items():
+            for stretch in self._stretches(names, lambda name, info: None):
+                dtypes = {name: wanted[name].dtype for name, _ in stretch}
+                placed |= self._sent(stretch, dtypes, device)
         return placed
 
-    def _moved(self, run: torch.Tensor, placement: Placement, *, own: bool) -> torch.Tensor:
-        dtype, device = placement
-        if device.type == "cpu" and dtype != run.dtype and run.nbytes >= SMALL:
+    def _sent(
+        self, stretch: Sequence[Item], dtypes: Mapping[str, torch.dtype], device: torch.device
+    ) -> dict[str, torch.Tensor]:
+        """A stretch of the buffer, copied to ``device`` as it is and converted there. What stays
+        in its dtype stays in the copy, if all of the stretch does."""
+        start = stretch[0][1].start
+        there = self.data[start : stretch[-1][1].end].to(device)
+        kinds = {(info.dtype, dtypes[name]) for name, info in stretch}
+        placed: dict[str, torch.Tensor] = {}
+        for part in _alike(stretch, lambda name, info: (info.dtype, dtypes[name])):
+            (name, first), (_, last) = part[0], part[-1]
+            run = _as_kind(there, first.dtype, first.start - start, last.end - start)
+            moved = run.to(dtypes[name], copy=len(kinds) > 1)
+            placed |= _cut(part, moved)
+        return placed
+
+    def _moved(self, run: torch.Tensor, dtype: torch.dtype, *, own: bool) -> torch.Tensor:
+        if dtype != run.dtype and run.nbytes >= SMALL:
             if run.nbytes == self.data.numel() and dtype.itemsize == 2 * run.element_size():
                 return self._widened(run, dtype)
             moved = empty(run.numel(), dtype)
             self._copies.append(Work(_copying(moved, run), "copy"))
             return moved
-        moved = run.to(device).to(dtype)
+        moved = run.to(dtype)
         return moved.clone() if own and moved.data_ptr() == run.data_ptr() else moved
 
     def _widened(self, run: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -176,31 +200,20 @@ class AdapterTensors:
         self._rests.append(rest)
         return moved
 
-    def _runs(
-        self, names: Iterable[str]
-    ) -> Iterable[tuple[list[tuple[str, TensorInfo]], torch.Tensor]]:
+    def _runs(self, names: Iterable[str]) -> Iterable[tuple[Sequence[Item], torch.Tensor]]:
         """The named tensors as few flat tensors: each a stretch of the buffer in one dtype."""
+        for part in self._stretches(names, lambda name, info: info.dtype):
+            (_, first), (_, last) = part[0], part[-1]
+            yield part, self._run(first.dtype, first.start, last.end)
+
+    def _stretches(self, names: Iterable[str], kind: Kind) -> Iterable[Sequence[Item]]:
+        """The named tensors in the order of the file, as few stretches of one ``kind`` each."""
         tensors = self.header.tensors
-        part: list[tuple[str, TensorInfo]] = []
-        dtype, start, end = "", 0, 0
-        for item in sorted(((n, tensors[n]) for n in names), key=lambda item: item[1].start):
-            info = item[1]
-            if part and (info.dtype != dtype or info.start != end):
-                yield part, self._run(dtype, start, end)
-                part = []
-            if not part:
-                dtype, start = info.dtype, info.start
-            part.append(item)
-            end = info.end
-        if part:
-            yield part, self._run(dtype, start, end)
+        items = sorted(((n, tensors[n]) for n in names), key=lambda item: item[1].start)
+        return _alike(items, kind)
 
     def _run(self, dtype: str, start: int, end: int) -> torch.Tensor:
-        kind = _KINDS[dtype]
-        part = self.data[start:end]
-        if start % kind.itemsize:  # legal in the format, but no tensor can begin there
-            part = part.clone()
-        return part.view(kind)
+        return _as_kind(self.data, dtype, start, end)
 
     def _wrong_values(self, targets: Mapping[str, torch.dtype]) -> list[Finding]:
         broken: list[str] = []
@@ -260,6 +273,35 @@ def read_bytes(
     """The same from the bytes of a safetensors file in memory; they are copied once."""
     name = "the bytes given"
     return _tensors_in(buffer_of_bytes(data, sha256, where, name), where, name)
+
+
+def _alike(items: Iterable[Item], kind: Kind) -> Iterable[Sequence[Item]]:
+    """Neighbours of one ``kind``, without a gap between them."""
+    part: list[Item] = []
+    for item in items:
+        if part and (item[1].start != part[-1][1].end or kind(*item) != kind(*part[-1])):
+            yield part
+            part = []
+        part.append(item)
+    if part:
+        yield part
+
+
+def _as_kind(data: torch.Tensor, dtype: str, start: int, end: int) -> torch.Tensor:
+    """These bytes of a flat uint8 tensor as a flat tensor of a dtype of the format."""
+    kind = _KINDS[dtype]
+    part = data[start:end]
+    if start % kind.itemsize:  # legal in the format, but no tensor can begin there
+        part = part.clone()
+    return part.view(kind)
+
+
+def _cut(part: Sequence[Item], run: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The tensors that lie side by side in ``run``, by name; it may have another dtype than the
+    file."""
+    counts = [math.prod(info.shape) for _, info in part]
+    pieces = run.split(counts)
+    return {name: piece.view(info.shape) for (name, info), piece in zip(part, pieces, strict=True)}
 
 
 def _tensors_in(buffer: Buffer, where: Where, name: str) -> AdapterTensors:

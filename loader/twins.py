@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from .float32 import widen_no_more
 from .sites import OutputSite
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -62,6 +63,7 @@ def twin_of(
         if "_hf_hook" in part.__dict__:
             for name in ("_hf_hook", "_old_forward", "forward"):
                 part.__dict__.pop(name, None)
+    widen_no_more(twin)
     for kind in _HOOKS:  # those at the top run on the base's module
         getattr(twin, kind).clear()
     _resize(twin)

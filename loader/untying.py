@@ -37,15 +37,28 @@ def parted(changes: Mapping[str, Fold], modules: ModuleMap) -> list[tuple[str, .
 
 
 def _all_the_same(changes: Iterable[Fold | None]) -> bool:
-    """Whether every member is given the same tensor (a saved embedding and its head)."""
-    first: torch.Tensor | None = None
+    """Whether every member becomes the same tensor (a saved embedding and its head, trained tokens
+    of both)."""
+    first: Fold | None = None
     for change in changes:
-        if change is None or change.new is None or change.additions:
+        if change is None:
             return False
-        first = change.new if first is None else first
-        if change.new.dtype is not first.dtype or not torch.equal(change.new, first):
+        first = first or change
+        if change is not first and not _same(change, first):
             return False
     return True
+
+
+def _same(one: Fold, other: Fold) -> bool:
+    if one.new is not other.new and (
+        one.new is None
+        or other.new is None
+        or one.new.dtype is not other.new.dtype
+        or not torch.equal(one.new, other.new)
+    ):
+        return False
+    pairs = zip(one.additions, other.additions, strict=False)
+    return len(one.additions) == len(other.additions) and all(a.same_as(b) for a, b in pairs)
 
 
 def configs_that_tie(model: nn.Module) -> list[Any]:

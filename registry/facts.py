@@ -191,6 +191,24 @@ class SitePlan(NamedTuple):
 
 
 @dataclass(frozen=True)
+class PeftPlan:
+    """What PEFT is asked to make of an adapter whose method has no native file here.
+
+    ``config`` are the method's own fields, as they are in the file but for the maps from patterns
+    to values, which have modules in their place. ``targets`` are the names in ``target_modules``,
+    ``None`` where that is a pattern. ``authors`` maps each adapted live module to the file's name
+    for it, in the order of the model; ``shared`` are tensors that belong to no module: name to
+    key.
+    """
+
+    method: str
+    config: Mapping[str, Any]
+    targets: tuple[str, ...] | None
+    authors: Mapping[str, str]
+    shared: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class AdapterPlan:
     """Where every tensor of an adapter goes: decided from config and header alone.
 
@@ -200,7 +218,8 @@ class AdapterPlan:
     stored beside the factors (``save_embedding_layers``): module name to tensor name.
     ``tuned`` are whole modules that the method itself trains (LN tuning), in the form of ``saved``.
     ``prompt`` is what acts on the model as a whole (virtual tokens), its module is ``""``.
-    ``leftovers`` are tensors with no place, each of which is an error.
+    ``leftovers`` are tensors with no place, each of which is an error. ``peft`` is there where
+    the sites are PEFT's to make.
     """
 
     sites: tuple[SitePlan, ...]
@@ -210,6 +229,7 @@ class AdapterPlan:
     leftovers: tuple[str, ...] = ()
     tuned: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     prompt: SitePlan | None = None
+    peft: PeftPlan | None = None
 
     @property
     def rank(self) -> int:

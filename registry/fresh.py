@@ -66,8 +66,8 @@ def begin(
         return None, found
     full = _completed(config, method, base, layout)
     found = check_config(full, where)[1] + method.check_begin(full, where)
-    if not method.trains:
-        message = f"{method.peft_type} is loaded and used, but neither begun nor trained here"
+    if not (method.trains and method.native):
+        message = f"adapters of {method.peft_type} are loaded, and not begun here"
         found.append(codes.FRESH_METHOD.finding(message, where, found=method.peft_type))
     if layout is None:
         message = "where the new adapter sits is not known: the base's modules are not"

@@ -21,7 +21,7 @@ from .lock import accepted_codes, check_declared_digests, make_lock
 from .lock_state import Entry, begun_digest, facts_of, kept, lock_name, overridden, require_lock
 from .progress import Progress
 from .project import ManifestSource, lock_of, open_manifest, policies_in_force
-from .resolve import Access, Resolution, open_adapter_folder, open_base_folder
+from .resolve import Access, AskPeft, Resolution, open_adapter_folder, open_base_folder
 from .sources.folder import Folder
 from .store import Store
 
@@ -54,6 +54,7 @@ def pull(
     given: Mapping[str, Folder] | None = None,
     layout: Layout | None = None,
     base_config: Mapping[str, Any] | None = None,
+    ask_peft: AskPeft | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
@@ -65,7 +66,8 @@ def pull(
     mutable adapters; a stale lock is always refused. ``offline`` touches no network, and neither
     does anything that is here already. ``given`` are adapters handed over in memory, by name.
     ``layout`` and ``base_config`` are the live model's where the caller brings one: the base's
-    files are then neither read nor fetched. An adapter that is begun has no files. Raises the
+    files are then neither read nor fetched. ``ask_peft`` is asked about methods that only PEFT
+    knows, where there is something to resolve. An adapter that is begun has no files. Raises the
     errors of :mod:`adapterdock.manifests.errors`; what fails leaves nothing half-done.
     """
     accept = accepted_codes(accept)
@@ -77,6 +79,7 @@ def pull(
         given=given or {},
         layout=layout,
         base_config=base_config or {},
+        ask_peft=ask_peft,
     )
     lock = locked = lock_of(file)
     require_lock(file, locked, frozen=frozen)

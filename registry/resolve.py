@@ -118,6 +118,11 @@ AskLayout = Callable[[Mapping[str, Any]], Layout | None]
 """``ask(config)``: the modules of the model that a ``config.json`` describes, or ``None``."""
 
 
+AskPeft = Callable[[BaseFacts | None, AdapterFacts, AdapterPlan, Where], list[Finding] | None]
+"""``ask(base, adapter, plan, where)``: what PEFT has against an adapter of a method that only PEFT
+knows; ``None`` where it cannot tell."""
+
+
 @dataclass(frozen=True)
 class Access:
     """How sources may be reached in this run."""
@@ -136,6 +141,8 @@ class Access:
     """That model's ``config.json``."""
     ask: AskLayout | None = None
     """Whom to ask for the layout of an architecture that the table does not know."""
+    ask_peft: AskPeft | None = None
+    """Whom to ask about a method that attaches through PEFT."""
 
     def under(self, lock: Lock | None, entries: Collection[Entry]) -> Access:
         """The same, held to these entries of ``lock`` (its mutable ones pin nothing)."""
@@ -397,6 +404,8 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
         if tokens is not None:
             facts = replace(facts, tokenizer=tokens)
             checked, plan = check(facts)
+    if access.ask_peft is not None and plan is not None:
+        checked = _asked_peft(access.ask_peft, base, facts, plan, checked, where)
     if base is None and access.layout is None and file.manifest.base.model is not None:
         checked = [_with_base_unread(f, name, where) for f in checked]
     findings.extend(checked)
@@ -422,6 +431,22 @@ def _begin_adapter(name: str, file: ManifestFile, access: Access, base: BaseFact
     facts = AdapterFacts(name, None, beginning.config, beginning.header)
     checked, plan = check_adapter(facts, base, where=where, layout=access.layout)
     return Opened(None, facts, plan, (*findings, *without_names(checked)))
+
+
+def _asked_peft(
+    ask: AskPeft,
+    base: BaseFacts | None,
+    facts: AdapterFacts,
+    plan: AdapterPlan,
+    checked: list[Finding],
+    where: Where,
+) -> list[Finding]:
+    """What was left open for PEFT to tell is settled, if it can tell."""
+    rest = [f for f in checked if f.code != fit_codes.PEFT_SHAPES_UNCHECKED.id]
+    if len(rest) == len(checked) or any(f.severity is Severity.ERROR for f in rest):
+        return checked
+    said = ask(base, facts, plan, where)
+    return checked if said is None else [*rest, *said]
 
 
 def _with_base_unread(finding: Finding, name: str, where: Where) -> Finding:

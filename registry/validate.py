@@ -26,6 +26,7 @@ from .project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .resolve import (
     Access,
     AskLayout,
+    AskPeft,
     Resolution,
     check_records,
     measure,
@@ -45,6 +46,7 @@ def validate(
     frozen: bool = False,
     offline: bool = False,
     ask: AskLayout | None = None,
+    ask_peft: AskPeft | None = None,
 ) -> Report:
     """Whether every adapter of ``manifest`` fits its base, decided before any download.
 
@@ -54,6 +56,7 @@ def validate(
     ``lock`` would find); ``accept`` adds to the unchecked codes that the lock already accepts.
     ``frozen`` makes a missing, stale or partial lock an error. ``ask`` is asked for the modules of
     an architecture that the committed table does not know; by default such a base is unchecked.
+    ``ask_peft`` is asked likewise about methods that only PEFT knows.
     """
     try:
         file = open_manifest(manifest, model=model, dtype=dtype)
@@ -62,7 +65,7 @@ def validate(
         if frozen:
             require_lock(file, lock, frozen=True)
         accepted = {*(lock.accepted if lock else ()), *_accepted(accept)}
-        access = Access(offline=offline, policies=policies, ask=ask)
+        access = Access(offline=offline, policies=policies, ask=ask, ask_peft=ask_peft)
         return _report(resolve_under(file, lock, access), lock, accepted)
     except AdapterdockError as error:
         return Report(subject=_subject(manifest), findings=error.findings)

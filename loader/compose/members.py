@@ -20,7 +20,7 @@ from ..twins import own_tensors
 from .pairs import Pair, Place, fold, plain
 
 if TYPE_CHECKING:
-    from ..adapted import AdaptedModel
+    from ..holder import Holder
 
 _PAIRED = (LinearFactors, EmbeddingFactors, ConvFactors)
 
@@ -39,7 +39,7 @@ class Member:
 
 
 def member_of(
-    model: AdaptedModel,
+    model: Holder,
     built: Built,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> tuple[Member | None, dict[str, Place], list[Finding]]:
@@ -78,7 +78,7 @@ def member_of(
     return Member(adapter.name, digest, adapter.rank, pairs, biases, whole), places, []
 
 
-def digest_of(model: AdaptedModel, adapter: Adapter) -> str | None:
+def digest_of(model: Holder, adapter: Adapter) -> str | None:
     """By what an adapter's random masks are drawn; ``None`` where it cannot be combined."""
     if adapter.digest is not None:
         return adapter.digest

@@ -14,7 +14,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ..gather import Part
+from ..low_rank import LowRank
 from ..sites import Factors
+from .convolutions import Kernel
+from .deltas import Delta, Roles, product_rows
 
 
 class LinearFactors:
@@ -37,6 +41,9 @@ class LinearFactors:
         low = F.linear(x.to(self.a), self.a * self.e)
         return out + (F.linear(low, self.b) * (self.scale * weight)).to(out.device)
 
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+        return (LowRank(self.a * self.e, self.b * (self.scale * weight)),)
+
 
 class ConvFactors:
     """At a convolution: A (r, in * kernel), E (r, 1), B (out, r)."""
@@ -57,9 +64,15 @@ class ConvFactors:
         weight: float,
     ) -> torch.Tensor:
         conv = cast(nn.Conv2d, module)
-        kernel = (self.b @ (self.a * self.e)).view(-1, *self.shape)
+        kernel = self._kernel()
         delta = F.conv2d(x.to(kernel), kernel, None, conv.stride, conv.padding, conv.dilation)
         return out + (delta * (self.scale * weight)).to(out.device)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+        return (Kernel(self._kernel() * (self.scale * weight)),)
+
+    def _kernel(self) -> torch.Tensor:
+        return (self.b @ (self.a * self.e)).view(-1, *self.shape)
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
@@ -79,6 +92,17 @@ def build(
     if shape.kind is ModuleKind.CONV:
         return ConvFactors(roles, site.scale, shape)
     return LinearFactors(roles, site.scale)
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """``scale * B @ (E * A)``."""
+    inner = roles["A"] * roles["E"]
+    delta = product_rows(roles["B"], inner, site.scale, shape.kind is ModuleKind.CONV1D)
+    if shape.kind is not ModuleKind.CONV:
+        return delta
+    return lambda rows: delta(rows).view(-1, *weight.shape[1:])
 
 
 PARAMETERS: Mapping[str, str] = {

@@ -17,9 +17,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ..gather import Part
+from ..low_rank import LowRank, Scaling
 from ..placement import offloaded
-from .convolutions import CONVOLUTIONS
-from .embeddings import embedded, scaled_like
+from .convolutions import CONVOLUTIONS, LowRankKernel
+from .deltas import Delta
+from .embeddings import LowRankTable, embedded, scaled_like
 from .new_site import NewSite
 
 _FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
@@ -133,6 +136,26 @@ class OnWeight(ABC):
     ) -> torch.Tensor:
         """See :class:`~adapterdock.loader.sites.Factors`."""
 
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        """The low-rank factors, their outputs rescaled, and the rescaling of the base's output."""
+        if self.dropout and module.training:
+            return None
+        owner = self._owner(module)
+        factor = self.magnitude.over(owner).flatten()
+        gain = (factor - 1) * weight
+        embedding = isinstance(self, DoraEmbeddingFactors)
+        bias = None if embedding else offloaded(owner, "bias")
+        shift = None if bias is None else -gain * bias.detach().to(gain)
+        scale = (factor * (self.scale * weight)).view(-1, *(1,) * (self.b.dim() - 1))
+        live = getattr(owner, "weight", None)
+        of = [t for t in (live, bias) if isinstance(t, torch.Tensor) and not t.is_meta]
+        rescaled = Scaling(gain, shift, not isinstance(self, DoraConvFactors), tuple(of))
+        return self._low_rank(self.b * scale), rescaled
+
+    @abstractmethod
+    def _low_rank(self, b: torch.Tensor) -> Part:
+        """A with another B."""
+
     def _owner(self, module: nn.Module) -> nn.Module:
         return module if self._stands_on is None else self._stands_on
 
@@ -173,6 +196,9 @@ class DoraLinearFactors(OnWeight):
         delta = (factor - 1) * plain + (factor * self.scale) * low
         return out + (delta * weight).to(out.device)
 
+    def _low_rank(self, b: torch.Tensor) -> Part:
+        return LowRank(self.a, b)
+
 
 class DoraEmbeddingFactors(OnWeight):
     """At an embedding: A (r, num_embeddings), B (embedding_dim, r), magnitude (embedding_dim,)."""
@@ -193,6 +219,14 @@ class DoraEmbeddingFactors(OnWeight):
         low = scaled_like(embedding, low * self.scale)
         delta = (factor - 1) * base.to(low.device) + factor * low
         return out + (delta * weight).to(out.device)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if cast(nn.Embedding, module).scale_grad_by_freq and self.a.requires_grad:
+            return None
+        return super().parts(module, weight)
+
+    def _low_rank(self, b: torch.Tensor) -> Part:
+        return LowRankTable(self.a, b)
 
 
 class DoraConvFactors(OnWeight):
@@ -226,6 +260,9 @@ class DoraConvFactors(OnWeight):
         low = convolve(low, self.b, None, groups=conv.groups)
         delta = (factor - 1) * plain + (factor * self.scale) * low
         return out + (delta * weight).to(out.device)
+
+    def _low_rank(self, b: torch.Tensor) -> Part:
+        return LowRankKernel(self.a, b)
 
 
 def _without_bias(module: nn.Module, out: torch.Tensor, after: int) -> torch.Tensor:
@@ -279,3 +316,40 @@ def build(
     if kind is ModuleKind.CONV:
         return DoraConvFactors(kind, roles, scale, dropout)
     return DoraLinearFactors(kind, roles, scale, dropout)
+
+
+_PIECE = 1 << 22
+"""Values of a weight that are widened at a time for its norm."""
+
+
+def delta_weight(
+    kind: ModuleKind, weight: torch.Tensor, magnitude: torch.Tensor, product: Delta
+) -> Delta:
+    """``f * (W + s * BA) - W`` with ``f = m / ||W + s * BA||``, the stored weight's rows at a
+    time; ``product`` are those of ``s * BA``."""
+
+    def whole(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        added = product(rows)
+        old = weight[rows].to(added)
+        return old, added.add_(old)
+
+    m = magnitude.flatten()
+    if kind in (ModuleKind.CONV1D, ModuleKind.EMBEDDING):  # (in, out): a norm runs over all rows
+        squares = m.new_zeros(m.shape, dtype=torch.float64)
+        step = max(1, _PIECE // weight.shape[1])
+        for start in range(0, weight.shape[0], step):
+            squares += whole(slice(start, start + step))[1].square().sum(0, dtype=torch.float64)
+        factor = m / squares.sqrt().to(m)
+
+        def by_columns(rows: slice) -> torch.Tensor:
+            old, new = whole(rows)
+            return new.mul_(factor).sub_(old)
+
+        return by_columns
+
+    def by_rows(rows: slice) -> torch.Tensor:
+        old, new = whole(rows)
+        factor = m[rows] / torch.linalg.vector_norm(new.flatten(1), dim=1)
+        return new.mul_(factor.view(-1, *(1,) * (new.dim() - 1))).sub_(old)
+
+    return by_rows

@@ -6,9 +6,15 @@ Deltas keep all of it, as PEFT's do (0.21, ``tuners/lora/layer.py``, ``Embedding
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from ..gather import Entries, Part, RowDelta, size_of, stacked
 
 
 def embedded(embedding: nn.Embedding, x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
@@ -39,3 +45,53 @@ def scaled_like(embedding: nn.Module, rows: torch.Tensor) -> torch.Tensor:
     if scale is None:
         return rows
     return rows * (scale.to(rows) if isinstance(scale, torch.Tensor) else scale)
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankTable(Part):
+    """At an embedding: ``delta(id) = b @ a[:, id]``, a (r, num_embeddings), b (embedding_dim, r)
+    with scale and weight in it."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[int, LowRankTable]], rows: int) -> RowDelta:
+        return LowRankTableRows(parts, rows)
+
+
+class LowRankTableRows:
+    """The tables of all adapters below one another, (sum of num_embeddings, r), each once; where
+    an entry's begins, (entries,); ``b`` (entries, r, embedding_dim)."""
+
+    def __init__(self, parts: Sequence[tuple[int, LowRankTable]], rows: int) -> None:
+        self.entries = Entries(parts, rows)
+        tables = list({id(part.a): part.a for _, part in parts}.values())
+        rank = max(table.shape[0] for table in tables)
+        begins, start = dict[int, int](), 0
+        for table in tables:
+            begins[id(table)] = start
+            start += table.shape[1]
+        self.table = torch.cat([F.pad(t.t(), (0, rank - t.shape[0])) for t in tables])
+        self.begins = torch.tensor([begins[id(p.a)] for _, p in parts], device=self.table.device)
+        self.b = stacked([F.pad(part.b, (0, rank - part.b.shape[1])).t() for _, part in parts])
+        wide = torch.promote_types(self.table.dtype, self.b.dtype)
+        self.table, self.b = self.table.to(wide), self.b.to(wide)
+        self.nbytes = size_of(self.table, self.b)
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        repeat: int,
+    ) -> torch.Tensor:
+        embedding = cast(nn.Embedding, module)
+        ids = self.entries.take(x, repeat).to(self.table.device).flatten(1)
+        low = F.embedding(ids + self.begins[:, None], self.table)
+        if embedding.padding_idx is not None and low.requires_grad:  # it is never trained
+            low = torch.where((ids == embedding.padding_idx).unsqueeze(-1), low.detach(), low)
+        delta = scaled_like(embedding, torch.bmm(bounded(embedding, low), self.b))
+        shape = (len(self.entries), repeat, *out.shape[1:])
+        return self.entries.add(out, delta.view(shape), repeat)

@@ -6,15 +6,19 @@ at a feedforward module the input, which is then cast back to its dtype.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from ...registry.facts import ModuleShape, SitePlan
+from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ..gather import Part, stacked
+from ..low_rank import Scaling
 from ..sites import Factors
+from .deltas import Delta, Roles
 from .new_site import NewSite
-from .rerun import blend, not_rerunnable, with_input
+from .rerun import OtherInput, blend, not_rerunnable, with_input
 
 Shape = tuple[int, ...]
 
@@ -46,6 +50,10 @@ class OutputFactors(_Rescaling):
     ) -> torch.Tensor:
         return blend(out, base, self.rescaled(base), weight)
 
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+        wide = self.l.flatten().to(torch.promote_types(self.l.dtype, torch.float32))
+        return (Scaling((wide - 1) * weight, channels_last=len(self._shape) == 1),)
+
 
 class InputFactors(_Rescaling):
     """Rescales what a feedforward module is given."""
@@ -61,6 +69,29 @@ class InputFactors(_Rescaling):
         weight: float,
     ) -> torch.Tensor:
         return with_input(module, x, self.rescaled(x).to(x.dtype), base, out, weight)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+        return (RescaledInput(weight, self.l.view(self._shape)),)
+
+
+@dataclass(frozen=True, eq=False)
+class RescaledInput(OtherInput):
+    """The input along its channels, times ``vector`` (channels, 1, ..)."""
+
+    vector: torch.Tensor
+
+    @classmethod
+    def changing(
+        cls, parts: Sequence[RescaledInput]
+    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
+        vectors = stacked([part.vector for part in parts])
+
+        def change(x: torch.Tensor) -> torch.Tensor:
+            entries, *along = vectors.shape
+            others = (1,) * (x.dim() - vectors.dim())
+            return x.to(vectors.device) * vectors.view(entries, *others, *along)
+
+        return change, vectors
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
@@ -88,6 +119,36 @@ def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
     numbers."""
     drawn = new.normal("l")
     return {"l": torch.ones_like(drawn) if new.config.get("init_ia3_weights", True) else drawn}
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """``(l - 1) * W`` along the outputs, at a feedforward module along the inputs (of a grouped
+    convolution: those of each output's group)."""
+    change = roles["l"].flatten() - 1
+    feedforward = bool(site.settings.get("feedforward"))
+    if feedforward is (shape.kind is ModuleKind.CONV1D):  # along the rows
+        return lambda rows: weight[rows].to(change) * _along(change[rows], weight)
+    if shape.kind is ModuleKind.CONV1D:
+        return lambda rows: weight[rows].to(change) * change
+    of_group = change.view(shape.groups, -1)
+    group = torch.arange(weight.shape[0], device=change.device) // (weight.shape[0] // shape.groups)
+    return lambda rows: weight[rows].to(change) * _along(of_group[group[rows]], weight)
+
+
+def _along(change: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Ready to be multiplied with rows of ``weight``."""
+    return change.view(*change.shape, *(1,) * (weight.dim() - change.dim()))
+
+
+def delta_bias(
+    site: SitePlan, shape: ModuleShape, bias: torch.Tensor | None, roles: Roles
+) -> torch.Tensor | None:
+    """``(l - 1) * b`` where the output is rescaled, and there is a bias."""
+    if bias is None or site.settings.get("feedforward"):
+        return None
+    return bias * (roles["l"].flatten() - 1)
 
 
 PARAMETERS: Mapping[str, str] = {"l": "ia3_l.{adapter}"}

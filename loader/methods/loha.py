@@ -5,19 +5,29 @@ Follows PEFT 0.21, ``tuners/loha/layer.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
+from ..gather import Entries, Part, RowDelta, size_of, stacked
+from ..low_rank import LowRank
 from ..sites import Factors
-from .lycoris import Roles, WeightFactors
+from .deltas import Delta, Roles
+from .lycoris import WeightFactors
 from .new_site import NewSite
 
 _CORE = "ijkl,jr,ip->prkl"
 """A kernel's tensor (i, j, *kernel) with in (j, r) and out (i, p)."""
+
+
+_COPIES = 4
+"""How many times the factors' own size their pairs may be, gathered for the rows of a batch: the
+pairs are faster at small ranks (8 rows of SmolLM2's linears, decode: rank 8 as fast, rank 16 three
+times slower), and grow with the square of the rank."""
 
 
 class LohaFactors(WeightFactors):
@@ -27,14 +37,25 @@ class LohaFactors(WeightFactors):
         return self._half("1") * self._half("2")
 
     def delta(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        a1, a2, b1, b2 = (self.roles[role] for role in ("w1_a", "w2_a", "w1_b", "w2_b"))
-        rank = b1.shape[0] * b2.shape[0]
-        if len(self.shape) > 2 or rank >= min(self.shape):
+        b1, b2 = self.roles["w1_b"], self.roles["w2_b"]
+        if len(self.shape) > 2 or b1.shape[0] * b2.shape[0] >= min(self.shape):
             return super().delta(module, x)
-        # the products' rows and columns in pairs: the same delta, of rank r * r
-        a = (a1[:, :, None] * a2[:, None]).flatten(1)
-        b = (b1[:, None] * b2).flatten(0, 1)
+        a, b = self._in_pairs()
         return F.linear(F.linear(x.to(b), b), a) * self.scale
+
+    def linear_parts(self, weight: float) -> tuple[Part, ...]:
+        a1, a2, b1, b2 = (self.roles[role] for role in ("w1_a", "w2_a", "w1_b", "w2_b"))
+        ranks = b1.shape[0], b2.shape[0]
+        if ranks[0] * ranks[1] <= _COPIES * sum(ranks):
+            a, b = self._in_pairs()
+            return (LowRank(b, a * (self.scale * weight)),)
+        return (Hadamard(a1 * (self.scale * weight), b1, a2, b2),)
+
+    def _in_pairs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The products' columns and rows in pairs, the same delta of rank r * r: (out, r * r) and
+        (r * r, in)."""
+        a1, a2, b1, b2 = (self.roles[role] for role in ("w1_a", "w2_a", "w1_b", "w2_b"))
+        return (a1[:, :, None] * a2[:, None]).flatten(1), (b1[:, None] * b2).flatten(0, 1)
 
     def _half(self, n: str) -> torch.Tensor:
         a, b, core = self.roles[f"w{n}_a"], self.roles[f"w{n}_b"], self.roles.get(f"t{n}")
@@ -42,6 +63,50 @@ class LohaFactors(WeightFactors):
 
     def kept_rows(self, rows: torch.Tensor) -> torch.Tensor:
         return rows / rows.mean()
+
+
+@dataclass(frozen=True, eq=False)
+class Hadamard(Part):
+    """``delta(x) = ((a1 b1) * (a2 b2)) x``: a (out, r), b (r, in), scale and weight in a1."""
+
+    a1: torch.Tensor
+    b1: torch.Tensor
+    a2: torch.Tensor
+    b2: torch.Tensor
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[int, Hadamard]], rows: int) -> RowDelta:
+        return HadamardRows(parts, rows)
+
+
+class HadamardRows:
+    """All factors (entries, ...), zero where an entry has less than the largest rank. The products
+    are never made: for each row of b2 the input is multiplied by it, goes through a1 b1, and is
+    multiplied by the column of a2."""
+
+    def __init__(self, parts: Sequence[tuple[int, Hadamard]], rows: int) -> None:
+        self.entries = Entries(parts, rows)
+        self.a1, self.b1, self.a2, self.b2 = (
+            stacked([getattr(part, role) for _, part in parts]) for role in ("a1", "b1", "a2", "b2")
+        )
+        self.nbytes = size_of(self.a1, self.b1, self.a2, self.b2)
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        repeat: int,
+    ) -> torch.Tensor:
+        count, inner, outer = len(self.entries), x.shape[-1], out.shape[-1]
+        mine = self.entries.take(x, repeat).to(self.b1).reshape(count, -1, 1, inner)
+        many = (mine * self.b2[:, None]).flatten(1, 2)  # (entries, tokens * r2, in)
+        ranks = self.b2.shape[1], self.b1.shape[1]
+        low = torch.bmm(many, self.b1.mT).view(count, -1, *ranks).mT
+        wide = torch.bmm(low.reshape(count, -1, ranks[0]), self.a2.mT)
+        delta = (wide.view(count, -1, ranks[1], outer) * self.a1.mT[:, None]).sum(2)
+        return self.entries.add(out, delta.view(count, repeat, *out.shape[1:]), repeat)
 
 
 def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
@@ -60,6 +125,17 @@ def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
     zero = {"w2_b"} if new.config.get("init_weights", True) else set[str]()
     order = [role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2") if role in new.shapes]
     return {role: new.zeros(role) if role in zero else new.uniform(role) for role in order}
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """The delta that the live adapter makes."""
+    if weight.dim() > 2:
+        whole = LohaFactors(site, shape, roles).delta_weight()
+        return lambda rows: whole[rows]
+    a1, a2, b1, b2 = (roles[role] for role in ("w1_a", "w2_a", "w1_b", "w2_b"))
+    return lambda rows: (a1[rows] @ b1).mul_(a2[rows] @ b2).mul_(site.scale)
 
 
 PARAMETERS: Mapping[str, str] = {

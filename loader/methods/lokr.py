@@ -5,15 +5,18 @@ Follows PEFT 0.21, ``tuners/lokr/layer.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
+from ..gather import Entries, Part, RowDelta, size_of, stacked
 from ..sites import Factors
-from .lycoris import Roles, WeightFactors
+from .deltas import Delta, Roles
+from .lycoris import WeightFactors
 from .new_site import NewSite
 
 _CORE = "ijkl,ip,jr->prkl"
@@ -28,7 +31,7 @@ class LokrFactors(WeightFactors):
         self.scaled_rows = bool(site.settings.get("rank_dropout_scale"))
 
     def product(self) -> torch.Tensor:
-        w1, w2 = self._factors()
+        w1, w2 = self.factors()
         if w2.dim() == 3:
             # a whole w2 of a Conv1d: torch.kron pads w1 in front, and PEFT trains with that
             return torch.kron(w1, w2.contiguous())
@@ -38,11 +41,16 @@ class LokrFactors(WeightFactors):
     def delta(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         if len(self.shape) > 2:
             return super().delta(module, x)
-        w1, w2 = self._factors()
+        w1, w2 = self.factors()
         grid = x.to(w2).reshape(*x.shape[:-1], w1.shape[1], w2.shape[1])
         return (w1 @ F.linear(grid, w2)).flatten(-2) * self.scale
 
-    def _factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def linear_parts(self, weight: float) -> tuple[Part, ...]:
+        w1, w2 = self.factors()
+        return (Kronecker(w1 * (self.scale * weight), w2),)
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both factors of the product, written out."""
         roles = self.roles
         w1 = roles["w1"] if "w1" in roles else roles["w1_a"] @ roles["w1_b"]
         if "w2" in roles:
@@ -53,6 +61,54 @@ class LokrFactors(WeightFactors):
 
     def kept_rows(self, rows: torch.Tensor) -> torch.Tensor:
         return rows / rows.mean() if self.scaled_rows else rows
+
+
+@dataclass(frozen=True, eq=False)
+class Kronecker(Part):
+    """``delta(x) = kron(w1, w2) x``, scale and weight in w1."""
+
+    w1: torch.Tensor
+    w2: torch.Tensor
+
+    @property
+    def kind(self) -> Hashable:
+        return (type(self), self.w1.shape, self.w2.shape)
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[int, Kronecker]], rows: int) -> RowDelta:
+        return KroneckerRows(parts, rows)
+
+
+class KroneckerRows:
+    """``w1`` (entries, out1, in1) and ``w2`` (entries, out2, in2)."""
+
+    def __init__(self, parts: Sequence[tuple[int, Kronecker]], rows: int) -> None:
+        self.entries = Entries(parts, rows)
+        self.w1 = stacked([part.w1 for _, part in parts])
+        self.w2 = stacked([part.w2 for _, part in parts])
+        wide = torch.promote_types(self.w1.dtype, self.w2.dtype)
+        self.w1, self.w2 = self.w1.to(wide), self.w2.to(wide)
+        self.nbytes = size_of(self.w1, self.w2)
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        repeat: int,
+    ) -> torch.Tensor:
+        count, (outer1, inner1), (outer2, inner2) = (
+            len(self.entries),
+            self.w1.shape[1:],
+            self.w2.shape[1:],
+        )
+        grid = self.entries.take(x, repeat).to(self.w2).reshape(count, -1, inner2)
+        low = torch.bmm(grid, self.w2.mT).view(count, -1, inner1, outer2)
+        # (in1, tokens * out2), so that one product serves all tokens
+        low = low.transpose(1, 2).reshape(count, inner1, -1)
+        delta = torch.bmm(self.w1, low).view(count, outer1, -1, outer2).transpose(1, 2)
+        return self.entries.add(out, delta.reshape(count, repeat, *out.shape[1:]), repeat)
 
 
 def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
@@ -73,6 +129,25 @@ def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
     every = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
     order = [role for role in every if role in new.shapes]
     return {role: new.zeros(role) if role in zero else new.uniform(role) for role in order}
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """The delta that the live adapter makes."""
+    factors = LokrFactors(site, shape, roles)
+    if weight.dim() > 2:
+        whole = factors.delta_weight()
+        return lambda rows: whole[rows]
+    w1, w2 = factors.factors()
+    places = torch.arange(weight.shape[0], device=w1.device)
+
+    def delta(rows: slice) -> torch.Tensor:
+        at, height = places[rows], w2.shape[0]
+        left, right = w1[at // height], w2[at % height]
+        return (left[:, :, None] * right[:, None]).flatten(1).mul_(site.scale)
+
+    return delta
 
 
 PARAMETERS: Mapping[str, str] = {

@@ -18,12 +18,14 @@ from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.lora_config import init_of
-from ..gather import LowRank
+from ..gather import Part
 from ..layout import shape_of_module
+from ..low_rank import LowRank, Scaling
 from ..sites import Factors
 from . import dora
-from .convolutions import CONVOLUTIONS
-from .embeddings import embedded, scaled_like
+from .convolutions import CONVOLUTIONS, LowRankKernel
+from .deltas import Delta, Roles, product_rows, sees_zeros
+from .embeddings import LowRankTable, embedded, scaled_like
 from .new_site import NewSite
 
 Shape = tuple[int, ...]
@@ -68,11 +70,12 @@ class LinearFactors:
             return flat.view(out.shape)
         return out + (F.linear(low, b, self.bias) * (self.scale * weight)).to(out.device)
 
-    def low_rank(self, module: nn.Module, weight: float) -> LowRank | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
         if self.dropout and module.training:
             return None
         scale = self.scale * weight
-        return LowRank(self.a, self.b * scale, None if self.bias is None else self.bias * scale)
+        low = LowRank(self.a, self.b * scale)
+        return (low,) if self.bias is None else (low, Scaling(shift=self.bias * scale))
 
 
 class EmbeddingFactors:
@@ -97,6 +100,11 @@ class EmbeddingFactors:
         low = embedded(embedding, x, self.a)
         delta = scaled_like(embedding, (low @ self.b.t()) * (self.scale * weight))
         return out + delta.to(out.device)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if cast(nn.Embedding, module).scale_grad_by_freq and self.a.requires_grad:
+            return None
+        return (LowRankTable(self.a, self.b * (self.scale * weight)),)
 
 
 class ConvFactors:
@@ -130,6 +138,15 @@ class ConvFactors:
         low = self.convolve(x, self.a, None, conv.stride, conv.padding)
         delta = self.convolve(low, self.b, self.bias, groups=conv.groups)
         return out + (delta * (self.scale * weight)).to(out.device)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if self.dropout and module.training:
+            return None
+        scale = self.scale * weight
+        low = LowRankKernel(self.a, self.b * scale)
+        if self.bias is None:
+            return (low,)
+        return low, Scaling(shift=self.bias * scale, channels_last=False)
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
@@ -251,17 +268,23 @@ INPUT_ROLES = frozenset({"A", "B", "B_bias", "embedding_A", "embedding_B"})
 
 
 def delta_weight(
-    site: SitePlan, shape: ModuleShape, weight: torch.Tensor, roles: Mapping[str, torch.Tensor]
-) -> torch.Tensor:
-    """``scale * B @ A`` in the shape of the stored weight (or of these rows of it)."""
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """``scale * B @ A``; with a magnitude that of :func:`.dora.delta_weight`."""
+    product = _product(site, shape, weight, roles)
+    if "magnitude" not in roles:
+        return product
+    return dora.delta_weight(shape.kind, weight, roles["magnitude"], product)
+
+
+def _product(site: SitePlan, shape: ModuleShape, weight: torch.Tensor, roles: Roles) -> Delta:
     if shape.kind is ModuleKind.EMBEDDING:  # (num_embeddings, embedding_dim)
-        return (roles["embedding_A"].t() @ roles["embedding_B"].t()).mul_(site.scale)
+        return product_rows(roles["embedding_B"], roles["embedding_A"], site.scale, True)
     a, b = roles["A"], roles["B"]
-    if shape.kind is ModuleKind.CONV1D:  # (in, out)
-        return (a.t() @ b.t()).mul_(site.scale)
-    if shape.kind is ModuleKind.CONV:  # (out, in, *kernel)
-        return (b.flatten(1) @ a.flatten(1)).mul_(site.scale).view(weight.shape)
-    return (b @ a).mul_(site.scale)
+    if shape.kind is not ModuleKind.CONV:
+        return product_rows(b, a, site.scale, shape.kind is ModuleKind.CONV1D)
+    flat = product_rows(b.flatten(1), a.flatten(1), site.scale, False)
+    return lambda rows: flat(rows).view(-1, *weight.shape[1:])  # (out, in, *kernel)
 
 
 def delta_bias(
@@ -275,21 +298,10 @@ def delta_bias(
     return None if found is None else found * site.scale
 
 
-def roles_of_rows(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], rows: slice
-) -> Mapping[str, torch.Tensor]:
-    """The factor that the weight's first dimension comes from, cut to ``rows``."""
-    if shape.kind is ModuleKind.EMBEDDING:
-        return {**roles, "embedding_A": roles["embedding_A"][:, rows]}
-    if shape.kind is ModuleKind.CONV1D:
-        return {**roles, "A": roles["A"][:, rows]}
-    return {**roles, "B": roles["B"][rows]}
-
-
 def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
     """Why the delta at this module is none of its weight."""
-    if more := sorted(site.tensors.keys() - INPUT_ROLES):
-        return f"with {' and '.join(more)} it is no plain product of two factors"
+    if more := sorted(site.tensors.keys() - INPUT_ROLES - {"magnitude"}):
+        return f"with {' and '.join(more)} it is no product of two factors"
     if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
         return "the rows of an embedding with max_norm are rescaled at each use"
     if shape.kind is ModuleKind.CONV:
@@ -298,6 +310,5 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
             return "the factors mix the channels of all groups, the weight does not"
         if any(step != 1 for step in conv.dilation) and any(size != 1 for size in shape.kernel):
             return "the base's kernel is dilated, the factors' is not"
-        if conv.padding_mode != "zeros":
-            return f"the factors see zeros beyond the edge, the base {conv.padding_mode} padding"
+        return sees_zeros(conv)
     return None

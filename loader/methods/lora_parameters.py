@@ -14,6 +14,7 @@ from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
 from ..weight_sites import can_stand_in
+from .deltas import Delta, Roles
 
 
 class ParameterFactors:
@@ -37,7 +38,7 @@ class ParameterFactors:
     def add_to(self, module: nn.Module, parameter: torch.Tensor, weight: float) -> torch.Tensor:
         """``parameter + weight * delta``, in the wider dtype of both; the parameter itself is left
         as it is."""
-        left, right = self._sides(module)
+        left, right = self.sides(module)
         if left.dtype is not parameter.dtype or left.device != parameter.device:
             wide = torch.promote_types(left.dtype, parameter.dtype)
             left, right = left.to(parameter.device, wide), right.to(parameter.device, wide)
@@ -49,10 +50,10 @@ class ParameterFactors:
 
     def delta(self, module: nn.Module) -> torch.Tensor:
         """What is added at weight 1, in the factors' dtype: as large as the parameter."""
-        left, right = self._sides(module)
+        left, right = self.sides(module)
         return ((left @ right) * self.scale).view(self.shape)
 
-    def _sides(self, module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    def sides(self, module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
         """(experts, rows, r) and (experts, r, columns) of the parameter."""
         experts = self.shape[0] if len(self.shape) == 3 else 1
         a = self.a.reshape(experts, -1, self.a.shape[-1])
@@ -95,6 +96,27 @@ def build(
     """The factors of one parameter, from placed tensors by role; they know no dropout."""
     name = site.settings["parameter"]
     return ParameterFactors(name, shape.parameters[name], roles, site.scale)
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """``scale`` times each expert's product; rows of all experts, one after the other."""
+    name = site.settings["parameter"]
+    left, right = ParameterFactors(name, shape.parameters[name], roles, site.scale).sides(module)
+    experts, height, _ = left.shape
+
+    def delta(rows: slice) -> torch.Tensor:
+        start, stop, _ = rows.indices(experts * height)
+        parts: list[torch.Tensor] = []
+        while start < stop:
+            expert, at = divmod(start, height)
+            end = min(height, at + stop - start)
+            parts.append(left[expert, at:end] @ right[expert])
+            start += end - at
+        return torch.cat(parts).mul_(site.scale)
+
+    return delta
 
 
 PARAMETERS: Mapping[str, str] = {

@@ -8,7 +8,6 @@ the methods come by without making it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -17,8 +16,9 @@ from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
 from ...registry.methods.lycoris import inner_of
-
-Roles = Mapping[str, torch.Tensor]
+from ..gather import Part
+from .convolutions import CONVOLUTIONS, Kernel
+from .deltas import Roles, sees_zeros
 
 
 class WeightFactors(ABC):
@@ -50,7 +50,7 @@ class WeightFactors(ABC):
         if delta.dim() == 2:
             return F.linear(x, delta)
         conv = cast(nn.Conv2d, module)
-        convolve = F.conv1d if delta.dim() == 3 else F.conv2d
+        convolve = CONVOLUTIONS[delta.dim()]
         return convolve(x, delta, None, conv.stride, conv.padding, conv.dilation, conv.groups)
 
     def add(
@@ -70,7 +70,23 @@ class WeightFactors(ABC):
             delta = delta * kept.view(-1, *(1,) * (len(self.shape) - 2))
         return out + (delta * weight).to(out.device)
 
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if module.training and (self.module_dropout or self.rank_dropout):
+            return None
+        if len(self.shape) > 2:
+            return (Kernel(self.delta_weight() * weight),)
+        return self.linear_parts(weight)
+
+    @abstractmethod
+    def linear_parts(self, weight: float) -> tuple[Part, ...]:
+        """What they are at a linear module."""
+
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
     """Nothing more than the sizes tell."""
     return None
+
+
+def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
+    """Why a delta of the weight's own shape is none of the weight at this module."""
+    return sees_zeros(module)

@@ -9,17 +9,20 @@ several patches as often. That is no rotation, but it is what PEFT trains and an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ..gather import Entries, Part, RowDelta, size_of, stacked
 from ..sites import Factors
+from .deltas import Delta, Roles
 from .new_site import NewSite
-from .rerun import blend, not_rerunnable, with_input
+from .rerun import OtherInput, blend, difference, not_rerunnable, with_input
 
 
 class _Rotating:
@@ -34,16 +37,13 @@ class _Rotating:
 
     def rotated(self, x: torch.Tensor) -> torch.Tensor:
         """``x`` (..., width), in the dtype of ``r``: each block of it times its rotation."""
-        rotation = self._rotation()
-        x = x.to(self.r)
-        size = rotation.shape[-1]
-        blocks = x.reshape(*x.shape[:-1], x.shape[-1] // size, size)
-        rotation = rotation.to(x.dtype).expand(blocks.shape[-2], -1, -1)
-        return torch.einsum("...rk,rkc->...rc", blocks, rotation).reshape(x.shape)
+        return _rotated(x.unsqueeze(0), self.rotation().unsqueeze(0)).squeeze(0)
 
-    def _rotation(self) -> torch.Tensor:
+    def rotation(self) -> torch.Tensor:
+        """(blocks, size, size) in the dtype of ``r``, made in float32 at least."""
         skew = _skew(self._angles().to(torch.promote_types(self.r.dtype, torch.float32)))
-        return _exact(skew) if self._terms is None else _series(skew, self._terms)
+        made = _exact(skew) if self._terms is None else _series(skew, self._terms)
+        return made.to(self.r.dtype)
 
     def _angles(self) -> torch.Tensor:
         """``r``; where it is constrained (COFT), no further from 0 than ``eps``."""
@@ -72,6 +72,9 @@ class InputFactors(_Rotating):
     ) -> torch.Tensor:
         return with_input(module, x, self.rotated(x).to(x.dtype), base, out, weight)
 
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+        return (RotatedInput(weight, self.rotation()),)
+
 
 class PatchFactors(_Rotating):
     """Rotates the patches that a convolution of a square kernel looks at."""
@@ -94,14 +97,11 @@ class PatchFactors(_Rotating):
     ) -> torch.Tensor:
         return with_input(module, x, self._image(x).to(x.dtype), base, out, weight)
 
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+        return (RotatedInput(weight, self.rotation(), self._kernel),)
+
     def _image(self, x: torch.Tensor) -> torch.Tensor:
-        """``x`` (batch, in, height, width) from its rotated patches."""
-        patches = self.rotated(F.unfold(x, self._kernel).transpose(1, 2))
-        height, width = x.shape[2] - self._kernel[0] + 1, x.shape[3] - self._kernel[1] + 1
-        # in PEFT the places of the patches lie where fold wants those inside a patch
-        turned = patches.view(x.shape[0], height, width, x.shape[1], -1).permute(0, 3, 1, 2, 4)
-        columns = turned.reshape(x.shape[0], -1, height * width)
-        return F.fold(columns, (x.shape[2], x.shape[3]), self._kernel)
+        return _from_patches(x, self._kernel, self.rotated)
 
 
 class OutputFactors(_Rotating):
@@ -118,6 +118,103 @@ class OutputFactors(_Rotating):
         weight: float,
     ) -> torch.Tensor:
         return blend(out, base, self.rotated(base), weight)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+        return (RotatedOutput(weight, self.rotation()),)
+
+
+@dataclass(frozen=True, eq=False)
+class RotatedInput(OtherInput):
+    """The input, or its patches under a ``kernel``, times the ``rotation`` (blocks, size, size)."""
+
+    rotation: torch.Tensor
+    kernel: tuple[int, ...] = ()
+
+    @property
+    def kind(self) -> Hashable:
+        return (type(self), self.rotation.shape[-1], self.kernel)
+
+    @classmethod
+    def changing(
+        cls, parts: Sequence[RotatedInput]
+    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
+        kernel, rotations = parts[0].kernel, _rotations([part.rotation for part in parts])
+
+        def change(x: torch.Tensor) -> torch.Tensor:
+            if not kernel:
+                return _rotated(x, rotations)
+            flat = x.flatten(0, 1)
+            apart = (len(rotations), x.shape[1])
+            image = _from_patches(
+                flat, kernel, lambda p: _rotated(p.unflatten(0, apart), rotations).flatten(0, 1)
+            )
+            return image.view(x.shape)
+
+        return change, rotations
+
+
+@dataclass(frozen=True, eq=False)
+class RotatedOutput(Part):
+    """``delta = weight * (base rotated - base)``."""
+
+    weight: float
+    rotation: torch.Tensor
+
+    @property
+    def kind(self) -> Hashable:
+        return (type(self), self.rotation.shape[-1])
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[int, RotatedOutput]], rows: int) -> RowDelta:
+        return RotatedOutputRows(parts, rows)
+
+
+class RotatedOutputRows:
+    """``rotations`` (entries, blocks, size, size)."""
+
+    def __init__(self, parts: Sequence[tuple[int, RotatedOutput]], rows: int) -> None:
+        self.entries = Entries(parts, rows)
+        self.weights = torch.tensor([part.weight for _, part in parts])
+        self.rotations = _rotations([part.rotation for _, part in parts])
+        self.nbytes = size_of(self.rotations)
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        repeat: int,
+    ) -> torch.Tensor:
+        old = self.entries.take(base, repeat)
+        delta = difference(_rotated(old, self.rotations), old, self.weights)
+        return self.entries.add(out, delta, repeat)
+
+
+def _rotations(rotations: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(entries, blocks, size, size); one rotation may stand for all blocks."""
+    blocks = max(len(rotation) for rotation in rotations)
+    return stacked([rotation.expand(blocks, -1, -1) for rotation in rotations])
+
+
+def _rotated(x: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
+    """``x`` (entries, ..., width), each block of it times its entry's rotation."""
+    entries, _, size, _ = rotations.shape
+    blocks = x.to(rotations).reshape(entries, -1, x.shape[-1] // size, size).transpose(1, 2)
+    rotations = rotations.expand(-1, blocks.shape[1], -1, -1)
+    return (blocks @ rotations).transpose(1, 2).reshape(x.shape)
+
+
+def _from_patches(
+    x: torch.Tensor, kernel: tuple[int, ...], rotated: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """``x`` (batch, in, height, width) from its rotated patches (batch, patches, in * kernel)."""
+    patches = rotated(F.unfold(x, kernel).transpose(1, 2))
+    height, width = x.shape[2] - kernel[0] + 1, x.shape[3] - kernel[1] + 1
+    # in PEFT the places of the patches lie where fold wants those inside a patch
+    turned = patches.view(x.shape[0], height, width, x.shape[1], -1).permute(0, 3, 1, 2, 4)
+    columns = turned.reshape(x.shape[0], -1, height * width)
+    return F.fold(columns, (x.shape[2], x.shape[3]), kernel)
 
 
 def _skew(angles: torch.Tensor) -> torch.Tensor:
@@ -191,6 +288,35 @@ def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
     """PEFT's initialisation: no rotation; with ``init_weights: false`` small ones."""
     plain = new.config.get("init_weights", True)
     return {role: new.zeros(role) if plain else new.normal(role, 0.1) for role in new.shapes}
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """``W R - W`` at an embedding; else ``W R^T - W``, for the input is rotated."""
+    embedding = shape.kind is ModuleKind.EMBEDDING
+    rotation = _Rotating(roles["embedding_R" if embedding else "R"], site.settings).rotation()
+    turn = rotation if embedding else rotation.mT
+    size = turn.shape[-1]
+
+    def delta(rows: slice) -> torch.Tensor:
+        old = weight[rows].to(turn)
+        blocks = old.reshape(len(old), -1, size)
+        new = torch.einsum("nbk,bkc->nbc", blocks, turn.expand(blocks.shape[1], -1, -1))
+        return new.reshape(old.shape).sub_(old)
+
+    return delta
+
+
+def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
+    """Why the rotation is none of the weight at this module."""
+    if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
+        return "the rows of an embedding with max_norm are rescaled at each use"
+    if shape.kind is ModuleKind.CONV and any(size != 1 for size in shape.kernel):
+        return "what PEFT's OFT does to the patches of a kernel is no rotation of the kernel"
+    if shape.groups > 1:
+        return "the rotation mixes the channels of all groups, the weight does not"
+    return None
 
 
 PARAMETERS: Mapping[str, str] = {

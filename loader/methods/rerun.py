@@ -7,12 +7,17 @@ as in the base.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from ..gather import Entries, Part, RowDelta, size_of
+from ..routing import CURRENT, run_with
 from ..sites import OutputSite
 
 
@@ -35,10 +40,76 @@ def with_input(
     """``out + weight * (module(changed) - module(x))``, where the module returned ``base`` for
     ``x``. Hooks around its forward do not run again; what they added to ``base`` stays."""
     new = cast(torch.Tensor, module.forward(changed))
-    hooks = module._forward_hooks.values()  # pyright: ignore[reportPrivateUsage]
-    if any(not isinstance(hook, OutputSite) for hook in hooks):
+    if _hooked(module):
         return out + (new - module.forward(x)).to(out.device) * weight
     return blend(out, base, new, weight)
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether hooks of others may have changed what the module returned."""
+    hooks = module._forward_hooks.values()  # pyright: ignore[reportPrivateUsage]
+    return any(not isinstance(hook, OutputSite) for hook in hooks)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OtherInput(Part):
+    """``delta(x) = weight * (module(changed x) - module(x))``."""
+
+    weight: float
+
+    @classmethod
+    @abstractmethod
+    def changing(
+        cls, parts: Sequence[Any]
+    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
+        """What changes the inputs of all ``parts`` at once, (entries, repeat, ...) to the same
+        shape, and the tensor that it holds."""
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[int, OtherInput]], rows: int) -> RowDelta:
+        return OtherInputRows(parts, rows)
+
+
+class OtherInputRows:
+    """One more run of the module, for all entries."""
+
+    def __init__(self, parts: Sequence[tuple[int, OtherInput]], rows: int) -> None:
+        self.entries = Entries(parts, rows)
+        self.weights = torch.tensor([part.weight for _, part in parts])
+        self.change, held = type(parts[0][1]).changing([part for _, part in parts])
+        self.nbytes = size_of(held)
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        repeat: int,
+    ) -> torch.Tensor:
+        mine = self.entries.take(x, repeat)
+        new = self._run(module, self.change(mine).to(x.dtype))
+        old = self._run(module, mine) if _hooked(module) else self.entries.take(base, repeat)
+        return self.entries.add(out, difference(new, old, self.weights), repeat)
+
+    def _run(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """The module's answers to ``x`` (entries, repeat, ...), each with the whole module of its
+        own row where an adapter brings one."""
+        flat, call = x.flatten(0, 1), CURRENT.get()
+        if call is None or call.rows is None or "forward" not in module.__dict__:
+            found = module.forward(flat)
+        else:
+            of_entries = dataclasses.replace(call, rows=call.rows.of(self.entries.rows))
+            found = run_with(of_entries, module.forward, (flat,), {})
+        return cast(torch.Tensor, found).unflatten(0, x.shape[:2])
+
+
+def difference(new: torch.Tensor, old: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """``weights * (new - old)``, entry by entry, at least in float32: adding it to ``old`` gives
+    ``new`` again in a narrower dtype."""
+    wide = torch.promote_types(new.dtype, torch.float32)
+    weights = weights.to(old.device, wide).view(-1, *(1,) * (old.dim() - 1))
+    return (new.to(old.device, wide) - old) * weights
 
 
 def not_rerunnable(module: nn.Module) -> str | None:

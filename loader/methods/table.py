@@ -13,43 +13,41 @@ from ...registry.facts import ModuleShape, SitePlan
 from ..sites import Factors
 from ..weight_sites import WeightFactors
 from . import adalora, ia3, loha, lokr, lora, lora_parameters, lycoris, oft, trainable_tokens, vera
+from .deltas import Delta, Roles
 from .new_site import NewSite
 
-Roles = Mapping[str, torch.Tensor]
 Shape = tuple[int, ...]
 
 
 class DeltaWeight(Protocol):
-    """``delta_weight(site, shape, weight, roles)``: what an adapter at weight 1 adds to the
-    module's stored weight, so that merging it gives the live answer.
+    """``delta_weight(site, module, shape, weight, roles)``: what an adapter at weight 1 adds to a
+    stored weight, so that merging it gives the live answer.
 
-    ``weight`` is the stored weight (a ``Conv1D``'s is transposed) in float32, or in float64 where
-    it is stored so; ``roles`` are in the same dtype on its device. Returns that dtype and the
-    shape of ``weight``. Pure: nothing given is changed.
+    ``weight`` is the stored weight (a ``Conv1D``'s is transposed; of ``target_parameters`` the
+    parameter that is named) in any float dtype, or on ``meta`` where the delta is made of the
+    input alone. ``roles`` are in float32, or in float64 where the weight is. Nothing given is
+    changed.
     """
 
     def __call__(
-        self, site: SitePlan, shape: ModuleShape, weight: torch.Tensor, roles: Roles, /
-    ) -> torch.Tensor: ...
+        self,
+        site: SitePlan,
+        module: nn.Module,
+        shape: ModuleShape,
+        weight: torch.Tensor,
+        roles: Roles,
+        /,
+    ) -> Delta: ...
 
 
 class DeltaBias(Protocol):
     """The same for the module's bias, which is ``None`` where it has none; ``None`` where nothing
-    is added to it. What is added to a bias that is not there cannot be merged."""
+    is added to it. What is added to a bias that is not there cannot be merged. ``bias`` is in the
+    dtype of ``roles``."""
 
     def __call__(
         self, site: SitePlan, shape: ModuleShape, bias: torch.Tensor | None, roles: Roles, /
     ) -> torch.Tensor | None: ...
-
-
-class RolesOfRows(Protocol):
-    """The part of the roles that belongs to these rows (first dimension) of the stored weight:
-    ``delta_weight`` of the part and of ``weight[rows]`` are the delta's rows. With it a large
-    weight is merged in pieces."""
-
-    def __call__(
-        self, site: SitePlan, shape: ModuleShape, roles: Roles, rows: slice, /
-    ) -> Roles: ...
 
 
 def mergeable_everywhere(site: SitePlan, module: nn.Module, shape: ModuleShape) -> None:
@@ -85,7 +83,6 @@ class Method:
     make_shared: Callable[[Iterable[tuple[SitePlan, ModuleShape]]], Roles] | None = None
     delta_weight: DeltaWeight | None = None
     delta_bias: DeltaBias | None = None
-    roles_of_rows: RolesOfRows | None = None
     unmergeable: Callable[[SitePlan, nn.Module, ModuleShape], str | None] = mergeable_everywhere
     input_roles: frozenset[str] = frozenset()
     initial: Callable[[NewSite], Roles] | None = None
@@ -103,7 +100,6 @@ METHODS: Mapping[str, Method] = {
         alters=lora.alters,
         delta_weight=lora.delta_weight,
         delta_bias=lora.delta_bias,
-        roles_of_rows=lora.roles_of_rows,
         unmergeable=lora.unmergeable,
         input_roles=lora.INPUT_ROLES,
         initial=lora.initial,
@@ -116,6 +112,8 @@ METHODS: Mapping[str, Method] = {
         lora_parameters.PARAMETERS,
         shapes=lora_parameters.shapes,
         initial=lora.initial,
+        delta_weight=lora_parameters.delta_weight,
+        input_roles=frozenset(lora_parameters.PARAMETERS),
     ),
     "TRAINABLE_TOKENS": Method(
         "TRAINABLE_TOKENS",
@@ -125,6 +123,8 @@ METHODS: Mapping[str, Method] = {
         trainable_tokens.PARAMETERS,
         alters=trainable_tokens.alters,
         initial=trainable_tokens.initial,
+        delta_weight=trainable_tokens.delta_weight,
+        unmergeable=trainable_tokens.unmergeable,
     ),
     "VERA": Method(
         "VERA",
@@ -135,6 +135,8 @@ METHODS: Mapping[str, Method] = {
         shared=vera.SHARED,
         make_shared=vera.shared,
         initial=vera.initial,
+        delta_weight=vera.delta_weight,
+        input_roles=frozenset({*vera.PARAMETERS, *vera.SHARED}),
     ),
     "IA3": Method(
         "IA3",
@@ -143,6 +145,8 @@ METHODS: Mapping[str, Method] = {
         ia3.build,
         ia3.PARAMETERS,
         initial=ia3.initial,
+        delta_weight=ia3.delta_weight,
+        delta_bias=ia3.delta_bias,
     ),
     "LOHA": Method(
         "LOHA",
@@ -151,6 +155,9 @@ METHODS: Mapping[str, Method] = {
         loha.build,
         loha.PARAMETERS,
         initial=loha.initial,
+        delta_weight=loha.delta_weight,
+        unmergeable=lycoris.unmergeable,
+        input_roles=frozenset(loha.PARAMETERS),
     ),
     "LOKR": Method(
         "LOKR",
@@ -159,6 +166,9 @@ METHODS: Mapping[str, Method] = {
         lokr.build,
         lokr.PARAMETERS,
         initial=lokr.initial,
+        delta_weight=lokr.delta_weight,
+        unmergeable=lycoris.unmergeable,
+        input_roles=frozenset(lokr.PARAMETERS),
     ),
     "OFT": Method(
         "OFT",
@@ -167,6 +177,8 @@ METHODS: Mapping[str, Method] = {
         oft.build,
         oft.PARAMETERS,
         initial=oft.initial,
+        delta_weight=oft.delta_weight,
+        unmergeable=oft.unmergeable,
     ),
     "ADALORA": Method(
         "ADALORA",
@@ -174,5 +186,8 @@ METHODS: Mapping[str, Method] = {
         adalora.changes,
         adalora.build,
         adalora.PARAMETERS,
+        delta_weight=adalora.delta_weight,
+        unmergeable=lycoris.unmergeable,
+        input_roles=frozenset(adalora.PARAMETERS),
     ),
 }

@@ -8,7 +8,8 @@ where it ties it; here it stays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -17,10 +18,13 @@ from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.trainable_tokens import rows_of
+from ..gather import Entries, Part, RowDelta, size_of, stacked
 from ..placement import offloaded
 from ..sites import Factors
+from .deltas import Delta, Roles
 from .embeddings import bounded, scaled_like
 from .new_site import NewSite
+from .rerun import difference
 
 
 class EmbeddingRows:
@@ -51,6 +55,9 @@ class EmbeddingRows:
             return torch.where(hit, found.to(out.dtype), out)  # not a difference added again
         return torch.where(hit, out + (found - base) * weight, out)
 
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+        return (TokenRows(weight, self.rows[self._order], self._sorted),)
+
 
 class HeadRows:
     """At a linear head: rows (tokens, in) in the place of its weight's at ``indices``."""
@@ -77,6 +84,101 @@ class HeadRows:
         delta = (found - base.index_select(-1, at)) * weight
         return out.to(torch.promote_types(out.dtype, delta.dtype)).index_add(-1, at, delta)
 
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+        return (TokenLogits(weight, self.rows, self._indices),)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRows(Part):
+    """At an embedding: ``rows`` (tokens, embedding_dim) of the ``ids`` (tokens,), in order."""
+
+    weight: float
+    rows: torch.Tensor
+    ids: torch.Tensor
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[int, TokenRows]], rows: int) -> RowDelta:
+        return TokenRowsByRow(parts, rows)
+
+
+class TokenRowsByRow:
+    """The rows of all entries below one another, found by entry and id together."""
+
+    _STEP = 1 << 32
+    """No id is as large."""
+
+    def __init__(self, parts: Sequence[tuple[int, TokenRows]], rows: int) -> None:
+        self.entries = Entries(parts, rows)
+        self.weights = torch.tensor([part.weight for _, part in parts])
+        self.rows = torch.cat([part.rows for _, part in parts])
+        self.known = torch.cat([part.ids + n * self._STEP for n, (_, part) in enumerate(parts)])
+        self.nbytes = size_of(self.rows, self.known)
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        repeat: int,
+    ) -> torch.Tensor:
+        ids = self.entries.take(x, repeat).to(self.rows.device, torch.int64)
+        step = torch.arange(len(self.entries), device=ids.device) * self._STEP
+        ids = ids + step.view(-1, *(1,) * (ids.dim() - 1))
+        at = torch.searchsorted(self.known, ids).clamp(max=len(self.known) - 1)
+        hit = (self.known[at] == ids).unsqueeze(-1).to(out.device)
+        found = scaled_like(module, bounded(cast(nn.Embedding, module), self.rows[at]))
+        delta = difference(found, self.entries.take(base, repeat), self.weights)
+        return self.entries.add(out, torch.where(hit, delta, torch.zeros_like(delta)), repeat)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLogits(Part):
+    """At a head: ``rows`` (tokens, in) of the outputs at ``ids`` (tokens,)."""
+
+    weight: float
+    rows: torch.Tensor
+    ids: torch.Tensor
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[int, TokenLogits]], rows: int) -> RowDelta:
+        return TokenLogitsByRow(parts, rows)
+
+
+class TokenLogitsByRow:
+    """``rows`` (entries, tokens, in) and ``ids`` (entries, tokens); where an entry has fewer than
+    the most, ``there`` is zero."""
+
+    def __init__(self, parts: Sequence[tuple[int, TokenLogits]], rows: int) -> None:
+        self.entries = Entries(parts, rows)
+        self.weights = torch.tensor([part.weight for _, part in parts])
+        self.rows = stacked([part.rows for _, part in parts])
+        self.ids = stacked([part.ids for _, part in parts])
+        self.there = stacked([torch.ones_like(part.ids) for _, part in parts])
+        self.nbytes = size_of(self.rows, self.ids, self.there)
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        repeat: int,
+    ) -> torch.Tensor:
+        count, device = len(self.entries), out.device
+        mine = self.entries.take(x, repeat).to(self.rows).reshape(count, -1, x.shape[-1])
+        found = torch.bmm(mine, self.rows.mT).to(device)
+        ids = self.ids.to(device)
+        bias = offloaded(module, "bias")
+        if bias is not None:
+            found = found + bias.to(found)[ids].unsqueeze(1)
+        flat = self.entries.take(base, repeat).reshape(count, -1, base.shape[-1])
+        ids = ids.unsqueeze(1).expand(found.shape)
+        delta = difference(found, flat.gather(-1, ids), self.weights)
+        delta = delta * self.there.to(device).unsqueeze(1)
+        spread = delta.new_zeros(flat.shape).scatter_add(-1, ids, delta)
+        return self.entries.add(out, spread.view(count, repeat, *out.shape[1:]), repeat)
+
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
     """Why the rows cannot be put into this live module, beyond what their sizes tell."""
@@ -100,8 +202,8 @@ def alters(site: SitePlan, roles: Mapping[str, torch.Tensor], module: nn.Module)
     if weight is None or weight.is_meta or weight.shape[1:] != rows.shape[1:]:
         return changes(site, roles)
     at = torch.tensor(site.settings["indices"], device=weight.device)
-    own = weight.detach()[at]
-    return not torch.equal(own, rows.to(own))
+    own = weight.detach()[at].to(rows.device)
+    return not torch.equal(own, rows.to(own.dtype))
 
 
 def build(
@@ -120,6 +222,31 @@ def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
     weight = new.weight()
     at = torch.tensor(new.site.settings["indices"], device=weight.device)
     return {"rows": weight[at]}
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """The new rows less the old ones, and zeros elsewhere: of an embedding as of a head."""
+    new = roles["rows"]
+    places = torch.tensor(site.settings["indices"], device=new.device)
+
+    def delta(rows: slice) -> torch.Tensor:
+        start, stop, _ = rows.indices(weight.shape[0])
+        found = new.new_zeros(stop - start, *weight.shape[1:])
+        inside = (places >= start) & (places < stop)
+        at = places[inside]
+        found[at - start] = new[inside] - weight[at.to(weight.device)].to(new)
+        return found
+
+    return delta
+
+
+def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
+    """Why the rows are no change of the weight at this module."""
+    if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
+        return "the rows of an embedding with max_norm are rescaled at each use"
+    return None
 
 
 PARAMETERS: Mapping[str, str] = {"rows": "trainable_tokens_delta.{adapter}"}

@@ -9,14 +9,17 @@ generator, A's before B's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...registry.facts import ModuleShape, SitePlan
+from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ..gather import Entries, Part, RowDelta, size_of, stacked
 from ..sites import Factors
+from .deltas import Delta, Roles, product_rows
 from .new_site import NewSite
 
 
@@ -51,6 +54,78 @@ class VeraFactors:
         low = d * F.linear(x, self.a[:, : self.inner].to(d))
         delta = b * F.linear(low, self.b[: self.outer].to(d))
         return out + (delta * weight).to(out.device)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if self.dropout and module.training:
+            return None
+        d, b = self.lambda_d, self.lambda_b
+        wide = torch.promote_types(d.dtype, b.dtype)
+        a, outer = self.a[:, : self.inner].to(wide), self.b[: self.outer].to(wide)
+        return (Projected(a, outer, d, b * weight),)
+
+
+@dataclass(frozen=True, eq=False)
+class Projected(Part):
+    """``delta(x) = v * B (d * (A x))``: a (r, in), b (out, r), d (r,), and v (out,) with the
+    weight in it."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    d: torch.Tensor
+    v: torch.Tensor
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[int, Projected]], rows: int) -> RowDelta:
+        return ProjectedRows(parts, rows)
+
+    def same(self, other: Projected) -> bool:
+        """Whether both project alike: most VeRA adapters have the matrices of one seed."""
+        pairs = ((self.a, other.a), (self.b, other.b))
+        return all(
+            one.dtype is two.dtype
+            and one.shape == two.shape
+            and (one.data_ptr() == two.data_ptr() or torch.equal(one, two))
+            for one, two in pairs
+        )
+
+
+class ProjectedRows:
+    """The vectors of each entry, by the matrices that they stand between: d (entries, r), v
+    (entries, out). The matrices themselves are not copied, for they are large: adapters of other
+    matrices are other products."""
+
+    def __init__(self, parts: Sequence[tuple[int, Projected]], rows: int) -> None:
+        groups: list[list[tuple[int, Projected]]] = []
+        for row, part in parts:
+            group = next((g for g in groups if g[0][1].same(part)), None)
+            if group is None:
+                groups.append(group := [])
+            group.append((row, part))
+        self.groups = [
+            (Entries(g, rows), g[0][1], stacked([p.d for _, p in g]), stacked([p.v for _, p in g]))
+            for g in groups
+        ]
+        self.nbytes = sum(size_of(d, v) for _, _, d, v in self.groups)
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        repeat: int,
+    ) -> torch.Tensor:
+        for entries, shared, d, v in self.groups:
+            mine = entries.take(x, repeat).to(d)
+            low = F.linear(mine, shared.a) * _along(d, mine)
+            delta = F.linear(low, shared.b) * _along(v, mine)
+            out = entries.add(out, delta, repeat)
+        return out
+
+
+def _along(vectors: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """(entries, n) in the shape of (entries, ..., n) with the dimensions of ``x``."""
+    return vectors.view(len(vectors), *(1,) * (x.dim() - 2), -1)
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
@@ -97,6 +172,15 @@ def _kaiming(rows: int, columns: int, generator: torch.Generator) -> torch.Tenso
     bound = math.sqrt(3.0) * (math.sqrt(2.0) / math.sqrt(columns))
     empty = torch.empty((rows, columns), dtype=torch.float32, device="cpu")
     return empty.uniform_(-bound, bound, generator=generator)
+
+
+def delta_weight(
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+) -> Delta:
+    """``diag(b) B diag(d) A``, of the parts of A and B that are of this module's sizes."""
+    a = roles["lambda_d"][:, None] * roles["A"][:, : shape.in_features]
+    b = roles["lambda_b"][:, None] * roles["B"][: shape.out_features]
+    return product_rows(b, a, 1.0, shape.kind is ModuleKind.CONV1D)
 
 
 PARAMETERS: Mapping[str, str] = {

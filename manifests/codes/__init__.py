@@ -2,8 +2,9 @@
 
 A code is stable for ever: its number and name are never reused for another meaning. Areas have
 a file and a range each: language AD1xx, sources AD2xx (artefacts AD25x), fit AD3xx, fingerprints
-AD4xx, lock AD5xx, store AD6xx, loader AD7xx (changing AD751 to AD755, merging AD756 to AD768,
-training and saving AD746, AD747, AD793 to AD799), rules AD8xx (policy AD85x), usage AD9xx.
+AD4xx, lock AD5xx, store AD6xx, loader AD7xx and AD81x to AD84x (changing AD751 to AD755, merging
+AD756 to AD768, training and saving AD746, AD747, AD769, AD793 to AD799), rules AD80x, policy AD85x,
+usage AD9xx.
 """
 
 from __future__ import annotations

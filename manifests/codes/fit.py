@@ -72,13 +72,15 @@ METHOD_UNSUPPORTED = Code(
     id="AD312",
     name="method-not-supported",
     severity=Severity.ERROR,
-    summary="The adapter's method is not supported yet.",
+    summary="The adapter's method cannot be attached here.",
     explanation=(
-        "Every method stores and applies its tensors in its own way, so an adapter of a method "
-        "that is not carried out natively cannot be attached."
+        "Every method stores and applies its tensors in its own way. Most are carried out here, "
+        "others attach through PEFT (`pip install 'adapterdock[peft]'`); this one is known to "
+        "neither, or it acts on the model as a whole in a way that would touch the base or that "
+        "needs more than a call says. docs/methods.md lists every method with what becomes of it."
     ),
-    example='"peft_type": "BOFT"',
-    fix="use a LoRA adapter, or load this one with PEFT itself",
+    example='"peft_type": "XLORA"',
+    fix="use an adapter of another method, or load this one with PEFT itself",
 )
 OPTION_TYPE = Code(
     id="AD313",
@@ -783,4 +785,45 @@ RECORD_UNREADABLE = Code(
     ),
     example='"adapterdock.base_fingerprint": "{}"',
     fix="update adapterdock, or accept the code (--accept AD382) if the base is known to be right",
+)
+PEFT_SHAPES_UNCHECKED = Code(
+    id="AD390",
+    name="peft-shapes-unchecked",
+    severity=Severity.UNCHECKED,
+    summary="Whether the tensors of a method that attaches through PEFT fit is known to PEFT.",
+    explanation=(
+        "The method has no native file here. That its modules exist in the base, that the config "
+        "selects them and that no tensor is left over was checked; which tensors there must be at "
+        "a module, and of which shapes, only PEFT's own layers know. `validate --deep` asks them "
+        "where adapterdock[peft] is installed. `load`, `attach` and `load_adapter` ask them "
+        "always, before anything is attached, so there nothing has to be accepted; a lock is made "
+        "without PEFT, so it records that a person has accepted this."
+    ),
+    example='an adapter with "peft_type": "BOFT"',
+    fix="run `adapterdock validate --deep`, and `adapterdock lock --accept AD390`",
+)
+PEFT_TENSORS = Code(
+    id="AD391",
+    name="peft-tensors",
+    severity=Severity.ERROR,
+    summary="The file's tensors are not those that PEFT makes of its config at this base.",
+    explanation=(
+        "PEFT was asked for this adapter's layers at these modules. It would store other tensors, "
+        "or tensors of other shapes, so the config and the weights belong to different trainings, "
+        "or the adapter was made for a base of other sizes, or by another version of PEFT."
+    ),
+    example='"r": 16 beside tensors of an HRA adapter of rank 8',
+    fix="put adapter_config.json and the weights of one and the same training together",
+)
+PEFT_REFUSES = Code(
+    id="AD392",
+    name="peft-refuses",
+    severity=Severity.ERROR,
+    summary="PEFT cannot make this adapter's layers at this base.",
+    explanation=(
+        "What PEFT said is in the finding: a value of the config that it does not take, a module "
+        "of a kind that the method cannot adapt, sizes that do not divide each other."
+    ),
+    example="a C3A adapter with block_size: 256 for a module of 576 inputs",
+    fix="correct what PEFT says, or use the base that the adapter was trained on",
 )

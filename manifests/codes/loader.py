@@ -247,7 +247,10 @@ NAME_TAKEN = Code(
         "alpha belong to the weights it has."
     ),
     example="`load_adapter(..., 'tone')` twice",
-    fix="delete the old one first (`model.delete_adapter(name)`), or choose another name",
+    fix=(
+        "choose another name; or replace the old one, whatever its rank and alpha, by "
+        "`load_adapter(source, name, hotswap=True)`"
+    ),
 )
 NAME_INVALID = Code(
     id="AD721",
@@ -402,8 +405,11 @@ ROWS_LOST = Code(
     summary="A module does not see the rows of the batch: they cannot have adapters of their own.",
     explanation=(
         "Experts see the tokens of all rows sorted by expert, some models lay all tokens out in "
-        "one dimension, vision towers see images. Which of them belong to which row would be a "
-        "guess."
+        "one dimension, in windows, or tokens first; vision towers see images. Which of them "
+        "belong to which row would be a guess, even where their number fits. So the base is asked "
+        "once: it runs alone on three short rows, and a module that is not given three rows then "
+        "is refused, as is one that could not be asked. LILY adapters answer each row by what all "
+        "rows of the batch are."
     ),
     example="`adapter_names` on a Mixtral whose adapters act on the router",
     fix="run one batch for each adapter, with `adapter=` or `using`",
@@ -797,4 +803,42 @@ METHOD_NOT_TRAINED = Code(
     ),
     example="`trainable: true` on an AdaLoRA adapter",
     fix="leave `trainable` out, or continue the training with PEFT",
+)
+
+PEFT_MISSING = Code(
+    id="AD817",
+    name="peft-missing",
+    severity=Severity.ERROR,
+    summary="The adapter's method attaches through PEFT, which is not installed.",
+    explanation=(
+        "docs/methods.md says which methods are carried out here and which by PEFT's own layers. "
+        "Nothing else needs PEFT. An old PEFT may not know the method yet."
+    ),
+    example='an adapter with "peft_type": "BOFT" where `import peft` fails',
+    fix="pip install 'adapterdock[peft]'",
+)
+PEFT_CHANGED_BASE = Code(
+    id="AD818",
+    name="peft-changed-base",
+    severity=Severity.ERROR,
+    summary="Making the adapter's layers would change the base's own weights.",
+    explanation=(
+        "PEFT's layers are made beside the base and only read its weights. These wrote into them, "
+        "as some initialisations of PEFT do, so nothing was attached."
+    ),
+    example="a method of a newer PEFT that moves part of the weight into the adapter",
+    fix="save the adapter again with an initialisation that leaves the base alone",
+)
+PEFT_PLACE = Code(
+    id="AD819",
+    name="peft-place",
+    severity=Severity.ERROR,
+    summary="PEFT's layers cannot sit at a place of this model, or not in this way.",
+    explanation=(
+        "PEFT has put its layers at other modules than those that file and config name, or its "
+        "layer could not answer there: for its weight is quantised, or is offloaded while the "
+        "layer needs it, or PEFT cannot compute in the dtype that the manifest declares."
+    ),
+    example="dtype: float16 for a method that PEFT computes by a Fourier transform",
+    fix="leave the adapter's dtype out (it is then float32, as in PEFT), or use a plain base",
 )

@@ -1,4 +1,4 @@
-"""Codes AD756 to AD768: merging adapters into the base's weights, live and on disk."""
+"""Codes AD756 to AD766 and AD768: merging adapters into the base's weights, live and on disk."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ MERGE_METHOD = Code(
     Severity.ERROR,
     "This adapter cannot be written into the base's weights.",
     "A merge needs a delta of a weight that gives the same output as the live adapter. Prompt "
-    "methods have none. Neither has a LoRA on a grouped or dilated convolution, or on an embedding "
-    "with max_norm, nor a trained bias of a module that has none.",
+    "methods have none. Neither has a LoRA on a grouped or dilated convolution, an OFT on a kernel "
+    "larger than one pixel, anything on an embedding with max_norm, nor a trained bias of a module "
+    "that has none. The same goes for a delta that is made of what the base does at a module "
+    "(DoRA, IA3, OFT, trained tokens) where another adapter of the merge replaces that module, or "
+    "changes a parameter of it.",
     "model.merge_adapter('prompt')   # prompt tuning",
     "keep the adapter attached instead; live it is exact",
 )
@@ -99,10 +102,11 @@ MERGE_NOT_ON_DISK = Code(
     "merge-not-on-disk",
     Severity.ERROR,
     "A weight that the adapter changes is no tensor of the checkpoint.",
-    "`adapterdock merge` writes every tensor back under the checkpoint's own name. transformers "
-    "makes this parameter of several tensors when it loads (experts that are fused, projections "
-    "that are joined or split), or its name in the checkpoint could not be told.",
-    "a LoRA on the fused experts of a Mixtral",
+    "`adapterdock merge` writes every tensor back under the checkpoint's own name. Experts that "
+    "transformers fuses when it loads are cut apart again. This parameter is made in a way that "
+    "cannot be undone tensor by tensor (rows are interleaved, a stored projection is split), its "
+    "delta needs all of it (DoRA, IA3), or its name in the checkpoint could not be told.",
+    "a LoRA on `q_proj`, of an architecture whose checkpoints hold q, k and v as one tensor",
     "load the model, merge_and_unload() it there, and save_pretrained()",
 )
 MERGE_FAILED = Code(
@@ -124,16 +128,6 @@ MERGE_QUANTIZED = Code(
     "Merged weights would have to be quantised anew, with an error that nobody stated.",
     "adapterdock merge   # with base.quantization in the manifest",
     "merge into the unquantised base, then quantise the result",
-)
-MERGE_COMBINE = Code(
-    "AD767",
-    "merge-combine",
-    Severity.ERROR,
-    "Only a `sum` can be merged into a checkpoint directly.",
-    "`sum` is exact in weight space. The other methods of combining make an adapter of their own, "
-    "which is then merged like any other.",
-    "adapterdock merge --composition mix   # combine: ties",
-    "save the composition as an adapter, declare that in the manifest, and merge it",
 )
 MERGE_BUSY = Code(
     "AD768",

@@ -1,4 +1,4 @@
-"""Codes AD8xx: rules (AD80x). Policy has AD85x."""
+"""Codes AD80x: rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Codes AD746 to AD748, AD793 to AD799 and AD820 to AD823: beginning adapters, and saving them."""
+"""Codes AD746 to AD748, AD769, AD793 to AD799 and AD820 to AD823: beginning adapters, and saving
+them."""
 
 from __future__ import annotations
 
@@ -48,6 +49,16 @@ SAVE_WITHOUT_CONFIG = Code(
     "save_adapter of an adapter that attach_adapter(model, name, plan, tensors) attached",
     "attach it with its config (load_adapter(peft_config=..., adapter_state_dict=...))",
 )
+SAVE_THROUGH_PEFT = Code(
+    "AD769",
+    "save-through-peft",
+    Severity.ERROR,
+    "The adapter cannot be saved: PEFT stores something else than its layers hold.",
+    "Of some methods that attach through PEFT the file has another form than the parameters: the "
+    "numbers of SHiRA's places, VB-LoRA's best vectors.",
+    "save_adapter of a SHiRA adapter",
+    "copy the folder that it was loaded from, or save it with PEFT",
+)
 SAVE_FAILED = Code(
     "AD794",
     "save-failed",
@@ -87,9 +98,9 @@ FRESH_METHOD = Code(
     Severity.ERROR,
     "Adapters of this method can be loaded, but not begun.",
     "AdaLoRA moves ranks between modules while it trains and adds a term to the loss: more than "
-    "gradients, and not done here.",
+    "gradients, and not done here. What attaches through PEFT is begun by PEFT.",
     'add_adapter("new", AdaLoraConfig(...))',
-    "train it with PEFT, save it, and load it for inference; or begin another method",
+    "begin it with PEFT, save it, and load it here; or begin another method",
 )
 BASE_NOT_NAMED = Code(
     "AD798",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from ...manifests.codes import fit as codes
@@ -12,12 +13,17 @@ from .subject import count, some
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 
 
+_COUNTS = re.compile(r"(\.num_batches_tracked|_indices(_[AB])?|\.frod_s_(indices|size)\.[^.]+)\Z")
+"""Tensors that may be integers: a batch norm counts its batches, some of PEFT's methods say which
+values of a weight they change."""
+INTEGERS = frozenset({"I64", "I32", "I16", "U8"})
+
+
 def check(tensors: Mapping[str, TensorInfo], where: Where) -> list[Finding]:
-    """One finding for each dtype that is not an ordinary float. A saved batch norm counts its
-    batches in integers."""
+    """One finding for each dtype that is not an ordinary float, nor an integer where one may be."""
     wrong: dict[str, list[str]] = {}
     for name, info in tensors.items():
-        if info.dtype not in FLOATS and not name.endswith(".num_batches_tracked"):
+        if info.dtype not in FLOATS and not (info.dtype in INTEGERS and _COUNTS.search(name)):
             wrong.setdefault(info.dtype, []).append(name)
     return [
         codes.TENSOR_DTYPE.finding(

@@ -10,7 +10,8 @@ from ...manifests.findings import Finding, Where
 from ...manifests.names import did_you_mean
 from ..methods.lora_config import PLAIN_INITS, init_changes_base
 from ..methods.options import Expect, Option, Support, any_text, is_neutral, optional
-from ..methods.table import METHODS, Method
+from ..methods.peft_table import PEFT_REFUSED
+from ..methods.table import METHODS, THROUGH_PEFT, Method
 from .subject import count, shown, some
 
 _COMMON: Mapping[str, Expect] = {
@@ -24,56 +25,7 @@ _COMMON: Mapping[str, Expect] = {
 _MOST_UNKNOWN = 20
 """Unknown fields that are named one by one."""
 
-PEFT_METHODS = frozenset(
-    {
-        "ADALORA",
-        "ADAMSS",
-        "ADAPTION_PROMPT",
-        "BEFT",
-        "BOFT",
-        "BONE",
-        "C3A",
-        "CARTRIDGE",
-        "CPT",
-        "DEFT",
-        "DELORA",
-        "FOURIERFT",
-        "FROD",
-        "GLORA",
-        "GRALORA",
-        "HIRA",
-        "HRA",
-        "IA3",
-        "LILY",
-        "LN_TUNING",
-        "LOHA",
-        "LOKR",
-        "LORA",
-        "MISS",
-        "MULTITASK_PROMPT_TUNING",
-        "OFT",
-        "OSF",
-        "PEANUT",
-        "POLY",
-        "PREFIX_TUNING",
-        "PROMPT_TUNING",
-        "PSOFT",
-        "PVERA",
-        "P_TUNING",
-        "RANDLORA",
-        "ROAD",
-        "SHADOW",
-        "SHIRA",
-        "SUPERTUNING",
-        "TINYLORA",
-        "TRAINABLE_TOKENS",
-        "UNILORA",
-        "VBLORA",
-        "VERA",
-        "WAVEFT",
-        "XLORA",
-    }
-)
+PEFT_METHODS = frozenset({*METHODS, *THROUGH_PEFT, *PEFT_REFUSED})
 """Methods that PEFT knows (0.21.2), and those that it knew."""
 
 
@@ -84,15 +36,15 @@ def check_method(config: Mapping[str, Any], where: Where) -> tuple[Method | None
         found = "nothing" if value is None else repr(value)
         message = "adapter_config.json names no method"
         return None, [codes.METHOD_MISSING.finding(message, where, found=found)]
-    method = METHODS.get(value)
+    method = METHODS.get(value) or THROUGH_PEFT.get(value)
     if method is not None:
         return method, []
-    if value in PEFT_METHODS:
-        message, hint = f"the method {value} is not supported yet", None
+    if value in PEFT_REFUSED:
+        message, hint = f"the method {value} cannot be attached: {PEFT_REFUSED[value]}", None
     else:
         message = f"{shown(value)!r} is no method that is known"
-        hint = did_you_mean(value[:80].upper(), METHODS)
-    supported = ", ".join(METHODS)
+        hint = did_you_mean(value[:80].upper(), PEFT_METHODS)
+    supported = f"{', '.join(METHODS)}; through PEFT: {', '.join(THROUGH_PEFT)}"
     finding = codes.METHOD_UNSUPPORTED.finding(
         message, where, found=shown(value), expected=supported, hint=hint
     )

@@ -12,6 +12,7 @@ from . import (
     biases,
     kinds,
     modules,
+    of_peft,
     parameters,
     projections,
     prompts,
@@ -42,4 +43,6 @@ def checks_of(method: Method) -> tuple[Check, ...]:
         return (base.check, whole.check, modules.check, prompts.check, *_STORED)
     if method.ranked:
         return (base.check, whole.check, *_RANKED, *_PLACES, sizes.check, shapes.check, *_REST)
+    if not method.native:
+        return (base.check, whole.check, *_PLACES, shapes.check, *_REST, of_peft.check)
     return (base.check, whole.check, alphas.check, *_PLACES, shapes.check, *_REST)

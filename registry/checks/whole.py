@@ -35,6 +35,8 @@ def check(subject: Subject) -> list[Finding]:
 def _empty(subject: Subject) -> list[Finding]:
     plan = subject.plan
     stored = plan.saved or plan.biases or plan.embeddings or plan.tuned or plan.prompt
+    if plan.peft is not None and not plan.peft.authors:  # which modules it is for needs the base
+        stored = stored or (plan.peft.shared and subject.layout is None)
     if not plan.sites and not stored:
         message = f"{subject.name} has no tensor that acts anywhere"
         return [

@@ -25,6 +25,7 @@ from . import (
     oft,
     prompt,
     prompt_begin,
+    through_peft,
     trainable_tokens,
     vera,
 )
@@ -36,6 +37,7 @@ from .lycoris import LycorisConfig
 from .naming import Naming
 from .new_adapter import NewAdapter
 from .options import Option
+from .peft_table import PEFT_TABLE
 from .prompt_config import P_OPTIONS, PREFIX_OPTIONS, PROMPT_OPTIONS, PromptConfig
 
 Shape = tuple[int, ...]
@@ -91,16 +93,15 @@ class Method:
     whose sizes are free), or why the method cannot sit there. ``asked_by`` names the config field
     without which a role may not be in the file. ``check_config`` finds fields that contradict each
     other, once each is known to be of the right kind. ``ranked`` says that the factors are a pair
-    A and B of the rank that the config gives.
+    A and B of the rank that the config gives; ``native`` is false where PEFT has to attach it.
 
     For an adapter that is begun: ``trains`` says whether gradients are all that the method's
     training needs, ``default_targets`` are PEFT's modules for a config that names none, by
     ``model_type``; ``complete`` fills in what else PEFT does, and ``check_begin`` finds what the
-    config may not ask for. At a site such an adapter has
-    the roles of ``kinds`` and those that a field asks for (``asked_by``), in the ``shapes`` for
-    where nothing is found; ``beside`` gives the names on disk and shapes of what else its file
-    has, or says why it cannot be begun. ``copied_as`` is what PEFT calls modules that are trained
-    whole instead.
+    config may not ask for. At a site such an adapter has the roles of ``kinds`` and those that a
+    field asks for (``asked_by``), in the ``shapes`` for where nothing is found; ``beside`` gives
+    the names on disk and shapes of what else its file has, or says why it cannot be begun.
+    ``copied_as`` is what PEFT calls modules that are trained whole instead.
     """
 
     peft_type: str
@@ -120,6 +121,7 @@ class Method:
     default_targets: Table = field(default_factory=dict)
     beside: Beside = _nothing_beside
     copied_as: str = ""
+    native: bool = True
 
     def plan(
         self,
@@ -153,6 +155,20 @@ def _prompt_method(peft_type: str, options: tuple[Option, ...]) -> Method:
         complete=prompt_begin.complete,
         check_begin=prompt_begin.check_begin,
         beside=prompt_begin.beside,
+    )
+
+
+def _peft_method(peft_type: str) -> Method:
+    return Method(
+        peft_type,
+        through_peft.options_of(peft_type),
+        through_peft.reader(peft_type),
+        through_peft.planner(peft_type),
+        {},
+        through_peft.ROLE_SETS,
+        through_peft.KINDS,
+        through_peft.shapes,
+        native=False,
     )
 
 
@@ -272,8 +288,12 @@ METHODS: Mapping[str, Method] = {
     "PREFIX_TUNING": _prompt_method("PREFIX_TUNING", PREFIX_OPTIONS),
 }
 
+THROUGH_PEFT: Mapping[str, Method] = {name: _peft_method(name) for name in PEFT_TABLE}
+"""Methods that attach where PEFT is installed."""
+
 SITES: Mapping[str, Method] = {
     **METHODS,
+    **THROUGH_PEFT,
     lora_parameters.METHOD: replace(
         METHODS["LORA"],
         role_sets=lora_parameters.ROLE_SETS,

@@ -141,7 +141,7 @@ class OpenedFolder(ABC):
             raise self._error(
                 codes.FILE_MISSING,
                 f"{self._shown(path)} does not exist",
-                hint=did_you_mean(path, self.files()),
+                hint=did_you_mean(path, self.files(), 0.9),  # tokenizer_config is no adapter_config
             )
         return fact
 

@@ -24,9 +24,11 @@ AREAS = {
     "fingerprint": range(400, 500),
     "lock": range(500, 600),
     "store": range(600, 700),
-    "loader": range(700, 800),
+    "loader": [*range(700, 800), *range(810, 850)],
+    "changing": range(751, 756),
     "merging": range(756, 769),
-    "rules": range(800, 850),
+    "training": (746, 747, 748, 769, *range(793, 800), *range(820, 830)),
+    "rules": range(800, 810),
     "policy": range(850, 900),
     "usage": range(900, 1000),
 }

@@ -16,13 +16,16 @@ from typer.testing import Result
 
 Cli = Callable[..., Result]
 ODD = "  odd: {combine: ties, of: {a0: 1.0, a1: 1.0}, density: 0.5}\n"
+GLOBS = "  part: {of: {a0: {'*.layers.0.*': 0.5}}}\n"
 
 
 @pytest.fixture
 def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     manifest = write_desk(tmp_path)
     with manifest.open("a") as stream:
-        stream.write(f"compositions:\n  both: {{of: {{a0: 1.0, a1: -2.0}}}}\n{ODD}active: a0\n")
+        stream.write(
+            f"compositions:\n  both: {{of: {{a0: 1.0, a1: -2.0}}}}\n{ODD}{GLOBS}active: a0\n"
+        )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -44,6 +47,12 @@ def test_it_writes_what_is_active_or_named_and_says_what(cli: Cli, at: Path) -> 
     assert result.exit_code == 0, result.output
     assert "a0 at 1, a1 at -2 merged" in result.stdout
     assert told(at / "out") == {"a0": 1.0, "a1": -2.0}
+    result = cli("merge", "-c", "odd", "-o", "out")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("out: odd at 1 merged; ")
+    result = cli("merge", "-c", "part", "-o", "out")
+    assert result.exit_code == 0, result.output
+    assert "a0 at {'*.layers.0.*': 0.5} merged" in result.stdout
 
 
 def test_the_written_folder_is_a_base_like_any_other(cli: Cli, at: Path) -> None:
@@ -70,7 +79,6 @@ def test_dtype_and_size_of_the_files_can_be_chosen(cli: Cli, at: Path) -> None:
     ("options", "status", "code"),
     [
         (("-c", "bth"), 2, "AD730"),
-        (("-c", "odd"), 1, "AD767"),
         (("--max-shard-size", "lots"), 2, "AD906"),
         (("--max-shard-size", "0B"), 2, "AD906"),
         (("--dtype", "int8"), 2, ""),

@@ -618,6 +618,7 @@ def test_the_state_dict_holds_the_adapters_under_pefts_names(
     assert set(state) == theirs
     ours = {n for n, _ in model.named_parameters() if ".headed" in n or ".one" in n}
     assert set(state) == ours
+    assert all(model.get_parameter(n) is p for n, p in model.named_parameters())
     save_file(state, tmp_path / "state.safetensors")
     torch.save(state, tmp_path / "state.pt")
     again = load_file(tmp_path / "state.safetensors")
@@ -697,6 +698,15 @@ def test_copies_and_base_only_methods_are_refused(model: AdaptedModel, tmp_path:
     ):
         with pytest.raises(AttachError):
             refuse()
+    for refuse, instead in (
+        (model.get_adapter_state_dict, "model.state_dict()"),
+        (model.enable_peft_hotswap, "hotswap=True"),
+        (model.push_to_hub, "save_pretrained"),
+        (model.resize_token_embeddings, "model.base_model"),
+    ):
+        with pytest.raises(AttachError, match="AD739") as caught:
+            refuse()
+        assert instead in str(caught.value.findings[0].hint)
     model.base_model.save_pretrained(tmp_path / "base")
     assert (tmp_path / "base" / "model.safetensors").exists()
 

@@ -118,6 +118,7 @@ def test_a_hot_swap_makes_again_what_was_computed_from_the_old_one(
 
 def methods() -> dict[str, tuple[Any, dict[str, Any]]]:
     from peft import (
+        BOFTConfig,
         IA3Config,
         LNTuningConfig,
         LoHaConfig,
@@ -134,6 +135,7 @@ def methods() -> dict[str, tuple[Any, dict[str, Any]]]:
         "bias": (LoraConfig, {**linear, "modules_to_save": ["norm"]}),
         "ia3": (IA3Config, {**linear, "feedforward_modules": ["down_proj"]}),
         "loha": (LoHaConfig, linear),
+        "boft": (BOFTConfig, {**linear, "boft_block_size": 4}),
         "vera": (VeraConfig, {"target_modules": ["q_proj"]}),
         "ln": (LNTuningConfig, {"target_modules": ["norm"]}),
         "tokens": (TrainableTokensConfig, {"token_indices": [1, 2, 3]}),
@@ -168,7 +170,7 @@ def test_an_adapter_of_any_method_is_read_on_first_use_and_comes_back(
         )
     )
     expected, info = logits(eager, adapter="it"), eager.adapters["it"]
-    adapterdock.lock(path)
+    adapterdock.lock(path, accept={"AD390"})
     model = adapterdock.load(path, residency=info.nbytes + eager_bytes(shelf) - 1)
     lazy = model.adapters["it"]
     assert not lazy.loaded and (lazy.methods, lazy.rank) == (info.methods, info.rank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import RoutingError
-from support.peft_adapters import ids, logits, peft_saves, tiny_llama
+from support.peft_adapters import (
+    adapted,
+    ids,
+    logits,
+    peft_saves,
+    same_traces,
+    tiny_llama,
+    traces,
+)
 
 SMALL = {"r": 2, "target_modules": ["q_proj", "down_proj"]}
 LARGE = {"r": 5, "lora_alpha": 3, "target_modules": ["q_proj"]}
@@ -106,19 +115,62 @@ def test_a_model_with_more_than_low_rank_factors_is_not_compiled(tmp_path: Path)
     assert torch.allclose(logits(model, adapter="it"), saved.answer, atol=1e-5)
 
 
-def test_a_site_that_went_and_came_again_is_not_silently_without_effect(
+def test_a_site_that_went_and_came_again_acts_without_compiling_again(
     model: AdaptedModel, tmp_path: Path
 ) -> None:
-    model.compile(max_rank=8, backend="eager")
+    counting = Counting()
+    model.compile(max_rank=8, backend=counting, fullgraph=True)
+    logits(model, adapter="small")
     model.delete_composition("both")
     model.delete_adapter("small")  # the only one on down_proj
+    assert torch.equal(logits(model, adapter=None), logits(model.base_model))
+    again = peft_saves(tiny_llama(), tmp_path / "again", r=2, target_modules=["down_proj"])
+    model.load_adapter(str(again.folder), "again")
+    assert torch.allclose(logits(model, adapter="again"), again.answer, atol=1e-5)
+    assert counting.graphs == 1
+
+
+def test_a_place_without_an_adapter_goes_with_the_graph(
+    model: AdaptedModel, tmp_path: Path
+) -> None:
+    base = model.base_model
+
+    def hooked() -> set[str]:
+        return {name.rpartition(".")[2] for name, m in base.named_modules() if m._forward_hooks}
+
+    model.compile(max_rank=8, backend="eager")
+    model.delete_composition("both")
+    model.delete_adapter("small")
+    assert hooked() == {"q_proj", "down_proj"}
+    model.compile(max_rank=8, backend="eager")  # for what is attached now
+    assert hooked() == {"q_proj"}
     again = peft_saves(tiny_llama(), tmp_path / "again", r=2, target_modules=["down_proj"])
     model.load_adapter(str(again.folder), "again")
     with pytest.raises(RoutingError) as caught:
         logits(model, adapter="again")
     assert caught.value.code == "AD773"
-    model.compile(max_rank=8, backend="eager")
-    assert torch.allclose(logits(model, adapter="again"), again.answer, atol=1e-5)
+    model.delete_adapter(["again", "large"])
+    assert hooked() == {"q_proj"}
+
+
+@pytest.mark.parametrize("how", ["detached", "forgotten"])
+def test_a_compiled_model_leaves_no_trace_on_its_base(how: str, tmp_path: Path) -> None:
+    base = tiny_llama()
+    saved = peft_saves(base, tmp_path / "it", **SMALL)
+    before = traces(base)
+    model = adapted(base, saved)
+    model.compile(max_rank=4, backend="eager")
+    logits(model)
+    model.set_adapter(None)
+    model.delete_adapter("it")
+    assert not same_traces(traces(base), before)
+    if how == "detached":
+        model.detach()
+    else:
+        del model
+        gc.collect()
+    assert same_traces(traces(base), before)
+    AdaptedModel(base)
 
 
 def test_values_that_change_are_seen_by_the_next_call(model: AdaptedModel) -> None:

@@ -238,3 +238,19 @@ def test_a_plan_from_a_lock_fetches_nothing(
     assert list(plan.added) == ["more"]
     model.apply(model.plan(manifest))
     assert torch.allclose(logits(model), saved.answer, atol=1e-5)
+
+
+def test_which_base_it_is_stays_known_where_a_manifest_does_not_say(
+    model: AdaptedModel, shelf: Shelf, manifest: Path, tmp_path: Path
+) -> None:
+    small = write_manifest(tmp_path / "small", base={}, adapters={"one": {"source": shelf.one}})
+    for _ in range(2):
+        model.apply(model.plan(small))
+        model.load_adapter(shelf.two.folder, "two")
+    other = manifest_of(shelf, tmp_path / "new", base={"model": shelf.base, "dtype": "bfloat16"})
+    with pytest.raises(FingerprintError) as caught:
+        model.plan(other)
+    assert caught.value.code == "AD751"
+    assert model.plan(manifest)
+    model.save_pretrained(tmp_path / "saved")
+    assert f"model: {shelf.base}" in (tmp_path / "saved" / "adapterdock.yaml").read_text()

@@ -13,7 +13,7 @@ from adapterdock.manifests.findings import Finding
 from adapterdock.registry.facts import AdapterFacts, AdapterPlan, TensorInfo
 from adapterdock.registry.fit import check_adapter
 from adapterdock.registry.header import parse_header
-from adapterdock.registry.methods.table import METHODS
+from adapterdock.registry.methods.table import SITES
 from torch import nn
 
 COMMON = frozenset({"peft_type", "peft_version", "base_model_name_or_path", "revision"})
@@ -65,6 +65,6 @@ def text(facts: AdapterFacts, base: nn.Module) -> str:
 def check_options(peft_type: str, config: Any, older: Iterable[str] = ()) -> None:
     """Every field of PEFT's config is classified, no other but ``older`` ones, each once."""
     fields = {field.name for field in dataclasses.fields(config)} - COMMON
-    names = [option.name for option in METHODS[peft_type].options]
+    names = [option.name for option in SITES[peft_type].options]
     assert len(names) == len(set(names))
     assert set(names) == fields | set(older)

@@ -16,7 +16,7 @@ from adapterdock.loader.attach import attach_adapter
 from adapterdock.loader.layout import layout_of_model
 from adapterdock.loader.tensors import AdapterTensors, read_bytes, read_file
 from adapterdock.registry.facts import AdapterPlan
-from adapterdock.registry.methods.table import METHODS
+from adapterdock.registry.methods.table import SITES
 from safetensors.torch import save
 from torch import nn
 
@@ -175,8 +175,8 @@ def ids(rows: int = 2, length: int = 7, vocabulary: int = 61) -> torch.Tensor:
 def inputs_of(model: Any) -> dict[str, torch.Tensor]:
     """What each of the models above takes."""
     kind = type(model).__name__
-    if kind == "OneLayer":
-        return {"x": model.example}
+    if isinstance(example := getattr(model, "example", None), torch.Tensor):
+        return {"x": example}
     if kind == "ConvNet":
         generator = torch.Generator().manual_seed(1)
         return {"x": torch.randn(2, 3, 8, 8, generator=generator)}
@@ -225,7 +225,7 @@ class Saved:
         return read_file(self.file)
 
     def plan(self, base: nn.Module) -> AdapterPlan:
-        return METHODS[self.config["peft_type"]].plan(
+        return SITES[self.config["peft_type"]].plan(
             self.config, self.tensors().header.tensors, layout_of_model(base)
         )
 

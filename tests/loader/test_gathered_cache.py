@@ -1,0 +1,166 @@
+"""What is gathered for a batch's rows is kept within its bound, and never used stale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from adapterdock.loader.adapted import AdaptedModel
+from adapterdock.loader.methods.vera import ProjectedRows
+from support.mixed_rows import LINEAR, alone, dress
+from support.peft_adapters import ids, tiny_llama
+
+TOLERANCE = 1e-5
+NAMES: list[str | None] = ["a", None, "b", "a"]
+
+
+def dressed(folder: Path, method: str) -> AdaptedModel:
+    model = AdaptedModel(tiny_llama())
+    for name, (kind, config) in zip("ab", LINEAR[method], strict=True):
+        dress(model, folder, name, kind, config)
+    return model
+
+
+def together(model: AdaptedModel, names: list[str | None] = NAMES) -> torch.Tensor:
+    return model(input_ids=ids(4), adapter_names=names).logits
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "vera", "lokr", "oft", "tokens"])
+@torch.no_grad()
+def test_tensors_that_change_in_place_are_seen_by_the_next_batch(
+    tmp_path: Path, method: str
+) -> None:
+    model = dressed(tmp_path, method)
+    before = together(model)
+    for parameter in model.attached["a"].parameters.values():
+        parameter.mul_(1.5)
+    for parameter in model.attached["b"].parameters.values():
+        parameter.data = parameter.data * 0.5  # another memory, the same version
+    after = together(model)
+    assert torch.allclose(after, alone(model, {"input_ids": ids(4)}, NAMES), atol=TOLERANCE)
+    assert not torch.allclose(after[0], before[0], atol=1e-3)
+    assert not torch.allclose(after[2], before[2], atol=1e-3)
+
+
+@torch.no_grad()
+def test_dora_rows_see_another_weight_of_the_base(tmp_path: Path) -> None:
+    model = dressed(tmp_path, "dora")
+    together(model)
+    model.base_model.model.layers[0].self_attn.q_proj.weight.add_(0.1)
+    expected = alone(model, {"input_ids": ids(4)}, NAMES)
+    assert torch.allclose(together(model), expected, atol=TOLERANCE)
+
+
+@torch.no_grad()
+def test_a_batch_that_is_larger_than_the_bound_is_right_and_within_it(tmp_path: Path) -> None:
+    model = dressed(tmp_path, "lora")
+    expected = together(model)
+    cache = model._gathered
+    whole = cache.nbytes
+    assert whole > 0
+    for limit in (whole // 2, 0):
+        cache.clear()
+        cache.limit = limit
+        for _ in range(2):
+            assert torch.equal(together(model), expected)
+            assert cache.nbytes <= limit
+    cache.limit = whole
+    together(model)
+    together(model, ["b", None, "a", "b"])
+    assert cache.nbytes <= whole
+
+
+@torch.no_grad()
+def test_adapters_of_one_projection_share_it(tmp_path: Path) -> None:
+    for method, groups in (("vera", 1), ("vera of two seeds", 2)):
+        model = dressed(tmp_path / method.replace(" ", "_"), method)
+        together(model)
+        (gathered,) = model._gathered._kept.values()
+        site = next(s for s in gathered.of if s.name.endswith("layers.0.self_attn.q_proj"))
+        found = gathered.of[site]
+        assert found is not None
+        (delta,) = found.deltas
+        assert isinstance(delta, ProjectedRows)
+        assert len(delta.groups) == groups
+        assert found.nbytes < 4 * 4 * (6 + 16 + 1)  # vectors of four rows, and no matrix
+
+
+@torch.no_grad()
+def test_a_module_that_some_rows_replace_runs_again_as_each_row_has_it(tmp_path: Path) -> None:
+    model = AdaptedModel(tiny_llama())
+    whole: dict[str, Any] = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
+    dress(model, tmp_path, "whole", None, whole)
+    dress(
+        model,
+        tmp_path,
+        "turned",
+        peft.OFTConfig,
+        {"r": 0, "oft_block_size": 4, "target_modules": ["lm_head"]},
+    )
+    dress(
+        model,
+        tmp_path,
+        "scaled",
+        peft.IA3Config,
+        {"target_modules": ["lm_head"], "feedforward_modules": ["lm_head"]},
+    )
+    model.define_composition("both", {"whole": 1.0, "turned": 1.0, "scaled": -0.5})
+    names: list[str | None] = ["whole", "turned", "both", None, "scaled", "both"]
+    inputs = {"input_ids": ids(len(names))}
+    rows = model(**inputs, adapter_names=names).logits
+    assert torch.allclose(rows, alone(model, inputs, names), atol=TOLERANCE)
+    assert not torch.allclose(rows[0], rows[2], atol=1e-3)
+
+
+@torch.no_grad()
+def test_rows_stand_beside_what_is_merged(tmp_path: Path) -> None:
+    model = dressed(tmp_path, "lora")
+    dress(model, tmp_path, "c", None, {"target_modules": ["q_proj", "o_proj"]})
+    inputs, names = {"input_ids": ids(3)}, ["a", "b", "a"]
+    expected = alone(model, inputs, [None, None, None])
+    for row, name in enumerate(names):
+        together_with = model(input_ids=ids(3)[row : row + 1], adapter={name: 1.0, "c": 1.0})
+        expected[row] = together_with.logits[0]
+    model.merge_adapter("c")
+    got = model(**inputs, adapter_names=names).logits
+    assert torch.allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "lokr", "oft"])
+def test_what_one_kind_of_call_gathers_serves_any_other(tmp_path: Path, method: str) -> None:
+    model = dressed(tmp_path, method)
+    inputs = {"input_ids": ids(4)}
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        half = together(model)
+        scale = half.abs().max()
+        assert (half - alone(model, inputs, NAMES)).abs().max() <= 4e-2 * scale
+    model.base_model.requires_grad_(True)
+    full = together(model)
+    full.sum().backward()
+    with torch.no_grad():
+        assert torch.allclose(full, alone(model, inputs, NAMES), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_rows_are_the_same_when_checkpointing_runs_them_again(
+    tmp_path: Path, reentrant: bool
+) -> None:
+    model = AdaptedModel(tiny_llama())
+    for name, (kind, config) in zip("ab", LINEAR["dora"], strict=True):
+        dress(model, tmp_path, name, kind, config, trainable=True)
+    model.train()
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        embeds = model.base_model.get_input_embeddings()(ids(4)).detach().requires_grad_()
+        model(inputs_embeds=embeds, adapter_names=["a", None, "b", "a"]).logits.sum().backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    plain = gradients()
+    model.base_model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    again = gradients()
+    assert plain.keys() == again.keys() and plain
+    assert all(torch.allclose(plain[name], again[name], atol=TOLERANCE) for name in plain)

@@ -44,12 +44,12 @@ def files_of_adapter(
     metadata = {"format": "pt", BASE_RECORD: written(fingerprint_for(model, [adapter]))}
     config = {**adapter.config, "inference_mode": True}
     with model.present([adapter]):
-        if not adapter.keys:
+        tensors = on_cpu(saved_tensors(adapter, state or {}))
+        if not tensors:
             message = f"{adapter.name!r} ({'+'.join(adapter.methods)}) is not what its file holds"
             raise AttachError(codes.SAVE_THROUGH_PEFT.finding(message, found=adapter.name))
         if digest := digest_of(model, adapter):
             metadata[DIGEST_RECORD] = digest
-        tensors = on_cpu(saved_tensors(adapter, state or {}))
     return {
         ADAPTER_WEIGHTS: save(tensors, metadata),
         ADAPTER_CONFIG: json.dumps(config, indent=2, sort_keys=True).encode() + b"\n",

@@ -274,6 +274,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[AdapterdockError], str]] = {
         AttachError,
         "AD797",
     ),
+    "through PEFT": (tiny_llama, {"peft_type": "BOFT", **Q}, AttachError, "AD797"),
     "both sizes of oft": (tiny_llama, {"peft_type": "OFT", "r": 2, **Q}, FitError, "AD317"),
     "oft of another start": (
         tiny_llama,

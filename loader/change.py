@@ -78,8 +78,8 @@ def plan_change(
         policies=policies_in_force(file, policy),
         given=given_folders(file, sources),
         layout=model.layout,
-        base_config=config_of(model),
         ask_peft=peft_asker(model.modules_of_base.by_name, later=True),
+        base_config=config_of(model),
     )
     store = _store_of(model)
     lock = _lock(file, access, store, accepted, frozen=frozen)
@@ -121,7 +121,7 @@ def apply_plan(model: AdaptedModel, plan: Plan) -> None:
         model.deployment = Deployment(
             file,
             pulled,
-            replace(plan.access, given={}, layout=None, base_config={}, ask_peft=None),
+            replace(plan.access, given={}, layout=None, ask_peft=None, base_config={}),
             store,
             plan.accepted,
             old.base_folder if old else None,

@@ -164,8 +164,8 @@ def attach(
         offline=offline,
         given=given,
         layout=adapted.layout,
-        base_config=config_of(adapted),
         ask_peft=peft_asker(adapted.modules_of_base.by_name, later=True),
+        base_config=config_of(adapted),
         store=store,
         progress=progress,
     )

@@ -225,7 +225,8 @@ class _Job:
             if adapter.config is not None:
                 message = f"{name!r} is begun from a config, and has nothing to merge yet"
                 where = file.where(("adapters", name, "config"))
-                raise AttachError(training.FRESH_NOT_TRAINABLE.finding(message, where))
+                hint = "train and save it first, and name the folder as its `source`"
+                raise AttachError(training.FRESH_NOT_TRAINABLE.finding(message, where, hint=hint))
             files = AdapterFiles(
                 name,
                 self.pulled.adapters[name],

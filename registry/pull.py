@@ -53,8 +53,8 @@ def pull(
     with_base: bool = True,
     given: Mapping[str, Folder] | None = None,
     layout: Layout | None = None,
-    base_config: Mapping[str, Any] | None = None,
     ask_peft: AskPeft | None = None,
+    base_config: Mapping[str, Any] | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
@@ -78,8 +78,8 @@ def pull(
         policies=policies_in_force(file, policy),
         given=given or {},
         layout=layout,
-        base_config=base_config or {},
         ask_peft=ask_peft,
+        base_config=base_config or {},
     )
     lock = locked = lock_of(file)
     require_lock(file, locked, frozen=frozen)

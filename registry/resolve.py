@@ -412,6 +412,22 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
     return Opened(folder, facts, plan, tuple(findings))
 
 
+def _asked_peft(
+    ask: AskPeft,
+    base: BaseFacts | None,
+    facts: AdapterFacts,
+    plan: AdapterPlan,
+    checked: list[Finding],
+    where: Where,
+) -> list[Finding]:
+    """What was left open for PEFT to tell is settled, if it can tell."""
+    rest = [f for f in checked if f.code != fit_codes.PEFT_SHAPES_UNCHECKED.id]
+    if len(rest) == len(checked) or any(f.severity is Severity.ERROR for f in rest):
+        return checked
+    said = ask(base, facts, plan, where)
+    return checked if said is None else [*rest, *said]
+
+
 def _begin_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts | None) -> Opened:
     """A new adapter, as far as config and layout tell. Where there is no layout, what else is wrong
     is told all the same."""
@@ -431,22 +447,6 @@ def _begin_adapter(name: str, file: ManifestFile, access: Access, base: BaseFact
     facts = AdapterFacts(name, None, beginning.config, beginning.header)
     checked, plan = check_adapter(facts, base, where=where, layout=access.layout)
     return Opened(None, facts, plan, (*findings, *without_names(checked)))
-
-
-def _asked_peft(
-    ask: AskPeft,
-    base: BaseFacts | None,
-    facts: AdapterFacts,
-    plan: AdapterPlan,
-    checked: list[Finding],
-    where: Where,
-) -> list[Finding]:
-    """What was left open for PEFT to tell is settled, if it can tell."""
-    rest = [f for f in checked if f.code != fit_codes.PEFT_SHAPES_UNCHECKED.id]
-    if len(rest) == len(checked) or any(f.severity is Severity.ERROR for f in rest):
-        return checked
-    said = ask(base, facts, plan, where)
-    return checked if said is None else [*rest, *said]
 
 
 def _with_base_unread(finding: Finding, name: str, where: Where) -> Finding:

@@ -114,13 +114,6 @@ def build(
     return kind(vector, along)
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
-    """PEFT's initialisation: ones, which change nothing; with ``init_ia3_weights: false`` normal
-    numbers."""
-    drawn = new.normal("l")
-    return {"l": torch.ones_like(drawn) if new.config.get("init_ia3_weights", True) else drawn}
-
-
 def delta_weight(
     site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
 ) -> Delta:
@@ -149,6 +142,13 @@ def delta_bias(
     if bias is None or site.settings.get("feedforward"):
         return None
     return bias * (roles["l"].flatten() - 1)
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation: ones, which change nothing; with ``init_ia3_weights: false`` normal
+    numbers."""
+    drawn = new.normal("l")
+    return {"l": torch.ones_like(drawn) if new.config.get("init_ia3_weights", True) else drawn}
 
 
 PARAMETERS: Mapping[str, str] = {"l": "ia3_l.{adapter}"}

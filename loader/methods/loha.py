@@ -119,14 +119,6 @@ def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> F
     return LohaFactors(site, shape, roles)
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
-    """PEFT's initialisation: all as ``nn.Linear`` begins, and one zero (unless ``init_weights`` is
-    false), so that the delta is."""
-    zero = {"w2_b"} if new.config.get("init_weights", True) else set[str]()
-    order = [role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2") if role in new.shapes]
-    return {role: new.zeros(role) if role in zero else new.uniform(role) for role in order}
-
-
 def delta_weight(
     site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
 ) -> Delta:
@@ -136,6 +128,14 @@ def delta_weight(
         return lambda rows: whole[rows]
     a1, a2, b1, b2 = (roles[role] for role in ("w1_a", "w2_a", "w1_b", "w2_b"))
     return lambda rows: (a1[rows] @ b1).mul_(a2[rows] @ b2).mul_(site.scale)
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation: all as ``nn.Linear`` begins, and one zero (unless ``init_weights`` is
+    false), so that the delta is."""
+    zero = {"w2_b"} if new.config.get("init_weights", True) else set[str]()
+    order = [role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2") if role in new.shapes]
+    return {role: new.zeros(role) if role in zero else new.uniform(role) for role in order}
 
 
 PARAMETERS: Mapping[str, str] = {

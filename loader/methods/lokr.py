@@ -121,16 +121,6 @@ def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> F
     return LokrFactors(site, shape, roles)
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
-    """PEFT's initialisation: all as ``nn.Linear`` begins, and one zero, so that the delta is: w1
-    (or its first factor), with ``init_weights: lycoris`` w2 (or its second), with false none."""
-    how = new.config.get("init_weights", True)
-    zero = ("w2", "w2_b") if how == "lycoris" else ("w1", "w1_a") if how else ()
-    every = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
-    order = [role for role in every if role in new.shapes]
-    return {role: new.zeros(role) if role in zero else new.uniform(role) for role in order}
-
-
 def delta_weight(
     site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
 ) -> Delta:
@@ -148,6 +138,16 @@ def delta_weight(
         return (left[:, :, None] * right[:, None]).flatten(1).mul_(site.scale)
 
     return delta
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation: all as ``nn.Linear`` begins, and one zero, so that the delta is: w1
+    (or its first factor), with ``init_weights: lycoris`` w2 (or its second), with false none."""
+    how = new.config.get("init_weights", True)
+    zero = ("w2", "w2_b") if how == "lycoris" else ("w1", "w1_a") if how else ()
+    every = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
+    order = [role for role in every if role in new.shapes]
+    return {role: new.zeros(role) if role in zero else new.uniform(role) for role in order}
 
 
 PARAMETERS: Mapping[str, str] = {

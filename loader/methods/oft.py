@@ -284,12 +284,6 @@ def build(
     return InputFactors(roles["R"], site.settings)
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
-    """PEFT's initialisation: no rotation; with ``init_weights: false`` small ones."""
-    plain = new.config.get("init_weights", True)
-    return {role: new.zeros(role) if plain else new.normal(role, 0.1) for role in new.shapes}
-
-
 def delta_weight(
     site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
 ) -> Delta:
@@ -317,6 +311,12 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     if shape.groups > 1:
         return "the rotation mixes the channels of all groups, the weight does not"
     return None
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation: no rotation; with ``init_weights: false`` small ones."""
+    plain = new.config.get("init_weights", True)
+    return {role: new.zeros(role) if plain else new.normal(role, 0.1) for role in new.shapes}
 
 
 PARAMETERS: Mapping[str, str] = {

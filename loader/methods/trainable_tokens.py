@@ -214,16 +214,6 @@ def build(
     return kind(roles["rows"], site.settings["indices"])
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
-    """PEFT's initialisation: the module's own rows; with ``init_weights: false`` (a field of
-    ``TRAINABLE_TOKENS`` alone) normal numbers."""
-    if not new.config.get("init_weights", True):
-        return {"rows": new.normal("rows")}
-    weight = new.weight()
-    at = torch.tensor(new.site.settings["indices"], device=weight.device)
-    return {"rows": weight[at]}
-
-
 def delta_weight(
     site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
 ) -> Delta:
@@ -247,6 +237,16 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
         return "the rows of an embedding with max_norm are rescaled at each use"
     return None
+
+
+def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+    """PEFT's initialisation: the module's own rows; with ``init_weights: false`` (a field of
+    ``TRAINABLE_TOKENS`` alone) normal numbers."""
+    if not new.config.get("init_weights", True):
+        return {"rows": new.normal("rows")}
+    weight = new.weight()
+    at = torch.tensor(new.site.settings["indices"], device=weight.device)
+    return {"rows": weight[at]}
 
 
 PARAMETERS: Mapping[str, str] = {"rows": "trainable_tokens_delta.{adapter}"}

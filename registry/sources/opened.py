@@ -141,7 +141,8 @@ class OpenedFolder(ABC):
             raise self._error(
                 codes.FILE_MISSING,
                 f"{self._shown(path)} does not exist",
-                hint=did_you_mean(path, self.files(), 0.9),  # tokenizer_config is no adapter_config
+                # tokenizer_config.json is no adapter_config.json
+                hint=did_you_mean(path, [name for name in self.files() if name[:1] == path[:1]]),
             )
         return fact
 

@@ -273,7 +273,8 @@ def main(arguments: list[str] | None = None) -> int:
     usual = [page for page in every if page.name not in (*GENERATED, *IN_CHECKOUT)]
     paths = [page.resolve() for page in options.pages or usual]
     os.environ.update(NO_COLOR="1", HF_HUB_OFFLINE="1")  # read when the libraries are imported
-    os.environ.pop("ADAPTERDOCK_POLICY", None)
+    for name in [name for name in os.environ if name.startswith("ADAPTERDOCK_")]:
+        del os.environ[name]
     method = "fork" if sys.platform == "linux" else "spawn"
     if method == "fork":  # what every page needs is there already; elsewhere a fork is not safe
         import example  # noqa: F401

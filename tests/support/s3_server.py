@@ -125,7 +125,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         "-s3.port.lance=0",  # it would take one fixed port, which another session may have
         f"-s3.port.grpc={ports['s3-grpc']}",
         "-master.volumeSizeLimitMB=64",
-        "-volume.max=0",
+        "-volume.max=20000",  # by the free disk, a bucket's seven may not be had
         "-volume.preStopSeconds=1",
     ]
     endpoint = f"http://127.0.0.1:{ports['s3']}"

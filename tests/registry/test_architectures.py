@@ -18,6 +18,7 @@ from adapterdock.registry.facts import Layout, ModuleKind, TensorInfo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.checkpoints import config_and_tensors
+from support.table_version import of_the_tables_transformers
 from support.tiny_models import TINY, tiny_model
 
 NOT_SAVED = {
@@ -57,6 +58,7 @@ def assert_same(got: Layout | None, live: Layout, without_sizes: tuple[str, ...]
     assert got.prefix == live.prefix
 
 
+@of_the_tables_transformers
 @pytest.mark.parametrize("name", list(TINY))
 def test_a_header_gives_the_layout_of_the_model_that_loads(saved: Any, name: str) -> None:
     cls, folder = saved(name)
@@ -291,5 +293,6 @@ def test_the_table_read_line_by_line_is_the_file() -> None:
     }
 
 
+@of_the_tables_transformers
 def test_the_table_was_exported_from_the_installed_transformers() -> None:
     assert architecture_table()["transformers"] == transformers.__version__

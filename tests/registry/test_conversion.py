@@ -9,6 +9,7 @@ import torch
 from adapterdock.loader.architecture_table import transform
 from adapterdock.registry.architectures import architecture_table
 from adapterdock.registry.conversion import OPERATIONS, ConversionError, Rule, convert
+from support.table_version import of_the_tables_transformers
 from transformers import core_model_loading as loading
 
 
@@ -73,6 +74,7 @@ CASES: list[tuple[Any, Any, list[Any], dict[str, tuple[int, ...]]]] = [
 ]
 
 
+@of_the_tables_transformers
 @pytest.mark.parametrize(
     "case", CASES, ids=lambda case: "+".join(type(o).__name__ for o in case[2])
 )
@@ -98,6 +100,7 @@ def test_every_operation_of_the_table_is_known() -> None:
     assert used and used <= OPERATIONS.keys()
 
 
+@of_the_tables_transformers
 @pytest.mark.parametrize("key", sorted(architecture_table()["conversions"]))
 def test_renamings_give_transformers_own_names(key: str) -> None:
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping

@@ -1,0 +1,12 @@
+"""Tests that hold the committed table of architectures against transformers itself."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+of_the_tables_transformers = pytest.mark.skipif(
+    sys.version_info < (3, 11),
+    reason="the table was exported from a transformers that needs Python 3.11",
+)

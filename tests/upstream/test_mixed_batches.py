@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import AdapterdockError, RoutingError
+from adapterdock.manifests.errors import AdapterdockError, FitError, RoutingError
 from support.moes import tiny_mixtral
 from support.peft_adapters import (
     TOLERANCE,
@@ -317,29 +317,33 @@ def test_a_quantised_base_has_rows(tmp_path: Path) -> None:
     assert torch.allclose(found, rows_of(answers, NAMES), atol=1e-4)
 
 
-def test_other_kinds_are_refused_or_have_rows_and_never_run_as_a_plain_lora(
-    tmp_path: Path,
-) -> None:
-    from peft import RoadConfig
+@pytest.mark.parametrize("kind", ["RoadConfig", "GloraConfig"])
+def test_rows_of_methods_that_attach_through_peft(kind: str, tmp_path: Path) -> None:
+    import peft
 
     base = tiny_llama()
-    road = {"kind": RoadConfig, "target_modules": ["q_proj"], "group_size": 2}
+    options = {"group_size": 2} if kind == "RoadConfig" else {"r": 4}
+    saved = peft_saves(
+        base, tmp_path / "it", kind=getattr(peft, kind), target_modules=["q_proj"], **options
+    )
+    model = AdaptedModel(base)
+    model.load_adapter(saved.folder, "it")
+    names = ["it", "__base__"] * (ROWS // 2)
+    found = logits(model, {"input_ids": words()}, adapter_names=names)
+    single = {n: logits(model, {"input_ids": words()}, adapter=n) for n in names[:2]}
+    assert torch.allclose(logits(model, adapter="it"), saved.answer, atol=TOLERANCE)
+    assert torch.allclose(found, rows_of(single, names), atol=TOLERANCE)
+
+
+def test_a_lora_that_acts_behind_some_tokens_only_is_refused(tmp_path: Path) -> None:
+    base = tiny_llama()
     invoked = {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
-    invoked["alora_invocation_tokens"] = [5]  # acts behind these tokens only
-    for name, config in {"road": road, "invoked": invoked}.items():
-        saved = peft_saves(base, tmp_path / name, **config)
-        model = AdaptedModel(base)
-        try:
-            model.load_adapter(saved.folder, "it")
-            names = ["it", "__base__"] * (ROWS // 2)
-            found = logits(model, {"input_ids": words()}, adapter_names=names)
-        except AdapterdockError as error:
-            assert error.findings
-        else:
-            single = {n: logits(model, {"input_ids": words()}, adapter=n) for n in names[:2]}
-            assert torch.allclose(logits(model, adapter="it"), saved.answer, atol=TOLERANCE)
-            assert torch.allclose(found, rows_of(single, names), atol=TOLERANCE)
-        model.detach()
+    saved = peft_saves(base, tmp_path / "it", **invoked, alora_invocation_tokens=[5])
+    model = AdaptedModel(base)
+    with pytest.raises(FitError) as caught:
+        model.load_adapter(saved.folder, "it")
+    assert "alora_invocation_tokens" in str(caught.value)
+    assert not model.adapters
 
 
 class Products(TorchDispatchMode):

@@ -87,17 +87,12 @@ def test_what_is_begun_and_saved_comes_back(tmp_path: Path) -> None:
     assert close(logits(theirs, inputs_of(tiny_llama())), logits(model))
 
 
-def test_another_method_is_begun_as_a_lora_is_or_refused_whole(tmp_path: Path) -> None:
+def test_another_method_is_begun_as_a_lora_is(tmp_path: Path) -> None:
     base = tiny_llama()
-    alone, before = logits(base), traces(base)
+    alone = logits(base)
     model = AdaptedModel(base)
     config = LoKrConfig(r=2, target_modules=["q_proj", "v_proj"], init_weights=False)
-    try:
-        model.add_adapter("it", config)
-    except AttachError as error:  # a method that cannot be begun here
-        assert error.findings and list(model.adapters) == []
-        assert same_traces(traces(base), before)
-        return
+    model.add_adapter("it", config)
     answer = logits(model, adapter="it")
     assert not close(answer, alone)
     model.save_adapter(tmp_path / "it", "it")

@@ -12,6 +12,7 @@ import pytest
 import transformers as tf
 from adapterdock.loader.baseconfig import export
 from adapterdock.registry.baseconfig import canonical, digest_of, hidden_size, known_fields
+from support.table_version import of_the_tables_transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 
@@ -71,6 +72,7 @@ def test_scaled_rotary_embeddings_of_old_files_are_those_of_the_class() -> None:
     assert canonical(old).digest != canonical(other).digest
 
 
+@of_the_tables_transformers
 def test_the_export_makes_the_row_that_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
     from adapterdock.loader import baseconfig
     from adapterdock.registry import baseconfig as committed

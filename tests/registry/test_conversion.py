@@ -145,6 +145,7 @@ def test_a_guarded_chain_of_renamings_leaves_a_converted_checkpoint() -> None:
         assert convert(tensors, [rule], "", anything) == new
 
 
+@of_the_tables_transformers
 def test_shapes_that_cannot_be_joined_are_an_error() -> None:
     converter = loading.WeightConverter(
         ["a.weight", "b.weight"], "ab.weight", [loading.Concatenate(0)]

@@ -17,7 +17,6 @@ from ..manifests.schema import Base
 from ..manifests.source import Source
 from ..registry.checks.base_record import check as check_record
 from ..registry.checks.base_record import proven, without_names
-from ..registry.checks.recorded_base import is_hub_id
 from ..registry.digests import folder_digest, sha256_bytes
 from ..registry.facts import DIGEST_RECORD, AdapterFacts, AdapterPlan, Header, TokenizerFacts
 from ..registry.fetch import Fetched
@@ -30,7 +29,7 @@ from ..registry.resolve import names_of_base, recorded_base
 from ..registry.verified import Verified
 from .adapter import Adapter, Built
 from .attach import check_free, put_adapters
-from .base import DTYPES
+from .base import DTYPES, hub_name
 from .building import build_adapter, dropout_of, methods_of
 from .composing import made_again
 from .peft_fit import settled
@@ -174,8 +173,7 @@ def check_live(
     Hub id under which transformers loaded the model counts as a name of it too."""
     base = base or Base()
     names = names_of_base(base, directory or Path.cwd(), facts.config)
-    own = getattr(getattr(model.base_model, "config", None), "_name_or_path", None)
-    if isinstance(own, str) and is_hub_id(own) and not Path(own).exists():
+    if (own := hub_name(model.get_base_model())) is not None:
         names = (*names, own)
     findings, plan = check_adapter(
         facts,

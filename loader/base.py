@@ -14,6 +14,7 @@ from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Finding, Where
 from ..manifests.schema import Base
+from ..registry.checks.recorded_base import is_hub_id
 from .class_of import class_of
 from .mapped import converting_options
 from .quiet import quiet
@@ -163,3 +164,10 @@ def _quantization(declared: dict[str, Any], where: Where) -> Any:
                 found=f"{type(error).__name__}: {str(error).strip()[:300]}",
             )
         ) from error
+
+
+def hub_name(base: nn.Module) -> str | None:
+    """The Hub's id under which transformers loaded a model; ``None`` where it was none, or a folder
+    of that name is here."""
+    name = getattr(getattr(base, "config", None), "_name_or_path", None)
+    return name if isinstance(name, str) and is_hub_id(name) and not Path(name).exists() else None

@@ -13,6 +13,7 @@ from ..manifests.codes import loader as codes
 from ..manifests.errors import AdapterdockError, AttachError
 from ..manifests.findings import Where
 from ..registry.facts import AdapterPlan, ModuleKind, ModuleShape, SitePlan
+from ..registry.methods.naming import PEFT_PREFIX
 from .adapter import Adapter, Built, Part
 from .bias import BiasFactors
 from .claims import Claims
@@ -34,8 +35,6 @@ from .whole_claims import claim_bias, claim_whole, whole_modules
 
 if TYPE_CHECKING:
     from .holder import Holder
-
-_PREFIX = "base_model.model."
 
 
 def build_adapter(
@@ -125,7 +124,7 @@ class _Builder:
             )
         claims.settle()
         # PEFT puts no tuner between itself and a base with virtual tokens
-        prefix = "base_model." if prompted else _PREFIX
+        prefix = "base_model." if prompted else PEFT_PREFIX
         return self._made(sites, biases, saved, placed, prefix, peft)
 
     def _made(
@@ -314,4 +313,4 @@ def methods_of(plan: AdapterPlan) -> tuple[str, ...]:
 
 def _on_disk(key: str) -> str:
     """PEFT's prefix, which some writers leave out."""
-    return key if key.startswith("base_model.") else f"{_PREFIX}{key}"
+    return key if key.startswith("base_model.") else f"{PEFT_PREFIX}{key}"

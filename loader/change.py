@@ -88,9 +88,7 @@ def plan_change(
     stamp = _stamp(model)
     now = _state(model)
     wanted = wanted_state(file, lock, _digests_of_mutable(file, access, store))
-    explicit = deployment.residency if deployment else None
-    budget = explicit if explicit is not None else declared_budget(file.manifest)
-    wanted = replace(wanted, residency=budget)
+    wanted = replace(wanted, residency=_budget(deployment, file))
     return plan_of(now, wanted, file, lock, access, accepted, stamp, locked=lock_of(file) == lock)
 
 
@@ -103,10 +101,8 @@ def apply_plan(model: AdaptedModel, plan: Plan) -> None:
     _require_unchanged(pulled, plan)
     if old is not None:
         pulled = replace(pulled, base=old.pulled.base)
-    explicit = old.residency if old else None
     with model.changing():
         _require_current(model, plan)
-        budget = explicit if explicit is not None else declared_budget(file.manifest)
         built, notes = _build(model, plan, pulled, store)
         adapters = [name for name, recipe in model.recipes.items() if recipe.combine != "sum"]
         kept = _kept_compositions(model, plan)
@@ -114,7 +110,7 @@ def apply_plan(model: AdaptedModel, plan: Plan) -> None:
 
         def define_anew() -> int | None:
             define(model, file, made=[n for n in file.manifest.compositions if n in model.attached])
-            return budget
+            return _budget(old, file)
 
         gone = [name for name in adapters if name not in kept]
         model.exchange(built, (*plan.removed, *plan.replaced, *gone), define_anew)
@@ -126,12 +122,18 @@ def apply_plan(model: AdaptedModel, plan: Plan) -> None:
             plan.accepted,
             old.base_folder if old else None,
             tuple(dict.fromkeys([*pulled.notes, *file.warnings, *notes])),
-            explicit,
+            old.residency if old else None,
             old.said_of_base if old and file.manifest.base.model is None else None,
         )
         hold_files(model, pulled, store)
     for note in pulled.notes:
         log.warning("%s", note)
+
+
+def _budget(deployment: Deployment | None, file: ManifestFile) -> int | None:
+    """The residency budget under ``file``: what was given beside the manifest stays."""
+    given = deployment.residency if deployment else None
+    return given if given is not None else declared_budget(file.manifest)
 
 
 def _build(
@@ -185,9 +187,7 @@ def _composed(
             continue
         where = file.where(("compositions", name))
         weights = flatten(file.manifest, name)
-        with model.present(model.attached[n] for n in weights if n not in new):
-            members = {n: new.get(n) or model.built_of(n) for n in weights}
-            found.append(made(model, name, composition, weights, members, where=where))
+        found.append(made(model, name, composition, weights, new, where=where))
     return found
 
 

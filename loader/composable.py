@@ -124,12 +124,11 @@ class Composable(Holder):
         ``adapter_model.safetensors`` in PEFT's format, float32. A sum becomes one LoRA with the
         members' ranks side by side. Raises :class:`RoutingError` for one that is not made of LoRA
         factors, :class:`AttachError` where the folder cannot be written."""
-        from .composing import combination, save_combination
+        from .composing import combination, members_of, save_combination
 
         with self.changing():
             recipe, weights = self._recipe(name), self._compositions[name]
-            with self.present(self._adapters[member] for member in weights):
-                members = {member: self.built_of(member) for member in weights}
+            with members_of(self, weights) as members:
                 combined = combination(self, recipe, weights, members)
         save_combination(self, save_directory, name, combined)
 

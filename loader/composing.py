@@ -7,8 +7,9 @@ adapter under the composition's name, computed on the CPU in float32 and then pl
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import types
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,10 +24,10 @@ from ..manifests.errors import AttachError, RoutingError
 from ..manifests.findings import Finding, Where
 from ..manifests.schema import Composition
 from ..manifests.weights import ModuleWeights, Weight, Written
-from ..registry.checks.recorded_base import is_hub_id
 from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from .adapter import Built
 from .attach import check_free, put_adapters
+from .base import hub_name
 from .bias import bias_of
 from .building import build_adapter
 from .compose.combined import Combined, combine_members
@@ -34,6 +35,7 @@ from .compose.materialise import completed, config_of, plan_of, tensors_of
 from .compose.members import member_of
 from .compose.pairs import Place, plain
 from .given import files_of
+from .save import place_files
 from .selection import check_composition, taking_part
 from .tensors import read_bytes
 
@@ -92,9 +94,7 @@ def compose(
     """
     weights = check_composition(name, of, model.attached, where)
     check_free(model, name, replace, where)
-    with model.present(model.attached[member] for member in weights):
-        members = {member: model.built_of(member) for member in weights}
-        built = made(model, name, recipe, weights, members, dtype=dtype, where=where)
+    built = made(model, name, recipe, weights, dtype=dtype, where=where)
     put_adapters(model, [built, *made_again(model, [built], where)], where)
     return weights
 
@@ -104,23 +104,36 @@ def made(
     name: str,
     recipe: Composition,
     weights: Mapping[str, Weight],
-    members: Mapping[str, Built],
+    arriving: Mapping[str, Built] = types.MappingProxyType({}),
     *,
     dtype: torch.dtype | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Built:
-    """The adapter that ``recipe`` makes of ``members``, which are the model's or will be; it is
-    not on the model yet. Raises as :func:`compose`."""
-    combined = combination(model, recipe, weights, members, where)
-    return build_adapter(
-        model,
-        name,
-        plan_of(combined, model.layout),
-        read_bytes(save(tensors_of(combined)), where=where),
-        members=taking_part([(members[n].adapter, w) for n, w in weights.items()]),
-        dtype=dtype,
-        where=where,
-    )
+    """The adapter that ``recipe`` makes of members that are the model's, or are ``arriving`` in
+    their place; it is not on the model yet. Raises as :func:`compose`."""
+    with members_of(model, weights, arriving) as members:
+        combined = combination(model, recipe, weights, members, where)
+        return build_adapter(
+            model,
+            name,
+            plan_of(combined, model.layout),
+            read_bytes(save(tensors_of(combined)), where=where),
+            members=taking_part([(members[n].adapter, w) for n, w in weights.items()]),
+            dtype=dtype,
+            where=where,
+        )
+
+
+@contextmanager
+def members_of(
+    model: Holder,
+    names: Collection[str],
+    arriving: Mapping[str, Built] = types.MappingProxyType({}),
+) -> Generator[dict[str, Built], None, None]:
+    """Those ``arriving``, else the model's own, whose weights are there during the block."""
+    here = [name for name in names if name not in arriving]
+    with model.present(model.attached[name] for name in here):
+        yield {name: arriving.get(name) or model.built_of(name) for name in names}
 
 
 def made_again(model: Holder, changed: Iterable[Built], where: Where) -> list[Built]:
@@ -130,9 +143,7 @@ def made_again(model: Holder, changed: Iterable[Built], where: Where) -> list[Bu
     found: list[Built] = []
     for name in dependents(model.recipes, new.keys()):
         weights = model.compositions[name]
-        with model.present(model.attached[n] for n in weights if n not in new):
-            members = {n: new.get(n) or model.built_of(n) for n in weights}
-            new[name] = made(model, name, model.recipes[name], weights, members, where=where)
+        new[name] = made(model, name, model.recipes[name], weights, new, where=where)
         found.append(new[name])
     return found
 
@@ -190,37 +201,16 @@ def save_combination(
             if bias is not None:
                 biases[module] = plain(bias)
     whole = completed(combined, layout, biases)
-    config = config_of(whole, layout, class_name=type(base).__name__, base_name=_hub_name(base))
+    config = config_of(whole, layout, class_name=type(base).__name__, base_name=hub_name(base))
     try:
-        place.mkdir(parents=True, exist_ok=True)
         files = files_of(config, tensors_of(whole))
-        for file in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
-            _write(place / file, files[file])
+        place_files(place, {file: files[file] for file in (ADAPTER_WEIGHTS, ADAPTER_CONFIG)})
     except OSError as error:
         raise AttachError(
             codes.COMPOSITION_NOT_SAVED.finding(
                 f"{name!r} could not be written: {error.strerror}", where
             )
         ) from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    handle, temp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temp).chmod(0o644)
-        Path(temp).replace(path)
-    except BaseException:
-        Path(temp).unlink(missing_ok=True)
-        raise
-
-
-def _hub_name(base: torch.nn.Module) -> str | None:
-    name = getattr(getattr(base, "config", None), "_name_or_path", None)
-    return name if isinstance(name, str) and is_hub_id(name) and not Path(name).exists() else None
 
 
 def _within(where: Where, path: Sequence[str | int]) -> Where:

@@ -93,19 +93,24 @@ def fingerprint_for(model: AdaptedModel, adapters: list[Adapter]) -> Fingerprint
 
 
 def write_files(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
-    """Write ``files`` into ``folder``, which is made if need be: all of them beside it first, then
-    each renamed to its name, in order. Raises :class:`AttachError` where that cannot be."""
+    """:func:`place_files`; raises :class:`AttachError` where that cannot be."""
     target = Path(folder)
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as place:
-            for name, data in files.items():
-                with (Path(place) / name).open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-            for name in files:
-                (Path(place) / name).replace(target / name)
+        place_files(target, files)
     except OSError as error:
         message = f"{target} cannot be written: {error.strerror or error}"
         raise AttachError(codes.SAVE_FAILED.finding(message, found=str(target))) from error
+
+
+def place_files(target: Path, files: Mapping[str, bytes]) -> None:
+    """Write ``files`` into the folder ``target``, which is made if need be: all of them beside it
+    first, then each renamed to its name, in order. Raises :class:`OSError`."""
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as place:
+        for name, data in files.items():
+            with (Path(place) / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for name in files:
+            (Path(place) / name).replace(target / name)

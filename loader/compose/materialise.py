@@ -15,10 +15,9 @@ from typing import Any
 import torch
 
 from ...registry.facts import AdapterPlan, Layout, ModuleKind, SitePlan
+from ...registry.methods.naming import PEFT_PREFIX
 from .combined import Combined
 from .pairs import unfold
-
-PREFIX = "base_model.model."
 
 _TASKS = {"ForCausalLM": "CAUSAL_LM", "LMHeadModel": "CAUSAL_LM"}
 """Tasks for which PEFT adds no modules of its own, by the end of the base's class."""
@@ -30,13 +29,13 @@ def tensors_of(combined: Combined) -> dict[str, torch.Tensor]:
     for place, pair in combined.sites.items():
         names = place.names
         for name, tensor in zip(names, unfold(pair, place), strict=True):
-            found[PREFIX + name] = tensor
+            found[PEFT_PREFIX + name] = tensor
         if pair.bias is not None:
-            found[PREFIX + names[1].removesuffix("weight") + "bias"] = pair.bias
+            found[PEFT_PREFIX + names[1].removesuffix("weight") + "bias"] = pair.bias
     for module, bias in combined.biases.items():
         found[_bias_key(module, combined)] = bias
     for module, tensors in combined.whole.items():
-        found.update({f"{PREFIX}{module}.{path}": tensor for path, tensor in tensors.items()})
+        found.update({f"{PEFT_PREFIX}{module}.{path}": tensor for path, tensor in tensors.items()})
     return found
 
 
@@ -44,14 +43,14 @@ def plan_of(combined: Combined, layout: Layout) -> AdapterPlan:
     """Where the keys of :func:`tensors_of` go."""
     sites: list[SitePlan] = []
     for place, pair in combined.sites.items():
-        a, b = (PREFIX + name for name in place.names)
+        a, b = (PEFT_PREFIX + name for name in place.names)
         kind = "embedding_" if place.kind is ModuleKind.EMBEDDING else ""
         roles = {f"{kind}A": a, f"{kind}B": b}
         if pair.bias is not None:
             roles["B_bias"] = b.removesuffix("weight") + "bias"
         sites.append(SitePlan(place.module, "LORA", roles, pair.rank, pair.rank, 1.0))
     whole = {
-        module: {path: f"{PREFIX}{module}.{path}" for path in tensors}
+        module: {path: f"{PEFT_PREFIX}{module}.{path}" for path in tensors}
         for module, tensors in combined.whole.items()
     }
     grown = {module for module in whole if _has_grown(module, combined, layout)}
@@ -128,7 +127,7 @@ def _bias_kind(combined: Combined) -> str:
 def _bias_key(module: str, combined: Combined) -> str:
     """PEFT's name: an adapted module is inside a wrapper of its own."""
     inner = ".base_layer" if module in combined.ranks else ""
-    return f"{PREFIX}{module}{inner}.bias"
+    return f"{PEFT_PREFIX}{module}{inner}.bias"
 
 
 def _has_grown(module: str, combined: Combined, layout: Layout) -> bool:

@@ -12,6 +12,7 @@ import torch
 
 from ...manifests.codes import loader as codes
 from ...manifests.findings import Finding, Where
+from ...registry.methods.naming import strip_peft_prefix
 from ..adapter import Adapter, Built
 from ..bias import BiasFactors
 from ..methods.lora import ConvFactors, EmbeddingFactors, LinearFactors
@@ -65,7 +66,7 @@ def member_of(
                 odd.setdefault(type(one).__name__.removesuffix("Factors"), module)
     for key, parameter in adapter.parameters.items():
         if id(parameter) not in used:
-            odd.setdefault(key.removeprefix("base_model.model."), key)
+            odd.setdefault(strip_peft_prefix(key), key)
     if odd:
         kinds = "+".join(adapter.methods) or "no factors"
         return None, {}, [_unsupported(adapter, kinds, odd, where)]

@@ -14,8 +14,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
+from .base.packed import unpacked, with_stand_ins
 from .conversion import ConversionError, Rule, Shape, convert
 from .facts import Layout, TensorInfo
 from .module_tree import Tree, has, modules_of, step
@@ -85,17 +87,22 @@ def architecture_table() -> Mapping[str, Any]:
     return {**version, **{name: Lines(members) for name, members in lines.items()}}
 
 
-def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Layout | None:
+def layout_of(
+    config: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> Layout | None:
     """The layout of the model that transformers will load from this checkpoint.
 
     ``config`` is ``config.json``, whose first ``architectures`` is the class that is loaded;
-    ``tensors`` are the checkpoint's, by their names on disk. Nothing is guessed: ``None`` means
-    that the table does not know the class or one of its parts, or that the tensors are not
-    those of such a model. A module whose kind is known and whose sizes are not has
-    ``in_features`` and ``out_features`` of ``None``: its weight is packed by a quantiser, is
-    not in the checkpoint (a head that will be newly initialised), or is of no module that the
-    table knows for this type of model. The class is transformers' own, never one from a
-    repository's code.
+    ``tensors`` are the checkpoint's, by their names on disk, ``metadata`` that of its files. What
+    a quantiser packed stands for the weight that it was (:mod:`adapterdock.registry.base.packed`).
+    Nothing is guessed: ``None`` means that the table does not know the class or one of its parts,
+    or that the tensors are not those of such a model. A module whose kind is known and whose sizes
+    are not has ``in_features`` and ``out_features`` of ``None``: its weight is packed in a way that
+    does not tell them, is not in the checkpoint (a head that will be newly initialised), or is of
+    no module that the table knows for this type of model. The class is transformers' own, never
+    one from a repository's code.
     """
     names = config.get("architectures")
     name = cast("list[Any]", names)[0] if isinstance(names, list) and names else None
@@ -107,7 +114,10 @@ def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> L
     try:
         tree = _expand(_root(name, config), parts)
         prefix = parts[0].row.get("prefix", "")
-        live = convert(_shapes(config, tensors), _rules(parts), prefix, partial(has, tree))
+        stored = unpacked(config, tensors, metadata)
+        live = convert(stored.shapes, _rules(parts), prefix, partial(has, tree))
+        hidden = stored.without_sizes() if stored.packed else {}
+        unsized = convert(hidden, _rules(parts), prefix, partial(has, tree))
         tied = _tie(parts, tree, live)
     except (ConversionError, UnknownArchitectureError):
         return None
@@ -118,19 +128,11 @@ def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> L
         return None  # another model's tensors
     dropped |= _of_other_classes(parts[0], strangers - dropped)
     modules = modules_of(tree, {n: shape for n, shape in live.items() if n not in dropped})
+    packed = frozenset(name for name, shape in unsized.items() if not shape and has(tree, name))
+    packed |= {name for name, source in tied.items() if source in packed}
     output = parts[0].row.get("output", "")
-    return Layout(modules, frozenset({output} & modules.keys()), tied, prefix)
-
-
-def _shapes(
-    config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
-) -> dict[str, Shape | None]:
-    """A quantiser's integers are packed: their shape is not the weight's."""
-    packed = bool(config.get("quantization_config"))
-    return {
-        name: None if packed and not info.dtype.startswith(("F", "BF")) else tuple(info.shape)
-        for name, info in tensors.items()
-    }
+    heads = frozenset({output} & modules.keys())
+    return Layout(with_stand_ins(modules, packed), heads, tied, prefix, packed)
 
 
 # --- the model -------------------------------------------------------------------------------

@@ -99,13 +99,22 @@ class Layout:
     ``out_features`` is one whose sizes are not known. ``output_modules`` are the output
     embeddings or heads, which PEFT's ``all-linear`` leaves out. ``tied`` maps a tied parameter
     to the one whose storage it shares (``lm_head.weight`` to ``model.embed_tokens.weight``).
-    ``prefix`` is transformers' ``base_model_prefix``.
+    ``prefix`` is transformers' ``base_model_prefix``. ``packed`` are the parameters that the
+    checkpoint holds quantised, ``None`` where no checkpoint was asked.
     """
 
     modules: Mapping[str, ModuleShape]
     output_modules: frozenset[str] = frozenset()
     tied: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
+    packed: frozenset[str] | None = None
+
+    def unsized(self, module: str) -> list[str]:
+        """The names of a module's own parameters that are packed in a way that hides their sizes,
+        and that its ``parameters`` lack therefore."""
+        known = self.modules[module].parameters
+        names = (name.rpartition(".") for name in self.packed or ())
+        return sorted(own for owner, _, own in names if owner == module and own not in known)
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,7 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
             )
         )
     tensors: dict[str, TensorInfo] = {}
+    metadata: dict[str, str] = {}
     for shard, header in headers.items():
         twice = sorted(tensors.keys() & header.tensors.keys())
         if twice:
@@ -151,6 +152,7 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
                 )
             )
         tensors.update(header.tensors)
+        metadata.update(header.metadata)
     beside = [p for p in files if p in BESIDE_A_BASE or p in TOKENIZER_FILES]
     if remote_code:
         beside += [p for p in files if p.endswith(".py")]
@@ -159,7 +161,7 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
         source=folder.source,
         config=config,
         tensors=tensors,
-        layout=layout_of(config, tensors),
+        layout=layout_of(config, tensors, metadata),
         shard_of=shard_of,
         headers=headers,
         files=tuple(consumed[p] for p in sorted(consumed)),

@@ -6,7 +6,8 @@ from typing import cast
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
-from ..facts import SitePlan
+from ..base.packed import quantisation_of
+from ..facts import Layout, SitePlan
 from .subject import Subject, count, shown, some
 
 
@@ -23,12 +24,13 @@ def check(subject: Subject) -> list[Finding]:
         found = base.architecture or base.model_type or "no architecture in config.json"
         message = f"whether {subject.name} fits was not checked: {found} is not known"
         findings.append(codes.ARCHITECTURE_UNKNOWN.finding(message, subject.where, found=found))
-    quantisation = base.config.get("quantization_config")
-    if isinstance(quantisation, dict):
-        method = cast("dict[str, object]", quantisation).get("quant_method", "unnamed")
+    quantisation = quantisation_of(base.config)
+    layout = subject.layout
+    if quantisation or (layout is not None and layout.packed):
+        method = quantisation.get("quant_method", "unnamed")
         message = f"the base is quantised ({method})"
         findings.append(codes.BASE_QUANTISED.finding(message, subject.where))
-        needing = [s.module for s in subject.plan.sites if _needs_weight(s)]
+        needing = [s.module for s in subject.plan.sites if _needs_packed(s, layout)]
         if needing:
             message = (
                 f"{count(len(needing), 'site')} of {subject.name} need the base's own weights "
@@ -38,8 +40,13 @@ def check(subject: Subject) -> list[Finding]:
     return findings
 
 
-def _needs_weight(site: SitePlan) -> bool:
-    return "magnitude" in site.tensors or "parameter" in site.settings
+def _needs_packed(site: SitePlan, layout: Layout | None) -> bool:
+    """Whether the site acts on a weight that is packed; on any weight, where no file tells."""
+    parameter = site.settings.get("parameter", "weight" if "magnitude" in site.tensors else None)
+    if parameter is None:
+        return False
+    packed = None if layout is None else layout.packed
+    return packed is None or f"{site.module}.{parameter}" in packed
 
 
 def _architecture(subject: Subject) -> list[Finding]:

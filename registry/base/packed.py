@@ -1,0 +1,151 @@
+"""A quantised checkpoint as the unquantised one that it stands for: names, and sizes where known.
+
+Which modules are quantised is read from the tensors, never from the lists in config.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ..conversion import Shape
+from ..facts import ModuleKind, ModuleShape, TensorInfo
+from .packings import (
+    BYTES,
+    COMPANION,
+    OF_CACHE,
+    OF_PARAMETER,
+    OF_TORCHAO,
+    PACKINGS,
+    WORDS,
+    Packing,
+    Quantisation,
+    Stored,
+)
+
+DEEPEST = 3
+"""Pieces of a companion's name below its module: ``weight.quant_state.bitsandbytes__nf4``."""
+
+
+LAST_PIECES = [p.values.rpartition(".")[2] if "." in p.values else "" for p in PACKINGS]
+BY_LAST_PIECE = {
+    last: tuple(p for p, own in zip(PACKINGS, LAST_PIECES, strict=True) if own == last)
+    for last in LAST_PIECES
+}
+"""The packings that a name may be of; ``""`` holds those of parameters of any name."""
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """``shapes`` by the names that the unquantised checkpoint would have, ``None`` where a packing
+    does not tell; the values of those in ``packed`` are packed."""
+
+    shapes: Mapping[str, Shape | None]
+    packed: frozenset[str] = frozenset()
+
+    def without_sizes(self) -> dict[str, Shape | None]:
+        """``shapes`` with ``None`` for all that is packed, by which it is found after a
+        conversion."""
+        return {name: None if name in self.packed else s for name, s in self.shapes.items()}
+
+
+def unpacked(
+    config: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    metadata: Mapping[str, str],
+) -> Unpacked:
+    """``tensors`` (by their names on disk) with the companions of each packed weight folded in.
+
+    ``config`` is ``config.json``; ``metadata`` is that of the safetensors files, where torchao
+    describes its tensors. A weight of integers that nothing explains is packed too if the config
+    says that the base is quantised, and an odd tensor if not.
+    """
+    quantisation = quantisation_of(config)
+    weights: dict[str, str] = {}
+    sizes: dict[str, Shape | None] = {}
+    for name, info in tensors.items():
+        found = _packing(name, info, tensors)
+        if found is not None:
+            packing, stem = found
+            weight = weights[name] = packing.weight_of(stem)
+            stored = Stored(info, stem, tensors, quantisation, _described(metadata.get(weight)))
+            sizes[weight] = _sizes(packing, stored)
+        elif quantisation and info.dtype in BYTES | WORDS and name.endswith(".weight"):
+            weights[name], sizes[name] = name, None
+    if not weights:
+        return Unpacked({name: info.shape for name, info in tensors.items()})
+    modules = {weight.rpartition(".")[0] for weight in sizes}
+    shapes: dict[str, Shape | None] = {}
+    for name, info in tensors.items():
+        if name in weights:
+            shapes[weights[name]] = sizes[weights[name]]
+        elif name in sizes or not _is_companion(name, sizes.keys(), modules):
+            shapes.setdefault(name, info.shape)
+    return Unpacked(shapes, frozenset(sizes))
+
+
+def with_stand_ins(modules: Mapping[str, ModuleShape], packed: Set[str]) -> dict[str, ModuleShape]:
+    """``modules`` as a quantiser leaves them: in the place of a ``Conv1D`` it puts a linear, whose
+    weight is (out, in) on disk too (transformers' ``replace_with_bnb_linear``)."""
+    return {
+        name: ModuleShape(ModuleKind.LINEAR, one.out_features, one.in_features, one.parameters)
+        if one.kind is ModuleKind.CONV1D and f"{name}.weight" in packed
+        else one
+        for name, one in modules.items()
+    }
+
+
+def quantisation_of(config: Mapping[str, Any]) -> Quantisation:
+    """``quantization_config`` (``compression_config`` of older compressed-tensors), the model's or
+    its text model's; empty where there is none."""
+    text = config.get("text_config")
+    for part in (config, cast("Mapping[str, Any]", text) if isinstance(text, Mapping) else {}):
+        for key in ("quantization_config", "compression_config"):
+            found = part.get(key)
+            if isinstance(found, Mapping) and found:
+                return cast("Quantisation", found)
+    return {}
+
+
+def _packing(
+    name: str, info: TensorInfo, tensors: Mapping[str, TensorInfo]
+) -> tuple[Packing, str] | None:
+    for packing in BY_LAST_PIECE.get(name.rpartition(".")[2], BY_LAST_PIECE[""]):
+        stem = packing.stem(name, info, tensors)
+        if stem is not None:
+            return packing, stem
+    return None
+
+
+def _sizes(packing: Packing, stored: Stored) -> Shape | None:
+    try:
+        shape = packing.sizes(stored)
+    except ValueError:  # not the dimensions that this packing has
+        return None
+    return shape if shape and all(shape) else None
+
+
+def _described(text: str | None) -> Mapping[str, Any]:
+    """torchao's description of a tensor: JSON in the metadata, under the weight's name."""
+    try:
+        data = json.loads(text) if text is not None else None
+    except (ValueError, RecursionError):
+        data = None
+    return cast("Mapping[str, Any]", data) if isinstance(data, dict) else {}
+
+
+def _is_companion(name: str, weights: Set[str], modules: Set[str]) -> bool:
+    pieces = name.split(".")
+    for depth in range(1, min(DEEPEST, len(pieces) - 1) + 1):
+        module, own = ".".join(pieces[:-depth]), ".".join(pieces[-depth:])
+        if module not in modules:
+            continue
+        if f"{module}.weight" in weights and COMPANION.fullmatch(own):
+            return True
+        for pattern in (OF_PARAMETER, OF_TORCHAO):
+            found = pattern.fullmatch(own)
+            if found is not None and f"{module}.{found['parameter']}" in weights:
+                return True
+    return OF_CACHE.fullmatch(name) is not None

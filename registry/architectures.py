@@ -90,13 +90,13 @@ def architecture_table() -> Mapping[str, Any]:
 def layout_of(
     config: Mapping[str, Any],
     tensors: Mapping[str, TensorInfo],
-    metadata: Mapping[str, str] = MappingProxyType({}),
+    told: Mapping[str, Shape] = MappingProxyType({}),
 ) -> Layout | None:
     """The layout of the model that transformers will load from this checkpoint.
 
     ``config`` is ``config.json``, whose first ``architectures`` is the class that is loaded;
-    ``tensors`` are the checkpoint's, by their names on disk, ``metadata`` that of its files. What
-    a quantiser packed stands for the weight that it was (:mod:`adapterdock.registry.base.packed`).
+    ``tensors`` are the checkpoint's, by their names on disk. What a quantiser packed stands for the
+    weight that it was (:mod:`adapterdock.registry.base.packed`), with the sizes that ``told`` has.
     Nothing is guessed: ``None`` means that the table does not know the class or one of its parts,
     or that the tensors are not those of such a model. A module whose kind is known and whose sizes
     are not has ``in_features`` and ``out_features`` of ``None``: its weight is packed in a way that
@@ -114,7 +114,7 @@ def layout_of(
     try:
         tree = _expand(_root(name, config), parts)
         prefix = parts[0].row.get("prefix", "")
-        stored = unpacked(config, tensors, metadata)
+        stored = unpacked(config, tensors, told)
         live = convert(stored.shapes, _rules(parts), prefix, partial(has, tree))
         hidden = stored.without_sizes() if stored.packed else {}
         unsized = convert(hidden, _rules(parts), prefix, partial(has, tree))

@@ -12,6 +12,7 @@ from ..manifests.codes import lock as lock_codes
 from ..manifests.errors import IntegrityError, SourceError
 from ..manifests.findings import Finding, Where
 from .architectures import layout_of
+from .base.told import told_sizes
 from .digests import sha256_bytes
 from .facts import AdapterFacts, BaseFacts, FileFact, Header, TensorInfo, TokenizerFacts
 from .header import read_header
@@ -92,7 +93,8 @@ def read_tokenizer_files(folder: Folder, where: Where) -> dict[str, bytes]:
 
 
 def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> BaseFacts:
-    """The facts of the base in ``folder``: its config and the header of every shard.
+    """The facts of the base in ``folder``: its config and the header of every shard,
+    and of a quantised one what describes its packed weights.
 
     ``remote_code`` adds the repository's Python files to the files that are pinned. Raises
     :class:`SourceError` for a folder without a base in safetensors.
@@ -153,6 +155,12 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
             )
         tensors.update(header.tensors)
         metadata.update(header.metadata)
+
+    def content(name: str) -> bytes:
+        shard, info = shard_of[name], tensors[name]
+        return folder.read(shard, headers[shard].data_start + info.start, info.nbytes)
+
+    told = told_sizes(tensors, metadata, lambda names: each(content, names, READERS))
     beside = [p for p in files if p in BESIDE_A_BASE or p in TOKENIZER_FILES]
     if remote_code:
         beside += [p for p in files if p.endswith(".py")]
@@ -161,7 +169,7 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
         source=folder.source,
         config=config,
         tensors=tensors,
-        layout=layout_of(config, tensors, metadata),
+        layout=layout_of(config, tensors, told),
         shard_of=shard_of,
         headers=headers,
         files=tuple(consumed[p] for p in sorted(consumed)),

@@ -5,7 +5,6 @@ Which modules are quantised is read from the tensors, never from the lists in co
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any, cast
@@ -54,13 +53,14 @@ class Unpacked:
 def unpacked(
     config: Mapping[str, Any],
     tensors: Mapping[str, TensorInfo],
-    metadata: Mapping[str, str],
+    told: Mapping[str, Shape],
 ) -> Unpacked:
     """``tensors`` (by their names on disk) with the companions of each packed weight folded in.
 
-    ``config`` is ``config.json``; ``metadata`` is that of the safetensors files, where torchao
-    describes its tensors. A weight of integers that nothing explains is packed too if the config
-    says that the base is quantised, and an odd tensor if not.
+    ``config`` is ``config.json``; ``told`` are the sizes that the files tell in so many words
+    (:func:`adapterdock.registry.base.told.told_sizes`), by the weight's name. A weight of integers
+    that nothing explains is packed too if the config says that the base is quantised, and an odd
+    tensor if not.
     """
     quantisation = quantisation_of(config)
     weights: dict[str, str] = {}
@@ -70,7 +70,7 @@ def unpacked(
         if found is not None:
             packing, stem = found
             weight = weights[name] = packing.weight_of(stem)
-            stored = Stored(info, stem, tensors, quantisation, _described(metadata.get(weight)))
+            stored = Stored(info, stem, tensors, quantisation, told.get(weight))
             sizes[weight] = _sizes(packing, stored)
         elif quantisation and info.dtype in BYTES | WORDS and name.endswith(".weight"):
             weights[name], sizes[name] = name, None
@@ -125,15 +125,6 @@ def _sizes(packing: Packing, stored: Stored) -> Shape | None:
     except ValueError:  # not the dimensions that this packing has
         return None
     return shape if shape and all(shape) else None
-
-
-def _described(text: str | None) -> Mapping[str, Any]:
-    """torchao's description of a tensor: JSON in the metadata, under the weight's name."""
-    try:
-        data = json.loads(text) if text is not None else None
-    except (ValueError, RecursionError):
-        data = None
-    return cast("Mapping[str, Any]", data) if isinstance(data, dict) else {}
 
 
 def _is_companion(name: str, weights: Set[str], modules: Set[str]) -> bool:

@@ -17,6 +17,7 @@ NVIDIA's ModelOpt.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any, cast
 
 from ..conversion import Shape
 from ..facts import TensorInfo
+from ..header import DTYPE_BITS
 
 Quantisation = Mapping[str, Any]
 """The ``quantization_config`` of config.json."""
@@ -37,13 +39,14 @@ ANY = FLOAT8 | BYTES | WORDS | {"F16", "BF16", "F32", "F64", "F8_E8M0", "I64", "
 @dataclass(frozen=True)
 class Stored:
     """One packed weight as it is stored: its ``values``, the tensors beside them by ``stem`` (what
-    their names have in common), and what config and file say of the packing."""
+    their names have in common), what the config says of the packing, and the sizes that the file
+    tells in so many words (:mod:`adapterdock.registry.base.told`)."""
 
     values: TensorInfo
     stem: str
     tensors: Mapping[str, TensorInfo]
     quantisation: Quantisation
-    description: Mapping[str, Any]
+    told: Shape | None = None
 
     def companion(self, ending: str) -> TensorInfo | None:
         return self.tensors.get(self.stem + ending)
@@ -59,6 +62,10 @@ class Stored:
         """The rows and columns of the values. Raises :class:`ValueError` for other dimensions."""
         rows, columns = self.values.shape
         return rows, columns
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.values.shape) * DTYPE_BITS[self.values.dtype] // 8
 
 
 Sizes = Callable[[Stored], "Shape | None"]
@@ -138,6 +145,16 @@ def _unknown(stored: Stored) -> None:
     return None
 
 
+def _told(stored: Stored) -> Shape | None:
+    return stored.told
+
+
+def _nibbles(stored: Stored) -> Shape | None:
+    """bitsandbytes, 4 bits: flat, in elements of any dtype; only the description tells sizes."""
+    told = stored.told or ()
+    return told if math.prod(told) in (2 * stored.bytes, 2 * stored.bytes - 1) else None
+
+
 def _as_stored(stored: Stored) -> Shape:
     return stored.values.shape
 
@@ -199,6 +216,8 @@ def _compressed(stored: Stored) -> Shape | None:
     rows, columns = stored.matrix
     scaled, groups = stored.shape(".weight_scale")
     schemes = _schemes(stored.quantisation)
+    if stored.told is not None:
+        return stored.told if stored.told[0] == rows else None
     if len(schemes) != 1 or scaled not in (1, rows) or stored.companion(".meta") is not None:
         return None
     bits, group = schemes.pop()
@@ -236,7 +255,7 @@ def _exact(number: int, by: int) -> int:
 def _codebooks(stored: Stored) -> Shape | None:
     """AQLM: a code for each block of out x in values."""
     books = stored.companion(".codebooks")
-    _, _, out, inner = () if books is None else books.shape
+    _, _, out, inner = (0, 0, 0, 0) if books is None else books.shape
     blocks, across, _ = stored.values.shape
     return (blocks * out, across * inner)
 
@@ -273,20 +292,14 @@ def _blocks(stored: Stored) -> Shape | None:
 
 
 def _torchao(stored: Stored) -> Shape | None:
-    """What the file says of the tensor, else what its class stores as it is."""
-    kind, data = stored.description.get("_type"), stored.description.get("_data")
-    shape = cast("Mapping[str, Any]", data).get("shape") if isinstance(data, Mapping) else None
-    if isinstance(shape, list):
-        sizes = tuple(cast("list[Any]", shape))
-        return sizes if all(type(size) is int and size > 0 for size in sizes) else None
-    whole = kind in ("Float8Tensor", "Int8Tensor", "IntxUnpackedToInt8Tensor")
-    return stored.values.shape if whole or stored.values.dtype in FLOAT8 else None
+    """Float8 is stored as it is; of other classes the file's metadata tells."""
+    return stored.told or (stored.values.shape if stored.values.dtype in FLOAT8 else None)
 
 
 SCALES = (".weight_scale_inv", ".weight_scale", ".scale", ".qscale_weight", ".weight_scale_2")
 
 PACKINGS = (
-    Packing(".weight", (".weight.absmax",), ANY, _unknown),  # bitsandbytes, 4 bits
+    Packing(".weight", (".weight.absmax",), ANY, _nibbles),  # bitsandbytes, 4 bits
     Packing(".weight", (".SCB",), BYTES, _scaled_rows),  # bitsandbytes, 8 bits
     *(Packing(".weight", (scale,), FLOAT8, _as_stored) for scale in SCALES),
     Packing(".weight", (".weight_scale",), frozenset({"I8"}), _as_stored),
@@ -303,7 +316,7 @@ PACKINGS = (
     Packing(".qweight", (), WORDS | BYTES, _gptq_or_awq),
     Packing(".dqweight", (), ANY, _as_stored),
     Packing(".B", (".s",), WORDS, _marlin),
-    Packing(".W_q", (), ANY, _unknown),
+    Packing(".W_q", (), ANY, _told),
     Packing(".codes", (".codebooks",), WORDS | BYTES, _codebooks),
     Packing(".indices", (".centroids.weight",), ANY, _unknown),  # VPTQ
     Packing(".dense_weights", (".row_offsets",), ANY, _unknown),  # SpQR

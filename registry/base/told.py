@@ -1,0 +1,118 @@
+"""Sizes of packed weights that a file tells in so many words, where no shape in its header does.
+
+Three quantisers write the shape of the weight beside what they packed: bitsandbytes in 4 bits (JSON
+in a tensor of bytes, ``functional.QuantState.as_dict(packed=True)``), compressed-tensors
+(``weight_shape``) and HQQ (``shape``, ``HQQLinear.state_dict``). These are some hundred bytes a
+weight, read with one range each. torchao writes its in the metadata of the file
+(``prototype/safetensors``), which is read already.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+from ..conversion import Shape
+from ..facts import TensorInfo
+
+MOST = 2048
+"""Descriptions that are read of one base: a model of 100 layers has some 700."""
+LONGEST = 4096
+"""Bytes of one description; bitsandbytes' has 200."""
+
+_QUANT_STATE = re.compile(r"(?P<weight>.*\.weight)\.quant_state\.bitsandbytes__\w+")
+_NUMBERS = ((".weight_shape", ".weight_packed"), (".shape", ".W_q"))
+_WIDTHS = {"I64": 8, "I32": 4}
+_AS_STORED = frozenset({"Float8Tensor", "Int8Tensor", "IntxUnpackedToInt8Tensor"})
+"""torchao's classes whose ``qdata`` has the shape of the weight."""
+
+ReadTensors = Callable[[list[str]], Iterable[bytes]]
+"""The contents of tensors, by their names on disk."""
+
+
+def told_sizes(
+    tensors: Mapping[str, TensorInfo],
+    metadata: Mapping[str, str],
+    read: ReadTensors,
+) -> dict[str, Shape]:
+    """(out, in) by the name of the weight, for every weight that is described.
+
+    What ``read`` raises passes through; a description that cannot be parsed tells nothing.
+    """
+    described = _descriptions(tensors)
+    told = _in_metadata(tensors, metadata)
+    if not 0 < len(described) <= MOST:
+        return told
+    contents = read(list(described))
+    for (name, weight), content in zip(described.items(), contents, strict=True):
+        width = _WIDTHS.get(tensors[name].dtype)
+        shape = _from_json(content) if width is None else _from_numbers(content, width)
+        if shape is not None:
+            told[weight] = shape
+    return told
+
+
+def _descriptions(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """The weight that each describing tensor is about."""
+    found: dict[str, str] = {}
+    for name, info in tensors.items():
+        if info.nbytes > LONGEST:
+            continue
+        state = _QUANT_STATE.fullmatch(name) if info.dtype == "U8" else None
+        if state is not None and state["weight"] in tensors:
+            found[name] = state["weight"]
+        for ending, values in _NUMBERS:
+            module = name.removesuffix(ending)
+            written = info.dtype in _WIDTHS and info.shape == (2,)
+            if module != name and written and module + values in tensors:
+                found[name] = f"{module}.weight"
+    return found
+
+
+def _from_json(content: bytes) -> Shape | None:
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return _shape(cast("dict[str, Any]", data).get("shape")) if isinstance(data, dict) else None
+
+
+def _from_numbers(content: bytes, width: int) -> Shape | None:
+    parts = (content[at : at + width] for at in range(0, len(content), width))
+    return _shape([int.from_bytes(part, "little", signed=True) for part in parts])
+
+
+def _in_metadata(
+    tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
+) -> dict[str, Shape]:
+    """torchao's descriptions: JSON objects under the names of the weights."""
+    told: dict[str, Shape] = {}
+    for name in tensors if metadata.keys() - {"format"} else ():
+        module, _, own = name.removesuffix("_qdata").rpartition("._")
+        weight = f"{module}.{own}"
+        text = metadata.get(weight) if name.endswith("_qdata") else None
+        try:
+            data = json.loads(text) if text is not None else None
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(data, dict):
+            continue
+        entry = cast("dict[str, Any]", data)
+        inner = entry.get("_data")
+        shape = (
+            _shape(cast("dict[str, Any]", inner).get("shape")) if isinstance(inner, dict) else None
+        )
+        if shape is None and entry.get("_type") in _AS_STORED:
+            shape = tensors[name].shape
+        if shape is not None:
+            told[weight] = shape
+    return told
+
+
+def _shape(value: Any) -> Shape | None:
+    if not isinstance(value, list):
+        return None
+    sizes = tuple(cast("list[Any]", value))
+    return sizes if sizes and all(type(size) is int and size > 0 for size in sizes) else None

@@ -87,7 +87,9 @@ class Claims:
 
     def differs(self, key: str, old: torch.Tensor) -> bool:
         """Whether a tensor is another one than this, in that one's dtype. Compared on the host: an
-        attach sends nothing to a device but what stays there."""
+        attach sends nothing to a device but what stays there. Quantised values are other ones."""
+        if type(old.data) is not torch.Tensor:
+            return True
         new = self.tensors.host(key).to(old.dtype)
         return new.shape != old.shape or not torch.equal(new, old.to(new.device))
 

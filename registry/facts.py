@@ -109,12 +109,15 @@ class Layout:
     prefix: str = ""
     packed: frozenset[str] | None = None
 
-    def unsized(self, module: str) -> list[str]:
-        """The names of a module's own parameters that are packed in a way that hides their sizes,
-        and that its ``parameters`` lack therefore."""
-        known = self.modules[module].parameters
-        names = (name.rpartition(".") for name in self.packed or ())
-        return sorted(own for owner, _, own in names if owner == module and own not in known)
+    def unsized(self) -> dict[str, list[str]]:
+        """By module, its own parameters that are packed in a way that hides their sizes, and that
+        its ``parameters`` lack therefore."""
+        found: dict[str, list[str]] = {}
+        for name in sorted(self.packed or ()):
+            module, _, own = name.rpartition(".")
+            if module in self.modules and own not in self.modules[module].parameters:
+                found.setdefault(module, []).append(own)
+        return found
 
 
 @dataclass(frozen=True)

@@ -700,10 +700,10 @@ WEIGHT_QUANTISED = Code(
     severity=Severity.UNCHECKED,
     summary="The adapter needs the base's own weights, and the base is quantised.",
     explanation=(
-        "DoRA divides by the norm of the base's weight, and target_parameters adds to the weight "
-        "itself, so neither can act on a weight that only exists in a packed form. A quantised "
-        "base may keep some modules as they are; which ones is known when it is loaded. Attaching "
-        "is refused if one of the adapted weights is quantised."
+        "DoRA divides by the norm of the base's weight, target_parameters adds to the weight "
+        "itself, and a module in modules_to_save takes its place, so none of them can act on a "
+        "weight that only exists in a packed form. Some formats are unpacked when the base is "
+        "loaded (FP8 and mxfp4 on a CPU). Attaching is refused if one of these weights stays packed."
     ),
     example="a DoRA adapter for a base with quantization_config in its config.json",
     fix="use the base without quantisation, or a plain LoRA",

@@ -7,7 +7,7 @@ from typing import cast
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
 from ..base.packed import quantisation_of
-from ..facts import Layout, SitePlan
+from ..facts import AdapterPlan, Layout, SitePlan
 from .subject import Subject, count, shown, some
 
 
@@ -30,23 +30,36 @@ def check(subject: Subject) -> list[Finding]:
         method = quantisation.get("quant_method", "unnamed")
         message = f"the base is quantised ({method})"
         findings.append(codes.BASE_QUANTISED.finding(message, subject.where))
-        needing = [s.module for s in subject.plan.sites if _needs_packed(s, layout)]
+        needing = _needing(subject.plan, layout)
         if needing:
             message = (
-                f"{count(len(needing), 'site')} of {subject.name} need the base's own weights "
-                f"(DoRA, target_parameters), and it is quantised: {some(needing)}"
+                f"{count(len(needing), 'module')} of {subject.name} need the base's own weights "
+                f"(DoRA, target_parameters, modules_to_save), and these are quantised: "
+                f"{some(needing)}"
             )
             findings.append(codes.WEIGHT_QUANTISED.finding(message, subject.where))
     return findings
 
 
-def _needs_packed(site: SitePlan, layout: Layout | None) -> bool:
-    """Whether the site acts on a weight that is packed; on any weight, where no file tells."""
-    parameter = site.settings.get("parameter", "weight" if "magnitude" in site.tensors else None)
-    if parameter is None:
-        return False
+def _needing(plan: AdapterPlan, layout: Layout | None) -> list[str]:
+    """Modules where the adapter acts on a packed weight itself, or replaces one; where no file
+    tells what is packed, those where it acts on any."""
     packed = None if layout is None else layout.packed
-    return packed is None or f"{site.module}.{parameter}" in packed
+    acting = {
+        f"{site.module}.{parameter}": site.module
+        for site in plan.sites
+        if (parameter := _parameter(site)) is not None
+    }
+    needing = [module for name, module in acting.items() if packed is None or name in packed]
+    replaced = (*plan.saved, *plan.tuned, *plan.embeddings)
+    inside = {name[:at] for name in packed or () for at, dot in enumerate(name) if dot == "."}
+    return list(dict.fromkeys([*needing, *(module for module in replaced if module in inside)]))
+
+
+def _parameter(site: SitePlan) -> str | None:
+    """The parameter whose own values a site needs."""
+    named = site.settings.get("parameter")
+    return named if named is not None else "weight" if "magnitude" in site.tensors else None
 
 
 def _architecture(subject: Subject) -> list[Finding]:

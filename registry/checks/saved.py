@@ -33,7 +33,8 @@ def _parameters(
     found = {path: subject.tensors[key].shape for path, key in stored.items()}
     wanted = dict(parameters_of(layout, module))
     missing = [p for p in wanted if p not in found and f"{module}.{p}" not in layout.tied]
-    extra = [p for p in found if p not in wanted]
+    packed = layout.packed or ()
+    extra = [p for p in found if p not in wanted and f"{module}.{p}" not in packed]
     if missing:
         yield codes.SAVED_MODULE.finding(
             f"{module} is stored without {count(len(missing), 'parameter')}: {some(missing)}",

@@ -42,6 +42,7 @@ from .disknames import (
 )
 
 _MOST_OPEN = 6
+UNPACKED = "its weights were unpacked when it was loaded"
 
 
 def fingerprint_of_model(model: nn.Module, tokenizer: Any = None) -> Measured:
@@ -54,26 +55,27 @@ def fingerprint_of_model(model: nn.Module, tokenizer: Any = None) -> Measured:
     """
     config = _config(model)
     doubts: dict[str, str] = {}
+    quantised = _quantised(model)
     with torch.no_grad():
         live = live_tensors(model)
         try:
             disk = places_on_disk(model, live)
         except Exception as error:
-            doubts["structure"] = f"transformers could not name its tensors as on disk: {error}"
+            said = str(error) or type(error).__name__
+            doubts["structure"] = f"transformers could not name its tensors as on disk: {said}"
             disk = {name: Place(name, tuple(t.shape), dtype_of(t)) for name, t in live.items()}
         shapes = {name: place.shape for name, place in disk.items()}
         parts = split(shapes, tied=ties_embeddings(config))
         wanted = sampled_names(parts, {name: place.dtype for name, place in disk.items()})
-        values, unread = _values(model, live, disk, wanted)
-    quantised = _is_quantised(model)
+        values, unread = _values(model, live, disk, wanted, converts=quantised != UNPACKED)
     if quantised:
-        doubts.setdefault("structure", "its weights are quantised")
+        doubts.setdefault("structure", quantised)
     known = {disk[wanted[name]].live for name in unread}  # each under one name
     left_out = sorted(unread | (_unreadable(model, live) - known if quantised else set()))
     if left_out:
         doubts["weights"] = f"{len(left_out)} tensors could not be read: {', '.join(left_out[:5])}"
     elif quantised:
-        doubts["weights"] = "its weights are quantised"
+        doubts["weights"] = quantised
     left_by_class = _left_out_by_class(model)
     if left_by_class:
         doubts.setdefault("structure", f"{type(model).__name__} leaves out {left_by_class}")
@@ -119,13 +121,19 @@ def _values(
     live: Mapping[str, Tensor],
     disk: Mapping[str, Place],
     wanted: Mapping[str, str],
+    *,
+    converts: bool,
 ) -> tuple[dict[str, Sample], set[str]]:
-    """The samples by canonical name, and the canonical names of those that cannot be read."""
+    """The samples by canonical name, and the canonical names of those that cannot be read; without
+    ``converts`` also those that would have to be converted."""
     slices: dict[str, Tensor] = {}
     converted: dict[str, dict[str, str]] = {}
     unread: set[str] = set()
     for name, disk_name in wanted.items():
         place = disk[disk_name]
+        if place.live is None and not converts:
+            unread.add(name)
+            continue
         if place.live is None:
             converted.setdefault(place.group, {})[disk_name] = name
             continue
@@ -208,13 +216,23 @@ def _offloaded(model: nn.Module, name: str) -> Tensor | None:
     return None
 
 
-def _is_quantised(model: nn.Module) -> bool:
-    return (
+def _quantised(model: nn.Module) -> str:
+    """Why the model's tensors are not those of an unquantised one; empty where they are.
+
+    Some quantisers unpack at load (FP8 and mxfp4 on a CPU) and leave a plain model. Only the
+    conversions that transformers keeps in order to save it know: there it would be quantised anew,
+    to other values.
+    """
+    if (
         getattr(model, "hf_quantizer", None) is not None
         or bool(getattr(model, "is_quantized", False))
         or getattr(getattr(model, "config", None), "quantization_config", None) is not None
         or any(type(p.data) is not Tensor for p in model.parameters())
-    )
+    ):
+        return "its weights are quantised"
+    conversions = cast("list[Any]", getattr(model, "_weight_conversions", None) or [])
+    operations = (one for each in conversions for one in getattr(each, "operations", ()))
+    return UNPACKED if any(hasattr(one, "hf_quantizer") for one in operations) else ""
 
 
 def _unreadable(model: nn.Module, live: Mapping[str, Tensor]) -> set[str]:

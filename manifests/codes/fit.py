@@ -703,7 +703,7 @@ WEIGHT_QUANTISED = Code(
         "DoRA divides by the norm of the base's weight, target_parameters adds to the weight "
         "itself, and a module in modules_to_save takes its place, so none of them can act on a "
         "weight that only exists in a packed form. Some formats are unpacked when the base is "
-        "loaded (FP8 and mxfp4 on a CPU). Attaching is refused if one of these weights stays packed."
+        "loaded (FP8 and mxfp4 on a CPU). Attaching is refused if such a weight stays packed."
     ),
     example="a DoRA adapter for a base with quantization_config in its config.json",
     fix="use the base without quantisation, or a plain LoRA",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -109,6 +110,7 @@ class Layout:
     prefix: str = ""
     packed: frozenset[str] | None = None
 
+    @cached_property
     def unsized(self) -> dict[str, list[str]]:
         """By module, its own parameters that are packed in a way that hides their sizes, and that
         its ``parameters`` lack therefore."""

@@ -126,7 +126,7 @@ COMPANION = re.compile(
 """Tensors at the module of a packed weight that belong to it, whatever packed it."""
 
 OF_PARAMETER = re.compile(
-    r"(?P<parameter>.+)_(scales?|scale_inv|activation_scale|input_scale|zero_point)"
+    r"(?P<parameter>.+?)_(scales?|scale_inv|activation_scale|input_scale|zero_point)"
 )
 """Companions of a packed parameter that is no module's weight, as experts have."""
 

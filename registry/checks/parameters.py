@@ -18,10 +18,9 @@ def check(subject: Subject) -> list[Finding]:
     present = {(s.module, s.settings.get("parameter")) for s in subject.plan.sites}
     missing: list[str] = []
     unused = dict.fromkeys(config.parameters)
-    unsized = layout.unsized()
     for live, module in layout.modules.items():
         author = subject.naming.author(live)
-        names = [*module.parameters, *unsized.get(live, ())]
+        names = [*module.parameters, *layout.unsized.get(live, ())]
         for name in selected(author, config.parameters, names):
             if (live, name) not in present:
                 missing.append(f"{live}.{name}")

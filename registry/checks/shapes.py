@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
-from ..facts import SIZED
+from ..facts import SIZED, Layout, ModuleShape, SitePlan
 from .subject import Subject, count, some
 
 Shape = tuple[int, ...]
@@ -25,7 +25,7 @@ def check(subject: Subject) -> list[Finding]:
         row, module = subject.row(site), layout.modules.get(site.module)
         if module is None or module.kind not in row.kinds:
             continue  # reported as such
-        if module.kind in SIZED and None in (module.in_features, module.out_features):
+        if _is_unsized(site, module, layout):
             unknown.append(site.module)
             continue
         if not any(roles <= site.tensors.keys() for roles in row.role_sets):
@@ -56,3 +56,10 @@ def check(subject: Subject) -> list[Finding]:
         message = f"the sizes of {count(len(unknown), 'module')} are not known: {some(unknown)}"
         findings.append(codes.SIZE_UNKNOWN.finding(message, subject.where))
     return findings
+
+
+def _is_unsized(site: SitePlan, module: ModuleShape, layout: Layout) -> bool:
+    parameter = site.settings.get("parameter")
+    if parameter is not None:
+        return parameter in layout.unsized.get(site.module, ())
+    return module.kind in SIZED and None in (module.in_features, module.out_features)

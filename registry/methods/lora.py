@@ -150,8 +150,9 @@ def _parameters(
     wraps = [inside for inside in parts if inside != TOKENS]
     depths = {inside.count(".") + 1 if inside else 0: inside for inside in wraps}
     module = layout.modules.get(live) if layout is not None else None
-    if module is not None:
-        names = by_name.selected(author, config.parameters, list(module.parameters))
+    if module is not None and layout is not None:
+        own = [*module.parameters, *layout.unsized.get(live, ())]
+        names = by_name.selected(author, config.parameters, own)
     else:
         names = by_name.names_in(config.parameters, author)
         if not names and (len(parts) > 1 or not config.names(author)):

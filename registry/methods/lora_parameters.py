@@ -74,7 +74,9 @@ def _fits(
     module: ModuleShape,
     name: str,
 ) -> bool:
-    shape = module.parameters[name]
+    shape = module.parameters.get(name)
+    if shape is None:  # packed, and without sizes
+        return True
     found = {role: tensors[key].shape for role, key in roles.items()}
     return any(
         found.get("A", ())[1:] == (inner,) and found.get("B", ())[:1] == (outer,)

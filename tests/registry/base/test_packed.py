@@ -178,20 +178,16 @@ def test_sizes_are_read_where_the_quantiser_wrote_them_down(stored: Stored, writ
     assert (got.modules, got.packed) == (PLAIN.modules, PACKED)
 
 
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda o, i: state(o, i + 64),
-        lambda o, i: state(),
-        lambda o, i: (state(o, i)[0], b"{"),
-        lambda o, i: (state(o, i)[0], b"[1]"),
-        lambda o, i: (state(o, i)[0], b'{"shape": [true, "9"]}'),
-        lambda o, i: (state(o, i)[0], b'{"shape": [-1, 0]}'),
-        lambda o, i: (state(o, i)[0], b"[" * 170),
-    ],
-)
-def test_a_description_that_is_no_such_weights_tells_nothing(write: Any) -> None:
-    got = described(in_four_bits(), write)
+def states(out: int, inner: int) -> list[tuple[str, bytes]]:
+    """What is no description of such a weight."""
+    name, _ = state(out, inner)
+    texts = (b"{", b"[1]", b'{"shape": [true, "9"]}', b'{"shape": [-1, 0]}', b"[" * 170)
+    return [state(out, inner + 64), state(), *((name, text) for text in texts)]
+
+
+@pytest.mark.parametrize("number", range(len(states(1, 1))))
+def test_a_description_that_is_no_such_weights_tells_nothing(number: int) -> None:
+    got = described(in_four_bits(), lambda out, inner: states(out, inner)[number])
     assert list(got.modules) == list(PLAIN.modules)
     assert all(got.modules[name.removesuffix(".weight")].in_features is None for name in PACKED)
 

@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +40,18 @@ _NO_FOLDER = "the repository has no such folder at this revision"
 
 @dataclass(frozen=True)
 class HubSettings:
-    """Where the Hub is, where its cache lies, and with which token (``None``: the client's own)."""
+    """Where the Hub is, where its cache lies, and with which token (``None``: the client's own,
+    ``False``: none). What comes from a host that is not ``cached`` never enters that cache, where
+    every program would take it for the Hub's."""
 
     endpoint: str
     cache: Path
-    token: str | None = None
+    token: str | bool | None = None
+    cached: bool = True
+
+    def strange(self) -> HubSettings:
+        """The same for an endpoint that the user did not choose: no token, nothing cached."""
+        return replace(self, token=False, cached=False)
 
     @classmethod
     def from_environment(cls, endpoint: str | None = None, token: str | None = None) -> HubSettings:
@@ -106,6 +113,8 @@ class HubFolder(OpenedFolder):
     def download(self, path: str, into: Path, on_bytes: OnBytes | None = None) -> Path:
         from huggingface_hub import hf_hub_download
 
+        if not self._settings.cached:
+            return super().download(path, into, on_bytes)
         fact = self._fact(path)
         cached = self._cached(fact)
         if cached is not None:
@@ -243,6 +252,8 @@ class HubFolder(OpenedFolder):
         return self._settings.cache / ("models--" + self._source.location.replace("/", "--"))
 
     def _in_cache(self, path: str) -> Path | None:
+        if not self._settings.cached:
+            return None
         from huggingface_hub import try_to_load_from_cache
 
         place = try_to_load_from_cache(
@@ -259,6 +270,8 @@ class HubFolder(OpenedFolder):
         return place if place is not None and place.stat().st_size == fact.size else None
 
     def _list_cache(self) -> Iterator[FileFact]:
+        if not self._settings.cached:
+            raise self._offline_error("nothing of another host is cached")
         if self._commit is None:
             branch = self._branch_file()
             commit = branch.read_text().strip() if branch and branch.is_file() else ""

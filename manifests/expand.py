@@ -168,7 +168,16 @@ class _Expander:
         if bad:
             return scalar
         self.used.update(names)
-        return Scalar(text, scalar.plain, scalar.spot, written=scalar.text, variables=tuple(names))
+        whole = _DOLLAR.fullmatch(scalar.text)
+        given = whole is not None and bool(whole["name"] and self.environ.get(whole["name"]))
+        return Scalar(
+            text,
+            scalar.plain,
+            scalar.spot,
+            written=scalar.text,
+            variables=tuple(names),
+            given=given,
+        )
 
 
 def _expanded_to_nothing(node: Node) -> bool:

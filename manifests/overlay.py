@@ -45,6 +45,8 @@ class Layers:
     """The folder of each file, by the name that spots know it by."""
     files: list[FilePath] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    policies: list[Entry] = field(default_factory=list)
+    """The ``policy`` of each file below the first."""
     whole: bool = True
     """Whether all that is extended could be read; else what is missing may stand there."""
 
@@ -142,6 +144,8 @@ def _follow(
         return own
     layers.documents.append(document)
     layers.folders.setdefault(shown, path.parent)
+    if (policy := document.root.entries.get("policy")) is not None:
+        layers.policies.append(policy)
     below = _follow(document.root, shown, path.parent, layers, seen)
     return overlay(below, own, layers.findings)
 

@@ -54,7 +54,7 @@ _CHUNK = 1 << 16
 _AT_ONCE = 8
 _REDIRECTIONS = 10
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
-_NAMES_LOGIN = frozenset({"authorization", "cookie"})
+_LOGINS = frozenset({"authorization", "cookie"})
 
 
 @dataclass(frozen=True)
@@ -180,34 +180,27 @@ class HttpFolder(RemoteFolder):
         for _ in range(_REDIRECTIONS):
             session = await fs.set_session()
             response = await session.request(
-                method,
-                url,
-                allow_redirects=False,
-                **{**self._of_environment(url, options, session), **options},
+                method, url, **self._completed(options, url, session), allow_redirects=False
             )
             target = response.headers.get("Location")
             if not follow or response.status not in _REDIRECTING or not target:
                 return response
             response.close()
             url = response.url.join(type(response.url)(target))
-            if url.scheme not in ("http", "https"):
-                break
             self._check_redirection(path, url)
             if url.origin() != response.url.origin():
                 fs, options = self._bare, {"headers": own}
         raise self._error(codes.BAD_ANSWER, f"{self._shown(path)}: redirected too often")
 
-    def _of_environment(
-        self, url: Any, options: Mapping[str, Any], session: Any
-    ) -> dict[str, Any]:
-        """The proxy of the environment, and the login that ``~/.netrc`` has for this host."""
-        found: dict[str, Any] = {"proxy": proxy_for(str(url))}
-        named = {*map(str.lower, options["headers"]), *map(str.lower, session.headers)}
-        if self._login and "auth" not in options and not named & _NAMES_LOGIN:
+    def _completed(self, options: Mapping[str, Any], url: Any, session: Any) -> dict[str, Any]:
+        """The options of a request, with the proxy of the environment and with the login that
+        ``~/.netrc`` has for this host, where the options say nothing of them."""
+        headers = options["headers"]
+        named = {name.lower() for name in (*headers, *session.headers)}
+        if self._login and not named & _LOGINS and not options.get("auth") and not session.auth:
             login = netrc_login(urlsplit(str(url)).hostname)
-            if login is not None and session.auth is None:
-                found["auth"] = login
-        return found
+            headers = headers if login is None else {**headers, "Authorization": login}
+        return {"proxy": proxy_for(str(url)), **options, "headers": headers}
 
     def _check_redirection(self, path: str, url: Any) -> None:
         if self._permits is None:

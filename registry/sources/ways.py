@@ -61,6 +61,7 @@ _SAFE_WHEN_TRUE = frozenset(
 )
 _LOGS_IN = frozenset({"smb"})
 """Schemes whose driver logs in, as the user, at whatever host the URL names."""
+_URL_ITSELF = "the URL"
 _BARE = frozenset({"file", "memory"})
 
 
@@ -74,6 +75,11 @@ class Way:
     url: str | None
 
     @property
+    def is_url_itself(self) -> bool:
+        """Whether the source's own URL names the host, and no option."""
+        return self.option == _URL_ITSELF
+
+    @property
     def origin(self) -> str | None:
         return None if self.url is None else origin_of(self.url)
 
@@ -85,9 +91,9 @@ def ways_of(source: Source, options: Mapping[str, Any]) -> tuple[Way, ...]:
     found = [_way(source.scheme, name, value) for name, value in _leaves(options)]
     host = source.location.partition("/")[0].rpartition("@")
     if source.scheme in _LOGS_IN:
-        found.append(Way("the URL", host[2], f"{source.scheme}://{host[2]}"))
+        found.append(Way(_URL_ITSELF, host[2], f"{source.scheme}://{host[2]}"))
     elif source.scheme in AZURE and host[1]:
-        found.append(Way("the URL", host[2], _clean(f"https://{host[2]}")))
+        found.append(Way(_URL_ITSELF, host[2], _clean(f"https://{host[2]}")))
     return tuple(way for way in found if way is not None)
 
 

@@ -375,9 +375,7 @@ def _extended_policies(layers: Layers, findings: list[Finding]) -> list[Extended
         if not isinstance(entry.value, Map):
             wrong = "A policy is not a mapping."
             where = entry.spot.at(("policy",))
-            findings.append(
-                codes.WRONG_TYPE.finding(wrong, where, found=describe(entry.value))
-            )
+            findings.append(codes.WRONG_TYPE.finding(wrong, where, found=describe(entry.value)))
             continue
         node, _ = set_aside(entry.value, shape_of(Policy))
 

@@ -18,6 +18,7 @@ from ..manifests.rules import check_active, flatten
 from ..manifests.schema import Adapter, Base, Policy
 from ..manifests.source import Source
 from . import policy as policy_checks
+from .checks.fetching import check as check_fetching
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout
 from .fit import check_adapter
 from .gather import (
@@ -384,6 +385,10 @@ def _open_base(
         lambda: gather_base(folder, where, remote_code=base.trust_remote_code), findings, where
     )
     if facts is None:
+        return folder, None, {}
+    fetched = check_fetching(facts.config, where, remote_code=base.trust_remote_code)
+    if fetched:
+        findings.extend(fetched)
         return folder, None, {}
     tokens = _attempt(lambda: read_tokenizer_files(folder, where), findings, where) or {}
     known = _attempt(lambda: tokenizer_of(tokens, folder, where), findings, where)

@@ -97,9 +97,7 @@ def ways_of(source: Source, options: Mapping[str, Any]) -> tuple[Way, ...]:
     return tuple(way for way in found if way is not None)
 
 
-def strange_ways(
-    source: Source, options: Mapping[str, Any], vouches: Vouches
-) -> tuple[Way, ...]:
+def strange_ways(source: Source, options: Mapping[str, Any], vouches: Vouches) -> tuple[Way, ...]:
     """The ways that neither ``vouches`` nor the environment of the user knows."""
     ways = [way for way in ways_of(source, options) if not _vouched(way, vouches)]
     if not ways:

@@ -86,5 +86,7 @@ def withheld(source: Source, ways: Sequence[Way], where: Where) -> SourceError:
         f"Your credentials were not used for {scrub(str(source))}: "
         f"only the manifest chose {', '.join(way.url or way.option for way in ways)}",
         where,
-        found=", ".join(way.option if way.url is None else f"{way.option}: {way.url}" for way in ways),
+        found=", ".join(
+            way.option if way.url is None else f"{way.option}: {way.url}" for way in ways
+        ),
     )

@@ -170,7 +170,7 @@ def _is_manifest(document: Document | None, data: bytes) -> bool:
     keys = set(document.root.entries)
     own = {key for key in keys if not key.startswith("x-")}
     return (
-        bool(own & {*TELLING_KEYS}) or own <= Manifest.model_fields.keys() and bool(own or not keys)
+        bool(own & {*TELLING_KEYS}) or (own <= Manifest.model_fields.keys() and bool(own or not keys))
     )
 
 

@@ -24,8 +24,8 @@ BASE_FORBIDDEN = Code(
     "base-forbidden",
     Severity.ERROR,
     "A policy does not allow this base model.",
-    "`allow_bases` lists globs over the normalised URL of base.model, --model included. A mirror or "
-    "endpoint that the manifest has it fetched from must be allowed as well.",
+    "`allow_bases` lists globs over the normalised URL of base.model, --model included. A "
+    "mirror or endpoint that the manifest has it fetched from must be allowed as well.",
     "policy: {allow_bases: ['hf://HuggingFaceTB/*']}   # and base.model: ./my-model",
     "use an allowed base, or ask whoever keeps the policy",
 )

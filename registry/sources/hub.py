@@ -41,17 +41,17 @@ _NO_FOLDER = "the repository has no such folder at this revision"
 @dataclass(frozen=True)
 class HubSettings:
     """Where the Hub is, where its cache lies, and with which token (``None``: the client's own,
-    ``False``: none). What comes from a host that is not ``cached`` never enters that cache, where
-    every program would take it for the Hub's."""
+    ``False``: none). Without ``fills_cache`` nothing is written to that cache, where every program
+    takes what it finds for the Hub's."""
 
     endpoint: str
     cache: Path
     token: str | bool | None = None
-    cached: bool = True
+    fills_cache: bool = True
 
     def strange(self) -> HubSettings:
-        """The same for an endpoint that the user did not choose: no token, nothing cached."""
-        return replace(self, token=False, cached=False)
+        """The same for an endpoint that the user did not choose: no token, and nothing for the cache."""
+        return replace(self, token=False, fills_cache=False)
 
     @classmethod
     def from_environment(cls, endpoint: str | None = None, token: str | None = None) -> HubSettings:
@@ -113,12 +113,12 @@ class HubFolder(OpenedFolder):
     def download(self, path: str, into: Path, on_bytes: OnBytes | None = None) -> Path:
         from huggingface_hub import hf_hub_download
 
-        if not self._settings.cached:
-            return super().download(path, into, on_bytes)
         fact = self._fact(path)
         cached = self._cached(fact)
         if cached is not None:
             return cached
+        if not self._settings.fills_cache:
+            return super().download(path, into, on_bytes)
         self._needs_network(path)
         traffic = _Traffic(on_bytes)
         options: dict[str, Any] = {}
@@ -252,8 +252,6 @@ class HubFolder(OpenedFolder):
         return self._settings.cache / ("models--" + self._source.location.replace("/", "--"))
 
     def _in_cache(self, path: str) -> Path | None:
-        if not self._settings.cached:
-            return None
         from huggingface_hub import try_to_load_from_cache
 
         place = try_to_load_from_cache(
@@ -270,8 +268,6 @@ class HubFolder(OpenedFolder):
         return place if place is not None and place.stat().st_size == fact.size else None
 
     def _list_cache(self) -> Iterator[FileFact]:
-        if not self._settings.cached:
-            raise self._offline_error("nothing of another host is cached")
         if self._commit is None:
             branch = self._branch_file()
             commit = branch.read_text().strip() if branch and branch.is_file() else ""

@@ -169,8 +169,8 @@ def _is_manifest(document: Document | None, data: bytes) -> bool:
         return reads_like_ours(data.decode("utf-8", "replace"))
     keys = set(document.root.entries)
     own = {key for key in keys if not key.startswith("x-")}
-    return (
-        bool(own & {*TELLING_KEYS}) or (own <= Manifest.model_fields.keys() and bool(own or not keys))
+    return bool(own & {*TELLING_KEYS}) or (
+        own <= Manifest.model_fields.keys() and bool(own or not keys)
     )
 
 

@@ -90,7 +90,7 @@ def pull(
     )
     lock = locked = lock_of(file)
     require_lock(file, locked, frozen=frozen)
-    _require_policy(file, locked, access)
+    require_policy(file, locked, access)
     resolution: Resolution | None = None
     if lock is None or overridden(file, lock):
         lock, resolution = make_lock(
@@ -190,9 +190,9 @@ def _adapter_request(
     return Request(folder, tuple(facts_of(lock.adapters[name].files).values()), where)
 
 
-def _require_policy(file: ManifestFile, lock: Lock | None, access: Access) -> None:
-    """A policy may have been tightened since the lock was made: it binds at pull too, and before
-    any source is opened."""
+def require_policy(file: ManifestFile, lock: Lock | None, access: Access) -> None:
+    """Raise :class:`PolicyError` where a policy forbids what ``file`` declares. One may have been
+    tightened since the lock was made: it binds at pull too, and before any source is opened."""
     access = access.under(lock, kept(file, lock)) if lock is not None else access
     findings = check_place(file, None, access, file.where(("base", "model")))
     for name, adapter in file.manifest.adapters.items():

@@ -50,7 +50,7 @@ class HubSettings:
     fills_cache: bool = True
 
     def strange(self) -> HubSettings:
-        """The same for an endpoint that the user did not choose: no token, and nothing for the cache."""
+        """The same for an endpoint that the user did not choose: no token, no cache filled."""
         return replace(self, token=False, fills_cache=False)
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -266,6 +267,9 @@ def test_policies_bind_a_plan_that_has_a_lock(
         with pytest.raises(PolicyError):
             model.plan(locked, policy=policy)
         watching = model.watch(locked, policy=policy, interval=0.05)
+        deadline = time.monotonic() + 30
+        while watching.last_error is None and time.monotonic() < deadline:
+            time.sleep(0.05)
         watching.stop()
         assert isinstance(watching.last_error, PolicyError)
     policy.write_text("allow_sources: ['hf://acme/*', './mirror/*']\n")

@@ -396,7 +396,8 @@ def test_where_the_manifest_has_it_fetched_from_must_be_allowed_too(
     local = f"{shelf.one.folder.parent}/*"
     outside = policy(tmp_path, f"allow_sources: ['hf://acme/*', '{local}']\n")
     keys: dict[str, Any] = {"adapters": {"one": {"source": shelf.one}}}
-    manifest = manifest_of(shelf, tmp_path, **keys, mirrors={"hf://": f"{mirror.as_uri()}/"})
+    two = (mirror / "acme" / "two").as_uri()
+    manifest = manifest_of(shelf, tmp_path, **keys, mirrors={"hf://acme/two": two})
     model = attach(shelf.model(), manifest, policy=outside)
     with pytest.raises(PolicyError, match="mirror"):
         model.load_adapter("hf://acme/two", "two")

@@ -134,8 +134,8 @@ class ManifestFile:
 
     @property
     def given(self) -> frozenset[str]:
-        """The values that are one whole environment variable: the user chose them, not the
-        manifest."""
+        """The values that are one whole environment variable whose name says that it is a place
+        (``S3_ENDPOINT``, ``HUB_MIRROR``): the user chose them, not the manifest."""
         return frozenset(scalar.text for _, scalar in scalars(self.root) if scalar.given)
 
     def where(self, path: Path = (), *, key: bool = False) -> Where:

@@ -9,6 +9,7 @@ option that nobody thought of cannot carry a credential away.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -59,6 +60,9 @@ _HARMLESS: Mapping[str, frozenset[str]] = {
 _SAFE_WHEN_TRUE = frozenset(
     {"use_ssl", "ssl", "client_kwargs.use_ssl", "client_kwargs.verify", "client_kwargs.trust_env"}
 )
+_AWS = re.compile(
+    r"https://s3(?:[.-](?:fips|dualstack))*(?:[.-][a-z]{2}(?:-[a-z]+)+-\d)?\.amazonaws\.com(?:\.cn)?"
+)
 _LOGS_IN = frozenset({"smb"})
 """Schemes whose driver logs in, as the user, at whatever host the URL names."""
 _URL_ITSELF = "the URL"
@@ -103,7 +107,7 @@ def strange_ways(source: Source, options: Mapping[str, Any], vouches: Vouches) -
     if not ways:
         return ()
     known = _of_environment(source, options)
-    return tuple(way for way in ways if way.origin not in known)
+    return tuple(way for way in ways if way.origin not in known and not _is_own(source, way))
 
 
 def reached_at(source: Source, options: Mapping[str, Any]) -> str | None:
@@ -139,6 +143,11 @@ def origin_of(url: str) -> str | None:
     shown = f"[{host}]" if ":" in host else host
     usual = {"http": 80, "https": 443}.get(scheme)
     return f"{scheme}://{shown}" + ("" if port in (None, usual) else f":{port}")
+
+
+def _is_own(source: Source, way: Way) -> bool:
+    """Whether this is one of AWS's own endpoints of S3, which the credentials are for."""
+    return source.scheme in S3 and _AWS.fullmatch(way.origin or "") is not None
 
 
 def _vouched(way: Way, vouches: Vouches) -> bool:

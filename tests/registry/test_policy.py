@@ -362,8 +362,10 @@ def test_an_endpoint_of_the_environment_needs_no_leave(
     policy = policy_file(ready, allow_sources=["hf://acme/*"])
     ready.write({"tone": "hf://acme/tone"})  # HF_ENDPOINT is not the Hub's own
     assert verdict(ready, policy) == []
-    ready.write({"tone": {"source": "hf://acme/tone", "storage_options": {"endpoint": "${OURS}"}}})
-    monkeypatch.setenv("OURS", hub.endpoint)
+    ready.write(
+        {"tone": {"source": "hf://acme/tone", "storage_options": {"endpoint": "${OUR_HUB}"}}}
+    )
+    monkeypatch.setenv("OUR_HUB", hub.endpoint)
     assert verdict(ready, policy) == []
     lock = adapterdock.lock(ready.manifest, policy=policy)
     assert lock.adapters["tone"].fetched_from == f"{hub.endpoint}/acme/tone"

@@ -12,7 +12,7 @@ import yaml
 from adapterdock.manifests.errors import SourceError
 from adapterdock.manifests.source import Source
 from adapterdock.registry.sources.open import open_source
-from adapterdock.registry.sources.ways import origin_of, ways_of
+from adapterdock.registry.sources.ways import origin_of, strange_ways, ways_of
 from support.hub_server import HubServer
 from support.project import Project, codes, files_of, put_folder
 from support.s3_server import S3Server
@@ -120,9 +120,10 @@ def test_a_private_repository_at_such_a_hub_is_refused_with_a_way_out(
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["${UNSET_HUB:-{url}}", "${EMPTY}{url}", "{url}${EMPTY}", "{url}"]
+    "endpoint",
+    ["${UNSET_HUB:-{url}}", "${EMPTY}{url}", "{url}${EMPTY}", "{url}", "${CI_COMMIT_TITLE}"],
 )
-def test_a_default_or_a_part_of_a_value_is_the_manifest_s_own_choice(
+def test_what_is_no_whole_variable_for_a_place_is_the_manifest_s_own_choice(
     ready: Project,
     hub: HubServer,
     strange_hub: HubServer,
@@ -132,6 +133,7 @@ def test_a_default_or_a_part_of_a_value_is_the_manifest_s_own_choice(
     strange_hub.commit("acme/tone", files_of(ready.folder / "tone"))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("EMPTY", "")
+    monkeypatch.setenv("CI_COMMIT_TITLE", strange_hub.endpoint)
     declared(ready, "hf://acme/tone", {"endpoint": endpoint.replace("{url}", strange_hub.endpoint)})
     assert verdict(ready) == []
     assert strange_hub.requests != []
@@ -409,6 +411,29 @@ def test_an_option_leads_somewhere_unless_it_is_known_not_to(
     source: str, options: dict[str, Any], expected: list[str | None]
 ) -> None:
     assert [way.url for way in ways_of(Source.parse(source), options)] == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("s3.amazonaws.com", True),
+        ("s3.eu-west-1.amazonaws.com", True),
+        ("s3.dualstack.us-gov-west-1.amazonaws.com", True),
+        ("s3.cn-north-1.amazonaws.com.cn", True),
+        ("team.s3.amazonaws.com", False),
+        ("ec2-1-2-3-4.eu-west-1.compute.amazonaws.com", False),
+        ("s3.amazonaws.com.stranger.example", False),
+        ("s3-website-eu-west-1.amazonaws.com", False),
+    ],
+)
+def test_aws_s_own_endpoints_get_its_credentials(host: str, own: bool) -> None:
+    source = Source.parse("s3://b/x")
+
+    def strange(scheme: str) -> bool:
+        options = {"endpoint_url": f"{scheme}://{host}"}
+        return strange_ways(source, options, lambda _: False) != ()
+
+    assert (strange("https"), strange("http")) == (not own, True)
 
 
 def test_an_origin_has_one_spelling() -> None:

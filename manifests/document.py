@@ -7,27 +7,21 @@ holds before memory is spent, and aliases are counted without being expanded.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
 
+from .bounds import MANIFEST_BYTES, MANIFEST_DEPTH, MANIFEST_VALUES
 from .codes import language as codes
 from .errors import ManifestError
 from .findings import Finding, Where
 from .nodes import Entry, Items, Map, Node, Path, Scalar, Spot, describe, locate, plain_data
 from .secrets import redacted
 from .yaml_errors import explain_problem
-
-MAX_BYTES = 1 << 20
-MAX_DEPTH = 32
-MAX_NODES = 100_000
 
 _UNPRINTABLE = re.compile(
     "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
@@ -46,8 +40,8 @@ _MERGE = "<<"
 class Bounds:
     """How large a document may be: bytes, and values with aliases counted in full."""
 
-    size: int = MAX_BYTES
-    values: int = MAX_NODES
+    size: int = MANIFEST_BYTES
+    values: int = MANIFEST_VALUES
 
 
 @dataclass(frozen=True)
@@ -84,21 +78,6 @@ def read_document(
     if findings or document is None:
         raise ManifestError(*map(redacted, findings))
     return document
-
-
-def read_bytes(path: str | os.PathLike[str], *, regular: bool = False) -> bytes:
-    """At most ``MAX_BYTES + 1`` bytes of the file (so that a larger one is seen to be larger).
-
-    Raises ``OSError``. ``regular`` refuses pipes and devices, which a path from another file
-    must not name.
-    """
-    mode = FilePath(path).stat().st_mode
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError("it is a folder")
-    if regular and not stat.S_ISREG(mode):
-        raise OSError("it is no regular file")
-    with FilePath(path).open("rb") as stream:
-        return stream.read(MAX_BYTES + 1)
 
 
 def compose(
@@ -266,12 +245,12 @@ class _Builder:
             )
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, spot, depth)
-        if depth > MAX_DEPTH:
+        if depth > MANIFEST_DEPTH:
             raise self._stop(
                 codes.TOO_DEEP,
                 "Mappings or lists are nested too deep.",
                 spot,
-                expected=f"at most {MAX_DEPTH} levels",
+                expected=f"at most {MANIFEST_DEPTH} levels",
             )
         if event.anchor is not None:
             self._anchors[event.anchor] = None
@@ -304,12 +283,12 @@ class _Builder:
                 else "The alias here names no anchor above it.",
                 spot,
             )
-        if depth + built.height - 1 > MAX_DEPTH:
+        if depth + built.height - 1 > MANIFEST_DEPTH:
             raise self._stop(
                 codes.TOO_DEEP,
                 "With the alias expanded, mappings or lists are nested too deep.",
                 spot,
-                expected=f"at most {MAX_DEPTH} levels",
+                expected=f"at most {MANIFEST_DEPTH} levels",
             )
         return built
 

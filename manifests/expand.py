@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from .codes import language as codes
 from .findings import Finding
-from .nodes import Entry, Items, Map, Node, Path, Scalar
+from .nodes import Entry, Items, Map, Node, Path, Scalar, describe
 from .secrets import is_secret_name
 
 REST = "**"
@@ -110,7 +110,7 @@ class _Expander:
             codes.VARIABLE_MISPLACED.finding(
                 "A variable stands where none is expanded.",
                 scalar.spot.at(path),
-                found=scalar.shown,
+                found=describe(scalar),
                 expected=f"variables only in {PLACES}",
             )
         )
@@ -123,31 +123,24 @@ class _Expander:
                 self.misplaced(scalar, path)
             return scalar
         where = scalar.spot.at(path)
-        bad: list[Finding] = []
+        bad: dict[str, Finding] = {}
+        unreadable = False
         names: dict[str, str] = {}
 
         def replaced(match: re.Match[str]) -> str:
+            nonlocal unreadable
             name = match["name"]
             if match["dollar"]:
                 return "$"
             if name is None:
-                bad.append(
-                    codes.VARIABLE_SYNTAX.finding(
-                        "A '$' here starts no variable that can be read.",
-                        where,
-                        found=scalar.shown,
-                        expected="${NAME}, ${NAME:-default}, or $$ for a dollar sign",
-                    )
-                )
+                unreadable = True
                 return ""
             if is_secret_name(name):
-                bad.append(
-                    codes.VARIABLE_SECRET.finding(
-                        f"The variable {name} holds a secret by its name, "
-                        "and what it expands to would be written into the lock.",
-                        where,
-                        found="${" + name + "}",
-                    )
+                bad[name] = codes.VARIABLE_SECRET.finding(
+                    f"The variable {name} holds a secret by its name, "
+                    "and what it expands to would be written into the lock.",
+                    where,
+                    found="${" + name + "}",
                 )
                 return ""
             value = self.environ.get(name)
@@ -155,21 +148,27 @@ class _Expander:
             if default is not None and not value:
                 value = default
             if value is None:
-                bad.append(
-                    codes.VARIABLE_UNSET.finding(
-                        f"The environment variable {name} is not set.",
-                        where,
-                        found=scalar.shown,
-                        hint=f"Set {name}, or write a default: ${{{name}:-default}}.",
-                    )
+                bad[name] = codes.VARIABLE_UNSET.finding(
+                    f"The environment variable {name} is not set.",
+                    where,
+                    found=describe(scalar),
+                    hint=f"Set {name}, or write a default: ${{{name}:-default}}.",
                 )
                 return ""
             names[name] = value
             return value
 
         text = _DOLLAR.sub(replaced, scalar.text)
-        unread = [finding for finding in bad if finding.code == codes.VARIABLE_SYNTAX.id]
-        self.findings += unread[:1] or bad
+        if unreadable:  # said once, however many there are
+            bad = {
+                "$": codes.VARIABLE_SYNTAX.finding(
+                    "A '$' here starts no variable that can be read.",
+                    where,
+                    found=describe(scalar),
+                    expected="${NAME}, ${NAME:-default}, or $$ for a dollar sign",
+                )
+            }
+        self.findings += bad.values()
         if bad:
             return scalar
         self.used.update(names)

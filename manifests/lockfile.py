@@ -14,15 +14,17 @@ from typing import Literal
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
+from .bounds import LOCK_BYTES, LOCK_VALUES
 from .codes import lock as codes
 from .conform import conform, shape_of
-from .document import MAX_BYTES, MAX_NODES, Bounds, read_document
+from .document import Bounds, read_document
 from .errors import LockError, ManifestError
 from .findings import Where
+from .reading.bounded_file import read_at_most
 from .schema import Digest, Fingerprint, Model, Name
 
 LOCK_VERSION = 1
-BOUNDS = Bounds(64 * MAX_BYTES, 64 * MAX_NODES)
+BOUNDS = Bounds(LOCK_BYTES, LOCK_VALUES)
 """A lock is written by us, and says many times what its manifest says."""
 
 
@@ -106,12 +108,14 @@ def read_lock(path: Path) -> Lock | None:
     """
     where = Where(file=str(path))
     try:
-        raw = path.read_bytes()
+        raw = read_at_most(path, LOCK_BYTES, regular=True)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise LockError(
-            codes.LOCK_UNREADABLE.finding("the lock cannot be read", where, found=error.strerror)
+            codes.LOCK_UNREADABLE.finding(
+                "the lock cannot be read", where, found=error.strerror or error
+            )
         ) from error
     try:
         document = read_document(raw, str(path), BOUNDS)

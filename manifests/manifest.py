@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from . import secrets
+from .bounds import FINDINGS, MANIFEST_BYTES, MANIFEST_DEPTH, MANIFEST_VALUES
 from .codes import language as codes
 from .codes import policy as policy_codes
 from .complaints import explain_invalid, salvage
 from .conform import conform, from_python, set_aside, shape_of
-from .document import MAX_DEPTH, MAX_NODES, Document, compose, read_bytes
+from .document import Document, compose
 from .errors import ManifestError
 from .expand import expand
 from .findings import Finding, Severity, Where
@@ -40,13 +41,12 @@ from .nodes import (
     scalars,
 )
 from .overlay import Layers, read_layers, rebase
+from .reading.bounded_file import read_at_most
 from .schema import Manifest, Policy
 from .semantics import Gaps, check
 from .source import Source, SourceSyntaxError
 
 M = TypeVar("M", bound=BaseModel)
-
-MAX_FINDINGS = 200
 
 _MAY_BE_ELSEWHERE = frozenset(
     {codes.MISSING_KEY.id, codes.UNKNOWN_ADAPTER.id, codes.UNKNOWN_REGISTRY.id}
@@ -241,7 +241,7 @@ def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[Layers, D
 def _read_file(path: str | os.PathLike[str]) -> tuple[Document | None, list[Finding]]:
     name = os.fspath(path)
     try:
-        data = read_bytes(name)
+        data = read_at_most(name, MANIFEST_BYTES)
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or str(error)
         if "\n" in name:
@@ -255,7 +255,7 @@ def _check_memory(source: Mapping[str, Any]) -> None:
     """The bounds of the YAML reader for data in memory, which may even hold itself."""
     count = 0
     level: list[tuple[Path, Any]] = [((), source)]
-    for _ in range(MAX_DEPTH):
+    for _ in range(MANIFEST_DEPTH):
         below: list[tuple[Path, Any]] = []
         for path, value in level:
             if isinstance(value, Mapping):
@@ -270,7 +270,7 @@ def _check_memory(source: Mapping[str, Any]) -> None:
             elif isinstance(value, (list, tuple)):
                 below += [((*path, index), inner) for index, inner in enumerate(value)]
         count += len(below)
-        if count > MAX_NODES:
+        if count > MANIFEST_VALUES:
             raise ManifestError(codes.TOO_MANY_NODES.finding("The mapping holds too many values."))
         if not below:
             return
@@ -445,8 +445,8 @@ def _all(findings: Iterable[Finding], typed: Iterable[secrets.Secret]) -> list[F
     for finding in kept:
         order.setdefault(finding.where.file, len(order))
     told = sorted(kept, key=lambda f: (order[f.where.file], f.where.line or 0, f.where.column or 0))
-    clean = [secrets.redacted(finding, longest_first) for finding in told[:MAX_FINDINGS]]
-    if len(told) > MAX_FINDINGS:
-        message = f"There are at least {len(told) - MAX_FINDINGS} more findings."
+    clean = [secrets.redacted(finding, longest_first) for finding in told[:FINDINGS]]
+    if len(told) > FINDINGS:
+        message = f"There are at least {len(told) - FINDINGS} more findings."
         clean.append(codes.MORE.finding(message, Where(told[0].where.file)))
     return clean

@@ -9,18 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 
+from .bounds import MANIFEST_BYTES, OVERLAYS
 from .codes import language as codes
-from .document import Document, compose, read_bytes
+from .document import Document, compose
 from .expand import matches
 from .findings import Finding, Where
 from .names import did_you_mean, listed
 from .nodes import Entry, Map, Path, Scalar, describe
+from .reading.bounded_file import read_at_most
 from .schema import Manifest
 from .yaml_errors import TELLING_KEYS, reads_like_ours
 
-MAX_CHAIN = 16
 EXTENDS = "extends"
-
 _NAMED: tuple[tuple[str, ...], ...] = (
     ("adapters",),
     ("compositions",),
@@ -114,7 +114,7 @@ def _follow(
     path = directory / name
     shown = os.path.normpath(os.path.join(os.path.dirname(file or ""), name))  # noqa: PTH118, PTH120
     real = os.path.realpath(path)
-    if real in seen or len(seen) >= MAX_CHAIN:
+    if real in seen or len(seen) >= OVERLAYS:
         layers.findings.append(
             codes.EXTENDS_CYCLE.finding(
                 f"{shown} is already part of the chain that extends it."
@@ -122,14 +122,14 @@ def _follow(
                 else "The chain of files that extend one another is too long.",
                 where,
                 found=name,
-                expected=f"at most {MAX_CHAIN} files, each once",
+                expected=f"at most {OVERLAYS} files, each once",
             )
         )
         layers.whole = False
         return own
     seen.add(real)
     try:
-        data = read_bytes(path, regular=True)
+        data = read_at_most(path, MANIFEST_BYTES, regular=True)
     except OSError as error:
         layers.findings.append(
             codes.EXTENDS_UNREADABLE.finding(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..manifests.bounds import CONFIG_BYTES, INDEX_BYTES, TOKENIZER_BYTES
 from ..manifests.codes import artefacts as codes
 from ..manifests.codes import lock as lock_codes
 from ..manifests.errors import IntegrityError, SourceError
@@ -28,8 +29,6 @@ BASE_WEIGHTS = "model.safetensors"
 BASE_INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
-SMALL_FILE = 4 * 1024 * 1024
-INDEX_LIMIT = 64 * 1024 * 1024
 READERS = 8
 
 BESIDE_A_BASE = (
@@ -52,7 +51,7 @@ def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:
     missing = [f for f in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if f not in files]
     if missing:
         raise SourceError(_no_adapter(folder, files, missing, where))
-    raw, config_file = _read_small(folder, files[ADAPTER_CONFIG], SMALL_FILE, where)
+    raw, config_file = _read_small(folder, files[ADAPTER_CONFIG], CONFIG_BYTES, where)
     config = parse_adapter_config(raw, where)
     header = read_header(
         lambda start, length: folder.read(ADAPTER_WEIGHTS, start, length),
@@ -86,7 +85,7 @@ def read_tokenizer_files(folder: Folder, where: Where) -> dict[str, bytes]:
     """The tokenizer's files in ``folder``, by path."""
     files = folder.files()
     return {
-        path: _read_small(folder, files[path], INDEX_LIMIT, where)[0]
+        path: _read_small(folder, files[path], TOKENIZER_BYTES, where)[0]
         for path in TOKENIZER_FILES
         if path in files
     }
@@ -106,14 +105,14 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
         raise SourceError(
             codes.BASE_HOLDS_ADAPTER.finding(f"{folder.source} holds {ADAPTER_CONFIG} too", where)
         )
-    raw, config_file = _read_small(folder, files[BASE_CONFIG], SMALL_FILE, where)
+    raw, config_file = _read_small(folder, files[BASE_CONFIG], CONFIG_BYTES, where)
     config = _json_object(raw, BASE_CONFIG, where)
     small = {BASE_CONFIG: config_file}
     index: Mapping[str, str] = {}
     if BASE_WEIGHTS in files:
         shards = [BASE_WEIGHTS]
     elif BASE_INDEX in files:
-        raw_index, small[BASE_INDEX] = _read_small(folder, files[BASE_INDEX], INDEX_LIMIT, where)
+        raw_index, small[BASE_INDEX] = _read_small(folder, files[BASE_INDEX], INDEX_BYTES, where)
         index = _weight_map(raw_index, where)
         shards = sorted(set(index.values()))
     else:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, cast
 
+from ..manifests.bounds import HEADER_BYTES, HEADER_TENSORS, TENSOR_DIMENSIONS
 from ..manifests.codes import fit as codes
 from ..manifests.codes.code import Code
 from ..manifests.errors import SourceError
@@ -22,10 +23,6 @@ ReadRange = Callable[[int, int], bytes]
 
 FIRST_READ = 32 * 1024
 """Bytes of the one speculative first range: most adapters' whole header, in one request."""
-MAX_HEADER = 100_000_000
-"""The limit of the safetensors library itself (bytes)."""
-MAX_DIMENSIONS = 64
-"""More than any framework's tensors have."""
 
 DTYPE_BITS: Mapping[str, int] = {
     "BOOL": 8,
@@ -94,6 +91,14 @@ def parse_header(
             where,
             found=f"{len(raw)} of {length} bytes",
         )
+    if raw.count(b'":') > 4 * HEADER_TENSORS:
+        # before anything is built of it: a tensor has a name and three fields
+        _refuse(
+            codes.HEADER_MALFORMED,
+            f"{file}: the header names more tensors than any model has",
+            where,
+            expected=f"at most {HEADER_TENSORS} tensors",
+        )
     entries = _parse_json(raw, where, file)
     metadata = _metadata(entries.pop("__metadata__", {}), where, file)
     problems: list[Finding] = []
@@ -141,13 +146,13 @@ def _header_length(data: bytes, size: int, where: Where, file: str) -> int:
             expected="at least 8 bytes and a header",
         )
     length = int.from_bytes(data[:8], "little")
-    if length > MAX_HEADER:
+    if length > HEADER_BYTES:
         _refuse(
             codes.HEADER_MALFORMED,
             f"{file}: the header says that it is longer than any header may be",
             where,
             found=f"{length} bytes",
-            expected=f"at most {MAX_HEADER} bytes; is this a safetensors file?",
+            expected=f"at most {HEADER_BYTES} bytes; is this a safetensors file?",
         )
     if 8 + length > size:
         _refuse(
@@ -245,7 +250,7 @@ def _entry(entry: object) -> TensorInfo | str:
     bits = DTYPE_BITS.get(dtype) if isinstance(dtype, str) else None
     if bits is None:
         return f"has a dtype that safetensors does not know: {str(dtype)[:40]!r}"
-    if not _whole_numbers(shape) or len(shape) > MAX_DIMENSIONS:
+    if not _whole_numbers(shape) or len(shape) > TENSOR_DIMENSIONS:
         return f"has a shape that is no list of whole numbers: {str(shape)[:80]}"
     if not _whole_numbers(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         return f"has offsets that are no [start, end]: {str(offsets)[:80]}"

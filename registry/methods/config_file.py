@@ -6,12 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn, cast
 
+from ...manifests.bounds import CONFIG_BYTES
 from ...manifests.codes import fit as codes
 from ...manifests.errors import SourceError
 from ...manifests.findings import Where
-
-MAX_CONFIG = 4 * 1024 * 1024
-"""Bytes; a config that names each module of a large model takes a few hundred thousand."""
 
 
 def parse_adapter_config(
@@ -23,8 +21,8 @@ def parse_adapter_config(
 
     Raises :class:`SourceError`.
     """
-    if len(data) > MAX_CONFIG:
-        _refuse(f"{file} is too large", where, f"{len(data)} bytes", f"at most {MAX_CONFIG}")
+    if len(data) > CONFIG_BYTES:
+        _refuse(f"{file} is too large", where, f"{len(data)} bytes", f"at most {CONFIG_BYTES}")
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant

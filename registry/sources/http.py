@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from ...manifests.bounds import FOLDER_FILES, LISTING_BYTES
 from ...manifests.codes import policy as policy_codes
 from ...manifests.codes import sources as codes
 from ...manifests.errors import SourceError
@@ -18,7 +19,7 @@ from ...manifests.findings import Where
 from ...manifests.source import Source
 from ..facts import FileFact
 from .from_environment import netrc_login, proxy_for
-from .opened import MAX_FILES, is_inside
+from .opened import is_inside
 from .ranges import BadRangeError, only_range, range_header
 from .remote import RemoteFolder
 
@@ -49,7 +50,6 @@ KNOWN_FILES = (
 """What PEFT and transformers write, and the pickles that are recognised only to be refused."""
 
 _INDEX = "model.safetensors.index.json"
-_MAX_INDEX = 64 << 20
 _CHUNK = 1 << 16
 _AT_ONCE = 8
 _REDIRECTIONS = 10
@@ -232,7 +232,7 @@ class HttpFolder(RemoteFolder):
         return FileFact(name, answer.size, version=answer.version)
 
     def _shards(self, index: FileFact) -> list[str]:
-        if index.size > _MAX_INDEX:
+        if index.size > LISTING_BYTES:
             raise self._error(
                 codes.BAD_ANSWER, f"{self._shown(_INDEX)} is too large", found=f"{index.size} bytes"
             )
@@ -241,7 +241,7 @@ class HttpFolder(RemoteFolder):
             names = {str(name) for name in table["weight_map"].values()}
         except (ValueError, KeyError, TypeError, AttributeError):
             return []  # whoever reads the index will say what is wrong with it
-        return sorted(name for name in names if is_inside(name))[: MAX_FILES + 1]
+        return sorted(name for name in names if is_inside(name))[: FOLDER_FILES + 1]
 
     def _nothing(self, answers: Mapping[str, _Answer]) -> SourceError:
         for name, answer in answers.items():

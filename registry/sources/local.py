@@ -91,6 +91,7 @@ class LocalFolder(OpenedFolder):
                     f"{self._shown(path)} is a link to a folder that contains it",
                     found=target,
                 )
+            self._check_depth(f"{path}/")
             yield from self._walk(path, above | {identity})
 
     def _file(self, path: str) -> FileFact:

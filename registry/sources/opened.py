@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
+from ...manifests.bounds import FOLDER_DEPTH, FOLDER_FILES
 from ...manifests.codes import sources as codes
 from ...manifests.codes.code import Code
 from ...manifests.errors import SourceError
@@ -21,9 +22,6 @@ from ..facts import FileFact
 from .failures import explain, scrub, source_error
 from .folder import OnBytes
 from .ranges import BadRangeError
-
-MAX_FILES = 10_000
-"""A folder with more files is no adapter and no base; listing stops there."""
 
 _RETRIES = 3
 _PROGRESS = 1 << 20  # bytes after which a broken transfer may break as often again
@@ -235,8 +233,9 @@ class OpenedFolder(ABC):
                 if not is_inside(fact.path):
                     outside.append(self._outside(fact.path))
                 elif not is_hidden(fact.path):
+                    self._check_depth(fact.path)
                     found[fact.path] = fact
-                if len(found) > MAX_FILES or len(outside) >= _SHOWN:
+                if len(found) > FOLDER_FILES or len(outside) >= _SHOWN:
                     break
         except SourceError:
             raise
@@ -244,13 +243,24 @@ class OpenedFolder(ABC):
             raise self._explain(error) from error
         if outside:
             raise SourceError(*outside)
-        if len(found) > MAX_FILES:
+        if len(found) > FOLDER_FILES:
             raise self._error(
                 codes.TOO_MANY_FILES,
-                f"{self._shown()} holds more than {MAX_FILES} files",
-                expected=f"at most {MAX_FILES}",
+                f"{self._shown()} holds more than {FOLDER_FILES} files",
+                expected=f"at most {FOLDER_FILES}",
             )
         return MappingProxyType(dict(sorted(found.items())))
+
+    def _check_depth(self, path: str) -> None:
+        """Raises :class:`SourceError` for a path through more folders than any adapter or base
+        has: nothing walks deeper than that."""
+        if path.count("/") > FOLDER_DEPTH:
+            raise self._error(
+                codes.TOO_MANY_FILES,
+                f"{self._shown()} holds folders more than {FOLDER_DEPTH} deep",
+                found=f"{path[:60]}...",
+                expected=f"at most {FOLDER_DEPTH} folders within one another",
+            )
 
     def _held(self, pins: Mapping[str, FileFact]) -> Mapping[str, FileFact]:
         held: dict[str, FileFact] = {}

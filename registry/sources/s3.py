@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ...manifests.bounds import FOLDER_FILES
 from ...manifests.codes import sources as codes
 from ..facts import FileFact
 from .failures import service_code_of, status_of
-from .opened import MAX_FILES
 from .ranges import BadRangeError, only_range, range_header
 from .remote import RemoteFolder
 
@@ -115,7 +115,7 @@ class S3Folder(RemoteFolder):
         found: dict[str, tuple[str, int]] = {}
         more: dict[str, str] = {}
         seen = 0
-        while seen <= 10 * MAX_FILES:
+        while seen <= 10 * FOLDER_FILES:
             try:
                 page = self._fs.call_s3(
                     "list_object_versions", Bucket=bucket, Prefix=prefix, **more
@@ -135,7 +135,7 @@ class S3Folder(RemoteFolder):
                 more["VersionIdMarker"] = page["NextVersionIdMarker"]
         raise self._error(
             codes.TOO_MANY_FILES,
-            f"{self._shown()} holds more than {10 * MAX_FILES} versions of objects",
+            f"{self._shown()} holds more than {10 * FOLDER_FILES} versions of objects",
         )
 
     def _head(self, place: str, version: str | None) -> dict[str, Any] | None:

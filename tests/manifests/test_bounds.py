@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import pytest
+from adapterdock.manifests.bounds import FINDINGS
 from adapterdock.manifests.errors import ManifestError
-from adapterdock.manifests.manifest import MAX_FINDINGS
 from adapterdock.manifests.rules import MAX_NESTING
 from support.manifest_files import DIGEST, HEADER, Desk
 
@@ -42,11 +43,25 @@ HOSTILE = {
         for i in range(200)
     ),
     "many dollars": f"adapters: {{a: {{source: './{'$' * 500_001}'}}}}\n",
+    "many bad dollars": f"adapters: {{a: {{source: './{'$x' * 200_000}'}}}}\n",
+    "many unset variables": f"adapters: {{a: {{source: './{'${X}' * 100_000}'}}}}\n",
     "many secrets": "".join(f"# AKIA{i:016d}\n" for i in range(40_000)),
     "wrong weights": ONE
     + "compositions:\n"
     + "".join(f"  c{i}: {{of: {{a: x}}}}\n" for i in range(20_000)),
 }
+
+
+@pytest.mark.parametrize("sign", ["$x", "${X}", "${A_TOKEN}"])
+def test_what_a_bad_variable_costs_does_not_grow_with_their_number(sign: str, desk: Desk) -> None:
+    """Each finding would carry the whole value: 200 KB took gigabytes."""
+    text = f"{HEADER}adapters: {{a: {{source: './{sign * 20_000}'}}}}\n"
+    tracemalloc.start()
+    found = desk.findings(text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found) == 1 and len(found[0].found or "") <= 80
+    assert peak < 100 * len(text)
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
@@ -55,14 +70,14 @@ def test_a_hostile_manifest_is_answered_in_bounded_time(text: str, desk: Desk) -
     try:
         desk.read(HEADER + text)
     except ManifestError as error:
-        assert len(error.findings) <= MAX_FINDINGS + 1
+        assert len(error.findings) <= FINDINGS + 1
         assert len(str(error)) < 500_000
     assert time.process_time() - start < 20
 
 
 def test_when_there_are_too_many_findings_the_rest_is_counted(desk: Desk) -> None:
     found = desk.findings(HEADER + "".join(f"k{i}: 1\n" for i in range(500)))
-    assert len(found) == MAX_FINDINGS + 1
+    assert len(found) == FINDINGS + 1
     assert found[-1].code == "AD199"
     assert "300 more" in found[-1].message
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from adapterdock.manifests import document as reader
+from adapterdock.manifests.bounds import MANIFEST_BYTES
 from adapterdock.manifests.document import Document, compose, read_document
 from adapterdock.manifests.errors import ManifestError
 from adapterdock.manifests.findings import Finding
@@ -94,8 +94,8 @@ def test_the_same_key_in_two_mappings_is_no_duplicate() -> None:
 def test_a_file_that_is_too_large_is_refused_and_one_at_the_bound_is_read() -> None:
     line = b"# " + b"x" * 97 + b"\n"
     assert refusal(line * 11_000).code == "AD102"
-    full = b"a: 1\n" + b"#" * (reader.MAX_BYTES - 5)
-    assert len(full) == reader.MAX_BYTES
+    full = b"a: 1\n" + b"#" * (MANIFEST_BYTES - 5)
+    assert len(full) == MANIFEST_BYTES
     assert read_document(full).data == {"a": 1}
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adapterdock.manifests.bounds import OVERLAYS
 from adapterdock.manifests.conform import from_python
 from adapterdock.manifests.manifest import read_manifest
 from adapterdock.manifests.nodes import Map, plain_data
-from adapterdock.manifests.overlay import MAX_CHAIN, overlay
+from adapterdock.manifests.overlay import overlay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.manifest_files import HEADER, Desk
@@ -107,7 +108,7 @@ def test_circles_and_long_chains_end_with_an_error(desk: Desk) -> None:
     assert [f.code for f in desk.findings(HEADER + "extends: other.yaml\n")] == ["AD141"]
     (desk.folder / "link.yaml").symlink_to(desk.folder / "adapters.yaml")
     assert [f.code for f in desk.findings(HEADER + "extends: link.yaml\n")] == ["AD141"]
-    for index in range(MAX_CHAIN + 3):
+    for index in range(OVERLAYS + 3):
         desk.write(HEADER + f"extends: f{index + 1}.yaml\n", f"f{index}.yaml")
     assert [f.code for f in desk.findings("extends: f0.yaml\n")] == ["AD141"]
 

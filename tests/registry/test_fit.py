@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adapterdock.manifests.bounds import CONFIG_BYTES
 from adapterdock.manifests.codes import all_codes
 from adapterdock.manifests.errors import SourceError
 from adapterdock.manifests.findings import Finding, Severity, Where
@@ -22,7 +23,7 @@ from adapterdock.registry.facts import (
     TokenizerFacts,
 )
 from adapterdock.registry.fit import check_adapter
-from adapterdock.registry.methods.config_file import MAX_CONFIG, parse_adapter_config
+from adapterdock.registry.methods.config_file import parse_adapter_config
 from adapterdock.registry.methods.lora_config import OPTIONS
 from adapterdock.registry.methods.options import Support
 from hypothesis import HealthCheck, given, settings
@@ -733,7 +734,7 @@ def test_pefts_own_inits_change_the_base_as_we_say(value: Any, changes: bool) ->
         b'{"r": "\\ud800"}',
         b'{"a":' * 100_000,
         b'{"r": 1' + b"0" * 5000 + b"}",
-        b" " * (MAX_CONFIG + 1),
+        b" " * (CONFIG_BYTES + 1),
     ],
 )
 def test_a_config_that_is_not_one_json_object_is_refused(data: bytes) -> None:

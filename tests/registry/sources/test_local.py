@@ -176,7 +176,7 @@ def test_a_download_stays_where_it_is_and_transfers_nothing(folder: Path, tmp_pa
 
 
 def test_too_many_files_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opened_module, "MAX_FILES", 20)
+    monkeypatch.setattr(opened_module, "FOLDER_FILES", 20)
     for number in range(20):
         (folder / str(number)).touch()
     assert code_of(folder) == "AD205"

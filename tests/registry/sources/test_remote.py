@@ -63,7 +63,7 @@ def test_a_key_with_two_dots_is_refused(root: str) -> None:
 
 
 def test_too_many_files_are_refused(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opened_module, "MAX_FILES", 20)
+    monkeypatch.setattr(opened_module, "FOLDER_FILES", 20)
     memory = fsspec.filesystem("memory")
     for number in range(20):
         memory.store[f"{root}/tone/{number}"] = memory.store[f"{root}/tone/w.bin"]

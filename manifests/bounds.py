@@ -1,0 +1,58 @@
+"""Every limit on what comes from outside: bytes, counts, depths, and the time to wait for it.
+
+A file, a folder or a server is written by somebody else: nothing in it decides how much memory or
+time it takes to find out that it is wrong. Real ones stay far below each limit. Sizes are in bytes,
+times in seconds.
+"""
+
+from __future__ import annotations
+
+MIB = 1 << 20
+
+# -- manifests, policies and locks --------------------------------------------------------------
+
+MANIFEST_BYTES = 1 * MIB
+"""A manifest, an overlay or a policy. A catalogue of two thousand adapters takes half of it."""
+MANIFEST_DEPTH = 32
+"""Levels of nesting in YAML."""
+MANIFEST_VALUES = 100_000
+"""Values in one document, aliases counted as often as they stand."""
+OVERLAYS = 16
+"""Files in one chain of ``extends``."""
+FINDINGS = 200
+"""Findings that one manifest is answered with."""
+LOCK_BYTES = 64 * MIB
+"""A lock: some hundred bytes for each file of each adapter."""
+LOCK_VALUES = 64 * MANIFEST_VALUES
+"""Values in a lock."""
+PIPE_SECONDS = 10.0
+"""How long a manifest or policy given as a pipe may keep silent."""
+
+# -- configs, headers and tokenizers ------------------------------------------------------------
+
+CONFIG_BYTES = 4 * MIB
+"""``config.json`` or ``adapter_config.json``."""
+HEADER_BYTES = 32 * MIB
+"""A safetensors header: 100 bytes for each tensor. All experts of the largest public model, adapted
+one by one, take 14 MB."""
+HEADER_TENSORS = 250_000
+"""Tensors, and keys of metadata, in one header."""
+TENSOR_DIMENSIONS = 64
+"""More than any framework's tensors have."""
+INDEX_BYTES = 64 * MIB
+"""``model.safetensors.index.json``."""
+TOKENIZER_BYTES = 48 * MIB
+"""One file of a tokenizer; the largest public ``tokenizer.json`` has 34 MB."""
+TEMPLATE_SECONDS = 10.0
+"""How long a chat template may take to write a prompt."""
+TEMPLATE_BYTES = 512 * MIB
+"""How much memory it may take for that."""
+
+# -- folders ------------------------------------------------------------------------------------
+
+FOLDER_FILES = 10_000
+"""Files in the folder of an adapter or a base; listing stops there."""
+FOLDER_DEPTH = 32
+"""Folders within folders."""
+LISTING_BYTES = 64 * MIB
+"""A server's listing of a folder."""

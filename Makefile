@@ -1,34 +1,54 @@
 # `make quickstart` and `make test` are all a fresh clone needs; `make help` lists the rest.
 PYTHON ?= python3
-BIN := .venv/bin
-STAMP := .venv/.installed
+# Where else pip may look for torch: PyTorch's CPU index, or a folder of wheels.
+TORCH_INDEX ?=
+# `default` takes the build of torch that pip takes by itself, even where there is one for the CPU.
+TORCH_BUILD ?= cpu
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+# One worker a core; a file's tests stay together, because they share what they build.
+PARALLEL := -n logical --dist loadfile
 
-.PHONY: help .venv quickstart test check docs bench clean
+.PHONY: help .venv quickstart test quick test-anywhere check docs bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart   run the main job on a real model with real adapters (installs first)"
 	@echo "make test         the whole test suite"
+	@echo "make quick        the tests for the edit loop (under 90 seconds)"
+	@echo "make test-anywhere  numbers and memory as other CPUs, thread counts and loads give them"
 	@echo "make check        format, lint, types, and that the generated files are current"
 	@echo "make docs         run the code of the pages in docs/ and put in what it prints"
 	@echo "make bench        timings beside PEFT and transformers"
-	@echo "make .venv        only the environment; PYTHON=python3.12 picks the interpreter"
+	@echo "make .venv        only the environment; PYTHON=python3.12 picks the interpreter,"
+	@echo "                  TORCH_INDEX=... says where torch's CPU build is (optional)"
 	@echo "make clean        remove the environment and everything built (the cache stays)"
 
 .venv: $(STAMP)
 
 # Made again when what is to be installed changes.
 $(STAMP): pyproject.toml constraints.txt
-	@echo "installing into .venv (pinned by constraints.txt; a minute or two) ..."
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "installing into $(VENV) (pinned by constraints.txt; a minute or two) ..."
+	$(PYTHON) -m venv $(VENV)
+	@test $(TORCH_BUILD) = default || PIP_EXTRA_INDEX_URL="$$PIP_EXTRA_INDEX_URL $(TORCH_INDEX)" $(PIP) 'torch==$(TORCH)+cpu' 2>/dev/null \
+		|| echo "torch's CPU build is not offered here: taking the default build (larger with CUDA)"
+	$(PIP) -c constraints.txt -e '.[dev]'
 	@touch $@
 
 quickstart: $(STAMP)
 	$(BIN)/python manifests/quickstart/run.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
+
+quick: $(STAMP)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(QUICK)
+
+test-anywhere: $(STAMP)
+	$(BIN)/python tests/anywhere.py
 
 check: $(STAMP)
 	$(BIN)/python -m ruff format --check .
@@ -44,5 +64,5 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

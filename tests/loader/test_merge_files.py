@@ -487,19 +487,30 @@ _MEASURE = """
 import sys
 from pathlib import Path
 from adapterdock.loader.merge_files import merge_to_folder
-merge_to_folder(Path(sys.argv[1]), Path(sys.argv[2]), safe=True)
-status = Path("/proc/self/status").read_text().splitlines()
-print(next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")))
+
+def status(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+small, large, out = map(Path, sys.argv[1:])
+merge_to_folder(small, out / "merged-small", safe=True)  # everything is imported now
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+idle = status("VmRSS")
+merge_to_folder(large, out / "merged", safe=True)
+print(status("VmHWM") - idle)
 """
-"""Not ``ru_maxrss``, which a child begins with its parent's."""
+"""What merging takes beyond what a process needs that has imported the same and merged a tiny base:
+torch alone is 250 MB or 550 MB, by its build. Not ``ru_maxrss``, which a child begins with its
+parent's."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["it", "dora", "ties"])
 def test_the_peak_of_memory_does_not_depend_on_the_size_of_the_base(
-    what: str, tmp_path: Path
+    what: str, shelf: Shelf, tmp_path: Path
 ) -> None:
-    """1.2 GB in 6 files of some 200 MB: under twice a file, the adapters, and 600 MB."""
+    """1.2 GB in 6 files of some 200 MB: under twice a file, the adapters, and the largest tensor in
+    float32 (402 MB)."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     with torch.device("meta"):
@@ -589,18 +600,18 @@ def test_the_peak_of_memory_does_not_depend_on_the_size_of_the_base(
         compositions={"mix": ties} if what == "ties" else {},
         active="mix" if what == "ties" else "it",
     )
+    small = manifest_of(shelf, tmp_path / "small", active="one")
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, str(manifest), str(tmp_path / "out")],
+        [sys.executable, "-c", _MEASURE, str(small), str(manifest), str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=600,
         env={**environment(), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    peak = int(done.stdout.split()[-1])
+    taken = int(done.stdout.split()[-1])
     brought = sum((tmp_path / n / "adapter_model.safetensors").stat().st_size for n in names)
-    allowed = 2 * largest + brought
-    assert peak < allowed + 600_000_000, f"{peak / 1e6:.0f} MB of {whole / 1e6:.0f}"
-    assert peak < whole, "it did not read the base whole"
-    written = sum(p.stat().st_size for p in (tmp_path / "out").glob("*.safetensors"))
+    widened = 4 * max(meta.numel() for meta in state.values())
+    assert taken < 2 * largest + brought + widened, f"{taken / 1e6:.0f} MB of {whole / 1e6:.0f}"
+    written = sum(p.stat().st_size for p in (tmp_path / "merged").glob("*.safetensors"))
     assert written > whole + 49152 * 2048 * 2, "the head has a weight of its own"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from adapterdock.loader.compose.dense import dense
 from adapterdock.loader.compose.members import member_of
 from adapterdock.loader.compose.methods import METHODS
 
+from support.near import as_near_as
 from support.peft_adapters import Saved, attach, inputs_of, logits, peft_loads
 
 ALL = tuple(METHODS)
@@ -78,7 +80,11 @@ def dense_answer(base: Any, deltas: Mapping[str, torch.Tensor]) -> torch.Tensor:
 def peft_deltas(base: Any, saved: Saved) -> dict[str, torch.Tensor]:
     """What PEFT adds to each weight, by module."""
     model = peft_loads(base, saved.folder)
-    name = model.active_adapter
+    return deltas_of(model, model.active_adapter)
+
+
+def deltas_of(model: Any, name: str) -> dict[str, torch.Tensor]:
+    """What this adapter of a PEFT model adds to each weight, by module."""
     return {
         path.removeprefix("base_model.model."): module.get_delta_weight(name).detach()
         for path, module in model.named_modules()
@@ -100,8 +106,11 @@ def digest_of(model: AdaptedModel, name: str) -> str:
     return member.digest
 
 
-def close(left: torch.Tensor, right: torch.Tensor, tolerance: float = 1e-5) -> bool:
-    return torch.allclose(left, right, atol=tolerance, rtol=1e-5)
+def is_pefts(found: torch.Tensor, base: Any, *args: Any, **options: Any) -> bool:
+    """Whether ``found`` is the answer of PEFT's combination: as near as PEFT's own in float32 is to
+    PEFT's in float64."""
+    exact = peft_answer(copy.deepcopy(base).double(), *args, **options)
+    return as_near_as(found, peft_answer(base, *args, **options), exact)
 
 
 def _must_not(*_: Any) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import nn
 
-from support.tiny_models import COMMON, ENCODER, SEQ2SEQ, TINY, VISION
+from support.tiny_models import COMMON, ENCODER, TINY, VISION
 
 CORPUS = Path(__file__).resolve().parents[1] / "data" / "corpus"
 

@@ -15,6 +15,7 @@ from ..manifests.codes import usage as codes
 from ..manifests.errors import AdapterdockError, AttachError, UsageError
 from ..manifests.manifest import ManifestFile
 from ..registry.checks.fetching import check as check_fetching
+from .chat_template import check_template
 from .quiet import quiet
 
 if TYPE_CHECKING:
@@ -61,10 +62,12 @@ def _refuse_code_elsewhere(folder: Path, file: ManifestFile) -> None:
 
 def encode(tokenizer: Any, prompt: str, *, chat: bool) -> dict[str, torch.Tensor]:
     """The prompt as the model's inputs, (1, tokens) each; through the chat template if ``chat``
-    and the tokenizer has one."""
+    and the tokenizer has one. Raises :class:`AttachError` for a template that cannot be used."""
     if chat and getattr(tokenizer, "chat_template", None):
+        messages = [{"role": "user", "content": prompt}]
+        check_template(tokenizer.get_chat_template(), messages, tokenizer.special_tokens_map)
         encoded = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
+            messages,
             add_generation_prompt=True,
             return_tensors="pt",
             return_dict=True,

@@ -1,9 +1,9 @@
 """``make test-anywhere``: the tests of numbers and memory, as other machines would run them.
 
 Each run is told which of torch's kernels to take (``ATEN_CPU_CAPABILITY``; MKL's own by
-``MKL_CBWR``) and how many threads, and one has two busy processes beside it. Which build of torch is
-tested is the interpreter's: ``make test-anywhere VENV=.venv-default TORCH_BUILD=default`` tests the
-build that pip takes by itself.
+``MKL_CBWR``) and how many threads, and one has two busy processes beside it. Which build of torch
+is tested is the interpreter's: ``make test-anywhere VENV=.venv-default TORCH_BUILD=default`` tests
+the build that pip takes by itself.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def main() -> int:
 
     tests = sys.argv[1:] or list(TESTS)
     workers = ["-n", "logical", "--dist", "loadfile"]
-    print(f"torch {torch.__version__}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}")
+    kernels = torch.backends.cpu.get_cpu_capability()
+    print(f"torch {torch.__version__}, {os.cpu_count()} cores, {kernels}")
     failed = 0
     for machine, settings in MACHINES.items():
         for threads in (1, 4):

@@ -794,6 +794,17 @@ TOKENIZER_NOT_LOADED = Code(
     "put the base's tokenizer.json and tokenizer_config.json beside its weights and lock again",
 )
 
+TEMPLATE_REFUSED = Code(
+    "AD394",
+    "chat-template-refused",
+    Severity.ERROR,
+    "The base's chat template could not be rendered within its bounds.",
+    "A chat template comes with the base and is a small program. It is rendered once in a process "
+    "of its own, with bounded time and memory, before it is used: one that fails there, that "
+    "multiplies text, or that does not end, is not run beside the model.",
+    "tokenizer_config.json with chat_template: \"{{ 'x' * 10000000000 }}\"",
+    "use the tokenizer files of the base's own repository, or run with --raw to leave it out",
+)
 METHOD_NOT_TRAINED = Code(
     id="AD745",
     name="method-not-trained",

@@ -1,4 +1,4 @@
-"""Real adapter configs (``tests/data/corpus``) and a tiny base of the kind that each was made for."""
+"""Real adapter configs (``tests/data/corpus``), and a tiny base of the kind that each is for."""
 
 from __future__ import annotations
 

@@ -107,6 +107,8 @@ class Adapter:
     """What it adds at its sites, from which a merge is made."""
     biases: Mapping[str, BiasFactors] = field(default_factory=dict)
     """Trained biases of the base, by module."""
+    invocation: tuple[int, ...] | None = None
+    """The tokens from which on it acts (aLoRA); ``None`` where it acts everywhere."""
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Its ``adapter_config.json``, as it was read."""
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)

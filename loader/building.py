@@ -13,6 +13,7 @@ from ..manifests.codes import loader as codes
 from ..manifests.errors import AdapterdockError, AttachError
 from ..manifests.findings import Where
 from ..registry.facts import AdapterPlan, ModuleKind, ModuleShape, SitePlan
+from ..registry.methods.lora_variants import invocation_of
 from ..registry.methods.naming import PEFT_PREFIX
 from .adapter import Adapter, Built, Part
 from .bias import BiasFactors
@@ -227,6 +228,7 @@ class _Builder:
             twins=held,
             parts=tuple(parts),
             biases=changed,
+            invocation=invocation_of(claims.plan),
             config=self.config,
             keys=keys,
             unfired={*outputs, *twins, *weights} - self._stood_for(sites),

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..manifests.codes import loader as codes
 from ..registry.facts import SIZED, ModuleShape, SitePlan
+from ..registry.methods.lora_variants import ONLY_USED
 from ..registry.methods.table import SITES as REGISTERED
 from ..registry.methods.table import Method as MethodOnDisk
 from .claims import Claims
@@ -24,6 +25,11 @@ def check_trainable(claims: Claims) -> None:
     methods = {site.method for site in claims.plan.sites} if claims.trainable else set[str]()
     for name in sorted(methods & METHODS.keys()):
         if not REGISTERED[name].trains:
+            claims.problem(codes.METHOD_NOT_TRAINED, f"{name} adapters cannot be trainable")
+    if claims.trainable:
+        for name in sorted(
+            {s.settings[ONLY_USED] for s in claims.plan.sites if ONLY_USED in s.settings}
+        ):
             claims.problem(codes.METHOD_NOT_TRAINED, f"{name} adapters cannot be trainable")
 
 

@@ -37,6 +37,10 @@ def check_begin(config: Mapping[str, Any], where: Where) -> list[Finding]:
     ranks = [config.get("r", 8), *(config.get("rank_pattern") or {}).values()]
     if how == "orthogonal" and any(rank % 2 for rank in ranks):
         refuse("init_lora_weights: orthogonal needs even ranks", ranks)
+    if config.get("velora_config"):
+        refuse("VeLoRA adapters are loaded, and not created here", "velora_config")
+    if config.get("use_bdlora") and config.get("lora_bias"):
+        refuse("lora_bias cannot be created with use_bdlora", "lora_bias: true")
     if config.get("target_parameters"):
         names = ("lora_dropout", "use_dora", "lora_bias")
         if beside := [name for name in names if config.get(name)]:

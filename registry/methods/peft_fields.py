@@ -75,7 +75,7 @@ KINDS: Mapping[str, Expect] = {
     **dict.fromkeys(_OPTIONAL_WHOLE.split(), optional(_whole)),
     **dict.fromkeys(_OPTIONAL_REAL.split(), optional(_real)),
     "r": rank,
-    "init_weights": optional(either(boolean, any_text)),
+    "init_weights": optional(boolean),
     "block_size_pattern": optional(map_of(_whole)),
     "lambda_pattern": optional(map_of(_real)),
     "n_frequency_pattern": optional(map_of(_whole)),
@@ -85,8 +85,17 @@ KINDS: Mapping[str, Expect] = {
 """What a field may hold, for every field of every method but ``bias``."""
 
 
+_OF_METHOD: Mapping[tuple[str, str], Expect] = {
+    **dict.fromkeys(
+        ((method, "init_weights") for method in ("C3A", "HIRA", "MISS", "TINYLORA")),
+        optional(either(boolean, any_text)),
+    ),
+    ("ADAMSS", "init_weights"): optional(any_text),
+    ("GRALORA", "alpha"): _real,
+    ("SUPERTUNING", "r"): optional(rank),  # it need not have low-rank factors
+}
+
+
 def kind_of(method: str, name: str) -> Expect:
     """What the field ``name`` of ``method``'s config may hold."""
-    if name == "r" and method == "SUPERTUNING":  # which need not have low-rank factors
-        return optional(rank)
-    return KINDS.get(name, anything)
+    return _OF_METHOD.get((method, name)) or KINDS.get(name, anything)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -97,7 +97,7 @@ def remember(activation: Activation, cache: Any) -> None:
 def check_shared(activation: Activation, module: str) -> None:
     """Raise :class:`RoutingError` where a cache of the base reaches beyond an invocation: there the
     adapter should have acted."""
-    for tokens, starts in activation.starts.items():
+    for starts in activation.starts.values():
         if bool((starts < activation.past).any()):
             first = int(starts.min())
             raise _unknown(
@@ -125,9 +125,9 @@ def _ids(args: tuple[Any, ...], kwargs: Mapping[str, Any], other: str = "") -> t
         given = kwargs.get(other)
     if given is None and args:
         given = args[0]
-    if isinstance(given, torch.Tensor) and not given.is_floating_point() and given.dim() == 2:
-        if kwargs.get("inputs_embeds") is None:
-            return given
+    tokens = isinstance(given, torch.Tensor) and not given.is_floating_point() and given.dim() == 2
+    if tokens and kwargs.get("inputs_embeds") is None:
+        return cast(torch.Tensor, given)
     raise _unknown("the call has no input_ids of two dimensions, or inputs_embeds beside them")
 
 

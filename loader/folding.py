@@ -17,6 +17,7 @@ from ..manifests.codes import merging as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Finding, Where
 from ..manifests.weights import Weight, weight_at
+from ..registry.methods.lora_attention import TARGET
 from .adapter import Adapter, Part
 from .bias import BiasFactors
 from .cuts import Cut, rows_of
@@ -258,7 +259,7 @@ class _Planner:
             self._problem(codes.MERGE_METHOD, f"{adapter.name!r}: {what} is no change of a weight")
             return
         for part in adapter.parts:
-            if at := weight_at(weight, part.site.module):
+            if at := weight_at(weight, part.site.settings.get(TARGET, part.site.module)):
                 self._add_part(adapter, part, at)
         for name, one in adapter.biases.items():
             if at := weight_at(weight, name):

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..manifests.codes import loader as codes
 from ..registry.facts import SIZED, ModuleShape, SitePlan
+from ..registry.methods.lora_attention import TARGET
 from ..registry.methods.lora_variants import ONLY_USED
 from ..registry.methods.table import SITES as REGISTERED
 from ..registry.methods.table import Method as MethodOnDisk
@@ -46,7 +47,7 @@ def claim_site(
             expected=", ".join(METHODS),
         )
         return None
-    module = claims.usable_module(site.module)
+    module = claims.usable_module(site.module, site.settings.get(TARGET))
     if module is None or not claims.present(site.module, site.tensors.values()):
         return None
     inside = next((w for w in whole if site.module.startswith(f"{w}.")), None) if whole else None

@@ -22,12 +22,12 @@ from ...registry.methods.lora_config import init_of
 from ...registry.methods.lora_variants import ACTIVATED, BLOCKS
 from ..gather import Part
 from ..layout import shape_of_module
-from ..low_rank import LowRank, Scaling
+from ..low_rank import Scaling
 from ..sites import Factors
 from . import dora
-from .convolutions import CONVOLUTIONS, LowRankKernel
 from .activated import ActivatedFactors
 from .block_diagonal import BlockFactors, in_full
+from .convolutions import CONVOLUTIONS, LowRankKernel
 from .deltas import Delta, Roles, product_rows, sees_zeros
 from .embeddings import LowRankTable, embedded, scaled_like
 from .linear import LinearFactors

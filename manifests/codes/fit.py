@@ -841,7 +841,7 @@ OPTION_UNCHECKED = Code(
         "trainer has to decide."
     ),
     example='"new_scaling": 0.5',
-    fix="Upgrade adapterdock, or accept the code (--accept AD359) if the field acts in training only.",
+    fix="Upgrade adapterdock, or accept the code (--accept AD359) if it acts in training only.",
 )
 OPTION_OF_TRAINER = Code(
     id="AD367",

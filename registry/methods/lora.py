@@ -27,6 +27,8 @@ from collections.abc import Mapping
 
 from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..patterns import Patterns, PatternTable
+from ..targets import Selection
+from . import lora_attention as attention
 from . import lora_parameters as by_name
 from . import trainable_tokens as tokens
 from .keys import Keys, Roles
@@ -84,6 +86,7 @@ def plan(
         rank, alpha = ranks.get(name, config.r), alphas.get(name, config.alpha)
         return rank, alpha, scale_of(config, rank, alpha)
 
+    selection = Selection(config, patterns, KINDS)
     keys = Keys.split(tensors, ROLES)
     wrapped = _by_module(keys.factors, layout)
     naming = Naming.find(list(wrapped) or keys.modules, layout)
@@ -97,6 +100,9 @@ def plan(
         here = sites[live] = []
         if TOKENS in parts and (indices := config.indices_of(author)) is not None:
             here.append(tokens.site_of(live, parts.pop(TOKENS), indices, f"{TOKENS}."))
+        if parts.keys() == {"", attention.INSIDE} and selection.selects(author):
+            here.extend(attention.sites(live, parts, settled(author)))
+            continue
         parameters = _parameters(config, tensors, layout, author, live, parts)
         for inside, roles in parts.items():
             name = parameters.get(inside)
@@ -127,6 +133,8 @@ def _by_module(
         module, inside = author, ""
         if author.endswith((f".{WRAPPER}", f".{TOKENS}")):
             module, inside = _unwrapped(author)
+        elif author.endswith(f".{attention.INSIDE}"):
+            module, inside = author[: -len(attention.INSIDE) - 1], attention.INSIDE
         found.setdefault(module, {})[inside] = roles
     return found
 

@@ -48,11 +48,11 @@ _WHOLE = (
 )
 _REAL = (
     "asa_importance_beta asa_schedule_exponent asa_uncertainty_beta boft_dropout d_initial "
-    "deft_dropout delora_lambda frod_dropout gralora_dropout hira_dropout init_logits_std init_scale "
-    "init_theta_d_bound init_v_bound init_vector_bank_bound lora_dropout miss_dropout "
-    "module_dropout psoft_alpha psoft_dropout pvera_dropout randlora_alpha randlora_dropout regularization_alpha scaling "
-    "sparse_rate sparsity svd_threshold tinylora_dropout unilora_dropout vblora_dropout "
-    "weight_tying"
+    "deft_dropout delora_lambda frod_dropout gralora_dropout hira_dropout init_logits_std "
+    "init_scale init_theta_d_bound init_v_bound init_vector_bank_bound lora_dropout "
+    "miss_dropout module_dropout psoft_alpha psoft_dropout pvera_dropout randlora_alpha "
+    "randlora_dropout regularization_alpha scaling sparse_rate sparsity svd_threshold "
+    "tinylora_dropout unilora_dropout vblora_dropout weight_tying"
 )
 _FLAGS = (
     "apply_GS fan_in_fan_out para progressbar proportional_parameters psoft_mag_a psoft_mag_b "

@@ -19,13 +19,14 @@ class Part(NamedTuple):
     """What an adapter holds at one site: its plan, the module's sizes, and its tensors by role.
 
     ``of_input`` says that its delta is made of the module's input alone, and not of the base's
-    weight or output.
+    weight or output. ``layer`` is PEFT's, where that is what answers.
     """
 
     site: SitePlan
     shape: ModuleShape
     roles: Mapping[str, nn.Parameter]
     of_input: bool
+    layer: nn.Module | None = None
 
 
 if TYPE_CHECKING:

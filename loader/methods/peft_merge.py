@@ -89,10 +89,10 @@ def _twin(layer: nn.Module, own: nn.Module, wide: torch.dtype) -> nn.Module:
     for _, place, name in list(buffers_of(twin)):
         if place[name].is_floating_point():
             place[name] = place[name].to(wide)
-    for part in twin.modules():  # ADAMSS keeps the weight's parts so
+    for part in twin.modules():  # ADAMSS keeps the dtype that it computes in
         for name, value in vars(part).items():
-            if isinstance(value, Tensor) and value.is_floating_point():
-                vars(part)[name] = value.to(wide)
+            if isinstance(value, torch.dtype) and value.is_floating_point:
+                vars(part)[name] = wide
     return twin
 
 

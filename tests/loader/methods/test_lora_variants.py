@@ -358,3 +358,32 @@ def test_training_an_alora_gives_pefts_gradients(tmp_path: Path) -> None:
         strict=True,
     ):
         assert torch.allclose(one, other, atol=TOLERANCE)
+
+
+def test_parts_that_backward_runs_again_know_where_it_begins(tmp_path: Path) -> None:
+    base = tiny_llama()
+    saved = saved_as("alora", tmp_path / "it", base)
+    grads = []
+    for checkpointed in (False, True):
+        model = adapted(tiny_llama(), saved, trainable=True)
+        model.train()
+        if checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model(**batch(), labels=batch()["input_ids"], use_cache=False).loss.backward()
+        grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    once, again = grads
+    assert once.keys() == again.keys() and len(once) == 12
+    assert all(torch.allclose(again[name], value, atol=TOLERANCE) for name, value in once.items())
+
+
+def test_an_alora_beside_virtual_tokens_is_refused(
+    alora: tuple[AdaptedModel, Any], tmp_path: Path
+) -> None:
+    from peft import PromptTuningConfig
+
+    ours, _ = alora
+    kind = {"kind": PromptTuningConfig, "task_type": "CAUSAL_LM", "num_virtual_tokens": 3}
+    attach(ours, peft_saves(ours.base_model, tmp_path / "tokens", **kind), "tokens")
+    for call in (ours, ours.generate):
+        with pytest.raises(RoutingError, match="virtual tokens"):
+            call(**batch(), adapter=["alora", "tokens"])

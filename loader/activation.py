@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from ..manifests.codes import loader as codes
+from ..manifests.codes import fit as codes
 from ..manifests.errors import RoutingError
 from .cache_length import CACHES, cache_length
 

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import nn
 
+from ...manifests.codes import fit as fit_codes
 from ...manifests.codes import loader as codes
 from ...manifests.errors import RoutingError
 from ..gather import Part, RowDelta
@@ -93,5 +94,5 @@ def _active(tokens: tuple[int, ...], out: torch.Tensor, module: nn.Module) -> to
     activation = None if call is None else call.activation
     if activation is None:
         message = "an aLoRA was entered by another way than forward or generate"
-        raise RoutingError(codes.ACTIVATION_UNKNOWN.finding(message))
+        raise RoutingError(fit_codes.ACTIVATION_UNKNOWN.finding(message))
     return activation.mask(tokens, out, type(module).__name__)

@@ -842,17 +842,3 @@ PEFT_PLACE = Code(
     example="dtype: float16 for a method that PEFT computes by a Fourier transform",
     fix="leave the adapter's dtype out (it is then float32, as in PEFT), or use a plain base",
 )
-ACTIVATION_UNKNOWN = Code(
-    id="AD368",
-    name="activation-unknown",
-    severity=Severity.ERROR,
-    summary="Cannot tell from which token on an aLoRA acts.",
-    explanation=(
-        "An aLoRA acts from the last occurrence of its invocation tokens in each row on. So a call "
-        "needs `input_ids`, and a module must see the tokens of each row in order. PEFT turns such "
-        "an adapter off with a warning where it has no input_ids. A cache that the base made may "
-        "be used up to the invocation, not beyond it."
-    ),
-    example="model(inputs_embeds=...) while an aLoRA is active",
-    fix="Pass input_ids, and use the adapter on modules that see the rows' tokens.",
-)

@@ -19,13 +19,14 @@ class Part(NamedTuple):
     """What an adapter holds at one site: its plan, the module's sizes, and its tensors by role.
 
     ``of_input`` says that its delta is made of the module's input alone, and not of the base's
-    weight or output.
+    weight or output. ``layer`` is PEFT's, where that is what answers.
     """
 
     site: SitePlan
     shape: ModuleShape
     roles: Mapping[str, nn.Parameter]
     of_input: bool
+    layer: nn.Module | None = None
 
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ class Adapter:
     """What it adds at its sites, from which a merge is made."""
     biases: Mapping[str, BiasFactors] = field(default_factory=dict)
     """Trained biases of the base, by module."""
+    invocation: tuple[int, ...] | None = None
+    """The tokens from which on it acts (aLoRA); ``None`` where it acts everywhere."""
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Its ``adapter_config.json``, as it was read."""
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -24,6 +24,7 @@ from ..registry.fit import check_adapter
 from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ..registry.header import read_header
 from ..registry.methods.config_file import parse_adapter_config
+from ..registry.methods.lora_variants import invocation_of
 from ..registry.plan import Held
 from ..registry.resolve import names_of_base, recorded_base
 from ..registry.verified import Verified
@@ -107,6 +108,7 @@ class AdapterFiles:
             rank=plan.rank,
             sites=frozenset((*plan.modules, *plan.biases)),
             whole=frozenset((*plan.saved, *plan.tuned)),
+            invocation=invocation_of(plan),
             nbytes=size_of(plan, header, modules, base, self.dtype),
             config=config,
             loaded=False,

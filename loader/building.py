@@ -13,6 +13,8 @@ from ..manifests.codes import loader as codes
 from ..manifests.errors import AdapterdockError, AttachError
 from ..manifests.findings import Where
 from ..registry.facts import AdapterPlan, ModuleKind, ModuleShape, SitePlan
+from ..registry.methods.lora_attention import reader_of
+from ..registry.methods.lora_variants import invocation_of
 from ..registry.methods.naming import PEFT_PREFIX
 from .adapter import Adapter, Built, Part
 from .bias import BiasFactors
@@ -172,7 +174,8 @@ class _Builder:
                 roles[role] = parameters[name]
             built = method.build(site, shape, roles, self.dropout)
             if hasattr(built, "add_to"):
-                weights.setdefault(site.module, []).append(cast(WeightFactors, built))
+                reader = reader_of(site)[0]
+                weights.setdefault(reader, []).append(cast(WeightFactors, built))
             else:
                 outputs.setdefault(site.module, []).append(cast(Factors, built))
             parts.append(Part(site, shape, roles, roles.keys() <= method.input_roles))
@@ -227,6 +230,7 @@ class _Builder:
             twins=held,
             parts=tuple(parts),
             biases=changed,
+            invocation=invocation_of(claims.plan),
             config=self.config,
             keys=keys,
             unfired={*outputs, *twins, *weights} - self._stood_for(sites),

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..manifests.codes import loader as codes
 from ..manifests.errors import RoutingError
+from .activation import invocations, of_forward, of_prompt
 from .adapter_warning import never_fired, warn
 from .base_view import view_of
 from .checkpointing import carry, checkpointable
@@ -71,6 +72,8 @@ class Calling(Choosing):
         routing = self._take(adapter, adapter_names, _copies_of_a_row(self._base, kwargs))
         if (prompt := prompt_of(routing.terms)) is not None:
             generate = _with_prompt(prompt.generate, self._base, generate)
+        if invocations(routing.terms):
+            generate = _from_invocations(generate)
         out = self._enter(routing, generate, args, kwargs, inside=False)
         self._note_use(routing)
         return out
@@ -92,7 +95,10 @@ class Calling(Choosing):
             if inside and function is self._base and self._compiled is not None:
                 return self._compiled_call(routing, args, kwargs)
             repeat = rows.enter(self._owner, self._base, args, kwargs) if rows is not None else 1
-            call = Call(self._owner, routing.terms, inside, gradients, False, rows, repeat)
+            begins = of_forward(routing.terms, None, args, kwargs) if inside else None
+            call = Call(
+                self._owner, routing.terms, inside, gradients, False, rows, repeat, None, begins
+            )
             if inside and (prompt := prompt_of(routing.terms)) is not None:
                 function = _with_prompt(prompt.call, self._base, False)
             return run_with(call, function, args, kwargs)
@@ -109,7 +115,11 @@ class Calling(Choosing):
         rows = call.rows
         repeat = rows.enter(self._owner, self._base, args, kwargs) if rows is not None else 1
         entered = dataclasses.replace(
-            call, inside=True, gradients=torch.is_grad_enabled(), repeat=repeat
+            call,
+            inside=True,
+            gradients=torch.is_grad_enabled(),
+            repeat=repeat,
+            activation=of_forward(call.terms, call.activation, args, kwargs),
         )
         base: Callable[..., Any] = self._base
         if (prompt := prompt_of(call.terms)) is not None:
@@ -195,6 +205,18 @@ class Calling(Choosing):
 def _with_prompt(act: Callable[..., Any], *given: Any) -> Callable[..., Any]:
     """``act`` in the place of the base's forward or ``generate``."""
     return lambda *args, **kwargs: act(*given, args, kwargs)
+
+
+def _from_invocations(generate: Callable[..., Any]) -> Callable[..., Any]:
+    """``generate`` in which aLoRAs begin where the prompt says, and nowhere else."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        call = CURRENT.get()
+        assert call is not None
+        begins = of_prompt(call.terms, args, kwargs)
+        return run_with(dataclasses.replace(call, activation=begins), generate, args, kwargs)
+
+    return run
 
 
 def _copies_of_a_row(base: nn.Module, kwargs: Mapping[str, Any]) -> int:

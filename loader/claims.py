@@ -48,8 +48,9 @@ class Claims:
     def module(self, name: str) -> nn.Module:
         return self.modules.by_name[name]
 
-    def usable_module(self, name: str) -> nn.Module | None:
-        """The module, if an adapter can act on it; else a problem is noted."""
+    def usable_module(self, name: str, read_by: str | None = None) -> nn.Module | None:
+        """The module, if an adapter can act on it (or on its weight, which the module ``read_by``
+        reads); else a problem is noted."""
         module = self.modules.by_name.get(name)
         if module is None or not name:
             self.problem(codes.MODULE_MISSING, f"the model has no module {name!r}")
@@ -59,7 +60,7 @@ class Claims:
             self.problem(codes.MODULE_SHARED, f"{name} is the same module as {', '.join(others)}")
             return None
         parent = self.modules.by_name.get(name.rpartition(".")[0])
-        if isinstance(parent, nn.MultiheadAttention):
+        if isinstance(parent, nn.MultiheadAttention) and read_by is None:
             self.problem(codes.MODULE_NOT_CALLED, f"{name} is never called by its attention")
             return None
         return module

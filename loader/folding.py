@@ -17,10 +17,13 @@ from ..manifests.codes import merging as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Finding, Where
 from ..manifests.weights import Weight, weight_at
+from ..registry.methods.lora_attention import TARGET
+from ..registry.methods.peft_table import PEFT_TABLE
 from .adapter import Adapter, Part
 from .bias import BiasFactors
 from .cuts import Cut, rows_of
 from .methods.deltas import Delta
+from .methods.peft_merge import merged_by_peft
 from .methods.table import METHODS
 from .modules import ModuleMap
 from .placement import offloaded
@@ -61,6 +64,11 @@ class Addition:
         one = self.of
         if isinstance(one, BiasFactors):
             change = one.value.detach().to(device, wide) - one.old.to(device, wide)
+            return lambda rows: change[rows]
+        if one.layer is not None:
+            leaf = name.rpartition(".")[2]
+            new = merged_by_peft(one.layer, self.module, one.shape, wide, one.site.module)[leaf]
+            change = new.to(device) - old.to(device, wide)
             return lambda rows: change[rows]
         method = METHODS[one.site.method]
         roles = roles_of(one, wide, device)
@@ -246,20 +254,23 @@ class _Planner:
 
     def add(self, adapter: Adapter, weight: Weight) -> None:
         """Its deltas, after it was made sure that they are all there is of it."""
-        refused = {part.site.method for part in adapter.parts}
+        refused = {part.site.method for part in adapter.parts if part.layer is None}
         refused = {n for n in refused if n not in METHODS or METHODS[n].delta_weight is None}
         if adapter.prompt is not None:
             refused |= {name for name in adapter.methods if name not in METHODS}
         known = {id(t) for part in adapter.parts for t in part.roles.values()}
         known |= {id(one.value) for one in adapter.biases.values()}
+        if any(part.layer is not None for part in adapter.parts):
+            known |= {id(value) for value in adapter.parameters.values()}  # PEFT's layers use them
         rest = [name for name, value in adapter.parameters.items() if id(value) not in known]
         if refused or rest:
             what = " and ".join(sorted(refused)) if refused else rest[0]
             self._problem(codes.MERGE_METHOD, f"{adapter.name!r}: {what} is no change of a weight")
             return
         for part in adapter.parts:
-            if at := weight_at(weight, part.site.module):
-                self._add_part(adapter, part, at)
+            if at := weight_at(weight, part.site.settings.get(TARGET, part.site.module)):
+                add = self._add_part if part.layer is None else self._add_layer
+                add(adapter, part, at)
         for name, one in adapter.biases.items():
             if at := weight_at(weight, name):
                 fold = self._fold(f"{name}.bias")
@@ -293,6 +304,23 @@ class _Planner:
             )
         elif change is not None:
             self._fold(f"{name}.bias").additions.append(addition)
+
+    def _add_layer(self, adapter: Adapter, part: Part, weight: float) -> None:
+        """What PEFT's layer changes of its module."""
+        name, row = part.site.module, PEFT_TABLE[part.site.method]
+        module = self.modules.by_name[name]
+        reason = self._unclear(adapter, part)
+        if row.by_batch:
+            reason = "it answers a row by all rows of the batch"
+        elif getattr(module, "max_norm", None) is not None:
+            reason = "the rows of an embedding with max_norm are rescaled at each use"
+        if reason is not None:
+            self._problem(codes.MERGE_METHOD, f"{adapter.name!r} at {name}: {reason}")
+            return
+        self.at.setdefault(name, []).append(part)
+        for leaf in row.merges:
+            if getattr(module, leaf, None) is not None:
+                self._fold(f"{name}.{leaf}").additions.append(Addition(weight, part, module))
 
     def _unclear(self, adapter: Adapter, part: Part) -> str | None:
         """Why what the base does at this module is not what the part's delta is made of."""

@@ -13,7 +13,9 @@ from ..manifests.codes import loader as codes
 from ..manifests.errors import RoutingError
 from ..manifests.names import listed
 from ..manifests.weights import Weight, shown
+from .activation import check_shared, remember
 from .adapter import Adapter
+from .cache_length import CACHES, cache_length
 from .routing import Call
 
 Terms = tuple[tuple[int, str, Weight], ...]
@@ -21,7 +23,6 @@ Made = tuple[Terms, ...]
 """The serial numbers, names and weights of each row's adapters; of all rows where there is one
 entry."""
 
-_NAMES = ("past_key_values", "cache_params")
 _MARK = "_adapterdock_made_with"
 _BY_BASE: Made = ((),)
 
@@ -39,6 +40,13 @@ def _of(terms: Iterable[tuple[Adapter, Weight]]) -> Terms:
     return tuple((adapter.serial, adapter.name, weight) for adapter, weight in terms)
 
 
+def _before(call: Call) -> Made:
+    """What the tokens before an invocation are made with: aLoRAs do not act there."""
+    rows = [call.terms] if call.rows is None else [r.terms for r in call.rows.routings]
+    found = tuple(_of(one for one in row if one[0].invocation is None) for row in rows)
+    return _BY_BASE if not any(found) else found
+
+
 def check_cache(call: Call | None, kwargs: Mapping[str, Any]) -> None:
     """Raise :class:`RoutingError` if the caches among a forward's ``kwargs`` were made with other
     adapters than the call's; mark those that are still empty."""
@@ -48,7 +56,10 @@ def check_cache(call: Call | None, kwargs: Mapping[str, Any]) -> None:
             _mark(cache, now)
             continue
         made = getattr(cache, _MARK, _BY_BASE)
-        if made != now:
+        if call is not None and call.activation is not None and made == _before(call) != now:
+            check_shared(call.activation, type(cache).__name__)
+            _mark(cache, now)
+        elif made != now:
             was, wanted = _shown(made), _shown(now)
             raise RoutingError(
                 codes.CACHE_OF_ANOTHER.finding(
@@ -62,25 +73,19 @@ def check_cache(call: Call | None, kwargs: Mapping[str, Any]) -> None:
 
 def mark_cache(call: Call | None, output: Any) -> None:
     """Mark the cache that a forward returned."""
-    for name in _NAMES:
+    for name in CACHES:
         cache = getattr(output, name, None)
-        if cache is not None and not isinstance(cache, tuple) and not hasattr(cache, _MARK):
+        if cache is None or isinstance(cache, tuple):
+            continue
+        if not hasattr(cache, _MARK):
             _mark(cache, made_with(call))
+        if call is not None and call.activation is not None:
+            remember(call.activation, cache)
 
 
 def _caches(kwargs: Mapping[str, Any]) -> list[Any]:
-    found = [kwargs.get(name) for name in _NAMES]
+    found = [kwargs.get(name) for name in CACHES]
     return [cache for cache in found if cache is not None and hasattr(cache, "get_seq_length")]
-
-
-def cache_length(cache: Any) -> int:
-    """The number of tokens in a cache; 0 for what is none."""
-    if not hasattr(cache, "get_seq_length"):
-        return 0
-    try:
-        return int(cache.get_seq_length())
-    except (TypeError, ValueError, IndexError, RuntimeError):
-        return 0
 
 
 def _mark(cache: Any, made: Made) -> None:

@@ -16,10 +16,11 @@ from torch import nn
 from ..manifests.codes import fit as fit_codes
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError
-from ..registry.facts import ModuleKind, ModuleShape, PeftPlan
+from ..registry.facts import PeftPlan
 from ..registry.methods.peft_table import PEFT_TABLE
 from .adapter import Part
 from .claims import Claims
+from .methods.peft_merge import changes_weights, example_of
 from .methods.through_peft import PeftFactors, buffers_of, relink, set_apart
 from .peft_shell import NAME, Shell, make_shell, misfits, tensors_for_peft
 from .placement import compute_dtype, device_of
@@ -120,7 +121,13 @@ def _taken_out(claims: Claims, shell: Shell, modules: Mapping[str, nn.Module]) -
         relink(shell.stand_ins[live], modules[live])
         set_apart(layer, shell.stand_ins[live])
     parts = [
-        Part(site, claims.modules.shape(site.module), {}, of_input=False)
+        Part(
+            site,
+            claims.modules.shape(site.module),
+            {},
+            of_input=False,
+            layer=shell.layers[site.module],
+        )
         for site in claims.plan.sites
     ]
     by_batch = PEFT_TABLE[claims.plan.peft.method].by_batch
@@ -197,7 +204,13 @@ def _changes(claims: Claims, found: PeftParts, modules: Mapping[str, nn.Module])
     differs = False
     for live, factors in found.factors.items():
         module = modules[live]
-        x = _example(claims.modules.shape(live), module, claims)
+        shape = claims.modules.shape(live)
+        if _cannot_run(module):
+            if changes_weights(factors.layer, module, shape, live):
+                return True
+            continue
+        device = cast(torch.device, device_of(module, claims.base))
+        x = example_of(shape, module, device, compute_dtype(module, claims.base))
         try:
             base = cast(torch.Tensor, module.forward(x))
             with torch.sparse.check_sparse_tensor_invariants(every):
@@ -221,16 +234,8 @@ def _changes(claims: Claims, found: PeftParts, modules: Mapping[str, nn.Module])
     return differs
 
 
-def _example(shape: ModuleShape, module: nn.Module, claims: Claims) -> torch.Tensor:
-    device = device_of(module, claims.base)
-    inner = shape.in_features or 1
-    generator = torch.Generator().manual_seed(0)
-    if shape.kind is ModuleKind.EMBEDDING:
-        return torch.arange(min(inner, 64), device=device).view(1, -1)
-    size: tuple[int, ...] = (1, 4, inner)
-    if shape.kind is ModuleKind.CONV:
-        spread = cast("tuple[int, ...]", module.dilation)
-        reach = [2 * d * (k - 1) + 2 for d, k in zip(spread, shape.kernel, strict=True)]
-        size = (1, inner, *reach)
-    dtype = compute_dtype(module, claims.base)
-    return torch.randn(size, generator=generator).to(device, dtype)
+def _cannot_run(module: nn.Module) -> bool:
+    """Whether its values are in files only (``adapterdock merge``); accelerate brings those that it
+    has offloaded."""
+    meta = any(p.is_meta for p in module.parameters())
+    return meta and "_old_forward" not in vars(module)

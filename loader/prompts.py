@@ -26,7 +26,8 @@ from ..registry.facts import SitePlan
 from ..registry.methods.prompt import PREFIX_TUNING
 from ..registry.methods.prompt_config import SEQ_2_SEQ
 from .adapter import Adapter
-from .kv_cache import cache_length, check_cache
+from .cache_length import cache_length
+from .kv_cache import check_cache
 from .prompt_encoders import Encoder
 from .routing import CURRENT
 

@@ -17,6 +17,7 @@ from ..manifests.weights import Weight
 from .adapter import Adapter
 
 if TYPE_CHECKING:
+    from .activation import Activation
     from .row_layout import Probe
     from .rows import Rows
 
@@ -60,6 +61,8 @@ class Call:
     """How often each of the rows stands in the batch, in place."""
     probe: Probe | None = None
     """What notes what the sites see, in a call that asks for it."""
+    activation: Activation | None = None
+    """Where aLoRAs among the adapters begin to act."""
 
 
 CURRENT: ContextVar[Call | None] = ContextVar("adapterdock_call", default=None)

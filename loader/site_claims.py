@@ -10,6 +10,8 @@ from torch import nn
 
 from ..manifests.codes import loader as codes
 from ..registry.facts import SIZED, ModuleShape, SitePlan
+from ..registry.methods.lora_attention import TARGET
+from ..registry.methods.lora_variants import ONLY_USED
 from ..registry.methods.table import SITES as REGISTERED
 from ..registry.methods.table import Method as MethodOnDisk
 from .claims import Claims
@@ -24,6 +26,11 @@ def check_trainable(claims: Claims) -> None:
     methods = {site.method for site in claims.plan.sites} if claims.trainable else set[str]()
     for name in sorted(methods & METHODS.keys()):
         if not REGISTERED[name].trains:
+            claims.problem(codes.METHOD_NOT_TRAINED, f"{name} adapters cannot be trainable")
+    if claims.trainable:
+        for name in sorted(
+            {s.settings[ONLY_USED] for s in claims.plan.sites if ONLY_USED in s.settings}
+        ):
             claims.problem(codes.METHOD_NOT_TRAINED, f"{name} adapters cannot be trainable")
 
 
@@ -40,7 +47,7 @@ def claim_site(
             expected=", ".join(METHODS),
         )
         return None
-    module = claims.usable_module(site.module)
+    module = claims.usable_module(site.module, site.settings.get(TARGET))
     if module is None or not claims.present(site.module, site.tensors.values()):
         return None
     inside = next((w for w in whole if site.module.startswith(f"{w}.")), None) if whole else None

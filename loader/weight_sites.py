@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from types import MethodType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -26,7 +26,8 @@ from .sites import Intercepting, refuse_lost_routing
 
 
 class WeightFactors(Protocol):
-    """What one adapter holds for one parameter of a module, ``name``."""
+    """What one adapter holds for one parameter of a module, or of a module inside that one whose
+    weight it reads: its path there, ``name``."""
 
     name: str
 
@@ -80,6 +81,27 @@ def can_stand_in(module: nn.Module) -> bool:
     return _on_stand_in(module, module.forward, ()) is not None
 
 
+def _copy_of(module: nn.Module) -> nn.Module:
+    """The same module with a dictionary of parameters of its own."""
+    copied = object.__new__(type(module))
+    copied.__dict__.update(module.__dict__)
+    copied.__dict__["_parameters"] = dict(module._parameters)  # pyright: ignore[reportPrivateUsage]
+    return copied
+
+
+def _place(module: nn.Module, stand_in: nn.Module, path: str) -> tuple[dict[str, Any], str]:
+    """Where a parameter of the stand-in is held; modules on the way become copies too."""
+    *way, leaf = path.split(".")
+    for name in way:
+        inside = dict(stand_in._modules)  # pyright: ignore[reportPrivateUsage]
+        module = module.get_submodule(name)
+        if inside[name] is module:
+            inside[name] = _copy_of(module)
+        stand_in.__dict__["_modules"] = inside
+        stand_in = cast(nn.Module, inside[name])
+    return cast("dict[str, Any]", stand_in._parameters), leaf  # pyright: ignore[reportPrivateUsage]
+
+
 def _on_stand_in(
     module: nn.Module,
     forward: Callable[..., Any],
@@ -87,21 +109,21 @@ def _on_stand_in(
 ) -> Callable[..., Any] | None:
     """``forward`` with a stand-in for ``module``, whose parameters are changed at the last moment:
     accelerate, on its way, reads those that are offloaded into the stand-in."""
-    stand_in = object.__new__(type(module))
-    stand_in.__dict__.update(module.__dict__)
-    parameters = dict[str, Any](module._parameters)  # pyright: ignore[reportPrivateUsage]
-    stand_in.__dict__["_parameters"] = parameters
+    stand_in = _copy_of(module)
+    places = {one.name: _place(module, stand_in, one.name) for one, _ in acting}
 
     def run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        before = dict(parameters)
+        before = {name: parameters[leaf] for name, (parameters, leaf) in places.items()}
+        now = dict(before)
         for one, weight in acting:
-            parameters[one.name] = one.add_to(module, parameters[one.name], weight)
-        for name in {one.name for one, _ in acting}:
-            parameters[name] = parameters[name].to(before[name].dtype)
+            now[one.name] = one.add_to(module, now[one.name], weight)
+        for name, (parameters, leaf) in places.items():
+            parameters[leaf] = now[name].to(before[name].dtype)
         try:
             return function(stand_in, *args, **kwargs)
         finally:
-            parameters.update(before)
+            for name, (parameters, leaf) in places.items():
+                parameters[leaf] = before[name]
 
     def moved(forward: Any) -> Callable[..., Any] | None:
         if isinstance(forward, MethodType) and forward.__self__ is module:

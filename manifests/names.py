@@ -22,12 +22,13 @@ def is_name(text: str) -> bool:
     return _NAME.match(text) is not None
 
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str | None:
-    """``"did you mean 'x'?"`` for the nearest known word, or ``None`` if none is near."""
+def did_you_mean(wrong: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """``"did you mean 'x'?"`` for the nearest known word, or ``None`` if none is near (at least of
+    this ``likeness``, from 0 to 1)."""
     words = sorted(known)
     if len(words) > MAX_COMPARED:
         words = [word for word in words if word[:1] == wrong[:1]][:MAX_COMPARED]
-    near = difflib.get_close_matches(wrong[:MAX_COMPARED], words, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(wrong[:MAX_COMPARED], words, n=1, cutoff=likeness)
     return f"did you mean {near[0]!r}?" if near else None
 
 

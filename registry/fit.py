@@ -50,11 +50,12 @@ def check_adapter(
     findings = [*wrong_types, *options.check_options(config, method, where), *findings]
     if wrong_types:
         return findings, None
-    findings += options.check_contradictions(config, where)
-    findings += options.check_initialisation(config, method, where)
-    findings += method.check_config(config, where)
+    own = method.own(config)
+    findings += options.check_contradictions(own, where)
+    findings += options.check_initialisation(own, method, where)
+    findings += method.check_config(own, where)
     patterns = Patterns()
-    invalid = _check_patterns(config, patterns, where)
+    invalid = _check_patterns(own, patterns, where)
     if invalid:
         return [*findings, *invalid], None
     try:
@@ -77,9 +78,10 @@ def check_config(
         return None, missing
     if wrong_types := options.check_types(config, method, where):
         return method, wrong_types
-    found = options.check_options(config, method, where)
-    found += options.check_contradictions(config, where)
-    return method, [*found, *_check_patterns(config, Patterns(), where)]
+    found = options.check_options(config, method, where, unknown=codes.OPTION_UNKNOWN)
+    own = method.own(config)
+    found += options.check_contradictions(own, where)
+    return method, [*found, *_check_patterns(own, Patterns(), where)]
 
 
 def _subject(
@@ -92,7 +94,7 @@ def _subject(
 ) -> Subject:
     known = layout if layout is not None or base is None else base.layout
     tensors = adapter.header.tensors
-    config = method.read_config(adapter.config)
+    config = method.read_config(method.own(adapter.config))
     plan, naming = method.make_plan(config, tensors, known, patterns)
     return Subject(adapter, method, config, plan, naming, patterns, base, known, where)
 

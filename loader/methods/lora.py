@@ -7,6 +7,7 @@ kernel of 1 for B; embeddings keep ``padding_idx``, ``max_norm`` and ``embed_sca
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -18,64 +19,21 @@ from torch import nn
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.lora_config import init_of
+from ...registry.methods.lora_variants import ACTIVATED, BLOCKS
 from ..gather import Part
 from ..layout import shape_of_module
-from ..low_rank import LowRank, Scaling
+from ..low_rank import Scaling
 from ..sites import Factors
 from . import dora
+from .activated import ActivatedFactors
+from .block_diagonal import BlockFactors, in_full
 from .convolutions import CONVOLUTIONS, LowRankKernel
 from .deltas import Delta, Roles, product_rows, sees_zeros
 from .embeddings import LowRankTable, embedded, scaled_like
+from .linear import LinearFactors
 from .new_site import NewSite
 
 Shape = tuple[int, ...]
-
-
-class LinearFactors:
-    """At a linear module: A (r, in), B (out, r), and B's bias (out) where there is one."""
-
-    __slots__ = ("a", "b", "bias", "dropout", "scale")
-
-    def __init__(
-        self, roles: Mapping[str, torch.Tensor], scale: float, dropout: float = 0.0
-    ) -> None:
-        self.a = roles["A"]
-        self.b = roles["B"]
-        self.bias = roles.get("B_bias")
-        self.scale = scale
-        self.dropout = dropout
-
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
-        a, b = self.a, self.b
-        if x.dtype is not a.dtype or x.device != a.device:
-            x = x.to(a)
-        if self.dropout and module.training:
-            x = F.dropout(x, self.dropout)
-        low = F.linear(x, a)
-        if low.dtype is b.dtype is out.dtype and self.bias is None and x.device == out.device:
-            # one kernel for the product, the scale and the sum
-            flat = torch.addmm(
-                out.reshape(-1, b.shape[0]),
-                low.reshape(-1, b.shape[1]),
-                b.t(),
-                alpha=self.scale * weight,
-            )
-            return flat.view(out.shape)
-        return out + (F.linear(low, b, self.bias) * (self.scale * weight)).to(out.device)
-
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
-        if self.dropout and module.training:
-            return None
-        scale = self.scale * weight
-        low = LowRank(self.a, self.b * scale)
-        return (low,) if self.bias is None else (low, Scaling(shift=self.bias * scale))
 
 
 class EmbeddingFactors:
@@ -188,7 +146,12 @@ def build(
         return EmbeddingFactors(roles, site.scale)  # PEFT has no dropout there
     if shape.kind is ModuleKind.CONV:
         return ConvFactors(roles, site.scale, dropout)
-    return LinearFactors(roles, site.scale, dropout)
+    plain = LinearFactors(roles, site.scale, dropout)
+    if BLOCKS in site.settings:
+        return BlockFactors(plain, site.settings[BLOCKS])
+    if ACTIVATED in site.settings:
+        return ActivatedFactors(plain, site.settings[ACTIVATED])
+    return plain
 
 
 def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
@@ -220,6 +183,8 @@ def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
 
 
 def _pair(new: NewSite, how: object) -> dict[str, torch.Tensor]:
+    if cut := new.site.settings.get(BLOCKS):
+        return _cut_pair(new, how, cut)
     made = {"A": new.uniform("A"), "B": new.uniform("B")}
     if "B_bias" in new.shapes:
         fan_in = math.prod(new.shapes["B"][1:])
@@ -232,6 +197,21 @@ def _pair(new: NewSite, how: object) -> dict[str, torch.Tensor]:
         return made
     made["A"] = new.normal("A", 1 / new.site.rank) if how == "gaussian" else new.uniform("A")
     return {role: value if role == "A" else new.zeros(role) for role, value in made.items()}
+
+
+def _cut_pair(new: NewSite, how: object, cut: Mapping[str, int]) -> dict[str, torch.Tensor]:
+    """Blocks of A uniform within sqrt(6 / fan-in), of B zero (PEFT 0.21.2,
+    ``BlockDiagonalLinear``); what is not cut begins as ever."""
+    site, sizes = new.site._replace(settings={}), new.sizes
+    inner, outer = sizes.in_features or 0, sizes.out_features or 0
+    shapes = {"A": (site.rank, inner), "B": (outer, site.rank)}
+    made = _pair(dataclasses.replace(new, site=site, shapes=shapes), how)
+    if "A" in cut:
+        blocks = torch.empty(new.shapes["A"])
+        made["A"] = nn.init.kaiming_uniform_(blocks, generator=new.generator)
+    if "B" in cut:
+        made["B"] = new.zeros("B")
+    return made
 
 
 def _minor(new: NewSite, a: str, b: str) -> dict[str, torch.Tensor]:
@@ -260,10 +240,11 @@ PARAMETERS: Mapping[str, str] = {
     "embedding_A": "lora_embedding_A.{adapter}",
     "embedding_B": "lora_embedding_B.{adapter}",
     "magnitude": "lora_magnitude_vector.{adapter}.weight",
+    "velora": "lora_velora_embed.{adapter}",
 }
 """PEFT's live names of the roles, after the module's own."""
 
-INPUT_ROLES = frozenset({"A", "B", "B_bias", "embedding_A", "embedding_B"})
+INPUT_ROLES = frozenset({"A", "B", "B_bias", "embedding_A", "embedding_B", "velora"})
 """With these alone, the delta is made of the input and not of the base's output."""
 
 
@@ -280,7 +261,8 @@ def delta_weight(
 def _product(site: SitePlan, shape: ModuleShape, weight: torch.Tensor, roles: Roles) -> Delta:
     if shape.kind is ModuleKind.EMBEDDING:  # (num_embeddings, embedding_dim)
         return product_rows(roles["embedding_B"], roles["embedding_A"], site.scale, True)
-    a, b = roles["A"], roles["B"]
+    cut = site.settings.get(BLOCKS, {})
+    a, b = (in_full(roles[role], cut.get(role, 1)) for role in "AB")
     if shape.kind is not ModuleKind.CONV:
         return product_rows(b, a, site.scale, shape.kind is ModuleKind.CONV1D)
     flat = product_rows(b.flatten(1), a.flatten(1), site.scale, False)
@@ -300,6 +282,8 @@ def delta_bias(
 
 def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
     """Why the delta at this module is none of its weight."""
+    if ACTIVATED in site.settings:
+        return "an aLoRA acts on some tokens only"
     if more := sorted(site.tensors.keys() - INPUT_ROLES - {"magnitude"}):
         return f"with {' and '.join(more)} it is no product of two factors"
     if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:

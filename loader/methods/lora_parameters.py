@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
+from ...registry.methods.lora_attention import TARGET, reader_of
 from ..weight_sites import can_stand_in
 from .deltas import Delta, Roles
 
@@ -74,6 +75,8 @@ def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
         return f"{name} is no parameter of this {type(module).__name__} itself"
     if type(parameter.data) is not torch.Tensor or not parameter.is_floating_point():
         return f"{name} is quantised"
+    if TARGET in site.settings:  # the attention that reads it runs on a stand-in
+        return None
     return None if can_stand_in(module) else f"its forward cannot run with another {name}"
 
 
@@ -94,8 +97,8 @@ def build(
     site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
 ) -> ParameterFactors:
     """The factors of one parameter, from placed tensors by role; they know no dropout."""
-    name = site.settings["parameter"]
-    return ParameterFactors(name, shape.parameters[name], roles, site.scale)
+    own = shape.parameters[site.settings["parameter"]]
+    return ParameterFactors(reader_of(site)[1], own, roles, site.scale)
 
 
 def delta_weight(

@@ -111,14 +111,16 @@ OPTION_UNKNOWN = Code(
     id="AD315",
     name="config-field-unknown",
     severity=Severity.ERROR,
-    summary="adapter_config.json sets a field that is not known.",
+    summary="adapter_config.json sets a field that the adapter's method does not have.",
     explanation=(
-        "The field may come from a newer PEFT or from another trainer, and it may change the "
-        "computation. PEFT itself drops such fields with a warning; here it is an error, because "
-        "the result could be another model than the one that was trained."
+        "The field is a known one misspelt, or one of another method. PEFT drops such fields with "
+        "a warning and takes its default for the field that was meant. The result could be another "
+        "model than the one that was trained, so it is an error. In the config of a new adapter "
+        "every field that is not known is an error. A loaded adapter's field that nobody knows is "
+        "unchecked instead (AD359)."
     ),
-    example='"new_scaling": 0.5',
-    fix="upgrade adapterdock; if the field has no effect, remove it from adapter_config.json",
+    example='"lora_alhpa": 32',
+    fix="correct the field's name, or remove the field if it has no effect",
 )
 OPTION_UNKNOWN_NEUTRAL = Code(
     id="AD316",
@@ -826,4 +828,45 @@ PEFT_REFUSES = Code(
     ),
     example="a C3A adapter with block_size: 256 for a module of 576 inputs",
     fix="correct what PEFT says, or use the base that the adapter was trained on",
+)
+OPTION_UNCHECKED = Code(
+    id="AD359",
+    name="config-field-unchecked",
+    severity=Severity.UNCHECKED,
+    summary="adapter_config.json sets a field that nobody knows.",
+    explanation=(
+        "The field is none of this method's, of another method's, or of the other trainers that "
+        "are known here. A newer PEFT or another trainer wrote it. PEFT ignores it with a warning. "
+        "Whether it changes what the adapter computes cannot be told, so a person who knows the "
+        "trainer has to decide."
+    ),
+    example='"new_scaling": 0.5',
+    fix="Upgrade adapterdock, or accept the code (--accept AD359) if it acts in training only.",
+)
+OPTION_OF_TRAINER = Code(
+    id="AD367",
+    name="config-field-of-trainer",
+    severity=Severity.WARNING,
+    summary="adapter_config.json has fields of another trainer that act in training only.",
+    explanation=(
+        "Other trainers write fields of their own beside PEFT's: the learning rates of LoRA+, the "
+        "dtype while training. These are known, and they change nothing once the adapter is "
+        "trained. Training that continues here does not use them."
+    ),
+    example='"lorap_emb_lr": 1e-06',
+    fix="Nothing has to be done. Set learning rates in your own optimizer if you train it further.",
+)
+ACTIVATION_UNKNOWN = Code(
+    id="AD368",
+    name="activation-unknown",
+    severity=Severity.ERROR,
+    summary="Cannot tell from which token on an aLoRA acts.",
+    explanation=(
+        "An aLoRA acts from the last occurrence of its invocation tokens in each row on. So a call "
+        "needs `input_ids`, and a module must see the tokens of each row in order. PEFT turns such "
+        "an adapter off with a warning where it has no input_ids. A cache that the base made may "
+        "be used up to the invocation, not beyond it."
+    ),
+    example="model(inputs_embeds=...) while an aLoRA is active",
+    fix="Pass input_ids, and use the adapter on modules that see the rows' tokens.",
 )

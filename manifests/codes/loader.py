@@ -146,7 +146,7 @@ MODULE_NOT_CALLED = Code(
     explanation=(
         "An adapter works on what a module is given and what it returns. "
         "nn.MultiheadAttention reads `out_proj.weight` itself, so an adapter there would "
-        "silently do nothing."
+        "silently do nothing. A LoRA on the attention itself changes that weight too."
     ),
     example="a LoRA on `self_attn.out_proj` of an nn.TransformerEncoderLayer",
     fix="take this module out of the adapter's targets when training it",
@@ -813,7 +813,7 @@ METHOD_NOT_TRAINED = Code(
     explanation=(
         "Training with this method needs more than gradients: AdaLoRA moves ranks between the "
         "modules while it trains and adds a term to the loss. Continuing without that would be "
-        "another training, so it is refused."
+        "another training, so it is refused. VeLoRA compresses what backward needs."
     ),
     example="`trainable: true` on an AdaLoRA adapter",
     fix="leave `trainable` out, or continue the training with PEFT",

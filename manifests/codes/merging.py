@@ -27,7 +27,8 @@ MERGE_METHOD = Code(
     "larger than one pixel, anything on an embedding with max_norm, nor a trained bias of a module "
     "that has none. The same goes for a delta that is made of what the base does at a module "
     "(DoRA, IA3, OFT, trained tokens) where another adapter of the merge replaces that module, or "
-    "changes a parameter of it.",
+    "changes a parameter of it. An aLoRA acts on some tokens only. A method that attaches through "
+    "PEFT is merged as PEFT merges it, if that gives the layer's own answer.",
     "model.merge_adapter('prompt')   # prompt tuning",
     "keep the adapter attached instead; live it is exact",
 )

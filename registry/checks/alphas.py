@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
+from ..methods.lora_attention import TARGET
 from ..patterns import PatternTable
 from .subject import Subject, count, some
 
@@ -17,8 +18,8 @@ def check(subject: Subject) -> list[Finding]:
     table = PatternTable(subject.config.alpha_pattern, subject.patterns)
     unsure: dict[tuple[float, ...], list[str]] = {}
     for site in subject.plan.sites:
-        name = subject.naming.author(site.module)
-        if (parameter := site.settings.get("parameter")) is not None:
+        name = subject.naming.author(site.settings.get(TARGET, site.module))
+        if TARGET not in site.settings and (parameter := site.settings.get("parameter")):
             name = f"{name}.{parameter}"
         values = tuple(dict.fromkeys(table.all(name)))
         if len(values) > 1:

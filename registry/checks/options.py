@@ -6,24 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...manifests.codes import fit as codes
+from ...manifests.codes.code import Code
 from ...manifests.findings import Finding, Where
 from ...manifests.names import did_you_mean
+from ..methods.foreign_fields import FOREIGN_FIELDS
 from ..methods.lora_config import PLAIN_INITS, init_changes_base
-from ..methods.options import Expect, Option, Support, any_text, is_neutral, optional
+from ..methods.options import COMMON, Option, Support, is_neutral
 from ..methods.peft_table import PEFT_REFUSED
 from ..methods.table import METHODS, THROUGH_PEFT, Method
 from .subject import count, shown, some
 
-_COMMON: Mapping[str, Expect] = {
-    "peft_type": any_text,
-    "base_model_name_or_path": optional(any_text),
-    "revision": optional(any_text),
-    "peft_version": lambda value: None,  # has a check of its own
-}
-"""Fields of every method."""
-
 _MOST_UNKNOWN = 20
 """Unknown fields that are named one by one."""
+_MISSPELT = 0.8
+"""How much alike a misspelling and the word are: one letter more or less, or two exchanged."""
+
+_ROWS = (*METHODS.values(), *THROUGH_PEFT.values())
 
 PEFT_METHODS = frozenset({*METHODS, *THROUGH_PEFT, *PEFT_REFUSED})
 """Methods that PEFT knows (0.21.2), and those that it knew."""
@@ -53,7 +51,7 @@ def check_method(config: Mapping[str, Any], where: Where) -> tuple[Method | None
 
 def check_types(config: Mapping[str, Any], method: Method, where: Where) -> list[Finding]:
     """Fields whose value is of the wrong kind: with these, nothing can be planned."""
-    kinds = {**_COMMON, **{o.name: o.expect for o in method.options}}
+    kinds = {**COMMON, **{o.name: o.expect for o in method.options}}
     findings: list[Finding] = []
     for name, value in config.items():
         wrong = kinds[name](value) if name in kinds else None
@@ -65,37 +63,62 @@ def check_types(config: Mapping[str, Any], method: Method, where: Where) -> list
     return findings
 
 
-def check_options(config: Mapping[str, Any], method: Method, where: Where) -> list[Finding]:
-    """Fields that ask for what is not carried out, and fields that nobody here knows."""
-    known: Mapping[str, Option] = {option.name: option for option in method.options}
+def check_options(
+    config: Mapping[str, Any],
+    method: Method,
+    where: Where,
+    unknown: Code = codes.OPTION_UNCHECKED,
+) -> list[Finding]:
+    """Fields that ask for what is not carried out, fields of other trainers, and fields that nobody
+    here knows: these are ``unknown``, unless they are another method's or a known one misspelt."""
+    known = {**FOREIGN_FIELDS, **{option.name: option for option in method.options}}
     findings: list[Finding] = []
     unset: list[str] = []
-    unknown: list[str] = []
+    training: list[str] = []
+    strange: dict[str, Finding] = {}
     for name, value in config.items():
         option = known.get(name)
         if option is not None:
             findings.extend(_check_option(option, value, where))
-        elif name not in _COMMON and is_neutral(value):
+            foreign = option is FOREIGN_FIELDS.get(name) and option.support is Support.NO_EFFECT
+            if foreign and not is_neutral(value):
+                training.append(f"{name} {option.meaning}")
+        elif name not in COMMON and is_neutral(value):
             unset.append(name)
-        elif name not in _COMMON:
-            unknown.append(name)
-    for name in unknown[:_MOST_UNKNOWN]:
-        findings.append(
-            codes.OPTION_UNKNOWN.finding(
-                f"adapter_config.json sets {shown(name, 80)}, which is not known",
-                where,
-                found=_short(config[name]),
-                hint=did_you_mean(name[:80], [*known, *_COMMON]),
-            )
-        )
-    if len(unknown) > _MOST_UNKNOWN:
-        more = count(len(unknown) - _MOST_UNKNOWN, "more field")
+        elif name not in COMMON:
+            strange[name] = _strange(name, config, method, where, unknown)
+    findings += list(strange.values())[:_MOST_UNKNOWN]
+    if len(strange) > _MOST_UNKNOWN:
+        more = count(len(strange) - _MOST_UNKNOWN, "more field")
         message = f"adapter_config.json sets {more} that are not known"
-        findings.append(codes.OPTION_UNKNOWN.finding(message, where))
+        findings.append(unknown.finding(message, where))
+    if training:
+        message = f"adapter_config.json has fields of another trainer: {some(training)}"
+        findings.append(codes.OPTION_OF_TRAINER.finding(message, where))
     if unset:
         message = f"adapter_config.json has unset fields that are not known: {some(unset)}"
         findings.append(codes.OPTION_UNKNOWN_NEUTRAL.finding(message, where))
     return findings
+
+
+def _strange(
+    name: str, config: Mapping[str, Any], method: Method, where: Where, unknown: Code
+) -> Finding:
+    """What is to be said of a field that the method does not have."""
+    message, hint = f"adapter_config.json sets {shown(name, 80)}, which is not known", None
+    if others := [row.peft_type for row in _ROWS if any(o.name == name for o in row.options)]:
+        unknown = codes.OPTION_UNKNOWN
+        message = f"adapter_config.json sets {name}, which {method.peft_type} does not have"
+        hint = f"Remove it if the adapter is {method.peft_type}: it is a field of {some(others)}."
+    elif near := did_you_mean(name[:80], _unset(method, config), _MISSPELT):
+        unknown, hint = codes.OPTION_UNKNOWN, near
+    return unknown.finding(message, where, found=_short(config[name]), hint=hint)
+
+
+def _unset(method: Method, config: Mapping[str, Any]) -> set[str]:
+    """The method's fields that the config does not have: PEFT writes all of them, so that a field
+    beside its misspelling is not what was meant."""
+    return {option.name for option in method.options} - config.keys()
 
 
 def check_contradictions(config: Mapping[str, Any], where: Where) -> list[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
 from ..facts import SitePlan
+from ..methods.lora_variants import BLOCKS
 from .subject import Subject, count, some
 
 
@@ -50,6 +51,7 @@ def _rank(subject: Subject, site: SitePlan, role: str, shape: tuple[int, ...]) -
     if role.endswith("A"):
         return first
     # a grouped convolution's lora_B has the rank divided by its groups as second dimension
+    second *= site.settings.get(BLOCKS, {}).get(role, 1)  # of BD-LoRA only the blocks are stored
     module = subject.layout.modules.get(site.module) if subject.layout else None
     if module is not None:
         return second * module.groups

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
 from ..facts import Layout, ModuleKind
+from ..methods.lora_variants import BLOCKS
 from .subject import Subject, count, some
 
 Shape = tuple[int, ...]
@@ -24,6 +25,7 @@ def check(subject: Subject) -> list[Finding]:
         return []
     wrong: dict[tuple[str, Shape, Shape], list[str]] = {}
     unknown: list[str] = []
+    refused: dict[str, list[str]] = {}
     tensors = subject.tensors
     for site in subject.own_sites:
         module = layout.modules.get(site.module)
@@ -34,8 +36,12 @@ def check(subject: Subject) -> list[Finding]:
             unknown.append(site.module)
             continue
         a, b = _ROLES[module.kind]
+        if site.settings and isinstance(reason := subject.method.shapes(site, module, {}), str):
+            refused.setdefault(reason, []).append(site.module)
+            continue
+        cut = site.settings.get(BLOCKS, {})
         for role, rank_at, rest in (
-            (a, 0, (inside, *kernel)),
+            (a, 0, (inside // cut.get(a, 1), *kernel)),
             (b, 1, (outside, *[1] * len(kernel))),
         ):
             key = site.tensors.get(role)
@@ -63,6 +69,10 @@ def check(subject: Subject) -> list[Finding]:
         )
         for (role, found, expected), names in wrong.items()
     ]
+    for reason, names in refused.items():
+        message = f"{subject.method.peft_type} cannot sit as it is on "
+        message += f"{count(len(names), 'module')}: {some(names)}"
+        findings.append(codes.SITE_UNSUPPORTED.finding(message, subject.where, found=reason))
     if unknown:
         message = f"the sizes of {count(len(unknown), 'module')} are not known: {some(unknown)}"
         findings.append(codes.SIZE_UNKNOWN.finding(message, subject.where))

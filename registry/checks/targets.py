@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
+from ..methods.lora_attention import TARGET
+from ..methods.lora_attention import selected as attention_modules
 from .subject import Subject, count, some
 
 
@@ -48,12 +50,16 @@ def _unselected(subject: Subject, modules: list[str]) -> list[Finding]:
 
 def _without_tensors(subject: Subject, modules: list[str]) -> list[Finding]:
     layout = subject.layout
-    present = set(modules)
+    attended = {s.settings[TARGET] for s in subject.plan.sites if TARGET in s.settings}
+    present = {*modules, *attended}
     if layout is None or present.isdisjoint(layout.modules):
         return []  # an adapter of another model altogether is reported as such
     missing = [
         m for m in subject.selection.live_modules(layout, subject.naming) if m not in present
     ]
+    if subject.method.peft_type == "LORA":
+        attentions = attention_modules(layout, subject.selection, subject.naming)
+        missing += [m for m in attentions if m not in present]
     if subject.config.ensure_weight_tying:
         missing = [m for m in missing if m not in _tied_modules(subject)]
     if not missing:

@@ -12,6 +12,7 @@ role               on disk                      shape
 ``embedding_B``    ``.lora_embedding_B``        (embedding_dim, r)
 ``B_bias``         ``.lora_B.bias``             (out,)
 ``magnitude``      ``.lora_magnitude_vector``   (out,), conv: (1, out, 1, ..)
+``velora``         ``.lora_velora_embed``       (in / groups,), rounded up
 =================  ===========================  ==================================
 
 ``magnitude`` is DoRA's (https://arxiv.org/abs/2402.09353), for an embedding (embedding_dim,).
@@ -26,12 +27,15 @@ from collections.abc import Mapping
 
 from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..patterns import Patterns, PatternTable
+from ..targets import Selection
+from . import lora_attention as attention
 from . import lora_parameters as by_name
 from . import trainable_tokens as tokens
 from .keys import Keys, Roles
 from .lora_config import LoraConfig
 from .lora_parameters import METHOD as BY_NAME
 from .lora_parameters import WRAPPER
+from .lora_variants import BLOCKS, misplaced
 from .module_plan import plan_of
 from .naming import Naming
 
@@ -44,6 +48,7 @@ ROLES: Roles = {
     ("lora_embedding_A", ""): "embedding_A",
     ("lora_embedding_B", ""): "embedding_B",
     ("lora_magnitude_vector", ""): "magnitude",
+    ("lora_velora_embed", ""): "velora",
     **tokens.ROLES,
 }
 ROLE_SETS: tuple[frozenset[str], ...] = (
@@ -51,6 +56,7 @@ ROLE_SETS: tuple[frozenset[str], ...] = (
     frozenset({"A", "B", "B_bias"}),
     frozenset({"embedding_A", "embedding_B"}),
     frozenset({"A", "B", "magnitude"}),
+    frozenset({"A", "B", "velora"}),
     frozenset({"embedding_A", "embedding_B", "magnitude"}),
 )
 """The roles that a site has: one of these, whole."""
@@ -80,6 +86,7 @@ def plan(
         rank, alpha = ranks.get(name, config.r), alphas.get(name, config.alpha)
         return rank, alpha, scale_of(config, rank, alpha)
 
+    selection = Selection(config, patterns, KINDS)
     keys = Keys.split(tensors, ROLES)
     wrapped = _by_module(keys.factors, layout)
     naming = Naming.find(list(wrapped) or keys.modules, layout)
@@ -93,6 +100,9 @@ def plan(
         here = sites[live] = []
         if TOKENS in parts and (indices := config.indices_of(author)) is not None:
             here.append(tokens.site_of(live, parts.pop(TOKENS), indices, f"{TOKENS}."))
+        if parts.keys() == {"", attention.INSIDE} and selection.selects(author):
+            here.extend(attention.sites(live, parts, settled(author)))
+            continue
         parameters = _parameters(config, tensors, layout, author, live, parts)
         for inside, roles in parts.items():
             name = parameters.get(inside)
@@ -101,7 +111,9 @@ def plan(
                 settings = {"parameter": name, "wraps": f"{inside}." if inside else ""}
                 here.append(SitePlan(live, BY_NAME, roles, rank, alpha, scale, settings))
             elif not inside and "rows" not in roles:
-                here.append(SitePlan(live, "LORA", roles, *settled(author), config.settings))
+                here.append(
+                    SitePlan(live, "LORA", roles, *settled(author), config.settings_at(author))
+                )
             else:
                 leftovers.extend(roles.values())
     found = tokens.with_followers([site for here in sites.values() for site in here], layout)
@@ -121,6 +133,8 @@ def _by_module(
         module, inside = author, ""
         if author.endswith((f".{WRAPPER}", f".{TOKENS}")):
             module, inside = _unwrapped(author)
+        elif author.endswith(f".{attention.INSIDE}"):
+            module, inside = author[: -len(attention.INSIDE) - 1], attention.INSIDE
         found.setdefault(module, {})[inside] = roles
     return found
 
@@ -167,9 +181,14 @@ def scale_of(config: LoraConfig, rank: int, alpha: float) -> float:
     return alpha / math.sqrt(rank) if config.rslora else alpha / rank
 
 
-def shapes(site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]) -> Mapping[str, Shape]:
-    """What each role's tensor must be at this module, with the site's rank."""
+def shapes(
+    site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
+) -> Mapping[str, Shape] | str:
+    """What each role's tensor must be at this module, with the site's rank; or why a variant of
+    LoRA cannot sit there."""
     inner, outer, rank = module.in_features, module.out_features, site.rank
+    if site.settings and (reason := misplaced(site, module)):
+        return reason
     if inner is None or outer is None:
         return {}
     if module.kind is ModuleKind.EMBEDDING:
@@ -179,9 +198,11 @@ def shapes(site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]) -> M
             "magnitude": (outer,),
         }
     ones = (1,) * len(module.kernel)
+    cut: Mapping[str, int] = site.settings.get(BLOCKS, {})
     return {
-        "A": (rank, inner, *module.kernel),
-        "B": (outer, rank // module.groups, *ones),
+        "A": (rank, inner // cut.get("A", 1), *module.kernel),
+        "B": (outer, rank // module.groups // cut.get("B", 1), *ones),
         "B_bias": (outer,),
         "magnitude": (1, outer, *ones) if module.kind is ModuleKind.CONV else (outer,),
+        "velora": (-(-inner // site.settings.get("groups", 1)),),
     }

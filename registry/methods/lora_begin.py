@@ -14,9 +14,11 @@ from ...manifests.codes import training as codes
 from ...manifests.findings import Finding, Where
 from ..facts import ModuleKind, SitePlan
 from ..patterns import PatternTable
+from ..targets import Selection
+from . import lora_attention as attention
 from .lora_config import LoraConfig, init_of
 from .lora_parameters import METHOD, WRAPPER, selected, shapes
-from .naming import PEFT_PREFIX
+from .naming import PEFT_PREFIX, Naming
 from .new_adapter import NewAdapter, Shape, input_embedding
 
 INITS = (True, False, None, "gaussian", "orthogonal", "mica")
@@ -37,6 +39,10 @@ def check_begin(config: Mapping[str, Any], where: Where) -> list[Finding]:
     ranks = [config.get("r", 8), *(config.get("rank_pattern") or {}).values()]
     if how == "orthogonal" and any(rank % 2 for rank in ranks):
         refuse("init_lora_weights: orthogonal needs even ranks", ranks)
+    if config.get("velora_config"):
+        refuse("VeLoRA adapters are loaded, and not created here", "velora_config")
+    if config.get("use_bdlora") and config.get("lora_bias"):
+        refuse("lora_bias cannot be created with use_bdlora", "lora_bias: true")
     if config.get("target_parameters"):
         names = ("lora_dropout", "use_dora", "lora_bias")
         if beside := [name for name in names if config.get(name)]:
@@ -55,7 +61,7 @@ def beside(new: NewAdapter) -> Mapping[str, Shape] | str:
     config = cast(LoraConfig, new.config)
     if config.ensure_weight_tying and (tied := _tied_and_adapted(new)):
         return f"ensure_weight_tying makes one adapter of {tied}, which is not done here"
-    if reason := _misplaced(config, new):
+    if reason := _misplaced(config, new) or _attention(config, new):
         return reason
     factors = _parameters(config, new)
     if isinstance(factors, str):
@@ -78,6 +84,15 @@ def _misplaced(config: LoraConfig, new: NewAdapter) -> str | None:
         if how == "mica" and (rank := ranks.get(name, config.r)) > most:
             return f"init_lora_weights: mica needs a rank of at most {most} at {name}, not {rank}"
     return None
+
+
+def _attention(config: LoraConfig, new: NewAdapter) -> str | None:
+    """Why there can be no new factors at an ``nn.MultiheadAttention``."""
+    selection = Selection(config, new.patterns, ())
+    found = attention.selected(new.layout, selection, Naming())
+    if not found:
+        return None
+    return f"{found[0]} is an nn.MultiheadAttention: adapters on it are loaded, and not created"
 
 
 def _tied_and_adapted(new: NewAdapter) -> str | None:

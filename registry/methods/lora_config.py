@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, cast
 
+from .lora_variants import ALORA, BDLORA, VARIANTS, VELORA, settings_of
 from .options import (
     Option,
     Support,
@@ -50,11 +51,11 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("target_parameters", _S, "adapts parameters by name", optional(list_of(text))),
     Option("use_qalora", _YET, "pools the input by groups (QA-LoRA)"),
-    Option("alora_invocation_tokens", _YET, "acts only after an invocation string (aLoRA)"),
+    Option("velora_config", _S, "keeps a compressed input while training (VeLoRA)", VELORA),
+    Option("use_bdlora", _S, "makes factors block-diagonal (BD-LoRA)", BDLORA),
+    Option("alora_invocation_tokens", _S, "acts from these tokens on (aLoRA)", ALORA),
     Option("arrow_config", _YET, "routes between adapters (Arrow)"),
-    Option("velora_config", _YET, "compresses activations with a projection of its own (VeLoRA)"),
     Option("monteclora_config", _YET, "samples the factors (MonteCLoRA)"),
-    Option("use_bdlora", _YET, "makes factors block-diagonal (BD-LoRA)"),
     Option("megatron_config", _YET, "adapts Megatron's parallel layers"),
     Option("enable_lora", _YET, "adapts parts of a fused layer (PEFT before 0.3)"),
     Option("kasa_config", _NEVER, "truncates the base's own weights (KaSA)"),
@@ -103,6 +104,8 @@ class LoraConfig(TunerConfig):
     """``target_parameters``: names of parameters, or what they end in from a dot on."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Those of every site: the roles that are ``frozen`` while the others are trained."""
+    variant: Mapping[str, Any] = field(default_factory=dict)
+    """The fields that ask for a variant (:mod:`.lora_variants`)."""
     tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """``trainable_token_indices``: module to rows; under ``""`` those of the input embedding."""
 
@@ -115,6 +118,12 @@ class LoraConfig(TunerConfig):
         """Whether ``target_modules`` names this module, in full or from a dot on."""
         names = self.targets if isinstance(self.targets, tuple) else ()
         return any(module == name or module.endswith(f".{name}") for name in names)
+
+    def settings_at(self, author: str) -> Mapping[str, Any]:
+        """What else acts at the module that the file calls ``author``."""
+        if not self.variant:
+            return self.settings
+        return frozen({**self.settings, **settings_of(self.variant, author)})
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> LoraConfig:
@@ -129,6 +138,7 @@ class LoraConfig(TunerConfig):
             rslora=bool(config.get("use_rslora")),
             parameters=tuple(config.get("target_parameters") or ()),
             settings=frozen({"frozen": ("B", "embedding_B")} if init_of(config) == "mica" else {}),
+            variant=frozen({name: config[name] for name in VARIANTS if config.get(name)}),
             tokens=_tokens(config.get("trainable_token_indices")),
             fan_in_fan_out=bool(config.get("fan_in_fan_out")),
             bias=config.get("bias") or "none",

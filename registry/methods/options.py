@@ -138,3 +138,12 @@ def map_of(inner: Expect) -> Expect:
         return f"a map in which each value is {wrong}" if wrong else None
 
     return expect
+
+
+COMMON: Mapping[str, Expect] = {
+    "peft_type": any_text,
+    "base_model_name_or_path": optional(any_text),
+    "revision": optional(any_text),
+    "peft_version": anything,  # has a check of its own
+}
+"""Fields of every method."""

@@ -25,7 +25,8 @@ class PeftMethod:
     file need not have a tensor for each module: then the config alone says which they are.
     ``trains`` says whether gradients are all that its training needs; ``needs_weights``
     whether PEFT computes with the base's weights to tell what shapes there must be. ``by_batch``
-    says that what it answers for a row depends on the other rows.
+    says that what it answers for a row depends on the other rows. ``merges`` are the parameters of
+    a module that PEFT's merge changes.
     """
 
     prefix: str
@@ -38,6 +39,7 @@ class PeftMethod:
     trains: bool = True
     needs_weights: bool = False
     by_batch: bool = False
+    merges: tuple[str, ...] = ("weight",)
 
 
 def _fields(names: str) -> tuple[str, ...]:
@@ -55,8 +57,9 @@ PEFT_TABLE: Mapping[str, PeftMethod] = {
         where=PICKING,
         trains=False,
         needs_weights=True,
+        merges=("weight", "bias"),
     ),
-    "BEFT": PeftMethod("beft_", _fields("init_weights"), where=()),
+    "BEFT": PeftMethod("beft_", _fields("init_weights"), where=(), merges=("bias",)),
     "BOFT": PeftMethod(
         "boft_",
         _fields(
@@ -102,7 +105,10 @@ PEFT_TABLE: Mapping[str, PeftMethod] = {
         needs_weights=True,
     ),
     "GLORA": PeftMethod(
-        "glora_", _fields("r bias config_A_B config_C config_D_E init_weights"), where=()
+        "glora_",
+        _fields("r bias config_A_B config_C config_D_E init_weights"),
+        where=(),
+        merges=("weight", "bias"),
     ),
     "GRALORA": PeftMethod(
         "gralora_",
@@ -151,7 +157,12 @@ PEFT_TABLE: Mapping[str, PeftMethod] = {
         where=PICKING,
         shared=("randlora_A", "randlora_B"),
     ),
-    "ROAD": PeftMethod("road_", _fields("variant group_size init_weights"), where=()),
+    "ROAD": PeftMethod(
+        "road_",
+        _fields("variant group_size init_weights"),
+        where=(),
+        merges=("weight", "bias"),
+    ),
     "SHIRA": PeftMethod(
         "shira_", _fields("r mask_type random_seed fan_in_fan_out init_weights"), where=()
     ),

@@ -22,6 +22,7 @@ from . import (
     lora,
     lora_begin,
     lora_parameters,
+    lora_variants,
     oft,
     prompt,
     prompt_begin,
@@ -36,7 +37,7 @@ from .lora_config import LoraConfig
 from .lycoris import LycorisConfig
 from .naming import Naming
 from .new_adapter import NewAdapter
-from .options import Option
+from .options import COMMON, Option, anything
 from .peft_table import PEFT_TABLE
 from .prompt_config import P_OPTIONS, PREFIX_OPTIONS, PROMPT_OPTIONS, PromptConfig
 
@@ -132,7 +133,13 @@ class Method:
     ) -> AdapterPlan:
         """Where every tensor goes, from ``adapter_config.json`` (its fields already checked, see
         :mod:`adapterdock.registry.checks`) and the header's tensors."""
-        return self.make_plan(self.read_config(config), tensors, layout, patterns)[0]
+        return self.make_plan(self.read_config(self.own(config)), tensors, layout, patterns)[0]
+
+    def own(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Those fields of a config that are this method's and of a kind that is known: others may
+        hold anything, and are not to be read."""
+        names = {*COMMON, *(o.name for o in self.options if o.expect is not anything)}
+        return {name: value for name, value in config.items() if name in names}
 
     def spelling(self, role: str) -> str:
         """The role's name on disk, without ``.weight``."""
@@ -182,7 +189,8 @@ METHODS: Mapping[str, Method] = {
         lora.ROLE_SETS,
         lora.KINDS,
         lora.shapes,
-        asked_by={"B_bias": "lora_bias", "magnitude": "use_dora"},
+        asked_by={"B_bias": "lora_bias", "magnitude": "use_dora", "velora": "velora_config"},
+        check_config=lora_variants.check_config,
         ranked=True,
         check_begin=lora_begin.check_begin,
         default_targets=TARGETS["LORA"],

@@ -18,18 +18,8 @@ from ..targets import Selection
 from .keys import MAX_NAME, Keys
 from .module_plan import plan_of
 from .naming import PEFT_PREFIX, Naming, strip_peft_prefix
-from .options import (
-    Option,
-    Support,
-    anything,
-    boolean,
-    list_of,
-    map_of,
-    number,
-    one_of,
-    optional,
-    rank,
-)
+from .options import Option, Support, anything, one_of, optional
+from .peft_fields import kind_of
 from .peft_table import PEFT_TABLE, PeftMethod
 from .tuner_config import TARGET_OPTIONS, TunerConfig, frozen, where_of
 
@@ -41,24 +31,9 @@ KINDS: Mapping[ModuleKind, frozenset[str]] = {
 }
 ROLE_SETS: tuple[frozenset[str], ...] = (frozenset(),)
 
-MAX_SETTING = 1 << 32
-"""Numbers in a config; they become sizes of what PEFT makes."""
-
 _OWNER = "base_model."
 _S, _NO, _NEVER = Support.SUPPORTED, Support.NO_EFFECT, Support.NEVER
 _COMMON = frozenset({"target_modules", "modules_to_save", "task_type", "auto_mapping"})
-
-
-def setting(value: object) -> str | None:
-    """What a field that PEFT reads may be: a number, a word, true, false or null, or a list or map
-    of these."""
-    if value is None or isinstance(value, (str, bool)):
-        return None
-    if isinstance(value, (int, float)):
-        return number(value) or (None if abs(value) <= MAX_SETTING else "a smaller number")
-    if isinstance(value, list):
-        return list_of(setting)(value)  # pyright: ignore[reportUnknownArgumentType]
-    return map_of(setting)(value) and "a number, a text, or a list or map of these"
 
 
 def options_of(method: str) -> tuple[Option, ...]:
@@ -67,13 +42,9 @@ def options_of(method: str) -> tuple[Option, ...]:
     row = PEFT_TABLE[method]
     known = {o.name: o for o in TARGET_OPTIONS if o.name in _COMMON or o.name in row.where}
     for name in row.fields:
-        expect = setting
+        expect = kind_of(method, name)
         if name == "bias":
             expect = optional(one_of("none", "all", f"{method.lower()}_only"))
-        elif name == "fan_in_fan_out":
-            expect = optional(boolean)
-        elif name == "r" and method != "SUPERTUNING":
-            expect = rank
         support = _NEVER if name in row.off else _S
         known[name] = Option(name, support, row.off.get(name, "is PEFT's to carry out"), expect)
     known["inference_mode"] = Option("inference_mode", _NO, "is not part of the adapter", anything)

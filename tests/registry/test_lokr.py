@@ -123,7 +123,7 @@ def test_a_config_that_makes_other_factors_is_a_misfit(
         ("decompose_both", "yes", "AD313"),
         ("rank_dropout_scale", 1, "AD313"),
         ("use_rslora", True, "AD315"),
-        ("use_tucker", True, "AD315"),
+        ("use_tucker", True, "AD359"),
         ("use_scalar", False, "AD316"),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import types
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from adapterdock.manifests.findings import Severity, Where
 from adapterdock.registry.checks.options import PEFT_METHODS, check_method
 from adapterdock.registry.facts import AdapterFacts, Header, TensorInfo
+from adapterdock.registry.methods.peft_fields import kind_of
 from adapterdock.registry.methods.peft_table import PEFT_REFUSED, PEFT_TABLE
 from adapterdock.registry.methods.table import METHODS, THROUGH_PEFT
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING
@@ -74,6 +77,42 @@ def test_prefix_and_fields_are_those_of_the_installed_peft(method: str) -> None:
     }
 
 
+_SAMPLES: dict[type, Any] = {bool: True, float: 1.5, str: "x", dict: {"a": 1}, list: [1]}
+
+
+@pytest.mark.parametrize("method", PEFT_TABLE)
+def test_a_field_is_of_the_kind_that_peft_annotates(method: str) -> None:
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method)]
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if field.name not in PEFT_TABLE[method].fields:
+            continue
+        expect = kind_of(method, field.name)
+        made = field.default_factory
+        default = field.default if made is dataclasses.MISSING else made()
+        assert field.name == "bias" or expect(default) is None, field.name
+        allowed = _types(hints[field.name])
+        for type_, value in _SAMPLES.items():
+            if (
+                field.name != "bias"
+                and type_ not in allowed
+                and not (
+                    type_ is float and int in allowed and field.name.endswith(("alpha", "lambda"))
+                )
+            ):
+                assert expect(value) is not None, (field.name, value)
+
+
+def _types(hint: Any) -> set[type]:
+    """The plain types that an annotation allows."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return {type(value) for value in typing.get_args(hint)}
+    if origin in (typing.Union, types.UnionType):
+        return set().union(*map(_types, typing.get_args(hint)))
+    return {origin or hint}
+
+
 @pytest.mark.parametrize("method", PEFT_REFUSED)
 def test_what_cannot_be_attached_is_refused_with_its_name_and_the_reason(method: str) -> None:
     row, (finding,) = check_method({"peft_type": method}, Where())
@@ -128,7 +167,7 @@ def test_an_adapter_of_an_inner_model_fits_the_whole_one(
 
 TAMPERED: dict[str, tuple[str, dict[str, Any], str]] = {
     "a field of another method": ("HRA", {"lora_alpha": 3}, "AD315"),
-    "a field that nobody knows": ("HRA", {"new": 3}, "AD315"),
+    "a field that nobody knows": ("HRA", {"new": 3}, "AD359"),
     "a rank that is none": ("HRA", {"r": "8"}, "AD313"),
     "a rank beyond measure": ("HRA", {"r": 1 << 40}, "AD313"),
     "a number beyond measure": ("VBLORA", {"num_vectors": 1 << 40}, "AD313"),

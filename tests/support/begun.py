@@ -65,6 +65,26 @@ CASES: dict[str, Case] = {
         target_modules=["q_proj", "down_proj", "embed_tokens"],
         init_lora_weights="mica",
     ),
+    "lora, blocks": _of(
+        "LORA",
+        tiny_llama,
+        r=4,
+        target_modules=["q_proj", "o_proj"],
+        use_bdlora={
+            "target_modules_bd_a": ["o_proj"],
+            "target_modules_bd_b": ["q_proj"],
+            "nblocks": 2,
+            "match_strict": True,
+        },
+    ),
+    "lora, from an invocation on": _of(
+        "LORA",
+        tiny_llama,
+        r=4,
+        target_modules=["q_proj", "o_proj"],
+        alora_invocation_tokens=[int(token) for token in ids()[0, 3:5]],
+        task_type="CAUSAL_LM",
+    ),
     "lora, its bias": _of("LORA", tiny_llama, r=4, target_modules=["q_proj"], lora_bias=True),
     "lora, embedding": _of("LORA", tiny_llama, r=4, target_modules=["embed_tokens", "v_proj"]),
     "lora, nothing to tie": _of(

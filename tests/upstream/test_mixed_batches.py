@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import AdapterdockError, FitError, RoutingError
+from adapterdock.manifests.errors import RoutingError
 from support.moes import tiny_mixtral
 from support.peft_adapters import (
     TOLERANCE,
@@ -160,13 +160,14 @@ def test_a_whole_recurrent_module_has_no_rows(
     assert torch.allclose(logits(pair.model, adapter="two"), pair.alone("two"), atol=TOLERANCE)
 
 
-def test_attention_that_calls_no_projection_is_refused_before_any_batch(tmp_path: Path) -> None:
+def test_attention_that_calls_no_projection_has_no_rows(tmp_path: Path) -> None:
     base = Attention().eval()
     saved = peft_saves(base, tmp_path / "it", target_modules=["mix"])
     model = AdaptedModel(base)
-    with pytest.raises(AdapterdockError):
-        model.load_adapter(saved.folder, "it")
-    assert list(model.adapters) == []
+    model.load_adapter(saved.folder, "it")
+    with pytest.raises(RoutingError, match="AD771"):
+        model(base.example, adapter_names=["it", "__base__"] * (len(base.example) // 2))
+    assert model(base.example, adapter="it").shape == base(base.example).shape
 
 
 def test_a_mixed_batch_may_be_trained_on(tmp_path: Path) -> None:
@@ -335,15 +336,20 @@ def test_rows_of_methods_that_attach_through_peft(kind: str, tmp_path: Path) -> 
     assert torch.allclose(found, rows_of(single, names), atol=TOLERANCE)
 
 
-def test_a_lora_that_acts_behind_some_tokens_only_is_refused(tmp_path: Path) -> None:
+def test_rows_of_activated_loras_find_their_own_invocation(tmp_path: Path) -> None:
     base = tiny_llama()
-    invoked = {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
-    saved = peft_saves(base, tmp_path / "it", **invoked, alora_invocation_tokens=[5])
-    model = AdaptedModel(base)
-    with pytest.raises(FitError) as caught:
-        model.load_adapter(saved.folder, "it")
-    assert "alora_invocation_tokens" in str(caught.value)
-    assert not model.adapters
+    model, saved = AdaptedModel(base), []
+    for name, tokens in (("one", [5, 6]), ("two", [7])):
+        invoked = {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+        made = peft_saves(base, tmp_path / name, **invoked, alora_invocation_tokens=tokens)
+        attach(model, made, name)
+        saved.append(made.folder)
+    rows = torch.tensor([[9, 5, 6, 8, 7], [9, 5, 6, 8, 7], [9, 8, 8, 8, 9], [5, 6, 5, 6, 9]])
+    names = ["one", "two", "one", "__base__"]
+    with torch.no_grad():
+        theirs = peft_loads(base, *saved)(input_ids=rows, adapter_names=names).logits
+        mine = model(input_ids=rows, adapter_names=names).logits
+    assert torch.allclose(mine, theirs, atol=TOLERANCE)
 
 
 class Products(TorchDispatchMode):

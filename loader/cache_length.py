@@ -1,0 +1,18 @@
+"""How many tokens a key-value cache holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CACHES = ("past_key_values", "cache_params")
+"""Under which names a forward takes and returns caches."""
+
+
+def cache_length(cache: Any) -> int:
+    """The number of tokens in a cache; 0 for what is none."""
+    if not hasattr(cache, "get_seq_length"):
+        return 0
+    try:
+        return int(cache.get_seq_length())
+    except (TypeError, ValueError, IndexError, RuntimeError):
+        return 0

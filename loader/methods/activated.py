@@ -1,0 +1,98 @@
+"""aLoRA at a linear module: a pair of factors that acts from the invocation on.
+
+Follows PEFT 0.21.2, ``tuners/lora/variants.py`` (``ALoraLinearVariant``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import nn
+
+from ...manifests.codes import fit as fit_codes
+from ...manifests.codes import loader as codes
+from ...manifests.errors import RoutingError
+from ..gather import Part, RowDelta
+from ..routing import CURRENT
+from .linear import LinearFactors
+
+
+class ActivatedFactors:
+    """``tokens`` are the invocation."""
+
+    __slots__ = ("plain", "tokens")
+
+    def __init__(self, plain: LinearFactors, tokens: tuple[int, ...]) -> None:
+        self.plain = plain
+        self.tokens = tokens
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        call = CURRENT.get()
+        if call is not None and call.rows is not None:  # some of them, and which is not known here
+            kind = type(module).__name__
+            raise RoutingError(
+                codes.ROWS_LOST.finding(f"an aLoRA's dropout at a {kind} is not drawn row by row")
+            )
+        mask = _active(self.tokens, out, module)
+        return torch.where(mask, self.plain.add(module, x, base, out, weight), out)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        found = self.plain.parts(module, weight)
+        return None if found is None else tuple(Activated(one, self.tokens) for one in found)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Activated(Part):
+    """Another part, from the invocation on."""
+
+    inner: Part
+    tokens: tuple[int, ...]
+
+    @property
+    def kind(self) -> Hashable:
+        return (type(self), self.tokens, self.inner.kind)
+
+    @classmethod
+    def gathered(cls, parts: Sequence[tuple[int, Activated]], rows: int) -> RowDelta:
+        first = parts[0][1]
+        inner = type(first.inner).gathered([(row, part.inner) for row, part in parts], rows)
+        return ActivatedRows(inner, first.tokens)
+
+
+class ActivatedRows:
+    """All rows at once."""
+
+    def __init__(self, inner: RowDelta, tokens: tuple[int, ...]) -> None:
+        self.inner = inner
+        self.tokens = tokens
+        self.nbytes = inner.nbytes
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        repeat: int,
+    ) -> torch.Tensor:
+        mask = _active(self.tokens, out, module)
+        return torch.where(mask, self.inner.add(module, x, base, out, repeat), out)
+
+
+def _active(tokens: tuple[int, ...], out: torch.Tensor, module: nn.Module) -> torch.Tensor:
+    """Which of the module's outputs (rows, tokens, out) are changed: (rows, tokens, 1)."""
+    call = CURRENT.get()
+    activation = None if call is None else call.activation
+    if activation is None:
+        message = "an aLoRA was entered by another way than forward or generate"
+        raise RoutingError(fit_codes.ACTIVATION_UNKNOWN.finding(message))
+    return activation.mask(tokens, out, type(module).__name__)

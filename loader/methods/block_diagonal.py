@@ -1,0 +1,53 @@
+"""BD-LoRA at a linear module: one of two factors is block-diagonal, and its blocks are kept.
+
+Follows PEFT 0.21.2, ``tuners/lora/variants.py`` (``BlockDiagonalLinear``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from ..gather import Part
+from .linear import LinearFactors
+
+
+class BlockFactors:
+    """``cut`` says of how many blocks a factor is, by role; gradients reach the blocks alone."""
+
+    __slots__ = ("blocks", "cut")
+
+    def __init__(self, blocks: LinearFactors, cut: Mapping[str, int]) -> None:
+        self.blocks = blocks
+        self.cut = cut
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        return self._in_full().add(module, x, base, out, weight)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        return self._in_full().parts(module, weight)
+
+    def _in_full(self) -> LinearFactors:
+        one = self.blocks
+        roles = {
+            "A": in_full(one.a, self.cut.get("A", 1)),
+            "B": in_full(one.b, self.cut.get("B", 1)),
+        }
+        if one.bias is not None:
+            roles["B_bias"] = one.bias
+        return LinearFactors(roles, one.scale, one.dropout)
+
+
+def in_full(blocks: torch.Tensor, number: int) -> torch.Tensor:
+    """The blocks (number * rows, columns), one below the other, on a diagonal: (number * rows,
+    number * columns)."""
+    return blocks if number == 1 else torch.block_diag(*blocks.chunk(number))

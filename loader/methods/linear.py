@@ -1,0 +1,59 @@
+"""A pair of LoRA factors at a linear module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..gather import Part
+from ..low_rank import LowRank, Scaling
+
+
+class LinearFactors:
+    """At a linear module: A (r, in), B (out, r), and B's bias (out) where there is one."""
+
+    __slots__ = ("a", "b", "bias", "dropout", "scale")
+
+    def __init__(
+        self, roles: Mapping[str, torch.Tensor], scale: float, dropout: float = 0.0
+    ) -> None:
+        self.a = roles["A"]
+        self.b = roles["B"]
+        self.bias = roles.get("B_bias")
+        self.scale = scale
+        self.dropout = dropout
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        a, b = self.a, self.b
+        if x.dtype is not a.dtype or x.device != a.device:
+            x = x.to(a)
+        if self.dropout and module.training:
+            x = F.dropout(x, self.dropout)
+        low = F.linear(x, a)
+        if low.dtype is b.dtype is out.dtype and self.bias is None and x.device == out.device:
+            # one kernel for the product, the scale and the sum
+            flat = torch.addmm(
+                out.reshape(-1, b.shape[0]),
+                low.reshape(-1, b.shape[1]),
+                b.t(),
+                alpha=self.scale * weight,
+            )
+            return flat.view(out.shape)
+        return out + (F.linear(low, b, self.bias) * (self.scale * weight)).to(out.device)
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if self.dropout and module.training:
+            return None
+        scale = self.scale * weight
+        low = LowRank(self.a, self.b * scale)
+        return (low,) if self.bias is None else (low, Scaling(shift=self.bias * scale))

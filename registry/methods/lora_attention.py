@@ -1,0 +1,58 @@
+"""LoRA on ``nn.MultiheadAttention``, which runs its projections without calling a module.
+
+Key grammar: PEFT 0.21.2, ``tuners/lora/layer.py``, ``MultiheadAttention``. A target that is such a
+module adapts ``in_proj_weight`` (``<module>.lora_A.weight``) and the weight of its ``out_proj``
+(``<module>.base_layer.out_proj.lora_A.weight``) with the rank and alpha of the target. PEFT adds
+the second delta twice, by itself and by the layer that it has put there, in training too: so that
+is what such an adapter was trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ..facts import Layout, ModuleShape, SitePlan
+from ..targets import Selection
+from .lora_parameters import METHOD
+from .naming import Naming
+
+IN, OUT = "in_proj_weight", "out_proj"
+INSIDE = f"base_layer.{OUT}"
+"""What PEFT wraps the output projection in, after the module's name."""
+TARGET = "target"
+"""Setting of a site: the attention whose forward reads the parameter, by its live name."""
+
+Settled = tuple[int, float, float]
+Parts = Mapping[str, Mapping[str, str]]
+
+
+def is_attention(module: ModuleShape) -> bool:
+    """Whether the module has the one weight of a ``nn.MultiheadAttention``."""
+    return IN in module.parameters
+
+
+def sites(live: str, parts: Parts, settled: Settled) -> Iterator[SitePlan]:
+    """The two sites of one such target, of {what PEFT has wrapped: {role: key}}."""
+    rank, alpha, scale = settled
+    settings = {"parameter": IN, "wraps": "", TARGET: live}
+    yield SitePlan(live, METHOD, parts[""], rank, alpha, scale, settings)
+    settings = {"parameter": "weight", "wraps": "", TARGET: live}
+    yield SitePlan(f"{live}.{OUT}", METHOD, parts[INSIDE], rank, alpha, 2 * scale, settings)
+
+
+def reader_of(site: SitePlan) -> tuple[str, str]:
+    """The module whose forward reads the site's parameter, and the parameter's path in it."""
+    reader = site.settings.get(TARGET, site.module)
+    inside = site.module[len(reader) + 1 :]
+    name = site.settings["parameter"]
+    return reader, f"{inside}.{name}" if inside else name
+
+
+def selected(layout: Layout, selection: Selection, naming: Naming) -> list[str]:
+    """The live modules of this kind that a config selects. Raises
+    :class:`~adapterdock.registry.patterns.PatternError`."""
+    return [
+        live
+        for live, module in layout.modules.items()
+        if is_attention(module) and selection.selects(naming.author(live))
+    ]

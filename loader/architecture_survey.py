@@ -1,15 +1,12 @@
 """Every model class of the installed transformers, built without memory and described.
 
-The data behind :mod:`adapterdock.loader.architecture_table`: each class is built from its
-default config on the ``meta`` device, then again with one option of the config changed at a
-time, and split at its sub-models, so that what a class owns is known apart from them.
+The data behind :mod:`adapterdock.loader.architecture_table`: an instance on the ``meta`` device is
+split at its sub-models, so that what a class owns is known apart from them.
 """
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -26,49 +23,6 @@ from ..registry.module_tree import BATCH_NORM, KINDS, USUAL
 from .layout import output_modules, shape_of_module
 
 LETTERS = {kind: letter for letter, kind in KINDS.items()}
-
-NEEDED: dict[str, dict[str, Any]] = {
-    "autoformer": {"prediction_length": 24},
-    "aya_vision": {"vision_config": {"model_type": "siglip_vision_model"}},
-    "chameleon": {"vocabulary_map": {"<image>": 1}},
-    "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 8, "clip_qkv": 8}},
-    "dots1": {"n_routed_experts": 8, "n_shared_experts": 2, "first_k_dense_replace": 1},
-    "emu3": {"vocabulary_map": {"<image>": 1}},
-    "esm": {"vocab_size": 33, "pad_token_id": 1},
-    "hunyuan_v1_dense": {"head_dim": 128},
-    "hunyuan_v1_moe": {"head_dim": 128},
-    "hunyuan_vl": {"text_config": {"head_dim": 128}},
-    "hunyuan_vl_text": {"head_dim": 128},
-    "informer": {"prediction_length": 24},
-    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
-    "ministral": {"head_dim": 128},
-    "moonshine_streaming": {"num_key_value_heads": 8},
-    "nemotron": {"num_key_value_heads": 8},
-    "reformer": {"is_decoder": True},
-    "time_series_transformer": {"prediction_length": 24},
-    "wav2vec2-bert": {"vocab_size": 32},
-    "wav2vec2-conformer": {"vocab_size": 32},
-}
-"""Options without which a class cannot be built, by model type."""
-
-COMBINED: dict[str, tuple[dict[str, Any], ...]] = {
-    "deberta": ({"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},),
-    "deberta-v2": (
-        {
-            "relative_attention": True,
-            "pos_att_type": ["c2p", "p2c"],
-            "share_att_key": False,
-            "position_buckets": 8,
-            "norm_rel_ebd": "layer_norm",
-            "conv_kernel_size": 3,
-        },
-    ),
-    "sew-d": ({"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},),
-}
-"""Options that add modules only together, by model type."""
-
-RUNTIME = ("use_cache", "tie_word_embeddings", "gradient_checkpointing")
-"""Options that change no module."""
 
 Path_ = tuple[str, ...]
 """A module's name in pieces, with ``*`` for every number."""
@@ -244,38 +198,8 @@ def _config_path(parent: nn.Module, child: nn.Module) -> tuple[str | None, str |
 # --- many instances --------------------------------------------------------------------------
 
 
-def survey(classes: Mapping[str, type[nn.Module]]) -> dict[str, Seen]:
-    """Build every class, from its default config and with each option of it changed."""
-    seen: dict[str, Seen] = {}
-    for number, cls in enumerate(classes.values(), 1):
-        if number % 100 == 0:
-            print(f"{number} of {len(classes)} classes", file=sys.stderr, flush=True)
-        try:
-            kind = cast(Any, cls).config_class
-            needed = NEEDED.get(kind.model_type, {})
-            config = kind(**needed)
-            model = build(cls, config)
-        except Exception:  # needs an option or a library that is not here: left to `unchecked`
-            continue
-        _record(seen, model)
-        if _is_head(seen[cls.__name__].own[0], classes):
-            continue
-        for variant in _variants(kind, config, needed):
-            try:
-                _record(seen, build(cls, variant))
-            except Exception:  # the class refuses this option
-                continue
-    return seen
-
-
-def _is_head(occurrence: Occurrence, classes: Mapping[str, object]) -> bool:
-    """Whether a class only puts a few layers on models that are surveyed by themselves."""
-    inner = [name for name, *_ in occurrence.slots.values()]
-    few = sum(map(bool, occurrence.modules.values())) <= 4
-    return few and bool(inner) and all(name in classes for name in inner)
-
-
-def _record(seen: dict[str, Seen], model: nn.Module) -> None:
+def record(seen: dict[str, Seen], model: nn.Module) -> None:
+    """Add an instance to what was seen of its class and of those of its sub-models."""
     for module, occurrence in occurrences(model):
         name = type(module).__name__
         row = seen.setdefault(name, Seen(type(module), cast(Any, module).config))
@@ -291,44 +215,3 @@ def _record(seen: dict[str, Seen], model: nn.Module) -> None:
 def output_of(model: nn.Module) -> str | None:
     """The first module that PEFT's ``all-linear`` would leave out."""
     return min(output_modules(model), default=None)
-
-
-def _variants(kind: Callable[..., Any], default: Any, needed: Mapping[str, Any]) -> Iterator[Any]:
-    """The default config with fewer layers, and one option changed."""
-    for changes in COMBINED.get(default.model_type, ()):
-        yield kind(**{**needed, **changes})
-    if hasattr(default, "add_cross_attention"):
-        yield kind(**{**needed, "is_decoder": True, "add_cross_attention": True})
-    skipped = {*vars(transformers.PreTrainedConfig()), *default.sub_configs, *RUNTIME}
-    few: dict[str, Any] = {}
-    for name, value in vars(default).items():
-        if re.search(r"layers$|^n_layers?$|depth$", name) and _is_count(value) and value > 4:
-            few[name] = 4
-    for name, value in vars(default).items():
-        if name.startswith("_") or name in few or name in skipped:
-            continue
-        for other in _others(name, value):
-            for changes in ({**needed, **few, name: other}, {**needed, name: other}):
-                try:
-                    yield kind(**changes)
-                    break
-                except Exception:  # an option that cannot stand beside the others
-                    continue
-
-
-def _others(name: str, value: Any) -> tuple[Any, ...]:
-    if isinstance(value, bool):
-        return (not value,)
-    if value is None:
-        return (8,)
-    if not _is_count(value):
-        return ()
-    if re.search(r"size$|dim$|_dim_|rank$", name):
-        return (value // 2, None) if value > 1 else (None,)  # a projection, where sizes differ
-    if re.search(r"token|vocab|heads$|layers$|position|_id$|index", name):
-        return ()  # no such number decides which modules there are
-    return (None, 0) if value > 1 else (None, 1 - value, value + 1)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

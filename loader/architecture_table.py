@@ -9,7 +9,7 @@ The file holds:
 - ``conversions``: transformers' checkpoint conversions, by class or model type;
 - ``rows``: by class, ``type`` (model type), ``prefix``, ``modules`` (a tree, see
   :mod:`adapterdock.registry.module_tree`; ``@`` is a sub-model's slot), ``tied`` and ``tie``
-  (see :func:`tie_states`), ``output`` (PEFT's ``all-linear`` leaves it out) and ``ignored``
+  (see :func:`tie_states`), ``needs`` (modules that a sub-config decides), ``output`` (PEFT's ``all-linear`` leaves it out) and ``ignored``
   (names in a checkpoint that the class drops);
 - ``auto``: which class an auto class builds for a model type, for sub-models that may vary.
 """
@@ -36,8 +36,9 @@ from .architecture_survey import (
     build,
     model_classes,
     occurrences,
-    survey,
 )
+from .tables.survey import survey
+from .tables.variants import missing_sub_configs
 
 TABLE = Path(__file__).resolve().parent.parent / "registry" / "architectures.json"
 
@@ -61,6 +62,8 @@ def rows_of(seen: Mapping[str, Seen]) -> dict[str, dict[str, Any]]:
         if tied := (row.own or row.inner)[0].tied:
             out["tied"] = dict(tied)
             out["tie"] = ties.setdefault(kind, tie_states(kind, row.config))
+        if needs := _needs(row):
+            out["needs"] = needs
         if row.output:
             out["output"] = row.output
         if cls._keys_to_ignore_on_load_unexpected:
@@ -111,6 +114,23 @@ def _tree(row: Seen, seen: Mapping[str, Seen]) -> dict[str, Any] | None:
     return _short(tree)
 
 
+def _needs(row: Seen) -> dict[str, str]:
+    """Modules that are there only where a sub-config is given (``vision_config``), or is not
+    (``!backbone_config``), by their names."""
+    found: dict[Path_, str] = {}
+    for name in missing_sub_configs(row.config):
+        given = [one.present for one in row.own if getattr(one.config, name, None) is not None]
+        without = [one.present for one in row.own if getattr(one.config, name, None) is None]
+        if not given or not without:
+            continue
+        always, never = frozenset.intersection(*given), frozenset.union(*without)
+        found |= {path: name for path in always - never}
+        always, never = frozenset.intersection(*without), frozenset.union(*given)
+        found |= {path: f"!{name}" for path in always - never}
+    top = [path for path in found if not any(path[:n] in found for n in range(len(path)))]
+    return {".".join(path): found[path] for path in sorted(top) if "*" not in path}
+
+
 def _short(tree: dict[str, Any]) -> dict[str, Any]:
     """A module that contains no other is written as its words alone."""
     return {
@@ -122,11 +142,14 @@ def _short(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place(tree: dict[str, Any], path: Path_, value: Any, standard: list[Occurrence]) -> None:
-    """Put ``value`` at ``path``; a piece that some config does without is written ``?piece``."""
+    """Put ``value`` at ``path``; a piece without which some config makes what it is in is written
+    ``?piece``."""
     node = tree
     for depth, piece in enumerate(path, 1):
         above = path[:depth]
-        optional = "*" not in above and any(above not in one.present for one in standard)
+        optional = "*" not in above and any(
+            above not in one.present and above[:-1] in one.present for one in standard
+        )
         node = node.setdefault(f"?{piece}" if optional else piece, {})
     if isinstance(value, list):
         node["@"] = value

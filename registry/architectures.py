@@ -113,7 +113,8 @@ def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> L
         return None
     ignored = _ignored(parts)
     strangers = {name for name in live if not has(tree, name)}
-    dropped = {name for name in strangers if ignored.search(name)}
+    without = _left_out(parts)
+    dropped = {name for name in strangers if ignored.search(name) or name.startswith(without)}
     if 2 * len(strangers - dropped) >= len(live.keys() - dropped):
         return None  # another model's tensors
     dropped |= _of_other_classes(parts[0], strangers - dropped)
@@ -152,12 +153,18 @@ def _expand(part: Part, parts: list[Part]) -> Tree:
 def _copy(part: Part, node: Tree, path: str, parts: list[Part]) -> Tree:
     """``node`` with every slot for a sub-model filled by that sub-model's tree."""
     out: Tree = {}
+    needs = cast("Mapping[str, str]", part.row.get("needs", {}))
     for key, value in node.items():
+        below = f"{path}.{key.lstrip('?')}".strip(".")
+        need = needs.get(below.removeprefix(part.path).lstrip(".")) if key else None
+        if need is not None:
+            if not _given(part.config, need):
+                continue
+            key = key.lstrip("?")
         if isinstance(value, str):
             words = _filled(value, part.config)
             out[key] = words if key == "" else {"": words}
             continue
-        below = f"{path}.{key.lstrip('?')}".lstrip(".")
         if "@" not in value:
             out[key] = _copy(part, value, below, parts)
             continue
@@ -167,6 +174,23 @@ def _copy(part: Part, node: Tree, path: str, parts: list[Part]) -> Tree:
         if inner.name == slot[0]:
             _remove(out[key], slot[3:])
     return out
+
+
+def _given(config: Mapping[str, Any], need: str) -> bool:
+    """Whether the config gives the sub-config that a module needs, or leaves out the one that it
+    stands in for (``!backbone_config``)."""
+    return (config.get(need.lstrip("!")) is not None) != need.startswith("!")
+
+
+def _left_out(parts: list[Part]) -> tuple[str, ...]:
+    """The beginnings of the names of modules that the config does without: a checkpoint may hold
+    their tensors, which transformers drops."""
+    return tuple(
+        f"{part.path}.{name}.".lstrip(".")
+        for part in parts
+        for name, need in part.row.get("needs", {}).items()
+        if not _given(part.config, need)
+    )
 
 
 def _filled(words: str, config: Mapping[str, Any]) -> str:

@@ -37,10 +37,12 @@ class Occurrence:
     """One sub-model as it was seen in one instance, without the sub-models inside it.
 
     ``modules`` are in the order of the model; those of a list's members are merged into it.
+    ``members`` holds them apart, by their numbers, where they are not of one kind.
     """
 
     modules: dict[Path_, set[str]] = field(default_factory=dict)
     slots: dict[Path_, Slot] = field(default_factory=dict)
+    members: dict[Path_, dict[Path_, set[str]]] = field(default_factory=dict)
     inside: dict[Path_, Occurrence] = field(default_factory=dict, compare=False)
     config: Any = field(default=None, compare=False)
     tied: Mapping[str, str] | None = field(default=None, compare=False)
@@ -138,6 +140,12 @@ def describe(module: nn.Module) -> set[str]:
     return words
 
 
+def is_mixed(words: set[str]) -> bool:
+    """Whether the words tell no single kind and groups for a weight of some dimensions."""
+    weights = [word[0] for word in words if word[0].isdigit()]
+    return len(weights) > len({*weights}) or sum(word[0] == "C" for word in words) > 1
+
+
 def _starred(piece: str) -> str:
     return "*" if piece.isdigit() else piece
 
@@ -149,8 +157,10 @@ def occurrences(model: nn.Module) -> Iterator[tuple[nn.Module, Occurrence]]:
         seen.config, seen.tied = cast(Any, root).config, cast(Any, root)._tied_weights_keys
         order: list[Path_] = []
         words: dict[Path_, set[str]] = {}
+        members: dict[Path_, dict[Path_, set[str]]] = {}
         before: Path_ | None = None
-        for path, module in _walk(root, ()):
+        for name, module in _walk(root, ()):
+            path = tuple(map(_starred, name))
             if path not in words:
                 order.insert(order.index(before) + 1 if before is not None else 0, path)
                 words[path] = set()
@@ -159,15 +169,20 @@ def occurrences(model: nn.Module) -> Iterator[tuple[nn.Module, Occurrence]]:
                 seen.slots.setdefault(path, (type(module).__name__, *_config_path(root, module)))
                 pending.append((module, seen.inside.setdefault(path, Occurrence())))
             else:
-                words[path] |= describe(module)
+                own = describe(module)
+                words[path] |= own
+                if own and "*" in path:
+                    members.setdefault(path, {})[name] = own
+        seen.members = {path: m for path, m in members.items() if is_mixed(words[path])}
         seen.modules = {path: words[path] for path in order}
         yield root, seen
 
 
 def _walk(module: nn.Module, path: Path_) -> Iterator[tuple[Path_, nn.Module]]:
+    """Every module by its name in pieces, numbers as they are."""
     yield path, module
     for name, child in module.named_children():
-        below = (*path, _starred(name))
+        below = (*path, name)
         if isinstance(child, transformers.PreTrainedModel):
             yield below, child
         else:

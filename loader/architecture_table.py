@@ -9,7 +9,8 @@ The file holds:
 - ``conversions``: transformers' checkpoint conversions, by class or model type;
 - ``rows``: by class, ``type`` (model type), ``prefix``, ``modules`` (a tree, see
   :mod:`adapterdock.registry.module_tree`; ``@`` is a sub-model's slot), ``tied`` and ``tie``
-  (see :func:`tie_states`), ``needs`` (modules that a sub-config decides), ``output`` (PEFT's ``all-linear`` leaves it out) and ``ignored``
+  (see :func:`tie_states`), ``needs`` (modules that a sub-config decides), ``members``
+  (of lists whose members are not of one kind), ``output`` (PEFT's ``all-linear`` leaves it out) and ``ignored``
   (names in a checkpoint that the class drops);
 - ``auto``: which class an auto class builds for a model type, for sub-models that may vary.
 """
@@ -17,6 +18,7 @@ The file holds:
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -39,6 +41,9 @@ from .architecture_survey import (
 )
 from .tables.survey import survey
 from .tables.variants import missing_sub_configs
+
+MOST_MEMBERS = 64
+"""Lists longer than this are not told member by member."""
 
 TABLE = Path(__file__).resolve().parent.parent / "registry" / "architectures.json"
 
@@ -64,6 +69,8 @@ def rows_of(seen: Mapping[str, Seen]) -> dict[str, dict[str, Any]]:
             out["tie"] = ties.setdefault(kind, tie_states(kind, row.config))
         if needs := _needs(row):
             out["needs"] = needs
+        if members := _members(row):
+            out["members"] = members
         if row.output:
             out["output"] = row.output
         if cls._keys_to_ignore_on_load_unexpected:
@@ -129,6 +136,24 @@ def _needs(row: Seen) -> dict[str, str]:
         found |= {path: f"!{name}" for path in always - never}
     top = [path for path in found if not any(path[:n] in found for n in range(len(path)))]
     return {".".join(path): found[path] for path in sorted(top) if "*" not in path}
+
+
+def _members(row: Seen) -> dict[str, dict[str, str]]:
+    """Of the lists whose members are not of one kind, each member's words; by the name of the list
+    with stars. Only where every instance with these very members has them alike, and where no
+    member's number of groups may come from the config."""
+    out: dict[str, dict[str, str]] = {}
+    every = [*row.own, *row.inner]
+    for path in sorted({path for one in every for path in one.members}):
+        alike = [one.members[path] for one in every if path in one.members]
+        first = alike[0]
+        same = all(one == first for one in alike if one.keys() == first.keys())
+        numbers = any(re.match(r"C=\d", w) and w != "C=1" for own in first.values() for w in own)
+        if same and not numbers and len(first) <= MOST_MEMBERS:
+            out[".".join(path)] = {
+                ".".join(name): " ".join(sorted(own - {"C=1"})) for name, own in first.items()
+            }
+    return out
 
 
 def _short(tree: dict[str, Any]) -> dict[str, Any]:

@@ -118,7 +118,8 @@ def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> L
     if 2 * len(strangers - dropped) >= len(live.keys() - dropped):
         return None  # another model's tensors
     dropped |= _of_other_classes(parts[0], strangers - dropped)
-    modules = modules_of(tree, {n: shape for n, shape in live.items() if n not in dropped})
+    live = {n: shape for n, shape in live.items() if n not in dropped}
+    modules = modules_of(tree, live, _exact(parts, live))
     output = parts[0].row.get("output", "")
     return Layout(modules, frozenset({output} & modules.keys()), tied, prefix)
 
@@ -191,6 +192,21 @@ def _left_out(parts: list[Part]) -> tuple[str, ...]:
         for name, need in part.row.get("needs", {}).items()
         if not _given(part.config, need)
     )
+
+
+def _exact(parts: list[Part], live: Iterable[str]) -> dict[str, str]:
+    """What single members of lists are, where the members are not of one kind and the checkpoint
+    has the very members of the model that was surveyed."""
+    found: dict[str, str] = {}
+    owners = {name.rpartition(".")[0] for name in live} if any("members" in p.row for p in parts) else ()
+    for part in parts:
+        before = f"{part.path}." if part.path else ""
+        for path, words in part.row.get("members", {}).items():
+            name = re.compile(re.escape(before + path).replace(r"\*", r"\d+"))
+            here = {f"{before}{own}": said for own, said in words.items()}
+            if {one for one in owners if name.fullmatch(one)} == here.keys():
+                found |= here
+    return found
 
 
 def _filled(words: str, config: Mapping[str, Any]) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, cast
-
 from torch import nn
 
 from ..architecture_survey import Occurrence, Seen, build, record
-from .variants import needed_by, sub_config_variants, variants
+from .variants import config_with, default_config, sub_config_variants, variants
 
 
 def survey(classes: Mapping[str, type[nn.Module]]) -> dict[str, Seen]:
@@ -19,9 +17,8 @@ def survey(classes: Mapping[str, type[nn.Module]]) -> dict[str, Seen]:
     for number, cls in enumerate(classes.values(), 1):
         if number % 100 == 0:
             print(f"{number} of {len(classes)} classes", file=sys.stderr, flush=True)
-        kind = cast(Any, cls).config_class
         try:
-            config = kind(**needed_by(cls))
+            config = default_config(cls)
             record(seen, build(cls, config))
         except Exception:  # needs an option or a library that is not here: left to `unchecked`
             continue
@@ -29,7 +26,7 @@ def survey(classes: Mapping[str, type[nn.Module]]) -> dict[str, Seen]:
         for ways in sub_config_variants(cls, config) if head else variants(cls, config):
             for options in ways:
                 try:
-                    record(seen, build(cls, kind(**options)))
+                    record(seen, build(cls, config_with(cls, options)))
                     break
                 except Exception:  # the class refuses these options
                     continue

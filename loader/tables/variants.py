@@ -21,14 +21,53 @@ from transformers import CONFIG_MAPPING, configuration_utils
 
 Options = dict[str, Any]
 
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+COMPASS = {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}}
+DIFFUSION = {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 8}
+EXPERTS = {"shared_expert_intermediate_size": 8}
+INDEXER = {
+    "indexer_n_heads": 4,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 256,
+    "indexer_budget": 8,
+    "indexer_compress_ratio": 4,
+}
+SHARED = {
+    "hidden_size_per_layer_input": 0,
+    "vocab_size_per_layer_input": 0,
+    "num_hidden_layers": 4,
+    "num_kv_shared_layers": 4,
+}
+MIXED = {"num_hidden_layers": 2, "mlp_layer_types": ["dense", "sparse"]}
+CONVOLUTION = [3, 1, 1]
+BLOCK = {
+    f"{direction}_{length}ratio": CONVOLUTION
+    for direction in (
+        "vertical_long_to_small_conv",
+        "horizontal_small_to_long_conv",
+        "symmetric_conv_long",
+    )
+    for length in ("long", "mid", "short")
+} | {"reduce_channel": [1, 1, 0], "return_channel": [1, 1, 0]}
+
 NEEDED: dict[str, Options] = {
     "autoformer": {"prediction_length": 24},
     "aya_vision": {"vision_config": {"model_type": "siglip_vision_model"}},
+    "bridgetower": {"contrastive_hidden_size": 512, "logit_scale_init_value": 2.6},
     "chameleon": {"vocabulary_map": {"<image>": 1}},
+    "cohere_compass": {"text_config": COMPASS},
+    "cohere_compass_text": COMPASS,
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 8, "clip_qkv": 8}},
+    "deepseek_ocr2": {"text_config": MIXED},
+    "deepseek_ocr2_text": MIXED,
+    "diffusion_gemma": {"text_config": DIFFUSION},
+    "diffusion_gemma_text": DIFFUSION,
     "dots1": {"n_routed_experts": 8, "n_shared_experts": 2, "first_k_dense_replace": 1},
     "emu3": {"vocabulary_map": {"<image>": 1}},
     "esm": {"vocab_size": 33, "pad_token_id": 1},
+    "gemma4_assistant": {"text_config": SHARED},
+    "granite4_vision": {"deepstack_layer_map": [[0, 0], [1, 1]], "downsample_rate": "1/2"},
+    "hiera": {"decoder_hidden_size": 8, "decoder_depth": 2, "decoder_num_heads": 2},
     "hunyuan_v1_dense": {"head_dim": 128},
     "hunyuan_v1_moe": {"head_dim": 128},
     "hunyuan_vl": {"text_config": {"head_dim": 128}},
@@ -37,15 +76,45 @@ NEEDED: dict[str, Options] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
     "ministral": {"head_dim": 128},
     "moonshine_streaming": {"num_key_value_heads": 8},
+    "moshi": {"audio_vocab_size": 2048},
     "nemotron": {"num_key_value_heads": 8},
+    "pp_ocrv5_server_det": {"intraclass_block_config": BLOCK},
+    "pp_ocrv6_medium_det": {"intraclass_block_config": BLOCK},
+    "qwen3_omni_moe": {"talker_config": {"text_config": EXPERTS, "spatial_merge_size": 2}},
+    "qwen3_omni_moe_talker": {"text_config": EXPERTS, "spatial_merge_size": 2},
+    "qwen3_omni_moe_talker_text": EXPERTS,
+    "qwen4_exp": {"text_config": INDEXER},
+    "qwen4_exp_text": INDEXER,
     "reformer": {"is_decoder": True},
+    "sapiens2": {
+        "head_config": {
+            "upsample_out_channels": [8, 8],
+            "conv_out_channels": [8],
+            "conv_kernel_sizes": [1],
+            "scale_conv_out_channels": [8],
+            "scale_conv_kernel_sizes": [1],
+            "scale_final_input_size": 8,
+            "scale_final_hidden_sizes": [8, 8],
+        }
+    },
     "time_series_transformer": {"prediction_length": 24},
+    "videomae": {"num_frames": 2},
+    "vilt": {"num_images": 2},
     "wav2vec2-bert": {"vocab_size": 32},
     "wav2vec2-conformer": {"vocab_size": 32},
 }
 """Options without which a class cannot be built, by model type."""
 
-NEEDED_BY_CLASS: dict[str, Options] = {}
+NEEDED_BY_CLASS: dict[str, Options] = {
+    "BeitForSemanticSegmentation": {"out_indices": [3, 5, 7, 11]},
+    "PerceiverForImageClassificationFourier": {"num_cross_attention_heads": 1},
+    "PerceiverForImageClassificationConvProcessing": {"num_cross_attention_heads": 1},
+    "PerceiverForMultimodalAutoencoding": {"num_cross_attention_heads": 1},
+    "PerceiverForOpticalFlow": {"num_cross_attention_heads": 1},
+    "ReformerForMaskedLM": {"is_decoder": False},
+    "T5GemmaEncoderModel": {"is_encoder_decoder": False},
+    "EsmForProteinFolding": {"is_folding_model": True, "esmfold_config": {}},
+}
 """Further ones, by class."""
 
 COMBINED: dict[str, tuple[Options, ...]] = {
@@ -96,6 +165,21 @@ def needed_by(cls: type[nn.Module]) -> Options:
     """The options without which this class cannot be built."""
     kind = cast(Any, cls).config_class
     return {**NEEDED.get(kind.model_type, {}), **NEEDED_BY_CLASS.get(cls.__name__, {})}
+
+
+def default_config(cls: type[nn.Module]) -> Any:
+    """The config that a class is built with where nothing is chosen. Raises what it raises."""
+    return config_with(cls, needed_by(cls))
+
+
+def config_with(cls: type[nn.Module], options: Options) -> Any:
+    """A config with these options; lists where its default has tuples, as every config that was
+    read from a file has them."""
+    config = cast(Any, cls).config_class(**options)
+    for name, value in vars(config).items():
+        if isinstance(value, tuple):
+            setattr(config, name, list(cast("tuple[Any, ...]", value)))
+    return config
 
 
 def few_layers(default: Any) -> Options:
@@ -169,7 +253,9 @@ def layer_kinds(cls: type[nn.Module], default: Any) -> Iterator[tuple[Options, .
         words = isinstance(value, list | tuple) and value and isinstance(value[0], str)
         if words or (value is None and "list[str]" in wanted):
             now = cast("list[str]", list(value or ()))
-            for kind in sorted({*now, *ALLOWED, *_words(cls), *_words(type(default))}):
+            known = {*now, *_words(cls), *_words(type(default))}
+            others = [kind for kind in ALLOWED if kind not in known][:2]  # any other is as these
+            for kind in (*sorted(known), *others):
                 if {*now} != {kind}:
                     yield (*_lists(name, kind, now, count),)
         elif isinstance(value, str):

@@ -8,8 +8,8 @@ The file holds:
 
 - ``conversions``: transformers' checkpoint conversions, by class or model type;
 - ``rows``: by class, ``type`` (model type), ``prefix``, ``modules`` (a tree, see
-  :mod:`adapterdock.registry.module_tree`; ``@`` is a sub-model's slot), ``tied`` and ``tie``
-  (see :func:`tie_states`), ``needs`` (modules that a sub-config decides), ``members``
+  :mod:`adapterdock.registry.module_tree`; ``@`` is a sub-model's slot), ``tied``, ``shared``
+  (modules of layers that are alike) and ``tie`` (see :func:`tie_states`), ``needs`` (modules that a sub-config decides), ``members``
   (of lists whose members are not of one kind), ``output`` (PEFT's ``all-linear`` leaves it out) and ``ignored``
   (names in a checkpoint that the class drops);
 - ``auto``: which class an auto class builds for a model type, for sub-models that may vary.
@@ -64,8 +64,10 @@ def rows_of(seen: Mapping[str, Seen]) -> dict[str, dict[str, Any]]:
         out: dict[str, Any] = {"type": row.config.model_type, "modules": tree}
         if cls.base_model_prefix:
             out["prefix"] = cls.base_model_prefix
-        if tied := (row.own or row.inner)[0].tied:
-            out["tied"] = dict(tied)
+        tied, shared = _tied(row.own or row.inner)
+        if tied or shared:
+            out |= {"tied": tied} if tied else {}
+            out |= {"shared": shared} if shared else {}
             out["tie"] = ties.setdefault(kind, tie_states(kind, row.config))
         if needs := _needs(row):
             out["needs"] = needs
@@ -119,6 +121,21 @@ def _tree(row: Seen, seen: Mapping[str, Seen]) -> dict[str, Any] | None:
         if value:
             _place(tree, path, value, standard)
     return _short(tree)
+
+
+def _tied(standard: list[Occurrence]) -> tuple[dict[str, str], list[str]]:
+    """The tied parameters of a class by name; and the modules that layers of one kind share, whose
+    numbers the config decides, with a star for the number (``layers.*.shared_transf``)."""
+    tied: dict[str, str] = {}
+    shared: set[str] = set()
+    for one in standard:
+        for target, source in (one.tied or {}).items():
+            layer = re.sub(r"\.\d+\.", ".*.", source)
+            if layer.count("*") == 1 and layer == re.sub(r"\.(\(\?!.*\)\\d\+|\d+)\.", ".*.", target):
+                shared.add(layer)
+            elif one is standard[0]:
+                tied[target] = source
+    return tied, sorted(shared)
 
 
 def _needs(row: Seen) -> dict[str, str]:

@@ -320,9 +320,14 @@ def _tie(parts: list[Part], tree: Tree, live: dict[str, Shape | None]) -> dict[s
     tied: dict[str, str] = {}
     for part in parts:
         pairs = cast("Mapping[str, str]", part.row.get("tied", {}))
-        if not pairs or not _ties(part):
+        shared = cast("list[str]", part.row.get("shared", []))
+        if not (pairs or shared) or not _ties(part):
             continue
         before = f"{part.path}." if part.path else ""
+        for path in shared:
+            copies = _copies(before + path, live)
+            live |= {one: live[other] for one, other in copies.items()}
+            tied |= copies
         for target, source in pairs.items():
             target, source = (before + one.strip("^$") for one in (target, source))
             if not re.fullmatch(r"[\w.]+", target + source):
@@ -333,6 +338,32 @@ def _tie(parts: list[Part], tree: Tree, live: dict[str, Shape | None]) -> dict[s
                 live.setdefault(other, shape)
                 tied[one] = tied.get(other, other)
     return tied
+
+
+def _copies(path: str, live: Mapping[str, Shape | None]) -> dict[str, str]:
+    """The parameters that layers share with the first ones of their kind, which alone have them in
+    the checkpoint. ``path`` is ``layers.*.shared_transf``: a layer without that module, and with
+    the same others beside it, shares it. Where several layers have their own, the others take turns.
+    """
+    before, _, shared = path.partition("*.")
+    layers: dict[int, dict[str, list[str]]] = {}
+    for name in live:
+        number, _, rest = name.removeprefix(before).partition(".")
+        if name.startswith(before) and number.isdecimal() and rest:
+            inner = layers.setdefault(int(number), {})
+            inner.setdefault(rest.partition(".")[0], []).append(rest)
+    sources = sorted(number for number, inner in layers.items() if shared in inner)
+    if not sources:
+        return {}
+    beside = layers[sources[0]].keys() - {shared}
+    alike = sorted(n for n, inner in layers.items() if inner.keys() - {shared} == beside)
+    return {
+        f"{before}{number}.{rest}": f"{before}{source}.{rest}"
+        for turn, number in enumerate(alike)
+        if number not in sources
+        for source in [sources[turn % len(sources)]]
+        for rest in layers[source][shared]
+    }
 
 
 def _pairs(

@@ -9,10 +9,11 @@ The file holds:
 - ``conversions``: transformers' checkpoint conversions, by class or model type;
 - ``rows``: by class, ``type`` (model type), ``prefix``, ``modules`` (a tree, see
   :mod:`adapterdock.registry.module_tree`; ``@`` is a sub-model's slot), ``tied``, ``shared``
-  (modules of layers that are alike) and ``tie`` (see :func:`tie_states`), ``needs`` (modules that a sub-config decides), ``members``
-  (of lists whose members are not of one kind), ``output`` (PEFT's ``all-linear`` leaves it out) and ``ignored``
-  (names in a checkpoint that the class drops);
-- ``auto``: which class an auto class builds for a model type, for sub-models that may vary.
+  (modules of layers that are alike) and ``tie`` (see :func:`tie_states`), ``needs`` (modules that a
+  sub-config decides), ``members`` (of lists whose members are not of one kind), ``output`` (PEFT's
+  ``all-linear`` leaves it out) and ``ignored`` (names in a checkpoint that the class drops);
+- ``auto``: which class an auto class builds for a model type: for sub-models that may vary, and
+  for the heads of tasks.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ import transformers
 from transformers import conversion_mapping, core_model_loading
 
 from .architecture_survey import (
+    PARTS,
+    TASKS,
     Occurrence,
     Path_,
     Seen,
@@ -131,7 +134,9 @@ def _tied(standard: list[Occurrence]) -> tuple[dict[str, str], list[str]]:
     for one in standard:
         for target, source in (one.tied or {}).items():
             layer = re.sub(r"\.\d+\.", ".*.", source)
-            if layer.count("*") == 1 and layer == re.sub(r"\.(\(\?!.*\)\\d\+|\d+)\.", ".*.", target):
+            if layer.count("*") == 1 and layer == re.sub(
+                r"\.(\(\?!.*\)\\d\+|\d+)\.", ".*.", target
+            ):
                 shared.add(layer)
             elif one is standard[0]:
                 tied[target] = source
@@ -148,9 +153,9 @@ def _needs(row: Seen) -> dict[str, str]:
         if not given or not without:
             continue
         always, never = frozenset.intersection(*given), frozenset.union(*without)
-        found |= {path: name for path in always - never}
+        found |= dict.fromkeys(always - never, name)
         always, never = frozenset.intersection(*without), frozenset.union(*given)
-        found |= {path: f"!{name}" for path in always - never}
+        found |= dict.fromkeys(always - never, f"!{name}")
     top = [path for path in found if not any(path[:n] in found for n in range(len(path)))]
     return {".".join(path): found[path] for path in sorted(top) if "*" not in path}
 
@@ -298,14 +303,17 @@ def table(names: Collection[str] | None = None) -> dict[str, Any]:
     classes = model_classes()
     chosen = {n: cls for n, cls in classes.items() if names is None or n in names}
     rows = rows_of(survey(chosen))
-    used = {slot[2] for row in rows.values() for slot in _slots(row["modules"])}
+    return table_of(rows)
+
+
+def table_of(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """The table whose rows are these."""
     return {
         "transformers": transformers.__version__,
         "conversions": conversions(),
         "auto": {
             auto: {kind: name for kind, name in sorted(choices.items()) if name in rows}
-            for auto, choices in auto_choices().items()
-            if auto in used
+            for auto, choices in auto_choices({**PARTS, **TASKS}).items()
         },
         "rows": rows,
     }

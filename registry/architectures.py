@@ -198,7 +198,9 @@ def _exact(parts: list[Part], live: Iterable[str]) -> dict[str, str]:
     """What single members of lists are, where the members are not of one kind and the checkpoint
     has the very members of the model that was surveyed."""
     found: dict[str, str] = {}
-    owners = {name.rpartition(".")[0] for name in live} if any("members" in p.row for p in parts) else ()
+    owners = (
+        {name.rpartition(".")[0] for name in live} if any("members" in p.row for p in parts) else ()
+    )
     for part in parts:
         before = f"{part.path}." if part.path else ""
         for path, words in part.row.get("members", {}).items():
@@ -343,7 +345,7 @@ def _tie(parts: list[Part], tree: Tree, live: dict[str, Shape | None]) -> dict[s
 def _copies(path: str, live: Mapping[str, Shape | None]) -> dict[str, str]:
     """The parameters that layers share with the first ones of their kind, which alone have them in
     the checkpoint. ``path`` is ``layers.*.shared_transf``: a layer without that module, and with
-    the same others beside it, shares it. Where several layers have their own, the others take turns.
+    the same others beside it, shares it. Where several have their own, the others take turns.
     """
     before, _, shared = path.partition("*.")
     layers: dict[int, dict[str, list[str]]] = {}

@@ -161,7 +161,7 @@ def owns(words: str, name: str) -> bool:
     """
     every = words.split()
     if name == "weight" or name == "bias" or name in BATCH_NORM:
-        return any(word[0].isdigit() for word in every) or f"+{name}" in every
+        return any(w[0].isdigit() or w in (f"+{name}", f"-{name}") for w in every)
     return any(
         word[0] in "+-" and (word[1:] == name or (word[1:] == "*" and name.isdecimal()))
         for word in every

@@ -1,11 +1,11 @@
 """For which classes of transformers the layout from a config and a header is the live model's.
 
 ``python -m adapterdock.loader.tables.architecture_check`` builds every class without memory, with
-each kind of layer and each sub-config that it can have, writes down the header that saving it would
-give, asks :mod:`adapterdock.registry.architectures` for the layout, and compares. The verdicts are
-``docs/architectures.json``, and ``docs/architectures.md`` is made of them. With names of classes, it
-tries these alone and keeps the verdicts of the others. With ``--check`` it tries none: it fails where
-the classes are not those of the installed transformers, or the page is not that of the verdicts.
+each kind of layer and each sub-config that it can have, makes the header that saving it would give,
+asks :mod:`adapterdock.registry.architectures` for the layout, and compares. The verdicts are
+``docs/architectures.json``, and ``docs/architectures.md`` is made of them. With names of classes,
+it tries these alone and keeps the verdicts of the others. With ``--check`` it tries none: it fails
+where the classes are not those of the installed transformers, or the page is not of the verdicts.
 """
 
 from __future__ import annotations
@@ -80,11 +80,12 @@ def verify(cls: type[nn.Module]) -> Verdict:
 
 def _models(cls: type[nn.Module]) -> Iterator[nn.Module]:
     default = default_config(cls)
-    yield build(cls, default)
+    needed, few = needed_by(cls), few_layers(default)
+    yield next(_first(cls, [{**needed, **few}]), None) or build(cls, default)
     for ways in sub_config_variants(cls, default):
         yield from _first(cls, ways)
     for ways in layer_kinds(cls, default):
-        yield from _first(cls, [{**needed_by(cls), **few_layers(default), **one} for one in ways])
+        yield from _first(cls, [{**needed, **few, **one} for one in ways])
 
 
 def _first(cls: type[nn.Module], ways: Any) -> Iterator[nn.Module]:

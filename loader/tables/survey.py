@@ -1,10 +1,11 @@
-"""Every class built from its default config on the ``meta`` device, then again with one option of the
-config changed at a time (:mod:`.variants`)."""
+"""Every class built from its default config on the ``meta`` device, then again with one option of
+the config changed at a time (:mod:`.variants`)."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+
 from torch import nn
 
 from ..architecture_survey import Occurrence, Seen, build, record
@@ -38,5 +39,3 @@ def _is_head(occurrence: Occurrence, classes: Mapping[str, object]) -> bool:
     inner = [name for name, *_ in occurrence.slots.values()]
     few = sum(map(bool, occurrence.modules.values())) <= 4
     return few and bool(inner) and all(name in classes for name in inner)
-
-

@@ -231,8 +231,8 @@ def sub_config(default: Any, name: str) -> Any:
     if kind is not transformers.AutoConfig:
         return kind()
     spec = getattr(default, "sub_configs_defaults", {}).get(name)
-    model_type = getattr(spec, "model_type", None)
-    if model_type not in CONFIG_MAPPING:
+    model_type = cast("str | None", getattr(spec, "model_type", None))
+    if model_type is None or model_type not in CONFIG_MAPPING:
         return None
     return CONFIG_MAPPING[model_type](**(getattr(spec, "init_kwargs", None) or {}))
 
@@ -368,5 +368,3 @@ def _others(name: str, value: Any) -> tuple[Any, ...]:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, cast
 
 import torch
@@ -68,6 +68,7 @@ class Seen:
 # --- which classes ---------------------------------------------------------------------------
 
 
+@cache
 def model_classes() -> dict[str, type[nn.Module]]:
     """Every model class that the installed transformers offers, by name."""
     found: dict[str, type[nn.Module]] = {}

@@ -23,10 +23,11 @@ from torch import nn
 
 from ...registry.architectures import architecture_table, layout_of
 from ...registry.facts import Layout, ModuleKind, ModuleShape, TensorInfo
-from ..architecture_survey import build, model_classes
+from ..architecture_survey import build, model_classes, occurrences
 from ..disknames import live_tensors, places_on_disk
 from ..layout import layout_of_model
 from .architecture_page import page_of
+from .survey import is_head
 from .variants import (
     config_with,
     default_config,
@@ -81,9 +82,12 @@ def verify(cls: type[nn.Module]) -> Verdict:
 def _models(cls: type[nn.Module]) -> Iterator[nn.Module]:
     default = default_config(cls)
     needed, few = needed_by(cls), few_layers(default)
-    yield next(_first(cls, [{**needed, **few}]), None) or build(cls, default)
+    first = next(_first(cls, [{**needed, **few}]), None) or build(cls, default)
+    yield first
     for ways in sub_config_variants(cls, default):
         yield from _first(cls, ways)
+    if is_head(next(occurrences(first))[1], model_classes()):
+        return  # the kinds of its layers are tried on the class that has the layers
     for ways in layer_kinds(cls, default):
         yield from _first(cls, [{**needed, **few, **one} for one in ways])
 
@@ -149,34 +153,37 @@ def _reason(error: Exception) -> str:
 
 def read() -> dict[str, Verdict]:
     """The committed verdicts, by class."""
-    data = json.loads(DATA.read_text(encoding="utf-8"))
-    return {name: Verdict(*row) for name, row in data["classes"].items()}
+    return {name: Verdict(*row[1:]) for name, row in _data()["classes"].items()}
 
 
 def write(verdicts: Mapping[str, Verdict]) -> None:
-    lines = (f"{json.dumps(name)}:{json.dumps(verdicts[name])}" for name in sorted(verdicts))
+    """Write the verdicts on the installed transformers' classes, and their page."""
+    types = {n: cast(Any, cls).config_class.model_type for n, cls in model_classes().items()}
+    rows = {name: [types[name], *verdicts[name]] for name in sorted(verdicts)}
+    lines = (f"{json.dumps(name)}:{json.dumps(row)}" for name, row in rows.items())
     head = f'{{"transformers":{json.dumps(transformers.__version__)},"classes":{{\n'
     DATA.write_text(head + ",\n".join(lines) + "\n}}\n", encoding="utf-8")
-    PAGE.write_text(page_of(transformers.__version__, types(), verdicts), encoding="utf-8")
+    PAGE.write_text(page_of(_data()), encoding="utf-8")
 
 
-def types() -> dict[str, str]:
-    """The model type of every class."""
-    return {n: cast(Any, cls).config_class.model_type for n, cls in model_classes().items()}
+def _data() -> dict[str, Any]:
+    return json.loads(DATA.read_text(encoding="utf-8"))
 
 
 def differences() -> list[str]:
-    """What of the committed verdicts is not of the installed transformers, or not in the page."""
-    data, verdicts = json.loads(DATA.read_text(encoding="utf-8")), read()
-    classes, rows = types(), architecture_table()["rows"]
-    out = [f"{name} is new" for name in sorted(classes.keys() - verdicts.keys())]
-    out += [f"{name} is gone" for name in sorted(verdicts.keys() - classes.keys())]
+    """What of the page is not of the verdicts; and what of the verdicts is not of the table or,
+    where it is the one that they are of, the installed transformers."""
+    data, verdicts, rows = _data(), read(), architecture_table()["rows"]
     known = (name for name, one in verdicts.items() if one.verdict in (CHECKED, SIZES))
-    out += [f"{name} has no row in the table" for name in known if name not in rows]
-    if data["transformers"] != transformers.__version__:
-        out.append(f"transformers {data['transformers']}, not {transformers.__version__}")
-    elif page_of(data["transformers"], classes, verdicts) != PAGE.read_text(encoding="utf-8"):
+    out = [f"{name} has no row in the table" for name in known if name not in rows]
+    if page_of(data) != PAGE.read_text(encoding="utf-8"):
         out.append(f"{PAGE.name} is not the page of {DATA.name}")
+    if data["transformers"] != architecture_table()["transformers"]:
+        out.append(f"{DATA.name} is of another transformers than the table")
+    if data["transformers"] == transformers.__version__:
+        classes = model_classes()
+        out += [f"{name} is new" for name in sorted(classes.keys() - verdicts.keys())]
+        out += [f"{name} is gone" for name in sorted(verdicts.keys() - classes.keys())]
     return out
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 MADE = "<!-- Made by `python -m adapterdock.loader.tables.architecture_check`; do not edit. -->\n"
 
@@ -13,6 +14,7 @@ HEAD = """\
 Which models `validate` can check without torch. It knows a model's modules and their sizes from
 `config.json` and the header of the weights. Each class of transformers {version} was built, with
 every kind of layer and every sub-config that it can have, and compared with what the header gives.
+A class that puts a head on another is tried once; the kinds of layers are tried on that other.
 
 Of {built} classes that can be built, {checked} are *checked*: {share} percent.
 
@@ -31,13 +33,18 @@ own code (`trust_remote_code`) is in no table.
 """
 
 
-def page_of(version: str, types: Mapping[str, str], verdicts: Mapping[str, tuple[str, str]]) -> str:
-    """The page's text; ``types`` is the model type of every class."""
-    counts = Counter(verdict for verdict, _ in verdicts.values())
+Rows = Mapping[str, Sequence[str]]
+"""By class: its model type, the verdict, and why it is no better."""
+
+
+def page_of(data: Mapping[str, Any]) -> str:
+    """The page's text; ``data`` is the file of the verdicts."""
+    rows: Rows = data["classes"]
+    counts = Counter(verdict for _, verdict, _ in rows.values())
     built = sum(counts[one] for one in ("checked", "sizes unchecked", "not known", "wrong"))
     share = 100 * counts["checked"] / built if built else 0.0
     head = HEAD.format(
-        version=version,
+        version=data["transformers"],
         built=built,
         checked=counts["checked"],
         share=f"{share:.1f}",
@@ -46,24 +53,23 @@ def page_of(version: str, types: Mapping[str, str], verdicts: Mapping[str, tuple
         unbuilt=counts["not built"],
         empty=counts["no modules"],
     )
-    return "\n".join([MADE, head, *_not_checked(verdicts), *_checked(types, verdicts)]) + "\n"
+    return "\n".join([MADE, head, *_not_checked(rows), *_checked(rows)]) + "\n"
 
 
-def _not_checked(verdicts: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+def _not_checked(rows: Rows) -> Iterator[str]:
     yield "## Not checked, and why\n"
     yield "| class | verdict | why |\n|---|---|---|"
-    for name in sorted(verdicts):
-        verdict, why = verdicts[name]
+    for name, (_, verdict, why) in sorted(rows.items()):
         if verdict not in ("checked", "no modules"):
             yield f"| {name} | {verdict} | {why.replace('|', '/')} |"
 
 
-def _checked(types: Mapping[str, str], verdicts: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+def _checked(rows: Rows) -> Iterator[str]:
     yield "\n## Checked, by model type\n"
     yield "| model type | classes |\n|---|---|"
     families: dict[str, list[str]] = {}
-    for name in sorted(verdicts):
-        if verdicts[name][0] == "checked":
-            families.setdefault(types.get(name, "?"), []).append(name)
+    for name, (family, verdict, _) in sorted(rows.items()):
+        if verdict == "checked":
+            families.setdefault(family, []).append(name)
     for family in sorted(families):
         yield f"| {family} | {', '.join(families[family])} |"

@@ -23,7 +23,7 @@ def survey(classes: Mapping[str, type[nn.Module]]) -> dict[str, Seen]:
             record(seen, build(cls, config))
         except Exception:  # needs an option or a library that is not here: left to `unchecked`
             continue
-        head = _is_head(seen[cls.__name__].own[0], classes)
+        head = is_head(seen[cls.__name__].own[0], classes)
         for ways in sub_config_variants(cls, config) if head else variants(cls, config):
             for options in ways:
                 try:
@@ -34,7 +34,7 @@ def survey(classes: Mapping[str, type[nn.Module]]) -> dict[str, Seen]:
     return seen
 
 
-def _is_head(occurrence: Occurrence, classes: Mapping[str, object]) -> bool:
+def is_head(occurrence: Occurrence, classes: Mapping[str, object]) -> bool:
     """Whether a class only puts a few layers on models that are surveyed by themselves."""
     inner = [name for name, *_ in occurrence.slots.values()]
     few = sum(map(bool, occurrence.modules.values())) <= 4

@@ -24,9 +24,10 @@ from adapterdock.loader.tables.architecture_check import (
     verify,
 )
 from adapterdock.registry.facts import Layout
+from support.table_version import of_the_tables_transformers
 from support.tiny_models import tiny_model
 
-pytestmark = pytest.mark.usefixtures("quiet_transformers")
+pytestmark = [of_the_tables_transformers, pytest.mark.usefixtures("quiet_transformers")]
 
 SAMPLE = (
     "BartPretrainedModel",

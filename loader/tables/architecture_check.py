@@ -73,7 +73,7 @@ def verify(cls: type[nn.Module]) -> Verdict:
         live = layout_of_model(model)
         if live not in seen:
             seen.append(live)
-            found.append(compare(live, _from_header(cls.__name__, model)))
+            found.append(compare(live, layout_from_header(cls.__name__, model)))
     if not any(live.modules for live in seen):
         return Verdict(EMPTY)
     return min(found, key=lambda one: WORST.index(one.verdict))
@@ -101,7 +101,7 @@ def _first(cls: type[nn.Module], ways: Any) -> Iterator[nn.Module]:
         return
 
 
-def _from_header(name: str, model: nn.Module) -> Layout | None:
+def layout_from_header(name: str, model: nn.Module) -> Layout | None:
     """The layout that the model's config and the header of its checkpoint give."""
     config = json.loads(cast(Any, model).config.to_json_string(use_diff=False))
     places = places_on_disk(model, live_tensors(model))

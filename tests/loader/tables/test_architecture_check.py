@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import transformers
-from adapterdock.loader.architecture_survey import model_classes
+from adapterdock.loader.architecture_survey import build, model_classes
 from adapterdock.loader.layout import layout_of_model
 from adapterdock.loader.tables import architecture_check
 from adapterdock.loader.tables.architecture_check import (
@@ -19,10 +19,12 @@ from adapterdock.loader.tables.architecture_check import (
     Verdict,
     compare,
     differences,
+    layout_from_header,
     main,
     read,
     verify,
 )
+from adapterdock.loader.tables.variants import config_with
 from adapterdock.registry.facts import Layout
 from support.table_version import of_the_tables_transformers
 from support.tiny_models import tiny_model
@@ -101,6 +103,17 @@ def test_a_layout_is_judged_by_its_worst_module(llama: Layout) -> None:
     assert compare(llama, replace(llama, modules={})).verdict == UNKNOWN
     assert compare(llama, replace(llama, tied={"a": "b"})).verdict == UNKNOWN
     assert compare(llama, None).verdict == UNKNOWN
+
+
+def encodec(**options: Any) -> Verdict:
+    cls = transformers.EncodecModel
+    model = build(cls, config_with(cls, options))
+    return compare(layout_of_model(model), layout_from_header("EncodecModel", model))
+
+
+def test_members_of_a_list_are_told_apart_only_where_they_are_those_that_were_surveyed() -> None:
+    assert encodec().verdict == CHECKED
+    assert encodec(upsampling_ratios=[4, 2]).verdict == SIZES  # never a guess by the number
 
 
 def test_a_page_that_is_not_current_is_told(

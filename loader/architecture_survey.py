@@ -1,17 +1,14 @@
 """Every model class of the installed transformers, built without memory and described.
 
-The data behind :mod:`adapterdock.loader.architecture_table`: each class is built from its
-default config on the ``meta`` device, then again with one option of the config changed at a
-time, and split at its sub-models, so that what a class owns is known apart from them.
+The data behind :mod:`adapterdock.loader.architecture_table`: an instance on the ``meta`` device is
+split at its sub-models, so that what a class owns is known apart from them.
 """
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, cast
 
 import torch
@@ -27,49 +24,6 @@ from .layout import output_modules, shape_of_module
 
 LETTERS = {kind: letter for letter, kind in KINDS.items()}
 
-NEEDED: dict[str, dict[str, Any]] = {
-    "autoformer": {"prediction_length": 24},
-    "aya_vision": {"vision_config": {"model_type": "siglip_vision_model"}},
-    "chameleon": {"vocabulary_map": {"<image>": 1}},
-    "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 8, "clip_qkv": 8}},
-    "dots1": {"n_routed_experts": 8, "n_shared_experts": 2, "first_k_dense_replace": 1},
-    "emu3": {"vocabulary_map": {"<image>": 1}},
-    "esm": {"vocab_size": 33, "pad_token_id": 1},
-    "hunyuan_v1_dense": {"head_dim": 128},
-    "hunyuan_v1_moe": {"head_dim": 128},
-    "hunyuan_vl": {"text_config": {"head_dim": 128}},
-    "hunyuan_vl_text": {"head_dim": 128},
-    "informer": {"prediction_length": 24},
-    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
-    "ministral": {"head_dim": 128},
-    "moonshine_streaming": {"num_key_value_heads": 8},
-    "nemotron": {"num_key_value_heads": 8},
-    "reformer": {"is_decoder": True},
-    "time_series_transformer": {"prediction_length": 24},
-    "wav2vec2-bert": {"vocab_size": 32},
-    "wav2vec2-conformer": {"vocab_size": 32},
-}
-"""Options without which a class cannot be built, by model type."""
-
-COMBINED: dict[str, tuple[dict[str, Any], ...]] = {
-    "deberta": ({"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},),
-    "deberta-v2": (
-        {
-            "relative_attention": True,
-            "pos_att_type": ["c2p", "p2c"],
-            "share_att_key": False,
-            "position_buckets": 8,
-            "norm_rel_ebd": "layer_norm",
-            "conv_kernel_size": 3,
-        },
-    ),
-    "sew-d": ({"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},),
-}
-"""Options that add modules only together, by model type."""
-
-RUNTIME = ("use_cache", "tie_word_embeddings", "gradient_checkpointing")
-"""Options that change no module."""
-
 Path_ = tuple[str, ...]
 """A module's name in pieces, with ``*`` for every number."""
 
@@ -83,10 +37,12 @@ class Occurrence:
     """One sub-model as it was seen in one instance, without the sub-models inside it.
 
     ``modules`` are in the order of the model; those of a list's members are merged into it.
+    ``members`` holds them apart, by their numbers, where they are not of one kind.
     """
 
     modules: dict[Path_, set[str]] = field(default_factory=dict)
     slots: dict[Path_, Slot] = field(default_factory=dict)
+    members: dict[Path_, dict[Path_, set[str]]] = field(default_factory=dict)
     inside: dict[Path_, Occurrence] = field(default_factory=dict, compare=False)
     config: Any = field(default=None, compare=False)
     tied: Mapping[str, str] | None = field(default=None, compare=False)
@@ -112,6 +68,7 @@ class Seen:
 # --- which classes ---------------------------------------------------------------------------
 
 
+@cache
 def model_classes() -> dict[str, type[nn.Module]]:
     """Every model class that the installed transformers offers, by name."""
     found: dict[str, type[nn.Module]] = {}
@@ -127,19 +84,36 @@ def model_classes() -> dict[str, type[nn.Module]]:
     return found
 
 
-def auto_choices() -> dict[str, dict[str, str]]:
-    """The class, by model type, that each auto class builds of those with which composite models
-    build their parts; the auto classes by name, most used first."""
-    names = {
-        "AutoModel": "MODEL_MAPPING_NAMES",
-        "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
-        "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
-        "AutoBackbone": "MODEL_FOR_BACKBONE_MAPPING_NAMES",
-        "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
-        "AutoModelForTextEncoding": "MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES",
-    }
+PARTS = {
+    "AutoModel": "MODEL_MAPPING_NAMES",
+    "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    "AutoBackbone": "MODEL_FOR_BACKBONE_MAPPING_NAMES",
+    "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
+    "AutoModelForTextEncoding": "MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES",
+}
+"""The auto classes with which composite models build their parts, most used first."""
+
+TASKS = {
+    "AutoModelForMaskedLM": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+    "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForTokenClassification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForQuestionAnswering": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+    "AutoModelForMultipleChoice": "MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES",
+    "AutoModelForImageClassification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForSemanticSegmentation": "MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES",
+    "AutoModelForObjectDetection": "MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES",
+    "AutoModelForAudioClassification": "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForCTC": "MODEL_FOR_CTC_MAPPING_NAMES",
+    "AutoModelForSpeechSeq2Seq": "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES",
+}
+"""The auto classes of a task, by which the class of an adapter's head is told."""
+
+
+def auto_choices(autos: Mapping[str, str] = PARTS) -> dict[str, dict[str, str]]:
+    """The class, by model type, that each of ``autos`` builds."""
     out: dict[str, dict[str, str]] = {}
-    for auto, name in names.items():
+    for auto, name in autos.items():
         choices = cast("Mapping[str, str | tuple[str, ...]]", vars(modeling_auto)[name])
         out[auto] = {k: v if isinstance(v, str) else v[0] for k, v in choices.items()}
     return out
@@ -184,6 +158,12 @@ def describe(module: nn.Module) -> set[str]:
     return words
 
 
+def is_mixed(words: set[str]) -> bool:
+    """Whether the words tell no single kind and groups for a weight of some dimensions."""
+    weights = [word[0] for word in words if word[0].isdigit()]
+    return len(weights) > len({*weights}) or sum(word[0] == "C" for word in words) > 1
+
+
 def _starred(piece: str) -> str:
     return "*" if piece.isdigit() else piece
 
@@ -195,8 +175,10 @@ def occurrences(model: nn.Module) -> Iterator[tuple[nn.Module, Occurrence]]:
         seen.config, seen.tied = cast(Any, root).config, cast(Any, root)._tied_weights_keys
         order: list[Path_] = []
         words: dict[Path_, set[str]] = {}
+        members: dict[Path_, dict[Path_, set[str]]] = {}
         before: Path_ | None = None
-        for path, module in _walk(root, ()):
+        for name, module in _walk(root, ()):
+            path = tuple(map(_starred, name))
             if path not in words:
                 order.insert(order.index(before) + 1 if before is not None else 0, path)
                 words[path] = set()
@@ -205,15 +187,20 @@ def occurrences(model: nn.Module) -> Iterator[tuple[nn.Module, Occurrence]]:
                 seen.slots.setdefault(path, (type(module).__name__, *_config_path(root, module)))
                 pending.append((module, seen.inside.setdefault(path, Occurrence())))
             else:
-                words[path] |= describe(module)
+                own = describe(module)
+                words[path] |= own
+                if own and "*" in path:
+                    members.setdefault(path, {})[name] = own
+        seen.members = {path: m for path, m in members.items() if is_mixed(words[path])}
         seen.modules = {path: words[path] for path in order}
         yield root, seen
 
 
 def _walk(module: nn.Module, path: Path_) -> Iterator[tuple[Path_, nn.Module]]:
+    """Every module by its name in pieces, numbers as they are."""
     yield path, module
     for name, child in module.named_children():
-        below = (*path, _starred(name))
+        below = (*path, name)
         if isinstance(child, transformers.PreTrainedModel):
             yield below, child
         else:
@@ -244,38 +231,8 @@ def _config_path(parent: nn.Module, child: nn.Module) -> tuple[str | None, str |
 # --- many instances --------------------------------------------------------------------------
 
 
-def survey(classes: Mapping[str, type[nn.Module]]) -> dict[str, Seen]:
-    """Build every class, from its default config and with each option of it changed."""
-    seen: dict[str, Seen] = {}
-    for number, cls in enumerate(classes.values(), 1):
-        if number % 100 == 0:
-            print(f"{number} of {len(classes)} classes", file=sys.stderr, flush=True)
-        try:
-            kind = cast(Any, cls).config_class
-            needed = NEEDED.get(kind.model_type, {})
-            config = kind(**needed)
-            model = build(cls, config)
-        except Exception:  # needs an option or a library that is not here: left to `unchecked`
-            continue
-        _record(seen, model)
-        if _is_head(seen[cls.__name__].own[0], classes):
-            continue
-        for variant in _variants(kind, config, needed):
-            try:
-                _record(seen, build(cls, variant))
-            except Exception:  # the class refuses this option
-                continue
-    return seen
-
-
-def _is_head(occurrence: Occurrence, classes: Mapping[str, object]) -> bool:
-    """Whether a class only puts a few layers on models that are surveyed by themselves."""
-    inner = [name for name, *_ in occurrence.slots.values()]
-    few = sum(map(bool, occurrence.modules.values())) <= 4
-    return few and bool(inner) and all(name in classes for name in inner)
-
-
-def _record(seen: dict[str, Seen], model: nn.Module) -> None:
+def record(seen: dict[str, Seen], model: nn.Module) -> None:
+    """Add an instance to what was seen of its class and of those of its sub-models."""
     for module, occurrence in occurrences(model):
         name = type(module).__name__
         row = seen.setdefault(name, Seen(type(module), cast(Any, module).config))
@@ -291,44 +248,3 @@ def _record(seen: dict[str, Seen], model: nn.Module) -> None:
 def output_of(model: nn.Module) -> str | None:
     """The first module that PEFT's ``all-linear`` would leave out."""
     return min(output_modules(model), default=None)
-
-
-def _variants(kind: Callable[..., Any], default: Any, needed: Mapping[str, Any]) -> Iterator[Any]:
-    """The default config with fewer layers, and one option changed."""
-    for changes in COMBINED.get(default.model_type, ()):
-        yield kind(**{**needed, **changes})
-    if hasattr(default, "add_cross_attention"):
-        yield kind(**{**needed, "is_decoder": True, "add_cross_attention": True})
-    skipped = {*vars(transformers.PreTrainedConfig()), *default.sub_configs, *RUNTIME}
-    few: dict[str, Any] = {}
-    for name, value in vars(default).items():
-        if re.search(r"layers$|^n_layers?$|depth$", name) and _is_count(value) and value > 4:
-            few[name] = 4
-    for name, value in vars(default).items():
-        if name.startswith("_") or name in few or name in skipped:
-            continue
-        for other in _others(name, value):
-            for changes in ({**needed, **few, name: other}, {**needed, name: other}):
-                try:
-                    yield kind(**changes)
-                    break
-                except Exception:  # an option that cannot stand beside the others
-                    continue
-
-
-def _others(name: str, value: Any) -> tuple[Any, ...]:
-    if isinstance(value, bool):
-        return (not value,)
-    if value is None:
-        return (8,)
-    if not _is_count(value):
-        return ()
-    if re.search(r"size$|dim$|_dim_|rank$", name):
-        return (value // 2, None) if value > 1 else (None,)  # a projection, where sizes differ
-    if re.search(r"token|vocab|heads$|layers$|position|_id$|index", name):
-        return ()  # no such number decides which modules there are
-    return (None, 0) if value > 1 else (None, 1 - value, value + 1)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -8,15 +8,18 @@ The file holds:
 
 - ``conversions``: transformers' checkpoint conversions, by class or model type;
 - ``rows``: by class, ``type`` (model type), ``prefix``, ``modules`` (a tree, see
-  :mod:`adapterdock.registry.module_tree`; ``@`` is a sub-model's slot), ``tied`` and ``tie``
-  (see :func:`tie_states`), ``output`` (PEFT's ``all-linear`` leaves it out) and ``ignored``
-  (names in a checkpoint that the class drops);
-- ``auto``: which class an auto class builds for a model type, for sub-models that may vary.
+  :mod:`adapterdock.registry.module_tree`; ``@`` is a sub-model's slot), ``tied``, ``shared``
+  (modules of layers that are alike) and ``tie`` (see :func:`tie_states`), ``needs`` (modules that a
+  sub-config decides), ``members`` (of lists whose members are not of one kind), ``output`` (PEFT's
+  ``all-linear`` leaves it out) and ``ignored`` (names in a checkpoint that the class drops);
+- ``auto``: which class an auto class builds for a model type: for sub-models that may vary, and
+  for the heads of tasks.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -28,6 +31,8 @@ import transformers
 from transformers import conversion_mapping, core_model_loading
 
 from .architecture_survey import (
+    PARTS,
+    TASKS,
     Occurrence,
     Path_,
     Seen,
@@ -36,8 +41,12 @@ from .architecture_survey import (
     build,
     model_classes,
     occurrences,
-    survey,
 )
+from .tables.survey import survey
+from .tables.variants import missing_sub_configs
+
+MOST_MEMBERS = 64
+"""Lists longer than this are not told member by member."""
 
 TABLE = Path(__file__).resolve().parent.parent / "registry" / "architectures.json"
 
@@ -58,9 +67,15 @@ def rows_of(seen: Mapping[str, Seen]) -> dict[str, dict[str, Any]]:
         out: dict[str, Any] = {"type": row.config.model_type, "modules": tree}
         if cls.base_model_prefix:
             out["prefix"] = cls.base_model_prefix
-        if tied := (row.own or row.inner)[0].tied:
-            out["tied"] = dict(tied)
+        tied, shared = _tied(row.own or row.inner)
+        if tied or shared:
+            out |= {"tied": tied} if tied else {}
+            out |= {"shared": shared} if shared else {}
             out["tie"] = ties.setdefault(kind, tie_states(kind, row.config))
+        if needs := _needs(row):
+            out["needs"] = needs
+        if members := _members(row):
+            out["members"] = members
         if row.output:
             out["output"] = row.output
         if cls._keys_to_ignore_on_load_unexpected:
@@ -111,6 +126,58 @@ def _tree(row: Seen, seen: Mapping[str, Seen]) -> dict[str, Any] | None:
     return _short(tree)
 
 
+def _tied(standard: list[Occurrence]) -> tuple[dict[str, str], list[str]]:
+    """The tied parameters of a class by name; and the modules that layers of one kind share, whose
+    numbers the config decides, with a star for the number (``layers.*.shared_transf``)."""
+    tied: dict[str, str] = {}
+    shared: set[str] = set()
+    for one in standard:
+        for target, source in (one.tied or {}).items():
+            layer = re.sub(r"\.\d+\.", ".*.", source)
+            if layer.count("*") == 1 and layer == re.sub(
+                r"\.(\(\?!.*\)\\d\+|\d+)\.", ".*.", target
+            ):
+                shared.add(layer)
+            elif one is standard[0]:
+                tied[target] = source
+    return tied, sorted(shared)
+
+
+def _needs(row: Seen) -> dict[str, str]:
+    """Modules that are there only where a sub-config is given (``vision_config``), or is not
+    (``!backbone_config``), by their names."""
+    found: dict[Path_, str] = {}
+    for name in missing_sub_configs(row.config):
+        given = [one.present for one in row.own if getattr(one.config, name, None) is not None]
+        without = [one.present for one in row.own if getattr(one.config, name, None) is None]
+        if not given or not without:
+            continue
+        always, never = frozenset.intersection(*given), frozenset.union(*without)
+        found |= dict.fromkeys(always - never, name)
+        always, never = frozenset.intersection(*without), frozenset.union(*given)
+        found |= dict.fromkeys(always - never, f"!{name}")
+    top = [path for path in found if not any(path[:n] in found for n in range(len(path)))]
+    return {".".join(path): found[path] for path in sorted(top) if "*" not in path}
+
+
+def _members(row: Seen) -> dict[str, dict[str, str]]:
+    """Of the lists whose members are not of one kind, each member's words; by the name of the list
+    with stars. Only where every instance with these very members has them alike, and where no
+    member's number of groups may come from the config."""
+    out: dict[str, dict[str, str]] = {}
+    every = [*row.own, *row.inner]
+    for path in sorted({path for one in every for path in one.members}):
+        alike = [one.members[path] for one in every if path in one.members]
+        first = alike[0]
+        same = all(one == first for one in alike if one.keys() == first.keys())
+        numbers = any(re.match(r"C=\d", w) and w != "C=1" for own in first.values() for w in own)
+        if same and not numbers and len(first) <= MOST_MEMBERS:
+            out[".".join(path)] = {
+                ".".join(name): " ".join(sorted(own - {"C=1"})) for name, own in first.items()
+            }
+    return out
+
+
 def _short(tree: dict[str, Any]) -> dict[str, Any]:
     """A module that contains no other is written as its words alone."""
     return {
@@ -122,11 +189,14 @@ def _short(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place(tree: dict[str, Any], path: Path_, value: Any, standard: list[Occurrence]) -> None:
-    """Put ``value`` at ``path``; a piece that some config does without is written ``?piece``."""
+    """Put ``value`` at ``path``; a piece without which some config makes what it is in is written
+    ``?piece``."""
     node = tree
     for depth, piece in enumerate(path, 1):
         above = path[:depth]
-        optional = "*" not in above and any(above not in one.present for one in standard)
+        optional = "*" not in above and any(
+            above not in one.present and above[:-1] in one.present for one in standard
+        )
         node = node.setdefault(f"?{piece}" if optional else piece, {})
     if isinstance(value, list):
         node["@"] = value
@@ -233,14 +303,17 @@ def table(names: Collection[str] | None = None) -> dict[str, Any]:
     classes = model_classes()
     chosen = {n: cls for n, cls in classes.items() if names is None or n in names}
     rows = rows_of(survey(chosen))
-    used = {slot[2] for row in rows.values() for slot in _slots(row["modules"])}
+    return table_of(rows)
+
+
+def table_of(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """The table whose rows are these."""
     return {
         "transformers": transformers.__version__,
         "conversions": conversions(),
         "auto": {
             auto: {kind: name for kind, name in sorted(choices.items()) if name in rows}
-            for auto, choices in auto_choices().items()
-            if auto in used
+            for auto, choices in auto_choices({**PARTS, **TASKS}).items()
         },
         "rows": rows,
     }

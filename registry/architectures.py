@@ -123,11 +123,13 @@ def layout_of(
         return None
     ignored = _ignored(parts)
     strangers = {name for name in live if not has(tree, name)}
-    dropped = {name for name in strangers if ignored.search(name)}
+    without = _left_out(parts)
+    dropped = {name for name in strangers if ignored.search(name) or name.startswith(without)}
     if 2 * len(strangers - dropped) >= len(live.keys() - dropped):
         return None  # another model's tensors
     dropped |= _of_other_classes(parts[0], strangers - dropped)
-    modules = modules_of(tree, {n: shape for n, shape in live.items() if n not in dropped})
+    live = {n: shape for n, shape in live.items() if n not in dropped}
+    modules = modules_of(tree, live, _exact(parts, live))
     packed = frozenset(name for name, shape in unsized.items() if not shape and has(tree, name))
     packed |= {name for name, source in tied.items() if source in packed}
     output = parts[0].row.get("output", "")
@@ -154,12 +156,18 @@ def _expand(part: Part, parts: list[Part]) -> Tree:
 def _copy(part: Part, node: Tree, path: str, parts: list[Part]) -> Tree:
     """``node`` with every slot for a sub-model filled by that sub-model's tree."""
     out: Tree = {}
+    needs = cast("Mapping[str, str]", part.row.get("needs", {}))
     for key, value in node.items():
+        below = f"{path}.{key.lstrip('?')}".strip(".")
+        need = needs.get(below.removeprefix(part.path).lstrip(".")) if key else None
+        if need is not None:
+            if not _given(part.config, need):
+                continue
+            key = key.lstrip("?")
         if isinstance(value, str):
             words = _filled(value, part.config)
             out[key] = words if key == "" else {"": words}
             continue
-        below = f"{path}.{key.lstrip('?')}".lstrip(".")
         if "@" not in value:
             out[key] = _copy(part, value, below, parts)
             continue
@@ -169,6 +177,40 @@ def _copy(part: Part, node: Tree, path: str, parts: list[Part]) -> Tree:
         if inner.name == slot[0]:
             _remove(out[key], slot[3:])
     return out
+
+
+def _given(config: Mapping[str, Any], need: str) -> bool:
+    """Whether the config gives the sub-config that a module needs, or leaves out the one that it
+    stands in for (``!backbone_config``)."""
+    return (config.get(need.lstrip("!")) is not None) != need.startswith("!")
+
+
+def _left_out(parts: list[Part]) -> tuple[str, ...]:
+    """The beginnings of the names of modules that the config does without: a checkpoint may hold
+    their tensors, which transformers drops."""
+    return tuple(
+        f"{part.path}.{name}.".lstrip(".")
+        for part in parts
+        for name, need in part.row.get("needs", {}).items()
+        if not _given(part.config, need)
+    )
+
+
+def _exact(parts: list[Part], live: Iterable[str]) -> dict[str, str]:
+    """What single members of lists are, where the members are not of one kind and the checkpoint
+    has the very members of the model that was surveyed."""
+    found: dict[str, str] = {}
+    owners = (
+        {name.rpartition(".")[0] for name in live} if any("members" in p.row for p in parts) else ()
+    )
+    for part in parts:
+        before = f"{part.path}." if part.path else ""
+        for path, words in part.row.get("members", {}).items():
+            name = re.compile(re.escape(before + path).replace(r"\*", r"\d+"))
+            here = {f"{before}{own}": said for own, said in words.items()}
+            if {one for one in owners if name.fullmatch(one)} == here.keys():
+                found |= here
+    return found
 
 
 def _filled(words: str, config: Mapping[str, Any]) -> str:
@@ -282,9 +324,14 @@ def _tie(parts: list[Part], tree: Tree, live: dict[str, Shape | None]) -> dict[s
     tied: dict[str, str] = {}
     for part in parts:
         pairs = cast("Mapping[str, str]", part.row.get("tied", {}))
-        if not pairs or not _ties(part):
+        shared = cast("list[str]", part.row.get("shared", []))
+        if not (pairs or shared) or not _ties(part):
             continue
         before = f"{part.path}." if part.path else ""
+        for path in shared:
+            copies = _copies(before + path, live)
+            live |= {one: live[other] for one, other in copies.items()}
+            tied |= copies
         for target, source in pairs.items():
             target, source = (before + one.strip("^$") for one in (target, source))
             if not re.fullmatch(r"[\w.]+", target + source):
@@ -295,6 +342,32 @@ def _tie(parts: list[Part], tree: Tree, live: dict[str, Shape | None]) -> dict[s
                 live.setdefault(other, shape)
                 tied[one] = tied.get(other, other)
     return tied
+
+
+def _copies(path: str, live: Mapping[str, Shape | None]) -> dict[str, str]:
+    """The parameters that layers share with the first ones of their kind, which alone have them in
+    the checkpoint. ``path`` is ``layers.*.shared_transf``: a layer without that module, and with
+    the same others beside it, shares it. Where several have their own, the others take turns.
+    """
+    before, _, shared = path.partition("*.")
+    layers: dict[int, dict[str, list[str]]] = {}
+    for name in live:
+        number, _, rest = name.removeprefix(before).partition(".")
+        if name.startswith(before) and number.isdecimal() and rest:
+            inner = layers.setdefault(int(number), {})
+            inner.setdefault(rest.partition(".")[0], []).append(rest)
+    sources = sorted(number for number, inner in layers.items() if shared in inner)
+    if not sources:
+        return {}
+    beside = layers[sources[0]].keys() - {shared}
+    alike = sorted(n for n, inner in layers.items() if inner.keys() - {shared} == beside)
+    return {
+        f"{before}{number}.{rest}": f"{before}{source}.{rest}"
+        for turn, number in enumerate(alike)
+        if number not in sources
+        for source in [sources[turn % len(sources)]]
+        for rest in layers[source][shared]
+    }
 
 
 def _pairs(

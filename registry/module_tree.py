@@ -30,6 +30,7 @@ KINDS = {
     "O": ModuleKind.OTHER,
 }
 USUAL = {1: "N", 2: "L", 3: "C", 4: "C", 5: "C"}
+NOTHING: Mapping[str, str] = {}
 BATCH_NORM = frozenset({"running_mean", "running_var", "num_batches_tracked"})
 
 
@@ -55,11 +56,14 @@ def has(tree: Tree, name: str) -> bool:
     return node is not None and owns(node.get("", ""), own)
 
 
-def modules_of(tree: Tree, live: Mapping[str, Shape | None]) -> dict[str, ModuleShape]:
+def modules_of(
+    tree: Tree, live: Mapping[str, Shape | None], exact: Mapping[str, str] = NOTHING
+) -> dict[str, ModuleShape]:
     """Every module that owns or contains a parameter, in the order of ``tree``.
 
     ``live`` are parameters and buffers by their live names, with ``None`` for a shape that is
-    not known. One that the tree does not have makes a module without sizes.
+    not known. One that the tree does not have makes a module without sizes. ``exact`` has the words
+    of modules by their full names, where those of the tree are of a whole list.
     """
     found: Tree = {}
     for name, shape in live.items():
@@ -71,7 +75,7 @@ def modules_of(tree: Tree, live: Mapping[str, Shape | None]) -> dict[str, Module
             node = node.setdefault(piece, {})
         node.setdefault("", {})[own] = shape
     out: dict[str, ModuleShape] = {}
-    _collect(tree, found, "", out, alone=True)
+    _collect(tree, found, "", out, exact, alone=True)
     return out
 
 
@@ -89,7 +93,13 @@ def _nearest(tree: Tree, owner: str, own: str) -> tuple[str, str]:
 
 
 def _collect(
-    tree: Tree, found: Tree, path: str, out: dict[str, ModuleShape], *, alone: bool
+    tree: Tree,
+    found: Tree,
+    path: str,
+    out: dict[str, ModuleShape],
+    exact: Mapping[str, str],
+    *,
+    alone: bool,
 ) -> bool:
     """Fill ``out`` in the order of ``tree``: what was found, and (``alone``: in no list, whose
     members may differ) what the checkpoint lacks and the model has all the same. Whether there
@@ -107,16 +117,17 @@ def _collect(
             if name in taken or lacks:
                 continue
             taken.add(name)
-            here, words = f"{path}.{name}".lstrip("."), node.get("", "")
+            here = f"{path}.{name}".lstrip(".")
+            words = exact.get(here) or node.get("", "")
             own = None if inner is None else inner.get("", {})
             out[here] = _shape(words, own, inner or {})
-            below = _collect(node, inner or {}, here, out, alone=alone and key != "*")
+            below = _collect(node, inner or {}, here, out, exact, alone=alone and key != "*")
             if not below and not (_parameters(words) if own is None else _not_buffers(words, own)):
                 del out[here]
     for name in (one for one in found if one not in taken):
         here = f"{path}.{name}".lstrip(".")
         out[here] = _stranger(found[name].get("", {}))
-        _collect({}, found[name], here, out, alone=False)
+        _collect({}, found[name], here, out, exact, alone=False)
     return len(out) > before
 
 
@@ -150,7 +161,7 @@ def owns(words: str, name: str) -> bool:
     """
     every = words.split()
     if name == "weight" or name == "bias" or name in BATCH_NORM:
-        return any(word[0].isdigit() for word in every) or f"+{name}" in every
+        return any(w[0].isdigit() or w in (f"+{name}", f"-{name}") for w in every)
     return any(
         word[0] in "+-" and (word[1:] == name or (word[1:] == "*" and name.isdecimal()))
         for word in every

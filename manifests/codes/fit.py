@@ -357,14 +357,17 @@ ARCHITECTURE_UNKNOWN = Code(
     severity=Severity.UNCHECKED,
     summary="The module names of this architecture are not known.",
     explanation=(
-        "Names on disk and names in the running model differ for some architectures. For those in "
-        "our table the live names are known; for others they are not guessed."
+        "Names on disk and names in the running model differ for some architectures. The table of "
+        "architectures knows the classes of one version of transformers (docs/architectures.md "
+        "lists them); names are not guessed for others: a class from the repository's own code, a "
+        "newer one, or a checkpoint whose tensors are not those of the class that it names."
     ),
     example='"architectures": ["MyCompanyForCausalLM"]',
     fix=(
         "name the model's class of transformers under `architectures` in config.json; ask "
-        "transformers with `adapterdock validate --deep`; or accept this code: the loaded model is "
-        "asked before anything is attached"
+        "transformers with `adapterdock validate --deep`; for a class from a repository's own code "
+        "pin the base to a commit and set base.trust_remote_code: true; or accept this code: the "
+        "loaded model is asked before anything is attached"
     ),
 )
 MODULE_MISSING = Code(

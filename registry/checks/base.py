@@ -6,8 +6,9 @@ from typing import cast
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
+from ..architectures import architecture_table
 from ..base.packed import quantisation_of
-from ..facts import AdapterPlan, Layout, SitePlan
+from ..facts import AdapterPlan, BaseFacts, Layout, SitePlan
 from .subject import Subject, count, shown, some
 
 
@@ -21,9 +22,7 @@ def check(subject: Subject) -> list[Finding]:
         return [codes.BASE_UNDECLARED.finding(message, subject.where)]
     findings = _architecture(subject)
     if subject.layout is None:
-        found = base.architecture or base.model_type or "no architecture in config.json"
-        message = f"whether {subject.name} fits was not checked: {found} is not known"
-        findings.append(codes.ARCHITECTURE_UNKNOWN.finding(message, subject.where, found=found))
+        findings.append(_unknown(subject, base))
     quantisation = quantisation_of(base.config)
     layout = subject.layout
     if quantisation or (layout is not None and layout.packed):
@@ -60,6 +59,36 @@ def _parameter(site: SitePlan) -> str | None:
     """The parameter whose own values a site needs."""
     named = site.settings.get("parameter")
     return named if named is not None else "weight" if "magnitude" in site.tensors else None
+
+
+def _unknown(subject: Subject, base: BaseFacts) -> Finding:
+    """Why the modules of the base are not known, and what to do in this case."""
+    name, table = base.architecture, architecture_table()
+    accept = (
+        "accept this with `adapterdock lock --accept AD341`: the loaded model is asked before "
+        "anything is attached"
+    )
+    if name is None:
+        why = "config.json names no class under `architectures`"
+        hint = f"Name the model's class there, or {accept}."
+    elif name in table["rows"]:
+        why = f"the base's tensors or parts are not those of {name} as the table knows it"
+        hint = f"Ask transformers with `adapterdock validate --deep`, or {accept}."
+    elif isinstance(base.config.get("auto_map"), dict):
+        why = f"{name} comes from the repository's own code (auto_map in config.json)"
+        hint = (
+            "Pin the base to a commit whose code you have read (base.model: ...@COMMIT), set "
+            f"base.trust_remote_code: true, and {accept}."
+        )
+    else:
+        why = f"{name} is not a class of transformers {table['transformers']} that the table knows"
+        hint = (
+            "Correct `architectures` in config.json, ask an installed transformers that has the "
+            f"class with `adapterdock validate --deep`, or {accept}."
+        )
+    message = f"Cannot check whether {subject.name} fits: {why}"
+    found = name or base.model_type or "no architecture in config.json"
+    return codes.ARCHITECTURE_UNKNOWN.finding(message, subject.where, found=found, hint=hint)
 
 
 def _architecture(subject: Subject) -> list[Finding]:

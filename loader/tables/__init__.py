@@ -1,0 +1,1 @@
+"""Makes the committed tables from transformers; nothing that loads a model imports it."""

@@ -1,0 +1,212 @@
+"""For which classes of transformers the layout from a config and a header is the live model's.
+
+``python -m adapterdock.loader.tables.architecture_check`` builds every class without memory, with
+each kind of layer and each sub-config that it can have, makes the header that saving it would give,
+asks :mod:`adapterdock.registry.architectures` for the layout, and compares. The verdicts are
+``docs/architectures.json``, and ``docs/architectures.md`` is made of them. With names of classes,
+it tries these alone and keeps the verdicts of the others. With ``--check`` it tries none: it fails
+where the classes are not those of the installed transformers, or the page is not of the verdicts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import transformers
+from torch import nn
+
+from ...registry.architectures import architecture_table, layout_of
+from ...registry.facts import Layout, ModuleKind, ModuleShape, TensorInfo
+from ..architecture_survey import build, model_classes, occurrences
+from ..disknames import live_tensors, places_on_disk
+from ..layout import layout_of_model
+from .architecture_page import page_of
+from .survey import is_head
+from .variants import (
+    config_with,
+    default_config,
+    few_layers,
+    layer_kinds,
+    needed_by,
+    sub_config_variants,
+)
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+DATA = DOCS / "architectures.json"
+PAGE = DOCS / "architectures.md"
+
+CHECKED, SIZES, UNKNOWN, WRONG, UNBUILT, EMPTY = (
+    "checked",
+    "sizes unchecked",
+    "not known",
+    "wrong",
+    "not built",
+    "no modules",
+)
+WORST = (WRONG, UNKNOWN, SIZES, CHECKED)
+"""A class is as well known as the worst of its configs."""
+
+
+class Verdict(NamedTuple):
+    """How well a class is known, and why not better."""
+
+    verdict: str
+    why: str = ""
+
+
+def verify(cls: type[nn.Module]) -> Verdict:
+    """The worst verdict over the default config of a class and every kind of layer it can have."""
+    try:
+        models = list(_models(cls))
+    except Exception as error:
+        return Verdict(UNBUILT, _reason(error))
+    found: list[Verdict] = []
+    seen: list[Layout] = []
+    for model in models:
+        cast(Any, model).tie_weights()
+        live = layout_of_model(model)
+        if live not in seen:
+            seen.append(live)
+            found.append(compare(live, layout_from_header(cls.__name__, model)))
+    if not any(live.modules for live in seen):
+        return Verdict(EMPTY)
+    return min(found, key=lambda one: WORST.index(one.verdict))
+
+
+def _models(cls: type[nn.Module]) -> Iterator[nn.Module]:
+    default = default_config(cls)
+    needed, few = needed_by(cls), few_layers(default)
+    first = next(_first(cls, [{**needed, **few}]), None) or build(cls, default)
+    yield first
+    for ways in sub_config_variants(cls, default):
+        yield from _first(cls, ways)
+    if is_head(next(occurrences(first))[1], model_classes()):
+        return  # the kinds of its layers are tried on the class that has the layers
+    for ways in layer_kinds(cls, default):
+        yield from _first(cls, [{**needed, **few, **one} for one in ways])
+
+
+def _first(cls: type[nn.Module], ways: Any) -> Iterator[nn.Module]:
+    for options in ways:
+        try:
+            yield build(cls, config_with(cls, options))
+        except Exception:  # the class refuses these options
+            continue
+        return
+
+
+def layout_from_header(name: str, model: nn.Module) -> Layout | None:
+    """The layout that the model's config and the header of its checkpoint give."""
+    config = json.loads(cast(Any, model).config.to_json_string(use_diff=False))
+    places = places_on_disk(model, live_tensors(model))
+    tensors = {key: TensorInfo(place.dtype, place.shape) for key, place in places.items()}
+    return layout_of({**config, "architectures": [name]}, tensors)
+
+
+def compare(live: Layout, got: Layout | None) -> Verdict:
+    """What is to be said of a layout from a header, beside the live model's."""
+    if got is None:
+        return Verdict(UNKNOWN, "its parts or its tensors cannot be told")
+    if missing := sorted(live.modules.keys() ^ got.modules.keys()):
+        return Verdict(UNKNOWN, f"not the same modules: {missing[0]}{_more(missing)}")
+    other = [name for name, shape in live.modules.items() if got.modules[name] != shape]
+    if wrong := [name for name in other if not _is_less(got.modules[name], live.modules[name])]:
+        return Verdict(WRONG, f"{wrong[0]}{_more(wrong)}")
+    if got.tied != live.tied:
+        return Verdict(UNKNOWN, "not the same tied parameters")
+    if (got.output_modules, got.prefix) != (live.output_modules, live.prefix):
+        return Verdict(UNKNOWN, "not the same output")
+    return Verdict(SIZES, f"{other[0]}{_more(other)}") if other else Verdict(CHECKED)
+
+
+def _is_less(got: ModuleShape, live: ModuleShape) -> bool:
+    """Whether nothing that is said of a module is not so."""
+    sizes = (got.in_features, got.out_features) in (
+        (None, None),
+        (None, live.out_features),
+        (live.in_features, live.out_features),
+    )
+    known = {**live.parameters, **live.buffers}
+    said = {**got.parameters, **got.buffers}
+    return sizes and got.kind in (live.kind, ModuleKind.OTHER) and said.items() <= known.items()
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, ImportError) and " requires the " in text:
+        return f"needs {text.partition(' requires the ')[2].partition(' ')[0]}"
+    return f"{type(error).__name__}: {text}"[:120]
+
+
+# --- the files -------------------------------------------------------------------------------
+
+
+def read() -> dict[str, Verdict]:
+    """The committed verdicts, by class."""
+    return {name: Verdict(*row[1:]) for name, row in _data()["classes"].items()}
+
+
+def write(verdicts: Mapping[str, Verdict]) -> None:
+    """Write the verdicts on the installed transformers' classes, and their page."""
+    types = {n: cast(Any, cls).config_class.model_type for n, cls in model_classes().items()}
+    rows = {name: [types[name], *verdicts[name]] for name in sorted(verdicts)}
+    lines = (f"{json.dumps(name)}:{json.dumps(row)}" for name, row in rows.items())
+    head = f'{{"transformers":{json.dumps(transformers.__version__)},"classes":{{\n'
+    DATA.write_text(head + ",\n".join(lines) + "\n}}\n", encoding="utf-8")
+    PAGE.write_text(page_of(_data()), encoding="utf-8")
+
+
+def _data() -> dict[str, Any]:
+    return json.loads(DATA.read_text(encoding="utf-8"))
+
+
+def differences() -> list[str]:
+    """What of the page is not of the verdicts; and what of the verdicts is not of the table or,
+    where it is the one that they are of, the installed transformers."""
+    data, verdicts, rows = _data(), read(), architecture_table()["rows"]
+    known = (name for name, one in verdicts.items() if one.verdict in (CHECKED, SIZES))
+    out = [f"{name} has no row in the table" for name in known if name not in rows]
+    if page_of(data) != PAGE.read_text(encoding="utf-8"):
+        out.append(f"{PAGE.name} is not the page of {DATA.name}")
+    if data["transformers"] != architecture_table()["transformers"]:
+        out.append(f"{DATA.name} is of another transformers than the table")
+    if data["transformers"] == transformers.__version__:
+        classes = model_classes()
+        out += [f"{name} is new" for name in sorted(classes.keys() - verdicts.keys())]
+        out += [f"{name} is gone" for name in sorted(verdicts.keys() - classes.keys())]
+    return out
+
+
+def main(arguments: list[str]) -> int:
+    """Try classes and write the verdicts, or with ``--check`` compare. 0: current; 1: not."""
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    logging.disable(logging.WARNING)
+    if arguments == ["--check"]:
+        found = differences()
+        print("\n".join(found) if found else f"{DATA.name} and {PAGE.name} are current")
+        return 1 if found else 0
+    classes = model_classes()
+    chosen = arguments or list(classes)
+    verdicts = {name: one for name, one in read().items() if name in classes} if arguments else {}
+    for number, name in enumerate(chosen, 1):
+        verdicts[name] = verify(classes[name])
+        if number % 100 == 0:
+            print(f"{number} of {len(chosen)} classes", file=sys.stderr, flush=True)
+    write(verdicts)
+    print("\n".join(f"{name}: {verdicts[name]}" for name in arguments))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

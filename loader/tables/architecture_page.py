@@ -1,0 +1,75 @@
+"""The page ``docs/architectures.md``, made of the verdicts on every class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+MADE = "<!-- Made by `python -m adapterdock.loader.tables.architecture_check`; do not edit. -->\n"
+
+HEAD = """\
+# Architectures
+
+Which models `validate` can check without torch. It knows a model's modules and their sizes from
+`config.json` and the header of the weights. Each class of transformers {version} was built, with
+every kind of layer and every sub-config that it can have, and compared with what the header gives.
+A class that puts a head on another is tried once; the kinds of layers are tried on that other.
+
+Of {built} classes that can be built, {checked} are *checked*: {share} percent.
+
+| verdict | classes | what it means |
+|---|---|---|
+| checked | {checked} | the modules, their kinds and their sizes are those of the live model |
+| sizes unchecked | {sizes} | the modules are right; sizes or kinds of some cannot be told (AD345) |
+| not known | {unknown} | the modules cannot be told (AD341) |
+| not built | {unbuilt} | needs a library, or options, that the survey does not have |
+| no modules | {empty} | a base of other classes |
+
+What is not known is never a pass. `adapterdock validate --deep` asks transformers (with torch,
+without weights) where the table does not know; `--accept CODE` writes into the lock that a person
+accepted it, and the loaded model is asked before anything is attached. A class from a repository's
+own code (`trust_remote_code`) is in no table.
+"""
+
+
+Rows = Mapping[str, Sequence[str]]
+"""By class: its model type, the verdict, and why it is no better."""
+
+
+def page_of(data: Mapping[str, Any]) -> str:
+    """The page's text; ``data`` is the file of the verdicts."""
+    rows: Rows = data["classes"]
+    counts = Counter(verdict for _, verdict, _ in rows.values())
+    built = sum(counts[one] for one in ("checked", "sizes unchecked", "not known", "wrong"))
+    share = 100 * counts["checked"] / built if built else 0.0
+    head = HEAD.format(
+        version=data["transformers"],
+        built=built,
+        checked=counts["checked"],
+        share=f"{share:.1f}",
+        sizes=counts["sizes unchecked"],
+        unknown=counts["not known"] + counts["wrong"],
+        unbuilt=counts["not built"],
+        empty=counts["no modules"],
+    )
+    return "\n".join([MADE, head, *_not_checked(rows), *_checked(rows)]) + "\n"
+
+
+def _not_checked(rows: Rows) -> Iterator[str]:
+    yield "## Not checked, and why\n"
+    yield "| class | verdict | why |\n|---|---|---|"
+    for name, (_, verdict, why) in sorted(rows.items()):
+        if verdict not in ("checked", "no modules"):
+            yield f"| {name} | {verdict} | {why.replace('|', '/')} |"
+
+
+def _checked(rows: Rows) -> Iterator[str]:
+    yield "\n## Checked, by model type\n"
+    yield "| model type | classes |\n|---|---|"
+    families: dict[str, list[str]] = {}
+    for name, (family, verdict, _) in sorted(rows.items()):
+        if verdict == "checked":
+            families.setdefault(family, []).append(name)
+    for family in sorted(families):
+        yield f"| {family} | {', '.join(families[family])} |"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,13 +21,15 @@ from ..registry.digests import folder_digest, sha256_bytes
 from ..registry.facts import DIGEST_RECORD, AdapterFacts, AdapterPlan, Header, TokenizerFacts
 from ..registry.fetch import Fetched
 from ..registry.fit import check_adapter
-from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from ..registry.files.adapter import ADAPTER_CONFIG, read_adapter
+from ..registry.files.reading import Reading
 from ..registry.header import read_header
 from ..registry.methods.config_file import parse_adapter_config
 from ..registry.plan import Held
 from ..registry.resolve import names_of_base, recorded_base
 from ..registry.verified import Verified
 from .adapter import Adapter, Built
+from .as_read import as_read
 from .attach import check_free, put_adapters
 from .base import DTYPES, hub_name
 from .building import build_adapter, dropout_of, methods_of
@@ -68,24 +70,26 @@ class AdapterFiles:
         unless ``verified`` knows the file as it is now. Raises :class:`FitError` for a misfit and
         for what could not be checked and is not accepted, or what reading and building raise.
         """
-        config = self._config()
-        weights = self.files[ADAPTER_WEIGHTS]
-        tensors = read_file(
-            weights.path, weights.fact.sha256, self.where, verified=self.verified, wait=False
-        )
-        plan, notes = self._fitting(model, config, tensors.header)
+        tensors = {
+            path: read_file(
+                file.path, file.fact.sha256, self.where, verified=self.verified, wait=False
+            )
+            for path, file in self._weights.items()
+        }
+        reading = self._reading({path: one.header for path, one in tensors.items()})
+        plan, notes = self._fitting(model, reading)
         built = build_adapter(
             model,
             self.name,
             plan,
-            tensors,
+            as_read(reading, tensors, self.where),
             dtype=self.dtype,
             trainable=self.trainable,
-            dropout=dropout_of(config),
-            config=config,
+            dropout=dropout_of(reading.config),
+            config=reading.config,
             where=self.where,
         )
-        self._note(built.adapter, tensors.header)
+        self._note(built.adapter, reading.header)
         return built, notes
 
     def put_off(self, model: AdaptedModel) -> tuple[Built, list[Finding]]:
@@ -97,9 +101,11 @@ class AdapterFiles:
                     f"{self.name!r} cannot be read on first use", self.where
                 )
             )
-        config = self._config()
-        header = _read_header(self.files[ADAPTER_WEIGHTS], self.where)
-        plan, notes = self._fitting(model, config, header)
+        reading = self._reading(
+            {path: _read_header(file, self.where) for path, file in self._weights.items()}
+        )
+        header = reading.header
+        plan, notes = self._fitting(model, reading)
         modules, base = model.modules_of_base.by_name, model.get_base_model()
         adapter = Adapter(
             name=self.name,
@@ -108,7 +114,7 @@ class AdapterFiles:
             sites=frozenset((*plan.modules, *plan.biases)),
             whole=frozenset((*plan.saved, *plan.tuned)),
             nbytes=size_of(plan, header, modules, base, self.dtype),
-            config=config,
+            config=reading.config,
             loaded=False,
         )
         self._note(adapter, header)
@@ -128,13 +134,25 @@ class AdapterFiles:
         if adapter.held.digest is not None and not self.trainable:
             adapter.reload = lambda model: self.build(model)[0]
 
-    def _config(self) -> Mapping[str, Any]:
-        return parse_adapter_config(_read(self.files[ADAPTER_CONFIG], self.where), self.where)
+    @property
+    def _weights(self) -> Mapping[str, Fetched]:
+        return {path: file for path, file in self.files.items() if path.endswith(".safetensors")}
+
+    def _reading(self, headers: Mapping[str, Header]) -> Reading:
+        raw = _read(self.files[ADAPTER_CONFIG], self.where)
+        return read_adapter(parse_adapter_config(raw, self.where), headers, self.where)
 
     def _fitting(
-        self, model: AdaptedModel, config: Mapping[str, Any], header: Header
+        self, model: AdaptedModel, reading: Reading
     ) -> tuple[AdapterPlan, list[Finding]]:
-        facts = AdapterFacts(self.name, self.source, config, header, tokenizer=self.tokenizer)
+        facts = AdapterFacts(
+            self.name,
+            self.source,
+            reading.config,
+            reading.header,
+            tokenizer=self.tokenizer,
+            origin=reading.origin,
+        )
         findings, plan = check_live(model, facts, self.base, self.directory, self.where)
         bad = refused(findings, self.accepted)
         if bad or plan is None:

@@ -180,6 +180,13 @@ def buffer_of_bytes(
     return Buffer(head, _flat(memory, at), memory, None, digest)
 
 
+def blank_buffer(size: int) -> Buffer:
+    """A buffer of ``size`` bytes of data, all 0, which are not of a file."""
+    at = size + -size % _ALIGN
+    memory = memoryview(_allocate(at + size))[: at + size]
+    return Buffer(b"", _flat(memory, at), memory)
+
+
 def empty(count: int, dtype: torch.dtype) -> torch.Tensor:
     """A flat tensor of ``count`` values in new memory, which nothing has touched."""
     return torch.frombuffer(_allocate(count * dtype.itemsize), dtype=dtype, count=count)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, cast
 from ...manifests.codes import fit as codes
 from ...manifests.errors import SourceError
 from ...manifests.findings import Where
+from ..header import LFS_POINTER
 
 MAX_CONFIG = 4 * 1024 * 1024
 """Bytes; a config that names each module of a large model takes a few hundred thousand."""
@@ -25,6 +26,9 @@ def parse_adapter_config(
     """
     if len(data) > MAX_CONFIG:
         _refuse(f"{file} is too large", where, f"{len(data)} bytes", f"at most {MAX_CONFIG}")
+    if data.startswith(LFS_POINTER):
+        message = f"{file} is a Git LFS pointer, not the file itself"
+        _refuse(message, where, None, "a JSON object", "fetch the real file with `git lfs pull`")
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
@@ -53,7 +57,9 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _refuse(message: str, where: Where, found: str | None, expected: str | None) -> NoReturn:
+def _refuse(
+    message: str, where: Where, found: str | None, expected: str | None, hint: str | None = None
+) -> NoReturn:
     raise SourceError(
-        codes.CONFIG_MALFORMED.finding(message, where, found=found, expected=expected)
+        codes.CONFIG_MALFORMED.finding(message, where, found=found, expected=expected, hint=hint)
     )

@@ -20,9 +20,9 @@ from ..registry.checks.base_record import proven, without_names
 from ..registry.digests import folder_digest, sha256_bytes
 from ..registry.facts import DIGEST_RECORD, AdapterFacts, AdapterPlan, Header, TokenizerFacts
 from ..registry.fetch import Fetched
-from ..registry.fit import check_adapter
 from ..registry.files.adapter import ADAPTER_CONFIG, read_adapter
 from ..registry.files.reading import Reading
+from ..registry.fit import check_adapter
 from ..registry.header import read_header
 from ..registry.methods.config_file import parse_adapter_config
 from ..registry.plan import Held
@@ -142,9 +142,7 @@ class AdapterFiles:
         raw = _read(self.files[ADAPTER_CONFIG], self.where)
         return read_adapter(parse_adapter_config(raw, self.where), headers, self.where)
 
-    def _fitting(
-        self, model: AdaptedModel, reading: Reading
-    ) -> tuple[AdapterPlan, list[Finding]]:
+    def _fitting(self, model: AdaptedModel, reading: Reading) -> tuple[AdapterPlan, list[Finding]]:
         facts = AdapterFacts(
             self.name,
             self.source,

@@ -12,9 +12,7 @@ from .buffer import blank_buffer
 from .tensors import AdapterTensors
 
 
-def as_read(
-    reading: Reading, files: Mapping[str, AdapterTensors], where: Where
-) -> AdapterTensors:
+def as_read(reading: Reading, files: Mapping[str, AdapterTensors], where: Where) -> AdapterTensors:
     """The tensors of ``reading`` out of its ``files``, by path.
 
     Those of one file that lie as ``reading`` says stay where they are. Others are copied, in their

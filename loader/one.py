@@ -180,6 +180,8 @@ def check_name(model: AdaptedModel, name: str, hotswap: bool | str, where: Where
         raise AttachError(
             loader_codes.NAME_TAKEN.finding(f"{name!r} is attached already", where, found=name)
         )
+    if problem := model.case_problem(name, where):
+        raise AttachError(problem)
     return False
 
 

@@ -85,7 +85,7 @@ def check_options(config: Mapping[str, Any], method: Method, where: Where) -> li
                 f"adapter_config.json sets {shown(name, 80)}, which is not known",
                 where,
                 found=_short(config[name]),
-                hint=did_you_mean(name[:80], [*known, *_COMMON]),
+                hint=did_you_mean(name[:80], _possible(config, known, config[name])),
             )
         )
     if len(unknown) > _MOST_UNKNOWN:
@@ -96,6 +96,16 @@ def check_options(config: Mapping[str, Any], method: Method, where: Where) -> li
         message = f"adapter_config.json has unset fields that are not known: {some(unset)}"
         findings.append(codes.OPTION_UNKNOWN_NEUTRAL.finding(message, where))
     return findings
+
+
+def _possible(config: Mapping[str, Any], known: Mapping[str, Option], value: object) -> list[str]:
+    """The fields that an unknown one with this value may have been meant for: not set yet, carried
+    out, and of this kind."""
+    fields = {name: expect for name, expect in _COMMON.items()}
+    for name, option in known.items():
+        if option.support in (Support.SUPPORTED, Support.NO_EFFECT):
+            fields[name] = option.expect
+    return [name for name, expect in fields.items() if name not in config and not expect(value)]
 
 
 def check_contradictions(config: Mapping[str, Any], where: Where) -> list[Finding]:

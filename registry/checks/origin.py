@@ -93,8 +93,9 @@ def _place(module: str) -> tuple[str, int, str] | None:
 
 
 def _length(layout: Layout, inside: str) -> int:
-    heads = (m[len(inside) + 1 :].partition(".")[0] for m in layout.modules
-             if m.startswith(f"{inside}."))
+    heads = (
+        m[len(inside) + 1 :].partition(".")[0] for m in layout.modules if m.startswith(f"{inside}.")
+    )
     return 1 + max((int(head) for head in heads if head.isdecimal()), default=-1)
 
 

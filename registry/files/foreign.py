@@ -44,15 +44,10 @@ MLX_NPZ = Foreign(
     "adapters.safetensors, and write adapter_config.json with num_layers and lora_parameters "
     "(rank, scale, dropout) beside it.",
 )
-MLX_WITHOUT_CONFIG = Foreign(
-    "an mlx-lm adapter without its adapter_config.json",
-    "Put the adapter_config.json that mlx-lm wrote beside adapters.safetensors: the scale is in "
-    "it.",
-)
 MLX_WEIGHTS = Foreign(
-    "an adapter whose adapter_config.json is not the one of mlx-lm's adapters.safetensors",
-    "Put the adapter_config.json that mlx-lm wrote beside the weights, with num_layers and "
-    "lora_parameters (rank, scale, dropout).",
+    "an mlx-lm adapter without the adapter_config.json that mlx-lm wrote",
+    "Put it beside adapters.safetensors: the scale is in it (num_layers, and lora_parameters with "
+    "rank, scale and dropout).",
 )
 TUNIX = Foreign(
     "an adapter of Tunix (JAX), whose modules and names are not those of transformers",
@@ -101,7 +96,8 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], Foreign], ...] = (
         DIFFUSERS,
     ),
     (re.compile(r"\.(adapters|loras)\.[^.]+\.(adapter_(down|up)|lora_[AB]$)"), ADAPTERHUB),
-    (re.compile(r"\.lora_[ab]$"), MLX_WITHOUT_CONFIG),
+    (re.compile(r"(^|\.)_flat_param$"), FSDP),
+    (re.compile(r"\.lora_[ab]$"), MLX_WEIGHTS),
 )
 _OURS = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|hada_w|lokr_w|oft_R|ia3_l|vera_lambda)")
 

@@ -29,12 +29,12 @@ from ...manifests.codes import fit as codes
 from ...manifests.errors import SourceError
 from ...manifests.findings import Finding, Where
 from ..facts import Header, Origin, TensorInfo
+from ..methods.naming import PEFT_PREFIX
 from .reading import Part, Reading, header_of, metadata_of
 
 FORMAT = "mlx-lm"
 WEIGHTS = "adapters.safetensors"
 
-_PREFIX = "base_model.model."
 _LEAVES = ("lora_a", "lora_b", "m")
 _EMBEDDINGS = frozenset(
     {"embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embed_in", "embeddings"}
@@ -82,7 +82,7 @@ def read(config: Mapping[str, Any], file: str, header: Header, where: Where) -> 
             continue
         for inside, key, part in made:
             modules.setdefault(inside)
-            parts[f"{_PREFIX}{inside}.{key}"] = part
+            parts[f"{PEFT_PREFIX}{inside}.{key}"] = part
     if odd:
         raise SourceError(_unread(odd, header, where))
     return Reading(

@@ -45,8 +45,9 @@ def header_of(
 ) -> Header:
     """The header of a file that holds these parts. Wide elements come first, so that each tensor
     begins where one of its dtype can."""
-    shapes = {name: _shape(part, headers[part.file].tensors[part.name]) for name, part in
-              parts.items()}
+    shapes = {
+        name: _shape(part, headers[part.file].tensors[part.name]) for name, part in parts.items()
+    }
     at = 0
     tensors: dict[str, TensorInfo] = {}
     for name, (source, shape) in sorted(shapes.items(), key=lambda item: -_width(item[1][0])):
@@ -74,4 +75,3 @@ def _shape(part: Part, info: TensorInfo) -> tuple[TensorInfo, tuple[int, ...]]:
 def _width(info: TensorInfo) -> int:
     """Bits of one element."""
     return DTYPE_BITS[info.dtype]
-

@@ -2,8 +2,9 @@
 
 torch.compile calls the model inside ``_orig_mod``, FSDP ``_fsdp_wrapped_module``, and activation
 checkpointing ``_checkpoint_wrapped_module``: no module of a model has such a name, so these parts
-are left out wherever they are. DistributedDataParallel and DeepSpeed call it ``module``, which a
-model may call a part of its own: it is left out where PEFT's prefix follows it, in every name.
+are left out wherever they are. DistributedDataParallel and DeepSpeed call it ``module``, and TRL's
+model with a value head ``pretrained_model``, which a model may call a part of its own: these are
+left out where PEFT's prefix follows them, in every name.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 from ..facts import Header, Origin
+from ..methods.naming import PEFT_PREFIX
 from .reading import Reading
 
 FORMAT = "PEFT, from a wrapped model"
 INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-_OUTSIDE = "module.base_model.model."
+OUTSIDE = ("module", "pretrained_model")
 _INSIDE = re.compile(rf"(?<![^.])(?:{'|'.join(INSIDE)})(?:\.|\\\.|$)")
 """A whole part of a name; in a pattern its dot may be escaped."""
 _LISTS = ("target_modules", "exclude_modules", "modules_to_save", "target_parameters")
@@ -30,9 +32,11 @@ def unwrapped(reading: Reading) -> Reading:
     it is where there are none, or where two names would become one."""
     names = {key: _plain(key) for key in reading.header.tensors}
     found = tuple(part for part in INSIDE if any(_has(key, part) for key in names))
-    if names and all(key.startswith(_OUTSIDE) for key in names):
-        names = {key: name.removeprefix("module.") for key, name in names.items()}
-        found = ("module", *found)
+    for part in OUTSIDE:
+        before = f"{part}.{PEFT_PREFIX}"
+        if names and all(name.startswith(before) for name in names.values()):
+            names = {key: name.removeprefix(f"{part}.") for key, name in names.items()}
+            found = (part, *found)
     if not found or len({*names.values()}) < len(names):
         return reading
     header = reading.header

@@ -101,7 +101,7 @@ def check_options(config: Mapping[str, Any], method: Method, where: Where) -> li
 def _possible(config: Mapping[str, Any], known: Mapping[str, Option], value: object) -> list[str]:
     """The fields that an unknown one with this value may have been meant for: not set yet, carried
     out, and of this kind."""
-    fields = {name: expect for name, expect in _COMMON.items()}
+    fields: dict[str, Expect] = dict(_COMMON)
     for name, option in known.items():
         if option.support in (Support.SUPPORTED, Support.NO_EFFECT):
             fields[name] = option.expect

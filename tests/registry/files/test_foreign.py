@@ -222,9 +222,7 @@ def test_the_shards_of_an_adapter_are_read_as_one_file(tmp_path: Path) -> None:
     ]
 
 
-def test_the_shards_of_an_adapter_on_a_web_server_are_found(
-    web: WebServer, tmp_path: Path
-) -> None:
+def test_the_shards_of_an_adapter_on_a_web_server_are_found(web: WebServer, tmp_path: Path) -> None:
     for path in sharded(tmp_path).iterdir():
         web.files[f"/tone/{path.name}"] = path.read_bytes()
     facts = gather_adapter("tone", opened(f"{web.url}/tone"), WHERE)

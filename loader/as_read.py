@@ -8,7 +8,7 @@ import torch
 
 from ..manifests.findings import Where
 from ..registry.files.reading import Part, Reading
-from .buffer import blank_buffer
+from .buffer import buffer_in_memory
 from .tensors import AdapterTensors
 
 
@@ -25,7 +25,7 @@ def as_read(reading: Reading, files: Mapping[str, AdapterTensors], where: Where)
         return tensors
     for tensors in files.values():
         tensors.verify()
-    made = AdapterTensors(reading.header, blank_buffer(reading.header.size), where)
+    made = AdapterTensors(reading.header, buffer_in_memory(b"", reading.header.size), where)
     for name, part in reading.parts.items():
         made.host(name).copy_(_of(files[part.file], part))
     return made

@@ -180,11 +180,11 @@ def buffer_of_bytes(
     return Buffer(head, _flat(memory, at), memory, None, digest)
 
 
-def blank_buffer(size: int) -> Buffer:
-    """A buffer of ``size`` bytes of data, all 0, which are not of a file."""
-    at = size + -size % _ALIGN
-    memory = memoryview(_allocate(at + size))[: at + size]
-    return Buffer(b"", _flat(memory, at), memory)
+def buffer_in_memory(head: bytes, size: int) -> Buffer:
+    """A buffer with ``size`` bytes of zeros to be written to."""
+    room = size + -size % _ALIGN
+    memory = memoryview(_allocate(room + size))[: room + size]
+    return Buffer(head, _flat(memory, room), memory)
 
 
 def empty(count: int, dtype: torch.dtype) -> torch.Tensor:

@@ -70,26 +70,27 @@ class AdapterFiles:
         unless ``verified`` knows the file as it is now. Raises :class:`FitError` for a misfit and
         for what could not be checked and is not accepted, or what reading and building raise.
         """
-        tensors = {
+        files = {
             path: read_file(
                 file.path, file.fact.sha256, self.where, verified=self.verified, wait=False
             )
             for path, file in self._weights.items()
         }
-        reading = self._reading({path: one.header for path, one in tensors.items()})
+        reading = self._reading({path: one.header for path, one in files.items()})
         plan, notes = self._fitting(model, reading)
+        tensors, config = as_read(reading, files, self.where), reading.config
         built = build_adapter(
             model,
             self.name,
             plan,
-            as_read(reading, tensors, self.where),
+            tensors,
             dtype=self.dtype,
             trainable=self.trainable,
-            dropout=dropout_of(reading.config),
-            config=reading.config,
+            dropout=dropout_of(config),
+            config=config,
             where=self.where,
         )
-        self._note(built.adapter, reading.header)
+        self._note(built.adapter, tensors.header)
         return built, notes
 
     def put_off(self, model: AdaptedModel) -> tuple[Built, list[Finding]]:
@@ -104,7 +105,7 @@ class AdapterFiles:
         reading = self._reading(
             {path: _read_header(file, self.where) for path, file in self._weights.items()}
         )
-        header = reading.header
+        config, header = reading.config, reading.header
         plan, notes = self._fitting(model, reading)
         modules, base = model.modules_of_base.by_name, model.get_base_model()
         adapter = Adapter(
@@ -114,7 +115,7 @@ class AdapterFiles:
             sites=frozenset((*plan.modules, *plan.biases)),
             whole=frozenset((*plan.saved, *plan.tuned)),
             nbytes=size_of(plan, header, modules, base, self.dtype),
-            config=reading.config,
+            config=config,
             loaded=False,
         )
         self._note(adapter, header)

@@ -34,30 +34,34 @@ def _layers(subject: Subject, origin: Origin) -> Iterator[Finding]:
     layout = subject.layout
     if layout is None or origin.layers is None:
         return
-    places = [place for site in subject.own_sites if (place := _place(site.module)) is not None]
-    lists = {inside for inside, _, _ in places}
-    names = {*origin.keys, *(name for _, _, name in places)}
-    adapted = set(subject.plan.modules)
+    adapted = {(site.module, site.settings.get("parameter")) for site in subject.plan.sites}
+    places = [
+        (place, parameter) for at, parameter in adapted if (place := _place(at)) is not None
+    ]
+    names = {(place[2], parameter) for place, parameter in places}
+    names |= {(key, None) for key in origin.keys}
     missing: list[str] = []
-    more: list[str] = []
-    for inside in sorted(lists):
+    more: dict[str, None] = {}
+    for inside in sorted({place[0] for place, _ in places}):
         total = _length(layout, inside)
         first = total - origin.layers if origin.layers > 0 else 1
         for number in range(max(first, 0), total):
-            at = (f"{inside}.{number}.{name}" for name in sorted(names))
-            missing += [m for m in at if _can_be_adapted(subject, layout, m) and m not in adapted]
-        more += [f"{inside}.{n}" for i, n, _ in places if i == inside and n < first]
+            for name, parameter in names:
+                at = f"{inside}.{number}.{name}"
+                if (at, parameter) not in adapted and _can_be(subject, layout, at, parameter):
+                    missing.append(at if parameter is None else f"{at}.{parameter}")
+        more |= {f"{inside}.{n}": None for (i, n, _), _ in places if i == inside and n < first}
     if missing:
         yield codes.TARGETS_WITHOUT_TENSORS.finding(
             f"{count(len(missing), 'module')} selected by the config and without factors: "
-            f"{some(missing)}",
+            f"{some(sorted(missing))}",
             subject.where,
             expected=f"factors in {_said(origin)}, by num_layers: {origin.layers}",
         )
     if more and origin.layers > 0:
         yield codes.FOREIGN_NOTED.finding(
             f"The adapter has factors in more layers than num_layers: {origin.layers} says: "
-            f"{some(dict.fromkeys(more))}; all are used",
+            f"{some(sorted(more))}; all are used",
             subject.where,
         )
 
@@ -99,6 +103,9 @@ def _length(layout: Layout, inside: str) -> int:
     return 1 + max((int(head) for head in heads if head.isdecimal()), default=-1)
 
 
-def _can_be_adapted(subject: Subject, layout: Layout, name: str) -> bool:
+def _can_be(subject: Subject, layout: Layout, name: str, parameter: object) -> bool:
+    """Whether the base has such a module, or parameter of one, that can be adapted."""
     module = layout.modules.get(name)
-    return module is not None and module.kind in subject.method.kinds
+    if module is None or parameter is None:
+        return module is not None and module.kind in subject.method.kinds
+    return parameter in module.parameters

@@ -36,14 +36,17 @@ def _layers(subject: Subject, origin: Origin) -> Iterator[Finding]:
         return
     adapted = {(site.module, site.settings.get("parameter")) for site in subject.plan.sites}
     places = [
-        (place, parameter) for at, parameter in adapted if (place := _place(at)) is not None
+        (place, parameter)
+        for at, parameter in adapted
+        if at in layout.modules and (place := _place(at)) is not None
     ]
     names = {(place[2], parameter) for place, parameter in places}
     names |= {(key, None) for key in origin.keys}
     missing: list[str] = []
     more: dict[str, None] = {}
-    for inside in sorted({place[0] for place, _ in places}):
-        total = _length(layout, inside)
+    lengths = _lengths(layout)
+    for inside in sorted({place[0] for place, _ in places} & lengths.keys()):
+        total = lengths[inside]
         first = total - origin.layers if origin.layers > 0 else 1
         for number in range(max(first, 0), total):
             for name, parameter in names:
@@ -96,11 +99,14 @@ def _place(module: str) -> tuple[str, int, str] | None:
     return ".".join(parts[:at]), int(parts[at]), ".".join(parts[at + 1 :])
 
 
-def _length(layout: Layout, inside: str) -> int:
-    heads = (
-        m[len(inside) + 1 :].partition(".")[0] for m in layout.modules if m.startswith(f"{inside}.")
-    )
-    return 1 + max((int(head) for head in heads if head.isdecimal()), default=-1)
+def _lengths(layout: Layout) -> dict[str, int]:
+    """The lists of layers in the base, with how many layers each has."""
+    found: dict[str, int] = {}
+    for name in layout.modules:
+        inside, _, last = name.rpartition(".")
+        if last.isdecimal():
+            found[inside] = max(found.get(inside, 0), int(last) + 1)
+    return found
 
 
 def _can_be(subject: Subject, layout: Layout, name: str, parameter: object) -> bool:

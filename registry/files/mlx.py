@@ -46,6 +46,7 @@ _EXPERTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "block_sparse_moe": ("experts", {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}),
 }
 """Where a ``switch_mlp`` lies: what transformers < 5 called its experts and their parts."""
+_MOST_KEYS = 1000
 _MOST_EXPERTS = 4096
 _MOST_TENSORS = 1 << 20
 _PARAMETERS = frozenset({"rank", "scale", "alpha", "dropout", "keys"})
@@ -128,6 +129,8 @@ class _Said:
         keys = parameters.get("keys") or []
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             _unclear("lora_parameters.keys", keys, "a list of names", where)
+        if len(keys) > _MOST_KEYS:
+            _unclear("lora_parameters.keys", len(keys), f"at most {_MOST_KEYS} names", where)
         layers = config.get("num_layers", config.get("lora_layers"))
         if layers is not None and type(layers) is not int:
             _unclear("num_layers", layers, "a whole number", where)

@@ -18,7 +18,7 @@ from ..facts import Header, Origin
 from ..methods.naming import PEFT_PREFIX
 from .reading import Reading
 
-FORMAT = "PEFT, from a wrapped model"
+FORMAT = "PEFT"
 INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 OUTSIDE = ("module", "pretrained_model")
 _INSIDE = re.compile(rf"(?<![^.])(?:{'|'.join(INSIDE)})(?:\.|\\\.|$)")

@@ -40,7 +40,8 @@ def test_an_mlx_adapter_answers_as_its_arithmetic_says(
 ) -> None:
     folder = mlx_saves(shelf.model(), tmp_path / "mlx", dora=dora, root=["lm_head"])
     path = manifest(shelf, tmp_path, folder)
-    assert adapterdock.validate(path).ok
+    report = adapterdock.validate(path)
+    assert report.ok and report.adapters["mlx"]["format"] == "mlx-lm"
     answer = logits(densely(shelf.model(), folder))
     assert not close(answer, shelf.plain)
     model = load(path)
@@ -106,6 +107,23 @@ def test_the_lock_pins_the_files_as_they_are_and_a_pull_serves_offline(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     model = load(path, offline=True, frozen=True)
     assert close(logits(model), logits(densely(shelf.model(), folder)))
+
+
+def test_an_mlx_adapter_in_memory_answers_the_same(shelf: Shelf, tmp_path: Path) -> None:
+    folder = mlx_saves(shelf.model(), tmp_path / "mlx")
+    answer = logits(densely(shelf.model(), folder))
+    model = AdaptedModel(shelf.model())
+    model.load_adapter(
+        None,
+        "mlx",
+        peft_config=json.loads((folder / CONFIG).read_text()),
+        adapter_state_dict=load_file(folder / "adapters.safetensors"),
+        accept=["AD364"],
+    )
+    assert close(logits(model, adapter="mlx"), answer)
+    given = {p.name: p.read_bytes() for p in folder.iterdir()}
+    path = manifest(shelf, tmp_path, "memory://mlx")
+    assert close(logits(load(path, sources={"mlx": given})), answer)
 
 
 def test_bytes_that_changed_after_the_lock_are_refused(shelf: Shelf, tmp_path: Path) -> None:

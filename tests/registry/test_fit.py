@@ -692,6 +692,21 @@ def test_a_saved_head_of_another_vocabulary_points_to_resizing() -> None:
     assert f"resize_token_embeddings({VOCAB + 2})" in str(finding.hint)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lora_unet_down_0.lora_down.weight", "kohya"),
+        ("unet.down_blocks.0.to_q.lora.down.weight", "diffusers"),
+        (f"{AT}_flat_param", "FSDP"),
+        (f"{AT}model.layers.0.self_attn.q_proj.lora_A.default.weight", "adapter names inside"),
+    ],
+)
+def test_names_of_another_program_under_peft_s_files_are_told(name: str, said: str) -> None:
+    found = check(tensors=qv() | {name: ("F32", (4, HIDDEN))})
+    (finding,) = [f for f in found if f.code == "AD332"]
+    assert said in str(finding.hint)
+
+
 def test_weights_that_zero_3_did_not_gather_are_named() -> None:
     empty: Spec = ("F32", (0,))
     found = check(tensors=qv(**{q0("lora_A.weight"): empty, q0("lora_B.weight"): empty}))

@@ -229,6 +229,25 @@ def test_the_shards_of_an_adapter_on_a_web_server_are_found(web: WebServer, tmp_
     assert len(facts.files) == 4
 
 
+def test_an_mlx_adapter_on_a_web_server_is_found(web: WebServer) -> None:
+    config = {"lora_parameters": {"rank": 4, "scale": 20.0}, "num_layers": 2}
+    web.files["/tone/adapter_config.json"] = json.dumps(config).encode()
+    web.files["/tone/adapters.safetensors"] = safetensors_bytes(
+        {"q_proj.lora_a": ("F32", (16, 4)), "q_proj.lora_b": ("F32", (4, 16))}
+    )
+    facts = gather_adapter("tone", opened(f"{web.url}/tone"), WHERE)
+    assert [f.path for f in facts.files] == ["adapter_config.json", "adapters.safetensors"]
+    assert facts.origin is not None and facts.origin.format == "mlx-lm"
+
+
+def test_weights_are_not_read_to_tell_a_format(tmp_path: Path) -> None:
+    big = safetensors_bytes({"lora_unet_x.lora_down.weight": ("F32", (1024, 1024))})
+    folder = opened(written(tmp_path, {"style.safetensors": big}))
+    with pytest.raises(SourceError, match="kohya"):
+        gather_adapter("tone", folder, WHERE)
+    assert folder.bytes_read < 40_000
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     sharded(tmp_path)
     (tmp_path / SHARDS[1]).unlink()

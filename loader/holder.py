@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from ..manifests.codes import loader as codes
+from ..manifests.codes.language import NAMES_IN_CASE
 from ..manifests.errors import RoutingError
 from ..manifests.findings import Finding, Where
-from ..manifests.names import NAME_RULE, is_name
+from ..manifests.names import NAME_RULE, is_name, same_but_for_case
 from ..registry.facts import Layout
 from .adapter import Adapter, Built
 from .adapter_warning import warn
@@ -66,7 +67,16 @@ class Holder(Mergeable):
             )
         if name in self._adapters or name in self._compositions:
             return codes.NAME_TAKEN.finding(f"{name!r} is taken", where, found=name)
-        return None
+        return self.case_problem(name, where)
+
+    def case_problem(self, name: str, where: Where = Where()) -> Finding | None:  # noqa: B008
+        """That an adapter or composition here is called the same but for case."""
+        other = same_but_for_case(name, (*self._adapters, *self._compositions))
+        if other is None:
+            return None
+        return NAMES_IN_CASE.finding(
+            f"{name!r} and {other!r}, which is here, differ in nothing but case", where, found=name
+        )
 
     def add(self, built: Built) -> None:
         """Put a finished adapter in place, under a name that none has; taken back whole if anything

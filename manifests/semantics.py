@@ -50,6 +50,7 @@ def check(manifest: Manifest, locate: Locate, gaps: Gaps = NO_GAPS) -> list[Find
     Nothing is said of what rests upon ``gaps``.
     """
     checks = _Checks(manifest, locate, gaps)
+    checks.names()
     checks.adapters()
     checks.base()
     checks.mirrors()
@@ -69,6 +70,21 @@ class _Checks:
         self.unknown = 0
         self.known = dict.fromkeys([*manifest.adapters, *manifest.compositions, *gaps.names])
         self.listed = listed(self.known)
+
+    def names(self) -> None:
+        """No two names of adapters and compositions that differ in case only."""
+        first: dict[str, str] = {}
+        for section in ("adapters", "compositions"):
+            for name in getattr(self.manifest, section):
+                other = first.setdefault(name.lower(), name)
+                if other != name:
+                    self.findings.append(
+                        codes.NAMES_IN_CASE.finding(
+                            f"{name!r} and {other!r} differ in nothing but case.",
+                            self.locate((section, name), key=True),
+                            found=name,
+                        )
+                    )
 
     # --- adapters, registries, base ----------------------------------------------------------
 

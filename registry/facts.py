@@ -162,10 +162,26 @@ class BaseFacts:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What is to be known of an adapter that PEFT did not write as it is read.
+
+    ``format`` is who wrote it. ``wrappers`` are parts of its names that are left out
+    (``_orig_mod``). ``layers`` is mlx-lm's ``num_layers``: how many of the last layers were
+    trained (0 or less for all), ``keys`` its names of modules inside a layer.
+    """
+
+    format: str
+    wrappers: tuple[str, ...] = ()
+    layers: int | None = None
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class AdapterFacts:
     """One adapter, from ``adapter_config.json`` and the header of its weights.
 
-    ``config`` is the parsed JSON as it is; methods read it through their own typed view.
+    ``config`` is the parsed JSON as it is (of another program's adapter, as PEFT would have
+    written it: see ``origin``); methods read it through their own typed view.
     """
 
     name: str
@@ -175,6 +191,7 @@ class AdapterFacts:
     files: tuple[FileFact, ...] = ()
     revision: str | None = None
     tokenizer: TokenizerFacts | None = None
+    origin: Origin | None = None
 
     @property
     def records_base(self) -> bool:

@@ -336,6 +336,7 @@ def describe(opened: Opened) -> dict[str, Any]:
     return {
         "source": BEGUN if folder is None else str(folder.pinned),
         "method": facts.peft_type,
+        **({} if facts.origin is None else {"format": facts.origin.format}),
         "rank": plan.rank if plan else None,
         "sites": len(plan.sites) if plan else None,
         "targets": list(targets(plan)) if plan else [],

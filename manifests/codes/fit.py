@@ -870,3 +870,71 @@ ACTIVATION_UNKNOWN = Code(
     example="model(inputs_embeds=...) while an aLoRA is active",
     fix="Pass input_ids, and use the adapter on modules that see the rows' tokens.",
 )
+FOREIGN_FORMAT = Code(
+    id="AD369",
+    name="foreign-adapter-format",
+    severity=Severity.ERROR,
+    summary="The source holds an adapter in a format that is not read.",
+    explanation=(
+        "Adapters are read as PEFT writes them (adapter_config.json and "
+        "adapter_model.safetensors), and as mlx-lm does (adapters.safetensors). Other programs "
+        "write other files, with other names and other scales. The message says which program "
+        "wrote this one, and the hint how to get PEFT's format from it."
+    ),
+    example="a folder with pytorch_lora_weights.safetensors, as diffusers writes it",
+    fix="convert the adapter to PEFT's format with the program that wrote it",
+)
+FOREIGN_UNCLEAR = Code(
+    id="AD372",
+    name="foreign-config-unclear",
+    severity=Severity.ERROR,
+    summary="The config of another program's adapter does not say what was computed.",
+    explanation=(
+        "An adapter of mlx-lm is read from `lora_parameters` (rank, scale, dropout, keys), "
+        "`num_layers` and `fine_tune_type`. A value that is missing, of the wrong kind, or that "
+        "versions of mlx-lm read in different ways is not guessed: the adapter would load and "
+        "give other answers than the trained one."
+    ),
+    example='"lora_parameters": {"rank": 8, "alpha": 16}   # and no scale',
+    fix="write the value that was used in training into adapter_config.json",
+)
+FOREIGN_TENSOR = Code(
+    id="AD373",
+    name="foreign-tensor-unread",
+    severity=Severity.ERROR,
+    summary="Another program's adapter holds weights that nothing in PEFT's format equals.",
+    explanation=(
+        "Of mlx-lm's adapters the factors of linear layers, of embeddings and of experts in a "
+        "`switch_mlp` are read, and the sizes of DoRA of linear layers. DoRA of an embedding, "
+        "LoRA of an embedding whose weight is the output layer too (mlx-lm adapts both at once), "
+        "experts elsewhere and whole weights (`fine_tune_type: full`) have no exact counterpart."
+    ),
+    example="model.layers.0.mlp.experts.gate_proj.lora_b of (32, 2880, 8)",
+    fix="fuse the adapter into its base with `mlx_lm.fuse` and use the result as a base",
+)
+FOREIGN_NOTED = Code(
+    id="AD374",
+    name="foreign-adapter-noted",
+    severity=Severity.WARNING,
+    summary="The adapter was not read letter by letter as it is written.",
+    explanation=(
+        "Names that torch.compile, FSDP, activation checkpointing or DistributedDataParallel put "
+        "between the parts of a module's path are left out: the adapter is the same without them. "
+        "An adapter of mlx-lm 0.19 to 0.21 may have factors in more layers than `num_layers` "
+        "says, because these versions trained all of them; all are used."
+    ),
+    example="base_model.model._orig_mod.model.layers.0.self_attn.q_proj.lora_A.weight",
+    fix="nothing has to be done; save the adapter from the model inside the wrapper next time",
+)
+ADAPTER_SHARDS = Code(
+    id="AD378",
+    name="adapter-shards",
+    severity=Severity.ERROR,
+    summary="The shards of an adapter are not all there, or do not belong together.",
+    explanation=(
+        "transformers splits a large adapter into adapter_model-00001-of-0000N.safetensors and so "
+        "on. They are read as one file, when each of the N is there and no tensor is in two."
+    ),
+    example="adapter_model-00001-of-00002.safetensors alone",
+    fix="fetch all shards again, from one and the same saving",
+)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
-from ..facts import Layout
+from ..facts import Layout, ModuleKind
 from ..methods.places import saved_module
 from .subject import Subject, count, some
 
@@ -39,12 +39,14 @@ def _parameters(
         yield codes.SAVED_MODULE.finding(
             f"{module} is stored without {count(len(missing), 'parameter')}: {some(missing)}",
             subject.where,
+            hint=_OF_ANOTHER,
         )
     if extra:
         yield codes.SAVED_MODULE.finding(
             f"{module} is stored with {count(len(extra), 'tensor')} that the base's has not: "
             f"{some(extra)}",
             subject.where,
+            hint=_OF_ANOTHER,
         )
     for path, shape in found.items():
         if path in wanted and shape != wanted[path]:
@@ -53,7 +55,29 @@ def _parameters(
                 subject.where,
                 found=shape,
                 expected=wanted[path],
+                hint=_of_shape(module, layout, shape, wanted[path]),
             )
+
+
+_OF_ANOTHER = "Use the base, and the version of its code, that the adapter was trained on."
+
+
+def _of_shape(module: str, layout: Layout, found: Shape, wanted: Shape) -> str:
+    """What another shape than the base's comes from: other labels, other tokens, another base."""
+    if found[1:] != wanted[1:]:
+        return _OF_ANOTHER
+    if module.rpartition(".")[2] in TASK_HEADS:
+        return (
+            f"Load the base with {found[0]} labels (num_labels={found[0]}), as it was when the "
+            "adapter was trained."
+        )
+    embedding = module in layout.modules and layout.modules[module].kind is ModuleKind.EMBEDDING
+    if embedding or module in layout.output_modules:
+        return (
+            f"The adapter was trained with {found[0]} tokens: resize the base's embeddings "
+            f"(resize_token_embeddings({found[0]})) and save it as a base of its own."
+        )
+    return _OF_ANOTHER
 
 
 def parameters_of(layout: Layout, module: str) -> Iterator[tuple[str, Shape]]:
@@ -82,6 +106,8 @@ def _names(subject: Subject, layout: Layout) -> Iterator[Finding]:
             f"modules_to_save names {count(len(absent), 'module')} with no tensors in the file: "
             f"{some(absent)}",
             subject.where,
+            hint="Save the adapter again from the model that was trained; or remove the name from "
+            "modules_to_save if the module was not trained.",
         )
     authors = [subject.naming.author(m) for m in wanted] + list(subject.plan.saved)
     for name in dict.fromkeys(subject.config.modules_to_save):

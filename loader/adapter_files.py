@@ -74,6 +74,8 @@ class AdapterFiles:
             weights.path, weights.fact.sha256, self.where, verified=self.verified, wait=False
         )
         plan, notes = self._fitting(model, config, tensors.header)
+        if plan.conversion is not None:
+            tensors, config = tensors.converted(plan.conversion), plan.conversion.config
         built = build_adapter(
             model,
             self.name,
@@ -100,6 +102,8 @@ class AdapterFiles:
         config = self._config()
         header = _read_header(self.files[ADAPTER_WEIGHTS], self.where)
         plan, notes = self._fitting(model, config, header)
+        if plan.conversion is not None:
+            header, config = plan.conversion.header, plan.conversion.config
         modules, base = model.modules_of_base.by_name, model.get_base_model()
         adapter = Adapter(
             name=self.name,
@@ -185,7 +189,8 @@ def check_live(
         recorded=recorded_base(facts.config, names),
     )
     modules = model.modules_of_base.by_name
-    findings = settled(findings, plan, facts.header.tensors, modules, where)
+    tensors = (facts if plan is None else plan.converted(facts)).header.tensors
+    findings = settled(findings, plan, tensors, modules, where)
     if facts.records_base:
         metadata = facts.header.metadata
         other = check_record(metadata, model.measured, where)

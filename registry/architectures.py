@@ -107,7 +107,8 @@ def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> L
     try:
         tree = _expand(_root(name, config), parts)
         prefix = parts[0].row.get("prefix", "")
-        live = convert(_shapes(config, tensors), _rules(parts), prefix, partial(has, tree))
+        rules = tuple(_rules(parts))
+        live = convert(_shapes(config, tensors), rules, prefix, partial(has, tree))
         tied = _tie(parts, tree, live)
     except (ConversionError, UnknownArchitectureError):
         return None
@@ -119,7 +120,21 @@ def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> L
     dropped |= _of_other_classes(parts[0], strangers - dropped)
     modules = modules_of(tree, {n: shape for n, shape in live.items() if n not in dropped})
     output = parts[0].row.get("output", "")
-    return Layout(modules, frozenset({output} & modules.keys()), tied, prefix)
+    outputs = frozenset({output} & modules.keys())
+    return Layout(modules, outputs, tied, prefix, conversions=lambda: rules)
+
+
+def conversions_of(name: str, config: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """transformers' conversions for a model of the class ``name`` with this ``config.json``; none
+    where the table does not know it."""
+    if name not in architecture_table()["rows"]:
+        return ()
+    parts: list[Part] = []
+    try:
+        _expand(_root(name, config), parts)
+        return tuple(_rules(parts))
+    except UnknownArchitectureError:
+        return ()
 
 
 def _shapes(

@@ -839,7 +839,7 @@ OLDER_LAYOUT_UNCONVERTIBLE = Code(
         "version moves single rows, or the sizes are not those of the base."
     ),
     example="an IA3 adapter for `mlp.experts.0.gate_proj` on a Mixtral of today",
-    fix="merge the adapter with the version of transformers that it was made with, or train it anew",
+    fix="merge it with the transformers that it was made with, or train it anew",
 )
 OLDER_NAMES = Code(
     id="AD305",

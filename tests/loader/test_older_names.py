@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import adapterdock
 import pytest
@@ -757,7 +757,7 @@ def test_fields_that_name_modules_are_converted_with_them(what: str, tmp_path: P
 class Renamed(nn.Module):
     """A model whose class is in no table, and says itself what its names were."""
 
-    _checkpoint_conversion_mapping = {r"^transformer\.h\.": "layers."}
+    _checkpoint_conversion_mapping: ClassVar[dict[str, str]] = {r"^transformer\.h\.": "layers."}
 
     def __init__(self) -> None:
         super().__init__()
@@ -772,7 +772,7 @@ class Renamed(nn.Module):
 class Plain(Renamed):
     """Its twin, which says nothing of other names."""
 
-    _checkpoint_conversion_mapping = {}
+    _checkpoint_conversion_mapping: ClassVar[dict[str, str]] = {}
 
 
 @pytest.mark.filterwarnings("ignore")

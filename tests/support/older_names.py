@@ -22,9 +22,12 @@ from torch import nn
 
 RANK, ALPHA = 3, 6
 LINEAR = frozenset(
-    "q_proj k_proj v_proj o_proj out_proj query key value query_key_value fc1 fc2 gate_proj "
-    "up_proj down_proj w1 w2 w3 dense q_a_proj q_b_proj kv_b_proj qkv proj gate "
-    "weights_in weights_out linear_1 linear_2".split()
+    {
+        *("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "query", "key", "value", "qkv"),
+        *("query_key_value", "q_a_proj", "q_b_proj", "kv_b_proj", "fc1", "fc2", "dense", "proj"),
+        *("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate"),
+        *("weights_in", "weights_out", "linear_1", "linear_2", "Wqkv"),
+    }
 )
 """Last names of modules that were linear layers."""
 

@@ -50,8 +50,10 @@ def _conversions(model: nn.Module) -> Callable[[], Sequence[Rule]]:
 
     def rules() -> Sequence[Rule]:
         known: tuple[Rule, ...] = ()
-        if kind.__module__.startswith("transformers.") and hasattr(config, "to_dict"):
-            known = conversions_of(kind.__name__, config.to_dict())
+        names = [one.__name__ for one in kind.__mro__ if one.__module__.startswith("transformers.")]
+        if names and hasattr(config, "to_dict"):
+            said = config.to_dict()
+            known = next((found for one in names if (found := conversions_of(one, said))), ())
         return (*(Rule.parse([f"(?P<g0>{old})", new]) for old, new in pairs.items()), *known)
 
     return rules

@@ -9,7 +9,7 @@ config's fields have to say (:mod:`.older_config`). What the base has by its nam
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -572,22 +572,19 @@ def _key_of(name: str) -> str:
     return name.removesuffix(".weight")
 
 
-def _unwrapped(name: str) -> tuple[str, Any]:
-    """A tensor's name without PEFT's wrappers in it, and what puts them back."""
+def _unwrapped(name: str) -> tuple[str, Callable[[str], str]]:
+    """A tensor's name without a wrapper of PEFT's in it, and what puts that back."""
     parts = name.split(".")
     marks = {"original_module", "modules_to_save", WRAPPER}
-    at = next((n for n, part in enumerate(parts) if part in marks), None)
-    if at is None:
-        return name, lambda today: today
-    mark, after = parts[at], parts[at + 1 :]
-    plain = ".".join([*parts[:at], *after])
+    at = next((n for n, part in enumerate(parts) if part in marks), len(parts))
+    after = parts[at + 1 :]
 
     def put_back(today: str) -> str:
         tail = today.split(".")
         cut = len(tail) - len(after)
-        return ".".join([*tail[:cut], mark, *tail[cut:]])
+        return ".".join([*tail[:cut], *parts[at : at + 1], *tail[cut:]])
 
-    return plain, put_back
+    return ".".join([*parts[:at], *after]), put_back
 
 
 def _module_today(module: str, tensors: Iterable[tuple[str, str]]) -> str:

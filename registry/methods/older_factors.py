@@ -13,6 +13,8 @@ from typing import NamedTuple
 from ..conversion import ConversionError, Rule
 from ..facts import Joined, Piece
 
+MAX_RANK = 16
+"""Times a weight's longer side: one expert's factors make those of all experts as large."""
 Shape = tuple[int, ...]
 Part = tuple[str, "int | None"]
 """A source of a rule, and the number in its list."""
@@ -60,6 +62,8 @@ def fuse(rule: Rule, shape: Shape, pairs: Mapping[Part, Pair]) -> Fused:
     order = [source for source in rule.sources if source in ranks]
     first = {source: sum(ranks[one] for one in order[:at]) for at, source in enumerate(order)}
     rank = sum(ranks.values())
+    if rank > MAX_RANK * max(rows, columns):
+        raise ConversionError(f"a rank of {rank} is far more than its {rows} x {columns} can have")
     scale = max((pair.scale for pair in pairs.values()), key=abs)
     into_a: list[Piece] = []
     into_b: list[Piece] = []
@@ -99,7 +103,7 @@ def split(rule: Rule, shapes: Sequence[Shape | None], rows: int) -> list[slice]:
     ``shapes``. Raises :class:`ConversionError`."""
     operations = [tuple(one[:2]) for one in rule.operations]
     if operations not in ([("Chunk", 0)], [("Split", 0)]) or len(rule.operations[0]) > 2:
-        raise ConversionError(f"{_said(rule)} moves single rows of it")
+        raise ConversionError(f"its rows are re-ordered ({_said(rule)})")
     found: list[slice] = []
     at = 0
     for shape in shapes:
@@ -122,7 +126,7 @@ def _gathering(rule: Rule) -> tuple[int, int | None]:
             return stacked, None
     elif len(rest) == 1 and rest[0][0] == "Concatenate" and rest[0][1] - stacked in (0, 1):
         return stacked, rest[0][1] - stacked
-    raise ConversionError(f"{_said(rule)} moves single values of it")
+    raise ConversionError(f"its values are re-ordered ({_said(rule)})")
 
 
 def _begins(
@@ -150,4 +154,4 @@ def _begins(
 
 
 def _said(rule: Rule) -> str:
-    return " and ".join(str(one[0]) for one in rule.operations)
+    return ", ".join(str(one[0]) for one in rule.operations)

@@ -15,6 +15,8 @@ from typing import NamedTuple
 from ..conversion import Rule, rename
 from ..facts import SIZED, Layout
 
+MAX_PLACES = 250_000
+"""Names of one adapter that are looked up; the largest mixtures have some 60,000."""
 WRAPPERS = frozenset({"base_layer", "token_adapter"})
 """What PEFT puts between a module's name and its tensors."""
 _ANY = ".*"
@@ -49,6 +51,7 @@ class OlderNames:
         self.layout = layout
         self._renamings = [rule for rule in fresh if not rule.operations]
         self._converters = [rule for rule in fresh if rule.operations]
+        self._left = MAX_PLACES
 
     def __bool__(self) -> bool:
         return bool(self._renamings or self._converters)
@@ -66,6 +69,9 @@ class OlderNames:
     def place(self, weight: str) -> Place | None:
         """Today's place of an older version's ``weight`` (with its module's name); ``None`` where
         the rules lead to nothing that the base has. Raises :class:`AmbiguousNameError`."""
+        self._left -= 1
+        if self._left < 0:
+            return None
         found: dict[str, Place] = {}
         for spelling in self._spellings(weight):
             today = rename(

@@ -41,8 +41,8 @@ def _qwen2_5_vl() -> nn.Module:
 
 
 def _mllama() -> nn.Module:
-    text = {**COMMON, "cross_attention_layers": [1], "rope_parameters": {"rope_type": "default"}}
-    text["rope_parameters"]["rope_theta"] = 10000.0
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
+    text = {**COMMON, "cross_attention_layers": [1], "rope_parameters": rope}
     vision = {
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -369,8 +369,8 @@ def test_whatever_experts_were_adapted_become_one_pair_of_factors(
     some: str, tmp_path: Path
 ) -> None:
     gone, config = SOME[some]
-    names = a_layer if some == "by all-linear" else lambda name: ".experts." in name
-    one = older(tiny_model("qwen3_moe").eval(), tmp_path, names=names)
+    model = tiny_model("qwen3_moe").eval()
+    one = older(model, tmp_path) if some == "by all-linear" else experts(tmp_path)
     edited(one, without(gone) if gone else unchanged, **config)
     reference = one.reference(tmp_path / "reference")
     assert differences(one.model(), reference)
@@ -593,8 +593,8 @@ def made_by_peft(model: nn.Module, folder: Path, config: Any) -> Path:
 def peft_methods() -> dict[str, tuple[Any, dict[str, Any]]]:
     import peft
 
-    two = {"target_modules": ["q_proj", "v_proj"]}
-    both = {"target_modules": ["query", "value"]}
+    two: dict[str, Any] = {"target_modules": ["q_proj", "v_proj"]}
+    both: dict[str, Any] = {"target_modules": ["query", "value"]}
     return {
         "LORA with DoRA": (peft.LoraConfig(r=2, use_dora=True, **two), both),
         "LORA by a pattern": (
@@ -817,3 +817,55 @@ def test_every_road_takes_names_of_before(tmp_path: Path) -> None:
     assert (
         differences(Older(one.kind, tmp_path / "merged", one.adapter, ()).model(), reference) == {}
     )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_prefix_of_another_wrapping_and_old_names_go_together(tmp_path: Path) -> None:
+    """Trained on the backbone alone, before experts were fused."""
+    one = older(tiny_model("qwen3_moe").eval(), tmp_path, names=lambda n: n.startswith("model."))
+    reference = one.reference(tmp_path / "reference")
+    inner = respelled(one.adapter, tmp_path / "inner", [("model.", "")])
+    assert differences(merged(Older(one.kind, one.base, inner, ())), reference) == {}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_converted_factors_can_be_trained_further(tmp_path: Path) -> None:
+    one = experts(tmp_path)
+    model = AdaptedModel(one.model())
+    model.load_adapter(one.adapter, "a", trainable=True)
+    model.set_adapter("a")
+    x = torch.arange(3, 12)[None]
+    model.train()
+    model(input_ids=x, labels=x).loss.backward()
+    own = list(model.attached["a"].parameters.values())
+    assert own and all(p.grad is not None and p.grad.abs().sum() > 0 for p in own)
+    assert not any(p.grad is not None for p in model.base_model.parameters())
+
+
+def test_an_impossible_rank_makes_no_huge_factors(tmp_path: Path) -> None:
+    one = experts(tmp_path)
+    name = next(name for name in one.names if name.endswith("gate_proj"))
+    tensors = pair(name, 24, 32, rank=2000)
+    config = {"target_modules": [name], "r": 2000, "lora_alpha": 2, "peft_type": "LORA"}
+    write(tmp_path / "huge", tensors, config)
+    assert refused(one.model(), tmp_path / "huge") == {"AD304"}
+
+
+class Derived(tf.LlavaForConditionalGeneration):
+    """A person's own class, made of one of transformers'."""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_class_made_of_transformers_own_has_its_older_names(tmp_path: Path) -> None:
+    base, today = todays(tiny_model("llava").eval(), tmp_path)
+    before = respelled(today, tmp_path / "before", [TEXT, TOWER, PROJECTOR])
+    one = Older(tf.LlavaForConditionalGeneration, base, before, ())
+    mine = one.model()
+    mine.__class__ = Derived
+    model = AdaptedModel(mine)
+    model.load_adapter(before, "a")
+    x = torch.arange(3, 12)[None]
+    wanted = merged(Older(one.kind, base, today, ()))
+    with torch.no_grad():
+        got = model(input_ids=x, adapter="a").logits
+        assert torch.allclose(got, wanted(input_ids=x).logits, atol=1e-5)

@@ -168,7 +168,7 @@ def test_a_cut_weight_gives_each_part_its_own_rows() -> None:
 )
 def test_rows_that_are_moved_one_by_one_are_not_cut(operations: list[list[object]]) -> None:
     rule = replace(EXPERTS, to=("q", "k"), operations=tuple(operations))
-    with pytest.raises(ConversionError, match="moves single rows"):
+    with pytest.raises(ConversionError, match="rows are re-ordered"):
         split(rule, [(4, 2), (2, 2)], 6)
 
 
@@ -184,7 +184,7 @@ def test_rows_that_are_moved_one_by_one_are_not_cut(operations: list[list[object
 def test_what_is_more_than_places_is_not_joined(operations: list[list[object]]) -> None:
     rule = replace(EXPERTS, operations=tuple(operations))
     pair = Pair("A", "B", (2, 3), (4, 2), 3.0)
-    with pytest.raises(ConversionError, match="moves single values"):
+    with pytest.raises(ConversionError, match="values are re-ordered"):
         fuse(rule, (2, 8, 3), {(GATE, 0): pair})
 
 
@@ -227,8 +227,8 @@ def facts_of(config: dict[str, object], *modules: tuple[str, int, int]) -> Adapt
 
 
 def expert(n: int, name: str) -> tuple[str, int, int]:
-    sizes = (4, 6) if name == "down_proj" else (6, 4)
-    return (f"model.layers.0.mlp.experts.{n}.{name}", *sizes)
+    inner, outer = (4, 6) if name == "down_proj" else (6, 4)
+    return f"model.layers.0.mlp.experts.{n}.{name}", inner, outer
 
 
 def test_experts_one_by_one_are_planned_as_parameters() -> None:

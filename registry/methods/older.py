@@ -42,8 +42,11 @@ from .older_names import (
     AmbiguousNameError,
     OlderNames,
     Place,
+    numberless,
+    numbers_of,
     pattern_of,
     peeled,
+    renumbered,
     spelled,
     stacks,
     targets_of,
@@ -301,7 +304,7 @@ class _Reading:
         self._alpha_table = PatternTable(self.config.alpha_pattern, self.patterns)
         self.fused: dict[str, Fused] = {}
 
-    def _join(self, name: str, rule: Rule, sources: Iterable[_Source]) -> None:
+    def _join(self, name: str, rule: Rule, sources: list[_Source]) -> None:
         shape = self.names.shape(name)
         if shape is None:
             raise ConversionError("its size today is not known")
@@ -311,7 +314,7 @@ class _Reading:
             if part in pairs:
                 raise AmbiguousNameError(source.author, [name])
             pairs[part] = self._pair(source)
-            self._learn(name, source)
+        self._learn(name, sources[0])
         self.fused[name] = fuse(rule, shape, pairs)
         self._set_scale(_key_of(name), self.fused[name].rank, self.fused[name].scale)
         self.dropped |= {key for source in sources for key in source.roles.values()}
@@ -392,24 +395,23 @@ class _Reading:
 
     def _learn(self, name: str, source: _Source) -> None:
         """How the list that became ``name`` was called, and where its number stood."""
+        rule = source.place.rule
+        if rule is None or numberless(name) in self.stems:
+            return
         core, _ = peeled(source.author)
         found = pattern_of(source.place.source).search(f"{core}.weight")
-        rule = source.place.rule
-        if found is None or rule is None:
-            return
-        stem = core[: found.start()]
-        known = self.stems.setdefault(_numberless(name), [])
-        if not known:
-            known.extend((stem, one, rule) for one in rule.sources)
+        if found is not None:
+            stem = core[: found.start()]
+            self.stems[numberless(name)] = [(stem, one, rule) for one in rule.sources]
 
     def _parts_of(self, name: str) -> Iterator[tuple[str, Part]]:
         """The modules of before that are ``name`` today, as far as the file tells their names."""
-        numbers = _numbers(name)
+        numbers = numbers_of(name)
         shape = self.names.shape(name)
-        for stem, source, rule in self.stems.get(_numberless(name), ()):
+        for stem, source, rule in self.stems.get(numberless(name), ()):
             count = shape[0] if shape is not None and stacks(rule) else None
-            own = _numbers(stem)
-            begin = _renumbered(stem, numbers) if len(own) == len(numbers) else stem
+            own = numbers_of(stem)
+            begin = renumbered(stem, numbers) if len(own) == len(numbers) else stem
             for expert in range(count) if count is not None else (None,):
                 text = begin + spelled(source, expert)
                 yield text.removesuffix(".weight"), (source, expert)
@@ -468,7 +470,7 @@ class _Reading:
         for owner, module in self.layout.modules.items():
             for own in module.parameters:
                 name = f"{owner}.{own}"
-                if _numberless(name) not in self.stems:
+                if numberless(name) not in self.stems:
                     continue
                 chosen = [(old, part) for old, part in self._parts_of(name) if selects(old)]
                 if chosen and not name.endswith(".weight"):
@@ -617,14 +619,14 @@ class _Analogy:
         self._names = names
         for old, today in moved.items():
             self._own.setdefault(today, old)
-            if old == today or len(_numbers(old)) != len(_numbers(today)):
+            if old == today or len(numbers_of(old)) != len(numbers_of(today)):
                 continue
-            self._whole.setdefault(_numberless(today), old)
+            self._whole.setdefault(numberless(today), old)
             before, after = old.split("."), today.split(".")
             while before and after and before[-1] == after[-1]:
                 before.pop()
                 after.pop()
-                self._begins.setdefault(_numberless(".".join(after)), ".".join(before))
+                self._begins.setdefault(numberless(".".join(after)), ".".join(before))
 
     def old(self, live: str) -> str:
         """The file's name for it; where nothing tells, the one that the file's prefix gives."""
@@ -638,35 +640,21 @@ class _Analogy:
         return self._naming.author(live)
 
     def _guesses(self, live: str) -> Iterator[str]:
-        numbers = _numbers(live)
-        whole = self._whole.get(_numberless(live))
+        numbers = numbers_of(live)
+        whole = self._whole.get(numberless(live))
         if whole is not None:
-            yield _renumbered(whole, numbers)
+            yield renumbered(whole, numbers)
         parts = live.split(".")
         for at in range(len(parts) - 1, -1, -1):
             begin = ".".join(parts[:at])
-            old = self._begins.get(_numberless(begin))
+            old = self._begins.get(numberless(begin))
             if old is not None:
-                renumbered = _renumbered(old, _numbers(begin))
-                yield ".".join([*([renumbered] if renumbered else []), *parts[at:]])
+                before = renumbered(old, numbers_of(begin))
+                yield ".".join([*([before] if before else []), *parts[at:]])
                 break
         prefix = f"{self._names.layout.prefix}."
         if live.startswith(prefix):
             yield live[len(prefix) :]
-
-
-def _numbers(name: str) -> list[str]:
-    return [part for part in name.split(".") if part.isdecimal()]
-
-
-def _numberless(name: str) -> str:
-    return ".".join("*" if part.isdecimal() else part for part in name.split("."))
-
-
-def _renumbered(name: str, numbers: Iterable[str]) -> str:
-    """``name`` with these numbers in place of its own."""
-    left = iter(numbers)
-    return ".".join(next(left, part) if part.isdecimal() else part for part in name.split("."))
 
 
 def _kind(dtypes: set[str], made: Joined) -> str:

@@ -8,8 +8,9 @@ tensors still have on disk, so the same rules say what an adapter's names mean t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..conversion import Rule, rename
@@ -52,6 +53,7 @@ class OlderNames:
         self._renamings = [rule for rule in fresh if not rule.operations]
         self._converters = [rule for rule in fresh if rule.operations]
         self._left = MAX_PLACES
+        self._experts: dict[str, tuple[list[str], Place]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._renamings or self._converters)
@@ -69,9 +71,36 @@ class OlderNames:
     def place(self, weight: str) -> Place | None:
         """Today's place of an older version's ``weight`` (with its module's name); ``None`` where
         the rules lead to nothing that the base has. Raises :class:`AmbiguousNameError`."""
+        known = self._like_another_expert(weight)
+        if known is not None:
+            return known
         self._left -= 1
         if self._left < 0:
             return None
+        place = self._place(weight)
+        if place is not None and place.expert is not None:
+            self._experts.setdefault(numberless(weight), (numbers_of(weight), place))
+        return place
+
+    def _like_another_expert(self, weight: str) -> Place | None:
+        """The place of an expert's weight by that of another one: a mixture has thousands."""
+        known = self._experts.get(numberless(weight))
+        if known is None:
+            return None
+        numbers, place = known
+        there = numbers_of(place.name)
+        at = [n for n in range(len(numbers)) if [*numbers[:n], *numbers[n + 1 :]] == there]
+        if len(at) != 1 or int(numbers[at[0]]) != place.expert or place.rule is None:
+            del self._experts[numberless(weight)]  # it does not tell which number is the expert's
+            return None
+        own = numbers_of(weight)
+        expert = int(own.pop(at[0]))
+        name = renumbered(place.name, own)
+        if not self.has(name) or not self._is_there(name, place.rule, expert):
+            return None
+        return place._replace(name=name, expert=expert)
+
+    def _place(self, weight: str) -> Place | None:
         found: dict[str, Place] = {}
         for spelling in self._spellings(weight):
             today = rename(
@@ -120,6 +149,7 @@ def stacks(rule: Rule) -> bool:
     return any(operation[0] == "MergeModulelist" for operation in rule.operations)
 
 
+@lru_cache
 def pattern_of(source: str) -> re.Pattern[str]:
     """A source of a converter as a pattern for a module's name and weight; the number in its list
     is the group."""
@@ -159,3 +189,19 @@ def peeled(author: str) -> tuple[str, str]:
         at -= 1
     core = ".".join(parts[:at])
     return core, author[len(core) :]
+
+
+def numbers_of(name: str) -> list[str]:
+    """The numbers among the pieces of a name."""
+    return [part for part in name.split(".") if part.isdecimal()]
+
+
+def numberless(name: str) -> str:
+    """A name with ``*`` for every number."""
+    return ".".join("*" if part.isdecimal() else part for part in name.split("."))
+
+
+def renumbered(name: str, numbers: Iterable[str]) -> str:
+    """``name`` with these numbers in place of its own."""
+    left = iter(numbers)
+    return ".".join(next(left, part) if part.isdecimal() else part for part in name.split("."))

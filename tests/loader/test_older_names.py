@@ -710,6 +710,12 @@ def llava_methods() -> dict[str, tuple[Any, dict[str, Any]]]:
             ),
             {"trainable_token_indices": {"language_model.model.embed_tokens": [3, 5]}},
         ),
+        "the embedding, and all of it": (
+            peft.LoraConfig(
+                r=2, target_modules=r".*language_model\.(embed_tokens|layers.*\.q_proj)"
+            ),
+            {"target_modules": r".*language_model\.model\.(embed_tokens|layers.*\.q_proj)"},
+        ),
         "a pattern from the beginning": (
             peft.LoraConfig(r=2, target_modules=r"model\.language_model\.layers.*(q_proj|v_proj)"),
             {"target_modules": r"language_model\.model\.layers.*(q_proj|v_proj)"},
@@ -752,6 +758,28 @@ def test_fields_that_name_modules_are_converted_with_them(what: str, tmp_path: P
     wanted = answers(today)
     assert torch.equal(answers(before), wanted)
     assert torch.equal(answers(tmp_path / "saved"), wanted)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("spelling", ["llava before 4.52", "gemma3 before 4.52"])
+def test_where_peft_is_right_its_answers_are_ours(spelling: str, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    make, changes = SPELLINGS[spelling]
+    base, today = todays(make().eval(), tmp_path)
+    text = r".*language_model.*\.(q_proj|v_proj)"
+    edited(
+        Older(type(make()), base, today, ()), without("vision_tower|projector"), target_modules=text
+    )
+    before = respelled(today, tmp_path / "before", changes)
+    one = Older(type(make()), base, before, ())
+    x = torch.arange(3, 12)[None]
+    model = AdaptedModel(one.model())
+    model.load_adapter(before, "a")
+    with torch.no_grad():
+        wanted = PeftModel.from_pretrained(one.model(), before).eval()(input_ids=x).logits
+        assert torch.allclose(model(input_ids=x, adapter="a").logits, wanted, atol=1e-5)
+        assert not torch.allclose(model(input_ids=x).logits, wanted, atol=1e-3)
 
 
 class Renamed(nn.Module):

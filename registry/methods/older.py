@@ -69,10 +69,14 @@ def is_older(plan: AdapterPlan, layout: Layout | None) -> bool:
     wanted = (*plan.saved, *plan.tuned, *plan.biases, *plan.embeddings)
     if plan.leftovers or any(name not in modules for name in wanted):
         return True
-    return any(
-        site.module not in modules or (site.method == "LORA" and _is_router(layout, site.module))
-        for site in plan.sites
-    )
+    for site in plan.sites:
+        module = modules.get(site.module)
+        if module is None:
+            return True
+        other = module.kind is ModuleKind.OTHER and site.method == "LORA"
+        if other and _is_router(layout, site.module):
+            return True
+    return False
 
 
 @dataclass

@@ -272,6 +272,24 @@ def test_a_module_of_another_kind_that_is_no_router_is_still_a_misfit() -> None:
     assert "AD344" in {f.code for f in findings}
 
 
+def test_a_name_that_the_rules_lead_to_two_modules_is_ambiguous() -> None:
+    linear = ModuleShape(ModuleKind.LINEAR, 6, 6, {"weight": (6, 6)})
+    rules = [[r"(?P<g0>^old\.)", "new."], [r"(?P<g0>^model\.old\.)", "model.other."]]
+    both = Layout(
+        {"new.q": linear, "model.other.q": linear},
+        prefix="model",
+        conversions=lambda: [Rule.parse(one) for one in rules],
+    )
+    facts = facts_of({"target_modules": ["q"]}, ("model.old.q", 6, 6))
+    findings, plan = check_adapter(facts, None, layout=both)
+    assert [f.code for f in findings if f.severity.value == "error"] == ["AD306"]
+    assert plan is None
+    alone = replace(both, modules={"model.other.q": linear})
+    findings, plan = check_adapter(facts, None, layout=alone)
+    assert [f.code for f in findings if f.severity.value == "error"] == []
+    assert plan is not None and plan.modules == ("model.other.q",)
+
+
 def test_without_rules_nothing_is_renamed() -> None:
     facts = facts_of({"target_modules": ["gate_proj"]}, expert(0, "gate_proj"))
     findings, plan = check_adapter(facts, None, layout=replace(MOE, conversions=None))

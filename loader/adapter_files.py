@@ -80,6 +80,8 @@ class AdapterFiles:
         reading = self._reading({path: one.header for path, one in files.items()})
         plan, notes = self._fitting(model, reading)
         tensors, config = as_read(reading, files, self.where), reading.config
+        if plan.conversion is not None:
+            tensors, config = tensors.converted(plan.conversion), plan.conversion.config
         built = build_adapter(
             model,
             self.name,
@@ -108,6 +110,8 @@ class AdapterFiles:
         )
         config, header = reading.config, reading.header
         plan, notes = self._fitting(model, reading)
+        if plan.conversion is not None:
+            header, config = plan.conversion.header, plan.conversion.config
         modules, base = model.modules_of_base.by_name, model.get_base_model()
         adapter = Adapter(
             name=self.name,
@@ -204,7 +208,8 @@ def check_live(
         recorded=recorded_base(facts.config, names),
     )
     modules = model.modules_of_base.by_name
-    findings = settled(findings, plan, facts.header.tensors, modules, where)
+    tensors = (facts if plan is None else plan.converted(facts)).header.tensors
+    findings = settled(findings, plan, tensors, modules, where)
     if facts.records_base:
         metadata = facts.header.metadata
         other = check_record(metadata, model.measured, where)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from ..registry.architectures import conversions_of
+from ..registry.conversion import Rule
 from ..registry.facts import Layout, ModuleKind, ModuleShape
 
 CLASSIFICATION_HEADS = ("score", "classifier")
@@ -34,7 +36,27 @@ def layout_of_model(model: nn.Module) -> Layout:
         output_modules=output_modules(model) & kept,
         tied=_tied_parameters(model),
         prefix=str(getattr(model, "base_model_prefix", "") or ""),
+        conversions=_conversions(model),
     )
+
+
+def _conversions(model: nn.Module) -> Callable[[], Sequence[Rule]]:
+    """The rules of the model's class: the table's for one of transformers' own, and what a class
+    says itself (``_checkpoint_conversion_mapping``: {pattern: name}, as remote code has it)."""
+    kind = type(model)
+    config: Any = getattr(model, "config", None)
+    own = getattr(kind, "_checkpoint_conversion_mapping", None)
+    pairs = cast("Mapping[str, str]", own) if isinstance(own, Mapping) else {}
+
+    def rules() -> Sequence[Rule]:
+        known: tuple[Rule, ...] = ()
+        names = [one.__name__ for one in kind.__mro__ if one.__module__.startswith("transformers.")]
+        if names and hasattr(config, "to_dict"):
+            said = config.to_dict()
+            known = next((found for one in names if (found := conversions_of(one, said))), ())
+        return (*(Rule.parse([f"(?P<g0>{old})", new]) for old, new in pairs.items()), *known)
+
+    return rules
 
 
 def shape_of_module(module: nn.Module) -> ModuleShape:

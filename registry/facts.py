@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..manifests.source import Source
+from .conversion import Rule
 
 BASE_RECORD = "adapterdock.base_fingerprint"
 """The metadata of an adapter's file in which the base that it was saved on is recorded."""
@@ -101,7 +102,9 @@ class Layout:
     embeddings or heads, which PEFT's ``all-linear`` leaves out. ``tied`` maps a tied parameter
     to the one whose storage it shares (``lm_head.weight`` to ``model.embed_tokens.weight``).
     ``prefix`` is transformers' ``base_model_prefix``. ``packed`` are the parameters that the
-    checkpoint holds quantised, ``None`` where no checkpoint was asked.
+    checkpoint holds quantised, ``None`` where no checkpoint was asked. ``conversions`` gives the
+    rules by which names of older versions become these; they are read where an adapter has such
+    names.
     """
 
     modules: Mapping[str, ModuleShape]
@@ -109,6 +112,9 @@ class Layout:
     tied: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
     packed: frozenset[str] | None = None
+    conversions: Callable[[], Sequence[Rule]] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     @cached_property
     def unsized(self) -> dict[str, list[str]]:
@@ -239,6 +245,44 @@ class PeftPlan:
     shared: Mapping[str, str] = field(default_factory=dict)
 
 
+class Piece(NamedTuple):
+    """The rows ``rows`` of the file's tensor ``key``, times ``factor``, put at ``at`` of the view
+    of a :class:`Joined` tensor."""
+
+    key: str
+    at: tuple[int | slice, ...]
+    rows: slice = slice(None)
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A tensor of today that is made of others: zeros in the shape ``view``, with the ``pieces``
+    put in."""
+
+    view: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """An adapter with names and layouts of an older transformers, as one of today.
+
+    ``header`` has the tensors by today's names, ``sources`` says for each which of the file it is,
+    or what it is made of (``header`` is then of a file that nobody wrote). ``config`` names
+    today's modules.
+    """
+
+    config: Mapping[str, Any]
+    header: Header
+    sources: Mapping[str, str | Joined]
+
+    @property
+    def only_renames(self) -> bool:
+        """Whether every tensor stays as it is in the file."""
+        return not any(isinstance(source, Joined) for source in self.sources.values())
+
+
 @dataclass(frozen=True)
 class AdapterPlan:
     """Where every tensor of an adapter goes: decided from config and header alone.
@@ -250,7 +294,8 @@ class AdapterPlan:
     ``tuned`` are whole modules that the method itself trains (LN tuning), in the form of ``saved``.
     ``prompt`` is what acts on the model as a whole (virtual tokens), its module is ``""``.
     ``leftovers`` are tensors with no place, each of which is an error. ``peft`` is there where
-    the sites are PEFT's to make.
+    the sites are PEFT's to make. With a ``conversion`` the names of tensors are those of its
+    header.
     """
 
     sites: tuple[SitePlan, ...]
@@ -261,6 +306,13 @@ class AdapterPlan:
     tuned: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     prompt: SitePlan | None = None
     peft: PeftPlan | None = None
+    conversion: Conversion | None = None
+
+    def converted(self, facts: AdapterFacts) -> AdapterFacts:
+        """``facts`` with the config and the header that this plan is for."""
+        if self.conversion is None:
+            return facts
+        return replace(facts, config=self.conversion.config, header=self.conversion.header)
 
     @property
     def rank(self) -> int:

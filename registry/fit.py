@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..manifests.codes import fit as codes
-from ..manifests.findings import Finding, Where
+from ..manifests.findings import Finding, Severity, Where
 from ..manifests.source import Source
 from .checks import dtypes, options, recorded_base, version
 from .checks.subject import Subject, shown
 from .checks.table import checks_of
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, Layout
+from .methods import older
 from .methods.table import Method
 from .patterns import PatternError, Patterns
 
@@ -59,7 +61,10 @@ def check_adapter(
     if invalid:
         return [*findings, *invalid], None
     try:
-        subject = _subject(adapter, base, layout, method, patterns, where)
+        subject, older = _subject(adapter, base, layout, method, patterns, where)
+        findings += older
+        if any(finding.severity is Severity.ERROR for finding in older):
+            return findings, None  # the checks would ask for names that the base never had
         for check in checks_of(method):
             findings.extend(check(subject))
     except PatternError as error:
@@ -91,12 +96,22 @@ def _subject(
     method: Method,
     patterns: Patterns,
     where: Where,
-) -> Subject:
+) -> tuple[Subject, list[Finding]]:
     known = layout if layout is not None or base is None else base.layout
-    tensors = adapter.header.tensors
     config = method.read_config(method.own(adapter.config))
-    plan, naming = method.make_plan(config, tensors, known, patterns)
-    return Subject(adapter, method, config, plan, naming, patterns, base, known, where)
+    plan, naming = method.make_plan(config, adapter.header.tensors, known, patterns)
+    findings: list[Finding] = []
+    if known is not None and method.kinds and older.is_older(plan, known):
+        today = older.read_as_today(adapter, method, config, known, patterns, where)
+        findings = today.findings
+        if today.conversion is not None:
+            adapter = replace(
+                adapter, config=today.conversion.config, header=today.conversion.header
+            )
+            config = method.read_config(method.own(adapter.config))
+            plan, naming = method.make_plan(config, adapter.header.tensors, known, patterns)
+            plan = replace(plan, conversion=today.conversion)
+    return Subject(adapter, method, config, plan, naming, patterns, base, known, where), findings
 
 
 def _check_patterns(config: Mapping[str, Any], patterns: Patterns, where: Where) -> list[Finding]:

@@ -437,7 +437,8 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
             facts = replace(facts, tokenizer=tokens)
             checked, plan = check(facts)
     if access.ask_peft is not None and plan is not None:
-        checked = _asked_peft(access.ask_peft, base, facts, plan, checked, where)
+        asked = plan.converted(facts)
+        checked = _asked_peft(access.ask_peft, base, asked, plan, checked, where)
     if base is None and access.layout is None and file.manifest.base.model is not None:
         checked = [_with_base_unread(f, name, where) for f in checked]
     findings.extend(checked)

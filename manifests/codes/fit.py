@@ -938,3 +938,43 @@ ADAPTER_SHARDS = Code(
     example="adapter_model-00001-of-00002.safetensors alone",
     fix="fetch all shards again, from one and the same saving",
 )
+OLDER_LAYOUT_UNCONVERTIBLE = Code(
+    id="AD304",
+    name="older-layout-unconvertible",
+    severity=Severity.ERROR,
+    summary="The adapter is for modules that transformers has fused or split since.",
+    explanation=(
+        "Later versions of transformers make one weight of several (the experts of a mixture, each "
+        "a module of its own before) or several of one. LoRA's factors are converted exactly. "
+        "Those of this adapter cannot be: the method has no form for a part of a weight, or the "
+        "version moves single rows, or the sizes are not those of the base."
+    ),
+    example="an IA3 adapter for `mlp.experts.0.gate_proj` on a Mixtral of today",
+    fix="merge it with the transformers that it was made with, or train it anew",
+)
+OLDER_NAMES = Code(
+    id="AD305",
+    name="older-names",
+    severity=Severity.WARNING,
+    summary="The adapter has the names that an older transformers gave the base's modules.",
+    explanation=(
+        "Names of modules change between versions of transformers. The conversion table that "
+        "transformers applies to old checkpoints was applied to the adapter: its tensors, and the "
+        "fields of its config that name modules. The adapter acts as it did; saving it writes "
+        "today's names."
+    ),
+    example="`language_model.model.layers.0` in an adapter for LLaVA",
+    fix="nothing has to be done; load the adapter and save it again to have today's names",
+)
+OLDER_NAME_AMBIGUOUS = Code(
+    id="AD306",
+    name="older-name-ambiguous",
+    severity=Severity.ERROR,
+    summary="A name of an older transformers could mean more than one module of the base.",
+    explanation=(
+        "The file has the same module under an old and a new name, or one name that the rules of "
+        "transformers lead to several modules. Which values are meant cannot be told."
+    ),
+    example="tensors for both `language_model.model.layers.0` and `model.language_model.layers.0`",
+    fix="remove the tensors that are not meant from the file",
+)

@@ -30,10 +30,11 @@ from .rerun import difference
 class EmbeddingRows:
     """At an embedding: rows (tokens, embedding_dim) in the place of its own at ``indices``."""
 
-    __slots__ = ("_order", "_sorted", "rows")
+    __slots__ = ("_indices", "_order", "_sorted", "rows")
 
     def __init__(self, rows: torch.Tensor, indices: tuple[int, ...]) -> None:
         self.rows = rows
+        self._indices = indices
         self._sorted, self._order = torch.tensor(indices, device=rows.device).sort()
 
     def add(
@@ -49,14 +50,37 @@ class EmbeddingRows:
         known, order = self._sorted.to(rows.device), self._order.to(rows.device)
         at = torch.searchsorted(known, ids).clamp(max=len(known) - 1)
         hit = (known[at] == ids).unsqueeze(-1).to(out.device)
-        found = F.embedding(order[at], rows)
-        found = scaled_like(module, bounded(cast(nn.Embedding, module), found)).to(out.device)
+        places = torch.where(known[at] == ids, order[at], len(rows))
+        embedding = cast(nn.Embedding, module)
+        found = looked_up(embedding, rows, places, self._padding(embedding))
+        found = scaled_like(module, bounded(embedding, found)).to(out.device)
         if weight == 1 and out is base:
             return torch.where(hit, found.to(out.dtype), out)  # not a difference added again
         return torch.where(hit, out + (found - base) * weight, out)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+    def _padding(self, embedding: nn.Embedding) -> int | None:
+        """The place of the row that is never trained."""
+        never = embedding.padding_idx
+        return self._indices.index(never) if never in self._indices else None
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if cast(nn.Embedding, module).scale_grad_by_freq and self.rows.requires_grad:
+            return None
         return (TokenRows(weight, self.rows[self._order], self._sorted),)
+
+
+def looked_up(
+    embedding: nn.Embedding, rows: torch.Tensor, places: torch.Tensor, never: int | None
+) -> torch.Tensor:
+    """``rows`` (tokens, embedding_dim) at these ``places``, zeros where a place is none of theirs
+    (``len(rows)``). ``embedding`` says how often their tokens count in the gradient; the row at
+    the place ``never`` has none."""
+    return F.embedding(
+        places,
+        F.pad(rows, (0, 0, 0, 1)),
+        padding_idx=never,
+        scale_grad_by_freq=embedding.scale_grad_by_freq,
+    )
 
 
 class HeadRows:
@@ -127,7 +151,11 @@ class TokenRowsByRow:
         ids = ids + step.view(-1, *(1,) * (ids.dim() - 1))
         at = torch.searchsorted(self.known, ids).clamp(max=len(self.known) - 1)
         hit = (self.known[at] == ids).unsqueeze(-1).to(out.device)
-        found = scaled_like(module, bounded(cast(nn.Embedding, module), self.rows[at]))
+        embedding, rows = cast(nn.Embedding, module), self.rows[at]
+        if embedding.padding_idx is not None and rows.requires_grad:  # it is never trained
+            padding = self.entries.take(x, repeat).to(rows.device) == embedding.padding_idx
+            rows = torch.where(padding.unsqueeze(-1), rows.detach(), rows)
+        found = scaled_like(module, bounded(embedding, rows))
         delta = difference(found, self.entries.take(base, repeat), self.weights)
         return self.entries.add(out, torch.where(hit, delta, torch.zeros_like(delta)), repeat)
 

@@ -333,7 +333,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[AdapterdockError], str]] = {
         "AD796",
     ),
     "rank zero": (tiny_llama, {**Q, "r": 0}, FitError, "AD313"),
-    "a kind it cannot adapt": (tiny_llama, {"target_modules": ["norm"]}, AttachError, "AD795"),
+    "a kind it cannot adapt": (tiny_llama, {"target_modules": ["norm"]}, AttachError, "AD796"),
     "a pattern that is none": (tiny_llama, {"target_modules": "q_proj["}, FitError, "AD319"),
 }
 

@@ -250,6 +250,7 @@ def test_the_same_token_of_two_adapters_is_not_merged_in_turn(tmp_path: Path) ->
     oracle.merge_adapter(["one"])
     with pytest.raises(ValueError, match="already defined"):
         oracle.merge_adapter(["two"])
+    model.set_adapter(None)
     model.merge_adapter("one")
     with pytest.raises(RoutingError) as caught:
         model.merge_adapter("two")

@@ -21,6 +21,7 @@ from ...registry.methods.trainable_tokens import rows_of
 from ..gather import Entries, Part, RowDelta, size_of, stacked
 from ..placement import offloaded
 from ..sites import Factors
+from ..weight_reads import Read
 from .deltas import Delta, Roles
 from .embeddings import bounded, scaled_like
 from .new_site import NewSite
@@ -30,10 +31,13 @@ from .rerun import difference
 class EmbeddingRows:
     """At an embedding: rows (tokens, embedding_dim) in the place of its own at ``indices``."""
 
-    __slots__ = ("_indices", "_order", "_sorted", "rows")
+    __slots__ = ("_indices", "_order", "_sorted", "reads", "rows")
 
-    def __init__(self, rows: torch.Tensor, indices: tuple[int, ...]) -> None:
+    def __init__(
+        self, rows: torch.Tensor, indices: tuple[int, ...], reads: Mapping[str, Read]
+    ) -> None:
         self.rows = rows
+        self.reads = reads
         self._indices = indices
         self._sorted, self._order = torch.tensor(indices, device=rows.device).sort()
 
@@ -69,6 +73,18 @@ class EmbeddingRows:
         return (TokenRows(weight, self.rows[self._order], self._sorted),)
 
 
+def rows_put_in(rows: torch.Tensor, indices: tuple[int, ...]) -> Read:
+    """A weight with ``rows`` at ``indices``: what is read of it outside of its module."""
+
+    def read(own: torch.Tensor, now: torch.Tensor, weight: float) -> torch.Tensor:
+        at, new = torch.tensor(indices, device=own.device), rows.to(own)
+        if weight == 1 and now is own:
+            return own.index_copy(0, at, new)  # not a difference added again
+        return now.index_add(0, at, new - own[at], alpha=weight)
+
+    return read
+
+
 def looked_up(
     embedding: nn.Embedding, rows: torch.Tensor, places: torch.Tensor, never: int | None
 ) -> torch.Tensor:
@@ -86,10 +102,13 @@ def looked_up(
 class HeadRows:
     """At a linear head: rows (tokens, in) in the place of its weight's at ``indices``."""
 
-    __slots__ = ("_indices", "rows")
+    __slots__ = ("_indices", "reads", "rows")
 
-    def __init__(self, rows: torch.Tensor, indices: tuple[int, ...]) -> None:
+    def __init__(
+        self, rows: torch.Tensor, indices: tuple[int, ...], reads: Mapping[str, Read]
+    ) -> None:
         self.rows = rows
+        self.reads = reads
         self._indices = torch.tensor(indices, device=rows.device)
 
     def add(
@@ -239,7 +258,10 @@ def build(
 ) -> Factors:
     """The rows at one site, from placed tensors by role; they know no dropout."""
     kind = EmbeddingRows if shape.kind is ModuleKind.EMBEDDING else HeadRows
-    return kind(roles["rows"], site.settings["indices"])
+    rows, indices = roles["rows"], site.settings["indices"]
+    # a layer of PEFT's own shows the base's weight to who reads it, a wrapper the adapter's
+    wrapped = bool(site.settings.get("wraps"))
+    return kind(rows, indices, {"weight": rows_put_in(rows, indices)} if wrapped else {})
 
 
 def delta_weight(

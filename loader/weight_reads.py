@@ -1,0 +1,174 @@
+"""Parameters that a model reads outside of the module which holds them.
+
+A head may multiply with ``embeddings.weight`` and never call the embedding. In PEFT (0.21,
+``utils/other.py``, ``ModulesToSaveWrapper`` and ``TrainableTokensWrapper``) a wrapper answers such a
+read with the active adapter's tensor. Here nothing wraps the base: its module keeps its
+parameters, and the dictionary that it looks them up in answers by the call that asks. Who lists the
+parameters (``state_dict``, ``named_parameters``), other threads and direct calls of the base find
+the base's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..manifests.codes import loader as codes
+from ..manifests.errors import RoutingError
+from ..manifests.weights import Weight, weight_at
+from .adapter import Adapter
+from .placement import own_parameter
+from .routing import CURRENT, Call
+from .sites import Intercepting, refuse_lost_routing
+
+Read = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+"""``read(own, now, weight)``: what an adapter makes of ``now``, where the base has ``own``."""
+
+_RUNNING: ContextVar[tuple[object, ...]] = ContextVar("adapterdock_running", default=())
+
+
+class ReadSite(Intercepting):
+    """One module whose parameters are the active adapter's for whoever reads them outside of its
+    own forward. Within it, and for a hook's own look-ups (``placement.own_parameter``), they are the
+    base's: there the other sites act."""
+
+    __slots__ = ("_places", "factors", "name")
+
+    def __init__(self, owner: object, name: str, module: nn.Module) -> None:
+        super().__init__(owner, module)
+        self.name = name
+        self.factors: dict[Adapter, Mapping[str, Read]] = {}
+        self._places: list[tuple[nn.Module, dict[str, Any]]] = []
+
+    def install(self) -> None:
+        if self._places:
+            return
+        super().install()
+        for path, part in self.module.named_modules():
+            own = part._parameters  # pyright: ignore[reportPrivateUsage]
+            if own:
+                self._places.append((part, own))
+                vars(part)["_parameters"] = _Parameters(self, f"{path}." if path else "", own)
+
+    def remove(self) -> None:
+        super().remove()
+        for part, own in self._places:
+            now = vars(part)["_parameters"]
+            if type(now) is _Parameters:
+                own.clear()
+                own.update(now)  # the base may have been given others meanwhile
+                vars(part)["_parameters"] = own
+        self._places = []
+
+    def __call__(
+        self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        token = _RUNNING.set((*_RUNNING.get(), self))
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            _RUNNING.reset(token)
+
+    def read(self, path: str, own: torch.Tensor) -> torch.Tensor:
+        """The parameter at ``path`` for the call that is running in this thread."""
+        call = CURRENT.get()
+        if call is None or call.owner is not self.owner or call.probe is not None:
+            return own
+        if own.is_meta or self in _RUNNING.get():
+            return own
+        terms = self._acting(call.terms, path)
+        if not terms:
+            return own
+        if call.rows is not None:
+            each = [self._acting(routing.terms, path) for routing in call.rows.routings]
+            if any(one != each[0] for one in each):
+                return _OfNoRow.of(own, self.name)
+            terms = each[0]
+        return self._changed(call, terms, path, own)
+
+    def _acting(
+        self, terms: tuple[tuple[Adapter, Weight], ...], path: str
+    ) -> list[tuple[Adapter, float]]:
+        known = [(a, weight_at(w, self.name)) for a, w in terms if path in self.factors.get(a, ())]
+        return [(adapter, weight) for adapter, weight in known if weight]
+
+    def _changed(
+        self, call: Call, terms: list[tuple[Adapter, float]], path: str, own: torch.Tensor
+    ) -> torch.Tensor:
+        if call.gradients and not call.carried and not torch.is_grad_enabled():
+            refuse_lost_routing(self.name)
+        now = own
+        for adapter, weight in terms:
+            if adapter.unfired:
+                adapter.unfired.discard(self.name)
+            now = self.factors[adapter][path](own, now, weight)
+        return now if now.dtype is own.dtype and now.device == own.device else now.to(own)
+
+
+class _Parameters(dict[str, Any]):
+    """A module's ``_parameters``: the same, but for who asks for one of them by its name."""
+
+    def __init__(self, site: ReadSite, prefix: str, own: Mapping[str, Any]) -> None:
+        super().__init__(own)
+        self._site = site
+        self._prefix = prefix
+
+    def __getitem__(self, name: str) -> Any:
+        own = super().__getitem__(name)
+        return own if own is None else self._site.read(self._prefix + name, own)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return dict, (dict(self),)  # a copy of the base is not adapted
+
+    def copy(self) -> dict[str, Any]:
+        return dict(self)
+
+
+class _OfNoRow(torch.Tensor):
+    """A parameter that is another one for some rows of the batch: it tells its dtype and sizes,
+    and who computes with it is refused."""
+
+    read_of: str
+
+    @classmethod
+    def of(cls, own: torch.Tensor, name: str) -> _OfNoRow:
+        found = own.detach().as_subclass(cls)
+        found.read_of = name
+        return found
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        asked = getattr(getattr(func, "__self__", None), "__name__", func.__name__)
+        if asked in _FACTS:
+            return super().__torch_function__(func, types, args, kwargs or {})
+        name = next((one.read_of for one in args if isinstance(one, cls)), "a module")
+        raise RoutingError(codes.ROWS_LOST.finding(f"{name}: its weight is read for all rows"))
+
+
+_FACTS = frozenset(
+    "dtype device shape size dim ndim numel layout is_meta is_cuda is_cpu is_floating_point "
+    "is_quantized is_complex requires_grad is_leaf element_size itemsize stride __len__".split()
+)
+
+
+def reads_of_twin(twin: nn.Module) -> Mapping[str, Read]:
+    """The parameters of what stands in a module's place, by their paths under it."""
+    found: dict[str, Read] = {}
+    for path, part in twin.named_modules():
+        for name in part._parameters:  # pyright: ignore[reportPrivateUsage]
+            found[f"{path}.{name}" if path else name] = _instead(part, name)
+    return found
+
+
+def _instead(part: nn.Module, name: str) -> Read:
+    def read(own: torch.Tensor, now: torch.Tensor, weight: float) -> torch.Tensor:
+        found = own_parameter(part, name)
+        return now if found is None else found
+
+    return read

@@ -1,11 +1,11 @@
 """Parameters that a model reads outside of the module which holds them.
 
 A head may multiply with ``embeddings.weight`` and never call the embedding. In PEFT (0.21,
-``utils/other.py``, ``ModulesToSaveWrapper`` and ``TrainableTokensWrapper``) a wrapper answers such a
-read with the active adapter's tensor. Here nothing wraps the base: its module keeps its
-parameters, and the dictionary that it looks them up in answers by the call that asks. Who lists the
-parameters (``state_dict``, ``named_parameters``), other threads and direct calls of the base find
-the base's.
+``utils/other.py``, ``ModulesToSaveWrapper`` and ``TrainableTokensWrapper``) a wrapper answers such
+a read with the active adapter's tensor. Here nothing wraps the base: its module keeps its
+parameters, and the dictionary that it looks them up in answers by the call that asks. Code that
+lists the parameters (``state_dict``, ``named_parameters``), other threads and direct calls of the
+base find the base's.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _RUNNING: ContextVar[tuple[object, ...]] = ContextVar("adapterdock_running", def
 
 
 class ReadSite(Intercepting):
-    """One module whose parameters are the active adapter's for whoever reads them outside of its
-    own forward. Within it, and for a hook's own look-ups (``placement.own_parameter``), they are the
-    base's: there the other sites act."""
+    """One module whose parameters are the active adapter's where they are read outside of its own
+    forward. Within it, and for ``placement.own_parameter``, they are the base's: there the other
+    sites act."""
 
     __slots__ = ("_places", "factors", "name")
 
@@ -152,9 +152,13 @@ class _OfNoRow(torch.Tensor):
 
 
 _FACTS = frozenset(
-    "dtype device shape size dim ndim numel layout is_meta is_cuda is_cpu is_floating_point "
-    "is_quantized is_complex requires_grad is_leaf element_size itemsize stride __len__".split()
+    {
+        *("dtype", "device", "layout", "shape", "size", "dim", "ndim", "numel", "stride"),
+        *("is_meta", "is_cuda", "is_cpu", "is_floating_point", "is_quantized", "is_complex"),
+        *("requires_grad", "is_leaf", "element_size", "itemsize", "__len__"),
+    }
 )
+"""What a tensor tells of itself without its values."""
 
 
 def reads_of_twin(twin: nn.Module) -> Mapping[str, Read]:

@@ -133,7 +133,9 @@ class _Drawing:
             self.tensors |= beside
         self._whole(typed, chosen)
         targeted = chosen or self._parameters(typed) or not method.kinds
-        if not (wrong or (targeted and self.tensors)):  # PEFT: whole modules and tokens do not count
+        if not (
+            wrong or (targeted and self.tensors)
+        ):  # PEFT: whole modules and tokens do not count
             message = "the config selects no module of this model"
             targets = self.config.get("target_modules")
             wrong.append(codes.FRESH_NOTHING.finding(message, self.where, found=targets))

@@ -857,3 +857,18 @@ SAVED_CONTAINER = Code(
     example='"modules_to_save": ["layers"] on a Llama',
     fix="name the modules inside the list or dictionary (`layers.0`, `layers.1`) instead",
 )
+NOT_EXCHANGED = Code(
+    id="AD384",
+    name="not-exchanged",
+    severity=Severity.ERROR,
+    summary="The adapter cannot run with other tensors in the place of its parameters.",
+    explanation=(
+        "`torch.func.functional_call` and `torch.export` put other tensors where the names of "
+        "`named_parameters` lead, for the time of a call. Adapters that run here make their "
+        "factors anew from them. Layers of PEFT's own and prompt encoders hold their parameters "
+        "themselves, a compiled base has copied them, and the rows of a mixed batch have gathered "
+        "them."
+    ),
+    example="torch.func.functional_call(model, tensors, inputs) with a BOFT adapter active",
+    fix="leave the parameters of this adapter out of the call, or choose one adapter for all rows",
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from typing import Any
@@ -86,7 +87,11 @@ CASES: dict[str, tuple[Any, type[Any], dict[str, Any]]] = {
         {"target_modules": [], "target_parameters": ["down_proj.weight"]},
     ),
     "all-linear": (tiny_llama, LoraConfig, {"target_modules": "all-linear"}),
-    "LoHa at an embedding": (tiny_llama, LoHaConfig, {"target_modules": ["q_proj", "embed_tokens"]}),
+    "LoHa at an embedding": (
+        tiny_llama,
+        LoHaConfig,
+        {"target_modules": ["q_proj", "embed_tokens"]},
+    ),
     "LoHa at linears": (tiny_llama, LoHaConfig, {"target_modules": ["q_proj", "v_proj"]}),
     "IA3 at a norm": (
         tiny_llama,
@@ -126,10 +131,8 @@ def test_what_a_config_names_is_begun_or_refused_as_in_peft(case: str) -> None:
     theirs: Any = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
+        with contextlib.suppress(ValueError, TypeError):
             theirs = get_peft_model(copy.deepcopy(base), copy.deepcopy(config))
-        except (ValueError, TypeError):
-            pass
     model = AdaptedModel(base)
     if theirs is None:
         with pytest.raises(AdapterdockError):
@@ -139,7 +142,10 @@ def test_what_a_config_names_is_begun_or_refused_as_in_peft(case: str) -> None:
     model.add_adapter("new", config)
     wanted = {n: tuple(p.shape) for n, p in theirs.named_parameters() if p.requires_grad}
     found = {n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad}
-    assert {name[name.index("base_model.") :].replace(".new", ".default"): shape for name, shape in found.items()} == wanted
+    assert {
+        name[name.index("base_model.") :].replace(".new", ".default"): shape
+        for name, shape in found.items()
+    } == wanted
 
 
 def test_an_attention_that_would_be_left_out_is_an_error() -> None:

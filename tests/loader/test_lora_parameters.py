@@ -22,6 +22,7 @@ from support.peft_adapters import (
     OneLayer,
     adapted,
     attach,
+    by_peft_name,
     inputs_of,
     logits,
     peft_loads,
@@ -153,7 +154,7 @@ def test_gradients_are_pefts(tmp_path: Path) -> None:
     model = adapted(base, saved, trainable=True)
     model(**batch).loss.backward()
     theirs = {n: p.grad for n, p in oracle.named_parameters() if p.grad is not None}
-    ours = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    ours = {n: p.grad for n, p in by_peft_name(model).items() if p.grad is not None}
     assert ours.keys() == theirs.keys() and ours
     assert all(torch.allclose(ours[n], theirs[n], atol=1e-5) for n in ours)
     assert all(p.grad is None for p in base.parameters())

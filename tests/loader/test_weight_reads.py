@@ -14,18 +14,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.attach import attach_adapter
-from adapterdock.manifests.errors import AdapterdockError, RoutingError
+from adapterdock.manifests.errors import RoutingError
 from peft import PeftModel, TrainableTokensConfig
 from support.peft_adapters import (
     TOLERANCE,
     adapted,
     attach,
     logits,
-    peft_loads,
     peft_saves,
     same_traces,
-    tensors_of,
     traces,
 )
 from torch import nn
@@ -192,7 +189,7 @@ def test_a_weight_that_is_read_elsewhere_is_the_adapters(
 
 
 def two_on(base: Net, folder: Path, **options: Any) -> AdaptedModel:
-    """``one`` has its own letters, ``two`` has trained tokens of them, ``three`` a LoRA elsewhere."""
+    """``one`` has its own letters, ``two`` trained tokens of them, ``three`` a LoRA elsewhere."""
     model = AdaptedModel(base)
     rest = {"target_modules": ["rate"]}
     for seed, (name, config) in enumerate(

@@ -17,10 +17,12 @@ from ..manifests.codes import merging as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Finding, Where
 from ..manifests.weights import Weight, weight_at
+from ..registry.facts import ModuleKind
 from .adapter import Adapter, Part
 from .bias import BiasFactors
 from .cuts import Cut, rows_of
 from .methods.deltas import Delta
+from .merge.read_elsewhere import read_elsewhere
 from .methods.table import METHODS
 from .modules import ModuleMap
 from .placement import offloaded
@@ -211,6 +213,8 @@ def folds(
         planner.replace(adapter)
     for adapter, weight in terms:
         planner.add(adapter, weight)
+    if not planner.problems:
+        planner.check_reads(base, terms)
     if planner.problems:
         raise AttachError(*planner.problems)
     return planner.found
@@ -243,6 +247,17 @@ class _Planner:
                     )
                     continue
                 self._fold(f"{name}.{path}").new = tensor
+
+    def check_reads(self, base: nn.Module, terms: Terms) -> None:
+        """Note embeddings whose weight the base reads elsewhere too, where the delta is not."""
+        at = {
+            part.site.module
+            for adapter, _ in terms
+            for part in adapter.parts
+            if part.shape.kind is ModuleKind.EMBEDDING and not part.site.settings.get("wraps")
+        }
+        for name in sorted(read_elsewhere(base, self.modules, at)) if at else ():
+            self._problem(codes.MERGE_READ, f"{name}.weight is read outside of {name} too")
 
     def add(self, adapter: Adapter, weight: Weight) -> None:
         """Its deltas, after it was made sure that they are all there is of it."""

@@ -78,7 +78,7 @@ class ReadSite(Intercepting):
         call = CURRENT.get()
         if call is None or call.owner is not self.owner or call.probe is not None:
             return own
-        if own.is_meta or self in _RUNNING.get():
+        if self in _RUNNING.get():
             return own
         terms = self._acting(call.terms, path)
         if not terms:
@@ -106,7 +106,8 @@ class ReadSite(Intercepting):
             if adapter.unfired:
                 adapter.unfired.discard(self.name)
             now = self.factors[adapter][path](own, now, weight)
-        return now if now.dtype is own.dtype and now.device == own.device else now.to(own)
+        as_own = own.is_meta or (now.dtype is own.dtype and now.device == own.device)
+        return now if as_own else now.to(own)
 
 
 class _Parameters(dict[str, Any]):
@@ -145,13 +146,13 @@ class _OfNoRow(torch.Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         asked = getattr(getattr(func, "__self__", None), "__name__", func.__name__)
-        if asked in _FACTS:
+        if asked in FACTS:
             return super().__torch_function__(func, types, args, kwargs or {})
         name = next((one.read_of for one in args if isinstance(one, cls)), "a module")
         raise RoutingError(codes.ROWS_LOST.finding(f"{name}: its weight is read for all rows"))
 
 
-_FACTS = frozenset(
+FACTS = frozenset(
     {
         *("dtype", "device", "layout", "shape", "size", "dim", "ndim", "numel", "stride"),
         *("is_meta", "is_cuda", "is_cpu", "is_floating_point", "is_quantized", "is_complex"),

@@ -14,15 +14,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import RoutingError
+from adapterdock.manifests.errors import AttachError, RoutingError
 from peft import PeftModel, TrainableTokensConfig
 from support.peft_adapters import (
     TOLERANCE,
     adapted,
     attach,
     logits,
+    peft_loads,
     peft_saves,
     same_traces,
+    tiny_bert,
+    tiny_llama,
     traces,
 )
 from torch import nn
@@ -360,3 +363,37 @@ def test_a_compiled_base_goes_on_beside_an_adapter_with_a_weight_that_is_read(
     with pytest.raises(RoutingError):
         logits(model, x, adapter="four")
     assert torch.allclose(logits(model, x, adapter="three"), alone, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["LoRA", "tokens by themselves"])
+def test_what_acts_at_the_embedding_alone_is_not_merged_where_its_weight_is_read(
+    kind: str, tmp_path: Path
+) -> None:
+    base = deberta()
+    config: dict[str, Any] = {"target_modules": ["word_embeddings"]}
+    if kind != "LoRA":
+        config |= {"kind": TrainableTokensConfig, "token_indices": [5, 7]}
+    inputs = {"input_ids": torch.tensor([[5, 7, 9, 3]])}
+    saved = peft_saves(base, tmp_path / "it", **config)
+    before = traces(base)
+    model = adapted(base, saved)
+    oracle = peft_loads(base, saved.folder)
+    answer = logits(model, inputs)
+    assert torch.allclose(answer, logits(oracle, inputs), atol=TOLERANCE)
+    oracle.merge_adapter()  # is another answer in PEFT
+    assert not torch.allclose(logits(oracle, inputs), answer, atol=1e-2)
+    with pytest.raises(AttachError) as caught:
+        model.merge_adapter("it")
+    assert [f.code for f in caught.value.findings] == ["AD388"]
+    assert torch.equal(logits(model, inputs), answer)
+    assert same_traces(traces(model.detach()), before)
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_bert])
+def test_a_lora_at_an_embedding_that_is_only_called_is_merged(make: Any, tmp_path: Path) -> None:
+    base = make()
+    targets = ["word_embeddings" if make is tiny_bert else "embed_tokens"]
+    saved = peft_saves(base, tmp_path / "it", target_modules=targets)
+    model = adapted(base, saved)
+    model.merge_adapter("it")
+    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)

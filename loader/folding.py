@@ -21,8 +21,8 @@ from ..registry.facts import ModuleKind
 from .adapter import Adapter, Part
 from .bias import BiasFactors
 from .cuts import Cut, rows_of
-from .methods.deltas import Delta
 from .merge.read_elsewhere import read_elsewhere
+from .methods.deltas import Delta
 from .methods.table import METHODS
 from .modules import ModuleMap
 from .placement import offloaded

@@ -42,26 +42,21 @@ class ReadSite(Intercepting):
         super().__init__(owner, module)
         self.name = name
         self.factors: dict[Adapter, Mapping[str, Read]] = {}
-        self._places: list[tuple[nn.Module, dict[str, Any]]] = []
+        self._places: list[nn.Module] = []
 
     def install(self) -> None:
         if self._places:
             return
         super().install()
         for path, part in self.module.named_modules():
-            own = part._parameters  # pyright: ignore[reportPrivateUsage]
-            if own:
-                self._places.append((part, own))
-                vars(part)["_parameters"] = _Parameters(self, f"{path}." if path else "", own)
+            if part._parameters:  # pyright: ignore[reportPrivateUsage]
+                self._places.append(part)
+                _Parameters.of(part).answer(self, f"{path}." if path else "")
 
     def remove(self) -> None:
         super().remove()
-        for part, own in self._places:
-            now = vars(part)["_parameters"]
-            if type(now) is _Parameters:
-                own.clear()
-                own.update(now)  # the base may have been given others meanwhile
-                vars(part)["_parameters"] = own
+        for part in self._places:
+            _Parameters.of(part).leave(self, part)
         self._places = []
 
     def __call__(
@@ -111,16 +106,42 @@ class ReadSite(Intercepting):
 
 
 class _Parameters(dict[str, Any]):
-    """A module's ``_parameters``: the same, but for who asks for one of them by its name."""
+    """A module's ``_parameters``: the same, but for who asks for one of them by its name. Several
+    sites may answer, of modules that lie in one another."""
 
-    def __init__(self, site: ReadSite, prefix: str, own: Mapping[str, Any]) -> None:
+    def __init__(self, own: dict[str, Any]) -> None:
         super().__init__(own)
-        self._site = site
-        self._prefix = prefix
+        self._own = own
+        self._sites: tuple[tuple[ReadSite, str], ...] = ()
+
+    @classmethod
+    def of(cls, part: nn.Module) -> _Parameters:
+        """Those of this module, put there where they are plain."""
+        now = part._parameters  # pyright: ignore[reportPrivateUsage]
+        if type(now) is not cls:
+            now = vars(part)["_parameters"] = cls(now)
+        return now
+
+    def answer(self, site: ReadSite, prefix: str) -> None:
+        self._sites = (*self._sites, (site, prefix))
+
+    def leave(self, site: ReadSite, part: nn.Module) -> None:
+        """The site answers no more; with the last one, ``part`` has its own dictionary again."""
+        self._sites = tuple(one for one in self._sites if one[0] is not site)
+        if not self._sites:
+            self._own.clear()
+            self._own.update(self)  # the base may have been given others meanwhile
+            vars(part)["_parameters"] = self._own
 
     def __getitem__(self, name: str) -> Any:
-        own = super().__getitem__(name)
-        return own if own is None else self._site.read(self._prefix + name, own)
+        own: Any = super().__getitem__(name)
+        if own is None:
+            return None
+        for site, prefix in self._sites:
+            found = site.read(prefix + name, own)
+            if found is not own:
+                return found
+        return own
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return dict, (dict(self),)  # a copy of the base is not adapted

@@ -63,5 +63,5 @@ class _Noted(torch.Tensor):
             for one in _pytree.tree_leaves((args, kwargs)):
                 if isinstance(one, cls):
                     one.found.add(one.read_of)
-        with torch._C.DisableTorchFunctionSubclass():
+        with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore[reportPrivateUsage]
             return func(*args, **(kwargs or {}))

@@ -90,11 +90,16 @@ def made_with(
         old = bias_of(modules[name])
         value = now[id(one.value)]
         outputs.setdefault(name, []).append(BiasFactors(value, one.old if old is None else old))
-    if prompt is not None and id(prompt.embeddings) in now:
-        prompt = copy.copy(prompt)
-        prompt.exchange(now[id(adapter.prompt.embeddings)])
+    if prompt is not None and prompt.encoder is None and id(prompt.embeddings) in now:
+        value, prompt = now[id(prompt.embeddings)], copy.copy(prompt)
+        prompt.exchange(value)
     other = dataclasses.replace(
-        adapter, trainable=False, users=0, parts=tuple(parts), prompt=prompt
+        adapter,
+        trainable=False,
+        users=0,
+        parts=tuple(parts),
+        prompt=prompt,
+        serial=Adapter("").serial,  # no key-value cache of the one is the other's
     )
     return Built(
         other,

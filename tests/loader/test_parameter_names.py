@@ -36,7 +36,7 @@ from support.peft_adapters import (
 from torch import nn
 from torch.func import functional_call
 
-QV = {"target_modules": ["q_proj", "v_proj"]}
+QV: dict[str, Any] = {"target_modules": ["q_proj", "v_proj"]}
 KINDS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "LoRA": (tiny_llama, None, QV),
     "DoRA": (tiny_llama, None, {**QV, "use_dora": True}),
@@ -204,7 +204,7 @@ def test_what_functional_call_cannot_exchange_is_refused(tmp_path: Path) -> None
     model = AdaptedModel(tiny_llama())
     base, inputs = model.base_model, inputs_of(model.base_model)
     attach(model, peft_saves(base, tmp_path / "one", **QV), "one")
-    boft = {"kind": BOFTConfig, "target_modules": ["q_proj"], "boft_block_size": 4}
+    boft: dict[str, Any] = {"kind": BOFTConfig, "target_modules": ["q_proj"], "boft_block_size": 4}
     attach(model, peft_saves(base, tmp_path / "boft", **boft), "boft")
     own = {n: p.detach() * 2 for n, p in model.named_parameters() if n.startswith("tuners.")}
     for options in ({"adapter": "boft"}, {"adapter_names": ["one", "__base__"]}):

@@ -133,7 +133,7 @@ def bart() -> Any:
     return BartForConditionalGeneration(config).eval()
 
 
-ON_LETTERS = {"target_modules": ["rate"], "modules_to_save": ["letters"]}
+ON_LETTERS: dict[str, Any] = {"target_modules": ["rate"], "modules_to_save": ["letters"]}
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "whole embedding": (net, ON_LETTERS),
     "whole embedding and a LoRA on it": (net, {**ON_LETTERS, "bias": "all"}),
@@ -194,7 +194,7 @@ def test_a_weight_that_is_read_elsewhere_is_the_adapters(
 def two_on(base: Net, folder: Path, **options: Any) -> AdaptedModel:
     """``one`` has its own letters, ``two`` trained tokens of them, ``three`` a LoRA elsewhere."""
     model = AdaptedModel(base)
-    rest = {"target_modules": ["rate"]}
+    rest: dict[str, Any] = {"target_modules": ["rate"]}
     for seed, (name, config) in enumerate(
         {
             "one": ON_LETTERS,
@@ -327,7 +327,7 @@ def test_tokens_by_themselves_show_who_reads_the_weight_the_bases_as_in_peft(
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_transformers_checkpointing_carries_what_is_read(reentrant: bool, tmp_path: Path) -> None:
     base = deberta()
-    case = {"target_modules": ["in_proj"], "modules_to_save": ["word_embeddings"]}
+    case: dict[str, Any] = {"target_modules": ["in_proj"], "modules_to_save": ["word_embeddings"]}
     saved = peft_saves(base, tmp_path / "it", **case)
     inputs = {"input_ids": torch.tensor([[5, 7, 9, 3]])}
     found: list[dict[str, torch.Tensor]] = []
@@ -397,3 +397,21 @@ def test_a_lora_at_an_embedding_that_is_only_called_is_merged(make: Any, tmp_pat
     model = adapted(base, saved)
     model.merge_adapter("it")
     assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+
+
+def test_a_part_and_the_whole_that_it_lies_in_come_and_go_in_any_order(tmp_path: Path) -> None:
+    rest: dict[str, Any] = {"target_modules": ["rate"]}
+    for gone, left in (("outer", "inner"), ("inner", "outer")):
+        base = net()
+        before, model = traces(base), AdaptedModel(base)
+        saved = {
+            "outer": peft_saves(base, tmp_path / "outer", **rest, modules_to_save=["block"]),
+            "inner": peft_saves(base, tmp_path / "inner", **rest, modules_to_save=["block.one"]),
+        }
+        for name, adapter in saved.items():
+            attach(model, adapter, name)
+        for name, adapter in saved.items():
+            assert torch.allclose(logits(model, adapter=name), adapter.answer, atol=TOLERANCE)
+        model.delete_adapter(gone)
+        assert torch.allclose(logits(model, adapter=left), saved[left].answer, atol=TOLERANCE)
+        assert same_traces(traces(model.detach()), before)

@@ -143,7 +143,7 @@ class ParameterTree(nn.Module):
         for piece in path:
             child = node._modules.get(piece)
             if child is None and make:
-                child = node._modules[piece] = _Node(self)
+                child = node._modules[piece] = _Node(self).train(self.training)
             node = cast(nn.Module, child)
         return cast(_Node, node), leaf
 

@@ -242,3 +242,13 @@ def test_an_exported_program_without_an_active_adapter_is_the_base(tmp_path: Pat
     model.base_model.config.use_cache = False
     program = torch.export.export(model, (), dict(inputs))
     assert torch.allclose(logits(program.module(), inputs), logits(model.base_model, inputs))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_holds_the_names_trains_or_not_as_the_base_does(training: bool) -> None:
+    model = AdaptedModel(tiny_llama().train(training))
+    model.add_adapter("it", LoraConfig(r=2, **QV))
+    assert {module.training for module in model.modules()} == {training}
+    model.train(not training)
+    model.add_adapter("more", LoraConfig(r=2, **QV))
+    assert {module.training for module in model.modules()} == {not training}

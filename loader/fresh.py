@@ -87,7 +87,8 @@ def begun_adapter(
     """
     named = {**config, "base_model_name_or_path": base_name(model, file)}
     directory = file.directory if file is not None else Path()
-    beginning, begun = begin(named, config_of(model), model.layout, where)
+    bare = [name for name, _ in model.base_model.named_modules() if name]
+    beginning, begun = begin(named, config_of(model), model.layout, where, bare)
     if beginning is None or refused(begun, accepted):
         raise _refusal(refused(begun))
     facts = AdapterFacts(name, None, beginning.config, beginning.header)

@@ -98,8 +98,7 @@ class Holder(Mergeable):
         adapter = built.adapter
         if adapter.loaded:
             self._attachments.put(adapter, built.outputs, built.twins, built.weights, modules)
-        self._parameters.update(adapter.parameters)
-        self._modules.update(adapter.twins)
+        self._tree.put(adapter)
         self._adapters[adapter.name] = adapter
 
     def exchange(
@@ -119,11 +118,11 @@ class Holder(Mergeable):
         self._attachments.check_current(modules)
         with self.changing(), self._attachments.lock:
             self.check_unmerged("the adapters cannot change")
-            before = (dict(self._adapters), dict(self._parameters), dict(self._modules))
+            before = dict(self._adapters)
             said = {key: self.__dict__[key] for key in _SAID}
             budget = self._residency.budget
             names = {*leaving, *(built.adapter.name for built in arriving)}
-            gone = [adapter for name, adapter in before[0].items() if name in names]
+            gone = [adapter for name, adapter in before.items() if name in names]
             try:
                 self.__dict__["_exchanging"] = True
                 self._routings.clear()
@@ -140,14 +139,13 @@ class Holder(Mergeable):
                     self._residency.budget = define()
                 self._residency.check(self._adapters.values())
             except BaseException:
-                now = (self._adapters, self._parameters, self._modules)
-                for known, old in zip(now, before, strict=True):
-                    known.clear()
-                    known.update(cast("dict[str, Any]", old))
+                self._adapters.clear()
+                self._adapters.update(before)
                 self.__dict__.update(said)
                 self._residency.budget = budget
                 for built in arriving:
                     self._forget(built.adapter)
+                self._tree.restore(before.values())
                 raise
             finally:
                 self.__dict__["_exchanging"] = False
@@ -228,12 +226,7 @@ class Holder(Mergeable):
 
     def _forget(self, adapter: Adapter) -> None:
         """Take an adapter out of everything."""
-        for name, parameter in adapter.parameters.items():
-            if self._parameters.get(name) is parameter:
-                del self._parameters[name]
-        for name, twin in adapter.twins.items():
-            if self._modules.get(name) is twin:
-                del self._modules[name]
+        self._tree.take(adapter)
         self._gathered.clear()
         self._attachments.remove(adapter)
         self._routings.clear()
@@ -259,7 +252,7 @@ class Holder(Mergeable):
     ) -> Any:
         """See :meth:`StandIn.load_state_dict`."""
         self._forget_copies()
-        changed = tuple(state_dict)
+        changed = tuple(self._tree.key_of(name) for name in state_dict)
         for adapter in self._adapters.values():
             if any(key.startswith((*adapter.parameters, *adapter.twins)) for key in changed):
                 adapter.reload = None  # what its files hold is no longer what it is

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import nn
 
 from ..manifests.codes import loader as codes
 from .bias import bias_of
@@ -12,6 +13,9 @@ from .claims import Claims
 from .placement import offloaded
 from .tensors import FLOATS
 from .twins import own_tensors
+
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+"""What PEFT (0.21, ``utils/other.py``, ``check_module``) does not wrap."""
 
 
 def whole_modules(claims: Claims) -> dict[str, Mapping[str, str]]:
@@ -50,6 +54,10 @@ def claim_whole(claims: Claims, name: str, paths: Mapping[str, str]) -> Mapping[
     """The module's tensors by their paths, if all are there and fit; else problems are noted."""
     module = claims.usable_module(name)
     if module is None or not claims.present(name, paths.values()):
+        return None
+    if isinstance(module, _CONTAINERS):
+        kind = type(module).__name__
+        claims.problem(codes.SAVED_CONTAINER, f"{name} is a {kind}, which is never called")
         return None
     expected = {path: tuple(t.shape) for path, t in own_tensors(module).items()}
     kept = name in claims.plan.saved or name in claims.plan.tuned

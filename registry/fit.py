@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..manifests.codes import fit as codes
@@ -12,6 +13,7 @@ from .checks import dtypes, options, recorded_base, version
 from .checks.subject import Subject, shown
 from .checks.table import checks_of
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, Layout
+from .methods.heads import unnamed_heads
 from .methods.table import Method
 from .patterns import PatternError, Patterns
 
@@ -94,6 +96,9 @@ def _subject(
     tensors = adapter.header.tensors
     config = method.read_config(adapter.config)
     plan, naming = method.make_plan(config, tensors, known, patterns)
+    if heads := unnamed_heads(adapter.config, plan):
+        config = replace(config, modules_to_save=(*config.modules_to_save, *heads))
+        plan, naming = method.make_plan(config, tensors, known, patterns)
     return Subject(adapter, method, config, plan, naming, patterns, base, known, where)
 
 

@@ -25,11 +25,16 @@ def saved_module(config: TunerConfig, name: str) -> str | None:
 
     PEFT compares the end of the whole path, without regard to its dots.
     """
-    if not config.modules_to_save:
+    return outermost(name, config.modules_to_save)
+
+
+def outermost(name: str, ends: tuple[str, ...]) -> str | None:
+    """The outermost module on the path ``name`` that ends in one of ``ends``."""
+    if not ends:
         return None
     parts = name.split(".")
     paths = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
-    return next((path for path in paths if path.endswith(config.modules_to_save)), None)
+    return next((path for path in paths if path.endswith(ends)), None)
 
 
 @dataclass

@@ -210,7 +210,8 @@ def load_pulled_base(pulled: Pulled, store: Store) -> tuple[nn.Module, Path, lis
             except StoreError as error:  # it may do without
                 log.debug("no place to offload to: %s", error)
         folder = base_folder(pulled, store)
-        base, notes = load_base(declared, folder, file.where(("base", "model")), place)
+        loaded_as = pulled.lock.base.loaded_as if pulled.lock.base is not None else None
+        base, notes = load_base(declared, folder, file.where(("base", "model")), place, loaded_as)
         if declared.float32_modules:
             where = file.where(("base", "float32_modules"))
             keep_float32(base, declared.float32_modules, Originals(base, folder, where), where)

@@ -84,6 +84,21 @@ def check_config(
     return method, [*found, *_check_patterns(config, Patterns(), where)]
 
 
+def plan_on(adapter: AdapterFacts, layout: Layout | None) -> AdapterPlan | None:
+    """Where the adapter's tensors would go, unchecked; ``None`` where its config cannot be read.
+    Raises nothing for bad input."""
+    config, patterns = adapter.config, Patterns()
+    method, _ = options.check_method(config, Where())
+    if method is None or options.check_types(config, method, Where()):
+        return None
+    if _check_patterns(config, patterns, Where()):
+        return None
+    try:
+        return _subject(adapter, None, layout, method, patterns, Where()).plan
+    except PatternError:
+        return None
+
+
 def _subject(
     adapter: AdapterFacts,
     base: BaseFacts | None,

@@ -350,6 +350,7 @@ def _lock_base(
         files=_locked_files(facts),
         fingerprint=measured.fingerprint,
         samples=None if measured.samples is None else str(measured.samples),
+        loaded_as=base.loaded_as,
     )
 
 

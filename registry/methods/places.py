@@ -71,7 +71,8 @@ class Places:
     def _put_base(self, name: str, key: str, others: Mapping[str, str]) -> bool:
         """Trained biases and whole embeddings of the base; whether it is one of them."""
         path, _, parameter = name.rpartition(".")
-        live = self.naming.live(path.removesuffix(".base_layer"))
+        # of an embedding with trained tokens, the weight below them: PEFT loads it
+        live = self.naming.live(path.removesuffix(".base_layer").removesuffix(".token_adapter"))
         # a head with a bias (Phi, GPT-J) is stored with it, whatever `bias` says
         beside = f"{path}.weight" in others and self._is_embedding(live)
         if parameter == "bias" and (beside or self._bias_may_be_trained(live)):

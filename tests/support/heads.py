@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from support.peft_adapters import Saved, ids, peft_saves
 
 NAME = "org/base"

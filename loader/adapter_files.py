@@ -23,6 +23,7 @@ from ..registry.fetch import Fetched
 from ..registry.fit import check_adapter
 from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ..registry.header import read_header
+from ..registry.loaded_as import uncovered
 from ..registry.methods.config_file import parse_adapter_config
 from ..registry.plan import Held
 from ..registry.resolve import names_of_base, recorded_base
@@ -184,6 +185,8 @@ def check_live(
         aliases=names,
         recorded=recorded_base(facts.config, names),
     )
+    if plan is not None:
+        findings += uncovered(model.loaded_as, model.layout, facts.name, plan, where)
     modules = model.modules_of_base.by_name
     findings = settled(findings, plan, facts.header.tensors, modules, where)
     if facts.records_base:

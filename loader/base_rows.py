@@ -1,7 +1,9 @@
-"""Resizing the token embeddings of a base that is loaded here (``base.vocab_size``)."""
+"""Token embeddings that are resized (``base.vocab_size``): of a base that is loaded here, and as
+they were before."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -10,6 +12,9 @@ from torch import nn
 from ..manifests.codes import fit as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Where
+from ..manifests.lockfile import LoadedAs
+from ..registry.base.resized import token_modules
+from .layout import layout_of_model
 from .quiet import quiet
 
 
@@ -54,6 +59,33 @@ def check_rows(model: nn.Module, rows: int, where: Where) -> None:
                 expected=f"{rows} rows",
             )
         )
+
+
+def as_before(
+    model: nn.Module,
+    config: Mapping[str, Any],
+    live: Mapping[str, torch.Tensor],
+    loaded_as: LoadedAs,
+    doubts: dict[str, str],
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The config and the ``live`` tensors with the rows that the files have. Where these are not
+    known, or are more than the model has, ``doubts`` says so."""
+    before, rows = loaded_as.resized_from, loaded_as.vocab_size
+    if before is None or rows is None or before > rows:
+        why = "its embeddings were cut" if before else "its embeddings were resized"
+        doubts |= dict.fromkeys(("structure", "config", "weights"), why)
+        return dict(config), dict(live)
+    layout = layout_of_model(model)
+    ours = {f"{name}.{leaf}" for name in token_modules(layout) for leaf in ("weight", "bias")}
+    ours |= {one for pair in layout.tied.items() if ours & {*pair} for one in pair}
+    cut = {
+        name: tensor[:before] if name in ours and tensor.shape[0] == rows else tensor
+        for name, tensor in live.items()
+    }
+    text = config.get("text_config")
+    if isinstance(text, Mapping) and "vocab_size" in text:
+        return {**config, "text_config": {**text, "vocab_size": before}}, cut
+    return {**config, "vocab_size": before}, cut
 
 
 def _tables(model: nn.Module) -> list[nn.Module]:

@@ -12,12 +12,11 @@ from ..manifests.findings import Finding, Where
 from ..manifests.lockfile import LoadedAs
 from ..manifests.schema import Base
 from .base.new_head import labels_of, new_head, not_brought
-from .base.resized import resized, token_modules, without_rows
+from .base.resized import resized, token_rows, without_rows
 from .base.task_classes import class_for, task_of, tasks
 from .checks.subject import some
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, TensorInfo, config_as
 from .fit import plan_on
-from .methods.trainable_tokens import rows_of
 from .methods.tuner_config import TASK_HEADS
 
 Shape = tuple[int, ...]
@@ -228,8 +227,7 @@ def _own_labels(base: BaseFacts) -> int | None:
 
 def _resized(wanted: Wanted, rows: int, locate: Locate) -> Wanted:
     base = wanted.base
-    names = () if base.layout is None else token_modules(base.layout)
-    before = rows_of(base.layout.modules[names[0]]) if base.layout is not None and names else None
+    before = None if base.layout is None else token_rows(base.layout)
     if base.layout is None or before is None:
         message = "The base's token embedding is not known, so it cannot be resized"
         where = locate(("base", "vocab_size"))

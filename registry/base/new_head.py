@@ -47,14 +47,12 @@ def new_head(
         if name not in modules:
             modules.append(name)
             unsized.append(name)
-            new |= {key: shape for key, shape in brought.items() if key.rpartition(".")[0] == name}
+            sizes |= {k: shape for k, shape in brought.items() if k.rpartition(".")[0] == name}
     found = dict(layout.modules)
     for name in modules:
-        own = {
-            key.rpartition(".")[2]: s for key, s in new.items() if key.rpartition(".")[0] == name
-        }
-        kind = found[name].kind if name in found else ModuleKind.OTHER
-        found[name] = _module(kind, {leaf: shape for leaf, shape in own.items() if shape})
+        every = {key.rpartition("."): shape for key, shape in sizes.items() if shape is not None}
+        own = {leaf: shape for (owner, _, leaf), shape in every.items() if owner == name}
+        found[name] = _module(found[name].kind if name in found else ModuleKind.OTHER, own)
     return NewHead(tuple(modules), tuple(dict.fromkeys(unsized))), replace(layout, modules=found)
 
 

@@ -26,6 +26,12 @@ def token_modules(layout: Layout) -> tuple[str, ...]:
     return tuple(name for name in found if name in layout.modules)
 
 
+def token_rows(layout: Layout) -> int | None:
+    """How many rows the token embedding has, where that is known."""
+    names = token_modules(layout)
+    return layout.modules[names[0]].in_features if names else None
+
+
 def tied_to(layout: Layout, module: str) -> Iterator[str]:
     """The other modules with the same weight."""
     own = f"{module}.weight"

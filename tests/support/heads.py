@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from support.peft_adapters import Saved, ids, peft_saves
 
@@ -68,3 +69,9 @@ def answer(model: Any, **more: Any) -> torch.Tensor:
     if "start_logits" in out:
         parts = [out.start_logits, out.end_logits]
     return torch.cat([part.reshape(len(part), -1) for part in parts], dim=-1)
+
+
+def write_manifest(file: Path, manifest: Mapping[str, Any]) -> Path:
+    """The manifest as a file."""
+    file.write_text(yaml.safe_dump(dict(manifest)))
+    return file

@@ -3,6 +3,7 @@ they were before."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -31,12 +32,14 @@ def resize(model: nn.Module, rows: int, where: Where) -> None:
     try:
         if any(weight.is_meta for module in _tables(model) for weight in module.parameters()):
             raise NotImplementedError("the embedding is offloaded")
+        apart = dict(model.named_modules(remove_duplicate=False))
         with torch.no_grad(), quiet():
             base.resize_token_embeddings(rows, mean_resizing=False)
             for module in _tables(model):
                 for table in module.parameters(recurse=False):
                     if table.shape[0] == rows and before is not None and before < rows:
                         table[before:] = table[:before].float().mean(0).to(table.dtype)
+        _part(model, apart)
     except Exception as error:
         said = f"{type(error).__name__}: {str(error).strip()[:300]}"
         raise AttachError(
@@ -45,6 +48,19 @@ def resize(model: nn.Module, rows: int, where: Where) -> None:
             )
         ) from error
     check_rows(model, rows, where)
+
+
+def _part(model: nn.Module, apart: Mapping[str, nn.Module]) -> None:
+    """Modules that stood ``apart``, with one weight, stand so again: resizing makes one module of
+    T5's three embeddings, at which no adapter could tell them from one another."""
+    seen: dict[int, str] = {}
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        first = seen.setdefault(id(module), name)
+        if name and first != name and apart.get(name) is not apart.get(first):
+            twin = copy.copy(module)
+            twin._parameters = dict(module._parameters)  # pyright: ignore[reportPrivateUsage]
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, twin)
 
 
 def check_rows(model: nn.Module, rows: int, where: Where) -> None:
@@ -68,24 +84,27 @@ def as_before(
     loaded_as: LoadedAs,
     doubts: dict[str, str],
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The config and the ``live`` tensors with the rows that the files have. Where these are not
-    known, or are more than the model has, ``doubts`` says so."""
+    """The config and the ``live`` tensors with the rows that the files have. Where the model does
+    not have them, or how many there are is not known, the embeddings are left out, and ``doubts``
+    says so."""
     before, rows = loaded_as.resized_from, loaded_as.vocab_size
-    if before is None or rows is None or before > rows:
-        why = "its embeddings were cut" if before else "its embeddings were resized"
-        doubts |= dict.fromkeys(("structure", "config", "weights"), why)
-        return dict(config), dict(live)
     layout = layout_of_model(model)
     ours = {f"{name}.{leaf}" for name in token_modules(layout) for leaf in ("weight", "bias")}
     ours |= {one for pair in layout.tied.items() if ours & {*pair} for one in pair}
-    cut = {
-        name: tensor[:before] if name in ours and tensor.shape[0] == rows else tensor
-        for name, tensor in live.items()
-    }
-    text = config.get("text_config")
-    if isinstance(text, Mapping) and "vocab_size" in text:
-        return {**config, "text_config": {**text, "vocab_size": before}}, cut
-    return {**config, "vocab_size": before}, cut
+    found = {name: t for name, t in live.items() if name not in ours or t.shape[0] != rows}
+    if before is None or rows is None or before > rows:
+        doubts["structure"] = "its embeddings were resized"
+    else:
+        found |= {name: t[:before] for name, t in live.items() if name not in found}
+        found = {name: found[name] for name in live}
+    said = dict(config)
+    if before is None:
+        doubts["config"] = "its embeddings were resized"
+    elif isinstance(text := config.get("text_config"), Mapping) and "vocab_size" in text:
+        said["text_config"] = {**text, "vocab_size": before}
+    else:
+        said["vocab_size"] = before
+    return said, found
 
 
 def _tables(model: nn.Module) -> list[nn.Module]:

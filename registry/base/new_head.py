@@ -49,8 +49,8 @@ def new_head(
             unsized.append(name)
             sizes |= {k: shape for k, shape in brought.items() if k.rpartition(".")[0] == name}
     found = dict(layout.modules)
+    every = {key.rpartition("."): shape for key, shape in sizes.items() if shape is not None}
     for name in modules:
-        every = {key.rpartition("."): shape for key, shape in sizes.items() if shape is not None}
         own = {leaf: shape for (owner, _, leaf), shape in every.items() if owner == name}
         found[name] = _module(found[name].kind if name in found else ModuleKind.OTHER, own)
     return NewHead(tuple(modules), tuple(dict.fromkeys(unsized))), replace(layout, modules=found)

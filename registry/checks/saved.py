@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
+from ..base.resized import token_modules
 from ..facts import Layout
 from ..methods.places import saved_module
 from .subject import Subject, count, some
+from .vocabulary import resize_hint
 
 TASK_HEADS = frozenset({"score", "classifier", "qa_outputs"})
 """PEFT adds these to ``modules_to_save`` by the task, whether or not the model has them."""
@@ -52,7 +54,14 @@ def _parameters(
                 subject.where,
                 found=shape,
                 expected=wanted[path],
+                hint=_resized(layout, module, shape, wanted[path]),
             )
+
+
+def _resized(layout: Layout, module: str, found: Shape, wanted: Shape) -> str | None:
+    """The way out for the embeddings of a base that was resized in training."""
+    rows_alone = len(found) == len(wanted) and found[1:] == wanted[1:]
+    return resize_hint(found[0]) if rows_alone and module in token_modules(layout) else None
 
 
 def parameters_of(layout: Layout, module: str) -> Iterator[tuple[str, Shape]]:

@@ -38,13 +38,13 @@ class LockedFile(Model):
 class LoadedAs(Model):
     """How a base is loaded, where that is not what its own config.json says."""
 
-    architecture: str | None = Field(None, description="the class of transformers")
+    architecture: str | None = Field(default=None, description="the class of transformers")
     num_labels: int | None = None
     id2label: Mapping[str, str] = Field(default_factory=dict)
-    vocab_size: int | None = Field(None, description="rows that its embeddings are resized to")
-    resized_from: int | None = Field(None, description="rows that they have in its files")
+    vocab_size: int | None = Field(default=None, description="rows that its embeddings are resized to")
+    resized_from: int | None = Field(default=None, description="rows that they have in its files")
     new: tuple[str, ...] = Field(
-        (), description="modules that no file of the base fills: every adapter brings them"
+        default=(), description="modules that no file of the base fills: every adapter brings them"
     )
 
 

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, cast
 
 import torch
@@ -127,7 +128,11 @@ def _range(stream: BinaryIO, start: int, length: int) -> bytes:
 
 
 def converting_options(
-    kind: Any, config: Mapping[str, Any], base: Base, folder: Path, labels: Mapping[str, Any]
+    kind: Any,
+    config: Mapping[str, Any],
+    base: Base,
+    folder: Path,
+    labels: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any] | None:
     """What ``from_pretrained`` takes in place of ``folder``, where tensors change while they are
     loaded; ``None`` where none does, and where transformers has to see the folder itself (code

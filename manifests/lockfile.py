@@ -41,8 +41,10 @@ class LoadedAs(Model):
     architecture: str | None = Field(default=None, description="the class of transformers")
     num_labels: int | None = None
     id2label: Mapping[str, str] = Field(default_factory=dict)
-    vocab_size: int | None = Field(default=None, description="rows that its embeddings are resized to")
-    resized_from: int | None = Field(default=None, description="rows that they have in its files")
+    vocab_size: int | None = Field(
+        default=None, description="rows that its embeddings are resized to"
+    )
+    resized_from: int | None = Field(default=None, description="rows in its files")
     new: tuple[str, ...] = Field(
         default=(), description="modules that no file of the base fills: every adapter brings them"
     )

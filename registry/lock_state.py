@@ -19,6 +19,10 @@ Entry = str | None
 """What a lock pins: an adapter, by its name, or the base (``None``)."""
 
 
+_UNNAMED = "other digests, weights or registries, or another way to load the base"
+"""What may have changed where nothing in the lock tells it."""
+
+
 def inputs_digest(file: ManifestFile) -> str:
     """The digest of everything that resolution depends on, after variables and overrides.
 
@@ -79,7 +83,7 @@ def stale(file: ManifestFile, lock: Lock) -> list[Finding]:
         codes.LOCK_STALE.finding(
             "the manifest has changed since it was locked",
             Where(file=lock_name(file)),
-            found="; ".join(_changes(file, lock)) or "other digests, weights or registries",
+            found="; ".join(_changes(file, lock)) or _UNNAMED,
             expected="the inputs that the lock was made for",
         )
     ]

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..baseconfig import hidden_size
 from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, TensorInfo
 from .task_classes import Size, head_of
 
@@ -79,6 +78,8 @@ def _sized(
     theirs: Shape | tuple[None, ...] = brought or ()
     if len(theirs) != len(sizes):
         theirs = (None,) * len(sizes)
+    from ..baseconfig import hidden_size  # reads a table that few manifests need
+
     known = {"num_labels": labels, "hidden_size": hidden_size(config)}
     found = [
         known[size] if isinstance(size, str) else size if size is not None else other

@@ -256,3 +256,23 @@ def test_a_classifier_is_begun_on_a_causal_base(tmp_path: Path) -> None:
     model = adapterdock.load(manifest)
     assert "score" in model.attached["new"].whole
     assert answer(model, adapter="new").shape == (2, 4)
+
+
+def test_a_base_whose_config_names_no_class_is_loaded_for_the_task(tmp_path: Path) -> None:
+    base, manifest = classifier("roberta", tmp_path)
+    edit(tmp_path / "base" / "config.json", architectures=None)
+    want = answer(peft_loads(base, tmp_path / "it"))
+    assert errors(manifest) == []
+    assert torch.allclose(answer(adapterdock.load(manifest)), want, atol=TOLERANCE)
+
+
+def test_such_a_base_with_an_adapter_without_a_task_stays_unchecked(tmp_path: Path) -> None:
+    base = tiny(tf.LlamaForCausalLM)
+    base.save_pretrained(tmp_path / "base")
+    edit(tmp_path / "base" / "config.json", architectures=None)
+    saved_adapter(base, tmp_path / "it", target_modules=["q_proj"])
+    manifest = manifest_over(tmp_path / "base", {"it": tmp_path / "it"}, active="it")
+    assert codes.ARCHITECTURE_UNKNOWN.id in errors(manifest)
+    manifest["base"]["task"] = "CAUSAL_LM"
+    assert errors(manifest) == []
+    assert type(adapterdock.load(manifest).base_model) is tf.LlamaForCausalLM

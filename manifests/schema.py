@@ -101,7 +101,7 @@ class Base(Model):
     )
     attn_implementation: str | None = None
     task: Task | None = Field(
-        default=None, description="what it is loaded for; else the class in its config.json decides"
+        default=None, description="decides its class; else the adapters do, or config.json"
     )
     num_labels: int | None = Field(
         default=None, gt=0, description="of its head for classification; else the adapters tell"

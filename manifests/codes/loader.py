@@ -726,7 +726,8 @@ BASE_CLASS_UNKNOWN = Code(
     "with one that the installed transformers does not have, which class to load would be a guess.",
     "config.json without `architectures`",
     "upgrade transformers, or say what it is loaded for (`base.task: CAUSAL_LM`), or add "
-    "`architectures: [LlamaForCausalLM]` (or whichever it is) to config.json; or load the model yourself and use adapterdock.attach",
+    "`architectures: [LlamaForCausalLM]` (or whichever it is) to config.json; or load the model "
+    "yourself and use adapterdock.attach",
 )
 REMOTE_CODE_REFUSED = Code(
     "AD787",

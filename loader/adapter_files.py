@@ -24,6 +24,7 @@ from ..registry.files.adapter import ADAPTER_CONFIG, read_adapter
 from ..registry.files.reading import Reading
 from ..registry.fit import check_adapter
 from ..registry.header import read_header
+from ..registry.loaded_as import uncovered
 from ..registry.methods.config_file import parse_adapter_config
 from ..registry.methods.lora_variants import invocation_of
 from ..registry.plan import Held
@@ -207,6 +208,8 @@ def check_live(
         aliases=names,
         recorded=recorded_base(facts.config, names),
     )
+    if plan is not None:
+        findings += uncovered(model.loaded_as, model.layout, facts.name, plan, where)
     modules = model.modules_of_base.by_name
     tensors = (facts if plan is None else plan.converted(facts)).header.tensors
     findings = settled(findings, plan, tensors, modules, where)

@@ -13,6 +13,7 @@ from ..manifests.codes import loader as codes
 from ..manifests.codes.language import NAMES_IN_CASE
 from ..manifests.errors import RoutingError
 from ..manifests.findings import Finding, Where
+from ..manifests.lockfile import LoadedAs
 from ..manifests.names import NAME_RULE, is_name, same_but_for_case
 from ..registry.facts import Layout
 from .adapter import Adapter, Built
@@ -36,10 +37,11 @@ class Holder(Mergeable):
 
     _measured: tuple[Any, Measured] | None
     _layout: Layout | None
+    _loaded_as: LoadedAs
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
-        self.__dict__.update(_measured=None, _layout=None)
+        self.__dict__.update(_measured=None, _layout=None, _loaded_as=LoadedAs())
         weakref.finalize(self, self._attachments.abandon).atexit = False
 
     @property
@@ -50,13 +52,23 @@ class Holder(Mergeable):
         return cast(Layout, self._layout)
 
     @property
+    def loaded_as(self) -> LoadedAs:
+        """What of the base is not as in its files; set before the first adapter."""
+        return self._loaded_as
+
+    @loaded_as.setter
+    def loaded_as(self, loaded_as: LoadedAs) -> None:
+        self.__dict__["_loaded_as"] = loaded_as
+
+    @property
     def measured(self) -> Measured:
         """The base's fingerprint as it is now; measured again only if its weights were changed."""
         stamp = tuple(map(_stamp, self._base.parameters()))
         if self._measured is None or self._measured[0] != stamp:
             from .fingerprint import fingerprint_of_model
 
-            self.__dict__["_measured"] = (stamp, fingerprint_of_model(self._base))
+            measured = fingerprint_of_model(self._base, loaded_as=self._loaded_as)
+            self.__dict__["_measured"] = (stamp, measured)
         return cast("tuple[Any, Measured]", self._measured)[1]
 
     def name_problem(self, name: object, where: Where = Where()) -> Finding | None:  # noqa: B008

@@ -227,6 +227,7 @@ class _Checks:
             for index, text in enumerate(getattr(base, field)):
                 if not text or text != text.strip():
                     self._bad_value(("base", field, index), text, "text without space around it")
+        self._labels()
         self._finite(base.quantization, ("base", "quantization"))
         self._finite(base.storage_options, ("base", "storage_options"))
         for path, found, expected in bad_devices(base.device_map):
@@ -238,6 +239,17 @@ class _Checks:
                     expected=expected,
                 )
             )
+
+    def _labels(self) -> None:
+        """``id2label`` names the labels 0, 1, ..., as many as ``num_labels``; no name twice."""
+        base = self.manifest.base
+        names = base.id2label
+        if names is None:
+            return
+        count = len(names) if base.num_labels is None else base.num_labels
+        if set(names) != {str(n) for n in range(count)} or len({*names.values()}) < len(names):
+            expected = f"a name of its own for each of 0 to {count - 1}"
+            self._bad_value(("base", "id2label"), dict(names), expected)
 
     def _bad_value(self, path: Path, found: object, expected: str) -> None:
         where = self.locate(path)

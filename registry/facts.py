@@ -9,6 +9,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ..manifests.lockfile import LoadedAs
 from ..manifests.source import Source
 from .conversion import Rule
 
@@ -142,6 +143,9 @@ class BaseFacts:
 
     ``tensors`` are by their names on disk. ``layout`` is ``None`` where the architecture's live
     names are not known (which makes fit *unchecked*). ``shard_of`` says in which file a tensor is.
+    ``loaded_as`` says how it is loaded where config.json does not say it; ``layout`` is then that
+    of the model that is loaded, while ``config`` and ``tensors`` stay those on disk. ``told`` has
+    the sizes of packed weights that a quantiser wrote out in words.
     """
 
     source: Source | None
@@ -153,6 +157,21 @@ class BaseFacts:
     files: tuple[FileFact, ...] = ()
     revision: str | None = None
     tokenizer: TokenizerFacts | None = None
+    loaded_as: LoadedAs | None = None
+    told: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def loaded_config(self) -> Mapping[str, Any]:
+        """``config`` as of the model that is loaded."""
+        if self.loaded_as is None:
+            return self.config
+        said, rows = config_as(self.config, self.loaded_as), self.loaded_as.vocab_size
+        text = said.get("text_config")
+        if rows is not None and isinstance(text, dict):
+            said["text_config"] = {**text, "vocab_size": rows}
+        elif rows is not None:
+            said["vocab_size"] = rows
+        return said
 
     @property
     def architecture(self) -> str | None:
@@ -165,6 +184,18 @@ class BaseFacts:
     def model_type(self) -> str | None:
         value = self.config.get("model_type")
         return value if isinstance(value, str) else None
+
+
+def config_as(config: Mapping[str, Any], loaded: LoadedAs) -> dict[str, Any]:
+    """A base's config.json as of the model that it is loaded as."""
+    said: dict[str, Any] = dict(config)
+    if loaded.architecture is not None:
+        said["architectures"] = [loaded.architecture]
+    if loaded.num_labels is not None:
+        names = loaded.id2label or {str(n): f"LABEL_{n}" for n in range(loaded.num_labels)}
+        said["id2label"] = dict(names)
+        said["label2id"] = {name: int(at) for at, name in names.items()}
+    return said
 
 
 @dataclass(frozen=True)

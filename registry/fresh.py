@@ -23,19 +23,11 @@ from .methods.naming import PEFT_PREFIX, Naming
 from .methods.new_adapter import NewAdapter
 from .methods.places import saved_module
 from .methods.table import Method
-from .methods.tuner_config import TunerConfig
+from .methods.tuner_config import TASK_HEADS, TunerConfig
 from .patterns import PatternError, Patterns
 from .targets import Selection
 
 Shape = tuple[int, ...]
-
-_HEADS: Mapping[str, tuple[str, ...]] = {
-    "SEQ_CLS": ("classifier", "score"),
-    "TOKEN_CLS": ("classifier", "score"),
-    "QUESTION_ANS": ("qa_outputs",),
-}
-"""What PEFT (0.21, ``peft_model.py``) adds to ``modules_to_save`` by the task."""
-
 
 _VERSION = ".".join(map(str, (*KNOWN_PEFT, 0)))
 """The PEFT whose format is written, where the config was made without it."""
@@ -93,7 +85,7 @@ def _completed(
     targets = method.default_targets.get(str(base.get("model_type")))
     if full.get("target_modules") is None and targets is not None:
         full["target_modules"] = targets if isinstance(targets, str) else list(targets)
-    heads = _HEADS.get(str(full.get("task_type")), ())
+    heads = TASK_HEADS.get(str(full.get("task_type")), ())
     saved: list[str] = list(full.get("modules_to_save") or ())
     if heads:
         full["modules_to_save"] = [*saved, *(head for head in heads if head not in saved)]

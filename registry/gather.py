@@ -188,6 +188,7 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
         headers=headers,
         files=tuple(consumed[p] for p in sorted(consumed)),
         revision=folder.revision,
+        told=told,
     )
 
 

@@ -978,3 +978,71 @@ OLDER_NAME_AMBIGUOUS = Code(
     example="tensors for both `language_model.model.layers.0` and `model.language_model.layers.0`",
     fix="remove the tensors that are not meant from the file",
 )
+TASK_CLASS = Code(
+    id="AD307",
+    name="task-without-class",
+    severity=Severity.ERROR,
+    summary="transformers has no class for this task and this kind of model.",
+    explanation=(
+        "`base.task`, or else the task that the adapters were trained for, decides the class that "
+        "the base is loaded with: the one that PEFT's own auto class picks for its model type. "
+        "There is none here: the adapter was trained on another kind of model, or on a class of "
+        "its author's own."
+    ),
+    example="task: SEQ_2_SEQ_LM for a base of model_type llama",
+    fix="correct `base.task` or the adapter's `task_type`, or load the class in Python and attach",
+)
+TASKS_MIXED = Code(
+    id="AD308",
+    name="tasks-mixed",
+    severity=Severity.ERROR,
+    summary="The adapters of one manifest were trained for different tasks.",
+    explanation=(
+        "The task decides the class that the base is loaded with, and with it the head and what "
+        "the model answers. One loaded base has one class, so all adapters on it need one task. "
+        "Adapters without a task, and those that only need what the base's own class has, are "
+        "not in the way."
+    ),
+    example="a sequence classifier and a token classifier on one base",
+    fix="write one manifest for each task",
+)
+NEW_UNCOVERED = Code(
+    id="AD309",
+    name="new-parameters-uncovered",
+    severity=Severity.ERROR,
+    summary="A part of the loaded base would be random numbers under this adapter.",
+    explanation=(
+        "The base's files do not hold this part: the head of a class that the base is loaded as, "
+        "or the rows that `base.vocab_size` adds. Each adapter has to bring it, whole modules in "
+        "`modules_to_save`, rows also in `trainable_token_indices`. With one that does not, the "
+        "model would answer with numbers that nobody trained."
+    ),
+    example="a classifier with a `score`, and a plain LoRA without, both on a causal base",
+    fix="leave this adapter out, or use a base whose files hold this part",
+)
+VOCABULARY_NOT_RESIZED = Code(
+    id="AD324",
+    name="vocabulary-not-resized",
+    severity=Severity.ERROR,
+    summary="The base does not have the number of token rows that base.vocab_size says.",
+    explanation=(
+        "`base.vocab_size` resizes the token embeddings of a base that is loaded here. A live "
+        "model is never changed, so it must have been resized before. Where the base's token "
+        "embedding is not known, it cannot be resized either."
+    ),
+    example="vocab_size: 49155, and a live model with 49152 rows",
+    fix="call `model.resize_token_embeddings(N)` with that number before attaching",
+)
+MERGE_LOADED_AS = Code(
+    id="AD325",
+    name="merge-needs-loading",
+    severity=Severity.ERROR,
+    summary="This base is not loaded as its files say, so its files cannot be merged one by one.",
+    explanation=(
+        "`adapterdock merge` copies the base's files and changes their tensors. Here the base is "
+        "loaded as another class, with another number of labels or with resized embeddings, so "
+        "other tensors and another config.json have to be written."
+    ),
+    example="a classifier on a causal base",
+    fix="load it, then `model.merge_and_unload().save_pretrained(DIR)`",
+)

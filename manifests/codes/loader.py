@@ -725,8 +725,9 @@ BASE_CLASS_UNKNOWN = Code(
     "The first of `architectures` says which class the weights were saved from. Without it, or "
     "with one that the installed transformers does not have, which class to load would be a guess.",
     "config.json without `architectures`",
-    "upgrade transformers, or add `architectures: [LlamaForCausalLM]` (or whichever it is) to "
-    "config.json; or load the model yourself and use adapterdock.attach",
+    "upgrade transformers, or say what it is loaded for (`base.task: CAUSAL_LM`), or add "
+    "`architectures: [LlamaForCausalLM]` (or whichever it is) to config.json; or load the model "
+    "yourself and use adapterdock.attach",
 )
 REMOTE_CODE_REFUSED = Code(
     "AD787",

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
-from ..facts import Layout, ModuleKind
+from ..base.resized import token_modules
+from ..facts import Layout
 from ..methods.places import saved_module
 from .subject import Subject, count, some
+from .vocabulary import resize_hint
 
 TASK_HEADS = frozenset({"score", "classifier", "qa_outputs"})
 """PEFT adds these to ``modules_to_save`` by the task, whether or not the model has them."""
@@ -68,16 +70,10 @@ def _of_shape(module: str, layout: Layout, found: Shape, wanted: Shape) -> str:
         return _OF_ANOTHER
     if module.rpartition(".")[2] in TASK_HEADS:
         return (
-            f"Load the base with {found[0]} labels (num_labels={found[0]}), as it was when the "
-            "adapter was trained."
+            f"Load the base with {found[0]} labels, as it was when the adapter was trained: "
+            f"`num_labels: {found[0]}` under `base`, or num_labels={found[0]} in from_pretrained."
         )
-    embedding = module in layout.modules and layout.modules[module].kind is ModuleKind.EMBEDDING
-    if embedding or module in layout.output_modules:
-        return (
-            f"The adapter was trained with {found[0]} tokens: resize the base's embeddings "
-            f"(resize_token_embeddings({found[0]})) and save it as a base of its own."
-        )
-    return _OF_ANOTHER
+    return resize_hint(found[0]) if module in token_modules(layout) else _OF_ANOTHER
 
 
 def parameters_of(layout: Layout, module: str) -> Iterator[tuple[str, Shape]]:

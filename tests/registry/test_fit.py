@@ -564,7 +564,8 @@ def test_every_code_of_fit_is_earned_by_some_test() -> None:
     live = {"AD368"}  # in tests/loader/methods/test_lora_variants.py
     foreign = {"AD369", "AD372", "AD373", "AD374", "AD378"}  # in files/test_foreign.py, test_mlx.py
     older = {"AD304", "AD305", "AD306"}  # in tests/loader/test_older_names.py
-    elsewhere = through_peft | foreign | live | older | {"AD379"}  # in test_semantics.py
+    loading = {"AD307", "AD308", "AD309", "AD324", "AD325"}  # in test_loaded_as.py
+    elsewhere = through_peft | foreign | live | older | loading | {"AD379"}  # in test_semantics.py
     assert known - header - recorded - virtual_tokens - elsewhere == earned
 
 

@@ -1,0 +1,1 @@
+"""Makes the committed tables from the installed transformers; the product never imports it."""

@@ -52,7 +52,8 @@ def render(template: str, variables: dict[str, Any]) -> str:
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, loopcontrols]
     )
     environment.filters["tojson"] = _json
-    environment.globals.update(raise_exception=_refuse, strftime_now=_now)
+    given: dict[str, Any] = environment.globals  # pyright: ignore[reportAssignmentType]
+    given.update(raise_exception=_refuse, strftime_now=_now)
     return environment.from_string(template).render(**variables)
 
 

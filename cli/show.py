@@ -119,7 +119,7 @@ def _print(data: dict[str, Any]) -> None:
     rows = [
         (
             name,
-            str(a.get("method") or "?"),
+            _method(a),
             str(a.get("rank") if a.get("rank") is not None else "?"),
             human_bytes(a["bytes"]) if "bytes" in a else "?",
             ",".join(a.get("targets", ())),
@@ -176,3 +176,9 @@ def _weight(weight: float | Mapping[str, float]) -> str:
     if isinstance(weight, Mapping):
         return f"({', '.join(f'{glob} {one:g}' for glob, one in weight.items())})"
     return f"{weight:g}"
+
+
+def _method(facts: Mapping[str, Any]) -> str:
+    """``LORA``, and who wrote it where that is not PEFT."""
+    method, written_by = str(facts.get("method") or "?"), facts.get("format", "PEFT")
+    return method if written_by == "PEFT" else f"{method} ({written_by})"

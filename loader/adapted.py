@@ -59,7 +59,7 @@ class AdaptedModel(Composable):
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
         self.__dict__["_deployment"] = None
-        self.training = base.training
+        self.training = self._tree.training = base.training
 
     @property
     def findings(self) -> tuple[Finding, ...]:

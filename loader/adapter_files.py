@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,15 +20,18 @@ from ..registry.checks.base_record import proven, without_names
 from ..registry.digests import folder_digest, sha256_bytes
 from ..registry.facts import DIGEST_RECORD, AdapterFacts, AdapterPlan, Header, TokenizerFacts
 from ..registry.fetch import Fetched
+from ..registry.files.adapter import ADAPTER_CONFIG, read_adapter
+from ..registry.files.reading import Reading
 from ..registry.fit import check_adapter
-from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ..registry.header import read_header
+from ..registry.loaded_as import uncovered
 from ..registry.methods.config_file import parse_adapter_config
 from ..registry.methods.lora_variants import invocation_of
 from ..registry.plan import Held
 from ..registry.resolve import names_of_base, recorded_base
 from ..registry.verified import Verified
 from .adapter import Adapter, Built
+from .as_read import as_read
 from .attach import check_free, put_adapters
 from .base import DTYPES, hub_name
 from .building import build_adapter, dropout_of, methods_of
@@ -69,12 +72,17 @@ class AdapterFiles:
         unless ``verified`` knows the file as it is now. Raises :class:`FitError` for a misfit and
         for what could not be checked and is not accepted, or what reading and building raise.
         """
-        config = self._config()
-        weights = self.files[ADAPTER_WEIGHTS]
-        tensors = read_file(
-            weights.path, weights.fact.sha256, self.where, verified=self.verified, wait=False
-        )
-        plan, notes = self._fitting(model, config, tensors.header)
+        files = {
+            path: read_file(
+                file.path, file.fact.sha256, self.where, verified=self.verified, wait=False
+            )
+            for path, file in self._weights.items()
+        }
+        reading = self._reading({path: one.header for path, one in files.items()})
+        plan, notes = self._fitting(model, reading)
+        tensors, config = as_read(reading, files, self.where), reading.config
+        if plan.conversion is not None:
+            tensors, config = tensors.converted(plan.conversion), plan.conversion.config
         built = build_adapter(
             model,
             self.name,
@@ -98,9 +106,13 @@ class AdapterFiles:
                     f"{self.name!r} cannot be read on first use", self.where
                 )
             )
-        config = self._config()
-        header = _read_header(self.files[ADAPTER_WEIGHTS], self.where)
-        plan, notes = self._fitting(model, config, header)
+        reading = self._reading(
+            {path: _read_header(file, self.where) for path, file in self._weights.items()}
+        )
+        config, header = reading.config, reading.header
+        plan, notes = self._fitting(model, reading)
+        if plan.conversion is not None:
+            header, config = plan.conversion.header, plan.conversion.config
         modules, base = model.modules_of_base.by_name, model.get_base_model()
         adapter = Adapter(
             name=self.name,
@@ -130,13 +142,23 @@ class AdapterFiles:
         if adapter.held.digest is not None and not self.trainable:
             adapter.reload = lambda model: self.build(model)[0]
 
-    def _config(self) -> Mapping[str, Any]:
-        return parse_adapter_config(_read(self.files[ADAPTER_CONFIG], self.where), self.where)
+    @property
+    def _weights(self) -> Mapping[str, Fetched]:
+        return {path: file for path, file in self.files.items() if path.endswith(".safetensors")}
 
-    def _fitting(
-        self, model: AdaptedModel, config: Mapping[str, Any], header: Header
-    ) -> tuple[AdapterPlan, list[Finding]]:
-        facts = AdapterFacts(self.name, self.source, config, header, tokenizer=self.tokenizer)
+    def _reading(self, headers: Mapping[str, Header]) -> Reading:
+        raw = _read(self.files[ADAPTER_CONFIG], self.where)
+        return read_adapter(parse_adapter_config(raw, self.where), headers, self.where)
+
+    def _fitting(self, model: AdaptedModel, reading: Reading) -> tuple[AdapterPlan, list[Finding]]:
+        facts = AdapterFacts(
+            self.name,
+            self.source,
+            reading.config,
+            reading.header,
+            tokenizer=self.tokenizer,
+            origin=reading.origin,
+        )
         findings, plan = check_live(model, facts, self.base, self.directory, self.where)
         bad = refused(findings, self.accepted)
         if bad or plan is None:
@@ -186,8 +208,11 @@ def check_live(
         aliases=names,
         recorded=recorded_base(facts.config, names),
     )
+    if plan is not None:
+        findings += uncovered(model.loaded_as, model.layout, facts.name, plan, where)
     modules = model.modules_of_base.by_name
-    findings = settled(findings, plan, facts.header.tensors, modules, where)
+    tensors = (facts if plan is None else plan.converted(facts)).header.tensors
+    findings = settled(findings, plan, tensors, modules, where)
     if facts.records_base:
         metadata = facts.header.metadata
         other = check_record(metadata, model.measured, where)

@@ -7,35 +7,33 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Finding
-
-_BASE = "base_model"
+from .model.parameter_tree import ParameterTree
 
 
 def collect(
-    model: nn.Module,
+    tree: ParameterTree,
     destination: dict[str, Any] | None = None,
     prefix: str = "",
     keep_vars: bool = False,
 ) -> dict[str, Any]:
-    """``nn.Module.state_dict`` without the child that is the base."""
+    """The adapters' tensors by PEFT's live names, as ``nn.Module.state_dict`` would have them."""
     found: dict[str, Any] = OrderedDict() if destination is None else destination
-    for name, parameter in model._parameters.items():  # pyright: ignore[reportPrivateUsage]
-        if parameter is not None:
-            found[prefix + name] = parameter if keep_vars else parameter.detach()
-    for name, child in model._modules.items():  # pyright: ignore[reportPrivateUsage]
-        if child is not None and name != _BASE:
-            child.state_dict(destination=found, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+    for name, parameter in tree.held_parameters.items():
+        found[prefix + name] = parameter if keep_vars else parameter.detach()
+    for name, twin in tree.held_modules.items():
+        twin.state_dict(destination=found, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
     return found
 
 
-def load(model: nn.Module, state: Mapping[str, Any], *, strict: bool, assign: bool) -> Any:
-    """Copy ``state`` into the adapters, after everything in it was checked."""
-    own = collect(model, keep_vars=True)
+def load(tree: ParameterTree, state: Mapping[str, Any], *, strict: bool, assign: bool) -> Any:
+    """Copy ``state`` into the adapters, after everything in it was checked. Its names are PEFT's
+    live ones, or those of ``named_parameters``."""
+    own = collect(tree, keep_vars=True)
+    state = {tree.key_of(name): value for name, value in state.items()}
     missing = sorted(own.keys() - state.keys())
     unexpected = sorted(state.keys() - own.keys())
     problems: list[Finding] = []

@@ -15,6 +15,7 @@ from ..manifests.weights import Weight
 from .adapter import Adapter
 from .checkpointing import checkpointable, stop_carrying
 from .sites import Factors, ModuleSite, OutputSite, RootGuard
+from .weight_reads import Read, ReadSite, reads_of_twin
 from .weight_sites import WeightFactors, WeightSite
 
 Terms = tuple[tuple[Adapter, Weight], ...]
@@ -41,6 +42,7 @@ class Attachments:
         self.outputs: dict[str, OutputSite] = {}
         self.wholes: dict[str, ModuleSite] = {}
         self.weights: dict[str, WeightSite] = {}
+        self.reads: dict[str, ReadSite] = {}
         self.running: int = 0
         """Calls that are on their way now, those of the base alone included."""
         self.prompts: set[Adapter] = set()
@@ -75,12 +77,15 @@ class Attachments:
                 output = self.outputs[name] = OutputSite(self.owner, name, modules[name])
             output.factors[adapter] = factors
             output.install()
+            if reads := {path: read for one in factors for path, read in _reads_of(one)}:
+                self._let_read(adapter, modules[name], name, reads)
         for name, twin in twins.items():
             whole = self.wholes.get(name)
             if whole is None:
                 whole = self.wholes[name] = ModuleSite(self.owner, name, modules[name])
             whole.factors[adapter] = twin
             whole.install()
+            self._let_read(adapter, modules[name], name, reads_of_twin(twin))
         for name, changed in weights.items():
             weight = self.weights.get(name)
             if weight is None:
@@ -91,6 +96,16 @@ class Attachments:
             self.prompts.add(adapter)
         if adapter.trainable:
             self._freeze()
+
+    def _let_read(
+        self, adapter: Adapter, module: nn.Module, name: str, reads: Mapping[str, Read]
+    ) -> None:
+        """Let who reads the module's parameters elsewhere find the adapter's."""
+        site = self.reads.get(name)
+        if site is None:
+            site = self.reads[name] = ReadSite(self.owner, name, module)
+        site.factors[adapter] = {**site.factors.get(adapter, {}), **reads}
+        site.install()
 
     def remove(self, adapter: Adapter) -> None:
         """Take the adapter out: of the names now, of the sites once no call runs on it."""
@@ -147,8 +162,9 @@ class Attachments:
         attached = {a for site in self._sites() for a in site.factors} | self.prompts
         return sorted({a.name for a in attached if a.users})
 
-    def _sites(self) -> Iterable[OutputSite | ModuleSite | WeightSite]:
-        return (*self.outputs.values(), *self.wholes.values(), *self.weights.values())
+    def _sites(self) -> Iterable[OutputSite | ModuleSite | WeightSite | ReadSite]:
+        kinds = (self.outputs, self.wholes, self.weights, self.reads)
+        return tuple(site for sites in kinds for site in sites.values())
 
     def factors_of(self, adapter: Adapter) -> dict[str, tuple[Factors, ...]]:
         """What the adapter adds, by module."""
@@ -179,7 +195,7 @@ class Attachments:
 
     def _sweep(self) -> None:
         """Sites that neither an adapter nor a compiled graph is in go."""
-        for sites in (self.outputs, self.wholes, self.weights):
+        for sites in (self.outputs, self.wholes, self.weights, self.reads):
             for name, site in list(sites.items()):
                 if not site.factors and getattr(site, "slot", None) is None:
                     site.remove()
@@ -198,3 +214,9 @@ class Attachments:
         frozen, self._frozen = self._frozen, None
         for parameter in frozen or ():
             parameter.requires_grad_(True)
+
+
+def _reads_of(factors: Factors) -> Iterable[tuple[str, Read]]:
+    """What factors make of their module's parameters where these are read elsewhere."""
+    reads: Mapping[str, Read] = getattr(factors, "reads", {})
+    return reads.items()

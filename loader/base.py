@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from torch import nn
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Finding, Where
+from ..manifests.lockfile import LoadedAs
 from ..manifests.schema import Base
 from ..registry.checks.fetching import attentions_of, is_of_the_hub
 from ..registry.checks.recorded_base import is_hub_id
+from ..registry.facts import config_as
+from .base_rows import resize
 from .class_of import class_of
 from .mapped import converting_options
 from .quiet import quiet
@@ -34,28 +38,33 @@ def load_base(
     folder: Path,
     where: Where = Where(),  # noqa: B008 - frozen
     offload_folder: Path | None = None,
+    loaded_as: LoadedAs | None = None,
 ) -> tuple[nn.Module, list[Finding]]:
     """The model in ``folder`` (a transformers checkpoint in safetensors), in eval mode, and
     warnings: tensors that it leaves out, and what transformers said while it loaded.
 
-    The class is the one that config.json's ``architectures`` names. ``dtype``, ``device_map``,
-    ``quantization``, ``attn_implementation`` and ``trust_remote_code`` go to transformers'
-    ``from_pretrained``; ``auto`` means the checkpoint's own dtype. Where ``device_map`` puts a
-    part on ``disk`` it is read from ``folder`` as it is needed, and what transformers has to
-    convert first is kept in ``offload_folder``.
+    The class is the one that config.json's ``architectures`` names, unless ``loaded_as`` names
+    another; its new modules begin as transformers begins them, drawn by one seed. ``dtype``,
+    ``device_map``, ``quantization``, ``attn_implementation`` and ``trust_remote_code`` go to
+    transformers' ``from_pretrained``; ``auto`` means the checkpoint's own dtype. Where
+    ``device_map`` puts a part on ``disk`` it is read from ``folder`` as it is needed, and what
+    transformers has to convert first is kept in ``offload_folder``.
     Raises :class:`AttachError` where transformers cannot load it, where code would be run that
     the manifest does not trust, or where weights would be left as random numbers.
     """
     config = json.loads((folder / "config.json").read_bytes())
     for named in (base.attn_implementation, *attentions_of(config)):
         _check_attention(named, where)
-    kind = class_of(config, base.trust_remote_code, where)
+    loaded = loaded_as or LoadedAs()
+    kind = class_of(config_as(config, loaded), base.trust_remote_code, where)
+    labels = labels_for(loaded)
     options: dict[str, Any] = {
         "dtype": DTYPES.get(base.dtype, "auto"),
         "trust_remote_code": base.trust_remote_code,
         "local_files_only": True,
         "output_loading_info": True,
         "use_safetensors": True,
+        "ignore_mismatched_sizes": bool(loaded.new),
     }
     if base.device_map is not None:
         parts = base.device_map
@@ -66,10 +75,10 @@ def load_base(
     if base.quantization is not None:
         options["quantization_config"] = _quantization(dict(base.quantization), where)
     try:
-        with quiet() as said:
-            converting = converting_options(kind, config, base, folder)
+        with quiet() as said, one_seed():
+            converting = converting_options(kind, config, base, folder, labels)
             if converting is None:
-                model, info = kind.from_pretrained(folder, **options)
+                model, info = kind.from_pretrained(folder, **options, **labels)
             else:
                 model, info = kind.from_pretrained(None, **options, **converting)
                 model.name_or_path = model.config.name_or_path = str(folder)
@@ -81,8 +90,12 @@ def load_base(
                 found=f"{type(error).__name__}: {str(error).strip()[:500]}",
             )
         ) from error
-    _check_filled(info, where)
-    return model.eval(), [*_unused(info, where), *(_heard(text, where) for text in said)]
+    _check_filled(info, loaded.new, where)
+    # another class of the same base leaves out its head
+    unused = _unused(info, where) if loaded.architecture is None else []
+    if loaded.vocab_size is not None:
+        resize(model, loaded.vocab_size, where)
+    return model.eval(), [*unused, *(_heard(text, where) for text in said)]
 
 
 def offloads_to_disk(base: Base) -> bool:
@@ -95,11 +108,34 @@ _PLANNED = frozenset({"auto", "balanced", "balanced_low_0", "sequential"})
 """Device maps that accelerate plans itself, with ``disk`` as its last resort."""
 
 
-def _check_filled(info: Mapping[str, Any], where: Where) -> None:
-    left = [
-        f"{len(info[kind])} {kind.replace('_', ' ')} ({sorted(map(str, info[kind]))[0]})"
+def labels_for(loaded: LoadedAs) -> dict[str, Any]:
+    """What the config of a classifier is given."""
+    if loaded.num_labels is None:
+        return {}
+    names = {int(at): name for at, name in loaded.id2label.items()}
+    more = {"id2label": names, "label2id": {name: at for at, name in names.items()}}
+    return {"num_labels": loaded.num_labels, **(more if names else {})}
+
+
+@contextmanager
+def one_seed() -> Generator[None]:
+    """Random numbers are the same each time, and the caller's go on as they were."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(0)
+        yield
+
+
+def _check_filled(info: Mapping[str, Any], new: Collection[str], where: Where) -> None:
+    """All that no file fills is within the ``new`` modules, which every adapter brings."""
+    inside = tuple(f"{name}." for name in new)
+    kinds = {
+        kind: sorted(name for name in map(_name_of, info.get(kind) or ()) if not _in(name, inside))
         for kind in ("missing_keys", "mismatched_keys")
-        if info.get(kind)
+    }
+    left = [
+        f"{len(names)} {kind.replace('_', ' ')} ({names[0]})"
+        for kind, names in kinds.items()
+        if names
     ]
     if left:
         raise AttachError(
@@ -110,6 +146,15 @@ def _check_filled(info: Mapping[str, Any], where: Where) -> None:
                 expected="every parameter in the checkpoint",
             )
         )
+
+
+def _name_of(key: Any) -> str:
+    """Of a tensor of another size, transformers tells the sizes too."""
+    return str(key[0] if isinstance(key, tuple) else key)
+
+
+def _in(name: str, inside: tuple[str, ...]) -> bool:
+    return bool(inside) and name.startswith(inside)
 
 
 def _unused(info: Mapping[str, Any], where: Where) -> list[Finding]:

@@ -180,6 +180,13 @@ def buffer_of_bytes(
     return Buffer(head, _flat(memory, at), memory, None, digest)
 
 
+def buffer_in_memory(head: bytes, size: int) -> Buffer:
+    """A buffer with ``size`` bytes of zeros to be written to."""
+    room = size + -size % _ALIGN
+    memory = memoryview(_allocate(room + size))[: room + size]
+    return Buffer(head, _flat(memory, room), memory)
+
+
 def empty(count: int, dtype: torch.dtype) -> torch.Tensor:
     """A flat tensor of ``count`` values in new memory, which nothing has touched."""
     return torch.frombuffer(_allocate(count * dtype.itemsize), dtype=dtype, count=count)

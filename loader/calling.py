@@ -19,6 +19,7 @@ from .checkpointing import carry, checkpointable
 from .choosing import UNSAID, Choosing, Unsaid
 from .compiled import CompiledBase
 from .kv_cache import check_cache, mark_cache
+from .model.exchanged import with_exchanged
 from .prompts import prompt_of
 from .routing import CURRENT, Call, Routing, run_with
 from .selection import Selection
@@ -91,19 +92,49 @@ class Calling(Choosing):
         """Run ``function`` with a routing that was taken, and give it back."""
         try:
             self._check_alive()
-            rows = routing.rows
-            if inside and function is self._base and self._compiled is not None:
-                return self._compiled_call(routing, args, kwargs)
-            repeat = rows.enter(self._owner, self._base, args, kwargs) if rows is not None else 1
-            begins = of_forward(routing.terms, None, args, kwargs) if inside else None
-            call = Call(
-                self._owner, routing.terms, inside, gradients, False, rows, repeat, None, begins
-            )
-            if inside and (prompt := prompt_of(routing.terms)) is not None:
-                function = _with_prompt(prompt.call, self._base, False)
-            return run_with(call, function, args, kwargs)
+            if self._tree.exchanged:
+                return self._with_exchanged(routing, function, args, kwargs, inside, gradients)
+            return self._run(routing, function, args, kwargs, inside, gradients)
         finally:
             self._attachments.let_go(routing.terms)
+
+    def _with_exchanged(
+        self,
+        routing: Routing,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        inside: bool,
+        gradients: bool,
+    ) -> Any:
+        """The same, where ``functional_call`` or ``torch.export`` has exchanged parameters."""
+        modules = self.modules_of_base.by_name
+        exchanged = self._tree.exchanged
+        if self._compiled is not None:
+            raise RoutingError(codes.NOT_EXCHANGED.finding("the base is compiled"))
+        with with_exchanged(routing, exchanged, self._attachments, modules) as other:
+            return self._run(other, function, args, kwargs, inside, gradients)
+
+    def _run(
+        self,
+        routing: Routing,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        inside: bool,
+        gradients: bool,
+    ) -> Any:
+        rows = routing.rows
+        if inside and function is self._base and self._compiled is not None:
+            return self._compiled_call(routing, args, kwargs)
+        repeat = rows.enter(self._owner, self._base, args, kwargs) if rows is not None else 1
+        begins = of_forward(routing.terms, None, args, kwargs) if inside else None
+        call = Call(
+            self._owner, routing.terms, inside, gradients, False, rows, repeat, None, begins
+        )
+        if inside and (prompt := prompt_of(routing.terms)) is not None:
+            function = _with_prompt(prompt.call, self._base, False)
+        return run_with(call, function, args, kwargs)
 
     def _enter_base(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The base's forward on behalf of a method of the base that is running through us."""

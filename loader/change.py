@@ -37,6 +37,7 @@ from ..registry.store import Store
 from .adapted import AdaptedModel
 from .adapter import Built
 from .adapter_files import digest_of
+from .base_rows import check_rows
 from .composing import made
 from .fingerprint import check_model
 from .fresh import begun_declared, config_of
@@ -293,12 +294,15 @@ def _require_same_base(
         loaded = deployment.base_folder is not None
         if wrong := check_same_base(deployment.said_of_base, (file, lock), loaded=loaded):
             raise FingerprintError(*wrong)
+    if (rows := file.manifest.base.vocab_size) is not None:
+        check_rows(model.get_base_model(), rows, file.where(("base", "vocab_size")))
     if deployment is not None and _same_said(deployment, file):
         return  # it was compared when the model was set up
     expected = expected_fingerprint(Pulled(file, lock, {}), replace(access, layout=None), accepted)
     if expected is not None:
         fingerprint, samples, where = expected
-        findings = check_model(model.get_base_model(), fingerprint, samples, where)
+        base, said = model.get_base_model(), model.loaded_as
+        findings = check_model(base, fingerprint, samples, where, loaded_as=said)
         if bad := refused(findings, accepted):
             raise FingerprintError(*bad)
 

@@ -19,6 +19,7 @@ from .adapter import Adapter, AdapterInfo
 from .attachments import Attachments
 from .compiled import CompiledBase
 from .merging import Merge, Terms
+from .model.parameter_tree import ROOT, ParameterTree
 from .modules import ModuleMap
 from .residency import Residency
 from .routing import BASE, CURRENT, Routing, Using, chosen
@@ -68,6 +69,7 @@ class Choosing(StandIn):
         super().__init__()
         owner = object()
         attachments = Attachments(base, owner)
+        tree = ParameterTree()
         self.__dict__.update(
             _base=base,
             _owner=owner,
@@ -84,11 +86,12 @@ class Choosing(StandIn):
             _exchanging=False,
             _map=ModuleMap(base),
             _gathered=GatheredCache(),
-            _residency=Residency(attachments, self._parameters, self._modules),
+            _tree=tree,
+            _residency=Residency(attachments, tree),
             _compiled=None,
             _merge=None,
         )
-        self._modules["base_model"] = base
+        self._modules.update({"base_model": base, ROOT: tree})
 
     def set_adapter(self, adapter: Selection) -> None:
         """Make this the default: an adapter, a composition, a list (each at weight 1), a mapping

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..manifests.findings import Finding, Where
+from ..manifests.lockfile import LoadedAs
 from ..manifests.schema import Fingerprint
 from ..registry.backbone import split
 from ..registry.baseconfig import (
@@ -30,6 +31,7 @@ from ..registry.baseconfig import (
 from ..registry.fingerprint import Measured, compare, sampled_names, structure_digest, tables
 from ..registry.samples import Sample, Samples, run, weight_digests
 from ..registry.tokenizer import digest_of_json, digest_of_template
+from .base_rows import as_before
 from .disknames import (
     DTYPES,
     Place,
@@ -45,8 +47,11 @@ _MOST_OPEN = 6
 UNPACKED = "its weights were unpacked when it was loaded"
 
 
-def fingerprint_of_model(model: nn.Module, tokenizer: Any = None) -> Measured:
-    """Measure a live model; ``tokenizer`` is a fast transformers tokenizer.
+def fingerprint_of_model(
+    model: nn.Module, tokenizer: Any = None, loaded_as: LoadedAs | None = None
+) -> Measured:
+    """Measure a live model; ``tokenizer`` is a fast transformers tokenizer. Of embeddings that were
+    resized (``loaded_as``), the rows that they had before are measured.
 
     For a base loaded from files the result is that of ``fingerprint_of`` on these files, as far
     as the dtype lets: of a model in another dtype than its files', the digest in that dtype.
@@ -58,6 +63,8 @@ def fingerprint_of_model(model: nn.Module, tokenizer: Any = None) -> Measured:
     quantised = _quantised(model)
     with torch.no_grad():
         live = live_tensors(model)
+        if loaded_as is not None and loaded_as.vocab_size is not None:
+            config, live = as_before(model, config, live, loaded_as, doubts)
         try:
             disk = places_on_disk(model, live)
         except Exception as error:
@@ -105,6 +112,7 @@ def check_model(
     samples: Samples | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
     tokenizer: Any = None,
+    loaded_as: LoadedAs | None = None,
 ) -> list[Finding]:
     """What of ``declared`` the live model is not; empty where it is the one.
 
@@ -113,7 +121,8 @@ def check_model(
     """
     if tokenizer is None:
         declared = declared.model_copy(update={"tokenizer": None, "chat_template": None})
-    return compare(declared, fingerprint_of_model(model, tokenizer), where, samples=samples)
+    found = fingerprint_of_model(model, tokenizer, loaded_as)
+    return compare(declared, found, where, samples=samples)
 
 
 def _values(

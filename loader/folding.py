@@ -17,11 +17,13 @@ from ..manifests.codes import merging as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Finding, Where
 from ..manifests.weights import Weight, weight_at
+from ..registry.facts import ModuleKind
 from ..registry.methods.lora_attention import TARGET
 from ..registry.methods.peft_table import PEFT_TABLE
 from .adapter import Adapter, Part
 from .bias import BiasFactors
 from .cuts import Cut, rows_of
+from .merge.read_elsewhere import read_elsewhere
 from .methods.deltas import Delta
 from .methods.peft_merge import merged_by_peft
 from .methods.table import METHODS
@@ -219,6 +221,8 @@ def folds(
         planner.replace(adapter)
     for adapter, weight in terms:
         planner.add(adapter, weight)
+    if not planner.problems:
+        planner.check_reads(base, terms)
     if planner.problems:
         raise AttachError(*planner.problems)
     return planner.found
@@ -251,6 +255,17 @@ class _Planner:
                     )
                     continue
                 self._fold(f"{name}.{path}").new = tensor
+
+    def check_reads(self, base: nn.Module, terms: Terms) -> None:
+        """Note embeddings whose weight the base reads elsewhere too, where the delta is not."""
+        at = {
+            part.site.module
+            for adapter, _ in terms
+            for part in adapter.parts
+            if part.shape.kind is ModuleKind.EMBEDDING and not part.site.settings.get("wraps")
+        }
+        for name in sorted(read_elsewhere(base, self.modules, at)) if at else ():
+            self._problem(codes.MERGE_READ, f"{name}.weight is read outside of {name} too")
 
     def add(self, adapter: Adapter, weight: Weight) -> None:
         """Its deltas, after it was made sure that they are all there is of it."""

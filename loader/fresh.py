@@ -24,6 +24,7 @@ from ..registry.checks.base_record import without_names
 from ..registry.facts import AdapterFacts, AdapterPlan, SitePlan
 from ..registry.fit import check_adapter
 from ..registry.fresh import Beginning, begin
+from ..registry.loaded_as import uncovered
 from ..registry.lock_state import begun_digest, declared_as
 from ..registry.methods.config_file import parse_adapter_config
 from ..registry.plan import Held, declared_dtype
@@ -87,12 +88,15 @@ def begun_adapter(
     """
     named = {**config, "base_model_name_or_path": base_name(model, file)}
     directory = file.directory if file is not None else Path()
-    beginning, begun = begin(named, config_of(model), model.layout, where)
+    bare = [name for name, _ in model.base_model.named_modules() if name]
+    beginning, begun = begin(named, config_of(model), model.layout, where, bare)
     if beginning is None or refused(begun, accepted):
         raise _refusal(refused(begun))
     facts = AdapterFacts(name, None, beginning.config, beginning.header)
     checked, plan = check_adapter(facts, None, where=where, layout=model.layout)
     findings = [*begun, *without_names(checked)]
+    if plan is not None:
+        findings += uncovered(model.loaded_as, model.layout, name, plan, where)
     bad = refused(findings, accepted)
     if bad or plan is None:
         raise FitError(*(bad or findings))

@@ -24,7 +24,10 @@ def files_in(given: Any) -> dict[str, bytes]:
     for name, data in others.items():
         if not isinstance(name, str) or not isinstance(data, bytes | bytearray):
             raise _refused(f"the file {name!r}", data, "its bytes")
-    own = files_of(given.get(ADAPTER_CONFIG), given.get(ADAPTER_WEIGHTS))
+    if ADAPTER_WEIGHTS not in given and any(n.endswith(".safetensors") for n in others):
+        own = {ADAPTER_CONFIG: config_bytes(given.get(ADAPTER_CONFIG))}  # mlx-lm's, or shards
+    else:
+        own = files_of(given.get(ADAPTER_CONFIG), given.get(ADAPTER_WEIGHTS))
     return own | {name: bytes(data) for name, data in others.items()}
 
 

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from ..manifests.codes import loader as codes
+from ..manifests.codes.language import NAMES_IN_CASE
 from ..manifests.errors import RoutingError
 from ..manifests.findings import Finding, Where
-from ..manifests.names import NAME_RULE, is_name
+from ..manifests.lockfile import LoadedAs
+from ..manifests.names import NAME_RULE, is_name, same_but_for_case
 from ..registry.facts import Layout
 from .adapter import Adapter, Built
 from .adapter_warning import warn
@@ -35,10 +37,11 @@ class Holder(Mergeable):
 
     _measured: tuple[Any, Measured] | None
     _layout: Layout | None
+    _loaded_as: LoadedAs
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
-        self.__dict__.update(_measured=None, _layout=None)
+        self.__dict__.update(_measured=None, _layout=None, _loaded_as=LoadedAs())
         weakref.finalize(self, self._attachments.abandon).atexit = False
 
     @property
@@ -49,13 +52,23 @@ class Holder(Mergeable):
         return cast(Layout, self._layout)
 
     @property
+    def loaded_as(self) -> LoadedAs:
+        """What of the base is not as in its files; set before the first adapter."""
+        return self._loaded_as
+
+    @loaded_as.setter
+    def loaded_as(self, loaded_as: LoadedAs) -> None:
+        self.__dict__["_loaded_as"] = loaded_as
+
+    @property
     def measured(self) -> Measured:
         """The base's fingerprint as it is now; measured again only if its weights were changed."""
         stamp = tuple(map(_stamp, self._base.parameters()))
         if self._measured is None or self._measured[0] != stamp:
             from .fingerprint import fingerprint_of_model
 
-            self.__dict__["_measured"] = (stamp, fingerprint_of_model(self._base))
+            measured = fingerprint_of_model(self._base, loaded_as=self._loaded_as)
+            self.__dict__["_measured"] = (stamp, measured)
         return cast("tuple[Any, Measured]", self._measured)[1]
 
     def name_problem(self, name: object, where: Where = Where()) -> Finding | None:  # noqa: B008
@@ -66,7 +79,16 @@ class Holder(Mergeable):
             )
         if name in self._adapters or name in self._compositions:
             return codes.NAME_TAKEN.finding(f"{name!r} is taken", where, found=name)
-        return None
+        return self.case_problem(name, where)
+
+    def case_problem(self, name: str, where: Where = Where()) -> Finding | None:  # noqa: B008
+        """That an adapter or composition here is called the same but for case."""
+        other = same_but_for_case(name, (*self._adapters, *self._compositions))
+        if other is None:
+            return None
+        return NAMES_IN_CASE.finding(
+            f"{name!r} and {other!r}, which is here, differ in nothing but case", where, found=name
+        )
 
     def add(self, built: Built) -> None:
         """Put a finished adapter in place, under a name that none has; taken back whole if anything
@@ -88,8 +110,7 @@ class Holder(Mergeable):
         adapter = built.adapter
         if adapter.loaded:
             self._attachments.put(adapter, built.outputs, built.twins, built.weights, modules)
-        self._parameters.update(adapter.parameters)
-        self._modules.update(adapter.twins)
+        self._tree.put(adapter)
         self._adapters[adapter.name] = adapter
 
     def exchange(
@@ -109,11 +130,11 @@ class Holder(Mergeable):
         self._attachments.check_current(modules)
         with self.changing(), self._attachments.lock:
             self.check_unmerged("the adapters cannot change")
-            before = (dict(self._adapters), dict(self._parameters), dict(self._modules))
+            before = dict(self._adapters)
             said = {key: self.__dict__[key] for key in _SAID}
             budget = self._residency.budget
             names = {*leaving, *(built.adapter.name for built in arriving)}
-            gone = [adapter for name, adapter in before[0].items() if name in names]
+            gone = [adapter for name, adapter in before.items() if name in names]
             try:
                 self.__dict__["_exchanging"] = True
                 self._routings.clear()
@@ -130,14 +151,13 @@ class Holder(Mergeable):
                     self._residency.budget = define()
                 self._residency.check(self._adapters.values())
             except BaseException:
-                now = (self._adapters, self._parameters, self._modules)
-                for known, old in zip(now, before, strict=True):
-                    known.clear()
-                    known.update(cast("dict[str, Any]", old))
+                self._adapters.clear()
+                self._adapters.update(before)
                 self.__dict__.update(said)
                 self._residency.budget = budget
                 for built in arriving:
                     self._forget(built.adapter)
+                self._tree.restore(before.values())
                 raise
             finally:
                 self.__dict__["_exchanging"] = False
@@ -218,12 +238,7 @@ class Holder(Mergeable):
 
     def _forget(self, adapter: Adapter) -> None:
         """Take an adapter out of everything."""
-        for name, parameter in adapter.parameters.items():
-            if self._parameters.get(name) is parameter:
-                del self._parameters[name]
-        for name, twin in adapter.twins.items():
-            if self._modules.get(name) is twin:
-                del self._modules[name]
+        self._tree.take(adapter)
         self._gathered.clear()
         self._attachments.remove(adapter)
         self._routings.clear()
@@ -249,7 +264,7 @@ class Holder(Mergeable):
     ) -> Any:
         """See :meth:`StandIn.load_state_dict`."""
         self._forget_copies()
-        changed = tuple(state_dict)
+        changed = tuple(self._tree.key_of(name) for name in state_dict)
         for adapter in self._adapters.values():
             if any(key.startswith((*adapter.parameters, *adapter.twins)) for key in changed):
                 adapter.reload = None  # what its files hold is no longer what it is

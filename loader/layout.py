@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from ..registry.architectures import conversions_of
+from ..registry.conversion import Rule
 from ..registry.facts import Layout, ModuleKind, ModuleShape
 
 CLASSIFICATION_HEADS = ("score", "classifier")
@@ -34,7 +36,27 @@ def layout_of_model(model: nn.Module) -> Layout:
         output_modules=output_modules(model) & kept,
         tied=_tied_parameters(model),
         prefix=str(getattr(model, "base_model_prefix", "") or ""),
+        conversions=_conversions(model),
     )
+
+
+def _conversions(model: nn.Module) -> Callable[[], Sequence[Rule]]:
+    """The rules of the model's class: the table's for one of transformers' own, and what a class
+    says itself (``_checkpoint_conversion_mapping``: {pattern: name}, as remote code has it)."""
+    kind = type(model)
+    config: Any = getattr(model, "config", None)
+    own = getattr(kind, "_checkpoint_conversion_mapping", None)
+    pairs = cast("Mapping[str, str]", own) if isinstance(own, Mapping) else {}
+
+    def rules() -> Sequence[Rule]:
+        known: tuple[Rule, ...] = ()
+        names = [one.__name__ for one in kind.__mro__ if one.__module__.startswith("transformers.")]
+        if names and hasattr(config, "to_dict"):
+            said = config.to_dict()
+            known = next((found for one in names if (found := conversions_of(one, said))), ())
+        return (*(Rule.parse([f"(?P<g0>{old})", new]) for old, new in pairs.items()), *known)
+
+    return rules
 
 
 def shape_of_module(module: nn.Module) -> ModuleShape:
@@ -67,7 +89,7 @@ def shape_of_module(module: nn.Module) -> ModuleShape:
             inner = own["weight"][0]
         return ModuleShape(ModuleKind.CONV1D, inner, out, own)
     inner, out = getattr(module, "in_features", None), getattr(module, "out_features", None)
-    if isinstance(inner, int) and isinstance(out, int) and _is_linear(module, own):
+    if isinstance(inner, int) and isinstance(out, int) and _is_linear(module):
         return ModuleShape(ModuleKind.LINEAR, inner, out, _unpacked(own, (out, inner)))
     kind = ModuleKind.NORM if len(own.get("weight", ())) == 1 else ModuleKind.OTHER
     return ModuleShape(kind, parameters=own, buffers=_persistent_buffers(module))
@@ -82,15 +104,27 @@ def _persistent_buffers(module: nn.Module) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _is_linear(module: nn.Module, own: Mapping[str, tuple[int, ...]]) -> bool:
+def _is_linear(module: nn.Module) -> bool:
     """``nn.Linear``, or a quantiser's stand-in for it.
 
-    The stand-ins (GPTQ, AWQ, HQQ, EETQ..) are not subclasses: they hold buffers or a packed
-    weight, and no submodules.
+    The stand-ins (GPTQ, AWQ, HQQ, EETQ..) are not subclasses: they hold a packed weight, which is
+    of integers or of floats of one byte. A module that holds plain floats may multiply by them
+    either way round, whatever its class is called; PEFT adapts none of these.
     """
-    if isinstance(module, nn.Linear):
+    torch_own = getattr(torch.ao.nn, "quantized", None)  # quantize_dynamic's
+    if isinstance(module, nn.Linear) or (torch_own and isinstance(module, torch_own.Linear)):
         return True
-    return "Linear" in type(module).__name__ and len(own.get("weight", (0, 0))) <= 2
+    own = (*module._parameters.values(), *module._buffers.values())  # pyright: ignore[reportPrivateUsage]
+    weight = module._parameters.get("weight")  # pyright: ignore[reportPrivateUsage]
+    plain = weight is not None and not _is_packed(weight)
+    return not plain and any(one is not None and _is_packed(one) for one in own)
+
+
+def _is_packed(tensor: torch.Tensor) -> bool:
+    """Whether these may be the numbers of a quantiser: neither a counter nor a mask."""
+    if tensor.dim() == 0 or tensor.dtype is torch.bool or tensor.dtype.is_complex:
+        return False
+    return not tensor.is_floating_point() or tensor.dtype.itemsize == 1
 
 
 def _is_hugging_face_conv1d(module: nn.Module) -> bool:

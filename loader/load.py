@@ -17,11 +17,12 @@ from torch import nn
 from ..manifests.codes import usage as usage_codes
 from ..manifests.errors import FingerprintError, StoreError, UsageError
 from ..manifests.findings import Finding, Where, refused
-from ..manifests.lockfile import Lock
+from ..manifests.lockfile import LoadedAs, Lock
 from ..manifests.manifest import ManifestFile
 from ..manifests.names import did_you_mean
 from ..manifests.rules import answering, check_active, flatten, is_made
 from ..manifests.schema import BYTE_SIZE_PATTERN, Fingerprint, Manifest, Rules, parse_bytes
+from ..registry.base.resized import token_rows
 from ..registry.fingerprint import Measured, compare
 from ..registry.lock import accepted_codes, measure
 from ..registry.progress import Progress
@@ -35,6 +36,7 @@ from .adapted import AdaptedModel
 from .adapter import Adapter
 from .adapter_files import AdapterFiles, attach_files
 from .base import DTYPES, load_base, offloads_to_disk
+from .base_rows import check_rows
 from .fingerprint import check_model
 from .float32 import keep_float32
 from .fresh import attach_begun, config_of
@@ -126,7 +128,9 @@ def load(
     require(check_declared(pulled), accepted)
     base, folder, notes = load_pulled_base(pulled, store)
     access = Access(offline=offline, policies=policies_in_force(file, policy))
-    return set_up(AdaptedModel(base), pulled, access, store, accepted, budget, folder, notes)
+    adapted = AdaptedModel(base)
+    adapted.loaded_as = loaded_as_of(pulled)
+    return set_up(adapted, pulled, access, store, accepted, budget, folder, notes)
 
 
 def attach(
@@ -146,9 +150,10 @@ def attach(
     """Attach the manifest's adapters onto a model that is already loaded; it is not touched.
 
     The live model is compared with the base that the manifest (``base.fingerprint``), else its
-    lock, else the base's own files describe; ``base: {}`` compares nothing. ``tokenizer`` is
-    compared too, if given. Fit is decided against the live model itself. ``residency`` is as for
-    :func:`load`. Raises as that does, and then nothing is attached.
+    lock, else the base's own files describe; ``base: {}`` compares nothing. Where the manifest says
+    ``vocab_size``, the model must have been resized already. ``tokenizer`` is compared too, if
+    given. Fit is decided against the live model itself. ``residency`` is as for :func:`load`.
+    Raises as that does, and then nothing is attached.
     """
     adapted = AdaptedModel(base)
     budget = budget_of(residency)
@@ -171,11 +176,34 @@ def attach(
     )
     access = Access(offline=offline, policies=policies_in_force(file, policy))
     accepted |= frozenset(pulled.lock.accepted)
+    adapted.loaded_as = resized_as(pulled, access, base)
     expected = expected_fingerprint(pulled, access, accepted)
     if expected is not None:
         fingerprint, samples, where = expected
-        require(check_model(base, fingerprint, samples, where, tokenizer=tokenizer), accepted)
+        found = check_model(base, fingerprint, samples, where, tokenizer, adapted.loaded_as)
+        require(found, accepted)
     return set_up(adapted, pulled, access, store, accepted, budget)
+
+
+def loaded_as_of(pulled: Pulled) -> LoadedAs:
+    """How the lock says that the base is loaded."""
+    locked = pulled.lock.base
+    return (locked.loaded_as if locked is not None else None) or LoadedAs()
+
+
+def resized_as(pulled: Pulled, access: Access, base: nn.Module) -> LoadedAs:
+    """Of a live model that the manifest wants with ``vocab_size`` rows: how many rows the base's
+    files have. Raises :class:`AttachError` for a model that was not resized: it is not touched."""
+    file = pulled.file
+    rows = file.manifest.base.vocab_size
+    if rows is None:
+        return LoadedAs()
+    check_rows(base, rows, file.where(("base", "vocab_size")))
+    known = loaded_as_of(pulled).resized_from
+    if known is None and pulled.lock.base is None and file.manifest.base.model is not None:
+        facts = resolve_base(file, access).base
+        known = None if facts is None or facts.layout is None else token_rows(facts.layout)
+    return LoadedAs(vocab_size=rows, resized_from=known)
 
 
 def check_declared(pulled: Pulled) -> list[Finding]:
@@ -210,7 +238,8 @@ def load_pulled_base(pulled: Pulled, store: Store) -> tuple[nn.Module, Path, lis
             except StoreError as error:  # it may do without
                 log.debug("no place to offload to: %s", error)
         folder = base_folder(pulled, store)
-        base, notes = load_base(declared, folder, file.where(("base", "model")), place)
+        where = file.where(("base", "model"))
+        base, notes = load_base(declared, folder, where, place, loaded_as_of(pulled))
         if declared.float32_modules:
             where = file.where(("base", "float32_modules"))
             keep_float32(base, declared.float32_modules, Originals(base, folder, where), where)

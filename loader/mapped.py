@@ -17,6 +17,7 @@ import threading
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, cast
 
 import torch
@@ -127,11 +128,16 @@ def _range(stream: BinaryIO, start: int, length: int) -> bytes:
 
 
 def converting_options(
-    kind: Any, config: Mapping[str, Any], base: Base, folder: Path
+    kind: Any,
+    config: Mapping[str, Any],
+    base: Base,
+    folder: Path,
+    labels: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any] | None:
     """What ``from_pretrained`` takes in place of ``folder``, where tensors change while they are
     loaded; ``None`` where none does, and where transformers has to see the folder itself (code
-    that comes with it, weights that are quantised already, parts that stay on disk).
+    that comes with it, weights that are quantised already, parts that stay on disk). ``labels`` go
+    into the model's config.
     """
     if base.trust_remote_code or "quantization_config" in config or "disk" in _devices(base):
         return None
@@ -146,7 +152,7 @@ def converting_options(
     floats = {FLOATS[name] for name in stored if name in FLOATS}
     if base.quantization is None and floats <= {_dtype(dtype)}:
         return None
-    settings = settings_of.from_pretrained(folder, local_files_only=True)
+    settings = settings_of.from_pretrained(folder, local_files_only=True, **labels)
     options: dict[str, Any] = {"config": settings, "state_dict": found}
     if kind.can_generate():
         options["generation_config"] = _generation(folder, config)

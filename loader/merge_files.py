@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 
+from ..manifests.codes import fit as fit_codes
 from ..manifests.codes import merging as codes
 from ..manifests.codes import training
 from ..manifests.codes import usage as usage_codes
 from ..manifests.errors import AdapterdockError, AttachError, RoutingError, UsageError
 from ..manifests.findings import Finding, Where
+from ..manifests.lockfile import LoadedAs
 from ..manifests.manifest import ManifestFile
 from ..manifests.rules import flatten
 from ..manifests.weights import ModuleWeights, Weight, shown
@@ -44,7 +46,7 @@ from .composing import compose
 from .cuts import Cut
 from .disknames import DTYPES as DTYPE_NAMES
 from .folding import PLAIN, CutFold, Fold, folds
-from .load import base_folder, check_declared, define_rules, require
+from .load import base_folder, check_declared, define_rules, loaded_as_of, require
 from .merging import Terms
 from .skeleton import TORCH_DTYPES, OnDisk, Skeleton
 from .untying import parted, untied, untied_as_written
@@ -115,6 +117,12 @@ def merge_to_folder(
     )
     accepted |= frozenset(pulled.lock.accepted)
     require(check_declared(pulled), accepted)
+    if (loaded_as := loaded_as_of(pulled)) != LoadedAs():
+        said = ", ".join(
+            f"{k}: {v}" for k, v in loaded_as.model_dump(exclude_defaults=True).items()
+        )
+        message = "The base's files cannot be merged as they are"
+        raise AttachError(fit_codes.MERGE_LOADED_AS.finding(message, where, found=said))
     with store.hold(f.fact.sha256 for f in pulled.base.values() if f.fact.sha256), _one_thread():
         job = _Job(pulled, store, DTYPES.get(dtype or ""), where)
         terms, notes = job.attach(chosen, accepted)

@@ -18,7 +18,7 @@ from ..manifests.codes import merging as codes
 from ..manifests.errors import AdapterdockError, AttachError
 from ..manifests.findings import Finding, Where
 from ..manifests.weights import Weight
-from .adapter import Adapter
+from .adapter import Adapter, Part
 from .folding import PLAIN, Fold, folds, is_finite
 from .modules import ModuleMap
 from .originals import Originals
@@ -228,7 +228,9 @@ def conflicts(terms: Iterable[tuple[Adapter, Weight]], merged: Merge | None) -> 
             )
             continue
         for part in adapter.parts:
-            if not part.of_input and part.site.module in modules:
+            if part.of_input or part.site.module not in modules:
+                continue
+            if not _rows_apart(part, merged):
                 found.append(
                     codes.ADAPTERS_MERGED.finding(
                         f"{adapter.name!r} acts on what {part.site.module} returns, into which "
@@ -237,3 +239,20 @@ def conflicts(terms: Iterable[tuple[Adapter, Weight]], merged: Merge | None) -> 
                 )
                 break
     return found
+
+
+def _rows_apart(part: Part, merged: Merge) -> bool:
+    """Whether all that is merged at the part's module are rows of trained tokens (``indices``), and
+    others than the part's own: it then finds the base's rows where it acts."""
+    name, mine = part.site.module, part.site.settings.get("indices")
+    if mine is None:
+        return False
+    for adapter, _ in merged.terms:
+        if name in adapter.replaces or name in adapter.biases:
+            return False
+        for other in adapter.parts:
+            if other.site.module == name:
+                theirs = other.site.settings.get("indices")
+                if theirs is None or not set(mine).isdisjoint(theirs):
+                    return False
+    return True

@@ -21,7 +21,9 @@ from ..manifests.names import NAME_RULE, is_name
 from ..manifests.source import Source, SourceSyntaxError
 from ..registry.digests import folder_digest
 from ..registry.fetch import Fetched, fetch
-from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS, gather_adapter, gather_tokenizer
+from ..registry.files.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from ..registry.files.mlx import WEIGHTS as MLX_WEIGHTS
+from ..registry.gather import gather_adapter, gather_tokenizer
 from ..registry.lock import accepted_codes
 from ..registry.policy import (
     check_digest,
@@ -144,8 +146,8 @@ def load_adapter(
 def _here(folder: Folder) -> dict[str, Fetched] | None:
     """The adapter's files where they are in a local folder: then there is nothing to download
     before fit is known, and with no digest to compare nothing to hash either."""
-    if not folder.source.is_local:
-        return None
+    if not folder.source.is_local or MLX_WEIGHTS in folder.files():
+        return None  # only the config tells which file is the adapter's
     found: dict[str, Fetched] = {}
     for path in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         place = folder.local(path)
@@ -179,6 +181,8 @@ def check_name(model: AdaptedModel, name: str, hotswap: bool | str, where: Where
         raise AttachError(
             loader_codes.NAME_TAKEN.finding(f"{name!r} is attached already", where, found=name)
         )
+    if problem := model.case_problem(name, where):
+        raise AttachError(problem)
     return False
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from torch import nn
 
@@ -72,19 +71,19 @@ def peft_asker(modules: Mapping[str, nn.Module] | None = None, *, later: bool = 
     With ``later``, what cannot be told so is left to PEFT's layers when they are attached, and is
     nothing to accept before.
     """
-    known: list[tuple[Mapping[str, Any], Mapping[str, nn.Module]]] = []
+    known: list[tuple[BaseFacts, Mapping[str, nn.Module]]] = []
     lock = threading.Lock()
 
     def modules_of(base: BaseFacts | None) -> Mapping[str, nn.Module]:
         if modules is not None or base is None:
             return modules or {}
         with lock:
-            if not known or known[0][0] is not base.config:
+            if not known or known[0][0] is not base:
                 from .deep import model_of_config  # imports transformers
 
-                model = model_of_config(base.config)
+                model = model_of_config(base.loaded_config)
                 found = {} if model is None else dict(model.named_modules(remove_duplicate=False))
-                known[:] = [(base.config, found)]
+                known[:] = [(base, found)]
             return known[0][1]
 
     def ask(

@@ -76,10 +76,17 @@ def device_of(module: nn.Module, model: nn.Module) -> torch.device | None:
     return None
 
 
+def own_parameter(module: nn.Module, name: str) -> nn.Parameter | None:
+    """A parameter that is the module's own, whatever the call that is running makes of it for the
+    base's code (see :mod:`.weight_reads`); ``None`` where there is none."""
+    return dict.get(module._parameters, name)  # pyright: ignore[reportPrivateUsage]
+
+
 def offloaded(module: nn.Module, name: str) -> torch.Tensor | None:
     """A parameter of the module by its own name (``weight``, ``bias``), read through
     accelerate's weights map where it is on ``meta`` now; ``None`` where there is none."""
-    live = getattr(module, name, None)
+    own = own_parameter(module, name)
+    live = getattr(module, name, None) if own is None else own
     if not isinstance(live, torch.Tensor):
         return None
     if not live.is_meta:

@@ -51,6 +51,10 @@ class Prompt(ABC):
     def encoder(self) -> Encoder | None:
         return self._made_by if isinstance(self._made_by, nn.Module) else None
 
+    def exchange(self, embeddings: torch.Tensor) -> None:
+        """Have other values in the place of its parameter."""
+        self._made_by = embeddings
+
     def call(self, base: nn.Module, stepping: bool, args: Any, kwargs: Inputs) -> Any:
         """The base's forward with the virtual tokens. ``stepping`` says that a method of the
         base's, such as ``generate``, makes this call and not the user. Raises

@@ -30,8 +30,8 @@ class GenerationBlock(Extension):
         return nodes.Scope(body, lineno=line)
 
 
-def _json(value: Any, **how: Any) -> str:
-    return json.dumps(value, **{"ensure_ascii": False, **how})
+def _json(value: Any, ensure_ascii: bool = False, **how: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, **how)
 
 
 def _now(pattern: str) -> str:
@@ -52,7 +52,8 @@ def render(template: str, variables: dict[str, Any]) -> str:
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, loopcontrols]
     )
     environment.filters["tojson"] = _json
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+    given: dict[str, Any] = environment.globals  # pyright: ignore[reportAssignmentType]
+    given.update(raise_exception=_refuse, strftime_now=_now)
     return environment.from_string(template).render(**variables)
 
 

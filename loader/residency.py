@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from ..manifests.errors import AttachError, RoutingError
 from ..registry.facts import AdapterPlan, Header
 from .adapter import Adapter
 from .attachments import Attachments, Terms
+from .model.parameter_tree import ParameterTree
 from .placement import placement_of
 
 if TYPE_CHECKING:
@@ -35,13 +36,10 @@ class Residency:
     by the attachments' lock; files are read outside of it.
     """
 
-    def __init__(
-        self, attachments: Attachments, parameters: dict[str, Any], children: dict[str, Any]
-    ) -> None:
+    def __init__(self, attachments: Attachments, tree: ParameterTree) -> None:
         self.budget: int | None = None
         self._attachments = attachments
-        self._parameters = parameters
-        self._children = children
+        self._tree = tree
         self._here: OrderedDict[Adapter, int] = OrderedDict()
         attachments.left = self._left
 
@@ -193,8 +191,7 @@ class Residency:
         if not adapter.used:
             adapter.unfired = new.unfired
         if not adapter.retired:
-            self._parameters.update(new.parameters)
-            self._children.update(new.twins)
+            self._tree.put(adapter)
 
     def _send_away(self, adapter: Adapter) -> None:
         self._left(adapter)
@@ -204,10 +201,7 @@ class Residency:
             for tensor, _ in adapter.away:
                 tensor.data = tensor.data.cpu()
             return
-        for known, own in ((self._parameters, adapter.parameters), (self._children, adapter.twins)):
-            for name, value in own.items():
-                if known.get(name) is value:
-                    del known[name]
+        self._tree.take(adapter)
         self._attachments.vacate(adapter)
         put_off(adapter)
 

@@ -93,6 +93,23 @@ class RowLayout:
         return probe.seen
 
 
+def run_alone(base: nn.Module, call: Call) -> bool:
+    """Run the base on short rows of tokens that are made here, within ``call``; whether it ran
+    to the end."""
+    given = _made(base, _takes(base))
+    if given is None:
+        return False
+    args, kwargs = given
+    if all(parameter.is_meta for parameter in base.parameters()):
+        kwargs = {name: value.to("meta") for name, value in kwargs.items()}
+    with torch.no_grad(), _in_eval(base):
+        try:
+            run_with(call, base, args, kwargs)
+        except Exception:  # it needs other inputs, or values where there are none
+            return False
+    return True
+
+
 def _made(base: nn.Module, takes: Callable[[str], bool]) -> _Given | None:
     """Short rows of tokens, for a model of text."""
     embeddings = getattr(base, "get_input_embeddings", None)

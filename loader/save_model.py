@@ -23,6 +23,7 @@ from ..manifests.schema import Composition, Rules
 from ..manifests.source import Source, SourceSyntaxError
 from ..manifests.weights import Weight, written
 from ..registry.checks.recorded_base import is_hub_id, recorded_name
+from ..registry.files.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ..registry.project import MANIFEST
 from .adapter import Adapter
 from .base import DTYPES
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 TRAINER_WEIGHTS = "model.safetensors"
 """Where transformers' ``Trainer`` looks for the state dict to resume from."""
 
+_OWN_FILES = frozenset({MANIFEST, TRAINER_WEIGHTS, ADAPTER_CONFIG, ADAPTER_WEIGHTS})
+"""Names in the model's own folder that no adapter's folder can have there, on any disk."""
 _TOLD = ("owner", "licence", "description", "tags")
 
 
@@ -55,6 +58,9 @@ def save_pretrained(
     if without := [name for name, adapter in adapters.items() if not adapter.config]:
         message = f"{', '.join(without)}: there is no adapter_config.json to be saved with"
         raise AttachError(codes.SAVE_WITHOUT_CONFIG.finding(message, found=", ".join(without)))
+    if taken := [name for name in adapters if name.lower() in _OWN_FILES]:
+        message = f"an adapter called {taken[0]!r} would lie where the model's own file does"
+        raise AttachError(codes.SAVE_FAILED.finding(message, found=taken[0]))
     trained = [adapter for adapter in adapters.values() if adapter.trainable]
     inside = trained[0].name if len(trained) == 1 else None
     manifest, findings = manifest_of(model, adapters, inside)

@@ -14,6 +14,7 @@ from ..manifests.codes import loader as codes
 from ..manifests.codes.code import Code
 from ..manifests.errors import AttachError
 from . import adapter_state
+from .model.parameter_tree import ParameterTree
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,6 +44,7 @@ class StandIn(nn.Module):
     """
 
     _base: nn.Module
+    _tree: ParameterTree
 
     @abstractmethod
     def _run_on_base(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -50,7 +52,7 @@ class StandIn(nn.Module):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The adapters' tensors by PEFT's live names; nothing of the base."""
-        return adapter_state.collect(self, *args, **kwargs)
+        return adapter_state.collect(self._tree, *args, **kwargs)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -60,20 +62,17 @@ class StandIn(nn.Module):
         Raises :class:`AttachError` for missing and unknown keys (unless not ``strict``) and for
         other shapes. ``assign`` is refused: sites hold the tensors that are there.
         """
-        return adapter_state.load(self, state_dict, strict=strict, assign=assign)
+        return adapter_state.load(self._tree, state_dict, strict=strict, assign=assign)
 
     def get_parameter(self, target: str) -> nn.Parameter:
-        """The parameter that ``named_parameters`` gives this name: those of adapters name PEFT's
-        modules, which are not there."""
-        own = self._parameters.get(target)
-        return super().get_parameter(target) if own is None else own
+        """The parameter of this name, by ``named_parameters`` or by ``state_dict``."""
+        found = self._tree.find(target)
+        return found if isinstance(found, nn.Parameter) else super().get_parameter(target)
 
     def get_submodule(self, target: str) -> nn.Module:
-        """The module that ``named_modules`` gives this name; see :meth:`get_parameter`."""
-        for name, module in self._modules.items():
-            if "." in name and f"{target}.".startswith(f"{name}.") and module is not None:
-                return module.get_submodule(target[len(name) + 1 :])
-        return super().get_submodule(target)
+        """The module of this name, by ``named_modules`` or as PEFT calls what replaces it."""
+        found = self._tree.find(target)
+        return found if isinstance(found, nn.Module) else super().get_submodule(target)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move or convert base and adapters; the base's own ``to`` has the first word."""

@@ -16,11 +16,12 @@ import torch
 from ..manifests.codes import loader as codes
 from ..manifests.errors import SourceError
 from ..manifests.findings import Finding, Where
-from ..registry.facts import Header, TensorInfo
+from ..registry.facts import Conversion, Header, TensorInfo
 from ..registry.header import parse_header
 from ..registry.verified import Verified
 from .buffer import SMALL, Buffer, Work, buffer_of_bytes, buffer_of_file, empty
 from .placement import Placement
+from .weights.repacked import repacked
 
 FLOATS: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -90,6 +91,16 @@ class AdapterTensors:
         self._buffer.arrived()
         info = self.header.tensors[name]
         return self._run(info.dtype, info.start, info.end).view(info.shape)
+
+    def converted(self, conversion: Conversion) -> AdapterTensors:
+        """The tensors by the names of today, in this buffer where they are only renamed, else in
+        one of their own once this one's digest is known to be right. Raises what :meth:`verify`
+        raises."""
+        if conversion.only_renames:
+            return AdapterTensors(conversion.header, self._buffer, self.where)
+        self.verify()
+        buffer = repacked(self.host, conversion)
+        return AdapterTensors(conversion.header, buffer, self.where)
 
     def findings(self, targets: Mapping[str, torch.dtype]) -> list[Finding]:
         """What is wrong with the values of the tensors in ``targets``, which says in what dtype

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import nn
 
 from ..manifests.codes import loader as codes
 from .bias import bias_of
@@ -12,6 +13,9 @@ from .claims import Claims
 from .placement import offloaded
 from .tensors import FLOATS
 from .twins import own_tensors
+
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+"""What PEFT (0.21, ``utils/other.py``, ``check_module``) does not wrap."""
 
 
 def whole_modules(claims: Claims) -> dict[str, Mapping[str, str]]:
@@ -33,8 +37,9 @@ def whole_modules(claims: Claims) -> dict[str, Mapping[str, str]]:
 
 
 def _is_the_bases_own(claims: Claims, name: str, paths: Mapping[str, str]) -> bool:
-    """A saved embedding that the training left as it was: PEFT saves targeted embeddings
-    always. It needs no copy."""
+    """A saved embedding that the training left as it was: PEFT saves targeted and resized
+    embeddings always. It needs no copy. Rows that the adapter replaces (trained tokens) may
+    differ: a resized base has its own numbers there."""
     if name in claims.plan.saved or name in claims.plan.tuned:
         return False
     module = claims.modules.by_name.get(name)
@@ -43,13 +48,29 @@ def _is_the_bases_own(claims: Claims, name: str, paths: Mapping[str, str]) -> bo
     infos = claims.tensors.header.tensors
     if old is None or key not in infos or infos[key].dtype not in FLOATS:
         return False
-    return not claims.differs(key, old)
+    replaced = [
+        index
+        for site in claims.plan.sites
+        if site.module == name
+        for index in site.settings.get("indices", ())
+        if 0 <= index < len(old)
+    ]
+    if not replaced or claims.tensors.shape(key) != tuple(old.shape):
+        return not claims.differs(key, old)
+    kept = torch.ones(len(old), dtype=torch.bool)
+    kept[replaced] = False
+    new = claims.tensors.host(key).to(old.dtype)
+    return torch.equal(new[kept], old[kept.to(old.device)].to(new.device))
 
 
 def claim_whole(claims: Claims, name: str, paths: Mapping[str, str]) -> Mapping[str, str] | None:
     """The module's tensors by their paths, if all are there and fit; else problems are noted."""
     module = claims.usable_module(name)
     if module is None or not claims.present(name, paths.values()):
+        return None
+    if isinstance(module, _CONTAINERS):
+        kind = type(module).__name__
+        claims.problem(codes.SAVED_CONTAINER, f"{name} is a {kind}, which is never called")
         return None
     expected = {path: tuple(t.shape) for path, t in own_tensors(module).items()}
     kept = name in claims.plan.saved or name in claims.plan.tuned

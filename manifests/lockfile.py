@@ -37,6 +37,21 @@ class LockedFile(Model):
     version: str | None = None
 
 
+class LoadedAs(Model):
+    """How a base is loaded, where that is not what its own config.json says."""
+
+    architecture: str | None = Field(default=None, description="the class of transformers")
+    num_labels: int | None = None
+    id2label: Mapping[str, str] = Field(default_factory=dict)
+    vocab_size: int | None = Field(
+        default=None, description="rows that its embeddings are resized to"
+    )
+    resized_from: int | None = Field(default=None, description="rows in its files")
+    new: tuple[str, ...] = Field(
+        default=(), description="modules that no file of the base fills: every adapter brings them"
+    )
+
+
 class LockedBase(Model):
     """The base, pinned."""
 
@@ -50,6 +65,7 @@ class LockedBase(Model):
     files: Mapping[str, LockedFile]
     fingerprint: Fingerprint | None = None
     samples: str | None = Field(None, description="the sample table behind fingerprint.weights")
+    loaded_as: LoadedAs | None = None
 
 
 BEGUN = "begun"

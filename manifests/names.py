@@ -6,8 +6,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
-NAME_PATTERN = r"^([a-wyz][a-z0-9._-]{0,62}|x([a-z0-9._][a-z0-9._-]{0,61})?)$"
-NAME_RULE = "a lower-case letter, then up to 62 of a-z 0-9 . _ - (a name may not start with 'x-')"
+NAME_PATTERN = r"^([A-WYZa-wyz][A-Za-z0-9._-]{0,62}|[Xx]([A-Za-z0-9._][A-Za-z0-9._-]{0,61})?)$"
+NAME_RULE = "a letter, then up to 62 of A-Z a-z 0-9 . _ - (a name may not start with 'x-')"
 BASE_ROW = "__base__"
 """PEFT's name for "no adapter" in ``adapter_names``; it cannot be declared (it is no name)."""
 
@@ -20,6 +20,12 @@ _NAME = re.compile(NAME_PATTERN.replace("$", r"\Z"))
 def is_name(text: str) -> bool:
     """Whether ``text`` may name an adapter, a composition or a registry."""
     return _NAME.match(text) is not None
+
+
+def same_but_for_case(name: str, known: Iterable[str]) -> str | None:
+    """The first of ``known`` that differs from ``name`` in nothing but case."""
+    lower = name.lower()
+    return next((other for other in known if other != name and other.lower() == lower), None)
 
 
 def did_you_mean(wrong: str, known: Iterable[str], likeness: float = 0.6) -> str | None:

@@ -50,6 +50,12 @@ class Model(BaseModel):
         return FrozenDict(value) if isinstance(value, dict) else value
 
 
+Task = Literal[
+    "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"
+]
+"""PEFT's task types."""
+
+
 class WeightDigests(Model):
     """Sampled weights, widened to float32 or rounded to the others (DESIGN: fingerprints)."""
 
@@ -94,6 +100,18 @@ class Base(Model):
         default=None, description="passed on to transformers' quantization config"
     )
     attn_implementation: str | None = None
+    task: Task | None = Field(
+        default=None, description="decides its class; else the adapters do, or config.json"
+    )
+    num_labels: int | None = Field(
+        default=None, gt=0, description="of its head for classification; else the adapters tell"
+    )
+    id2label: Mapping[str, str] | None = Field(
+        default=None, min_length=1, description="their names: {0: negative, 1: positive}"
+    )
+    vocab_size: int | None = Field(
+        default=None, gt=0, description="rows that its token embeddings are resized to"
+    )
     trust_remote_code: bool = False
     storage_options: Mapping[str, Any] = Field(default_factory=FrozenDict)
     fingerprint: Fingerprint | None = None

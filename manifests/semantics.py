@@ -50,6 +50,7 @@ def check(manifest: Manifest, locate: Locate, gaps: Gaps = NO_GAPS) -> list[Find
     Nothing is said of what rests upon ``gaps``.
     """
     checks = _Checks(manifest, locate, gaps)
+    checks.names()
     checks.adapters()
     checks.base()
     checks.mirrors()
@@ -69,6 +70,21 @@ class _Checks:
         self.unknown = 0
         self.known = dict.fromkeys([*manifest.adapters, *manifest.compositions, *gaps.names])
         self.listed = listed(self.known)
+
+    def names(self) -> None:
+        """No two names of adapters and compositions that differ in case only."""
+        first: dict[str, str] = {}
+        for section in ("adapters", "compositions"):
+            for name in getattr(self.manifest, section):
+                other = first.setdefault(name.lower(), name)
+                if other != name:
+                    self.findings.append(
+                        codes.NAMES_IN_CASE.finding(
+                            f"{name!r} and {other!r} differ in nothing but case.",
+                            self.locate((section, name), key=True),
+                            found=name,
+                        )
+                    )
 
     # --- adapters, registries, base ----------------------------------------------------------
 
@@ -211,6 +227,7 @@ class _Checks:
             for index, text in enumerate(getattr(base, field)):
                 if not text or text != text.strip():
                     self._bad_value(("base", field, index), text, "text without space around it")
+        self._labels()
         self._finite(base.quantization, ("base", "quantization"))
         self._finite(base.storage_options, ("base", "storage_options"))
         for path, found, expected in bad_devices(base.device_map):
@@ -222,6 +239,17 @@ class _Checks:
                     expected=expected,
                 )
             )
+
+    def _labels(self) -> None:
+        """``id2label`` names the labels 0, 1, ..., as many as ``num_labels``; no name twice."""
+        base = self.manifest.base
+        names = base.id2label
+        if names is None:
+            return
+        count = len(names) if base.num_labels is None else base.num_labels
+        if set(names) != {str(n) for n in range(count)} or len({*names.values()}) < len(names):
+            expected = f"a name of its own for each of 0 to {count - 1}"
+            self._bad_value(("base", "id2label"), dict(names), expected)
 
     def _bad_value(self, path: Path, found: object, expected: str) -> None:
         where = self.locate(path)

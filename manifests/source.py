@@ -337,6 +337,8 @@ def _parse_registry(rest: str) -> Source:
     for part in parts:
         if not is_name(part):
             raise SourceSyntaxError(f"{part!r} is no name in a registry: {NAME_RULE}")
+    if parts[1] != parts[1].lower():  # what is published becomes folders, on any disk
+        raise SourceSyntaxError(f"{parts[1]!r} is no name in a registry: it has capitals")
     if at:
         _check_constraint(constraint)
     return Source(REGISTRY, head, constraint if at else None)

@@ -114,10 +114,11 @@ def layout_of(
     try:
         tree = _expand(_root(name, config), parts)
         prefix = parts[0].row.get("prefix", "")
+        rules = tuple(_rules(parts))
         stored = unpacked(config, tensors, told)
-        live = convert(stored.shapes, _rules(parts), prefix, partial(has, tree))
+        live = convert(stored.shapes, rules, prefix, partial(has, tree))
         hidden = stored.without_sizes() if stored.packed else {}
-        unsized = convert(hidden, _rules(parts), prefix, partial(has, tree))
+        unsized = convert(hidden, rules, prefix, partial(has, tree))
         tied = _tie(parts, tree, live)
     except (ConversionError, UnknownArchitectureError):
         return None
@@ -134,7 +135,22 @@ def layout_of(
     packed |= {name for name, source in tied.items() if source in packed}
     output = parts[0].row.get("output", "")
     heads = frozenset({output} & modules.keys())
-    return Layout(with_stand_ins(modules, packed), heads, tied, prefix, packed)
+    return Layout(
+        with_stand_ins(modules, packed), heads, tied, prefix, packed, conversions=lambda: rules
+    )
+
+
+def conversions_of(name: str, config: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """transformers' conversions for a model of the class ``name`` with this ``config.json``; none
+    where the table does not know it."""
+    if name not in architecture_table()["rows"]:
+        return ()
+    parts: list[Part] = []
+    try:
+        _expand(_root(name, config), parts)
+        return tuple(_rules(parts))
+    except UnknownArchitectureError:
+        return ()
 
 
 # --- the model -------------------------------------------------------------------------------

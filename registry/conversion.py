@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 Shape = tuple[int, ...]
 Shapes = dict[str, "list[Shape] | Shape | None"]
@@ -97,17 +97,8 @@ def convert(
     converters = [rule for rule in rules if rule.operations]
     live: dict[str, Shape | None] = {}
     gathered: dict[str, tuple[Rule, dict[str, list[Shape | None]]]] = {}
-    for name in sorted(tensors, key=_natural):
-        renamed, source, rule = name, None, None
-        for one in renamings:
-            renamed, _ = one.rename(renamed)
-        for rule in converters:
-            renamed, source = rule.rename(renamed)
-            if source is not None:
-                break
-        renamed = _prefixed(renamed, prefix, exists)
-        if not exists(renamed) and exists(name):
-            renamed, source = _prefixed(name, prefix, exists), None
+    for name in sorted(tensors, key=natural):
+        renamed, source, rule, _ = rename(name, renamings, converters, prefix, exists)
         if source is None or rule is None or not exists(renamed):
             live[renamed] = tensors[name]
         else:
@@ -118,7 +109,40 @@ def convert(
     return live
 
 
-def _natural(name: str) -> list[tuple[Any, ...]]:
+class Renamed(NamedTuple):
+    """What became of one name: the ``name`` in the model, the converter (``rule``) that gathers
+    or splits its tensor with the source pattern that matched, and the name that this one saw
+    (``before``)."""
+
+    name: str
+    source: str | None
+    rule: Rule | None
+    before: str
+
+
+def rename(
+    name: str,
+    renamings: Iterable[Rule],
+    converters: Iterable[Rule],
+    prefix: str,
+    exists: Callable[[str], bool],
+) -> Renamed:
+    """``name`` after every renaming in turn and at most one converter; see :func:`convert`."""
+    before = name
+    for one in renamings:
+        before, _ = one.rename(before)
+    renamed, source, rule = before, None, None
+    for rule in converters:
+        renamed, source = rule.rename(renamed)
+        if source is not None:
+            break
+    renamed = _prefixed(renamed, prefix, exists)
+    if not exists(renamed) and exists(name):
+        renamed, source = _prefixed(name, prefix, exists), None
+    return Renamed(renamed, source, rule if source is not None else None, before)
+
+
+def natural(name: str) -> list[tuple[Any, ...]]:
     """transformers' order: numbers by value, before words; words by their trailing number."""
     key: list[tuple[Any, ...]] = []
     for part in name.split("."):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ..manifests.lockfile import LoadedAs
 from ..manifests.source import Source
+from .conversion import Rule
 
 BASE_RECORD = "adapterdock.base_fingerprint"
 """The metadata of an adapter's file in which the base that it was saved on is recorded."""
@@ -101,7 +103,9 @@ class Layout:
     embeddings or heads, which PEFT's ``all-linear`` leaves out. ``tied`` maps a tied parameter
     to the one whose storage it shares (``lm_head.weight`` to ``model.embed_tokens.weight``).
     ``prefix`` is transformers' ``base_model_prefix``. ``packed`` are the parameters that the
-    checkpoint holds quantised, ``None`` where no checkpoint was asked.
+    checkpoint holds quantised, ``None`` where no checkpoint was asked. ``conversions`` gives the
+    rules by which names of older versions become these; they are read where an adapter has such
+    names.
     """
 
     modules: Mapping[str, ModuleShape]
@@ -109,6 +113,9 @@ class Layout:
     tied: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
     packed: frozenset[str] | None = None
+    conversions: Callable[[], Sequence[Rule]] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     @cached_property
     def unsized(self) -> dict[str, list[str]]:
@@ -136,6 +143,9 @@ class BaseFacts:
 
     ``tensors`` are by their names on disk. ``layout`` is ``None`` where the architecture's live
     names are not known (which makes fit *unchecked*). ``shard_of`` says in which file a tensor is.
+    ``loaded_as`` says how it is loaded where config.json does not say it; ``layout`` is then that
+    of the model that is loaded, while ``config`` and ``tensors`` stay those on disk. ``told`` has
+    the sizes of packed weights that a quantiser wrote out in words.
     """
 
     source: Source | None
@@ -147,6 +157,21 @@ class BaseFacts:
     files: tuple[FileFact, ...] = ()
     revision: str | None = None
     tokenizer: TokenizerFacts | None = None
+    loaded_as: LoadedAs | None = None
+    told: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def loaded_config(self) -> Mapping[str, Any]:
+        """``config`` as of the model that is loaded."""
+        if self.loaded_as is None:
+            return self.config
+        said, rows = config_as(self.config, self.loaded_as), self.loaded_as.vocab_size
+        text = said.get("text_config")
+        if rows is not None and isinstance(text, dict):
+            said["text_config"] = {**text, "vocab_size": rows}
+        elif rows is not None:
+            said["vocab_size"] = rows
+        return said
 
     @property
     def architecture(self) -> str | None:
@@ -161,11 +186,39 @@ class BaseFacts:
         return value if isinstance(value, str) else None
 
 
+def config_as(config: Mapping[str, Any], loaded: LoadedAs) -> dict[str, Any]:
+    """A base's config.json as of the model that it is loaded as."""
+    said: dict[str, Any] = dict(config)
+    if loaded.architecture is not None:
+        said["architectures"] = [loaded.architecture]
+    if loaded.num_labels is not None:
+        names = loaded.id2label or {str(n): f"LABEL_{n}" for n in range(loaded.num_labels)}
+        said["id2label"] = dict(names)
+        said["label2id"] = {name: int(at) for at, name in names.items()}
+    return said
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is to be known of an adapter that PEFT did not write as it is read.
+
+    ``format`` is who wrote it. ``wrappers`` are parts of its names that are left out
+    (``_orig_mod``). ``layers`` is mlx-lm's ``num_layers``: how many of the last layers were
+    trained (0 or less for all), ``keys`` its names of modules inside a layer.
+    """
+
+    format: str
+    wrappers: tuple[str, ...] = ()
+    layers: int | None = None
+    keys: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class AdapterFacts:
     """One adapter, from ``adapter_config.json`` and the header of its weights.
 
-    ``config`` is the parsed JSON as it is; methods read it through their own typed view.
+    ``config`` is the parsed JSON as it is (of another program's adapter, as PEFT would have
+    written it: see ``origin``); methods read it through their own typed view.
     """
 
     name: str
@@ -175,6 +228,7 @@ class AdapterFacts:
     files: tuple[FileFact, ...] = ()
     revision: str | None = None
     tokenizer: TokenizerFacts | None = None
+    origin: Origin | None = None
 
     @property
     def records_base(self) -> bool:
@@ -222,6 +276,44 @@ class PeftPlan:
     shared: Mapping[str, str] = field(default_factory=dict)
 
 
+class Piece(NamedTuple):
+    """The rows ``rows`` of the file's tensor ``key``, times ``factor``, put at ``at`` of the view
+    of a :class:`Joined` tensor."""
+
+    key: str
+    at: tuple[int | slice, ...]
+    rows: slice = slice(None)
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A tensor of today that is made of others: zeros in the shape ``view``, with the ``pieces``
+    put in."""
+
+    view: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """An adapter with names and layouts of an older transformers, as one of today.
+
+    ``header`` has the tensors by today's names, ``sources`` says for each which of the file it is,
+    or what it is made of (``header`` is then of a file that nobody wrote). ``config`` names
+    today's modules.
+    """
+
+    config: Mapping[str, Any]
+    header: Header
+    sources: Mapping[str, str | Joined]
+
+    @property
+    def only_renames(self) -> bool:
+        """Whether every tensor stays as it is in the file."""
+        return not any(isinstance(source, Joined) for source in self.sources.values())
+
+
 @dataclass(frozen=True)
 class AdapterPlan:
     """Where every tensor of an adapter goes: decided from config and header alone.
@@ -233,7 +325,8 @@ class AdapterPlan:
     ``tuned`` are whole modules that the method itself trains (LN tuning), in the form of ``saved``.
     ``prompt`` is what acts on the model as a whole (virtual tokens), its module is ``""``.
     ``leftovers`` are tensors with no place, each of which is an error. ``peft`` is there where
-    the sites are PEFT's to make.
+    the sites are PEFT's to make. With a ``conversion`` the names of tensors are those of its
+    header.
     """
 
     sites: tuple[SitePlan, ...]
@@ -244,6 +337,13 @@ class AdapterPlan:
     tuned: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     prompt: SitePlan | None = None
     peft: PeftPlan | None = None
+    conversion: Conversion | None = None
+
+    def converted(self, facts: AdapterFacts) -> AdapterFacts:
+        """``facts`` with the config and the header that this plan is for."""
+        if self.conversion is None:
+            return facts
+        return replace(facts, config=self.conversion.config, header=self.conversion.header)
 
     @property
     def rank(self) -> int:

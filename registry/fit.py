@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..manifests.codes import fit as codes
-from ..manifests.findings import Finding, Where
+from ..manifests.findings import Finding, Severity, Where
 from ..manifests.source import Source
 from .checks import dtypes, options, recorded_base, version
 from .checks.subject import Subject, shown
 from .checks.table import checks_of
-from .facts import AdapterFacts, AdapterPlan, BaseFacts, Layout
+from .facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, TensorInfo
+from .methods import older
+from .methods.heads import unnamed_heads
+from .methods.naming import Naming
 from .methods.table import Method
+from .methods.tuner_config import TunerConfig
 from .patterns import PatternError, Patterns
 
 
@@ -59,7 +64,10 @@ def check_adapter(
     if invalid:
         return [*findings, *invalid], None
     try:
-        subject = _subject(adapter, base, layout, method, patterns, where)
+        subject, older = _subject(adapter, base, layout, method, patterns, where)
+        findings += older
+        if any(finding.severity is Severity.ERROR for finding in older):
+            return findings, None  # the checks would ask for names that the base never had
         for check in checks_of(method):
             findings.extend(check(subject))
     except PatternError as error:
@@ -84,6 +92,21 @@ def check_config(
     return method, [*found, *_check_patterns(own, Patterns(), where)]
 
 
+def plan_on(adapter: AdapterFacts, layout: Layout | None) -> AdapterPlan | None:
+    """Where the adapter's tensors would go, unchecked; ``None`` where its config cannot be read.
+    Raises nothing for bad input."""
+    config, patterns = adapter.config, Patterns()
+    method, _ = options.check_method(config, Where())
+    if method is None or options.check_types(config, method, Where()):
+        return None
+    if _check_patterns(config, patterns, Where()):
+        return None
+    try:
+        return _subject(adapter, None, layout, method, patterns, Where())[0].plan
+    except PatternError:
+        return None
+
+
 def _subject(
     adapter: AdapterFacts,
     base: BaseFacts | None,
@@ -91,12 +114,37 @@ def _subject(
     method: Method,
     patterns: Patterns,
     where: Where,
-) -> Subject:
+) -> tuple[Subject, list[Finding]]:
     known = layout if layout is not None or base is None else base.layout
     tensors = adapter.header.tensors
-    config = method.read_config(method.own(adapter.config))
-    plan, naming = method.make_plan(config, tensors, known, patterns)
-    return Subject(adapter, method, config, plan, naming, patterns, base, known, where)
+    config, plan, naming = _planned(adapter.config, tensors, known, method, patterns)
+    findings: list[Finding] = []
+    if known is not None and method.kinds and older.is_older(plan, known):
+        today = older.read_as_today(adapter, method, config, known, patterns, where)
+        findings = today.findings
+        if (conversion := today.conversion) is not None:
+            adapter = replace(adapter, config=conversion.config, header=conversion.header)
+            tensors = adapter.header.tensors
+            config, plan, naming = _planned(adapter.config, tensors, known, method, patterns)
+            plan = replace(plan, conversion=conversion)
+    return Subject(adapter, method, config, plan, naming, patterns, base, known, where), findings
+
+
+def _planned(
+    said: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    layout: Layout | None,
+    method: Method,
+    patterns: Patterns,
+) -> tuple[TunerConfig, AdapterPlan, Naming]:
+    """What the config says, and where the tensors go by it: the head of the adapter's task too,
+    which versions of PEFT up to 0.10 save without naming it."""
+    config = method.read_config(method.own(said))
+    plan, naming = method.make_plan(config, tensors, layout, patterns)
+    if heads := unnamed_heads(method.own(said), plan):
+        config = replace(config, modules_to_save=(*config.modules_to_save, *heads))
+        plan, naming = method.make_plan(config, tensors, layout, patterns)
+    return config, plan, naming
 
 
 def _check_patterns(config: Mapping[str, Any], patterns: Patterns, where: Where) -> list[Finding]:

@@ -17,23 +17,17 @@ from .checks.subject import count, some
 from .checks.version import KNOWN_PEFT
 from .facts import SIZED, Header, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .fit import check_config, pattern_finding
+from .methods.lora_config import LoraConfig
+from .methods.lora_parameters import selected
 from .methods.naming import PEFT_PREFIX, Naming
 from .methods.new_adapter import NewAdapter
 from .methods.places import saved_module
 from .methods.table import Method
-from .methods.tuner_config import TunerConfig
+from .methods.tuner_config import TASK_HEADS, TunerConfig
 from .patterns import PatternError, Patterns
 from .targets import Selection
 
 Shape = tuple[int, ...]
-
-_HEADS: Mapping[str, tuple[str, ...]] = {
-    "SEQ_CLS": ("classifier", "score"),
-    "TOKEN_CLS": ("classifier", "score"),
-    "QUESTION_ANS": ("qa_outputs",),
-}
-"""What PEFT (0.21, ``peft_model.py``) adds to ``modules_to_save`` by the task."""
-
 
 _VERSION = ".".join(map(str, (*KNOWN_PEFT, 0)))
 """The PEFT whose format is written, where the config was made without it."""
@@ -55,10 +49,12 @@ def begin(
     base: Mapping[str, Any],
     layout: Layout | None,
     where: Where = Where(),  # noqa: B008 - frozen
+    bare: Iterable[str] = (),
 ) -> tuple[Beginning | None, list[Finding]]:
     """What an adapter of this ``config`` begins as on a base with this ``config.json`` and
     ``layout``, and what is wrong with that. ``None`` where it cannot be begun, or where there is no
-    layout: then a finding says that it is *unchecked*. Raises nothing for bad input."""
+    layout: then a finding says that it is *unchecked*. ``bare`` names the modules without
+    parameters, which are not in the layout, where they are known. Raises nothing for bad input."""
     method, found = options.check_method(config, where)
     if method is None:
         return None, found
@@ -75,7 +71,7 @@ def begin(
     if layout is None or refused(found):
         return None, found
     try:
-        return _Drawing(full, method, layout, where).beginning(found), found
+        return _Drawing(full, method, layout, where, tuple(bare)).beginning(found), found
     except PatternError as error:
         return None, [*found, pattern_finding(error, where)]
 
@@ -89,7 +85,7 @@ def _completed(
     targets = method.default_targets.get(str(base.get("model_type")))
     if full.get("target_modules") is None and targets is not None:
         full["target_modules"] = targets if isinstance(targets, str) else list(targets)
-    heads = _HEADS.get(str(full.get("task_type")), ())
+    heads = TASK_HEADS.get(str(full.get("task_type")), ())
     saved: list[str] = list(full.get("modules_to_save") or ())
     if heads:
         full["modules_to_save"] = [*saved, *(head for head in heads if head not in saved)]
@@ -104,6 +100,7 @@ class _Drawing:
     method: Method
     layout: Layout
     where: Where
+    bare: tuple[str, ...] = ()
     tensors: dict[str, Shape] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)
     patterns: Patterns = field(default_factory=Patterns)
@@ -112,21 +109,25 @@ class _Drawing:
         """All of it; what is wrong is added to ``found``."""
         method, layout = self.method, self.layout
         typed = cast(TunerConfig, method.read_config(self.config))
-        live = Selection(typed, self.patterns, method.kinds).live_modules(layout, Naming())
+        selection = Selection(typed, self.patterns, method.kinds)
+        live = selection.live_modules(layout, Naming())
         chosen = tuple(name for name in layout.modules if name in live)
         if typed.fan_in_fan_out is not None:
             kinds = {layout.modules[name].kind for name in chosen}
             if kinds & {ModuleKind.CONV1D, ModuleKind.LINEAR}:
                 self.config["fan_in_fan_out"] = ModuleKind.CONV1D in kinds
                 typed = cast(TunerConfig, method.read_config(self.config))
-        wrong = list(self._sites(typed, chosen))
+        wrong = [*self._left_out(selection), *self._sites(typed, chosen)]
         beside = method.beside(NewAdapter(typed, self.config, layout, chosen, self.patterns))
         if isinstance(beside, str):
             wrong.append(codes.FRESH_INIT.finding(beside, self.where))
         else:
             self.tensors |= beside
         self._whole(typed, chosen)
-        if not self.tensors:
+        targeted = chosen or self._parameters(typed) or not method.kinds
+        if not (
+            wrong or (targeted and self.tensors)
+        ):  # PEFT: whole modules and tokens do not count
             message = "the config selects no module of this model"
             targets = self.config.get("target_modules")
             wrong.append(codes.FRESH_NOTHING.finding(message, self.where, found=targets))
@@ -135,6 +136,31 @@ class _Drawing:
             return None
         header = {key: TensorInfo("F32", shape) for key, shape in self.tensors.items()}
         return Beginning(self.config, Header(header), self.copies)
+
+    def _left_out(self, selection: Selection) -> Iterable[Finding]:
+        """Modules that the config selects, and that the method cannot adapt: PEFT refuses them."""
+        kinds, modules = self.method.kinds, self.layout.modules
+        if not kinds or selection.is_all_linear or ModuleKind.OTHER in kinds:
+            return
+        refused = [n for n in modules if modules[n].kind not in kinds and selection.selects(n)]
+        refused += [name for name in self.bare if name not in modules and selection.selects(name)]
+        if refused:
+            of_kind = {n: modules[n].kind.value if n in modules else "no weight" for n in refused}
+            message = f"{self.method.peft_type} cannot begin on {count(len(refused), 'module')}"
+            yield codes.FRESH_INIT.finding(
+                f"{message}: {some(refused)}",
+                self.where,
+                found=", ".join(dict.fromkeys(of_kind.values())),
+                expected="modules of kind " + ", ".join(sorted(kind.value for kind in kinds)),
+                hint="Name other modules in `target_modules`, or keep these out by "
+                "`exclude_modules`.",
+            )
+
+    def _parameters(self, typed: TunerConfig) -> bool:
+        """Whether the config selects parameters (``target_parameters``)."""
+        targets = typed.parameters if isinstance(typed, LoraConfig) else ()
+        modules = self.layout.modules.items()
+        return any(selected(name, targets, list(one.parameters)) for name, one in modules)
 
     def _sites(self, typed: TunerConfig, chosen: tuple[str, ...]) -> Iterable[Finding]:
         """The method's own tensors at the ``chosen`` modules. Which rank and settings a site has,

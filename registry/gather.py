@@ -9,6 +9,7 @@ from typing import Any
 
 from ..manifests.bounds import CONFIG_BYTES, INDEX_BYTES, TOKENIZER_BYTES
 from ..manifests.codes import artefacts as codes
+from ..manifests.codes import fit as fit_codes
 from ..manifests.codes import lock as lock_codes
 from ..manifests.errors import IntegrityError, SourceError
 from ..manifests.findings import Finding, Where
@@ -16,14 +17,20 @@ from .architectures import layout_of
 from .base.told import told_sizes
 from .digests import sha256_bytes
 from .facts import AdapterFacts, BaseFacts, FileFact, Header, TensorInfo, TokenizerFacts
-from .header import read_header
+from .files import foreign
+from .files.adapter import (
+    ADAPTER_CONFIG,
+    ADAPTER_INDEX,
+    ADAPTER_WEIGHTS,
+    read_adapter,
+    weights_of,
+)
+from .header import LFS_POINTER, read_header
 from .methods.config_file import parse_adapter_config
 from .pool import each
 from .sources.folder import Folder
 from .tokenizer import TOKENIZER_FILES, tokenizer_facts
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 BASE_CONFIG = "config.json"
 BASE_WEIGHTS = "model.safetensors"
 BASE_INDEX = "model.safetensors.index.json"
@@ -48,19 +55,27 @@ def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:
     :class:`FitError` for a config or header that does not read.
     """
     files = folder.files()
-    missing = [f for f in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if f not in files]
-    if missing:
-        raise SourceError(_no_adapter(folder, files, missing, where))
+    if ADAPTER_CONFIG not in files:
+        raise SourceError(_no_adapter(folder, files, where))
     raw, config_file = _read_small(folder, files[ADAPTER_CONFIG], CONFIG_BYTES, where)
     config = parse_adapter_config(raw, where)
-    header = read_header(
-        lambda start, length: folder.read(ADAPTER_WEIGHTS, start, length),
-        files[ADAPTER_WEIGHTS].size,
-        where=where,
-        file=ADAPTER_WEIGHTS,
+    if (other := foreign.by_config(config)) is not None:
+        raise SourceError(_foreign(folder, other, where))
+    weights = weights_of(config, files)
+    if not weights:
+        raise SourceError(_no_adapter(folder, files, where))
+    reading = read_adapter(config, _read_headers(folder, files, list(weights), where), where)
+    beside = [ADAPTER_INDEX] if ADAPTER_WEIGHTS not in weights and ADAPTER_INDEX in files else []
+    consumed = (config_file, *(files[path] for path in (*beside, *weights)))
+    return AdapterFacts(
+        name,
+        folder.source,
+        reading.config,
+        reading.header,
+        consumed,
+        folder.revision,
+        origin=reading.origin,
     )
-    consumed = (config_file, files[ADAPTER_WEIGHTS])
-    return AdapterFacts(name, folder.source, config, header, consumed, folder.revision)
 
 
 def gather_tokenizer(folder: Folder, where: Where) -> TokenizerFacts | None:
@@ -173,6 +188,7 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
         headers=headers,
         files=tuple(consumed[p] for p in sorted(consumed)),
         revision=folder.revision,
+        told=told,
     )
 
 
@@ -223,6 +239,15 @@ def _read_small(folder: Folder, fact: FileFact, limit: int, where: Where) -> tup
 
 
 def _json_object(raw: bytes, file: str, where: Where) -> dict[str, Any]:
+    if raw.startswith(LFS_POINTER):
+        raise SourceError(
+            codes.BASE_DAMAGED.finding(
+                f"{file} is a Git LFS pointer, not the file itself",
+                where,
+                expected="a JSON object",
+                hint="fetch the real file with `git lfs pull`",
+            )
+        )
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -253,21 +278,25 @@ def _weight_map(raw: bytes, where: Where) -> Mapping[str, str]:
     return weight_map
 
 
-def _no_adapter(
-    folder: Folder, files: Mapping[str, FileFact], missing: list[str], where: Where
-) -> Finding:
+def _no_adapter(folder: Folder, files: Mapping[str, FileFact], where: Where) -> Finding:
+    """Why this folder is no adapter that is read: what it is instead, where that can be told."""
     pickles = sorted(p for p in files if p.endswith(PICKLES) and p.startswith("adapter_"))
-    if missing == [ADAPTER_WEIGHTS] and pickles:
+    if ADAPTER_CONFIG in files and pickles:
         return codes.PICKLE_REFUSED.finding(
             f"{folder.source} has its weights in {pickles[0]} only",
             where,
             found=pickles[0],
             expected=ADAPTER_WEIGHTS,
         )
-    hint = None
     deeper = sorted(p.rpartition("/")[0] for p in files if p.endswith(f"/{ADAPTER_CONFIG}"))
+    other = None if deeper else foreign.by_files(files) or _by_header(folder, files, where)
+    if other is not None:
+        return _foreign(folder, other, where)
+    hint = None
     if deeper:
-        hint = f"there is an adapter one step deeper: {folder.source}/{deeper[0]}"
+        last = max(deeper, key=_number)
+        hint = f"there is an adapter one step deeper: {folder.source}/{last}"
+    missing = [f for f in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if f not in files]
     return codes.NOT_AN_ADAPTER.finding(
         f"{folder.source} has no {' and no '.join(missing)}",
         where,
@@ -275,6 +304,39 @@ def _no_adapter(
         expected=f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}",
         hint=hint,
     )
+
+
+def _by_header(
+    folder: Folder, files: Mapping[str, FileFact], where: Where
+) -> foreign.Foreign | None:
+    """What the first safetensors file tells that has no name of PEFT's."""
+    paths = sorted(p for p in files if p.endswith(".safetensors") and "/" not in p)
+    if not paths:
+        return None
+    try:
+        header = _read_headers(folder, files, paths[:1], where)[paths[0]]
+    except SourceError:
+        return None  # that the adapter's own files are missing is the better explanation
+    other = foreign.by_tensors(header.tensors)
+    if other is not None and other.what == foreign.RENAMED.what and paths[0] == ADAPTER_WEIGHTS:
+        return None  # only its config is missing
+    return other
+
+
+def _foreign(folder: Folder, other: foreign.Foreign, where: Where) -> Finding:
+    return fit_codes.FOREIGN_FORMAT.finding(
+        f"{folder.source} is {other.what}",
+        where,
+        found=other.seen,
+        expected=f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}, as PEFT writes them",
+        hint=other.hint,
+    )
+
+
+def _number(folder: str) -> tuple[int, str]:
+    """``checkpoint-1000`` comes after ``checkpoint-500``; a folder without a number before both."""
+    tail = folder.rpartition("-")[2]
+    return (int(tail) if tail.isdecimal() and len(tail) < 19 else -1, folder)
 
 
 def _no_base(folder: Folder, files: Mapping[str, FileFact], where: Where) -> Finding:

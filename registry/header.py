@@ -51,7 +51,8 @@ DTYPE_BITS: Mapping[str, int] = {
 """Every dtype of safetensors 0.8, with the bits of one element."""
 
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-_LFS_POINTER = b"version https://git-lfs"
+LFS_POINTER = b"version https://git-lfs"
+"""What a file begins with that Git LFS has not fetched."""
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 _LIMIT = 1 << 63
 
@@ -129,7 +130,7 @@ def _header_length(data: bytes, size: int, where: Where, file: str) -> int:
             expected="a safetensors file",
             hint="convert it: save the adapter again with PEFT's default (safetensors)",
         )
-    if data.startswith(_LFS_POINTER):
+    if data.startswith(LFS_POINTER):
         _refuse(
             codes.HEADER_MALFORMED,
             f"{file} is a Git LFS pointer, not the file itself",

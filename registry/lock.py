@@ -375,6 +375,7 @@ def _lock_base(
         files=files,
         fingerprint=measured.fingerprint,
         samples=None if measured.samples is None else str(measured.samples),
+        loaded_as=base.loaded_as,
     )
 
 

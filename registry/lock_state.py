@@ -11,7 +11,7 @@ from ..manifests.errors import IntegrityError, LockError
 from ..manifests.findings import Finding, Where
 from ..manifests.lockfile import BEGUN, Lock, LockedAdapter, LockedFile, lock_path
 from ..manifests.manifest import ManifestFile
-from ..manifests.schema import Adapter, Composition
+from ..manifests.schema import Adapter, Base, Composition
 from .digests import folder_digest, sha256_bytes
 from .facts import FileFact
 
@@ -19,11 +19,16 @@ Entry = str | None
 """What a lock pins: an adapter, by its name, or the base (``None``)."""
 
 
+_UNNAMED = "other digests, weights or registries, or another way to load the base"
+"""What may have changed where nothing in the lock tells it."""
+
+
 def inputs_digest(file: ManifestFile) -> str:
     """The digest of everything that resolution depends on, after variables and overrides.
 
-    Comments, descriptions, owners, dtypes, rules, policy, mirrors, endpoints, the declared
-    fingerprint and ``active`` are not among it.
+    What is said of how the base is loaded (``task``, ``num_labels``, ``id2label``, ``vocab_size``)
+    is among it where it is said. Comments, descriptions, owners, dtypes, rules, policy, mirrors,
+    endpoints, the declared fingerprint and ``active`` are not among it.
     """
     model = file.manifest.base.model
     return _inputs_digest(file, None if model is None else str(model))
@@ -89,7 +94,7 @@ def stale(file: ManifestFile, lock: Lock) -> list[Finding]:
         codes.LOCK_STALE.finding(
             "the manifest has changed since it was locked",
             Where(file=lock_name(file)),
-            found="; ".join(_changes(file, lock)) or "other digests, weights or registries",
+            found="; ".join(_changes(file, lock)) or _UNNAMED,
             expected="the inputs that the lock was made for",
         )
     ]
@@ -217,7 +222,7 @@ def lock_name(file: ManifestFile) -> str | None:
 
 def _inputs_digest(file: ManifestFile, model: str | None) -> str:
     manifest = file.manifest
-    inputs = {
+    inputs: dict[str, Any] = {
         "base": model,
         "base_options": options_digest(manifest.base.storage_options),
         "remote_code": manifest.base.trust_remote_code,
@@ -235,7 +240,18 @@ def _inputs_digest(file: ManifestFile, model: str | None) -> str:
         "compositions": {n: _recipe(c, None) for n, c in manifest.compositions.items()},
         "registries": {n: str(s) for n, s in manifest.registries.items()},
     }
+    if said := said_of_loading(manifest.base):
+        inputs["loading"] = said  # left out where nothing is said, as in every older lock
     return _digest_of(inputs)
+
+
+def said_of_loading(base: Base) -> dict[str, Any]:
+    """What a manifest says of how its base is loaded, beyond what its files say."""
+    return base.model_dump(
+        mode="json",
+        include={"task", "num_labels", "id2label", "vocab_size"},
+        exclude_none=True,
+    )
 
 
 def _changes(file: ManifestFile, lock: Lock) -> Iterator[str]:

@@ -195,6 +195,9 @@ def check_same_base(
     if old is not None and other is not None and _content(old) != _content(other):
         found, expected = other.revision or "other files", old.revision or "its files"
         findings.append(_another(new, "model", expected, found))
+        if loaded and old.loaded_as != other.loaded_as:
+            before, after = old.loaded_as, other.loaded_as
+            findings.append(_another(new, "way of being loaded", before, after))
     for key in _SHAPING if loaded else ():
         before, after = getattr(old_base, key), getattr(new_base, key)
         if before != after:
@@ -216,6 +219,10 @@ _SHAPING = (
     "float32_modules",
     "quantization",
     "attn_implementation",
+    "task",
+    "num_labels",
+    "id2label",
+    "vocab_size",
     "trust_remote_code",
 )
 """What the base is loaded by, beside its source."""

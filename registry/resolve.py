@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..manifests.codes import artefacts as codes
@@ -18,8 +19,9 @@ from ..manifests.rules import check_active, flatten
 from ..manifests.schema import Adapter, Base, Policy
 from ..manifests.source import Source
 from . import policy as policy_checks
+from .architectures import layout_of
 from .checks.fetching import check as check_fetching
-from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout
+from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout, TensorInfo
 from .fit import check_adapter
 from .gather import (
     READERS,
@@ -30,6 +32,7 @@ from .gather import (
     reader_of,
     tokenizer_of,
 )
+from .loaded_as import decide
 from .lock_state import Entry, facts_of
 from .pool import each
 from .recorded import names_of_base, recorded_base
@@ -173,12 +176,28 @@ def resolve(file: ManifestFile, access: Access = Access()) -> Resolution:
     # one another's way
     sources = {name: manifest.adapters[name].source for name in names}
     remote = [name for name, source in sources.items() if source and not source.is_local]
-    every = each(
-        lambda name: _open_adapter(name, file, access, base), names, OPENERS if remote else 1
+    workers = OPENERS if remote else 1
+    read = dict(
+        zip(names, each(lambda n: _read_adapter(n, file, access), names, workers), strict=True)
     )
-    opened = dict(zip(names, every, strict=True))
-    for one in opened.values():
+    wanted = None
+    if base is not None:
+        facts = {name: one.facts for name, one in read.items() if one.facts is not None}
+        wanted = decide(base, manifest.base, facts, file.where, partial(_make_layout, access, base))
+        base = wanted.base
+        findings.extend(wanted.findings)
+
+    def check(name: str) -> Opened:
+        if manifest.adapters[name].source is None:
+            return _begin_adapter(name, file, access, base)
+        return _check_read(name, read[name], file, access, base)
+
+    opened = dict(zip(names, each(check, names, workers), strict=True))
+    for name, one in opened.items():
         findings.extend(one.findings)
+        if wanted is not None:
+            where = file.where(("adapters", name))
+            findings.extend(wanted.check(name, one.plan, where))
     resolution = Resolution(
         file,
         base_folder,
@@ -336,6 +355,7 @@ def describe(opened: Opened) -> dict[str, Any]:
     return {
         "source": BEGUN if folder is None else str(folder.pinned),
         "method": facts.peft_type,
+        **({} if facts.origin is None else {"format": facts.origin.format}),
         "rank": plan.rank if plan else None,
         "sites": len(plan.sites) if plan else None,
         "targets": list(targets(plan)) if plan else [],
@@ -396,10 +416,21 @@ def _open_base(
     return folder, replace(facts, tokenizer=known, layout=layout), tokens
 
 
-def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts | None) -> Opened:
+def _make_layout(
+    access: Access,
+    base: BaseFacts,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+) -> Layout | None:
+    found = layout_of(config, tensors, base.told)
+    return access.ask(config) if found is None and access.ask is not None else found
+
+
+def _read_adapter(name: str, file: ManifestFile, access: Access) -> Opened:
+    """An adapter's config and header; of a new one, the config that it is given."""
     adapter: Adapter = file.manifest.adapters[name]
     if adapter.source is None:
-        return _begin_adapter(name, file, access, base)
+        return Opened(facts=AdapterFacts(name, None, adapter.config or {}, Header({})))
     where = file.where(("adapters", name, "source"))
     findings = check_place(file, name, access, where)
     if findings:
@@ -414,6 +445,17 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
     if facts is None:
         return Opened(folder, findings=tuple(findings))
     findings.extend(policy_checks.check_size(facts.files, access.policies, name, where))
+    return Opened(folder, facts, findings=tuple(findings))
+
+
+def _check_read(
+    name: str, read: Opened, file: ManifestFile, access: Access, base: BaseFacts | None
+) -> Opened:
+    """The same adapter with whether it fits."""
+    folder, facts, findings = read.folder, read.facts, [*read.findings]
+    if folder is None or facts is None:
+        return read
+    where = file.where(("adapters", name, "source"))
     names = names_of_base(file.manifest.base, file.directory, facts.config)
     recorded = recorded_base(facts.config, names)
 
@@ -436,7 +478,8 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
             facts = replace(facts, tokenizer=tokens)
             checked, plan = check(facts)
     if access.ask_peft is not None and plan is not None:
-        checked = _asked_peft(access.ask_peft, base, facts, plan, checked, where)
+        asked = plan.converted(facts)
+        checked = _asked_peft(access.ask_peft, base, asked, plan, checked, where)
     if base is None and access.layout is None and file.manifest.base.model is not None:
         checked = [_with_base_unread(f, name, where) for f in checked]
     findings.extend(checked)
@@ -468,7 +511,7 @@ def _begin_adapter(name: str, file: ManifestFile, access: Access, base: BaseFact
     config = file.manifest.adapters[name].config or {}
     where = file.where(("adapters", name, "config"))
     layout = access.layout or (base.layout if base is not None else None)
-    said = access.base_config if base is None else base.config
+    said = access.base_config if base is None else base.loaded_config
     beginning, findings = begin(config, said, layout, where)
     unplaced = AdapterFacts(name, None, config, Header({}))
     if beginning is None:

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from .facts import TokenizerFacts
+from .header import LFS_POINTER
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -186,6 +187,8 @@ def _added(files: Mapping[str, bytes]) -> dict[str, int]:
 
 
 def _object(files: Mapping[str, bytes], name: str) -> Json:
+    if files[name].startswith(LFS_POINTER):
+        raise ValueError(f"{name} is a Git LFS pointer: fetch the file with `git lfs pull`")
     try:
         value = json.loads(files[name])
     except (ValueError, RecursionError) as error:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor  # pyright: ignore[reportPrivateUsage]
 
 from ...registry.facts import ModuleKind, ModuleShape, SitePlan
 from ..gather import Part
@@ -63,7 +64,10 @@ class Magnitude:
         parts = (weight, self.a, self.b)
         if module.training or self.a.requires_grad or any(p.is_inference() for p in parts):
             return norm(self.kind, *parts, self.scale)
-        now = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in parts)
+        try:
+            now = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in parts)
+        except RuntimeError:  # in an export or a transform there is no memory to tell them by
+            return norm(self.kind, *parts, self.scale)
         known = self._known
         if known is not None and known[0] == now:
             return known[1]
@@ -102,7 +106,7 @@ def weight_of(module: nn.Module) -> torch.Tensor | None:
     weight = offloaded(module, "weight")
     if weight is None or weight.is_meta or weight.dtype not in _FLOATS:
         return None
-    return weight if type(weight.data) is torch.Tensor else None
+    return weight if type(weight.data) in (torch.Tensor, FakeTensor) else None
 
 
 class OnWeight(ABC):

@@ -31,12 +31,15 @@ def embedded(embedding: nn.Embedding, x: torch.Tensor, a: torch.Tensor) -> torch
 
 
 def bounded(embedding: nn.Embedding, rows: torch.Tensor) -> torch.Tensor:
-    """``rows`` with no norm above the embedding's ``max_norm``, where it has one."""
+    """``rows`` with no norm above the embedding's ``max_norm``, where it has one. torch shortens
+    them outside of autograd: their gradients are those of the longer ones."""
     if embedding.max_norm is None:
         return rows
-    norms = rows.norm(p=embedding.norm_type, dim=-1, keepdim=True).detach()
-    factor = embedding.max_norm / (norms + 1e-7)
-    return torch.where(norms > embedding.max_norm, rows * factor, rows)
+    with torch.no_grad():
+        norms = rows.norm(p=embedding.norm_type, dim=-1, keepdim=True)
+        factor = embedding.max_norm / (norms + 1e-7)
+        shorter = torch.where(norms > embedding.max_norm, rows * factor, rows)
+    return rows + (shorter - rows).detach() if rows.requires_grad else shorter
 
 
 def scaled_like(embedding: nn.Module, rows: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from ...manifests.codes import loader as codes
 from ...manifests.errors import RoutingError
 from ..float32 import InFloat32, cast_floats
 from ..interception import intercepted
-from ..placement import device_of, offloaded
+from ..placement import device_of, offloaded, own_parameter
 from ..routing import CURRENT
 from ..sites import OutputSite
 from .rerun import blend
@@ -110,7 +110,7 @@ class _Live(dict[str, Any]):
         self._module = module
 
     def __getitem__(self, name: str) -> Any:
-        found = self._module._parameters[name]  # pyright: ignore[reportPrivateUsage]
+        found = own_parameter(self._module, name)
         if found is None or not found.is_meta:
             return found
         value = offloaded(self._module, name)
@@ -164,7 +164,7 @@ def relink(stand_in: nn.Module, module: nn.Module) -> None:
 
 
 def _copied(module: nn.Module, name: str, values: Values) -> Any:
-    old = module._parameters[name]  # pyright: ignore[reportPrivateUsage]
+    old = own_parameter(module, name)
     if old is None:
         return None
     if type(old.data) is not torch.Tensor or old.is_quantized:

@@ -21,6 +21,7 @@ from ...registry.methods.trainable_tokens import rows_of
 from ..gather import Entries, Part, RowDelta, size_of, stacked
 from ..placement import offloaded
 from ..sites import Factors
+from ..weight_reads import Read
 from .deltas import Delta, Roles
 from .embeddings import bounded, scaled_like
 from .new_site import NewSite
@@ -30,10 +31,14 @@ from .rerun import difference
 class EmbeddingRows:
     """At an embedding: rows (tokens, embedding_dim) in the place of its own at ``indices``."""
 
-    __slots__ = ("_order", "_sorted", "rows")
+    __slots__ = ("_indices", "_order", "_sorted", "reads", "rows")
 
-    def __init__(self, rows: torch.Tensor, indices: tuple[int, ...]) -> None:
+    def __init__(
+        self, rows: torch.Tensor, indices: tuple[int, ...], reads: Mapping[str, Read]
+    ) -> None:
         self.rows = rows
+        self.reads = reads
+        self._indices = indices
         self._sorted, self._order = torch.tensor(indices, device=rows.device).sort()
 
     def add(
@@ -49,23 +54,61 @@ class EmbeddingRows:
         known, order = self._sorted.to(rows.device), self._order.to(rows.device)
         at = torch.searchsorted(known, ids).clamp(max=len(known) - 1)
         hit = (known[at] == ids).unsqueeze(-1).to(out.device)
-        found = F.embedding(order[at], rows)
-        found = scaled_like(module, bounded(cast(nn.Embedding, module), found)).to(out.device)
+        places = torch.where(known[at] == ids, order[at], len(rows))
+        embedding = cast(nn.Embedding, module)
+        found = looked_up(embedding, rows, places, self._padding(embedding))
+        found = scaled_like(module, bounded(embedding, found)).to(out.device)
         if weight == 1 and out is base:
             return torch.where(hit, found.to(out.dtype), out)  # not a difference added again
         return torch.where(hit, out + (found - base) * weight, out)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+    def _padding(self, embedding: nn.Embedding) -> int | None:
+        """The place of the row that is never trained."""
+        never = embedding.padding_idx
+        return self._indices.index(never) if never in self._indices else None
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+        if cast(nn.Embedding, module).scale_grad_by_freq and self.rows.requires_grad:
+            return None
         return (TokenRows(weight, self.rows[self._order], self._sorted),)
+
+
+def rows_put_in(rows: torch.Tensor, indices: tuple[int, ...]) -> Read:
+    """A weight with ``rows`` at ``indices``: what is read of it outside of its module."""
+
+    def read(own: torch.Tensor, now: torch.Tensor, weight: float) -> torch.Tensor:
+        at, new = torch.tensor(indices, device=own.device), rows.to(own)
+        if weight == 1 and now is own:
+            return own.index_copy(0, at, new)  # not a difference added again
+        return now.index_add(0, at, new - own[at], alpha=weight)
+
+    return read
+
+
+def looked_up(
+    embedding: nn.Embedding, rows: torch.Tensor, places: torch.Tensor, never: int | None
+) -> torch.Tensor:
+    """``rows`` (tokens, embedding_dim) at these ``places``, zeros where a place is none of theirs
+    (``len(rows)``). ``embedding`` says how often their tokens count in the gradient; the row at
+    the place ``never`` has none."""
+    return F.embedding(
+        places,
+        F.pad(rows, (0, 0, 0, 1)),
+        padding_idx=never,
+        scale_grad_by_freq=embedding.scale_grad_by_freq,
+    )
 
 
 class HeadRows:
     """At a linear head: rows (tokens, in) in the place of its weight's at ``indices``."""
 
-    __slots__ = ("_indices", "rows")
+    __slots__ = ("_indices", "reads", "rows")
 
-    def __init__(self, rows: torch.Tensor, indices: tuple[int, ...]) -> None:
+    def __init__(
+        self, rows: torch.Tensor, indices: tuple[int, ...], reads: Mapping[str, Read]
+    ) -> None:
         self.rows = rows
+        self.reads = reads
         self._indices = torch.tensor(indices, device=rows.device)
 
     def add(
@@ -127,7 +170,11 @@ class TokenRowsByRow:
         ids = ids + step.view(-1, *(1,) * (ids.dim() - 1))
         at = torch.searchsorted(self.known, ids).clamp(max=len(self.known) - 1)
         hit = (self.known[at] == ids).unsqueeze(-1).to(out.device)
-        found = scaled_like(module, bounded(cast(nn.Embedding, module), self.rows[at]))
+        embedding, rows = cast(nn.Embedding, module), self.rows[at]
+        if embedding.padding_idx is not None and rows.requires_grad:  # it is never trained
+            padding = self.entries.take(x, repeat).to(rows.device) == embedding.padding_idx
+            rows = torch.where(padding.unsqueeze(-1), rows.detach(), rows)
+        found = scaled_like(module, bounded(embedding, rows))
         delta = difference(found, self.entries.take(base, repeat), self.weights)
         return self.entries.add(out, torch.where(hit, delta, torch.zeros_like(delta)), repeat)
 
@@ -211,7 +258,10 @@ def build(
 ) -> Factors:
     """The rows at one site, from placed tensors by role; they know no dropout."""
     kind = EmbeddingRows if shape.kind is ModuleKind.EMBEDDING else HeadRows
-    return kind(roles["rows"], site.settings["indices"])
+    rows, indices = roles["rows"], site.settings["indices"]
+    # a layer of PEFT's own shows the base's weight to who reads it, a wrapper the adapter's
+    wrapped = bool(site.settings.get("wraps"))
+    return kind(rows, indices, {"weight": rows_put_in(rows, indices)} if wrapped else {})
 
 
 def delta_weight(

@@ -1,1 +1,1 @@
-"""Makes the committed tables from transformers; nothing that loads a model imports it."""
+"""Makes the committed tables from the installed transformers; the product never imports it."""

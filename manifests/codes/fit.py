@@ -873,3 +873,179 @@ ACTIVATION_UNKNOWN = Code(
     example="model(inputs_embeds=...) while an aLoRA is active",
     fix="Pass input_ids, and use the adapter on modules that see the rows' tokens.",
 )
+FOREIGN_FORMAT = Code(
+    id="AD369",
+    name="foreign-adapter-format",
+    severity=Severity.ERROR,
+    summary="The source holds an adapter in a format that is not read.",
+    explanation=(
+        "Adapters are read as PEFT writes them (adapter_config.json and "
+        "adapter_model.safetensors), and as mlx-lm does (adapters.safetensors). Other programs "
+        "write other files, with other names and other scales. The message says which program "
+        "wrote this one, and the hint how to get PEFT's format from it."
+    ),
+    example="a folder with pytorch_lora_weights.safetensors, as diffusers writes it",
+    fix="convert the adapter to PEFT's format with the program that wrote it",
+)
+FOREIGN_UNCLEAR = Code(
+    id="AD372",
+    name="foreign-config-unclear",
+    severity=Severity.ERROR,
+    summary="The config of another program's adapter does not say what was computed.",
+    explanation=(
+        "An adapter of mlx-lm is read from `lora_parameters` (rank, scale, dropout, keys), "
+        "`num_layers` and `fine_tune_type`. A value that is missing, of the wrong kind, or that "
+        "versions of mlx-lm read in different ways is not guessed: the adapter would load and "
+        "give other answers than the trained one."
+    ),
+    example='"lora_parameters": {"rank": 8, "alpha": 16}   # and no scale',
+    fix="write the value that was used in training into adapter_config.json",
+)
+FOREIGN_TENSOR = Code(
+    id="AD373",
+    name="foreign-tensor-unread",
+    severity=Severity.ERROR,
+    summary="Another program's adapter holds weights that nothing in PEFT's format equals.",
+    explanation=(
+        "Of mlx-lm's adapters the factors of linear layers, of embeddings and of experts in a "
+        "`switch_mlp` are read, and the sizes of DoRA of linear layers. DoRA of an embedding, "
+        "LoRA of an embedding whose weight is the output layer too (mlx-lm adapts both at once), "
+        "experts elsewhere and whole weights (`fine_tune_type: full`) have no exact counterpart."
+    ),
+    example="model.layers.0.mlp.experts.gate_proj.lora_b of (32, 2880, 8)",
+    fix="fuse the adapter into its base with `mlx_lm.fuse` and use the result as a base",
+)
+FOREIGN_NOTED = Code(
+    id="AD374",
+    name="foreign-adapter-noted",
+    severity=Severity.WARNING,
+    summary="The adapter was not read letter by letter as it is written.",
+    explanation=(
+        "Names that torch.compile, FSDP, activation checkpointing or DistributedDataParallel put "
+        "between the parts of a module's path are left out: the adapter is the same without them. "
+        "An adapter of mlx-lm 0.19 to 0.21 may have factors in more layers than `num_layers` "
+        "says, because these versions trained all of them; all are used."
+    ),
+    example="base_model.model._orig_mod.model.layers.0.self_attn.q_proj.lora_A.weight",
+    fix="nothing has to be done; save the adapter from the model inside the wrapper next time",
+)
+ADAPTER_SHARDS = Code(
+    id="AD378",
+    name="adapter-shards",
+    severity=Severity.ERROR,
+    summary="The shards of an adapter are not all there, or do not belong together.",
+    explanation=(
+        "transformers splits a large adapter into adapter_model-00001-of-0000N.safetensors and so "
+        "on. They are read as one file, when each of the N is there and no tensor is in two."
+    ),
+    example="adapter_model-00001-of-00002.safetensors alone",
+    fix="fetch all shards again, from one and the same saving",
+)
+OLDER_LAYOUT_UNCONVERTIBLE = Code(
+    id="AD304",
+    name="older-layout-unconvertible",
+    severity=Severity.ERROR,
+    summary="The adapter is for modules that transformers has fused or split since.",
+    explanation=(
+        "Later versions of transformers make one weight of several (the experts of a mixture, each "
+        "a module of its own before) or several of one. LoRA's factors are converted exactly. "
+        "Those of this adapter cannot be: the method has no form for a part of a weight, or the "
+        "version moves single rows, or the sizes are not those of the base."
+    ),
+    example="an IA3 adapter for `mlp.experts.0.gate_proj` on a Mixtral of today",
+    fix="merge it with the transformers that it was made with, or train it anew",
+)
+OLDER_NAMES = Code(
+    id="AD305",
+    name="older-names",
+    severity=Severity.WARNING,
+    summary="The adapter has the names that an older transformers gave the base's modules.",
+    explanation=(
+        "Names of modules change between versions of transformers. The conversion table that "
+        "transformers applies to old checkpoints was applied to the adapter: its tensors, and the "
+        "fields of its config that name modules. The adapter acts as it did; saving it writes "
+        "today's names."
+    ),
+    example="`language_model.model.layers.0` in an adapter for LLaVA",
+    fix="nothing has to be done; load the adapter and save it again to have today's names",
+)
+OLDER_NAME_AMBIGUOUS = Code(
+    id="AD306",
+    name="older-name-ambiguous",
+    severity=Severity.ERROR,
+    summary="A name of an older transformers could mean more than one module of the base.",
+    explanation=(
+        "The file has the same module under an old and a new name, or one name that the rules of "
+        "transformers lead to several modules. Which values are meant cannot be told."
+    ),
+    example="tensors for both `language_model.model.layers.0` and `model.language_model.layers.0`",
+    fix="remove the tensors that are not meant from the file",
+)
+TASK_CLASS = Code(
+    id="AD307",
+    name="task-without-class",
+    severity=Severity.ERROR,
+    summary="transformers has no class for this task and this kind of model.",
+    explanation=(
+        "`base.task`, or else the task that the adapters were trained for, decides the class that "
+        "the base is loaded with: the one that PEFT's own auto class picks for its model type. "
+        "There is none here: the adapter was trained on another kind of model, or on a class of "
+        "its author's own."
+    ),
+    example="task: SEQ_2_SEQ_LM for a base of model_type llama",
+    fix="correct `base.task` or the adapter's `task_type`, or load the class in Python and attach",
+)
+TASKS_MIXED = Code(
+    id="AD308",
+    name="tasks-mixed",
+    severity=Severity.ERROR,
+    summary="The adapters of one manifest were trained for different tasks.",
+    explanation=(
+        "The task decides the class that the base is loaded with, and with it the head and what "
+        "the model answers. One loaded base has one class, so all adapters on it need one task. "
+        "Adapters without a task, and those that only need what the base's own class has, are "
+        "not in the way."
+    ),
+    example="a sequence classifier and a token classifier on one base",
+    fix="write one manifest for each task",
+)
+NEW_UNCOVERED = Code(
+    id="AD309",
+    name="new-parameters-uncovered",
+    severity=Severity.ERROR,
+    summary="A part of the loaded base would be random numbers under this adapter.",
+    explanation=(
+        "The base's files do not hold this part: the head of a class that the base is loaded as, "
+        "or the rows that `base.vocab_size` adds. Each adapter has to bring it, whole modules in "
+        "`modules_to_save`, rows also in `trainable_token_indices`. With one that does not, the "
+        "model would answer with numbers that nobody trained."
+    ),
+    example="a classifier with a `score`, and a plain LoRA without, both on a causal base",
+    fix="leave this adapter out, or use a base whose files hold this part",
+)
+VOCABULARY_NOT_RESIZED = Code(
+    id="AD324",
+    name="vocabulary-not-resized",
+    severity=Severity.ERROR,
+    summary="The base does not have the number of token rows that base.vocab_size says.",
+    explanation=(
+        "`base.vocab_size` resizes the token embeddings of a base that is loaded here. A live "
+        "model is never changed, so it must have been resized before. Where the base's token "
+        "embedding is not known, it cannot be resized either."
+    ),
+    example="vocab_size: 49155, and a live model with 49152 rows",
+    fix="call `model.resize_token_embeddings(N)` with that number before attaching",
+)
+MERGE_LOADED_AS = Code(
+    id="AD325",
+    name="merge-needs-loading",
+    severity=Severity.ERROR,
+    summary="This base is not loaded as its files say, so its files cannot be merged one by one.",
+    explanation=(
+        "`adapterdock merge` copies the base's files and changes their tensors. Here the base is "
+        "loaded as another class, with another number of labels or with resized embeddings, so "
+        "other tensors and another config.json have to be written."
+    ),
+    example="a classifier on a causal base",
+    fix="load it, then `model.merge_and_unload().save_pretrained(DIR)`",
+)

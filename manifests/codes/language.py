@@ -184,9 +184,9 @@ BAD_NAME = Code(
     "bad-name",
     Severity.ERROR,
     "This cannot be a name.",
-    "Names of manifests, adapters, compositions and registries start with a lower-case letter, "
-    "followed by up to 62 of a-z 0-9 . _ -, so that they can stand in files, URLs and command "
-    "lines everywhere. A name is always compared whole.",
+    "Names of manifests, adapters, compositions and registries start with a letter, followed by up "
+    "to 62 of A-Z a-z 0-9 . _ -, so that they can stand in files, URLs and command lines "
+    "everywhere. A name is always compared whole.",
     "adapters:\n  My Adapter: {source: ./tone}",
     "Choose another name, such as my-adapter.",
 )
@@ -516,4 +516,15 @@ MORE = Code(
     "indentation, or is no manifest at all.",
     "adapterdock validate some-other-file.yaml",
     "Correct the first ones and check again.",
+)
+NAMES_IN_CASE = Code(
+    "AD379",
+    "names-differ-in-case",
+    Severity.ERROR,
+    "Two names differ in nothing but case.",
+    "Names of adapters and compositions become folders when a model is saved, and on many disks "
+    "(macOS, Windows) `Tone` and `tone` are one folder. So a manifest, or a model, has only one of "
+    "them. A name is still compared with its case: `Tone` is not found under `tone`.",
+    "adapters:\n  tone: {source: ./a}\n  Tone: {source: ./b}",
+    "Give one of them another name.",
 )

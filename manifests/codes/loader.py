@@ -725,8 +725,9 @@ BASE_CLASS_UNKNOWN = Code(
     "The first of `architectures` says which class the weights were saved from. Without it, or "
     "with one that the installed transformers does not have, which class to load would be a guess.",
     "config.json without `architectures`",
-    "upgrade transformers, or add `architectures: [LlamaForCausalLM]` (or whichever it is) to "
-    "config.json; or load the model yourself and use adapterdock.attach",
+    "upgrade transformers, or say what it is loaded for (`base.task: CAUSAL_LM`), or add "
+    "`architectures: [LlamaForCausalLM]` (or whichever it is) to config.json; or load the model "
+    "yourself and use adapterdock.attach",
 )
 REMOTE_CODE_REFUSED = Code(
     "AD787",
@@ -855,4 +856,34 @@ PEFT_PLACE = Code(
     ),
     example="dtype: float16 for a method that PEFT computes by a Fourier transform",
     fix="leave the adapter's dtype out (it is then float32, as in PEFT), or use a plain base",
+)
+
+SAVED_CONTAINER = Code(
+    id="AD383",
+    name="saved-container",
+    severity=Severity.ERROR,
+    summary="`modules_to_save` names a list or a dictionary of modules, which cannot be replaced.",
+    explanation=(
+        "A module of `modules_to_save` is replaced where the model calls it. A `ModuleList`, "
+        "`ModuleDict`, `ParameterList` or `ParameterDict` is never called: the model takes out "
+        "what is in it, so the replacement would never run, or never be trained. PEFT raises a "
+        "TypeError for them. An `nn.Sequential` is called, and can be replaced."
+    ),
+    example='"modules_to_save": ["layers"] on a Llama',
+    fix="name the modules inside the list or dictionary (`layers.0`, `layers.1`) instead",
+)
+NOT_EXCHANGED = Code(
+    id="AD384",
+    name="not-exchanged",
+    severity=Severity.ERROR,
+    summary="The adapter cannot run with other tensors in the place of its parameters.",
+    explanation=(
+        "`torch.func.functional_call` and `torch.export` put other tensors where the names of "
+        "`named_parameters` lead, for the time of a call. Adapters that run here make their "
+        "factors anew from them. Layers of PEFT's own and prompt encoders hold their parameters "
+        "themselves, a compiled base has copied them, and the rows of a mixed batch have gathered "
+        "them."
+    ),
+    example="torch.func.functional_call(model, tensors, inputs) with a BOFT adapter active",
+    fix="leave the parameters of this adapter out of the call, or choose one adapter for all rows",
 )

@@ -139,3 +139,16 @@ MERGE_BUSY = Code(
     "model.merge_adapter() while another thread generates",
     "wait for the running calls to end, then merge",
 )
+MERGE_READ = Code(
+    "AD388",
+    "merge-read-elsewhere",
+    Severity.ERROR,
+    "The base computes with a changed embedding's weight outside of the embedding too.",
+    "What LoRA adds at an embedding acts where the embedding is called, as in PEFT. Some heads "
+    "multiply with the embedding's weight and do not call it (DeBERTa with `legacy: false`, "
+    "Perceiver). In the weight, the change would act there too, and the merged model would answer "
+    "otherwise than the adapter does. The base was run on a few tokens to see it.",
+    'model.merge_adapter("a") of a LoRA on `word_embeddings` of such a DeBERTa',
+    "leave the adapter unmerged; `modules_to_save` and `trainable_token_indices` of a LoRA act at "
+    "both places, and can be merged",
+)

@@ -34,8 +34,8 @@ OUTSIDE_SOURCE = Code(
     "outside-source",
     Severity.ERROR,
     "A file's name or link leads out of the source's folder.",
-    "A symbolic link that points outside the folder, or a key with '..', an empty step or a "
-    "control character in it, would let the content of a folder choose what is read or written "
+    "A symbolic link that points outside the folder, or a key with '..' or an empty step in it, "
+    "would let the content of a folder choose what is read or written "
     "elsewhere on this machine. Such a folder is refused as a whole.",
     "adapters/billing/adapter_model.safetensors -> /data/weights/latest.safetensors",
     "Copy the files themselves into the folder (cp -RL follows links), or rename the key. For "

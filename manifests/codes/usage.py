@@ -113,7 +113,7 @@ BAD_NAME = Code(
     "bad-adapter-name",
     Severity.ERROR,
     "This cannot be an adapter's name.",
-    "A name is a lower-case letter, then up to 62 of a-z 0-9 . _ -, and does not start with `x-`.",
+    "A name is a letter, then up to 62 of A-Z a-z 0-9 . _ -, and does not start with `x-`.",
     "model.load_adapter('./tone', 'My Tone')",
     "choose a name such as 'my-tone'",
 )

@@ -1,1 +1,1 @@
-"""What a base's checkpoint says of its modules, torch-free. Imports facts and conversions alone."""
+"""What is known of a base and how it is loaded, torch-free; imports ``files/`` and the facts."""

@@ -11,7 +11,7 @@ from ...manifests.findings import Finding, Where
 from ...manifests.names import did_you_mean
 from ..methods.foreign_fields import FOREIGN_FIELDS
 from ..methods.lora_config import PLAIN_INITS, init_changes_base
-from ..methods.options import COMMON, Option, Support, is_neutral
+from ..methods.options import COMMON, Expect, Option, Support, is_neutral
 from ..methods.peft_table import PEFT_REFUSED
 from ..methods.table import METHODS, THROUGH_PEFT, Method
 from .subject import count, shown, some
@@ -110,15 +110,19 @@ def _strange(
         unknown = codes.OPTION_UNKNOWN
         message = f"adapter_config.json sets {name}, which {method.peft_type} does not have"
         hint = f"Remove it if the adapter is {method.peft_type}: it is a field of {some(others)}."
-    elif near := did_you_mean(name[:80], _unset(method, config), _MISSPELT):
+    elif near := did_you_mean(name[:80], _possible(config, method, config[name]), _MISSPELT):
         unknown, hint = codes.OPTION_UNKNOWN, near
     return unknown.finding(message, where, found=_short(config[name]), hint=hint)
 
 
-def _unset(method: Method, config: Mapping[str, Any]) -> set[str]:
-    """The method's fields that the config does not have: PEFT writes all of them, so that a field
-    beside its misspelling is not what was meant."""
-    return {option.name for option in method.options} - config.keys()
+def _possible(config: Mapping[str, Any], method: Method, value: object) -> list[str]:
+    """The fields that an unknown one with this value may have been meant for: not set yet (PEFT
+    writes all of them), carried out, and of this kind."""
+    fields: dict[str, Expect] = dict(COMMON)
+    for option in method.options:
+        if option.support in (Support.SUPPORTED, Support.NO_EFFECT):
+            fields[option.name] = option.expect
+    return [name for name, expect in fields.items() if name not in config and not expect(value)]
 
 
 def check_contradictions(config: Mapping[str, Any], where: Where) -> list[Finding]:

@@ -8,6 +8,12 @@ from ..facts import SitePlan
 from ..methods.lora_variants import BLOCKS
 from .subject import Subject, count, some
 
+_NOT_GATHERED = (
+    "The weights were not gathered when they were saved (DeepSpeed ZeRO-3 leaves empty tensors). "
+    "Save the adapter again with stage3_gather_16bit_weights_on_model_save: true, or gather the "
+    "checkpoint with the zero_to_fp32.py that lies in it."
+)
+
 
 def check(subject: Subject) -> list[Finding]:
     """One finding for each (rank by config, rank by tensors), and one for each invalid shape."""
@@ -29,6 +35,7 @@ def check(subject: Subject) -> list[Finding]:
             subject.where,
             found=shape,
             expected="two dimensions or more, none of them 0",
+            hint=_NOT_GATHERED if shape == (0,) else None,
         )
         for shape, keys in shapes.items()
     ]

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
+from ..base.resized import token_modules
 from ..facts import Layout
 from ..methods.places import saved_module
 from .subject import Subject, count, some
+from .vocabulary import resize_hint
 
 TASK_HEADS = frozenset({"score", "classifier", "qa_outputs"})
 """PEFT adds these to ``modules_to_save`` by the task, whether or not the model has them."""
@@ -39,12 +41,14 @@ def _parameters(
         yield codes.SAVED_MODULE.finding(
             f"{module} is stored without {count(len(missing), 'parameter')}: {some(missing)}",
             subject.where,
+            hint=_OF_ANOTHER,
         )
     if extra:
         yield codes.SAVED_MODULE.finding(
             f"{module} is stored with {count(len(extra), 'tensor')} that the base's has not: "
             f"{some(extra)}",
             subject.where,
+            hint=_OF_ANOTHER,
         )
     for path, shape in found.items():
         if path in wanted and shape != wanted[path]:
@@ -53,7 +57,23 @@ def _parameters(
                 subject.where,
                 found=shape,
                 expected=wanted[path],
+                hint=_of_shape(module, layout, shape, wanted[path]),
             )
+
+
+_OF_ANOTHER = "Use the base, and the version of its code, that the adapter was trained on."
+
+
+def _of_shape(module: str, layout: Layout, found: Shape, wanted: Shape) -> str:
+    """What another shape than the base's comes from: other labels, other tokens, another base."""
+    if found[1:] != wanted[1:]:
+        return _OF_ANOTHER
+    if module.rpartition(".")[2] in TASK_HEADS:
+        return (
+            f"Load the base with {found[0]} labels, as it was when the adapter was trained: "
+            f"`num_labels: {found[0]}` under `base`, or num_labels={found[0]} in from_pretrained."
+        )
+    return resize_hint(found[0]) if module in token_modules(layout) else _OF_ANOTHER
 
 
 def parameters_of(layout: Layout, module: str) -> Iterator[tuple[str, Shape]]:
@@ -82,6 +102,8 @@ def _names(subject: Subject, layout: Layout) -> Iterator[Finding]:
             f"modules_to_save names {count(len(absent), 'module')} with no tensors in the file: "
             f"{some(absent)}",
             subject.where,
+            hint="Save the adapter again from the model that was trained; or remove the name from "
+            "modules_to_save if the module was not trained.",
         )
     authors = [subject.naming.author(m) for m in wanted] + list(subject.plan.saved)
     for name in dict.fromkeys(subject.config.modules_to_save):

@@ -7,6 +7,7 @@ from ...manifests.findings import Finding
 from ..facts import Layout, ModuleKind
 from ..methods.lora_variants import BLOCKS
 from .subject import Subject, count, some
+from .vocabulary import resize_hint
 
 Shape = tuple[int, ...]
 
@@ -66,6 +67,7 @@ def check(subject: Subject) -> list[Finding]:
             subject.where,
             found=found,
             expected=f"{expected}, by the base's module",
+            hint=resize_hint(found[1]) if role == "embedding_A" and len(found) == 2 else None,
         )
         for (role, found, expected), names in wrong.items()
     ]

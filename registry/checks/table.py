@@ -13,6 +13,7 @@ from . import (
     kinds,
     modules,
     of_peft,
+    origin,
     parameters,
     projections,
     prompts,
@@ -33,7 +34,7 @@ Check = Callable[[Subject], list[Finding]]
 
 _RANKED = (ranks.check, alphas.check)
 _PLACES = (unused.check, modules.check, kinds.check)
-_STORED = (saved.check, biases.check, tied.check, vocabulary.check)
+_STORED = (saved.check, biases.check, tied.check, vocabulary.check, origin.check)
 _REST = (targets.check, parameters.check, projections.check, tokens.check, *_STORED)
 
 

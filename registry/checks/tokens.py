@@ -8,6 +8,7 @@ from ..facts import Layout
 from ..methods.lora_config import LoraConfig
 from ..methods.trainable_tokens import METHOD, rows_of
 from .subject import Subject, some
+from .vocabulary import resize_hint
 
 
 def check(subject: Subject) -> list[Finding]:
@@ -27,6 +28,7 @@ def check(subject: Subject) -> list[Finding]:
                     f"{some(map(str, outside))}",
                     subject.where,
                     expected="0 or more" if rows is None else f"0 to {rows - 1}",
+                    hint=resize_hint(max(outside) + 1) if min(outside) >= 0 else None,
                 )
             )
         twice = sorted({i for i in indices if indices.count(i) > 1})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
+from ..facts import SitePlan
 from ..patterns import PatternError, Patterns, PatternTable
 from .subject import Subject, some
 
@@ -32,13 +33,21 @@ def check(subject: Subject) -> list[Finding]:
 def _unused(subject: Subject, patterns: Patterns) -> Mapping[str, list[str]]:
     config = subject.config
     authors = [subject.naming.author(module) for module in subject.plan.modules]
+    adapted = dict.fromkeys(_author(subject, site) for site in subject.plan.sites)
     tables = {"rank_pattern": config.rank_pattern, "alpha_pattern": config.alpha_pattern}
     unused: dict[str, list[str]] = {}
     for field, entries in tables.items():
         table = PatternTable({entry: entry for entry in entries}, patterns)
-        used = {entry for author in authors for entry in table.all(author)} if entries else set()
+        used = {entry for name in adapted for entry in table.all(name)} if entries else set()
         unused[field] = [entry for entry in entries if entry not in used]
     if config.layers is not None and authors:
         layers = {patterns.layer_index(config.layers_pattern, author) for author in authors}
         unused["layers_to_transform"] = [str(n) for n in config.layers if n not in layers]
     return unused
+
+
+def _author(subject: Subject, site: SitePlan) -> str:
+    """What the patterns are matched against: the module, or its parameter where that is adapted."""
+    name = subject.naming.author(site.module)
+    parameter = site.settings.get("parameter")
+    return name if parameter is None else f"{name}.{parameter}"

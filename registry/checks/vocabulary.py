@@ -11,6 +11,14 @@ from ..facts import Layout, ModuleKind
 from .subject import Subject, some
 
 
+def resize_hint(rows: int) -> str:
+    """The way out where the base was resized in training, to this number of rows."""
+    return (
+        f"Write `base.vocab_size: {rows}` (the number of rows in training) if the base was resized "
+        f"there; resize a live model with `model.resize_token_embeddings({rows})`."
+    )
+
+
 def check(subject: Subject) -> list[Finding]:
     """Embeddings stored with the adapter, then the tokenizers."""
     return [*_embeddings(subject), *_tokens(subject)]
@@ -34,6 +42,7 @@ def _embeddings(subject: Subject) -> Iterator[Finding]:
             subject.where,
             found=found,
             expected=wanted,
+            hint=resize_hint(found[0]) if resized else None,
         )
 
 
@@ -48,6 +57,7 @@ def _tokens(subject: Subject) -> Iterator[Finding]:
             subject.where,
             found=f"{theirs.rows} ids",
             expected=f"at most {rows}",
+            hint=resize_hint(theirs.rows),
         )
         return
     ours = subject.base.tokenizer if subject.base else None
@@ -62,8 +72,12 @@ def _tokens(subject: Subject) -> Iterator[Finding]:
 
 
 def _base_rows(subject: Subject) -> int | None:
-    """Rows of the base's token embedding: what config.json says, else the largest embedding."""
+    """Rows of the base's token embedding: what it is resized to, else what config.json says, else
+    the largest embedding."""
     if subject.base is not None:
+        loaded = subject.base.loaded_as
+        if loaded is not None and loaded.vocab_size is not None:
+            return loaded.vocab_size
         text = subject.base.config.get("text_config")
         config = cast("dict[str, Any]", text) if isinstance(text, dict) else subject.base.config
         size = config.get("vocab_size")

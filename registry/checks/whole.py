@@ -6,19 +6,10 @@ import re
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
+from ..files import foreign
 from .subject import Subject, count, some
 
-_OTHER_SPELLINGS = (
-    (re.compile(r"\.lora_(down|up)\.|^lora_(unet|te\d?)_"), "these are kohya's names"),
-    (re.compile(r"\.lora(_linear_layer)?\.(down|up)\.|\.lora\.(down|up)\."), "old diffusers names"),
-    (
-        re.compile(r"\.lora_(A|B|embedding_A|embedding_B)\.[^.]+(\.weight)?$"),
-        "adapter names inside",
-    ),
-    (re.compile(r"^_orig_mod\.|\._orig_mod\."), "the model was saved while compiled (_orig_mod)"),
-    (re.compile(r"^module\."), "the model was saved inside DataParallel (module.)"),
-)
-"""What a stranger's keys tell about where they come from."""
+_NAMED = re.compile(r"\.lora_(A|B|embedding_A|embedding_B)\.[^.]+(\.weight)?$")
 
 
 def check(subject: Subject) -> list[Finding]:
@@ -121,5 +112,8 @@ def _unasked(subject: Subject) -> list[Finding]:
 
 
 def _origin(name: str) -> str | None:
-    origin = next((text for spelling, text in _OTHER_SPELLINGS if spelling.search(name)), None)
-    return f"{origin}: {codes.TENSOR_UNEXPECTED.fix}" if origin else None
+    """Where a stranger's key comes from, and what to do about it."""
+    other = foreign.by_tensors([name])
+    if other is not None and other.what != foreign.RENAMED.what:
+        return f"This is {other.what}. {other.hint}"
+    return f"adapter names inside: {codes.TENSOR_UNEXPECTED.fix}" if _NAMED.search(name) else None

@@ -10,6 +10,7 @@ from ...manifests.bounds import CONFIG_BYTES
 from ...manifests.codes import fit as codes
 from ...manifests.errors import SourceError
 from ...manifests.findings import Where
+from ..header import LFS_POINTER
 
 
 def parse_adapter_config(
@@ -23,6 +24,9 @@ def parse_adapter_config(
     """
     if len(data) > CONFIG_BYTES:
         _refuse(f"{file} is too large", where, f"{len(data)} bytes", f"at most {CONFIG_BYTES}")
+    if data.startswith(LFS_POINTER):
+        message = f"{file} is a Git LFS pointer, not the file itself"
+        _refuse(message, where, None, "a JSON object", "fetch the real file with `git lfs pull`")
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
@@ -51,7 +55,9 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _refuse(message: str, where: Where, found: str | None, expected: str | None) -> NoReturn:
+def _refuse(
+    message: str, where: Where, found: str | None, expected: str | None, hint: str | None = None
+) -> NoReturn:
     raise SourceError(
-        codes.CONFIG_MALFORMED.finding(message, where, found=found, expected=expected)
+        codes.CONFIG_MALFORMED.finding(message, where, found=found, expected=expected, hint=hint)
     )

@@ -6,7 +6,7 @@ any module; what is stored is the module's own parameters, whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +49,18 @@ def plan(
         if parameters.setdefault(path, key) is not key or inside in f".{path}.":
             leftovers.append(key)
     return replace(plan_of(config, layout, naming, keys, (), leftovers), tuned=tuned), naming
+
+
+def split_keys(tensors: Iterable[str]) -> Keys:
+    """The file's keys by module, and those that are of no tuned module."""
+    inside = f".{WRAPPER}."
+    own = {key: strip_peft_prefix(key) for key in tensors}
+    keys = Keys.split((key for key, name in own.items() if inside not in name), ROLES)
+    for key, name in own.items():
+        module, wrapped, path = name.partition(inside)
+        if wrapped:
+            keys.factors.setdefault(module, {}).setdefault(path, key)
+    return keys
 
 
 def shapes(

@@ -25,11 +25,16 @@ def saved_module(config: TunerConfig, name: str) -> str | None:
 
     PEFT compares the end of the whole path, without regard to its dots.
     """
-    if not config.modules_to_save:
+    return outermost(name, config.modules_to_save)
+
+
+def outermost(name: str, ends: tuple[str, ...]) -> str | None:
+    """The outermost module on the path ``name`` that ends in one of ``ends``."""
+    if not ends:
         return None
     parts = name.split(".")
     paths = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
-    return next((path for path in paths if path.endswith(config.modules_to_save)), None)
+    return next((path for path in paths if path.endswith(ends)), None)
 
 
 @dataclass
@@ -66,7 +71,8 @@ class Places:
     def _put_base(self, name: str, key: str, others: Mapping[str, str]) -> bool:
         """Trained biases and whole embeddings of the base; whether it is one of them."""
         path, _, parameter = name.rpartition(".")
-        live = self.naming.live(path.removesuffix(".base_layer"))
+        # of an embedding with trained tokens, the weight below them: PEFT loads it
+        live = self.naming.live(path.removesuffix(".base_layer").removesuffix(".token_adapter"))
         # a head with a bias (Phi, GPT-J) is stored with it, whatever `bias` says
         beside = f"{path}.weight" in others and self._is_embedding(live)
         if parameter == "bias" and (beside or self._bias_may_be_trained(live)):

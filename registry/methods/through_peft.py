@@ -7,7 +7,7 @@ by all. The rest is an *unchecked* finding (:mod:`adapterdock.registry.checks.of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -86,7 +86,7 @@ def planner(method: str) -> Callable[..., tuple[AdapterPlan, Naming]]:
         patterns: Patterns | None = None,
     ) -> tuple[AdapterPlan, Naming]:
         known = patterns or Patterns()
-        keys, shared = _split(row, tensors)
+        keys, shared = split_keys(row, tensors)
         naming = Naming.find(keys.modules, layout)
         authors: dict[str, str] = {}
         leftovers: list[str] = []
@@ -119,7 +119,7 @@ def planner(method: str) -> Callable[..., tuple[AdapterPlan, Naming]]:
     return plan
 
 
-def _split(row: PeftMethod, tensors: Mapping[str, TensorInfo]) -> tuple[Keys, dict[str, str]]:
+def split_keys(row: PeftMethod, tensors: Iterable[str]) -> tuple[Keys, dict[str, str]]:
     """The file's keys by module and role, and what it stores beside the model: {name: key}."""
     keys = Keys()
     shared: dict[str, str] = {}

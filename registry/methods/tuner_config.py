@@ -40,6 +40,16 @@ TARGET_OPTIONS: tuple[Option, ...] = (
 LAYER_FIELDS = frozenset({"layers_to_transform", "layers_pattern"})
 """Those of them that some methods do not have."""
 
+TASK_HEADS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "SEQ_CLS": ("classifier", "score"),
+        "TOKEN_CLS": ("classifier", "score"),
+        "QUESTION_ANS": ("qa_outputs",),
+    }
+)
+"""What PEFT (0.21, ``peft_model.py``) adds to ``modules_to_save`` by the task. It does so as it
+loads; PEFT before 0.11 did not write the names into the file."""
+
 
 @dataclass(frozen=True)
 class TunerConfig:

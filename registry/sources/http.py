@@ -25,9 +25,13 @@ from .remote import RemoteFolder
 
 KNOWN_FILES = (
     "README.md",
+    "adapter.safetensors",
     "adapter_config.json",
     "adapter_model.bin",
     "adapter_model.safetensors",
+    "adapter_model.safetensors.index.json",
+    "adapters.npz",
+    "adapters.safetensors",
     "added_tokens.json",
     "chat_template.jinja",
     "config.json",
@@ -37,6 +41,8 @@ KNOWN_FILES = (
     "model.safetensors.index.json",
     "preprocessor_config.json",
     "processor_config.json",
+    "pytorch_adapter.bin",
+    "pytorch_lora_weights.safetensors",
     "pytorch_model.bin",
     "sentencepiece.bpe.model",
     "special_tokens_map.json",
@@ -47,9 +53,9 @@ KNOWN_FILES = (
     "vocab.json",
     "vocab.txt",
 )
-"""What PEFT and transformers write, and the pickles that are recognised only to be refused."""
+"""What PEFT, transformers and mlx-lm write, and what is recognised only to be refused."""
 
-_INDEX = "model.safetensors.index.json"
+_INDEXES = ("model.safetensors.index.json", "adapter_model.safetensors.index.json")
 _CHUNK = 1 << 16
 _AT_ONCE = 8
 _REDIRECTIONS = 10
@@ -102,8 +108,8 @@ class HttpFolder(RemoteFolder):
         if not found:
             raise self._nothing(answers)
         yield from found.values()
-        if _INDEX in found:
-            shards = [name for name in self._shards(found[_INDEX]) if name not in found]
+        for index in (found[name] for name in _INDEXES if name in found):
+            shards = [name for name in self._shards(index) if name not in found]
             for name, answer in self._ask(shards).items():
                 fact = self._checked(name, answer, catch_all)
                 if fact is not None:
@@ -234,7 +240,9 @@ class HttpFolder(RemoteFolder):
     def _shards(self, index: FileFact) -> list[str]:
         if index.size > LISTING_BYTES:
             raise self._error(
-                codes.BAD_ANSWER, f"{self._shown(_INDEX)} is too large", found=f"{index.size} bytes"
+                codes.BAD_ANSWER,
+                f"{self._shown(index.path)} is too large",
+                found=f"{index.size} bytes",
             )
         try:
             table = json.loads(b"".join(self._transfer(index, 0, index.size)))

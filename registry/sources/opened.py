@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -230,9 +231,9 @@ class OpenedFolder(ABC):
         outside: list[Finding] = []
         try:
             for fact in self._list():
-                if not is_inside(fact.path):
+                if _leads_out(fact.path):
                     outside.append(self._outside(fact.path))
-                elif not is_hidden(fact.path):
+                elif is_inside(fact.path) and not is_hidden(fact.path):
                     self._check_depth(fact.path)
                     found[fact.path] = fact
                 if len(found) > FOLDER_FILES or len(outside) >= _SHOWN:
@@ -309,6 +310,12 @@ def is_inside(path: str) -> bool:
     if "\\" in path or any(ord(c) < 32 or ord(c) == 127 for c in path):
         return False
     return all(step not in ("", ".", "..") for step in path.split("/"))
+
+
+def _leads_out(path: str) -> bool:
+    """Whether a step of ``path``, on this or another system, is none. A name that is only odd
+    (``notes\\old.txt``) is no file that an adapter or a base has, and is passed over."""
+    return any(step in ("", ".", "..") for step in re.split(r"[/\\]", path))
 
 
 def is_hidden(path: str) -> bool:

@@ -17,7 +17,7 @@ from typer.testing import Result
 Cli = Callable[..., Result]
 ROOT = Path(adapterdock.__file__).resolve().parent
 AREAS = {
-    "language": range(100, 200),
+    "language": (*range(100, 200), 379),
     "sources": range(200, 250),
     "artefacts": range(250, 300),
     "fit": range(300, 400),

@@ -18,6 +18,7 @@ from support.begun import METHODS, tied_llama
 from support.moes import tiny_mixtral
 from support.peft_adapters import (
     TOLERANCE,
+    by_peft_name,
     ids,
     inputs_of,
     logits,
@@ -102,8 +103,8 @@ def test_what_has_gradients_is_what_has_them_in_peft(kind: str) -> None:
     make, fields = CONFIGS[kind]
     config = LoraConfig(**fields)
     model = begun(make(), config, "default")
-    mine = {n for n, p in model.named_parameters() if p.requires_grad}
-    assert mine == {n for n, _ in model.named_parameters()} & model.state_dict().keys()
+    mine = {n for n, p in by_peft_name(model).items() if p.requires_grad}
+    assert mine == by_peft_name(model).keys() & model.state_dict().keys()
     assert not any(p.requires_grad for p in model.base_model.parameters())
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
     theirs = [p for p in peft_begins(make(), config).parameters() if p.requires_grad]
@@ -333,7 +334,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[AdapterdockError], str]] = {
         "AD796",
     ),
     "rank zero": (tiny_llama, {**Q, "r": 0}, FitError, "AD313"),
-    "a kind it cannot adapt": (tiny_llama, {"target_modules": ["norm"]}, AttachError, "AD795"),
+    "a kind it cannot adapt": (tiny_llama, {"target_modules": ["norm"]}, AttachError, "AD796"),
     "a pattern that is none": (tiny_llama, {"target_modules": "q_proj["}, FitError, "AD319"),
 }
 

@@ -134,3 +134,43 @@ def test_linears_less_output_modules_are_pefts_all_linear(
     adapted = get_peft_model(model, config)
     targeted = {n for n in adapted.targeted_module_names if not n.startswith("base_model.")}
     assert targeted == linear - layout.output_modules
+
+
+class LinearOfMine(nn.Module):
+    """Multiplies the other way round; nothing but its name says that it is linear."""
+
+    def __init__(self, inner: int, out: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = inner, out
+        self.weight = nn.Parameter(torch.randn(inner, out))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight
+
+
+class Projection(LinearOfMine):
+    pass
+
+
+class Packed(LinearOfMine):
+    def __init__(self, inner: int, out: int) -> None:
+        super().__init__(inner, out)
+        self.weight = nn.Parameter(torch.zeros(out, inner // 2, dtype=torch.uint8), False)
+
+
+@pytest.mark.parametrize("kind", [LinearOfMine, Projection])
+def test_a_class_is_not_linear_by_its_name(kind: type[nn.Module]) -> None:
+    shape = layout_of_model(nn.ModuleDict({"it": kind(4, 6)})).modules["it"]
+    assert shape == ModuleShape(ModuleKind.OTHER, parameters={"weight": (4, 6)})
+
+
+def test_what_holds_a_packed_weight_is_linear_under_any_name() -> None:
+    assert layout_of_model(nn.ModuleDict({"it": Packed(4, 6)})).modules["it"] == ModuleShape(
+        ModuleKind.LINEAR, 4, 6, {"weight": (6, 4)}
+    )
+
+
+def test_torchs_own_quantised_linears_keep_their_sizes() -> None:
+    module = torch.ao.nn.quantized.dynamic.Linear(4, 6)
+    shape = layout_of_model(nn.ModuleDict({"it": module})).modules["it"]
+    assert (shape.kind, shape.in_features, shape.out_features) == (ModuleKind.LINEAR, 4, 6)

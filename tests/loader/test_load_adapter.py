@@ -300,7 +300,30 @@ def test_a_name_follows_the_manifests_rule(name: Any, model: AdaptedModel, shelf
     assert caught.value.code == "AD912"
 
 
-@pytest.mark.parametrize("name", ["q_proj", "a.b", "default", "model", "lora_a.weight"])
+def test_names_that_differ_in_case_only_are_refused_whatever_adds_them(
+    model: AdaptedModel, shelf: Shelf
+) -> None:
+    model.load_adapter(shelf.one.folder, "Tone")
+    assert close(logits(model, adapter="Tone"), shelf.one.answer)
+    refusals: list[Callable[[], Any]] = [
+        lambda: model.load_adapter(shelf.two.folder, "tone"),
+        lambda: model.load_adapter(shelf.two.folder, "TONE", hotswap="auto"),
+        lambda: model.add_adapter("tone", LoraConfig(target_modules=["q_proj"])),
+        lambda: model.define_composition("tonE", {"Tone": 1.0}),
+    ]
+    for refusal in refusals:
+        with pytest.raises((AttachError, RoutingError)) as caught:
+            refusal()
+        assert caught.value.code == "AD379"
+    model.define_composition("Mix", {"Tone": 1.0})
+    with pytest.raises(AttachError, match="AD379"):
+        model.load_adapter(shelf.two.folder, "mix")
+    assert model.adapters.keys() == {"Tone"}
+    model.load_adapter(shelf.two.folder, "Tone", hotswap=True)
+    assert close(logits(model, adapter="Tone"), shelf.two.answer)
+
+
+@pytest.mark.parametrize("name", ["q_proj", "a.b", "default", "model", "lora_a.weight", "Q.v2"])
 def test_a_name_that_is_part_of_another_is_just_a_name(
     name: str, model: AdaptedModel, shelf: Shelf
 ) -> None:

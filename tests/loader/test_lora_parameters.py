@@ -14,12 +14,15 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.attach import attach_adapter
 from adapterdock.loader.weight_sites import WeightSite
 from adapterdock.manifests.errors import AttachError, RoutingError
+from peft import LoraConfig
 from safetensors.torch import load_file
 from support.moes import tiny_gpt_oss, tiny_mixtral, tiny_qwen_moe
 from support.peft_adapters import (
     TOLERANCE,
+    OneLayer,
     adapted,
     attach,
+    by_peft_name,
     inputs_of,
     logits,
     peft_loads,
@@ -151,7 +154,7 @@ def test_gradients_are_pefts(tmp_path: Path) -> None:
     model = adapted(base, saved, trainable=True)
     model(**batch).loss.backward()
     theirs = {n: p.grad for n, p in oracle.named_parameters() if p.grad is not None}
-    ours = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    ours = {n: p.grad for n, p in by_peft_name(model).items() if p.grad is not None}
     assert ours.keys() == theirs.keys() and ours
     assert all(torch.allclose(ours[n], theirs[n], atol=1e-5) for n in ours)
     assert all(p.grad is None for p in base.parameters())
@@ -304,3 +307,26 @@ def test_tensors_that_name_no_parameter_have_no_place(tmp_path: Path) -> None:
     header = tensors_of(tensors).header.tensors
     plan = METHODS["LORA"].plan(saved.config, header, layout_of_model(base))
     assert plan.sites == () and set(plan.leftovers) == set(tensors)
+
+
+@pytest.mark.parametrize("name", ["LinearOfMine", "Projection"])
+def test_sizes_are_the_parameters_own_and_not_what_its_class_is_called(
+    name: str, tmp_path: Path
+) -> None:
+    def init(self: Any) -> None:
+        torch.nn.Module.__init__(self)
+        self.in_features, self.out_features = 10, 20
+        self.weight = torch.nn.Parameter(torch.randn(10, 20))
+
+    kind: Any = type(
+        name, (torch.nn.Module,), {"__init__": init, "forward": lambda self, x: x @ self.weight}
+    )
+    torch.manual_seed(0)
+    base = OneLayer(kind(), torch.randn(3, 10))
+    fields = {"target_parameters": ["layer.weight"], "target_modules": []}
+    saved = peft_saves(base, tmp_path / "it", **fields)
+    assert torch.allclose(logits(adapted(copy.deepcopy(base), saved)), saved.answer, atol=TOLERANCE)
+    model = AdaptedModel(base)
+    model.add_adapter("new", LoraConfig(r=2, **fields))
+    assert {tuple(p.shape) for p in model.state_dict().values()} == {(2, 20), (10, 2)}
+    assert logits(model, adapter="new").shape == (3, 20)

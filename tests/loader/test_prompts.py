@@ -324,8 +324,8 @@ def test_only_the_virtual_tokens_are_trained(case: str, tmp_path: Path) -> None:
     model = adapted(base, adapter, trainable=True).train()
     model(input_ids=ids(), labels=ids()).loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    assert list(gradients) == ["prompt_encoder.it.embedding.weight"]
-    assert bool(gradients["prompt_encoder.it.embedding.weight"].any())
+    assert list(gradients) == ["tuners.prompt_encoder.it.embedding.weight"]
+    assert bool(gradients["tuners.prompt_encoder.it.embedding.weight"].any())
 
 
 @pytest.mark.parametrize("case", ["prompt-llama", "prefix-llama"])

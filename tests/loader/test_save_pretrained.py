@@ -25,6 +25,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 from support.peft_adapters import adapted, ids, logits, peft_saves, tiny_bert, tiny_llama
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 
 @pytest.fixture
@@ -173,6 +174,32 @@ def test_an_adapter_without_a_config_stops_it_before_anything_is_written(tmp_pat
     with pytest.raises(AttachError) as caught:
         model.save_pretrained(tmp_path / "out")
     assert caught.value.code == "AD793"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_with_capitals_comes_back_with_them(tmp_path: Path) -> None:
+    tiny_llama().save_pretrained(tmp_path / "base")
+    saved = peft_saves(tiny_llama(), tmp_path / "saved", target_modules=["q_proj"])
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
+    model = AdaptedModel(base)
+    model.load_adapter(saved.folder, "Billing-EU")
+    model.set_adapter("Billing-EU")
+    model.save_pretrained(tmp_path / "out")
+    assert (tmp_path / "out" / "Billing-EU" / "adapter_config.json").is_file()
+    again = load(tmp_path / "out")
+    assert again.active_adapters() == ["Billing-EU"]
+    assert torch.allclose(logits(again), saved.answer, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["Adapterdock.yaml", "adapter_config.json", "model.safetensors"])
+def test_a_name_that_is_one_of_the_model_s_own_files_is_not_saved(
+    name: str, tmp_path: Path
+) -> None:
+    saved = peft_saves(tiny_llama(), tmp_path / "saved", target_modules=["q_proj"])
+    model = AdaptedModel(tiny_llama())
+    model.load_adapter(saved.folder, name)
+    with pytest.raises(AttachError, match=name):
+        model.save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

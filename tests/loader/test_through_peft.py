@@ -28,6 +28,7 @@ from support.peft_adapters import (
     TOLERANCE,
     adapted,
     attach,
+    by_peft_name,
     ids,
     inputs_of,
     logits,
@@ -240,7 +241,7 @@ def test_gradients_are_pefts(method: str, tmp_path: Path) -> None:
     model = adapted(base, saved, trainable=True)
     model(**batch).loss.backward()
     theirs = {n: p.grad for n, p in oracle.named_parameters() if p.grad is not None}
-    ours = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    ours = {n: p.grad for n, p in by_peft_name(model).items() if p.grad is not None}
     assert theirs and ours.keys() == theirs.keys()
     assert all(torch.allclose(ours[n], theirs[n], atol=1e-5) for n in ours)
     assert all(p.grad is None for p in base.parameters())

@@ -10,7 +10,7 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.attach import attach_adapter
-from adapterdock.manifests.errors import AttachError
+from adapterdock.manifests.errors import AttachError, RoutingError
 from peft import TrainableTokensConfig
 from safetensors.torch import load_file
 from support.peft_adapters import (
@@ -18,6 +18,7 @@ from support.peft_adapters import (
     Saved,
     adapted,
     attach,
+    by_peft_name,
     inputs_of,
     logits,
     peft_loads,
@@ -157,7 +158,7 @@ def test_tied_rows_are_one_parameter_under_training(tmp_path: Path) -> None:
         (theirs,) = [p.grad for n, p in oracle.named_parameters() if name in n]
         model = adapted(base, saved, trainable=True)
         model(**batch).loss.backward()
-        ((ours_name, ours),) = [(n, p.grad) for n, p in model.named_parameters() if name in n]
+        ((ours_name, ours),) = [(n, p.grad) for n, p in by_peft_name(model).items() if name in n]
         assert ours_name in {
             n.replace(saved.folder.name.replace(".", "_"), "it")
             for n, _ in oracle.named_parameters()
@@ -203,3 +204,68 @@ def test_rows_that_are_the_bases_own_change_nothing_and_are_refused(tmp_path: Pa
     with pytest.raises(AttachError, match="changes nothing anywhere"):
         attach_adapter(AdaptedModel(base), "it", saved.plan(base), same)
     assert isinstance(saved, Saved)
+
+
+FOUR, FIVE = [3, 4], [5, 6]
+
+
+def two_of_tokens(base: Any, folder: Path, one: list[int], two: list[int]) -> tuple[Any, Any]:
+    saved = [
+        peft_saves(base, folder / name, seed=n, kind=TrainableTokensConfig, token_indices=indices)
+        for n, (name, indices) in enumerate({"one": one, "two": two}.items())
+    ]
+    model = AdaptedModel(base)
+    for name, adapter in zip(("one", "two"), saved, strict=True):
+        attach(model, adapter, name)
+    return model, peft_loads(tiny(base), *(adapter.folder for adapter in saved))
+
+
+def tiny(base: Any) -> Any:
+    return tied_llama() if base.config.tie_word_embeddings else tiny_llama()
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tied_llama])
+@pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
+def test_other_tokens_of_two_adapters_are_merged_in_turn(
+    order: tuple[str, str], make: Callable[..., Any], tmp_path: Path
+) -> None:
+    base, inputs = make(), {"input_ids": torch.tensor([[3, 4, 5, 6, 7]])}
+    before, alone = traces(base), logits(base, inputs)
+    model, oracle = two_of_tokens(base, tmp_path, FOUR, FIVE)
+    for name in order:
+        model.merge_adapter(name)
+        oracle.merge_adapter([name])
+    assert model.merged_adapters == list(order)
+    assert torch.allclose(logits(model, inputs), logits(oracle, inputs), atol=TOLERANCE)
+    model.unmerge_adapter()
+    assert torch.equal(logits(model, inputs, adapter=None), alone)
+    model.merge_adapter(order[0])
+    beside = logits(model, inputs, adapter=order[1])
+    assert torch.allclose(beside, logits(oracle, inputs), atol=TOLERANCE)
+    model.unmerge_adapter()
+    assert same_traces(traces(model.detach()), before)
+
+
+def test_the_same_token_of_two_adapters_is_not_merged_in_turn(tmp_path: Path) -> None:
+    model, oracle = two_of_tokens(tiny_llama(), tmp_path, FOUR, [4, 5])
+    oracle.merge_adapter(["one"])
+    with pytest.raises(ValueError, match="already defined"):
+        oracle.merge_adapter(["two"])
+    model.set_adapter(None)
+    model.merge_adapter("one")
+    with pytest.raises(RoutingError) as caught:
+        model.merge_adapter("two")
+    assert {f.code for f in caught.value.findings} == {"AD756"}
+    assert model.merged_adapters == ["one"]
+
+
+def test_tokens_are_not_merged_beside_a_lora_of_the_same_embedding(tmp_path: Path) -> None:
+    base = tiny_llama()
+    one = peft_saves(base, tmp_path / "one", kind=TrainableTokensConfig, token_indices=FOUR)
+    two = peft_saves(base, tmp_path / "two", target_modules=["embed_tokens"], r=2)
+    model = AdaptedModel(base)
+    attach(model, one, "one")
+    attach(model, two, "two")
+    model.merge_adapter("two")
+    with pytest.raises(RoutingError):
+        model.merge_adapter("one")

@@ -55,7 +55,7 @@ GOOD = [
     "base: {quantization: {a: [1, null]}, storage_options: {a: {b: 1}}}\nname: null\n",
 ]
 BAD = [
-    *("nonsense: 1\n", "adapters: {a: {}}\n", "adapters: {A: {source: ./a}}\n"),
+    *("nonsense: 1\n", "adapters: {a: {}}\n", "adapters: {A B: {source: ./a}}\n"),
     *("adapters: {a: {source: ./a, sorce: ./b}}\n", "base: {dtype: fp16}\n"),
     *("base: {trust_remote_code: 'yes'}\n", "rules: {max_active: 0}\n"),
     *("compositions: {m: {of: {a: {}}}}\n", "compositions: {m: {of: {a: {'*': one}}}}\n"),

@@ -176,7 +176,7 @@ CONFLICT = f"<<<<<<< HEAD\ninputs: {DIGEST}\n=======\ninputs: {DIGEST}\n>>>>>>> 
         ("rank: 4", "rank: 4\n    colour: red"),
         ("size: 9", "size: -9"),
         ("size: 9", "size: 9\n      size: 8"),
-        ("  tone:\n", "  Tone:\n"),
+        ("  tone:\n", "  To ne:\n"),
         (DIGEST, DIGEST.upper()),
         ("adapters:\n", "- adapters\n"),
         ("version: 1\n", "version: 1\n---\nversion: 1\n"),

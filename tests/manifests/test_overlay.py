@@ -61,7 +61,7 @@ def test_every_value_says_which_file_and_line_it_came_from(desk: Desk) -> None:
 
 def test_an_error_in_the_lower_file_is_shown_there(desk: Desk) -> None:
     desk.write(HEADER + "base: {dtype: fp16}\n", "base.yaml")
-    finding = desk.findings("extends: base.yaml\nname: Desk\n")[1]
+    finding = desk.findings("extends: base.yaml\nname: My Desk\n")[1]
     assert (finding.code, finding.where.line) == ("AD123", 2)
     assert finding.where.file == str(desk.folder / "base.yaml")
 
@@ -130,7 +130,7 @@ def test_what_is_extended_must_be_a_readable_file(desk: Desk) -> None:
 
 def test_errors_of_both_files_come_together(desk: Desk) -> None:
     desk.write("base: {}\na: 1\na: 2\n", "base.yaml")
-    found = desk.findings(HEADER + "extends: base.yaml\nname: Desk\n")
+    found = desk.findings(HEADER + "extends: base.yaml\nname: My Desk\n")
     assert {f.code for f in found} == {"AD111", "AD120", "AD124"}
 
 

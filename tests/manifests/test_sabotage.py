@@ -80,7 +80,7 @@ CASES = {
     "a name with a space": Case(
         "AD124", "version: 1\nadapters:\n  My Tone: {source: ./x}\n", 3, 3, "adapters.My Tone"
     ),
-    "a name in upper case": Case("AD124", "version: 1\nname: Desk\n", 2, 7, "name"),
+    "a name of two words": Case("AD124", "version: 1\nname: My Desk\n", 2, 7, "name"),
     "a short digest": Case(
         "AD125", "version: 1\nadapters:\n  a: {source: ./x, sha256: 'sha256:00'}\n", 3, 28
     ),
@@ -288,7 +288,7 @@ def test_every_code_explains_itself() -> None:
 def test_all_mistakes_are_reported_at_once_and_in_order(desk: Desk) -> None:
     text = (
         "version: 1\n"
-        "name: Desk\n"
+        "name: My Desk\n"
         "adapters:\n"
         "  tone: {sorce: ./tone}\n"
         "  tone: {source: ./tone}\n"
@@ -314,7 +314,7 @@ def test_all_mistakes_are_reported_at_once_and_in_order(desk: Desk) -> None:
 
 def test_an_error_holds_every_finding_in_its_text(desk: Desk) -> None:
     with pytest.raises(ManifestError) as caught:
-        desk.read("version: 2\nname: Desk\n")
+        desk.read("version: 2\nname: My Desk\n")
     assert "AD127" in str(caught.value)
     assert "AD124" in str(caught.value)
     assert caught.value.code == "AD127"

@@ -83,6 +83,33 @@ def test_names_are_compared_whole(desk: Desk) -> None:
     assert (finding.code, finding.hint) == ("AD171", "did you mean 'q_proj'?")
 
 
+def test_names_may_have_capitals_and_are_compared_with_them(desk: Desk) -> None:
+    text = HEADER + "adapters: {Billing-EU.v2: {source: ./a}, tone: {source: ./b}}\n"
+    mixed = "compositions: {Mix: {of: {Billing-EU.v2: 1, tone: 0.5}}}\n"
+    assert desk.read(text + mixed + "active: Mix\n").manifest.active == "Mix"
+    finding = desk.findings(text + "active: Tone\n")[0]
+    assert (finding.code, finding.hint) == ("AD171", "did you mean 'tone'?")
+
+
+@pytest.mark.parametrize("name", ["X-tone", "-tone", "_tone", "__base__", "Tone!", "1a"])
+def test_what_is_no_name_is_refused(name: str, desk: Desk) -> None:
+    found = desk.findings(HEADER + f"compositions: {{{name}: {{of: {{a: 1}}}}}}\n")
+    assert found[0].code == "AD124"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "adapters: {tone: {source: ./a}, Tone: {source: ./b}}\n",
+        "adapters: {tone: {source: ./a}}\ncompositions: {TONE: {of: {tone: 1}}}\n",
+        "adapters: {a: {source: ./a}}\ncompositions: {m: {of: {a: 1}}, M: {of: {a: 0.5}}}\n",
+    ],
+)
+def test_two_names_that_differ_in_case_only_are_an_error(text: str, desk: Desk) -> None:
+    (finding,) = desk.findings(HEADER + text)
+    assert finding.code == "AD379" and finding.where.line is not None
+
+
 def test_the_same_adapter_under_two_names_is_a_warning(desk: Desk) -> None:
     read = desk.read(HEADER + "adapters: {a: {source: ./x}, b: {source: ./x}}\n")
     assert [(f.code, f.severity) for f in read.warnings] == [("AD182", Severity.WARNING)]

@@ -562,7 +562,11 @@ def test_every_code_of_fit_is_earned_by_some_test() -> None:
     virtual_tokens = {"AD385", "AD386", "AD387"}  # in test_prompt_plan.py
     through_peft = {"AD390", "AD391", "AD392"}  # in test_through_peft.py
     live = {"AD368"}  # in tests/loader/methods/test_lora_variants.py
-    assert known - header - recorded - virtual_tokens - through_peft - live == earned
+    foreign = {"AD369", "AD372", "AD373", "AD374", "AD378"}  # in files/test_foreign.py, test_mlx.py
+    older = {"AD304", "AD305", "AD306"}  # in tests/loader/test_older_names.py
+    loading = {"AD307", "AD308", "AD309", "AD324", "AD325"}  # in test_loaded_as.py
+    elsewhere = through_peft | foreign | live | older | loading | {"AD379"}  # in test_semantics.py
+    assert known - header - recorded - virtual_tokens - elsewhere == earned
 
 
 def test_all_errors_come_at_once() -> None:
@@ -613,6 +617,106 @@ def test_a_misspelled_module_is_met_with_a_suggestion() -> None:
     tensors = lora(("lm_heat", HIDDEN, VOCAB))
     findings = check(lora_config(target_modules=["lm_heat"]), tensors)
     assert any("did you mean 'lm_head'?" in str(f.hint) for f in findings)
+
+
+def test_a_suggested_module_would_take_the_factors() -> None:
+    for name, out in (("lm_heat", VOCAB + 1), ("model.layers.0.self_attn.q_porj", KV + 1)):
+        tensors = lora((name, HIDDEN, out))
+        found = check(lora_config(target_modules=[name]), tensors)
+        (finding,) = [f for f in found if f.code == "AD342"]
+        assert "did you mean" not in str(finding.hint)
+    taken = {**qv(), **lora(("model.layers.0.self_attn.q_pro", HIDDEN, HIDDEN))}
+    found = check(lora_config(target_modules=["q_proj", "v_proj", "q_pro"]), taken)
+    (finding,) = [f for f in found if f.code == "AD342"]
+    assert "q_proj" not in str(finding.hint)  # it has factors of its own
+
+
+def test_what_peft_wrapped_is_no_misspelling() -> None:
+    tensors = lora(("lm_head.base_layer.out_proj", HIDDEN, VOCAB))
+    found = check(lora_config(target_modules=["lm_head"]), tensors)
+    assert all("did you mean" not in str(f.hint) for f in found)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "hint"),
+    [
+        ("rank_patern", {"q_proj": 8}, "did you mean 'rank_pattern'?"),  # in the config already
+        ("rank_patern", {"q_proj": 8}, None),
+        ("use_qalor", True, None),  # what is meant is refused as well
+        ("lorap_emb_lr", 1e-5, None),
+        ("fan_in_fan_ou", True, "did you mean 'fan_in_fan_out'?"),
+        ("fan_in_fan_ou", "yes", None),  # no value of that field
+    ],
+)
+def test_a_suggested_field_would_take_the_value(field: str, value: Any, hint: str | None) -> None:
+    config = lora_config(**{field: value})
+    if hint is not None:
+        del config[hint.split("'")[1]]
+    (finding,) = [f for f in check(config) if f.code == "AD315"]
+    assert ("did you mean" in str(finding.hint)) == (hint is not None)
+    assert hint is None or hint == finding.hint
+
+
+def test_a_pattern_for_a_parameter_is_used_where_the_parameter_is_adapted() -> None:
+    layout = base_layout()
+    at = "model.layers.0.mlp"
+    shape = ModuleShape(ModuleKind.OTHER, parameters={"gate_up_proj": (2, 8, HIDDEN)})
+    layout = dataclasses.replace(layout, modules={**layout.modules, f"{at}.experts": shape})
+    config = lora_config(
+        target_modules=[],
+        target_parameters=["mlp.experts.gate_up_proj"],
+        rank_pattern={r".*\.gate_up_proj": 4},
+        alpha_pattern={r".*\.gate_up_proj": 16, r".*\.up_porj": 2},
+        r=2,
+    )
+    tensors: dict[str, Spec] = {
+        f"{AT}{at}.experts.lora_A.weight": ("F32", (8, HIDDEN)),
+        f"{AT}{at}.experts.lora_B.weight": ("F32", (8, 8)),
+    }
+    (finding,) = check(config, tensors, base=None, layout=layout)
+    assert finding.code == "AD355" and ".up_porj" in finding.message
+    assert "gate_up_proj" not in finding.message
+
+
+@pytest.mark.parametrize(
+    ("case", "hint"),
+    [
+        ("a saved head with more labels", "num_labels=5"),
+        ("half of a saved head", "version of its code"),
+        ("a saved head left out", "remove the name from modules_to_save"),
+    ],
+)
+def test_what_is_wrong_with_a_saved_module_has_its_own_way_out(case: str, hint: str) -> None:
+    (finding, *_) = check(**MISFITS[case][1])
+    assert hint in str(finding.hint)
+
+
+def test_a_saved_head_of_another_vocabulary_points_to_resizing() -> None:
+    config = lora_config(target_modules=["q_proj", "v_proj"], modules_to_save=["lm_head"])
+    tensors = qv(**{"lm_head.weight": ("F32", (VOCAB + 2, HIDDEN))})
+    (finding,) = [f for f in check(config, tensors) if f.code == "AD349"]
+    assert f"resize_token_embeddings({VOCAB + 2})" in str(finding.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lora_unet_down_0.lora_down.weight", "kohya"),
+        ("unet.down_blocks.0.to_q.lora.down.weight", "diffusers"),
+        (f"{AT}_flat_param", "FSDP"),
+        (f"{AT}model.layers.0.self_attn.q_proj.lora_A.default.weight", "adapter names inside"),
+    ],
+)
+def test_names_of_another_program_under_peft_s_files_are_told(name: str, said: str) -> None:
+    found = check(tensors=qv() | {name: ("F32", (4, HIDDEN))})
+    (finding,) = [f for f in found if f.code == "AD332"]
+    assert said in str(finding.hint)
+
+
+def test_weights_that_zero_3_did_not_gather_are_named() -> None:
+    empty: Spec = ("F32", (0,))
+    found = check(tensors=qv(**{q0("lora_A.weight"): empty, q0("lora_B.weight"): empty}))
+    assert any("ZeRO-3" in str(f.hint) for f in found)
 
 
 def test_a_strangers_text_cannot_reach_the_terminal_raw() -> None:

@@ -16,6 +16,7 @@ from .peft_adapters import (
     TOLERANCE,
     adapted,
     attach,
+    by_peft_name,
     inputs_of,
     logits,
     one_layer,
@@ -157,7 +158,7 @@ def check_gradients(folder: Path, kind: Any, prefix: str, **config: Any) -> None
     model = adapted(base, saved, name=folder.name, trainable=True)
     model(**batch).loss.backward()
     theirs = {n: p.grad for n, p in oracle.named_parameters() if p.grad is not None}
-    ours = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    ours = {n: p.grad for n, p in by_peft_name(model).items() if p.grad is not None}
     assert ours.keys() == theirs.keys()
     assert all(torch.allclose(ours[n], theirs[n], atol=1e-5) for n in ours)
     assert all(p.grad is None for p in base.parameters())

@@ -283,6 +283,11 @@ def adapted(base: nn.Module, saved: Saved, name: str = "it", **options: Any) -> 
     return model
 
 
+def by_peft_name(model: AdaptedModel) -> dict[str, nn.Parameter]:
+    """The parameters of base and adapters, those of adapters by PEFT's live names."""
+    return {name.removeprefix("tuners."): p for name, p in model.named_parameters()}
+
+
 def traces(base: nn.Module) -> dict[str, Any]:
     """Everything that attaching could leave behind: keys, hooks, instance dictionaries, types,
     flags, and every value."""

@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from support.peft_adapters import (
     TOLERANCE,
     Saved,
+    by_peft_name,
     ids,
     inputs_of,
     logits,
@@ -180,7 +181,7 @@ def test_only_what_is_declared_trainable_is_trained(
     model.load_adapter(saved.folder, "it", trainable=trainable)
     model.set_adapter("it")
     assert not any(module.training for module in model.modules())
-    asked = {name for name, p in model.named_parameters() if p.requires_grad and "lora_" in name}
+    asked = {name for name, p in by_peft_name(model).items() if p.requires_grad and "lora_" in name}
     assert bool(asked) is trainable
     assert asked == (set(model.state_dict()) if trainable else set())
     base = [p.requires_grad for p in model.base_model.parameters()]
@@ -189,7 +190,7 @@ def test_only_what_is_declared_trainable_is_trained(
     out = model(input_ids=ids(), labels=ids())
     if trainable:
         out.loss.backward()
-        moved = {name for name, p in model.named_parameters() if p.grad is not None}
+        moved = {name for name, p in by_peft_name(model).items() if p.grad is not None}
         assert moved == asked
         model.delete_adapter("it")
     assert [p.requires_grad for p in model.base_model.parameters()] == flags

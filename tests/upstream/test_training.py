@@ -18,6 +18,7 @@ from peft import LoKrConfig, LoraConfig, PrefixTuningConfig
 from safetensors.torch import load_file
 from support.peft_adapters import (
     TOLERANCE,
+    by_peft_name,
     ids,
     inputs_of,
     logits,
@@ -56,7 +57,7 @@ def begun(*names: str, **options: Any) -> AdaptedModel:
 
 
 def gradients(model: AdaptedModel) -> set[str]:
-    return {name for name, p in model.named_parameters() if p.grad is not None}
+    return {name for name, p in by_peft_name(model).items() if p.grad is not None}
 
 
 def test_what_is_begun_answers_once_chosen_and_generates() -> None:
@@ -116,7 +117,7 @@ def test_a_whole_head_is_trained_and_saved_with_it(tmp_path: Path) -> None:
     model.set_adapter("it")
     heads = [name for name in model.state_dict() if "lm_head" in name]
     assert heads and all(".it." in name for name in heads)
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    trained = {name for name, p in by_peft_name(model).items() if p.requires_grad}
     assert trained == set(model.state_dict()) and set(heads) <= trained
     model(**inputs_of(tiny_llama())).logits.mean().backward()
     assert gradients(model) == trained
@@ -132,7 +133,7 @@ def test_gradient_checkpointing_trains_the_adapter_and_nothing_else(reentrant: b
     model = begun("it").train()
     model.set_adapter("it")
     model(**inputs_of(tiny_llama())).logits.mean().backward()
-    plain = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    plain = {name: p.grad.clone() for name, p in by_peft_name(model).items() if p.grad is not None}
     model.zero_grad()
     tokens = ids()
     embeddings = model.get_input_embeddings()
@@ -144,7 +145,7 @@ def test_gradient_checkpointing_trains_the_adapter_and_nothing_else(reentrant: b
     assert gradients(model) == plain.keys() == set(model.state_dict())
     assert all(
         torch.allclose(p.grad, plain[name], atol=TOLERANCE)
-        for name, p in model.named_parameters()
+        for name, p in by_peft_name(model).items()
         if p.grad is not None
     )
 

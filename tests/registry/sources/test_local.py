@@ -121,6 +121,19 @@ def test_a_link_that_leads_nowhere_is_unreadable(folder: Path, name: str, target
     assert code_of(folder) == "AD204"
 
 
+@pytest.mark.parametrize("name", ["back\\slash.txt", "bell\x07.txt", "C:\\notes.txt"])
+def test_an_odd_name_of_an_unrelated_file_is_passed_over(folder: Path, name: str) -> None:
+    before = dict(opened(folder).files())
+    (folder / name).write_bytes(b"notes")
+    assert opened(folder).files() == before
+
+
+@pytest.mark.parametrize("name", ["a\\..\\..\\evil.txt", "a\\\\evil.txt"])
+def test_a_name_that_leads_out_on_another_system_is_refused(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(b"evil")
+    assert code_of(folder) == "AD203"
+
+
 def test_a_circle_of_folders_is_refused_and_ends(folder: Path) -> None:
     (folder / "a").mkdir()
     (folder / "a" / "up").symlink_to("..")

@@ -1,0 +1,1 @@
+"""Adapters in the base's weights."""

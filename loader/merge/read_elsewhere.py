@@ -1,0 +1,67 @@
+"""Weights that a base computes with outside of the module that holds them.
+
+Live, what LoRA adds at an embedding is added where the embedding is called, as in PEFT. Merged, it
+is in the weight, and so in whatever else the base computes with it: another answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree
+
+from ..adapter import Adapter
+from ..modules import ModuleMap
+from ..routing import Call
+from ..row_layout import run_alone
+from ..weight_reads import FACTS, Read, ReadSite
+
+
+def read_elsewhere(base: nn.Module, modules: ModuleMap, names: Collection[str]) -> set[str]:
+    """Those of the modules ``names`` whose ``weight`` is computed with where they do not run
+    themselves. Told by a run of the base alone on a few tokens; none where it cannot be run so."""
+    found: set[str] = set()
+    owner, asking = object(), Adapter("")
+    sites: list[ReadSite] = []
+    try:
+        for name in names:
+            site = ReadSite(owner, name, modules.by_name[name])
+            site.factors[asking] = {"weight": _noting(name, found)}
+            sites.append(site)
+            site.install()
+        run_alone(base, Call(owner, ((asking, 1.0),)))
+    finally:
+        for site in reversed(sites):
+            site.remove()
+    return found
+
+
+def _noting(name: str, found: set[str]) -> Read:
+    def read(own: torch.Tensor, now: torch.Tensor, weight: float) -> torch.Tensor:
+        noted = now.detach().as_subclass(_Noted)
+        noted.read_of, noted.found = name, found
+        return noted
+
+    return read
+
+
+class _Noted(torch.Tensor):
+    """A weight that says who computes with it, and then is a plain tensor."""
+
+    read_of: str
+    found: set[str]
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        asked = getattr(getattr(func, "__self__", None), "__name__", func.__name__)
+        if asked not in FACTS:
+            for one in _pytree.tree_leaves((args, kwargs)):
+                if isinstance(one, cls):
+                    one.found.add(one.read_of)
+        with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore[reportPrivateUsage]
+            return func(*args, **(kwargs or {}))

@@ -1,0 +1,113 @@
+"""Adapters for one call whose parameters are other tensors: ``torch.func.functional_call`` and
+``torch.export`` put them where ``named_parameters`` leads, and sites hold the adapters' own.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+from torch import nn
+
+from ...manifests.codes import loader as codes
+from ...manifests.errors import RoutingError
+from ..adapter import Adapter, Built
+from ..attachments import Attachments
+from ..bias import BiasFactors, bias_of
+from ..building import dropout_of
+from ..methods.dora import OnWeight
+from ..methods.table import METHODS
+from ..routing import Routing
+from ..sites import Factors
+from ..weight_sites import WeightFactors
+
+
+@contextmanager
+def with_exchanged(
+    routing: Routing,
+    exchanged: Mapping[str, Any],
+    attachments: Attachments,
+    modules: Mapping[str, nn.Module],
+) -> Generator[Routing, None, None]:
+    """The routing with the tensors ``exchanged`` (by PEFT's live names) in the place of its
+    adapters' own. Raises :class:`RoutingError` where that cannot be."""
+    adapters = [adapter for adapter, _ in routing.terms]
+    others = {
+        a: made_with(a, exchanged, modules)
+        for a in adapters
+        if a.parameters.keys() & exchanged.keys()
+    }
+    if others and routing.rows is not None:
+        raise _refusal("the rows of a batch have adapters each")
+    try:
+        with attachments.lock:
+            for built in others.values():
+                one = built.adapter
+                attachments.put(one, built.outputs, built.twins, built.weights, modules)
+        yield Routing(tuple((others[a].adapter if a in others else a, w) for a, w in routing.terms))
+    finally:
+        with attachments.lock:
+            for built in others.values():
+                built.adapter.retired = True  # nothing runs again with what was there for a call
+                attachments.vacate(built.adapter)
+
+
+def made_with(
+    adapter: Adapter, exchanged: Mapping[str, Any], modules: Mapping[str, nn.Module]
+) -> Built:
+    """The adapter once more, with other tensors."""
+    now = {id(p): exchanged.get(key, p) for key, p in adapter.parameters.items()}
+    known = {id(t) for part in adapter.parts for t in part.roles.values()}
+    known |= {id(one.value) for one in adapter.biases.values()}
+    prompt = adapter.prompt
+    if prompt is not None and prompt.encoder is None:
+        known.add(id(prompt.embeddings))
+    through_peft = any(part.site.method not in METHODS for part in adapter.parts)
+    if through_peft or not now.keys() <= known:
+        raise _refusal(
+            f"{adapter.name!r} ({'+'.join(adapter.methods)}) holds them in layers of its own"
+        )
+    outputs: dict[str, list[Factors]] = {}
+    weights: dict[str, list[WeightFactors]] = {}
+    dropout = dropout_of(adapter.config)
+    parts = [
+        part._replace(roles={r: now.get(id(t), t) for r, t in part.roles.items()})
+        for part in adapter.parts
+    ]
+    for part in parts:
+        name = part.site.module
+        made = METHODS[part.site.method].build(part.site, part.shape, part.roles, dropout)
+        if isinstance(made, OnWeight) and name in adapter.replaces:
+            made.stand_on(adapter.replaces[name])
+        if hasattr(made, "add_to"):
+            weights.setdefault(name, []).append(cast(WeightFactors, made))
+        else:
+            outputs.setdefault(name, []).append(cast(Factors, made))
+    for name, one in adapter.biases.items():
+        old = bias_of(modules[name])
+        value = now[id(one.value)]
+        outputs.setdefault(name, []).append(BiasFactors(value, one.old if old is None else old))
+    if prompt is not None and prompt.encoder is None and id(prompt.embeddings) in now:
+        value, prompt = now[id(prompt.embeddings)], copy.copy(prompt)
+        prompt.exchange(value)
+    other = dataclasses.replace(
+        adapter,
+        trainable=False,
+        users=0,
+        parts=tuple(parts),
+        prompt=prompt,
+        serial=Adapter("").serial,  # no key-value cache of the one is the other's
+    )
+    return Built(
+        other,
+        {name: tuple(factors) for name, factors in outputs.items()},
+        dict(adapter.replaces),
+        {name: tuple(factors) for name, factors in weights.items()},
+    )
+
+
+def _refusal(why: str) -> RoutingError:
+    return RoutingError(codes.NOT_EXCHANGED.finding(f"other tensors for its parameters: {why}"))

@@ -1,0 +1,43 @@
+"""The class that transformers has for a task, and what its head is made of: committed data, made
+by :mod:`adapterdock.loader.tables.task_classes`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+Size = int | str | None
+"""A number, ``num_labels``, ``hidden_size``, or ``None`` where the table does not tell."""
+
+
+def class_for(task: str, model_type: str | None) -> str | None:
+    """The class that PEFT's auto class for ``task`` picks for a model of this type."""
+    return _table()["classes"].get(task, {}).get(model_type)
+
+
+def task_of(architecture: str | None) -> str | None:
+    """The task that a class is for, of those with labels."""
+    for task in ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"):
+        if architecture in _table()["classes"][task].values():
+            return task
+    return None
+
+
+def tasks() -> frozenset[str]:
+    """The task types for which there are classes."""
+    return frozenset(_table()["classes"])
+
+
+def head_of(architecture: str) -> Mapping[str, tuple[Size, ...]] | None:
+    """The parameters of a head, by their live names; ``None`` for a class that is not known or
+    has none of its own."""
+    found = _table()["heads"].get(architecture)
+    return None if found is None else {name: tuple(sizes) for name, sizes in found.items()}
+
+
+@cache
+def _table() -> Mapping[str, Any]:
+    return json.loads(Path(__file__).with_name("task_classes.json").read_text(encoding="utf-8"))

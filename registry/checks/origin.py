@@ -1,0 +1,117 @@
+"""Of an adapter that PEFT did not write as it is read: is it whole, and does it mean the same?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...manifests.codes import fit as codes
+from ...manifests.findings import Finding
+from ..facts import Layout, Origin
+from .subject import Subject, count, some
+
+
+def check(subject: Subject) -> list[Finding]:
+    """Names that were left out, and for mlx-lm's adapters: layers without factors, or more than
+    its config says, and an embedding whose weight is the output layer too."""
+    origin = subject.adapter.origin
+    if origin is None:
+        return []
+    return [*_wrappers(subject, origin), *_layers(subject, origin), *_tied(subject, origin)]
+
+
+def _wrappers(subject: Subject, origin: Origin) -> Iterator[Finding]:
+    if origin.wrappers:
+        yield codes.FOREIGN_NOTED.finding(
+            f"The adapter was saved from a wrapped model; its names are read without "
+            f"{some(origin.wrappers)}",
+            subject.where,
+        )
+
+
+def _layers(subject: Subject, origin: Origin) -> Iterator[Finding]:
+    """mlx-lm adapts the same modules in each of the last layers; in 0.19 to 0.21 it did so in all
+    layers, or in all but the first where all were asked for."""
+    layout = subject.layout
+    if layout is None or origin.layers is None:
+        return
+    adapted = {(site.module, site.settings.get("parameter")) for site in subject.plan.sites}
+    places = [
+        (place, parameter)
+        for at, parameter in adapted
+        if at in layout.modules and (place := _place(at)) is not None
+    ]
+    names = {(place[2], parameter) for place, parameter in places}
+    names |= {(key, None) for key in origin.keys}
+    missing: list[str] = []
+    more: dict[str, None] = {}
+    lengths = _lengths(layout)
+    for inside in sorted({place[0] for place, _ in places} & lengths.keys()):
+        total = lengths[inside]
+        first = total - origin.layers if origin.layers > 0 else 1
+        for number in range(max(first, 0), total):
+            for name, parameter in names:
+                at = f"{inside}.{number}.{name}"
+                if (at, parameter) not in adapted and _can_be(subject, layout, at, parameter):
+                    missing.append(at if parameter is None else f"{at}.{parameter}")
+        more |= {f"{inside}.{n}": None for (i, n, _), _ in places if i == inside and n < first}
+    if missing:
+        yield codes.TARGETS_WITHOUT_TENSORS.finding(
+            f"{count(len(missing), 'module')} selected by the config and without factors: "
+            f"{some(sorted(missing))}",
+            subject.where,
+            expected=f"factors in {_said(origin)}, by num_layers: {origin.layers}",
+        )
+    if more and origin.layers > 0:
+        yield codes.FOREIGN_NOTED.finding(
+            f"The adapter has factors in more layers than num_layers: {origin.layers} says: "
+            f"{some(sorted(more))}; all are used",
+            subject.where,
+        )
+
+
+def _tied(subject: Subject, origin: Origin) -> Iterator[Finding]:
+    layout = subject.layout
+    if layout is None or origin.format != "mlx-lm":
+        return
+    sources = set(layout.tied.values())
+    for site in subject.own_sites:
+        if "embedding_A" in site.tensors and f"{site.module}.weight" in sources:
+            yield codes.FOREIGN_TENSOR.finding(
+                f"mlx-lm adapts {site.module} and the output layer that shares its weight "
+                "together, which PEFT's format cannot say",
+                subject.where,
+                found=site.module,
+                expected="a base whose output layer has a weight of its own",
+            )
+
+
+def _said(origin: Origin) -> str:
+    assert origin.layers is not None
+    return f"the last {count(origin.layers, 'layer')}" if origin.layers > 0 else "all layers"
+
+
+def _place(module: str) -> tuple[str, int, str] | None:
+    """(list of layers, number, name inside the layer)."""
+    parts = module.split(".")
+    at = next((n for n, part in enumerate(parts) if part.isdecimal()), 0)
+    if not 0 < at < len(parts) - 1:
+        return None
+    return ".".join(parts[:at]), int(parts[at]), ".".join(parts[at + 1 :])
+
+
+def _lengths(layout: Layout) -> dict[str, int]:
+    """The lists of layers in the base, with how many layers each has."""
+    found: dict[str, int] = {}
+    for name in layout.modules:
+        inside, _, last = name.rpartition(".")
+        if last.isdecimal():
+            found[inside] = max(found.get(inside, 0), int(last) + 1)
+    return found
+
+
+def _can_be(subject: Subject, layout: Layout, name: str, parameter: object) -> bool:
+    """Whether the base has such a module, or parameter of one, that can be adapted."""
+    module = layout.modules.get(name)
+    if module is None or parameter is None:
+        return module is not None and module.kind in subject.method.kinds
+    return parameter in module.parameters

@@ -1,0 +1,79 @@
+"""Names of an adapter whose model was wrapped while it was saved, without the wrapping.
+
+torch.compile calls the model inside ``_orig_mod``, FSDP ``_fsdp_wrapped_module``, and activation
+checkpointing ``_checkpoint_wrapped_module``: no module of a model has such a name, so these parts
+are left out wherever they are. DistributedDataParallel and DeepSpeed call it ``module``, and TRL's
+model with a value head ``pretrained_model``, which a model may call a part of its own: these are
+left out where PEFT's prefix follows them, in every name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..facts import Header, Origin
+from ..methods.naming import PEFT_PREFIX
+from .reading import Reading
+
+FORMAT = "PEFT"
+INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+OUTSIDE = ("module", "pretrained_model")
+_INSIDE = re.compile(rf"(?<![^.])(?:{'|'.join(INSIDE)})(?:\.|\\\.|$)")
+"""A whole part of a name; in a pattern its dot may be escaped."""
+_LISTS = ("target_modules", "exclude_modules", "modules_to_save", "target_parameters")
+_MAPS = ("rank_pattern", "alpha_pattern", "trainable_token_indices")
+
+
+def unwrapped(reading: Reading) -> Reading:
+    """``reading`` without the wrappers' parts in its names and in the fields that name modules; as
+    it is where there are none, or where two names would become one."""
+    names = {key: _plain(key) for key in reading.header.tensors}
+    found = tuple(part for part in INSIDE if any(_has(key, part) for key in names))
+    for part in OUTSIDE:
+        before = f"{part}.{PEFT_PREFIX}"
+        if names and all(name.startswith(before) for name in names.values()):
+            names = {key: name.removeprefix(f"{part}.") for key, name in names.items()}
+            found = (part, *found)
+    if not found or len({*names.values()}) < len(names):
+        return reading
+    header = reading.header
+    tensors = {names[key]: info for key, info in header.tensors.items()}
+    return Reading(
+        _config(reading.config),
+        Header(tensors, header.metadata, header.data_start, header.size),
+        {names[key]: part for key, part in reading.parts.items()},
+        replace(reading.origin or Origin(FORMAT), wrappers=found),
+    )
+
+
+def _has(key: str, part: str) -> bool:
+    return part in key.split(".")
+
+
+def _plain(name: str) -> str:
+    if not any(part in name for part in INSIDE):
+        return name
+    return _INSIDE.sub("", name).removesuffix(".")
+
+
+def _config(config: Mapping[str, Any]) -> dict[str, Any]:
+    made = dict(config)
+    for field in _LISTS:
+        value = made.get(field)
+        if isinstance(value, str):
+            made[field] = _plain_pattern(value)
+        elif isinstance(value, list):
+            made[field] = [_plain(one) if isinstance(one, str) else one for one in value]
+    for field in _MAPS:
+        value = made.get(field)
+        if isinstance(value, dict):
+            plain = {_plain_pattern(str(name)): one for name, one in value.items()}
+            made[field] = plain if len(plain) == len(value) else value
+    return made
+
+
+def _plain_pattern(pattern: str) -> str:
+    return re.sub(rf"(?:{'|'.join(INSIDE)})(?:\\?\.|$)", "", pattern)

@@ -1,0 +1,80 @@
+"""Modules that a model never calls: it reads their weight, and computes with that itself.
+
+What acts on what a module is given and what it returns does nothing there. An
+``nn.MultiheadAttention`` hands the weight of its ``out_proj`` on; Mamba multiplies with
+``dt_proj.weight``, WavLM with that of all its projections. The source of the class tells: there,
+the attribute is only ever followed by ``.weight`` or ``.bias``.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from torch import nn
+
+_OWN = ("weight", "bias")
+_BEGINNING = frozenset({"__init__", "_init_weights", "init_weights", "reset_parameters"})
+"""Functions that look at weights before anything is computed."""
+_READ = re.compile(r"\.(\w+)\.weight\b")
+_GENERAL = ("torch.nn.modules.module", "transformers.modeling_utils")
+"""Where the classes of all models come from: nothing there is about a module by its name."""
+
+
+def uncalled_children(parent: nn.Module) -> frozenset[str]:
+    """The names of the modules in ``parent`` whose forward never runs."""
+    if isinstance(parent, nn.MultiheadAttention):
+        return frozenset({"out_proj"})
+    found = _read_alone(_files(type(parent)))
+    return found & parent._modules.keys() if found else found  # pyright: ignore[reportPrivateUsage]
+
+
+@cache
+def _files(kind: type[nn.Module]) -> tuple[str, ...]:
+    """The source files of a class and of those that it is made from."""
+    names = dict.fromkeys(one.__module__ for one in kind.__mro__ if issubclass(one, nn.Module))
+    files = (getattr(sys.modules.get(name), "__file__", None) for name in names.keys() - {*_GENERAL})
+    return tuple(sorted(file for file in files if file))
+
+
+@cache
+def _read_alone(files: tuple[str, ...]) -> frozenset[str]:
+    """The attributes whose weight these files read, and that they use for nothing else."""
+    texts = [text for file in files if (text := _text(file))]
+    read = {name for text in texts for name in _READ.findall(text)}
+    read = {name for name in read if not any(f".{name}(" in text for text in texts)}
+    if not read:  # nearly always: nothing is parsed then
+        return frozenset()
+    uses = [use for text in texts for use in _uses(text)]
+    other = {name for name, how in uses if how not in _OWN}
+    return frozenset(name for name, how in uses if how == "weight" and name in read - other)
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, ValueError):  # compiled, or made while it runs
+        return ""
+
+
+def _uses(text: str) -> Iterator[tuple[str, str]]:
+    """Every attribute that is read while something is computed, with the attribute that follows
+    (``""`` for none)."""
+    try:
+        pending: list[tuple[ast.AST, str]] = [(ast.parse(text), "")]
+    except (SyntaxError, ValueError):
+        return
+    while pending:
+        node, after = pending.pop()
+        if isinstance(node, ast.FunctionDef) and node.name in _BEGINNING:
+            continue
+        if isinstance(node, ast.Attribute):
+            if isinstance(node.ctx, ast.Load):
+                yield node.attr, after
+            pending.append((node.value, node.attr if isinstance(node.ctx, ast.Load) else "="))
+            continue
+        pending += [(child, "") for child in ast.iter_child_nodes(node)]

@@ -106,6 +106,8 @@ def layout_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> L
     parts: list[Part] = []
     try:
         tree = _expand(_root(name, config), parts)
+        if any("unsure" in part.row for part in parts):
+            return None
         prefix = parts[0].row.get("prefix", "")
         live = convert(_shapes(config, tensors), _rules(parts), prefix, partial(has, tree))
         tied = _tie(parts, tree, live)

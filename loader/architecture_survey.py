@@ -37,12 +37,14 @@ class Occurrence:
     """One sub-model as it was seen in one instance, without the sub-models inside it.
 
     ``modules`` are in the order of the model; those of a list's members are merged into it.
-    ``members`` holds them apart, by their numbers, where they are not of one kind.
+    ``members`` holds them apart, by their numbers, where they are not of one kind. ``lacking`` are
+    the sub-configs that its config does without.
     """
 
     modules: dict[Path_, set[str]] = field(default_factory=dict)
     slots: dict[Path_, Slot] = field(default_factory=dict)
     members: dict[Path_, dict[Path_, set[str]]] = field(default_factory=dict)
+    lacking: frozenset[str] = frozenset()
     inside: dict[Path_, Occurrence] = field(default_factory=dict, compare=False)
     config: Any = field(default=None, compare=False)
     tied: Mapping[str, str] | None = field(default=None, compare=False)
@@ -172,7 +174,10 @@ def occurrences(model: nn.Module) -> Iterator[tuple[nn.Module, Occurrence]]:
     """Every sub-model of ``model``, itself first, each described without those inside it."""
     pending = [(model, Occurrence())]
     for root, seen in pending:
-        seen.config, seen.tied = cast(Any, root).config, cast(Any, root)._tied_weights_keys
+        config = seen.config = cast(Any, root).config
+        seen.tied = cast(Any, root)._tied_weights_keys
+        parts = cast("Mapping[str, Any]", config.sub_configs)
+        seen.lacking = frozenset(name for name in parts if getattr(config, name, None) is None)
         order: list[Path_] = []
         words: dict[Path_, set[str]] = {}
         members: dict[Path_, dict[Path_, set[str]]] = {}

@@ -11,7 +11,8 @@ The file holds:
   :mod:`adapterdock.registry.module_tree`; ``@`` is a sub-model's slot), ``tied``, ``shared``
   (modules of layers that are alike) and ``tie`` (see :func:`tie_states`), ``needs`` (modules that a
   sub-config decides), ``members`` (of lists whose members are not of one kind), ``output`` (PEFT's
-  ``all-linear`` leaves it out) and ``ignored`` (names in a checkpoint that the class drops);
+  ``all-linear`` leaves it out), ``ignored`` (names in a checkpoint that the class drops) and
+  ``unsure`` (see :data:`UNSURE`);
 - ``auto``: which class an auto class builds for a model type: for sub-models that may vary, and
   for the heads of tasks.
 """
@@ -48,6 +49,26 @@ from .tables.variants import missing_sub_configs
 MOST_MEMBERS = 64
 """Lists longer than this are not told member by member."""
 
+UNSURE = frozenset(
+    {
+        "BeitForMaskedImageModeling",  # its norm has the name of one of the backbone's
+        "DFineModel",  # these freeze the norms of a backbone that has them trainable alone
+        "Deimv2Model",
+        "PPDocLayoutV2Model",
+        "PPDocLayoutV3Model",
+        "PPDocLayoutV4Model",
+        "RTDetrModel",
+        "RTDetrV2Model",
+        "PPDocLayoutV2ForObjectDetection",
+        "Ovis2ForConditionalGeneration",  # more rows in the head than in the checkpoint
+        "SpeechT5ForSpeechToText",  # its class decides which prenets there are
+        "SpeechT5ForTextToSpeech",
+        "SpeechT5ForSpeechToSpeech",
+    }
+)
+"""Classes of which a row says something that is not so, as ``architecture_check`` found: nothing is
+said of them, or of a model that has one as a part."""
+
 TABLE = Path(__file__).resolve().parent.parent / "registry" / "architectures.json"
 
 
@@ -76,6 +97,8 @@ def rows_of(seen: Mapping[str, Seen]) -> dict[str, dict[str, Any]]:
             out["needs"] = needs
         if members := _members(row):
             out["members"] = members
+        if name in UNSURE:
+            out["unsure"] = True
         if row.output:
             out["output"] = row.output
         if cls._keys_to_ignore_on_load_unexpected:
@@ -148,8 +171,8 @@ def _needs(row: Seen) -> dict[str, str]:
     (``!backbone_config``), by their names."""
     found: dict[Path_, str] = {}
     for name in missing_sub_configs(row.config):
-        given = [one.present for one in row.own if getattr(one.config, name, None) is not None]
-        without = [one.present for one in row.own if getattr(one.config, name, None) is None]
+        given = [one.present for one in row.own if name not in one.lacking]
+        without = [one.present for one in row.own if name in one.lacking]
         if not given or not without:
             continue
         always, never = frozenset.intersection(*given), frozenset.union(*without)
@@ -194,9 +217,9 @@ def _place(tree: dict[str, Any], path: Path_, value: Any, standard: list[Occurre
     node = tree
     for depth, piece in enumerate(path, 1):
         above = path[:depth]
-        optional = "*" not in above and any(
-            above not in one.present and above[:-1] in one.present for one in standard
-        )
+        beside = [one.present for one in standard if above[:-1] in one.present]
+        always = bool(beside) and all(above in present for present in beside)
+        optional = "*" not in above and not always
         node = node.setdefault(f"?{piece}" if optional else piece, {})
     if isinstance(value, list):
         node["@"] = value

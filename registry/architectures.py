@@ -113,6 +113,8 @@ def layout_of(
     parts: list[Part] = []
     try:
         tree = _expand(_root(name, config), parts)
+        if any("unsure" in part.row for part in parts):
+            return None
         prefix = parts[0].row.get("prefix", "")
         rules = tuple(_rules(parts))
         stored = unpacked(config, tensors, told)

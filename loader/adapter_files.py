@@ -22,6 +22,7 @@ from ..registry.facts import DIGEST_RECORD, AdapterFacts, AdapterPlan, Header, T
 from ..registry.fetch import Fetched
 from ..registry.files.adapter import ADAPTER_CONFIG, read_adapter
 from ..registry.files.reading import Reading
+from ..registry.files.zeros import IsZero, with_zeros, zeros_in_files
 from ..registry.fit import check_adapter
 from ..registry.header import read_header
 from ..registry.loaded_as import uncovered
@@ -79,8 +80,8 @@ class AdapterFiles:
             for path, file in self._weights.items()
         }
         reading = self._reading({path: one.header for path, one in files.items()})
-        plan, notes = self._fitting(model, reading)
         tensors, config = as_read(reading, files, self.where), reading.config
+        plan, notes = self._fitting(model, reading, lambda key: not tensors.host(key).any())
         if plan.conversion is not None:
             tensors, config = tensors.converted(plan.conversion), plan.conversion.config
         built = build_adapter(
@@ -106,11 +107,10 @@ class AdapterFiles:
                     f"{self.name!r} cannot be read on first use", self.where
                 )
             )
-        reading = self._reading(
-            {path: _read_header(file, self.where) for path, file in self._weights.items()}
-        )
+        headers = {path: _read_header(file, self.where) for path, file in self._weights.items()}
+        reading = self._reading(headers)
         config, header = reading.config, reading.header
-        plan, notes = self._fitting(model, reading)
+        plan, notes = self._fitting(model, reading, zeros_in_files(reading, headers, self._range))
         if plan.conversion is not None:
             header, config = plan.conversion.header, plan.conversion.config
         modules, base = model.modules_of_base.by_name, model.get_base_model()
@@ -150,7 +150,17 @@ class AdapterFiles:
         raw = _read(self.files[ADAPTER_CONFIG], self.where)
         return read_adapter(parse_adapter_config(raw, self.where), headers, self.where)
 
-    def _fitting(self, model: AdaptedModel, reading: Reading) -> tuple[AdapterPlan, list[Finding]]:
+    def _range(self, path: str, start: int, length: int) -> bytes:
+        try:
+            with self.files[path].path.open("rb") as stream:
+                stream.seek(start)
+                return stream.read(length)
+        except OSError as error:
+            raise _unreadable(self.files[path], error, self.where) from error
+
+    def _fitting(
+        self, model: AdaptedModel, reading: Reading, is_zero: IsZero
+    ) -> tuple[AdapterPlan, list[Finding]]:
         facts = AdapterFacts(
             self.name,
             self.source,
@@ -159,7 +169,7 @@ class AdapterFiles:
             tokenizer=self.tokenizer,
             origin=reading.origin,
         )
-        findings, plan = check_live(model, facts, self.base, self.directory, self.where)
+        findings, plan = check_live(model, facts, self.base, self.directory, self.where, is_zero)
         bad = refused(findings, self.accepted)
         if bad or plan is None:
             raise FitError(*(bad or findings))
@@ -192,22 +202,32 @@ def check_live(
     base: Base | None,
     directory: Path | None,
     where: Where,
+    is_zero: IsZero,
 ) -> tuple[list[Finding], AdapterPlan | None]:
     """Fit against the live model. ``base`` is what the manifest in ``directory`` declares; the
-    Hub id under which transformers loaded the model counts as a name of it too."""
+    Hub id under which transformers loaded the model counts as a name of it too. ``is_zero`` is
+    asked about factors at modules that are never called."""
     base = base or Base()
     names = names_of_base(base, directory or Path.cwd(), facts.config)
     if (own := hub_name(model.get_base_model())) is not None:
         names = (*names, own)
-    findings, plan = check_adapter(
-        facts,
-        None,
-        where=where,
-        layout=model.layout,
-        declared=base.model,
-        aliases=names,
-        recorded=recorded_base(facts.config, names),
-    )
+    recorded = recorded_base(facts.config, names)
+
+    def check(known: AdapterFacts) -> tuple[list[Finding], AdapterPlan | None]:
+        return check_adapter(
+            known,
+            None,
+            where=where,
+            layout=model.layout,
+            declared=base.model,
+            aliases=names,
+            recorded=recorded,
+        )
+
+    findings, plan = check(facts)
+    told = with_zeros(facts, plan, model.layout, is_zero)
+    if told.zeros:
+        findings, plan = check(told)
     if plan is not None:
         findings += uncovered(model.loaded_as, model.layout, facts.name, plan, where)
     modules = model.modules_of_base.by_name

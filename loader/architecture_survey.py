@@ -19,8 +19,9 @@ from transformers import initialization as init
 from transformers.models.auto import modeling_auto
 
 from ..registry.facts import ModuleKind
-from ..registry.module_tree import BATCH_NORM, KINDS, USUAL
+from ..registry.module_tree import BATCH_NORM, KINDS, UNCALLED, USUAL
 from .layout import output_modules, shape_of_module
+from .uncalled import uncalled_children
 
 LETTERS = {kind: letter for letter, kind in KINDS.items()}
 
@@ -182,6 +183,7 @@ def occurrences(model: nn.Module) -> Iterator[tuple[nn.Module, Occurrence]]:
         words: dict[Path_, set[str]] = {}
         members: dict[Path_, dict[Path_, set[str]]] = {}
         before: Path_ | None = None
+        uncalled: set[Path_] = set()
         for name, module in _walk(root, ()):
             path = tuple(map(_starred, name))
             if path not in words:
@@ -192,7 +194,8 @@ def occurrences(model: nn.Module) -> Iterator[tuple[nn.Module, Occurrence]]:
                 seen.slots.setdefault(path, (type(module).__name__, *_config_path(root, module)))
                 pending.append((module, seen.inside.setdefault(path, Occurrence())))
             else:
-                own = describe(module)
+                own = describe(module) | ({UNCALLED} if name in uncalled else set())
+                uncalled |= {(*name, child) for child in uncalled_children(module)}
                 words[path] |= own
                 if own and "*" in path:
                     members.setdefault(path, {})[name] = own

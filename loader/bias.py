@@ -6,6 +6,8 @@ bring the old ones back. Here each adapter has its own, and the base keeps its.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
@@ -13,16 +15,23 @@ from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
 from .low_rank import Scaling
 from .placement import offloaded
+from .weight_reads import Read
 
 
 class BiasFactors:
-    """``out + weight * (bias - the base's bias)``, along the module's channels."""
+    """``out + weight * (bias - the base's bias)``, along the module's channels. Of a module that is
+    not ``called`` who reads the bias finds it changed."""
 
-    __slots__ = ("old", "value")
+    __slots__ = ("old", "reads", "value")
 
-    def __init__(self, value: torch.Tensor, old: torch.Tensor) -> None:
+    def __init__(self, value: torch.Tensor, old: torch.Tensor, *, called: bool = True) -> None:
         self.value = value
         self.old = old.detach()
+        self.reads: Mapping[str, Read] = {} if called else {"bias": self._read}
+
+    def _read(self, own: torch.Tensor, now: torch.Tensor, weight: float) -> torch.Tensor:
+        delta = (self.value - self.old.to(self.value.device)) * weight
+        return now + delta.to(now.device)
 
     def add(
         self,

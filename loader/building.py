@@ -13,6 +13,7 @@ from ..manifests.codes import loader as codes
 from ..manifests.errors import AdapterdockError, AttachError
 from ..manifests.findings import Where
 from ..registry.facts import AdapterPlan, ModuleKind, ModuleShape, SitePlan
+from ..registry.methods.idle import needs_call
 from ..registry.methods.lora_attention import reader_of
 from ..registry.methods.lora_variants import invocation_of
 from ..registry.methods.naming import PEFT_PREFIX
@@ -184,7 +185,7 @@ class _Builder:
             value = self._parameter(placed[key])
             live_name = f"{prefix}{module}.bias.{claims.name}"
             parameters[live_name], keys[_on_disk(key)] = value, live_name
-            changed[module] = BiasFactors(value, old)
+            changed[module] = BiasFactors(value, old, called=claims.modules.called(module))
             outputs.setdefault(module, []).append(changed[module])
         twins = {
             name: twin_of(
@@ -233,7 +234,7 @@ class _Builder:
             invocation=invocation_of(claims.plan),
             config=self.config,
             keys=keys,
-            unfired={*outputs, *twins, *weights} - self._stood_for(sites),
+            unfired={*outputs, *twins, *weights} - self._stood_for(sites) - self._idle(sites),
         )
         return Built(
             adapter,
@@ -274,6 +275,11 @@ class _Builder:
             for site, _, shape in sites
             if "follows" in site.settings and shape.kind is ModuleKind.EMBEDDING
         }
+
+    def _idle(self, sites: Iterable[ClaimedSite]) -> set[str]:
+        """Modules that never run, where nothing is lost by that."""
+        called = self.claims.modules.called
+        return {s.module for s, _, _ in sites if needs_call(s) and not called(s.module)}
 
     def _parameter(self, tensor: torch.Tensor, *, frozen: bool = False) -> nn.Parameter:
         return nn.Parameter(tensor, requires_grad=self.claims.trainable and not frozen)

@@ -12,7 +12,8 @@ from torch import nn
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Finding, Where
-from ..registry.facts import AdapterPlan
+from ..registry.facts import AdapterPlan, SitePlan
+from ..registry.methods.idle import deciding, is_idle, needs_call
 from .modules import ModuleMap
 from .placement import Placement, placement_of
 from .tensors import AdapterTensors
@@ -48,9 +49,8 @@ class Claims:
     def module(self, name: str) -> nn.Module:
         return self.modules.by_name[name]
 
-    def usable_module(self, name: str, read_by: str | None = None) -> nn.Module | None:
-        """The module, if an adapter can act on it (or on its weight, which the module ``read_by``
-        reads); else a problem is noted."""
+    def usable_module(self, name: str) -> nn.Module | None:
+        """The module, if an adapter can be at it; else a problem is noted."""
         module = self.modules.by_name.get(name)
         if module is None or not name:
             self.problem(codes.MODULE_MISSING, f"the model has no module {name!r}")
@@ -59,11 +59,19 @@ class Claims:
         if others:
             self.problem(codes.MODULE_SHARED, f"{name} is the same module as {', '.join(others)}")
             return None
-        parent = self.modules.by_name.get(name.rpartition(".")[0])
-        if isinstance(parent, nn.MultiheadAttention) and read_by is None:
-            self.problem(codes.MODULE_NOT_CALLED, f"{name} is never called by its attention")
-            return None
         return module
+
+    def lost(self, site: SitePlan) -> bool:
+        """Whether the model never calls the module that would have to run for the site to act,
+        and its factors would do something; a problem is noted then."""
+        if not needs_call(site) or self.modules.called(site.module) or self._is_idle(site):
+            return False
+        self.problem(codes.MODULE_NOT_CALLED, f"the model never calls {site.module}")
+        return True
+
+    def _is_idle(self, site: SitePlan) -> bool:
+        keys = {key for keys in deciding(site) for key in keys}
+        return is_idle(site, {key for key in keys if not self.tensors.host(key).any()})
 
     def present(self, module: str, keys: Iterable[str]) -> bool:
         """Whether all of these tensors are there; a problem is noted for each that is not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from ..registry.architectures import conversions_of
 from ..registry.conversion import Rule
 from ..registry.facts import Layout, ModuleKind, ModuleShape
+from .uncalled import uncalled_in
 
 CLASSIFICATION_HEADS = ("score", "classifier")
 """The heads that PEFT's ``all-linear`` leaves out where a model has no output embeddings."""
@@ -24,7 +26,10 @@ def layout_of_model(model: nn.Module) -> Layout:
     moved to ``meta`` keep their shape there. Modules without parameters (activations, dropout,
     rotary tables) are left out, since no adapter can sit on them. Nothing is read from weights.
     """
-    shapes = {name: shape_of_module(module) for name, module in model.named_modules() if name}
+    modules = dict(model.named_modules())
+    shapes = {name: shape_of_module(module) for name, module in modules.items() if name}
+    for name in uncalled_in(modules) & shapes.keys():
+        shapes[name] = replace(shapes[name], called=False)
     kept: set[str] = set()
     for name, shape in shapes.items():
         if shape.parameters or shape.kind is ModuleKind.LINEAR:

@@ -17,6 +17,7 @@ from ..registry.facts import ModuleShape
 from .interception import intercepted
 from .layout import layout_of_model, shape_of_module
 from .sites import RootGuard
+from .uncalled import uncalled_children
 
 
 class ModuleMap:
@@ -54,6 +55,11 @@ class ModuleMap:
         if known is None or (known.in_features, known.out_features) != sizes:
             known = self._linears[name] = shape_of_module(module)
         return known
+
+    def called(self, name: str) -> bool:
+        """Whether the model runs this module, and does not only read its weight."""
+        parent, _, own = name.rpartition(".")
+        return own not in uncalled_children(self.by_name[parent])
 
     def other_names(self, name: str) -> list[str]:
         """Further names of the module ``name``."""

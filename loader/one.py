@@ -23,7 +23,7 @@ from ..registry.digests import folder_digest
 from ..registry.fetch import Fetched, fetch
 from ..registry.files.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ..registry.files.mlx import WEIGHTS as MLX_WEIGHTS
-from ..registry.gather import gather_adapter, gather_tokenizer
+from ..registry.gather import gather_adapter, gather_tokenizer, zeros_of_adapter
 from ..registry.lock import accepted_codes
 from ..registry.policy import (
     check_digest,
@@ -106,7 +106,8 @@ def load_adapter(
     files = _here(folder) if sha256 is None and model.residency is None else None
     if files is None:
         facts = replace(gather_adapter(name, folder, where), tokenizer=tokenizer)
-        findings, _ = check_live(model, facts, base, directory, where)
+        is_zero = zeros_of_adapter(folder, where)
+        findings, _ = check_live(model, facts, base, directory, where, is_zero)
         if bad := refused(findings, accepted):
             raise FitError(*bad)  # before the weights are fetched
         wanted = facts.files

@@ -10,7 +10,6 @@ from torch import nn
 
 from ..manifests.codes import loader as codes
 from ..registry.facts import SIZED, ModuleShape, SitePlan
-from ..registry.methods.lora_attention import TARGET
 from ..registry.methods.lora_variants import ONLY_USED
 from ..registry.methods.table import SITES as REGISTERED
 from ..registry.methods.table import Method as MethodOnDisk
@@ -47,8 +46,10 @@ def claim_site(
             expected=", ".join(METHODS),
         )
         return None
-    module = claims.usable_module(site.module, site.settings.get(TARGET))
+    module = claims.usable_module(site.module)
     if module is None or not claims.present(site.module, site.tensors.values()):
+        return None
+    if claims.lost(site):
         return None
     inside = next((w for w in whole if site.module.startswith(f"{w}.")), None) if whole else None
     if inside is not None:

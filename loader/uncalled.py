@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -33,11 +33,22 @@ def uncalled_children(parent: nn.Module) -> frozenset[str]:
     return found & parent._modules.keys() if found else found  # pyright: ignore[reportPrivateUsage]
 
 
+def uncalled_in(modules: Mapping[str, nn.Module]) -> set[str]:
+    """Those of a model's modules, by their names."""
+    return {
+        f"{name}.{child}".lstrip(".")
+        for name, module in modules.items()
+        for child in uncalled_children(module)
+    }
+
+
 @cache
 def _files(kind: type[nn.Module]) -> tuple[str, ...]:
     """The source files of a class and of those that it is made from."""
     names = dict.fromkeys(one.__module__ for one in kind.__mro__ if issubclass(one, nn.Module))
-    files = (getattr(sys.modules.get(name), "__file__", None) for name in names.keys() - {*_GENERAL})
+    files = (
+        getattr(sys.modules.get(name), "__file__", None) for name in names.keys() - {*_GENERAL}
+    )
     return tuple(sorted(file for file in files if file))
 
 

@@ -43,6 +43,10 @@ INDEX_BYTES = 64 * MIB
 """``model.safetensors.index.json``."""
 TOKENIZER_BYTES = 48 * MIB
 """One file of a tokenizer; the largest public ``tokenizer.json`` has 34 MB."""
+IDLE_BYTES = 64 * MIB
+"""Values that are read to tell whether factors at targets that a model never calls are zero."""
+IDLE_TENSORS = 1000
+"""Tensors that are read for that, each by a range."""
 TEMPLATE_SECONDS = 10.0
 """How long a chat template may take to write a prompt."""
 TEMPLATE_BYTES = 512 * MIB

@@ -80,7 +80,9 @@ SIZED = frozenset({ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING, M
 class ModuleShape:
     """One module of the live model. ``in_features`` and ``out_features`` are what an adapter's
     factors must have (for a convolution: its channels); ``parameters`` are its own, by name, and
-    ``buffers`` those that are saved with it (a batch norm's statistics)."""
+    ``buffers`` those that are saved with it (a batch norm's statistics). One that is not ``called``
+    never runs: the model computes with its weight (``nn.MultiheadAttention`` with that of its
+    ``out_proj``), and nothing can act on what goes in or comes out."""
 
     kind: ModuleKind
     in_features: int | None = None
@@ -89,6 +91,7 @@ class ModuleShape:
     kernel: tuple[int, ...] = ()
     groups: int = 1
     buffers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    called: bool = True
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,9 @@ class AdapterFacts:
     """One adapter, from ``adapter_config.json`` and the header of its weights.
 
     ``config`` is the parsed JSON as it is (of another program's adapter, as PEFT would have
-    written it: see ``origin``); methods read it through their own typed view.
+    written it: see ``origin``); methods read it through their own typed view. ``zeros`` are
+    tensors, by the plan's names, that were read and are all zero: only those are asked for whose
+    module the model never calls.
     """
 
     name: str
@@ -229,6 +234,7 @@ class AdapterFacts:
     revision: str | None = None
     tokenizer: TokenizerFacts | None = None
     origin: Origin | None = None
+    zeros: frozenset[str] = frozenset()
 
     @property
     def records_base(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from ..manifests.bounds import CONFIG_BYTES, INDEX_BYTES, TOKENIZER_BYTES
@@ -25,6 +26,7 @@ from .files.adapter import (
     read_adapter,
     weights_of,
 )
+from .files.zeros import IsZero, zeros_in_files
 from .header import LFS_POINTER, read_header
 from .methods.config_file import parse_adapter_config
 from .pool import each
@@ -76,6 +78,19 @@ def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:
         folder.revision,
         origin=reading.origin,
     )
+
+
+def zeros_of_adapter(folder: Folder, where: Where) -> IsZero:
+    """Which of the adapter's tensors are zero, by range reads of those that are asked for."""
+
+    @cache
+    def in_files() -> IsZero:
+        config = parse_adapter_config(folder.read(ADAPTER_CONFIG), where)
+        files = folder.files()
+        headers = _read_headers(folder, files, list(weights_of(config, files)), where)
+        return zeros_in_files(read_adapter(config, headers, where), headers, folder.read)
+
+    return lambda name: in_files()(name)
 
 
 def gather_tokenizer(folder: Folder, where: Where) -> TokenizerFacts | None:

@@ -6,7 +6,8 @@ A :data:`Tree` is a model's modules by their names in pieces: ``*`` stands for a
 - ``2``: a weight of so many dimensions and of their usual kind (1: norm, 2: linear, 3 to 5:
   convolution), perhaps with a bias; ``2E``: a weight of another kind, a letter of ``KINDS``;
 - ``C=16``: a convolution's groups (``*``: depthwise; 1 where nothing is said);
-- ``+name``: another parameter; ``-name``: a persistent buffer.
+- ``+name``: another parameter; ``-name``: a persistent buffer;
+- ``~``: never called, its weight is read.
 
 Several words for the same dimensions mean that members of a list differ.
 """
@@ -14,6 +15,7 @@ Several words for the same dimensions mean that members of a list differ.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .conversion import Shape
@@ -29,6 +31,7 @@ KINDS = {
     "N": ModuleKind.NORM,
     "O": ModuleKind.OTHER,
 }
+UNCALLED = "~"
 USUAL = {1: "N", 2: "L", 3: "C", 4: "C", 5: "C"}
 NOTHING: Mapping[str, str] = {}
 BATCH_NORM = frozenset({"running_mean", "running_var", "num_batches_tracked"})
@@ -120,7 +123,8 @@ def _collect(
             here = f"{path}.{name}".lstrip(".")
             words = exact.get(here) or node.get("", "")
             own = None if inner is None else inner.get("", {})
-            out[here] = _shape(words, own, inner or {})
+            shape = _shape(words, own, inner or {})
+            out[here] = replace(shape, called=False) if UNCALLED in words else shape
             below = _collect(node, inner or {}, here, out, exact, alone=alone and key != "*")
             if not below and not (_parameters(words) if own is None else _not_buffers(words, own)):
                 del out[here]
@@ -139,7 +143,7 @@ def _required(node: Tree) -> bool:
 
 
 def _parameters(words: str) -> list[str]:
-    return [word for word in words.split() if word[0] not in "-C"]
+    return [word for word in words.split() if word[0] not in "-C" + UNCALLED]
 
 
 def _not_buffers(words: str, own: Iterable[str]) -> list[str]:

@@ -22,6 +22,7 @@ from . import policy as policy_checks
 from .architectures import layout_of
 from .checks.fetching import check as check_fetching
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout, TensorInfo
+from .files.zeros import with_zeros
 from .fit import check_adapter
 from .gather import (
     READERS,
@@ -31,6 +32,7 @@ from .gather import (
     read_tokenizer_files,
     reader_of,
     tokenizer_of,
+    zeros_of_adapter,
 )
 from .loaded_as import decide
 from .lock_state import Entry, facts_of
@@ -471,6 +473,13 @@ def _check_read(
         )
 
     checked, plan = check(facts)
+    layout = access.layout or (base.layout if base is not None else None)
+    told = _attempt(
+        lambda: with_zeros(facts, plan, layout, zeros_of_adapter(folder, where)), findings, where
+    )
+    if told is not None and told.zeros:
+        facts = told
+        checked, plan = check(facts)
     if not any(f.severity is Severity.ERROR for f in checked):
         # The vocabulary is read last: a misfit is told from the header alone.
         tokens = _attempt(lambda: gather_tokenizer(folder, where), findings, where)

@@ -134,7 +134,8 @@ def _is_less(got: ModuleShape, live: ModuleShape) -> bool:
     )
     known = {**live.parameters, **live.buffers}
     said = {**got.parameters, **got.buffers}
-    return sizes and got.kind in (live.kind, ModuleKind.OTHER) and said.items() <= known.items()
+    kinds = got.kind in (live.kind, ModuleKind.OTHER) and got.called == live.called
+    return sizes and kinds and said.items() <= known.items()
 
 
 def _more(names: list[str]) -> str:

@@ -1049,3 +1049,33 @@ MERGE_LOADED_AS = Code(
     example="a classifier on a causal base",
     fix="load it, then `model.merge_and_unload().save_pretrained(DIR)`",
 )
+TARGET_NOT_CALLED = Code(
+    id="AD356",
+    name="target-never-called",
+    severity=Severity.ERROR,
+    summary="The adapter has trained factors at a module that the model never calls.",
+    explanation=(
+        "A model may compute with a module's weight and never run the module: "
+        "nn.MultiheadAttention does so with its `out_proj`, Mamba with `dt_proj`, WavLM with all "
+        "projections of its attention. An adapter acts on what a module is given and what it "
+        "returns, so it would do nothing there, in PEFT as well. PEFT trains nothing at such a "
+        "module, and its factors stay as they began: where they are zero, AD357 says so. Values "
+        "that are not zero come from another base or another version of its code. For a new "
+        "adapter, training would never reach such a target."
+    ),
+    example="a lora_B with values at `head.attention.out_proj` of a SiglipVisionModel",
+    fix="train the adapter without this target (`exclude_modules` takes it out), on this base",
+)
+TARGET_IDLE = Code(
+    id="AD357",
+    name="target-does-nothing",
+    severity=Severity.WARNING,
+    summary="The adapter has factors of zero at a module that the model never calls.",
+    explanation=(
+        "The model computes with this module's weight and never runs the module, so PEFT could "
+        "not train the factors there. They are zero as they were at first (the values of these "
+        "few tensors were read to tell that), and the adapter answers as if they were not there."
+    ),
+    example="a lora_B of zeros at `head.attention.out_proj` of a SiglipVisionModel",
+    fix="nothing has to be done; leave the module out of the targets when training again",
+)

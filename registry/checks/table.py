@@ -24,6 +24,7 @@ from . import (
     targets,
     tied,
     tokens,
+    uncalled,
     unused,
     vocabulary,
     whole,
@@ -33,7 +34,7 @@ from .subject import Subject
 Check = Callable[[Subject], list[Finding]]
 
 _RANKED = (ranks.check, alphas.check)
-_PLACES = (unused.check, modules.check, kinds.check)
+_PLACES = (unused.check, modules.check, kinds.check, uncalled.check)
 _STORED = (saved.check, biases.check, tied.check, vocabulary.check, origin.check)
 _REST = (targets.check, parameters.check, projections.check, tokens.check, *_STORED)
 

@@ -103,6 +103,9 @@ class Method:
     field asks for (``asked_by``), in the ``shapes`` for where nothing is found; ``beside`` gives
     the names on disk and shapes of what else its file has, or says why it cannot be begun.
     ``copied_as`` is what PEFT calls modules that are trained whole instead.
+
+    ``needs_call`` says that a site acts only where its module's forward runs; ``idle`` are sets of
+    roles: where all of one set are zero, the site does nothing.
     """
 
     peft_type: str
@@ -123,6 +126,8 @@ class Method:
     beside: Beside = _nothing_beside
     copied_as: str = ""
     native: bool = True
+    needs_call: bool = True
+    idle: tuple[frozenset[str], ...] = ()
 
     def plan(
         self,
@@ -195,6 +200,7 @@ METHODS: Mapping[str, Method] = {
         check_begin=lora_begin.check_begin,
         default_targets=TARGETS["LORA"],
         beside=lora_begin.beside,
+        idle=(frozenset({"B", "B_bias"}), frozenset({"embedding_B"})),
     ),
     "IA3": Method(
         "IA3",
@@ -218,6 +224,7 @@ METHODS: Mapping[str, Method] = {
         loha.KINDS,
         loha.shapes,
         default_targets=TARGETS["LOHA"],
+        idle=tuple(frozenset({role}) for role in sorted(loha.PLAIN)),
     ),
     "LOKR": Method(
         "LOKR",
@@ -229,6 +236,7 @@ METHODS: Mapping[str, Method] = {
         lokr.KINDS,
         lokr.shapes,
         default_targets=TARGETS["LOKR"],
+        idle=tuple(frozenset({role}) for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b")),
     ),
     "OFT": Method(
         "OFT",
@@ -243,6 +251,7 @@ METHODS: Mapping[str, Method] = {
         complete=oft.complete,
         check_begin=oft.check_begin,
         default_targets=TARGETS["OFT"],
+        idle=(frozenset({"R"}), frozenset({"embedding_R"})),
     ),
     "ADALORA": Method(
         "ADALORA",
@@ -255,6 +264,7 @@ METHODS: Mapping[str, Method] = {
         adalora.shapes,
         check_config=adalora.check_config,
         trains=False,
+        idle=tuple(frozenset({role}) for role in ("A", "B", "E")),
     ),
     "TRAINABLE_TOKENS": Method(
         "TRAINABLE_TOKENS",
@@ -266,6 +276,7 @@ METHODS: Mapping[str, Method] = {
         trainable_tokens.KINDS,
         trainable_tokens.shapes,
         complete=trainable_tokens.complete,
+        needs_call=False,  # rows that are read elsewhere are the adapter's there
     ),
     "VERA": Method(
         "VERA",
@@ -278,6 +289,7 @@ METHODS: Mapping[str, Method] = {
         vera.shapes,
         default_targets=TARGETS["VERA"],
         beside=vera.beside,
+        idle=(frozenset({"lambda_b"}), frozenset({"lambda_d"})),
     ),
     "LN_TUNING": Method(
         "LN_TUNING",
@@ -309,6 +321,7 @@ SITES: Mapping[str, Method] = {
         shapes=lora_parameters.shapes,
         asked_by={},
         ranked=False,
+        idle=(frozenset({"A"}), frozenset({"B"})),
     ),
 }
 """The same by :attr:`SitePlan.method`: a LoRA has sites of other kinds too."""

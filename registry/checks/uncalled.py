@@ -1,0 +1,38 @@
+"""Does the model call every module that the adapter adapts?"""
+
+from __future__ import annotations
+
+from ...manifests.codes import fit as codes
+from ...manifests.findings import Finding
+from ..methods.idle import is_idle, uncalled
+from .subject import Subject, count, some
+
+
+def check(subject: Subject) -> list[Finding]:
+    """An error for targets that can never act, a warning for those whose factors do nothing."""
+    layout = subject.layout
+    if layout is None:
+        return []
+    sites = list(uncalled(subject.plan, layout))
+    idle = [site.module for site in sites if is_idle(site, subject.adapter.zeros)]
+    lost = [site.module for site in sites if site.module not in idle]
+    findings: list[Finding] = []
+    if lost:
+        findings.append(
+            codes.TARGET_NOT_CALLED.finding(
+                f"The model never calls {count(len(lost), 'target')} of {subject.name}, it only "
+                f"reads the weight: {some(lost)}",
+                subject.where,
+                found="factors that would do nothing",
+                expected="targets that the model calls",
+            )
+        )
+    if idle:
+        findings.append(
+            codes.TARGET_IDLE.finding(
+                f"The model never calls {count(len(idle), 'target')} of {subject.name}; "
+                f"the factors are zero, so nothing is lost: {some(idle)}",
+                subject.where,
+            )
+        )
+    return findings

@@ -1,0 +1,38 @@
+"""Targets that the model never calls, and the tensors that tell whether anything is lost there.
+
+PEFT trains nothing at such a target: it has no gradient, and keeps the values that it began with.
+A factor that began at zero is still zero then, and the target may stay as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from ..facts import AdapterPlan, Layout, SitePlan
+from .lora_attention import TARGET
+from .table import SITES
+
+
+def needs_call(site: SitePlan) -> bool:
+    """Whether the site acts only where its module's own forward runs."""
+    return SITES[site.method].needs_call and TARGET not in site.settings
+
+
+def uncalled(plan: AdapterPlan, layout: Layout) -> Iterator[SitePlan]:
+    """The sites of a plan that can never act."""
+    for site in plan.sites:
+        module = layout.modules.get(site.module)
+        if module is not None and not module.called and needs_call(site):
+            yield site
+
+
+def deciding(site: SitePlan) -> Iterator[frozenset[str]]:
+    """Sets of the site's tensors. Where all of one set are zero, the site does nothing."""
+    for roles in SITES[site.method].idle:
+        if found := frozenset(site.tensors[role] for role in roles if role in site.tensors):
+            yield found
+
+
+def is_idle(site: SitePlan, zeros: Collection[str]) -> bool:
+    """Whether the site does nothing, where these tensors are all zero."""
+    return any(all(key in zeros for key in keys) for keys in deciding(site))

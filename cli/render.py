@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..manifests.codes import language
 from ..manifests.findings import Finding, Report, Severity, Where
+from ..manifests.yaml_errors import reads_like_ours
 from .console import Part, Printer, clean
 
 _STYLE = {
@@ -82,8 +83,8 @@ def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
 
 
 class Excerpts:
-    """The lines of manifests that findings point to. With ``hidden`` none is shown: a secret
-    stands somewhere in them."""
+    """The lines of manifests that findings point to, and of no other file. With ``hidden`` none is
+    shown: a secret stands somewhere in them."""
 
     def __init__(self, hidden: bool) -> None:
         self._hidden: bool = hidden
@@ -101,7 +102,8 @@ class Excerpts:
                 text = Path(spot.file).read_bytes().decode("utf-8")
             except (OSError, ValueError):
                 text = ""
-            self._files[spot.file] = text.removeprefix("\ufeff").splitlines()
+            shown = text.removeprefix("\ufeff") if reads_like_ours(text) else ""
+            self._files[spot.file] = shown.splitlines()
         lines = self._files[spot.file]
         if not 0 < spot.line <= len(lines):
             return None

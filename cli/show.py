@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..manifests.findings import Where
+from ..manifests.nodes import scalars
 from .console import err, out, say
 from .options import (
     DEFAULT_MANIFEST,
@@ -154,6 +155,12 @@ def _show_values(file: ManifestFile, as_json: bool) -> None:
         )
         for path, origin in file.origins.items()
     ]
+    here = set(rows)
+    for below in file.extended:  # what a file over it replaces still binds
+        for path, scalar in scalars(below.root):
+            spot = f"{scalar.spot.file}:{scalar.spot.line}"
+            row = (Where(path=("policy", *path)).dotted, scalar.text, spot, "")
+            rows += [row] if row not in here else []
     columns = ("path", "value", "from", "variables")
     if as_json:
         values = [dict(zip(columns, row, strict=True)) for row in rows]

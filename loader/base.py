@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +16,7 @@ from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Finding, Where
 from ..manifests.schema import Base
+from ..registry.checks.fetching import attentions_of, is_of_the_hub
 from ..registry.checks.recorded_base import is_hub_id
 from .class_of import class_of
 from .mapped import converting_options
@@ -44,7 +47,7 @@ def load_base(
     the manifest does not trust, or where weights would be left as random numbers.
     """
     config = json.loads((folder / "config.json").read_bytes())
-    for named in (base.attn_implementation, config.get("attn_implementation")):
+    for named in (base.attn_implementation, *attentions_of(config)):
         _check_attention(named, where)
     kind = class_of(config, base.trust_remote_code, where)
     options: dict[str, Any] = {
@@ -128,17 +131,27 @@ def _heard(text: str, where: Where) -> Finding:
 
 def _check_attention(named: object, where: Where) -> None:
     """An attention that is named like a repository is fetched from the Hub and run, unpinned."""
-    parts = cast("Mapping[str, object]", named).values() if isinstance(named, Mapping) else (named,)
-    for name in parts:
-        if isinstance(name, str) and "/" in name:
-            raise AttachError(
-                codes.REMOTE_CODE_ELSEWHERE.finding(
-                    "the attention implementation is code of another repository",
-                    where,
-                    found=name,
-                    expected="eager, sdpa, or one that is installed here",
-                )
+    if is_of_the_hub(named) or _is_replaced(named):
+        raise AttachError(
+            codes.REMOTE_CODE_ELSEWHERE.finding(
+                "the attention implementation is code of another repository",
+                where,
+                found=named,
+                expected="eager, sdpa, or one that is installed here",
             )
+        )
+
+
+def _is_replaced(named: object) -> bool:
+    """Whether transformers would get a kernel from the Hub in place of a flash attention that is
+    not installed here (it does where the package ``kernels`` is)."""
+    version = re.fullmatch(r"(?:paged\|)?flash_attention_(\d)", str(named))
+    if version is None or find_spec("kernels") is None:
+        return False
+    from transformers import modeling_flash_attention_utils as flash
+
+    known = getattr(flash, "FLASH_ATTENTION_COMPATIBILITY_MATRIX", {}).get(int(version[1]))
+    return known is None or not known["general_availability_check"]()
 
 
 def _quantization(declared: dict[str, Any], where: Where) -> Any:

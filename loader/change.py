@@ -31,7 +31,7 @@ from ..registry.plan import (
     wanted_state,
 )
 from ..registry.project import ManifestSource, lock_of, open_manifest, policies_in_force
-from ..registry.pull import Pulled, pull_pinned
+from ..registry.pull import Pulled, pull_pinned, require_policy
 from ..registry.resolve import Access, open_adapter_folder
 from ..registry.store import Store
 from .adapted import AdaptedModel
@@ -261,6 +261,7 @@ def _lock(
     """The lock beside the manifest, else what it would be."""
     lock = lock_of(file)
     require_lock(file, lock, frozen=frozen)
+    require_policy(file, lock, access)
     if lock is None or overridden(file, lock):
         lock, _ = make_lock(file, lock, access=access, store=store, accept=accepted)
     return lock

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +13,8 @@ import transformers
 from ..manifests.codes import loader as loader_codes
 from ..manifests.codes import usage as codes
 from ..manifests.errors import AdapterdockError, AttachError, UsageError
+from ..manifests.manifest import ManifestFile
+from ..registry.checks.fetching import check as check_fetching
 from .quiet import quiet
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ def load_tokenizer(model: AdaptedModel) -> Any:
     if deployment is None or deployment.base_folder is None:
         raise UsageError(codes.NEEDS_BASE.finding("the base was not loaded from a manifest"))
     file = deployment.file
+    _refuse_code_elsewhere(deployment.base_folder, file)
     try:
         with quiet():
             return transformers.AutoTokenizer.from_pretrained(
@@ -42,6 +47,16 @@ def load_tokenizer(model: AdaptedModel) -> Any:
                 found=f"{type(error).__name__}: {str(error).strip()[:500]}",
             )
         ) from error
+
+
+def _refuse_code_elsewhere(folder: Path, file: ManifestFile) -> None:
+    """The tokenizer's own ``auto_map`` may name Python files of another repository, too."""
+    config = folder / "tokenizer_config.json"
+    if not file.manifest.base.trust_remote_code or not config.is_file():
+        return
+    where = file.where(("base", "model"))
+    if found := check_fetching(json.loads(config.read_bytes()), where, remote_code=True):
+        raise AttachError(*found)
 
 
 def encode(tokenizer: Any, prompt: str, *, chat: bool) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ import transformers
 from ..manifests.codes import loader as codes
 from ..manifests.errors import AttachError
 from ..manifests.findings import Where
+from ..registry.checks.fetching import check as check_fetching
 
 
 def class_of(config: Mapping[str, Any], remote_code: bool, where: Where) -> Any:
@@ -17,21 +18,16 @@ def class_of(config: Mapping[str, Any], remote_code: bool, where: Where) -> Any:
     auto class that finds it among the repository's Python files, which then come first.
 
     Nothing is guessed: a checkpoint that names no class is not loaded as a bare backbone. Raises
-    :class:`AttachError` for that, for code that is not trusted, and for code that lies in another
-    repository, where nothing pins it.
+    :class:`AttachError` for that, for code that is not trusted, and for whatever else the config
+    would have fetched from elsewhere, where nothing pins it.
     """
     names = config.get("architectures")
     name = cast("list[Any]", names)[0] if isinstance(names, list) and names else None
     declared = config.get("auto_map")
     auto_map = cast("dict[str, Any]", declared) if isinstance(declared, dict) else {}
+    if elsewhere := check_fetching(config, where, remote_code=remote_code):
+        raise AttachError(*elsewhere)
     if remote_code and auto_map:
-        elsewhere = sorted(f"{auto}: {key}" for auto, key in auto_map.items() if "--" in str(key))
-        if elsewhere:
-            raise AttachError(
-                codes.REMOTE_CODE_ELSEWHERE.finding(
-                    "the base's code is in another repository", where, found=", ".join(elsewhere)
-                )
-            )
         auto = _auto_class(auto_map, name)
         if auto is not None:
             return auto

@@ -23,11 +23,19 @@ from ..registry.digests import folder_digest
 from ..registry.fetch import Fetched, fetch
 from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS, gather_adapter, gather_tokenizer
 from ..registry.lock import accepted_codes
-from ..registry.policy import check_digest, check_size, check_source, lists_for, permits
+from ..registry.policy import (
+    check_digest,
+    check_road,
+    check_size,
+    check_source,
+    lists_for,
+    permits,
+)
 from ..registry.resolve import Access
 from ..registry.sources.folder import Folder
 from ..registry.sources.given import GivenFolder
 from ..registry.sources.open import open_source
+from ..registry.sources.roads import Road
 from ..registry.store import Store
 from .adapted import AdaptedModel
 from .adapter_files import AdapterFiles, attach_files, check_live
@@ -66,8 +74,11 @@ def load_adapter(
     replaces = check_name(model, name, hotswap, where)
     here = source_of(source, name, where)
     given = files_given(peft_config, adapter_state_dict, source, where)
+    declared = deployment.file if deployment else None
+    road = Road.of(declared, here, storage_options or {}, None, where)
     forbidden = [
         *check_source(here, access.policies, Path.cwd(), where),
+        *check_road(road, access.policies, Path.cwd(), where, base=False),
         *check_digest(sha256, access.policies, name, where),
     ]
     if forbidden:
@@ -78,7 +89,16 @@ def load_adapter(
         folder: Folder = GivenFolder(here, given, where)
     else:
         mirrors = deployment.file.manifest.mirrors if deployment else {}
-        folder = _open(here, storage_options or {}, mirrors, access, where)
+        lists = () if road.is_mirrored_by_user else lists_for(access.policies, base=False)
+        folder = open_source(
+            here,
+            directory=Path.cwd(),
+            storage_options=storage_options or {},
+            mirrors=mirrors,
+            offline=access.offline,
+            permits=(lambda url: permits(lists, url)) if lists else None,
+            where=where,
+        )
     tokenizer = gather_tokenizer(folder, where)
     # under a budget it must be known what to read again
     files = _here(folder) if sha256 is None and model.residency is None else None
@@ -119,25 +139,6 @@ def load_adapter(
     )
     for note in attach_files(model, verified, replace=replaces):
         log.warning("%s", note)
-
-
-def _open(
-    source: Source,
-    storage_options: Mapping[str, Any],
-    mirrors: Mapping[str, str],
-    access: Access,
-    where: Where,
-) -> Folder:
-    lists = lists_for(access.policies, base=False)
-    return open_source(
-        source,
-        directory=Path.cwd(),
-        storage_options=storage_options,
-        mirrors=mirrors,
-        offline=access.offline,
-        permits=(lambda url: permits(lists, url)) if lists else None,
-        where=where,
-    )
 
 
 def _here(folder: Folder) -> dict[str, Fetched] | None:

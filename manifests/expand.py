@@ -42,6 +42,11 @@ _DOLLAR = re.compile(
 )
 
 
+_PLACE = re.compile(r"(?:^|_)(?:ENDPOINT|MIRROR|URL|HOST|HUB|ACCOUNT)(?:_|$)")
+"""Names of variables that hold a place of the user's choice. In CI, others hold what a stranger
+wrote: a branch, a commit's title."""
+
+
 @dataclass
 class Expansion:
     """A tree with its variables expanded, what was used, and what was wrong."""
@@ -167,7 +172,17 @@ class _Expander:
         if bad:
             return scalar
         self.used.update(names)
-        return Scalar(text, scalar.plain, scalar.spot, written=scalar.text, variables=tuple(names))
+        whole = _DOLLAR.fullmatch(scalar.text)
+        name = whole["name"] if whole is not None else None
+        given = bool(name and _PLACE.search(name) and self.environ.get(name))
+        return Scalar(
+            text,
+            scalar.plain,
+            scalar.spot,
+            written=scalar.text,
+            variables=tuple(names),
+            given=given,
+        )
 
 
 def _expanded_to_nothing(node: Node) -> bool:

@@ -44,6 +44,9 @@ class LockedBase(Model):
     options: Digest | None = Field(None, description="of the storage options, if there are any")
     source: str = Field(description="the same, at an immutable revision where its kind has one")
     revision: str | None = None
+    fetched_from: str | None = Field(
+        None, description="the mirror or endpoint that its bytes came from, if not from source"
+    )
     files: Mapping[str, LockedFile]
     fingerprint: Fingerprint | None = None
     samples: str | None = Field(None, description="the sample table behind fingerprint.weights")
@@ -61,6 +64,7 @@ class LockedAdapter(Model):
     options: Digest | None = None
     source: str
     revision: str | None = None
+    fetched_from: str | None = None
     digest: Digest | None = Field(None, description="of the folder's consumed files")
     seed: int | None = Field(None, description="of one that is begun")
     files: Mapping[str, LockedFile] = Field(default_factory=dict)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from . import secrets
 from .bounds import FINDINGS, MANIFEST_BYTES, MANIFEST_DEPTH, MANIFEST_VALUES
 from .codes import language as codes
+from .codes import policy as policy_codes
 from .complaints import explain_invalid, salvage
 from .conform import conform, from_python, set_aside, shape_of
 from .document import Document, compose
@@ -25,7 +26,20 @@ from .expand import expand
 from .findings import Finding, Severity, Where
 from .frozen import FrozenDict
 from .names import is_name
-from .nodes import Entry, Locate, Map, Node, Path, Scalar, Spot, find, locate, plain_data, scalars
+from .nodes import (
+    Entry,
+    Locate,
+    Map,
+    Node,
+    Path,
+    Scalar,
+    Spot,
+    describe,
+    find,
+    locate,
+    plain_data,
+    scalars,
+)
 from .overlay import Layers, read_layers, rebase
 from .reading.bounded_file import read_at_most
 from .schema import Manifest, Policy
@@ -67,6 +81,14 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class ExtendedPolicy:
+    """The ``policy`` of a file that a manifest extends, and where its values are written."""
+
+    policy: Policy
+    root: Map = field(repr=False)
+
+
+@dataclass(frozen=True)
 class ManifestFile:
     """A manifest that was read and found right, and where everything in it came from.
 
@@ -88,6 +110,8 @@ class ManifestFile:
     document: Document | None
     root: Map = field(repr=False)
     """The resolved tree, with the place of every key and value."""
+    extended: tuple[ExtendedPolicy, ...] = ()
+    """The policies of the files that it extends: they bind, whatever stands over them."""
 
     @property
     def text(self) -> str | None:
@@ -107,6 +131,12 @@ class ManifestFile:
             )
             for path, scalar in scalars(self.root)
         }
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The values that are one whole environment variable whose name says that it is a place
+        (``S3_ENDPOINT``, ``HUB_MIRROR``): the user chose them, not the manifest."""
+        return frozenset(scalar.text for _, scalar in scalars(self.root) if scalar.given)
 
     def where(self, path: Path = (), *, key: bool = False) -> Where:
         """Where the value (or the key) at ``path`` is written, else its nearest ancestor."""
@@ -146,6 +176,9 @@ def read_manifest(
 
     manifest, wrong = _validate(Manifest, root, where)
     findings += wrong
+    extended = _extended_policies(layers, findings)
+    own = [manifest.policy] if manifest is not None else []
+    findings += _granting([*own, *(below.policy for below in extended)], where)
     warnings: list[Finding] = []
     if manifest is not None:
         for finding in check(manifest, where, _gaps(root, manifest, wrong)):
@@ -165,6 +198,7 @@ def read_manifest(
         warnings=tuple(secrets.redacted(finding) for finding in warnings),
         document=document,
         root=root,
+        extended=tuple(extended),
     )
 
 
@@ -330,6 +364,40 @@ def _validate(model: type[M], root: Map, where: Locate) -> tuple[M | None, list[
         return model.model_validate(data, strict=True), []
     except ValidationError as error:
         return salvage(model, data, error, root), explain_invalid(error, root, shape, where)
+
+
+def _extended_policies(layers: Layers, findings: list[Finding]) -> list[ExtendedPolicy]:
+    """The policy of each file that is extended, whatever the files over it say of theirs."""
+    found: list[ExtendedPolicy] = []
+    for entry in layers.policies:
+        if isinstance(entry.value, Scalar) and entry.value.is_null:
+            continue
+        if not isinstance(entry.value, Map):
+            wrong = "A policy is not a mapping."
+            where = entry.spot.at(("policy",))
+            findings.append(codes.WRONG_TYPE.finding(wrong, where, found=describe(entry.value)))
+            continue
+        node, _ = set_aside(entry.value, shape_of(Policy))
+
+        def place(path: Path, *, key: bool = False, node: Map = node) -> Where:
+            return replace(_where(node, None, path, key=key), path=("policy", *path))
+
+        policy, problems = _validate(Policy, node, place)
+        findings += problems
+        if policy is not None:
+            found.append(ExtendedPolicy(policy, node))
+    return found
+
+
+def _granting(policies: Iterable[Policy], where: Locate) -> list[Finding]:
+    return [
+        policy_codes.CREDENTIALS_BY_MANIFEST.finding(
+            "A manifest cannot allow that your credentials are sent somewhere.",
+            where(("policy", "allow_credentials")),
+        )
+        for policy in policies
+        if policy.allow_credentials is not None
+    ][:1]
 
 
 def _gaps(root: Map, manifest: Manifest, wrong: Iterable[Finding]) -> Gaps:

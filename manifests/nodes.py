@@ -41,6 +41,8 @@ class Scalar:
 
     ``plain`` says that it was written without quotes; ``native`` is the object itself where it
     was handed over in memory; ``written`` is the text before ``variables`` were expanded.
+    ``given`` says that the user's environment gave all of it, as the value of one variable whose
+    name says that it is a place.
     """
 
     text: str
@@ -49,6 +51,7 @@ class Scalar:
     native: Any = NOT_NATIVE
     written: str | None = None
     variables: tuple[str, ...] = ()
+    given: bool = False
 
     @property
     def value(self) -> Any:

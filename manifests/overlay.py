@@ -17,6 +17,8 @@ from .findings import Finding, Where
 from .names import did_you_mean, listed
 from .nodes import Entry, Map, Path, Scalar, describe
 from .reading.bounded_file import read_at_most
+from .schema import Manifest
+from .yaml_errors import TELLING_KEYS, reads_like_ours
 
 EXTENDS = "extends"
 _NAMED: tuple[tuple[str, ...], ...] = (
@@ -45,6 +47,8 @@ class Layers:
     """The folder of each file, by the name that spots know it by."""
     files: list[FilePath] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    policies: list[Entry] = field(default_factory=list)
+    """The ``policy`` of each file below the first."""
     whole: bool = True
     """Whether all that is extended could be read; else what is missing may stand there."""
 
@@ -135,6 +139,17 @@ def _follow(
         layers.whole = False
         return own
     document, findings = compose(data, shown)
+    if not _is_manifest(document, data):
+        layers.findings.append(
+            codes.EXTENDS_UNREADABLE.finding(
+                f"{shown} is not a manifest.",
+                where,
+                found=name,
+                expected=f"a manifest, with keys such as {', '.join(TELLING_KEYS[:3])}",
+            )
+        )
+        layers.whole = False
+        return own
     layers.findings += findings
     layers.files.append(path)
     if document is None:
@@ -142,8 +157,21 @@ def _follow(
         return own
     layers.documents.append(document)
     layers.folders.setdefault(shown, path.parent)
+    if (policy := document.root.entries.get("policy")) is not None:
+        layers.policies.append(policy)
     below = _follow(document.root, shown, path.parent, layers, seen)
     return overlay(below, own, layers.findings)
+
+
+def _is_manifest(document: Document | None, data: bytes) -> bool:
+    """Of any other file nothing is told, neither its keys nor its values."""
+    if document is None:
+        return reads_like_ours(data.decode("utf-8", "replace"))
+    keys = set(document.root.entries)
+    own = {key for key in keys if not key.startswith("x-")}
+    return bool(own & {*TELLING_KEYS}) or (
+        own <= Manifest.model_fields.keys() and bool(own or not keys)
+    )
 
 
 def _checked(entry: Entry, where: Where, findings: list[Finding]) -> str | None:

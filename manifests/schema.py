@@ -160,6 +160,11 @@ class Policy(Model):
         default=None, description="globs over normalised URLs"
     )
     allow_bases: tuple[str, ...] | None = None
+    allow_credentials: tuple[str, ...] | None = Field(
+        default=None,
+        description="globs over scheme://host: where a manifest may have the user's credentials "
+        "sent; in a policy from outside only",
+    )
     require_digest: bool = False
     max_adapter_bytes: ByteSize | None = None
 

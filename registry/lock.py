@@ -10,9 +10,12 @@ from typing import Any
 
 from ..manifests.codes import artefacts as artefact_codes
 from ..manifests.codes import find_code, training
+from ..manifests.codes import loader as loader_codes
 from ..manifests.codes import lock as codes
+from ..manifests.codes import sources as source_codes
 from ..manifests.errors import (
     AdapterdockError,
+    AttachError,
     FingerprintError,
     FitError,
     IntegrityError,
@@ -35,6 +38,7 @@ from ..manifests.lockfile import (
 )
 from ..manifests.manifest import ManifestFile
 from ..manifests.names import did_you_mean
+from ..manifests.source import Source
 from .digests import folder_digest
 from .facts import FileFact
 from .fetch import Fetched, Request, fetch_all
@@ -44,6 +48,7 @@ from .progress import Progress
 from .project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .resolve import Access, Resolution, check_records, measure, resolve, targets
 from .sources.folder import Folder
+from .sources.roads import Road
 from .store import Store
 
 BASE = "base"
@@ -136,7 +141,7 @@ def make_lock(
             require_fit(resolution, accepted)
     fetched = _fetch(file, resolution, store, hash_up_to, progress)
     adapters = {
-        name: _lock_adapter(file, name, resolution, fetched.get(name, {}))
+        name: _lock_adapter(file, name, resolution, fetched.get(name, {}), old)
         for name in file.manifest.adapters
     }
     findings = check_declared_digests(file, {n: a.digest for n, a in adapters.items()})
@@ -147,7 +152,9 @@ def make_lock(
         generator=_generator(),
         inputs=inputs_digest(file),
         overrides=dict(file.overrides),
-        base=None if measured is None else _lock_base(file, resolution, measured, fetched[None]),
+        base=None
+        if measured is None
+        else _lock_base(file, resolution, measured, fetched[None], old),
         adapters=adapters,
         compositions={
             name: LockedComposition(
@@ -238,6 +245,8 @@ _KINDS: tuple[tuple[str, type[AdapterdockError]], ...] = (
     (artefact_codes.SOURCE_UNREACHABLE.id, OfflineError),
     (artefact_codes.BASE_NOT_READ.id, OfflineError),
     (training.FRESH_UNPLACED.id, FitError),
+    (loader_codes.REMOTE_CODE_ELSEWHERE.id, AttachError),
+    (source_codes.CREDENTIALS_WITHHELD.id, SourceError),
     ("AD2", SourceError),
     ("AD4", FingerprintError),
     (codes.CHANGED_UNDER_LOCK.id, IntegrityError),
@@ -299,7 +308,11 @@ def _is_hashed_now(fact: FileFact, folder: Folder, limit: int) -> bool:
 
 
 def _lock_adapter(
-    file: ManifestFile, name: str, resolution: Resolution, fetched: Mapping[str, Fetched]
+    file: ManifestFile,
+    name: str,
+    resolution: Resolution,
+    fetched: Mapping[str, Fetched],
+    old: Lock | None,
 ) -> LockedAdapter:
     adapter, opened = file.manifest.adapters[name], resolution.adapters[name]
     assert opened.facts is not None and opened.plan is not None
@@ -325,10 +338,16 @@ def _lock_adapter(
     if adapter.mutable:
         return LockedAdapter(**shown, mutable=True)
     facts = [f.fact for f in fetched.values()]
+    digest = folder_digest(facts)
+    before = old.adapters.get(name) if old else None
+    same = before is not None and before.digest == digest and before.source == shown["source"]
     return LockedAdapter(
         **shown,
         revision=opened.folder.revision,
-        digest=folder_digest(facts),
+        fetched_from=before.fetched_from
+        if before is not None and same
+        else _end_of_road(file, adapter.source, adapter.storage_options, opened.folder),
+        digest=digest,
         files=_locked_files(facts),
     )
 
@@ -338,19 +357,34 @@ def _lock_base(
     resolution: Resolution,
     measured: Measured,
     fetched: Mapping[str, Fetched],
+    old: Lock | None,
 ) -> LockedBase:
     base, folder, declared = resolution.base, resolution.base_folder, file.manifest.base
     assert base is not None and folder is not None
     facts = [fetched[f.path].fact if f.path in fetched else f for f in base.files]
+    before, files = (old.base if old else None), _locked_files(facts)
+    same = before is not None and before.files == files and before.source == str(folder.pinned)
     return LockedBase(
         declared=str(declared.model),
         options=options_digest(declared.storage_options),
         source=str(folder.pinned),
         revision=folder.revision,
-        files=_locked_files(facts),
+        fetched_from=before.fetched_from
+        if before is not None and same
+        else _end_of_road(file, declared.model, declared.storage_options, folder),
+        files=files,
         fingerprint=measured.fingerprint,
         samples=None if measured.samples is None else str(measured.samples),
     )
+
+
+def _end_of_road(
+    file: ManifestFile, source: Source | None, options: Mapping[str, Any], folder: Folder
+) -> str | None:
+    """Where bytes that are locked now came from. Bytes that were locked before came from where
+    they did then: that an endpoint has moved since is no news of them."""
+    assert source is not None
+    return Road.of(file, source, options, folder.revision).end
 
 
 def _locked_files(facts: Iterable[FileFact]) -> dict[str, LockedFile]:

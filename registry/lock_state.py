@@ -22,8 +22,8 @@ Entry = str | None
 def inputs_digest(file: ManifestFile) -> str:
     """The digest of everything that resolution depends on, after variables and overrides.
 
-    Comments, descriptions, owners, dtypes, rules, policy, mirrors, the declared fingerprint and
-    ``active`` are not among it.
+    Comments, descriptions, owners, dtypes, rules, policy, mirrors, endpoints, the declared
+    fingerprint and ``active`` are not among it.
     """
     model = file.manifest.base.model
     return _inputs_digest(file, None if model is None else str(model))
@@ -37,8 +37,19 @@ def overridden(file: ManifestFile, lock: Lock) -> bool:
 
 
 def options_digest(options: Mapping[str, Any]) -> str | None:
-    """The digest of storage options (which may say more than should stand in a lock)."""
-    return _digest_of(options) if options else None
+    """The digest of storage options (which may say more than should stand in a lock), less the
+    endpoint: one that moves brings the same bytes."""
+    kept = {
+        key: {k: v for k, v in value.items() if k not in _ENDPOINTS}
+        if key == "client_kwargs" and isinstance(value, Mapping)
+        else value
+        for key, value in options.items()
+        if key not in _ENDPOINTS
+    }
+    return _digest_of(kept) if any(v != {} for v in kept.values()) else None
+
+
+_ENDPOINTS = frozenset({"endpoint", "endpoint_url"})
 
 
 def begun_digest(adapter: Adapter) -> str | None:

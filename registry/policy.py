@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
@@ -13,6 +13,8 @@ from ..manifests.findings import Finding, Where
 from ..manifests.schema import Policy, parse_bytes
 from ..manifests.source import Source
 from .facts import FileFact
+from .sources.roads import Road
+from .sources.ways import Vouches, below, origin_of
 
 Globs = tuple[str, ...]
 
@@ -38,6 +40,53 @@ def check_base(
     """The same for the base and ``allow_bases``."""
     lists = lists_for(policies, base=True)
     return _check_globs(codes.BASE_FORBIDDEN, source, lists, directory, where)
+
+
+def check_road(
+    road: Road, policies: Iterable[Policy], directory: Path, where: Where, *, base: bool
+) -> list[Finding]:
+    """Findings where a policy does not list where the manifest has a source fetched from: its
+    mirror, or the endpoint that its storage options name."""
+    lists = lists_for(policies, base=base)
+    code = codes.BASE_FORBIDDEN if base else codes.SOURCE_FORBIDDEN
+    findings: list[Finding] = []
+    if road.is_mirrored_by_manifest:
+        findings += _check_globs(code, road.place, lists, directory, where)
+    for way in road.ways:
+        url = None if way.url is None else below(way.url, road.place)
+        findings += [
+            code.finding(
+                f"{road.place} is not allowed by way of {way.option}",
+                where,
+                found=url or way.text,
+                expected="one of " + (", ".join(globs) or "nothing"),
+            )
+            for globs in lists
+            if url is None or not permits((globs,), url)
+        ]
+    return findings
+
+
+def vouches_for(policies: Iterable[Policy], given: Collection[str]) -> Vouches:
+    """Whether credentials may be sent to a place that storage options name: it is among the values
+    that the environment ``given``, or every ``allow_credentials`` (of at least one) lists it."""
+    lists = [p.allow_credentials for p in policies if p.allow_credentials is not None]
+
+    def vouches(text: str) -> bool:
+        if text in given:
+            return True
+        origin = origin_of(text)
+        return (
+            origin is not None
+            and bool(lists)
+            and all(any(fnmatchcase(origin, _origin_glob(g)) for g in globs) for globs in lists)
+        )
+
+    return vouches
+
+
+def _origin_glob(glob: str) -> str:
+    return glob.removesuffix("*").removesuffix("/") if glob.endswith("/*") else glob.rstrip("/")
 
 
 def permits(lists: Iterable[Globs], url: str) -> bool:

@@ -47,9 +47,11 @@ def open_manifest(
 def policies_in_force(
     file: ManifestFile, policy: str | os.PathLike[str] | None
 ) -> tuple[Policy, ...]:
-    """The manifest's own policy, ``policy``'s, and ADAPTERDOCK_POLICY's: all of them bind."""
+    """The manifest's own policy, those of the files that it extends, ``policy``'s, and
+    ADAPTERDOCK_POLICY's: all of them bind."""
     outside = [p for p in (policy, os.environ.get(POLICY_VARIABLE)) if p]
-    return (file.manifest.policy, *(read_policy(p) for p in outside))
+    inside = (file.manifest.policy, *(below.policy for below in file.extended))
+    return (*inside, *(read_policy(p) for p in outside))
 
 
 def lock_of(file: ManifestFile) -> Lock | None:

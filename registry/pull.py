@@ -21,7 +21,14 @@ from .lock import accepted_codes, check_declared_digests, make_lock
 from .lock_state import Entry, begun_digest, facts_of, kept, lock_name, overridden, require_lock
 from .progress import Progress
 from .project import ManifestSource, lock_of, open_manifest, policies_in_force
-from .resolve import Access, AskPeft, Resolution, open_adapter_folder, open_base_folder
+from .resolve import (
+    Access,
+    AskPeft,
+    Resolution,
+    check_place,
+    open_adapter_folder,
+    open_base_folder,
+)
 from .sources.folder import Folder
 from .store import Store
 
@@ -83,7 +90,7 @@ def pull(
     )
     lock = locked = lock_of(file)
     require_lock(file, locked, frozen=frozen)
-    _require_policy(file, locked, access)
+    require_policy(file, locked, access)
     resolution: Resolution | None = None
     if lock is None or overridden(file, lock):
         lock, resolution = make_lock(
@@ -183,23 +190,16 @@ def _adapter_request(
     return Request(folder, tuple(facts_of(lock.adapters[name].files).values()), where)
 
 
-def _require_policy(file: ManifestFile, lock: Lock | None, access: Access) -> None:
-    """A policy may have been tightened since the lock was made: it binds at pull too, and before
-    any source is opened."""
-    base = file.manifest.base.model
-    findings: list[Finding] = []
-    if base is not None:
-        findings += policy_checks.check_base(
-            base, access.policies, file.directory, file.where(("base", "model"))
-        )
+def require_policy(file: ManifestFile, lock: Lock | None, access: Access) -> None:
+    """Raise :class:`PolicyError` where a policy forbids what ``file`` declares. One may have been
+    tightened since the lock was made: it binds at pull too, and before any source is opened."""
+    access = access.under(lock, kept(file, lock)) if lock is not None else access
+    findings = check_place(file, None, access, file.where(("base", "model")))
     for name, adapter in file.manifest.adapters.items():
         where = file.where(("adapters", name, "source"))
         entry = lock.adapters.get(name) if lock else None
         digest = adapter.sha256 or (entry.digest if entry else begun_digest(adapter))
-        if adapter.source is not None:
-            findings += policy_checks.check_source(
-                adapter.source, access.policies, file.directory, where
-            )
+        findings += check_place(file, name, access, where)
         findings += policy_checks.check_digest(digest, access.policies, name, where)
         locked: Iterable[FileFact] = facts_of(entry.files).values() if entry else ()
         findings += policy_checks.check_size(locked, access.policies, name, where)

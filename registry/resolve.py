@@ -10,14 +10,15 @@ from ..manifests.codes import artefacts as codes
 from ..manifests.codes import fit as fit_codes
 from ..manifests.codes import lock as lock_codes
 from ..manifests.codes import sources as source_codes
-from ..manifests.errors import AdapterdockError, IntegrityError
+from ..manifests.errors import AdapterdockError, IntegrityError, SourceError
 from ..manifests.findings import Finding, Report, Severity, Where
 from ..manifests.lockfile import BEGUN, Lock, LockedAdapter, LockedBase
 from ..manifests.manifest import ManifestFile
 from ..manifests.rules import check_active, flatten
-from ..manifests.schema import Adapter, Policy
+from ..manifests.schema import Adapter, Base, Policy
 from ..manifests.source import Source
 from . import policy as policy_checks
+from .checks.fetching import check as check_fetching
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout
 from .fit import check_adapter
 from .gather import (
@@ -34,6 +35,7 @@ from .pool import each
 from .recorded import names_of_base, recorded_base
 from .sources.folder import Folder
 from .sources.open import open_source
+from .sources.roads import Road
 from .sources.stored import StoredFolder
 
 if TYPE_CHECKING:
@@ -222,6 +224,27 @@ def open_base_folder(file: ManifestFile, access: Access) -> Folder | None:
     return _open(file, None, base.model, base.storage_options, access, where)
 
 
+def check_place(file: ManifestFile, entry: Entry, access: Access, where: Where) -> list[Finding]:
+    """Findings where a policy does not allow a declared source (an adapter's, by name, or the
+    base's), or where the manifest has it fetched from."""
+    declared = file.manifest.base if entry is None else file.manifest.adapters[entry]
+    source = declared.model if isinstance(declared, Base) else declared.source
+    if source is None:
+        return []
+    check = policy_checks.check_base if entry is None else policy_checks.check_source
+    findings = check(source, access.policies, file.directory, where)
+    pins = access.pins.get(entry)
+    revision = None if pins is None else pins.revision
+    try:
+        road = Road.of(file, source, declared.storage_options, revision, where)
+    except SourceError as error:
+        return [*findings, *error.findings]
+    base = entry is None
+    return findings + policy_checks.check_road(
+        road, access.policies, file.directory, where, base=base
+    )
+
+
 def _require_pinned(given: Folder, name: str, access: Access, where: Where) -> None:
     pins = access.pins.get(name)
     files = given.files()
@@ -251,6 +274,9 @@ def _open(
     files = None if pins is None else facts_of(pins.files)
     revision = None if pins is None else pins.revision
     lists = policy_checks.lists_for(access.policies, base=entry is None)
+    road = Road.of(file, source, storage_options, revision, where)
+    if road.is_mirrored_by_user:
+        lists = ()
 
     def open_it(files: Mapping[str, FileFact] | None) -> Folder:
         return open_source(
@@ -262,6 +288,7 @@ def _open(
             revision=revision,
             files=files,
             permits=(lambda url: policy_checks.permits(lists, url)) if lists else None,
+            vouches=policy_checks.vouches_for(access.policies, road.given),
             where=where,
         )
 
@@ -347,7 +374,7 @@ def _open_base(
     where = file.where(("base", "model"))
     if base.model is None:
         return None, None, {}
-    forbidden = policy_checks.check_base(base.model, access.policies, file.directory, where)
+    forbidden = check_place(file, None, access, where)
     findings.extend(forbidden)
     if forbidden or access.layout is not None:
         return None, None, {}
@@ -358,6 +385,10 @@ def _open_base(
         lambda: gather_base(folder, where, remote_code=base.trust_remote_code), findings, where
     )
     if facts is None:
+        return folder, None, {}
+    fetched = check_fetching(facts.config, where, remote_code=base.trust_remote_code)
+    if fetched:
+        findings.extend(fetched)
         return folder, None, {}
     tokens = _attempt(lambda: read_tokenizer_files(folder, where), findings, where) or {}
     known = _attempt(lambda: tokenizer_of(tokens, folder, where), findings, where)
@@ -370,7 +401,7 @@ def _open_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts
     if adapter.source is None:
         return _begin_adapter(name, file, access, base)
     where = file.where(("adapters", name, "source"))
-    findings = policy_checks.check_source(adapter.source, access.policies, file.directory, where)
+    findings = check_place(file, name, access, where)
     if findings:
         return Opened(findings=tuple(findings))
     if adapter.mutable:

@@ -278,7 +278,8 @@ EXTENDS_UNREADABLE = Code(
     "extends-unreadable",
     Severity.ERROR,
     "The file that this manifest extends could not be read.",
-    "`extends` names a local YAML file, counted from the folder of the file that says it.",
+    "`extends` names a local YAML file, counted from the folder of the file that says it. Of a "
+    "file that is not a manifest nothing is shown: it may hold secrets.",
     "extends: ../base.yml      # it is called base.yaml",
     "Check the path; it counts from this file's own folder.",
 )

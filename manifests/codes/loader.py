@@ -744,7 +744,10 @@ REMOTE_CODE_ELSEWHERE = Code(
     Severity.ERROR,
     "Loading the base would run code from another repository, which nothing pins.",
     "`trust_remote_code` is for the Python files beside the weights, which the lock pins by "
-    "digest. Code that is fetched from another repository may change from one load to the next.",
+    "digest. Code that is fetched from another repository may change from one load to the next. "
+    "transformers fetches it for `auto_map` with `--`, for an attention or experts implementation "
+    "that is a kernel of the Hub, and a `backbone` that is a repository; at any depth of "
+    "config.json.",
     "auto_map: {AutoModel: acme/code--modeling_acme.AcmeModel}; attn_implementation: acme/kernel",
     "copy that repository's Python files beside the weights and name them without `--`; for an "
     "attention kernel, install its package",

@@ -13,8 +13,9 @@ SOURCE_FORBIDDEN = Code(
     "`allow_sources` lists globs. They are matched, case and all, against the whole normalised "
     "URL (no `..` steps left in it), with and without its revision; a local folder inside the "
     "manifest's own is written ./folder, any other by its absolute path. Every policy in force "
-    "must allow the source: the manifest's own and the platform's. A mirror changes where bytes "
-    "come from and not what a source is called, so it is the declared source that is matched.",
+    "must allow the source: the manifest's own, those of the files that it extends, and the "
+    "platform's. The declared source must be allowed, and so must the mirror or endpoint that the "
+    "manifest has it fetched from (not one that is a whole ${VARIABLE} of your environment).",
     "policy: {allow_sources: ['hf://acme/*']}   # and an adapter from hf://other/tone",
     "use an allowed source, or ask whoever keeps the policy",
 )
@@ -23,7 +24,8 @@ BASE_FORBIDDEN = Code(
     "base-forbidden",
     Severity.ERROR,
     "A policy does not allow this base model.",
-    "`allow_bases` lists globs over the normalised URL of base.model, --model included.",
+    "`allow_bases` lists globs over the normalised URL of base.model, --model included. A "
+    "mirror or endpoint that the manifest has it fetched from must be allowed as well.",
     "policy: {allow_bases: ['hf://HuggingFaceTB/*']}   # and base.model: ./my-model",
     "use an allowed base, or ask whoever keeps the policy",
 )
@@ -55,4 +57,15 @@ REDIRECT_FORBIDDEN = Code(
     "declared one, and each that a server redirects to. The request was not sent on.",
     "policy: {allow_sources: ['https://models.acme.example/*']}   # which redirects to a CDN",
     "use the final URL as the source, or ask whoever keeps the policy to list it too",
+)
+CREDENTIALS_BY_MANIFEST = Code(
+    "AD393",
+    "credentials-by-manifest",
+    Severity.ERROR,
+    "A manifest lists where credentials may be sent.",
+    "`allow_credentials` lets your credentials go to a host that a manifest's storage options "
+    "name. Only a policy from outside (--policy FILE, ADAPTERDOCK_POLICY) can say so: a manifest "
+    "may come from anybody, and would allow itself.",
+    "policy: {allow_credentials: ['https://storage.example']}   # in a manifest",
+    "move `allow_credentials` into a policy file, and give it by --policy or ADAPTERDOCK_POLICY",
 )

@@ -330,3 +330,18 @@ TARGET_UNWRITABLE = Code(
     "HF_HOME is on a read-only file system",
     "Make room, or point ADAPTERDOCK_CACHE or HF_HOME to a place that can be written.",
 )
+CREDENTIALS_WITHHELD = Code(
+    "AD389",
+    "credentials-withheld",
+    Severity.ERROR,
+    "Credentials are not sent to a host that only the manifest chose.",
+    "A manifest may come from anybody. Where its storage options name a host (`endpoint`, "
+    "`endpoint_url`, a proxy) or turn off the verification of one, that host is asked without the "
+    "token, keys and passwords of your environment; a driver that cannot be asked so is not used. "
+    "A host that you chose yourself gets them as always: one in HF_ENDPOINT, AWS_ENDPOINT_URL or "
+    "the profile in ~/.aws/config, a value that is one whole environment variable, and what a "
+    "policy from outside lists under `allow_credentials`.",
+    "storage_options: {endpoint_url: https://storage.example}   # a private bucket there",
+    "if you trust the host, name it in your environment (AWS_ENDPOINT_URL, HF_ENDPOINT), write the "
+    "option as one ${VARIABLE}, or list it in `allow_credentials` of a policy given by --policy",
+)

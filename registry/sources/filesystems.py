@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from inspect import signature
 from typing import Any, cast
 
 from ...manifests.codes import sources as codes
@@ -10,13 +12,11 @@ from ...manifests.errors import SourceError
 from ...manifests.findings import Where
 from ...manifests.source import Source
 from .failures import explain, scrub, source_error
+from .ways import HTTP, S3
 
 CONNECT_TIMEOUT = 5
 READ_TIMEOUT = 10
 """Seconds. A try is repeated once at most, so that a dead endpoint answers within some 20 s."""
-
-S3 = frozenset({"s3", "s3a"})
-HTTP = frozenset({"http", "https"})
 
 _PIP = {
     "s3": "pip install 'adapterdock[s3]'",
@@ -82,6 +82,37 @@ def open_filesystem(source: Source, options: Mapping[str, Any], where: Where) ->
     return fs, root.rstrip("/")
 
 
+@cache
+def unredirected() -> type[Any]:
+    """The class of aiobotocore's HTTP sessions, less redirections: aiohttp would follow them to any
+    host, with the session token among the headers. botocore itself never follows one; a bucket's
+    region it finds out by an answer's ``x-amz-bucket-region``, and signs anew. Raises
+    ``ImportError`` for a version of aiobotocore that cannot be told so."""
+    from aiobotocore.config import AioConfig
+    from aiobotocore.httpsession import AIOHTTPSession
+
+    if "http_session_cls" not in signature(AioConfig).parameters or not hasattr(
+        AIOHTTPSession, "_get_session"
+    ):
+        raise ImportError("this aiobotocore follows redirections to other hosts; upgrade it")
+
+    class Unredirected(AIOHTTPSession):
+        async def _get_session(self, proxy_url: str | None) -> Any:
+            return _Once(await super()._get_session(proxy_url))
+
+    return Unredirected
+
+
+class _Once:
+    """An aiohttp session that takes a redirection for the answer."""
+
+    def __init__(self, session: Any) -> None:
+        self._session: Any = session
+
+    async def request(self, *args: Any, **options: Any) -> Any:
+        return await self._session.request(*args, **{**options, "allow_redirects": False})
+
+
 def _defaults(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Bounds on waiting, under what the caller's own options say."""
     if scheme in S3:
@@ -91,6 +122,7 @@ def _defaults(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
                 "read_timeout": READ_TIMEOUT,
                 "retries": {"mode": "standard", "total_max_attempts": 2},
                 **(options.get("config_kwargs") or {}),
+                "http_session_cls": unredirected(),
             }
         }
     if scheme in HTTP:
@@ -100,8 +132,8 @@ def _defaults(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "client_kwargs": {
                 "timeout": timeout,
-                "trust_env": True,  # proxies and ~/.netrc
                 **(options.get("client_kwargs") or {}),
+                "trust_env": False,  # ours to look up: it would log in at any host by a `default`
             }
         }
     return {}

@@ -18,6 +18,7 @@ from ...manifests.errors import SourceError
 from ...manifests.findings import Where
 from ...manifests.source import Source
 from ..facts import FileFact
+from .from_environment import netrc_login, proxy_for
 from .opened import is_inside
 from .ranges import BadRangeError, only_range, range_header
 from .remote import RemoteFolder
@@ -53,7 +54,7 @@ _CHUNK = 1 << 16
 _AT_ONCE = 8
 _REDIRECTIONS = 10
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
-_PRIVATE = frozenset({"authorization", "cookie", "proxy-authorization"})
+_LOGINS = frozenset({"authorization", "cookie"})
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,10 @@ class HttpFolder(RemoteFolder):
     Last-Modified date), ``None`` where the server tells neither.
 
     A server that answers 200 to every name is found out by a name that cannot exist; a page of
-    HTML is never taken for a file. With ``permits``, a redirection is followed only to a URL that
-    it allows; else as the client does.
+    HTML is never taken for a file. Redirections are followed to other hosts too (with ``permits``,
+    only to a URL that it allows), but nothing that the storage options hold goes there: no header,
+    cookie or password. ``bare`` is a filesystem without those options. With ``login``, a host that
+    ``~/.netrc`` names gets its own login, where the options hold none.
     """
 
     def __init__(
@@ -82,9 +85,13 @@ class HttpFolder(RemoteFolder):
         where: Where,
         pins: Mapping[str, FileFact] | None = None,
         permits: Callable[[str], bool] | None = None,
+        bare: Any = None,
+        login: bool = True,
     ) -> None:
         super().__init__(source, fs, root, where=where, pins=pins)
         self._permits = permits
+        self._bare = fs if bare is None else bare
+        self._login = login
 
     def _list(self) -> Iterator[FileFact]:
         nonsense = f"adapterdock-{uuid.uuid4().hex}.json"
@@ -165,30 +172,41 @@ class HttpFolder(RemoteFolder):
         return answer
 
     async def _request(self, method: str, path: str, wanted: str | None) -> Any:
-        session = await self._fs.set_session()
+        own = {"Accept-Encoding": "identity"} | ({} if wanted is None else {"Range": wanted})
         options = dict(self._fs.kwargs)
-        headers = {**options.pop("headers", {}), "Accept-Encoding": "identity"}
-        if wanted is not None:
-            headers["Range"] = wanted
-        url = self._fs.encode_url(self._url(path))
-        follow = self._permits is None and options.pop("allow_redirects", True)
+        follow = options.pop("allow_redirects", True)
+        options["headers"] = {**options.get("headers", {}), **own}
+        fs, url = self._fs, self._fs.encode_url(self._url(path))
         for _ in range(_REDIRECTIONS):
+            session = await fs.set_session()
             response = await session.request(
-                method, url, headers=headers, **{**options, "allow_redirects": follow}
+                method, url, **self._completed(options, url, session), allow_redirects=False
             )
             target = response.headers.get("Location")
-            if self._permits is None or response.status not in _REDIRECTING or not target:
+            if not follow or response.status not in _REDIRECTING or not target:
                 return response
             response.close()
             url = response.url.join(type(response.url)(target))
             self._check_redirection(path, url)
             if url.origin() != response.url.origin():
-                headers = {k: v for k, v in headers.items() if k.lower() not in _PRIVATE}
+                fs, options = self._bare, {"headers": own}
         raise self._error(codes.BAD_ANSWER, f"{self._shown(path)}: redirected too often")
 
+    def _completed(self, options: Mapping[str, Any], url: Any, session: Any) -> dict[str, Any]:
+        """The options of a request, with the proxy of the environment and with the login that
+        ``~/.netrc`` has for this host, where the options say nothing of them."""
+        headers = options["headers"]
+        named = {name.lower() for name in (*headers, *session.headers)}
+        if self._login and not named & _LOGINS and not options.get("auth") and not session.auth:
+            login = netrc_login(urlsplit(str(url)).hostname)
+            headers = headers if login is None else {**headers, "Authorization": login}
+        return {"proxy": proxy_for(str(url)), **options, "headers": headers}
+
     def _check_redirection(self, path: str, url: Any) -> None:
+        if self._permits is None:
+            return
         place = Source.parse(str(url.with_query(None).with_fragment(None).with_user(None)))
-        if self._permits is not None and not self._permits(place.normalised()):
+        if not self._permits(place.normalised()):
             raise self._error(
                 policy_codes.REDIRECT_FORBIDDEN,
                 f"{self._shown(path)}: redirected to where no policy allows",

@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +40,18 @@ _NO_FOLDER = "the repository has no such folder at this revision"
 
 @dataclass(frozen=True)
 class HubSettings:
-    """Where the Hub is, where its cache lies, and with which token (``None``: the client's own)."""
+    """Where the Hub is, where its cache lies, and with which token (``None``: the client's own,
+    ``False``: none). Without ``fills_cache`` nothing is written to that cache, where every program
+    takes what it finds for the Hub's."""
 
     endpoint: str
     cache: Path
-    token: str | None = None
+    token: str | bool | None = None
+    fills_cache: bool = True
+
+    def strange(self) -> HubSettings:
+        """The same for an endpoint that the user did not choose: no token, no cache filled."""
+        return replace(self, token=False, fills_cache=False)
 
     @classmethod
     def from_environment(cls, endpoint: str | None = None, token: str | None = None) -> HubSettings:
@@ -110,6 +117,8 @@ class HubFolder(OpenedFolder):
         cached = self._cached(fact)
         if cached is not None:
             return cached
+        if not self._settings.fills_cache:
+            return super().download(path, into, on_bytes)
         self._needs_network(path)
         traffic = _Traffic(on_bytes)
         options: dict[str, Any] = {}

@@ -31,6 +31,14 @@ def mirrored(
     ``revision`` is the Hub commit from a lock. Local sources are not fetched, so no mirror speaks
     of them. Raises :class:`~adapterdock.manifests.errors.SourceError` for rows that mean nothing.
     """
+    row = mirror_for(source, mirrors, revision=revision, where=where)
+    return None if row is None else row[1]
+
+
+def mirror_for(
+    source: Source, mirrors: Mapping[str, str], *, revision: str | None = None, where: Where
+) -> tuple[str, Source] | None:
+    """The right side of the row that speaks of ``source``, and where that is then fetched from."""
     if source.is_local or not mirrors:
         return None
     steps = _steps_of(source, revision)
@@ -43,7 +51,7 @@ def mirrored(
             best = (known, target)
     if best is None:
         return None
-    return _joined(best[1], steps[len(best[0]) :], source, where)
+    return best[1], _joined(best[1], steps[len(best[0]) :], source, where)
 
 
 class MirroredFolder:

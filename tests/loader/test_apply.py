@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -247,6 +248,33 @@ def test_policies_bind_a_plan(model: AdaptedModel, wanted: Path, tmp_path: Path)
     policy.write_text("allow_sources: ['s3://only/*']\n")
     with pytest.raises(PolicyError):
         model.plan(wanted, policy=policy)
+
+
+def test_policies_bind_a_plan_that_has_a_lock(
+    model: AdaptedModel, shelf: Shelf, tmp_path: Path, hub: Any
+) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    mirror = folder / "mirror" / "acme" / "two" / "main"
+    shutil.copytree(shelf.two.folder, mirror)
+    rows = {"two": {"source": "hf://acme/two"}}
+    mirrors = {"hf://": f"{(folder / 'mirror').as_uri()}/"}
+    locked = manifest_of(shelf, folder, adapters=rows, mirrors=mirrors)
+    adapterdock.lock(locked)
+    policy = tmp_path / "policy.yaml"
+    for globs in ("['s3://only/*']", "['hf://acme/*']"):  # the source, and where it comes from
+        policy.write_text(f"allow_sources: {globs}\n")
+        with pytest.raises(PolicyError):
+            model.plan(locked, policy=policy)
+        watching = model.watch(locked, policy=policy, interval=0.05)
+        deadline = time.monotonic() + 30
+        while watching.last_error is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        watching.stop()
+        assert isinstance(watching.last_error, PolicyError)
+    policy.write_text("allow_sources: ['hf://acme/*', './mirror/*']\n")
+    model.apply(model.plan(locked, policy=policy))
+    assert list(model.attached) == ["two"]
 
 
 def test_adapters_in_memory_take_part(model: AdaptedModel, shelf: Shelf, wanted: Path) -> None:

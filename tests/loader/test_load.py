@@ -13,6 +13,8 @@ from typing import Any
 import adapterdock
 import pytest
 import torch
+from adapterdock.loader.base import load_base
+from adapterdock.loader.chat import load_tokenizer
 from adapterdock.loader.load import _close_here, load
 from adapterdock.manifests.errors import (
     AttachError,
@@ -23,10 +25,11 @@ from adapterdock.manifests.errors import (
 )
 from adapterdock.manifests.findings import Severity
 from adapterdock.manifests.manifest import read_manifest
+from adapterdock.manifests.schema import Base
 from adapterdock.registry.store import Store
 from peft import PeftConfig
 from safetensors.torch import load_file, save_file
-from support.builders import lora_tensors, write_adapter
+from support.builders import lora_tensors, write_adapter, write_tokenizer
 from support.peft_adapters import logits
 from support.shelf import Shelf, files_of, manifest_of, put_all, sharded
 from transformers.utils import logging as transformers_logging
@@ -294,6 +297,54 @@ def test_an_attention_kernel_from_a_repository_is_refused(
     with pytest.raises(AttachError, match="acme/kernels") as caught:
         load(manifest_of(shelf, tmp_path, base=declared))
     assert caught.value.code == "AD788"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"_attn_implementation": "acme/kernels"},
+        {"attn_implementation": "paged|acme/kernels@v1:entry"},
+        {"per_layer_config": {"0": {"_attn_implementation": {"": "acme/kernels"}}}},
+        {"experts_implementation": "acme/kernels"},
+        {"backbone": "acme/kernels"},
+    ],
+    ids=str,
+)
+def test_nothing_that_a_config_names_is_fetched(
+    fields: dict[str, Any], shelf: Shelf, tmp_path: Path, hub: Any
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(shelf.base, base)
+    manifest = manifest_of(shelf, tmp_path, base={"model": base})
+    load(manifest)
+    adapterdock.lock(manifest)
+    edit_json(base / "config.json", **fields)
+    fresh = manifest_of(shelf, tmp_path / "fresh", base={"model": base})
+    assert [f.code for f in adapterdock.validate(fresh).errors] == ["AD788"]
+    with pytest.raises(AttachError, match="acme/kernels") as caught:
+        load(fresh)
+    assert caught.value.code == "AD788"
+    with pytest.raises(AttachError, match="acme/kernels"):  # where no plan was made before
+        load_base(Base(), base)
+    assert hub.count("kernels") == 0
+
+
+def test_a_tokenizer_s_code_in_another_repository_is_refused_even_if_trusted(
+    shelf: Shelf, tmp_path: Path, hub: Any
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(shelf.base, base)
+    write_tokenizer(base)
+    tokenizer: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (base / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    manifest = manifest_of(shelf, tmp_path, base={"model": base, "trust_remote_code": True})
+    load_tokenizer(load(manifest, accept=unchecked_codes(manifest)))
+    tokenizer["auto_map"] = {"AutoTokenizer": ["other/code--tok.Tok", None]}
+    (base / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(AttachError, match="other/code") as caught:
+        load_tokenizer(load(manifest, accept=unchecked_codes(manifest)))
+    assert caught.value.code == "AD788"
+    assert hub.count("other") == 0
 
 
 # -- float32 modules ------------------------------------------------------------------------

@@ -388,6 +388,29 @@ def test_policies_of_the_manifest_and_from_outside_bind(
     assert close(logits(model, adapter="two"), shelf.two.answer)
 
 
+def test_where_the_manifest_has_it_fetched_from_must_be_allowed_too(
+    shelf: Shelf, tmp_path: Path, hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = tmp_path / "mirror"
+    shutil.copytree(shelf.two.folder, mirror / "acme" / "two" / "main")
+    local = f"{shelf.one.folder.parent}/*"
+    outside = policy(tmp_path, f"allow_sources: ['hf://acme/*', '{local}']\n")
+    keys: dict[str, Any] = {"adapters": {"one": {"source": shelf.one}}}
+    two = (mirror / "acme" / "two").as_uri()
+    manifest = manifest_of(shelf, tmp_path, **keys, mirrors={"hf://acme/two": two})
+    model = attach(shelf.model(), manifest, policy=outside)
+    with pytest.raises(PolicyError, match="mirror"):
+        model.load_adapter("hf://acme/two", "two")
+    with pytest.raises(PolicyError, match=r"stranger\.invalid"):
+        options = {"endpoint": "http://stranger.invalid"}
+        model.load_adapter("hf://acme/three", "two", storage_options=options)
+    monkeypatch.setenv("MIRROR", f"{mirror.as_uri()}/")
+    manifest = manifest_of(shelf, tmp_path, **keys, mirrors={"hf://": "${MIRROR}"})
+    model = attach(shelf.model(), manifest, policy=outside)
+    model.load_adapter("hf://acme/two", "two")
+    assert close(logits(model, adapter="two"), shelf.two.answer)
+
+
 def test_a_required_digest_and_a_largest_size_bind(shelf: Shelf, tmp_path: Path) -> None:
     manifest = manifest_of(
         shelf,

@@ -129,7 +129,7 @@ def test_what_is_extended_must_be_a_readable_file(desk: Desk) -> None:
 
 
 def test_errors_of_both_files_come_together(desk: Desk) -> None:
-    desk.write("a: 1\na: 2\n", "base.yaml")
+    desk.write("base: {}\na: 1\na: 2\n", "base.yaml")
     found = desk.findings(HEADER + "extends: base.yaml\nname: Desk\n")
     assert {f.code for f in found} == {"AD111", "AD120", "AD124"}
 

@@ -259,12 +259,213 @@ def test_too_large_an_adapter_is_refused_before_it_is_downloaded(
     assert hub.bytes_sent < (1 << 16) + 4096
 
 
-def test_a_mirror_does_not_change_what_a_source_is_called(ready: Project, web: WebServer) -> None:
-    for path, content in files_of(ready.folder / "tone").items():
-        web.files[f"/hf/acme/tone/main/{path}"] = content
-    ready.write({"tone": "hf://acme/tone"}, mirrors={"hf://": f"{web.url}/hf/"})
+def mirrored(project: Project, web: WebServer, folder: str = "tone") -> None:
+    for path, content in files_of(project.folder / folder).items():
+        web.files[f"/hf/acme/{folder}/main/{path}"] = content
+
+
+def test_a_mirror_does_not_change_what_a_source_is_called(
+    ready: Project, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirrored(ready, web)
+    ready.write({"tone": "hf://acme/tone"}, mirrors={"hf://": "${MIRROR}"})
+    monkeypatch.setenv("MIRROR", f"{web.url}/hf/")
     assert verdict(ready, policy_file(ready, allow_sources=["hf://acme/*"])) == []
     assert verdict(ready, policy_file(ready, allow_sources=[f"{web.url}/*"])) == ["AD851"]
+
+
+# Every way to name a place. Beside what the manifest declares, a place that the manifest chose must
+# be allowed; one that the environment chose need not.
+
+
+def test_a_mirror_of_the_manifest_must_be_allowed_too(ready: Project, web: WebServer) -> None:
+    mirrored(ready, web)
+    ready.write({"tone": "hf://acme/tone"}, mirrors={"hf://": f"{web.url}/hf/"})
+    narrow = policy_file(ready, allow_sources=["hf://acme/*"])
+    assert verdict(ready, narrow) == ["AD851"]
+    with pytest.raises(PolicyError):
+        adapterdock.lock(ready.manifest, policy=narrow)
+    with pytest.raises(PolicyError):
+        adapterdock.pull(ready.manifest, policy=narrow)
+    assert web.requests == []
+    both = policy_file(ready, allow_sources=["hf://acme/*", f"{web.url}/hf/acme/*"])
+    assert verdict(ready, both) == []
+    lock = adapterdock.lock(ready.manifest, policy=both)
+    entry = lock.adapters["tone"]
+    assert (entry.declared, entry.fetched_from) == (
+        "hf://acme/tone",
+        f"{web.url}/hf/acme/tone/main",
+    )
+    narrow = policy_file(ready, allow_sources=["hf://acme/*"])
+    with pytest.raises(PolicyError):  # though all of it is in the store by now
+        adapterdock.pull(ready.manifest, policy=narrow, frozen=True)
+
+
+@pytest.mark.parametrize("mirror", ["./evil", "../evil", "{folder}/evil", "hf://evil", "s3://evil"])
+def test_a_mirror_of_any_kind_must_be_allowed(ready: Project, hub: HubServer, mirror: str) -> None:
+    mirror = mirror.replace("{folder}", str(ready.folder))
+    ready.write({"tone": "hf://acme/tone"}, mirrors={"hf://acme": mirror})
+    assert verdict(ready, policy_file(ready, allow_sources=["hf://acme/*"])) == ["AD851"]
+    assert hub.requests == []
+
+
+def test_a_base_s_mirror_and_endpoint_must_be_allowed_too(
+    ready: Project, web: WebServer, hub: HubServer
+) -> None:
+    mirrored(ready, web, "base")
+    ready.write({}, model="hf://acme/base", mirrors={"hf://": f"{web.url}/hf/"})
+    assert verdict(ready, policy_file(ready, allow_bases=["hf://acme/*"])) == ["AD852"]
+    both = policy_file(ready, allow_bases=["hf://acme/*", f"{web.url}/hf/*"])
+    assert verdict(ready, both) == []
+    lock = adapterdock.lock(ready.manifest, policy=both)
+    assert lock.base is not None and lock.base.fetched_from == f"{web.url}/hf/acme/base/main"
+    endpoint = {"storage_options": {"endpoint": "http://stranger.invalid"}}
+    ready.write({}, model="hf://acme/base", base=endpoint)
+    assert verdict(ready, policy_file(ready, allow_bases=["hf://acme/*"])) == ["AD852"]
+
+
+def test_an_endpoint_of_the_manifest_must_be_allowed_too(ready: Project, hub: HubServer) -> None:
+    stranger = HubServer()
+    try:
+        stranger.commit("acme/tone", files_of(ready.folder / "tone"))
+        row = {"source": "hf://acme/tone", "storage_options": {"endpoint": stranger.endpoint}}
+        ready.write({"tone": row})
+        assert verdict(ready, policy_file(ready, allow_sources=["hf://acme/*"])) == ["AD851"]
+        assert stranger.requests == []
+        globs = ["hf://acme/*", f"{stranger.endpoint}/acme/*"]
+        assert verdict(ready, policy_file(ready, allow_sources=globs)) == []
+        globs[1] = f"{stranger.endpoint}/other/*"
+        assert verdict(ready, policy_file(ready, allow_sources=globs)) == ["AD851"]
+    finally:
+        stranger.close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"endpoint_url": "https://stranger.invalid"},
+        {"client_kwargs": {"endpoint_url": "https://stranger.invalid"}},
+        {"client_kwargs": {"verify": False}},
+        {"config_kwargs": {"proxies": {"https": "http://stranger.invalid"}}},
+    ],
+    ids=str,
+)
+def test_an_option_that_leads_elsewhere_needs_leave(ready: Project, options: object) -> None:
+    ready.write({"tone": {"source": "s3://team/tone", "storage_options": options}})
+    assert verdict(ready, policy_file(ready, allow_sources=["s3://team/*"])) == ["AD851"]
+
+
+def test_an_endpoint_of_the_environment_needs_no_leave(
+    ready: Project, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.commit("acme/tone", files_of(ready.folder / "tone"))
+    policy = policy_file(ready, allow_sources=["hf://acme/*"])
+    ready.write({"tone": "hf://acme/tone"})  # HF_ENDPOINT is not the Hub's own
+    assert verdict(ready, policy) == []
+    ready.write(
+        {"tone": {"source": "hf://acme/tone", "storage_options": {"endpoint": "${OUR_HUB}"}}}
+    )
+    monkeypatch.setenv("OUR_HUB", hub.endpoint)
+    assert verdict(ready, policy) == []
+    lock = adapterdock.lock(ready.manifest, policy=policy)
+    assert lock.adapters["tone"].fetched_from == f"{hub.endpoint}/acme/tone"
+
+
+def test_an_endpoint_that_moves_stales_no_lock(ready: Project, hub: HubServer) -> None:
+    hub.commit("acme/tone", files_of(ready.folder / "tone"))
+    row = {"source": "hf://acme/tone", "storage_options": {"endpoint": hub.endpoint}}
+    ready.write({"tone": row})
+    lock = adapterdock.lock(ready.manifest)
+    ready.change(hub.endpoint, "http://moved.invalid")
+    adapterdock.pull(ready.manifest, frozen=True)
+    assert adapterdock.lock(ready.manifest, offline=True) == lock
+    ready.change("hf://acme/tone", "hf://acme/other")
+    with pytest.raises(adapterdock.LockError):
+        adapterdock.pull(ready.manifest, frozen=True)
+
+
+def test_a_variable_and_an_override_name_a_place_like_the_manifest(
+    ready: Project, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready.write({"tone": "${TONE}"})
+    monkeypatch.setenv("TONE", "hf://evil/tone")
+    policy = policy_file(ready, allow_sources=["./*"], allow_bases=["./*"])
+    assert verdict(ready, policy) == ["AD851"]
+    ready.write({"tone": "./tone"})
+    report = adapterdock.validate(ready.manifest, policy=policy, model="hf://evil/base")
+    assert codes(report.errors) == ["AD852"]
+    assert hub.requests == []
+
+
+def test_a_registry_must_be_allowed_and_is_not_opened(ready: Project, web: WebServer) -> None:
+    ready.write({"tone": "registry://team/tone@^1"}, registries={"team": f"{web.url}/registry"})
+    assert verdict(ready, policy_file(ready, allow_sources=["./*"])) == ["AD851"]
+    assert web.requests == []
+
+
+def test_a_lock_that_was_edited_leads_nowhere(ready: Project, hub: HubServer) -> None:
+    commit = hub.commit("acme/tone", files_of(ready.folder / "tone"))
+    ready.write({"tone": "hf://acme/tone"})
+    adapterdock.lock(ready.manifest)
+    text = ready.lock_file.read_text()
+    pinned, reached = f"source: hf://acme/tone@{commit}", f"fetched_from: {hub.endpoint}/acme/tone"
+    assert pinned in text and reached in text
+    text = text.replace(pinned, f"source: hf://evil/tone@{commit}")
+    ready.lock_file.write_text(text.replace(reached, "fetched_from: http://stranger.invalid/x"))
+    hub.requests.clear()
+    adapterdock.pull(ready.manifest, policy=policy_file(ready, allow_sources=["hf://acme/*"]))
+    assert hub.count("evil") == 0
+
+
+def test_a_mirror_may_redirect_only_where_a_policy_allows(
+    ready: Project, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = WebServer()
+    try:
+        mirrored(ready, other)
+        for path in other.files:
+            web.redirects[path] = other.url + path
+        ready.write({"tone": "hf://acme/tone"}, mirrors={"hf://": f"{web.url}/hf/"})
+        narrow = policy_file(ready, allow_sources=["hf://acme/*", f"{web.url}/*"])
+        assert verdict(ready, narrow) == ["AD855"]
+        assert other.requests == []
+        ready.write({"tone": "hf://acme/tone"}, mirrors={"hf://": "${MIRROR}"})
+        monkeypatch.setenv("MIRROR", f"{web.url}/hf/")
+        assert (
+            verdict(ready, narrow) == []
+        )  # where the platform's mirror sends on is its own affair
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize("above", ["policy: null", "policy: {allow_sources: ['*']}", "policy: {}"])
+def test_a_policy_that_is_extended_stays_in_force(ready: Project, above: str) -> None:
+    ready.write({"tone": "./tone"}, policy={"allow_sources": ["s3://*"], "require_digest": True})
+    over = ready.folder / "over.yaml"
+    over.write_text(f"extends: adapters.yaml\n{above}\n")
+    assert sorted(codes(adapterdock.validate(over).errors)) == ["AD851", "AD853"]
+    middle = ready.folder / "middle.yaml"
+    middle.write_text(f"extends: over.yaml\n{above}\n")
+    assert sorted(codes(adapterdock.validate(middle).errors)) == ["AD851", "AD853"]
+
+
+def test_a_policy_over_another_may_only_be_tighter(ready: Project) -> None:
+    ready.write({"tone": "./tone"}, policy={"allow_sources": ["./*"]})
+    over = ready.folder / "over.yaml"
+    for globs, expected in (("['./tone']", []), ("['*']", []), ("['./other']", ["AD851"])):
+        over.write_text(f"extends: adapters.yaml\npolicy: {{allow_sources: {globs}}}\n")
+        assert codes(adapterdock.validate(over).errors) == expected
+
+
+def test_a_policy_that_is_extended_must_be_one(ready: Project) -> None:
+    ready.write({"tone": "./tone"}, policy={"allow_source": ["./*"]})
+    over = ready.folder / "over.yaml"
+    over.write_text("extends: adapters.yaml\npolicy: null\n")
+    assert codes(adapterdock.validate(over).errors) == ["AD120"]
+    ready.manifest.write_text(ready.manifest.read_text().replace("allow_source:", "x-a:"))
+    assert codes(adapterdock.validate(over).errors) == []
+    ready.write({"tone": "./tone"}, policy=["./*"])
+    assert codes(adapterdock.validate(over).errors) == ["AD121"]
 
 
 def test_a_redirection_must_be_allowed_too(ready: Project, web: WebServer) -> None:

@@ -1,0 +1,65 @@
+"""The road that the bytes of a source take: its mirror, and the endpoint that is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...manifests.findings import Where
+from ...manifests.manifest import ManifestFile
+from ...manifests.source import Source
+from .mirrors import mirror_for
+from .open import options_for
+from .ways import Way, reached_at, ways_of
+
+
+@dataclass(frozen=True)
+class Road:
+    """``place`` is what is opened (the source itself, or what a mirror puts in its place), with
+    ``options``. ``mirror`` is the right side of the mirror's row. ``given`` are the values that the
+    environment chose."""
+
+    place: Source
+    options: Mapping[str, Any]
+    mirror: str | None
+    given: frozenset[str]
+
+    @classmethod
+    def of(
+        cls,
+        file: ManifestFile | None,
+        source: Source,
+        options: Mapping[str, Any],
+        revision: str | None = None,
+        where: Where = Where(),  # noqa: B008 - frozen
+    ) -> Road:
+        """The road under the mirrors of ``file``. Raises
+        :class:`~adapterdock.manifests.errors.SourceError` for a mirror that means nothing."""
+        if file is None:
+            return cls(source, options, None, frozenset())
+        row = mirror_for(source, file.manifest.mirrors, revision=revision, where=where)
+        if row is None:
+            return cls(source, options, None, file.given)
+        mirror, place = row
+        return cls(place, options_for(place, source, options), mirror, file.given)
+
+    @property
+    def is_mirrored_by_manifest(self) -> bool:
+        return self.mirror is not None and self.mirror not in self.given
+
+    @property
+    def is_mirrored_by_user(self) -> bool:
+        return self.mirror is not None and self.mirror in self.given
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """What the options say of where requests go, and the environment did not."""
+        found = ways_of(self.place, self.options)
+        return tuple(w for w in found if not w.is_url_itself and w.text not in self.given)
+
+    @property
+    def end(self) -> str | None:
+        """Where the bytes come from, if it is not what the source says: for the lock."""
+        reached = reached_at(self.place, self.options)
+        return reached or (None if self.mirror is None else str(self.place))

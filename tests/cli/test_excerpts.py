@@ -1,0 +1,66 @@
+"""Lines of manifests are shown beside what is wrong with them; lines of other files never."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+Cli = Callable[..., Result]
+
+SECRETS = {
+    "credentials": "[default]\naws_access_key_id = hush-1\naws_secret_access_key = hush-2\n",
+    ".netrc": "machine h login hush-1 password hush-2\n",
+    "kubeconfig": "apiVersion: v1\nusers: [{name: hush-1, user: {token: hush-2}}]\nusers: []\n",
+    "secrets.yaml": "db_password: hush-1\nname: hush-2\n",
+    "broken.yaml": "token: hush-1\n  hush-2: [\n",
+    "config.json": '{"auths": {"hush-1": {"auth": "hush-2"}}}\n',
+    "id_rsa": "-----BEGIN OPENSSH PRIVATE KEY-----\nhush-1\nhush-2: @\n",
+    "environ": "A=hush-1\0B=hush-2\0",
+    "list.yaml": "- hush-1\n- hush-2\n",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_extending_a_file_that_is_no_manifest_shows_nothing_of_it(
+    name: str, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(SECRETS[name])
+    manifest = tmp_path / "adapters.yaml"
+    manifest.write_text(f"version: 1\nextends: {name}\n")
+    for options in ((), ("--json",)):
+        result = cli("validate", manifest, *options)
+        assert result.exit_code == 1
+        assert "AD140" in result.output
+        assert "hush" not in result.output
+
+
+@pytest.mark.parametrize("name", ["credentials", ".netrc", "broken.yaml", "id_rsa"])
+def test_a_link_to_such_a_file_shows_no_line_of_it(name: str, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(SECRETS[name])
+    manifest = tmp_path / "adapters.yaml"
+    manifest.symlink_to(tmp_path / name)
+    result = cli("validate", manifest)
+    assert result.exit_code == 1
+    assert "hush" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("version: 1\nadapters:\n  tone: {source: tone}\n", "tone: {source: tone}"),
+        ("base: {modle: ./base}\n", "base: {modle: ./base}"),
+        ("adapters:\n  tone: @own\n", "tone: @own"),
+    ],
+)
+def test_the_line_of_a_manifest_is_shown_extended_or_not(
+    text: str, line: str, cli: Cli, tmp_path: Path
+) -> None:
+    parent = tmp_path / "parent.yaml"
+    parent.write_text(text)
+    assert line in cli("validate", parent).output
+    manifest = tmp_path / "adapters.yaml"
+    manifest.write_text("version: 1\nextends: parent.yaml\n")
+    assert line in cli("validate", manifest).output

@@ -108,7 +108,12 @@ _BY_SYMPTOM: tuple[tuple[Code, frozenset[str]], ...] = (
     (codes.UNREACHABLE, frozenset({"NetworkError", "ConnectionError", "HTTPClientError"})),
     (codes.ACCESS_DENIED, frozenset({"PermissionError"})),
     (codes.FILE_MISSING, frozenset({"FileNotFoundError"})),
-    (codes.BAD_ANSWER, frozenset({"JSONDecodeError", "ResponseParserError", "DecodingError"})),
+    (
+        codes.BAD_ANSWER,
+        frozenset(
+            {"JSONDecodeError", "ResponseParserError", "DecodingError", "ListingTooLongError"}
+        ),
+    ),
     (codes.BAD_STORAGE_OPTIONS, frozenset({"ParamValidationError", "UnknownServiceError"})),
 )
 

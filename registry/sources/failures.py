@@ -21,6 +21,7 @@ _ABSENT_NETWORK = frozenset({codes.UNREACHABLE.id, codes.OFFLINE.id})
 
 _BY_CLASS: tuple[tuple[Code, frozenset[str]], ...] = (
     (codes.OFFLINE, frozenset({"OfflineModeIsEnabled"})),
+    (codes.BAD_ANSWER, frozenset({"ListingTooLongError"})),  # botocore wraps it
     (codes.HUB_GATED, frozenset({"GatedRepoError"})),
     (codes.HUB_DISABLED, frozenset({"DisabledRepoError"})),
     (codes.HUB_REVISION_NOT_FOUND, frozenset({"RevisionNotFoundError"})),
@@ -108,12 +109,7 @@ _BY_SYMPTOM: tuple[tuple[Code, frozenset[str]], ...] = (
     (codes.UNREACHABLE, frozenset({"NetworkError", "ConnectionError", "HTTPClientError"})),
     (codes.ACCESS_DENIED, frozenset({"PermissionError"})),
     (codes.FILE_MISSING, frozenset({"FileNotFoundError"})),
-    (
-        codes.BAD_ANSWER,
-        frozenset(
-            {"JSONDecodeError", "ResponseParserError", "DecodingError", "ListingTooLongError"}
-        ),
-    ),
+    (codes.BAD_ANSWER, frozenset({"JSONDecodeError", "ResponseParserError", "DecodingError"})),
     (codes.BAD_STORAGE_OPTIONS, frozenset({"ParamValidationError", "UnknownServiceError"})),
 )
 

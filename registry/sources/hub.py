@@ -9,6 +9,7 @@ whatever is sent, however slowly.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Generator, Iterator, Mapping
@@ -37,6 +38,7 @@ from .ranges import BadRangeError, only_range, range_header
 _NO_FOLDER = "the repository has no such folder at this revision"
 
 
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _VERIFIED_WHEN_READ = TOKENIZER_BYTES
 """Up to this size a file in the cache is verified before it is read; a larger one when it is
 pulled, which remembers it."""
@@ -127,6 +129,8 @@ class HubFolder(OpenedFolder):
                 return super().download(path, into, on_bytes)
             place = self._into_cache(fact, on_bytes or _nothing)
         except OSError as error:
+            if error.errno in _NOT_OURS and self._cache.find(self.revision, self._inside + path):
+                return super().download(path, into, on_bytes)  # around the damaged copy there
             raise self._explain(error, path) from error
         self._cache.remember_branch(self._wanted or "main", self.revision)
         return place

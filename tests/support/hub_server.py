@@ -13,8 +13,8 @@ host name (``localhost`` for ``127.0.0.1``), as the Hub does. ``hub.commit`` mov
 ``hub.private`` hold repository ids; ``hub.tokens`` are the tokens that open private and gated ones.
 ``hub.fail(mode, path=...)`` breaks GETs of matching content: ``truncate`` (announces all, sends
 half), ``drop`` (closes in the middle, then works), ``ignore-range``, ``wrong-range``,
-``other-commit``, ``slow`` (never answers), or a status number such as 500 or 429. ``hub.requests``
-lists what came in and ``hub.bytes_sent`` counts content bytes.
+``other-commit``, ``slow`` (never answers), a mode of ``web.send_strangely``, or a status number
+such as 500 or 429. ``hub.requests`` lists what came in and ``hub.bytes_sent`` counts content bytes.
 """
 
 from __future__ import annotations
@@ -30,8 +30,21 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from .web import Server, parse_range
+from .web import Server, parse_range, send_strangely
 
+STRANGE = (
+    "stall",
+    "silent",
+    "drip",
+    "steady",
+    "cut",
+    "short",
+    "other",
+    "endless",
+    "gzip",
+    "bomb",
+    "junk",
+)
 LFS_SUFFIXES = (".safetensors", ".bin")
 
 
@@ -255,6 +268,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(416, "", "range", {"Content-Range": f"bytes */{total}"})
             return
         body = content if span is None else content[span[0] : span[1] + 1]
+        strange = self.hub.failure_for(self.path, *STRANGE) if get else None
+        if strange is not None:
+            told = dict(headers)
+            if span is not None:
+                told["Content-Range"] = f"bytes {span[0]}-{span[1]}/{total}"
+            sent = send_strangely(self, str(strange), body, told, self.hub.stopping)
+            with self.hub.lock:
+                self.hub.bytes_sent += sent
+            return
         self.send_response(200 if span is None else 206)
         for key, value in headers.items():
             self.send_header(key, value)

@@ -128,9 +128,13 @@ class HubFolder(OpenedFolder):
             if not self._settings.fills_cache:
                 return super().download(path, into, on_bytes)
             place = self._into_cache(fact, on_bytes or _nothing)
-        except OSError as error:
-            if error.errno in _NOT_OURS and self._cache.find(self.revision, self._inside + path):
+        except (OSError, SourceError) as error:
+            cause = error.__cause__ if isinstance(error, SourceError) else error
+            closed = isinstance(cause, OSError) and cause.errno in _NOT_OURS
+            if closed and self._cache.find(self.revision, self._inside + path) is not None:
                 return super().download(path, into, on_bytes)  # around the damaged copy there
+            if isinstance(error, SourceError):
+                raise
             raise self._explain(error, path) from error
         self._cache.remember_branch(self._wanted or "main", self.revision)
         return place

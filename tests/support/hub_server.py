@@ -12,9 +12,10 @@ host name (``localhost`` for ``127.0.0.1``), as the Hub does. ``hub.commit`` mov
 ``branch=``) and returns the commit; earlier commits stay. ``hub.gated``, ``hub.disabled`` and
 ``hub.private`` hold repository ids; ``hub.tokens`` are the tokens that open private and gated ones.
 ``hub.fail(mode, path=...)`` breaks GETs of matching content: ``truncate`` (announces all, sends
-half), ``drop`` (closes in the middle, then works), ``ignore-range``, ``wrong-range``,
-``other-commit``, ``slow`` (never answers), a mode of ``web.send_strangely``, or a status number
-such as 500 or 429. ``hub.requests`` lists what came in and ``hub.bytes_sent`` counts content bytes.
+half), ``endless-redirection`` (of a file), ``drop`` (closes in the middle, then works),
+``ignore-range``, ``wrong-range``, ``other-commit``, ``slow`` (never answers), a mode of
+``web.send_strangely``, or a status number such as 500 or 429. ``hub.requests`` lists what came in
+and ``hub.bytes_sent`` counts content bytes.
 """
 
 from __future__ import annotations
@@ -249,8 +250,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header(
             "Location", f"http://localhost:{self.hub.port}/lfs/{place}/{file}?Signature=s3cr3t"
         )
-        self.send_header("Content-Length", "0")
+        self._end_redirection()
+
+    def _end_redirection(self) -> None:
+        if self.hub.failure_for(self.path, "endless-redirection") is None:
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        self.close_connection = True
+        try:
+            while not self.hub.stopping.is_set():
+                self.wfile.write(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
+                with self.hub.lock:
+                    self.hub.bytes_sent += 1 << 16
+        except OSError:
+            return
 
     def _content(self, content: bytes, headers: Mapping[str, str] | None = None) -> None:
         if headers is None:
@@ -304,6 +320,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _json(self, value: object) -> None:
         body = json.dumps(value).encode()
+        strange = self.hub.failure_for(self.path, *STRANGE)
+        if strange is not None:
+            sent = send_strangely(self, str(strange), body, {}, self.hub.stopping)
+            with self.hub.lock:
+                self.hub.bytes_sent += sent
+            return
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

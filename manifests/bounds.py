@@ -73,3 +73,6 @@ LISTING_SECONDS = 300.0
 """Seconds for the listing of a folder, all its requests together."""
 ANSWER_BYTES = 64 << 10
 """What is read of an answer that is an error."""
+VERIFIED_ON_READ = 256 * MIB
+"""Up to this size a file in the Hub's cache is verified before any part of it is read; a larger one
+when it is pulled, which remembers it."""

@@ -14,11 +14,12 @@ import hashlib
 import os
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ...manifests.bounds import LISTING_BYTES, TOKENIZER_BYTES
+from ...manifests.bounds import LISTING_BYTES, VERIFIED_ON_READ
 from ...manifests.codes import sources as codes
 from ...manifests.codes.store import DAMAGED_HUB_FILE, WRONG_DIGEST
 from ...manifests.errors import IntegrityError, SourceError
@@ -39,9 +40,6 @@ _NO_FOLDER = "the repository has no such folder at this revision"
 
 
 _NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_VERIFIED_WHEN_READ = TOKENIZER_BYTES
-"""Up to this size a file in the cache is verified before it is read; a larger one when it is
-pulled, which remembers it."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ class HubFolder(OpenedFolder):
             self._needs_network(fact)
             if not self._settings.fills_cache:
                 return super().download(path, into, on_bytes)
-            place = self._into_cache(fact, on_bytes or _nothing)
+            place = self._into_cache(fact, hub_xet.Told(on_bytes))
         except (OSError, SourceError) as error:
             cause = error.__cause__ if isinstance(error, SourceError) else error
             closed = isinstance(cause, OSError) and cause.errno in _NOT_OURS
@@ -139,20 +137,28 @@ class HubFolder(OpenedFolder):
         self._cache.remember_branch(self._wanted or "main", self.revision)
         return place
 
-    def _into_cache(self, fact: FileFact, on_bytes: OnBytes) -> Path:
+    def _into_cache(self, fact: FileFact, on_bytes: hub_xet.Told) -> Path:
         content, path = Content.of(fact), self._inside + fact.path
         name = content.name or hashlib.sha256(path.encode()).hexdigest()
         limits = Limits.from_environment(self._where)
-        began = self._verified(fact) is None and self._cache.find(self.revision, path) is None
-        if began and not self._cache.blob(name).exists():
+        turn = partial(
+            self._cache.turn,
+            name,
+            ready=lambda: self._cached(fact) is not None,
+            patience=limits.stall,
+            tick=lambda: on_bytes(0),
+        )
+        with turn():  # then the client, which has no such end to its waiting, finds it free
+            found = self._verified(fact)
+        if found is not None:
+            return found
+        absent = self._cache.find(self.revision, path) is None
+        if absent and not self._cache.blob(name).exists():
             place = self._over_xet(fact, content, Pace(limits, fact.size), on_bytes)
             if place is not None:
                 return place
-
-        def there() -> bool:
-            return self._cached(fact) is not None
-
-        with self._cache.turn(name, ready=there, patience=limits.stall, tick=lambda: on_bytes(0)):
+            on_bytes.restart()
+        with turn():
             found = self._verified(fact)
             if found is not None:
                 return found
@@ -246,7 +252,7 @@ class HubFolder(OpenedFolder):
         return self._all
 
     def _stream(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
-        small = fact.size <= _VERIFIED_WHEN_READ
+        small = fact.size <= VERIFIED_ON_READ
         cached = self._verified(fact) if small else self._cached(fact)
         if cached is not None:
             yield from _slices(cached, start, stop)
@@ -401,7 +407,3 @@ def _slices(place: Path, start: int, stop: int) -> Iterator[bytes]:
                 return
             start += len(chunk)
             yield chunk
-
-
-def _nothing(_: int) -> None:
-    return

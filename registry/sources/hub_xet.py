@@ -66,6 +66,25 @@ def download(arguments: dict[str, Any], pace: Pace, size: int, on_bytes: OnBytes
     return place
 
 
+class Told:
+    """Tells each byte of a file once, although what Xet began comes anew over HTTP."""
+
+    def __init__(self, on_bytes: OnBytes | None) -> None:
+        self._on_bytes: OnBytes | None = on_bytes
+        self._told: int = 0
+        self._again: int = 0
+
+    def __call__(self, count: int) -> None:
+        new = max(count - self._again, 0)
+        self._again -= count - new
+        self._told += new
+        if self._on_bytes is not None:
+            self._on_bytes(new)
+
+    def restart(self) -> None:
+        self._again = self._told
+
+
 def _weight(item: tuple[int, int] | str) -> int:
     return 0 if isinstance(item, str) else max(item)
 
@@ -82,6 +101,9 @@ def _progress(put: Callable[[tuple[int, int] | str], None]) -> type[Any]:
         def update(self, n: float | None = 1) -> bool | None:
             with suppress(AbandonedError):  # not into the client's threads
                 put((max(int(n or 0), 0), 0))
+
+        def set_transfer_postfix_str(self, *_: Any, **__: Any) -> None:
+            return
 
         def update_transfer(self, n: float) -> None:
             with suppress(AbandonedError):

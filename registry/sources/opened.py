@@ -288,8 +288,8 @@ class OpenedFolder(ABC):
                     failure = self._too_slow(fact, pace.too_slow(seconds, count))
             elif failure.code not in _WORTH_RETRYING:
                 raise failure
-            if stalled > 1 or broken > _RETRIES:
-                raise failure
+            if stalled > 1 or broken > _RETRIES or at >= stop:
+                raise failure  # what fails after the last byte is the check of the version
             time.sleep(0.1 * 2**broken)
 
     def _arriving(self, fact: FileFact, start: int, stop: int, pace: Pace) -> Generator[bytes]:

@@ -63,11 +63,21 @@ def only_range(
             yield useful
             if wanted:
                 continue
-            if stop == size and (more or (_announced(headers) is None and any(content))):
+            if stop == size and (more or (_announced(headers) is None and _goes_on(content))):
                 raise BadRangeError(f"a body that goes on after {size} bytes")
             return
     except BadEncodingError as error:
         raise BadRangeError(str(error)) from error
+
+
+def _goes_on(content: Iterator[bytes]) -> bool:
+    """Whether more comes; a connection that breaks after the last byte has done its work."""
+    try:
+        return any(content)
+    except BadEncodingError:
+        raise
+    except Exception:
+        return False
 
 
 def _told(chunks: Iterable[bytes], received: Callable[[int], None]) -> Iterator[bytes]:

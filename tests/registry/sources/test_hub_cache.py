@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -20,7 +23,7 @@ from support.hub_server import HubServer, blob_id
 CONFIG = b'{"peft_type": "LORA", "r": 8}'
 WEIGHTS = bytes(range(251)) * 4000
 NAMES = ("adapter_config.json", "adapter_model.safetensors")
-FILES = dict(zip(NAMES, (CONFIG, WEIGHTS), strict=True))
+FILES: dict[str, bytes] = {NAMES[0]: CONFIG, NAMES[1]: WEIGHTS}
 
 
 def opened(**options: object) -> Folder:
@@ -245,3 +248,86 @@ def test_errors_and_redirections_are_not_read_to_an_end_they_do_not_have(
     assert folder.download(NAMES[1], tmp_path / "w").read_bytes() == WEIGHTS
     assert time.monotonic() - began < 20
     assert hub.bytes_sent - len(WEIGHTS) < 32 << 20
+
+
+# Xet, through the real hf_xet
+
+
+def test_large_files_come_over_xet_where_the_hub_offers_it(
+    hub: HubServer, store: Store, tmp_path: Path
+) -> None:
+    hub.xet = True
+    commit = hub.commit("acme/tone", FILES)
+    told: list[int] = []
+    folder = opened()
+    place = folder.download(NAMES[1], tmp_path / "w", told.append)
+    assert place == cache() / "models--acme--tone/snapshots" / commit / NAMES[1]
+    assert place.read_bytes() == WEIGHTS and sum(told) == len(WEIGHTS)
+    assert hub.count("/lfs/") == 0 and hub.count("/xet/xorb/") >= 1
+    assert pulled(opened(), store) == FILES
+
+
+@pytest.mark.parametrize("fault", ["slow", "other", "forged"])
+def test_where_xet_hangs_or_brings_other_bytes_the_file_comes_over_http(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setenv("ADAPTERDOCK_STALL_SECONDS", "2")
+    hub.xet = True
+    hub.commit("acme/tone", FILES)
+    hub.fail(fault, "/xet/xorb/")
+    told: list[int] = []
+    began = time.monotonic()
+    place = opened().download(NAMES[1], tmp_path / "w", told.append)
+    assert place.read_bytes() == WEIGHTS
+    assert sum(told) == len(WEIGHTS)
+    assert hub.count("/lfs/", "GET") == 1
+    assert time.monotonic() - began < 20
+
+
+def test_a_damaged_copy_is_replaced_though_the_hub_offers_xet(hub: HubServer, store: Store) -> None:
+    hub.xet = True
+    hub.commit("acme/tone", FILES)
+    as_the_client(hub, NAMES[1]).resolve().write_bytes(WEIGHTS[::-1])
+    assert pulled(opened(), store) == FILES
+    assert as_the_client(hub, NAMES[1]).read_bytes() == WEIGHTS
+
+
+# Ctrl-C
+
+PULL = """
+import sys
+from pathlib import Path
+from adapterdock.manifests.source import Source
+from adapterdock.registry.fetch import fetch
+from adapterdock.registry.sources.open import open_source
+from adapterdock.registry.store import Store
+
+folder = open_source(Source.parse("hf://acme/tone"), directory=Path("."))
+facts = list(folder.files().values())
+print("listed", flush=True)
+fetch(folder, facts, Store(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("xet", [False, True])
+def test_ctrl_c_ends_a_stalled_download_at_once_and_leaves_nothing(
+    hub: HubServer, store: Store, xet: bool
+) -> None:
+    hub.xet = xet
+    hub.commit("acme/tone", FILES)
+    hub.fail("slow" if xet else "stall", "/xet/xorb/" if xet else "/lfs/")
+    process = subprocess.Popen(
+        [sys.executable, "-c", PULL, str(store.root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not hub.count("/xet/xorb/" if xet else "/lfs/", "GET"):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - began < 3
+    assert "KeyboardInterrupt" in errors
+    assert unfinished() == []

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -261,7 +262,7 @@ class Slow(MemoryFileSystem):
     def _strip_protocol(cls, path: str) -> str:
         return "/" + path.removeprefix("slowfs://").strip("/")
 
-    def cat_file(self, path: str, start: int = 0, end: int = 0, **_: object) -> bytes:
+    def cat_file(self, path: str, start: Any = None, end: Any = None, **_: Any) -> bytes:
         Slow.reads += 1
         if Slow.stalls > 0:
             Slow.stalls -= 1
@@ -295,6 +296,21 @@ def test_a_driver_that_drips_is_given_up_and_a_slow_one_is_not(slow: Folder) -> 
     Slow.rate = 100
     with pytest.raises(SourceError) as caught:
         slow.read(NAME)
+    assert caught.value.code == "AD225"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_driver_that_cannot_say_whether_the_file_changed_is_not_believed(
+    slow: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow.files()
+
+    def hangs(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(Slow, "info", hangs)
+    with pytest.raises(SourceError) as caught:
+        slow.read(NAME, 0, 100)
     assert caught.value.code == "AD225"
 
 

@@ -60,3 +60,23 @@ FOLDER_DEPTH = 32
 """Folders within folders."""
 LISTING_BYTES = 64 * MIB
 """A server's listing of a folder."""
+
+# -- transfers ----------------------------------------------------------------------------------
+
+MIN_RATE = 1024
+"""Bytes a second that a transfer must bring; ``ADAPTERDOCK_MIN_RATE``."""
+STALL_SECONDS = 30.0
+"""Seconds over which that is measured; ``ADAPTERDOCK_STALL_SECONDS``."""
+FILE_SECONDS = 300.0
+"""Seconds for one file, and one more for each :data:`FILE_RATE` bytes of it;
+``ADAPTERDOCK_FILE_SECONDS`` is the whole time for each file instead."""
+FILE_RATE = 64 << 10
+SILENCE_SECONDS = 10.0
+"""Seconds to wait for the next bytes of an answer."""
+LISTING_SECONDS = 300.0
+"""Seconds for the listing of a folder, all its requests together."""
+ANSWER_BYTES = 64 << 10
+"""What is read of an answer that is an error."""
+VERIFIED_ON_READ = 256 * MIB
+"""Up to this size a file in the Hub's cache is verified before any part of it is read; a larger one
+when it is pulled, which remembers it."""

@@ -203,7 +203,14 @@ class _Work:
             if path is not None:
                 return _fetched(file, path, known)
         local = folder.local(file.fact.path)
-        return None if local is None else self._in_place(file, local)
+        if local is None:
+            return None
+        try:
+            return self._in_place(file, local)
+        except IntegrityError:
+            if not _is_hubs(file, local):
+                raise
+            return None  # damaged in the Hub's cache, where its folder replaces it
 
     def download(self, file: _File, scratch: Path) -> Fetched:
         """Transfer the file, verify it, and publish it (or leave it in its source's own cache)."""
@@ -252,7 +259,7 @@ class _Work:
     def _in_place(self, file: _File, path: Path) -> Fetched:
         """Verify a file that stays where its source keeps it."""
         fact = file.fact
-        hub = file.folder.source.is_hub and "snapshots" in path.parts  # not in a local mirror
+        hub = _is_hubs(file, path)
         code = DAMAGED_HUB_FILE if hub else LOCAL_FILE_CHANGED
         problem, hint = "is not the file that was locked", None
         if hub:
@@ -297,6 +304,11 @@ class _Work:
         finally:
             if begun:
                 self.progress.done(file.label)
+
+
+def _is_hubs(file: _File, place: Path) -> bool:
+    """Whether a file lies in the Hub's own cache, and not in a local mirror of the Hub."""
+    return file.folder.source.is_hub and "snapshots" in place.parts
 
 
 def _files(requests: Sequence[Request]) -> list[_File]:

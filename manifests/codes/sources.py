@@ -192,8 +192,11 @@ TIMED_OUT = Code(
     "AD225",
     "timed-out",
     Severity.ERROR,
-    "The other side stopped answering.",
-    "A connection was made, and then nothing came for longer than the timeout.",
+    "The other side stopped answering, or answers too slowly.",
+    "A connection was made, and then nothing came for longer than the timeout, or fewer bytes than "
+    "the least rate allows. A transfer is begun again from where it stopped, once; then it is "
+    "given up. The rate (ADAPTERDOCK_MIN_RATE, over ADAPTERDOCK_STALL_SECONDS) and the time for a "
+    "file (ADAPTERDOCK_FILE_SECONDS) can be set.",
     "a storage gateway that accepts connections while its disks are stuck",
     "Run again; if it stays, look at the server, or raise the timeout in storage_options.",
 )
@@ -344,4 +347,17 @@ CREDENTIALS_WITHHELD = Code(
     "storage_options: {endpoint_url: https://storage.example}   # a private bucket there",
     "if you trust the host, name it in your environment (AWS_ENDPOINT_URL, HF_ENDPOINT), write the "
     "option as one ${VARIABLE}, or list it in `allow_credentials` of a policy given by --policy",
+)
+
+BAD_SETTING = Code(
+    "AD397",
+    "bad-setting",
+    Severity.ERROR,
+    "A limit in the environment is not a number.",
+    "ADAPTERDOCK_MIN_RATE, ADAPTERDOCK_STALL_SECONDS and ADAPTERDOCK_FILE_SECONDS bound how slow a "
+    "transfer may be. A value that cannot be read is an error, because the limit that it was "
+    "meant to set would not hold.",
+    "ADAPTERDOCK_MIN_RATE=fast adapterdock pull adapters.yaml",
+    "Write a number (bytes a second, or seconds), or unset the variable. 0 means no limit for the "
+    "rate and for the time of a file.",
 )

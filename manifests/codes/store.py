@@ -132,9 +132,10 @@ DAMAGED_HUB_FILE = Code(
     "A file in the Hub's own cache on this machine is damaged.",
     "Files from the Hub stay in the Hub's cache, are used from there, and are verified before "
     "every use. This one has other bytes than the Hub's record or the lock names. The Hub's "
-    "client does not notice, so it would keep handing it out.",
+    "client does not notice, so it would keep handing it out. Online it is fetched anew and "
+    "replaced; offline it cannot be used.",
     "A blob under ~/.cache/huggingface/hub that was cut short by a full disk",
-    "Delete the blob that the message names, and pull again.",
+    "Pull once while online. If it stays, delete the blob that the message names.",
 )
 
 LOCAL_FILE_CHANGED = Code(

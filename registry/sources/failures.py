@@ -21,6 +21,7 @@ _ABSENT_NETWORK = frozenset({codes.UNREACHABLE.id, codes.OFFLINE.id})
 
 _BY_CLASS: tuple[tuple[Code, frozenset[str]], ...] = (
     (codes.OFFLINE, frozenset({"OfflineModeIsEnabled"})),
+    (codes.BAD_ANSWER, frozenset({"ListingTooLongError"})),  # botocore wraps it
     (codes.HUB_GATED, frozenset({"GatedRepoError"})),
     (codes.HUB_DISABLED, frozenset({"DisabledRepoError"})),
     (codes.HUB_REVISION_NOT_FOUND, frozenset({"RevisionNotFoundError"})),

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from inspect import signature
 from typing import Any, cast
 
+from ...manifests.bounds import LISTING_BYTES
 from ...manifests.codes import sources as codes
 from ...manifests.errors import SourceError
 from ...manifests.findings import Where
 from ...manifests.source import Source
 from .failures import explain, scrub, source_error
+from .pace import Limits
 from .ways import HTTP, S3
 
 CONNECT_TIMEOUT = 5
-READ_TIMEOUT = 10
 """Seconds. A try is repeated once at most, so that a dead endpoint answers within some 20 s."""
 
 _PIP = {
@@ -103,14 +104,32 @@ def unredirected() -> type[Any]:
     return Unredirected
 
 
+class ListingTooLongError(Exception):
+    """An answer that is longer than any listing."""
+
+
 class _Once:
-    """An aiohttp session that takes a redirection for the answer."""
+    """An aiohttp session that takes a redirection for the answer, and reads no answer to its end
+    that has none."""
 
     def __init__(self, session: Any) -> None:
         self._session: Any = session
 
     async def request(self, *args: Any, **options: Any) -> Any:
-        return await self._session.request(*args, **{**options, "allow_redirects": False})
+        answer = await self._session.request(*args, **{**options, "allow_redirects": False})
+        answer.read = partial(_read_whole, answer)  # what is streamed does not come this way
+        return answer
+
+
+async def _read_whole(answer: Any) -> bytes:
+    """The body of a listing or an error, which botocore takes whole."""
+    body = bytearray()
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > LISTING_BYTES:
+            answer.close()
+            raise ListingTooLongError(f"an answer of more than {LISTING_BYTES} bytes")
+    return bytes(body)
 
 
 def _defaults(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +138,7 @@ def _defaults(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "config_kwargs": {
                 "connect_timeout": CONNECT_TIMEOUT,
-                "read_timeout": READ_TIMEOUT,
+                "read_timeout": Limits.from_environment().silence,
                 "retries": {"mode": "standard", "total_max_attempts": 2},
                 **(options.get("config_kwargs") or {}),
                 "http_session_cls": unredirected(),
@@ -128,7 +147,8 @@ def _defaults(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if scheme in HTTP:
         from aiohttp import ClientTimeout
 
-        timeout = ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
+        silence = Limits.from_environment().silence
+        timeout = ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
         return {
             "client_kwargs": {
                 "timeout": timeout,

@@ -60,6 +60,7 @@ class Folder(Protocol):
         """Bring the file onto this machine and say where it is.
 
         ``into`` is a path that does not exist yet, for sources that have no place of their own;
-        local folders and the Hub (whose client keeps its own cache) return their own path and
-        leave ``into`` alone. The content is not verified here."""
+        local folders and the Hub (which has its own cache) return their own path and leave
+        ``into`` alone. What enters the Hub's cache is verified first (``IntegrityError``); other
+        content is not verified here. ``on_bytes`` is also told of 0 bytes now and then."""
         ...

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -18,6 +18,7 @@ from ...manifests.errors import SourceError
 from ...manifests.findings import Where
 from ...manifests.source import Source
 from ..facts import FileFact
+from .encodings import encoding_of
 from .from_environment import netrc_login, proxy_for
 from .opened import is_inside
 from .ranges import BadRangeError, only_range, range_header
@@ -123,7 +124,7 @@ class HttpFolder(RemoteFolder):
             raise self._refused(pin.path, answer)
         return self._checked(pin.path, answer, None)
 
-    def _stream(self, fact: FileFact, start: int, stop: int) -> Iterator[bytes]:
+    def _stream(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
         response = self._await(self._request, "GET", fact.path, range_header(start, stop))
         try:
             response.raise_for_status()
@@ -186,7 +187,11 @@ class HttpFolder(RemoteFolder):
         for _ in range(_REDIRECTIONS):
             session = await fs.set_session()
             response = await session.request(
-                method, url, **self._completed(options, url, session), allow_redirects=False
+                method,
+                url,
+                **self._completed(options, url, session),
+                allow_redirects=False,
+                auto_decompress=False,
             )
             target = response.headers.get("Location")
             if not follow or response.status not in _REDIRECTING or not target:
@@ -197,6 +202,9 @@ class HttpFolder(RemoteFolder):
             if url.origin() != response.url.origin():
                 fs, options = self._bare, {"headers": own}
         raise self._error(codes.BAD_ANSWER, f"{self._shown(path)}: redirected too often")
+
+    def _host(self) -> str:
+        return urlsplit(str(self._source)).netloc.rpartition("@")[2]
 
     def _completed(self, options: Mapping[str, Any], url: Any, session: Any) -> dict[str, Any]:
         """The options of a request, with the proxy of the environment and with the login that
@@ -278,7 +286,7 @@ def _answer_of(status: int, headers: Mapping[str, str]) -> _Answer:
 
 
 def _size(status: int, headers: Mapping[str, str]) -> int | None:
-    if headers.get("Content-Encoding", "identity") != "identity":
+    if encoding_of(headers) != "identity":
         return None
     if status == 206:
         total = headers.get("Content-Range", "").rpartition("/")[2]

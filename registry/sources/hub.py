@@ -1,41 +1,45 @@
-"""A folder of a model repository on the Hugging Face Hub, through the Hub's own client.
+"""A folder of a model repository on the Hugging Face Hub.
 
 The client's settings are honoured as they are when a folder is opened: HF_ENDPOINT, HF_HUB_CACHE
 and HF_HOME are read from the environment then (the client itself reads them at import), tokens
-come from HF_TOKEN or `hf auth login`. What is downloaded lies in the Hub's own cache.
+come from HF_TOKEN or `hf auth login`. What is downloaded lies in the Hub's own cache, as the client
+would have put it there. The client itself fetches only what comes over Xet: over HTTP it takes
+whatever is sent, however slowly.
 """
 
 from __future__ import annotations
 
-import inspect
+import errno
+import hashlib
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import quote, urlsplit
 
-from ... import __version__
+from ...manifests.bounds import LISTING_BYTES, VERIFIED_ON_READ
 from ...manifests.codes import sources as codes
-from ...manifests.errors import SourceError
+from ...manifests.codes.store import DAMAGED_HUB_FILE, WRONG_DIGEST
+from ...manifests.errors import IntegrityError, SourceError
 from ...manifests.findings import Where
 from ...manifests.source import Source
+from ..digests import git_blob_sha1
 from ..facts import FileFact
+from . import hub_xet
 from .failures import explain
 from .folder import OnBytes
-from .opened import OpenedFolder, is_inside
+from .hub_cache import COMMIT, Content, HubCache, cached_fact
+from .hub_http import BadAnswerError, answer, document
+from .opened import OpenedFolder
+from .pace import Limits, Pace
 from .ranges import BadRangeError, only_range, range_header
 
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
-
-TIMEOUT = 10.0
-"""Seconds to wait for a connection, and for the next bytes."""
-
-_CLIENT: dict[str, Any] = {"library_name": "adapterdock", "library_version": __version__}
-_COMMIT = re.compile(r"[0-9a-f]{40}\Z")
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _NO_FOLDER = "the repository has no such folder at this revision"
+
+
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,8 @@ class HubFolder(OpenedFolder):
     A branch or tag is resolved to its commit once, by the request that also lists the files with
     their sizes, blob ids and LFS digests. ``FileFact.version`` is the blob's name in the Hub's
     cache: the git SHA-1 of a plain file, the SHA-256 of an LFS file. ``offline`` resolves and
-    lists from the cache alone. Ranged reads follow the redirect to the LFS store, whose host is
-    never sent the token.
+    lists from the cache alone. Reads follow the redirect to the LFS store, whose host is never sent
+    the token. A copy in the cache that is not what the commit has is fetched anew.
     """
 
     def __init__(
@@ -92,9 +96,11 @@ class HubFolder(OpenedFolder):
         self._settings = settings
         self._offline = offline
         self._wanted = revision or source.revision
-        self._commit = self._wanted if _COMMIT.match(self._wanted or "") else None
+        self._commit = self._wanted if COMMIT.match(self._wanted or "") else None
         self._inside = f"{source.path}/" if source.path else ""
         self._all: Mapping[str, FileFact] | None = None
+        self._cache = HubCache(settings.cache, source.location)
+        self._sound: dict[str, tuple[int, int, int]] = {}
 
     @property
     def pinned(self) -> Source:
@@ -111,46 +117,103 @@ class HubFolder(OpenedFolder):
         return self._cached(self._fact(path))
 
     def download(self, path: str, into: Path, on_bytes: OnBytes | None = None) -> Path:
-        from huggingface_hub import hf_hub_download
-
         fact = self._fact(path)
-        cached = self._cached(fact)
-        if cached is not None:
-            return cached
-        if not self._settings.fills_cache:
-            return super().download(path, into, on_bytes)
-        self._needs_network(path)
-        traffic = _Traffic(on_bytes)
-        options: dict[str, Any] = {}
-        if "tqdm_class" in inspect.signature(hf_hub_download).parameters:
-            options["tqdm_class"] = traffic.progress_class()
         try:
-            place = hf_hub_download(
-                self._source.location,
-                self._inside + path,
-                revision=self.revision,
-                endpoint=self._settings.endpoint,
-                cache_dir=self._settings.cache,
-                token=self._settings.token,
-                force_download=self._in_cache(path) is not None,
-                **_CLIENT,
-                **options,
-            )
-        except Exception as error:
+            found = self._verified(fact)
+            if found is not None:
+                return found
+            self._needs_network(fact)
+            if not self._settings.fills_cache:
+                return super().download(path, into, on_bytes)
+            place = self._into_cache(fact, hub_xet.Told(on_bytes))
+        except (OSError, SourceError) as error:
+            cause = error.__cause__ if isinstance(error, SourceError) else error
+            closed = isinstance(cause, OSError) and cause.errno in _NOT_OURS
+            if closed and self._cache.find(self.revision, self._inside + path) is not None:
+                return super().download(path, into, on_bytes)  # around the damaged copy there
+            if isinstance(error, SourceError):
+                raise
             raise self._explain(error, path) from error
-        finally:
-            self._received(traffic.transferred or traffic.written)
-        if not options:  # a client too old to tell
-            self._received(fact.size)
-        self._remember_branch()
-        return Path(place)
+        self._cache.remember_branch(self._wanted or "main", self.revision)
+        return place
+
+    def _into_cache(self, fact: FileFact, on_bytes: hub_xet.Told) -> Path:
+        content, path = Content.of(fact), self._inside + fact.path
+        name = content.name or hashlib.sha256(path.encode()).hexdigest()
+        limits = Limits.from_environment(self._where)
+        turn = partial(
+            self._cache.turn,
+            name,
+            ready=lambda: self._cached(fact) is not None,
+            patience=limits.stall,
+            tick=lambda: on_bytes(0),
+        )
+        with turn():  # then the client, which has no such end to its waiting, finds it free
+            found = self._verified(fact)
+        if found is not None:
+            return found
+        absent = self._cache.find(self.revision, path) is None
+        if absent and not self._cache.blob(name).exists():
+            place = self._over_xet(fact, content, Pace(limits, fact.size), on_bytes)
+            if place is not None:
+                return place
+            on_bytes.restart()
+        with turn():
+            found = self._verified(fact)
+            if found is not None:
+                return found
+            blob = self._cache.blob(name)
+            if content.name is not None and blob.is_file() and content.is_in(blob):
+                return self._cache.link(blob, self.revision, path)
+            arrived, hasher = self._cache.unfinished(name), content.hasher()
+            self._save(fact, arrived, on_bytes, hasher)
+            try:
+                self._check(fact, content, hasher.hexdigest())
+                name = content.name or git_blob_sha1(arrived)
+                return self._cache.publish(arrived, name, self.revision, path)
+            finally:
+                arrived.unlink(missing_ok=True)
+
+    def _over_xet(
+        self, fact: FileFact, content: Content, pace: Pace, on_bytes: OnBytes
+    ) -> Path | None:
+        settings = self._settings
+        if content.blob is not None or not hub_xet.is_offered(
+            self._url(fact), settings.endpoint, settings.token, fact.size, pace.limits.silence
+        ):
+            return None
+        arguments: dict[str, Any] = {
+            "repo_id": self._source.location,
+            "filename": self._inside + fact.path,
+            "revision": self.revision,
+            "endpoint": settings.endpoint,
+            "cache_dir": settings.cache,
+            "token": settings.token,
+        }
+        place = hub_xet.download(arguments, pace, fact.size, on_bytes)
+        if place is None:
+            return None
+        self._received(fact.size)
+        return place if content.is_in(place) else None
+
+    def _check(self, fact: FileFact, content: Content, hexdigest: str) -> None:
+        found = content.told(hexdigest)
+        if found is not None:
+            raise IntegrityError(
+                WRONG_DIGEST.finding(
+                    f"{self._shown(fact.path)}: other bytes than the Hub lists",
+                    self._where,
+                    found=found,
+                    expected=content.expected,
+                )
+            )
 
     def _list(self) -> Iterator[FileFact]:
         if self._offline:
             yield from self._list_cache()
             return
         info = self._patiently(self._ask)
-        if self._commit not in (None, info.sha) or not _COMMIT.match(info.sha or ""):
+        if self._commit not in (None, info.sha) or not COMMIT.match(info.sha or ""):
             raise self._error(
                 codes.BAD_ANSWER,
                 f"{self._shown()}: the Hub answered with another commit",
@@ -188,37 +251,27 @@ class HubFolder(OpenedFolder):
             self._all = super()._listed()
         return self._all
 
-    def _stream(self, fact: FileFact, start: int, stop: int) -> Iterator[bytes]:
-        cached = self._cached(fact)
+    def _stream(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
+        small = fact.size <= VERIFIED_ON_READ
+        cached = self._verified(fact) if small else self._cached(fact)
         if cached is not None:
             yield from _slices(cached, start, stop)
             return
-        self._needs_network(fact.path)
-        from huggingface_hub import get_session, hf_hub_url
-        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
-
-        url = hf_hub_url(
-            self._source.location,
-            self._inside + fact.path,
-            revision=self.revision,
-            endpoint=self._settings.endpoint,
-        )
-        headers = build_hf_headers(token=self._settings.token, **_CLIENT)
-        headers |= {"Range": range_header(start, stop), "Accept-Encoding": "identity"}
-        request = get_session().stream(
-            "GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True
-        )
-        with request as response:
-            hf_raise_for_status(response)
-            for answer in (*response.history, response):
-                commit = answer.headers.get("X-Repo-Commit")
+        self._needs_network(fact)
+        settings = self._settings
+        headers = {"Range": range_header(start, stop)}
+        silence = Limits.from_environment(self._where).silence
+        with answer(self._url(fact), settings.token, headers, silence) as answers:
+            for one in answers:
+                commit = one.headers.get("X-Repo-Commit")
                 if commit not in (None, self.revision):
                     raise self._changed(fact.path, f"commit {commit}", f"commit {self.revision}")
+            last = answers[-1]
             try:
                 yield from only_range(
-                    response.status_code,
-                    response.headers,
-                    response.iter_bytes(),
+                    last.status_code,
+                    last.headers,
+                    last.iter_raw(),
                     start=start,
                     stop=stop,
                     size=fact.size,
@@ -227,13 +280,33 @@ class HubFolder(OpenedFolder):
             except BadRangeError as error:
                 raise self._other_bytes(fact, start, stop, error) from error
 
-    def _ask(self) -> ModelInfo:
-        from huggingface_hub import HfApi
+    def _url(self, fact: FileFact) -> str:
+        from huggingface_hub import hf_hub_url
 
-        api = HfApi(self._settings.endpoint, self._settings.token, **_CLIENT)
-        return api.model_info(
-            self._source.location, revision=self._wanted, files_metadata=True, timeout=TIMEOUT
+        return hf_hub_url(
+            self._source.location,
+            self._inside + fact.path,
+            revision=self.revision,
+            endpoint=self._settings.endpoint,
         )
+
+    def _ask(self) -> Any:
+        """What the Hub says of the revision and its files (``GET /api/models/...?blobs=true``)."""
+        from huggingface_hub.hf_api import ModelInfo
+
+        settings, revision = self._settings, self._wanted
+        url = f"{settings.endpoint}/api/models/{self._source.location}"
+        if revision is not None:
+            url += f"/revision/{quote(revision, safe='')}"
+        silence = Limits.from_environment(self._where).silence
+        told = document(f"{url}?blobs=true", settings.token, silence, LISTING_BYTES)
+        try:
+            return ModelInfo(**told)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise BadAnswerError("not a model's listing") from error
+
+    def _host(self) -> str:
+        return urlsplit(self._settings.endpoint).netloc.rpartition("@")[2]
 
     def _explain(self, error: BaseException, path: str | None = None) -> SourceError:
         if isinstance(error, PermissionError) and error.filename:
@@ -242,49 +315,51 @@ class HubFolder(OpenedFolder):
                 f"{self._shown(path)}: the Hub's cache cannot be used",
                 found=f"{error.strerror}: {error.filename}",
             )
+        if isinstance(error, BadAnswerError):
+            return self._error(
+                codes.BAD_ANSWER, f"{self._shown(path)}: the Hub's answer is no use", found=error
+            )
         subject = f"{self._shown(path)} (from {self._settings.endpoint})"
         return explain(error, subject, self._where)
 
-    # The Hub's cache: models--org--name/{blobs, refs/<branch>, snapshots/<commit>/<path>}.
-
-    @property
-    def _storage(self) -> Path:
-        return self._settings.cache / ("models--" + self._source.location.replace("/", "--"))
-
-    def _in_cache(self, path: str) -> Path | None:
-        from huggingface_hub import try_to_load_from_cache
-
-        place = try_to_load_from_cache(
-            self._source.location,
-            self._inside + path,
-            cache_dir=self._settings.cache,
-            revision=self.revision,
-        )
-        return Path(place) if isinstance(place, str) else None
+    # The Hub's cache.
 
     def _cached(self, fact: FileFact) -> Path | None:
         """The file in the cache; a copy of another size is damaged and counts as absent."""
-        place = self._in_cache(fact.path)
+        place = self._cache.find(self.revision, self._inside + fact.path)
         return place if place is not None and place.stat().st_size == fact.size else None
+
+    def _verified(self, fact: FileFact) -> Path | None:
+        """The file in the cache, if it is what the commit has. It is read once, while it stays as
+        it is."""
+        place = self._cached(fact)
+        if place is None:
+            return None
+        status = place.stat()
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+        if self._sound.get(fact.path) != stamp:
+            if not Content.of(fact).is_in(place):
+                return None
+            self._sound[fact.path] = stamp
+        return place
 
     def _list_cache(self) -> Iterator[FileFact]:
         if self._commit is None:
-            branch = self._branch_file()
+            branch = self._cache.branch(self._wanted or "main")
             commit = branch.read_text().strip() if branch and branch.is_file() else ""
-            if not _COMMIT.match(commit):
+            if not COMMIT.match(commit):
                 raise self._offline_error(
                     f"which commit {self._wanted or 'main'} is, is not cached"
                 )
             self._commit = commit
-        snapshot = self._storage / "snapshots" / self._commit
-        folder = snapshot / self._inside
+        folder = self._cache.snapshot(self._commit) / self._inside
         if not folder.is_dir():
             raise self._offline_error(f"nothing of commit {self._commit} is cached")
         seen: set[str] = set()
         for place in sorted(folder.rglob("*")):
             if place.is_file():
                 seen.add(place.relative_to(folder).as_posix())
-                yield _cached_fact(place, place.relative_to(folder).as_posix())
+                yield cached_fact(place, place.relative_to(folder).as_posix())
         for path, size in self._cached_tree():
             if path.startswith(self._inside) and path[len(self._inside) :] not in seen:
                 yield FileFact(path[len(self._inside) :], size)
@@ -304,37 +379,23 @@ class HubFolder(OpenedFolder):
             return []
         return [(file.path, file.size) for file in tree]
 
-    def _remember_branch(self) -> None:
-        """Write down what the branch was, as the client does, so that it resolves offline."""
-        place = self._branch_file()
-        if place is None or self._commit in (None, self._wanted):
+    def _needs_network(self, fact: FileFact) -> None:
+        if not self._offline:
             return
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(str(self._commit))
-        except OSError:
-            return  # a read-only cache still serves
-
-    def _branch_file(self) -> Path | None:
-        branch = self._wanted or "main"
-        return self._storage / "refs" / branch if is_inside(branch) else None
-
-    def _needs_network(self, path: str) -> None:
-        if self._offline:
-            raise self._offline_error(f"{path} is not in the Hub's cache")
+        damaged = self._cache.find(self.revision, self._inside + fact.path)
+        if damaged is None:
+            raise self._offline_error(f"{fact.path} is not in the Hub's cache")
+        raise self._error(
+            DAMAGED_HUB_FILE,
+            f"{self._shown(fact.path)} is damaged in the Hub's cache: {damaged.resolve()}",
+            expected=Content.of(fact).expected or f"{fact.size} bytes",
+            hint="Pull once without --offline: it is then fetched anew.",
+        )
 
     def _offline_error(self, reason: str) -> SourceError:
         return self._error(
             codes.OFFLINE, f"{self._shown()}: {reason}", found=f"cache {self._settings.cache}"
         )
-
-
-def _cached_fact(place: Path, path: str) -> FileFact:
-    """What the cache knows of a file: its size, and the blob's name that its link points to."""
-    blob = place.readlink().name if place.is_symlink() else ""
-    sha256 = f"sha256:{blob}" if _SHA256.match(blob) else None
-    known = blob if sha256 or _COMMIT.match(blob) else None
-    return FileFact(path, place.stat().st_size, sha256, known)
 
 
 def _slices(place: Path, start: int, stop: int) -> Iterator[bytes]:
@@ -346,38 +407,3 @@ def _slices(place: Path, start: int, stop: int) -> Iterator[bytes]:
                 return
             start += len(chunk)
             yield chunk
-
-
-class _Traffic:
-    """Listens where the client draws its progress bar. ``written`` is content that arrived;
-    ``transferred`` is traffic, which the client tells since its version 2."""
-
-    def __init__(self, on_bytes: OnBytes | None) -> None:
-        self.written = 0
-        self.transferred = 0
-        self._on_bytes = on_bytes
-
-    def wrote(self, count: float) -> None:
-        if count > 0:  # a restart takes back what it counted
-            self.written += int(count)
-            if self._on_bytes is not None:
-                self._on_bytes(int(count))
-
-    def progress_class(self) -> type[Any]:
-        """A progress bar that draws nothing and tells this object."""
-        from tqdm.std import tqdm
-
-        traffic = self
-
-        class Progress(tqdm):  # type: ignore[type-arg]
-            def __init__(self, *args: Any, **kwargs: Any) -> None:
-                kwargs.pop("name", None)
-                super().__init__(*args, **{**kwargs, "disable": True})
-
-            def update(self, n: float | None = 1) -> bool | None:
-                traffic.wrote(n or 0)
-
-            def update_transfer(self, n: float) -> None:
-                traffic.transferred += max(int(n), 0)
-
-        return Progress

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from ...manifests.codes import sources as codes
 from ...manifests.errors import SourceError
@@ -26,6 +27,8 @@ class LocalFolder(OpenedFolder):
     Links are followed as long as they stay inside. Raises
     :class:`~adapterdock.manifests.errors.SourceError` at once where there is no such folder.
     """
+
+    _waits: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -53,7 +56,7 @@ class LocalFolder(OpenedFolder):
     def _look(self, pin: FileFact) -> FileFact | None:
         return self._file(pin.path) if (self._root / pin.path).exists() else None
 
-    def _stream(self, fact: FileFact, start: int, stop: int) -> Iterator[bytes]:
+    def _stream(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
         try:
             with (self._root / fact.path).open("rb") as file:
                 self._unchanged(fact, os.fstat(file.fileno()))

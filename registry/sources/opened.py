@@ -6,13 +6,15 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
-from ...manifests.bounds import FOLDER_DEPTH, FOLDER_FILES
+from ...manifests.bounds import FOLDER_DEPTH, FOLDER_FILES, LISTING_SECONDS
 from ...manifests.codes import sources as codes
 from ...manifests.codes.code import Code
 from ...manifests.errors import SourceError
@@ -22,13 +24,22 @@ from ...manifests.source import Source
 from ..facts import FileFact
 from .failures import explain, scrub, source_error
 from .folder import OnBytes
+from .pace import Limits, Pace, SlowError
 from .ranges import BadRangeError
+from .relay import relayed, within
 
 _RETRIES = 3
 _PROGRESS = 1 << 20  # bytes after which a broken transfer may break as often again
 _WORTH_RETRYING = frozenset({codes.SERVER_ERROR.id, codes.TRUNCATED.id})
 _SHOWN = 10
 _T = TypeVar("_T")
+
+
+class Hasher(Protocol):
+    """What ``hashlib`` makes."""
+
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
 
 
 class OpenedFolder(ABC):
@@ -39,7 +50,14 @@ class OpenedFolder(ABC):
     Hidden files (a step that starts with a dot) are no part of any folder, so that a folder has
     the same files wherever it lies. With ``pins`` (from a lock), exactly the pinned files are
     there, and opening fails where one is not what it was. Usable from several threads.
+
+    Whatever is asked of another side has an end: a listing after ``bounds.LISTING_SECONDS``, a
+    transfer as :class:`~adapterdock.registry.sources.pace.Limits` say. Then its thread is left
+    behind, so ``_list``, ``_look`` and ``_stream`` run on other threads than the caller's.
     """
+
+    _waits: ClassVar[bool] = True
+    """Whether there is another side to wait for."""
 
     def __init__(
         self, source: Source, *, where: Where, pins: Mapping[str, FileFact] | None = None
@@ -59,7 +77,7 @@ class OpenedFolder(ABC):
         """Every file; lazily where that is possible, because too many are not waited for."""
 
     @abstractmethod
-    def _stream(self, fact: FileFact, start: int, stop: int) -> Iterator[bytes]:
+    def _stream(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
         """The bytes ``start <= i < stop`` of one file in chunks. Counts what arrives through
         :meth:`_received`; raises if the file is no longer at ``fact.version``."""
 
@@ -89,7 +107,9 @@ class OpenedFolder(ABC):
     def files(self) -> Mapping[str, FileFact]:
         with self._listing:
             if self._files is None:
-                self._files = self._listed() if self._pins is None else self._held(self._pins)
+                pins = self._pins
+                look = self._listed if pins is None else partial(self._held, pins)
+                self._files = self._in_time(look) if self._waits else look()
             return self._files
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
@@ -107,12 +127,24 @@ class OpenedFolder(ABC):
         return None
 
     def download(self, path: str, into: Path, on_bytes: OnBytes | None = None) -> Path:
-        fact = self._fact(path)
+        return self._save(self._fact(path), into, on_bytes)
+
+    # What the kinds share.
+
+    def _save(
+        self,
+        fact: FileFact,
+        into: Path,
+        on_bytes: OnBytes | None,
+        hasher: Hasher | None = None,
+    ) -> Path:
+        """Transfer one file into a new one, of which nothing stays where that fails. ``hasher`` is
+        fed what is written."""
         try:
             into.parent.mkdir(parents=True, exist_ok=True)
             file = into.open("xb")
         except OSError as error:
-            raise self._unwritable(path, error) from error
+            raise self._unwritable(fact.path, error) from error
         try:
             with file:
                 for chunk in self._transfer(fact, 0, fact.size):
@@ -120,7 +152,9 @@ class OpenedFolder(ABC):
                         file.write(chunk)
                         file.flush()  # so that a full disk is told here and not at the close
                     except OSError as error:
-                        raise self._unwritable(path, error) from error
+                        raise self._unwritable(fact.path, error) from error
+                    if hasher is not None:
+                        hasher.update(chunk)
                     if on_bytes is not None:
                         on_bytes(len(chunk))
         except BaseException:
@@ -128,7 +162,19 @@ class OpenedFolder(ABC):
             raise
         return into
 
-    # What the kinds share.
+    def _in_time(self, look: Callable[[], _T]) -> _T:
+        try:
+            return within(LISTING_SECONDS, look)
+        except TimeoutError as error:
+            raise self._error(
+                codes.TIMED_OUT,
+                f"{self._shown()}: {self._host()} did not list the folder in time",
+                expected=f"within {LISTING_SECONDS:g} s",
+            ) from error
+
+    def _host(self) -> str:
+        """Who is asked, as a person would name it."""
+        return self._source.location.partition("/")[0]
 
     def _received(self, count: int) -> None:
         with self._counting:
@@ -200,15 +246,22 @@ class OpenedFolder(ABC):
                 time.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
-    def _transfer(self, fact: FileFact, start: int, stop: int) -> Iterator[bytes]:
-        at, failures = start, 0
+    def _transfer(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
+        """The bytes as they come, and ``b""`` now and then while none come.
+
+        What breaks is taken up where it broke; so is what stalls, once: a second time without
+        having gained anything is an error.
+        """
+        pace = Pace(Limits.from_environment(self._where), stop - start)
+        at, broken, stalled = start, 0, 0
         while at < stop:
             began = at
             failure: SourceError
             try:
-                for chunk in self._stream(fact, at, stop):
-                    at += len(chunk)
-                    yield chunk
+                with closing(self._arriving(fact, at, stop, pace)) as arriving:
+                    for chunk in arriving:
+                        at += len(chunk)
+                        yield chunk
                 if at >= stop:
                     return
                 failure = self._error(
@@ -217,14 +270,51 @@ class OpenedFolder(ABC):
                     found=f"{at} bytes",
                     expected=f"{stop} bytes",
                 )
+            except SlowError as slow:
+                failure = self._too_slow(fact, slow)
+                failure.__cause__ = slow
+                if slow.final:
+                    raise failure from slow
             except Exception as error:
                 failure = self._explain(error, fact.path)
                 if failure is not error:
                     failure.__cause__ = error
-            failures = 1 if at - began >= _PROGRESS else failures + 1
-            if failure.code not in _WORTH_RETRYING or failures > _RETRIES:
+            broken = 1 if at - began >= _PROGRESS else broken + 1
+            if at - began > pace.limits.least:
+                stalled = 0
+            if failure.code == codes.TIMED_OUT.id:
+                stalled += 1
+                seconds, count = pace.since_begin
+                if stalled > 1 and seconds >= 1:
+                    failure = self._too_slow(fact, pace.too_slow(seconds, count))
+            elif failure.code not in _WORTH_RETRYING:
                 raise failure
-            time.sleep(0.1 * 2**failures)
+            if stalled > 1 or broken > _RETRIES or at >= stop:
+                raise failure  # what fails after the last byte is the check of the version
+            time.sleep(0.1 * 2**broken)
+
+    def _arriving(self, fact: FileFact, start: int, stop: int, pace: Pace) -> Generator[bytes]:
+        if not self._waits:
+            yield from self._stream(fact, start, stop)
+            return
+
+        def produce(put: Callable[[bytes], None]) -> None:
+            with closing(self._stream(fact, start, stop)) as stream:
+                for chunk in stream:
+                    put(chunk)
+
+        with closing(relayed(produce, len, pace)) as arriving:
+            for chunk in arriving:
+                yield chunk or b""
+
+    def _too_slow(self, fact: FileFact, slow: SlowError) -> SourceError:
+        return self._error(
+            codes.TIMED_OUT,
+            f"{self._shown(fact.path)}: {self._host()} sends too slowly",
+            found=slow.found,
+            expected=slow.expected,
+            hint=slow.hint,
+        )
 
     def _listed(self) -> Mapping[str, FileFact]:
         found: dict[str, FileFact] = {}

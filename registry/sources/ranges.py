@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from .encodings import BadEncodingError, decoded, encoding_of
+
 MAX_SKIPPED = 1 << 20
 """Bytes in front of the asked range that are read and thrown away where a server ignores Range."""
 
@@ -32,10 +34,11 @@ def only_range(
 ) -> Iterator[bytes]:
     """The asked bytes out of an answer to a ranged GET of a file of ``size`` bytes.
 
-    Stops reading as soon as it has them, whatever the server would go on to send. ``received``
-    is told of every byte that arrives, also of those thrown away. Raises :class:`BadRangeError` for
-    a 206 with another range or file size, and for a 200 in which the asked bytes lie behind more
-    than :data:`MAX_SKIPPED` others.
+    ``chunks`` are the body as it was sent; gzip and deflate are undone here. Stops reading as soon
+    as it has the bytes, whatever the server would go on to send. ``received`` is told of every byte
+    that arrives, also of those thrown away. Raises :class:`BadRangeError` for a 206 with another
+    range or file size, for a 200 in which the asked bytes lie behind more than :data:`MAX_SKIPPED`
+    others, and for a body that goes on after the file's last byte.
     """
     skip = start
     if status == 206:
@@ -48,21 +51,48 @@ def only_range(
     elif _announced(headers) not in (None, size):
         raise BadRangeError(f"a file of {_announced(headers)} bytes, not of {size}")
     wanted = stop - start
+    try:
+        for chunk in (content := decoded(headers, _told(chunks, received), _most(stop))):
+            if skip >= len(chunk):
+                skip -= len(chunk)
+                continue
+            useful = chunk[skip : skip + wanted]
+            more = len(chunk) - skip - len(useful)
+            skip = 0
+            wanted -= len(useful)
+            yield useful
+            if wanted:
+                continue
+            if stop == size and (more or (_announced(headers) is None and _goes_on(content))):
+                raise BadRangeError(f"a body that goes on after {size} bytes")
+            return
+    except BadEncodingError as error:
+        raise BadRangeError(str(error)) from error
+
+
+def _goes_on(content: Iterator[bytes]) -> bool:
+    """Whether more comes; a connection that breaks after the last byte has done its work."""
+    try:
+        return any(content)
+    except BadEncodingError:
+        raise
+    except Exception:
+        return False
+
+
+def _told(chunks: Iterable[bytes], received: Callable[[int], None]) -> Iterator[bytes]:
     for chunk in chunks:
         received(len(chunk))
-        if skip >= len(chunk):
-            skip -= len(chunk)
-            continue
-        useful = chunk[skip : skip + wanted]
-        skip = 0
-        wanted -= len(useful)
-        yield useful
-        if not wanted:
-            return
+        yield chunk
+
+
+def _most(stop: int) -> int:
+    """Bytes that a coded body may have: coding makes nothing much longer."""
+    return stop + (stop >> 3) + (1 << 16)
 
 
 def _check_content_range(headers: Mapping[str, str], start: int, stop: int, size: int) -> None:
-    encoding = headers.get("Content-Encoding", "identity")
+    encoding = encoding_of(headers)
     if encoding != "identity":
         raise BadRangeError(f"a range in the encoding {encoding!r}")
     text = headers.get("Content-Range", "")
@@ -75,7 +105,7 @@ def _check_content_range(headers: Mapping[str, str], start: int, stop: int, size
 
 
 def _announced(headers: Mapping[str, str]) -> int | None:
-    """The file's size by a 200's headers, where they tell it."""
+    """The body's length by its headers, where they tell it."""
     length = headers.get("Content-Length", "")
-    encoded = headers.get("Content-Encoding", "identity") != "identity"
-    return int(length) if length.isdigit() and not encoded else None
+    coded = encoding_of(headers) != "identity"
+    return int(length) if length.isdigit() and not coded else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, cast
 
 from ...manifests.codes import sources as codes
@@ -14,8 +15,11 @@ from ...manifests.source import Source
 from ..facts import FileFact
 from .failures import source_error
 from .opened import OpenedFolder
+from .pace import Limits
 
 _CHUNK = 8 << 20
+_FIRST = 64 << 10
+_SOON, _LATE = 1.0, 5.0
 _VERSIONS = (
     ("generation", "generation"),
     ("etag", "etag"),
@@ -74,11 +78,20 @@ class RemoteFolder(OpenedFolder):
         except FileNotFoundError:
             return None
 
-    def _stream(self, fact: FileFact, start: int, stop: int) -> Iterator[bytes]:
+    def _stream(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
+        # A driver tells nothing before a piece is complete, so pieces are as large as a connection
+        # is fast: a slow and steady one must not look like one that stopped.
+        piece = min(_FIRST, int(Limits.from_environment(self._where).least / 2) or _FIRST)
         while start < stop:
+            began = time.monotonic()
             chunk = self._fs.cat_file(
-                self._key(fact.path), start=start, end=min(stop, start + _CHUNK)
+                self._key(fact.path), start=start, end=min(stop, start + piece)
             )
+            took = time.monotonic() - began
+            if took < _SOON:
+                piece = min(2 * piece, _CHUNK)
+            elif took > _LATE:
+                piece = max(piece // 4, 1)
             self._received(len(chunk))
             if not chunk:
                 break

@@ -7,8 +7,9 @@ of another object is ever taken (S3 API: GetObject, ListObjectVersions, ListObje
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from ...manifests.bounds import FOLDER_FILES
 from ...manifests.codes import sources as codes
@@ -55,7 +56,7 @@ class S3Folder(RemoteFolder):
             version = _pin_of(None if version else answer.get("VersionId"), answer["ETag"])
         return FileFact(pin.path, answer["ContentLength"], version=version)
 
-    def _stream(self, fact: FileFact, start: int, stop: int) -> Iterator[bytes]:
+    def _stream(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
         bucket, key = self._place(fact.path)
         version = fact.version or ""
         if version.startswith(_VERSIONID):
@@ -155,6 +156,10 @@ class S3Folder(RemoteFolder):
             if pin and status_of(error) in (400, 405):
                 return None
             raise
+
+    def _host(self) -> str:
+        client = getattr(self._fs, "_s3", None)
+        return urlsplit(client.meta.endpoint_url).netloc if client is not None else super()._host()
 
     def _place(self, path: str) -> tuple[str, str]:
         bucket, key, _ = self._fs.split_path(self._key(path))

@@ -28,7 +28,9 @@ def saved(model: Any, folder: Path, layers: tuple[int, ...], flat: bool) -> Path
         count, hidden, inner = module.down_proj.shape
         at = name.replace("experts", "switch_mlp")
         for part, outer, width in (
-            ("gate_proj", inner, hidden), ("up_proj", inner, hidden), ("down_proj", hidden, inner)
+            ("gate_proj", inner, hidden),
+            ("up_proj", inner, hidden),
+            ("down_proj", hidden, inner),
         ):
             a = torch.randn(count, RANK, width, generator=drawn) * 0.3
             b = torch.randn(count, outer, RANK, generator=drawn) * 0.3
@@ -58,5 +60,7 @@ def test_experts_of_mlx_lm_answer_as_their_arithmetic_says(
     model = AdaptedModel(tiny_qwen_moe())
     model.load_adapter(folder, "mlx")
     answer = logits(fused)
-    assert torch.allclose(logits(model, adapter="mlx"), answer, atol=1e-5 * float(answer.abs().max()))
+    assert torch.allclose(
+        logits(model, adapter="mlx"), answer, atol=1e-5 * float(answer.abs().max())
+    )
     assert not torch.allclose(logits(model.base_model), answer, atol=1e-3)

@@ -12,9 +12,12 @@ host name (``localhost`` for ``127.0.0.1``), as the Hub does. ``hub.commit`` mov
 ``branch=``) and returns the commit; earlier commits stay. ``hub.gated``, ``hub.disabled`` and
 ``hub.private`` hold repository ids; ``hub.tokens`` are the tokens that open private and gated ones.
 ``hub.fail(mode, path=...)`` breaks GETs of matching content: ``truncate`` (announces all, sends
-half), ``drop`` (closes in the middle, then works), ``ignore-range``, ``wrong-range``,
-``other-commit``, ``slow`` (never answers), or a status number such as 500 or 429. ``hub.requests``
-lists what came in and ``hub.bytes_sent`` counts content bytes.
+half), ``endless-redirection`` (of a file), ``drop`` (closes in the middle, then works),
+``ignore-range``, ``wrong-range``, ``other-commit``, ``forged`` (other bytes over Xet), ``slow``
+(never answers), a mode of ``web.send_strangely``, or a status number such as 500 or 429.
+``hub.requests`` lists what came in and ``hub.bytes_sent`` counts content bytes. With ``hub.xet``
+LFS files are offered over Xet too (huggingface.co/docs/xet: a file is one xorb of plain chunks),
+under ``/xet/``.
 """
 
 from __future__ import annotations
@@ -30,8 +33,21 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from .web import Server, parse_range
+from .web import Server, parse_range, send_strangely
 
+STRANGE = (
+    "stall",
+    "silent",
+    "drip",
+    "steady",
+    "cut",
+    "short",
+    "other",
+    "endless",
+    "gzip",
+    "bomb",
+    "junk",
+)
 LFS_SUFFIXES = (".safetensors", ".bin")
 
 
@@ -60,6 +76,7 @@ class HubServer:
         self.disabled: set[str] = set()
         self.private: set[str] = set()
         self.tokens: set[str] = set()
+        self.xet = False
         self.requests: list[Request] = []
         self.bytes_sent = 0
         self.failures: list[tuple[str | int, str, list[int]]] = []
@@ -152,7 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"Retry-After": "7"} if status == 429 else {}
             self._error(status, "", "the server is not well", headers)
             return
-        if path.startswith("/lfs/"):
+        if path.startswith("/xet/"):
+            self._xet(path)
+        elif path.startswith("/lfs/"):
             self._content(bytes.fromhex(path.removeprefix("/lfs/").split("/")[0]))
         elif path.startswith("/api/models/"):
             self._api(path.removeprefix("/api/models/"), parse_qs(parts.query))
@@ -185,6 +204,18 @@ class _Handler(BaseHTTPRequestHandler):
         name, rest = "/".join(steps[:2]), steps[2:]
         repo = self._repo(name)
         if repo is None:
+            return
+        if rest[:1] == ["xet-read-token"]:
+            where = f"{self.hub.endpoint}/xet"
+            told = {"accessToken": "t", "exp": 2**33, "casUrl": where}
+            self._json(
+                told,
+                {
+                    "X-Xet-Cas-Url": where,
+                    "X-Xet-Access-Token": "t",
+                    "X-Xet-Token-Expiration": str(2**33),
+                },
+            )
             return
         revision = unquote(rest[1]) if len(rest) > 1 else "main"
         commit = self._commit(repo, revision)
@@ -232,12 +263,31 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Repo-Commit", shown)
         self.send_header("X-Linked-Etag", f'"{digest}"')
         self.send_header("X-Linked-Size", str(len(content)))
+        if self.hub.xet:
+            token = f"{self.hub.endpoint}/api/models/{name}/xet-read-token/{commit}"
+            self.send_header("X-Xet-Hash", digest)
+            self.send_header("Link", f'<{token}>; rel="xet-auth"')
         place = (name + "\0" + commit + "\0" + file).encode().hex()
         self.send_header(
             "Location", f"http://localhost:{self.hub.port}/lfs/{place}/{file}?Signature=s3cr3t"
         )
-        self.send_header("Content-Length", "0")
+        self._end_redirection()
+
+    def _end_redirection(self) -> None:
+        if self.hub.failure_for(self.path, "endless-redirection") is None:
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        self.close_connection = True
+        try:
+            while not self.hub.stopping.is_set():
+                self.wfile.write(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
+                with self.hub.lock:
+                    self.hub.bytes_sent += 1 << 16
+        except OSError:
+            return
 
     def _content(self, content: bytes, headers: Mapping[str, str] | None = None) -> None:
         if headers is None:
@@ -255,6 +305,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(416, "", "range", {"Content-Range": f"bytes */{total}"})
             return
         body = content if span is None else content[span[0] : span[1] + 1]
+        strange = self.hub.failure_for(self.path, *STRANGE) if get else None
+        if strange is not None:
+            told = dict(headers)
+            if span is not None:
+                told["Content-Range"] = f"bytes {span[0]}-{span[1]}/{total}"
+            sent = send_strangely(self, str(strange), body, told, self.hub.stopping)
+            with self.hub.lock:
+                self.hub.bytes_sent += sent
+            return
         self.send_response(200 if span is None else 206)
         for key, value in headers.items():
             self.send_header(key, value)
@@ -280,9 +339,51 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:  # the client had enough
             self.close_connection = True
 
-    def _json(self, value: object) -> None:
+    def _xet(self, path: str) -> None:
+        """What the storage behind Xet answers: how a file is made up, or the xorb itself."""
+        digest = path.rpartition("/")[2]
+        content = next(
+            data
+            for repo in self.hub.repos.values()
+            for files in repo.commits.values()
+            for data in files.values()
+            if hashlib.sha256(data).hexdigest() == digest
+        )
+        if self.hub.failure_for(path, "forged"):
+            content = content[::-1]
+        pieces = [content[at : at + (1 << 16)] for at in range(0, len(content), 1 << 16)]
+        xorb = b"".join(
+            b"\0" + len(p).to_bytes(3, "little") + b"\0" + len(p).to_bytes(3, "little") + p
+            for p in pieces
+        )
+        if "/xorb/" in path:
+            self._content(xorb, {})
+            return
+        if "/v1/reconstructions/" not in path:
+            self._error(404, "", "no such route")
+            return
+        chunks = {"start": 0, "end": len(pieces)}
+        url = f"{self.hub.endpoint}/xet/xorb/{digest}"
+        part = {"range": chunks, "url": url, "url_range": {"start": 0, "end": len(xorb) - 1}}
+        self._json(
+            {
+                "offset_into_first_range": 0,
+                "terms": [{"hash": digest, "unpacked_length": len(content), "range": chunks}],
+                "fetch_info": {digest: [part]},
+            }
+        )
+
+    def _json(self, value: object, headers: Mapping[str, str] | None = None) -> None:
         body = json.dumps(value).encode()
+        strange = self.hub.failure_for(self.path, *STRANGE)
+        if strange is not None:
+            sent = send_strangely(self, str(strange), body, {}, self.hub.stopping)
+            with self.hub.lock:
+                self.hub.bytes_sent += sent
+            return
         self.send_response(200)
+        for key, told in (headers or {}).items():
+            self.send_header(key, told)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import threading
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,70 @@ class Server(ThreadingHTTPServer):
         return  # a client that hangs up is what some tests are about
 
 
+def send_strangely(
+    handler: BaseHTTPRequestHandler,
+    mode: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    stopping: threading.Event,
+) -> int:
+    """Answer 206 (200 without Content-Range) in a way that servers should not; the bytes sent.
+
+    ``stall`` sends half and then nothing, ``silent`` nothing after the headers, ``drip`` 20 bytes a
+    second, ``steady`` 40 kB a second, ``cut`` closes after half, ``short`` sends half and calls it
+    all, ``other`` other bytes, ``endless`` goes on with zeros, ``gzip`` codes the body unasked,
+    ``bomb`` does so with 64 MiB of zeros, ``junk`` says gzip of what is none.
+    """
+    handler.close_connection = True
+    coded = mode in ("gzip", "bomb", "junk")
+    kept = {k: v for k, v in headers.items() if not (coded and k == "Content-Range")}
+    if mode == "short":
+        body = body[: len(body) // 2]
+    if mode == "other":
+        body = body[::-1]
+    if mode == "gzip":
+        body = gzip.compress(body)
+    if mode == "bomb":
+        body = gzip.compress(bytes(64 << 20), 1)
+    handler.send_response(206 if "Content-Range" in kept else 200)
+    for key, value in kept.items():
+        handler.send_header(key, value)
+    if coded:
+        handler.send_header("Content-Encoding", "gzip")
+    chunked = coded or mode in ("endless", "short")
+    if chunked:
+        handler.send_header("Transfer-Encoding", "chunked")
+    else:
+        handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    sent = 0
+
+    def send(piece: bytes) -> None:
+        nonlocal sent
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+        sent += len(piece)
+
+    try:
+        if mode in ("stall", "cut"):
+            send(body[: len(body) // 2])
+        if mode in ("stall", "silent"):
+            handler.wfile.flush()
+            stopping.wait(60)
+        step, pause = {"drip": (1, 0.05), "steady": (4096, 0.1)}.get(mode, (1 << 16, 0.0))
+        if mode not in ("stall", "silent", "cut"):
+            for at in range(0, len(body), step):
+                send(body[at : at + step])
+                if pause and stopping.wait(pause):
+                    return sent
+        while mode == "endless" and not stopping.is_set():
+            send(bytes(1 << 16))
+        if chunked:
+            handler.wfile.write(b"0\r\n\r\n")
+    except OSError:  # the client had enough
+        pass
+    return sent
+
+
 class WebServer:
     """``files`` maps a path (``/a/b.json``) to its bytes.
 
@@ -38,6 +103,7 @@ class WebServer:
     ``truncate`` (announce all, send half, so many times), ``status`` (path to a status number),
     ``redirects`` (path to the URL that a 302 names),
     ``queries`` (an answer for URLs whose query starts so),
+    ``strange`` (modes of :func:`send_strangely`, one for each next GET of more than one byte),
     ``auth`` (a required Authorization header), ``silent`` (never answers).
     """
 
@@ -53,6 +119,7 @@ class WebServer:
         self.status: dict[str, int] = {}
         self.redirects: dict[str, str] = {}
         self.queries: dict[str, tuple[int, bytes]] = {}
+        self.strange: list[str] = []
         self.auth: str | None = None
         self.silent = False
         self.bytes_sent = 0
@@ -117,6 +184,13 @@ class _Handler(BaseHTTPRequestHandler):
         if web.dates:
             headers["Last-Modified"] = "Sun, 22 Nov 2026 10:00:00 GMT"
         span = parse_range(self.headers.get("Range"), len(body)) if web.ranges else None
+        if web.strange and self.command == "GET" and span != (0, 0):
+            if span is not None:
+                headers["Content-Range"] = f"bytes {span[0]}-{span[1]}/{len(body)}"
+                body = body[span[0] : span[1] + 1]
+            mode = web.strange.pop(0)
+            web.bytes_sent += send_strangely(self, mode, body, headers, web.stopping)
+            return
         if span is None:
             self._send(200, body, headers)
         else:

@@ -475,7 +475,9 @@ def _check_read(
     checked, plan = check(facts)
     layout = access.layout or (base.layout if base is not None else None)
     told = _attempt(
-        lambda: with_zeros(facts, plan, layout, zeros_of_adapter(folder, where)), findings, where
+        lambda known=facts: with_zeros(known, plan, layout, zeros_of_adapter(folder, where)),
+        findings,
+        where,
     )
     if told is not None and told.zeros:
         facts = told

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..manifests.codes import language
 from ..manifests.findings import Finding, Report, Severity, Where
-from ..manifests.yaml_errors import reads_like_ours
+from ..manifests.reading.likeness import reads_like_ours
 from .console import Part, Printer, clean
 
 _STYLE = {

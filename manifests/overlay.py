@@ -17,8 +17,8 @@ from .findings import Finding, Where
 from .names import did_you_mean, listed
 from .nodes import Entry, Map, Path, Scalar, describe
 from .reading.bounded_file import read_at_most
+from .reading.likeness import TELLING_KEYS, reads_like_ours
 from .schema import Manifest
-from .yaml_errors import TELLING_KEYS, reads_like_ours
 
 EXTENDS = "extends"
 _NAMED: tuple[tuple[str, ...], ...] = (

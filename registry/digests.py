@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from ..manifests.codes.store import BAD_DIGEST, UNSAFE_PATH
 from ..manifests.errors import IntegrityError
@@ -22,6 +22,13 @@ PREFIX = "sha256:"
 CHUNK = 1 << 20
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
+
+
+class Hasher(Protocol):
+    """What ``hashlib`` makes."""
+
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
 
 
 def is_digest(text: str) -> bool:

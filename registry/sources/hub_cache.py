@@ -16,9 +16,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..digests import PREFIX, git_blob_sha1, sha256_file
+from ..digests import PREFIX, Hasher, git_blob_sha1, sha256_file
 from ..facts import FileFact
-from .opened import Hasher, is_inside
+from .opened import is_inside
 
 COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")

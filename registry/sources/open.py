@@ -144,7 +144,8 @@ def _open(
         return LocalFolder(source, source.local_path(directory), where=where, pins=pins)
     offline = offline or is_offline()
     if source.is_hub:
-        from .hub import HubFolder, HubSettings
+        from .hub import HubFolder
+        from .hub_settings import HubSettings
 
         _only(options, _HUB_OPTIONS, source, where)
         settings = HubSettings.from_environment(options.get("endpoint"), options.get("token"))

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, TypeVar
 
 from ...manifests.bounds import FOLDER_DEPTH, FOLDER_FILES, LISTING_SECONDS
 from ...manifests.codes import sources as codes
@@ -21,6 +21,7 @@ from ...manifests.errors import SourceError
 from ...manifests.findings import Finding, Where
 from ...manifests.names import did_you_mean
 from ...manifests.source import Source
+from ..digests import Hasher
 from ..facts import FileFact
 from .failures import explain, scrub, source_error
 from .folder import OnBytes
@@ -33,13 +34,6 @@ _PROGRESS = 1 << 20  # bytes after which a broken transfer may break as often ag
 _WORTH_RETRYING = frozenset({codes.SERVER_ERROR.id, codes.TRUNCATED.id})
 _SHOWN = 10
 _T = TypeVar("_T")
-
-
-class Hasher(Protocol):
-    """What ``hashlib`` makes."""
-
-    def update(self, data: bytes, /) -> None: ...
-    def hexdigest(self) -> str: ...
 
 
 class OpenedFolder(ABC):

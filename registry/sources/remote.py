@@ -97,7 +97,7 @@ class RemoteFolder(OpenedFolder):
                 break
             start += len(chunk)
             yield bytes(chunk)
-        now = self._look(fact)
+        now = self._patiently(lambda: self._look(fact), fact.path)
         if now is None or (now.size, now.version) != (fact.size, fact.version):
             raise self._changed(
                 fact.path, now.version if now is not None else "deleted", fact.version

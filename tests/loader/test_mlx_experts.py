@@ -18,8 +18,8 @@ SCALE, RANK = 3.0, 2
 
 @torch.no_grad()
 def saved(model: Any, folder: Path, layers: tuple[int, ...], flat: bool) -> Path:
-    """An adapter on the experts of these layers; ``model`` has it in its weights afterwards. ``flat``
-    is how mlx-lm before October 2025 kept A."""
+    """An adapter on the experts of these layers; ``model`` has it in its weights afterwards.
+    ``flat`` is how mlx-lm before October 2025 kept A."""
     drawn = torch.Generator().manual_seed(1)
     tensors: dict[str, torch.Tensor] = {}
     for name, module in model.named_modules():

@@ -171,6 +171,31 @@ def test_a_hub_that_serves_other_bytes_for_the_commit_is_refused(
     assert adapterdock.validate(project.manifest).exit_status == 1
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_wrong_bytes_in_the_hubs_cache_block_neither_pull_nor_lock_nor_validate(
+    project: Project, hub: HubServer, frozen: bool
+) -> None:
+    from huggingface_hub import constants
+
+    base = hub.commit("acme/base", files_of(project.base()))
+    hub.commit("acme/tone", files_of(project.adapter("tone")))
+    manifest = project.write({"tone": "hf://acme/tone"}, model=f"hf://acme/base@{base}")
+    adapterdock.lock(manifest)
+    first = adapterdock.pull(manifest)
+    lock = project.lock
+    for blob in Path(constants.HF_HUB_CACHE).glob("models--*/blobs/*"):
+        content = blob.read_bytes()
+        blob.write_bytes(bytes(reversed(content)))
+    if not frozen:
+        assert adapterdock.validate(manifest).exit_status == 0
+        adapterdock.lock(manifest)
+        assert project.lock == lock
+    again = adapterdock.pull(manifest, frozen=frozen)
+    for name, file in first.adapters["tone"].items():
+        assert again.adapters["tone"][name].fact == file.fact
+        assert digests.sha256_file(again.adapters["tone"][name].path) == file.fact.sha256
+
+
 @pytest.mark.parametrize("mode", ["truncate", "drop"])
 def test_a_body_that_never_comes_whole_leaves_nothing_and_a_later_pull_works(
     mode: str,

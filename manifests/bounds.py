@@ -43,6 +43,10 @@ INDEX_BYTES = 64 * MIB
 """``model.safetensors.index.json``."""
 TOKENIZER_BYTES = 48 * MIB
 """One file of a tokenizer; the largest public ``tokenizer.json`` has 34 MB."""
+DESCRIPTIONS = 2048
+"""Descriptions of packed weights that are read of one base: one of 100 layers has some 700."""
+DESCRIPTION_BYTES = 4096
+"""One of them; bitsandbytes' has 200."""
 IDLE_BYTES = 64 * MIB
 """Values that are read to tell whether factors at targets that a model never calls are zero."""
 IDLE_TENSORS = 1000
@@ -71,6 +75,7 @@ FILE_SECONDS = 300.0
 """Seconds for one file, and one more for each :data:`FILE_RATE` bytes of it;
 ``ADAPTERDOCK_FILE_SECONDS`` is the whole time for each file instead."""
 FILE_RATE = 64 << 10
+"""Bytes a second on which the time for a large file counts."""
 SILENCE_SECONDS = 10.0
 """Seconds to wait for the next bytes of an answer."""
 LISTING_SECONDS = 300.0

@@ -14,13 +14,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
+from ...manifests.bounds import DESCRIPTION_BYTES, DESCRIPTIONS
 from ..conversion import Shape
 from ..facts import TensorInfo
-
-MOST = 2048
-"""Descriptions that are read of one base: a model of 100 layers has some 700."""
-LONGEST = 4096
-"""Bytes of one description; bitsandbytes' has 200."""
 
 _QUANT_STATE = re.compile(r"(?P<weight>.*\.weight)\.quant_state\.bitsandbytes__\w+")
 _NUMBERS = ((".weight_shape", ".weight_packed"), (".shape", ".W_q"))
@@ -43,7 +39,7 @@ def told_sizes(
     """
     described = _descriptions(tensors)
     told = _in_metadata(tensors, metadata)
-    if not 0 < len(described) <= MOST:
+    if not 0 < len(described) <= DESCRIPTIONS:
         return told
     contents = read(list(described))
     for (name, weight), content in zip(described.items(), contents, strict=True):
@@ -58,7 +54,7 @@ def _descriptions(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
     """The weight that each describing tensor is about."""
     found: dict[str, str] = {}
     for name, info in tensors.items():
-        if info.nbytes > LONGEST:
+        if info.nbytes > DESCRIPTION_BYTES:
             continue
         state = _QUANT_STATE.fullmatch(name) if info.dtype == "U8" else None
         if state is not None and state["weight"] in tensors:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from adapterdock.registry.architectures import layout_of
 from adapterdock.registry.base.packed import unpacked
-from adapterdock.registry.base.told import MOST, told_sizes
+from adapterdock.registry.base.told import DESCRIPTIONS, told_sizes
 from adapterdock.registry.facts import Layout, ModuleKind, TensorInfo
 from support.quantised_headers import (
     GROUP,
@@ -213,7 +213,7 @@ def test_torchao_tells_in_the_metadata_of_its_file() -> None:
 def test_more_descriptions_than_a_model_has_are_not_read() -> None:
     name = "model.layers.{}.mlp.up_proj.weight"
     tensors: dict[str, TensorInfo] = {}
-    for number in range(MOST + 1):
+    for number in range(DESCRIPTIONS + 1):
         tensors[name.format(number)] = TensorInfo("U8", (8, 1))
         tensors[f"{name.format(number)}.quant_state.bitsandbytes__nf4"] = TensorInfo("U8", (80,))
     assert told_sizes(tensors, {}, reader({})) == {}

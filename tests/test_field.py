@@ -35,6 +35,7 @@ from adapterdock.manifests.errors import (
 )
 from safetensors.torch import load_file, save_file
 from support.builders import write_tokenizer
+from support.near import close
 from support.peft_adapters import (
     Saved,
     logits,
@@ -44,10 +45,6 @@ from support.peft_adapters import (
     traces,
 )
 from support.shelf import Shelf, files_of, manifest_of, put_all
-
-
-def close(left: torch.Tensor, right: torch.Tensor) -> bool:
-    return torch.allclose(left, right, atol=1e-5)
 
 
 def changed(

@@ -11,6 +11,7 @@ from typing import Any
 import adapterdock
 import pytest
 import torch
+from support.near import close
 from support.peft_adapters import ids, logits
 from support.shelf import Shelf, manifest_of, put_all
 
@@ -99,10 +100,10 @@ def test_the_python_example_runs_as_it_is_written(
     model.set_adapter("formal-billing")
     assert model.active_adapters() == ["billing", "tone"]
     answer = shelf.sum(one=1.0, two=0.4)
-    assert torch.allclose(logits(model), answer, atol=1e-5)
+    assert close(logits(model), answer)
     assert model.base_model is hf_model
     assert torch.equal(logits(model.base_model), shelf.plain)
     model.load_adapter("s3://team-adapters/refunds/v1", "refunds")
-    assert torch.allclose(logits(model, adapter="refunds"), shelf.one.answer, atol=1e-5)
+    assert close(logits(model, adapter="refunds"), shelf.one.answer)
     pulled = adapterdock.pull("adapters.yaml")
     assert sorted(pulled.adapters) == ["billing", "tone"]

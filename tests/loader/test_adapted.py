@@ -22,6 +22,7 @@ from adapterdock.manifests.codes.code import Code
 from adapterdock.manifests.errors import AttachError, PolicyError, RoutingError
 from adapterdock.manifests.findings import Finding, Severity
 from safetensors.torch import load_file, save_file
+from support.near import close, differs
 from support.peft_adapters import (
     Saved,
     adapted,
@@ -74,10 +75,6 @@ def model(one: Saved, two: Saved) -> AdaptedModel:
     attach(model, two, "two")
     model.set_adapter(None)
     return model
-
-
-def close(left: torch.Tensor, right: torch.Tensor) -> bool:
-    return torch.allclose(left, right, atol=1e-5)
 
 
 # -- choosing -------------------------------------------------------------------------------
@@ -164,7 +161,7 @@ def test_several_and_weights_and_compositions_are_sums(model: AdaptedModel) -> N
     model.set_adapter({"mix": 0.5})
     half = logits(model)
     assert torch.equal(logits(model, adapter={"one": 0.5, "two": 0.5}), half)
-    assert not torch.allclose(half, both, atol=1e-3)
+    assert differs(half, both)
 
 
 def test_a_switch_takes_effect_without_touching_any_module(model: AdaptedModel) -> None:
@@ -425,7 +422,7 @@ def test_a_wrapper_that_nobody_holds_any_more_lets_the_base_go(
     assert same_traces(before, traces(base))
     assert factor() is None
     attach(again, one)
-    assert torch.allclose(logits(again), one.answer, atol=1e-5)
+    assert close(logits(again), one.answer)
 
 
 def test_a_wrapper_that_a_call_or_a_method_holds_lives_on(one: Saved) -> None:
@@ -604,7 +601,7 @@ def test_train_eval_and_to_reach_base_and_adapters(model: AdaptedModel, headed: 
     assert model.to(torch.float64) is model
     assert {p.dtype for p in model.parameters()} == {torch.float64}
     assert logits(model).dtype is torch.float64
-    assert torch.allclose(logits(model).float(), headed.answer, atol=1e-5)
+    assert close(logits(model).float(), headed.answer)
 
 
 def test_the_state_dict_holds_the_adapters_under_pefts_names(
@@ -629,7 +626,7 @@ def test_the_state_dict_holds_the_adapters_under_pefts_names(
     with torch.no_grad():
         for value in model.state_dict().values():
             value.zero_()
-    assert not torch.allclose(logits(model), answer, atol=1e-3)
+    assert differs(logits(model), answer)
     model.load_state_dict(again)
     assert torch.equal(logits(model), answer)
 

@@ -16,8 +16,8 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 from support.begun import METHODS, tied_llama
 from support.moes import tiny_mixtral
+from support.near import close, differs
 from support.peft_adapters import (
-    TOLERANCE,
     by_peft_name,
     ids,
     inputs_of,
@@ -94,8 +94,8 @@ def test_peft_loads_it_once_trained(kind: str, tmp_path: Path) -> None:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     model.save_adapter(tmp_path / "it", "new")
     theirs = logits(peft_loads(make(), tmp_path / "it"), inputs_of(make()))
-    assert torch.allclose(logits(model), theirs, atol=TOLERANCE)
-    assert not torch.allclose(theirs, logits(make()), atol=1e-3)
+    assert close(logits(model), theirs)
+    assert differs(theirs, logits(make()))
 
 
 @pytest.mark.parametrize("kind", ["names", "a task", "all biases", "embedding", "convolutions"])

@@ -22,6 +22,7 @@ from adapterdock.manifests.errors import (
     RoutingError,
 )
 from safetensors.torch import load_file, save_file
+from support.near import close
 from support.peft_adapters import ids, logits, same_traces, traces
 from support.shelf import Shelf, manifest_of
 
@@ -223,7 +224,7 @@ def test_only_weights_change_and_no_file_is_read(
     assert plan.kept == ("one", "two")
     monkeypatch.setattr("adapterdock.loader.adapter_files.read_file", None)
     model.apply(plan)
-    assert torch.allclose(logits(model), shelf.sum(one=0.25, two=0.5), atol=1e-5)
+    assert close(logits(model), shelf.sum(one=0.25, two=0.5))
 
 
 def test_a_trained_adapter_that_stays_keeps_its_training(shelf: Shelf, tmp_path: Path) -> None:
@@ -282,7 +283,7 @@ def test_adapters_in_memory_take_part(model: AdaptedModel, shelf: Shelf, wanted:
 
     plan = model.plan(wanted, sources={"three": files_of(shelf.two.folder)})
     model.apply(plan)
-    assert torch.allclose(logits(model, adapter="three"), shelf.two.answer, atol=1e-5)
+    assert close(logits(model, adapter="three"), shelf.two.answer)
 
 
 def test_apply_of_a_function_is_torchs(model: AdaptedModel) -> None:

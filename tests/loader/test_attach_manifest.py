@@ -23,13 +23,10 @@ from adapterdock.manifests.errors import (
 from adapterdock.registry import fetch as fetching
 from safetensors.torch import load_file, save_file
 from support.builders import lora_config, lora_tensors, write_adapter, write_tokenizer
+from support.near import close, differs
 from support.peft_adapters import logits, peft_saves, same_traces, traces
 from support.shelf import Shelf, files_of, manifest_of, put_all, write_manifest
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
-
-
-def close(left: torch.Tensor, right: torch.Tensor) -> bool:
-    return torch.allclose(left, right, atol=1e-5)
 
 
 def fingerprinted(shelf: Shelf, folder: Path, **changes: Any) -> Path:
@@ -428,8 +425,8 @@ def test_a_strangers_lora_on_a_base_of_its_kind(t5_bias_lora: Path, tmp_path: Pa
     mine, plain = logits(model, inputs, adapter="bias"), logits(base, inputs)
     model.detach()
     theirs = logits(PeftModel.from_pretrained(base, str(t5_bias_lora)), inputs)
-    assert torch.allclose(mine, theirs, atol=1e-4, rtol=1e-5)
-    assert not torch.allclose(mine, plain, atol=1e-2)
+    assert close(mine, theirs)
+    assert differs(mine, plain, 1e-2)
 
 
 def test_errors_keep_the_librarys_as_their_cause(shelf: Shelf, tmp_path: Path) -> None:

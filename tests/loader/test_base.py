@@ -23,6 +23,7 @@ from adapterdock.manifests.errors import AttachError
 from adapterdock.manifests.findings import Where
 from adapterdock.manifests.schema import Base
 from safetensors.torch import load_file
+from support.near import close, differs
 from support.peft_adapters import ids, logits
 from support.shelf import Shelf, manifest_of, write_manifest
 from support.tiny_models import tiny_model
@@ -152,7 +153,7 @@ def test_a_quantised_base_takes_a_lora_as_a_hook_would_add_it(shelf: Shelf, tmp_
     assert (plain - shelf.plain).abs().max() < 0.2
     assert not torch.equal(plain, shelf.plain)
     mine = logits(model, adapter="one")
-    assert torch.allclose(mine, hooked(model.base_model, shelf.one.folder, ids()), atol=1e-5)
+    assert close(mine, hooked(model.base_model, shelf.one.folder, ids()))
     assert torch.equal(logits(model.base_model), plain)
 
 
@@ -207,5 +208,5 @@ def test_a_quantised_smollm2_answers_with_an_adapter(smollm2: Path, tmp_path: Pa
     tokens = load_tokenizer(model)("The capital of Germany is", return_tensors="pt").input_ids
     mine = logits(model, {"input_ids": tokens}, adapter="pirate")
     theirs = hooked(model.base_model, pirate, tokens)
-    assert torch.allclose(mine, theirs, atol=1e-3, rtol=1e-5)
-    assert not torch.allclose(mine, logits(model.base_model, {"input_ids": tokens}), atol=0.1)
+    assert close(mine, theirs)
+    assert differs(mine, logits(model.base_model, {"input_ids": tokens}), 0.1)

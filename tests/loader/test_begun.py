@@ -12,8 +12,8 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.registry.methods.default_targets import FEEDFORWARD, TARGETS
 from peft import PromptTuningConfig, get_peft_model
 from support.begun import CASES, METHODS, begun, peft_begins, peft_config, steps, written
+from support.near import close
 from support.peft_adapters import (
-    TOLERANCE,
     inputs_of,
     logits,
     peft_loads,
@@ -47,8 +47,8 @@ def test_one_seed_begins_the_adapter_that_peft_begins(what: str, tmp_path: Path)
     }
     for key, value in mine.items():
         # norms and encoders are computed in another order of the same sums
-        near = 1e-6 if "magnitude" in key or "lstm" in what else 0.0
-        assert torch.allclose(value, theirs[key], atol=near, rtol=0), key
+        roundings = 16 if "magnitude" in key or "lstm" in what else 0
+        assert close(value, theirs[key], roundings), key
     fields_of_both = (my_config.keys() | their_config.keys()) - UNLIKE
     assert [k for k in fields_of_both if my_config.get(k) != their_config.get(k)] == []
 
@@ -70,15 +70,13 @@ def test_steps_of_training_are_pefts(what: str, tmp_path: Path) -> None:
     mine_now, _ = written(mine, tmp_path / "mine")
     theirs_now, _ = written(theirs, tmp_path / "theirs")
     for key, value in mine_now.items():
-        assert torch.allclose(value, theirs_now[key], atol=TOLERANCE), key
+        assert close(value, theirs_now[key], 1024), key
 
     answer = logits(mine, inputs_of(base))
-    assert torch.allclose(
-        logits(peft_loads(base, tmp_path / "mine"), inputs_of(base)), answer, atol=TOLERANCE
-    )
+    assert close(logits(peft_loads(base, tmp_path / "mine"), inputs_of(base)), answer)
     again = AdaptedModel(make())
     again.load_adapter(tmp_path / "mine", "it")
-    assert torch.allclose(logits(again, adapter="it"), answer, atol=TOLERANCE)
+    assert close(logits(again, adapter="it"), answer)
     mine.detach()
     assert same_traces(before, traces(base))
 

@@ -12,6 +12,7 @@ import torch
 from adapterdock.loader import composing
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import AttachError, RoutingError
+from support.near import close, differs
 from support.peft_adapters import Saved, adapted, attach, logits, peft_saves, tiny_llama
 from support.shelf import Shelf, manifest_of, shelf_model
 
@@ -58,7 +59,7 @@ def test_a_composition_follows_its_members_and_its_recipe(shelf: Shelf, tmp_path
     before = logits(model)
     model.apply(model.plan(wanted))
     assert torch.equal(logits(model), fresh(wanted, "made"))
-    assert not torch.allclose(logits(model), before, atol=1e-4)
+    assert differs(logits(model), before, 1e-4)
     denser = manifest(
         shelf,
         tmp_path / "third",
@@ -113,7 +114,7 @@ def test_a_hot_swap_makes_again_what_was_computed_from_the_old_one(
     again = adapterdock.load(wanted)
     again.define_composition("above", {"made": 1.0, "one": 0.5}, combine="cat")
     assert torch.equal(logits(model, adapter="above"), logits(again, adapter="above"))
-    assert not torch.allclose(logits(model, adapter="above"), before, atol=1e-4)
+    assert differs(logits(model, adapter="above"), before, 1e-4)
 
 
 def methods() -> dict[str, tuple[Any, dict[str, Any]]]:
@@ -212,7 +213,7 @@ def test_what_is_away_is_merged_and_combined_all_the_same(shelf: Shelf, tmp_path
     answer = logits(again, adapter="one")
     again = adapterdock.load(path)
     again.merge_adapter("one")
-    assert torch.allclose(logits(again), answer, atol=1e-5)
+    assert close(logits(again), answer)
     assert again.adapters["one"].loaded
 
 

@@ -13,6 +13,7 @@ from adapterdock.loader.attach import attach_adapter
 from adapterdock.loader.checkpointing import Carrying
 from adapterdock.manifests.errors import RoutingError
 from adapterdock.registry.facts import AdapterPlan, SitePlan
+from support.near import close
 from support.peft_adapters import (
     Saved,
     adapted,
@@ -92,7 +93,7 @@ def test_backward_runs_with_the_routing_of_its_forward(
         thread.join()
     found = gradients(model)
     assert found.keys() == expected.keys()
-    assert all(torch.allclose(found[n], expected[n], atol=1e-6) for n in found)
+    assert all(close(found[n], expected[n]) for n in found)
 
 
 def test_checkpointing_switched_on_at_the_base_is_carried_too(saved: Saved) -> None:
@@ -105,7 +106,7 @@ def test_checkpointing_switched_on_at_the_base_is_carried_too(saved: Saved) -> N
         model.base_model.gradient_checkpointing_enable({"use_reentrant": False})
     loss(model, adapter="it").backward()
     found, expected = gradients(model), gradients(plain)
-    assert all(torch.allclose(found[n], expected[n], atol=1e-6) for n in expected)
+    assert all(close(found[n], expected[n]) for n in expected)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

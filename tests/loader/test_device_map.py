@@ -10,6 +10,7 @@ import adapterdock
 import pytest
 import torch
 from adapterdock.manifests.errors import AttachError
+from support.near import close
 from support.peft_adapters import Saved, ids, logits, peft_saves
 from support.shelf import Shelf, manifest_of
 
@@ -95,7 +96,7 @@ def test_everything_works_as_on_a_whole_base(
         assert torch.equal(logits(base), plain)
     if dtype == "float32":
         for adapter, saved in (("one", shelf.one), ("dora", dora), ("headed", shelf.headed)):
-            assert torch.allclose(logits(model, adapter=adapter), saved.answer, atol=1e-5)
+            assert close(logits(model, adapter=adapter), saved.answer)
     how = {"max_new_tokens": 4, "do_sample": False, "adapter": "dora"}
     assert torch.equal(model.generate(ids(), **how), whole.generate(ids(), **how))
     rows = ["one", "dora"]
@@ -119,7 +120,7 @@ def test_a_merge_into_weights_that_are_elsewhere_is_refused_whole(
     plain, answer = logits(model.base_model), logits(model, adapter="one")
     if name not in ON_DISK:
         model.merge_adapter(["one"])
-        assert torch.allclose(logits(model), answer, atol=1e-5)
+        assert close(logits(model), answer)
         model.unmerge_adapter()
     else:
         with pytest.raises(AttachError) as caught:
@@ -152,4 +153,4 @@ def test_an_offloaded_base_is_compared_with_its_fingerprint(
     base = model.detach()
     manifest = manifest_of(shelf, tmp_path / "second")
     again = adapterdock.attach(base, manifest)
-    assert torch.allclose(logits(again, adapter="one"), shelf.one.answer, atol=1e-5)
+    assert close(logits(again, adapter="one"), shelf.one.answer)

@@ -10,6 +10,7 @@ import adapterdock
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
+from support.near import close, differs
 from support.peft_adapters import (
     adapted,
     ids,
@@ -76,8 +77,8 @@ def test_a_sentence_transformers_encoder_takes_an_adapted_backbone(tmp_path: Pat
     model = adapted(backbone, saved)
     transformer.model = model
     found = encoder.encode(sentences, convert_to_tensor=True)
-    assert torch.allclose(found, wanted, atol=1e-5)
-    assert not torch.allclose(found, plain, atol=1e-3)
+    assert close(found, wanted)
+    assert differs(found, plain)
     with model.using(None):
         assert torch.equal(encoder.encode(sentences, convert_to_tensor=True), plain)
 
@@ -90,7 +91,7 @@ def test_a_classification_head_that_was_trained_beside_gives_pefts_classes(tmp_p
         base, tmp_path / "it", task_type="SEQ_CLS", target_modules=["query", "value"]
     )
     model = adapted(base, saved)
-    assert torch.allclose(logits(model), saved.answer, atol=1e-5)
+    assert close(logits(model), saved.answer)
     classify = pipeline("text-classification", model=model, tokenizer=word_tokenizer(), top_k=None)
     scores = classify("w5 w6 w7")
     with model.using(None):
@@ -101,7 +102,7 @@ def test_a_seq2seq_model_generates_what_it_generates_under_peft(tmp_path: Path) 
     base = tiny_t5()
     saved = peft_saves(base, tmp_path / "it", target_modules=["q", "v", "wo"])
     model = adapted(base, saved)
-    assert torch.allclose(logits(model), saved.answer, atol=1e-5)
+    assert close(logits(model), saved.answer)
     settings = {"max_new_tokens": 6, "min_new_tokens": 6}
     for beams in (1, 3):
         wanted = peft_loads(base, saved.folder).generate(
@@ -131,11 +132,11 @@ def test_a_vision_model_classifies_as_under_peft(tmp_path: Path) -> None:
         base, tmp_path / "it", target_modules=targets, modules_to_save=["classifier"]
     )
     model = adapted(base, saved)
-    assert torch.allclose(logits(model), saved.answer, atol=1e-5)
-    assert not torch.allclose(logits(base), saved.answer, atol=1e-2)
+    assert close(logits(model), saved.answer)
+    assert differs(logits(base), saved.answer, 1e-2)
     rows = logits(model, adapter_names=["it", None])
-    assert torch.allclose(rows[0], saved.answer[0], atol=1e-5)
-    assert torch.allclose(rows[1], logits(base)[1], atol=1e-5)
+    assert close(rows[0], saved.answer[0])
+    assert close(rows[1], logits(base)[1])
 
 
 class Plain(nn.Module):
@@ -168,5 +169,5 @@ def test_a_plain_module_is_called_as_it_always_was(tmp_path: Path) -> None:
         base, {"version": 1, "base": {}, "adapters": {"it": {"source": str(tmp_path / "it")}}}
     )
     model.set_adapter("it")
-    assert torch.allclose(model(x, twice=True), wanted, atol=1e-5)
-    assert not torch.allclose(base(x, twice=True), wanted, atol=1e-3)
+    assert close(model(x, twice=True), wanted)
+    assert differs(base(x, twice=True), wanted)

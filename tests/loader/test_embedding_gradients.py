@@ -11,6 +11,7 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from peft import LoraConfig, PeftModel, TrainableTokensConfig
+from support.near import close
 from support.peft_adapters import attach, peft_saves
 from torch import nn
 
@@ -76,7 +77,7 @@ def test_an_adapted_embedding_has_pefts_gradients(
     wanted, found = gradients(theirs, example), gradients(model, example)
     assert found.keys() == wanted.keys()
     for name in wanted:
-        assert torch.allclose(found[name], wanted[name], rtol=1e-5, atol=1e-7), name
+        assert close(found[name], wanted[name]), name
 
 
 @pytest.mark.parametrize("padded", [True, False])
@@ -101,4 +102,4 @@ def test_a_mixed_batch_counts_tokens_as_single_runs_do(tmp_path: Path) -> None:
     (found,) = gradients(
         model, torch.cat([example, example]), adapter_names=["it", "__base__"]
     ).values()
-    assert torch.allclose(found, alone, atol=1e-7)
+    assert close(found, alone)

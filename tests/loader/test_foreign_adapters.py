@@ -17,15 +17,11 @@ from adapterdock.manifests.lockfile import lock_path, read_lock
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from support.mlx_adapters import densely, mlx_saves
+from support.near import close
 from support.peft_adapters import logits
 from support.shelf import Shelf, manifest_of, put_all
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-
-
-def close(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Equal to what rounding in float32 leaves of logits of this size."""
-    return torch.allclose(left, right, rtol=1e-4, atol=1e-5 * float(right.abs().max()))
 
 
 def manifest(shelf: Shelf, folder: Path, source: object, **keys: Any) -> Path:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from support.mixed_rows import LINEAR, alone, answer, dress, split_sites
+from support.near import close, differs
 from support.peft_adapters import ids, inputs_of, one_layer, tiny_gpt2, tiny_llama
 
 TOLERANCE = 1e-5
@@ -37,11 +38,11 @@ def test_each_row_equals_its_own_single_run(tmp_path: Path, method: str) -> None
     inputs = {"input_ids": ids(len(ROWS))}
     together = model(**inputs, adapter_names=ROWS).logits
     expected = alone(model, inputs, ROWS)
-    assert torch.allclose(together, expected, atol=TOLERANCE)
-    assert not torch.allclose(expected[0], expected[4], atol=1e-3)  # other tokens
+    assert close(together, expected)
+    assert differs(expected[0], expected[4])  # other tokens
     base = model.base_model(**inputs).logits
     for row in (0, 2, 3, 5):
-        assert not torch.allclose(together[row], base[row], atol=1e-3)
+        assert differs(together[row], base[row])
     assert split_sites(model) == set()
     assert model.findings == ()
 
@@ -74,8 +75,8 @@ def test_another_rows_adapter_changes_nothing(tmp_path: Path, method: str) -> No
     two = model(**inputs, adapter_names=["a", None, "half"]).logits
     assert torch.equal(one[:2], two[:2])  # the same shapes: the same bits
     three = model(**inputs, adapter_names=["a", None, "both"]).logits
-    assert torch.allclose(one[:2], three[:2], atol=TOLERANCE)
-    assert not torch.allclose(one[2], two[2], atol=1e-3) or method == "whole modules"
+    assert close(one[:2], three[:2])
+    assert differs(one[2], two[2]) or method == "whole modules"
 
 
 @pytest.mark.parametrize("method", LINEAR)
@@ -95,7 +96,7 @@ def test_half_precision_rows_are_as_near_as_its_bits(tmp_path: Path, method: str
         assert together.dtype is torch.bfloat16
         scale = expected.abs().max()
         assert (together - expected).abs().max() <= BFLOAT16 * scale
-        assert not torch.allclose(expected[0], expected[1], atol=1e-2)
+        assert differs(expected[0], expected[1], 1e-2)
 
 
 @torch.no_grad()
@@ -109,7 +110,7 @@ def test_all_methods_meet_in_one_batch(tmp_path: Path) -> None:
     names: list[str | None] = [*model.adapters, "several", None, "twice"]
     inputs = {"input_ids": ids(len(names))}
     together = model(**inputs, adapter_names=names).logits
-    assert torch.allclose(together, alone(model, inputs, names), atol=TOLERANCE)
+    assert close(together, alone(model, inputs, names))
     assert split_sites(model) == set()
 
 
@@ -168,7 +169,7 @@ def test_convolutions_have_rows_too(tmp_path: Path, layer: str) -> None:
     torch.manual_seed(0)
     inputs = {"x": torch.randn(len(names), *example.shape[1:])}
     together = model(**inputs, adapter_names=names)
-    assert torch.allclose(together, alone(model, inputs, names), atol=TOLERANCE)
+    assert close(together, alone(model, inputs, names))
     assert split_sites(model) == set()
 
 
@@ -181,7 +182,7 @@ def test_conv1d_rows_of_gpt2(tmp_path: Path) -> None:
     names: list[str | None] = ["dora", None, "ia3", "dora"]
     inputs = {"input_ids": ids(4)}
     together = answer(model(**inputs, adapter_names=names))
-    assert torch.allclose(together, alone(model, inputs, names), atol=TOLERANCE)
+    assert close(together, alone(model, inputs, names))
 
 
 def test_gradients_of_each_method_are_those_of_the_single_runs(tmp_path: Path) -> None:
@@ -199,7 +200,7 @@ def test_gradients_of_each_method_are_those_of_the_single_runs(tmp_path: Path) -
         assert two and one.keys() >= two.keys()
         for name, gradient in one.items():
             expected = two.get(name, torch.zeros_like(gradient))
-            assert torch.allclose(gradient, expected, rtol=1e-4, atol=1e-4), (method, name)
+            assert close(gradient, expected), (method, name)
 
 
 def test_rows_under_dropout_are_split_and_still_train_their_own(tmp_path: Path) -> None:

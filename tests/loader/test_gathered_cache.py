@@ -11,6 +11,7 @@ import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.methods.vera import ProjectedRows
 from support.mixed_rows import LINEAR, alone, dress
+from support.near import close, differs
 from support.peft_adapters import ids, tiny_llama
 
 TOLERANCE = 1e-5
@@ -40,9 +41,9 @@ def test_tensors_that_change_in_place_are_seen_by_the_next_batch(
     for parameter in model.attached["b"].parameters.values():
         parameter.data = parameter.data * 0.5  # another memory, the same version
     after = together(model)
-    assert torch.allclose(after, alone(model, {"input_ids": ids(4)}, NAMES), atol=TOLERANCE)
-    assert not torch.allclose(after[0], before[0], atol=1e-3)
-    assert not torch.allclose(after[2], before[2], atol=1e-3)
+    assert close(after, alone(model, {"input_ids": ids(4)}, NAMES))
+    assert differs(after[0], before[0])
+    assert differs(after[2], before[2])
 
 
 @torch.no_grad()
@@ -51,7 +52,7 @@ def test_dora_rows_see_another_weight_of_the_base(tmp_path: Path) -> None:
     together(model)
     model.base_model.model.layers[0].self_attn.q_proj.weight.add_(0.1)
     expected = alone(model, {"input_ids": ids(4)}, NAMES)
-    assert torch.allclose(together(model), expected, atol=TOLERANCE)
+    assert close(together(model), expected)
 
 
 @torch.no_grad()
@@ -111,8 +112,8 @@ def test_a_module_that_some_rows_replace_runs_again_as_each_row_has_it(tmp_path:
     names: list[str | None] = ["whole", "turned", "both", None, "scaled", "both"]
     inputs = {"input_ids": ids(len(names))}
     rows = model(**inputs, adapter_names=names).logits
-    assert torch.allclose(rows, alone(model, inputs, names), atol=TOLERANCE)
-    assert not torch.allclose(rows[0], rows[2], atol=1e-3)
+    assert close(rows, alone(model, inputs, names))
+    assert differs(rows[0], rows[2])
 
 
 @torch.no_grad()
@@ -126,7 +127,7 @@ def test_rows_stand_beside_what_is_merged(tmp_path: Path) -> None:
         expected[row] = together_with.logits[0]
     model.merge_adapter("c")
     got = model(**inputs, adapter_names=names).logits
-    assert torch.allclose(got, expected, atol=1e-4)
+    assert close(got, expected)
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "ia3", "lokr", "oft"])
@@ -141,7 +142,7 @@ def test_what_one_kind_of_call_gathers_serves_any_other(tmp_path: Path, method: 
     full = together(model)
     full.sum().backward()
     with torch.no_grad():
-        assert torch.allclose(full, alone(model, inputs, NAMES), atol=TOLERANCE)
+        assert close(full, alone(model, inputs, NAMES))
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -163,4 +164,4 @@ def test_rows_are_the_same_when_checkpointing_runs_them_again(
     model.base_model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     again = gradients()
     assert plain.keys() == again.keys() and plain
-    assert all(torch.allclose(plain[name], again[name], atol=TOLERANCE) for name in plain)
+    assert all(close(plain[name], again[name]) for name in plain)

@@ -14,6 +14,7 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.codes.rules import TOTAL_RANK
 from adapterdock.manifests.errors import AdapterdockError, AttachError, PolicyError
 from safetensors.torch import load_file, save_file
+from support.near import close
 from support.peft_adapters import Saved, logits, peft_saves, tiny_llama
 
 
@@ -48,8 +49,8 @@ def test_another_rank_alpha_and_targets_give_what_a_fresh_load_gives(
     model.define_composition("half", {"it": 0.5})
     with model.using("it"):
         model.load_adapter(str(new.folder), "it", hotswap=True)
-        assert torch.allclose(logits(model), new.answer, atol=1e-5)
-    assert torch.allclose(logits(model), new.answer, atol=1e-5)  # it was the default
+        assert close(logits(model), new.answer)
+    assert close(logits(model), new.answer)  # it was the default
     assert model.adapters["it"].rank == 8
     halved = logits(model, adapter="half")
     assert torch.equal(halved, logits(model, adapter={"it": 0.5}))
@@ -99,7 +100,7 @@ def test_a_name_that_none_has_is_refused_and_auto_attaches_it(
         model.load_adapter(str(new.folder), "other", hotswap=True)
     assert caught.value.code == "AD730"
     model.load_adapter(str(new.folder), "other", hotswap="auto")
-    assert torch.allclose(logits(model, adapter="other"), new.answer, atol=1e-5)
+    assert close(logits(model, adapter="other"), new.answer)
     with pytest.raises(AttachError) as caught:
         model.load_adapter(str(new.folder), "it")
     assert caught.value.code == "AD720"
@@ -120,7 +121,7 @@ def test_calls_that_run_while_it_is_swapped_are_of_one_adapter_or_the_other(
             except BaseException as error:
                 odd.append(error)
                 return
-            if not any(torch.allclose(found, one, atol=1e-5) for one in answers.values()):
+            if not any(close(found, one) for one in answers.values()):
                 odd.append("neither")
 
     threads = [threading.Thread(target=ask) for _ in range(3)]

@@ -20,8 +20,8 @@ from support.method_oracle import (
     check_untrained_is_refused,
     fill,
 )
+from support.near import close
 from support.peft_adapters import (
-    TOLERANCE,
     adapted,
     attach,
     logits,
@@ -114,7 +114,7 @@ def test_a_convolution_without_a_batch_is_rescaled_along_its_channels(tmp_path: 
     model = adapted(base, saved)
     row = logits(model, {"x": base.example[0]})
     assert row.dim() == 3
-    assert torch.allclose(row, saved.answer[0], atol=TOLERANCE)
+    assert close(row, saved.answer[0])
 
 
 def test_a_hook_that_somebody_put_on_the_module_runs_once(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_hook_that_somebody_put_on_the_module_runs_once(tmp_path: Path) -> Non
     model = adapted(base, saved)
     calls: list[int] = []
     base.layer.register_forward_hook(lambda *_: calls.append(1))
-    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+    assert close(logits(model), saved.answer)
     assert calls == [1]
 
 
@@ -143,7 +143,7 @@ def test_what_an_earlier_hook_adds_stays(tmp_path: Path) -> None:
         feedforward_modules=["layer"],
     )
     base.layer.register_forward_hook(lambda module, args, output: output + 1)
-    assert torch.allclose(logits(adapted(base, saved)), saved.answer + 1, atol=TOLERANCE)
+    assert close(logits(adapted(base, saved)), saved.answer + 1)
 
 
 def test_a_feedforward_module_of_two_inputs_is_refused(tmp_path: Path) -> None:

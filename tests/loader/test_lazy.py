@@ -15,6 +15,7 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import AdapterdockError, FitError, ManifestError
 from safetensors.torch import load_file, save_file
 from support.builders import LLAMA_QV, lora_tensors, write_adapter
+from support.near import close
 from support.peft_adapters import ids, logits
 from support.shelf import Shelf, manifest_of, write_manifest
 
@@ -59,11 +60,11 @@ def test_nothing_of_it_is_there_until_it_is_used(
     assert not any(".one." in key for key in model.state_dict())
     logits(model)
     assert read == []
-    assert torch.allclose(logits(model, adapter="one"), shelf.one.answer, atol=1e-5)
+    assert close(logits(model, adapter="one"), shelf.one.answer)
     logits(model, adapter="one")
     assert len(read) == 1 and model.adapters["one"].loaded
     assert model.adapters["one"].nbytes > 0 and any(".one." in key for key in model.state_dict())
-    assert torch.allclose(logits(model, adapter="whole"), shelf.headed.answer, atol=1e-5)
+    assert close(logits(model, adapter="whole"), shelf.headed.answer)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_first_uses_on_many_threads_load_it_once(
         thread.join()
     assert built == ["one"]
     assert len(found) == 4
-    assert all(torch.allclose(f, shelf.one.answer, atol=1e-5) for f in found)
+    assert all(close(f, shelf.one.answer) for f in found)
 
 
 def test_a_first_use_in_inference_mode_can_be_differentiated_later(
@@ -171,7 +172,7 @@ def test_a_failure_is_raised_at_the_use_and_can_be_tried_again(
     assert model.attached["one"].users == model.attached["two"].users == 0
     if how != "nan":
         file.write_bytes(good)
-        assert torch.allclose(logits(model, adapter="one"), shelf.one.answer, atol=1e-5)
+        assert close(logits(model, adapter="one"), shelf.one.answer)
 
 
 def test_what_does_not_fit_is_refused_at_load(shelf: Shelf, tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_it_can_be_deleted_replaced_and_planned_without_being_read(
 ) -> None:
     assert not model.plan(manifest)
     model.load_adapter(str(shelf.two.folder), "whole", hotswap=True)
-    assert torch.allclose(logits(model, adapter="whole"), shelf.two.answer, atol=1e-5)
+    assert close(logits(model, adapter="whole"), shelf.two.answer)
     model.apply(model.plan(manifest))
     assert [n for n, info in model.adapters.items() if not info.loaded] == ["one", "whole"]
     model.delete_adapter("whole")

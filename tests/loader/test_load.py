@@ -30,13 +30,10 @@ from adapterdock.registry.store import Store
 from peft import PeftConfig
 from safetensors.torch import load_file, save_file
 from support.builders import lora_tensors, write_adapter, write_tokenizer
+from support.near import close
 from support.peft_adapters import logits
 from support.shelf import Shelf, files_of, manifest_of, put_all, sharded
 from transformers.utils import logging as transformers_logging
-
-
-def close(left: torch.Tensor, right: torch.Tensor) -> bool:
-    return torch.allclose(left, right, atol=1e-5)
 
 
 def answers_as_peft(model: adapterdock.AdaptedModel, shelf: Shelf) -> bool:

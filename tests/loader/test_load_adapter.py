@@ -31,6 +31,7 @@ from adapterdock.registry.store import Store
 from peft import LoraConfig, PeftConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from support.builders import lora_config, lora_tensors, write_adapter, write_tokenizer
+from support.near import close
 from support.peft_adapters import (
     ids,
     inputs_of,
@@ -42,10 +43,6 @@ from support.peft_adapters import (
     traces,
 )
 from support.shelf import Shelf, files_of, manifest_of, put_all
-
-
-def close(left: torch.Tensor, right: torch.Tensor) -> bool:
-    return torch.allclose(left, right, atol=1e-5)
 
 
 @pytest.fixture

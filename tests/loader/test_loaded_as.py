@@ -17,7 +17,8 @@ from adapterdock.manifests.errors import AttachError, FitError, LockError
 from adapterdock.manifests.findings import Severity
 from support.heads import answer, edit, manifest_over, saved_adapter, tiny
 from support.heads import write_manifest as write
-from support.peft_adapters import TOLERANCE, peft_loads
+from support.near import close
+from support.peft_adapters import peft_loads
 
 CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "llama": (tf.LlamaForCausalLM, tf.LlamaForSequenceClassification, {}),
@@ -85,9 +86,9 @@ def test_a_classifier_on_a_base_without_a_head_gives_pefts_logits(
     assert errors(manifest) == []
     model = adapterdock.load(manifest)
     assert type(model.base_model) is type(base)
-    assert torch.allclose(answer(model), want, atol=TOLERANCE)
+    assert close(answer(model), want)
     again = adapterdock.attach(base, manifest)
-    assert torch.allclose(answer(again), want, atol=TOLERANCE)
+    assert close(answer(again), want)
 
 
 def test_the_lock_records_the_class_and_loading_obeys_it(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_the_lock_records_the_class_and_loading_obeys_it(tmp_path: Path) -> None
     assert made.base.fingerprint.architecture == "LlamaForCausalLM"
     model = adapterdock.load(file, frozen=True)
     want = answer(peft_loads(base, tmp_path / "it"))
-    assert torch.allclose(answer(model), want, atol=TOLERANCE)
+    assert close(answer(model), want)
     assert adapterdock.lock(file) == made
 
 
@@ -199,7 +200,7 @@ def test_a_pooler_that_no_file_holds_is_never_random_numbers(tmp_path: Path) -> 
     saved_adapter(base, tmp_path / "it", modules_to_save=["pooler"], **config)
     assert set(errors(manifest)) <= {codes.SIZE_UNKNOWN.id}
     model = adapterdock.load(manifest, accept=[codes.SIZE_UNKNOWN.id])
-    assert torch.allclose(answer(model), answer(peft_loads(base, tmp_path / "it")), atol=TOLERANCE)
+    assert close(answer(model), answer(peft_loads(base, tmp_path / "it")))
 
 
 def test_a_token_classifier_is_not_answered_by_a_sequence_classifier(tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def test_a_token_classifier_is_not_answered_by_a_sequence_classifier(tmp_path: P
     saved_adapter(base, tmp_path / "it", target_modules=["q_proj"], task_type="TOKEN_CLS")
     manifest = manifest_over(tmp_path / "base", {"it": tmp_path / "it"}, active="it")
     model = adapterdock.load(manifest)
-    assert torch.allclose(answer(model), answer(peft_loads(base, tmp_path / "it")), atol=TOLERANCE)
+    assert close(answer(model), answer(peft_loads(base, tmp_path / "it")))
 
 
 def test_a_task_without_a_class_is_refused(tmp_path: Path) -> None:
@@ -245,7 +246,7 @@ def test_files_of_another_class_are_not_merged_in_place(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     want = answer(peft_loads(base, tmp_path / "it"))
     merged = adapterdock.load(manifest).merge_and_unload()
-    assert torch.allclose(answer(merged), want, atol=TOLERANCE)
+    assert close(answer(merged), want)
 
 
 def test_a_classifier_is_begun_on_a_causal_base(tmp_path: Path) -> None:
@@ -263,7 +264,7 @@ def test_a_base_whose_config_names_no_class_is_loaded_for_the_task(tmp_path: Pat
     edit(tmp_path / "base" / "config.json", architectures=None)
     want = answer(peft_loads(base, tmp_path / "it"))
     assert errors(manifest) == []
-    assert torch.allclose(answer(adapterdock.load(manifest)), want, atol=TOLERANCE)
+    assert close(answer(adapterdock.load(manifest)), want)
 
 
 def test_such_a_base_with_an_adapter_without_a_task_stays_unchecked(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from support.method_oracle import (
     check_untrained_is_refused,
     fill,
 )
+from support.near import close
 from support.peft_adapters import OneLayer, Saved, adapted, logits, one_layer, tiny_conv, tiny_llama
 
 CONVOLUTIONS = ["first", "grouped", "line", "head"]
@@ -93,7 +94,7 @@ def test_an_effective_kernel_of_one_dimension_is_a_kronecker_product(tmp_path: P
 
     model = adapted(base, Saved(tmp_path / "it", logits(base)))
     delta = torch.nn.functional.conv1d(base.example, dense, padding=1)
-    assert torch.allclose(logits(model), logits(base) + delta, atol=1e-5, rtol=1e-5)
+    assert close(logits(model), logits(base) + delta)
 
 
 def test_a_half_precision_base(tmp_path: Path) -> None:

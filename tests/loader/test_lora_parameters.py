@@ -17,8 +17,8 @@ from adapterdock.manifests.errors import AttachError, RoutingError
 from peft import LoraConfig
 from safetensors.torch import load_file
 from support.moes import tiny_gpt_oss, tiny_mixtral, tiny_qwen_moe
+from support.near import close, differs
 from support.peft_adapters import (
-    TOLERANCE,
     OneLayer,
     adapted,
     attach,
@@ -65,9 +65,9 @@ def test_the_logits_are_pefts_and_the_base_is_untouched(option: str, tmp_path: P
     base = make()
     alone, before = logits(base), traces(base)
     saved = peft_saves(base, tmp_path / "it", **config)
-    assert not torch.allclose(saved.answer, alone, atol=1e-3), "the adapter must matter"
+    assert differs(saved.answer, alone), "the adapter must matter"
     model = adapted(base, saved)
-    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+    assert close(logits(model), saved.answer)
     assert torch.equal(logits(base), alone)
     assert list(base.state_dict()) == list(before["state"])
     assert model.findings == ()
@@ -109,7 +109,7 @@ def test_a_sum_is_the_sum_of_each_experts_dense_delta(
     attach(model, two, "two")
     for order in ({"one": 0.5, "two": 1.0}, {"two": 1.0, "one": 0.5}):
         model.set_adapter(order)
-        assert torch.allclose(logits(model), logits(expected), atol=TOLERANCE)
+        assert close(logits(model), logits(expected))
 
 
 def test_other_threads_see_the_base_while_a_call_runs(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_other_threads_see_the_base_while_a_call_runs(tmp_path: Path) -> None:
     watcher.start()
     answer = logits(model)
     assert inside.is_set() and seen == [True, True]
-    assert torch.allclose(answer, saved.answer, atol=TOLERANCE)
+    assert close(answer, saved.answer)
 
 
 def test_gradients_are_pefts(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_gradients_are_pefts(tmp_path: Path) -> None:
     theirs = {n: p.grad for n, p in oracle.named_parameters() if p.grad is not None}
     ours = {n: p.grad for n, p in by_peft_name(model).items() if p.grad is not None}
     assert ours.keys() == theirs.keys() and ours
-    assert all(torch.allclose(ours[n], theirs[n], atol=1e-5) for n in ours)
+    assert all(close(ours[n], theirs[n]) for n in ours)
     assert all(p.grad is None for p in base.parameters())
 
 
@@ -170,7 +170,7 @@ def test_a_base_in_bfloat16_answers_as_in_peft(tmp_path: Path) -> None:
         model = adapted(half, saved, dtype=dtype)
         answer = logits(model)
         assert answer.dtype is torch.bfloat16
-        assert torch.allclose(answer.float(), oracle.float(), atol=4e-2)
+        assert close(answer, oracle, 8)
         model.detach()
 
 
@@ -184,8 +184,8 @@ def test_offloaded_experts_are_read_in_and_changed(tmp_path: Path) -> None:
     assert base.model.layers[0].mlp.experts.down_proj.is_meta
     model = adapted(base, saved)
     for _ in range(2):
-        assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
-        assert torch.allclose(logits(base), alone, atol=TOLERANCE)
+        assert close(logits(model), saved.answer)
+        assert close(logits(base), alone)
 
 
 def test_experts_in_float32_answer_in_the_dtype_that_came_in(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_experts_in_float32_answer_in_the_dtype_that_came_in(tmp_path: Path) -> 
     keep_float32(half, ["*experts"])
     answer = logits(adapted(half, saved))
     assert answer.dtype is torch.bfloat16
-    assert torch.allclose(answer.float(), saved.answer, atol=0.3)
+    assert close(answer, saved.answer, 32)
 
 
 @pytest.mark.parametrize("role", ["A", "B"])
@@ -325,7 +325,7 @@ def test_sizes_are_the_parameters_own_and_not_what_its_class_is_called(
     base = OneLayer(kind(), torch.randn(3, 10))
     fields = {"target_parameters": ["layer.weight"], "target_modules": []}
     saved = peft_saves(base, tmp_path / "it", **fields)
-    assert torch.allclose(logits(adapted(copy.deepcopy(base), saved)), saved.answer, atol=TOLERANCE)
+    assert close(logits(adapted(copy.deepcopy(base), saved)), saved.answer)
     model = AdaptedModel(base)
     model.add_adapter("new", LoraConfig(r=2, **fields))
     assert {tuple(p.shape) for p in model.state_dict().values()} == {(2, 20), (10, 2)}

@@ -19,8 +19,8 @@ from adapterdock.manifests.findings import Where
 from adapterdock.manifests.rules import check_active
 from adapterdock.manifests.schema import Rules
 from safetensors.torch import load_file, save_file
+from support.near import close
 from support.peft_adapters import (
-    TOLERANCE,
     Saved,
     adapted,
     attach,
@@ -62,10 +62,6 @@ OPTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
     ),
 }
-
-
-def close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.allclose(one.float(), other.float(), atol=TOLERANCE)
 
 
 def codes(caught: pytest.ExceptionInfo[AdapterdockError]) -> list[str]:

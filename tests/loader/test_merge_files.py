@@ -25,14 +25,11 @@ from adapterdock.manifests.findings import Severity
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support import peft_adapters
-from support.peft_adapters import TOLERANCE, Saved, ids, logits, peft_saves
+from support.near import close, differs
+from support.peft_adapters import Saved, ids, logits, peft_saves
 from support.shelf import Shelf, files_of, manifest_of, sharded, write_manifest
 from support.terminal import environment
 from support.tiny_bases import fresh
-
-
-def close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.allclose(one.float(), other.float(), atol=TOLERANCE)
 
 
 def plain(folder: Path, **options: Any) -> Any:
@@ -170,7 +167,7 @@ def test_every_kind_of_base_loads_again_with_pefts_answer(
     merge_to_folder(manifest, tmp_path / "out", accept=accept, safe=True)
     again, info = type(base).from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
-    assert not torch.allclose(saved.answer, logits(base, inputs), atol=1e-3)
+    assert differs(saved.answer, logits(base, inputs))
     assert close(logits(again.eval(), inputs), saved.answer)
     old, new = tensors_in(tmp_path / "base"), tensors_in(tmp_path / "out")
     assert old.keys() <= new.keys(), "every tensor is back under the checkpoint's own name"

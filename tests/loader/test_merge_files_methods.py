@@ -20,15 +20,12 @@ from adapterdock.manifests.findings import Severity
 from safetensors.torch import load_file
 from support.merge_cases import CASES, EXPERTS, Case, saved_for
 from support.moes import tiny_mixtral, tiny_qwen_moe
-from support.peft_adapters import TOLERANCE, logits, peft_saves
+from support.near import ROUNDINGS, close
+from support.peft_adapters import logits, peft_saves
 from support.shelf import sharded, write_manifest
 from support.tiny_models import tiny_model
 
 ON_DISK = [name for name, case in CASES.items() if "conv" not in case.make.__name__]
-
-
-def close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.allclose(one.float(), other.float(), atol=TOLERANCE)
 
 
 def tensors_in(folder: Path) -> dict[str, torch.Tensor]:
@@ -82,7 +79,7 @@ def test_several_methods_on_disk_are_their_live_sum(tmp_path: Path) -> None:
     live = adapterdock.load(manifest)
     assert live.active_adapters() == list(names)
     again = type(base).from_pretrained(tmp_path / "out").eval()
-    assert torch.allclose(logits(again), logits(live), atol=1e-4)
+    assert close(logits(again), logits(live))
 
 
 # -- experts -----------------------------------------------------------------------------------
@@ -107,9 +104,8 @@ def test_fused_experts_are_written_back_one_by_one(
     for stored, tensor in old.items():
         assert torch.equal(new[stored], tensor) is (".experts." not in stored), stored
     again = type(base).from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
-    assert torch.allclose(
-        logits(again), saved.answer, atol=TOLERANCE if dtype is torch.float32 else 0.1
-    )
+    roundings = ROUNDINGS if dtype is torch.float32 else 16
+    assert close(logits(again), saved.answer, roundings, computed_in=dtype)
     if dtype is torch.bfloat16:  # each value is the exact one, rounded once
         exact = down_projections(tmp_path / "base", base, saved)
         assert exact and all(torch.equal(new[n], t) for n, t in exact.items())

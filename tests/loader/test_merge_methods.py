@@ -28,8 +28,8 @@ from peft import (
 )
 from support.merge_cases import CASES, EXPERTS, LORA, ROWS, STEPS, Case, saved_for, tied_llama
 from support.moes import tiny_mixtral
+from support.near import close
 from support.peft_adapters import (
-    TOLERANCE,
     adapted,
     attach,
     inputs_of,
@@ -44,10 +44,6 @@ from support.peft_adapters import (
     traces,
 )
 from torch import nn
-
-
-def close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.allclose(one.float(), other.float(), atol=TOLERANCE)
 
 
 def codes(caught: pytest.ExceptionInfo[AdapterdockError]) -> list[str]:

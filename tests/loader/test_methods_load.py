@@ -9,12 +9,12 @@ from typing import Any
 
 import adapterdock
 import pytest
-import torch
 from adapterdock.registry.checks.options import PEFT_METHODS
 from adapterdock.registry.methods.table import METHODS
 from peft import LNTuningConfig, TrainableTokensConfig, VeraConfig
 from support.moes import tiny_gpt_oss, tiny_mixtral, tiny_qwen_moe
-from support.peft_adapters import TOLERANCE, inputs_of, logits, peft_saves, tiny_llama, tiny_t5
+from support.near import close
+from support.peft_adapters import inputs_of, logits, peft_saves, tiny_llama, tiny_t5
 
 EXPERTS: dict[str, Any] = {
     "target_modules": ["q_proj"],
@@ -67,7 +67,7 @@ def test_a_manifest_validates_from_headers_and_answers_as_peft(case: str, tmp_pa
     adapterdock.lock(manifest)
     model = adapterdock.load(manifest, frozen=True)
     assert "+".join(model.adapters["it"].methods) == methods
-    assert torch.allclose(logits(model, inputs_of(base)), saved.answer, atol=TOLERANCE)
+    assert close(logits(model, inputs_of(base)), saved.answer)
 
 
 def test_every_native_method_is_one_of_pefts() -> None:

@@ -14,7 +14,8 @@ from adapterdock.manifests.codes import fit as codes
 from adapterdock.manifests.errors import FitError
 from peft import TrainableTokensConfig
 from safetensors.torch import load_file
-from support.peft_adapters import TOLERANCE, logits, peft_loads, peft_saves, tiny_gpt2, tiny_llama
+from support.near import close, differs
+from support.peft_adapters import logits, peft_loads, peft_saves, tiny_gpt2, tiny_llama
 
 NEW = [61, 62, 63, 64]
 IDS = {"input_ids": torch.tensor([[3, 61, 64, 5], [62, 7, 63, 60]])}
@@ -64,7 +65,7 @@ def test_the_saved_embedding_below_new_rows_gives_pefts_logits(case: str, tmp_pa
     assert any(name.endswith("base_layer.weight") for name in names)
     model = AdaptedModel(base)
     model.load_adapter(tmp_path / "it", "it")
-    assert torch.allclose(logits(model, IDS, adapter="it"), want, atol=TOLERANCE)
+    assert close(logits(model, IDS, adapter="it"), want)
     assert not model.attached["it"].whole  # nothing but the rows differs from the base
 
 
@@ -76,11 +77,11 @@ def test_a_base_that_was_resized_with_other_numbers_gives_pefts_logits(
     trained(resized(make), tmp_path / "it", **config)
     other = resized(make, seed=2)
     own, theirs = (one.get_input_embeddings().weight[61:] for one in (other, resized(make)))
-    assert not torch.allclose(own, theirs)
+    assert differs(own, theirs, 1e-8)
     want = logits(peft_loads(other, tmp_path / "it"), IDS)
     model = AdaptedModel(other)
     model.load_adapter(tmp_path / "it", "it")
-    assert torch.allclose(logits(model, IDS, adapter="it"), want, atol=TOLERANCE)
+    assert close(logits(model, IDS, adapter="it"), want)
     whole = model.attached["it"].whole
     assert not any(name.endswith(("embed_tokens", "wte")) for name in whole)  # only rows differ
 
@@ -98,9 +99,9 @@ def test_a_base_that_differs_in_other_rows_gives_pefts_logits(case: str, tmp_pat
     model.load_adapter(tmp_path / "it", "it")
     model.set_adapter("it")
     live = logits(model, IDS)
-    assert torch.allclose(live, want, atol=TOLERANCE)
+    assert close(live, want)
     model.merge_adapter()
-    assert torch.allclose(logits(model, IDS), live, atol=TOLERANCE)
+    assert close(logits(model, IDS), live)
     model.unmerge_adapter()
     assert torch.equal(logits(model.base_model, IDS), alone)
 
@@ -117,7 +118,7 @@ def test_new_rows_survive_being_saved_and_loaded(tmp_path: Path) -> None:
     model.save_adapter(tmp_path / "again", "it")
     model.load_adapter(tmp_path / "again", "again")
     assert torch.equal(logits(model, IDS, adapter="again"), before)
-    assert torch.allclose(logits(peft_loads(other, tmp_path / "again"), IDS), before, atol=1e-5)
+    assert close(logits(peft_loads(other, tmp_path / "again"), IDS), before)
 
 
 def test_a_base_that_was_not_resized_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from support.method_oracle import (
     check_untrained_is_refused,
     fill,
 )
+from support.near import close
 from support.peft_adapters import (
-    TOLERANCE,
     OneLayer,
     adapted,
     attach,
@@ -128,7 +128,7 @@ def test_a_constraint_leaves_the_angles_of_inference_as_they_are(tmp_path: Path)
     for name, value in trained.state_dict().items():
         if ".again." in name:
             same = theirs[name.replace(".again.", f".{saved.folder.name}.")]
-            assert torch.allclose(value, same, atol=1e-6)
+            assert close(value, same)
 
 
 def test_a_linear_that_sees_images_rotates_their_channels(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_linear_that_sees_images_rotates_their_channels(tmp_path: Path) -> Non
     )
     model = adapted(base, saved)
     answer = logits(model, {"x": base.example[:, None]})
-    assert torch.allclose(answer, saved.answer[:, None], atol=TOLERANCE)
+    assert close(answer, saved.answer[:, None])
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.merge_files import merge_to_folder
 from adapterdock.manifests.errors import AdapterdockError
 from safetensors.torch import load_file, save_file
+from support.near import close, differs
 from support.older_names import Older, differences, older, pair, write
 from support.tiny_models import CLIP_TEXT, COMMON, LLAMA_TEXT, VISION, tiny_model
 from torch import nn
@@ -409,8 +410,8 @@ def test_live_answers_are_those_of_the_dense_delta(family: str, tmp_path: Path) 
     with torch.no_grad():
         wanted = one.reference(tmp_path / "reference")(input_ids=x).logits
         alone = model(input_ids=x).logits
-        assert torch.allclose(model(input_ids=x, adapter="a").logits, wanted, atol=1e-4)
-    assert not torch.allclose(alone, wanted, atol=1e-2)
+        assert close(model(input_ids=x, adapter="a").logits, wanted)
+    assert differs(alone, wanted, 1e-2)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -429,8 +430,8 @@ def test_what_is_saved_is_what_peft_loads_with_the_same_answers(
         ours = model(input_ids=x, adapter="a").logits
         before = PeftModel.from_pretrained(one.model(), one.adapter).eval()(input_ids=x).logits
         after = PeftModel.from_pretrained(one.model(), tmp_path / "saved").eval()
-        assert torch.allclose(ours, before, atol=1e-5)
-        assert torch.allclose(ours, after(input_ids=x).logits, atol=1e-5)
+        assert close(ours, before)
+        assert close(ours, after(input_ids=x).logits)
     again = AdaptedModel(one.model())
     again.load_adapter(tmp_path / "saved", "a")
     with torch.no_grad():
@@ -671,7 +672,7 @@ def test_every_method_is_renamed_with_its_config(method: str, tmp_path: Path) ->
     wanted, _ = answers(today)
     got, adapted = answers(before)
     assert torch.equal(got, wanted)
-    assert not torch.allclose(got, adapted.base_model(pixel_values=x).logits, atol=1e-4)
+    assert differs(got, adapted.base_model(pixel_values=x).logits, 1e-4)
     adapted.save_adapter(tmp_path / "saved", "a")
     saved = load_file(tmp_path / "saved" / "adapter_model.safetensors")
     assert set(saved) == set(load_file(today / "adapter_model.safetensors"))
@@ -778,8 +779,8 @@ def test_where_peft_is_right_its_answers_are_ours(spelling: str, tmp_path: Path)
     model.load_adapter(before, "a")
     with torch.no_grad():
         wanted = PeftModel.from_pretrained(one.model(), before).eval()(input_ids=x).logits
-        assert torch.allclose(model(input_ids=x, adapter="a").logits, wanted, atol=1e-5)
-        assert not torch.allclose(model(input_ids=x).logits, wanted, atol=1e-3)
+        assert close(model(input_ids=x, adapter="a").logits, wanted)
+        assert differs(model(input_ids=x).logits, wanted)
 
 
 class Renamed(nn.Module):
@@ -818,7 +819,7 @@ def test_a_class_that_tells_its_older_names_is_asked(tmp_path: Path) -> None:
             a = tensors[f"base_model.model.transformer.h.{n}.lora_A.weight"]
             b = tensors[f"base_model.model.transformer.h.{n}.lora_B.weight"]
             y = layer(y) + 2 * y @ a.T @ b.T
-        assert torch.allclose(model(x, adapter="a"), y, atol=1e-5)
+        assert close(model(x, adapter="a"), y)
     assert refused(Plain(), tmp_path / "a") == {"AD342"}
 
 
@@ -833,14 +834,14 @@ def test_every_road_takes_names_of_before(tmp_path: Path) -> None:
     path = manifest(one, tmp_path)
     with torch.no_grad():
         model = adapterdock.attach(one.model(), path)
-        assert torch.allclose(model(input_ids=x).logits, wanted, atol=1e-4)
+        assert close(model(input_ids=x).logits, wanted)
         model.define_composition("half", {"a": 0.5})
         half = model(input_ids=x, adapter="half").logits
-        assert not torch.allclose(half, wanted, atol=1e-2)
+        assert differs(half, wanted, 1e-2)
         lazy = adapterdock.attach(one.model(), path, residency="1GiB")
-        assert torch.allclose(lazy(input_ids=x).logits, wanted, atol=1e-4)
+        assert close(lazy(input_ids=x).logits, wanted)
         loaded = adapterdock.load(path)
-        assert torch.allclose(loaded(input_ids=x).logits, wanted, atol=1e-4)
+        assert close(loaded(input_ids=x).logits, wanted)
     merge_to_folder(path, tmp_path / "merged")
     assert (
         differences(Older(one.kind, tmp_path / "merged", one.adapter, ()).model(), reference) == {}
@@ -896,4 +897,4 @@ def test_a_class_made_of_transformers_own_has_its_older_names(tmp_path: Path) ->
     wanted = merged(Older(one.kind, base, today, ()))
     with torch.no_grad():
         got = model(input_ids=x, adapter="a").logits
-        assert torch.allclose(got, wanted(input_ids=x).logits, atol=1e-5)
+        assert close(got, wanted(input_ids=x).logits)

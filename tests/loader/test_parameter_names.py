@@ -23,8 +23,8 @@ from peft import (
     get_peft_model,
 )
 from peft.optimizers import create_loraplus_optimizer
+from support.near import close, differs
 from support.peft_adapters import (
-    TOLERANCE,
     attach,
     inputs_of,
     logits,
@@ -173,13 +173,13 @@ def test_functional_call_answers_with_the_tensors_that_it_is_given(
     others = {n: p + 0.1 * torch.randn(p.shape, generator=noise).to(p) for n, p in own.items()}
     alone = logits(model.base_model)
     same = functional_call(model, own, (), dict(inputs)).logits
-    assert torch.allclose(same, before, atol=TOLERANCE)
+    assert close(same, before)
     found = functional_call(model, others, (), dict(inputs)).logits
-    assert not torch.allclose(found, before, atol=1e-3)
+    assert differs(found, before)
     assert torch.equal(logits(model), before)
     assert torch.equal(logits(model.base_model), alone)
     model.load_state_dict(others)
-    assert torch.allclose(logits(model), found, atol=TOLERANCE)
+    assert close(logits(model), found)
 
 
 @pytest.mark.parametrize("kind", ["tokens", "DoRA", "whole", "all biases"])
@@ -197,7 +197,7 @@ def test_functional_call_has_gradients_and_they_are_those_of_the_parameters(
     model(**inputs).logits.square().mean().backward()
     for name, parameter in own.items():
         assert parameter.grad is not None
-        assert torch.allclose(found[name], parameter.grad, rtol=1e-4, atol=1e-7), name
+        assert close(found[name], parameter.grad), name
 
 
 def test_what_functional_call_cannot_exchange_is_refused(tmp_path: Path) -> None:
@@ -228,10 +228,10 @@ def test_an_exported_program_answers_as_the_active_adapter(kind: str, tmp_path: 
         warnings.simplefilter("ignore")
         program = torch.export.export(model, (), dict(inputs))
     found = logits(program.module(), inputs)
-    assert torch.allclose(found, wanted, atol=TOLERANCE)
+    assert close(found, wanted)
     assert any(name.startswith("tuners.") for name in program.state_dict)
     base = logits(model.base_model, inputs)
-    assert not torch.allclose(found, base, atol=1e-3)
+    assert differs(found, base)
     assert torch.equal(logits(model, inputs), wanted)
 
 
@@ -241,7 +241,7 @@ def test_an_exported_program_without_an_active_adapter_is_the_base(tmp_path: Pat
     inputs = {k: v[:1] for k, v in inputs_of(model.base_model).items()}
     model.base_model.config.use_cache = False
     program = torch.export.export(model, (), dict(inputs))
-    assert torch.allclose(logits(program.module(), inputs), logits(model.base_model, inputs))
+    assert close(logits(program.module(), inputs), logits(model.base_model, inputs))
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -10,7 +10,6 @@ from typing import Any
 
 import adapterdock
 import pytest
-import torch
 from adapterdock.cli.main import app
 from adapterdock.manifests.errors import FitError
 from adapterdock.manifests.findings import Severity
@@ -18,7 +17,8 @@ from adapterdock.manifests.lockfile import lock_path, read_lock
 from adapterdock.manifests.manifest import read_manifest
 from adapterdock.registry.resolve import Access
 from peft import HRAConfig
-from support.peft_adapters import TOLERANCE, Saved, inputs_of, logits, peft_saves, tiny_llama
+from support.near import close
+from support.peft_adapters import Saved, inputs_of, logits, peft_saves, tiny_llama
 from support.peft_methods import CASES, TARGETS, saved_by_peft
 from typer.testing import CliRunner
 
@@ -42,9 +42,7 @@ class Desk:
         (self.saved.folder / "adapter_config.json").write_text(json.dumps(config))
 
     def answers(self, model: Any) -> bool:
-        return torch.allclose(
-            logits(model, inputs_of(self.base)), self.saved.answer, atol=TOLERANCE
-        )
+        return close(logits(model, inputs_of(self.base)), self.saved.answer)
 
 
 def codes(report: Any) -> set[str]:

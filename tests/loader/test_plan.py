@@ -10,6 +10,7 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import AdapterdockError, AttachError, FingerprintError
+from support.near import close
 from support.peft_adapters import logits, peft_saves
 from support.shelf import Shelf, manifest_of, write_manifest
 
@@ -202,7 +203,7 @@ def test_a_manifest_that_says_nothing_of_its_base_is_for_this_one(
 def test_a_model_without_a_manifest_can_be_planned_for(shelf: Shelf, tmp_path: Path) -> None:
     model = AdaptedModel(shelf.model())
     model.apply(model.plan(manifest_of(shelf, tmp_path, active="two")))
-    assert torch.allclose(logits(model), shelf.two.answer, atol=1e-5)
+    assert close(logits(model), shelf.two.answer)
     other = shelf.model()
     with torch.no_grad():
         other.model.embed_tokens.weight.add_(1.0)
@@ -237,7 +238,7 @@ def test_a_plan_from_a_lock_fetches_nothing(
     plan = model.plan(manifest, offline=True)
     assert list(plan.added) == ["more"]
     model.apply(model.plan(manifest))
-    assert torch.allclose(logits(model), saved.answer, atol=1e-5)
+    assert close(logits(model), saved.answer)
 
 
 def test_which_base_it_is_stays_known_where_a_manifest_does_not_say(

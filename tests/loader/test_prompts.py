@@ -13,8 +13,8 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel, AdapterWarning
 from adapterdock.manifests.errors import AttachError, FitError, RoutingError
+from support.near import close, differs
 from support.peft_adapters import (
-    TOLERANCE,
     Saved,
     adapted,
     attach,
@@ -72,9 +72,9 @@ def test_the_logits_are_pefts(case: str, tmp_path: Path) -> None:
     model = adapted(base, adapter)
     answer = logits(model)
     assert answer.shape == adapter.answer.shape
-    assert torch.allclose(answer, adapter.answer, atol=TOLERANCE)
+    assert close(answer, adapter.answer)
     if case != "prompt-bert":
-        assert not torch.allclose(answer[:, -1], logits(base)[:, -1], atol=1e-3)
+        assert differs(answer[:, -1], logits(base)[:, -1])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -82,7 +82,7 @@ def test_the_logits_of_padded_rows_are_pefts(case: str, tmp_path: Path) -> None:
     base, adapter = saved(case, tmp_path / "it")
     inputs = padded(base)
     expected = logits(peft_loads(base, adapter.folder), inputs)
-    assert torch.allclose(logits(adapted(base, adapter), inputs), expected, atol=TOLERANCE)
+    assert close(logits(adapted(base, adapter), inputs), expected)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -93,7 +93,7 @@ def test_the_loss_is_pefts(case: str, tmp_path: Path) -> None:
     oracle = peft_loads(base, adapter.folder)
     with torch.no_grad():
         expected = oracle(**inputs).loss
-        assert torch.allclose(adapted(base, adapter)(**inputs).loss, expected, atol=TOLERANCE)
+        assert close(adapted(base, adapter)(**inputs).loss, expected)
 
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -129,18 +129,18 @@ def test_a_token_classifier_counts_its_loss_on_real_tokens_only(tmp_path: Path) 
     CASES["prompt-tokens"] = (lambda: copy.deepcopy(base), "prompt", {"task_type": "TOKEN_CLS"})
     _, adapter = saved("prompt-tokens", tmp_path / "it")
     model = adapted(base, adapter)
-    assert torch.allclose(logits(model), adapter.answer, atol=TOLERANCE)
+    assert close(logits(model), adapter.answer)
     labels = torch.randint(0, 3, (2, 7), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         found = model(input_ids=ids(), labels=labels).loss
     real = logits(model)[:, 3:].flatten(0, 1)
-    assert torch.allclose(found, torch.nn.functional.cross_entropy(real, labels.flatten()))
+    assert close(found, torch.nn.functional.cross_entropy(real, labels.flatten()))
 
 
 def test_whole_modules_come_with_virtual_tokens(tmp_path: Path) -> None:
     base, adapter = saved("prompt-llama", tmp_path / "it", modules_to_save=["lm_head", "norm"])
     model = adapted(base, adapter)
-    assert torch.allclose(logits(model), adapter.answer, atol=TOLERANCE)
+    assert close(logits(model), adapter.answer)
 
 
 def test_the_choice_is_per_call_and_switching_goes_both_ways(tmp_path: Path) -> None:
@@ -149,17 +149,17 @@ def test_the_choice_is_per_call_and_switching_goes_both_ways(tmp_path: Path) -> 
     plain = logits(base)
     model = adapted(base, prompt, "prompt")
     attach(model, prefix, "prefix")
-    assert torch.allclose(logits(model, adapter="prompt"), prompt.answer, atol=TOLERANCE)
-    assert torch.allclose(logits(model), prefix.answer, atol=TOLERANCE)
+    assert close(logits(model, adapter="prompt"), prompt.answer)
+    assert close(logits(model), prefix.answer)
     with model.using("prompt"):
-        assert torch.allclose(logits(model), prompt.answer, atol=TOLERANCE)
+        assert close(logits(model), prompt.answer)
         with model.disable_adapter():
             assert torch.equal(logits(model), plain)
     model.disable_adapters()
     assert torch.equal(logits(model), plain)
     model.enable_adapters()
     model.set_adapter("prompt")
-    assert torch.allclose(logits(model), prompt.answer, atol=TOLERANCE)
+    assert close(logits(model), prompt.answer)
     assert model.active_adapters() == ["prompt"]
 
 
@@ -177,7 +177,7 @@ def test_the_base_is_untouched_and_inert(tmp_path: Path) -> None:
         "prompt_encoder.prefix.embedding.weight",
     }
     model.delete_adapter("prompt")
-    assert torch.allclose(logits(model, adapter="prefix"), prefix.answer, atol=TOLERANCE)
+    assert close(logits(model, adapter="prefix"), prefix.answer)
     with pytest.raises(RoutingError, match="AD772"):  # caches are still watched
         base(input_ids=ids(), past_key_values=_filled(model, "prefix"))
     model.detach()
@@ -193,8 +193,8 @@ def test_other_adapters_act_beside_virtual_tokens(tmp_path: Path) -> None:
     model = adapted(base, prompt, "prompt")
     attach(model, tuned, "tuned")
     model.define_composition("both", {"prompt": 1.0, "tuned": 1.0})
-    assert torch.allclose(logits(model, adapter="both"), expected, atol=TOLERANCE)
-    assert torch.allclose(logits(model, adapter=["tuned", "prompt"]), expected, atol=TOLERANCE)
+    assert close(logits(model, adapter="both"), expected)
+    assert close(logits(model, adapter=["tuned", "prompt"]), expected)
 
 
 def test_virtual_tokens_are_there_or_not_there(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_virtual_tokens_are_there_or_not_there(tmp_path: Path) -> None:
         with pytest.raises(RoutingError, match="AD774"):
             model.generate(ids(), adapter_names=names, max_new_tokens=2)
     rows = logits(model, adapter_names=["prompt", "prompt"])
-    assert torch.allclose(rows, prompt.answer, atol=TOLERANCE)
+    assert close(rows, prompt.answer)
 
 
 @pytest.mark.parametrize("case", ["prompt-llama", "prefix-llama"])
@@ -230,7 +230,7 @@ def test_a_cache_belongs_to_its_virtual_tokens(case: str, tmp_path: Path) -> Non
         mask = torch.ones(2, 9, dtype=torch.long)
         rest = model(input_ids=tokens[:, 6:], past_key_values=cache, attention_mask=mask).logits
         whole = model(input_ids=tokens).logits
-        assert torch.allclose(rest, whole[:, -3:], atol=TOLERANCE)
+        assert close(rest, whole[:, -3:])
         with pytest.raises(RoutingError, match="AD772"):
             model(input_ids=tokens[:, 6:], past_key_values=first.past_key_values, adapter=None)
         with pytest.raises(RoutingError, match="AD772"):
@@ -266,7 +266,7 @@ def test_inputs_that_would_be_guessed_at_are_refused(tmp_path: Path) -> None:
     oracle = peft_loads(base, prefix.folder)  # PEFT counts these on
     expected = logits(oracle, {"input_ids": ids(), "position_ids": positions})
     found = logits(model, {"input_ids": ids(), "position_ids": positions}, adapter="prefix")
-    assert torch.allclose(found, expected, atol=TOLERANCE)
+    assert close(found, expected)
 
 
 def _filled(model: Any, name: str) -> Any:
@@ -291,7 +291,7 @@ def test_embeddings_may_be_given_instead_of_ids(tmp_path: Path) -> None:
         inputs = inputs_of(base)
         embedded = base.get_input_embeddings()(inputs.pop("input_ids")).detach()
         found = logits(adapted(base, adapter), {"inputs_embeds": embedded, **inputs})
-        assert torch.allclose(found, adapter.answer, atol=TOLERANCE)
+        assert close(found, adapter.answer)
 
 
 def test_threads_do_not_share_virtual_tokens(tmp_path: Path) -> None:
@@ -305,9 +305,7 @@ def test_threads_do_not_share_virtual_tokens(tmp_path: Path) -> None:
     def ask(name: str) -> None:
         for _ in range(5):
             found = logits(model, adapter=name)
-            if found.shape != answers[name].shape or not torch.allclose(
-                found, answers[name], atol=TOLERANCE
-            ):
+            if found.shape != answers[name].shape or differs(found, answers[name]):
                 wrong.append(name)
 
     threads = [threading.Thread(target=ask, args=(name,)) for name in answers]
@@ -352,7 +350,7 @@ def test_virtual_tokens_do_not_take_the_place_of_half_an_adapter(tmp_path: Path)
     assert torch.equal(logits(model), before)
     model.set_adapter("it")
     attach(model, prompt, "it", replace=True)
-    assert torch.allclose(logits(model), prompt.answer, atol=TOLERANCE)
+    assert close(logits(model), prompt.answer)
 
 
 def test_a_prefix_under_gradient_checkpointing_is_refused(tmp_path: Path) -> None:
@@ -409,7 +407,7 @@ def test_a_manifest_brings_virtual_tokens_and_composes_them(tmp_path: Path) -> N
     assert model.active_weights() == {"prompt": 1.0, "tuned": 0.5}
     answer = logits(model)
     assert torch.equal(answer, logits(model, adapter={"tuned": 0.5, "prompt": 1.0}))
-    assert not torch.allclose(answer, logits(model, adapter="prompt"), atol=1e-4)
+    assert differs(answer, logits(model, adapter="prompt"), 1e-4)
     assert answer.shape != tuned.answer.shape
     manifest["compositions"]["both"]["of"]["prompt"] = 0.5
     model.detach()
@@ -424,7 +422,7 @@ def test_what_peft_saved_loads_from_its_folder(case: str, tmp_path: Path) -> Non
     model.load_adapter(adapter.folder, "it")
     info = model.adapters["it"]
     assert (info.methods, info.rank) == ((adapter.config["peft_type"],), 0)
-    assert torch.allclose(logits(model, adapter="it"), adapter.answer, atol=TOLERANCE)
+    assert close(logits(model, adapter="it"), adapter.answer)
 
 
 def test_virtual_tokens_of_another_model_are_refused_and_nothing_is_left(tmp_path: Path) -> None:

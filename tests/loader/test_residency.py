@@ -16,6 +16,7 @@ from adapterdock.loader import residency
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import AttachError, RoutingError, UsageError
 from safetensors.torch import load_file, save_file
+from support.near import close
 from support.peft_adapters import Saved, ids, logits, peft_saves
 from support.shelf import Shelf, files_of, manifest_of, shelf_model
 
@@ -69,7 +70,7 @@ def test_the_least_recently_used_go_and_come_back_as_they_were(
     for name in (*NAMES, *reversed(NAMES), "a", "c", "a", "d"):
         assert torch.equal(logits(model, adapter=name), answers[name])
         assert bytes_here(model) <= 2 * size and name in here(model)
-    assert torch.allclose(answers["b"], four["b"].answer, atol=1e-5)
+    assert close(answers["b"], four["b"].answer)
     pair = {"a": 0.5, "b": 2.0}
     assert torch.equal(logits(model, adapter=pair), logits(free, adapter=pair))
     names = ["a", "b"]
@@ -249,8 +250,8 @@ def test_adapters_of_code_come_and_go_as_well(
         adapter_state_dict=load(files["adapter_model.safetensors"]),
     )
     for _ in range(2):
-        assert torch.allclose(logits(model, adapter="disk"), four["a"].answer, atol=1e-5)
-        assert torch.allclose(logits(model, adapter="memory"), four["b"].answer, atol=1e-5)
+        assert close(logits(model, adapter="disk"), four["a"].answer)
+        assert close(logits(model, adapter="memory"), four["b"].answer)
         assert len(here(model)) == 1
 
 

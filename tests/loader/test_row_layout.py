@@ -16,6 +16,7 @@ from adapterdock.manifests.errors import RoutingError
 from adapterdock.registry.facts import AdapterPlan, SitePlan
 from support.mixed_rows import alone, answer, dress
 from support.moes import tiny_mixtral, tiny_qwen_moe
+from support.near import close, differs
 from support.peft_adapters import ids, tensors_of, tiny_bert, tiny_gpt2, tiny_llama, tiny_t5
 from support.tiny_bases import fresh
 from torch import nn
@@ -49,9 +50,9 @@ def equal_to_single_runs(model: AdaptedModel, names: list[str | None], **inputs:
         together = answer(model(**inputs, adapter_names=names))
         single = alone(model, inputs, names)
         apart = answer(model.base_model(**inputs))
-    assert torch.allclose(together, single, atol=TOLERANCE)
+    assert close(together, single)
     changed = [n for n, name in enumerate(names) if name]
-    assert not torch.allclose(single[changed], apart[changed], atol=1e-4)
+    assert differs(single[changed], apart[changed], 1e-4)
 
 
 class TokensFirst(nn.Module):

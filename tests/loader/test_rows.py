@@ -13,6 +13,7 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.attach import attach_adapter
 from adapterdock.manifests.errors import RoutingError
 from adapterdock.registry.facts import AdapterPlan, SitePlan
+from support.near import close, differs
 from support.peft_adapters import peft_saves, tensors_of, tiny_bert, tiny_gpt2, tiny_llama
 
 TOLERANCE = 1e-5
@@ -73,8 +74,8 @@ EVERYTHING: list[str | None] = [
 def test_each_row_equals_its_own_single_run(llama: AdaptedModel) -> None:
     inputs = ids(8)
     together = llama(input_ids=inputs, adapter_names=EVERYTHING).logits
-    assert torch.allclose(together, alone(llama, inputs, EVERYTHING), atol=TOLERANCE)
-    assert not torch.allclose(together[0], together[1], atol=1e-2)
+    assert close(together, alone(llama, inputs, EVERYTHING))
+    assert differs(together[0], together[1], 1e-2)
 
 
 @torch.no_grad()
@@ -84,9 +85,9 @@ def test_the_base_rows_are_the_bases_own_and_no_row_sees_another(llama: AdaptedM
     others = inputs.clone()
     others[2:] = ids(6, 7).flip(0)
     two = llama(input_ids=others, adapter_names=[*EVERYTHING[:2], *["large"] * 6]).logits
-    assert torch.allclose(one[:2], two[:2], atol=TOLERANCE)
+    assert close(one[:2], two[:2])
     base = llama.base_model(input_ids=inputs).logits
-    assert torch.allclose(one[1], base[1], atol=TOLERANCE)
+    assert close(one[1], base[1])
 
 
 @pytest.mark.parametrize("make", [tiny_gpt2, tiny_bert])
@@ -105,7 +106,7 @@ def test_conv1d_pooled_heads_and_trained_biases_have_rows_too(
     model = dressed(base, tmp_path, configs)
     names: list[str | None] = ["a", "b", None, "a"]
     together = model(input_ids=ids(4), adapter_names=names).logits
-    assert torch.allclose(together, alone(model, ids(4), names), atol=TOLERANCE)
+    assert close(together, alone(model, ids(4), names))
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def test_a_module_that_does_not_see_the_rows_is_refused_and_one_that_does_is_not
         x = torch.randn(2, tokens, 8)
         together = model(x, adapter_names=names)
         single = torch.cat([model(x[:1], adapter="rows"), model(x[1:], adapter=None)])
-        assert torch.allclose(together, single, atol=TOLERANCE)
+        assert close(together, single)
     for tokens in (3, 1):
         with pytest.raises(RoutingError) as caught:
             model(torch.randn(2, tokens, 8), adapter_names=["flat", None])
@@ -253,8 +254,8 @@ def test_values_that_change_are_seen_by_the_next_batch(tmp_path: Path) -> None:
         state = {k: v * 2 for k, v in model.state_dict().items()}
         model.load_state_dict(state)
         after = model(input_ids=ids(2), adapter_names=names).logits
-        assert torch.allclose(after, alone(model, ids(2), names), atol=TOLERANCE)
-        assert not torch.allclose(after, before, atol=1e-3)
+        assert close(after, alone(model, ids(2), names))
+        assert differs(after, before)
 
 
 def test_gathered_factors_are_kept_within_a_bound_and_go_with_their_adapter(

@@ -18,8 +18,8 @@ from adapterdock.registry.lock import lock
 from adapterdock.registry.validate import validate
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from support.near import close, differs
 from support.peft_adapters import (
-    TOLERANCE,
     Saved,
     adapted,
     inputs_of,
@@ -88,9 +88,9 @@ def test_peft_loads_what_was_saved_and_gives_our_logits(kind: str, tmp_path: Pat
     model = from_disk(make(), first)
     model.save_adapter(tmp_path / "again", "it")
 
-    assert torch.allclose(logits(model), first.answer, atol=TOLERANCE)
+    assert close(logits(model), first.answer)
     theirs = logits(peft_loads(make(), tmp_path / "again"), inputs_of(make()))
-    assert torch.allclose(logits(model), theirs, atol=TOLERANCE)
+    assert close(logits(model), theirs)
     back = from_disk(make(), Saved(tmp_path / "again", first.answer))
     assert torch.equal(logits(back), logits(model))
 
@@ -131,8 +131,8 @@ def test_trained_values_are_what_is_saved(tmp_path: Path, saved: Saved) -> None:
             parameter.add_(0.1)
     model.save_adapter(tmp_path / "again", "it")
     theirs = logits(peft_loads(tiny_llama(), tmp_path / "again"), inputs_of(tiny_llama()))
-    assert torch.allclose(logits(model), theirs, atol=TOLERANCE)
-    assert not torch.allclose(saved.answer, theirs, atol=1e-3)
+    assert close(logits(model), theirs)
+    assert differs(saved.answer, theirs)
 
 
 def test_the_dtype_of_the_factors_is_kept(tmp_path: Path, saved: Saved) -> None:

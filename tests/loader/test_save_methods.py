@@ -10,8 +10,8 @@ import torch
 from adapterdock.loader.adapted import AdaptedModel
 from safetensors.torch import load_file
 from support.merge_cases import CASES, Case
+from support.near import close
 from support.peft_adapters import (
-    TOLERANCE,
     inputs_of,
     logits,
     peft_loads,
@@ -50,8 +50,8 @@ def test_what_is_saved_is_what_peft_saved(case: str, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "again" / "adapter_config.json").read_text())
     assert config == saved.config
     theirs = logits(peft_loads(base, tmp_path / "again"), inputs_of(base))
-    assert torch.allclose(theirs, saved.answer, atol=TOLERANCE)
+    assert close(theirs, saved.answer)
     model.load_adapter(tmp_path / "again", "back")
     ours = logits(model, adapter="back")
     assert torch.equal(ours, logits(model, adapter="it"))
-    assert torch.allclose(ours, saved.answer, atol=TOLERANCE)
+    assert close(ours, saved.answer)

@@ -23,6 +23,7 @@ from adapterdock.manifests.errors import (
 from adapterdock.registry.validate import validate
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
+from support.near import close
 from support.peft_adapters import adapted, ids, logits, peft_saves, tiny_bert, tiny_llama
 from torch import nn
 from transformers import AutoModelForCausalLM
@@ -188,7 +189,7 @@ def test_a_name_with_capitals_comes_back_with_them(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "Billing-EU" / "adapter_config.json").is_file()
     again = load(tmp_path / "out")
     assert again.active_adapters() == ["Billing-EU"]
-    assert torch.allclose(logits(again), saved.answer, atol=1e-5)
+    assert close(logits(again), saved.answer)
 
 
 @pytest.mark.parametrize("name", ["Adapterdock.yaml", "adapter_config.json", "model.safetensors"])
@@ -277,4 +278,4 @@ def test_a_default_that_a_manifest_cannot_say_is_warned_of(manifest: Path, tmp_p
     model.save_pretrained(tmp_path / "out")
     again = load(tmp_path / "out")
     assert again.active_weights() == {"one": 0.25, "made": 1.0}
-    assert torch.allclose(logits(again, {"input_ids": ids()}), expected, atol=1e-6)
+    assert close(logits(again, {"input_ids": ids()}), expected)

@@ -24,8 +24,8 @@ from support.method_oracle import (
     check_untrained_is_refused,
     fill,
 )
+from support.near import close, differs
 from support.peft_adapters import (
-    TOLERANCE,
     adapted,
     attach,
     by_peft_name,
@@ -49,7 +49,7 @@ def test_the_logits_are_pefts_and_the_base_is_untouched(case: str, tmp_path: Pat
     base = make()
     alone, before = logits(base), traces(base)
     saved = peft_saves(base, tmp_path / "it", kind=config_class(method), **config)
-    assert not torch.allclose(saved.answer, alone, atol=1e-3), "the adapter must matter"
+    assert differs(saved.answer, alone), "the adapter must matter"
 
     drawn = torch.random.get_rng_state()
     model = AdaptedModel(base)
@@ -57,7 +57,7 @@ def test_the_logits_are_pefts_and_the_base_is_untouched(case: str, tmp_path: Pat
     assert torch.equal(torch.random.get_rng_state(), drawn)
     assert torch.equal(logits(model), alone)
     model.set_adapter("it.1")
-    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+    assert close(logits(model), saved.answer)
     assert torch.equal(logits(base), alone)
     with model.disable_adapter():
         assert torch.equal(logits(model), alone)
@@ -95,21 +95,21 @@ def test_switching_and_sums_beside_a_native_adapter(method: str, tmp_path: Path)
     attach(model, lora, "lora")
     for name, answer in (("it", saved.answer), ("lora", lora.answer), ("it", saved.answer)):
         model.set_adapter(name)
-        assert torch.allclose(logits(model), answer, atol=TOLERANCE)
+        assert close(logits(model), answer)
     both = logits(model, adapter={"it": 1.0, "lora": 1.0})
-    assert not torch.allclose(both, saved.answer, atol=1e-4)
-    assert torch.allclose(logits(model, adapter={"lora": 1.0, "it": 1.0}), both, atol=TOLERANCE)
+    assert differs(both, saved.answer, 1e-4)
+    assert close(logits(model, adapter={"lora": 1.0, "it": 1.0}), both)
     if method == "LILY":
         with pytest.raises(RoutingError, match="answers a row by all rows"):
             logits(model, adapter_names=["it", "lora"])
         return
     rows = ["it", "lora"]
     mixed = logits(model, adapter_names=rows)
-    assert torch.allclose(mixed[0], saved.answer[0], atol=TOLERANCE)
-    assert torch.allclose(mixed[1], lora.answer[1], atol=TOLERANCE)
+    assert close(mixed[0], saved.answer[0])
+    assert close(mixed[1], lora.answer[1])
     base_row = logits(model, adapter_names=["__base__", "it"])
-    assert torch.allclose(base_row[0], alone[0], atol=TOLERANCE)
-    assert torch.allclose(base_row[1], saved.answer[1], atol=TOLERANCE)
+    assert close(base_row[0], alone[0])
+    assert close(base_row[1], saved.answer[1])
 
 
 SUMS = {
@@ -146,7 +146,7 @@ def test_at_modules_kept_in_float32_the_layers_run_in_float32(method: str, tmp_p
     keep_float32(half, ["*q_proj", "*down_proj"], kept)
     answer = logits(adapted(half, saved))
     assert answer.dtype is torch.bfloat16
-    assert torch.allclose(answer.float(), saved.answer, atol=3e-2)
+    assert close(answer, saved.answer, 8)
 
 
 def test_a_hook_of_somebody_elses_keeps_its_part_of_the_answer(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_hook_of_somebody_elses_keeps_its_part_of_the_answer(tmp_path: Path) -
         out = module(x)
         ours = factors.add(module, x, out, out, 1.0)
         plain = theirs(x) + 1 if method == "SHIRA" else theirs(x)
-        assert torch.allclose(ours, plain, atol=TOLERANCE)
+        assert close(ours, plain)
         model.detach()
 
 
@@ -172,7 +172,7 @@ def test_factors_may_be_in_the_bases_own_dtype(tmp_path: Path) -> None:
     saved = saved_by_peft("MISS", tmp_path / "it", tiny_llama())
     model = adapted(half, saved, dtype=torch.bfloat16)
     assert model.adapters["it"].dtypes == (torch.bfloat16,)
-    assert torch.allclose(logits(model), saved.answer.to(torch.bfloat16), atol=0.2)
+    assert close(logits(model), saved.answer, 32)
 
 
 def test_a_dtype_that_peft_cannot_compute_in_is_refused_before_anything_is_attached(
@@ -201,7 +201,7 @@ def test_layers_that_read_the_weight_read_an_offloaded_one(method: str, tmp_path
     saved = saved_by_peft(method, tmp_path / "it", base)
     offloaded = cpu_offload(base)
     model = adapted(offloaded, saved)
-    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+    assert close(logits(model), saved.answer)
     assert offloaded.model.layers[0].mlp.down_proj.weight.is_meta
 
 
@@ -243,7 +243,7 @@ def test_gradients_are_pefts(method: str, tmp_path: Path) -> None:
     theirs = {n: p.grad for n, p in oracle.named_parameters() if p.grad is not None}
     ours = {n: p.grad for n, p in by_peft_name(model).items() if p.grad is not None}
     assert theirs and ours.keys() == theirs.keys()
-    assert all(torch.allclose(ours[n], theirs[n], atol=1e-5) for n in ours)
+    assert all(close(ours[n], theirs[n]) for n in ours)
     assert all(p.grad is None for p in base.parameters())
 
 
@@ -268,7 +268,7 @@ def test_a_step_of_training_and_dropout_act(tmp_path: Path) -> None:
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
     model(**inputs_of(base), labels=ids()).loss.backward()
     optimizer.step()
-    assert not torch.allclose(logits(model), kept, atol=1e-4)
+    assert differs(logits(model), kept, 1e-4)
     assert torch.equal(logits(base), logits(tiny_llama()))
 
 
@@ -278,12 +278,12 @@ def test_state_dicts_travel_both_ways(tmp_path: Path) -> None:
     other = peft_saves(base, tmp_path / "o", kind=HRAConfig, seed=3, **CASES["HRA"][1])
     state = {name: value.clone() for name, value in first.state_dict().items()}
     first.load_state_dict({n: torch.zeros_like(v) for n, v in state.items()})
-    assert not torch.allclose(logits(first), first.base_model(ids()).logits + 1, atol=1e-3)
+    assert differs(logits(first), first.base_model(ids()).logits + 1)
     first.load_state_dict(state)
     first.detach()
     second = adapted(base, other)
     second.load_state_dict(state)
-    assert torch.allclose(logits(second), logits(peft_loads(base, tmp_path / "it")), atol=TOLERANCE)
+    assert close(logits(second), logits(peft_loads(base, tmp_path / "it")))
 
 
 def test_the_model_moves_with_everything_that_its_layers_need(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_the_model_moves_with_everything_that_its_layers_need(tmp_path: Path) ->
     model.to(torch.float64)
     answer = logits(model)
     assert answer.dtype is torch.float64
-    assert torch.allclose(answer.float(), saved.answer, atol=TOLERANCE)
+    assert close(answer.float(), saved.answer)
     assert {t.dtype for t in model.state_dict().values()} == {torch.float64, torch.int32}
 
 
@@ -305,8 +305,8 @@ def test_the_layers_read_the_bases_weights_as_they_are_now(method: str, tmp_path
     for parameter in base.parameters():
         parameter.data = parameter.data * 1.25
     expected = logits(peft_loads(base, saved.folder), inputs_of(base))
-    assert not torch.allclose(expected, saved.answer, atol=1e-3)
-    assert torch.allclose(logits(model), expected, atol=TOLERANCE)
+    assert differs(expected, saved.answer)
+    assert close(logits(model), expected)
 
 
 def test_hot_swap_with_another_rank_and_another_method(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_hot_swap_with_another_rank_and_another_method(tmp_path: Path) -> None:
     model.set_adapter("it")
     for saved in (two, three, lora, one):
         model.load_adapter(saved.folder, "it", hotswap=True)
-        assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+        assert close(logits(model), saved.answer)
 
 
 def test_what_is_deleted_is_freed(tmp_path: Path) -> None:
@@ -481,7 +481,7 @@ def test_layers_that_would_change_the_base_are_refused(
             model.load_adapter(saved.folder, "it")
     else:  # of the stand-in: the base's is another
         model.load_adapter(saved.folder, "it")
-        assert torch.allclose(logits(model, adapter="it"), saved.answer, atol=TOLERANCE)
+        assert close(logits(model, adapter="it"), saved.answer)
     assert same_traces(traces(model.detach()), before)
 
 
@@ -513,4 +513,4 @@ def test_what_is_saved_is_what_peft_stores_or_saving_is_refused(
     )
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[key], theirs[key]) for key in mine)
-    assert torch.allclose(logits(peft_loads(base, tmp_path / "out")), saved.answer, atol=TOLERANCE)
+    assert close(logits(peft_loads(base, tmp_path / "out")), saved.answer)

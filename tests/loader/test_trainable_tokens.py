@@ -13,8 +13,8 @@ from adapterdock.loader.attach import attach_adapter
 from adapterdock.manifests.errors import AttachError, RoutingError
 from peft import TrainableTokensConfig
 from safetensors.torch import load_file
+from support.near import close, differs
 from support.peft_adapters import (
-    TOLERANCE,
     Saved,
     adapted,
     attach,
@@ -72,7 +72,7 @@ def test_rows_beside_a_lora_give_pefts_logits(option: str, tmp_path: Path) -> No
     alone, before = logits(base), traces(base)
     saved = peft_saves(base, tmp_path / "it", **{"target_modules": ["q_proj"], **config})
     model = adapted(base, saved)
-    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+    assert close(logits(model), saved.answer)
     assert torch.equal(logits(base), alone)
     assert model.findings == ()
     assert same_traces(traces(model.detach()), before)
@@ -83,10 +83,10 @@ def test_rows_alone_give_pefts_logits(make: Callable[..., Any], tmp_path: Path) 
     base = make()
     alone = logits(base)
     saved = peft_saves(base, tmp_path / "it", kind=TrainableTokensConfig, token_indices=ROWS)
-    assert not torch.allclose(saved.answer, alone, atol=1e-3), "the adapter must matter"
+    assert differs(saved.answer, alone), "the adapter must matter"
     model = adapted(base, saved)
     assert model.adapters["it"].methods == ("TRAINABLE_TOKENS",)
-    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+    assert close(logits(model), saved.answer)
     assert model.findings == ()
 
 
@@ -117,7 +117,7 @@ def test_rows_keep_the_largest_norm_and_the_scale_of_their_embedding() -> None:
     attach_adapter(model, "it", plan, tensors)
     answer = model(x, adapter="it")
     bounded = rows * (0.5 / rows.norm(dim=1, keepdim=True).clamp(min=0.5))
-    assert torch.allclose(answer[0, [2, 0]], bounded * 3, atol=1e-5)
+    assert close(answer[0, [2, 0]], bounded * 3)
     assert torch.equal(answer[0, [1, 3, 4]], base(x)[0, [1, 3, 4]])
 
 
@@ -139,7 +139,7 @@ def test_a_sum_with_a_lora_is_the_sum_of_deltas(tmp_path: Path) -> None:
         weight[ROWS] += 0.5 * (rows - embedding[ROWS])
     for order in ({"one": 0.5, "two": 1.0}, {"two": 1.0, "one": 0.5}):
         model.set_adapter(order)
-        assert torch.allclose(logits(model), logits(expected), atol=TOLERANCE)
+        assert close(logits(model), logits(expected))
 
 
 def test_tied_rows_are_one_parameter_under_training(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_tied_rows_are_one_parameter_under_training(tmp_path: Path) -> None:
             n.replace(saved.folder.name.replace(".", "_"), "it")
             for n, _ in oracle.named_parameters()
         }
-        assert torch.allclose(ours, theirs, atol=1e-6)
+        assert close(ours, theirs)
         model.detach()
 
 
@@ -174,7 +174,7 @@ def test_a_base_in_bfloat16_answers_as_in_peft(tmp_path: Path) -> None:
     oracle = logits(peft_loads(half, saved.folder), inputs_of(base))
     answer = logits(adapted(half, saved))
     assert answer.dtype is torch.bfloat16
-    assert torch.allclose(answer, oracle, atol=2e-2)
+    assert close(answer, oracle, 4)
 
 
 def test_an_index_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
@@ -236,12 +236,12 @@ def test_other_tokens_of_two_adapters_are_merged_in_turn(
         model.merge_adapter(name)
         oracle.merge_adapter([name])
     assert model.merged_adapters == list(order)
-    assert torch.allclose(logits(model, inputs), logits(oracle, inputs), atol=TOLERANCE)
+    assert close(logits(model, inputs), logits(oracle, inputs))
     model.unmerge_adapter()
     assert torch.equal(logits(model, inputs, adapter=None), alone)
     model.merge_adapter(order[0])
     beside = logits(model, inputs, adapter=order[1])
-    assert torch.allclose(beside, logits(oracle, inputs), atol=TOLERANCE)
+    assert close(beside, logits(oracle, inputs))
     model.unmerge_adapter()
     assert same_traces(traces(model.detach()), before)
 

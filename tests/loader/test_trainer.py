@@ -13,8 +13,8 @@ import torch
 from adapterdock.loader.adapted import AdaptedModel
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
+from support.near import close
 from support.peft_adapters import (
-    TOLERANCE,
     Saved,
     inputs_of,
     logits,
@@ -75,7 +75,7 @@ def test_the_losses_are_pefts(how: str, tmp_path: Path) -> None:
     }
     state = model.state_dict()
     assert state.keys() == trained.keys()
-    assert all(torch.allclose(state[n], trained[n], atol=1e-5) for n in state)
+    assert all(close(state[n], trained[n]) for n in state)
 
 
 def test_the_first_layer_is_trained_under_reentrant_checkpointing(tmp_path: Path) -> None:
@@ -122,11 +122,11 @@ def test_a_checkpoint_is_the_adapter_and_not_the_base(tmp_path: Path) -> None:
     assert all(torch.equal(base.state_dict()[k], before[k]) for k in before)
 
     theirs = logits(peft_loads(tiny_llama(), folder), inputs_of(base))
-    assert torch.allclose(logits(model.eval()), theirs, atol=TOLERANCE)
+    assert close(logits(model.eval()), theirs)
     again = AdaptedModel(tiny_llama())
     again.load_adapter(folder, "it")
     again.set_adapter("it")
-    assert torch.allclose(logits(again), theirs, atol=TOLERANCE)
+    assert close(logits(again), theirs)
 
 
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path: Path) -> None:

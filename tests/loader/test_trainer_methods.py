@@ -12,7 +12,8 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import RoutingError
 from safetensors.torch import load_file
 from support.begun import CAUSAL, METHODS, begun
-from support.peft_adapters import TOLERANCE, logits, peft_loads
+from support.near import close
+from support.peft_adapters import logits, peft_loads
 from support.training import losses, train
 
 SAVING = {"save_strategy": "steps", "save_steps": 2}
@@ -56,10 +57,10 @@ def test_a_run_is_saved_and_resumed_exactly(what: str, tmp_path: Path) -> None:
     assert load_file(folder / "model.safetensors").keys() == state.keys()
     assert not (folder / "config.json").exists()
     answer = logits(whole.eval())
-    assert torch.allclose(logits(peft_loads(base, folder)), answer, atol=TOLERANCE)
+    assert close(logits(peft_loads(base, folder)), answer)
     again = AdaptedModel(make())
     again.load_adapter(folder, "it")
-    assert torch.allclose(logits(again, adapter="it"), answer, atol=TOLERANCE)
+    assert close(logits(again, adapter="it"), answer)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -77,7 +78,7 @@ def test_what_is_recomputed_in_backward_is_the_same(
     )
     assert losses(found) == pytest.approx(expected, abs=1e-6)
     ends = plain.state_dict()
-    assert all(torch.allclose(ends[k], v, atol=1e-6) for k, v in model.state_dict().items())
+    assert all(close(ends[k], v) for k, v in model.state_dict().items())
 
 
 def test_a_prefix_is_not_recomputed(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from adapterdock.manifests.findings import Severity
 from peft import PromptTuningConfig
 from safetensors.torch import load_file, save_file
 from support.heads import answer, edit, manifest_over, saved_adapter, tiny
-from support.peft_adapters import TOLERANCE, peft_loads
+from support.near import close, differs
+from support.peft_adapters import peft_loads
 
 CLASSIFIERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "roberta": (tf.RobertaForSequenceClassification, {"target_modules": ["query", "value"]}),
@@ -56,8 +57,8 @@ def test_a_head_that_the_config_does_not_name_gives_pefts_logits(name: str, tmp_
     manifest = manifest_over(tmp_path / "base", {"it": tmp_path / "it"}, active="it")
     assert not [f for f in adapterdock.validate(manifest).findings if f.severity is Severity.ERROR]
     want = answer(peft_loads(base, tmp_path / "it"))
-    assert not torch.allclose(want, answer(base), atol=0.01)
-    assert torch.allclose(answer(adapterdock.load(manifest)), want, atol=TOLERANCE)
+    assert differs(want, answer(base), 0.01)
+    assert close(answer(adapterdock.load(manifest)), want)
 
 
 def test_a_head_that_the_file_leaves_out_stays_the_bases(tmp_path: Path) -> None:
@@ -92,4 +93,4 @@ def test_factors_at_a_head_are_not_the_head_whole(tmp_path: Path) -> None:
     edit(tmp_path / "it" / "adapter_config.json", task_type="SEQ_CLS")  # as transformers' own does
     model = AdaptedModel(base)
     model.load_adapter(tmp_path / "it", "it")
-    assert torch.allclose(answer(model, adapter="it"), saved.answer, atol=TOLERANCE)
+    assert close(answer(model, adapter="it"), saved.answer)

@@ -14,8 +14,8 @@ from adapterdock.manifests.errors import AttachError, FingerprintError, FitError
 from adapterdock.manifests.findings import Finding, Severity
 from safetensors.torch import load_file, save_file
 from support.heads import NAME, edit, manifest_over, write_manifest
+from support.near import close
 from support.peft_adapters import (
-    TOLERANCE,
     logits,
     peft_loads,
     peft_saves,
@@ -93,13 +93,13 @@ def test_a_base_that_is_resized_as_it_is_loaded_gives_pefts_logits(
     base, manifest = trained(case, tmp_path)
     want = logits(peft_loads(base, tmp_path / "it"), asked(case))
     assert wrong(manifest) == []
-    assert torch.allclose(logits(adapterdock.load(manifest), asked(case)), want, atol=TOLERANCE)
+    assert close(logits(adapterdock.load(manifest), asked(case)), want)
     if case == "rows of t5":  # resizing alone makes one module of its three embeddings
         base.save_pretrained(tmp_path / "big")
         base = tf.T5ForConditionalGeneration.from_pretrained(tmp_path / "big").eval()
     alone = logits(base, asked(case))
     live = adapterdock.attach(base, manifest, accept=shrunk(case))
-    assert torch.allclose(logits(live, asked(case)), want, atol=TOLERANCE)
+    assert close(logits(live, asked(case)), want)
     assert torch.equal(logits(live.base_model, asked(case)), alone)
 
 
@@ -118,9 +118,9 @@ def test_a_lock_pins_the_base_as_it_was_before(tmp_path: Path) -> None:
     assert (made.loaded_as.vocab_size, made.loaded_as.resized_from) == (ROWS, 61)
     assert made.model_copy(update={"loaded_as": None}) == before
     want = logits(peft_loads(base, tmp_path / "it"), IDS)
-    assert torch.allclose(logits(adapterdock.load(file, frozen=True), IDS), want, atol=TOLERANCE)
+    assert close(logits(adapterdock.load(file, frozen=True), IDS), want)
     live = adapterdock.attach(base, file, frozen=True)  # compared with the lock's fingerprint
-    assert torch.allclose(logits(live, IDS), want, atol=TOLERANCE)
+    assert close(logits(live, IDS), want)
 
 
 def test_another_base_is_told_though_it_was_resized(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_new_rows_are_the_mean_of_the_old(tmp_path: Path) -> None:
     base = adapterdock.load(manifest).base_model
     for weight in (base.model.embed_tokens.weight, base.lm_head.weight):
         mean = weight[:61].mean(0)
-        assert torch.allclose(weight[61:], mean.expand(4, -1), atol=1e-6)
+        assert close(weight[61:], mean.expand(4, -1))
 
 
 def test_a_converted_base_is_resized_too(tmp_path: Path) -> None:
@@ -244,4 +244,4 @@ def test_a_classifier_with_new_tokens(tmp_path: Path) -> None:
     manifest = manifest_over(tmp_path / "base", {"it": tmp_path / "it"}, said, active="it")
     want = logits(peft_loads(base, tmp_path / "it"), IDS)
     assert wrong(manifest) == []
-    assert torch.allclose(logits(adapterdock.load(manifest), IDS), want, atol=TOLERANCE)
+    assert close(logits(adapterdock.load(manifest), IDS), want)

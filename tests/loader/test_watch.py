@@ -16,6 +16,7 @@ import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.watch import Watch
 from adapterdock.manifests.errors import AdapterdockError, UsageError
+from support.near import close
 from support.peft_adapters import logits
 from support.shelf import Shelf, manifest_of, write_manifest
 
@@ -130,7 +131,7 @@ def test_the_lock_and_what_is_extended_count_too(shelf: Shelf, tmp_path: Path) -
         adapterdock.lock(over, upgrade=["it"])
         told.until(lambda: any("it" in plan.replaced for plan in told.plans))
     assert under.exists()
-    assert torch.allclose(logits(model, adapter="it"), shelf.two.answer, atol=1e-5)
+    assert close(logits(model, adapter="it"), shelf.two.answer)
 
 
 def test_a_manifest_that_is_being_written_is_not_taken_for_a_smaller_one(

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import AttachError, RoutingError
 from peft import PeftModel, TrainableTokensConfig
+from support.near import close, differs
 from support.peft_adapters import (
-    TOLERANCE,
     adapted,
     attach,
     logits,
@@ -177,17 +177,17 @@ def test_a_weight_that_is_read_elsewhere_is_the_adapters(
     monkeypatch.setattr("support.peft_adapters.inputs_of", inputs_of)
     saved = peft_saves(base, tmp_path / "it", **config)
     alone, before = logits(base, inputs), traces(base)
-    assert not torch.allclose(saved.answer, alone, atol=1e-2), "the adapter must matter"
+    assert differs(saved.answer, alone, 1e-2), "the adapter must matter"
     model = adapted(base, saved)
-    assert torch.allclose(logits(model, inputs), saved.answer, atol=TOLERANCE)
+    assert close(logits(model, inputs), saved.answer)
     assert torch.equal(logits(base, inputs), alone)
     assert torch.equal(logits(model, inputs, adapter=None), alone)
     # of BART's tied modules `shared` is never called nor read: nothing of it is in the answer
     assert [f.code for f in model.findings] == (["AD716"] if case == "BART" else [])
     model.merge_adapter("it")
-    assert torch.allclose(logits(model, inputs), saved.answer, atol=TOLERANCE)
+    assert close(logits(model, inputs), saved.answer)
     model.unmerge_adapter()
-    assert torch.allclose(logits(model, inputs), saved.answer, atol=TOLERANCE)
+    assert close(logits(model, inputs), saved.answer)
     assert same_traces(traces(model.detach()), before)
 
 
@@ -216,8 +216,8 @@ def test_rows_of_a_batch_may_not_differ_in_a_weight_that_serves_them_all(tmp_pat
         assert "letters" in caught.value.findings[0].message
     alone = [logits(model, {"x": x}, adapter=name) for name in ("three", None)]
     mixed = logits(model, {"x": x}, adapter_names=["three", "__base__", "three"])
-    assert torch.allclose(mixed[[0, 2]], alone[0][[0, 2]], atol=TOLERANCE)
-    assert torch.allclose(mixed[1], alone[1][1], atol=TOLERANCE)
+    assert close(mixed[[0, 2]], alone[0][[0, 2]])
+    assert close(mixed[1], alone[1][1])
 
 
 def test_rows_may_differ_in_a_weight_that_is_only_asked_for_its_dtype(tmp_path: Path) -> None:
@@ -226,8 +226,8 @@ def test_rows_may_differ_in_a_weight_that_is_only_asked_for_its_dtype(tmp_path: 
     model = adapted(base, saved)
     x = base.example
     mixed = logits(model, {"x": x}, adapter_names=["it", "__base__", "it"])
-    assert torch.allclose(mixed[[0, 2]], saved.answer[[0, 2]], atol=TOLERANCE)
-    assert torch.allclose(mixed[1], logits(base, {"x": x})[1], atol=TOLERANCE)
+    assert close(mixed[[0, 2]], saved.answer[[0, 2]])
+    assert close(mixed[1], logits(base, {"x": x})[1])
 
 
 @pytest.mark.parametrize("name", ["one", "two"])
@@ -253,7 +253,7 @@ def test_gradients_reach_a_weight_through_every_read(
     found = {n[n.index("base_model.") :]: grad for n, grad in found.items()}
     assert found.keys() == wanted.keys()
     for key, grad in wanted.items():
-        assert torch.allclose(found[key], grad, rtol=1e-4, atol=1e-6), key
+        assert close(found[key], grad), key
 
 
 def test_threads_read_each_their_own(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_tokens_by_themselves_show_who_reads_the_weight_the_bases_as_in_peft(
         token_indices=TOKENS,
     )
     model = adapted(base, saved)
-    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+    assert close(logits(model), saved.answer)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -344,7 +344,7 @@ def test_transformers_checkpointing_carries_what_is_read(reentrant: bool, tmp_pa
         found.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     assert found[0].keys() == found[1].keys() and len(found[0]) == 3
     for name, grad in found[0].items():
-        assert torch.allclose(found[1][name], grad, rtol=1e-4, atol=1e-7), name
+        assert close(found[1][name], grad), name
 
 
 def test_a_compiled_base_goes_on_beside_an_adapter_with_a_weight_that_is_read(
@@ -358,11 +358,11 @@ def test_a_compiled_base_goes_on_beside_an_adapter_with_a_weight_that_is_read(
     x = {"x": base.example}
     alone = logits(model, x)
     model.compile(backend="eager")
-    assert torch.allclose(logits(model, x), alone, atol=TOLERANCE)
+    assert close(logits(model, x), alone)
     attach(model, peft_saves(net(), tmp_path / "four", **ON_LETTERS), "four")
     with pytest.raises(RoutingError):
         logits(model, x, adapter="four")
-    assert torch.allclose(logits(model, x, adapter="three"), alone, atol=TOLERANCE)
+    assert close(logits(model, x, adapter="three"), alone)
 
 
 @pytest.mark.parametrize("kind", ["LoRA", "tokens by themselves"])
@@ -379,9 +379,9 @@ def test_what_acts_at_the_embedding_alone_is_not_merged_where_its_weight_is_read
     model = adapted(base, saved)
     oracle = peft_loads(base, saved.folder)
     answer = logits(model, inputs)
-    assert torch.allclose(answer, logits(oracle, inputs), atol=TOLERANCE)
+    assert close(answer, logits(oracle, inputs))
     oracle.merge_adapter()  # is another answer in PEFT
-    assert not torch.allclose(logits(oracle, inputs), answer, atol=1e-2)
+    assert differs(logits(oracle, inputs), answer, 1e-2)
     with pytest.raises(AttachError) as caught:
         model.merge_adapter("it")
     assert [f.code for f in caught.value.findings] == ["AD388"]
@@ -396,7 +396,7 @@ def test_a_lora_at_an_embedding_that_is_only_called_is_merged(make: Any, tmp_pat
     saved = peft_saves(base, tmp_path / "it", target_modules=targets)
     model = adapted(base, saved)
     model.merge_adapter("it")
-    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+    assert close(logits(model), saved.answer)
 
 
 def test_a_part_and_the_whole_that_it_lies_in_come_and_go_in_any_order(tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_a_part_and_the_whole_that_it_lies_in_come_and_go_in_any_order(tmp_path:
         for name, adapter in saved.items():
             attach(model, adapter, name)
         for name, adapter in saved.items():
-            assert torch.allclose(logits(model, adapter=name), adapter.answer, atol=TOLERANCE)
+            assert close(logits(model, adapter=name), adapter.answer)
         model.delete_adapter(gone)
-        assert torch.allclose(logits(model, adapter=left), saved[left].answer, atol=TOLERANCE)
+        assert close(logits(model, adapter=left), saved[left].answer)
         assert same_traces(traces(model.detach()), before)

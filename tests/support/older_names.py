@@ -20,6 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from support.near import differs
+
 RANK, ALPHA = 3, 6
 LINEAR = frozenset(
     {
@@ -136,6 +138,6 @@ def differences(model: nn.Module, other: nn.Module) -> dict[str, float]:
     theirs = other.state_dict()
     found: dict[str, float] = {}
     for name, value in model.state_dict().items():
-        if not torch.allclose(value, theirs[name], atol=1e-5, rtol=1e-5):
+        if differs(value, theirs[name], 1e-5):
             found[name] = float((value - theirs[name]).abs().max())
     return found

@@ -12,8 +12,8 @@ import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import RoutingError
 from support.moes import tiny_mixtral
+from support.near import close, differs
 from support.peft_adapters import (
-    TOLERANCE,
     attach,
     logits,
     peft_loads,
@@ -67,14 +67,14 @@ def check(pair: Pair, *, batched_in_peft: bool = True) -> None:
     """Each row is what PEFT answers it with its adapter alone, and PEFT's own mixed batch."""
     answers = {name: pair.alone(name) for name in NAMES[:3]}
     base, one, two = answers.values()
-    assert not torch.allclose(base, one, atol=1e-3)
-    assert not torch.allclose(base, two, atol=1e-3)
-    assert not torch.allclose(one, two, atol=1e-3)
+    assert differs(base, one)
+    assert differs(base, two)
+    assert differs(one, two)
     found = logits(pair.model, pair.batch, adapter_names=NAMES)
-    assert torch.allclose(found, rows_of(answers, NAMES), atol=TOLERANCE)
+    assert close(found, rows_of(answers, NAMES))
     if batched_in_peft:
         theirs = logits(pair.peft, pair.batch, adapter_names=NAMES)
-        assert torch.allclose(found, theirs, atol=TOLERANCE)
+        assert close(found, theirs)
 
 
 LLAMA = {"target_modules": ["q_proj", "down_proj"]}
@@ -128,9 +128,9 @@ def test_the_scores_of_the_first_token_are_each_prompts_own(tmp_path: Path) -> N
     }
     found = pair.model.generate(adapter_names=NAMES, **settings).scores[0]
     theirs = pair.peft.generate(adapter_names=NAMES, **settings).scores[0]
-    assert torch.allclose(found, theirs, atol=TOLERANCE)
+    assert close(found, theirs)
     single = {n: pair.model.generate(adapter=n, **settings).scores[0] for n in NAMES[:3]}
-    assert torch.allclose(found, rows_of(single, NAMES), atol=TOLERANCE)
+    assert close(found, rows_of(single, NAMES))
 
 
 def test_beams_of_mixed_prompts_are_pefts(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_whole_recurrent_module_has_no_rows(
     with pytest.raises(RoutingError) as caught:
         logits(pair.model, batch, adapter_names=NAMES)
     assert caught.value.code == "AD771"
-    assert torch.allclose(logits(pair.model, adapter="two"), pair.alone("two"), atol=TOLERANCE)
+    assert close(logits(pair.model, adapter="two"), pair.alone("two"))
 
 
 def test_attention_that_calls_no_projection_has_no_rows(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_mixed_batch_may_be_trained_on(tmp_path: Path) -> None:
     parameters = dict(model.named_parameters())
     for name, gradient in together.items():
         alone = parameters[name].grad
-        assert alone is not None and torch.allclose(gradient, alone, atol=TOLERANCE)
+        assert alone is not None and close(gradient, alone)
 
 
 def test_names_in_a_call_are_nearer_than_a_block_that_disables(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_the_scale_of_an_embedding_is_kept_in_a_mixed_batch(scale: float, tmp_pa
     pair = pair_of(Scaled().eval(), tmp_path, config, {**config, "r": 2})
     found = logits(pair.model, pair.batch, adapter_names=NAMES)
     answers = {name: pair.alone(name) for name in NAMES[:3]}
-    assert torch.allclose(found, rows_of(answers, NAMES), atol=TOLERANCE, rtol=1e-5)
+    assert close(found, rows_of(answers, NAMES))
     assert bool((found == 0).all()) is (scale == 0)
     assert (found.abs().max() > 1e3) == (scale == 1e4)
 
@@ -295,9 +295,7 @@ def test_experts_that_see_tokens_of_all_rows_are_refused(tmp_path: Path) -> None
     assert caught.value.code == "AD771"
     with pytest.raises(RoutingError):
         pair.model.generate(**pair.batch, adapter_names=NAMES, max_new_tokens=2)
-    assert torch.allclose(
-        logits(pair.model, pair.batch, adapter="one"), pair.alone("one"), atol=TOLERANCE
-    )
+    assert close(logits(pair.model, pair.batch, adapter="one"), pair.alone("one"))
 
 
 def test_a_quantised_base_has_rows(tmp_path: Path) -> None:
@@ -313,9 +311,9 @@ def test_a_quantised_base_has_rows(tmp_path: Path) -> None:
         model.load_adapter(tmp_path / name, name)
     batch = {"input_ids": words()}
     answers = {name: logits(model, batch, adapter=name) for name in NAMES[:3]}
-    assert not torch.allclose(answers["one"], answers["__base__"], atol=1e-2)
+    assert differs(answers["one"], answers["__base__"], 1e-2)
     found = logits(model, batch, adapter_names=NAMES)
-    assert torch.allclose(found, rows_of(answers, NAMES), atol=1e-4)
+    assert close(found, rows_of(answers, NAMES))
 
 
 @pytest.mark.parametrize("kind", ["RoadConfig", "GloraConfig"])
@@ -332,8 +330,8 @@ def test_rows_of_methods_that_attach_through_peft(kind: str, tmp_path: Path) -> 
     names = ["it", "__base__"] * (ROWS // 2)
     found = logits(model, {"input_ids": words()}, adapter_names=names)
     single = {n: logits(model, {"input_ids": words()}, adapter=n) for n in names[:2]}
-    assert torch.allclose(logits(model, adapter="it"), saved.answer, atol=TOLERANCE)
-    assert torch.allclose(found, rows_of(single, names), atol=TOLERANCE)
+    assert close(logits(model, adapter="it"), saved.answer)
+    assert close(found, rows_of(single, names))
 
 
 def test_rows_of_activated_loras_find_their_own_invocation(tmp_path: Path) -> None:
@@ -349,7 +347,7 @@ def test_rows_of_activated_loras_find_their_own_invocation(tmp_path: Path) -> No
     with torch.no_grad():
         theirs = peft_loads(base, *saved)(input_ids=rows, adapter_names=names).logits
         mine = model(input_ids=rows, adapter_names=names).logits
-    assert torch.allclose(mine, theirs, atol=TOLERANCE)
+    assert close(mine, theirs)
 
 
 class Products(TorchDispatchMode):

@@ -16,8 +16,8 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import AttachError
 from peft import LoKrConfig, LoraConfig, PrefixTuningConfig
 from safetensors.torch import load_file
+from support.near import close
 from support.peft_adapters import (
-    TOLERANCE,
     by_peft_name,
     ids,
     inputs_of,
@@ -36,10 +36,6 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def close(left: torch.Tensor, right: torch.Tensor) -> bool:
-    return torch.allclose(left, right, atol=TOLERANCE)
 
 
 def lora(**options: Any) -> LoraConfig:
@@ -144,9 +140,7 @@ def test_gradient_checkpointing_trains_the_adapter_and_nothing_else(reentrant: b
     model(input_ids=tokens, use_cache=False).logits.mean().backward()
     assert gradients(model) == plain.keys() == set(model.state_dict())
     assert all(
-        torch.allclose(p.grad, plain[name], atol=TOLERANCE)
-        for name, p in by_peft_name(model).items()
-        if p.grad is not None
+        close(p.grad, plain[name]) for name, p in by_peft_name(model).items() if p.grad is not None
     )
 
 

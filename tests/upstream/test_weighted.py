@@ -11,8 +11,9 @@ import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import AttachError, RoutingError
 from peft import IA3Config
-from support.combinations import close, options_of, products, with_adapters
+from support.combinations import options_of, products, with_adapters
 from support.moes import tiny_mixtral
+from support.near import close, differs
 from support.peft_adapters import (
     Saved,
     adapted,
@@ -68,7 +69,7 @@ def test_every_method_makes_an_adapter_that_is_chosen_and_runs(
     alone = logits(model)
     model.add_weighted_adapter(["first"], [weights[0]], "re-weighted")
     wanted = {name: weights[0] * delta for name, delta in products(model, "first").items()}
-    assert all(close(delta, wanted[n], 1e-4) for n, delta in products(model, "re-weighted").items())
+    assert all(close(delta, wanted[n]) for n, delta in products(model, "re-weighted").items())
 
     for method in UNLIKE_RANKS:  # of ranks 4 and 7
         options = options_of(method)
@@ -93,7 +94,7 @@ def test_every_method_makes_an_adapter_that_is_chosen_and_runs(
         model.set_adapter(name)
         answer = logits(model)
         assert answer.isfinite().all()
-        assert not torch.allclose(answer, alone, atol=1e-4)
+        assert differs(answer, alone, 1e-4)
         assert close(answer, logits(model, adapter=name))
     assert torch.equal(logits(model, adapter=None), alone)
 
@@ -275,7 +276,7 @@ def test_what_has_no_factors_to_combine_is_summed_and_no_more(
         answer = logits(model, adapter="mix")
         assert answer.isfinite().all()
         assert torch.equal(answer, logits(model, adapter=weights))
-        assert not close(answer, logits(model, adapter=None), 1e-3)
+        assert differs(answer, logits(model, adapter=None), 1e-3)
         model.delete_composition("mix")
 
 
@@ -293,5 +294,5 @@ def test_a_combination_runs_on_a_quantised_base(tmp_path: Path) -> None:
     model.add_weighted_adapter(["one", "two"], [0.5, 0.5], "made", "cat")
     answers = [logits(model, adapter=name) for name in (None, "one", "two", "made")]
     for at, one in enumerate(answers):
-        assert all(not close(one, other, 1e-3) for other in answers[at + 1 :])
-    assert close(answers[-1], logits(model, adapter={"one": 0.5, "two": 0.5}), 1e-4)
+        assert all(differs(one, other, 1e-3) for other in answers[at + 1 :])
+    assert close(answers[-1], logits(model, adapter={"one": 0.5, "two": 0.5}))

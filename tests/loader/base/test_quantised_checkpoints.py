@@ -31,6 +31,7 @@ from adapterdock.registry.facts import Layout
 from adapterdock.registry.gather import gather_base
 from adapterdock.registry.sources.open import open_source
 from safetensors.torch import load_file, save_file
+from support.near import close
 from support.peft_adapters import inputs_of, logits, peft_saves, tiny_llama
 from torch import Tensor
 from transformers.quantizers.auto import AutoQuantizationConfig
@@ -251,7 +252,7 @@ def test_an_adapter_answers_as_pefts_on_the_same_checkpoint(
     model = adapterdock.load(manifest, accept=sorted(unchecked))
     answer = logits(model)
     oracle = peft.PeftModel.from_pretrained(loaded(base), adapter).eval()
-    assert torch.allclose(answer, logits(oracle, inputs_of(model.base_model)), atol=1e-5)
+    assert close(answer, logits(oracle, inputs_of(model.base_model)))
     assert (answer - logits(model.base_model)).abs().max() > 0.05
 
 
@@ -371,7 +372,7 @@ def test_a_whole_module_takes_the_place_of_a_packed_one(
         config = json.loads((adapters / case / "adapter_config.json").read_text())
         scale = config["lora_alpha"] / config["r"]
         weight = weight + scale * stored["lora_B.weight"] @ stored["lora_A.weight"]
-    assert torch.allclose(answer, states[-1] @ weight.T, atol=1e-5)
+    assert close(answer, states[-1] @ weight.T)
 
 
 def test_an_adapter_of_a_repository_in_4_bits_fits_it_and_the_full_base(

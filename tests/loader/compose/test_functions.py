@@ -20,6 +20,7 @@ from adapterdock.loader.compose.svd import nearest, nearest_to_sum
 from adapterdock.loader.compose.ties import elected_mean, weighted_sum
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.near import close
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -117,7 +118,7 @@ def test_the_nearest_pair_is_the_truncated_svd(groups: int) -> None:
     assert found.a.shape == (groups, 2, 6) and found.b.shape == (groups, 8, 2)
     for one, product in zip(delta, dense(found), strict=True):
         u, s, vh = torch.linalg.svd(one)
-        assert torch.allclose(product, u[:, :2] @ torch.diag(s[:2]) @ vh[:2], atol=1e-5)
+        assert close(product, u[:, :2] @ torch.diag(s[:2]) @ vh[:2])
 
 
 def test_the_nearest_pair_to_a_sum_does_not_need_the_sum() -> None:
@@ -127,9 +128,9 @@ def test_the_nearest_pair_to_a_sum_does_not_need_the_sum() -> None:
     assert isinstance(total, torch.Tensor)
     for rank in (1, 4, 9, 20):
         short, long = nearest_to_sum(pairs, weights, rank), nearest(total, rank)
-        assert torch.allclose(dense(short), dense(long), atol=1e-4)
+        assert close(dense(short), dense(long))
         assert short.rank == min(rank, 9)
-    assert torch.allclose(dense(nearest_to_sum(pairs, weights, 9)), total, atol=1e-4)
+    assert close(dense(nearest_to_sum(pairs, weights, 9)), total)
 
 
 @pytest.mark.parametrize("clamp", [0.1, 0.5, 0.93, 1.0])
@@ -137,8 +138,8 @@ def test_a_clamp_is_torchs_quantile(clamp: float) -> None:
     delta = tensors(4, 1, 8, 6)
     free, bound = nearest(delta, 3), nearest(delta, 3, clamp)
     high = torch.quantile(torch.cat([free.b.flatten(), free.a.flatten()]), clamp).item()
-    assert torch.allclose(bound.a, free.a.clamp(-high, high))
-    assert torch.allclose(bound.b, free.b.clamp(-high, high))
+    assert close(bound.a, free.a.clamp(-high, high))
+    assert close(bound.b, free.b.clamp(-high, high))
 
 
 GOLDEN_KEY = 2065159367467025357

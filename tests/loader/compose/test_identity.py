@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from support.combinations import ALL, close, options_of, products
+from support.combinations import ALL, options_of, products
+from support.near import close, differs
 from support.peft_adapters import (
     Saved,
     adapted,
@@ -60,7 +60,7 @@ def test_one_adapter_alone_is_itself(
     assert close(alone, saved.answer)
     model.define_composition("again", {"it": 1.0}, combine=method, **options_of(method, 1.0))
     again = logits(model, inputs, adapter="again")
-    assert close(again, alone, 5e-5 if method.endswith("svd") else 1e-5)
+    assert close(again, alone, 512 if method.endswith("svd") else 128)
 
 
 @pytest.mark.parametrize("weight", [0.3, -0.8])
@@ -73,13 +73,13 @@ def test_one_adapter_at_a_weight_is_its_delta_times_that(
     model = adapted(base(), saved)
     wanted = logits(model, adapter={"it": weight})
     model.define_composition("some", {"it": weight}, combine=method, **options_of(method, 1.0))
-    assert close(logits(model, adapter="some"), wanted, 5e-5)
+    assert close(logits(model, adapter="some"), wanted, 512)
     if method == "sum":  # no adapter of its own
         return
     ours = products(model, "some")
     for module, delta in products(model, "it").items():
         assert close(ours[module], weight * delta)
-    assert not torch.allclose(wanted, logits(model, adapter=None), atol=1e-2)
+    assert differs(wanted, logits(model, adapter=None), 1e-2)
 
 
 @pytest.mark.parametrize("method", ["cat", "svd"])

@@ -9,7 +9,8 @@ import adapterdock
 import pytest
 from adapterdock.loader.load import attach, load
 from adapterdock.manifests.errors import PolicyError, RoutingError
-from support.combinations import ALL, close, digest_of, options_of, peft_answer, products
+from support.combinations import ALL, digest_of, options_of, peft_answer, products
+from support.near import close
 from support.peft_adapters import logits, peft_saves
 from support.shelf import Shelf, manifest_of
 
@@ -37,7 +38,7 @@ def test_every_method_runs_from_a_manifest(shelf: Shelf, tmp_path: Path) -> None
         if method.startswith("dare") or method == "sum":
             continue
         wanted = peft_answer(shelf.model(), folders, [0.7, -0.4], method, **options_of(method))
-        assert close(logits(model, adapter=name), wanted, 5e-5)
+        assert close(logits(model, adapter=name), wanted, 512)
     assert close(logits(model, adapter="mix-sum"), shelf.sum(one=0.7, two=-0.4))
     assert close(logits(model, adapter="mix-cat"), shelf.sum(one=0.7, two=-0.4))
 

@@ -12,7 +12,8 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import AttachError, RoutingError
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from support.combinations import ALL, close, options_of, with_adapters
+from support.combinations import ALL, options_of, with_adapters
+from support.near import close
 from support.peft_adapters import (
     inputs_of,
     logits,

@@ -13,8 +13,8 @@ from adapterdock.loader.merge_files import merge_to_folder
 from adapterdock.manifests.errors import AttachError
 from adapterdock.manifests.findings import Severity
 from safetensors.torch import load_file
+from support.near import close
 from support.peft_adapters import (
-    TOLERANCE,
     adapted,
     attach,
     logits,
@@ -29,10 +29,6 @@ from support.shelf import write_manifest
 ALL = {name: (name, make, config) for name, (make, config) in CASES.items()} | OTHERS
 MERGED = [name for name, (method, _, _) in ALL.items() if method != "LILY"]
 ON_DISK = [name for name in CASES if name != "LILY"]
-
-
-def close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.allclose(one, other, atol=TOLERANCE)
 
 
 def codes(caught: pytest.ExceptionInfo[Any]) -> set[str]:

@@ -12,8 +12,8 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.adapter_warning import AdapterWarning
 from adapterdock.manifests.errors import AdapterdockError, RoutingError
 from support.method_fit import codes, facts_of, retensored, tampered
+from support.near import close, differs
 from support.peft_adapters import (
-    TOLERANCE,
     Saved,
     adapted,
     attach,
@@ -47,8 +47,8 @@ def test_the_logits_are_pefts_and_the_base_is_untouched(
     saved = peft_saves(base, tmp_path / "it", **{"target_modules": ["wide", "mix"], **config})
     assert codes(facts_of(saved.folder), base) == []
     model = adapted(base, saved)
-    assert not torch.allclose(saved.answer, alone, atol=1e-2)
-    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+    assert differs(saved.answer, alone, 1e-2)
+    assert close(logits(model), saved.answer)
     assert torch.equal(logits(base), alone)
     assert model.findings == ()
     assert same_traces(traces(model.detach()), before)
@@ -60,14 +60,12 @@ def test_two_adapters_add_up_and_merge_to_the_same(base: Attention, tmp_path: Pa
     before = traces(base)
     live = logits(model, adapter={"one": 0.5, "two": -1.5})
     model.merge_adapter({"one": 0.5, "two": -1.5})
-    assert torch.allclose(logits(base), live, atol=TOLERANCE)
+    assert close(logits(base), live)
     model.unmerge_adapter()
     assert same_traces(traces(base), before)
     theirs = peft_loads(base, tmp_path / "one", tmp_path / "two")
     theirs.base_model.set_adapter(["one", "two"])
-    assert torch.allclose(
-        logits(model, adapter=["one", "two"]), logits(theirs, {"x": base.example}), atol=1e-4
-    )
+    assert close(logits(model, adapter=["one", "two"]), logits(theirs, {"x": base.example}))
 
 
 def test_it_is_trained_with_pefts_gradients_and_saved_for_peft(
@@ -82,7 +80,7 @@ def test_it_is_trained_with_pefts_gradients_and_saved_for_peft(
     assert len(grads) == 4 and all(g is not None and bool(g.any()) for g in grads)
     model.save_adapter(tmp_path / "again", "it")
     again = logits(peft_loads(base, tmp_path / "again"), {"x": base.example})
-    assert torch.allclose(again, saved.answer, atol=TOLERANCE)
+    assert close(again, saved.answer)
 
 
 def test_rows_of_a_batch_are_refused_as_in_peft(base: Attention, tmp_path: Path) -> None:
@@ -134,6 +132,6 @@ def test_torchs_own_layer_that_reads_the_weights_itself_is_reported(tmp_path: Pa
         warnings.simplefilter("always")
         answer = logits(model)
     never_ran = any("AD716" in str(w.message) for w in caught if w.category is AdapterWarning)
-    assert never_ran or not torch.allclose(answer, logits(base))
+    assert never_ran or differs(answer, logits(base), 1e-8)
     with_gradients = model(base.example)
-    assert not torch.allclose(with_gradients, base(base.example), atol=1e-3)
+    assert differs(with_gradients, base(base.example))

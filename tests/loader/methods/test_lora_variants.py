@@ -13,8 +13,8 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.errors import AdapterdockError, AttachError, RoutingError
 from peft.tuners.lora.config import BdLoraConfig, VeloraConfig
 from support.method_fit import codes, facts_of, retensored, tampered
+from support.near import close, differs
 from support.peft_adapters import (
-    TOLERANCE,
     Saved,
     adapted,
     attach,
@@ -56,8 +56,8 @@ def test_the_logits_are_pefts_and_the_base_is_untouched(name: str, tmp_path: Pat
     saved = saved_as(name, tmp_path / "it", base)
     assert codes(facts_of(saved.folder), base) == []
     model = adapted(base, saved)
-    assert not torch.allclose(saved.answer, alone, atol=1e-2)
-    assert torch.allclose(logits(model), saved.answer, atol=TOLERANCE)
+    assert differs(saved.answer, alone, 1e-2)
+    assert close(logits(model), saved.answer)
     assert torch.equal(logits(base), alone)
     assert same_traces(traces(model.detach()), before)
 
@@ -77,7 +77,7 @@ def test_modules_without_blocks_are_plain(tmp_path: Path) -> None:
     blocks = BdLoraConfig(target_modules_bd_b=["layers.1"], nblocks=2, match_strict=False)
     base = tiny_llama()
     saved = saved_as("bdlora", tmp_path / "it", base, use_bdlora=blocks)
-    assert torch.allclose(logits(adapted(base, saved)), saved.answer, atol=TOLERANCE)
+    assert close(logits(adapted(base, saved)), saved.answer)
 
 
 @pytest.mark.parametrize("name", ["velora", "bdlora"])
@@ -87,7 +87,7 @@ def test_merged_answers_are_the_live_ones(name: str, tmp_path: Path) -> None:
     model = adapted(base, saved)
     before = traces(base)
     model.merge_adapter()
-    assert torch.allclose(logits(base), saved.answer, atol=TOLERANCE)
+    assert close(logits(base), saved.answer)
     model.unmerge_adapter()
     assert same_traces(traces(base), before)
 
@@ -100,7 +100,7 @@ def test_what_is_saved_again_is_pefts(name: str, tmp_path: Path) -> None:
     model.load_adapter(saved.folder, "it")
     model.save_adapter(tmp_path / "again", "it")
     again = logits(peft_loads(base, tmp_path / "again"), inputs_of(base))
-    assert torch.allclose(again, saved.answer, atol=TOLERANCE)
+    assert close(again, saved.answer)
 
 
 # -- what the files and configs say --------------------------------------------------------------
@@ -191,11 +191,11 @@ def alora(tmp_path: Path) -> tuple[AdaptedModel, Any]:
 
 def test_each_row_begins_at_its_last_invocation(alora: tuple[AdaptedModel, Any]) -> None:
     ours, theirs = alora
-    assert torch.allclose(logits(ours, batch()), logits(theirs, batch()), atol=TOLERANCE)
+    assert close(logits(ours, batch()), logits(theirs, batch()))
     alone = logits(ours.base_model, batch())
     assert torch.equal(logits(ours, batch())[3], alone[3])
     assert torch.equal(logits(ours, batch())[0, :7], alone[0, :7])
-    assert not torch.allclose(logits(ours, batch())[0, 7:], alone[0, 7:], atol=1e-3)
+    assert differs(logits(ours, batch())[0, 7:], alone[0, 7:])
 
 
 @pytest.mark.parametrize("how", [{}, {"num_return_sequences": 2, "do_sample": True}])
@@ -246,7 +246,7 @@ def test_steps_by_hand_are_the_whole(alora: tuple[AdaptedModel, Any]) -> None:
         first = ours(input_ids=rows[:, :8], use_cache=True)
         last = ours(input_ids=rows[:, 8:], past_key_values=first.past_key_values)
     # the first row's invocation is cut in two: a step sees its own tokens
-    assert torch.allclose(last.logits[1:, 0], whole[1:, 8], atol=TOLERANCE)
+    assert close(last.logits[1:, 0], whole[1:, 8])
 
 
 def test_the_bases_cache_is_shared_up_to_the_invocation(alora: tuple[AdaptedModel, Any]) -> None:
@@ -258,7 +258,7 @@ def test_the_bases_cache_is_shared_up_to_the_invocation(alora: tuple[AdaptedMode
         cache = ours.base_model(input_ids=rows[:, :7], use_cache=True).past_key_values
         kept = copy.deepcopy(cache)
         rest = ours(input_ids=rows[:, 7:], past_key_values=cache)
-        assert torch.allclose(rest.logits, whole[:, 7:], atol=TOLERANCE)
+        assert close(rest.logits, whole[:, 7:])
         made = ours.generate(
             input_ids=rows, past_key_values=kept, max_new_tokens=4, min_new_tokens=4
         )
@@ -301,7 +301,7 @@ def test_mixed_rows_are_pefts(alora: tuple[AdaptedModel, Any], tmp_path: Path) -
     names = ["alora", "plain", "other", "__base__"]
     with torch.no_grad():
         mine = ours(**batch(), adapter_names=names).logits
-        assert torch.allclose(mine, theirs(**batch(), adapter_names=names).logits, atol=TOLERANCE)
+        assert close(mine, theirs(**batch(), adapter_names=names).logits)
         made = ours.generate(**batch(), adapter_names=names, max_new_tokens=5, min_new_tokens=5)
         theirs_made = theirs.generate(
             **batch(), adapter_names=names, max_new_tokens=5, min_new_tokens=5
@@ -316,8 +316,8 @@ def test_a_sum_beside_another_adapter_is_the_sum_of_both(
     attach(ours, peft_saves(ours.base_model, tmp_path / "plain", **TARGETS), "plain")
     rows = batch()
     both = logits(ours, rows, adapter=["alora", "plain"])
-    assert torch.allclose(both[3], logits(ours, rows, adapter="plain")[3], atol=TOLERANCE)
-    assert not torch.allclose(both[0, 8], logits(ours, rows, adapter="plain")[0, 8], atol=1e-3)
+    assert close(both[3], logits(ours, rows, adapter="plain")[3])
+    assert differs(both[0, 8], logits(ours, rows, adapter="plain")[0, 8])
 
 
 def test_an_alora_is_not_merged_and_says_why(alora: tuple[AdaptedModel, Any]) -> None:
@@ -357,7 +357,7 @@ def test_training_an_alora_gives_pefts_gradients(tmp_path: Path) -> None:
         sorted((n.split("layers")[1], g) for n, g in lora.items()),
         strict=True,
     ):
-        assert torch.allclose(one, other, atol=TOLERANCE)
+        assert close(one, other)
 
 
 def test_parts_that_backward_runs_again_know_where_it_begins(tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_parts_that_backward_runs_again_know_where_it_begins(tmp_path: Path) -> 
         grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     once, again = grads
     assert once.keys() == again.keys() and len(once) == 12
-    assert all(torch.allclose(again[name], value, atol=TOLERANCE) for name, value in once.items())
+    assert all(close(again[name], value) for name, value in once.items())
 
 
 def test_an_alora_beside_virtual_tokens_is_refused(

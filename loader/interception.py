@@ -69,13 +69,14 @@ def release(module: nn.Module, interception: Interception) -> None:
     if own.get("_old_forward") is interception:
         own["_old_forward"] = inner
         return
-    outer = own.get("forward")
-    while isinstance(outer, Interception):
-        if outer.inner is interception:
-            outer.inner = outer.__wrapped__ = inner
-            outer.natural = interception.natural
-            return
-        outer = outer.inner
+    for place in ("forward", "_old_forward"):
+        outer = own.get(place)
+        while isinstance(outer, Interception):
+            if outer.inner is interception:
+                outer.inner = outer.__wrapped__ = inner
+                outer.natural = interception.natural
+                return
+            outer = outer.inner
     interception.around = _through
 
 

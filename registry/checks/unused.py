@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
 from ..facts import SitePlan
+from ..methods.lora_attention import TARGET
 from ..patterns import PatternError, Patterns, PatternTable
 from .subject import Subject, some
 
@@ -47,7 +48,9 @@ def _unused(subject: Subject, patterns: Patterns) -> Mapping[str, list[str]]:
 
 
 def _author(subject: Subject, site: SitePlan) -> str:
-    """What the patterns are matched against: the module, or its parameter where that is adapted."""
-    name = subject.naming.author(site.module)
-    parameter = site.settings.get("parameter")
+    """What the patterns are matched against: the target module, or its parameter where the config
+    names that."""
+    target = site.settings.get(TARGET)
+    parameter = site.settings.get("parameter") if target is None else None
+    name = subject.naming.author(target or site.module)
     return name if parameter is None else f"{name}.{parameter}"

@@ -15,6 +15,7 @@ from support.near import close, differs
 from support.peft_adapters import (
     adapted,
     attach,
+    by_peft_name,
     inputs_of,
     logits,
     peft_loads,
@@ -286,7 +287,7 @@ def test_gradients_of_a_trainable_adapter_are_pefts(tmp_path: Path) -> None:
     model = adapted(base, saved, trainable=True)
     model(**batch).loss.backward()
     theirs = {n: p.grad for n, p in oracle.named_parameters() if p.grad is not None}
-    ours = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    ours = {n: p.grad for n, p in by_peft_name(model).items() if p.grad is not None}
     assert ours.keys() == theirs.keys()  # PEFT's own names
     assert all(close(ours[n], theirs[n]) for n in ours)
     assert all(p.grad is None for p in base.parameters())
@@ -303,7 +304,7 @@ def test_embeddings_stored_beside_factors_are_not_trained_as_they_are_not_in_pef
         author, tmp_path / "it", target_modules=["q_proj"], save={"save_embedding_layers": True}
     )
     model = adapted(base, saved, trainable=True)
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained = {name for name, one in by_peft_name(model).items() if one.requires_grad}
     assert trained == {name for name in model.state_dict() if ".lora_" in name}
     assert close(logits(model), saved.answer)
 

@@ -21,6 +21,7 @@ from support.peft_adapters import (
     Saved,
     adapted,
     attach,
+    by_peft_name,
     inputs_of,
     logits,
     peft_loads,
@@ -96,7 +97,7 @@ def test_the_live_names_are_pefts_and_the_matrices_are_kept_once(
     ours = adapted(base, saved, trainable=True)
     assert ours.state_dict().keys() == named.keys()
     assert all(torch.equal(v, named[n]) for n, v in ours.state_dict().items())
-    trained = {n for n, p in ours.named_parameters() if p.requires_grad}
+    trained = {n for n, p in by_peft_name(ours).items() if p.requires_grad}
     assert trained == {n for n in named if "vera_lambda" in n}
 
 

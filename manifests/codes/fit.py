@@ -1079,3 +1079,18 @@ TARGET_IDLE = Code(
     example="a lora_B of zeros at `head.attention.out_proj` of a SiglipVisionModel",
     fix="nothing has to be done; leave the module out of the targets when training again",
 )
+EXPERTS_UNCLEAR = Code(
+    id="AD358",
+    name="experts-layout-unclear",
+    severity=Severity.ERROR,
+    summary="Nothing tells how the adapter's factors lie on a mixture's experts.",
+    explanation=(
+        "PEFT up to 0.18 took the second dimension of a parameter of experts for the input of A, "
+        "0.19.0 did so for most, and later versions take the last one. Where the two sizes "
+        "differ, the factors tell which it is. Where they are equal, only `peft_version` does, "
+        "which PEFT writes since 0.18; and it cannot where transformers itself has exchanged the "
+        "two sides since."
+    ),
+    example="target_parameters on experts of (8, 64, 64), and no peft_version",
+    fix="write the `peft_version` that trained the adapter into adapter_config.json",
+)

@@ -631,11 +631,13 @@ PATTERN_UNUSED = Code(
     id="AD355",
     name="pattern-matches-nothing",
     severity=Severity.WARNING,
-    summary="A rank, an alpha or a layer of the config is for no adapted module.",
+    summary="A rank, an alpha, a layer or a parameter of the config is for no adapted module.",
     explanation=(
-        "PEFT ignores an entry of rank_pattern, alpha_pattern or layers_to_transform that matches "
-        "nothing, and so is it here. A wrong rank shows in the shapes, but a misspelt name in "
-        "alpha_pattern only leaves a module with the scale of all others."
+        "PEFT ignores an entry of rank_pattern, alpha_pattern, layers_to_transform or "
+        "target_parameters that matches nothing, and so is it here. A wrong rank shows in the "
+        "shapes, but a misspelt name in alpha_pattern only leaves a module with the scale of all "
+        "others. Where no entry of target_parameters matches, or factors are left without a "
+        "place, it is an error (AD376)."
     ),
     example='"alpha_pattern": {"q_porj": 32}',
     fix="correct the entry, or remove it if it was never meant for this adapter",

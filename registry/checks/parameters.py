@@ -39,10 +39,17 @@ def check(subject: Subject) -> list[Finding]:
                 expected=f"factors, by target_parameters: {some(config.parameters)}",
             )
         )
-    if unused:
+    if unused and (subject.plan.leftovers or len(unused) == len(set(config.parameters))):
         findings.append(
             codes.PARAMETER_MISSING.finding(
                 f"target_parameters names what is no parameter of the base: {some(unused)}",
+                subject.where,
+            )
+        )
+    elif unused:  # all factors have a place: PEFT trained none for these
+        findings.append(
+            codes.PATTERN_UNUSED.finding(
+                f"target_parameters has entries for no parameter of the base: {some(unused)}",
                 subject.where,
             )
         )

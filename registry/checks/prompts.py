@@ -39,8 +39,11 @@ def check(subject: Subject) -> list[Finding]:
     if subject.layout is not None:
         reason = cannot_take(site, subject.layout.inputs)
         if reason is not None:
-            message = f"the base {reason}"
-            return [codes.PROMPT_MISFIT.finding(message, subject.where, found=site.method)]
+            message = f"The base {reason}, so it cannot have virtual tokens of this kind"
+            hint = "Train another kind of adapter: PEFT cannot run this one on such a base either."
+            return [
+                codes.PROMPT_MISFIT.finding(message, subject.where, found=site.method, hint=hint)
+            ]
     if site.method != PREFIX_TUNING and subject.layout is not None:
         findings += _width(site, subject.layout, subject.where)
     if subject.base is not None and subject.layout is not None:

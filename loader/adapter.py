@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
-    from .bias import BiasFactors
+    from .bias import BiasChange
     from .prompts import Prompt
     from .sites import Factors
     from .weight_sites import WeightFactors
@@ -106,7 +106,7 @@ class Adapter:
     """What it replaces, likewise (``base_model.model.score.modules_to_save.billing``)."""
     parts: tuple[Part, ...] = ()
     """What it adds at its sites, from which a merge is made."""
-    biases: Mapping[str, BiasFactors] = field(default_factory=dict)
+    biases: Mapping[str, BiasChange] = field(default_factory=dict)
     """Trained biases of the base, by module."""
     invocation: tuple[int, ...] | None = None
     """The tokens from which on it acts (aLoRA); ``None`` where it acts everywhere."""

@@ -20,8 +20,9 @@ from transformers.models.auto import modeling_auto
 
 from ..registry.facts import ModuleKind
 from ..registry.module_tree import BATCH_NORM, KINDS, UNCALLED, USUAL
+from .inputs import looked_up_again
 from .layout import output_modules, shape_of_module
-from .uncalled import uncalled_children
+from .uncalled import CONTAINERS, uncalled_children
 
 LETTERS = {kind: letter for letter, kind in KINDS.items()}
 
@@ -38,14 +39,17 @@ class Occurrence:
     """One sub-model as it was seen in one instance, without the sub-models inside it.
 
     ``modules`` are in the order of the model; those of a list's members are merged into it.
-    ``members`` holds them apart, by their numbers, where they are not of one kind. ``lacking`` are
-    the sub-configs that its config does without.
+    ``members`` holds them apart, by their numbers, where they are not of one kind. ``lists`` are
+    the lists of modules, ``ids`` what :func:`~adapterdock.loader.inputs.looked_up_again` says.
+    ``lacking`` are the sub-configs that its config does without.
     """
 
     modules: dict[Path_, set[str]] = field(default_factory=dict)
     slots: dict[Path_, Slot] = field(default_factory=dict)
     members: dict[Path_, dict[Path_, set[str]]] = field(default_factory=dict)
     lacking: frozenset[str] = frozenset()
+    lists: set[Path_] = field(default_factory=set, compare=False)
+    ids: set[Path_] = field(default_factory=set, compare=False)
     inside: dict[Path_, Occurrence] = field(default_factory=dict, compare=False)
     config: Any = field(default=None, compare=False)
     tied: Mapping[str, str] | None = field(default=None, compare=False)
@@ -197,6 +201,9 @@ def occurrences(model: nn.Module) -> Iterator[tuple[nn.Module, Occurrence]]:
                 own = describe(module) | ({UNCALLED} if name in uncalled else set())
                 uncalled |= {(*name, child) for child in uncalled_children(module)}
                 words[path] |= own
+                seen.ids |= {(*path, child) for child in looked_up_again(module)}
+                if isinstance(module, CONTAINERS):
+                    seen.lists.add(path)
                 if own and "*" in path:
                     members.setdefault(path, {})[name] = own
         seen.members = {path: m for path, m in members.items() if is_mixed(words[path])}

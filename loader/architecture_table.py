@@ -12,7 +12,9 @@ The file holds:
   (modules of layers that are alike) and ``tie`` (see :func:`tie_states`), ``needs`` (modules that a
   sub-config decides), ``members`` (of lists whose members are not of one kind), ``output`` (PEFT's
   ``all-linear`` leaves it out), ``ignored`` (names in a checkpoint that the class drops) and
-  ``unsure`` (see :data:`UNSURE`);
+  ``lists`` (of modules, which are not called themselves), ``lacks`` (of :data:`INPUTS`, what its
+  forward does not take), ``ids`` (embeddings for which it finds the ids of ``inputs_embeds`` again)
+  and ``unsure`` (see :data:`UNSURE`);
 - ``auto``: which class an auto class builds for a model type: for sub-models that may vary, and
   for the heads of tasks.
 """
@@ -31,6 +33,7 @@ from typing import Any, cast
 import transformers
 from transformers import conversion_mapping, core_model_loading
 
+from ..registry.facts import INPUTS
 from .architecture_survey import (
     PARTS,
     TASKS,
@@ -43,6 +46,7 @@ from .architecture_survey import (
     model_classes,
     occurrences,
 )
+from .inputs import taken_by
 from .tables.survey import survey
 from .tables.variants import missing_sub_configs
 
@@ -97,6 +101,13 @@ def rows_of(seen: Mapping[str, Seen]) -> dict[str, dict[str, Any]]:
             out["needs"] = needs
         if members := _members(row):
             out["members"] = members
+        every = [*row.own, *row.inner]
+        if lists := {path for one in every for path in one.lists}:
+            out["lists"] = sorted(".".join(path) for path in lists)
+        if ids := {path for one in every for path in one.ids}:
+            out["ids"] = sorted(".".join(path) for path in ids)
+        if lacks := INPUTS - taken_by(cls.forward):
+            out["lacks"] = sorted(lacks)
         if name in UNSURE:
             out["unsure"] = True
         if row.output:

@@ -16,22 +16,34 @@ from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 from .low_rank import Scaling
 from .placement import offloaded
 from .weight_reads import Read
+from .weight_sites import can_stand_in
 
 
-class BiasFactors:
+class BiasChange:
+    """``value`` in place of the base's bias, which is ``old``."""
+
+    __slots__ = ("old", "value")
+
+    def __init__(self, value: torch.Tensor, old: torch.Tensor) -> None:
+        self.value = value
+        self.old = old.detach()
+
+    def difference(self, weight: float) -> torch.Tensor:
+        return (self.value - self.old.to(self.value.device)) * weight
+
+
+class BiasFactors(BiasChange):
     """``out + weight * (bias - the base's bias)``, along the module's channels. Of a module that is
     not ``called`` who reads the bias finds it changed."""
 
-    __slots__ = ("old", "reads", "value")
+    __slots__ = ("reads",)
 
-    def __init__(self, value: torch.Tensor, old: torch.Tensor, *, called: bool = True) -> None:
-        self.value = value
-        self.old = old.detach()
+    def __init__(self, value: torch.Tensor, old: torch.Tensor, called: bool = True) -> None:
+        super().__init__(value, old)
         self.reads: Mapping[str, Read] = {} if called else {"bias": self._read}
 
     def _read(self, own: torch.Tensor, now: torch.Tensor, weight: float) -> torch.Tensor:
-        delta = (self.value - self.old.to(self.value.device)) * weight
-        return now + delta.to(now.device)
+        return now + self.difference(weight).to(now.device)
 
     def add(
         self,
@@ -41,13 +53,32 @@ class BiasFactors:
         out: torch.Tensor,
         weight: float,
     ) -> torch.Tensor:
-        delta = ((self.value - self.old.to(self.value.device)) * weight).to(out.device)
+        delta = self.difference(weight).to(out.device)
         return out + delta.view(*delta.shape, *(1,) * _dimensions_after_channels(module, out))
 
     def parts(self, module: nn.Module, weight: float) -> tuple[Scaling]:
-        shift = (self.value - self.old.to(self.value.device)) * weight
+        shift = self.difference(weight)
         last = not isinstance(module, (_ConvNd, nn.GroupNorm, _BatchNorm))
         return (Scaling(shift=shift, channels_last=last),)
+
+
+class BiasWeight(BiasChange):
+    """The same for a module that does more with its bias than to add it last: it runs with another
+    one for the time of a call."""
+
+    __slots__ = ()
+    name = "bias"
+
+    def add_to(self, module: nn.Module, parameter: torch.Tensor, weight: float) -> torch.Tensor:
+        return parameter + self.difference(weight).to(parameter.device)
+
+
+def inner_bias_of(module: nn.Module) -> torch.Tensor | None:
+    """The bias that a module of another kind can run with another value of; ``None`` where there is
+    none."""
+    own = module._parameters.get("bias")  # pyright: ignore[reportPrivateUsage]
+    plain = own is not None and type(own.data) is torch.Tensor and own.is_floating_point()
+    return offloaded(module, "bias") if plain and can_stand_in(module) else None
 
 
 def bias_of(module: nn.Module) -> torch.Tensor | None:

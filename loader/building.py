@@ -18,7 +18,7 @@ from ..registry.methods.lora_attention import reader_of
 from ..registry.methods.lora_variants import invocation_of
 from ..registry.methods.naming import PEFT_PREFIX
 from .adapter import Adapter, Built, Part
-from .bias import BiasFactors
+from .bias import BiasChange, BiasFactors, BiasWeight, bias_of
 from .claims import Claims
 from .methods.dora import OnWeight
 from .methods.table import METHODS
@@ -180,13 +180,17 @@ class _Builder:
             else:
                 outputs.setdefault(site.module, []).append(cast(Factors, built))
             parts.append(Part(site, shape, roles, roles.keys() <= method.input_roles))
-        changed: dict[str, BiasFactors] = {}
+        changed: dict[str, BiasChange] = {}
         for module, key, old in biases:
             value = self._parameter(placed[key])
             live_name = f"{prefix}{module}.bias.{claims.name}"
             parameters[live_name], keys[_on_disk(key)] = value, live_name
-            changed[module] = BiasFactors(value, old, called=claims.modules.called(module))
-            outputs.setdefault(module, []).append(changed[module])
+            if bias_of(claims.module(module)) is None:
+                changed[module] = inner = BiasWeight(value, old)
+                weights.setdefault(module, []).append(inner)
+                continue
+            changed[module] = last = BiasFactors(value, old, claims.modules.called(module))
+            outputs.setdefault(module, []).append(last)
         twins = {
             name: twin_of(
                 claims.module(name),

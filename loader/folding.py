@@ -21,7 +21,7 @@ from ..registry.facts import ModuleKind
 from ..registry.methods.lora_attention import TARGET
 from ..registry.methods.peft_table import PEFT_TABLE
 from .adapter import Adapter, Part
-from .bias import BiasFactors
+from .bias import BiasChange
 from .cuts import Cut, rows_of
 from .merge.read_elsewhere import read_elsewhere
 from .methods.deltas import Delta
@@ -44,7 +44,7 @@ class Addition:
     """What one adapter adds to a tensor of ``module``, at ``weight``."""
 
     weight: float
-    of: Part | BiasFactors
+    of: Part | BiasChange
     module: nn.Module
 
     def same_as(self, other: Addition) -> bool:
@@ -64,7 +64,7 @@ class Addition:
     def delta(self, name: str, old: Tensor, wide: torch.dtype, device: torch.device) -> Delta:
         """What it adds to some rows of the tensor ``name``, which is ``old`` now."""
         one = self.of
-        if isinstance(one, BiasFactors):
+        if isinstance(one, BiasChange):
             change = one.value.detach().to(device, wide) - one.old.to(device, wide)
             return lambda rows: change[rows]
         if one.layer is not None:

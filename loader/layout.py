@@ -12,6 +12,7 @@ from torch import nn
 from ..registry.architectures import conversions_of
 from ..registry.conversion import Rule
 from ..registry.facts import Layout, ModuleKind, ModuleShape
+from .inputs import inputs_of
 from .uncalled import uncalled_in
 
 CLASSIFICATION_HEADS = ("score", "classifier")
@@ -41,6 +42,8 @@ def layout_of_model(model: nn.Module) -> Layout:
         output_modules=output_modules(model) & kept,
         tied=_tied_parameters(model),
         prefix=str(getattr(model, "base_model_prefix", "") or ""),
+        inputs=inputs_of(model),
+        model_type=str(getattr(getattr(model, "config", None), "model_type", None) or ""),
         conversions=_conversions(model),
     )
 

@@ -22,11 +22,13 @@ from torch import nn
 from ..manifests.codes import loader as codes
 from ..manifests.errors import RoutingError
 from ..manifests.weights import Weight
+from ..registry.checks.prompts import cannot_take
 from ..registry.facts import SitePlan
 from ..registry.methods.prompt import PREFIX_TUNING
 from ..registry.methods.prompt_config import SEQ_2_SEQ
 from .adapter import Adapter
 from .cache_length import cache_length
+from .inputs import inputs_of
 from .kv_cache import check_cache
 from .prompt_encoders import Encoder
 from .routing import CURRENT
@@ -220,14 +222,11 @@ def prompt_of(terms: Iterable[tuple[Adapter, Weight]]) -> Prompt | None:
 
 def unsupported(site: SitePlan, base: nn.Module) -> str | None:
     """Why this live model cannot have these virtual tokens, whatever their sizes."""
-    takes = _parameters(base)
     kind = type(base).__name__
+    if (reason := cannot_take(site, inputs_of(base))) is not None:
+        return f"a {kind} {reason}"
     if site.method != PREFIX_TUNING:
-        if "inputs_embeds" not in takes:
-            return f"a {kind} takes no inputs_embeds"
         return None if embedding_of(base) is not None else f"a {kind} has no input embeddings"
-    if "past_key_values" not in takes:
-        return f"a {kind} takes no past_key_values"
     devices = {str(d) for d in (getattr(base, "hf_device_map", None) or {}).values()}
     if len(devices - {"cpu", "disk"}) > 1:
         return "the base is spread over several devices, and a prefix is on one"

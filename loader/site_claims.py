@@ -107,10 +107,7 @@ def _expected(
             expected = f"{site.method} cannot sit on a {type(module).__name__}"
         else:
             reason = method.unsupported(site, module, shape)
-            if reason is None and method.shapes is not None:
-                expected = method.shapes(site, module, shape)
-            else:
-                expected = reason or known.shapes(site, shape, found)
+            expected = reason or known.shapes(site, shape, found)
         if plain:
             claims.linears[key] = expected
     return expected

@@ -25,8 +25,13 @@ _GENERAL = ("torch.nn.modules.module", "transformers.modeling_utils")
 """Where the classes of all models come from: nothing there is about a module by its name."""
 
 
+CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+"""What is not called itself, only what is in it. PEFT (0.21, ``utils/other.py``, ``check_module``)
+does not wrap them."""
+
+
 def uncalled_children(parent: nn.Module) -> frozenset[str]:
-    """The names of the modules in ``parent`` whose forward never runs."""
+    """The names of the modules in ``parent`` whose weight is read, and whose forward never runs."""
     if isinstance(parent, nn.MultiheadAttention):
         return frozenset({"out_proj"})
     found = _read_alone(_files(type(parent)))
@@ -34,12 +39,16 @@ def uncalled_children(parent: nn.Module) -> frozenset[str]:
 
 
 def uncalled_in(modules: Mapping[str, nn.Module]) -> set[str]:
-    """Those of a model's modules, by their names."""
-    return {
-        f"{name}.{child}".lstrip(".")
-        for name, module in modules.items()
-        for child in uncalled_children(module)
-    }
+    """Those of a model's modules that are not called, by their names; lists of modules too."""
+    found = {name for name, module in modules.items() if isinstance(module, CONTAINERS)}
+    for name, module in modules.items():
+        found |= {f"{name}.{child}".lstrip(".") for child in uncalled_children(module)}
+    return found
+
+
+def source_of(kind: type[nn.Module]) -> list[str]:
+    """The source of a class and of those that it is made from, where there is any."""
+    return [text for file in _files(kind) if (text := _text(file))]
 
 
 @cache

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
 
 from ..manifests.codes import loader as codes
-from .bias import bias_of
+from .bias import bias_of, inner_bias_of
 from .claims import Claims
 from .placement import offloaded
 from .tensors import FLOATS
 from .twins import own_tensors
-
-_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
-"""What PEFT (0.21, ``utils/other.py``, ``check_module``) does not wrap."""
+from .uncalled import CONTAINERS
 
 
 def whole_modules(claims: Claims) -> dict[str, Mapping[str, str]]:
@@ -68,7 +65,7 @@ def claim_whole(claims: Claims, name: str, paths: Mapping[str, str]) -> Mapping[
     module = claims.usable_module(name)
     if module is None or not claims.present(name, paths.values()):
         return None
-    if isinstance(module, _CONTAINERS):
+    if isinstance(module, CONTAINERS):
         kind = type(module).__name__
         claims.problem(codes.SAVED_CONTAINER, f"{name} is a {kind}, which is never called")
         return None
@@ -115,6 +112,8 @@ def claim_bias(claims: Claims, name: str, key: str) -> tuple[str, str, torch.Ten
             return None  # the file has it under both names
         if other is None:
             return claim_bias(claims, adds, key)
+    if old is None and not claims.modules.tied_to(f"{name}.bias"):
+        old = inner_bias_of(module)
     if old is None:
         claims.problem(
             codes.BIAS_UNSUPPORTED,

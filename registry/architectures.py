@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from .base.packed import unpacked, with_stand_ins
 from .conversion import ConversionError, Rule, Shape, convert
-from .facts import Layout, TensorInfo
+from .facts import EMBEDS, INPUTS, Layout, ModuleShape, TensorInfo
 from .module_tree import Tree, has, modules_of, step
 
 ALWAYS_IGNORED = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
@@ -132,14 +132,42 @@ def layout_of(
         return None  # another model's tensors
     dropped |= _of_other_classes(parts[0], strangers - dropped)
     live = {n: shape for n, shape in live.items() if n not in dropped}
-    modules = modules_of(tree, live, _exact(parts, live))
+    modules = _without_lists(parts, modules_of(tree, live, _exact(parts, live)))
     packed = frozenset(name for name, shape in unsized.items() if not shape and has(tree, name))
     packed |= {name for name, source in tied.items() if source in packed}
     output = parts[0].row.get("output", "")
     heads = frozenset({output} & modules.keys())
     return Layout(
-        with_stand_ins(modules, packed), heads, tied, prefix, packed, conversions=lambda: rules
+        with_stand_ins(modules, packed),
+        heads,
+        tied,
+        prefix,
+        packed,
+        _inputs(parts, modules),
+        parts[0].model_type,
+        conversions=lambda: rules,
     )
+
+
+def _without_lists(parts: list[Part], modules: Mapping[str, ModuleShape]) -> dict[str, ModuleShape]:
+    """``modules`` with the lists of modules as what is not called itself."""
+    paths = [
+        f"{part.path}.{name}".lstrip(".") for part in parts for name in part.row.get("lists", ())
+    ]
+    names = re.compile("|".join(re.escape(path).replace(r"\*", r"\d+") for path in paths) or "(?!)")
+    return {
+        name: replace(one, called=False) if not one.parameters and names.fullmatch(name) else one
+        for name, one in modules.items()
+    }
+
+
+def _inputs(parts: list[Part], modules: Collection[str]) -> frozenset[str]:
+    """What the model takes beside ids: no embeddings where it finds the ids of them again."""
+    taken = INPUTS.difference(parts[0].row.get("lacks", ()))
+    again = (
+        f"{part.path}.{name}".lstrip(".") for part in parts for name in part.row.get("ids", ())
+    )
+    return taken - {EMBEDS} if any(name in modules for name in again) else taken
 
 
 def conversions_of(name: str, config: Mapping[str, Any]) -> tuple[Rule, ...]:

@@ -94,6 +94,11 @@ class ModuleShape:
     called: bool = True
 
 
+EMBEDS, CACHED = "inputs_embeds", "past_key_values"
+INPUTS = frozenset({EMBEDS, CACHED})
+"""What a model may take beside the ids of tokens."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """The live model's modules by their names, in the order of the model.
@@ -108,7 +113,8 @@ class Layout:
     ``prefix`` is transformers' ``base_model_prefix``. ``packed`` are the parameters that the
     checkpoint holds quantised, ``None`` where no checkpoint was asked. ``conversions`` gives the
     rules by which names of older versions become these; they are read where an adapter has such
-    names.
+    names. ``inputs`` are those of :data:`INPUTS` that the model takes, whatever their values;
+    ``model_type`` is the config's.
     """
 
     modules: Mapping[str, ModuleShape]
@@ -116,6 +122,8 @@ class Layout:
     tied: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
     packed: frozenset[str] | None = None
+    inputs: frozenset[str] = INPUTS
+    model_type: str = ""
     conversions: Callable[[], Sequence[Rule]] | None = field(
         default=None, compare=False, repr=False
     )

@@ -1,8 +1,9 @@
 """LoRA on a parameter of a module (``target_parameters``): the module runs with ``W + s * BA``.
 
-Follows PEFT 0.21, ``tuners/lora/layer.py``, ``ParamWrapper``: A (r * experts, in) is cut expert by
+Follows PEFT, ``tuners/lora/layer.py``, ``ParamWrapper``: A (r * experts, in) is cut expert by
 expert, B (out, r * experts) rank by rank; of a parameter (experts, out, in) each expert's delta is
-B_e A_e, of a transposed one (experts, in, out) its transpose. Two dimensions are one expert.
+B_e A_e, of one (experts, in, out) its transpose. Two dimensions are one expert. Which of them `in`
+is: see :mod:`adapterdock.registry.methods.lora_parameters`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import nn
 
 from ...registry.facts import ModuleShape, SitePlan
 from ...registry.methods.lora_attention import TARGET, reader_of
+from ...registry.methods.lora_parameters import IN_FIRST, is_ambiguous
 from ..weight_sites import can_stand_in
 from .deltas import Delta, Roles
 
@@ -21,20 +23,17 @@ from .deltas import Delta, Roles
 class ParameterFactors:
     """The factors of one parameter, by its name in the module."""
 
-    __slots__ = ("a", "b", "name", "scale", "shape")
+    __slots__ = ("a", "b", "name", "scale", "shape", "site")
 
     def __init__(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        roles: Mapping[str, torch.Tensor],
-        scale: float,
+        self, site: SitePlan, shape: tuple[int, ...], roles: Mapping[str, torch.Tensor]
     ) -> None:
-        self.name = name
+        self.site = site
+        self.name = reader_of(site)[1]
         self.shape = shape
         self.a = roles["A"]
         self.b = roles["B"]
-        self.scale = scale
+        self.scale = site.scale
 
     def add_to(self, module: nn.Module, parameter: torch.Tensor, weight: float) -> torch.Tensor:
         """``parameter + weight * delta``, in the wider dtype of both; the parameter itself is left
@@ -59,12 +58,21 @@ class ParameterFactors:
         experts = self.shape[0] if len(self.shape) == 3 else 1
         a = self.a.reshape(experts, -1, self.a.shape[-1])
         b = self.b.reshape(self.b.shape[0], -1, experts).permute(2, 0, 1)
-        return (a.mT, b.mT) if is_transposed(module, self.shape) else (b, a)
+        turned = is_turned(self.site, module, self.shape, a.shape[-1])
+        return (a.mT, b.mT) if turned else (b, a)
 
 
-def is_transposed(module: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether a parameter of this module is (experts, in, out); the module itself says so."""
-    return len(shape) == 3 and bool(getattr(module, "is_transposed", False))
+def is_turned(site: SitePlan, module: nn.Module, shape: tuple[int, ...], width: int) -> bool:
+    """Whether `in`, the ``width`` of A, is the parameter's second dimension and not its last."""
+    if is_ambiguous(shape):
+        return _written(site, module)
+    return len(shape) == 3 and shape[0] > 1 and shape[1] == width
+
+
+def _written(site: SitePlan, module: nn.Module) -> bool:
+    """The same of what the site's PEFT writes; the live module knows whether it is transposed."""
+    plain, transposed = site.settings[IN_FIRST]
+    return transposed if getattr(module, "is_transposed", False) else plain
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
@@ -77,14 +85,17 @@ def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
         return f"{name} is quantised"
     if TARGET in site.settings:  # the attention that reads it runs on a stand-in
         return None
+    if is_ambiguous(tuple(parameter.shape)) and IN_FIRST not in site.settings:
+        return f"nothing tells how the factors of {name} lie"
     return None if can_stand_in(module) else f"its forward cannot run with another {name}"
 
 
 def shapes(site: SitePlan, module: nn.Module, shape: ModuleShape) -> Mapping[str, tuple[int, ...]]:
-    """What A and B must be at this live module, which knows which way its experts lie."""
+    """What new A and B are at this live module."""
     of = shape.parameters[site.settings["parameter"]]
     experts = of[0] if len(of) == 3 else 1
-    inner, outer = (of[-2], of[-1]) if is_transposed(module, of) else (of[-1], of[-2])
+    turned = experts > 1 and _written(site, module)
+    inner, outer = (of[-2], of[-1]) if turned else (of[-1], of[-2])
     return {"A": (site.rank * experts, inner), "B": (outer, site.rank * experts)}
 
 
@@ -98,7 +109,7 @@ def build(
 ) -> ParameterFactors:
     """The factors of one parameter, from placed tensors by role; they know no dropout."""
     own = shape.parameters[site.settings["parameter"]]
-    return ParameterFactors(reader_of(site)[1], own, roles, site.scale)
+    return ParameterFactors(site, own, roles)
 
 
 def delta_weight(
@@ -106,7 +117,7 @@ def delta_weight(
 ) -> Delta:
     """``scale`` times each expert's product; rows of all experts, one after the other."""
     name = site.settings["parameter"]
-    left, right = ParameterFactors(name, shape.parameters[name], roles, site.scale).sides(module)
+    left, right = ParameterFactors(site, shape.parameters[name], roles).sides(module)
     experts, height, _ = left.shape
 
     def delta(rows: slice) -> torch.Tensor:

@@ -62,9 +62,10 @@ class Method:
     whether a site's tensors change anything; ``build`` makes the factors of placed tensors;
     ``parameters`` gives PEFT's live name of each role. ``alters`` is asked instead of ``changes``
     where that depends on the base's own weight. What its tensors must be stands in the row of the
-    same name in :mod:`adapterdock.registry.methods.table`, or in ``shapes`` where the live module
-    knows what its sizes do not tell. ``shared`` gives the whole live names of roles that all sites
-    have in common and that are never trained; ``make_shared`` those that the file does not have.
+    same name in :mod:`adapterdock.registry.methods.table`; what new ones are in ``shapes`` where
+    the live module knows what its sizes do not tell. ``shared`` gives the whole live names of roles
+    that all sites have in common and that are never trained; ``make_shared`` those that the file
+    does not have.
 
     Without a ``delta_weight`` an adapter cannot be merged. ``unmergeable`` says why one cannot be
     at this module, though it can be attached there. ``input_roles``: a site that has only these

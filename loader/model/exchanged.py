@@ -16,7 +16,7 @@ from ...manifests.codes import loader as codes
 from ...manifests.errors import RoutingError
 from ..adapter import Adapter, Built
 from ..attachments import Attachments
-from ..bias import BiasFactors, bias_of
+from ..bias import BiasFactors, BiasWeight, bias_of
 from ..building import dropout_of
 from ..methods.dora import OnWeight
 from ..methods.table import METHODS
@@ -89,7 +89,11 @@ def made_with(
     for name, one in adapter.biases.items():
         old = bias_of(modules[name])
         value = now[id(one.value)]
-        outputs.setdefault(name, []).append(BiasFactors(value, one.old if old is None else old))
+        if isinstance(one, BiasFactors):
+            old = one.old if old is None else old
+            outputs.setdefault(name, []).append(BiasFactors(value, old, called=not one.reads))
+        else:
+            weights.setdefault(name, []).append(BiasWeight(value, one.old))
     if prompt is not None and prompt.encoder is None and id(prompt.embeddings) in now:
         value, prompt = now[id(prompt.embeddings)], copy.copy(prompt)
         prompt.exchange(value)

@@ -631,11 +631,13 @@ PATTERN_UNUSED = Code(
     id="AD355",
     name="pattern-matches-nothing",
     severity=Severity.WARNING,
-    summary="A rank, an alpha or a layer of the config is for no adapted module.",
+    summary="A rank, an alpha, a layer or a parameter of the config is for no adapted module.",
     explanation=(
-        "PEFT ignores an entry of rank_pattern, alpha_pattern or layers_to_transform that matches "
-        "nothing, and so is it here. A wrong rank shows in the shapes, but a misspelt name in "
-        "alpha_pattern only leaves a module with the scale of all others."
+        "PEFT ignores an entry of rank_pattern, alpha_pattern, layers_to_transform or "
+        "target_parameters that matches nothing, and so is it here. A wrong rank shows in the "
+        "shapes, but a misspelt name in alpha_pattern only leaves a module with the scale of all "
+        "others. Where no entry of target_parameters matches, or factors are left without a "
+        "place, it is an error (AD376)."
     ),
     example='"alpha_pattern": {"q_porj": 32}',
     fix="correct the entry, or remove it if it was never meant for this adapter",
@@ -1078,4 +1080,19 @@ TARGET_IDLE = Code(
     ),
     example="a lora_B of zeros at `head.attention.out_proj` of a SiglipVisionModel",
     fix="nothing has to be done; leave the module out of the targets when training again",
+)
+EXPERTS_UNCLEAR = Code(
+    id="AD358",
+    name="experts-layout-unclear",
+    severity=Severity.ERROR,
+    summary="Nothing tells how the adapter's factors lie on a mixture's experts.",
+    explanation=(
+        "PEFT up to 0.18 took the second dimension of a parameter of experts for the input of A, "
+        "0.19.0 did so for most, and later versions take the last one. Where the two sizes "
+        "differ, the factors tell which it is. Where they are equal, only `peft_version` does, "
+        "which PEFT writes since 0.18; and it cannot where transformers itself has exchanged the "
+        "two sides since."
+    ),
+    example="target_parameters on experts of (8, 64, 64), and no peft_version",
+    fix="write the `peft_version` that trained the adapter into adapter_config.json",
 )

@@ -6,13 +6,13 @@ What PEFT makes of them: 0.21.2 ``peft_model.py`` (``get_prompt``) and ``utils/o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding, Where
-from ..facts import Layout, SitePlan
+from ..facts import CACHED, EMBEDS, Layout, SitePlan
 from ..methods.new_adapter import input_embedding
 from ..methods.prompt import EMBEDDINGS, PREFIX_TUNING
 from ..methods.prompt_config import SEQ_2_SEQ
@@ -36,11 +36,27 @@ def check(subject: Subject) -> list[Finding]:
     findings = check_plan(site, shape, subject.where)
     if findings:
         return findings
+    if subject.layout is not None:
+        reason = cannot_take(site, subject.layout.inputs)
+        if reason is not None:
+            message = f"The base {reason}, so it cannot have virtual tokens of this kind"
+            hint = "Train another kind of adapter: PEFT cannot run this one on such a base either."
+            return [
+                codes.PROMPT_MISFIT.finding(message, subject.where, found=site.method, hint=hint)
+            ]
     if site.method != PREFIX_TUNING and subject.layout is not None:
         findings += _width(site, subject.layout, subject.where)
     if subject.base is not None and subject.layout is not None:
         findings += check_base(site, subject.base.config, subject.where)
     return findings
+
+
+def cannot_take(site: SitePlan, inputs: Collection[str]) -> str | None:
+    """Why a model that takes these of :data:`~adapterdock.registry.facts.INPUTS` cannot have the
+    virtual tokens."""
+    if site.method == PREFIX_TUNING:
+        return None if CACHED in inputs else f"takes no {CACHED}"
+    return None if EMBEDS in inputs else f"takes no {EMBEDS} but those of its own tokens"
 
 
 def check_plan(site: SitePlan, shape: Shape, where: Where) -> list[Finding]:

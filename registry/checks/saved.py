@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ...manifests.codes import fit as codes
+from ...manifests.codes import loader as loader_codes
 from ...manifests.findings import Finding
 from ..base.resized import token_modules
 from ..facts import Layout
@@ -24,9 +25,20 @@ def check(subject: Subject) -> list[Finding]:
         return []
     findings: list[Finding] = []
     for module, stored in (*subject.plan.saved.items(), *subject.plan.tuned.items()):
-        if module in layout.modules:
+        if module in layout.modules and _is_list(layout, module):
+            findings.append(
+                loader_codes.SAVED_CONTAINER.finding(
+                    f"{module} is a list of modules, which is never called", subject.where
+                )
+            )
+        elif module in layout.modules:
             findings.extend(_parameters(subject, layout, module, stored))
     return [*findings, *_names(subject, layout)]
+
+
+def _is_list(layout: Layout, module: str) -> bool:
+    one = layout.modules[module]
+    return not one.called and not one.parameters
 
 
 def _parameters(

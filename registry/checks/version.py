@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding, Where
+from ..methods.peft_version import version_of
 
 KNOWN_PEFT = (0, 21)
 """The newest PEFT (major, minor) whose fields were read."""
-
-_VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})([.\-+@]?[\w.\-+@]{0,100})?\Z", re.ASCII)
 
 
 def check(config: Mapping[str, Any], where: Where) -> list[Finding]:
@@ -20,15 +18,15 @@ def check(config: Mapping[str, Any], where: Where) -> list[Finding]:
     value = config.get("peft_version")
     if value is None:
         return []
-    match = _VERSION.match(value) if isinstance(value, str) else None
-    if match is None:
+    written = version_of(config)
+    if written is None:
         message = "peft_version is no version of PEFT"
         return [
             codes.PEFT_VERSION_INVALID.finding(
                 message, where, found=repr(value)[:80], expected="such as 0.21.2"
             )
         ]
-    if (int(match[1]), int(match[2])) <= KNOWN_PEFT:
+    if written[:2] <= KNOWN_PEFT:
         return []
     known = ".".join(map(str, KNOWN_PEFT))
     message = f"the adapter was written by PEFT {value}; the newest that is known is {known}"

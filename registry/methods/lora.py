@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..patterns import Patterns, PatternTable
@@ -108,7 +109,12 @@ def plan(
             name = parameters.get(inside)
             if name is not None:
                 rank, alpha, scale = settled(f"{author}.{name}")
-                settings = {"parameter": name, "wraps": f"{inside}." if inside else ""}
+                settings: dict[str, Any] = {
+                    "parameter": name,
+                    "wraps": f"{inside}." if inside else "",
+                }
+                if config.in_first is not None:
+                    settings[by_name.IN_FIRST] = config.in_first
                 here.append(SitePlan(live, BY_NAME, roles, rank, alpha, scale, settings))
             elif not inside and "rows" not in roles:
                 here.append(

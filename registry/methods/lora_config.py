@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, cast
 
+from .lora_parameters import in_first
 from .lora_variants import ALORA, BDLORA, VARIANTS, VELORA, settings_of
 from .options import (
     Option,
@@ -26,6 +27,7 @@ from .options import (
     rank,
     text,
 )
+from .peft_version import version_of
 from .tuner_config import TARGET_OPTIONS, TunerConfig, frozen, where_of
 
 _S, _NO, _YET, _NEVER = Support.SUPPORTED, Support.NO_EFFECT, Support.NOT_YET, Support.NEVER
@@ -102,6 +104,8 @@ class LoraConfig(TunerConfig):
     rslora: bool = False
     parameters: tuple[str, ...] = ()
     """``target_parameters``: names of parameters, or what they end in from a dot on."""
+    in_first: tuple[bool, bool] | None = None
+    """How the factors of experts lie (:mod:`.lora_parameters`), by the PEFT that wrote them."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Those of every site: the roles that are ``frozen`` while the others are trained."""
     variant: Mapping[str, Any] = field(default_factory=dict)
@@ -137,6 +141,7 @@ class LoraConfig(TunerConfig):
             alpha_pattern=frozen(config.get("alpha_pattern")),
             rslora=bool(config.get("use_rslora")),
             parameters=tuple(config.get("target_parameters") or ()),
+            in_first=in_first(version_of(config)),
             settings=frozen({"frozen": ("B", "embedding_B")} if init_of(config) == "mica" else {}),
             variant=frozen({name: config[name] for name in VARIANTS if config.get(name)}),
             tokens=_tokens(config.get("trainable_token_indices")),

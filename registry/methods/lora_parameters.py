@@ -1,13 +1,23 @@
 """LoRA on parameters that are no module's weight alone: ``target_parameters``, the experts of a
 mixture.
 
-Key grammar: PEFT 0.21, ``tuners/lora/layer.py``, ``ParamWrapper``. Each adapted parameter wraps its
+Key grammar: PEFT, ``tuners/lora/layer.py``, ``ParamWrapper``. Each adapted parameter wraps its
 module once more, in the order in which the module holds its parameters, so that of two the first
 is ``<module>.base_layer.lora_A.weight`` and the last ``<module>.lora_A.weight``.
 
-For a parameter (experts, out, in), or (experts, in, out) where the module says ``is_transposed``,
-A is (r * experts, in), expert by expert, and B (out, r * experts), rank by rank. For one of two
-dimensions (out, in) they are LoRA's own.
+A is (r * experts, in), expert by expert, and B (out, r * experts), rank by rank. For a parameter of
+two dimensions (out, in) they are LoRA's own. Of three, (experts, n, m), PEFT has taken another one
+for `in` over time:
+
+===============  ====================================================
+PEFT             `in`
+===============  ====================================================
+0.17, 0.18       n
+0.19.0           n, but m where the module says ``is_transposed``
+0.19.1 and on    m, but n where the module says ``is_transposed``
+===============  ====================================================
+
+Where n and m differ A tells which it is, whoever wrote it. Where they do not only the version does.
 """
 
 from __future__ import annotations
@@ -15,7 +25,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..facts import ModuleKind, ModuleShape, SitePlan, TensorInfo
+from ..facts import Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from .peft_version import PeftVersion
 
 Shape = tuple[int, ...]
 
@@ -24,6 +35,36 @@ METHOD = "LORA_PARAMETER"
 KINDS: Mapping[ModuleKind, frozenset[str]] = {kind: frozenset({"A", "B"}) for kind in ModuleKind}
 ROLE_SETS: tuple[frozenset[str], ...] = (frozenset({"A", "B"}),)
 WRAPPER = "base_layer"
+IN_FIRST = "in_first"
+"""Setting of a site: whether `in` is n, of a module that is not transposed and of one that is; not
+there where nothing tells the version."""
+
+
+def in_first(written: PeftVersion | None) -> tuple[bool, bool] | None:
+    """The setting :data:`IN_FIRST` for what this PEFT wrote."""
+    if written is None:
+        return None
+    if written.unreleased and (0, 18, 1) <= written[:3] <= (0, 19, 1):
+        return None  # from between two releases
+    if not written.at_least(0, 19):
+        return True, True
+    return (False, True) if written.at_least(0, 19, 1) else (True, False)
+
+
+def is_ambiguous(shape: Shape) -> bool:
+    """Whether the factors' sizes do not tell which side of a parameter is `in`. That of a single
+    expert is never turned."""
+    return len(shape) == 3 and shape[0] > 1 and shape[1] == shape[2]
+
+
+def turned_since(parameter: str, layout: Layout) -> bool:
+    """Whether older versions of transformers held this parameter of the live model with its sides
+    exchanged, and loading turns it: factors do not tell which of the two they were made for."""
+    return any(
+        "Transpose" in {step[0] for step in rule.operations}
+        and any(parameter.endswith(end) for end in rule.to)
+        for rule in (layout.conversions() if layout.conversions is not None else ())
+    )
 
 
 def selected(author: str, targets: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -90,7 +131,8 @@ def _sides(shape: Shape) -> Iterator[tuple[int, int]]:
         yield shape[1], shape[0]
     elif len(shape) == 3:
         yield shape[2], shape[1]
-        yield shape[1], shape[2]
+        if shape[0] > 1:  # of one expert PEFT adds BA as it is
+            yield shape[1], shape[2]
 
 
 def shapes(

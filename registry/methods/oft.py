@@ -10,7 +10,6 @@ the upper triangle of a skew-symmetric matrix, size * (size - 1) / 2 values.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from .keys import Roles
 from .module_plan import plan_on_modules
 from .naming import Naming
 from .options import MAX_RANK, Option, Support, boolean, number, one_of, optional, whole_up_to
+from .peft_version import version_of
 from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
 
 Shape = tuple[int, ...]
@@ -58,7 +58,6 @@ KINDS: Mapping[ModuleKind, frozenset[str]] = {
 
 _NEUMANN_SINCE = (0, 18)
 """The PEFT (major, minor) that changed the series' last term."""
-_VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -107,8 +106,8 @@ def check_config(config: Mapping[str, Any], where: Where) -> list[Finding]:
         return [codes.OPTION_CONTRADICTION.finding(message, where)]
     if not config.get("use_cayley_neumann", True):
         return []
-    written = _VERSION.match(str(config.get("peft_version") or ""))
-    if written and (int(written[1]), int(written[2])) >= _NEUMANN_SINCE:
+    written = version_of(config)
+    if written is not None and written.at_least(*_NEUMANN_SINCE):
         return []
     return [
         codes.OFT_FORMULA_CHANGED.finding(

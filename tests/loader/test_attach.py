@@ -269,11 +269,14 @@ class Attention(nn.Module):
         self.proj = nn.Linear(8, 8)
         self.alias = self.proj
         self.unused = nn.Linear(8, 8)
+        self.read = nn.Linear(8, 8)
         self.free = nn.Linear(8, 8)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, further: bool = False) -> torch.Tensor:
         x, _ = self.attention(x, x, x)
-        return self.free(self.alias(x)) @ self.unused.weight
+        if further:
+            x = self.unused(x)
+        return self.free(self.alias(x)) @ self.read.weight
 
 
 def plain(module: str, size: int = 8) -> Any:
@@ -284,7 +287,13 @@ def plain(module: str, size: int = 8) -> Any:
 
 @pytest.mark.parametrize(
     ("module", "code"),
-    [("attention.out_proj", "AD713"), ("proj", "AD714"), ("alias", "AD714"), ("nothing", "AD710")],
+    [
+        ("attention.out_proj", "AD713"),
+        ("read", "AD713"),
+        ("proj", "AD714"),
+        ("alias", "AD714"),
+        ("nothing", "AD710"),
+    ],
 )
 def test_a_module_that_cannot_be_reached_rightly_is_refused(module: str, code: str) -> None:
     assert refused(Attention(), *plain(module)).code == code

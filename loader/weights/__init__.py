@@ -1,0 +1,1 @@
+"""The bytes of one safetensors file, and where each tensor goes."""

@@ -92,11 +92,27 @@ def compose(
     All or nothing. Raises :class:`RoutingError` for what cannot be combined, and what attaching
     raises.
     """
+    weights, built = composed(model, name, recipe, of, dtype=dtype, replace=replace, where=where)
+    put_adapters(model, built, where)
+    return weights
+
+
+def composed(
+    model: Holder,
+    name: str,
+    recipe: Composition,
+    of: Mapping[str, Written],
+    *,
+    dtype: torch.dtype | None = None,
+    replace: bool = False,
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> tuple[Mapping[str, Weight], list[Built]]:
+    """The weights, and what :func:`compose` attaches: the adapter, and those that are made of the
+    one that it replaces. Nothing of it is on the model yet."""
     weights = check_composition(name, of, model.attached, where)
     check_free(model, name, replace, where)
     built = made(model, name, recipe, weights, dtype=dtype, where=where)
-    put_adapters(model, [built, *made_again(model, [built], where)], where)
-    return weights
+    return weights, [built, *made_again(model, [built], where)]
 
 
 def made(

@@ -1,0 +1,100 @@
+"""A change of an adapted model that is made whole, or not at all, whatever interrupts it.
+
+An exchange of adapters touches many dictionaries: names, sites, hooks, compositions, the default.
+``KeyboardInterrupt`` and ``MemoryError`` may come at any line of it. So what a change touches is
+written down before its first step, and put back if it does not come to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..residency import returned
+from .refill import reorder
+
+if TYPE_CHECKING:
+    from ..choosing import Choosing
+
+_SAID = (
+    "_compositions",
+    "_recipes",
+    "_selected",
+    "_default",
+    "_default_before_merge",
+    "_rules",
+    "_disabled",
+    "_detached",
+    "_exchanging",
+    "_compiled",
+    "_merge",
+    "_deployment",
+)
+"""What a model says of its adapters. Each is given another value and never changed in place."""
+
+_OF_ITS_USE = frozenset({"used", "unfired", "loading", "serial"})
+"""Fields of an adapter that calls write, or that stay for ever."""
+
+
+class AllOrNothing:
+    """``with lock, AllOrNothing(model) as change:`` undoes what the block did if it raises.
+
+    The attachments' lock must be held. Weights of the base are put back where :meth:`keep` was
+    told of them before they changed. Blocks nest: an outer one undoes what inner ones did.
+    """
+
+    def __init__(self, model: Choosing) -> None:
+        self._undo: list[Callable[[], None]] = []
+        self._model = model
+
+    def __enter__(self) -> AllOrNothing:
+        self._undo.append(_as_it_is(self._model))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            while self._undo:
+                self._undo[-1]()
+                self._undo.pop()
+
+    def keep(self, undo: Callable[[], None]) -> None:
+        """Have ``undo`` called before all that was kept earlier, if the change does not end."""
+        self._undo.append(undo)
+
+
+def _names(model: Choosing) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The adapters' parameters and replaced modules by name."""
+    return model._parameters, model._modules  # pyright: ignore[reportPrivateUsage, reportReturnType]
+
+
+def _as_it_is(model: Choosing) -> Callable[[], None]:
+    """How to make the model what it is now."""
+    said = {key: model.__dict__[key] for key in _SAID if key in model.__dict__}
+    names = [(known, dict(known)) for known in _names(model)]
+    residency = model.__dict__["_residency"]
+    budget, here = residency.as_it_is()
+    sites = model.__dict__["_attachments"].as_it_is()
+    adapters = {
+        adapter: {key: value for key, value in vars(adapter).items() if key not in _OF_ITS_USE}
+        for adapter in model.attached.values()
+    }
+
+    def put_back() -> None:
+        for adapter, fields in adapters.items():
+            if fields["loaded"]:
+                returned(adapter)
+            vars(adapter).update(fields)
+        sites()
+        for known, old in names:
+            reorder(known, old)
+        residency.be(budget, here)
+        model.__dict__.update(said, _routings={})
+        model.__dict__["_gathered"].clear()
+
+    return put_back

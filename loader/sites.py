@@ -67,7 +67,8 @@ class OutputSite:
         self._handle: RemovableHandle | None = None
 
     def install(self) -> None:
-        if self._handle is None or self._handle.id not in self.module._forward_hooks:
+        hooks = self.module._forward_hooks  # pyright: ignore[reportPrivateUsage]
+        if self._handle is None or self._handle.id not in hooks:
             self._handle = self.module.register_forward_hook(self, with_kwargs=True)
 
     def remove(self) -> None:

@@ -3,6 +3,7 @@ before or as after, never between, and the next change works."""
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from support.interrupted import interrupted_at, lines_run, sample
 from support.peft_adapters import ids, peft_saves, tiny_llama
 
-MOST = 60
+MOST = int(os.environ.get("MOST", "60"))
 """Lines of a change that are tried, of the few hundred that it runs."""
 
 _FILES = """adapted adapter adapter_state attach attachments calling change choosing composable
@@ -81,7 +82,7 @@ def state(model: AdaptedModel) -> dict[str, object]:
         "active": (model.active_weights(), model.default_weights, model.merged_adapters),
         "compositions": {name: dict(of) for name, of in model.compositions.items()},
         "recipes": dict(model.recipes),
-        "said": (model.rules, model.residency, model.deployment),
+        "said": (model.rules, model.residency, model.deployment is None),
         "answers": [answer(model), *(answer(model, adapter=name) for name in names)],
         "state": {name: raw(tensor) for name, tensor in model.state_dict().items()},
         "parameters": [name for name, _ in model.named_parameters()],
@@ -118,6 +119,8 @@ class Change:
 
     act: Callable[[AdaptedModel, Path], object]
     ready: Callable[[AdaptedModel, Path], object] = lambda model, folder: None
+    of_use: frozenset[str] = frozenset()
+    """What looking at the state changes: which adapters are here under a budget."""
 
 
 def doubled(model: AdaptedModel) -> dict[str, torch.Tensor]:
@@ -153,7 +156,10 @@ CHANGES: dict[str, Change] = {
     "load_adapter, to train": Change(lambda m, f: load(m, f, "other", trainable=True)),
     "hotswap": Change(lambda m, f: load(m, f, "other", as_="two", hotswap=True)),
     "add_adapter": Change(
-        lambda m, f: m.add_adapter("new", {"peft_type": "LORA", "target_modules": ["o_proj"]})
+        lambda m, f: (
+            torch.manual_seed(5),
+            m.add_adapter("new", {"peft_type": "LORA", "target_modules": ["o_proj"]}),
+        )
     ),
     "delete what is trained": Change(
         lambda m, f: m.delete_adapter("other"), lambda m, f: load(m, f, "other", trainable=True)
@@ -176,6 +182,7 @@ CHANGES: dict[str, Change] = {
     "what is away comes back": Change(
         lambda m, f: m.set_adapter("headed"),
         lambda m, f: (m.delete_composition("made"), setattr(m, "residency", 6000)),
+        of_use=frozenset({"adapters", "flags", "state", "parameters", "hooks"}),
     ),
     "disable_adapters": Change(lambda m, f: m.disable_adapters()),
     "enable_adapters": Change(lambda m, f: m.enable_adapters(), lambda m, f: m.disable_adapters()),
@@ -223,23 +230,28 @@ def test_an_interruption_at_any_line_leaves_the_model_as_before_or_as_after(
     for line in sample(count, MOST):
         where = interrupted_at(lambda: change.act(model, saved), line, CHANGING)  # noqa: B023
         if where is None:  # it is shorter the second time
-            assert not differs(state(model), after)
+            assert not differs(state(model), after, change.of_use)
             model = made()
             continue
         found = state(model)
-        if differs(found, before) and (odd := differs(found, after)):
-            pytest.fail(f"interrupted at {where}: {differs(found, before)} changed, {odd} missing")
-        if differs(found, before):
+        changed = differs(found, before, change.of_use)
+        if changed and (missing := differs(found, after, change.of_use)):
+            pytest.fail(f"interrupted at {where}: {changed} changed, {missing} did not")
+        if changed:
             model = made()
         elif line * 4 // count > acted:  # the next change works, from time to time
             acted += 1
             change.act(model, saved)
-            assert not differs(state(model), after), f"after an interruption at {where}"
+            assert not differs(state(model), after, change.of_use), (
+                f"after an interruption at {where}"
+            )
             model = made()
 
 
-def differs(one: dict[str, object], other: dict[str, object]) -> list[str]:
-    return [key for key in one if not alike(one[key], other[key])]
+def differs(
+    one: dict[str, object], other: dict[str, object], apart: frozenset[str] = frozenset()
+) -> list[str]:
+    return [key for key in one if key not in apart and not alike(one[key], other[key])]
 
 
 def alike(one: object, other: object) -> bool:

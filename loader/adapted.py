@@ -147,8 +147,8 @@ class AdaptedModel(Composable):
         with PEFT's names, in the dtype that it is in, and the base's fingerprint in its metadata.
 
         The folder is a ``source``, and PEFT loads it. A save that is killed leaves the old files,
-        the new ones, or a mix that is refused when it is loaded (AD398). Raises :class:`RoutingError` for an unknown name, :class:`AttachError` where it cannot be
-        written.
+        the new ones, or a mix that is refused when it is loaded (AD398). Raises
+        :class:`RoutingError` for an unknown name, :class:`AttachError` where it cannot be written.
         """
         from .save import save_adapter
 

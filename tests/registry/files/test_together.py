@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from adapterdock.manifests.owner import made_beside
 from adapterdock.registry import merged_folder
 from adapterdock.registry.files import together
 from adapterdock.registry.files.exchange import exchange
+from adapterdock.registry.files.scratch import scratch_folder
 from adapterdock.registry.files.together import write_together
 from adapterdock.registry.merged_folder import MARK, replacing
 from support.builders import safetensors_bytes
@@ -209,3 +212,20 @@ def test_two_processes_that_save_at_once_leave_whole_files(tmp_path: Path) -> No
     assert read(tmp_path / "saved") == {"a": b"x" * 999, "b": b"y"}
     write_together(tmp_path / "saved", {"a": b"x" * 999, "b": b"y"})
     assert hidden(tmp_path) == []
+
+
+def test_what_a_killed_process_left_in_the_temporary_place_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    child = os.fork()
+    if child == 0:
+        scratch_folder()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    (tmp_path / "adapterdock-mine").mkdir()
+    mine = scratch_folder()
+    again = scratch_folder()
+    assert {*tmp_path.iterdir()} == {mine, again, tmp_path / "adapterdock-mine"}
+    assert left not in (mine, again) and mine.stat().st_mode & 0o777 == 0o700

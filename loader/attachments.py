@@ -180,7 +180,8 @@ class Attachments:
                 refill(site.factors, factors)
                 if isinstance(site, OutputSite):
                     site.slot = slot
-                site.install()
+                if not site.installed:
+                    site.install()
             reorder(self.adapters, adapters)
             self.prompts, self._leaving = prompts, leaving
             if guarded:

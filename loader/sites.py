@@ -67,9 +67,13 @@ class OutputSite:
         self._handle: RemovableHandle | None = None
 
     def install(self) -> None:
-        hooks = self.module._forward_hooks  # pyright: ignore[reportPrivateUsage]
-        if self._handle is None or self._handle.id not in hooks:
+        if not self.installed:
             self._handle = self.module.register_forward_hook(self, with_kwargs=True)
+
+    @property
+    def installed(self) -> bool:
+        hooks = self.module._forward_hooks  # pyright: ignore[reportPrivateUsage]
+        return self._handle is not None and self._handle.id in hooks
 
     def remove(self) -> None:
         if self._handle is not None:

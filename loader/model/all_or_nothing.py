@@ -8,6 +8,7 @@ written down before its first step, and put back if it does not come to its end.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +46,11 @@ class AllOrNothing:
     """
 
     def __init__(self, model: Choosing) -> None:
-        self._undo: list[Callable[[], None]] = []
+        self._undo = ExitStack()
         self._model = model
 
     def __enter__(self) -> AllOrNothing:
-        self._undo.append(_as_it_is(self._model))
+        self._undo.callback(_as_it_is(self._model))
         return self
 
     def __exit__(
@@ -59,13 +60,11 @@ class AllOrNothing:
         trace: TracebackType | None,
     ) -> None:
         if kind is not None:
-            while self._undo:
-                self._undo[-1]()
-                self._undo.pop()
+            self._undo.close()
 
     def keep(self, undo: Callable[[], None]) -> None:
         """Have ``undo`` called before all that was kept earlier, if the change does not end."""
-        self._undo.append(undo)
+        self._undo.callback(undo)
 
 
 def _names(model: Choosing) -> tuple[dict[str, Any], dict[str, Any]]:

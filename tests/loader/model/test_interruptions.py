@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from support.interrupted import interrupted_at, lines_run, sample
 from support.peft_adapters import ids, peft_saves, tiny_llama
 
-MOST = int(os.environ.get("MOST", "60"))
+MOST = int(os.environ.get("MOST", "40"))
 """Lines of a change that are tried, of the few hundred that it runs."""
 
 _FILES = """adapted adapter adapter_state attach attachments calling change choosing composable

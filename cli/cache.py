@@ -73,7 +73,7 @@ def verify() -> None:
     """Read every cached file again and compare it with its digest.
 
     What is damaged is taken out, so that the next pull fetches it anew. Exit status 1 if
-    anything was.
+    anything was, and for a folder that is no cache.
 
     Examples:
 
@@ -93,6 +93,9 @@ def verify() -> None:
     print_findings(findings, out)
     if findings:
         raise typer.Exit(1)
+    if not store.exists():
+        say(f"there is no cache in {store.root} yet; nothing was verified")
+        return
     say(f"{_files(len(store.entries()))} in {store.root}, each what its name says")
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +12,7 @@ import typer
 from ..manifests.codes import usage as codes
 from ..manifests.errors import ManifestError, UsageError
 from ..manifests.findings import Where
+from ..manifests.owner import left_beside, made_beside
 from .console import err, out, say, status
 from .options import (
     DEFAULT_MANIFEST,
@@ -154,10 +153,11 @@ def _write(path: Path, data: dict[str, Any]) -> None:
     real = path.resolve()
     try:
         text = _edited(path, real.read_bytes().decode("utf-8"), data)
-        handle, name = tempfile.mkstemp(dir=real.parent, prefix=f".{real.stem}.", suffix=".yaml")
-        temporary = Path(name)
+        for left in left_beside(real, "", ".yaml"):
+            left.unlink(missing_ok=True)
+        temporary = made_beside(real, "", ".yaml")
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with temporary.open("xb") as stream:
                 stream.write(text.encode("utf-8"))
             open_manifest(temporary)
             shutil.copymode(real, temporary)

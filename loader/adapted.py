@@ -146,9 +146,9 @@ class AdaptedModel(Composable):
         """Write an adapter as PEFT does: ``adapter_config.json``, and ``adapter_model.safetensors``
         with PEFT's names, in the dtype that it is in, and the base's fingerprint in its metadata.
 
-        The folder is a ``source``, and PEFT loads it. Each file is written elsewhere and renamed.
-        Raises :class:`RoutingError` for an unknown name, :class:`AttachError` where it cannot be
-        written.
+        The folder is a ``source``, and PEFT loads it. A save that is killed leaves the old files,
+        the new ones, or a mix that is refused when it is loaded (AD398). Raises
+        :class:`RoutingError` for an unknown name, :class:`AttachError` where it cannot be written.
         """
         from .save import save_adapter
 

@@ -76,9 +76,8 @@ class Adapter:
     """An adapter as sites and routings know it: by identity, never by its name.
 
     A new adapter under an old name is another object, so a call that is still running on the old
-    one keeps it. ``unfired`` are the modules where it has not been used yet; ``users`` counts the
-    calls that are running on it (guarded by the wrapper's lock). One that is ``merged`` is in the
-    base's weights, and in no routing.
+    one keeps it. ``unfired`` are the modules where it has not been used yet. One that is ``merged``
+    is in the base's weights, and in no routing.
     """
 
     name: str
@@ -117,7 +116,6 @@ class Adapter:
     unfired: set[str] = field(default_factory=set)
     used: bool = False
     reported: bool = False
-    users: int = 0
     serial: int = field(default_factory=itertools.count(1).__next__)
     """No other adapter of this process has it, whatever its name."""
     retired: bool = False

@@ -53,10 +53,20 @@ def load(tree: ParameterTree, state: Mapping[str, Any], *, strict: bool, assign:
             problems.append(_mismatch(name, found=found, expected=tuple(own[name].shape)))
     if problems:
         raise AttachError(*problems)
+    known = [name for name in own if name in state]
+    before = {name: own[name].detach().clone() for name in known}
+    try:
+        _copy(own, {name: state[name] for name in known})
+        return torch.nn.modules.module._IncompatibleKeys(missing, unexpected)  # pyright: ignore[reportPrivateUsage]
+    except BaseException:
+        _copy(own, before)
+        raise
+
+
+def _copy(own: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
     with torch.no_grad():
-        for name in own.keys() & state.keys():
-            own[name].copy_(state[name])
-    return torch.nn.modules.module._IncompatibleKeys(missing, unexpected)  # pyright: ignore[reportPrivateUsage]
+        for name, value in values.items():
+            own[name].copy_(value)
 
 
 def _mismatch(message: str, **more: Any) -> Finding:

@@ -14,6 +14,7 @@ from ..manifests.errors import AttachError, RoutingError
 from ..manifests.weights import Weight
 from .adapter import Adapter
 from .checkpointing import checkpointable, stop_carrying
+from .model.refill import refill, reorder
 from .sites import Factors, ModuleSite, OutputSite, RootGuard
 from .weight_reads import Read, ReadSite, reads_of_twin
 from .weight_sites import WeightFactors, WeightSite
@@ -43,8 +44,11 @@ class Attachments:
         self.wholes: dict[str, ModuleSite] = {}
         self.weights: dict[str, WeightSite] = {}
         self.reads: dict[str, ReadSite] = {}
-        self.running: int = 0
-        """Calls that are on their way now, those of the base alone included."""
+        self._calls: dict[threading.Lock, Terms] = {}
+        """The calls that are on their way, those of the base alone included: each as long as it has
+        its lock, which ends with the call whatever interrupts it."""
+        self._leaving: set[Adapter] = set()
+        """Adapters that were removed while calls ran on them."""
         self.prompts: set[Adapter] = set()
         self._guard = RootGuard(owner, base)
         self._frozen: list[nn.Parameter] | None = None
@@ -114,7 +118,9 @@ class Attachments:
         adapter.retired = True
         if not any(other.trainable for other in self.adapters.values()):
             self._unfreeze()
-        if not adapter.users:
+        if self.users(adapter):
+            self._leaving.add(adapter)
+        else:
             self.vacate(adapter)
         with self.lock:
             self.freed.notify_all()
@@ -128,9 +134,9 @@ class Attachments:
                 stop_carrying(checkpointable(self.base))
             self.forget_compiled()
 
-    def hold(self, terms: Terms) -> None:
-        """A call begins; raises :class:`RoutingError` if one of its adapters is gone, or is
-        in the weights."""
+    def hold(self, call: threading.Lock, terms: Terms) -> None:
+        """A call, which has its lock, begins; raises :class:`RoutingError` if one of its adapters
+        is gone, or is in the weights."""
         with self.lock:
             for adapter, _ in terms:
                 if adapter.retired:
@@ -143,28 +149,70 @@ class Attachments:
                             f"{adapter.name!r} is merged into the weights"
                         )
                     )
-            self.running += 1
-            for adapter, _ in terms:
-                adapter.users += 1
+            self._calls[call] = terms
 
-    def let_go(self, terms: Terms) -> None:
-        """The call has ended."""
+    def let_go(self, call: threading.Lock) -> None:
+        """The call has ended, or did not begin."""
         with self.lock:
-            self.running -= 1
-            for adapter, _ in terms:
-                adapter.users -= 1
-                if adapter.retired and not adapter.users:
-                    self.vacate(adapter)
+            for one in [one for one in self._calls if one is call or not one.locked()]:
+                del self._calls[one]
+            for adapter in [one for one in self._leaving if not self.users(one)]:
+                self.vacate(adapter)
+                self._leaving.discard(adapter)
             self.freed.notify_all()
+
+    def users(self, adapter: Adapter) -> int:
+        """How many calls are running on the adapter."""
+        return sum(any(one is adapter for one, _ in terms) for terms in self.running())
+
+    def running(self) -> list[Terms]:
+        """What runs in each call that is on its way now."""
+        return [terms for call, terms in self._calls.items() if call.locked()]
 
     def busy(self) -> list[str]:
         """Adapters that calls are running on, deleted ones included."""
         attached = {a for site in self._sites() for a in site.factors} | self.prompts
-        return sorted({a.name for a in attached if a.users})
+        return sorted({a.name for a in attached if self.users(a)})
 
     def _sites(self) -> Iterable[OutputSite | ModuleSite | WeightSite | ReadSite]:
         kinds = (self.outputs, self.wholes, self.weights, self.reads)
         return tuple(site for sites in kinds for site in sites.values())
+
+    def as_it_is(self) -> Callable[[], None]:
+        """How to have the same adapters in the same sites again."""
+        known = (self.outputs, self.wholes, self.weights, self.reads)
+        kinds = [(sites, dict(sites)) for sites in known]
+        inside = [(s, dict(s.factors), getattr(s, "slot", None)) for s in self._sites()]
+        adapters, prompts, leaving = dict(self.adapters), set(self.prompts), set(self._leaving)
+        frozen, guarded = self._frozen, self._guard.installed
+
+        def put_back() -> None:
+            before = {id(site) for site, _, _ in inside}
+            for site in self._sites():
+                if id(site) not in before:
+                    site.remove()
+            for sites, old in kinds:
+                refill(sites, old)
+            for site, factors, slot in inside:
+                refill(site.factors, factors)
+                if isinstance(site, OutputSite):
+                    site.slot = slot
+                if not site.installed:
+                    site.install()
+            reorder(self.adapters, adapters)
+            self.prompts, self._leaving = prompts, leaving
+            if guarded:
+                self._guard.install()
+            else:
+                self._guard.remove()
+            if frozen is None:
+                self._unfreeze()
+            else:
+                self._frozen = frozen
+                for parameter in frozen:
+                    parameter.requires_grad_(False)
+
+        return put_back
 
     def factors_of(self, adapter: Adapter) -> dict[str, tuple[Factors, ...]]:
         """What the adapter adds, by module."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -46,13 +47,18 @@ class Calling(Choosing):
         """The base's forward with the active adapters, with those that ``adapter`` names, or with
         those that ``adapter_names`` names for each row of the batch (an adapter, a composition,
         ``"__base__"``)."""
-        routing = self._take(adapter, adapter_names)
-        if not routing.terms:
-            return self._enter(routing, self._base, args, kwargs, inside=True)
-        gradients = torch.is_grad_enabled()
-        if gradients and self._base.training:
-            carry(self._checkpointed())
-        out = self._enter(routing, self._base, args, kwargs, inside=True, gradients=gradients)
+        call = threading.Lock()
+        try:
+            with call:
+                routing = self._take(call, adapter, adapter_names)
+                gradients = torch.is_grad_enabled() and bool(routing.terms)
+                if gradients and self._base.training:
+                    carry(self._checkpointed())
+                out = self._enter(
+                    routing, self._base, args, kwargs, inside=True, gradients=gradients
+                )
+        finally:
+            self._attachments.let_go(call)
         self._note_use(routing)
         return out
 
@@ -70,12 +76,18 @@ class Calling(Choosing):
         if generate is None:
             name = type(self._base).__name__
             raise RoutingError(codes.CANNOT_GENERATE.finding(f"a {name} cannot generate"))
-        routing = self._take(adapter, adapter_names, _copies_of_a_row(self._base, kwargs))
-        if (prompt := prompt_of(routing.terms)) is not None:
-            generate = _with_prompt(prompt.generate, self._base, generate)
-        if invocations(routing.terms):
-            generate = _from_invocations(generate)
-        out = self._enter(routing, generate, args, kwargs, inside=False)
+        call = threading.Lock()
+        try:
+            with call:
+                copies = _copies_of_a_row(self._base, kwargs)
+                routing = self._take(call, adapter, adapter_names, copies)
+                if (prompt := prompt_of(routing.terms)) is not None:
+                    generate = _with_prompt(prompt.generate, self._base, generate)
+                if invocations(routing.terms):
+                    generate = _from_invocations(generate)
+                out = self._enter(routing, generate, args, kwargs, inside=False)
+        finally:
+            self._attachments.let_go(call)
         self._note_use(routing)
         return out
 
@@ -89,14 +101,11 @@ class Calling(Choosing):
         inside: bool,
         gradients: bool = False,
     ) -> Any:
-        """Run ``function`` with a routing that was taken, and give it back."""
-        try:
-            self._check_alive()
-            if self._tree.exchanged:
-                return self._with_exchanged(routing, function, args, kwargs, inside, gradients)
-            return self._run(routing, function, args, kwargs, inside, gradients)
-        finally:
-            self._attachments.let_go(routing.terms)
+        """Run ``function`` with a routing that was taken."""
+        self._check_alive()
+        if self._tree.exchanged:
+            return self._with_exchanged(routing, function, args, kwargs, inside, gradients)
+        return self._run(routing, function, args, kwargs, inside, gradients)
 
     def _with_exchanged(
         self,
@@ -199,8 +208,13 @@ class Calling(Choosing):
     def _run_on_base(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         gradients = torch.is_grad_enabled()
         method = getattr(self._seen(), name)
-        routing = self._take(UNSAID)
-        out = self._enter(routing, method, args, kwargs, inside=False, gradients=gradients)
+        call = threading.Lock()
+        try:
+            with call:
+                routing = self._take(call, UNSAID)
+                out = self._enter(routing, method, args, kwargs, inside=False, gradients=gradients)
+        finally:
+            self._attachments.let_go(call)
         return self._stepwise(routing, out) if inspect.isgenerator(out) else out
 
     def _stepwise(self, routing: Routing, steps: Generator[Any, Any, Any]) -> Iterator[Any]:
@@ -208,8 +222,14 @@ class Calling(Choosing):
         end = object()
         gradients = torch.is_grad_enabled()
         while True:
-            self._held(lambda: routing)
-            step = self._enter(routing, next, (steps, end), {}, inside=False, gradients=gradients)
+            call = threading.Lock()
+            try:
+                with call:
+                    self._held(call, lambda: routing)
+                    given = (steps, end)
+                    step = self._enter(routing, next, given, {}, inside=False, gradients=gradients)
+            finally:
+                self._attachments.let_go(call)
             if step is end:
                 return
             yield step

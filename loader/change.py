@@ -108,14 +108,7 @@ def apply_plan(model: AdaptedModel, plan: Plan) -> None:
         adapters = [name for name, recipe in model.recipes.items() if recipe.combine != "sum"]
         kept = _kept_compositions(model, plan)
         built += _composed(model, plan, kept, built)
-
-        def define_anew() -> int | None:
-            define(model, file, made=[n for n in file.manifest.compositions if n in model.attached])
-            return _budget(old, file)
-
-        gone = [name for name in adapters if name not in kept]
-        model.exchange(built, (*plan.removed, *plan.replaced, *gone), define_anew)
-        model.deployment = Deployment(
+        deployment = Deployment(
             file,
             pulled,
             replace(plan.access, given={}, layout=None, ask_peft=None, base_config={}),
@@ -126,6 +119,14 @@ def apply_plan(model: AdaptedModel, plan: Plan) -> None:
             old.residency if old else None,
             old.said_of_base if old and file.manifest.base.model is None else None,
         )
+
+        def define_anew() -> int | None:
+            define(model, file, made=[n for n in file.manifest.compositions if n in model.attached])
+            model.deployment = deployment
+            return _budget(old, file)
+
+        gone = [name for name in adapters if name not in kept]
+        model.exchange(built, (*plan.removed, *plan.replaced, *gone), define_anew)
         hold_files(model, pulled, store)
     for note in pulled.notes:
         log.warning("%s", note)

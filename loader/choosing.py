@@ -19,6 +19,7 @@ from .adapter import Adapter, AdapterInfo
 from .attachments import Attachments
 from .compiled import CompiledBase
 from .merging import Merge, Terms
+from .model.all_or_nothing import AllOrNothing
 from .model.parameter_tree import ROOT, ParameterTree
 from .modules import ModuleMap
 from .residency import Residency
@@ -172,8 +173,7 @@ class Choosing(StandIn):
     def rules(self, rules: Rules | None) -> None:
         with self.changing(), self._attachments.lock:
             check_rules(rules, (*self._merged_terms, *self._default.terms))
-            self.__dict__["_rules"] = rules
-            self._routings.clear()
+            self.__dict__.update(_rules=rules, _routings={})
 
     @property
     def merged_adapters(self) -> list[str]:
@@ -243,11 +243,13 @@ class Choosing(StandIn):
 
     @contextmanager
     def _holding(self, resolve: Callable[[], Routing]) -> Generator[None, None, None]:
-        routing = self._held(resolve)
+        call = threading.Lock()
         try:
-            yield
+            with call:
+                self._held(call, resolve)
+                yield
         finally:
-            self._attachments.let_go(routing.terms)
+            self._attachments.let_go(call)
 
     def _load_now(self, selection: Selection) -> None:
         """Load what is away of a selection that is chosen for calls to come."""
@@ -271,26 +273,24 @@ class Choosing(StandIn):
         with self.changing(), self._attachments.lock:
             if budget is not None and self._compiled is not None:
                 raise RoutingError(codes.NOT_COMPILED_FOR.finding("a residency budget"))
-            old, self._residency.budget = self._residency.budget, budget
-            try:
+            with AllOrNothing(self):
+                self._residency.budget = budget
                 self._residency.check(self._adapters.values())
-            except BaseException:
-                self._residency.budget = old
-                raise
-            self._residency.arrived(self._adapters.values())
-            self._gathered.clear()
+                self._residency.arrived(self._adapters.values())
+                self._gathered.clear()
 
     # -- what a call begins with ---------------------------------------------------------------
 
     def _take(
         self,
+        call: threading.Lock,
         adapter: Selection | Unsaid,
         names: Sequence[str | None] | None = None,
         copies: int = 1,
     ) -> Routing:
-        """The routing of a call that begins now. Its adapters stay until :meth:`_enter` ends, even
-        if they are replaced or deleted meanwhile."""
-        return self._held(lambda: self._allowed(adapter, names, copies))
+        """The routing of a call that begins now. Its adapters stay as long as the ``call`` has its
+        lock, even if they are replaced or deleted meanwhile."""
+        return self._held(call, lambda: self._allowed(adapter, names, copies))
 
     def _allowed(
         self, adapter: Selection | Unsaid, names: Sequence[str | None] | None, copies: int
@@ -302,28 +302,25 @@ class Choosing(StandIn):
             self.check_unmerged("the base alone cannot answer")
         return routing
 
-    def _held(self, resolve: Callable[[], Routing]) -> Routing:
-        """What ``resolve`` says, its adapters loaded and held until they are let go."""
+    def _held(self, mine: threading.Lock, resolve: Callable[[], Routing]) -> Routing:
+        """What ``resolve`` says, its adapters loaded and held as long as the call has its lock
+        (``mine``)."""
         while True:
             with self._attachments.lock:
                 routing = resolve()
                 call = CURRENT.get()
                 nested = call is not None and call.owner is self._owner
-                while not self._residency.claim(routing.terms, nested=nested):
+                while not self._residency.claim(mine, routing.terms, nested=nested):
                     routing = resolve()
             if not self._residency.bring(cast("AdaptedModel", self), routing.terms):
                 return routing
             with self._attachments.lock:
                 self._gathered.clear()
                 self._routings.clear()  # what is loaded may bring other modules whole
-                try:
-                    again = resolve()
-                except BaseException:
-                    self._attachments.let_go(routing.terms)
-                    raise
+                again = resolve()
                 if again.terms == routing.terms:
                     return again
-                self._attachments.let_go(routing.terms)
+                self._attachments.let_go(mine)
 
     def _chosen(self) -> Routing | None:
         choice = chosen(self._owner, UNSAID)

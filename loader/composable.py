@@ -11,6 +11,7 @@ from ..manifests.findings import Where
 from ..manifests.schema import Composition
 from ..manifests.weights import Weight, Written
 from .holder import Holder, unknown_adapter
+from .model.all_or_nothing import AllOrNothing
 from .selection import check_composition, names_in, route
 
 
@@ -39,7 +40,8 @@ class Composable(Holder):
         computed here and now. Raises :class:`RoutingError` for what cannot be combined; the model
         is then as it was.
         """
-        from .composing import compose, recipe_of
+        from .attach import put_adapters
+        from .composing import composed, recipe_of
 
         with self.changing():
             if problem := self.name_problem(name, where):
@@ -53,10 +55,14 @@ class Composable(Holder):
             }
             recipe = recipe_of(combine, of, options, where)
             if recipe.combine == "sum":
-                weights: Mapping[str, Weight] = check_composition(name, of, self._adapters, where)
-            else:
-                weights = compose(self, name, recipe, of, where=where)
-            self.name_composition(name, recipe, weights)
+                self.name_composition(
+                    name, recipe, check_composition(name, of, self._adapters, where)
+                )
+                return
+            weights, built = composed(self, name, recipe, of, where=where)
+            with self._attachments.lock, AllOrNothing(self):
+                put_adapters(self, built, where)
+                self.name_composition(name, recipe, weights)
 
     def add_weighted_adapter(
         self,
@@ -92,7 +98,8 @@ class Composable(Holder):
         calls that are running, and a ``using`` of a sum that was entered before, keep the old
         ones. All or nothing.
         """
-        from .composing import compose
+        from .attach import put_adapters
+        from .composing import composed
 
         with self.changing():
             recipe = self._recipe(composition)
@@ -101,10 +108,13 @@ class Composable(Holder):
                 raise unknown_adapter(unknown[0], f"{composition!r} is made of {', '.join(old)}")
             of: dict[str, Written] = {**old, **weights}
             if recipe.combine == "sum":
-                new: Mapping[str, Weight] = check_composition(composition, of, self._adapters)
-            else:
-                new = compose(self, composition, recipe, of, replace=True)
-            self.name_composition(composition, recipe, new)
+                new = check_composition(composition, of, self._adapters)
+                self.name_composition(composition, recipe, new)
+                return
+            new, built = composed(self, composition, recipe, of, replace=True)
+            with self._attachments.lock, AllOrNothing(self):
+                put_adapters(self, built, Where())
+                self.name_composition(composition, recipe, new)
 
     def refresh_compositions(self, changed: Iterable[str]) -> list[str]:
         """Make again what was computed from adapters that have other values now, since they were
@@ -141,8 +151,7 @@ class Composable(Holder):
                 self.delete_adapter(name)
                 return
             with self._attachments.lock:
-                del self._compositions[name], self._recipes[name]
-                self._routings.clear()
+                self._unname([name])
 
     def _recipe(self, name: str) -> Composition:
         if name not in self._recipes:
@@ -156,9 +165,10 @@ class Composable(Holder):
         a default that names it follow; nothing if the rules forbid."""
         with self._attachments.lock:
             known = {**self._compositions, name: types.MappingProxyType(dict(weights))}
+            default = self._default
             if recipe.combine == "sum" and name in names_in(self._selected):
                 default = route(self._selected, self._adapters, known, self._rules, self._merge)
-                self.__dict__["_default"] = default
-            self._compositions[name] = known[name]
-            self._recipes[name] = recipe.model_copy(update={"of": known[name]})
-            self._routings.clear()
+            recipes = {**self._recipes, name: recipe.model_copy(update={"of": known[name]})}
+            self.__dict__.update(
+                _compositions=known, _recipes=recipes, _default=default, _routings={}
+            )

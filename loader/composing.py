@@ -24,7 +24,7 @@ from ..manifests.errors import AttachError, RoutingError
 from ..manifests.findings import Finding, Where
 from ..manifests.schema import Composition
 from ..manifests.weights import ModuleWeights, Weight, Written
-from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from ..registry.files.together import write_together
 from .adapter import Built
 from .attach import check_free, put_adapters
 from .base import hub_name
@@ -34,10 +34,10 @@ from .compose.combined import Combined, combine_members
 from .compose.materialise import completed, config_of, plan_of, tensors_of
 from .compose.members import member_of
 from .compose.pairs import Place, plain
-from .given import files_of
-from .save import place_files
+from .save import on_cpu
 from .selection import check_composition, taking_part
 from .tensors import read_bytes
+from .weights.write import adapter_bytes
 
 if TYPE_CHECKING:
     from .holder import Holder
@@ -92,11 +92,27 @@ def compose(
     All or nothing. Raises :class:`RoutingError` for what cannot be combined, and what attaching
     raises.
     """
+    weights, built = composed(model, name, recipe, of, dtype=dtype, replace=replace, where=where)
+    put_adapters(model, built, where)
+    return weights
+
+
+def composed(
+    model: Holder,
+    name: str,
+    recipe: Composition,
+    of: Mapping[str, Written],
+    *,
+    dtype: torch.dtype | None = None,
+    replace: bool = False,
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> tuple[Mapping[str, Weight], list[Built]]:
+    """The weights, and what :func:`compose` attaches: the adapter, and those that are made of the
+    one that it replaces. Nothing of it is on the model yet."""
     weights = check_composition(name, of, model.attached, where)
     check_free(model, name, replace, where)
     built = made(model, name, recipe, weights, dtype=dtype, where=where)
-    put_adapters(model, [built, *made_again(model, [built], where)], where)
-    return weights
+    return weights, [built, *made_again(model, [built], where)]
 
 
 def made(
@@ -203,8 +219,7 @@ def save_combination(
     whole = completed(combined, layout, biases)
     config = config_of(whole, layout, class_name=type(base).__name__, base_name=hub_name(base))
     try:
-        files = files_of(config, tensors_of(whole))
-        place_files(place, {file: files[file] for file in (ADAPTER_WEIGHTS, ADAPTER_CONFIG)})
+        write_together(place, adapter_bytes(config, on_cpu(tensors_of(whole))))
     except OSError as error:
         raise AttachError(
             codes.COMPOSITION_NOT_SAVED.finding(

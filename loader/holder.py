@@ -21,15 +21,13 @@ from .adapter_warning import warn
 from .checkpointing import stop_carrying
 from .layout import layout_of_model
 from .mergeable import Mergeable
+from .model.all_or_nothing import AllOrNothing
 from .residency import bytes_of
 from .routing import BASE, Routing
 from .selection import check_rules, mix_problems, without
 
 if TYPE_CHECKING:
     from ..registry.fingerprint import Measured
-
-
-_SAID = ("_compositions", "_recipes", "_default", "_selected", "_rules")
 
 
 class Holder(Mergeable):
@@ -95,15 +93,11 @@ class Holder(Mergeable):
         goes wrong."""
         modules, adapter = self._map.by_name, built.adapter
         self._attachments.check_current(modules)
-        with self._attachments.lock:
-            try:
-                self._residency.check([adapter])
-                self._put(built, modules)
-                if self._rules is None:  # nothing to ask: the first switch is a look-up too
-                    self._routings[adapter.name] = Routing(((adapter, 1.0),))
-            except BaseException:
-                self._forget(adapter)
-                raise
+        with self._attachments.lock, AllOrNothing(self):
+            self._residency.check([adapter])
+            self._put(built, modules)
+            if self._rules is None:  # nothing to ask: the first switch is a look-up too
+                self._routings[adapter.name] = Routing(((adapter, 1.0),))
             self._residency.arrived([adapter])
 
     def _put(self, built: Built, modules: Mapping[str, nn.Module]) -> None:
@@ -128,43 +122,28 @@ class Holder(Mergeable):
         """
         modules = self._map.by_name
         self._attachments.check_current(modules)
-        with self.changing(), self._attachments.lock:
+        with self.changing(), self._attachments.lock, AllOrNothing(self):
             self.check_unmerged("the adapters cannot change")
-            before = dict(self._adapters)
-            said = {key: self.__dict__[key] for key in _SAID}
-            budget = self._residency.budget
             names = {*leaving, *(built.adapter.name for built in arriving)}
-            gone = [adapter for name, adapter in before.items() if name in names]
-            try:
-                self.__dict__["_exchanging"] = True
-                self._routings.clear()
-                for adapter in gone:
-                    del self._adapters[adapter.name]
-                for built in arriving:
-                    self._put(built, modules)
-                if define is None:
-                    self._follow(self._adapters)
-                else:
-                    self.__dict__.update(
-                        _compositions={}, _recipes={}, _default=BASE, _selected=None, _rules=None
-                    )
-                    self._residency.budget = define()
-                self._residency.check(self._adapters.values())
-            except BaseException:
-                self._adapters.clear()
-                self._adapters.update(before)
-                self.__dict__.update(said)
-                self._residency.budget = budget
-                for built in arriving:
-                    self._forget(built.adapter)
-                self._tree.restore(before.values())
-                raise
-            finally:
-                self.__dict__["_exchanging"] = False
+            gone = [adapter for name, adapter in self._adapters.items() if name in names]
+            self.__dict__.update(_exchanging=True, _routings={})
+            for adapter in gone:
+                del self._adapters[adapter.name]
+            for built in arriving:
+                self._put(built, modules)
+            if define is None:
+                self._follow(self._adapters)
+            else:
+                self.__dict__.update(
+                    _compositions={}, _recipes={}, _default=BASE, _selected=None, _rules=None
+                )
+                self._residency.budget = define()
+            self._residency.check(self._adapters.values())
             for adapter in gone:
                 adapter.reported = True
                 self._forget(adapter)
             self._residency.arrived(self._adapters.values())
+            self.__dict__["_exchanging"] = False
 
     def _follow(self, adapters: Mapping[str, Adapter]) -> None:
         """Let the default mean the adapters that now have its names; raises where it cannot."""
@@ -189,7 +168,7 @@ class Holder(Mergeable):
         with self.changing():
             self._check_deletable(names)
             self.check_unmerged("it cannot be deleted", names)
-            with self._attachments.lock:
+            with self._attachments.lock, AllOrNothing(self):
                 gone = [self._adapters[name] for name in dict.fromkeys(names)]
                 rest = tuple(t for t in self._default.terms if t[0] not in gone)
                 self.__dict__["_selected"] = without(self._selected, names)
@@ -200,8 +179,7 @@ class Holder(Mergeable):
                     self._shrink_default(rest)
                 for adapter in gone:
                     self._forget(adapter)
-                    self._compositions.pop(adapter.name, None)
-                    self._recipes.pop(adapter.name, None)
+                self._unname(names)
         if emptied and not self.merged_adapters:
             warn(codes.ACTIVE_DELETED.finding(f"{', '.join(names)} was the default"))
 
@@ -221,20 +199,29 @@ class Holder(Mergeable):
     def detach(self) -> nn.Module:
         """Take every adapter away and give the base back, as it was before the first one; what is
         merged is unmerged first."""
-        with self.changing(), self._attachments.lock:
+        with self.changing(), self._attachments.lock, AllOrNothing(self) as change:
             if busy := self._attachments.busy():
                 raise RoutingError(
                     codes.ADAPTER_IN_USE.finding(f"calls are running on {', '.join(busy)}")
                 )
-            self.unmerge_adapter()
+            if self._merge is not None:
+                self._check_idle()
+                self._unmerge(change, self._merge)
             for adapter in list(self._adapters.values()):
                 self._forget(adapter)
-            self._compositions.clear()
-            self._recipes.clear()
+            self._unname([*self._compositions])
             self._attachments.forget_compiled()
             stop_carrying(self._checkpointed())
             self.__dict__.update(_default=BASE, _detached=True, _compiled=None)
             return self._base
+
+    def _unname(self, names: Collection[str]) -> None:
+        """Compositions of these names are no more."""
+        self.__dict__.update(
+            _compositions={n: of for n, of in self._compositions.items() if n not in names},
+            _recipes={n: recipe for n, recipe in self._recipes.items() if n not in names},
+            _routings={},
+        )
 
     def _forget(self, adapter: Adapter) -> None:
         """Take an adapter out of everything."""
@@ -265,10 +252,19 @@ class Holder(Mergeable):
         """See :meth:`StandIn.load_state_dict`."""
         self._forget_copies()
         changed = tuple(self._tree.key_of(name) for name in state_dict)
-        for adapter in self._adapters.values():
-            if any(key.startswith((*adapter.parameters, *adapter.twins)) for key in changed):
+        reloads = {
+            adapter: adapter.reload
+            for adapter in self._adapters.values()
+            if any(key.startswith((*adapter.parameters, *adapter.twins)) for key in changed)
+        }
+        try:
+            for adapter in reloads:
                 adapter.reload = None  # what its files hold is no longer what it is
-        return super().load_state_dict(state_dict, strict, assign)
+            return super().load_state_dict(state_dict, strict, assign)
+        except BaseException:
+            for adapter, reload in reloads.items():
+                adapter.reload = reload
+            raise
 
 
 def _stamp(tensor: torch.Tensor) -> tuple[Any, ...]:

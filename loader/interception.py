@@ -32,6 +32,8 @@ class Interception:
         self.natural = natural
         """Whether ``inner`` came from the class, and not from the instance's dictionary."""
         self.travels = travels
+        self.placed = False
+        """Whether it stands in front of its module's forward, and is to stay there."""
         self.__wrapped__ = inner  # inspect.signature looks here
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -49,14 +51,27 @@ class Interception:
 
 def intercept(module: nn.Module, around: Around, *, travels: bool = False) -> Interception:
     """Put ``around`` in front of ``module``'s forward."""
-    natural = "forward" not in module.__dict__
-    interception = Interception(module.forward, around, natural, travels)
-    module.__dict__["forward"] = interception
+    interception = intercepting(module, around, travels=travels)
+    place(module, interception)
     return interception
 
 
+def intercepting(module: nn.Module, around: Around, *, travels: bool = False) -> Interception:
+    """What :func:`place` puts there."""
+    natural = "forward" not in module.__dict__
+    return Interception(module.forward, around, natural, travels)
+
+
+def place(module: nn.Module, interception: Interception) -> None:
+    """Put it in front."""
+    module.__dict__["forward"] = interception
+    interception.placed = True
+
+
 def release(module: nn.Module, interception: Interception) -> None:
-    """Take it away again, wherever in the chain of forwards it is by now."""
+    """Take it away again, wherever in the chain of forwards it is by now; does nothing where it is
+    away already."""
+    interception.placed = False
     own = module.__dict__
     inner: Any = interception.inner
     if own.get("forward") is interception:

@@ -16,6 +16,7 @@ from ..manifests.errors import AttachError, RoutingError
 from ..manifests.findings import Where
 from .calling import Calling
 from .merging import Merge, Terms, conflicts
+from .model.all_or_nothing import AllOrNothing
 from .originals import Originals
 from .routing import BASE, Routing
 from .selection import Selection, check_rules
@@ -59,9 +60,14 @@ class Mergeable(Calling):
         :class:`AttachError` (an offloaded or quantised weight, a method that is no delta of a
         weight, ..) or :class:`RoutingError`; the model is then as it was.
         """
+        _check_keep(keep)
         with _plain_tensors(), self.changing():
             terms = self._terms_to_merge(adapter_names)
-            self._merge_now(terms, self._rest_of_default(terms), safe_merge, keep)
+            staying = self._rest_of_default(terms)
+            # what is merged beside nothing is computed while calls go on
+            merge = self._prepared(terms, safe_merge, keep) if self._merge is None else None
+            with self._attachments.lock, AllOrNothing(self) as change:
+                self._merge_now(change, merge, terms, staying, safe_merge, keep)
 
     def unmerge_adapter(self) -> None:
         """Give the base its own weights back, bit for bit. Does nothing where nothing is merged.
@@ -70,12 +76,15 @@ class Mergeable(Calling):
         Raises :class:`AttachError` where weights were to be read again and are not there any more;
         everything then stays merged.
         """
-        with _plain_tensors(), self.changing(), self._attachments.lock:
-            if self._merge is None:
-                return
-            self._check_idle()
-            self._merge.take_out(self._merge.restored())
-            self._ended()
+        with (
+            _plain_tensors(),
+            self.changing(),
+            self._attachments.lock,
+            AllOrNothing(self) as change,
+        ):
+            if self._merge is not None:
+                self._check_idle()
+                self._unmerge(change, self._merge)
 
     def merge_and_unload(
         self, adapter_names: Selection = None, safe_merge: bool = False
@@ -83,10 +92,17 @@ class Mergeable(Calling):
         """The base with the adapters in its weights for good, and no trace of the wrapper, which
         has ended. Merges as :meth:`merge_adapter`, beside what is merged already; all other
         adapters are dropped."""
-        with _plain_tensors(), self.changing(), self._attachments.lock:
+        with (
+            _plain_tensors(),
+            self.changing(),
+            self._attachments.lock,
+            AllOrNothing(self) as change,
+        ):
             self._check_idle()
             if adapter_names is not None or self._merge is None or self._active_terms():
-                self._merge_now(self._terms_to_merge(adapter_names), (), safe_merge, "memory")
+                terms = self._terms_to_merge(adapter_names)
+                merge = self._prepared(terms, safe_merge, "memory") if self._merge is None else None
+                self._merge_now(change, merge, terms, (), safe_merge, "memory")
             if self._merge is not None:
                 self._merge.forget()
             self.__dict__.update(_merge=None, _default_before_merge=None)
@@ -103,37 +119,35 @@ class Mergeable(Calling):
     def _active_terms(self) -> Terms:
         return () if self._disabled else (self._chosen() or self._default).terms
 
-    def _merge_now(self, terms: Terms, staying: Terms, safe: bool, keep: str) -> None:
-        """Merge ``terms``, beside which those ``staying`` are active from then on."""
-        if keep not in ("memory", "reread"):
-            raise RoutingError(
-                codes.MERGE_REREAD.finding(
-                    f"keep={keep!r} is no way to keep weights",
-                    found=keep,
-                    expected="memory or reread",
-                    hint='pass keep="memory" or keep="reread"',
-                )
-            )
+    def _merge_now(
+        self,
+        change: AllOrNothing,
+        merge: Merge | None,
+        terms: Terms,
+        staying: Terms,
+        safe: bool,
+        keep: str,
+    ) -> None:
+        """Merge ``terms`` (as ``merge`` has them, where nothing is merged yet), beside which those
+        ``staying`` are active from then on."""
+        self._check_idle()
         previous = self._merge
-        if previous is None:
-            merge = self._prepared(terms, safe, keep)
-            with self._attachments.lock:
-                self._check_idle()
-                self._check_beside(merge, staying)
-                merge.install()
-                self._began(merge, merge.terms)
-            return
-        with self._attachments.lock:
-            self._check_idle()
-            previous.take_out(previous.restored())
-            try:
-                merge = self._prepared((*previous.terms, *terms), safe, keep)
-                self._check_beside(merge, staying)
-                merge.install()
-            except BaseException:
-                previous.install()
-                raise
-            self._began(merge, terms)
+        if merge is None or previous is not None:
+            before: Terms = ()
+            if previous is not None:
+                before = previous.terms
+                change.keep(previous.as_it_is())
+                previous.take_out(previous.restored())
+            merge = self._prepared((*before, *terms), safe, keep)
+        self._check_beside(merge, staying)
+        change.keep(merge.as_it_is())
+        merge.install()
+        self._began(merge, terms)
+
+    def _unmerge(self, change: AllOrNothing, merge: Merge) -> None:
+        change.keep(merge.as_it_is())
+        merge.take_out(merge.restored())
+        self._ended()
 
     def _prepared(self, terms: Terms, safe: bool, keep: str) -> Merge:
         originals = self._originals() if keep == "reread" else None
@@ -161,8 +175,7 @@ class Mergeable(Calling):
             if self._default_before_merge is None or self._default_before_merge[1] is not before:
                 self.__dict__["_default_before_merge"] = (before, before)
             self._shrink_default(rest)
-        self.__dict__["_merge"] = merge
-        self._routings.clear()
+        self.__dict__.update(_merge=merge, _routings={})
 
     def _rest_of_default(self, merged: Terms) -> Terms:
         gone = {adapter for adapter, _ in merged}
@@ -190,13 +203,22 @@ class Mergeable(Calling):
                 left = tuple(term for term in before.terms if not term[0].retired)
                 whole = len(left) == len(before.terms)
                 self.__dict__["_default"] = before if whole else Routing(left) if left else BASE
-        self.__dict__.update(_merge=None, _default_before_merge=None)
-        self._routings.clear()
+        self.__dict__.update(_merge=None, _default_before_merge=None, _routings={})
 
     def _check_idle(self) -> None:
-        if self._attachments.running:
+        if running := len(self._attachments.running()):
             raise RoutingError(
-                codes.MERGE_BUSY.finding(
-                    "calls are running through this model", found=self._attachments.running
-                )
+                codes.MERGE_BUSY.finding("calls are running through this model", found=running)
             )
+
+
+def _check_keep(keep: str) -> None:
+    if keep not in ("memory", "reread"):
+        raise RoutingError(
+            codes.MERGE_REREAD.finding(
+                f"keep={keep!r} is no way to keep weights",
+                found=keep,
+                expected="memory or reread",
+                hint='pass keep="memory" or keep="reread"',
+            )
+        )

@@ -7,7 +7,7 @@ takes moments. Unmerging gives the old data back (FIELD.md 5): never a subtracti
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -22,7 +22,7 @@ from .adapter import Adapter, Part
 from .folding import PLAIN, Fold, folds, is_finite
 from .modules import ModuleMap
 from .originals import Originals
-from .untying import Untied, parted, untied
+from .untying import Untied, parted, ties_of, untied
 
 Terms = tuple[tuple[Adapter, Weight], ...]
 Keep = Literal["memory", "reread"]
@@ -147,21 +147,12 @@ class Merge:
         return made
 
     def install(self) -> None:
-        """Exchange the weights: all of them, or none."""
+        """Exchange the weights. What goes wrong midway, :meth:`as_it_is` takes back."""
         untied = self._untied = Untied(self.base)
-        done: list[tuple[Tensor, Tensor]] = []
-        try:
-            untied.part(self._groups, self._new)
-            live = _tensors(self.base)
-            for name, new in self._new.items():
-                tensor = live[name]
-                done.append((tensor, tensor.data))
-                tensor.data = new
-        except BaseException:
-            for tensor, data in done:
-                tensor.data = data
-            untied.undo()
-            raise
+        untied.part(self._groups, self._new)
+        live = _tensors(self.base)
+        for name, new in self._new.items():
+            live[name].data = new
         self._new = {}
         for adapter, _ in self.terms:
             adapter.merged = True
@@ -173,20 +164,51 @@ class Merge:
         return {n: o.tensor().to(live[n].device, live[n].dtype) for n, o in self.old.items()}
 
     def take_out(self, values: Mapping[str, Tensor]) -> None:
-        """Give the base its values and its ties back; :meth:`install` can put the merged ones in
-        again."""
+        """Give the base its values and its ties back. What goes wrong midway, :meth:`as_it_is`
+        takes back."""
         live = _tensors(self.base)
         for name, value in values.items():
-            self._new[name] = live[name].data
             live[name].data = value
         if self._untied is not None:
             self._untied.undo()
         self.forget()
 
+    def as_it_is(self) -> Callable[[], None]:
+        """How to give the weights that this merge changes what they have now, their ties, and this
+        merge its own state."""
+        names = {*self.old, *self._new, *(name for group in self._groups for name in group)}
+        live = _tensors(self.base)
+        places = [
+            (_holder(self.base, name), name.rpartition(".")[2], live[name], live[name].data)
+            for name in sorted(names & live.keys())
+        ]
+        tied = ties_of(self.base)
+        new, untied = self._new, self._untied
+        parted = None if untied is None else untied.as_it_is()
+
+        def put_back() -> None:
+            for holder, leaf, tensor, data in places:
+                holder[leaf] = tensor
+                tensor.data = data
+            tied()
+            self._new, self._untied = new, untied
+            if parted is not None:
+                parted()
+
+        return put_back
+
     def forget(self) -> None:
         """The adapters are merged no more (or for good, and no adapters any longer)."""
         for adapter, _ in self.terms:
             adapter.merged = False
+
+
+def _holder(base: nn.Module, name: str) -> dict[str, Any]:
+    """The dictionary that a parameter or buffer of the base stands in."""
+    path, _, leaf = name.rpartition(".")
+    module = base.get_submodule(path)
+    known = module._parameters  # pyright: ignore[reportPrivateUsage]
+    return known if leaf in known else module._buffers  # pyright: ignore[reportPrivateUsage]
 
 
 def _tensors(base: nn.Module) -> dict[str, Tensor]:

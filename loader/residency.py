@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import torch
@@ -84,7 +85,7 @@ class Residency:
                 over -= self._here[adapter]
                 self._send_away(adapter)
 
-    def claim(self, terms: Terms, *, nested: bool) -> bool:
+    def claim(self, call: Lock, terms: Terms, *, nested: bool) -> bool:
         """Hold a call's adapters, with room for those that are away; under the lock.
 
         False where other calls had all the room: they were waited for, and what is active may be
@@ -92,7 +93,7 @@ class Residency:
         :class:`RoutingError`, as do adapters that do not fit the budget together.
         """
         if self.budget is None:
-            self._attachments.hold(terms)
+            self._attachments.hold(call, terms)
             return True
         mine = {adapter: adapter.nbytes for adapter, _ in terms}
         for adapter in mine:
@@ -105,9 +106,9 @@ class Residency:
                 raise RoutingError(
                     codes.RESIDENCY_BUSY.finding(f"there is no room for {names} inside this call")
                 )
-            self._attachments.freed.wait()
+            self._attachments.freed.wait(1.0)  # one that was interrupted may not have told
             return False
-        self._attachments.hold(terms)
+        self._attachments.hold(call, terms)
         self._here.update({a: size for a, size in mine.items() if a not in self._here})
         return True
 
@@ -135,9 +136,16 @@ class Residency:
                 self._send_away(adapter)
         return True
 
-    @staticmethod
-    def _idle(adapter: Adapter) -> bool:
-        return adapter.loaded and not adapter.users and can_leave(adapter)
+    def _idle(self, adapter: Adapter) -> bool:
+        return adapter.loaded and not self._attachments.users(adapter) and can_leave(adapter)
+
+    def as_it_is(self) -> tuple[int | None, dict[Adapter, int]]:
+        """The budget and who is here, as :meth:`be` takes them."""
+        return self.budget, dict(self._here)
+
+    def be(self, budget: int | None, here: dict[Adapter, int]) -> None:
+        """Have this budget, and these here, in this order."""
+        self.budget, self._here = budget, OrderedDict(here)
 
     def _left(self, adapter: Adapter) -> None:
         self._here.pop(adapter, None)
@@ -146,7 +154,7 @@ class Residency:
 
     def bring(self, model: AdaptedModel, terms: Terms) -> bool:
         """Load what is away of a call's adapters, which are held; whether anything was. Raises
-        what reading and attaching raise; then nothing is held any more."""
+        what reading and attaching raise."""
         away = [adapter for adapter, _ in terms if not adapter.loaded]
         try:
             for adapter in away:
@@ -156,9 +164,8 @@ class Residency:
         except BaseException:
             with self._attachments.lock:
                 for adapter in away:
-                    if not adapter.loaded and adapter.users == 1:
+                    if not adapter.loaded and self._attachments.users(adapter) == 1:
                         self._here.pop(adapter, None)
-                self._attachments.let_go(terms)
             raise
         return bool(away)
 
@@ -171,36 +178,51 @@ class Residency:
                 assert adapter.reload is not None
                 built = adapter.reload(model)
         with self._attachments.lock:
-            if built is not None:
-                self._put(model, adapter, built)
-            adapter.away = []
-            adapter.loaded = True
+            try:
+                if built is not None:
+                    self._put(model, adapter, built)
+                adapter.away, adapter.loaded = [], True
+            except BaseException:
+                if built is not None:
+                    self._drop(adapter)
+                raise
             if self.budget is not None:
                 self._here[adapter] = adapter.nbytes
 
     def _put(self, model: AdaptedModel, adapter: Adapter, built: Built) -> None:
         new = built.adapter
-        try:
-            adapter.take(built.adapter)
-            modules = model.modules_of_base.by_name
-            self._attachments.put(adapter, built.outputs, built.twins, built.weights, modules)
-        except BaseException:
-            self._attachments.vacate(adapter)
-            put_off(adapter)
-            raise
+        adapter.take(built.adapter)
+        modules = model.modules_of_base.by_name
+        self._attachments.put(adapter, built.outputs, built.twins, built.weights, modules)
         if not adapter.used:
             adapter.unfired = new.unfired
         if not adapter.retired:
             self._tree.put(adapter)
 
     def _send_away(self, adapter: Adapter) -> None:
+        if _device(adapter).type != "cpu":
+            away = [(tensor, tensor.device) for tensor in own_tensors_of(adapter)]
+            try:
+                for tensor, _ in away:
+                    tensor.data = tensor.data.cpu()
+                adapter.away, adapter.loaded = away, False
+                self._left(adapter)
+            except BaseException:
+                _move(away)
+                adapter.away, adapter.loaded = [], True
+                self._here[adapter] = adapter.nbytes
+                raise
+            return
+        try:
+            self._drop(adapter)
+        except BaseException:  # half of it is gone, and can be read again
+            self._drop(adapter)
+            raise
+
+    def _drop(self, adapter: Adapter) -> None:
+        """Let go of its weights, of whatever is left of them."""
         self._left(adapter)
         adapter.loaded = False
-        if _device(adapter).type != "cpu":
-            adapter.away = [(tensor, tensor.device) for tensor in own_tensors_of(adapter)]
-            for tensor, _ in adapter.away:
-                tensor.data = tensor.data.cpu()
-            return
         self._tree.take(adapter)
         self._attachments.vacate(adapter)
         put_off(adapter)
@@ -216,6 +238,12 @@ def put_off(adapter: Adapter) -> None:
     """Let go of the weights: they are read again on first use."""
     adapter.parameters, adapter.twins, adapter.loaded = {}, {}, False
     adapter.parts, adapter.biases, adapter.replaces = (), {}, {}
+
+
+def returned(adapter: Adapter) -> None:
+    """Bring back what is on the CPU for a time."""
+    _move(adapter.away)
+    adapter.away = []
 
 
 def own_tensors_of(adapter: Adapter) -> list[torch.Tensor]:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from ..manifests.codes import training as codes
 from ..manifests.errors import AttachError
 from ..registry.base_record import recordable, written
 from ..registry.facts import BASE_RECORD, DIGEST_RECORD
-from ..registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from ..registry.files.together import write_together
 from .compose.members import digest_of
 from .prompt_claims import PROMPT
 from .twins import own_tensors
+from .weights.write import adapter_bytes
 
 if TYPE_CHECKING:
     from ..manifests.schema import Fingerprint
@@ -41,7 +39,7 @@ def files_of_adapter(
     if not adapter.config:
         message = f"{adapter.name!r} has no adapter_config.json to be saved with"
         raise AttachError(codes.SAVE_WITHOUT_CONFIG.finding(message, found=adapter.name))
-    metadata = {"format": "pt", BASE_RECORD: written(fingerprint_for(model, [adapter]))}
+    metadata = {BASE_RECORD: written(fingerprint_for(model, [adapter]))}
     config = {**adapter.config, "inference_mode": True}
     with model.present([adapter]):
         tensors = on_cpu(saved_tensors(adapter, state or {}))
@@ -50,10 +48,7 @@ def files_of_adapter(
             raise AttachError(codes.SAVE_THROUGH_PEFT.finding(message, found=adapter.name))
         if digest := digest_of(model, adapter):
             metadata[DIGEST_RECORD] = digest
-    return {
-        ADAPTER_WEIGHTS: save(tensors, metadata),
-        ADAPTER_CONFIG: json.dumps(config, indent=2, sort_keys=True).encode() + b"\n",
-    }
+    return adapter_bytes(config, tensors, metadata)
 
 
 def saved_tensors(adapter: Adapter, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -93,24 +88,10 @@ def fingerprint_for(model: AdaptedModel, adapters: list[Adapter]) -> Fingerprint
 
 
 def write_files(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
-    """:func:`place_files`; raises :class:`AttachError` where that cannot be."""
+    """:func:`write_together`; raises :class:`AttachError` where that cannot be."""
     target = Path(folder)
     try:
-        place_files(target, files)
+        write_together(target, files)
     except OSError as error:
         message = f"{target} cannot be written: {error.strerror or error}"
         raise AttachError(codes.SAVE_FAILED.finding(message, found=str(target))) from error
-
-
-def place_files(target: Path, files: Mapping[str, bytes]) -> None:
-    """Write ``files`` into the folder ``target``, which is made if need be: all of them beside it
-    first, then each renamed to its name, in order. Raises :class:`OSError`."""
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as place:
-        for name, data in files.items():
-            with (Path(place) / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        for name in files:
-            (Path(place) / name).replace(target / name)

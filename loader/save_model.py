@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import yaml
-from safetensors.torch import save
 
 from ..manifests.codes import training as codes
 from ..manifests.errors import AttachError
@@ -23,11 +22,15 @@ from ..manifests.schema import Composition, Rules
 from ..manifests.source import Source, SourceSyntaxError
 from ..manifests.weights import Weight, written
 from ..registry.checks.recorded_base import is_hub_id, recorded_name
+from ..registry.digests import folder_digest, sha256_bytes
+from ..registry.facts import FileFact
 from ..registry.files.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from ..registry.files.together import together
 from ..registry.project import MANIFEST
 from .adapter import Adapter
 from .base import DTYPES
 from .save import files_of_adapter, fingerprint_for, live_tensors_of, on_cpu, write_files
+from .weights.write import safetensors_bytes
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
@@ -64,21 +67,27 @@ def save_pretrained(
     trained = [adapter for adapter in adapters.values() if adapter.trainable]
     inside = trained[0].name if len(trained) == 1 else None
     manifest, findings = manifest_of(model, adapters, inside)
-    own: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     if trained:
         live = {k: v for adapter in trained for k, v in live_tensors_of(adapter).items()}
         given = {k: v for k, v in (state_dict or {}).items() if k in live}
-        own[TRAINER_WEIGHTS] = save(on_cpu({**live, **given}), {"format": "pt"})
+        files[TRAINER_WEIGHTS] = safetensors_bytes(on_cpu({**live, **given}), {"format": "pt"})
     for name, adapter in adapters.items():
-        files = files_of_adapter(model, adapter, state_dict)
-        if name == inside:
-            own |= files
-        else:
-            write_files(target / name, files)
+        own = files_of_adapter(model, adapter, state_dict)
+        files |= {file if name == inside else f"{name}/{file}": own[file] for file in own}
+        manifest["adapters"][name]["sha256"] = _digest_of(own)
     text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
-    write_files(target, {**own, MANIFEST: text.encode()})
+    write_files(target, {**files, MANIFEST: text.encode()})
     for finding in findings:
         warnings.warn(SaveWarning(str(finding)), stacklevel=3)
+
+
+def _digest_of(files: Mapping[str, bytes]) -> str:
+    """Of an adapter's folder. The manifest has it, so that one whose save was interrupted is not
+    taken for a whole one."""
+    return folder_digest(
+        FileFact(name, len(data), sha256_bytes(data)) for name, data in files.items()
+    )
 
 
 def _save_merged(model: AdaptedModel, target: Path) -> None:
@@ -89,7 +98,8 @@ def _save_merged(model: AdaptedModel, target: Path) -> None:
         message = f"a {type(base).__name__} with merged adapters has no save_pretrained"
         raise AttachError(codes.SAVE_FAILED.finding(message))
     try:
-        save_base(target)
+        with together(target, ("config.json",)) as new:
+            save_base(new)
     except OSError as error:
         message = f"{target} cannot be written: {error.strerror or error}"
         raise AttachError(codes.SAVE_FAILED.finding(message, found=str(target))) from error

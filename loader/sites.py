@@ -22,7 +22,7 @@ from ..manifests.weights import weight_at
 from .adapter import Adapter
 from .float32 import answers_in, run_in
 from .gather import rows_at
-from .interception import Interception, intercept, release
+from .interception import Interception, intercepting, place, release
 from .kv_cache import check_cache, mark_cache
 from .placement import compute_dtype
 from .routing import CURRENT, Call, run_with
@@ -67,13 +67,17 @@ class OutputSite:
         self._handle: RemovableHandle | None = None
 
     def install(self) -> None:
-        if self._handle is None:
+        if not self.installed:
             self._handle = self.module.register_forward_hook(self, with_kwargs=True)
 
+    @property
+    def installed(self) -> bool:
+        hooks = self.module._forward_hooks  # pyright: ignore[reportPrivateUsage]
+        return self._handle is not None and self._handle.id in hooks
+
     def remove(self) -> None:
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            handle.remove()
+        if self._handle is not None:
+            self._handle.remove()
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -156,8 +160,14 @@ class Intercepting(ABC):
         self._interception: Interception | None = None
 
     def install(self) -> None:
-        if self._interception is None:
-            self._interception = intercept(self.module, self)
+        if not self.installed:
+            self.remove()  # that may have been interrupted
+            self._interception = intercepting(self.module, self)
+            place(self.module, self._interception)
+
+    @property
+    def installed(self) -> bool:
+        return self._interception is not None and self._interception.placed
 
     @property
     def inner(self) -> Callable[..., Any]:
@@ -166,9 +176,8 @@ class Intercepting(ABC):
         return self._interception.inner
 
     def remove(self) -> None:
-        interception, self._interception = self._interception, None
-        if interception is not None:
-            release(self.module, interception)
+        if self._interception is not None:
+            release(self.module, self._interception)
 
     @abstractmethod
     def __call__(

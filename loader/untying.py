@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -149,6 +149,22 @@ def _with_parts(config: Any) -> list[Any]:
     return [config, *(one for part in inner for one in _with_parts(part))]
 
 
+def ties_of(model: nn.Module) -> Callable[[], None]:
+    """How to have the model's config and its list of tied weights say again what they say now."""
+    config = getattr(model, "config", None)
+    parts = [] if config is None else [one for one in _with_parts(config) if hasattr(one, FLAG)]
+    said = [(one, getattr(one, FLAG)) for one in parts]
+    keys = getattr(model, "all_tied_weights_keys", None)
+
+    def put_back() -> None:
+        for one, flag in said:
+            setattr(one, FLAG, flag)
+        if keys is not None:
+            cast(Any, model).all_tied_weights_keys = keys
+
+    return put_back
+
+
 class Untied:
     """Parameters of a live model that were parted, and how to put them together again."""
 
@@ -186,6 +202,15 @@ class Untied:
                     k: v for k, v in cast("dict[str, str]", self._keys).items() if k not in gone
                 }
                 cast(Any, self._model).all_tied_weights_keys = kept
+
+    def as_it_is(self) -> Callable[[], None]:
+        """How to make this record what it is now."""
+        parameters, configs, keys = list(self._parameters), list(self._configs), self._keys
+
+        def put_back() -> None:
+            self._parameters, self._configs, self._keys = parameters, configs, keys
+
+        return put_back
 
     def undo(self) -> None:
         """Tie them again: the very parameters that were there."""

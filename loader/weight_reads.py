@@ -45,12 +45,11 @@ class ReadSite(Intercepting):
         self._places: list[nn.Module] = []
 
     def install(self) -> None:
-        if self._places:
-            return
         super().install()
         for path, part in self.module.named_modules():
             if part._parameters:  # pyright: ignore[reportPrivateUsage]
-                self._places.append(part)
+                if part not in self._places:
+                    self._places.append(part)
                 _Parameters.of(part).answer(self, f"{path}." if path else "")
 
     def remove(self) -> None:
@@ -123,7 +122,8 @@ class _Parameters(dict[str, Any]):
         return now
 
     def answer(self, site: ReadSite, prefix: str) -> None:
-        self._sites = (*self._sites, (site, prefix))
+        if not any(one is site for one, _ in self._sites):
+            self._sites = (*self._sites, (site, prefix))
 
     def leave(self, site: ReadSite, part: nn.Module) -> None:
         """The site answers no more; with the last one, ``part`` has its own dictionary again."""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from .conform import conform, shape_of
 from .document import Bounds, read_document
 from .errors import LockError, ManifestError
 from .findings import Where
+from .owner import left_beside, made_beside
 from .reading.bounded_file import read_at_most
 from .schema import Digest, Fingerprint, Model, Name
 
@@ -179,19 +179,22 @@ def render_lock(lock: Lock) -> str:
 
 
 def write_lock(lock: Lock, path: Path) -> None:
-    """Write ``lock`` by rename, so that a reader sees the old or the new one, never half."""
+    """Write ``lock`` by rename, so that a reader sees the old or the new one, never half. What a
+    killed process left of doing so is removed."""
     where = Where(file=str(path))
     try:
-        handle, temp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        for left in left_beside(path, ""):
+            left.unlink(missing_ok=True)
+        temporary = made_beside(path, "")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+            with temporary.open("x", encoding="utf-8", newline="\n") as stream:
                 stream.write(render_lock(lock))
                 stream.flush()
                 os.fsync(stream.fileno())
-            Path(temp).chmod(0o644)
-            Path(temp).replace(path)
+            temporary.chmod(0o644)
+            temporary.replace(path)
         except BaseException:
-            Path(temp).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise LockError(

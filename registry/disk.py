@@ -85,6 +85,15 @@ def remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
+def sync_file(path: Path) -> None:
+    """Put a file's bytes on the disk. Raises :class:`OSError`."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def sync_folder(folder: Path) -> None:
     """Put a folder's names on the disk, where the system can."""
     with suppress(OSError):

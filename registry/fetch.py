@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,8 +35,9 @@ from ..manifests.errors import (
 from ..manifests.findings import Finding, Where
 from ..manifests.source import Source
 from .digests import PREFIX, check_paths, git_blob_sha1, is_digest, sha256_file
-from .disk import fault, guarded, out_of_space
+from .disk import fault, guarded, out_of_space, remove
 from .facts import FileFact
+from .files.scratch import scratch_folder
 from .pool import Stop, Stopped, run_all
 from .progress import OneAtATime, Progress, Silent
 from .sources.folder import Folder
@@ -400,7 +400,8 @@ def _scratch(store: Store, files: Sequence[_File]) -> Generator[Path]:
             if not all(file.folder.source.is_hub for file in files):
                 raise
             # The Hub's client keeps files in its own cache; ours may be read-only.
-            place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            place = scratch_folder()
+            stack.callback(remove, place)
         yield place
 
 

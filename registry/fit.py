@@ -9,7 +9,7 @@ from typing import Any
 from ..manifests.codes import fit as codes
 from ..manifests.findings import Finding, Severity, Where
 from ..manifests.source import Source
-from .checks import dtypes, options, recorded_base, version
+from .checks import dtypes, options, recorded_base, saved_together, version
 from .checks.subject import Subject, shown
 from .checks.table import checks_of
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, TensorInfo
@@ -42,6 +42,7 @@ def check_adapter(
     """
     config = adapter.config
     findings = [*version.check(config, where), *dtypes.check(adapter.header.tensors, where)]
+    findings += saved_together.check(config, adapter.header.metadata, where)
     if declared is None and base is not None:
         declared = base.source
     if base is not None or layout is not None or declared is not None:

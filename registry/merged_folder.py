@@ -1,13 +1,13 @@
 """The folder that a merged model is written into: whole under its name, or not there.
 
-It is written under another name beside it and renamed. A folder that is there already is replaced
+It is written under another name beside it, and old and new exchange their names. Where the system
+cannot do that the old one is renamed first: a process that is killed just then leaves it under
+another name, from which the next merge brings it back. A folder that is there already is replaced
 only if it is one of ours, which the header of its weights says.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +15,17 @@ from pathlib import Path
 from ..manifests.codes import usage as codes
 from ..manifests.errors import AdapterdockError, UsageError
 from ..manifests.findings import Where
-from .disk import remove, sync_folder
+from ..manifests.owner import left_beside, made_beside
+from .disk import remove, sync_file, sync_folder
+from .files.exchange import exchange
 from .gather import BASE_CONFIG, BASE_INDEX, BESIDE_A_BASE
 from .header import read_header
 from .tokenizer import TOKENIZER_FILES
 
 MARK = "adapterdock.merged"
 """The key of a safetensors header's metadata that tells what was merged."""
+
+_NEW, _OLD = "merging", "merged"
 
 _WRITTEN = frozenset({BASE_CONFIG, BASE_INDEX, *BESIDE_A_BASE, *TOKENIZER_FILES})
 
@@ -71,15 +75,17 @@ def replacing(out: Path) -> Generator[Path]:
     goes wrong it is removed, and what was at ``out`` stays. Raises :class:`UsageError` where the
     disk refuses."""
     out = out.resolve()
-    name = f".{out.name}.{secrets.token_hex(4)}"
-    new, old = out.with_name(f"{name}.new"), out.with_name(f"{name}.old")
+    with _told(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _clear(out)
+    new, old = made_beside(out, _NEW), made_beside(out, _OLD)
     try:
         with _told(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
             new.mkdir()
             yield new
             for path in new.rglob("*"):
-                _sync(path)
+                if path.is_file():
+                    sync_file(path)
             check_free(out)
             _swap(new, out, old)
             sync_folder(out.parent)
@@ -89,9 +95,21 @@ def replacing(out: Path) -> Generator[Path]:
             remove(old)
 
 
+def _clear(out: Path) -> None:
+    """What killed merges left: an earlier result comes back, the rest goes."""
+    for old in reversed(left_beside(out, _OLD)):
+        if not out.exists():
+            old.rename(out)
+        remove(old)
+    for new in left_beside(out, _NEW):
+        remove(new)
+
+
 def _swap(new: Path, out: Path, old: Path) -> None:
     if not out.exists():
         new.rename(out)
+        return
+    if exchange(new, out):
         return
     out.rename(old)
     try:
@@ -99,15 +117,6 @@ def _swap(new: Path, out: Path, old: Path) -> None:
     except BaseException:
         old.rename(out)
         raise
-
-
-def _sync(path: Path) -> None:
-    if path.is_file():
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 @contextmanager

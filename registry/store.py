@@ -28,10 +28,10 @@ from pathlib import Path
 from ..manifests.codes.store import CACHE_UNKNOWN_PLACE, WRONG_DIGEST, WRONG_SIZE
 from ..manifests.errors import IntegrityError, StoreError
 from ..manifests.findings import Finding, Where
+from ..manifests.owner import Owner
 from . import trees, upkeep
 from .digests import PREFIX, is_digest, parse_digest, sha256_stream
 from .disk import fault, guarded, listing, remove, sync_folder
-from .owner import Owner
 from .upkeep import Entry, Freed
 from .verified import Verified
 
@@ -171,6 +171,7 @@ class Store:
         :class:`StoreError` where the store cannot be written to.
         """
         place = self.tmp / Owner.me().new_name()
+        upkeep.sweep(self.tmp)
         try:
             with guarded(self.root):
                 if not self.tmp.is_dir():
@@ -188,6 +189,7 @@ class Store:
         the block runs. In a store that cannot be written to, nothing can be removed either."""
         lines = "".join(f"{PREFIX}{parse_digest(digest)}\n" for digest in digests)
         mark = self.holds / Owner.me().new_name()
+        upkeep.sweep(self.holds)
         try:
             try:
                 self.holds.mkdir(parents=True, exist_ok=True)
@@ -210,6 +212,15 @@ class Store:
         """
         return trees.materialise(self, files)
 
+    def exists(self) -> bool:
+        """Whether there is a cache in the folder: something was put there, or begun to be."""
+        if self.objects.is_dir():
+            return True
+        try:
+            return (self.root / "CACHEDIR.TAG").read_text(encoding="utf-8") == _TAG
+        except (OSError, UnicodeDecodeError):
+            return False
+
     def entries(self) -> list[Entry]:
         """What is in the store, the least recently used first."""
         return upkeep.entries(self)
@@ -220,7 +231,7 @@ class Store:
 
     def verify(self, on_bytes: Callable[[int], None] | None = None) -> list[Finding]:
         """Read every object anew. Damaged ones are reported and moved to ``quarantine/``, so
-        that the next pull fetches them again."""
+        that the next pull fetches them again. A folder that is no cache is a finding."""
         return upkeep.verify(self, on_bytes)
 
     def gc(
@@ -231,7 +242,8 @@ class Store:
 
         Without ``max_size`` no object is removed. Never removed: digests in ``keep``, what a
         live process holds (:meth:`hold`), and what was used less than ``grace`` seconds ago.
-        Each step leaves a valid store. Raises :class:`StoreError` where the disk refuses.
+        Each step leaves a valid store. Raises :class:`StoreError` where the disk refuses, and for
+        a folder with something in it that is no cache.
         """
         return upkeep.collect(self, max_size, frozenset(keep), grace)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +27,7 @@ from ..manifests.findings import Finding
 from .digests import PREFIX, check_paths, folder_digest, is_digest, parse_digest
 from .disk import guarded, remove
 from .facts import FileFact
+from .files.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from .store import Store
@@ -125,7 +125,7 @@ def _publish(new: Path, tree: Path, placed: list[tuple[FileFact, Path]]) -> None
 
 def _for_this_process(name: str, placed: list[tuple[FileFact, Path]]) -> Path:
     # A cache baked into an image is read-only, and its files must be usable all the same.
-    place = Path(tempfile.mkdtemp(prefix="adapterdock-"))
+    place = scratch_folder()
     atexit.register(remove, place)
     tree = place / name
     _build(tree, tree, placed)

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..manifests.codes.store import DAMAGED_OBJECT, NO_SPACE, STRAY_FILE
+from ..manifests.codes.store import DAMAGED_OBJECT, NO_CACHE, NO_SPACE, STRAY_FILE
 from ..manifests.errors import StoreError
-from ..manifests.findings import Finding
+from ..manifests.findings import Finding, Where
+from ..manifests.owner import Owner
 from .digests import PREFIX, is_digest, sha256_file
 from .disk import fault, guarded, listing, remove
-from .owner import Owner
 from .trees import linked
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def size(store: Store) -> int:
 
 def verify(store: Store, on_bytes: Callable[[int], None] | None = None) -> list[Finding]:
     """See :meth:`Store.verify`."""
+    if other := _other_than_a_cache(store):
+        return [other]
     findings: list[Finding] = []
     for path in _objects(store):
         try:
@@ -100,6 +102,8 @@ def verify(store: Store, on_bytes: Callable[[int], None] | None = None) -> list[
 
 def collect(store: Store, max_size: int | None, keep: frozenset[str], grace: float) -> Freed:
     """See :meth:`Store.gc`."""
+    if other := _other_than_a_cache(store):
+        raise StoreError(other)
     if not store.root.is_dir():
         return Freed()
     now = _now(store)
@@ -173,6 +177,18 @@ def _quarantine(store: Store, path: Path, before: os.stat_result, found: str) ->
     )
 
 
+def _other_than_a_cache(store: Store) -> Finding | None:
+    """What is wrong with a place that holds something, and no cache. One that is not there, or is
+    empty, may become a cache."""
+    if store.exists() or not os.path.lexists(store.root):
+        return None
+    if store.root.is_dir() and not listing(store.root):
+        return None
+    return NO_CACHE.finding(
+        f"{store.root} is not a cache of adapterdock", Where(file=str(store.root))
+    )
+
+
 def _now(store: Store) -> float:
     # By the file system's clock, which a network mount's server sets.
     probe = store.tmp / Owner.me().new_name()
@@ -189,18 +205,27 @@ def _now(store: Store) -> float:
         remove(probe)
 
 
-def _sweep(store: Store, now: float, grace: float) -> None:
-    for folder in (store.tmp, store.holds):
+def sweep(folder: Path, now: float | None = None) -> None:
+    """Remove what processes that are gone left in the store's ``tmp`` or ``holds``."""
+    with suppress(StoreError):  # who writes there next says what is wrong with it
         for left in listing(folder):
             owner = Owner.of(left.name)
-            if owner is not None and owner.abandoned(now - _newest(left)):
+            age = (time.time() if now is None else now) - _newest(left)
+            if owner is not None and owner.abandoned(age):
                 remove(left)
+
+
+def _sweep(store: Store, now: float, grace: float) -> None:
+    for folder in (store.tmp, store.holds):
+        sweep(folder, now)
     for damaged in listing(store.quarantine):
-        remove(damaged)
+        if Owner.of(damaged.name) is not None:
+            remove(damaged)
     for note in listing(store.notes):
         with suppress(OSError):
             orphan = not (store.objects / note.name[:2] / note.name).exists()
-            if orphan and now - note.stat().st_mtime >= grace:
+            ours = is_digest(PREFIX + note.name)
+            if ours and orphan and now - note.stat().st_mtime >= grace:
                 note.unlink()
 
 

@@ -92,13 +92,13 @@ class ParameterTree(nn.Module):
         """What the adapter has goes out, where it is not another's by now."""
         for key, parameter in adapter.parameters.items():
             if self.held_parameters.get(key) is parameter:
-                del self.held_parameters[key]
-                self.exchanged.pop(key, None)
                 self._cut(key, adapter.name)
+                self.exchanged.pop(key, None)
+                del self.held_parameters[key]
         for key, twin in adapter.twins.items():
             if self.held_modules.get(key) is twin:
-                del self.held_modules[key]
                 self._cut(key, adapter.name)
+                del self.held_modules[key]
 
     def restore(self, adapters: Iterable[Adapter]) -> None:
         """Hold what these have, and nothing else."""
@@ -148,17 +148,21 @@ class ParameterTree(nn.Module):
         return cast(_Node, node), leaf
 
     def _cut(self, key: str, adapter: str) -> None:
-        """Take the place away, and the nodes that it leaves empty."""
+        """Take the place away, and the nodes that it leaves empty; what was interrupted before may
+        have done a part of it."""
         *path, leaf = pieces(key, adapter)
         nodes: list[nn.Module] = [self]
         for piece in path:
-            nodes.append(cast(nn.Module, nodes[-1]._modules[piece]))
+            node = nodes[-1]._modules.get(piece)
+            if node is None:
+                return
+            nodes.append(node)
         last = nodes[-1]
         if leaf in last._parameters:
             dict.__delitem__(last._parameters, leaf)
             cast(_Watched, last._parameters).keys_of.pop(leaf, None)
         else:
-            del last._modules[leaf]
+            last._modules.pop(leaf, None)
         for parent, piece in zip(reversed(nodes[:-1]), reversed(path), strict=True):
             node = cast(nn.Module, parent._modules[piece])
             if node._parameters or node._modules:

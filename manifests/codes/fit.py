@@ -1096,3 +1096,22 @@ EXPERTS_UNCLEAR = Code(
     example="target_parameters on experts of (8, 64, 64), and no peft_version",
     fix="write the `peft_version` that trained the adapter into adapter_config.json",
 )
+CONFIG_OF_OTHERS = Code(
+    id="AD398",
+    name="config-of-others",
+    severity=Severity.UNCHECKED,
+    summary="The adapter's config is not the one that its weights were saved with.",
+    explanation=(
+        "adapterdock records in the weights' file the digest of the config that was saved with "
+        "them. This config differs in a field that changes how the weights act (rank, alpha, "
+        "targets). A save was interrupted between the two files, two saves ran at once, one of the "
+        "files was copied without the other, or the config was edited on purpose. Which of these "
+        "cannot be told. Fields that only describe (the name of the base, the version of PEFT) do "
+        "not count, and a file that PEFT wrote records nothing."
+    ),
+    example="lora_alpha changed by hand after model.save_adapter(folder, name)",
+    fix=(
+        "Save the adapter again, or put back the config of these weights. If the config was "
+        "changed on purpose, accept AD398, and save the adapter to record the new config."
+    ),
+)

@@ -216,3 +216,16 @@ OBJECT_MISSING = Code(
     "rm -r ~/.cache/adapterdock/objects while a model loads",
     "Pull again: `adapterdock pull adapters.yaml`.",
 )
+
+NO_CACHE = Code(
+    "AD399",
+    "no-cache",
+    Severity.ERROR,
+    "This folder is not a cache of adapterdock.",
+    "A cache has a folder objects/sha256 or a CACHEDIR.TAG that adapterdock wrote. This folder has "
+    "neither, so nothing in it can be verified, and nothing in it is removed. Most often "
+    "ADAPTERDOCK_CACHE names another folder than was meant. (A folder that is empty or not there "
+    "is no error: it may become a cache.)",
+    "ADAPTERDOCK_CACHE=~/Documents adapterdock cache verify",
+    "Set ADAPTERDOCK_CACHE to the cache's own folder.",
+)

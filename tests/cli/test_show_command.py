@@ -199,3 +199,16 @@ def test_a_policy_is_called_one(cli: Cli, at_desk: Path) -> None:
     (at_desk / "platform.yaml").write_text("allow_source: []\n")
     shown = cli("validate", "--policy", "platform.yaml").stdout
     assert "'allow_source' is no key of the policy" in shown
+
+
+def test_verifying_what_is_no_cache_fails(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    monkeypatch.setenv("ADAPTERDOCK_CACHE", str(tmp_path))
+    result = cli("cache", "verify")
+    assert (result.exit_code, "AD399" in result.stdout) == (1, True), result.output
+    monkeypatch.setenv("ADAPTERDOCK_CACHE", str(tmp_path / "new"))
+    result = cli("cache", "verify")
+    assert result.exit_code == 0
+    assert "nothing was verified" in result.output

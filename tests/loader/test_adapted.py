@@ -460,7 +460,7 @@ def test_an_exception_in_a_forward_leaves_no_routing_behind(model: AdaptedModel)
     with pytest.raises(IndexError):
         model(torch.tensor([[999]]))
     assert torch.equal(logits(model.base_model), logits(tiny_llama()))
-    assert model.attached["one"].users == 0
+    assert model._attachments.running() == []
 
 
 # -- passing for the base -------------------------------------------------------------------

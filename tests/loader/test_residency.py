@@ -124,7 +124,7 @@ def test_threads_get_their_own_answers_and_the_bytes_stay_within(manifest: Path,
         thread.join()
     assert odd == []
     assert 0 < most[0] <= 2 * size
-    assert all(a.users == 0 for a in model.attached.values())
+    assert model._attachments.running() == []
 
 
 def test_one_that_a_call_runs_on_stays_and_others_wait_for_its_end(
@@ -160,7 +160,7 @@ def test_a_call_inside_a_call_does_not_wait_for_itself(manifest: Path, size: int
     with pytest.raises(RoutingError) as caught:
         model.generate(ids(1, 4), adapter="a", max_new_tokens=2, logits_processor=[Asking()])
     assert caught.value.code == "AD755"
-    assert all(a.users == 0 for a in model.attached.values())
+    assert model._attachments.running() == []
 
 
 def test_what_is_larger_than_the_budget_is_refused(manifest: Path, shelf: Shelf, size: int) -> None:

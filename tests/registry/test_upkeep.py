@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from adapterdock.manifests.errors import StoreError
 from adapterdock.manifests.findings import Severity
+from adapterdock.manifests.owner import ELSEWHERE_AGE, Owner
 from adapterdock.registry.digests import sha256_bytes
-from adapterdock.registry.owner import ELSEWHERE_AGE, Owner
 from adapterdock.registry.store import GRACE, Store
 from support.cache import files, objects, put, run
 
@@ -310,3 +310,63 @@ def test_a_cache_that_cannot_be_listed_is_a_finding(
         with pytest.raises(StoreError) as caught:
             act()
         assert caught.value.code == "AD604"
+
+
+@pytest.mark.parametrize("act", ["fetch", "load"])
+def test_the_next_command_sweeps_what_a_killed_one_left(store: Store, act: str) -> None:
+    put(store, b"content")
+    code = """
+    import os, signal, sys
+    from pathlib import Path
+    from adapterdock.registry.store import Store
+    store = Store(Path(sys.argv[1]))
+    with store.hold(["sha256:" + "0" * 64]), store.temporary() as path:
+        path.write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    process = run(code, store.root)
+    process.communicate(timeout=60)
+    assert process.returncode == -9
+    folder = store.tmp if act == "fetch" else store.holds
+    assert len(list(folder.iterdir())) == 1
+    with store.temporary() if act == "fetch" else store.hold([]):
+        assert len(list(folder.iterdir())) == 1, "its own"
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_is_no_cache_is_not_clean_and_nothing_in_it_is_removed(
+    tmp_path: Path, what: str
+) -> None:
+    place = tmp_path / "place"
+    if what == "file":
+        place.write_text("mine")
+    else:
+        for name in ("notes", "quarantine", "tmp"):
+            (place / name).mkdir(parents=True)
+            (place / name / "letter.txt").write_text("mine")
+            os.utime(place / name / "letter.txt", (0, 0))
+    before = files(tmp_path)
+    (finding,) = Store(place).verify()
+    assert (finding.code, finding.severity) == ("AD399", Severity.ERROR)
+    with pytest.raises(StoreError) as caught:
+        Store(place).gc(max_size=0)
+    assert caught.value.code == "AD399"
+    assert files(tmp_path) == before
+
+
+def test_a_place_where_a_cache_may_be_is_clean(tmp_path: Path) -> None:
+    assert Store(tmp_path / "not there").verify() == []
+    assert Store(tmp_path).verify() == [], "empty"
+    put(Store(tmp_path), b"content")
+    assert Store(tmp_path).verify() == []
+
+
+def test_gc_leaves_files_of_others_alone_in_a_folder_that_became_a_cache(store: Store) -> None:
+    put(store, b"content")
+    for folder in (store.notes, store.quarantine, store.tmp, store.holds):
+        folder.mkdir(exist_ok=True)
+        (folder / "letter.txt").write_text("mine")
+        os.utime(folder / "letter.txt", (0, 0))
+    store.gc(max_size=0)
+    assert len(list(store.root.rglob("letter.txt"))) == 4

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -63,6 +64,38 @@ class Owner:
         """Whether what it made ``age`` seconds ago, and has not touched since, is nobody's."""
         alive = self.alive()
         return age > ELSEWHERE_AGE if alive is None else not alive
+
+
+def made_beside(path: Path, what: str, suffix: str = "") -> Path:
+    """A path in the same folder, hidden, that nobody else uses and that says whose it is."""
+    return path.with_name(f"{_beside(path, what)}{Owner.me().new_name()}{suffix}")
+
+
+def left_beside(path: Path, what: str, suffix: str = "") -> list[Path]:
+    """What :func:`made_beside` named here for processes that are gone, sorted."""
+    start = _beside(path, what)
+    try:
+        entries = sorted(path.parent.iterdir())
+    except OSError:
+        return []
+    return [
+        entry
+        for entry in entries
+        if entry.name.startswith(start)
+        and (owner := Owner.of(entry.name[len(start) :].removesuffix(suffix))) is not None
+        and owner.abandoned(_age(entry))
+    ]
+
+
+def _beside(path: Path, what: str) -> str:
+    return f".{path.name[:100]}.{what}-" if what else f".{path.name[:100]}."
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.lstat().st_mtime
+    except OSError:
+        return 0.0
 
 
 @cache

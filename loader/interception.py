@@ -88,8 +88,8 @@ def release(module: nn.Module, interception: Interception) -> None:
         outer = own.get(place)
         while isinstance(outer, Interception):
             if outer.inner is interception:
+                outer.natural = interception.natural  # first: until the next line it is found again
                 outer.inner = outer.__wrapped__ = inner
-                outer.natural = interception.natural
                 return
             outer = outer.inner
     interception.around = _through

@@ -100,7 +100,6 @@ def made_with(
     other = dataclasses.replace(
         adapter,
         trainable=False,
-        users=0,
         parts=tuple(parts),
         prompt=prompt,
         serial=Adapter("").serial,  # no key-value cache of the one is the other's

@@ -565,6 +565,9 @@ def test_every_code_of_fit_is_earned_by_some_test() -> None:
     foreign = {"AD369", "AD372", "AD373", "AD374", "AD378"}  # in files/test_foreign.py, test_mlx.py
     older = {"AD304", "AD305", "AD306"}  # in tests/loader/test_older_names.py
     loading = {"AD307", "AD308", "AD309", "AD324", "AD325"}  # in test_loaded_as.py
+    uncalled = {"AD356", "AD357"}  # in tests/loader/test_uncalled.py
+    experts = {"AD358"}  # in tests/loader/test_experts_layout.py
+    live |= uncalled | experts
     elsewhere = through_peft | foreign | live | older | loading | {"AD379"}  # in test_semantics.py
     assert known - header - recorded - virtual_tokens - elsewhere == earned
 

@@ -474,9 +474,8 @@ def _check_read(
 
     checked, plan = check(facts)
     layout = access.layout or (base.layout if base is not None else None)
-    told = _attempt(
-        lambda: with_zeros(facts, plan, layout, zeros_of_adapter(folder, where)), findings, where
-    )
+    asked = partial(with_zeros, facts, plan, layout, zeros_of_adapter(folder, where))
+    told = _attempt(asked, findings, where)
     if told is not None and told.zeros:
         facts = told
         checked, plan = check(facts)

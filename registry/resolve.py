@@ -21,8 +21,8 @@ from ..manifests.source import Source
 from . import policy as policy_checks
 from .architectures import layout_of
 from .checks.fetching import check as check_fetching
+from .checks.zeros import with_zeros
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout, TensorInfo
-from .files.zeros import with_zeros
 from .fit import check_adapter
 from .gather import (
     READERS,

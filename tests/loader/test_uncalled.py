@@ -19,7 +19,7 @@ from adapterdock.loader.adapter_warning import AdapterWarning
 from adapterdock.loader.layout import layout_of_model
 from adapterdock.loader.uncalled import uncalled_children
 from adapterdock.manifests.errors import AdapterdockError, FitError
-from adapterdock.registry.files import zeros
+from adapterdock.registry.checks import zeros
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from support.near import close, differs

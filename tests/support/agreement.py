@@ -14,6 +14,7 @@ from adapterdock.loader.disknames import live_tensors, places_on_disk
 from adapterdock.manifests.errors import AdapterdockError
 from adapterdock.manifests.findings import Finding, Severity
 from adapterdock.registry.architectures import layout_of
+from adapterdock.registry.checks.zeros import with_zeros
 from adapterdock.registry.facts import (
     AdapterFacts,
     AdapterPlan,
@@ -23,7 +24,6 @@ from adapterdock.registry.facts import (
     ModuleKind,
     TensorInfo,
 )
-from adapterdock.registry.files.zeros import with_zeros
 from adapterdock.registry.fit import check_adapter
 from adapterdock.registry.fresh import begin
 from adapterdock.registry.methods.naming import PEFT_PREFIX

@@ -17,12 +17,12 @@ from ..manifests.schema import Base
 from ..manifests.source import Source
 from ..registry.checks.base_record import check as check_record
 from ..registry.checks.base_record import proven, without_names
+from ..registry.checks.zeros import IsZero, with_zeros, zeros_in_files
 from ..registry.digests import folder_digest, sha256_bytes
 from ..registry.facts import DIGEST_RECORD, AdapterFacts, AdapterPlan, Header, TokenizerFacts
 from ..registry.fetch import Fetched
 from ..registry.files.adapter import ADAPTER_CONFIG, read_adapter
 from ..registry.files.reading import Reading
-from ..registry.files.zeros import IsZero, with_zeros, zeros_in_files
 from ..registry.fit import check_adapter
 from ..registry.header import read_header
 from ..registry.loaded_as import uncovered

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from .base.packed import unpacked, with_stand_ins
 from .conversion import ConversionError, Rule, Shape, convert
-from .facts import EMBEDS, INPUTS, Layout, ModuleShape, TensorInfo
+from .facts import EMBEDS, INPUTS, Layout, ModuleKind, ModuleShape, TensorInfo
 from .module_tree import Tree, has, modules_of, step
 
 ALWAYS_IGNORED = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
@@ -156,7 +156,9 @@ def _without_lists(parts: list[Part], modules: Mapping[str, ModuleShape]) -> dic
     ]
     names = re.compile("|".join(re.escape(path).replace(r"\*", r"\d+") for path in paths) or "(?!)")
     return {
-        name: replace(one, called=False) if not one.parameters and names.fullmatch(name) else one
+        name: replace(one, called=False)
+        if one.kind is ModuleKind.OTHER and names.fullmatch(name)
+        else one
         for name, one in modules.items()
     }
 

@@ -16,6 +16,7 @@ from ..manifests.errors import IntegrityError, SourceError
 from ..manifests.findings import Finding, Where
 from .architectures import layout_of
 from .base.told import told_sizes
+from .checks.zeros import IsZero, zeros_in_files
 from .digests import sha256_bytes
 from .facts import AdapterFacts, BaseFacts, FileFact, Header, TensorInfo, TokenizerFacts
 from .files import foreign
@@ -26,7 +27,6 @@ from .files.adapter import (
     read_adapter,
     weights_of,
 )
-from .files.zeros import IsZero, zeros_in_files
 from .header import LFS_POINTER, read_header
 from .methods.config_file import parse_adapter_config
 from .pool import each

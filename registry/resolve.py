@@ -21,8 +21,8 @@ from ..manifests.source import Source
 from . import policy as policy_checks
 from .architectures import layout_of
 from .checks.fetching import check as check_fetching
+from .checks.zeros import with_zeros
 from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout, TensorInfo
-from .files.zeros import with_zeros
 from .fit import check_adapter
 from .gather import (
     READERS,
@@ -474,11 +474,8 @@ def _check_read(
 
     checked, plan = check(facts)
     layout = access.layout or (base.layout if base is not None else None)
-    told = _attempt(
-        lambda known=facts: with_zeros(known, plan, layout, zeros_of_adapter(folder, where)),
-        findings,
-        where,
-    )
+    asked = partial(with_zeros, facts, plan, layout, zeros_of_adapter(folder, where))
+    told = _attempt(asked, findings, where)
     if told is not None and told.zeros:
         facts = told
         checked, plan = check(facts)

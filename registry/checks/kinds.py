@@ -48,7 +48,8 @@ def check(subject: Subject) -> list[Finding]:
 
 def _never_called(subject: Subject) -> list[Finding]:
     """Mamba's kernels read some weights without calling their module; PEFT refuses these too."""
-    if subject.layout is None or subject.layout.model_type not in _MAMBA_TYPES:
+    types = {one.model_type for one in (subject.base, subject.layout) if one is not None}
+    if not types & _MAMBA_TYPES:
         return []
     names = [m for m in subject.plan.modules if m.rpartition(".")[2] in _MAMBA_UNCALLED]
     if not names:

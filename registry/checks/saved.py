@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from ...manifests.codes import fit as codes
 from ...manifests.codes import loader as loader_codes
 from ...manifests.findings import Finding
 from ..base.resized import token_modules
-from ..facts import Layout
+from ..facts import SIZED, Layout, ModuleKind
 from ..methods.places import saved_module
 from .subject import Subject, count, some
 from .vocabulary import resize_hint
@@ -37,8 +37,9 @@ def check(subject: Subject) -> list[Finding]:
 
 
 def _is_list(layout: Layout, module: str) -> bool:
+    """Whether it is not called for what it is, and not because its weight is read."""
     one = layout.modules[module]
-    return not one.called and not one.parameters
+    return not one.called and one.kind is ModuleKind.OTHER and "weight" not in one.parameters
 
 
 def _parameters(
@@ -62,6 +63,10 @@ def _parameters(
             subject.where,
             hint=_OF_ANOTHER,
         )
+    if unknown := sorted(_unsized(layout, module, found)):
+        yield codes.SIZE_UNKNOWN.finding(
+            f"what {module} has to hold is not known: {some(unknown)}", subject.where
+        )
     for path, shape in found.items():
         if path in wanted and shape != wanted[path]:
             yield codes.SAVED_MODULE.finding(
@@ -71,6 +76,14 @@ def _parameters(
                 expected=wanted[path],
                 hint=_of_shape(module, layout, shape, wanted[path]),
             )
+
+
+def _unsized(layout: Layout, module: str, stored: Collection[str]) -> Iterator[str]:
+    """Modules inside whose weight is in no file of the base, and not in the adapter's."""
+    for name, one in layout.modules.items():
+        hidden = name.startswith(f"{module}.") and one.kind in SIZED and one.in_features is None
+        if hidden and not any(path.startswith(name[len(module) + 1 :]) for path in stored):
+            yield name
 
 
 _OF_ANOTHER = "Use the base, and the version of its code, that the adapter was trained on."

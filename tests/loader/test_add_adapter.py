@@ -319,7 +319,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[AdapterdockError], str]] = {
         tiny_conv,
         {**PROMPT, "token_dim": 4},
         FitError,
-        "AD345",
+        "AD387",
     ),
     "no kind of encoder": (
         tiny_llama,

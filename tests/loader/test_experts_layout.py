@@ -20,7 +20,7 @@ from support.moes import tiny_gpt_oss, tiny_qwen_moe
 from support.near import close, differs
 from support.peft_adapters import logits, peft_saves
 
-R, EXPERTS, SCALE = 2, 4, 2.0
+R, EXPERTS, SCALE = 2, 4, 2
 NAME = "model.layers.0.mlp.experts"
 
 
@@ -47,7 +47,7 @@ def written(
         target_modules=[],
         target_parameters=[f"layers.0.mlp.experts.{parameter}"],
     )
-    config.save_pretrained(folder)
+    config.save_pretrained(str(folder))
     key = f"base_model.model.{NAME}.lora_"
     save_file({f"{key}A.weight": a, f"{key}B.weight": b}, folder / "adapter_model.safetensors")
     said = json.loads((folder / "adapter_config.json").read_text())

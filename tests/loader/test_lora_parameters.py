@@ -16,6 +16,7 @@ from adapterdock.loader.weight_sites import WeightSite
 from adapterdock.manifests.errors import AttachError, RoutingError
 from peft import LoraConfig
 from safetensors.torch import load_file
+from support.method_fit import codes, facts_of, tampered
 from support.moes import tiny_gpt_oss, tiny_mixtral, tiny_qwen_moe
 from support.near import close, differs
 from support.peft_adapters import (
@@ -330,3 +331,16 @@ def test_sizes_are_the_parameters_own_and_not_what_its_class_is_called(
     model.add_adapter("new", LoraConfig(r=2, **fields))
     assert {tuple(p.shape) for p in model.state_dict().values()} == {(2, 20), (10, 2)}
     assert logits(model, adapter="new").shape == (3, 20)
+
+
+def test_a_name_of_no_parameter_is_a_warning_beside_one_that_names_some(tmp_path: Path) -> None:
+    """As in PEFT: HunYuan's router is no ``gate.weight`` but ``gate.wg.weight``."""
+    base = tiny_mixtral()
+    names = ["experts.gate_up_proj", "gate.wg.weight"]
+    saved = peft_saves(base, tmp_path / "it", target_parameters=names, target_modules=[])
+    facts = facts_of(saved.folder)
+    assert codes(facts, base) == ["AD355"]
+    model = AdaptedModel(base)
+    model.load_adapter(saved.folder, "it")
+    assert torch.allclose(logits(model, adapter="it"), saved.answer, atol=TOLERANCE)
+    assert "AD376" in codes(tampered(facts, target_parameters=["gate.wg.weight"]), base)

@@ -19,7 +19,7 @@ from adapterdock.loader.adapter_warning import AdapterWarning
 from adapterdock.loader.layout import layout_of_model
 from adapterdock.loader.uncalled import uncalled_children
 from adapterdock.manifests.errors import AdapterdockError, FitError
-from adapterdock.registry.files import zeros
+from adapterdock.registry.checks import zeros
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from support.near import close, differs
@@ -33,7 +33,7 @@ def siglip() -> Any:
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    sizes: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     config = SiglipVisionConfig(**sizes, num_attention_heads=2, image_size=16, patch_size=4)
     return SiglipVisionModel(config).eval()
 
@@ -50,14 +50,15 @@ def saved(
     """The base, a folder with both, and PEFT's answer. Values are random where ``changed``."""
     base = base or siglip()
     base.save_pretrained(folder / "base")
+    settings: dict[str, Any] = {"r": 2, **config}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trained = get_peft_model(copy.deepcopy(base), LoraConfig(**{"r": 2, **config})).eval()
+        trained = get_peft_model(copy.deepcopy(base), LoraConfig(**settings)).eval()
         torch.manual_seed(5)
         for name, value in trained.named_parameters():
             if value.requires_grad and changed(name):
                 value.data.normal_(std=0.5)
-        trained.save_pretrained(folder / "it")
+        trained.save_pretrained(str(folder / "it"))
     said = json.loads((folder / "it/adapter_config.json").read_text())
     said["base_model_name_or_path"] = "org/base"
     (folder / "it/adapter_config.json").write_text(json.dumps(said))
@@ -80,7 +81,7 @@ def codes(folder: Path) -> tuple[bool, list[str]]:
     return report.ok, [finding.code for finding in report.findings]
 
 
-ALL = {"target_modules": ["q_proj", "v_proj", "out_proj"]}
+ALL: dict[str, Any] = {"target_modules": ["q_proj", "v_proj", "out_proj"]}
 
 
 def test_factors_of_zero_are_a_warning_from_files_and_live_and_the_answer_is_pefts(
@@ -209,7 +210,7 @@ class Reads(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.called(x) @ self.read.weight + self.read.bias
         x = self.both(x) + self.both.weight.sum()
-        return self.run(self.passed, x) + self.listed[0].weight.sum() + self.passed.weight.sum()
+        return self.run(self.passed, x) + self.listed[0](x).sum() + self.passed.weight.sum()
 
     def run(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return module(x)

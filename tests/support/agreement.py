@@ -8,27 +8,69 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.disknames import live_tensors, places_on_disk
 from adapterdock.manifests.errors import AdapterdockError
 from adapterdock.manifests.findings import Finding, Severity
 from adapterdock.registry.architectures import layout_of
+from adapterdock.registry.checks.zeros import with_zeros
 from adapterdock.registry.facts import (
     AdapterFacts,
     AdapterPlan,
     BaseFacts,
     Header,
+    Layout,
     ModuleKind,
     TensorInfo,
 )
-from adapterdock.registry.files.zeros import with_zeros
 from adapterdock.registry.fit import check_adapter
 from adapterdock.registry.fresh import begin
 from adapterdock.registry.methods.naming import PEFT_PREFIX
 from adapterdock.registry.methods.table import METHODS
 from torch import nn
 
+from .corpus import BASES
+from .tiny_models import TINY
+
 OK, UNCHECKED, REFUSED = "ok", "unchecked", "refused"
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+}
+FURTHER: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "wavlm": (
+        "WavLMModel",
+        "WavLMConfig",
+        {
+            **SMALL,
+            "conv_dim": [16, 16],
+            "conv_kernel": [3, 3],
+            "conv_stride": [2, 2],
+            "num_feat_extract_layers": 2,
+            "num_conv_pos_embeddings": 8,
+            "num_conv_pos_embedding_groups": 4,
+        },
+    ),
+    "siglip vision": (
+        "SiglipVisionModel",
+        "SiglipVisionConfig",
+        {**SMALL, "image_size": 16, "patch_size": 4},
+    ),
+    "hunyuan_v1_moe": (
+        "HunYuanMoEV1ForCausalLM",
+        "HunYuanMoEV1Config",
+        {**SMALL, "num_key_value_heads": 2, "head_dim": 8, "num_experts": 4, "moe_topk": 2},
+    ),
+}
+"""Kinds of models that never call some of their modules, or name others than one expects."""
+ALL = {**TINY, **{f"corpus {name}": one for name, one in BASES.items()}, **FURTHER}
+"""Every kind of model, each once."""
+KINDS = [name for name, one in ALL.items() if one not in TINY.values() or name in TINY]
 
 VIRTUAL = {
     "PROMPT_TUNING": {},
@@ -78,8 +120,18 @@ class Adapter:
 
     @property
     def facts(self) -> AdapterFacts:
-        infos = {n: TensorInfo("F32", tuple(t.shape), 0, t.nbytes) for n, t in self.tensors.items()}
+        infos = {
+            name: TensorInfo("F32" if t.is_floating_point() else "I64", tuple(t.shape), 0, t.nbytes)
+            for name, t in self.tensors.items()
+        }
         return AdapterFacts("it", None, self.config, Header(infos))
+
+
+def tiny_base(kind: str) -> Any:
+    """A model of one of ``KINDS`` with random weights."""
+    name, config, options = ALL[kind]
+    torch.manual_seed(0)
+    return getattr(transformers, name)(getattr(transformers, config)(**options)).eval()
 
 
 def base_facts(model: Any) -> BaseFacts:
@@ -99,7 +151,7 @@ def from_files(adapter: Adapter, base: BaseFacts) -> Verdict:
     )
     if told.zeros:
         findings, plan = check_adapter(told, base)
-    return Verdict.of(findings, _modules(plan))
+    return Verdict.of(findings, _modules(plan, base.layout))
 
 
 def live(adapter: Adapter, model: nn.Module) -> Verdict:
@@ -126,24 +178,65 @@ def agree(one: Verdict, other: Verdict) -> bool:
 
 
 def adapters(base: BaseFacts) -> Iterator[tuple[str, Adapter]]:
-    """One adapter of each native method, wherever it can sit, and one where it cannot."""
+    """One adapter of each native method wherever it can sit, and some that are odd."""
     for name, fields in FIELDS.items():
         method = name.partition(",")[0]
-        if method == "TRAINABLE_TOKENS":
-            chosen: list[str] | None = None
-        else:
-            chosen = [*_places(base, method, fields)]
-            if not chosen:
-                continue
-        if (
-            made := _made(base, {"peft_type": method, "target_modules": chosen, **fields})
-        ) is not None:
-            yield name, made
+        chosen = None if method == "TRAINABLE_TOKENS" else [*_places(base, method, fields)]
+        if chosen is None or chosen:
+            yield from _named(name, base, {"peft_type": method, "target_modules": chosen, **fields})
     for method, fields in VIRTUAL.items():
         for task in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
             config = {"peft_type": method, "task_type": task, "num_virtual_tokens": 3, **fields}
-            if (made := _made(base, config)) is not None:
-                yield f"{method}, {task}", made
+            yield from _named(f"{method}, {task}", base, config)
+    yield from _odd(base)
+
+
+def _odd(base: BaseFacts) -> Iterator[tuple[str, Adapter]]:
+    """LoRAs at modules that are never called, with and without values; on parameters of experts,
+    named in part; with whole modules; of another size."""
+    layout, lora = base.layout, {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
+    assert layout is not None
+    modules = layout.modules.items()
+    linear = [name for name, one in modules if one.kind is ModuleKind.LINEAR and one.in_features]
+    never = [name for name in linear if not layout.modules[name].called]
+    called = [name for name in linear if layout.modules[name].called][:3]
+    if never and (made := _made(base, {**lora, "target_modules": [*called, *never]})) is not None:
+        yield "LORA where nothing is called", made
+        zeros = {
+            key: value * 0 if any(f".{name}.lora_B" in key for name in never) else value
+            for key, value in made.tensors.items()
+        }
+        yield "LORA of zeros where nothing is called", Adapter(made.config, zeros)
+    experts = {
+        f"{name.rpartition('.')[2]}.{own}"
+        for name, one in modules
+        for own, shape in one.parameters.items()
+        if one.kind is ModuleKind.OTHER and len(shape) == 3
+    }
+    if experts:
+        config = {**lora, "target_modules": [], "target_parameters": sorted(experts)}
+        yield from _named("LORA on experts", base, config)
+        config["target_parameters"] = [*sorted(experts), "nowhere.weight"]
+        yield from _named("LORA on experts, and on nothing", base, config)
+    if called:
+        norm = next((name for name, one in modules if one.kind is ModuleKind.NORM), None)
+        whole = [*never[:1], *([norm] if norm else [])]
+        saved = {**lora, "target_modules": called, "modules_to_save": whole}
+        yield from _named("LORA with whole modules", base, saved)
+        if (made := _made(base, {**lora, "target_modules": called})) is not None:
+            name = next(key for key in made.tensors if "lora_A" in key)
+            other = {**made.tensors, name: torch.ones(2, 5)}
+            yield "LORA of another size", Adapter(made.config, other)
+            lacking = {key: value for key, value in made.tensors.items() if key != name}
+            yield "LORA in part", Adapter(made.config, lacking)
+    lists = [name for name, one in modules if not one.called and one.kind is ModuleKind.OTHER]
+    if lists:
+        yield from _named("a list", base, {"peft_type": "LN_TUNING", "target_modules": lists[:1]})
+
+
+def _named(name: str, base: BaseFacts, config: Mapping[str, Any]) -> Iterator[tuple[str, Adapter]]:
+    if (made := _made(base, config)) is not None:
+        yield name, made
 
 
 def _places(base: BaseFacts, method: str, fields: Mapping[str, Any]) -> Iterator[str]:
@@ -152,7 +245,8 @@ def _places(base: BaseFacts, method: str, fields: Mapping[str, Any]) -> Iterator
     assert layout is not None
     groups: dict[Any, list[str]] = {}
     for name, module in layout.modules.items():
-        if module.kind in METHODS[method].kinds and module.called:
+        holds = module.kind is not ModuleKind.OTHER or module.parameters
+        if module.kind in METHODS[method].kinds and module.called and holds:
             sizes = (module.in_features, module.out_features, module.kernel, module.groups)
             groups.setdefault((module.kind, *sizes), []).append(name)
     kinds = {kind for kind, *_ in groups}
@@ -179,6 +273,9 @@ def _made(base: BaseFacts, config: Mapping[str, Any]) -> Adapter | None:
         pairs = [name for name in shapes if name.endswith("lora_A")]
         shapes |= {name[:-1] + "E": (2, 1) for name in pairs}
     tensors = {n: torch.randn(shape, generator=drawn) * 0.1 for n, shape in shapes.items()}
+    for name in tensors:
+        if name.endswith("num_batches_tracked"):
+            tensors[name] = torch.tensor(1)
     plain = {name.replace(".base_layer.bias", ".bias"): name for name in tensors}
     for one, other in base.layout.tied.items() if base.layout is not None else ():
         ends = [plain.get(PEFT_PREFIX + end) for end in (one, other)]
@@ -187,7 +284,10 @@ def _made(base: BaseFacts, config: Mapping[str, Any]) -> Adapter | None:
     return Adapter(said, tensors)
 
 
-def _modules(plan: AdapterPlan | None) -> frozenset[str]:
-    if plan is None:
+def _modules(plan: AdapterPlan | None, layout: Layout | None) -> frozenset[str]:
+    if plan is None or layout is None:
         return frozenset()
-    return frozenset((*plan.modules, *plan.saved, *plan.tuned, *plan.biases, *plan.embeddings))
+    # of two that share a bias, only the one that adds it is changed
+    shared = {layout.tied[f"{m}.bias"] for m in plan.biases if f"{m}.bias" in layout.tied}
+    biases = [module for module in plan.biases if f"{module}.bias" not in shared]
+    return frozenset((*plan.modules, *plan.saved, *plan.tuned, *biases, *plan.embeddings))

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from ...manifests.bounds import IDLE_BYTES, IDLE_TENSORS
 from ..facts import AdapterFacts, AdapterPlan, Conversion, Header, Joined, Layout, TensorInfo
+from ..files.reading import Part, Reading
 from ..header import DTYPE_BITS
 from ..methods.idle import deciding, uncalled
-from .reading import Part, Reading
 
 IsZero = Callable[[str], bool]
 """``is_zero(name)``: whether all values of the tensor are zero. Raises where it cannot be read."""

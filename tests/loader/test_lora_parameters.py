@@ -342,5 +342,5 @@ def test_a_name_of_no_parameter_is_a_warning_beside_one_that_names_some(tmp_path
     assert codes(facts, base) == ["AD355"]
     model = AdaptedModel(base)
     model.load_adapter(saved.folder, "it")
-    assert torch.allclose(logits(model, adapter="it"), saved.answer, atol=TOLERANCE)
+    assert close(logits(model, adapter="it"), saved.answer)
     assert "AD376" in codes(tampered(facts, target_parameters=["gate.wg.weight"]), base)

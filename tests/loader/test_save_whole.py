@@ -20,6 +20,7 @@ from adapterdock.registry.files import together
 from adapterdock.registry.validate import validate
 from safetensors import safe_open
 from support.killed import killed_at_every_line
+from support.near import close
 from support.peft_adapters import logits, peft_loads, peft_saves, tiny_llama
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -66,7 +67,7 @@ def test_a_config_that_was_edited_on_purpose_is_accepted_and_saved_anew(tmp_path
     folder = saves(tmp_path, "saved", lora_alpha=8)
     edit(folder, lora_alpha=4)
     model = load(folder, "AD398")
-    assert torch.allclose(logits(model), logits(peft_loads(tiny_llama(), folder)), atol=1e-5)
+    assert close(logits(model), logits(peft_loads(tiny_llama(), folder)))
     model.save_adapter(folder, "it")
     assert load(folder)
 
@@ -162,8 +163,8 @@ def test_a_model_that_is_saved_over_an_older_one_is_old_new_or_refused(tmp_path:
                 assert error.code == lock_codes.DIGEST_MISMATCH.id
                 wanted[state] = "refused"
             else:
-                old = torch.allclose(found, first, atol=1e-6)
-                assert old or torch.allclose(found, second, atol=1e-6)
+                old = close(found, first)
+                assert old or close(found, second)
                 wanted[state] = "old" if old else "new"
         answers.add(wanted[state])
     assert answers == {"old", "refused", "new"}

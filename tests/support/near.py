@@ -35,14 +35,25 @@ def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((left - right).abs().max()) / largest if largest else 0.0
 
 
-def step(*tensors: torch.Tensor) -> float:
-    """The rounding step of the coarsest of these dtypes."""
-    return max(torch.finfo(tensor.dtype).eps for tensor in tensors)
+def step(*dtypes: torch.dtype) -> float:
+    """The rounding step of the coarsest of these dtypes, at magnitude one; an integer's is that of
+    values scaled onto its range."""
+    return max(
+        torch.finfo(dtype).eps if dtype.is_floating_point else 1 / torch.iinfo(dtype).max
+        for dtype in dtypes
+    )
 
 
-def close(found: torch.Tensor, wanted: torch.Tensor, roundings: float = ROUNDINGS) -> bool:
-    """Whether two answers are the same but for rounding, in the coarser of their dtypes."""
-    return distance(found, wanted) <= roundings * step(found, wanted)
+def close(
+    found: torch.Tensor,
+    wanted: torch.Tensor,
+    roundings: float = ROUNDINGS,
+    computed_in: torch.dtype | None = None,
+) -> bool:
+    """Whether two answers are the same but for rounding: in the coarsest of their dtypes and of
+    ``computed_in``, where values on the way were in that."""
+    dtypes = [found.dtype, wanted.dtype, *([computed_in] if computed_in else [])]
+    return distance(found, wanted) <= roundings * step(*dtypes)
 
 
 def differs(found: torch.Tensor, wanted: torch.Tensor, share: float = MATTERS) -> bool:
@@ -56,5 +67,5 @@ def as_near_as(
     """Whether ``found`` is as near to the answer in float64 as a peer's result in the same dtype,
     within ``times``; where the peer is exact by luck, the rounding of a small forward counts."""
     assert exact.dtype == torch.float64
-    allowed = max(distance(peer, exact), ROUNDINGS / TIMES_A_PEER * step(found, peer))
+    allowed = max(distance(peer, exact), ROUNDINGS / TIMES_A_PEER * step(found.dtype, peer.dtype))
     return distance(found, exact) <= times * allowed

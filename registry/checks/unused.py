@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ...manifests.codes import fit as codes
 from ...manifests.findings import Finding
 from ..facts import SitePlan
+from ..methods.lora_attention import TARGET
 from ..patterns import PatternError, Patterns, PatternTable
 from .subject import Subject, some
 
@@ -47,7 +48,10 @@ def _unused(subject: Subject, patterns: Patterns) -> Mapping[str, list[str]]:
 
 
 def _author(subject: Subject, site: SitePlan) -> str:
-    """What the patterns are matched against: the module, or its parameter where that is adapted."""
+    """What the patterns are matched against: the module, or its parameter where that is adapted. Of
+    an attention it is the attention itself."""
+    if TARGET in site.settings:
+        return subject.naming.author(site.settings[TARGET])
     name = subject.naming.author(site.module)
     parameter = site.settings.get("parameter")
     return name if parameter is None else f"{name}.{parameter}"

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from ..architecture_survey import Occurrence, Seen, build, record
+from ..architecture_survey import Occurrence, Seen, build, model_classes, record
 from .variants import config_with, default_config, sub_config_variants, variants
 
 
 def survey(classes: Mapping[str, type[nn.Module]]) -> dict[str, Seen]:
     """All that was seen of ``classes`` and of their sub-models, by class name."""
     seen: dict[str, Seen] = {}
+    every = model_classes()  # a head is one whichever classes are asked for
     for number, cls in enumerate(classes.values(), 1):
         if number % 100 == 0:
             print(f"{number} of {len(classes)} classes", file=sys.stderr, flush=True)
@@ -23,7 +24,7 @@ def survey(classes: Mapping[str, type[nn.Module]]) -> dict[str, Seen]:
             record(seen, build(cls, config))
         except Exception:  # needs an option or a library that is not here: left to `unchecked`
             continue
-        head = is_head(seen[cls.__name__].own[0], classes)
+        head = is_head(seen[cls.__name__].own[0], every)
         for ways in sub_config_variants(cls, config) if head else variants(cls, config):
             for options in ways:
                 try:

@@ -39,11 +39,16 @@ def uncalled_children(parent: nn.Module) -> frozenset[str]:
 
 
 def uncalled_in(modules: Mapping[str, nn.Module]) -> set[str]:
-    """Those of a model's modules that are not called, by their names; lists of modules too."""
+    """Those of a model's modules that are not called, by their names; lists of modules too. One that
+    is another's too, which calls it, is called."""
     found = {name for name, module in modules.items() if isinstance(module, CONTAINERS)}
+    idle: dict[str, nn.Module | None] = {}
+    called: set[nn.Module] = set()
     for name, module in modules.items():
-        found |= {f"{name}.{child}".lstrip(".") for child in uncalled_children(module)}
-    return found
+        own, alone = module._modules, uncalled_children(module)  # pyright: ignore[reportPrivateUsage]
+        idle |= {f"{name}.{child}".lstrip("."): own.get(child) for child in alone}
+        called |= {one for child, one in own.items() if one is not None and child not in alone}
+    return found | {name for name, one in idle.items() if one not in called}
 
 
 def source_of(kind: type[nn.Module]) -> list[str]:

@@ -146,7 +146,8 @@ MODULE_NOT_CALLED = Code(
     explanation=(
         "An adapter works on what a module is given and what it returns. "
         "nn.MultiheadAttention reads `out_proj.weight` itself, so an adapter there would "
-        "silently do nothing. A LoRA on the attention itself changes that weight too."
+        "silently do nothing. A LoRA on the attention itself changes that weight too. Factors "
+        "of zero there are let through, since they change nothing (AD357)."
     ),
     example="a LoRA on `self_attn.out_proj` of an nn.TransformerEncoderLayer",
     fix="take this module out of the adapter's targets when training it",
@@ -202,10 +203,12 @@ BIAS_UNSUPPORTED = Code(
     summary="A trained bias belongs to a module where it cannot be exchanged.",
     explanation=(
         "A trained bias is applied as the difference from the base's bias, added to the "
-        "module's output. That is right where the bias is the last thing the module adds "
-        "(Linear, Conv1D, convolutions, LayerNorm, GroupNorm, BatchNorm) and nowhere else."
+        "module's output, where the bias is the last thing the module adds (Linear, Conv1D, "
+        "convolutions, LayerNorm, GroupNorm, BatchNorm). Any other module runs with the trained "
+        "bias for the time of a call. This one has no bias of its own, or its forward cannot run "
+        "with another one."
     ),
-    example="a bias of an nn.LSTM",
+    example="a bias for an nn.Linear that has none",
     fix="train the adapter with `bias: none` or `bias: lora_only`",
 )
 SAVED_INCOMPLETE = Code(

@@ -351,11 +351,35 @@ def test_factors_inside_a_saved_module_are_refused() -> None:
     assert refused(base, plan, {**tensors, **kept}).code == "AD719"
 
 
-def test_a_bias_that_is_no_plain_sum_is_refused() -> None:
+def test_a_bias_that_is_no_plain_sum_is_exchanged_for_a_call() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.table = nn.Bilinear(4, 4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.table(x, x)
+
+    base, x = Net(), {"x": torch.randn(3, 4)}
+    alone, old = logits(base, x), base.table.bias.detach().clone()
+    model = AdaptedModel(base)
+    plan = AdapterPlan((), biases={"table": "b"})
+    attach_adapter(model, "it", plan, tensors_of({"b": torch.ones(4)}))
+    for weight in (1.0, 0.5):
+        expected = alone + weight * (1 - old)
+        assert torch.allclose(logits(model, x, adapter={"it": weight}), expected, atol=1e-6)
+    assert torch.equal(logits(base, x), alone)
+    model.merge_adapter({"it": 1.0})
+    assert torch.allclose(logits(base, x), alone + 1 - old, atol=1e-6)
+    model.unmerge_adapter()
+    assert torch.equal(logits(base, x), alone)
+
+
+def test_a_bias_that_the_base_does_not_have_is_refused() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Linear(4, 4, bias=False)
 
     plan = AdapterPlan((), biases={"table": "b"})
     assert refused(Net(), plan, {"b": torch.ones(4)}).code == "AD717"

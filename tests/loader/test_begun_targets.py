@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import AdapterdockError, AttachError
+from adapterdock.manifests.errors import AdapterdockError, AttachError, FitError
 from peft import IA3Config, LNTuningConfig, LoHaConfig, LoraConfig, get_peft_model
 from support.peft_adapters import tiny_conv, tiny_llama
 from support.small_nets import Attention
@@ -179,6 +179,6 @@ def test_a_list_stored_whole_is_not_loaded(whole: str, fits: bool) -> None:
         model.load_adapter(None, "it", adapter_state_dict=state, peft_config=config)
         assert torch.equal(model(base.example, adapter="it"), torch.ones(3, 4))
         return
-    with pytest.raises(AttachError) as caught:
+    with pytest.raises(FitError) as caught:
         model.load_adapter(None, "it", adapter_state_dict=state, peft_config=config)
     assert {f.code for f in caught.value.findings} == {"AD383"}

@@ -54,12 +54,9 @@ Environment:
   ADAPTERDOCK_CACHE   where fetched files are kept (default: ~/.cache/adapterdock)
   ADAPTERDOCK_POLICY  a policy file that binds every manifest
   ADAPTERDOCK_DEBUG   1: show tracebacks behind errors, as --debug does
-  ADAPTERDOCK_MIN_RATE
-                      bytes a second that a transfer must bring (default: 1024; 0: no limit)
-  ADAPTERDOCK_STALL_SECONDS
-                      over how many seconds that is measured (default: 30)
-  ADAPTERDOCK_FILE_SECONDS
-                      seconds for one file (default: by its size)
+  ADAPTERDOCK_MIN_RATE       bytes a second that a transfer must bring (1024; 0: no limit)
+  ADAPTERDOCK_STALL_SECONDS  seconds over which that is measured (30)
+  ADAPTERDOCK_FILE_SECONDS   seconds for one file (by its size)
   NO_COLOR            any value: plain text on a terminal too
   HF_*, AWS_*         as the Hub's and Amazon's own tools read them
 """

@@ -57,9 +57,10 @@ class ModuleMap:
         return known
 
     def called(self, name: str) -> bool:
-        """Whether the model runs this module, and does not only read its weight."""
-        parent, _, own = name.rpartition(".")
-        return own not in uncalled_children(self.by_name[parent])
+        """Whether the model runs this module, under whatever name, and does not only read its
+        weight."""
+        places = (one.rpartition(".") for one in self._names[id(self.by_name[name])])
+        return any(own not in uncalled_children(self.by_name[parent]) for parent, _, own in places)
 
     def other_names(self, name: str) -> list[str]:
         """Further names of the module ``name``."""

@@ -39,8 +39,8 @@ def uncalled_children(parent: nn.Module) -> frozenset[str]:
 
 
 def uncalled_in(modules: Mapping[str, nn.Module]) -> set[str]:
-    """Those of a model's modules that are not called, by their names; lists of modules too. One that
-    is another's too, which calls it, is called."""
+    """Those of a model's modules that are not called, by their names; lists of modules too. One
+    that another module has as well, and calls, is called."""
     found = {name for name, module in modules.items() if isinstance(module, CONTAINERS)}
     idle: dict[str, nn.Module | None] = {}
     called: set[nn.Module] = set()

@@ -196,7 +196,7 @@ def test_a_shared_embedding_of_t5_is_refused_and_its_projections_are_not(tmp_pat
             self.encoder.embed_tokens = self.shared
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.encoder.embed_tokens(x)
+            return self.encoder.embed_tokens(x) + self.shared(x)
 
     tensors = {"a": torch.randn(2, 8), "b": torch.randn(4, 2)}
     roles = {"embedding_A": "a", "embedding_B": "b"}

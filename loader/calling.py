@@ -26,6 +26,18 @@ from .routing import CURRENT, Call, Routing, run_with
 from .selection import Selection
 
 
+_EXPORTING: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
+"""Since torch 2.7."""
+
+
+def _let_caches_be_exported() -> None:
+    """Tell ``torch.export`` of the cache that a causal model returns beside its logits, as
+    transformers does before its own exports."""
+    from transformers.integrations.executorch import register_dynamic_cache_export_support
+
+    register_dynamic_cache_export_support()
+
+
 class Calling(Choosing):
     """The part of an adapted model that runs the base. A routing is resolved once per ``forward``
     or ``generate``."""
@@ -47,6 +59,8 @@ class Calling(Choosing):
         """The base's forward with the active adapters, with those that ``adapter`` names, or with
         those that ``adapter_names`` names for each row of the batch (an adapter, a composition,
         ``"__base__"``)."""
+        if _EXPORTING():
+            _let_caches_be_exported()
         call = threading.Lock()
         try:
             with call:

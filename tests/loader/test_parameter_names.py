@@ -222,7 +222,6 @@ def test_what_functional_call_cannot_exchange_is_refused(tmp_path: Path) -> None
 def test_an_exported_program_answers_as_the_active_adapter(kind: str, tmp_path: Path) -> None:
     model = made(kind, tmp_path)
     inputs = {k: v[:1] for k, v in inputs_of(model.base_model).items()}
-    model.base_model.config.use_cache = False  # exporting the base needs it too
     wanted = logits(model, inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -239,7 +238,6 @@ def test_an_exported_program_without_an_active_adapter_is_the_base(tmp_path: Pat
     model = made("LoRA", tmp_path)
     model.set_adapter(None)
     inputs = {k: v[:1] for k, v in inputs_of(model.base_model).items()}
-    model.base_model.config.use_cache = False
     program = torch.export.export(model, (), dict(inputs))
     assert close(logits(program.module(), inputs), logits(model.base_model, inputs))
 

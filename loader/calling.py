@@ -25,7 +25,6 @@ from .prompts import prompt_of
 from .routing import CURRENT, Call, Routing, run_with
 from .selection import Selection
 
-
 _EXPORTING: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 """Since torch 2.7."""
 

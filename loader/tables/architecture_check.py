@@ -192,7 +192,6 @@ def main(arguments: list[str]) -> int:
     """Try classes and write the verdicts, or with ``--check`` compare. 0: current; 1: not."""
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
-    logging.disable(logging.WARNING)
     if arguments == ["--check"]:
         found = differences()
         print("\n".join(found) if found else f"{DATA.name} and {PAGE.name} are current")
@@ -210,4 +209,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)
     sys.exit(main(sys.argv[1:]))

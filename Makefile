@@ -11,6 +11,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 # One worker a core; a file's tests stay together, because they share what they build.
 PARALLEL := -n logical --dist loadfile
+# What an edit most likely breaks: the language, the facts and checks, and LoRA on a model.
+QUICK := tests/manifests tests/cli/test_errors.py \
+	$(addprefix tests/registry/test_,fit.py header.py gather.py targets.py lora_plan.py lock_state.py) \
+	$(addprefix tests/loader/test_,lora.py attach.py adapted.py merge.py)
 
 .PHONY: help .venv quickstart test quick test-anywhere check docs bench clean
 .DEFAULT_GOAL := help

@@ -13,7 +13,6 @@ from support.mixed_rows import LINEAR, alone, answer, dress, split_sites
 from support.near import close, differs
 from support.peft_adapters import ids, inputs_of, one_layer, tiny_gpt2, tiny_llama
 
-TOLERANCE = 1e-5
 BFLOAT16 = 4e-2
 """Of the largest logit: a few units in the last place of its 8 bits, after two layers."""
 

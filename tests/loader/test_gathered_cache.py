@@ -14,7 +14,6 @@ from support.mixed_rows import LINEAR, alone, dress
 from support.near import close, differs
 from support.peft_adapters import ids, tiny_llama
 
-TOLERANCE = 1e-5
 NAMES: list[str | None] = ["a", None, "b", "a"]
 
 

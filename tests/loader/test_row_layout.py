@@ -21,7 +21,6 @@ from support.peft_adapters import ids, tensors_of, tiny_bert, tiny_gpt2, tiny_ll
 from support.tiny_bases import fresh
 from torch import nn
 
-TOLERANCE = 1e-5
 ONE_EACH: list[str | None] = ["it", None, "it", None]
 
 

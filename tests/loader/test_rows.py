@@ -16,8 +16,6 @@ from adapterdock.registry.facts import AdapterPlan, SitePlan
 from support.near import close, differs
 from support.peft_adapters import peft_saves, tensors_of, tiny_bert, tiny_gpt2, tiny_llama
 
-TOLERANCE = 1e-5
-
 
 def dressed(
     base: Any, folder: Path, configs: dict[str, dict[str, Any]], **options: Any

@@ -20,8 +20,6 @@ from adapterdock.registry.methods.table import SITES
 from safetensors.torch import save
 from torch import nn
 
-TOLERANCE = 1e-5
-
 
 def word_tokenizer() -> Any:
     """A tokenizer of the tiny models' 61 words, ``w0`` to ``w60``."""

@@ -30,7 +30,7 @@ from ..registry.header import read_header
 from .skeleton import TORCH_DTYPES, read_tensor
 from .tensors import FLOATS
 
-_OFTEN = 64 << 20
+_OFTEN = 16 << 20
 """Bytes of a checkpoint after which freed memory is given back."""
 
 

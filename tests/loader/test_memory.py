@@ -126,9 +126,10 @@ def test_the_peak_is_the_bases_bytes_and_at_most_15_percent(
 def test_a_base_that_is_quantised_while_it_loads_is_never_in_memory_whole(
     shelf: Shelf, bases: Path, tmp_path: Path
 ) -> None:
-    """Nor is what quantising leaves behind: less than the file's bytes on the way, and its own
-    afterwards."""
+    """Nor is what quantising leaves behind: on the way there is what stays, and at most half of
+    what the file has more (a tensor, the steps between, and what is freed before long)."""
     found = measured(shelf, bases, tmp_path, "float32", dtype="float32", quantization=INT8)
     whole = (bases / "float32" / "model.safetensors").stat().st_size
     assert found["weights"] < 0.41 * whole
-    assert found["loaded"] - found["adapter"] < 0.6 * whole
+    more = whole - found["weights"]
+    assert found["loaded"] - found["adapter"] < found["weights"] + more / 2, found

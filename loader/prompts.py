@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -295,9 +295,11 @@ def _new_cache(base: nn.Module, decoder: bool) -> Any:
     from transformers import DynamicCache, EncoderDecoderCache
 
     config: Any = base.config
-    if decoder:
-        return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
-    return DynamicCache(config=config)
+    if not decoder:
+        return DynamicCache(config=config)
+    # the decoder's own, since it may have more layers than the encoder, which T5's config counts
+    config = getattr(cast(Any, base).get_decoder(), "config", config)
+    return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
 
 
 def _without_cache(out: Any) -> Any:

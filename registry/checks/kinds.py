@@ -8,9 +8,6 @@ from ..facts import ModuleKind
 from ..methods.table import Method
 from .subject import Subject, count, some
 
-_MAMBA_TYPES = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
-_MAMBA_UNCALLED = frozenset({"out_proj", "conv1d"})
-
 
 def check(subject: Subject) -> list[Finding]:
     """Kinds that the method does not adapt, factors for another kind, and ``fan_in_fan_out``."""
@@ -43,25 +40,7 @@ def check(subject: Subject) -> list[Finding]:
         )
         for (kind, factor), names in wrong.items()
     ]
-    return [*findings, *_never_called(subject), *_fan_in_fan_out(subject, kinds)]
-
-
-def _never_called(subject: Subject) -> list[Finding]:
-    """Mamba's kernels read some weights without calling their module; PEFT refuses these too."""
-    types = {one.model_type for one in (subject.base, subject.layout) if one is not None}
-    if not types & _MAMBA_TYPES:
-        return []
-    names = [m for m in subject.plan.modules if m.rpartition(".")[2] in _MAMBA_UNCALLED]
-    if not names:
-        return []
-    return [
-        codes.KIND_MISMATCH.finding(
-            f"{count(len(names), 'module')} that Mamba's kernels never call: {some(names)}",
-            subject.where,
-            expected="other targets than " + " and ".join(sorted(_MAMBA_UNCALLED)),
-            hint="train the adapter without these targets",
-        )
-    ]
+    return [*findings, *_fan_in_fan_out(subject, kinds)]
 
 
 def _expected(method: Method, kind: ModuleKind) -> str:

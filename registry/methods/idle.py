@@ -12,6 +12,11 @@ from ..facts import AdapterPlan, Layout, SitePlan
 from .lora_attention import TARGET
 from .table import SITES
 
+_MAMBA = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
+_READ_BY_KERNELS = frozenset({"out_proj", "conv1d"})
+"""What Mamba's kernels read the weight of, where they are installed; PEFT
+(``_check_lora_target_modules_mamba`` of ``tuners_utils.py``) refuses these targets."""
+
 
 def needs_call(site: SitePlan) -> bool:
     """Whether the site acts only where its module's own forward runs."""
@@ -22,7 +27,10 @@ def uncalled(plan: AdapterPlan, layout: Layout) -> Iterator[SitePlan]:
     """The sites of a plan that can never act."""
     for site in plan.sites:
         module = layout.modules.get(site.module)
-        if module is not None and not module.called and needs_call(site):
+        if module is None or not needs_call(site):
+            continue
+        by_kernels = site.module.rpartition(".")[2] in _READ_BY_KERNELS
+        if not module.called or (by_kernels and layout.model_type in _MAMBA):
             yield site
 
 

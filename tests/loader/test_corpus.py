@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -15,10 +16,13 @@ from typing import Any
 import adapterdock
 import pytest
 import torch
+from adapterdock.manifests.errors import AdapterdockError
 from peft import PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from safetensors.torch import load_file, save_file
 from support.corpus import CORPUS, base_of, config_of, inputs_of, peft_rows
-from support.near import close, differs
+from support.near import ROUNDINGS, close, differs
+from support.older_names import Older, older
 from support.peft_adapters import randomise
 from support.shelf import write_manifest
 from torch import nn
@@ -85,6 +89,69 @@ def test_a_real_config_fits_and_answers_as_pefts(
     assert differs(answer(model, kind, adapter=None), wanted)
 
 
+def by_hand(number: str, kind: str, folder: Path, layers: int | None = None) -> Older:
+    """A base of this kind, and the adapter of this config on the names that its checkpoint has."""
+    raw = config_of(number)
+    targets = raw["target_modules"]
+
+    def named(name: str) -> bool:
+        if isinstance(targets, str):
+            return re.fullmatch(targets, name) is not None
+        return any(name == target or name.endswith(f".{target}") for target in targets)
+
+    config = {**raw, "targets": targets, "rank": raw["r"]}
+    return older(base_of(kind, layers), folder, names=named, **config)
+
+
+def manifest_of(made: Older, folder: Path, number: str) -> Path:
+    name = config_of(number)["base_model_name_or_path"]
+    return write_manifest(
+        folder,
+        base={"model": made.base, "dtype": "float32", "aliases": [name]},
+        adapters={"it": {"source": made.adapter}},
+        active="it",
+    )
+
+
+@pytest.mark.parametrize(("number", "layers"), [("095", 2), ("096", 28)])
+def test_a_real_config_with_names_that_peft_no_longer_finds_answers_as_dense_arithmetic(
+    number: str, layers: int, tmp_path: Path
+) -> None:
+    """Names of Qwen2.5-VL before transformers 4.52."""
+    kind = "qwen2_5_vl"
+    made = by_hand(number, kind, tmp_path, layers)
+    assert len(made.names) == 7 * layers
+    manifest = manifest_of(made, tmp_path, number)
+    report = adapterdock.validate(manifest)
+    assert report.ok, [(f.code, f.message) for f in report.findings]
+    model = adapterdock.load(manifest)
+    wanted = answer(made.reference(tmp_path / "dense"), kind)
+    assert close(answer(model, kind), wanted, ROUNDINGS * layers)
+    assert differs(answer(model, kind, adapter=None), wanted)
+
+
+def test_a_real_config_on_a_projection_that_mamba_never_calls_is_refused_unless_it_does_nothing(
+    tmp_path: Path,
+) -> None:
+    """PEFT refuses ``out_proj`` of a Mamba layer too: the kernels read its weight. One that
+    was trained through the kernels has only zeros there."""
+    made = by_hand("046", "nemotron_h", tmp_path)
+    manifest = manifest_of(made, tmp_path, "046")
+    with pytest.raises(AdapterdockError) as refused:
+        adapterdock.load(manifest)
+    assert "AD356" in [finding.code for finding in refused.value.findings]
+    file = made.adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    for name in tensors:
+        if "mixer.out_proj.lora_B" in name:
+            tensors[name] = torch.zeros_like(tensors[name])
+    save_file(tensors, file)
+    model = adapterdock.load(manifest)
+    wanted = answer(made.reference(tmp_path / "dense"), "nemotron_h")
+    assert close(answer(model, "nemotron_h"), wanted)
+    assert differs(answer(model, "nemotron_h", adapter=None), wanted)
+
+
 def test_the_corpus_is_whole() -> None:
-    assert len(ROWS) == 108
+    assert len(ROWS) == 109
     assert len(list(CORPUS.glob("[0-9]*.json"))) == 172

@@ -49,6 +49,34 @@ BASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "roberta-seqcls": TINY["roberta for sequences"],
     "distilbert": TINY["distilbert"],
     "flan-t5": TINY["t5 v1.1"],
+    # an inner size of its own, because the prefixes that it gets have the real model's
+    "flan-t5-xl": (
+        "T5ForConditionalGeneration",
+        "T5Config",
+        {
+            **TINY["t5 v1.1"][2],
+            "d_model": 16,
+            "num_layers": 1,
+            "num_decoder_layers": 24,
+            "num_heads": 32,
+            "d_kv": 64,
+        },
+    ),
+    "nemotron_h": (
+        "NemotronHForCausalLM",
+        "NemotronHConfig",
+        {
+            **{k: v for k, v in HEAD.items() if k != "num_hidden_layers"},
+            "hybrid_override_pattern": "M*-E",
+            "ssm_state_size": 8,
+            "mamba_num_heads": 8,
+            "mamba_head_dim": 8,
+            "n_groups": 1,
+            "n_routed_experts": 4,
+            "moe_intermediate_size": 24,
+            "moe_shared_expert_intermediate_size": 24,
+        },
+    ),
     "mt5": ("MT5ForConditionalGeneration", "MT5Config", TINY["t5 v1.1"][2]),
     "nllb-m2m100": TINY["m2m_100"],
     "whisper": TINY["whisper"],
@@ -157,8 +185,8 @@ BASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 """By the index's ``tiny_base_used``: ``(class, config class, options)``."""
 
 NOT_MADE = frozenset({"046", "095", "096", "167"})
-"""PEFT 0.21 cannot make the first three on the tiny base: their targets match nothing that it can
-adapt. The last is mlx-lm's, with a `peft_type` that names no targets."""
+"""PEFT 0.21 makes none of these: it refuses the projections of a Mamba layer, and the names that
+Qwen2.5-VL had before transformers 4.52. The last is mlx-lm's, whatever its `peft_type` says."""
 
 
 def rows() -> list[dict[str, Any]]:
@@ -167,12 +195,13 @@ def rows() -> list[dict[str, Any]]:
 
 
 def peft_rows() -> dict[str, str]:
-    """By number, the tiny base of every PEFT LoRA that has one and that PEFT itself can make."""
+    """By number, the tiny base of every adapter that has one and that PEFT itself can make."""
     found = {
         row["file"].removesuffix(".json"): row["tiny_base_used"]
         for row in rows()
-        if row["kind"] == "peft" and row["method"] == "LORA" and row["tiny_base_used"] in BASES
+        if row["kind"] == "peft" and row["tiny_base_used"]
     }
+    found["116"] = "flan-t5-xl"
     return {number: kind for number, kind in found.items() if number not in NOT_MADE}
 
 
@@ -180,9 +209,14 @@ def config_of(number: str) -> dict[str, Any]:
     return json.loads((CORPUS / f"{number}.json").read_text())
 
 
-def base_of(kind: str) -> nn.Module:
-    """A tiny base of this kind with random weights."""
+def base_of(kind: str, layers: int | None = None) -> nn.Module:
+    """A tiny base of this kind with random weights, and with as many layers."""
     name, config, options = BASES[kind]
+    if layers is not None:
+        options = {
+            **options,
+            "text_config": {**options["text_config"], "num_hidden_layers": layers},
+        }
     torch.manual_seed(0)
     made = getattr(transformers, config)(**options)
     model: nn.Module = getattr(transformers, name)(made)
@@ -193,7 +227,7 @@ def inputs_of(kind: str) -> Mapping[str, torch.Tensor]:
     """Tokens, and what else a forward of this kind cannot do without."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(3, 55, (2, 7), generator=generator)
-    if kind in ("flan-t5", "mt5", "nllb-m2m100"):
+    if kind in ("flan-t5", "flan-t5-xl", "mt5", "nllb-m2m100"):
         return {"input_ids": tokens, "decoder_input_ids": tokens[:, :4]}
     if kind == "whisper":
         features = torch.randn(2, 8, 3000, generator=generator)

@@ -28,7 +28,7 @@ LINEAR = frozenset(
         *("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "query", "key", "value", "qkv"),
         *("query_key_value", "q_a_proj", "q_b_proj", "kv_b_proj", "fc1", "fc2", "dense", "proj"),
         *("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate"),
-        *("weights_in", "weights_out", "linear_1", "linear_2", "Wqkv"),
+        *("weights_in", "weights_out", "linear_1", "linear_2", "Wqkv", "in_proj"),
     }
 )
 """Last names of modules that were linear layers."""
@@ -90,10 +90,11 @@ def older(
     *,
     names: Callable[[str], bool] = lambda name: True,
     targets: Collection[str] | str | None = None,
+    rank: int = RANK,
     **config: Any,
 ) -> Older:
-    """``model`` saved, and a LoRA for those linear layers of the checkpoint that ``names`` picks,
-    by the names that they have on disk."""
+    """``model`` saved, and a LoRA of this rank for those linear layers of the checkpoint that
+    ``names`` picks, by the names that they have on disk."""
     base, adapter = folder / "base", folder / "adapter"
     model.save_pretrained(base)  # pyright: ignore[reportCallIssue]
     shapes = {n: t.shape for n, t in load_file(base / "model.safetensors").items()}
@@ -107,7 +108,7 @@ def older(
     tensors: dict[str, torch.Tensor] = {}
     for name in chosen:
         rows, columns = shapes[f"{name}.weight"]
-        tensors |= pair(name, rows, columns)
+        tensors |= pair(name, rows, columns, rank)
     leaves = sorted({name.split(".")[-1] for name in chosen})
     write(adapter, tensors, {"target_modules": leaves if targets is None else targets, **config})
     return Older(type(model), base, adapter, tuple(chosen))

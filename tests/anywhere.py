@@ -9,6 +9,7 @@ the build that pip takes by itself.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -40,7 +41,7 @@ def busy(processes: int) -> Iterator[None]:
 
 
 def run(arguments: list[str], settings: Mapping[str, str], beside: int = 0) -> tuple[int, str]:
-    """Pytest's exit status and its last line."""
+    """Pytest's exit status and the line with its counts."""
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "--tb=short", *arguments]
     with busy(beside):
         done = subprocess.run(
@@ -54,7 +55,8 @@ def run(arguments: list[str], settings: Mapping[str, str], beside: int = 0) -> t
     lines = done.stdout.strip().splitlines()
     if done.returncode:
         print(*[line for line in lines if line.startswith(("FAILED", "ERROR", "E  "))], sep="\n")
-    return done.returncode, lines[-1].strip("= ") if lines else "nothing was printed"
+    told = [line for line in lines if re.search(r"\d+ (passed|failed|errors?)\b", line)]
+    return done.returncode, told[-1].strip("= ") if told else "no result was printed"
 
 
 def main() -> int:

@@ -367,10 +367,10 @@ def test_a_bias_that_is_no_plain_sum_is_exchanged_for_a_call() -> None:
     attach_adapter(model, "it", plan, tensors_of({"b": torch.ones(4)}))
     for weight in (1.0, 0.5):
         expected = alone + weight * (1 - old)
-        assert torch.allclose(logits(model, x, adapter={"it": weight}), expected, atol=1e-6)
+        assert close(logits(model, x, adapter={"it": weight}), expected)
     assert torch.equal(logits(base, x), alone)
     model.merge_adapter({"it": 1.0})
-    assert torch.allclose(logits(base, x), alone + 1 - old, atol=1e-6)
+    assert close(logits(base, x), alone + 1 - old)
     model.unmerge_adapter()
     assert torch.equal(logits(base, x), alone)
 

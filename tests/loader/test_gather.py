@@ -10,11 +10,8 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from support.mixed_rows import LINEAR, alone, answer, dress, split_sites
-from support.near import close, differs
+from support.near import HALVES, close, differs
 from support.peft_adapters import ids, inputs_of, one_layer, tiny_gpt2, tiny_llama
-
-BFLOAT16 = 4e-2
-"""Of the largest logit: a few units in the last place of its 8 bits, after two layers."""
 
 ROWS: list[str | None] = ["a", None, "both", "b", "a", "half"]
 
@@ -93,8 +90,7 @@ def test_half_precision_rows_are_as_near_as_its_bits(tmp_path: Path, method: str
         together = half(**inputs, adapter_names=names).logits
         expected = alone(half, inputs, names)
         assert together.dtype is torch.bfloat16
-        scale = expected.abs().max()
-        assert (together - expected).abs().max() <= BFLOAT16 * scale
+        assert close(together, expected, HALVES)
         assert differs(expected[0], expected[1], 1e-2)
 
 

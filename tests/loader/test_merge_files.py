@@ -25,7 +25,7 @@ from adapterdock.manifests.findings import Severity
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support import peft_adapters
-from support.near import close, differs
+from support.near import ROUNDINGS, close, differs
 from support.peft_adapters import Saved, ids, logits, peft_saves
 from support.shelf import Shelf, files_of, manifest_of, sharded, write_manifest
 from support.terminal import environment
@@ -100,7 +100,9 @@ def test_it_loads_where_adapterdock_is_not_installed_and_exports(
         "ids = torch.arange(14).view(2, 7)\n"
         "inputs = {'input_ids': ids, 'use_cache': False}\n"
         "out = torch.export.export(model, (), inputs).module()(**inputs).logits\n"
-        "assert torch.allclose(out, model(**inputs).logits, atol=1e-5)\n"
+        "known = model(**inputs).logits\n"
+        "steps = (out - known).abs().max() / known.abs().max() / torch.finfo(out.dtype).eps\n"
+        f"assert steps < {ROUNDINGS}, steps\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -7,11 +7,16 @@ Both hold on any CPU, with any number of threads and any build of torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 ROUNDINGS = 128
 """Rounding steps at the largest magnitude that a forward of a few small layers may be off by: sums
 of some hundred products in another order, through normalisations. 1.5e-5 in float32."""
+
+HALVES = 6
+"""The same for a forward of two layers whose sums are rounded to bfloat16 on the way."""
 
 MATTERS = 1e-3
 """The share of the largest magnitude by which answers differ that are not the same."""
@@ -54,6 +59,11 @@ def close(
     ``computed_in``, where values on the way were in that."""
     dtypes = [found.dtype, wanted.dtype, *([computed_in] if computed_in else [])]
     return distance(found, wanted) <= roundings * step(*dtypes)
+
+
+def same_losses(found: Sequence[float], wanted: Sequence[float]) -> bool:
+    """Whether two trainings of a few steps had the same losses, computed in float32."""
+    return close(torch.tensor(found), torch.tensor(wanted))
 
 
 def differs(found: torch.Tensor, wanted: torch.Tensor, share: float = MATTERS) -> bool:

@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from .loader.load import attach as attach
     from .loader.load import load as load
     from .loader.unwrap import extract_base_model as extract_base_model
-    from .loader.watch import watch as watch
-    from .manifests.errors import AdapterdockError as AdapterdockError
-    from .manifests.errors import AttachError as AttachError
-    from .manifests.errors import FingerprintError as FingerprintError
-    from .manifests.errors import FitError as FitError
-    from .manifests.errors import IntegrityError as IntegrityError
-    from .manifests.errors import LockError as LockError
-    from .manifests.errors import ManifestError as ManifestError
-    from .manifests.errors import OfflineError as OfflineError
-    from .manifests.errors import PolicyError as PolicyError
-    from .manifests.errors import RoutingError as RoutingError
-    from .manifests.errors import SourceError as SourceError
-    from .manifests.errors import StoreError as StoreError
-    from .manifests.errors import UsageError as UsageError
-    from .manifests.findings import Finding as Finding
-    from .manifests.findings import Report as Report
-    from .manifests.findings import Severity as Severity
-    from .manifests.findings import Where as Where
+    from .loader.lifecycle.watch import watch as watch
+    from .manifests.findings.errors import AdapterdockError as AdapterdockError
+    from .manifests.findings.errors import AttachError as AttachError
+    from .manifests.findings.errors import FingerprintError as FingerprintError
+    from .manifests.findings.errors import FitError as FitError
+    from .manifests.findings.errors import IntegrityError as IntegrityError
+    from .manifests.findings.errors import LockError as LockError
+    from .manifests.findings.errors import ManifestError as ManifestError
+    from .manifests.findings.errors import OfflineError as OfflineError
+    from .manifests.findings.errors import PolicyError as PolicyError
+    from .manifests.findings.errors import RoutingError as RoutingError
+    from .manifests.findings.errors import SourceError as SourceError
+    from .manifests.findings.errors import StoreError as StoreError
+    from .manifests.findings.errors import UsageError as UsageError
+    from .manifests.findings.finding import Finding as Finding
+    from .manifests.findings.finding import Report as Report
+    from .manifests.findings.finding import Severity as Severity
+    from .manifests.findings.finding import Where as Where
     from .registry.lock import lock as lock
     from .registry.pull import pull as pull
     from .registry.validate import validate as validate
@@ -78,8 +78,8 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "transformers"):
             raise
-        from .manifests.codes.usage import NEEDS_TORCH
-        from .manifests.errors import UsageError
+        from .manifests.findings.usage import NEEDS_TORCH
+        from .manifests.findings.errors import UsageError
 
         raise UsageError(NEEDS_TORCH.finding(f"{name} needs {error.name}")) from error
     globals()[name] = value

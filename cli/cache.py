@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ..manifests.codes import usage as codes
-from ..manifests.errors import UsageError
+from ..manifests.findings import usage as codes
+from ..manifests.findings.errors import UsageError
 from .command import Command, Group
 from .console import err, out, say
 from .options import JsonOption
@@ -37,7 +37,7 @@ def ls(as_json: JsonOption = False) -> None:
       adapterdock cache ls
       adapterdock cache ls --json | jq '.files | map(.size) | add'
     """
-    from ..registry.store import Store
+    from ..registry.store.store import Store
 
     store = Store.default()
     entries = store.entries()[::-1]
@@ -79,7 +79,7 @@ def verify() -> None:
 
       adapterdock cache verify
     """
-    from ..registry.store import Store
+    from ..registry.store.store import Store
 
     store = Store.default()
     with shown_progress("verifying") as progress:
@@ -115,7 +115,7 @@ def gc(
       adapterdock cache gc --max-size 20GiB
       adapterdock cache gc --max-size 0B       # everything that is not in use
     """
-    from ..registry.store import Store
+    from ..registry.store.store import Store
 
     limit = parse_size(max_size)
     store = Store.default()
@@ -129,7 +129,7 @@ def gc(
 
 def parse_size(text: str) -> int:
     """Bytes. Raises :class:`UsageError` for what is no size."""
-    from ..manifests.schema import BYTE_SIZE_PATTERN, parse_bytes
+    from ..manifests.language.schema import BYTE_SIZE_PATTERN, parse_bytes
 
     spelled = text.strip().upper().replace("I", "i")
     if not re.match(BYTE_SIZE_PATTERN.replace("$", r"\Z"), spelled):

@@ -14,9 +14,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from ..manifests.codes import usage as codes
-from ..manifests.errors import AdapterdockError, OfflineError, UsageError
-from ..manifests.findings import Finding, Severity
+from ..manifests.findings import usage as codes
+from ..manifests.findings.errors import AdapterdockError, OfflineError, UsageError
+from ..manifests.findings.finding import Finding, Severity
 from .console import err, out
 from .help import help_text, help_width
 
@@ -134,7 +134,7 @@ def _interrupted(status: int) -> int:
 
 
 def _bug(error: Exception, as_json: bool) -> int:
-    from ..manifests.secrets import redacted
+    from ..manifests.reading.secrets import redacted
 
     said = f"{type(error).__name__}: {error}"
     finding = redacted(

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ..manifests.codes import Code, all_codes, find_code
-from ..manifests.codes import usage as codes
-from ..manifests.errors import UsageError
-from ..manifests.names import did_you_mean
+from ..manifests.findings import usage as codes
+from ..manifests.findings.catalogue import Code, all_codes, find_code
+from ..manifests.findings.errors import UsageError
+from ..manifests.language.names import did_you_mean
 from .console import out, say
 from .options import JsonOption
 from .render import print_table

@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..manifests.codes import usage as codes
-from ..manifests.errors import ManifestError, UsageError
-from ..manifests.findings import Where
+from ..manifests.findings import usage as codes
+from ..manifests.findings.errors import ManifestError, UsageError
+from ..manifests.findings.finding import Where
 from ..manifests.owner import left_beside, made_beside
 from .console import err, out, say, status
-from .options import (
-    DEFAULT_MANIFEST,
-    JsonOption,
-    OfflineOption,
-    given_manifest,
-)
+from .options import DEFAULT_MANIFEST, JsonOption, OfflineOption, given_manifest
 
 if TYPE_CHECKING:
-    from ..manifests.schema import Fingerprint
+    from ..manifests.language.schema import Fingerprint
     from ..registry.sources.folder import Folder
 
 SCHEMA = "adapterdock.fingerprint/1"
@@ -61,7 +56,7 @@ def fingerprint(
       adapterdock fingerprint ./finetuned
       adapterdock fingerprint hf://HuggingFaceTB/SmolLM2-135M-Instruct
     """
-    from ..registry.project import open_manifest
+    from ..registry.locks.project import open_manifest
     from ..registry.resolve import Access, open_base_folder
 
     path = Path(target)
@@ -108,8 +103,8 @@ def _print(key: str, value: Any, indent: int) -> None:
 
 
 def _read(folder: Folder, remote_code: bool) -> Fingerprint:
-    from ..registry.fingerprint import fingerprint_of
-    from ..registry.gather import READERS, gather_base, read_tokenizer_files, reader_of
+    from ..registry.base.fingerprint import fingerprint_of
+    from ..registry.read_facts import READERS, gather_base, read_tokenizer_files, reader_of
 
     where = Where(file=str(folder.source))
     base = gather_base(folder, where, remote_code=remote_code)
@@ -118,7 +113,7 @@ def _read(folder: Folder, remote_code: bool) -> Fingerprint:
 
 
 def _open(target: str, offline: bool) -> Folder:
-    from ..manifests.source import Source, SourceSyntaxError
+    from ..manifests.language.source import Source, SourceSyntaxError
     from ..registry.sources.open import open_source
 
     bare = Path(target).is_dir() and not target.startswith((".", "/", "~"))
@@ -148,7 +143,7 @@ def _edited(path: Path, text: str, data: dict[str, Any]) -> str:
 
 def _write(path: Path, data: dict[str, Any]) -> None:
     """Replace the manifest by one with this fingerprint, which was read back before."""
-    from ..registry.project import open_manifest
+    from ..registry.locks.project import open_manifest
 
     real = path.resolve()
     try:

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ..manifests.codes import usage as codes
-from ..manifests.errors import UsageError
-from ..manifests.findings import Where
-from ..manifests.names import is_name
+from ..manifests.findings import usage as codes
+from ..manifests.findings.errors import UsageError
+from ..manifests.findings.finding import Where
+from ..manifests.language.names import is_name
 from .console import err, say
 from .options import DEFAULT_MANIFEST
 
@@ -107,7 +107,7 @@ def find_adapters(folder: Path) -> list[str]:
 
 def named_sources(folders: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """A name and a source for each folder, and the folders that cannot be written as a source."""
-    from ..manifests.source import Source, SourceSyntaxError
+    from ..manifests.language.source import Source, SourceSyntaxError
 
     found: dict[str, str] = {}
     left_out: list[str] = []
@@ -199,7 +199,7 @@ def _quoted(text: str) -> str:
 def _given_base(model: str, manifest: Path) -> str:
     """``--model``, checked; a relative folder counts from here, so it is rewritten for the
     manifest's folder."""
-    from ..manifests.source import Source, SourceSyntaxError
+    from ..manifests.language.source import Source, SourceSyntaxError
 
     try:
         source = Source.parse(model)

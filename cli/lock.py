@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..manifests.codes import usage as codes
-from ..manifests.errors import UsageError
-from ..manifests.findings import Severity
+from ..manifests.findings import usage as codes
+from ..manifests.findings.errors import UsageError
+from ..manifests.findings.finding import Severity
 from .console import Part, err, out, say
 from .options import (
     DEFAULT_MANIFEST,
@@ -31,7 +31,7 @@ from .render import print_findings, print_report, print_table, short_digest
 
 if TYPE_CHECKING:
     from ..manifests.lockfile import Lock
-    from ..registry.lock_diff import Change
+    from ..registry.locks.diff import Change
 
 SCHEMA = "adapterdock.lock/1"
 
@@ -98,10 +98,10 @@ def lock(
 
     from ..manifests.lockfile import lock_path, write_lock
     from ..registry.lock import make_lock
-    from ..registry.lock_diff import diff
-    from ..registry.project import lock_of, open_manifest, policies_in_force
+    from ..registry.locks.diff import diff
+    from ..registry.locks.project import lock_of, open_manifest, policies_in_force
     from ..registry.resolve import Access
-    from ..registry.store import Store
+    from ..registry.store.store import Store
 
     accepted = accepted_codes(accept)
     file = open_manifest(path, model=model, dtype=dtype)
@@ -146,7 +146,7 @@ def _check(
     offline: bool,
     as_json: bool,
 ) -> None:
-    from ..registry.project import open_manifest
+    from ..registry.locks.project import open_manifest
     from ..registry.validate import check_lock
 
     file = open_manifest(path, model=model, dtype=dtype)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from ..manifests.codes import usage as codes
-from ..manifests.errors import UsageError
-from ..manifests.weights import shown
+from ..manifests.findings import usage as codes
+from ..manifests.findings.errors import UsageError
+from ..manifests.language.weights import shown
 from .cache import parse_size
 from .console import err, say, status
 from .options import (
@@ -89,8 +89,8 @@ def merge(
       adapterdock merge team.yaml --composition formal-billing --out ./merged --safe
       adapterdock merge -c tone -o ./tone-fp16 --dtype float16 --max-shard-size 2GB
     """
-    from ..registry.merged_folder import check_free
-    from ..registry.project import open_manifest
+    from ..registry.files.new_folder import check_free
+    from ..registry.locks.project import open_manifest
 
     path = given_manifest(manifest)
     accepted = accepted_codes(accept)

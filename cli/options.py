@@ -9,19 +9,20 @@ from typing import Annotated, get_args
 
 import typer
 
-from ..manifests.codes import find_code, language
-from ..manifests.codes import lock as lock_codes
-from ..manifests.codes import usage as codes
-from ..manifests.errors import AdapterdockError, UsageError
-from ..manifests.findings import Finding, Severity, Where
-from ..manifests.names import did_you_mean
+from ..manifests.findings import language
+from ..manifests.findings import lock as lock_codes
+from ..manifests.findings import usage as codes
+from ..manifests.findings.catalogue import find_code
+from ..manifests.findings.errors import AdapterdockError, UsageError
+from ..manifests.findings.finding import Finding, Severity, Where
+from ..manifests.language.names import did_you_mean
 
 DEFAULT_MANIFEST = Path("adapters.yaml")
 
 
 def complete_code(incomplete: str) -> list[str]:
     """Codes of unchecked findings, for the shell."""
-    from ..manifests.codes import all_codes
+    from ..manifests.findings.catalogue import all_codes
 
     return [
         code.id
@@ -32,7 +33,7 @@ def complete_code(incomplete: str) -> list[str]:
 
 def complete_adapter(incomplete: str) -> list[str]:
     """Names that the manifest on the command line declares, for the shell."""
-    from ..registry.project import open_manifest
+    from ..registry.locks.project import open_manifest
 
     # The parser drops everything before an option that has no value yet, so the line itself is
     # read, which typer's scripts pass on (bash in the one variable, zsh and fish in the other).
@@ -139,9 +140,9 @@ def given_manifest(path: Path) -> Path:
 def check_given(model: str | None, dtype: str | None, policy: Path | None) -> None:
     """Raises :class:`UsageError` where --model, --dtype or --policy names nothing that can be
     meant: then the command line is wrong, and not the manifest."""
-    from ..manifests.schema import Dtype
-    from ..manifests.secrets import redacted
-    from ..manifests.source import Source, SourceSyntaxError
+    from ..manifests.language.schema import Dtype
+    from ..manifests.language.source import Source, SourceSyntaxError
+    from ..manifests.reading.secrets import redacted
 
     findings: list[Finding] = []
     if model is not None:

@@ -12,14 +12,14 @@ from .render import human_bytes
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
 
-    from ..registry.progress import Progress as RegistryProgress
+    from ..registry.files.progress import Progress as RegistryProgress
 
 NARROW = 72
 """Columns below which there is room for a name and a percentage only."""
 
 
 class Bars:
-    """Our :class:`~adapterdock.registry.progress.Progress`, drawn by rich.
+    """Our ``Progress``, drawn by rich.
 
     The first line is about all files that were begun so far; where none is in transfer it says
     ``doing``. Below it is a line for each file.

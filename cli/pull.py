@@ -25,7 +25,7 @@ from .progress import shown_progress
 from .render import human_bytes, print_findings, print_table
 
 if TYPE_CHECKING:
-    from ..registry.store import Store
+    from ..registry.store.store import Store
 
 
 def pull(
@@ -53,7 +53,7 @@ def pull(
       adapterdock pull --no-base    # the adapters only
     """
     from ..registry.pull import pull as pull_manifest
-    from ..registry.store import Store
+    from ..registry.store.store import Store
 
     path = given_manifest(manifest)
     check_given(model, dtype, policy)

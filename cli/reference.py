@@ -14,8 +14,8 @@ from typing import Any
 
 import typer
 
-from ..manifests.codes import Code, all_codes
-from ..manifests.findings import REPORT_SCHEMA
+from ..manifests.findings.catalogue import Code, all_codes
+from ..manifests.findings.finding import REPORT_SCHEMA
 from .cache import SCHEMA as CACHE_SCHEMA
 from .command import ERROR_SCHEMA, Command, Group
 from .explain import SCHEMA as CODES_SCHEMA

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..manifests.codes import language
-from ..manifests.findings import Finding, Report, Severity, Where
+from ..manifests.findings import language
+from ..manifests.findings.finding import Finding, Report, Severity, Where
 from ..manifests.reading.likeness import reads_like_ours
 from .console import Part, Printer, clean
 

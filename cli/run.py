@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..manifests.codes import loader as loader_codes
-from ..manifests.codes import usage as codes
-from ..manifests.errors import UsageError
-from ..manifests.names import BASE_ROW, did_you_mean
+from ..manifests.findings import loader as loader_codes
+from ..manifests.findings import usage as codes
+from ..manifests.findings.errors import UsageError
+from ..manifests.language.names import BASE_ROW, did_you_mean
 from .console import clean, err, out, say, status
 from .options import (
     DEFAULT_MANIFEST,
@@ -105,7 +105,7 @@ def run(
       adapterdock run -p 'Once upon a time' --raw --temperature 0.8 --seed 7
       echo 'Hello' | adapterdock run team.yaml --frozen --offline
     """
-    from ..registry.project import open_manifest
+    from ..registry.locks.project import open_manifest
 
     path = given_manifest(manifest)
     check_given(model, dtype, policy)
@@ -122,7 +122,7 @@ def run(
         raise UsageError(codes.NO_PROMPT.finding("there is no prompt"))
     try:
         with status("importing torch and transformers"):
-            from ..loader.chat import answer, load_tokenizer
+            from ..loader.generate_text import answer, load_tokenizer
             from ..loader.load import load
     except ImportError as error:
         raise UsageError(

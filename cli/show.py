@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..manifests.findings import Where
-from ..manifests.nodes import scalars
+from ..manifests.findings.finding import Where
+from ..manifests.reading.nodes import scalars
 from .console import err, out, say
 from .options import (
     DEFAULT_MANIFEST,
@@ -58,7 +58,7 @@ def show(
       adapterdock show team.yaml --resolved
       adapterdock show --json | jq '.adapters[] | {source, rank, digest}'
     """
-    from ..registry.project import lock_of, open_manifest, policies_in_force
+    from ..registry.locks.project import lock_of, open_manifest, policies_in_force
     from ..registry.resolve import Access
     from ..registry.validate import resolve_under
 
@@ -83,7 +83,7 @@ def show(
 
 
 def _describe(resolution: Resolution, digests: dict[str, str | None]) -> dict[str, Any]:
-    from ..registry.lock_state import declared_as
+    from ..registry.locks.state import declared_as
 
     manifest, base = resolution.file.manifest, resolution.base
     facts = resolution.report().adapters

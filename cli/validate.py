@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..manifests.codes import usage as codes
-from ..manifests.errors import UsageError
+from ..manifests.findings import usage as codes
+from ..manifests.findings.errors import UsageError
 from .console import out, status
 from .options import (
     DEFAULT_MANIFEST,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 def _ask() -> tuple[AskLayout, AskPeft]:
     try:
         with status("importing torch and transformers"):
-            from ..loader.deep import layout_of_config
-            from ..loader.peft_fit import peft_asker
+            from ..loader.base.meta_layout import layout_of_config
+            from ..loader.methods.peft.fit import peft_asker
     except ImportError as error:
         raise UsageError(
             codes.NEEDS_TORCH.finding("torch and transformers cannot be imported", found=error)

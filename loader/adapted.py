@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from ..manifests.codes import loader as codes
-from ..manifests.findings import Finding
-from .adapter_warning import AdapterWarning as AdapterWarning
-from .adapter_warning import never_fired
-from .composable import Composable
-from .holder import unknown_adapter
-from .modules import check_attachable
-from .stand_in import refusal
+from ..manifests.findings import loader as codes
+from ..manifests.findings.finding import Finding
+from .adapter.warning import AdapterWarning as AdapterWarning
+from .adapter.warning import never_fired
+from .base.modules import check_attachable
+from .model.adapter_set import unknown_adapter
+from .model.host import Composable
+from .model.stand_in import refusal
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ..registry.locks.project import ManifestSource
     from ..registry.plan import Plan
-    from ..registry.project import ManifestSource
+    from .lifecycle.watch import Watch
     from .load import Deployment, InMemory
-    from .watch import Watch
 
 
 class AdaptedModel(Composable):
@@ -105,9 +105,9 @@ class AdaptedModel(Composable):
         ``"auto"`` where there is one), whatever rank, alpha and targets that has: calls that are
         running end with the old one, and what meant the old one means the new. The policies,
         mirrors, rules and aliases of the model's manifest bind. Raises the errors of
-        :mod:`adapterdock.manifests.errors`; the model is then as it was.
+        ``manifests.findings.errors``; the model is then as it was.
         """
-        from .one import load_adapter
+        from .lifecycle.load_adapter import load_adapter
 
         load_adapter(
             self,
@@ -137,7 +137,7 @@ class AdaptedModel(Composable):
         is deleted. It does not become active. Raises :class:`FitError` for a config that is wrong,
         :class:`AttachError` for one that cannot be begun; the model is then as it was.
         """
-        from .fresh import add_adapter
+        from .build.new_adapter import add_adapter
 
         with self.changing():
             add_adapter(self, adapter_name, peft_config, dtype)
@@ -150,7 +150,7 @@ class AdaptedModel(Composable):
         the new ones, or a mix that is refused when it is loaded (AD398). Raises
         :class:`RoutingError` for an unknown name, :class:`AttachError` where it cannot be written.
         """
-        from .save import save_adapter
+        from .lifecycle.save_adapter import save_adapter
 
         with self.changing():
             if adapter_name not in self._adapters:
@@ -176,7 +176,7 @@ class AdaptedModel(Composable):
         it writes the base with them in its weights, as a plain model. Raises as
         :meth:`save_adapter`.
         """
-        from .save_model import save_pretrained
+        from .lifecycle.save_model import save_pretrained
 
         if is_main_process:
             with self.changing():
@@ -198,10 +198,10 @@ class AdaptedModel(Composable):
 
         Adapters are the same where their digest, dtype and ``trainable`` are; those that the
         manifest does not name are removed, however they came here. Options are those of
-        :func:`adapterdock.attach`. Raises :class:`FingerprintError` for a manifest of another
+        ``attach``. Raises :class:`FingerprintError` for a manifest of another
         base, and whatever reading and locking it raises.
         """
-        from .change import plan_change
+        from .lifecycle.change import plan_change
 
         return plan_change(
             self,
@@ -224,7 +224,7 @@ class AdaptedModel(Composable):
         as before.
         """
         from ..registry.plan import Plan
-        from .change import apply_plan
+        from .lifecycle.change import apply_plan
 
         if not isinstance(fn, Plan):
             return super().apply(fn)
@@ -232,8 +232,8 @@ class AdaptedModel(Composable):
         return self
 
     def watch(self, path: str | os.PathLike[str], **options: Any) -> Watch:
-        """Follow the manifest at ``path`` from now on; see :func:`adapterdock.watch`."""
-        from .watch import watch
+        """Follow the manifest at ``path`` from now on; see ``watch``."""
+        from .lifecycle.watch import watch
 
         return watch(self, path, **options)
 

@@ -14,37 +14,37 @@ from typing import Any
 
 from torch import nn
 
-from ..manifests.codes import usage as usage_codes
-from ..manifests.errors import FingerprintError, StoreError, UsageError
-from ..manifests.findings import Finding, Where, refused
+from ..manifests.findings import usage as usage_codes
+from ..manifests.findings.errors import FingerprintError, StoreError, UsageError
+from ..manifests.findings.finding import Finding, Where, refused
+from ..manifests.language.names import did_you_mean
+from ..manifests.language.rules import answering, check_active, flatten, is_made
+from ..manifests.language.schema import BYTE_SIZE_PATTERN, Fingerprint, Manifest, Rules, parse_bytes
 from ..manifests.lockfile import LoadedAs, Lock
 from ..manifests.manifest import ManifestFile
-from ..manifests.names import did_you_mean
-from ..manifests.rules import answering, check_active, flatten, is_made
-from ..manifests.schema import BYTE_SIZE_PATTERN, Fingerprint, Manifest, Rules, parse_bytes
+from ..registry.base.fingerprint import Measured, compare
 from ..registry.base.resized import token_rows
-from ..registry.fingerprint import Measured, compare
+from ..registry.base.samples import Samples
+from ..registry.files.progress import Progress
 from ..registry.lock import accepted_codes, measure
-from ..registry.progress import Progress
-from ..registry.project import ManifestSource, open_manifest, policies_in_force
+from ..registry.locks.project import ManifestSource, open_manifest, policies_in_force
 from ..registry.pull import Pulled, pull
 from ..registry.resolve import Access, resolve_base
-from ..registry.samples import Samples
-from ..registry.sources.given import GivenFolder
-from ..registry.store import Store
+from ..registry.sources.in_memory import GivenFolder
+from ..registry.store.store import Store
 from .adapted import AdaptedModel
-from .adapter import Adapter
-from .adapter_files import AdapterFiles, attach_files
-from .base import DTYPES, load_base, offloads_to_disk
-from .base_rows import check_rows
-from .fingerprint import check_model
-from .float32 import keep_float32
-from .fresh import attach_begun, config_of
-from .given import files_in
-from .mapped import give_back
-from .originals import Originals
-from .peft_fit import peft_asker
-from .selection import Selection
+from .adapter.adapter import Adapter
+from .base.checkpoint_weights import Originals
+from .base.float32 import keep_float32
+from .base.live_fingerprint import check_model
+from .base.load_base import DTYPES, load_base, offloads_to_disk
+from .base.resized import check_rows
+from .base.streamed_load import give_back
+from .build.from_files import AdapterFiles, attach_files
+from .build.in_memory import files_in
+from .build.new_adapter import attach_begun, config_of
+from .methods.peft.fit import peft_asker
+from .routing.selection import Selection
 
 log = logging.getLogger("adapterdock")
 
@@ -101,7 +101,7 @@ def load(
     ``residency`` (bytes, or text as in a manifest, whose own it replaces) bounds what adapters'
     weights take on the model's device: see :attr:`AdaptedModel.residency`.
     ``accept`` lists codes of unchecked findings that are accepted. Raises the errors of
-    :mod:`adapterdock.manifests.errors`, with every finding.
+    ``manifests.findings.errors``, with every finding.
     """
     budget = budget_of(residency)
     file = open_manifest(manifest, model=model, dtype=dtype)

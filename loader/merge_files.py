@@ -17,39 +17,39 @@ from typing import Any
 
 import torch
 
-from ..manifests.codes import fit as fit_codes
-from ..manifests.codes import merging as codes
-from ..manifests.codes import training
-from ..manifests.codes import usage as usage_codes
-from ..manifests.errors import AdapterdockError, AttachError, RoutingError, UsageError
-from ..manifests.findings import Finding, Where
+from ..manifests.findings import fit as fit_codes
+from ..manifests.findings import merging as codes
+from ..manifests.findings import training
+from ..manifests.findings import usage as usage_codes
+from ..manifests.findings.errors import AdapterdockError, AttachError, RoutingError, UsageError
+from ..manifests.findings.finding import Finding, Where
+from ..manifests.language.rules import flatten
+from ..manifests.language.weights import ModuleWeights, Weight, shown
 from ..manifests.lockfile import LoadedAs
 from ..manifests.manifest import ManifestFile
-from ..manifests.rules import flatten
-from ..manifests.weights import ModuleWeights, Weight, shown
-from ..registry.digests import folder_digest
-from ..registry.facts import Header
-from ..registry.gather import BASE_CONFIG, BASE_INDEX
-from ..registry.header import read_header
+from ..registry.files.digests import folder_digest
+from ..registry.files.facts import Header
+from ..registry.files.header import read_header
+from ..registry.files.new_folder import MARK, check_free, replacing
+from ..registry.files.progress import Progress, Silent
+from ..registry.files.shards import Tensor, index_of, lay_out, packed
 from ..registry.lock import accepted_codes
-from ..registry.merged_folder import MARK, check_free, replacing
-from ..registry.progress import Progress, Silent
-from ..registry.project import ManifestSource, open_manifest
+from ..registry.locks.project import ManifestSource, open_manifest
 from ..registry.pull import Pulled, pull
-from ..registry.shards import Tensor, index_of, lay_out, packed
-from ..registry.store import Store
+from ..registry.read_facts import BASE_CONFIG, BASE_INDEX
+from ..registry.store.store import Store
 from .adapted import AdaptedModel
-from .adapter_files import AdapterFiles, attach_files
-from .base import DTYPES
-from .checkpoint import CheckpointWriter, Item
-from .composing import compose
-from .cuts import Cut
-from .disknames import DTYPES as DTYPE_NAMES
-from .folding import PLAIN, CutFold, Fold, folds
+from .base.disk_names import DTYPES as DTYPE_NAMES
+from .base.fused_slices import Cut
+from .base.load_base import DTYPES
+from .base.meta_model import TORCH_DTYPES, OnDisk, Skeleton
+from .build.from_files import AdapterFiles, attach_files
+from .compose.recipe import compose
 from .load import base_folder, check_declared, define_rules, loaded_as_of, require
-from .merging import Terms
-from .skeleton import TORCH_DTYPES, OnDisk, Skeleton
-from .untying import parted, untied, untied_as_written
+from .merge.checkpoint_writer import CheckpointWriter, Item
+from .merge.fold import PLAIN, CutFold, Fold, folds
+from .merge.merge import Terms
+from .merge.untie import parted, untied, untied_as_written
 
 WEIGHTS = ".safetensors"
 
@@ -87,7 +87,7 @@ def merge_to_folder(
 
     Every tensor keeps its dtype, or with ``dtype`` all floating ones get that. Files are the
     base's own, or with ``max_shard_size`` (bytes) as large as that. ``safe`` refuses NaN and
-    infinity. Obeys lock, policy and rules as :func:`adapterdock.load` does, and raises the same
+    infinity. Obeys lock, policy and rules as ``load`` does, and raises the same
     errors; ``out`` is then as it was. The same inputs give the same bytes.
     """
     check_free(out)

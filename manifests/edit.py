@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .codes import language as codes
-from .document import Document, read_document
-from .errors import ManifestError
-from .nodes import Entry, Map, Scalar
-from .scalars import resolve_plain
+from .findings import language as codes
+from .findings.errors import ManifestError
+from .reading.document import Document, read_document
+from .reading.nodes import Entry, Map, Scalar
+from .reading.scalars import resolve_plain
 
 _BOM = "\ufeff"
 _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./:+@^~-]*\Z")

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .expand import EXPANDABLE, REST
-from .schema import Manifest
+from .language.schema import Manifest
+from .reading.expand import EXPANDABLE, REST
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 

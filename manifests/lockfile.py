@@ -14,14 +14,14 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from .bounds import LOCK_BYTES, LOCK_VALUES
-from .codes import lock as codes
-from .conform import conform, shape_of
-from .document import Bounds, read_document
-from .errors import LockError, ManifestError
-from .findings import Where
+from .findings import lock as codes
+from .findings.errors import LockError, ManifestError
+from .findings.finding import Where
+from .language.schema import Digest, Fingerprint, Model, Name
 from .owner import left_beside, made_beside
 from .reading.bounded_file import read_at_most
-from .schema import Digest, Fingerprint, Model, Name
+from .reading.conform import conform, shape_of
+from .reading.document import Bounds, read_document
 
 LOCK_VERSION = 1
 BOUNDS = Bounds(LOCK_BYTES, LOCK_VALUES)

@@ -14,19 +14,22 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from . import secrets
 from .bounds import FINDINGS, MANIFEST_BYTES, MANIFEST_DEPTH, MANIFEST_VALUES
-from .codes import language as codes
-from .codes import policy as policy_codes
-from .complaints import explain_invalid, salvage
-from .conform import conform, from_python, set_aside, shape_of
-from .document import Document, compose
-from .errors import ManifestError
-from .expand import expand
-from .findings import Finding, Severity, Where
-from .frozen import FrozenDict
-from .names import is_name
-from .nodes import (
+from .findings import language as codes
+from .findings import policy as policy_codes
+from .findings.errors import ManifestError
+from .findings.finding import Finding, Severity, Where
+from .language.frozen import FrozenDict
+from .language.names import is_name
+from .language.schema import Manifest, Policy
+from .language.source import Source, SourceSyntaxError
+from .reading import secrets
+from .reading.bounded_file import read_at_most
+from .reading.complaints import explain_invalid, salvage
+from .reading.conform import conform, from_python, set_aside, shape_of
+from .reading.document import Document, compose
+from .reading.expand import expand
+from .reading.nodes import (
     Entry,
     Locate,
     Map,
@@ -40,11 +43,8 @@ from .nodes import (
     plain_data,
     scalars,
 )
-from .overlay import Layers, read_layers, rebase
-from .reading.bounded_file import read_at_most
-from .schema import Manifest, Policy
-from .semantics import Gaps, check
-from .source import Source, SourceSyntaxError
+from .reading.overlay import Layers, read_layers, rebase
+from .reading.semantics import Gaps, check
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..manifests.codes import artefacts as artefact_codes
-from ..manifests.codes import find_code, training
-from ..manifests.codes import loader as loader_codes
-from ..manifests.codes import lock as codes
-from ..manifests.codes import sources as source_codes
-from ..manifests.errors import (
+from ..manifests.findings import artefacts as artefact_codes
+from ..manifests.findings import loader as loader_codes
+from ..manifests.findings import lock as codes
+from ..manifests.findings import sources as source_codes
+from ..manifests.findings import training
+from ..manifests.findings.catalogue import find_code
+from ..manifests.findings.errors import (
     AdapterdockError,
     AttachError,
     FingerprintError,
@@ -24,7 +25,9 @@ from ..manifests.errors import (
     SourceError,
     UsageError,
 )
-from ..manifests.findings import Finding, Severity, Where, refused
+from ..manifests.findings.finding import Finding, Severity, Where, refused
+from ..manifests.language.names import did_you_mean
+from ..manifests.language.source import Source
 from ..manifests.lockfile import (
     BEGUN,
     LOCK_VERSION,
@@ -37,19 +40,17 @@ from ..manifests.lockfile import (
     write_lock,
 )
 from ..manifests.manifest import ManifestFile
-from ..manifests.names import did_you_mean
-from ..manifests.source import Source
-from .digests import folder_digest
-from .facts import FileFact
-from .fetch import Fetched, Request, fetch_all
-from .fingerprint import Measured, compare
-from .lock_state import Entry, begun_digest, inputs_digest, kept, options_digest, recipe_digest
-from .progress import Progress
-from .project import ManifestSource, lock_of, open_manifest, policies_in_force
+from .base.fingerprint import Measured, compare
+from .files.digests import folder_digest
+from .files.facts import FileFact
+from .files.progress import Progress
+from .locks.project import ManifestSource, lock_of, open_manifest, policies_in_force
+from .locks.state import Entry, begun_digest, inputs_digest, kept, options_digest, recipe_digest
 from .resolve import Access, Resolution, check_records, measure, resolve, targets
+from .sources.fetch import Fetched, Request, fetch_all
 from .sources.folder import Folder
 from .sources.roads import Road
-from .store import Store
+from .store.store import Store
 
 BASE = "base"
 """What ``--upgrade`` calls the base; it is reserved there only (an adapter may be named so)."""

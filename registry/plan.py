@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..manifests.codes import changing as codes
-from ..manifests.findings import Finding
+from ..manifests.findings import changing as codes
+from ..manifests.findings.finding import Finding
+from ..manifests.language.rules import answering, flatten
+from ..manifests.language.schema import Base, Composition, Rules
+from ..manifests.language.weights import Weight, shown
 from ..manifests.lockfile import Lock, LockedBase
 from ..manifests.manifest import ManifestFile
-from ..manifests.rules import answering, flatten
-from ..manifests.schema import Base, Composition, Rules
-from ..manifests.weights import Weight, shown
-from .lock_state import declared_as
+from .locks.state import declared_as
 from .resolve import Access
 
 

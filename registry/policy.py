@@ -7,12 +7,12 @@ from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
 
-from ..manifests.codes import policy as codes
-from ..manifests.codes.code import Code
-from ..manifests.findings import Finding, Where
-from ..manifests.schema import Policy, parse_bytes
-from ..manifests.source import Source
-from .facts import FileFact
+from ..manifests.findings import policy as codes
+from ..manifests.findings.code import Code
+from ..manifests.findings.finding import Finding, Where
+from ..manifests.language.schema import Policy, parse_bytes
+from ..manifests.language.source import Source
+from .files.facts import FileFact
 from .sources.roads import Road
 from .sources.ways import Vouches, below, origin_of
 

@@ -7,30 +7,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..manifests.codes import lock as codes
-from ..manifests.errors import AdapterdockError, IntegrityError, PolicyError, SourceError
-from ..manifests.findings import Finding, Severity, Where
+from ..manifests.findings import lock as codes
+from ..manifests.findings.errors import AdapterdockError, IntegrityError, PolicyError, SourceError
+from ..manifests.findings.finding import Finding, Severity, Where
 from ..manifests.lockfile import Lock, lock_path, read_lock, write_lock
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
-from .digests import folder_digest
-from .facts import FileFact, Layout
-from .fetch import Fetched, Request, fetch_all
-from .gather import gather_adapter
+from .files.digests import folder_digest
+from .files.facts import FileFact, Layout
+from .files.progress import Progress
 from .lock import accepted_codes, check_declared_digests, make_lock
-from .lock_state import Entry, begun_digest, facts_of, kept, lock_name, overridden, require_lock
-from .progress import Progress
-from .project import ManifestSource, lock_of, open_manifest, policies_in_force
-from .resolve import (
-    Access,
-    AskPeft,
-    Resolution,
-    check_place,
-    open_adapter_folder,
-    open_base_folder,
-)
+from .locks.project import ManifestSource, lock_of, open_manifest, policies_in_force
+from .locks.state import Entry, begun_digest, facts_of, kept, lock_name, overridden, require_lock
+from .read_facts import gather_adapter
+from .resolve import Access, AskPeft, Resolution, check_place, open_adapter_folder, open_base_folder
+from .sources.fetch import Fetched, Request, fetch_all
 from .sources.folder import Folder
-from .store import Store
+from .store.store import Store
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ def pull(
     ``layout`` and ``base_config`` are the live model's where the caller brings one: the base's
     files are then neither read nor fetched. ``ask_peft`` is asked about methods that only PEFT
     knows, where there is something to resolve. An adapter that is begun has no files. Raises the
-    errors of :mod:`adapterdock.manifests.errors`; what fails leaves nothing half-done.
+    errors of ``manifests.findings.errors``; what fails leaves nothing half-done.
     """
     accept = accepted_codes(accept)
     file = open_manifest(manifest, model=model, dtype=dtype)

@@ -7,24 +7,27 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..manifests.codes import artefacts as codes
-from ..manifests.codes import fit as fit_codes
-from ..manifests.codes import lock as lock_codes
-from ..manifests.codes import sources as source_codes
-from ..manifests.errors import AdapterdockError, IntegrityError, SourceError
-from ..manifests.findings import Finding, Report, Severity, Where
+from ..manifests.findings import artefacts as codes
+from ..manifests.findings import fit as fit_codes
+from ..manifests.findings import lock as lock_codes
+from ..manifests.findings import sources as source_codes
+from ..manifests.findings.errors import AdapterdockError, IntegrityError, SourceError
+from ..manifests.findings.finding import Finding, Report, Severity, Where
+from ..manifests.language.rules import check_active, flatten
+from ..manifests.language.schema import Adapter, Base, Policy
+from ..manifests.language.source import Source
 from ..manifests.lockfile import BEGUN, Lock, LockedAdapter, LockedBase
 from ..manifests.manifest import ManifestFile
-from ..manifests.rules import check_active, flatten
-from ..manifests.schema import Adapter, Base, Policy
-from ..manifests.source import Source
 from . import policy as policy_checks
-from .architectures import layout_of
+from .base.architectures import layout_of
+from .base.loaded_as import decide
+from .checks.check_adapter import check_adapter
 from .checks.fetching import check as check_fetching
 from .checks.zeros import with_zeros
-from .facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout, TensorInfo
-from .fit import check_adapter
-from .gather import (
+from .files.facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout, TensorInfo
+from .files.pool import each
+from .locks.state import Entry, facts_of
+from .read_facts import (
     READERS,
     gather_adapter,
     gather_base,
@@ -34,18 +37,15 @@ from .gather import (
     tokenizer_of,
     zeros_of_adapter,
 )
-from .loaded_as import decide
-from .lock_state import Entry, facts_of
-from .pool import each
-from .recorded import names_of_base, recorded_base
+from .recorded_base import names_of_base, recorded_base
 from .sources.folder import Folder
+from .sources.from_store import StoredFolder
 from .sources.open import open_source
 from .sources.roads import Road
-from .sources.stored import StoredFolder
 
 if TYPE_CHECKING:
-    from .fingerprint import Measured
-    from .store import Store
+    from .base.fingerprint import Measured
+    from .store.store import Store
 
 OPENERS = 8
 
@@ -322,7 +322,7 @@ def _open(
 def measure(resolution: Resolution, *, weights: bool = True) -> Measured:
     """The fingerprint of the resolution's base, ``weights`` included if asked for (a short range
     read of each tensor). Raises what reading does, and :class:`FingerprintError`."""
-    from .fingerprint import fingerprint_of
+    from .base.fingerprint import fingerprint_of
 
     base, folder = resolution.base, resolution.base_folder
     assert base is not None and folder is not None
@@ -514,7 +514,7 @@ def _begin_adapter(name: str, file: ManifestFile, access: Access, base: BaseFact
     """A new adapter, as far as config and layout tell. Where there is no layout, what else is wrong
     is told all the same."""
     from .checks.base_record import without_names
-    from .fresh import begin
+    from .checks.new_adapter import begin
 
     config = file.manifest.adapters[name].config or {}
     where = file.where(("adapters", name, "config"))

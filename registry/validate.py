@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..manifests.codes import lock as codes
-from ..manifests.errors import AdapterdockError
-from ..manifests.findings import Finding, Report, Where
+from ..manifests.findings import lock as codes
+from ..manifests.findings.errors import AdapterdockError
+from ..manifests.findings.finding import Finding, Report, Where
 from ..manifests.lockfile import Lock
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
-from .lock_state import (
+from .locks.project import ManifestSource, lock_of, open_manifest, policies_in_force
+from .locks.state import (
     begun_digest,
     facts_of,
     incomplete,
@@ -22,7 +23,6 @@ from .lock_state import (
     stale,
     unpinned,
 )
-from .project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .resolve import (
     Access,
     AskLayout,
@@ -77,7 +77,7 @@ def resolve_under(file: ManifestFile, lock: Lock | None, access: Access) -> Reso
     they are there."""
     if lock is None:
         return resolve(file, access)
-    from .store import Store
+    from .store.store import Store
 
     access = replace(access, store=access.store or Store.default())
     resolution = resolve(file, access.under(lock, kept(file, lock)))
@@ -142,7 +142,7 @@ def _fingerprint(resolution: Resolution) -> Iterable[Finding]:
     declared = resolution.file.manifest.base.fingerprint
     if declared is None or resolution.base is None:
         return []
-    from .fingerprint import compare
+    from .base.fingerprint import compare
 
     try:
         here = resolution.base_is_here
@@ -169,8 +169,8 @@ def _records(resolution: Resolution) -> Iterable[Finding]:
 
 def _local_changes(file: ManifestFile, lock: Lock, access: Access) -> Iterable[Finding]:
     """Findings where a file in a local folder has another content than ``lock`` says."""
-    from .fetch import Request, fetch_all
-    from .store import Store
+    from .sources.fetch import Request, fetch_all
+    from .store.store import Store
 
     requests: list[Request] = []
     for name, adapter in file.manifest.adapters.items():

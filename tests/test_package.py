@@ -39,7 +39,7 @@ def test_every_public_name_is_there_and_known_to_type_checkers() -> None:
 
 
 def test_every_error_is_one_that_the_package_exports() -> None:
-    from adapterdock.manifests import errors
+    from adapterdock.manifests.findings import errors
 
     ours = {
         name

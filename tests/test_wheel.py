@@ -72,7 +72,7 @@ def test_it_is_imported_from_where_it_is_installed(installed: Path, tmp_path: Pa
     code = (
         "import adapterdock, sys; print(adapterdock.__file__, adapterdock.__version__); "
         "[getattr(adapterdock, name) for name in adapterdock.__all__]; "
-        "from adapterdock.registry.architectures import architecture_table; "
+        "from adapterdock.registry.base.architectures import architecture_table; "
         "assert len(architecture_table()['rows']) > 50"
     )
     done = run(installed, sys.executable, "-c", code, cwd=tmp_path)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ...manifests.codes import loader as codes
-from ...manifests.errors import RoutingError
-from ...manifests.findings import Finding, Where
-from ...manifests.schema import Composition
-from ...manifests.weights import Weight, weight_at
+from ...manifests.findings import loader as codes
+from ...manifests.findings.errors import RoutingError
+from ...manifests.findings.finding import Finding, Where
+from ...manifests.language.schema import Composition
+from ...manifests.language.weights import Weight, weight_at
 from .members import Member
 from .methods import METHODS, Method, Part, Settings, combine, merge
 from .pairs import Pair, Place

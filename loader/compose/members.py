@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...manifests.codes import loader as codes
-from ...manifests.findings import Finding, Where
+from ...manifests.findings import loader as codes
+from ...manifests.findings.finding import Finding, Where
 from ...registry.methods.naming import strip_peft_prefix
-from ..adapter import Adapter, Built
-from ..bias import BiasFactors
+from ..adapter.adapter import Adapter, Built
 from ..methods.lora import ConvFactors, EmbeddingFactors, LinearFactors
-from ..sites import Factors
-from ..twins import own_tensors
+from ..sites.bias import BiasFactors
+from ..sites.replacements import own_tensors
+from ..sites.sites import Factors
 from .pairs import Pair, Place, fold, plain
 
 if TYPE_CHECKING:
-    from ..holder import Holder
+    from ..model.adapter_set import Holder
 
 _PAIRED = (LinearFactors, EmbeddingFactors, ConvFactors)
 

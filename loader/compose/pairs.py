@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...registry.facts import ModuleKind
+from ...registry.files.facts import ModuleKind
 
 SPELLINGS: Mapping[str, tuple[str, str]] = {
     "linear": ("lora_A.weight", "lora_B.weight"),

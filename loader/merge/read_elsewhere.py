@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.utils import _pytree
 
-from ..adapter import Adapter
-from ..modules import ModuleMap
-from ..routing import Call
-from ..row_layout import run_alone
-from ..weight_reads import FACTS, Read, ReadSite
+from ..adapter.adapter import Adapter
+from ..base.modules import ModuleMap
+from ..base.weight_reads import FACTS, Read, ReadSite
+from ..routing.routing import Call
+from ..routing.row_probe import run_alone
 
 
 def read_elsewhere(base: nn.Module, modules: ModuleMap, names: Collection[str]) -> set[str]:

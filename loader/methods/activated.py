@@ -11,11 +11,11 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import nn
 
-from ...manifests.codes import fit as fit_codes
-from ...manifests.codes import loader as codes
-from ...manifests.errors import RoutingError
-from ..gather import Part, RowDelta
-from ..routing import CURRENT
+from ...manifests.findings import fit as fit_codes
+from ...manifests.findings import loader as codes
+from ...manifests.findings.errors import RoutingError
+from ..routing.batched import Part, RowDelta
+from ..routing.routing import CURRENT
 from .linear import LinearFactors
 
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...registry.facts import ModuleKind, ModuleShape, SitePlan
-from ..gather import Part
-from ..low_rank import LowRank
-from ..sites import Factors
+from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
+from ..routing.batched import Part
+from ..routing.low_rank import LowRank
+from ..sites.sites import Factors
 from .convolutions import Kernel
 from .deltas import Delta, Roles, product_rows
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ..gather import Part
+from ..routing.batched import Part
 from .linear import LinearFactors
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..gather import Entries, Part, RowDelta, size_of, stacked
+from ..routing.batched import Entries, Part, RowDelta, size_of, stacked
 
 CONVOLUTIONS: Mapping[int, Callable[..., torch.Tensor]] = {
     3: F.conv1d,

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor  # pyright: ignore[reportPrivateUsage]
 
-from ...registry.facts import ModuleKind, ModuleShape, SitePlan
-from ..gather import Part
-from ..low_rank import LowRank, Scaling
-from ..placement import offloaded
+from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
+from ..routing.batched import Part
+from ..routing.low_rank import LowRank, Scaling
+from ..weights.placement import offloaded
 from .convolutions import CONVOLUTIONS, LowRankKernel
 from .deltas import Delta
 from .embeddings import LowRankTable, embedded, scaled_like
@@ -138,7 +138,7 @@ class OnWeight(ABC):
         out: torch.Tensor,
         weight: float,
     ) -> torch.Tensor:
-        """See :class:`~adapterdock.loader.sites.Factors`."""
+        """See ``Factors``."""
 
     def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
         """The low-rank factors, their outputs rescaled, and the rescaling of the base's output."""

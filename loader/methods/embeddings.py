@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..gather import Entries, Part, RowDelta, size_of, stacked
+from ..routing.batched import Entries, Part, RowDelta, size_of, stacked
 
 
 def embedded(embedding: nn.Embedding, x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ...registry.facts import ModuleKind, ModuleShape, SitePlan
-from ..gather import Part, stacked
-from ..low_rank import Scaling
-from ..sites import Factors
+from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
+from ..routing.batched import Part, stacked
+from ..routing.low_rank import Scaling
+from ..sites.sites import Factors
 from .deltas import Delta, Roles
 from .new_site import NewSite
 from .rerun import OtherInput, blend, not_rerunnable, with_input

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..gather import Part
-from ..low_rank import LowRank, Scaling
+from ..routing.batched import Part
+from ..routing.low_rank import LowRank, Scaling
 
 
 class LinearFactors:

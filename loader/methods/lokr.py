@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...registry.facts import ModuleShape, SitePlan
-from ..gather import Entries, Part, RowDelta, size_of, stacked
-from ..sites import Factors
+from ...registry.files.facts import ModuleShape, SitePlan
+from ..routing.batched import Entries, Part, RowDelta, size_of, stacked
+from ..sites.sites import Factors
 from .deltas import Delta, Roles
 from .lycoris import WeightFactors
 from .new_site import NewSite

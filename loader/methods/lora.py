@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.lora_config import init_of
 from ...registry.methods.lora_variants import ACTIVATED, BLOCKS
-from ..gather import Part
-from ..layout import shape_of_module
-from ..low_rank import Scaling
-from ..sites import Factors
+from ..base.layout import shape_of_module
+from ..routing.batched import Part
+from ..routing.low_rank import Scaling
+from ..sites.sites import Factors
 from . import dora
 from .activated import ActivatedFactors
 from .block_diagonal import BlockFactors, in_full

@@ -3,7 +3,7 @@
 Follows PEFT, ``tuners/lora/layer.py``, ``ParamWrapper``: A (r * experts, in) is cut expert by
 expert, B (out, r * experts) rank by rank; of a parameter (experts, out, in) each expert's delta is
 B_e A_e, of one (experts, in, out) its transpose. Two dimensions are one expert. Which of them `in`
-is: see :mod:`adapterdock.registry.methods.lora_parameters`.
+is: see ``registry.methods.lora_parameters``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ...registry.facts import ModuleShape, SitePlan
+from ...registry.files.facts import ModuleShape, SitePlan
 from ...registry.methods.lora_attention import TARGET, reader_of
 from ...registry.methods.lora_parameters import IN_FIRST, is_ambiguous
-from ..weight_sites import can_stand_in
+from ..sites.weight_sites import can_stand_in
 from .deltas import Delta, Roles
 
 

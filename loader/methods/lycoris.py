@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...registry.facts import ModuleShape, SitePlan
+from ...registry.files.facts import ModuleShape, SitePlan
 from ...registry.methods.lycoris import inner_of
-from ..gather import Part
+from ..routing.batched import Part
 from .convolutions import CONVOLUTIONS, Kernel
 from .deltas import Roles, sees_zeros
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...manifests.codes import loader as codes
-from ...manifests.errors import AttachError
-from ...registry.facts import ModuleShape, SitePlan
-from ..placement import offloaded
+from ...manifests.findings import loader as codes
+from ...manifests.findings.errors import AttachError
+from ...registry.files.facts import ModuleShape, SitePlan
+from ..weights.placement import offloaded
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...registry.facts import ModuleKind, ModuleShape, SitePlan
-from ..gather import Entries, Part, RowDelta, size_of, stacked
-from ..sites import Factors
+from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
+from ..routing.batched import Entries, Part, RowDelta, size_of, stacked
+from ..sites.sites import Factors
 from .deltas import Delta, Roles
 from .new_site import NewSite
 from .rerun import OtherInput, blend, difference, not_rerunnable, with_input

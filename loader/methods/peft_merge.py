@@ -11,10 +11,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ...manifests.codes import merging as codes
-from ...manifests.errors import AttachError
-from ...registry.facts import ModuleKind, ModuleShape
-from .through_peft import Values, buffers_of, stand_in_of
+from ...manifests.findings import merging as codes
+from ...manifests.findings.errors import AttachError
+from ...registry.files.facts import ModuleKind, ModuleShape
+from .peft.layers import Values, buffers_of, stand_in_of
 
 _NAME = "default"
 """What PEFT calls the one adapter of a layer (see :data:`..peft_shell.NAME`)."""

@@ -16,9 +16,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..gather import Entries, Part, RowDelta, size_of
-from ..routing import CURRENT, run_with
-from ..sites import OutputSite
+from ..routing.batched import Entries, Part, RowDelta, size_of
+from ..routing.routing import CURRENT, run_with
+from ..sites.sites import OutputSite
 
 
 def blend(out: torch.Tensor, base: torch.Tensor, new: torch.Tensor, weight: float) -> torch.Tensor:

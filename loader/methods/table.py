@@ -9,9 +9,9 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from ...registry.facts import ModuleShape, SitePlan
-from ..sites import Factors
-from ..weight_sites import WeightFactors
+from ...registry.files.facts import ModuleShape, SitePlan
+from ..sites.sites import Factors
+from ..sites.weight_sites import WeightFactors
 from . import adalora, ia3, loha, lokr, lora, lora_parameters, lycoris, oft, trainable_tokens, vera
 from .deltas import Delta, Roles
 from .new_site import NewSite
@@ -62,7 +62,7 @@ class Method:
     whether a site's tensors change anything; ``build`` makes the factors of placed tensors;
     ``parameters`` gives PEFT's live name of each role. ``alters`` is asked instead of ``changes``
     where that depends on the base's own weight. What its tensors must be stands in the row of the
-    same name in :mod:`adapterdock.registry.methods.table`; what new ones are in ``shapes`` where
+    same name in ``registry.methods.table``; what new ones are in ``shapes`` where
     the live module knows what its sizes do not tell. ``shared`` gives the whole live names of roles
     that all sites have in common and that are never trained; ``make_shared`` those that the file
     does not have.

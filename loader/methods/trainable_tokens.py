@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...registry.facts import ModuleKind, ModuleShape, SitePlan
+from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.trainable_tokens import rows_of
-from ..gather import Entries, Part, RowDelta, size_of, stacked
-from ..placement import offloaded
-from ..sites import Factors
-from ..weight_reads import Read
+from ..base.weight_reads import Read
+from ..routing.batched import Entries, Part, RowDelta, size_of, stacked
+from ..sites.sites import Factors
+from ..weights.placement import offloaded
 from .deltas import Delta, Roles
 from .embeddings import bounded, scaled_like
 from .new_site import NewSite

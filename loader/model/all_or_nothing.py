@@ -12,11 +12,11 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ..residency import returned
 from .refill import reorder
+from .residency import returned
 
 if TYPE_CHECKING:
-    from ..choosing import Choosing
+    from .choice import Choosing
 
 _SAID = (
     "_compositions",

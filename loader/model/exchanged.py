@@ -12,17 +12,17 @@ from typing import Any, cast
 
 from torch import nn
 
-from ...manifests.codes import loader as codes
-from ...manifests.errors import RoutingError
-from ..adapter import Adapter, Built
-from ..attachments import Attachments
-from ..bias import BiasFactors, BiasWeight, bias_of
-from ..building import dropout_of
+from ...manifests.findings import loader as codes
+from ...manifests.findings.errors import RoutingError
+from ..adapter.adapter import Adapter, Built
+from ..build.build_adapter import dropout_of
 from ..methods.dora import OnWeight
 from ..methods.table import METHODS
-from ..routing import Routing
-from ..sites import Factors
-from ..weight_sites import WeightFactors
+from ..routing.routing import Routing
+from ..sites.attachments import Attachments
+from ..sites.bias import BiasFactors, BiasWeight, bias_of
+from ..sites.sites import Factors
+from ..sites.weight_sites import WeightFactors
 
 
 @contextmanager

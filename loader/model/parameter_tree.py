@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from ..adapter import Adapter
+from ..adapter.adapter import Adapter
 
 ROOT = "tuners"
 """The child of the wrapper in which the tree stands."""

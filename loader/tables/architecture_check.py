@@ -2,7 +2,7 @@
 
 ``python -m adapterdock.loader.tables.architecture_check`` builds every class without memory, with
 each kind of layer and each sub-config that it can have, makes the header that saving it would give,
-asks :mod:`adapterdock.registry.architectures` for the layout, and compares. The verdicts are
+asks ``registry.base.architectures`` for the layout, and compares. The verdicts are
 ``docs/architectures.json``, and ``docs/architectures.md`` is made of them. With names of classes,
 it tries these alone and keeps the verdicts of the others. With ``--check`` it tries none: it fails
 where the classes are not those of the installed transformers, or the page is not of the verdicts.
@@ -21,12 +21,12 @@ from typing import Any, NamedTuple, cast
 import transformers
 from torch import nn
 
-from ...registry.architectures import architecture_table, layout_of
-from ...registry.facts import Layout, ModuleKind, ModuleShape, TensorInfo
-from ..architecture_survey import build, model_classes, occurrences
-from ..disknames import live_tensors, places_on_disk
-from ..layout import layout_of_model
+from ...registry.base.architectures import architecture_table, layout_of
+from ...registry.files.facts import Layout, ModuleKind, ModuleShape, TensorInfo
+from ..base.disk_names import live_tensors, places_on_disk
+from ..base.layout import layout_of_model
 from .architecture_page import page_of
+from .architecture_survey import build, model_classes, occurrences
 from .survey import is_head
 from .variants import (
     config_with,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from ...registry.facts import Conversion, Joined, TensorInfo
-from ..buffer import Buffer, buffer_in_memory
+from ...registry.files.facts import Conversion, Joined, TensorInfo
+from .buffer import Buffer, buffer_in_memory
 
 _KINDS = {
     "F64": torch.float64,

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 
 from ...registry.files.config_record import CONFIG_RECORD, config_digest
-from ...registry.gather import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from ...registry.read_facts import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 
 def adapter_bytes(

@@ -18,7 +18,7 @@ def read_at_most(path: str | os.PathLike[str], limit: int, *, regular: bool = Fa
     too large.
 
     A pipe is read too (``<(command)`` in a shell gives one), as long as something comes: one that
-    nobody writes into, or that stays silent for :data:`~adapterdock.manifests.bounds.PIPE_SECONDS`,
+    nobody writes into, or that stays silent for ``PIPE_SECONDS``,
     is an error. ``regular`` refuses pipes and devices at once: a path that stands in another file
     must not name them. Raises :class:`OSError`.
     """

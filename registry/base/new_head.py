@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, TensorInfo
+from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, TensorInfo
 from .task_classes import Size, head_of
 
 Shape = tuple[int, ...]
@@ -78,7 +78,7 @@ def _sized(
     theirs: Shape | tuple[None, ...] = brought or ()
     if len(theirs) != len(sizes):
         theirs = (None,) * len(sizes)
-    from ..baseconfig import hidden_size  # reads a table that few manifests need
+    from .base_config import hidden_size  # reads a table that few manifests need
 
     known = {"num_labels": labels, "hidden_size": hidden_size(config)}
     found = [

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ..conversion import Shape
-from ..facts import ModuleKind, ModuleShape, TensorInfo
+from ..files.facts import ModuleKind, ModuleShape, TensorInfo
+from .conversion import Shape
 from .packings import (
     BYTES,
     COMPANION,
@@ -58,7 +58,7 @@ def unpacked(
     """``tensors`` (by their names on disk) with the companions of each packed weight folded in.
 
     ``config`` is ``config.json``; ``told`` are the sizes that the files tell in so many words
-    (:func:`adapterdock.registry.base.told.told_sizes`), by the weight's name. A weight of integers
+    (``told_sizes``), by the weight's name. A weight of integers
     that nothing explains is packed too if the config says that the base is quantised, and an odd
     tensor if not.
     """

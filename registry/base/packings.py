@@ -23,9 +23,9 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ..conversion import Shape
-from ..facts import TensorInfo
-from ..header import DTYPE_BITS
+from ..files.facts import TensorInfo
+from ..files.header import DTYPE_BITS
+from .conversion import Shape
 
 Quantisation = Mapping[str, Any]
 """The ``quantization_config`` of config.json."""
@@ -40,7 +40,7 @@ ANY = FLOAT8 | BYTES | WORDS | {"F16", "BF16", "F32", "F64", "F8_E8M0", "I64", "
 class Stored:
     """One packed weight as it is stored: its ``values``, the tensors beside them by ``stem`` (what
     their names have in common), what the config says of the packing, and the sizes that the file
-    tells in so many words (:mod:`adapterdock.registry.base.told`)."""
+    tells in so many words (``registry.base.told``)."""
 
     values: TensorInfo
     stem: str

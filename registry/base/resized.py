@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape
+from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape
 from ..methods.new_adapter import input_embedding
 from ..methods.trainable_tokens import METHOD, rows_of
 

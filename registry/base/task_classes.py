@@ -1,5 +1,5 @@
 """The class that transformers has for a task, and what its head is made of: committed data, made
-by :mod:`adapterdock.loader.tables.task_classes`."""
+by ``loader.tables.task_classes``."""
 
 from __future__ import annotations
 

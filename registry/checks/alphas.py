@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
 from ..methods.lora_attention import TARGET
-from ..patterns import PatternTable
-from .subject import Subject, count, some
+from ..methods.patterns import PatternTable
+from .candidate import Subject, count, some
 
 
 def check(subject: Subject) -> list[Finding]:
     """Modules for which several patterns of ``alpha_pattern`` give several values. Raises
-    :class:`~adapterdock.registry.patterns.PatternError`."""
+    ``PatternError``."""
     written = list(subject.config.alpha_pattern)
     if len(written) < 2 or written != sorted(written):
         return []  # an order that PEFT did not make is the author's

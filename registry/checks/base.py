@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
-from ..architectures import architecture_table
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
+from ..base.architectures import architecture_table
 from ..base.packed import quantisation_of
-from ..facts import AdapterPlan, BaseFacts, Layout, SitePlan
-from .subject import Subject, count, shown, some
+from ..files.facts import AdapterPlan, BaseFacts, Layout, SitePlan
+from .candidate import Subject, count, shown, some
 
 
 def check(subject: Subject) -> list[Finding]:

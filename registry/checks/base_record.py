@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding, Severity, Where
-from ..base_record import read
-from ..facts import BASE_RECORD
-from ..fingerprint import Measured, compare
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding, Severity, Where
+from ..base.base_record import read
+from ..base.fingerprint import Measured, compare
+from ..files.facts import BASE_RECORD
 
 _BY_NAME = frozenset(
     code.id

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding, Where
-from ..facts import TensorInfo
-from .subject import count, some
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding, Where
+from ..files.facts import TensorInfo
+from .candidate import count, some
 
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from ...manifests.codes import loader as codes
-from ...manifests.findings import Finding, Where
+from ...manifests.findings import loader as codes
+from ...manifests.findings.finding import Finding, Where
 
 _IMPLEMENTATIONS = frozenset({"attn_implementation", "experts_implementation"})
 _EXPERTS_OF_THE_HUB = frozenset({"deepgemm", "deepgemm_megamoe", "sonicmoe"})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
-from ..facts import ModuleKind
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
+from ..files.facts import ModuleKind
 from ..methods.table import Method
-from .subject import Subject, count, some
+from .candidate import Subject, count, some
 
 
 def check(subject: Subject) -> list[Finding]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
-from ...manifests.names import did_you_mean
-from .subject import Subject, count, some
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
+from ...manifests.language.names import did_you_mean
+from .candidate import Subject, count, some
 
 
 def check(subject: Subject) -> list[Finding]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...manifests.codes import fit as codes
-from ...manifests.codes.code import Code
-from ...manifests.findings import Finding, Where
-from ...manifests.names import did_you_mean
+from ...manifests.findings import fit as codes
+from ...manifests.findings.code import Code
+from ...manifests.findings.finding import Finding, Where
+from ...manifests.language.names import did_you_mean
 from ..methods.foreign_fields import FOREIGN_FIELDS
 from ..methods.lora_config import PLAIN_INITS, init_changes_base
 from ..methods.options import COMMON, Expect, Option, Support, is_neutral
 from ..methods.peft_table import PEFT_REFUSED
 from ..methods.table import METHODS, THROUGH_PEFT, Method
-from .subject import count, shown, some
+from .candidate import count, shown, some
 
 _MOST_UNKNOWN = 20
 """Unknown fields that are named one by one."""

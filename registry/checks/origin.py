@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
-from ..facts import Layout, Origin
-from .subject import Subject, count, some
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
+from ..files.facts import Layout, Origin
+from .candidate import Subject, count, some
 
 
 def check(subject: Subject) -> list[Finding]:

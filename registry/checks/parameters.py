@@ -3,12 +3,12 @@ lie?"""
 
 from __future__ import annotations
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
-from ..facts import Layout
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
+from ..files.facts import Layout
 from ..methods.lora_config import LoraConfig
 from ..methods.lora_parameters import IN_FIRST, is_ambiguous, selected, turned_since
-from .subject import Subject, count, shown, some
+from .candidate import Subject, count, shown, some
 
 
 def check(subject: Subject) -> list[Finding]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
 from ..methods.vera import SHARED as SHARED_ROLES
 from ..methods.vera import VeraConfig
-from .subject import Subject, some
+from .candidate import Subject, some
 
 
 def check(subject: Subject) -> list[Finding]:

@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding, Where
-from ..facts import CACHED, EMBEDS, Layout, SitePlan
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding, Where
+from ..files.facts import CACHED, EMBEDS, Layout, SitePlan
 from ..methods.new_adapter import input_embedding
 from ..methods.prompt import EMBEDDINGS, PREFIX_TUNING
 from ..methods.prompt_config import SEQ_2_SEQ
-from .subject import Subject, shown
+from .candidate import Subject, shown
 
 TASKS = ("CAUSAL_LM", SEQ_2_SEQ, "SEQ_CLS", "TOKEN_CLS")
 """Task types whose inputs are understood."""
@@ -52,7 +52,7 @@ def check(subject: Subject) -> list[Finding]:
 
 
 def cannot_take(site: SitePlan, inputs: Collection[str]) -> str | None:
-    """Why a model that takes these of :data:`~adapterdock.registry.facts.INPUTS` cannot have the
+    """Why a model that takes these of ``INPUTS`` cannot have the
     virtual tokens."""
     if site.method == PREFIX_TUNING:
         return None if CACHED in inputs else f"takes no {CACHED}"

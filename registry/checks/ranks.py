@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
-from ..facts import SitePlan
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
+from ..files.facts import SitePlan
 from ..methods.lora_variants import BLOCKS
-from .subject import Subject, count, some
+from .candidate import Subject, count, some
 
 _NOT_GATHERED = (
     "The weights were not gathered when they were saved (DeepSpeed ZeRO-3 leaves empty tensors). "

@@ -6,11 +6,11 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding, Where
-from ...manifests.source import Source
-from ..facts import BaseFacts
-from .subject import shown
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding, Where
+from ...manifests.language.source import Source
+from ..files.facts import BaseFacts
+from .candidate import shown
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}(/[A-Za-z0-9][\w.\-]{0,95})?\Z", re.ASCII)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from ...manifests.codes import fit as codes
-from ...manifests.codes import loader as loader_codes
-from ...manifests.findings import Finding
+from ...manifests.findings import fit as codes
+from ...manifests.findings import loader as loader_codes
+from ...manifests.findings.finding import Finding
 from ..base.resized import token_modules
-from ..facts import SIZED, Layout, ModuleKind
+from ..files.facts import SIZED, Layout, ModuleKind
 from ..methods.places import saved_module
-from .subject import Subject, count, some
+from .candidate import Subject, count, some
 from .vocabulary import resize_hint
 
 TASK_HEADS = frozenset({"score", "classifier", "qa_outputs"})

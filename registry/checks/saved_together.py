@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding, Where
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding, Where
 from ..files.config_record import CONFIG_RECORD, config_digest
 
 

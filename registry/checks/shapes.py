@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
-from ..facts import SIZED, Layout, ModuleShape, SitePlan
-from .subject import Subject, count, some
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
+from ..files.facts import SIZED, Layout, ModuleShape, SitePlan
+from .candidate import Subject, count, some
 
 Shape = tuple[int, ...]
 

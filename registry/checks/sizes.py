@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
-from ..facts import Layout, ModuleKind
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
+from ..files.facts import Layout, ModuleKind
 from ..methods.lora_variants import BLOCKS
-from .subject import Subject, count, some
+from .candidate import Subject, count, some
 from .vocabulary import resize_hint
 
 Shape = tuple[int, ...]

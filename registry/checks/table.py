@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...manifests.findings import Finding
+from ...manifests.findings.finding import Finding
 from ..methods.table import Method
 from . import (
     alphas,
@@ -12,7 +12,6 @@ from . import (
     biases,
     kinds,
     modules,
-    of_peft,
     origin,
     parameters,
     projections,
@@ -27,9 +26,14 @@ from . import (
     uncalled,
     unused,
     vocabulary,
-    whole,
 )
-from .subject import Subject
+from . import (
+    complete as whole,
+)
+from . import (
+    needs_peft as of_peft,
+)
+from .candidate import Subject
 
 Check = Callable[[Subject], list[Finding]]
 

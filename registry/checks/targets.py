@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
 from ..methods.lora_attention import TARGET
 from ..methods.lora_attention import selected as attention_modules
-from .subject import Subject, count, some
+from .candidate import Subject, count, some
 
 
 def check(subject: Subject) -> list[Finding]:
     """Both ways; that a selected module has tensors needs a layout. Raises
-    :class:`~adapterdock.registry.patterns.PatternError`."""
+    ``PatternError``."""
     sites = subject.own_sites
     # what is tied to an embedding is not named by the config
     modules = [site.module for site in sites if "follows" not in site.settings]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
-from .subject import Subject, some
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
+from .candidate import Subject, some
 
 
 def check(subject: Subject) -> list[Finding]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
-from ..facts import Layout
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
+from ..files.facts import Layout
 from ..methods.lora_config import LoraConfig
 from ..methods.trainable_tokens import METHOD, rows_of
-from .subject import Subject, some
+from .candidate import Subject, some
 from .vocabulary import resize_hint
 
 

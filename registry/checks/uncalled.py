@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
 from ..methods.idle import is_idle, uncalled
-from .subject import Subject, count, some
+from .candidate import Subject, count, some
 
 
 def check(subject: Subject) -> list[Finding]:

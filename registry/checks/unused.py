@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
-from ..facts import SitePlan
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
+from ..files.facts import SitePlan
 from ..methods.lora_attention import TARGET
-from ..patterns import PatternError, Patterns, PatternTable
-from .subject import Subject, some
+from ..methods.patterns import PatternError, Patterns, PatternTable
+from .candidate import Subject, some
 
 BUDGET_SECONDS = 0.3
 """A budget of its own: what only warns must not use up the time of what decides."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding
-from ..facts import Layout, ModuleKind
-from .subject import Subject, some
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding
+from ..files.facts import Layout, ModuleKind
+from .candidate import Subject, some
 
 
 def resize_hint(rows: int) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ...manifests.bounds import IDLE_BYTES, IDLE_TENSORS
-from ..facts import AdapterFacts, AdapterPlan, Conversion, Header, Joined, Layout, TensorInfo
+from ..files.facts import AdapterFacts, AdapterPlan, Conversion, Header, Joined, Layout, TensorInfo
+from ..files.header import DTYPE_BITS
 from ..files.reading import Part, Reading
-from ..header import DTYPE_BITS
 from ..methods.idle import deciding, uncalled
 
 IsZero = Callable[[str], bool]

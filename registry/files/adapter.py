@@ -6,11 +6,11 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ...manifests.codes import fit as codes
-from ...manifests.errors import SourceError
-from ...manifests.findings import Where
-from ..facts import Header
+from ...manifests.findings import fit as codes
+from ...manifests.findings.errors import SourceError
+from ...manifests.findings.finding import Where
 from . import mlx
+from .facts import Header
 from .reading import Part, Reading, header_of, metadata_of
 from .wrappers import unwrapped
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..digests import sha256_bytes
+from .digests import sha256_bytes
 
 CONFIG_RECORD = "adapterdock.config"
 """The key of the metadata."""

@@ -25,11 +25,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeGuard, cast
 
-from ...manifests.codes import fit as codes
-from ...manifests.errors import SourceError
-from ...manifests.findings import Finding, Where
-from ..facts import Header, Origin, TensorInfo
+from ...manifests.findings import fit as codes
+from ...manifests.findings.errors import SourceError
+from ...manifests.findings.finding import Finding, Where
 from ..methods.naming import PEFT_PREFIX
+from .facts import Header, Origin, TensorInfo
 from .reading import Part, Reading, header_of, metadata_of
 
 FORMAT = "mlx-lm"

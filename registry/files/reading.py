@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..facts import Header, Origin, TensorInfo
-from ..header import DTYPE_BITS
+from .facts import Header, Origin, TensorInfo
+from .header import DTYPE_BITS
 
 
 class Part(NamedTuple):

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from ...manifests.owner import left_beside, made_beside
-from ..disk import remove
+from .disk import remove
 
 
 def scratch_folder() -> Path:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from ...manifests.owner import left_beside, made_beside
-from ..disk import remove, sync_file, sync_folder
+from .disk import remove, sync_file, sync_folder
 from .exchange import exchange
 
 _SAVING = "saving"

@@ -15,24 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding, Where
-from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from ..patterns import Patterns
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding, Where
+from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .keys import Roles
 from .module_plan import plan_on_modules
 from .naming import Naming
-from .options import (
-    Option,
-    Support,
-    boolean,
-    list_of,
-    map_of,
-    number,
-    one_of,
-    optional,
-    rank,
-)
+from .options import Option, Support, boolean, list_of, map_of, number, one_of, optional, rank
+from .patterns import Patterns
 from .tuner_config import TARGET_OPTIONS, TunerConfig, frozen, where_of
 
 Shape = tuple[int, ...]
@@ -142,7 +132,7 @@ def plan(
     layout: Layout | None,
     patterns: Patterns | None = None,
 ) -> tuple[AdapterPlan, Naming]:
-    """See :data:`~adapterdock.registry.methods.table.MakePlan`."""
+    """See ``MakePlan``."""
 
     def site(author: str, live: str, roles: Mapping[str, str]) -> SitePlan:
         r = config.kept.get(author, config.init_r)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, cast
 
 from ...manifests.bounds import CONFIG_BYTES
-from ...manifests.codes import fit as codes
-from ...manifests.errors import SourceError
-from ...manifests.findings import Where
-from ..header import LFS_POINTER
+from ...manifests.findings import fit as codes
+from ...manifests.findings.errors import SourceError
+from ...manifests.findings.finding import Where
+from ..files.header import LFS_POINTER
 
 
 def parse_adapter_config(

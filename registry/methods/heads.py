@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..facts import AdapterPlan
+from ..files.facts import AdapterPlan
 from .places import outermost
 from .tuner_config import TASK_HEADS
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from ..patterns import Patterns
+from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .default_targets import FEEDFORWARD
 from .keys import Roles
 from .module_plan import plan_on_modules
 from .naming import Naming
 from .options import Option, Support, boolean, either, list_of, optional, text
+from .patterns import Patterns
 from .tuner_config import LAYER_FIELDS, TARGET_OPTIONS, TunerConfig, where_of
 
 Shape = tuple[int, ...]
@@ -81,7 +81,7 @@ def plan(
     layout: Layout | None,
     patterns: Patterns | None = None,
 ) -> tuple[AdapterPlan, Naming]:
-    """See :data:`~adapterdock.registry.methods.table.MakePlan`."""
+    """See ``MakePlan``."""
     known = patterns or Patterns()
     settings = {is_it: MappingProxyType({"feedforward": is_it}) for is_it in (True, False, None)}
 
@@ -98,7 +98,7 @@ def is_feedforward(
     """Whether the module's input is rescaled, ``None`` where that is not said.
 
     PEFT compares the end of the whole path, without regard to its dots. Raises
-    :class:`~adapterdock.registry.patterns.PatternError`.
+    ``PatternError``.
     """
     if feedforward is None:
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from ..facts import AdapterPlan, Layout, SitePlan
+from ..files.facts import AdapterPlan, Layout, SitePlan
 from .lora_attention import TARGET
 from .table import SITES
 

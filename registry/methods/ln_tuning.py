@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from ..patterns import Patterns
+from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .keys import Keys, Roles
 from .module_plan import plan_of
 from .naming import Naming, strip_peft_prefix
 from .options import Option
+from .patterns import Patterns
 from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
 
 OPTIONS: tuple[Option, ...] = TARGET_OPTIONS
@@ -35,7 +35,7 @@ def plan(
     layout: Layout | None,
     patterns: Patterns | None = None,
 ) -> tuple[AdapterPlan, Naming]:
-    """See :data:`~adapterdock.registry.methods.table.MakePlan`. There are no sites: the modules are
+    """See ``MakePlan``. There are no sites: the modules are
     ``tuned``."""
     inside = f".{WRAPPER}."
     own = {key: strip_peft_prefix(key) for key in tensors}

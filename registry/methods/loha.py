@@ -19,12 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from ..patterns import Patterns
+from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from . import lycoris
 from .keys import Roles
 from .lycoris import LycorisConfig
 from .naming import Naming
+from .patterns import Patterns
 
 Shape = tuple[int, ...]
 
@@ -45,7 +45,7 @@ def plan(
     layout: Layout | None,
     patterns: Patterns | None = None,
 ) -> tuple[AdapterPlan, Naming]:
-    """See :data:`~adapterdock.registry.methods.table.MakePlan`."""
+    """See ``MakePlan``."""
     return lycoris.plan("LOHA", ROLES, config, tensors, layout, patterns)
 
 

@@ -20,13 +20,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from ..patterns import Patterns
+from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from . import lycoris
 from .keys import Roles
 from .lycoris import LycorisConfig
 from .naming import Naming
 from .options import Option, Support, boolean, index, optional
+from .patterns import Patterns
 
 Shape = tuple[int, ...]
 
@@ -77,7 +77,7 @@ def plan(
     layout: Layout | None,
     patterns: Patterns | None = None,
 ) -> tuple[AdapterPlan, Naming]:
-    """See :data:`~adapterdock.registry.methods.table.MakePlan`."""
+    """See ``MakePlan``."""
     return lycoris.plan("LOKR", ROLES, config, tensors, layout, patterns)
 
 

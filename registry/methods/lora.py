@@ -26,9 +26,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from ..patterns import Patterns, PatternTable
-from ..targets import Selection
+from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from . import lora_attention as attention
 from . import lora_parameters as by_name
 from . import trainable_tokens as tokens
@@ -39,6 +37,8 @@ from .lora_parameters import WRAPPER
 from .lora_variants import BLOCKS, misplaced
 from .module_plan import plan_of
 from .naming import Naming
+from .patterns import Patterns, PatternTable
+from .targets import Selection
 
 Shape = tuple[int, ...]
 
@@ -78,7 +78,7 @@ def plan(
     layout: Layout | None,
     patterns: Patterns | None = None,
 ) -> tuple[AdapterPlan, Naming]:
-    """See :data:`~adapterdock.registry.methods.table.MakePlan`."""
+    """See ``MakePlan``."""
     patterns = patterns or Patterns()
     ranks = PatternTable(config.rank_pattern, patterns)
     alphas = PatternTable(config.alpha_pattern, patterns)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ..facts import Layout, ModuleShape, SitePlan
-from ..targets import Selection
+from ..files.facts import Layout, ModuleShape, SitePlan
 from .lora_parameters import METHOD
 from .naming import Naming
+from .targets import Selection
 
 IN, OUT = "in_proj_weight", "out_proj"
 INSIDE = f"base_layer.{OUT}"
@@ -50,7 +50,7 @@ def reader_of(site: SitePlan) -> tuple[str, str]:
 
 def selected(layout: Layout, selection: Selection, naming: Naming) -> list[str]:
     """The live modules of this kind that a config selects. Raises
-    :class:`~adapterdock.registry.patterns.PatternError`."""
+    ``PatternError``."""
     return [
         live
         for live, module in layout.modules.items()

@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from ...manifests.codes import training as codes
-from ...manifests.findings import Finding, Where
-from ..facts import ModuleKind, SitePlan
-from ..patterns import PatternTable
-from ..targets import Selection
+from ...manifests.findings import training as codes
+from ...manifests.findings.finding import Finding, Where
+from ..files.facts import ModuleKind, SitePlan
 from . import lora_attention as attention
 from .lora_config import LoraConfig, init_of
 from .lora_parameters import METHOD, WRAPPER, selected, shapes
 from .naming import PEFT_PREFIX, Naming
 from .new_adapter import NewAdapter, Shape, input_embedding
+from .patterns import PatternTable
+from .targets import Selection
 
 INITS = (True, False, None, "gaussian", "orthogonal", "mica")
 """Values of ``init_lora_weights`` that set the factors and nothing else; null is PEFT's false."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..facts import Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from ..files.facts import Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .peft_version import PeftVersion
 
 Shape = tuple[int, ...]

@@ -15,20 +15,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding, Where
-from ..facts import AdapterPlan, ModuleKind, ModuleShape, SitePlan
-from .options import (
-    Expect,
-    any_text,
-    boolean,
-    either,
-    index,
-    list_of,
-    number,
-    optional,
-    rank,
-)
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding, Where
+from ..files.facts import AdapterPlan, ModuleKind, ModuleShape, SitePlan
+from .options import Expect, any_text, boolean, either, index, list_of, number, optional, rank
 
 BLOCKS, ACTIVATED, ONLY_USED = "blocks", "activated", "only_used"
 """Settings of a site: {role: number of blocks}; the invocation's tokens; why it is not trained."""

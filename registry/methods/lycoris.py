@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from ..patterns import Patterns, PatternTable
+from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .keys import Roles
 from .module_plan import plan_on_modules
 from .naming import Naming
 from .options import Option, Support, boolean, fraction, map_of, number, optional, rank
+from .patterns import Patterns, PatternTable
 from .tuner_config import TARGET_OPTIONS, TunerConfig, frozen, where_of
 
 Shape = tuple[int, ...]
@@ -75,7 +75,7 @@ def plan(
     layout: Layout | None,
     patterns: Patterns | None,
 ) -> tuple[AdapterPlan, Naming]:
-    """See :data:`~adapterdock.registry.methods.table.MakePlan`."""
+    """See ``MakePlan``."""
     patterns = patterns or Patterns()
     ranks = PatternTable(config.rank_pattern, patterns)
     alphas = PatternTable(config.alpha_pattern, patterns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from ..facts import AdapterPlan, Layout, SitePlan, TensorInfo
+from ..files.facts import AdapterPlan, Layout, SitePlan, TensorInfo
 from .keys import Keys, Roles
 from .naming import Naming
 from .places import Places
@@ -26,7 +26,7 @@ def plan_on_modules(
 
     Sites are in the file's order and bear live names where there is a ``layout``, the file's own
     where there is none. Decides places only; whether they fit is asked elsewhere. Raises what
-    ``make_site`` raises (:class:`~adapterdock.registry.patterns.PatternError`).
+    ``make_site`` raises (``PatternError``).
     """
     keys = Keys.split(tensors, roles)
     naming = Naming.find(keys.modules, layout)

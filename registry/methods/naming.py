@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
-from ..facts import Layout
+from ..files.facts import Layout
 
 PEFT_PREFIX = "base_model.model."
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..facts import Layout, ModuleKind
-from ..patterns import Patterns
+from ..files.facts import Layout, ModuleKind
+from .patterns import Patterns
 from .places import EMBEDDING_NAMES
 
 Shape = tuple[int, ...]

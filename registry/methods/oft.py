@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from ...manifests.codes import fit as codes
-from ...manifests.codes import training
-from ...manifests.findings import Finding, Where
-from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from ..patterns import Patterns
+from ...manifests.findings import fit as codes
+from ...manifests.findings import training
+from ...manifests.findings.finding import Finding, Where
+from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .keys import Roles
 from .module_plan import plan_on_modules
 from .naming import Naming
 from .options import MAX_RANK, Option, Support, boolean, number, one_of, optional, whole_up_to
+from .patterns import Patterns
 from .peft_version import version_of
 from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
 
@@ -141,7 +141,7 @@ def plan(
     layout: Layout | None,
     patterns: Patterns | None = None,
 ) -> tuple[AdapterPlan, Naming]:
-    """See :data:`~adapterdock.registry.methods.table.MakePlan`."""
+    """See ``MakePlan``."""
 
     def site(author: str, live: str, roles: Mapping[str, str]) -> SitePlan:
         return SitePlan(live, "OFT", roles, 0, 1.0, 1.0, config.settings)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ...manifests.codes import fit as codes
-from ...manifests.findings import Finding, Where
-from ..architectures import architecture_table
-from ..conversion import ConversionError, Rule, natural
-from ..facts import (
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding, Where
+from ..base.architectures import architecture_table
+from ..base.conversion import ConversionError, Rule, natural
+from ..files.facts import (
     AdapterFacts,
     AdapterPlan,
     Conversion,
@@ -28,8 +28,6 @@ from ..facts import (
     Piece,
     TensorInfo,
 )
-from ..patterns import Patterns, PatternTable
-from ..targets import Selection
 from . import ln_tuning, through_peft
 from .keys import Keys
 from .lora import scale_of
@@ -51,9 +49,11 @@ from .older_names import (
     stacks,
     targets_of,
 )
+from .patterns import Patterns, PatternTable
 from .peft_table import PEFT_TABLE
 from .places import saved_module
 from .table import Method
+from .targets import Selection
 from .tuner_config import TunerConfig
 
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -97,7 +97,7 @@ def read_as_today(
 ) -> Today:
     """The adapter by today's names and layouts; without a conversion where nothing is an older
     version's, or where it cannot be converted (a finding says why). Raises
-    :class:`~adapterdock.registry.patterns.PatternError`."""
+    ``PatternError``."""
     names = OlderNames(layout)
     reading = _Reading(adapter, method, config, layout, patterns, where, names)
     try:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from ..facts import Layout
-from ..patterns import Patterns, PatternTable
-from ..targets import Selection
+from ..files.facts import Layout
 from .ia3 import is_feedforward
 from .lora_parameters import selected as selected_parameters
+from .patterns import Patterns, PatternTable
 from .suffixes import endings_of
+from .targets import Selection
 from .tuner_config import LAYER_FIELDS, TunerConfig
 
 
@@ -46,7 +46,7 @@ def converted(
     tables: Iterable[str],
 ) -> Mapping[str, Any]:
     """``config`` for today's names. ``tables`` are its maps from patterns to values. Raises
-    :class:`~adapterdock.registry.patterns.PatternError`."""
+    ``PatternError``."""
     new = dict(config)
     new |= _targets(config, names, layout, selection)
     new |= _parameters(config, names, layout)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..conversion import ConversionError, Rule
-from ..facts import Joined, Piece
+from ..base.conversion import ConversionError, Rule
+from ..files.facts import Joined, Piece
 
 MAX_RANK = 16
 """Times a weight's longer side: one expert's factors make those of all experts as large."""

@@ -1,7 +1,7 @@
 """Where a module of an older transformers is today: the conversion table, replayed on one name.
 
 transformers renames and fuses the tensors of a checkpoint when it loads them
-(:mod:`adapterdock.registry.conversion`). The modules of an older version had the names that these
+(``registry.base.conversion``). The modules of an older version had the names that these
 tensors still have on disk, so the same rules say what an adapter's names mean today.
 """
 
@@ -13,8 +13,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..conversion import Rule, rename
-from ..facts import SIZED, Layout
+from ..base.conversion import Rule, rename
+from ..files.facts import SIZED, Layout
 
 MAX_PLACES = 250_000
 """Names of one adapter that are looked up; the largest mixtures have some 60,000."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..facts import Layout, ModuleKind
+from ..files.facts import Layout, ModuleKind
 from .naming import Naming
 from .tuner_config import TunerConfig
 

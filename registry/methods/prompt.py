@@ -19,10 +19,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ..facts import AdapterPlan, Layout, ModuleShape, SitePlan, TensorInfo
-from ..patterns import Patterns
+from ..files.facts import AdapterPlan, Layout, ModuleShape, SitePlan, TensorInfo
 from .keys import MAX_NAME, Roles
 from .naming import Naming
+from .patterns import Patterns
 from .places import Places
 from .prompt_config import PromptConfig
 
@@ -37,7 +37,7 @@ _BASE = "base_model."
 
 
 def planner(method: str):
-    """The :data:`~adapterdock.registry.methods.table.MakePlan` of one of the three methods."""
+    """The ``MakePlan`` of one of the three methods."""
 
     def plan(
         config: PromptConfig,
@@ -80,5 +80,5 @@ def _site(method: str, config: PromptConfig) -> SitePlan:
 
 
 def shapes(site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]) -> str:
-    """It is for the whole model; see :mod:`adapterdock.registry.checks.prompts`."""
+    """It is for the whole model; see ``registry.checks.prompts``."""
     return f"{site.method} sits on no module"

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from ...manifests.codes import training as codes
-from ...manifests.findings import Finding, Where
-from ..facts import Layout
+from ...manifests.findings import training as codes
+from ...manifests.findings.finding import Finding, Where
+from ..files.facts import Layout
 from .new_adapter import NewAdapter, Shape
 from .prompt import EMBEDDINGS, PREFIX_TUNING
 from .prompt_config import SEQ_2_SEQ

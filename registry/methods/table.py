@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from ...manifests.findings import Finding, Where
-from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from ..patterns import Patterns
+from ...manifests.findings.finding import Finding, Where
+from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from . import (
     adalora,
     ia3,
@@ -38,6 +37,7 @@ from .lycoris import LycorisConfig
 from .naming import Naming
 from .new_adapter import NewAdapter
 from .options import COMMON, Option, anything
+from .patterns import Patterns
 from .peft_table import PEFT_TABLE
 from .prompt_config import P_OPTIONS, PREFIX_OPTIONS, PROMPT_OPTIONS, PromptConfig
 
@@ -55,7 +55,7 @@ class MakePlan(Protocol):
 
     Sites are in the file's order and bear live names where there is a ``layout``, the file's own
     where there is none. Decides places only; whether they fit is asked elsewhere. ``config`` is
-    the method's own typed view. Raises :class:`~adapterdock.registry.patterns.PatternError` for a
+    the method's own typed view. Raises ``PatternError`` for a
     pattern that is none or too slow.
     """
 
@@ -86,7 +86,7 @@ def _nothing_beside(new: NewAdapter) -> Mapping[str, Shape]:
 class Method:
     """One method: its config fields, its typed view of them, and its plan.
 
-    ``read_config`` gives a :class:`~adapterdock.registry.methods.tuner_config.TunerConfig`.
+    ``read_config`` gives a ``TunerConfig``.
     ``roles`` are its tensors' names for the tables; ``role_sets`` the sets of which a site has one,
     whole; ``kinds`` the kinds of modules that it adapts, with the roles that are for each (none
     where it acts on the model as a whole).
@@ -137,7 +137,7 @@ class Method:
         patterns: Patterns | None = None,
     ) -> AdapterPlan:
         """Where every tensor goes, from ``adapter_config.json`` (its fields already checked, see
-        :mod:`adapterdock.registry.checks`) and the header's tensors."""
+        ``registry.checks``) and the header's tensors."""
         return self.make_plan(self.read_config(self.own(config)), tensors, layout, patterns)[0]
 
     def own(self, config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 What a tensor means, and what shape it must have, is PEFT's to know. Without it the places can be
 told: each tensor belongs to a module that the base has and that the config selects, or is shared
-by all. The rest is an *unchecked* finding (:mod:`adapterdock.registry.checks.of_peft`).
+by all. The rest is an *unchecked* finding (``registry.checks.needs_peft``).
 """
 
 from __future__ import annotations
@@ -12,15 +12,23 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, PeftPlan, SitePlan, TensorInfo
-from ..patterns import Patterns, PatternTable
-from ..targets import Selection
+from ..files.facts import (
+    AdapterPlan,
+    Layout,
+    ModuleKind,
+    ModuleShape,
+    PeftPlan,
+    SitePlan,
+    TensorInfo,
+)
 from .keys import MAX_NAME, Keys
 from .module_plan import plan_of
 from .naming import PEFT_PREFIX, Naming, strip_peft_prefix
 from .options import Option, Support, anything, one_of, optional
+from .patterns import Patterns, PatternTable
 from .peft_fields import kind_of
 from .peft_table import PEFT_TABLE, PeftMethod
+from .targets import Selection
 from .tuner_config import TARGET_OPTIONS, TunerConfig, frozen, where_of
 
 Shape = tuple[int, ...]
@@ -76,7 +84,7 @@ def reader(method: str) -> Callable[[Mapping[str, Any]], PeftMethodConfig]:
 
 
 def planner(method: str) -> Callable[..., tuple[AdapterPlan, Naming]]:
-    """See :data:`~adapterdock.registry.methods.table.MakePlan`."""
+    """See ``MakePlan``."""
     row = PEFT_TABLE[method]
 
     def plan(
@@ -147,7 +155,7 @@ def _resolved(
 ) -> dict[str, dict[str, Any]]:
     """The maps from patterns to values, with modules in place of patterns: those of a stranger are
     matched here, where that takes no longer than it may. Raises
-    :class:`~adapterdock.registry.patterns.PatternError`."""
+    ``PatternError``."""
     found: dict[str, dict[str, Any]] = {}
     for name in row.tables:
         written = handed.get(name)

@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from ..patterns import Patterns
+from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .keys import Keys, Roles
 from .module_plan import plan_of
 from .naming import Naming
 from .new_adapter import input_embedding
 from .options import Option, Support, boolean, index, list_of, optional
+from .patterns import Patterns
 from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
 
 Shape = tuple[int, ...]
@@ -66,7 +66,7 @@ def plan(
     layout: Layout | None,
     patterns: Patterns | None = None,
 ) -> tuple[AdapterPlan, Naming]:
-    """See :data:`~adapterdock.registry.methods.table.MakePlan`."""
+    """See ``MakePlan``."""
     keys = Keys.split(tensors, ROLES)
     naming = Naming.find(keys.modules, layout)
     sites: dict[str, SitePlan] = {}

@@ -11,16 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, cast
 
-from .options import (
-    Option,
-    Support,
-    any_text,
-    either,
-    index,
-    list_of,
-    optional,
-    text,
-)
+from .options import Option, Support, any_text, either, index, list_of, optional, text
 
 ALL_LINEAR = "all-linear"
 

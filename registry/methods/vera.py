@@ -21,13 +21,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from ..patterns import Patterns
+from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .keys import Keys, Roles
 from .module_plan import plan_of
 from .naming import Naming
 from .new_adapter import NewAdapter
 from .options import Option, Support, boolean, index, number, one_of, optional, rank
+from .patterns import Patterns
 from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
 
 Shape = tuple[int, ...]
@@ -93,7 +93,7 @@ def plan(
     layout: Layout | None,
     patterns: Patterns | None = None,
 ) -> tuple[AdapterPlan, Naming]:
-    """See :data:`~adapterdock.registry.methods.table.MakePlan`. Every site has the shared matrices
+    """See ``MakePlan``. Every site has the shared matrices
     among its tensors, where the file has them."""
     keys = Keys.split(tensors, ROLES)
     own = {author: parts for author, parts in keys.factors.items() if author != _OWNER}

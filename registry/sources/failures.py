@@ -12,10 +12,10 @@ import os
 import re
 from collections.abc import Iterator
 
-from ...manifests.codes import sources as codes
-from ...manifests.codes.code import Code
-from ...manifests.errors import OfflineError, SourceError
-from ...manifests.findings import Where
+from ...manifests.findings import sources as codes
+from ...manifests.findings.code import Code
+from ...manifests.findings.errors import OfflineError, SourceError
+from ...manifests.findings.finding import Where
 
 _ABSENT_NETWORK = frozenset({codes.UNREACHABLE.id, codes.OFFLINE.id})
 

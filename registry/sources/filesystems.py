@@ -8,10 +8,10 @@ from inspect import signature
 from typing import Any, cast
 
 from ...manifests.bounds import LISTING_BYTES
-from ...manifests.codes import sources as codes
-from ...manifests.errors import SourceError
-from ...manifests.findings import Where
-from ...manifests.source import Source
+from ...manifests.findings import sources as codes
+from ...manifests.findings.errors import SourceError
+from ...manifests.findings.finding import Where
+from ...manifests.language.source import Source
 from .failures import explain, scrub, source_error
 from .pace import Limits
 from .ways import HTTP, S3
@@ -43,7 +43,7 @@ def open_filesystem(source: Source, options: Mapping[str, Any], where: Where) ->
     """The fsspec filesystem of ``source`` and the folder's path in it.
 
     A new instance, so that neither credentials nor listings of an earlier one are used. Raises
-    :class:`~adapterdock.manifests.errors.SourceError` for an unknown scheme, a package that is
+    ``SourceError`` for an unknown scheme, a package that is
     not installed, and options that the filesystem refuses.
     """
     subject = scrub(str(source))

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from ...manifests.source import Source
-from ..facts import FileFact
+from ...manifests.language.source import Source
+from ..files.facts import FileFact
 
 OnBytes = Callable[[int], None]
 """Told how many more bytes have arrived."""
@@ -17,7 +17,7 @@ class Folder(Protocol):
     """One folder at one revision, read-only.
 
     All paths are relative, with forward slashes, and stay inside the folder. Every method raises
-    :class:`~adapterdock.manifests.errors.SourceError` (or its ``OfflineError``), never a
+    ``SourceError`` (or its ``OfflineError``), never a
     library's own exception.
     """
 

@@ -12,12 +12,12 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from ...manifests.bounds import FOLDER_FILES, LISTING_BYTES
-from ...manifests.codes import policy as policy_codes
-from ...manifests.codes import sources as codes
-from ...manifests.errors import SourceError
-from ...manifests.findings import Where
-from ...manifests.source import Source
-from ..facts import FileFact
+from ...manifests.findings import policy as policy_codes
+from ...manifests.findings import sources as codes
+from ...manifests.findings.errors import SourceError
+from ...manifests.findings.finding import Where
+from ...manifests.language.source import Source
+from ..files.facts import FileFact
 from .encodings import encoding_of
 from .from_environment import netrc_login, proxy_for
 from .opened import is_inside

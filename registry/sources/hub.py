@@ -18,13 +18,13 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ...manifests.bounds import LISTING_BYTES, VERIFIED_ON_READ
-from ...manifests.codes import sources as codes
-from ...manifests.codes.store import DAMAGED_HUB_FILE, WRONG_DIGEST
-from ...manifests.errors import IntegrityError, SourceError
-from ...manifests.findings import Where
-from ...manifests.source import Source
-from ..digests import git_blob_sha1
-from ..facts import FileFact
+from ...manifests.findings import sources as codes
+from ...manifests.findings.errors import IntegrityError, SourceError
+from ...manifests.findings.finding import Where
+from ...manifests.findings.store import DAMAGED_HUB_FILE, WRONG_DIGEST
+from ...manifests.language.source import Source
+from ..files.digests import git_blob_sha1
+from ..files.facts import FileFact
 from . import hub_xet
 from .failures import explain
 from .folder import OnBytes

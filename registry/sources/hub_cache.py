@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..digests import PREFIX, Hasher, git_blob_sha1, sha256_file
-from ..facts import FileFact
+from ..files.digests import PREFIX, Hasher, git_blob_sha1, sha256_file
+from ..files.facts import FileFact
 from .opened import is_inside
 
 COMMIT = re.compile(r"[0-9a-f]{40}\Z")

@@ -8,11 +8,11 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from ...manifests.codes import sources as codes
-from ...manifests.errors import SourceError
-from ...manifests.findings import Where
-from ...manifests.source import Source
-from ..facts import FileFact
+from ...manifests.findings import sources as codes
+from ...manifests.findings.errors import SourceError
+from ...manifests.findings.finding import Where
+from ...manifests.language.source import Source
+from ..files.facts import FileFact
 from .folder import OnBytes
 from .opened import OpenedFolder, is_hidden
 
@@ -25,7 +25,7 @@ class LocalFolder(OpenedFolder):
     is noticed by its device, inode, size and time of change.
 
     Links are followed as long as they stay inside. Raises
-    :class:`~adapterdock.manifests.errors.SourceError` at once where there is no such folder.
+    ``SourceError`` at once where there is no such folder.
     """
 
     _waits: ClassVar[bool] = False

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from ...manifests.codes import sources as codes
-from ...manifests.errors import SourceError
-from ...manifests.findings import Where
-from ...manifests.source import HUB, Source, SourceSyntaxError
-from ..facts import FileFact
+from ...manifests.findings import sources as codes
+from ...manifests.findings.errors import SourceError
+from ...manifests.findings.finding import Where
+from ...manifests.language.source import HUB, Source, SourceSyntaxError
+from ..files.facts import FileFact
 from .failures import scrub
 from .folder import Folder, OnBytes
 
@@ -29,7 +29,7 @@ def mirrored(
     """Where ``source`` is to be fetched from, or ``None`` where no mirror speaks of it.
 
     ``revision`` is the Hub commit from a lock. Local sources are not fetched, so no mirror speaks
-    of them. Raises :class:`~adapterdock.manifests.errors.SourceError` for rows that mean nothing.
+    of them. Raises ``SourceError`` for rows that mean nothing.
     """
     row = mirror_for(source, mirrors, revision=revision, where=where)
     return None if row is None else row[1]

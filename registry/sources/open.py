@@ -8,10 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ...manifests.codes import sources as codes
-from ...manifests.findings import Where
-from ...manifests.source import Source
-from ..facts import FileFact
+from ...manifests.findings import sources as codes
+from ...manifests.findings.finding import Where
+from ...manifests.language.source import Source
+from ..files.facts import FileFact
 from .failures import scrub, source_error
 from .folder import Folder
 from .mirrors import MirroredFolder, mirrored, unversioned
@@ -71,7 +71,7 @@ def open_source(
     other, none of the user's credentials is sent (all are, where a program calls this itself).
 
     The network is first used by the folder's methods, not here. Raises
-    :class:`~adapterdock.manifests.errors.SourceError` (``OfflineError``), placed at ``where``.
+    ``SourceError`` (``OfflineError``), placed at ``where``.
     """
     if source.is_registry:
         raise source_error(

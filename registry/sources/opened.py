@@ -15,14 +15,14 @@ from types import MappingProxyType
 from typing import ClassVar, TypeVar
 
 from ...manifests.bounds import FOLDER_DEPTH, FOLDER_FILES, LISTING_SECONDS
-from ...manifests.codes import sources as codes
-from ...manifests.codes.code import Code
-from ...manifests.errors import SourceError
-from ...manifests.findings import Finding, Where
-from ...manifests.names import did_you_mean
-from ...manifests.source import Source
-from ..digests import Hasher
-from ..facts import FileFact
+from ...manifests.findings import sources as codes
+from ...manifests.findings.code import Code
+from ...manifests.findings.errors import SourceError
+from ...manifests.findings.finding import Finding, Where
+from ...manifests.language.names import did_you_mean
+from ...manifests.language.source import Source
+from ..files.digests import Hasher
+from ..files.facts import FileFact
 from .failures import explain, scrub, source_error
 from .folder import OnBytes
 from .pace import Limits, Pace, SlowError
@@ -37,7 +37,7 @@ _T = TypeVar("_T")
 
 
 class OpenedFolder(ABC):
-    """A :class:`~adapterdock.registry.sources.folder.Folder` less what its kind must add.
+    """A ``Folder`` less what its kind must add.
 
     A kind lists its files (``_list``), streams one range of one file at the version that the
     listing named (``_stream``), and may look at one pinned file without listing (``_look``).
@@ -46,7 +46,7 @@ class OpenedFolder(ABC):
     there, and opening fails where one is not what it was. Usable from several threads.
 
     Whatever is asked of another side has an end: a listing after ``bounds.LISTING_SECONDS``, a
-    transfer as :class:`~adapterdock.registry.sources.pace.Limits` say. Then its thread is left
+    transfer as ``Limits`` say. Then its thread is left
     behind, so ``_list``, ``_look`` and ``_stream`` run on other threads than the caller's.
     """
 

@@ -6,15 +6,9 @@ import math
 import os
 from dataclasses import dataclass
 
-from ...manifests.bounds import (
-    FILE_RATE,
-    FILE_SECONDS,
-    MIN_RATE,
-    SILENCE_SECONDS,
-    STALL_SECONDS,
-)
-from ...manifests.codes import sources as codes
-from ...manifests.findings import Where
+from ...manifests.bounds import FILE_RATE, FILE_SECONDS, MIN_RATE, SILENCE_SECONDS, STALL_SECONDS
+from ...manifests.findings import sources as codes
+from ...manifests.findings.finding import Where
 from .failures import source_error
 
 RATE_VARIABLE = "ADAPTERDOCK_MIN_RATE"

@@ -70,7 +70,7 @@ def relayed(
     """What ``produce`` gives to the function that it is called with, as it comes; ``None`` while
     nothing comes, so that the caller can leave. ``weigh`` tells the bytes of an item.
 
-    Raises what ``produce`` raises, and :class:`~adapterdock.registry.sources.pace.SlowError`. A
+    Raises what ``produce`` raises, and ``SlowError``. A
     producer that is left behind finds :class:`AbandonedError` at its next item.
     """
     line = _Line[T]()

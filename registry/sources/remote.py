@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, cast
 
-from ...manifests.codes import sources as codes
-from ...manifests.errors import SourceError
-from ...manifests.findings import Where
-from ...manifests.source import Source
-from ..facts import FileFact
+from ...manifests.findings import sources as codes
+from ...manifests.findings.errors import SourceError
+from ...manifests.findings.finding import Where
+from ...manifests.language.source import Source
+from ..files.facts import FileFact
 from .failures import source_error
 from .opened import OpenedFolder
 from .pace import Limits

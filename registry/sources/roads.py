@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...manifests.findings import Where
+from ...manifests.findings.finding import Where
+from ...manifests.language.source import Source
 from ...manifests.manifest import ManifestFile
-from ...manifests.source import Source
 from .mirrors import mirror_for
 from .open import options_for
 from .ways import Way, reached_at, ways_of
@@ -35,7 +35,7 @@ class Road:
         where: Where = Where(),  # noqa: B008 - frozen
     ) -> Road:
         """The road under the mirrors of ``file``. Raises
-        :class:`~adapterdock.manifests.errors.SourceError` for a mirror that means nothing."""
+        ``SourceError`` for a mirror that means nothing."""
         if file is None:
             return cls(source, options, None, frozenset())
         row = mirror_for(source, file.manifest.mirrors, revision=revision, where=where)

@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ...manifests.bounds import FOLDER_FILES
-from ...manifests.codes import sources as codes
-from ..facts import FileFact
+from ...manifests.findings import sources as codes
+from ..files.facts import FileFact
 from .failures import service_code_of, status_of
 from .ranges import BadRangeError, only_range, range_header
 from .remote import RemoteFolder

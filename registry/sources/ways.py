@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
-from ...manifests.secrets import is_secret_name
-from ...manifests.source import Source
+from ...manifests.language.source import Source
+from ...manifests.reading.secrets import is_secret_name
 
 Vouches = Callable[[str], bool]
 """Whether the user (and not only a manifest) chose this place: a URL, or an option's value."""

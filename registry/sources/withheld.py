@@ -6,11 +6,11 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...manifests.codes import sources as codes
-from ...manifests.errors import SourceError
-from ...manifests.findings import Where
-from ...manifests.source import Source
-from ..facts import FileFact
+from ...manifests.findings import sources as codes
+from ...manifests.findings.errors import SourceError
+from ...manifests.findings.finding import Where
+from ...manifests.language.source import Source
+from ..files.facts import FileFact
 from .failures import scrub, source_error
 from .folder import Folder, OnBytes
 from .ways import Way

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 from adapterdock.cli import command
-from adapterdock.manifests.errors import AdapterdockError, FitError, OfflineError, UsageError
-from adapterdock.manifests.findings import Finding, Severity
+from adapterdock.manifests.findings.errors import (
+    AdapterdockError,
+    FitError,
+    OfflineError,
+    UsageError,
+)
+from adapterdock.manifests.findings.finding import Finding, Severity
 from support import terminal
 from typer.testing import Result
 

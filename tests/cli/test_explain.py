@@ -10,8 +10,8 @@ from pathlib import Path
 import adapterdock
 import pytest
 from adapterdock.cli import reference
-from adapterdock.manifests import codes
-from adapterdock.manifests.codes import Code, all_codes
+from adapterdock.manifests.findings import catalogue as codes
+from adapterdock.manifests.findings.catalogue import Code, all_codes
 from typer.testing import Result
 
 Cli = Callable[..., Result]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from adapterdock.cli.console import clean
 from adapterdock.cli.render import grouped, human_bytes
-from adapterdock.manifests.findings import Finding, Severity, Where
+from adapterdock.manifests.findings.finding import Finding, Severity, Where
 from hypothesis import given
 from hypothesis import strategies as st
 from support import terminal

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from adapterdock.registry.store import Store
+from adapterdock.registry.store.store import Store
 from support.builders import write_adapter, write_base
 from support.cache import put
 from support.desks import write_desk

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel, AdapterWarning
-from adapterdock.manifests.codes.code import Code
-from adapterdock.manifests.errors import AttachError, PolicyError, RoutingError
-from adapterdock.manifests.findings import Finding, Severity
+from adapterdock.manifests.findings.code import Code
+from adapterdock.manifests.findings.errors import AttachError, PolicyError, RoutingError
+from adapterdock.manifests.findings.finding import Finding, Severity
 from safetensors.torch import load_file, save_file
 from support.near import close, differs
 from support.peft_adapters import (

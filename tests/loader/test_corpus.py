@@ -16,7 +16,7 @@ from typing import Any
 import adapterdock
 import pytest
 import torch
-from adapterdock.manifests.errors import AdapterdockError
+from adapterdock.manifests.findings.errors import AdapterdockError
 from peft import PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save_file

@@ -13,20 +13,20 @@ from typing import Any
 import adapterdock
 import pytest
 import torch
-from adapterdock.loader.base import load_base
-from adapterdock.loader.chat import load_tokenizer
+from adapterdock.loader.base.load_base import load_base
+from adapterdock.loader.generate_text import load_tokenizer
 from adapterdock.loader.load import _close_here, load
-from adapterdock.manifests.errors import (
+from adapterdock.manifests.findings.errors import (
     AttachError,
     FingerprintError,
     FitError,
     LockError,
     UsageError,
 )
-from adapterdock.manifests.findings import Severity
+from adapterdock.manifests.findings.finding import Severity
+from adapterdock.manifests.language.schema import Base
 from adapterdock.manifests.manifest import read_manifest
-from adapterdock.manifests.schema import Base
-from adapterdock.registry.store import Store
+from adapterdock.registry.store.store import Store
 from peft import PeftConfig
 from safetensors.torch import load_file, save_file
 from support.builders import lora_tensors, write_adapter, write_tokenizer

@@ -12,16 +12,17 @@ from typing import Any
 import adapterdock
 import pytest
 import torch
-from adapterdock.loader import checkpoint, merge_files
+from adapterdock.loader import merge_files
+from adapterdock.loader.merge import checkpoint_writer as checkpoint
 from adapterdock.loader.merge_files import merge_to_folder
-from adapterdock.manifests.errors import (
+from adapterdock.manifests.findings.errors import (
     AdapterdockError,
     AttachError,
     IntegrityError,
     RoutingError,
     UsageError,
 )
-from adapterdock.manifests.findings import Severity
+from adapterdock.manifests.findings.finding import Severity
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support import peft_adapters
@@ -468,7 +469,7 @@ def test_a_weight_that_the_checkpoint_does_not_hold_as_such_is_refused(
     mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a projection that transformers joins of several when it loads."""
-    from adapterdock.loader.skeleton import Skeleton
+    from adapterdock.loader.base.meta_model import Skeleton
 
     find = Skeleton.find
     monkeypatch.setattr(

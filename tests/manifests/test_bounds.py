@@ -7,8 +7,8 @@ import tracemalloc
 
 import pytest
 from adapterdock.manifests.bounds import FINDINGS
-from adapterdock.manifests.errors import ManifestError
-from adapterdock.manifests.rules import MAX_NESTING
+from adapterdock.manifests.findings.errors import ManifestError
+from adapterdock.manifests.language.rules import MAX_NESTING
 from support.manifest_files import DIGEST, HEADER, Desk
 
 ONE = "adapters: {a: {source: ./a}}\n"

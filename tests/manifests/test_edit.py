@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from adapterdock.manifests.document import read_document
 from adapterdock.manifests.edit import set_mapping
-from adapterdock.manifests.errors import ManifestError
+from adapterdock.manifests.findings.errors import ManifestError
+from adapterdock.manifests.reading.document import read_document
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

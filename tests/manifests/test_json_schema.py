@@ -8,8 +8,8 @@ from typing import Any
 
 import adapterdock
 import pytest
-from adapterdock.manifests.document import read_document
 from adapterdock.manifests.json_schema import SCHEMA_FILE, json_schema, main, rendered
+from adapterdock.manifests.reading.document import read_document
 from jsonschema import Draft202012Validator
 from support.manifest_files import HEADER, Desk
 

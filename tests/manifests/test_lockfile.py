@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from adapterdock.manifests.errors import LockError
+from adapterdock.manifests.findings.errors import LockError
+from adapterdock.manifests.language.schema import Fingerprint, WeightDigests
 from adapterdock.manifests.lockfile import (
     Lock,
     LockedAdapter,
@@ -21,7 +22,6 @@ from adapterdock.manifests.lockfile import (
     render_lock,
     write_lock,
 )
-from adapterdock.manifests.schema import Fingerprint, WeightDigests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

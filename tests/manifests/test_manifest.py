@@ -12,11 +12,11 @@ from typing import Any
 
 import adapterdock
 import pytest
-from adapterdock.manifests.document import read_document
-from adapterdock.manifests.errors import ManifestError
+from adapterdock.manifests.findings.errors import ManifestError
+from adapterdock.manifests.language.rules import flatten
+from adapterdock.manifests.language.schema import parse_bytes
 from adapterdock.manifests.manifest import read_manifest, read_policy
-from adapterdock.manifests.rules import flatten
-from adapterdock.manifests.schema import parse_bytes
+from adapterdock.manifests.reading.document import read_document
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.manifest_files import DIGEST, HEADER, Desk

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
-from adapterdock.manifests.codes import all_codes
-from adapterdock.manifests.errors import ManifestError
-from adapterdock.manifests.findings import Severity
+from adapterdock.manifests.findings.catalogue import all_codes
+from adapterdock.manifests.findings.errors import ManifestError
+from adapterdock.manifests.findings.finding import Severity
 from support.manifest_files import DIGEST, Desk
 
 TWO = "adapters:\n  billing: {source: ./billing}\n  tone: {source: ./tone}\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import adapterdock
 import pytest
-from adapterdock.manifests.errors import (
+from adapterdock.manifests.findings.errors import (
     FingerprintError,
     FitError,
     IntegrityError,
@@ -20,15 +20,15 @@ from adapterdock.manifests.errors import (
 )
 from adapterdock.manifests.lockfile import render_lock
 from adapterdock.manifests.manifest import read_manifest
-from adapterdock.registry.digests import folder_digest
+from adapterdock.registry.base.samples import Samples
+from adapterdock.registry.files.digests import folder_digest
 from adapterdock.registry.lock import make_lock
-from adapterdock.registry.lock_diff import diff
-from adapterdock.registry.lock_state import facts_of
-from adapterdock.registry.project import lock_of
+from adapterdock.registry.locks.diff import diff
+from adapterdock.registry.locks.project import lock_of
+from adapterdock.registry.locks.state import facts_of
 from adapterdock.registry.pull import pull
 from adapterdock.registry.resolve import Access
-from adapterdock.registry.samples import Samples
-from adapterdock.registry.store import Store
+from adapterdock.registry.store.store import Store
 from adapterdock.registry.validate import check_lock
 from support.hub_server import HubServer
 from support.project import (

@@ -7,11 +7,11 @@ from pathlib import Path
 import adapterdock
 import pytest
 import yaml
-from adapterdock.manifests.errors import ManifestError, PolicyError
-from adapterdock.manifests.findings import Where
-from adapterdock.manifests.schema import Policy
-from adapterdock.manifests.source import Source
-from adapterdock.registry.facts import FileFact
+from adapterdock.manifests.findings.errors import ManifestError, PolicyError
+from adapterdock.manifests.findings.finding import Where
+from adapterdock.manifests.language.schema import Policy
+from adapterdock.manifests.language.source import Source
+from adapterdock.registry.files.facts import FileFact
 from adapterdock.registry.policy import check_base, check_size, check_source
 from support.hub_server import HubServer
 from support.project import Project, codes, files_of

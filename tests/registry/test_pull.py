@@ -9,22 +9,23 @@ from pathlib import Path
 import adapterdock
 import fsspec
 import pytest
-from adapterdock.manifests.errors import (
+from adapterdock.manifests.findings.errors import (
     AdapterdockError,
     IntegrityError,
     LockError,
     OfflineError,
     SourceError,
 )
-from adapterdock.manifests.findings import Where
+from adapterdock.manifests.findings.finding import Where
+from adapterdock.manifests.language.source import Source
 from adapterdock.manifests.lockfile import write_lock
 from adapterdock.manifests.manifest import read_manifest
-from adapterdock.manifests.source import Source
-from adapterdock.registry import digests, verified
+from adapterdock.registry.files import digests
 from adapterdock.registry.lock import make_lock
 from adapterdock.registry.resolve import Access
-from adapterdock.registry.sources.given import GivenFolder
-from adapterdock.registry.store import Store
+from adapterdock.registry.sources.in_memory import GivenFolder
+from adapterdock.registry.store import verified
+from adapterdock.registry.store.store import Store
 from support.cache import files, run
 from support.hub_server import HubServer
 from support.project import Project, codes, files_of, put_folder, stored, swap_bytes

@@ -6,11 +6,11 @@ import dataclasses
 from typing import Any
 
 import pytest
-from adapterdock.manifests.findings import Where
-from adapterdock.manifests.source import Source
+from adapterdock.manifests.findings.finding import Where
+from adapterdock.manifests.language.source import Source
 from adapterdock.registry.checks import recorded_base
-from adapterdock.registry.facts import BaseFacts
-from adapterdock.registry.fit import check_adapter
+from adapterdock.registry.checks.check_adapter import check_adapter
+from adapterdock.registry.files.facts import BaseFacts
 from support.builders import adapter_facts, base_facts, lora_config
 
 HUB = Source.parse("hf://org/base@" + "a" * 40)

@@ -13,8 +13,8 @@ from typing import Any
 import adapterdock
 import jsonschema
 import pytest
-from adapterdock.manifests.findings import REPORT_SCHEMA, Report, Severity
-from adapterdock.registry.store import Store
+from adapterdock.manifests.findings.finding import REPORT_SCHEMA, Report, Severity
+from adapterdock.registry.store.store import Store
 from support.builders import (
     base_config,
     base_tensors,

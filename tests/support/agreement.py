@@ -10,12 +10,14 @@ from typing import Any
 import torch
 import transformers
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.disknames import live_tensors, places_on_disk
-from adapterdock.manifests.errors import AdapterdockError
-from adapterdock.manifests.findings import Finding, Severity
-from adapterdock.registry.architectures import layout_of
+from adapterdock.loader.base.disk_names import live_tensors, places_on_disk
+from adapterdock.manifests.findings.errors import AdapterdockError
+from adapterdock.manifests.findings.finding import Finding, Severity
+from adapterdock.registry.base.architectures import layout_of
+from adapterdock.registry.checks.check_adapter import check_adapter
+from adapterdock.registry.checks.new_adapter import begin
 from adapterdock.registry.checks.zeros import with_zeros
-from adapterdock.registry.facts import (
+from adapterdock.registry.files.facts import (
     AdapterFacts,
     AdapterPlan,
     BaseFacts,
@@ -24,8 +26,6 @@ from adapterdock.registry.facts import (
     ModuleKind,
     TensorInfo,
 )
-from adapterdock.registry.fit import check_adapter
-from adapterdock.registry.fresh import begin
 from adapterdock.registry.methods.naming import PEFT_PREFIX
 from adapterdock.registry.methods.table import METHODS
 from torch import nn

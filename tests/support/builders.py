@@ -13,8 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adapterdock.registry.facts import AdapterFacts, BaseFacts, Layout, ModuleKind, ModuleShape
-from adapterdock.registry.header import DTYPE_BITS, parse_header
+from adapterdock.registry.files.facts import (
+    AdapterFacts,
+    BaseFacts,
+    Layout,
+    ModuleKind,
+    ModuleShape,
+)
+from adapterdock.registry.files.header import DTYPE_BITS, parse_header
 
 Spec = tuple[str, tuple[int, ...]]
 """A tensor to be: (safetensors dtype, shape)."""

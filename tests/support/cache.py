@@ -8,8 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-from adapterdock.registry.digests import sha256_bytes
-from adapterdock.registry.store import Store
+from adapterdock.registry.files.digests import sha256_bytes
+from adapterdock.registry.store.store import Store
 
 
 def put(store: Store, content: bytes, origin: str = "") -> str:

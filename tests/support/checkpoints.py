@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adapterdock.registry.facts import TensorInfo
+from adapterdock.registry.files.facts import TensorInfo
 from safetensors import safe_open
 
 

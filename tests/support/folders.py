@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapterdock.manifests.source import Source
-from adapterdock.registry.digests import sha256_bytes
-from adapterdock.registry.facts import FileFact
+from adapterdock.manifests.language.source import Source
+from adapterdock.registry.files.digests import sha256_bytes
+from adapterdock.registry.files.facts import FileFact
 
 
 def fact(path: str, content: bytes, **changes: object) -> FileFact:

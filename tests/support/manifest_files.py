@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from adapterdock.manifests.errors import ManifestError
-from adapterdock.manifests.findings import Finding
+from adapterdock.manifests.findings.errors import ManifestError
+from adapterdock.manifests.findings.finding import Finding
 from adapterdock.manifests.manifest import ManifestFile, read_manifest
 
 HEADER = "version: 1\n"

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from adapterdock.loader.layout import layout_of_model
-from adapterdock.manifests.findings import Finding
-from adapterdock.registry.facts import AdapterFacts, AdapterPlan, TensorInfo
-from adapterdock.registry.fit import check_adapter
-from adapterdock.registry.header import parse_header
+from adapterdock.loader.base.layout import layout_of_model
+from adapterdock.manifests.findings.finding import Finding
+from adapterdock.registry.checks.check_adapter import check_adapter
+from adapterdock.registry.files.facts import AdapterFacts, AdapterPlan, TensorInfo
+from adapterdock.registry.files.header import parse_header
 from adapterdock.registry.methods.table import SITES
 from torch import nn
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import AttachError
+from adapterdock.manifests.findings.errors import AttachError
 from torch import nn
 
 from support.near import close, differs

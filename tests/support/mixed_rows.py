@@ -9,8 +9,8 @@ from typing import Any
 import peft
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.attach import attach_adapter
-from adapterdock.loader.gather import SplitRows
+from adapterdock.loader.model.attach import attach_adapter
+from adapterdock.loader.routing.batched import SplitRows
 
 from .peft_adapters import peft_saves
 

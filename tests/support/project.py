@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 import yaml
-from adapterdock.manifests.findings import Finding
+from adapterdock.manifests.findings.finding import Finding
 from adapterdock.manifests.lockfile import Lock, lock_path, read_lock
 from adapterdock.registry.sources.opened import is_hidden
-from adapterdock.registry.store import Store
+from adapterdock.registry.store.store import Store
 
 from .builders import LLAMA_QV, lora_config, lora_tensors, write_adapter, write_base
 from .s3_server import S3Server

@@ -1,7 +1,7 @@
 """Headers of quantised checkpoints of a Llama of one layer, as the quantisers write them.
 
 The shapes are those that transformers' integrations and the libraries' own modules declare (see
-:mod:`adapterdock.registry.base.packings`).
+``registry.base.packings``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from adapterdock.registry.facts import TensorInfo
+from adapterdock.registry.files.facts import TensorInfo
 
 Header = dict[str, tuple[str, tuple[int, ...]]]
 Stored = Callable[[int, int], Header]

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 import transformers as tf
-from adapterdock.registry.facts import BaseFacts
-from adapterdock.registry.header import read_header
+from adapterdock.registry.files.facts import BaseFacts
+from adapterdock.registry.files.header import read_header
 
 _TEXT: dict[str, Any] = {
     "vocab_size": 64,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import AdapterdockError, AttachError, RoutingError
+from adapterdock.manifests.findings.errors import AdapterdockError, AttachError, RoutingError
 from peft import IA3Config, LoHaConfig
 from safetensors.torch import load_file, save_file
 from support.moes import tiny_gpt_oss

@@ -12,7 +12,7 @@ import adapterdock
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import (
+from adapterdock.manifests.findings.errors import (
     AdapterdockError,
     AttachError,
     FitError,

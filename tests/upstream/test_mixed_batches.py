@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import RoutingError
+from adapterdock.manifests.findings.errors import RoutingError
 from support.moes import tiny_mixtral
 from support.near import close, differs
 from support.peft_adapters import (

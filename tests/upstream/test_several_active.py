@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import RoutingError
+from adapterdock.manifests.findings.errors import RoutingError
 from peft import (
     AdaLoraConfig,
     IA3Config,

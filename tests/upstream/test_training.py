@@ -13,7 +13,7 @@ import adapterdock
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import AttachError
+from adapterdock.manifests.findings.errors import AttachError
 from peft import LoKrConfig, LoraConfig, PrefixTuningConfig
 from safetensors.torch import load_file
 from support.near import close, same_losses

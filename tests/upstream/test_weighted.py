@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import AttachError, RoutingError
+from adapterdock.manifests.findings.errors import AttachError, RoutingError
 from peft import IA3Config
 from support.combinations import options_of, products, with_adapters
 from support.moes import tiny_mixtral

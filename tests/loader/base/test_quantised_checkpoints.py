@@ -19,16 +19,16 @@ import pytest
 import torch
 import transformers
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.base import load_base
-from adapterdock.loader.layout import layout_of_model
-from adapterdock.manifests.codes import fingerprint as fingerprint_codes
-from adapterdock.manifests.codes import fit as codes
-from adapterdock.manifests.errors import AdapterdockError, FingerprintError
-from adapterdock.manifests.findings import Severity, Where
-from adapterdock.manifests.schema import Base
-from adapterdock.manifests.source import Source
-from adapterdock.registry.facts import Layout
-from adapterdock.registry.gather import gather_base
+from adapterdock.loader.base.layout import layout_of_model
+from adapterdock.loader.base.load_base import load_base
+from adapterdock.manifests.findings import fingerprint as fingerprint_codes
+from adapterdock.manifests.findings import fit as codes
+from adapterdock.manifests.findings.errors import AdapterdockError, FingerprintError
+from adapterdock.manifests.findings.finding import Severity, Where
+from adapterdock.manifests.language.schema import Base
+from adapterdock.manifests.language.source import Source
+from adapterdock.registry.files.facts import Layout
+from adapterdock.registry.read_facts import gather_base
 from adapterdock.registry.sources.open import open_source
 from safetensors.torch import load_file, save_file
 from support.near import close

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import AttachError, PolicyError, RoutingError
-from adapterdock.manifests.rules import check_active
-from adapterdock.manifests.schema import Rules
+from adapterdock.manifests.findings.errors import AttachError, PolicyError, RoutingError
+from adapterdock.manifests.language.rules import check_active
+from adapterdock.manifests.language.schema import Rules
 from support.combinations import PEFTS, options_of, products, with_adapters
 from support.near import close, differs
 from support.peft_adapters import (
@@ -217,7 +217,7 @@ def test_a_failure_leaves_the_model_as_it_was(
     base = model.get_base_model()
     before, answer, state = traces(base), logits(model), dict(model.state_dict())
     names = list(model.attached)
-    from adapterdock.loader.sites import OutputSite
+    from adapterdock.loader.sites.sites import OutputSite
 
     real = OutputSite.install
     calls: list[int] = []

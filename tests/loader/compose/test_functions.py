@@ -10,12 +10,7 @@ import pytest
 import torch
 from adapterdock.loader.compose.dense import dense
 from adapterdock.loader.compose.pairs import Pair
-from adapterdock.loader.compose.sparsify import (
-    keep_largest,
-    keep_masked,
-    mask_key,
-    random_mask,
-)
+from adapterdock.loader.compose.sparsify import keep_largest, keep_masked, mask_key, random_mask
 from adapterdock.loader.compose.svd import nearest, nearest_to_sum
 from adapterdock.loader.compose.ties import elected_mean, weighted_sum
 from hypothesis import given, settings

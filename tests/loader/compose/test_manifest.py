@@ -8,7 +8,7 @@ from typing import Any
 import adapterdock
 import pytest
 from adapterdock.loader.load import attach, load
-from adapterdock.manifests.errors import PolicyError, RoutingError
+from adapterdock.manifests.findings.errors import PolicyError, RoutingError
 from support.combinations import ALL, digest_of, options_of, peft_answer, products
 from support.near import close
 from support.peft_adapters import logits, peft_saves

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import RoutingError
+from adapterdock.manifests.findings.errors import RoutingError
 from support.combinations import dense_answer, peft_deltas, with_adapters
 from support.near import close
 from support.peft_adapters import Saved, logits, peft_saves, tiny_llama

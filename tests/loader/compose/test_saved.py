@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import AttachError, RoutingError
+from adapterdock.manifests.findings.errors import AttachError, RoutingError
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from support.combinations import ALL, options_of, with_adapters

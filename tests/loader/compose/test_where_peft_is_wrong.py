@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from adapterdock.manifests.errors import RoutingError
+from adapterdock.manifests.findings.errors import RoutingError
 from support.combinations import (
     dense_answer,
     options_of,

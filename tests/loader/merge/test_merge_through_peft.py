@@ -10,8 +10,8 @@ import adapterdock
 import pytest
 import torch
 from adapterdock.loader.merge_files import merge_to_folder
-from adapterdock.manifests.errors import AttachError
-from adapterdock.manifests.findings import Severity
+from adapterdock.manifests.findings.errors import AttachError
+from adapterdock.manifests.findings.finding import Severity
 from safetensors.torch import load_file
 from support.near import close
 from support.peft_adapters import (

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.adapter_warning import AdapterWarning
-from adapterdock.manifests.errors import AdapterdockError, RoutingError
+from adapterdock.loader.adapter.warning import AdapterWarning
+from adapterdock.manifests.findings.errors import AdapterdockError, RoutingError
 from support.method_fit import codes, facts_of, retensored, tampered
 from support.near import close, differs
 from support.peft_adapters import (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import AdapterdockError, AttachError, RoutingError
+from adapterdock.manifests.findings.errors import AdapterdockError, AttachError, RoutingError
 from peft.tuners.lora.config import BdLoraConfig, VeloraConfig
 from support.method_fit import codes, facts_of, retensored, tampered
 from support.near import close, differs

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.errors import AdapterdockError
+from adapterdock.manifests.findings.errors import AdapterdockError
 from safetensors.torch import load_file
 from support.interrupted import interrupted_at, lines_run, sample
 from support.peft_adapters import ids, peft_saves, tiny_llama

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 import transformers
-from adapterdock.loader.architecture_survey import build, model_classes
-from adapterdock.loader.architecture_table import UNSURE
-from adapterdock.loader.layout import layout_of_model
+from adapterdock.loader.base.layout import layout_of_model
 from adapterdock.loader.tables import architecture_check
 from adapterdock.loader.tables.architecture_check import (
     CHECKED,
@@ -25,9 +23,11 @@ from adapterdock.loader.tables.architecture_check import (
     read,
     verify,
 )
+from adapterdock.loader.tables.architecture_survey import build, model_classes
+from adapterdock.loader.tables.architecture_table import UNSURE
 from adapterdock.loader.tables.variants import config_with
-from adapterdock.registry.architectures import architecture_table
-from adapterdock.registry.facts import Layout
+from adapterdock.registry.base.architectures import architecture_table
+from adapterdock.registry.files.facts import Layout
 from support.table_version import of_the_tables_transformers
 from support.tiny_models import tiny_model
 

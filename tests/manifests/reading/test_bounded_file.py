@@ -9,7 +9,7 @@ from pathlib import Path
 import adapterdock
 import pytest
 from adapterdock.manifests.bounds import LOCK_BYTES, MANIFEST_BYTES
-from adapterdock.manifests.errors import AdapterdockError
+from adapterdock.manifests.findings.errors import AdapterdockError
 from adapterdock.manifests.lockfile import read_lock
 from adapterdock.manifests.manifest import read_manifest
 from adapterdock.manifests.reading import bounded_file

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from adapterdock.registry.architectures import layout_of
+from adapterdock.registry.base.architectures import layout_of
 from adapterdock.registry.base.packed import unpacked
 from adapterdock.registry.base.told import DESCRIPTIONS, told_sizes
-from adapterdock.registry.facts import Layout, ModuleKind, TensorInfo
+from adapterdock.registry.files.facts import Layout, ModuleKind, TensorInfo
 from support.quantised_headers import (
     GROUP,
     HIDDEN,

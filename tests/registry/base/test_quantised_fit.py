@@ -9,9 +9,9 @@ from typing import Any
 
 import adapterdock
 import pytest
-from adapterdock.manifests.codes import artefacts
-from adapterdock.manifests.codes import fit as codes
-from adapterdock.manifests.findings import Finding
+from adapterdock.manifests.findings import artefacts
+from adapterdock.manifests.findings import fit as codes
+from adapterdock.manifests.findings.finding import Finding
 from support.builders import lora_config, lora_tensors, write_adapter, write_safetensors
 from support.quantised_headers import (
     HIDDEN,

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from adapterdock.manifests.findings import Finding, Severity
-from adapterdock.registry.fit import check_adapter
-from adapterdock.registry.fresh import begin
+from adapterdock.manifests.findings.finding import Finding, Severity
+from adapterdock.registry.checks.check_adapter import check_adapter
+from adapterdock.registry.checks.new_adapter import begin
 from adapterdock.registry.methods.foreign_fields import FOREIGN_FIELDS
 from adapterdock.registry.methods.options import COMMON, Support
 from adapterdock.registry.methods.table import METHODS, THROUGH_PEFT

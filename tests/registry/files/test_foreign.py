@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapterdock.manifests.codes import fit as codes
-from adapterdock.manifests.errors import SourceError
-from adapterdock.manifests.findings import Finding, Where
-from adapterdock.manifests.source import Source
-from adapterdock.registry.gather import gather_adapter, gather_base, gather_tokenizer
+from adapterdock.manifests.findings import fit as codes
+from adapterdock.manifests.findings.errors import SourceError
+from adapterdock.manifests.findings.finding import Finding, Where
+from adapterdock.manifests.language.source import Source
+from adapterdock.registry.read_facts import gather_adapter, gather_base, gather_tokenizer
 from adapterdock.registry.sources.folder import Folder
 from adapterdock.registry.sources.open import open_source
 from support.builders import (

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapterdock.manifests.codes import fit as codes
-from adapterdock.manifests.errors import SourceError
-from adapterdock.manifests.findings import Finding, Severity
-from adapterdock.registry.facts import AdapterFacts, Header, TensorInfo
+from adapterdock.manifests.findings import fit as codes
+from adapterdock.manifests.findings.errors import SourceError
+from adapterdock.manifests.findings.finding import Finding, Severity
+from adapterdock.registry.checks.check_adapter import check_adapter
 from adapterdock.registry.files import mlx
 from adapterdock.registry.files.adapter import read_adapter
+from adapterdock.registry.files.facts import AdapterFacts, Header, TensorInfo
 from adapterdock.registry.files.reading import Reading
-from adapterdock.registry.fit import check_adapter
 from support.builders import HIDDEN, KV, VOCAB, base_facts
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -15,12 +15,12 @@ import pytest
 from adapterdock.manifests import lockfile, owner
 from adapterdock.manifests.lockfile import Lock, read_lock, write_lock
 from adapterdock.manifests.owner import made_beside
-from adapterdock.registry import merged_folder
+from adapterdock.registry.files import new_folder as merged_folder
 from adapterdock.registry.files import together
 from adapterdock.registry.files.exchange import exchange
+from adapterdock.registry.files.new_folder import MARK, replacing
 from adapterdock.registry.files.scratch import scratch_folder
 from adapterdock.registry.files.together import write_together
-from adapterdock.registry.merged_folder import MARK, replacing
 from support.builders import safetensors_bytes
 from support.killed import killed_at_every_line
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from adapterdock.manifests.codes import fit as codes
-from adapterdock.registry.facts import Header, TensorInfo
+from adapterdock.manifests.findings import fit as codes
+from adapterdock.registry.checks.check_adapter import check_adapter
+from adapterdock.registry.files.facts import Header, TensorInfo
 from adapterdock.registry.files.reading import Reading
 from adapterdock.registry.files.wrappers import unwrapped
-from adapterdock.registry.fit import check_adapter
 from support.builders import LLAMA_QV, adapter_facts, base_facts, lora_config, lora_tensors
 
 AT = "base_model.model."

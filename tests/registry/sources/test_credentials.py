@@ -9,8 +9,8 @@ from typing import Any
 import adapterdock
 import pytest
 import yaml
-from adapterdock.manifests.errors import SourceError
-from adapterdock.manifests.source import Source
+from adapterdock.manifests.findings.errors import SourceError
+from adapterdock.manifests.language.source import Source
 from adapterdock.registry.sources.open import open_source
 from adapterdock.registry.sources.ways import origin_of, strange_ways, ways_of
 from support.hub_server import HubServer

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 
 import pytest
-from adapterdock.manifests.codes import all_codes
-from adapterdock.manifests.errors import OfflineError
-from adapterdock.manifests.findings import Where
+from adapterdock.manifests.findings.catalogue import all_codes
+from adapterdock.manifests.findings.errors import OfflineError
+from adapterdock.manifests.findings.finding import Where
 from adapterdock.registry.sources.failures import explain, scrub
 
 

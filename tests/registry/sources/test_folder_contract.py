@@ -8,9 +8,9 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from adapterdock.manifests.errors import SourceError
-from adapterdock.manifests.source import Source
-from adapterdock.registry.facts import FileFact
+from adapterdock.manifests.findings.errors import SourceError
+from adapterdock.manifests.language.source import Source
+from adapterdock.registry.files.facts import FileFact
 from adapterdock.registry.sources.folder import Folder
 from adapterdock.registry.sources.open import open_source
 from support.hub_server import HubServer

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from adapterdock.manifests.errors import SourceError
-from adapterdock.manifests.source import Source
+from adapterdock.manifests.findings.errors import SourceError
+from adapterdock.manifests.language.source import Source
 from adapterdock.registry.sources.folder import Folder
 from adapterdock.registry.sources.open import open_source
 from support.web import WebServer

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from adapterdock.manifests.errors import OfflineError, SourceError
-from adapterdock.manifests.findings import Where
-from adapterdock.manifests.source import Source
+from adapterdock.manifests.findings.errors import OfflineError, SourceError
+from adapterdock.manifests.findings.finding import Where
+from adapterdock.manifests.language.source import Source
 from adapterdock.registry.sources.folder import Folder
 from adapterdock.registry.sources.open import open_source
 from support.hub_server import HubServer, blob_id
@@ -423,7 +423,7 @@ def test_a_process_of_its_own_reads_its_settings_from_the_environment(hub: HubSe
     hub.commit("acme/tone", FILES)
     code = (
         "from pathlib import Path\n"
-        "from adapterdock.manifests.source import Source\n"
+        "from adapterdock.manifests.language.source import Source\n"
         "from adapterdock.registry.sources.open import open_source\n"
         "folder = open_source(Source.parse('hf://acme/tone'), directory=Path('.'))\n"
         "print(folder.read('adapter_config.json').decode())"

@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import pytest
-from adapterdock.manifests.errors import IntegrityError, SourceError
-from adapterdock.manifests.source import Source
-from adapterdock.registry.fetch import fetch
+from adapterdock.manifests.findings.errors import IntegrityError, SourceError
+from adapterdock.manifests.language.source import Source
+from adapterdock.registry.sources.fetch import fetch
 from adapterdock.registry.sources.folder import Folder
 from adapterdock.registry.sources.open import open_source
-from adapterdock.registry.store import Store
+from adapterdock.registry.store.store import Store
 from support.hub_server import HubServer, blob_id
 
 CONFIG = b'{"peft_type": "LORA", "r": 8}'

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from adapterdock.manifests.errors import SourceError
-from adapterdock.manifests.findings import Where
-from adapterdock.manifests.source import Source
+from adapterdock.manifests.findings.errors import SourceError
+from adapterdock.manifests.findings.finding import Where
+from adapterdock.manifests.language.source import Source
 from adapterdock.registry.sources import opened as opened_module
 from adapterdock.registry.sources.folder import Folder
 from adapterdock.registry.sources.open import open_source

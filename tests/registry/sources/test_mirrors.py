@@ -6,10 +6,10 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from adapterdock.manifests.errors import SourceError
-from adapterdock.manifests.findings import Where
-from adapterdock.manifests.source import Source
-from adapterdock.registry.facts import FileFact
+from adapterdock.manifests.findings.errors import SourceError
+from adapterdock.manifests.findings.finding import Where
+from adapterdock.manifests.language.source import Source
+from adapterdock.registry.files.facts import FileFact
 from adapterdock.registry.sources.mirrors import mirrored
 from adapterdock.registry.sources.open import open_source
 

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from adapterdock.manifests.errors import OfflineError, SourceError
-from adapterdock.manifests.findings import Where
-from adapterdock.manifests.source import Source
+from adapterdock.manifests.findings.errors import OfflineError, SourceError
+from adapterdock.manifests.findings.finding import Where
+from adapterdock.manifests.language.source import Source
 from adapterdock.registry.sources.open import is_offline, open_source
 
 
@@ -25,7 +25,7 @@ def test_importing_it_imports_no_client() -> None:
 def test_opening_a_local_folder_imports_no_client(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from adapterdock.manifests.source import Source\n"
+        "from adapterdock.manifests.language.source import Source\n"
         "from adapterdock.registry.sources.open import open_source\n"
         "open_source(Source.parse('.'), directory=Path(sys.argv[1]),"
         " mirrors={'hf://': 's3://x'}).files()\n"

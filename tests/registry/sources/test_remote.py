@@ -10,8 +10,8 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from adapterdock.manifests.errors import SourceError
-from adapterdock.manifests.source import Source
+from adapterdock.manifests.findings.errors import SourceError
+from adapterdock.manifests.language.source import Source
 from adapterdock.registry.sources import opened as opened_module
 from adapterdock.registry.sources.folder import Folder
 from adapterdock.registry.sources.open import open_source
@@ -84,8 +84,8 @@ def test_without_s3fs_the_hint_is_our_own_extra() -> None:
     code = (
         "import sys; sys.modules['s3fs'] = None\n"
         "from pathlib import Path\n"
-        "from adapterdock.manifests.errors import SourceError\n"
-        "from adapterdock.manifests.source import Source\n"
+        "from adapterdock.manifests.findings.errors import SourceError\n"
+        "from adapterdock.manifests.language.source import Source\n"
         "from adapterdock.registry.sources.open import open_source\n"
         "try:\n"
         "    open_source(Source.parse('s3://b/x'), directory=Path('.'))\n"

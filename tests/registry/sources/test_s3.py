@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from adapterdock.manifests.errors import SourceError
-from adapterdock.manifests.source import Source
+from adapterdock.manifests.findings.errors import SourceError
+from adapterdock.manifests.language.source import Source
 from adapterdock.registry.sources.folder import Folder
 from adapterdock.registry.sources.open import open_source
 from support.s3_server import S3Server

@@ -11,8 +11,8 @@ from typing import Any
 
 import fsspec
 import pytest
-from adapterdock.manifests.errors import AdapterdockError, SourceError
-from adapterdock.manifests.source import Source
+from adapterdock.manifests.findings.errors import AdapterdockError, SourceError
+from adapterdock.manifests.language.source import Source
 from adapterdock.registry.sources.folder import Folder
 from adapterdock.registry.sources.open import open_source
 from adapterdock.registry.sources.pace import Limits

@@ -1,0 +1,69 @@
+"""What a model's forward takes in place of the ids of tokens: embeddings, and keys and values.
+
+A model with embeddings of each layer needs the ids themselves. Gemma 4 finds them again by
+comparing each of ``inputs_embeds`` with every row of its token embedding: virtual tokens are no
+rows of it, so such a model takes no embeddings but those of tokens.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from functools import cache
+
+from torch import nn
+
+from ...registry.files.facts import EMBEDS, INPUTS
+from .uncalled import source_of
+
+_COMPARED = re.compile(r"==\s*self\.\w+\.weight")
+
+
+def inputs_of(model: nn.Module) -> frozenset[str]:
+    """Those of ``INPUTS`` that the live model takes, whatever their values."""
+    taken = taken_by(model.forward)
+    return taken - {EMBEDS} if any(map(looked_up_again, model.modules())) else taken
+
+
+def taken_by(forward: object) -> frozenset[str]:
+    """Those of ``INPUTS`` that a forward has parameters for."""
+    assert callable(forward)
+    return INPUTS & inspect.signature(forward).parameters.keys()
+
+
+def looked_up_again(module: nn.Module) -> frozenset[str]:
+    """The embeddings in ``module`` that are looked up by ids which are found by comparing."""
+    found = _looked_up(type(module))
+    return found & module._modules.keys() if found else found  # pyright: ignore[reportPrivateUsage]
+
+
+@cache
+def _looked_up(kind: type[nn.Module]) -> frozenset[str]:
+    names = {one.__name__ for one in kind.__mro__ if issubclass(one, nn.Module)}
+    texts = [text for text in source_of(kind) if _COMPARED.search(text)]
+    trees = [node for text in texts for node in ast.walk(ast.parse(text))]
+    classes = [node for node in trees if isinstance(node, ast.ClassDef) and node.name in names]
+    functions = [node for one in classes for node in one.body if isinstance(node, ast.FunctionDef)]
+    return frozenset(name for one in functions if _compares(one) for name in _calls(one))
+
+
+def _compares(function: ast.FunctionDef) -> bool:
+    """Whether it compares ``inputs_embeds`` with a weight."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Compare) and any(isinstance(one, ast.Eq) for one in node.ops):
+            inside = list(ast.walk(node))
+            named = any(isinstance(n, ast.Name) and n.id == EMBEDS for n in inside)
+            if named and any(isinstance(n, ast.Attribute) and n.attr == "weight" for n in inside):
+                return True
+    return False
+
+
+def _calls(function: ast.FunctionDef) -> Iterator[str]:
+    """The attributes of ``self`` that it calls."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = node.func.value
+            if isinstance(owner, ast.Name) and owner.id == "self":
+                yield node.func.attr

@@ -1,0 +1,231 @@
+"""Loading the base model as its manifest declares it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...manifests.findings import loader as codes
+from ...manifests.findings.errors import AttachError
+from ...manifests.findings.finding import Finding, Where
+from ...manifests.language.schema import Base
+from ...manifests.lockfile import LoadedAs
+from ...registry.checks.fetching import attentions_of, is_of_the_hub
+from ...registry.checks.recorded_base import is_hub_id
+from ...registry.files.facts import config_as
+from .model_class import class_of
+from .resized import resize
+from .streamed_load import converting_options
+from .transformers_log import quiet
+
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+def load_base(
+    base: Base,
+    folder: Path,
+    where: Where = Where(),  # noqa: B008 - frozen
+    offload_folder: Path | None = None,
+    loaded_as: LoadedAs | None = None,
+) -> tuple[nn.Module, list[Finding]]:
+    """The model in ``folder`` (a transformers checkpoint in safetensors), in eval mode, and
+    warnings: tensors that it leaves out, and what transformers said while it loaded.
+
+    The class is the one that config.json's ``architectures`` names, unless ``loaded_as`` names
+    another; its new modules begin as transformers begins them, drawn by one seed. ``dtype``,
+    ``device_map``, ``quantization``, ``attn_implementation`` and ``trust_remote_code`` go to
+    transformers' ``from_pretrained``; ``auto`` means the checkpoint's own dtype. Where
+    ``device_map`` puts a part on ``disk`` it is read from ``folder`` as it is needed, and what
+    transformers has to convert first is kept in ``offload_folder``.
+    Raises :class:`AttachError` where transformers cannot load it, where code would be run that
+    the manifest does not trust, or where weights would be left as random numbers.
+    """
+    config = json.loads((folder / "config.json").read_bytes())
+    for named in (base.attn_implementation, *attentions_of(config)):
+        _check_attention(named, where)
+    loaded = loaded_as or LoadedAs()
+    kind = class_of(config_as(config, loaded), base.trust_remote_code, where)
+    labels = labels_for(loaded)
+    options: dict[str, Any] = {
+        "dtype": DTYPES.get(base.dtype, "auto"),
+        "trust_remote_code": base.trust_remote_code,
+        "local_files_only": True,
+        "output_loading_info": True,
+        "use_safetensors": True,
+        "ignore_mismatched_sizes": bool(loaded.new),
+    }
+    if base.device_map is not None:
+        parts = base.device_map
+        options["device_map"] = dict(parts) if isinstance(parts, Mapping) else parts
+        options["offload_folder"] = offload_folder
+    if base.attn_implementation is not None:
+        options["attn_implementation"] = base.attn_implementation
+    if base.quantization is not None:
+        options["quantization_config"] = _quantization(dict(base.quantization), where)
+    try:
+        with quiet() as said, one_seed():
+            converting = converting_options(kind, config, base, folder, labels)
+            if converting is None:
+                model, info = kind.from_pretrained(folder, **options, **labels)
+            else:
+                model, info = kind.from_pretrained(None, **options, **converting)
+                model.name_or_path = model.config.name_or_path = str(folder)
+    except Exception as error:
+        raise AttachError(
+            codes.BASE_NOT_LOADED.finding(
+                "transformers could not load the base",
+                where,
+                found=f"{type(error).__name__}: {str(error).strip()[:500]}",
+            )
+        ) from error
+    _check_filled(info, loaded.new, where)
+    # another class of the same base leaves out its head
+    unused = _unused(info, where) if loaded.architecture is None else []
+    if loaded.vocab_size is not None:
+        resize(model, loaded.vocab_size, where)
+    return model.eval(), [*unused, *(_heard(text, where) for text in said)]
+
+
+def offloads_to_disk(base: Base) -> bool:
+    """Whether the declared ``device_map`` may leave a part of the base on disk."""
+    parts = base.device_map
+    return "disk" in parts.values() if isinstance(parts, Mapping) else parts in _PLANNED
+
+
+_PLANNED = frozenset({"auto", "balanced", "balanced_low_0", "sequential"})
+"""Device maps that accelerate plans itself, with ``disk`` as its last resort."""
+
+
+def labels_for(loaded: LoadedAs) -> dict[str, Any]:
+    """What the config of a classifier is given."""
+    if loaded.num_labels is None:
+        return {}
+    names = {int(at): name for at, name in loaded.id2label.items()}
+    more = {"id2label": names, "label2id": {name: at for at, name in names.items()}}
+    return {"num_labels": loaded.num_labels, **(more if names else {})}
+
+
+@contextmanager
+def one_seed() -> Generator[None]:
+    """Random numbers are the same each time, and the caller's go on as they were."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(0)
+        yield
+
+
+def _check_filled(info: Mapping[str, Any], new: Collection[str], where: Where) -> None:
+    """All that no file fills is within the ``new`` modules, which every adapter brings."""
+    inside = tuple(f"{name}." for name in new)
+    kinds = {
+        kind: sorted(name for name in map(_name_of, info.get(kind) or ()) if not _in(name, inside))
+        for kind in ("missing_keys", "mismatched_keys")
+    }
+    left = [
+        f"{len(names)} {kind.replace('_', ' ')} ({names[0]})"
+        for kind, names in kinds.items()
+        if names
+    ]
+    if left:
+        raise AttachError(
+            codes.BASE_INCOMPLETE.finding(
+                "the checkpoint does not fill the model, whose rest would be random numbers",
+                where,
+                found="; ".join(left),
+                expected="every parameter in the checkpoint",
+            )
+        )
+
+
+def _name_of(key: Any) -> str:
+    """Of a tensor of another size, transformers tells the sizes too."""
+    return str(key[0] if isinstance(key, tuple) else key)
+
+
+def _in(name: str, inside: tuple[str, ...]) -> bool:
+    return bool(inside) and name.startswith(inside)
+
+
+def _unused(info: Mapping[str, Any], where: Where) -> list[Finding]:
+    names = sorted(map(str, info.get("unexpected_keys") or ()))
+    if not names:
+        return []
+    return [
+        codes.BASE_TENSORS_UNUSED.finding(
+            f"the model has no place for {len(names)} of the checkpoint's tensors",
+            where,
+            found=", ".join(names[:5]) + (" ..." if len(names) > 5 else ""),
+        )
+    ]
+
+
+def _heard(text: str, where: Where) -> Finding:
+    return codes.BASE_WARNING.finding("transformers warned", where, found=text[:500])
+
+
+def _check_attention(named: object, where: Where) -> None:
+    """An attention that is named like a repository is fetched from the Hub and run, unpinned."""
+    if is_of_the_hub(named) or _is_replaced(named):
+        raise AttachError(
+            codes.REMOTE_CODE_ELSEWHERE.finding(
+                "the attention implementation is code of another repository",
+                where,
+                found=named,
+                expected="eager, sdpa, or one that is installed here",
+            )
+        )
+
+
+def _is_replaced(named: object) -> bool:
+    """Whether transformers would get a kernel from the Hub in place of a flash attention that is
+    not installed here (it does where the package ``kernels`` is)."""
+    version = re.fullmatch(r"(?:paged\|)?flash_attention_(\d)", str(named))
+    if version is None or find_spec("kernels") is None:
+        return False
+    from transformers import modeling_flash_attention_utils as flash
+
+    known = getattr(flash, "FLASH_ATTENTION_COMPATIBILITY_MATRIX", {}).get(int(version[1]))
+    return known is None or not known["general_availability_check"]()
+
+
+def _quantization(declared: dict[str, Any], where: Where) -> Any:
+    """transformers' quantization config from the manifest's mapping, by its ``quant_method``."""
+    from transformers.quantizers.auto import AutoQuantizationConfig
+
+    if "quant_method" not in declared:
+        raise AttachError(
+            codes.QUANTIZATION_UNKNOWN.finding(
+                "base.quantization does not say which method",
+                where,
+                found=", ".join(sorted(declared)) or "nothing",
+                expected="quant_method: bitsandbytes, torchao, ... and that method's fields",
+            )
+        )
+    try:
+        return AutoQuantizationConfig.from_dict(declared)
+    except Exception as error:
+        raise AttachError(
+            codes.QUANTIZATION_UNKNOWN.finding(
+                "transformers does not accept base.quantization",
+                where,
+                found=f"{type(error).__name__}: {str(error).strip()[:300]}",
+            )
+        ) from error
+
+
+def hub_name(base: nn.Module) -> str | None:
+    """The Hub's id under which transformers loaded a model; ``None`` where it was none, or a folder
+    of that name is here."""
+    name = getattr(getattr(base, "config", None), "_name_or_path", None)
+    return name if isinstance(name, str) and is_hub_id(name) and not Path(name).exists() else None

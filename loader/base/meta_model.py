@@ -1,0 +1,198 @@
+"""A base without its weights: every module, on the meta device, over the files of a checkpoint.
+
+Where something needs a value (a trained bias, a weight to compare with) it is read from the file,
+through the same weights map by which accelerate's offloaded modules tell theirs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig
+
+from ...manifests.findings import loader as loader_codes
+from ...manifests.findings.errors import AttachError
+from ...manifests.findings.finding import Where
+from ...registry.files.facts import Header, TensorInfo
+from ..tables.architecture_survey import build
+from ..weights.tensors import FLOATS, INTEGERS
+from .disk_names import live_tensors, places_on_disk, reverter
+from .fused_slices import Cut, cuts_of
+from .model_class import class_of
+from .modules import ModuleMap
+from .transformers_log import quiet
+
+TORCH_DTYPES: Mapping[str, torch.dtype] = {**FLOATS, **INTEGERS}
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """A tensor of the checkpoint: its file, its name there, and its row of the header."""
+
+    file: str
+    name: str
+    info: TensorInfo
+
+
+class Skeleton:
+    """``model`` has the live names and types of the base in ``folder`` (a checkpoint as
+    transformers writes it, of which ``headers`` are those of its files)."""
+
+    def __init__(
+        self,
+        folder: Path,
+        headers: Mapping[str, Header],
+        *,
+        remote_code: bool = False,
+        where: Where = Where(),  # noqa: B008 - frozen
+    ) -> None:
+        self.folder = folder
+        self.headers = headers
+        self.config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+        self.model: Any = _without_weights(folder, self.config, remote_code, where)
+        self.modules = ModuleMap(self.model)
+        self._on_disk = {
+            name: OnDisk(file, name, info)
+            for file, header in headers.items()
+            for name, info in header.tensors.items()
+        }
+        self._tensors: dict[str, Tensor] = {
+            **dict(self.model.named_parameters(remove_duplicate=False)),
+            **dict(self.model.named_buffers(remove_duplicate=False)),
+        }
+        self._live = live = live_tensors(self.model)
+        self._places = {
+            place.live: name
+            for name, place in places_on_disk(self.model, live).items()
+            if place.live is not None
+        }
+        self._fused = live.keys() - self._places.keys()
+        self._prefix = str(getattr(self.model, "base_model_prefix", "") or "")
+        for name, module in self.model.named_modules(remove_duplicate=False):
+            module._hf_hook = _FromFiles(self, f"{name}." if name else "")  # pyright: ignore[reportArgumentType]
+
+    def find(self, live: str) -> OnDisk | None:
+        """The tensor of the checkpoint that becomes this live one unchanged; ``None`` where it is
+        made of others, or shares another's."""
+        shape = tuple(self._tensors[live].shape)
+        for name in self._spellings(live):
+            found = self._on_disk.get(name)
+            if found is not None and found.info.shape == shape:
+                return found
+        return None
+
+    def find_shared(self, live: str) -> OnDisk | None:
+        """The same, or that of a parameter which it is tied to."""
+        names = (live, *self.modules.tied_to(live))
+        return next((found for name in names if (found := self.find(name)) is not None), None)
+
+    def find_parts(self, live: str) -> list[tuple[OnDisk, Cut]] | None:
+        """The tensors of the checkpoint that are parts of this live one, all of it; ``None`` where
+        that cannot be told, or is not so on disk."""
+        if live not in self._fused:
+            return None
+        found: list[tuple[OnDisk, Cut]] = []
+        for name, cut in (cuts_of(self.model, self._live, live) or {}).items():
+            spelled = (self._on_disk.get(one) for one in self._with_prefix(name))
+            place = next((p for p in spelled if p is not None and p.info.shape == cut.shape), None)
+            if place is None:
+                return None
+            found.append((place, cut))
+        return found or None
+
+    def name_on_disk(self, live: str) -> str:
+        """The name under which transformers would write this one."""
+        revert = reverter(self.model)
+        if revert is None:
+            return live
+        written = revert({live: self._tensors[live]})
+        return next(iter(written)) if len(written) == 1 else live
+
+    def read(self, place: OnDisk) -> Tensor:
+        """A tensor in its stored dtype; its memory is its own."""
+        start = self.headers[place.file].data_start + place.info.start
+        with (self.folder / place.file).open("rb") as stream:
+            stream.seek(start)
+            return read_tensor(stream.readinto, place.info)
+
+    def _spellings(self, live: str) -> Iterator[str]:
+        if live in self._fused:
+            return
+        for known in dict.fromkeys((self._places.get(live, self.name_on_disk(live)), live)):
+            yield from self._with_prefix(known)
+
+    def _with_prefix(self, name: str) -> Iterator[str]:
+        """A name, with and without the prefix of the base's inner model."""
+        yield name
+        if self._prefix:
+            yield name.removeprefix(f"{self._prefix}.")
+            yield f"{self._prefix}.{name}"
+
+
+def read_tensor(readinto: Callable[[Any], int | None], info: TensorInfo) -> Tensor:
+    """A tensor from where a file stands. Raises :class:`OSError` where the file ends."""
+    data = bytearray(info.nbytes)
+    got = readinto(memoryview(data)) if data else 0
+    if got != info.nbytes:
+        raise OSError(f"{got} of {info.nbytes} bytes")
+    dtype = TORCH_DTYPES[info.dtype]
+    if not data:
+        return torch.empty(info.shape, dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype).view(info.shape)
+
+
+class _FromFiles(Mapping[str, Tensor]):
+    """What stands where accelerate keeps an offloaded module's hook: its weights map."""
+
+    execution_device = torch.device("cpu")
+
+    def __init__(self, skeleton: Skeleton, prefix: str) -> None:
+        self._skeleton = skeleton
+        self._prefix = prefix
+
+    @property
+    def weights_map(self) -> Mapping[str, Tensor]:
+        return self
+
+    def __getitem__(self, name: str) -> Tensor:
+        place = self._skeleton.find_shared(self._prefix + name)
+        if place is None or place.info.dtype not in TORCH_DTYPES:
+            raise KeyError(name)
+        return self._skeleton.read(place)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def _without_weights(
+    folder: Path, config: Mapping[str, Any], remote_code: bool, where: Where
+) -> nn.Module:
+    kind = class_of(config, remote_code, where)
+    try:
+        with quiet():
+            settings = AutoConfig.from_pretrained(
+                folder, trust_remote_code=remote_code, local_files_only=True
+            )
+            make = kind if isinstance(kind, type) and issubclass(kind, nn.Module) else None
+            if make is not None:
+                return build(make, settings).eval()
+            with torch.device("meta"):
+                model = cast(Any, kind).from_config(settings, trust_remote_code=remote_code)
+            return cast(nn.Module, model).eval()
+    except Exception as error:
+        raise AttachError(
+            loader_codes.BASE_NOT_LOADED.finding(
+                "transformers could not make the base",
+                where,
+                found=f"{type(error).__name__}: {str(error).strip()[:500]}",
+            )
+        ) from error

@@ -1,0 +1,118 @@
+"""The base's modules by name, and whether the base can take adapters at all."""
+
+from __future__ import annotations
+
+import functools
+import gc
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...manifests.findings import loader as codes
+from ...manifests.findings.errors import AttachError
+from ...manifests.findings.finding import Finding
+from ...registry.files.facts import ModuleShape
+from ..sites.sites import RootGuard
+from .interception import intercepted
+from .layout import layout_of_model, shape_of_module
+from .uncalled import uncalled_children
+
+
+class ModuleMap:
+    """Every module by every name it has, from one walk of the model."""
+
+    def __init__(self, base: nn.Module) -> None:
+        self.base = base
+        self.by_name: dict[str, nn.Module] = dict(base.named_modules(remove_duplicate=False))
+        names: dict[int, list[str]] = {}
+        for name, module in self.by_name.items():
+            names.setdefault(id(module), []).append(name)
+        self._names = names
+        self._tied: dict[str, str] | None = None
+        self._linears: dict[str, ModuleShape] = {}
+
+    def current(self) -> bool:
+        """Whether the model still has these modules, and no others."""
+        seen = 1
+        for name, module in self.by_name.items():
+            prefix = f"{name}." if name else ""
+            for leaf, child in module._modules.items():  # pyright: ignore[reportPrivateUsage]
+                if child is not None:
+                    if self.by_name.get(prefix + leaf) is not child:
+                        return False
+                    seen += 1
+        return seen == len(self.by_name)
+
+    def shape(self, name: str) -> ModuleShape:
+        """The kind and sizes of a module; of plain linears remembered, as long as it has these."""
+        module = self.by_name[name]
+        if type(module) is not nn.Linear:
+            return shape_of_module(module)
+        sizes = (module.in_features, module.out_features)
+        known = self._linears.get(name)
+        if known is None or (known.in_features, known.out_features) != sizes:
+            known = self._linears[name] = shape_of_module(module)
+        return known
+
+    def called(self, name: str) -> bool:
+        """Whether the model runs this module, under whatever name, and does not only read its
+        weight."""
+        places = (one.rpartition(".") for one in self._names[id(self.by_name[name])])
+        return any(own not in uncalled_children(self.by_name[parent]) for parent, _, own in places)
+
+    def other_names(self, name: str) -> list[str]:
+        """Further names of the module ``name``."""
+        return [other for other in self._names[id(self.by_name[name])] if other != name]
+
+    @functools.cached_property
+    def foreign(self) -> tuple[str, ...]:
+        """Prefixes of the parts that take another kind of input than the model itself, by
+        transformers' ``main_input_name``, and not text: their rows are images or sounds."""
+        own = getattr(type(self.base), "main_input_name", None)
+        if own is None:
+            return ()
+        found: list[str] = []
+        for name, module in self.by_name.items():
+            other = getattr(type(module), "main_input_name", None)
+            if name and isinstance(other, str) and other not in (own, "input_ids"):
+                found.append(f"{name}.")
+        return tuple(found)
+
+    def tied_to(self, parameter: str) -> list[str]:
+        """Further names of a parameter, such as ``lm_head.weight`` for the input embedding's."""
+        if self._tied is None:
+            self._tied = dict(layout_of_model(self.base).tied)
+        root = self._tied.get(parameter, parameter)
+        same = [root, *(name for name, source in self._tied.items() if source == root)]
+        return [name for name in same if name != parameter]
+
+
+def check_attachable(base: Any) -> None:
+    """Raise :class:`AttachError` for a model that is not a plain one of its own kind."""
+    problems: list[Finding] = []
+    if not isinstance(base, nn.Module):
+        raise AttachError(
+            codes.MODEL_WRAPPED.finding(f"a {type(base).__name__} is no nn.Module", found=base)
+        )
+    if hasattr(base, "peft_config") or getattr(base, "_hf_peft_config_loaded", False):
+        problems.append(codes.MODEL_WRAPPED.finding("PEFT adapters are in this model"))
+    elif any(type(m).__module__.startswith("peft.") for m in base.modules()):
+        problems.append(codes.MODEL_WRAPPED.finding("PEFT's layers are in this model"))
+    if intercepted(base, RootGuard):
+        gc.collect()  # one that nobody holds any more lets go
+    if intercepted(base, RootGuard):
+        problems.append(codes.MODEL_WRAPPED.finding("another AdaptedModel holds this base"))
+    if problems:
+        raise AttachError(*problems)
+    check_not_compiled(base, base.modules())
+
+
+def check_not_compiled(base: nn.Module, modules: Iterable[nn.Module]) -> None:
+    """Raise :class:`AttachError` if any of ``modules`` is compiled: it would not see a hook."""
+    compiled = (torch._dynamo.eval_frame.OptimizedModule, torch.jit.ScriptModule)  # pyright: ignore[reportPrivateUsage]
+    for module in modules:
+        if module.__dict__.get("_compiled_call_impl") or isinstance(module, compiled):
+            kind = type(base).__name__
+            raise AttachError(codes.MODEL_COMPILED.finding(f"this {kind} is compiled"))

@@ -1,0 +1,126 @@
+"""Token embeddings that are resized (``base.vocab_size``): of a base that is loaded here, and as
+they were before."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ...manifests.findings import fit as codes
+from ...manifests.findings.errors import AttachError
+from ...manifests.findings.finding import Where
+from ...manifests.lockfile import LoadedAs
+from ...registry.base.resized import token_modules
+from .layout import layout_of_model
+from .transformers_log import quiet
+
+
+def resize(model: nn.Module, rows: int, where: Where) -> None:
+    """Give the input and the output embedding ``rows`` rows, as transformers'
+    ``resize_token_embeddings`` does, in place.
+
+    New rows (and new entries of a head's bias) are the mean of the old ones: what transformers
+    draws them around, without the noise, so that they are the same each time. Raises
+    :class:`AttachError` where that cannot be.
+    """
+    base = cast(Any, model)
+    before = _rows(model)
+    try:
+        if any(weight.is_meta for module in _tables(model) for weight in module.parameters()):
+            raise NotImplementedError("the embedding is offloaded")
+        apart = dict(model.named_modules(remove_duplicate=False))
+        with torch.no_grad(), quiet():
+            base.resize_token_embeddings(rows, mean_resizing=False)
+            for module in _tables(model):
+                for table in module.parameters(recurse=False):
+                    if table.shape[0] == rows and before is not None and before < rows:
+                        table[before:] = table[:before].float().mean(0).to(table.dtype)
+        _part(model, apart)
+    except Exception as error:
+        said = f"{type(error).__name__}: {str(error).strip()[:300]}"
+        raise AttachError(
+            codes.VOCABULARY_NOT_RESIZED.finding(
+                "transformers could not resize the base's embeddings", where, found=said
+            )
+        ) from error
+    check_rows(model, rows, where)
+
+
+def _part(model: nn.Module, apart: Mapping[str, nn.Module]) -> None:
+    """Modules that stood ``apart``, with one weight, stand so again: resizing makes one module of
+    T5's three embeddings, at which no adapter could tell them from one another."""
+    seen: dict[int, str] = {}
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        first = seen.setdefault(id(module), name)
+        if name and first != name and apart.get(name) is not apart.get(first):
+            twin = copy.copy(module)
+            twin._parameters = dict(module._parameters)  # pyright: ignore[reportPrivateUsage]
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, twin)
+
+
+def check_rows(model: nn.Module, rows: int, where: Where) -> None:
+    """Raise :class:`AttachError` where the model's input embedding has another number of rows."""
+    found = _rows(model)
+    if found != rows:
+        raise AttachError(
+            codes.VOCABULARY_NOT_RESIZED.finding(
+                f"The model's token embedding does not have {rows} rows",
+                where,
+                found="no token embedding" if found is None else f"{found} rows",
+                expected=f"{rows} rows",
+            )
+        )
+
+
+def as_before(
+    model: nn.Module,
+    config: Mapping[str, Any],
+    live: Mapping[str, torch.Tensor],
+    loaded_as: LoadedAs,
+    doubts: dict[str, str],
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The config and the ``live`` tensors with the rows that the files have. Where the model does
+    not have them, or how many there are is not known, the embeddings are left out, and ``doubts``
+    says so."""
+    before, rows = loaded_as.resized_from, loaded_as.vocab_size
+    layout = layout_of_model(model)
+    ours = {f"{name}.{leaf}" for name in token_modules(layout) for leaf in ("weight", "bias")}
+    ours |= {one for pair in layout.tied.items() if ours & {*pair} for one in pair}
+    found = {name: t for name, t in live.items() if name not in ours or t.shape[0] != rows}
+    if before is None or rows is None or before > rows:
+        doubts["structure"] = "its embeddings were resized"
+    else:
+        found |= {name: t[:before] for name, t in live.items() if name not in found}
+        found = {name: found[name] for name in live}
+    said = dict(config)
+    if before is None:
+        doubts["config"] = "its embeddings were resized"
+    elif isinstance(text := config.get("text_config"), Mapping) and "vocab_size" in text:
+        said["text_config"] = {**text, "vocab_size": before}
+    else:
+        said["vocab_size"] = before
+    return said, found
+
+
+def _tables(model: nn.Module) -> list[nn.Module]:
+    """The input and the output embedding, where there are such."""
+    found: list[nn.Module] = []
+    for name in ("get_input_embeddings", "get_output_embeddings"):
+        try:
+            module = getattr(model, name)()
+        except (AttributeError, NotImplementedError, TypeError):
+            continue
+        if isinstance(module, nn.Module):
+            found.append(module)
+    return found
+
+
+def _rows(model: nn.Module) -> int | None:
+    tables = _tables(model)
+    weight = getattr(tables[0], "weight", None) if tables else None
+    return int(weight.shape[0]) if isinstance(weight, torch.Tensor) else None

@@ -1,0 +1,330 @@
+"""Building an adapter of a plan and tensors: checked and finished, and on no model yet."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from ...manifests.findings import loader as codes
+from ...manifests.findings.errors import AdapterdockError, AttachError
+from ...manifests.findings.finding import Where
+from ...registry.files.facts import AdapterPlan, ModuleKind, ModuleShape, SitePlan
+from ...registry.methods.idle import needs_call
+from ...registry.methods.lora_attention import reader_of
+from ...registry.methods.lora_variants import invocation_of
+from ...registry.methods.naming import PEFT_PREFIX
+from ..adapter.adapter import Adapter, Built, Part
+from ..sites.bias import BiasChange, BiasFactors, BiasWeight, bias_of
+from .requirements import Claims
+from ..methods.dora import OnWeight
+from ..methods.table import METHODS
+from ..base.modules import check_not_compiled
+from .peft_requirements import PeftParts, claim_peft
+from ..weights.placement import offloaded
+from .prompt_requirements import PROMPT, claim_prompt
+from ..methods.prompts.encoders import Encoder
+from ..methods.prompts.virtual_tokens import make_prompt
+from ..model.residency import bytes_of, shared_with
+from .site_requirements import REGISTERED, ClaimedSite, check_trainable, claim_site, leader_of
+from ..sites.sites import Factors
+from ..weights.tensors import AdapterTensors
+from ..sites.replacements import twin_of
+from ..sites.weight_sites import WeightFactors
+from .module_requirements import claim_bias, claim_whole, whole_modules
+
+if TYPE_CHECKING:
+    from ..model.adapter_set import Holder
+
+
+def build_adapter(
+    model: Holder,
+    name: str,
+    plan: AdapterPlan,
+    tensors: AdapterTensors,
+    *,
+    dtype: torch.dtype | None = None,
+    trainable: bool = False,
+    dropout: float = 0.0,
+    members: Mapping[str, float] | None = None,
+    config: Mapping[str, Any] | None = None,
+    encoder: Encoder | None = None,
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> Built:
+    """An adapter that is checked and made, for ``model`` but not yet on it; see
+    ``attach_adapter``, also for what is raised. ``encoder`` makes its
+    virtual tokens, and is trained in their place."""
+    base, modules = model.get_base_model(), model.modules_of_base
+    check_not_compiled(base, modules.by_name.values())
+    if trainable and dtype is None:
+        dtype = torch.float32
+    try:
+        claims = Claims(base, modules, name, plan, tensors, dtype, trainable, where)
+        built = _Builder(claims, dropout, config or {}, encoder).build()
+        adapter = built.adapter
+        adapter.members = dict(members or {})
+        adapter.shared = shared_with(base, adapter)
+        adapter.nbytes = bytes_of(adapter)
+        tensors.verify()
+    except AdapterdockError:
+        tensors.verify()  # if the bytes are others, that is the better explanation
+        raise
+    except Exception as error:
+        raise broken_off(name, error, where) from error
+    return built
+
+
+def dropout_of(config: Mapping[str, Any]) -> float:
+    """The dropout while training, of the methods that have one."""
+    found = config.get("lora_dropout", config.get("vera_dropout"))
+    return float(found) if isinstance(found, int | float) else 0.0
+
+
+def broken_off(name: str, error: Exception, where: Where) -> AttachError:
+    said = f"attaching {name!r} broke off: {type(error).__name__}: {error}"
+    return AttachError(codes.ATTACH_FAILED.finding(said, where))
+
+
+@dataclasses.dataclass
+class _Builder:
+    """One attach on its way. Nothing here touches the model."""
+
+    claims: Claims
+    dropout: float
+    config: Mapping[str, Any]
+    encoder: Encoder | None
+
+    def build(self) -> Built:
+        """Check everything, then make everything."""
+        claims = self.claims
+        plan, tensors = claims.plan, claims.tensors
+        if plan.leftovers:
+            claims.problem(
+                codes.PLAN_INCOMPLETE,
+                f"{len(plan.leftovers)} tensors have no place",
+                found=", ".join(plan.leftovers[:3]),
+            )
+        check_trainable(claims)
+        whole = whole_modules(claims)
+        native = plan.sites if plan.peft is None else ()
+        sites = [found for site in native if (found := claim_site(claims, site, whole))]
+        biases = [found for item in plan.biases.items() if (found := claim_bias(claims, *item))]
+        saved = {n: found for n in whole if (found := claim_whole(claims, n, whole[n]))}
+        prompted = plan.prompt is not None and claim_prompt(claims, plan.prompt)
+        claims.settle()
+        peft = claim_peft(claims, plan.peft, whole) if plan.peft is not None else None
+        claims.settle()
+        placed = tensors.place(claims.wanted, own=claims.trainable)
+        claims.problems += tensors.findings({n: p.dtype for n, p in claims.wanted.items()})
+        claims.settle()
+        acts = peft is not None and peft.changes
+        if not claims.trainable and not acts and not _changes_anything(claims, saved, biases):
+            claims.problem(
+                codes.TENSORS_CHANGE_NOTHING, f"{claims.name!r} changes nothing anywhere"
+            )
+        claims.settle()
+        # PEFT puts no tuner between itself and a base with virtual tokens
+        prefix = "base_model." if prompted else PEFT_PREFIX
+        return self._made(sites, biases, saved, placed, prefix, peft)
+
+    def _made(
+        self,
+        sites: Sequence[ClaimedSite],
+        biases: Iterable[tuple[str, str, torch.Tensor]],
+        saved: Mapping[str, Mapping[str, str]],
+        placed: Mapping[str, torch.Tensor],
+        prefix: str,
+        peft: PeftParts | None,
+    ) -> Built:
+        """Everything from placed tensors, which fit."""
+        claims = self.claims
+        parameters: dict[str, nn.Parameter] = {**peft.parameters} if peft else {}
+        keys: dict[str, str] = {**peft.keys} if peft else {}
+        outputs: dict[str, list[Factors]] = {}
+        for name, factors in peft.factors.items() if peft else ():
+            outputs[name] = [factors]
+        weights: dict[str, list[WeightFactors]] = {}
+        live = {
+            name: {role: text.format(adapter=claims.name) for role, text in m.parameters.items()}
+            for name, m in METHODS.items()
+        }
+        shared = self._shared(sites, placed)
+        parts: list[Part] = [*peft.parts] if peft else []
+        for name, common in shared.items():
+            spelling = METHODS[name].shared
+            parameters |= {spelling[r].format(adapter=claims.name): p for r, p in common.items()}
+        for site, method, shape in sites:
+            for role, text in method.shared.items():
+                if role in site.tensors:
+                    keys[_on_disk(site.tensors[role])] = text.format(adapter=claims.name)
+            names, common = live[site.method], shared.get(site.method, {})
+            # what follows another module has its parameters, which are registered once
+            inside = f"{prefix}{leader_of(site)}.{site.settings.get('wraps', '')}"
+            roles: dict[str, nn.Parameter] = {**common}
+            for role, key in site.tensors.items():
+                if role in common:
+                    continue
+                name = inside + names[role]
+                if name not in parameters:
+                    still = role in site.settings.get("frozen", ())
+                    parameters[name] = self._parameter(placed[key], frozen=still)
+                keys[_on_disk(key)] = name  # tied ones are in the file more than once
+                roles[role] = parameters[name]
+            built = method.build(site, shape, roles, self.dropout)
+            if hasattr(built, "add_to"):
+                reader = reader_of(site)[0]
+                weights.setdefault(reader, []).append(cast(WeightFactors, built))
+            else:
+                outputs.setdefault(site.module, []).append(cast(Factors, built))
+            parts.append(Part(site, shape, roles, roles.keys() <= method.input_roles))
+        changed: dict[str, BiasChange] = {}
+        for module, key, old in biases:
+            value = self._parameter(placed[key])
+            live_name = f"{prefix}{module}.bias.{claims.name}"
+            parameters[live_name], keys[_on_disk(key)] = value, live_name
+            if bias_of(claims.module(module)) is None:
+                changed[module] = inner = BiasWeight(value, old)
+                weights.setdefault(module, []).append(inner)
+                continue
+            changed[module] = last = BiasFactors(value, old, claims.modules.called(module))
+            outputs.setdefault(module, []).append(last)
+        twins = {
+            name: twin_of(
+                claims.module(name),
+                {path: placed[key] for path, key in paths.items()},
+                # PEFT trains no embeddings that it stores beside the factors
+                trainable=claims.trainable
+                and (name in claims.plan.saved or name in claims.plan.tuned),
+            )
+            for name, paths in saved.items()
+        }
+        for name, twin in twins.items():
+            for one in outputs.get(name, ()):
+                if isinstance(one, OnWeight):  # the weight that it rescales is the adapter's own
+                    one.stand_on(twin)
+        held = {f"{prefix}{n}.{self._wrapper(n)}.{claims.name}": twin for n, twin in twins.items()}
+        for live_name, paths in zip(held, saved.values(), strict=True):
+            keys |= {_on_disk(key): f"{live_name}.{path}" for path, key in paths.items()}
+        prompt, asked = None, claims.plan.prompt
+        if asked is not None:
+            inside, key = f"prompt_encoder.{claims.name}", asked.tensors[PROMPT]
+            made: torch.Tensor | Encoder
+            if self.encoder is not None:  # what it makes is written: see `saved_tensors`
+                made = self.encoder.to(placed[key])
+                parameters |= {f"{inside}.{path}": p for path, p in made.named_parameters()}
+            else:
+                made = parameters[f"{inside}.embedding.weight"] = self._parameter(placed[key])
+                keys[key] = f"{inside}.embedding.weight"
+            prompt = make_prompt(asked, made)
+        if peft and claims.tensors.header.tensors.keys() - keys.keys():
+            keys = {}  # what is here is not what PEFT stores
+        adapter = Adapter(
+            name=claims.name,
+            methods=methods_of(claims.plan),
+            rank=claims.plan.rank,
+            trainable=claims.trainable,
+            sites=frozenset(outputs) | frozenset(weights),
+            weights=frozenset(weights),
+            whole=frozenset(twins),
+            replaces=twins,
+            prompt=prompt,
+            parameters=parameters,
+            twins=held,
+            parts=tuple(parts),
+            biases=changed,
+            invocation=invocation_of(claims.plan),
+            config=self.config,
+            keys=keys,
+            unfired={*outputs, *twins, *weights} - self._stood_for(sites) - self._idle(sites),
+        )
+        return Built(
+            adapter,
+            {k: tuple(v) for k, v in outputs.items()},
+            twins,
+            {k: tuple(v) for k, v in weights.items()},
+        )
+
+    def _shared(
+        self,
+        sites: Iterable[ClaimedSite],
+        placed: Mapping[str, torch.Tensor],
+    ) -> dict[str, dict[str, nn.Parameter]]:
+        """{method: {role: parameter}} of what all sites of a method have in common; it is never
+        trained. What is made, and not in the file, goes where the first site's tensors are."""
+        groups: dict[str, list[tuple[SitePlan, ModuleShape]]] = {}
+        for site, method, shape in sites:
+            if method.shared:
+                groups.setdefault(site.method, []).append((site, shape))
+        found: dict[str, dict[str, nn.Parameter]] = {}
+        for name, group in groups.items():
+            method, tensors = METHODS[name], group[0][0].tensors
+            made = method.make_shared(group) if method.make_shared is not None else {}
+            common = {role: placed[tensors[role]] for role in method.shared if role in tensors}
+            like = next(placed[key] for role, key in tensors.items() if role not in method.shared)
+            common |= {role: tensor.to(like) for role, tensor in made.items()}
+            found[name] = {r: nn.Parameter(t, requires_grad=False) for r, t in common.items()}
+        return found
+
+    def _wrapper(self, name: str) -> str:
+        """What PEFT calls the part of its wrapper that holds this whole module."""
+        return "ln_tuning_layers" if name in self.claims.plan.tuned else "modules_to_save"
+
+    def _stood_for(self, sites: Iterable[ClaimedSite]) -> set[str]:
+        """Embeddings that may never run, for embeddings that follow them do (T5's ``shared``)."""
+        return {
+            leader_of(site)
+            for site, _, shape in sites
+            if "follows" in site.settings and shape.kind is ModuleKind.EMBEDDING
+        }
+
+    def _idle(self, sites: Iterable[ClaimedSite]) -> set[str]:
+        """Modules that never run, where nothing is lost by that."""
+        called = self.claims.modules.called
+        return {s.module for s, _, _ in sites if needs_call(s) and not called(s.module)}
+
+    def _parameter(self, tensor: torch.Tensor, *, frozen: bool = False) -> nn.Parameter:
+        return nn.Parameter(tensor, requires_grad=self.claims.trainable and not frozen)
+
+
+def _changes_anything(
+    claims: Claims,
+    saved: Mapping[str, Mapping[str, str]],
+    biases: Iterable[tuple[str, str, torch.Tensor]],
+) -> bool:
+    """Whether the model's answers can differ at all: stops at the first value that does."""
+    if claims.plan.prompt is not None:
+        return True  # tokens of zeros are attended to as well
+    for site in claims.plan.sites if claims.plan.peft is None else ():
+        roles = {role: claims.tensors.host(key) for role, key in site.tensors.items()}
+        method = METHODS[site.method]
+        if method.alters is not None:
+            if method.alters(site, roles, claims.module(site.module)):
+                return True
+        elif method.changes(site, roles):
+            return True
+    for _, key, old in biases:
+        if claims.differs(key, old):
+            return True
+    for name, paths in saved.items():
+        module = claims.module(name)
+        for path, key in paths.items():
+            owner, _, leaf = path.rpartition(".")
+            old = offloaded(module.get_submodule(owner), leaf)
+            if old is None or claims.differs(key, old):
+                return True
+    return False
+
+
+def methods_of(plan: AdapterPlan) -> tuple[str, ...]:
+    """PEFT's names of the methods that act."""
+    tuned = {"LN_TUNING"} if plan.tuned else set[str]()
+    sites = plan.sites if plan.prompt is None else (*plan.sites, plan.prompt)
+    return tuple(sorted({REGISTERED[site.method].peft_type for site in sites} | tuned))
+
+
+def _on_disk(key: str) -> str:
+    """PEFT's prefix, which some writers leave out."""
+    return key if key.startswith("base_model.") else f"{PEFT_PREFIX}{key}"

@@ -1,0 +1,244 @@
+"""Attaching an adapter whose method has no native file here, by PEFT's own layers.
+
+Everything is made in a shell beside the base (``loader.methods.peft.make_layers``); then each
+layer is taken out of it, as the factors of one site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ...manifests.findings import fit as fit_codes
+from ...manifests.findings import loader as codes
+from ...manifests.findings.errors import AttachError
+from ...registry.files.facts import PeftPlan
+from ...registry.methods.peft_table import PEFT_TABLE
+from ..adapter.adapter import Part
+from .requirements import Claims
+from ..methods.peft_merge import changes_weights, example_of
+from ..methods.peft.layers import PeftFactors, buffers_of, relink, set_apart
+from ..methods.peft.make_layers import NAME, Shell, make_shell, misfits, tensors_for_peft
+from ..weights.placement import compute_dtype, device_of
+from ..weights.tensors import INTEGERS
+
+_PREFIX = "base_model."
+
+
+@dataclass
+class PeftParts:
+    """An adapter that PEFT made: what it adds, by module, and its tensors by PEFT's live names."""
+
+    factors: Mapping[str, PeftFactors]
+    parts: Sequence[Part]
+    parameters: dict[str, nn.Parameter] = field(default_factory=dict)
+    changes: bool = True
+    """Whether it changes what any module answers."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """Their live names, by those in the file. Not all of them where PEFT stores something else than
+    its layers hold (SHiRA's places, VB-LoRA's best vectors)."""
+    kept: list[torch.Tensor] = field(default_factory=list)
+    """Tensors that were exchanged: as long as they are here, no other has their identity."""
+
+
+def claim_peft(
+    claims: Claims, peft: PeftPlan, whole: Mapping[str, Mapping[str, str]]
+) -> PeftParts | None:
+    """PEFT's layers with the adapter's values in them, if they can sit where they should; else
+    problems are noted. The model is not touched."""
+    modules = {live: found for live in peft.authors if (found := _usable(claims, live, whole))}
+    keys = tensors_for_peft(claims.plan, peft)
+    present = claims.present("PEFT's layers", keys.values())
+    if claims.trainable and not PEFT_TABLE[peft.method].trains:
+        claims.problem(codes.METHOD_NOT_TRAINED, f"{peft.method} adapters cannot be trainable")
+    if not present or len(modules) < len(peft.authors):
+        return None
+    infos = claims.tensors.header.tensors
+    claims.problems += claims.tensors.findings(
+        {
+            key: torch.int64 if infos[key].dtype in INTEGERS else claims.dtype or torch.float32
+            for key in keys.values()
+        }
+    )
+    claims.settle()
+    before = _states(modules)
+    try:
+        shell = make_shell(peft, modules, claims.where, trainable=claims.trainable)
+        claims.problems += misfits(shell, claims.plan, infos, claims.where)
+        claims.settle()
+        _load(claims, shell, keys)
+    finally:
+        changed = _states(modules) != before
+    if changed:
+        claims.problem(codes.PEFT_CHANGED_BASE, f"{peft.method} changed the base's weights")
+        claims.settle()
+    return _taken_out(claims, shell, modules)
+
+
+def _usable(claims: Claims, live: str, whole: Mapping[str, Mapping[str, str]]) -> nn.Module | None:
+    module = claims.usable_module(live)
+    inside = next((w for w in whole if live == w or live.startswith(f"{w}.")), None)
+    if module is not None and inside is not None:
+        claims.problem(codes.SITE_INSIDE_SAVED, f"{live} is inside {inside}, which is replaced")
+        return None
+    if module is not None and not claims.modules.called(live):
+        claims.problem(codes.MODULE_NOT_CALLED, f"the model never calls {live}")
+        return None
+    if module is not None and device_of(module, claims.base) is None:
+        claims.problem(codes.MODULE_ON_META, f"{live} is on the meta device")
+        return None
+    return module
+
+
+def _states(modules: Mapping[str, nn.Module]) -> list[tuple[Any, ...]]:
+    """What changes where somebody writes into these modules' parameters."""
+    return [
+        (id(p), p.data_ptr() if type(p.data) is torch.Tensor else 0, p._version, p.requires_grad)
+        for module in modules.values()
+        for p in module.parameters()
+    ]
+
+
+def _load(claims: Claims, shell: Shell, keys: Mapping[str, str]) -> None:
+    values = {name: claims.tensors.host(key).clone() for name, key in keys.items()}
+    try:
+        shell.load(values)
+    except Exception as error:
+        raise AttachError(
+            fit_codes.PEFT_REFUSES.finding(
+                f"PEFT cannot load the tensors of {claims.name}",
+                claims.where,
+                found=f"{type(error).__name__}: {error}"[:400],
+            )
+        ) from error
+
+
+def _taken_out(claims: Claims, shell: Shell, modules: Mapping[str, nn.Module]) -> PeftParts:
+    """Each layer as the factors of its site, with its tensors where the module computes."""
+    assert claims.plan.peft is not None
+    for live, layer in shell.layers.items():
+        relink(shell.stand_ins[live], modules[live])
+        set_apart(layer, shell.stand_ins[live])
+    parts = [
+        Part(
+            site,
+            claims.modules.shape(site.module),
+            {},
+            of_input=False,
+            layer=shell.layers[site.module],
+        )
+        for site in claims.plan.sites
+    ]
+    by_batch = PEFT_TABLE[claims.plan.peft.method].by_batch
+    factors = {live: PeftFactors(layer, by_batch) for live, layer in shell.layers.items()}
+    found = PeftParts(factors, parts)
+    made: dict[int, nn.Parameter] = {}
+    for live, layer in shell.layers.items():
+        _own(found, made, claims, f"{_PREFIX}model.{live}.", layer, modules[live])
+    first = next(iter(modules.values()))
+    for name, part in shell.tuner.named_children():
+        if name != "model":
+            _own(found, made, claims, f"{_PREFIX}{name}.", part, first)
+    found.changes = _changes(claims, found, modules)
+    return found
+
+
+def _own(
+    found: PeftParts,
+    made: dict[int, nn.Parameter],
+    claims: Claims,
+    prefix: str,
+    layer: nn.Module,
+    module: nn.Module,
+) -> None:
+    """Note the layer's tensors by their live names, with the adapter's own name in place of the
+    shell's. Layers may share some; each is noted once under every name, as PEFT does."""
+    dtype, device = claims.dtype, cast(torch.device, device_of(module, claims.base))
+    for path, parameter in layer.named_parameters(remove_duplicate=False):
+        if id(parameter) not in made:
+            made[id(parameter)] = parameter
+            parameter.data = _placed(parameter.data, dtype, device)
+            parameter.requires_grad_(claims.trainable and parameter.requires_grad)
+        _note(found, claims, prefix, path, parameter)
+    for path, place, name in list(buffers_of(layer)):
+        old = place[name]
+        if id(old) not in made:
+            value = nn.Parameter(_placed(old.detach(), dtype, device), requires_grad=False)
+            made[id(old)] = made[id(value)] = value
+            found.kept.append(old)
+        place[name] = made[id(old)]
+        _note(found, claims, prefix, path, made[id(old)])
+
+
+def _note(found: PeftParts, claims: Claims, prefix: str, path: str, value: nn.Parameter) -> None:
+    live = prefix + _named(path, claims.name)
+    key = ".".join(part for part in f"{prefix}{path}".split(".") if part != NAME)
+    found.parameters[live] = value
+    if key in claims.tensors.header.tensors:
+        found.keys[key] = live
+
+
+def _placed(tensor: torch.Tensor, dtype: torch.dtype | None, device: torch.device) -> torch.Tensor:
+    """On the module's device, in the declared dtype or else the one that PEFT chose: it computes in
+    float32 with adapters for a base in half precision."""
+    return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+
+def _named(path: str, name: str) -> str:
+    """``boft_R.default`` for the adapter's own name; what PEFT calls after no adapter is, too."""
+    parts = path.split(".")
+    if NAME in parts:
+        parts[parts.index(NAME)] = name
+        return ".".join(parts)
+    return f"{path}.{name}"
+
+
+@torch.no_grad()
+def _changes(claims: Claims, found: PeftParts, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether any module answers otherwise with its layer, asked with an input of noise. Where the
+    file says which values it is about, every layer is asked: a number may be out of range, and
+    PyTorch does not look."""
+    infos = claims.tensors.header.tensors
+    every = any(info.dtype in INTEGERS for info in infos.values())
+    differs = False
+    for live, factors in found.factors.items():
+        module = modules[live]
+        shape = claims.modules.shape(live)
+        if _cannot_run(module):
+            if changes_weights(factors.layer, module, shape, live):
+                return True
+            continue
+        device = cast(torch.device, device_of(module, claims.base))
+        x = example_of(shape, module, device, compute_dtype(module, claims.base))
+        try:
+            base = cast(torch.Tensor, module.forward(x))
+            with torch.sparse.check_sparse_tensor_invariants(every):
+                answer = factors.add(module, x, base, base, 1.0)
+        except Exception as error:
+            raise AttachError(
+                codes.PEFT_PLACE.finding(
+                    f"{claims.name}: PEFT's layer cannot answer at {live}",
+                    claims.where,
+                    found=f"{type(error).__name__}: {error}"[:400],
+                )
+            ) from error
+        if answer.shape != base.shape:
+            claims.problem(
+                codes.PEFT_PLACE, f"PEFT's layer at {live} answers {tuple(answer.shape)}"
+            )
+            claims.settle()
+        differs = differs or not torch.equal(answer, base)
+        if differs and not every:
+            break
+    return differs
+
+
+def _cannot_run(module: nn.Module) -> bool:
+    """Whether its values are in files only (``adapterdock merge``); accelerate brings those that it
+    has offloaded."""
+    meta = any(p.is_meta for p in module.parameters())
+    return meta and "_old_forward" not in vars(module)

@@ -1,0 +1,40 @@
+"""Virtual tokens that an adapter brings: can the base have them?"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from ...manifests.findings import loader as codes
+from ...registry.checks.prompts import check_base, check_plan
+from ...registry.files.facts import SitePlan
+from ...registry.methods.prompt import PREFIX_TUNING
+from .requirements import Claims
+from ..methods.prompts.virtual_tokens import embedding_of, unsupported
+
+PROMPT = "prompt_embeddings"
+"""The one tensor of such an adapter, by its role and its name on disk."""
+
+
+def claim_prompt(claims: Claims, site: SitePlan) -> bool:
+    """Whether the base can have these virtual tokens; what is wrong is noted."""
+    config = getattr(claims.base, "config", None)
+    reason = unsupported(site, claims.base)
+    if reason is not None or not hasattr(config, "to_dict"):
+        reason = reason or "it has no config that tells its layers and heads"
+        claims.problem(codes.PROMPT_UNSUPPORTED, reason)
+        return False
+    key = site.tensors[PROMPT]
+    if not claims.present("the model", [key]):
+        return False
+    shape = claims.tensors.shape(key)
+    misfits = check_plan(site, shape, claims.where)
+    misfits = misfits or check_base(site, cast(Any, config).to_dict(), claims.where)
+    claims.problems += misfits
+    embedding = embedding_of(claims.base)
+    if misfits or embedding is None:
+        return False
+    width = getattr(embedding, "embedding_dim", shape[-1])
+    if site.method != PREFIX_TUNING and shape[-1] != width:
+        claims.misfit(PROMPT, shape, (shape[0], width))
+    name = next(n for n, m in claims.modules.by_name.items() if m is embedding)
+    return claims.want(name, [key])

@@ -1,0 +1,152 @@
+"""One site of an adapter: can it sit on its module, and do its tensors fit?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from ...manifests.findings import loader as codes
+from ...registry.files.facts import SIZED, ModuleShape, SitePlan
+from ...registry.methods.lora_variants import ONLY_USED
+from ...registry.methods.table import SITES as REGISTERED
+from ...registry.methods.table import Method as MethodOnDisk
+from .requirements import Claims
+from ..methods.table import METHODS, Method
+
+Shape = tuple[int, ...]
+ClaimedSite = tuple[SitePlan, Method, ModuleShape]
+
+
+def check_trainable(claims: Claims) -> None:
+    """Note a problem for each method whose training is more than gradients."""
+    methods = {site.method for site in claims.plan.sites} if claims.trainable else set[str]()
+    for name in sorted(methods & METHODS.keys()):
+        if not REGISTERED[name].trains:
+            claims.problem(codes.METHOD_NOT_TRAINED, f"{name} adapters cannot be trainable")
+    if claims.trainable:
+        for name in sorted(
+            {s.settings[ONLY_USED] for s in claims.plan.sites if ONLY_USED in s.settings}
+        ):
+            claims.problem(codes.METHOD_NOT_TRAINED, f"{name} adapters cannot be trainable")
+
+
+def claim_site(
+    claims: Claims, site: SitePlan, whole: Mapping[str, Mapping[str, str]]
+) -> ClaimedSite | None:
+    """The site with its method and its module's sizes, if its tensors fit; else problems are
+    noted."""
+    method = METHODS.get(site.method)
+    if method is None:
+        claims.problem(
+            codes.METHOD_UNKNOWN,
+            f"{site.module}: {site.method} has no native implementation",
+            expected=", ".join(METHODS),
+        )
+        return None
+    module = claims.usable_module(site.module)
+    if module is None or not claims.present(site.module, site.tensors.values()):
+        return None
+    if claims.lost(site):
+        return None
+    inside = next((w for w in whole if site.module.startswith(f"{w}.")), None) if whole else None
+    if inside is not None:
+        claims.problem(
+            codes.SITE_INSIDE_SAVED, f"{site.module} is inside {inside}, which is replaced"
+        )
+        return None
+    known = REGISTERED[site.method]
+    if frozenset(site.tensors) not in known.role_sets:
+        claims.problem(
+            codes.PLAN_MISMATCH,
+            f"{site.module} has not the parts that {site.method} needs",
+            found=", ".join(sorted(site.tensors)),
+            expected=" or ".join(", ".join(sorted(one)) for one in known.role_sets),
+        )
+        return None
+    if site.module in whole and "parameter" in site.settings:
+        claims.problem(
+            codes.SITE_INSIDE_SAVED, f"{site.module} is adapted and replaced by one adapter"
+        )
+        return None
+    if not _repeats(claims, site):
+        return None
+    shape = _grown(claims, site.module, claims.modules.shape(site.module), whole)
+    infos = claims.tensors.header.tensors
+    shapes = {role: infos[key].shape for role, key in site.tensors.items()}
+    expected = _expected(claims, known, method, site, module, shape, shapes)
+    if isinstance(expected, str):
+        claims.problem(codes.MODULE_UNSUPPORTED, f"{site.module}: {expected}")
+        return None
+    for role, found in shapes.items():
+        if found != expected.get(role):
+            claims.misfit(f"{role} at {site.module}", found, expected.get(role))
+    return (site, method, shape) if claims.want(site.module, site.tensors.values()) else None
+
+
+def _expected(
+    claims: Claims,
+    known: MethodOnDisk,
+    method: Method,
+    site: SitePlan,
+    module: nn.Module,
+    shape: ModuleShape,
+    found: Mapping[str, Shape],
+) -> Mapping[str, Shape] | str:
+    """What each role's tensor must be at this module, or why none can be there."""
+    sizes = (shape.kind, shape.in_features, shape.out_features)
+    key = (site.method, sizes, site.rank, tuple(found.items()))
+    # DoRA asks each module for its weight
+    plain = type(module) is nn.Linear and not site.settings and "magnitude" not in found
+    expected = claims.linears.get(key) if plain else None
+    if expected is None:
+        unsized = shape.kind in SIZED and None in sizes
+        if shape.kind not in known.kinds or unsized:
+            expected = f"{site.method} cannot sit on a {type(module).__name__}"
+        else:
+            reason = method.unsupported(site, module, shape)
+            expected = reason or known.shapes(site, shape, found)
+        if plain:
+            claims.linears[key] = expected
+    return expected
+
+
+def _repeats(claims: Claims, site: SitePlan) -> bool:
+    """Whether what follows another module has that one's tensors, under a key of its own or
+    not."""
+    leader = leader_of(site)
+    if leader == site.module:
+        return True
+    first = next(s for s in claims.plan.sites if s.module == leader and s.method == site.method)
+    for role, key in site.tensors.items():
+        other = first.tensors[role]
+        if other not in claims.tensors.header.tensors:
+            return True  # reported there
+        if key != other and not torch.equal(claims.tensors.host(key), claims.tensors.host(other)):
+            claims.problem(
+                codes.TIED_DIFFERS, f"{key} is not {other}, though the base ties their modules"
+            )
+            return False
+    return True
+
+
+def _grown(
+    claims: Claims, name: str, shape: ModuleShape, whole: Mapping[str, Mapping[str, str]]
+) -> ModuleShape:
+    """The module's sizes, with the rows of the weight that the adapter brings for it."""
+    if name not in claims.plan.embeddings:
+        return shape
+    key = whole.get(name, {}).get("weight")
+    if key is None:
+        return shape
+    rows = claims.tensors.shape(key)[0]
+    if "num_embeddings" in vars(claims.module(name)):
+        return dataclasses.replace(shape, in_features=rows)
+    return dataclasses.replace(shape, out_features=rows)
+
+
+def leader_of(site: SitePlan) -> str:
+    """The module whose parameters this site has: its own, or that of the one that it follows."""
+    return site.settings.get("follows", site.module)

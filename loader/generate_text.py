@@ -1,0 +1,130 @@
+"""A prompt in, text out: what `adapterdock run` and the quickstart do with a loaded model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+
+from ..manifests.findings import loader as loader_codes
+from ..manifests.findings import usage as codes
+from ..manifests.findings.errors import AdapterdockError, AttachError, UsageError
+from ..manifests.manifest import ManifestFile
+from ..registry.checks.fetching import check as check_fetching
+from .base.chat_template import check_template
+from .base.transformers_log import quiet
+
+if TYPE_CHECKING:
+    from .adapted import AdaptedModel
+
+
+def load_tokenizer(model: AdaptedModel) -> Any:
+    """The tokenizer that was pulled with the model's base (a transformers tokenizer).
+
+    Raises :class:`UsageError` for a model whose base was not loaded from a manifest, and
+    :class:`AttachError` where there is none beside the base that transformers can load.
+    """
+    deployment = model.deployment
+    if deployment is None or deployment.base_folder is None:
+        raise UsageError(codes.NEEDS_BASE.finding("the base was not loaded from a manifest"))
+    file = deployment.file
+    _refuse_code_elsewhere(deployment.base_folder, file)
+    try:
+        with quiet():
+            return transformers.AutoTokenizer.from_pretrained(
+                deployment.base_folder,
+                local_files_only=True,
+                trust_remote_code=file.manifest.base.trust_remote_code,
+            )
+    except Exception as error:
+        raise AttachError(
+            loader_codes.TOKENIZER_NOT_LOADED.finding(
+                "transformers could not load the base's tokenizer",
+                file.where(("base", "model")),
+                found=f"{type(error).__name__}: {str(error).strip()[:500]}",
+            )
+        ) from error
+
+
+def _refuse_code_elsewhere(folder: Path, file: ManifestFile) -> None:
+    """The tokenizer's own ``auto_map`` may name Python files of another repository, too."""
+    config = folder / "tokenizer_config.json"
+    if not file.manifest.base.trust_remote_code or not config.is_file():
+        return
+    where = file.where(("base", "model"))
+    if found := check_fetching(json.loads(config.read_bytes()), where, remote_code=True):
+        raise AttachError(*found)
+
+
+def encode(tokenizer: Any, prompt: str, *, chat: bool) -> dict[str, torch.Tensor]:
+    """The prompt as the model's inputs, (1, tokens) each; through the chat template if ``chat``
+    and the tokenizer has one. Raises :class:`AttachError` for a template that cannot be used."""
+    if chat and getattr(tokenizer, "chat_template", None):
+        messages = [{"role": "user", "content": prompt}]
+        check_template(tokenizer.get_chat_template(), messages, tokenizer.special_tokens_map)
+        encoded = tokenizer.apply_chat_template(
+            messages,
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+    else:
+        encoded = tokenizer(prompt, return_tensors="pt")
+    return {k: v for k, v in encoded.items() if k in ("input_ids", "attention_mask")}
+
+
+def answer(
+    model: AdaptedModel,
+    tokenizer: Any,
+    prompt: str,
+    *,
+    adapter: str | None = None,
+    max_new_tokens: int = 128,
+    temperature: float = 0.0,
+    seed: int = 0,
+    chat: bool = True,
+    write: Callable[[str], None] | None = None,
+) -> str:
+    """What the model writes after ``prompt``, under ``adapter`` (``None``: what is active).
+
+    ``write`` is given the text piece by piece as it comes, if there is one."""
+    how: dict[str, Any] = {"max_new_tokens": max_new_tokens}
+    if temperature > 0:
+        how |= {"do_sample": True, "temperature": temperature}
+    else:  # what the base's generation config says of sampling would be warned about
+        how |= {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    if adapter is not None:
+        how["adapter"] = adapter
+    if write is not None:
+        how["streamer"] = _Streamer(tokenizer, write)
+    try:
+        encoded = encode(tokenizer, prompt, chat=chat)
+        inputs = {k: v.to(model.device) for k, v in encoded.items()}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            output = model.generate(**inputs, **how)
+    except AdapterdockError:
+        raise
+    except Exception as error:
+        raise AttachError(
+            loader_codes.GENERATE_FAILED.finding(
+                "the model could not answer", found=f"{type(error).__name__}: {error}"
+            )
+        ) from error
+    start = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+    return tokenizer.decode(output[0, start:], skip_special_tokens=True).strip()
+
+
+class _Streamer(transformers.TextStreamer):
+    """Gives finished words to a function, where transformers' own prints them."""
+
+    def __init__(self, tokenizer: Any, write: Callable[[str], None]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._write = write
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self._write(text)

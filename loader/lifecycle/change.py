@@ -1,0 +1,314 @@
+"""Changing a running model: what another manifest would change, and changing it all at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ...manifests.findings import changing as codes
+from ...manifests.findings.errors import AttachError, FingerprintError
+from ...manifests.findings.finding import Finding, refused
+from ...manifests.language.rules import flatten, is_made
+from ...manifests.language.schema import Rules
+from ...manifests.lockfile import Lock
+from ...manifests.manifest import ManifestFile
+from ...registry.files.digests import folder_digest
+from ...registry.lock import accepted_codes, make_lock
+from ...registry.locks.project import ManifestSource, lock_of, open_manifest, policies_in_force
+from ...registry.locks.state import overridden, require_lock
+from ...registry.plan import (
+    Held,
+    Plan,
+    State,
+    as_weights,
+    check_same_base,
+    plan_of,
+    same_recipe,
+    wanted_state,
+)
+from ...registry.pull import Pulled, pull_pinned, require_policy
+from ...registry.read_facts import gather_adapter
+from ...registry.resolve import Access, open_adapter_folder
+from ...registry.sources.fetch import fetch
+from ...registry.store.store import Store
+from ..adapted import AdaptedModel
+from ..adapter.adapter import Built
+from ..base.live_fingerprint import check_model
+from ..base.resized import check_rows
+from ..build.from_files import digest_of
+from ..build.new_adapter import begun_declared, config_of
+from ..compose.recipe import made
+from ..load import (
+    Deployment,
+    InMemory,
+    ManifestRules,
+    declared_budget,
+    define,
+    expected_fingerprint,
+    files_of,
+    given_folders,
+    hold_files,
+    used_at_once,
+)
+from ..methods.peft.fit import peft_asker
+from ..model.residency import put_off
+
+log = logging.getLogger("adapterdock")
+
+
+def plan_change(
+    model: AdaptedModel,
+    manifest: ManifestSource,
+    *,
+    policy: str | os.PathLike[str] | None = None,
+    accept: Iterable[str] = (),
+    frozen: bool = False,
+    offline: bool = False,
+    sources: Mapping[str, InMemory] | None = None,
+) -> Plan:
+    """See :meth:`AdaptedModel.plan`."""
+    deployment = model.deployment
+    read = isinstance(manifest, ManifestFile)
+    file = manifest if read else open_manifest(manifest, **model.overrides())
+    accepted = accepted_codes(accept) | (deployment.accepted if deployment else frozenset())
+    access = Access(
+        offline=offline,
+        policies=policies_in_force(file, policy),
+        given=given_folders(file, sources),
+        layout=model.layout,
+        ask_peft=peft_asker(model.modules_of_base.by_name, later=True),
+        base_config=config_of(model),
+    )
+    store = _store_of(model)
+    lock = _lock(file, access, store, accepted, frozen=frozen)
+    accepted |= frozenset(lock.accepted)
+    _require_same_base(model, file, lock, access, accepted)
+    stamp = _stamp(model)
+    now = _state(model)
+    wanted = wanted_state(file, lock, _digests_of_mutable(file, access, store))
+    wanted = replace(wanted, residency=_budget(deployment, file))
+    return plan_of(now, wanted, file, lock, access, accepted, stamp, locked=lock_of(file) == lock)
+
+
+def apply_plan(model: AdaptedModel, plan: Plan) -> None:
+    """See :meth:`AdaptedModel.apply`."""
+    _require_current(model, plan)
+    file, store, old = plan.file, _store_of(model), model.deployment
+    locked = plan.lock if plan.locked else None
+    pulled = pull_pinned(file, plan.lock, plan.access, store, locked, with_base=False)
+    _require_unchanged(pulled, plan)
+    if old is not None:
+        pulled = replace(pulled, base=old.pulled.base)
+    with model.changing():
+        _require_current(model, plan)
+        built, notes = _build(model, plan, pulled, store)
+        adapters = [name for name, recipe in model.recipes.items() if recipe.combine != "sum"]
+        kept = _kept_compositions(model, plan)
+        built += _composed(model, plan, kept, built)
+        deployment = Deployment(
+            file,
+            pulled,
+            replace(plan.access, given={}, layout=None, ask_peft=None, base_config={}),
+            store,
+            plan.accepted,
+            old.base_folder if old else None,
+            tuple(dict.fromkeys([*pulled.notes, *file.warnings, *notes])),
+            old.residency if old else None,
+            old.said_of_base if old and file.manifest.base.model is None else None,
+        )
+
+        def define_anew() -> int | None:
+            define(model, file, made=[n for n in file.manifest.compositions if n in model.attached])
+            model.deployment = deployment
+            return _budget(old, file)
+
+        gone = [name for name in adapters if name not in kept]
+        model.exchange(built, (*plan.removed, *plan.replaced, *gone), define_anew)
+        hold_files(model, pulled, store)
+    for note in pulled.notes:
+        log.warning("%s", note)
+
+
+def _budget(deployment: Deployment | None, file: ManifestFile) -> int | None:
+    """The residency budget under ``file``: what was given beside the manifest stays."""
+    given = deployment.residency if deployment else None
+    return given if given is not None else declared_budget(file.manifest)
+
+
+def _build(
+    model: AdaptedModel, plan: Plan, pulled: Pulled, store: Store
+) -> tuple[list[Built], list[Finding]]:
+    """Every adapter that is new or other, checked and made, none of them on the model yet."""
+    manifest = plan.file.manifest
+    arriving: list[Built] = []
+    notes: list[Finding] = []
+    at_once = used_at_once(manifest)
+    for name, adapter in manifest.adapters.items():
+        if name in plan.kept:
+            continue
+        if adapter.config is not None:
+            built, more = begun_declared(model, plan.file, name, plan.accepted)
+            arriving.append(built)
+            notes += more
+            continue
+        files = files_of(pulled, name, store, plan.accepted)
+        put = adapter.lazy and name not in at_once
+        built, more = files.put_off(model) if put else files.build(model)
+        if model.residency is not None and name not in at_once and built.adapter.reload:
+            put_off(built.adapter)  # it was seen to be right, and there may be no room for it
+            built = Built(built.adapter, {}, {}, {})
+        arriving.append(built)
+        notes += more
+    return arriving, notes
+
+
+def _kept_compositions(model: AdaptedModel, plan: Plan) -> list[str]:
+    """Compositions that are adapters, and would be made of the same in the same way again."""
+    manifest = plan.file.manifest
+    return [
+        name
+        for name, recipe in model.recipes.items()
+        if is_made(manifest, name)
+        and set(recipe.of) <= set(plan.kept)
+        and same_recipe(recipe, as_weights(manifest.compositions[name], flatten(manifest, name)))
+    ]
+
+
+def _composed(
+    model: AdaptedModel, plan: Plan, kept: Collection[str], arriving: Iterable[Built]
+) -> list[Built]:
+    """The other compositions that become adapters, made of what will be there."""
+    file = plan.file
+    new = {built.adapter.name: built for built in arriving}
+    found: list[Built] = []
+    for name, composition in file.manifest.compositions.items():
+        if not is_made(file.manifest, name) or name in kept:
+            continue
+        where = file.where(("compositions", name))
+        weights = flatten(file.manifest, name)
+        found.append(made(model, name, composition, weights, new, where=where))
+    return found
+
+
+# -- the model as it is -------------------------------------------------------------------------
+
+
+def _state(model: AdaptedModel) -> State:
+    adapters = {
+        name: adapter.held
+        or Held(None, None, adapter.trainable, None, "+".join(adapter.methods), adapter.rank)
+        for name, adapter in model.attached.items()
+        if name not in model.compositions
+    }
+    rules = model.rules
+    return State(
+        adapters=adapters,
+        compositions=model.recipes,
+        rules=rules.rules if isinstance(rules, ManifestRules) else None if rules else Rules(),
+        active=model.default_weights,
+        residency=model.residency,
+    )
+
+
+def _stamp(model: AdaptedModel) -> object:
+    """Equal as long as the model is the same, with the same adapters, compositions and rules."""
+    return (
+        id(model),
+        tuple(sorted(adapter.serial for adapter in model.attached.values())),
+        tuple(sorted((name, tuple(of.items())) for name, of in model.compositions.items())),
+        id(model.rules),
+        id(model.deployment),
+    )
+
+
+def _require_current(model: AdaptedModel, plan: Plan) -> None:
+    if _stamp(model) != plan.stamp:
+        raise AttachError(codes.PLAN_STALE.finding("the model is not the one that was planned for"))
+
+
+def _require_unchanged(pulled: Pulled, plan: Plan) -> None:
+    """What a lock does not hold still may have been written to since the plan."""
+    findings = [
+        codes.PLAN_STALE.finding(
+            f"{name!r} is not what was planned",
+            plan.file.where(("adapters", name, "source")),
+            found=digest_of(files),
+            expected=plan.wanted[name].digest,
+        )
+        for name, files in pulled.adapters.items()
+        if digest_of(files) != plan.wanted[name].digest
+    ]
+    if findings:
+        raise AttachError(*findings)
+
+
+def _store_of(model: AdaptedModel) -> Store:
+    return model.deployment.store if model.deployment else Store.default()
+
+
+# -- the manifest as it is pinned ---------------------------------------------------------------
+
+
+def _lock(
+    file: ManifestFile,
+    access: Access,
+    store: Store,
+    accepted: frozenset[str],
+    *,
+    frozen: bool,
+) -> Lock:
+    """The lock beside the manifest, else what it would be."""
+    lock = lock_of(file)
+    require_lock(file, lock, frozen=frozen)
+    require_policy(file, lock, access)
+    if lock is None or overridden(file, lock):
+        lock, _ = make_lock(file, lock, access=access, store=store, accept=accepted)
+    return lock
+
+
+def _digests_of_mutable(file: ManifestFile, access: Access, store: Store) -> dict[str, str]:
+    """The present digests of the local folders that no lock pins."""
+    found: dict[str, str] = {}
+    for name, adapter in file.manifest.adapters.items():
+        if adapter.mutable:
+            where = file.where(("adapters", name, "source"))
+            folder = open_adapter_folder(file, name, access)
+            wanted = gather_adapter(name, folder, where).files
+            files = fetch(folder, wanted, store, where=where)
+            found[name] = folder_digest(one.fact for one in files.values())
+    return found
+
+
+def _require_same_base(
+    model: AdaptedModel,
+    file: ManifestFile,
+    lock: Lock,
+    access: Access,
+    accepted: frozenset[str],
+) -> None:
+    """Raise :class:`FingerprintError` where the manifest is for another base than the model's."""
+    deployment = model.deployment
+    if deployment is not None:
+        loaded = deployment.base_folder is not None
+        if wrong := check_same_base(deployment.said_of_base, (file, lock), loaded=loaded):
+            raise FingerprintError(*wrong)
+    if (rows := file.manifest.base.vocab_size) is not None:
+        check_rows(model.get_base_model(), rows, file.where(("base", "vocab_size")))
+    if deployment is not None and _same_said(deployment, file):
+        return  # it was compared when the model was set up
+    expected = expected_fingerprint(Pulled(file, lock, {}), replace(access, layout=None), accepted)
+    if expected is not None:
+        fingerprint, samples, where = expected
+        base, said = model.get_base_model(), model.loaded_as
+        findings = check_model(base, fingerprint, samples, where, loaded_as=said)
+        if bad := refused(findings, accepted):
+            raise FingerprintError(*bad)
+
+
+def _same_said(deployment: Deployment, file: ManifestFile) -> bool:
+    before, now = deployment.file.manifest.base, file.manifest.base
+    same_folder = Path(deployment.file.directory) == Path(file.directory)
+    return before.model is not None and same_folder and before == now

@@ -1,0 +1,241 @@
+"""``load_adapter``: one more adapter, from any source, onto a model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from ...manifests.findings import language as language_codes
+from ...manifests.findings import loader as loader_codes
+from ...manifests.findings import lock as lock_codes
+from ...manifests.findings import usage as usage_codes
+from ...manifests.findings.errors import (
+    AttachError,
+    FitError,
+    IntegrityError,
+    PolicyError,
+    UsageError,
+)
+from ...manifests.findings.finding import Where, refused
+from ...manifests.language.names import NAME_RULE, is_name
+from ...manifests.language.source import Source, SourceSyntaxError
+from ...registry.files.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from ...registry.files.digests import folder_digest
+from ...registry.files.mlx import WEIGHTS as MLX_WEIGHTS
+from ...registry.lock import accepted_codes
+from ...registry.policy import (
+    check_digest,
+    check_road,
+    check_size,
+    check_source,
+    lists_for,
+    permits,
+)
+from ...registry.read_facts import gather_adapter, gather_tokenizer, zeros_of_adapter
+from ...registry.resolve import Access
+from ...registry.sources.fetch import Fetched, fetch
+from ...registry.sources.folder import Folder
+from ...registry.sources.in_memory import GivenFolder
+from ...registry.sources.open import open_source
+from ...registry.sources.roads import Road
+from ...registry.store.store import Store
+from ..adapted import AdaptedModel
+from ..base.load_base import DTYPES
+from ..build.from_files import AdapterFiles, attach_files, check_live
+from ..build.in_memory import files_of
+
+log = logging.getLogger("adapterdock")
+
+
+def load_adapter(
+    model: AdaptedModel,
+    source: str | os.PathLike[str] | Source | None,
+    name: str,
+    *,
+    adapter_state_dict: Any = None,
+    peft_config: Any = None,
+    sha256: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    dtype: str | torch.dtype | None = None,
+    trainable: bool = False,
+    accept: Iterable[str] = (),
+    offline: bool = False,
+    hotswap: bool | str = False,
+) -> None:
+    """See :meth:`AdaptedModel.load_adapter`."""
+    where = Where(file=f"load_adapter({name!r})")
+    kept_in = dtype_of(dtype, where)
+    accepted = accepted_codes(accept)
+    deployment = model.deployment
+    store = deployment.store if deployment else Store.default()
+    access = deployment.access if deployment else Access()
+    base = deployment.file.manifest.base if deployment else None
+    directory = deployment.file.directory if deployment else Path.cwd()
+    if deployment is not None:
+        accepted |= deployment.accepted
+    replaces = check_name(model, name, hotswap, where)
+    here = source_of(source, name, where)
+    given = files_given(peft_config, adapter_state_dict, source, where)
+    declared = deployment.file if deployment else None
+    road = Road.of(declared, here, storage_options or {}, None, where)
+    forbidden = [
+        *check_source(here, access.policies, Path.cwd(), where),
+        *check_road(road, access.policies, Path.cwd(), where, base=False),
+        *check_digest(sha256, access.policies, name, where),
+    ]
+    if forbidden:
+        raise PolicyError(*forbidden)
+    if offline:
+        access = replace(access, offline=True)
+    if given is not None:
+        folder: Folder = GivenFolder(here, given, where)
+    else:
+        mirrors = deployment.file.manifest.mirrors if deployment else {}
+        lists = () if road.is_mirrored_by_user else lists_for(access.policies, base=False)
+        folder = open_source(
+            here,
+            directory=Path.cwd(),
+            storage_options=storage_options or {},
+            mirrors=mirrors,
+            offline=access.offline,
+            permits=(lambda url: permits(lists, url)) if lists else None,
+            where=where,
+        )
+    tokenizer = gather_tokenizer(folder, where)
+    # under a budget it must be known what to read again
+    files = _here(folder) if sha256 is None and model.residency is None else None
+    if files is None:
+        facts = replace(gather_adapter(name, folder, where), tokenizer=tokenizer)
+        is_zero = zeros_of_adapter(folder, where)
+        findings, _ = check_live(model, facts, base, directory, where, is_zero)
+        if bad := refused(findings, accepted):
+            raise FitError(*bad)  # before the weights are fetched
+        wanted = facts.files
+    else:
+        wanted = tuple(f.fact for f in files.values())
+    if too_large := check_size(wanted, access.policies, name, where):
+        raise PolicyError(*too_large)
+    if files is None:
+        files = fetch(folder, wanted, store, where=where)
+    digest = None if sha256 is None else folder_digest(f.fact for f in files.values())
+    if digest != sha256:
+        raise IntegrityError(
+            lock_codes.DIGEST_MISMATCH.finding(
+                f"{name!r} is not the adapter with this digest",
+                where,
+                found=digest,
+                expected=sha256,
+            )
+        )
+    verified = AdapterFiles(
+        name,
+        files,
+        store.verified,
+        source=folder.source,
+        base=base,
+        directory=directory,
+        tokenizer=tokenizer,
+        accepted=accepted,
+        dtype=kept_in,
+        trainable=trainable,
+        where=where,
+    )
+    for note in attach_files(model, verified, replace=replaces):
+        log.warning("%s", note)
+
+
+def _here(folder: Folder) -> dict[str, Fetched] | None:
+    """The adapter's files where they are in a local folder: then there is nothing to download
+    before fit is known, and with no digest to compare nothing to hash either."""
+    if not folder.source.is_local or MLX_WEIGHTS in folder.files():
+        return None  # only the config tells which file is the adapter's
+    found: dict[str, Fetched] = {}
+    for path in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        place = folder.local(path)
+        fact = folder.files().get(path)
+        if place is None or fact is None:
+            return None  # gathering says what is missing
+        found[path] = Fetched(fact, place)
+    return found
+
+
+def check_name(model: AdaptedModel, name: str, hotswap: bool | str, where: Where) -> bool:
+    """Whether the adapter replaces one of its name (``hotswap``: true where it must, ``auto``
+    where it may). Raises :class:`UsageError` for what is no name, :class:`AttachError` for one
+    that is taken, or that none has: before anything is fetched."""
+    if not isinstance(cast(object, name), str) or not is_name(name):
+        raise UsageError(
+            usage_codes.BAD_NAME.finding(f"{name!r} is no name", found=name, expected=NAME_RULE)
+        )
+    if hotswap and name in model.attached:
+        return True
+    if hotswap is True:
+        raise AttachError(
+            loader_codes.ADAPTER_UNKNOWN.finding(
+                f"there is no {name!r} to replace",
+                where,
+                found=name,
+                expected=", ".join(model.attached) or "none is attached",
+            )
+        )
+    if name in model.attached or name in model.compositions:
+        raise AttachError(
+            loader_codes.NAME_TAKEN.finding(f"{name!r} is attached already", where, found=name)
+        )
+    if problem := model.case_problem(name, where):
+        raise AttachError(problem)
+    return False
+
+
+def source_of(source: str | os.PathLike[str] | Source | None, name: str, where: Where) -> Source:
+    """A source from what a caller wrote; a path object is a local one, and none is in memory."""
+    if source is None:
+        return Source.parse(f"memory://{name}")
+    if isinstance(source, Source):
+        return source
+    try:
+        text = os.fspath(source)
+        if isinstance(text, bytes):
+            raise TypeError("a source is text")
+        return Source.parse(str(Path(text).absolute()) if text is not source else text)
+    except (SourceSyntaxError, TypeError) as error:
+        raise UsageError(
+            language_codes.BAD_SOURCE.finding(
+                f"{source!r} is no source: {error}", where, found=source
+            )
+        ) from error
+
+
+def files_given(
+    peft_config: Any, adapter_state_dict: Any, source: object, where: Where
+) -> dict[str, bytes] | None:
+    """The files of an adapter in memory, or ``None`` where there is a ``source``. Raises
+    :class:`UsageError` for both, and for neither."""
+    in_memory = adapter_state_dict is not None or peft_config is not None
+    if in_memory == (source is not None):
+        raise UsageError(
+            usage_codes.ONE_SOURCE.finding(
+                "load_adapter takes a source or an adapter in memory", where
+            )
+        )
+    return files_of(peft_config, adapter_state_dict) if in_memory else None
+
+
+def dtype_of(dtype: str | torch.dtype | None, where: Where) -> torch.dtype | None:
+    """``float32``, ``torch.float32``, ``None`` or ``auto`` (the module's own) as a torch dtype."""
+    if dtype is None or dtype == "auto":
+        return None
+    found = dtype if isinstance(dtype, torch.dtype) else DTYPES.get(dtype)
+    if found not in DTYPES.values():
+        raise UsageError(
+            usage_codes.BAD_DTYPE.finding(
+                f"{dtype!r} is no dtype", where, found=dtype, expected=", ".join(DTYPES)
+            )
+        )
+    return found

@@ -1,0 +1,97 @@
+"""Writing adapters to disk, in PEFT's format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ...manifests.findings import training as codes
+from ...manifests.findings.errors import AttachError
+from ...registry.base.base_record import recordable, written
+from ...registry.files.facts import BASE_RECORD, DIGEST_RECORD
+from ...registry.files.together import write_together
+from ..build.prompt_requirements import PROMPT
+from ..compose.members import digest_of
+from ..sites.replacements import own_tensors
+from ..weights.write import adapter_bytes
+
+if TYPE_CHECKING:
+    from ...manifests.language.schema import Fingerprint
+    from ..adapted import AdaptedModel
+    from ..adapter.adapter import Adapter
+
+
+def save_adapter(model: AdaptedModel, folder: str | os.PathLike[str], name: str) -> None:
+    """See :meth:`AdaptedModel.save_adapter`."""
+    write_files(folder, files_of_adapter(model, model.attached[name]))
+
+
+def files_of_adapter(
+    model: AdaptedModel, adapter: Adapter, state: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, bytes]:
+    """The two files of an attached adapter, by name; the config last, as it is what makes a
+    folder an adapter. ``state`` has values, by live names, to be written in place of its own."""
+    if not adapter.config:
+        message = f"{adapter.name!r} has no adapter_config.json to be saved with"
+        raise AttachError(codes.SAVE_WITHOUT_CONFIG.finding(message, found=adapter.name))
+    metadata = {BASE_RECORD: written(fingerprint_for(model, [adapter]))}
+    config = {**adapter.config, "inference_mode": True}
+    with model.present([adapter]):
+        tensors = on_cpu(saved_tensors(adapter, state or {}))
+        if not tensors:
+            message = f"{adapter.name!r} ({'+'.join(adapter.methods)}) is not what its file holds"
+            raise AttachError(codes.SAVE_THROUGH_PEFT.finding(message, found=adapter.name))
+        if digest := digest_of(model, adapter):
+            metadata[DIGEST_RECORD] = digest
+    return adapter_bytes(config, tensors, metadata)
+
+
+def saved_tensors(adapter: Adapter, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What is written into ``adapter_model.safetensors``, by its names there."""
+    live = {**live_tensors_of(adapter), **state}
+    found = {key: live[name] for key, name in adapter.keys.items()}
+    encoder = adapter.prompt.encoder if adapter.prompt is not None else None
+    if encoder is not None:
+        inside = f"prompt_encoder.{adapter.name}."
+        own = {path: live[f"{inside}{path}"] for path, _ in encoder.named_parameters()}
+        found[PROMPT] = encoder.output(own)
+    return found
+
+
+def live_tensors_of(adapter: Adapter) -> dict[str, torch.Tensor]:
+    """The adapter's tensors by their live names: what ``state_dict`` has of it."""
+    live: dict[str, torch.Tensor] = dict(adapter.parameters)
+    for name, twin in adapter.twins.items():
+        live |= {f"{name}.{path}": tensor for path, tensor in own_tensors(twin).items()}
+    return live
+
+
+def on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies that share no memory, which safetensors asks for."""
+    return {n: t.detach().to("cpu").contiguous().clone() for n, t in tensors.items()}
+
+
+def fingerprint_for(model: AdaptedModel, adapters: list[Adapter]) -> Fingerprint:
+    """What of the base's fingerprint is recorded with these adapters."""
+    twins = [twin for adapter in adapters for twin in adapter.twins.values()]
+    parts = [part for twin in twins for part in twin.modules()]
+    return recordable(
+        model.measured,
+        brings_modules=bool(twins),
+        brings_rows=any(isinstance(part, nn.Embedding) for part in parts),
+    )
+
+
+def write_files(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
+    """:func:`write_together`; raises :class:`AttachError` where that cannot be."""
+    target = Path(folder)
+    try:
+        write_together(target, files)
+    except OSError as error:
+        message = f"{target} cannot be written: {error.strerror or error}"
+        raise AttachError(codes.SAVE_FAILED.finding(message, found=str(target))) from error

@@ -1,0 +1,356 @@
+"""What a merge makes of the base's parameters: decided first, then computed one by one.
+
+The same arithmetic serves live weights and files: the old value, or a whole module's new one,
+plus the sum of weight times delta, in float32 (float64 where the weight is), rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...manifests.findings import merging as codes
+from ...manifests.findings.errors import AttachError
+from ...manifests.findings.finding import Finding, Where
+from ...manifests.language.weights import Weight, weight_at
+from ...registry.files.facts import ModuleKind
+from ...registry.methods.lora_attention import TARGET
+from ...registry.methods.peft_table import PEFT_TABLE
+from ..adapter.adapter import Adapter, Part
+from ..base.fused_slices import Cut, rows_of
+from ..base.modules import ModuleMap
+from ..methods.deltas import Delta
+from ..methods.peft_merge import merged_by_peft
+from ..methods.table import METHODS
+from ..sites.bias import BiasChange
+from ..sites.replacements import own_tensors
+from ..weights.placement import offloaded
+from .read_elsewhere import read_elsewhere
+
+Terms = Iterable[tuple[Adapter, Weight]]
+
+PLAIN = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+"""Dtypes of weights that can be merged into."""
+_PIECE = 1 << 22
+"""Values that are widened at a time."""
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What one adapter adds to a tensor of ``module``, at ``weight``."""
+
+    weight: float
+    of: Part | BiasChange
+    module: nn.Module
+
+    def same_as(self, other: Addition) -> bool:
+        """Whether both add the same, to two tensors that are the same: of a part that follows
+        another at a tied module."""
+        one, two = self.of, other.of
+        if not isinstance(one, Part) or not isinstance(two, Part):
+            return False
+        return (
+            self.weight == other.weight
+            and one.site.method == two.site.method
+            and "follows" in {**one.site.settings, **two.site.settings}
+            and one.roles.keys() == two.roles.keys()
+            and all(one.roles[role] is two.roles[role] for role in one.roles)
+        )
+
+    def delta(self, name: str, old: Tensor, wide: torch.dtype, device: torch.device) -> Delta:
+        """What it adds to some rows of the tensor ``name``, which is ``old`` now."""
+        one = self.of
+        if isinstance(one, BiasChange):
+            change = one.value.detach().to(device, wide) - one.old.to(device, wide)
+            return lambda rows: change[rows]
+        if one.layer is not None:
+            leaf = name.rpartition(".")[2]
+            new = merged_by_peft(one.layer, self.module, one.shape, wide, one.site.module)[leaf]
+            change = new.to(device) - old.to(device, wide)
+            return lambda rows: change[rows]
+        method = METHODS[one.site.method]
+        roles = roles_of(one, wide, device)
+        if name == parameter_of(one):
+            assert method.delta_weight is not None
+            return method.delta_weight(one.site, self.module, one.shape, old, roles)
+        assert method.delta_bias is not None
+        found = method.delta_bias(one.site, one.shape, old.to(device, wide), roles)
+        bias = torch.zeros(old.shape, dtype=wide, device=device) if found is None else found
+        return lambda rows: bias[rows]
+
+
+def parameter_of(part: Part) -> str:
+    """The live name of the parameter that the part is a delta of, its bias apart."""
+    return f"{part.site.module}.{part.site.settings.get('parameter', 'weight')}"
+
+
+@dataclass
+class Fold:
+    """What becomes of one of the base's tensors, known by its live name: ``new`` in its place, if
+    a module is replaced, and then the ``additions``."""
+
+    name: str
+    new: Tensor | None = None
+    additions: list[Addition] = field(default_factory=list[Addition])
+
+    def of(
+        self, old: Tensor, dtype: torch.dtype | None = None, device: torch.device | None = None
+    ) -> Tensor:
+        """The merged tensor, of ``old``'s shape, in ``dtype`` (else that of ``old``) on ``device``
+        (else that of ``old``). ``old`` is left as it is, and never shared."""
+        source = (old if self.new is None else self.new).detach()
+        dtype, device = dtype or old.dtype, device or old.device
+        if not self.additions:
+            return source.to(device, dtype, copy=True)
+        wide = torch.float64 if old.dtype is torch.float64 else torch.float32
+        rows = rows_of(source) if self.of_experts else source
+        with torch.no_grad():
+            deltas = self.deltas(source, wide, device)
+            return _summed(rows, [slice(0, len(rows))], deltas, wide, dtype, device).view(
+                source.shape
+            )
+
+    @property
+    def of_experts(self) -> bool:
+        """Whether its rows are those of all experts, one after the other."""
+        parts = (one.of for one in self.additions)
+        return any(isinstance(one, Part) and "parameter" in one.site.settings for one in parts)
+
+    @property
+    def of_base(self) -> bool:
+        """Whether a delta is made of the old weight too, and not of the adapter alone."""
+        parts = (one.of for one in self.additions)
+        return any(isinstance(one, Part) and not one.of_input for one in parts)
+
+    def deltas(
+        self, old: Tensor, wide: torch.dtype, device: torch.device
+    ) -> list[tuple[float, Delta]]:
+        """Each addition's weight, and its delta of some rows."""
+        return [(one.weight, one.delta(self.name, old, wide, device)) for one in self.additions]
+
+
+@dataclass(frozen=True)
+class CutFold:
+    """What becomes of a stored tensor that is a part of a live one."""
+
+    fold: Fold
+    cut: Cut
+    live: tuple[int, ...]
+
+    def of(self, old: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """See :meth:`Fold.of`; ``old`` is the stored tensor."""
+        fold, cut, dtype = self.fold, self.cut, dtype or old.dtype
+        with torch.no_grad():
+            whole = fold.new
+            source = (
+                cut.rows_from(old) if whole is None else cut.taken(whole.detach().to(old.device))
+            )
+            wide = torch.float64 if old.dtype is torch.float64 else torch.float32
+            unknown = torch.empty(self.live, dtype=wide, device="meta")
+            deltas = [
+                (weight, _columns(delta, cut.columns))
+                for weight, delta in fold.deltas(unknown, wide, old.device)
+            ]
+            return cut.stored_from(_summed(source, cut.runs, deltas, wide, dtype, old.device))
+
+
+def _columns(delta: Delta, columns: slice) -> Delta:
+    return lambda rows: delta(rows)[:, columns]
+
+
+def _summed(
+    source: Tensor,
+    runs: Iterable[slice],
+    deltas: Iterable[tuple[float, Delta]],
+    wide: torch.dtype,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """``source``, which is these ``runs`` of rows, with weight times delta added; some rows at a
+    time: always the same ones, so that results do not depend on memory."""
+    result = torch.empty(source.shape, dtype=dtype, device=device)
+    step = max(1, _PIECE // max(1, source.numel() // max(1, len(source))))
+    at = 0
+    for run in runs:
+        for start in range(run.start, run.stop, step):
+            stop = min(start + step, run.stop)
+            piece = source[at : at + stop - start].to(device, wide, copy=True)
+            for weight, delta in deltas:
+                change = delta(slice(start, stop))
+                if change.shape != piece.shape:
+                    raise ValueError(f"a delta of {tuple(change.shape)} for {tuple(piece.shape)}")
+                piece.add_(change, alpha=weight)
+            result[at : at + stop - start] = piece
+            at += stop - start
+    return result
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether it has no NaN and no infinity, looked at in pieces."""
+    if not tensor.is_floating_point():
+        return True
+    return all(bool(torch.isfinite(piece).all()) for piece in tensor.flatten().split(_PIECE))
+
+
+def roles_of(part: Part, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """The tensors of a site in the dtype of a merge."""
+    return {
+        role: tensor.detach().to(device, dtype if tensor.is_floating_point() else None)
+        for role, tensor in part.roles.items()
+    }
+
+
+def folds(
+    base: nn.Module,
+    modules: ModuleMap,
+    terms: Terms,
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> dict[str, Fold]:
+    """What becomes of which tensor of ``base`` when ``terms`` are merged, by live name.
+
+    Looks at sizes and biases, not at weights. Raises :class:`AttachError` with every reason why
+    that cannot be.
+    """
+    planner = _Planner(modules, where)
+    terms = list(terms)
+    for adapter, _ in terms:
+        planner.replace(adapter)
+    for adapter, weight in terms:
+        planner.add(adapter, weight)
+    if not planner.problems:
+        planner.check_reads(base, terms)
+    if planner.problems:
+        raise AttachError(*planner.problems)
+    return planner.found
+
+
+@dataclass
+class _Planner:
+    modules: ModuleMap
+    where: Where
+    found: dict[str, Fold] = field(default_factory=dict[str, Fold])
+    problems: list[Finding] = field(default_factory=list[Finding])
+    replaced: dict[str, Adapter] = field(default_factory=dict[str, Adapter])
+    at: dict[str, list[Part]] = field(default_factory=dict[str, list[Part]])
+    """The parts at each module."""
+
+    def replace(self, adapter: Adapter) -> None:
+        """Whole modules first: factors at one are added to the module that replaces it."""
+        for name, twin in adapter.replaces.items():
+            self.replaced[name] = adapter
+            old = own_tensors(self.modules.by_name[name])
+            for path, tensor in own_tensors(twin).items():
+                if tensor is old[path]:
+                    continue
+                if tensor.shape != old[path].shape:
+                    self._problem(
+                        codes.MERGE_GROWN,
+                        f"{adapter.name!r} brings {name}.{path} in another size",
+                        found=tuple(tensor.shape),
+                        expected=tuple(old[path].shape),
+                    )
+                    continue
+                self._fold(f"{name}.{path}").new = tensor
+
+    def check_reads(self, base: nn.Module, terms: Terms) -> None:
+        """Note embeddings whose weight the base reads elsewhere too, where the delta is not."""
+        at = {
+            part.site.module
+            for adapter, _ in terms
+            for part in adapter.parts
+            if part.shape.kind is ModuleKind.EMBEDDING and not part.site.settings.get("wraps")
+        }
+        for name in sorted(read_elsewhere(base, self.modules, at)) if at else ():
+            self._problem(codes.MERGE_READ, f"{name}.weight is read outside of {name} too")
+
+    def add(self, adapter: Adapter, weight: Weight) -> None:
+        """Its deltas, after it was made sure that they are all there is of it."""
+        refused = {part.site.method for part in adapter.parts if part.layer is None}
+        refused = {n for n in refused if n not in METHODS or METHODS[n].delta_weight is None}
+        if adapter.prompt is not None:
+            refused |= {name for name in adapter.methods if name not in METHODS}
+        known = {id(t) for part in adapter.parts for t in part.roles.values()}
+        known |= {id(one.value) for one in adapter.biases.values()}
+        if any(part.layer is not None for part in adapter.parts):
+            known |= {id(value) for value in adapter.parameters.values()}  # PEFT's layers use them
+        rest = [name for name, value in adapter.parameters.items() if id(value) not in known]
+        if refused or rest:
+            what = " and ".join(sorted(refused)) if refused else rest[0]
+            self._problem(codes.MERGE_METHOD, f"{adapter.name!r}: {what} is no change of a weight")
+            return
+        for part in adapter.parts:
+            if at := weight_at(weight, part.site.settings.get(TARGET, part.site.module)):
+                add = self._add_part if part.layer is None else self._add_layer
+                add(adapter, part, at)
+        for name, one in adapter.biases.items():
+            if at := weight_at(weight, name):
+                fold = self._fold(f"{name}.bias")
+                fold.additions.append(Addition(at, one, self.modules.by_name[name]))
+
+    def _add_part(self, adapter: Adapter, part: Part, weight: float) -> None:
+        name, method = part.site.module, METHODS[part.site.method]
+        module = self.modules.by_name[name]
+        reason = method.unmergeable(part.site, module, part.shape) or self._unclear(adapter, part)
+        if reason is not None:
+            self._problem(codes.MERGE_METHOD, f"{adapter.name!r} at {name}: {reason}")
+            return
+        self.at.setdefault(name, []).append(part)
+        addition = Addition(weight, part, module)
+        self._fold(parameter_of(part)).additions.append(addition)
+        if method.delta_bias is None:
+            return
+        bias = offloaded(module, "bias")
+        dtype = torch.float64 if bias is not None and bias.dtype is torch.float64 else torch.float32
+        device = torch.device("cpu") if bias is None else bias.device
+        with torch.no_grad():
+            change = method.delta_bias(
+                part.site,
+                part.shape,
+                None if bias is None else bias.detach().to(dtype),
+                roles_of(part, dtype, device),
+            )
+        if change is not None and bias is None:
+            self._problem(
+                codes.MERGE_METHOD, f"{adapter.name!r} at {name}: the module has no bias to change"
+            )
+        elif change is not None:
+            self._fold(f"{name}.bias").additions.append(addition)
+
+    def _add_layer(self, adapter: Adapter, part: Part, weight: float) -> None:
+        """What PEFT's layer changes of its module."""
+        name, row = part.site.module, PEFT_TABLE[part.site.method]
+        module = self.modules.by_name[name]
+        reason = self._unclear(adapter, part)
+        if row.by_batch:
+            reason = "it answers a row by all rows of the batch"
+        elif getattr(module, "max_norm", None) is not None:
+            reason = "the rows of an embedding with max_norm are rescaled at each use"
+        if reason is not None:
+            self._problem(codes.MERGE_METHOD, f"{adapter.name!r} at {name}: {reason}")
+            return
+        self.at.setdefault(name, []).append(part)
+        for leaf in row.merges:
+            if getattr(module, leaf, None) is not None:
+                self._fold(f"{name}.{leaf}").additions.append(Addition(weight, part, module))
+
+    def _unclear(self, adapter: Adapter, part: Part) -> str | None:
+        """Why what the base does at this module is not what the part's delta is made of."""
+        replacing = self.replaced.get(part.site.module)
+        if not part.of_input and replacing not in (None, adapter):
+            return f"it changes what the base does there, and {replacing.name!r} replaces that"
+        together = [part, *self.at.get(part.site.module, ())]
+        if not any("parameter" in one.site.settings for one in together):
+            return None
+        if all(one.of_input for one in together):
+            return None
+        return "it changes what the module does, of which a parameter is changed too"
+
+    def _fold(self, name: str) -> Fold:
+        return self.found.setdefault(name, Fold(name))
+
+    def _problem(self, code: Any, message: str, **more: Any) -> None:
+        self.problems.append(code.finding(message, self.where, **more))

@@ -1,0 +1,133 @@
+"""Passing for the base: its attributes and methods, and a module's own ways of being handled."""
+
+from __future__ import annotations
+
+import functools
+import types
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from torch import nn
+
+from ...manifests.findings import loader as codes
+from ...manifests.findings.code import Code
+from ...manifests.findings.errors import AttachError
+from . import state_dict as adapter_state
+from .parameter_tree import ParameterTree
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_ON_BASE = "call it on `model.base_model` if the base alone is meant, before adapters are attached"
+_BASE_ONLY: Mapping[str, str] = {
+    "enable_peft_hotswap": "nothing is to be enabled: `load_adapter(source, name, hotswap=True)` "
+    "takes any rank, and after `model.compile(max_rank=...)` it does not compile again",
+    "get_adapter_state_dict": "`model.state_dict()` holds the adapters' tensors, and "
+    "`model.save_adapter(folder, name)` writes one",
+    "init_weights": _ON_BASE,
+    "push_to_hub": "write a folder with `model.save_pretrained(folder)`, and upload that",
+    "resize_token_embeddings": _ON_BASE,
+    "set_input_embeddings": _ON_BASE,
+    "set_output_embeddings": _ON_BASE,
+}
+"""Methods of a transformers model that would leave the adapters out, or pull the modules away
+from under them, and what to do instead."""
+
+
+class StandIn(nn.Module):
+    """A module that stands in for ``_base``, which is its child ``base_model``.
+
+    What it lacks is the base's: attributes are read from there (and set there, where the base
+    has them), methods run through :meth:`_run_on_base`. Its state is its own and not the base's.
+    It is not copied, pickled or replicated.
+    """
+
+    _base: nn.Module
+    _tree: ParameterTree
+
+    @abstractmethod
+    def _run_on_base(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The base's method ``name``, with the active adapters."""
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The adapters' tensors by PEFT's live names; nothing of the base."""
+        return adapter_state.collect(self._tree, *args, **kwargs)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Copy values into the attached adapters; all of them or none.
+
+        Raises :class:`AttachError` for missing and unknown keys (unless not ``strict``) and for
+        other shapes. ``assign`` is refused: sites hold the tensors that are there.
+        """
+        return adapter_state.load(self._tree, state_dict, strict=strict, assign=assign)
+
+    def get_parameter(self, target: str) -> nn.Parameter:
+        """The parameter of this name, by ``named_parameters`` or by ``state_dict``."""
+        found = self._tree.find(target)
+        return found if isinstance(found, nn.Parameter) else super().get_parameter(target)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """The module of this name, by ``named_modules`` or as PEFT calls what replaces it."""
+        found = self._tree.find(target)
+        return found if isinstance(found, nn.Module) else super().get_submodule(target)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move or convert base and adapters; the base's own ``to`` has the first word."""
+        self._base.to(*args, **kwargs)
+        return super().to(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            base = self.__dict__.get("_base")
+            private = name.startswith("_") and not hasattr(type(base), name)
+            if base is None or private or name.startswith("__"):
+                raise
+        value = getattr(base, name)
+        if isinstance(value, types.MethodType) and value.__self__ is base:
+            return self._delegate(name, value)
+        return value
+
+    def _delegate(self, name: str, method: types.MethodType) -> Callable[..., Any]:
+        if name in _BASE_ONLY:
+
+            @functools.wraps(method)
+            def refuse(*_: Any, **__: Any) -> NoReturn:
+                message = f"{name}() of the base knows nothing of the adapters"
+                raise refusal(codes.NOT_THROUGH_WRAPPER, message, _BASE_ONLY[name])
+
+            return refuse
+
+        @functools.wraps(method)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return self._run_on_base(name, args, kwargs)
+
+        return run
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        base = self.__dict__.get("_base")
+        own = base is None or name in self.__dict__ or hasattr(type(self), name)
+        if not own and not name.startswith("_") and hasattr(base, name):
+            setattr(base, name, value)  # model.generation_config = ...: the base reads it
+        else:
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self._base)})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
+        raise refusal(codes.COPY_REFUSED, "an adapted model cannot be deep-copied")
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise refusal(codes.COPY_REFUSED, "an adapted model cannot be copied or pickled")
+
+    def _replicate_for_data_parallel(self) -> NoReturn:
+        raise refusal(codes.COPY_REFUSED, "an adapted model cannot be replicated by DataParallel")
+
+
+def refusal(code: Code, message: str, hint: str | None = None) -> AttachError:
+    return AttachError(code.finding(message, hint=hint))

@@ -1,0 +1,96 @@
+"""Gradient checkpointing runs parts of the forward again in backward: with the same routing.
+
+transformers gives each checkpointed module the function to call, ``_gradient_checkpointing_func``
+(``modeling_utils.PreTrainedModel._set_gradient_checkpointing``); it is wrapped here so that what
+it runs, now and later and on whatever thread, sees the call that was current at forward.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...manifests.findings import loader as codes
+from ...manifests.findings.errors import RoutingError
+from ..routing.routing import CURRENT, run_with
+from .sites import lost
+
+_FUNCTION = "_gradient_checkpointing_func"
+
+
+class Carrying:
+    """A checkpointing function that carries the current call into the recompute."""
+
+    def __init__(self, inner: Callable[..., Any]) -> None:
+        self.inner = inner
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        call = CURRENT.get()
+        if call is None:
+            return self.inner(function, *args, **kwargs)
+        carried = dataclasses.replace(call, inside=True, carried=True)
+
+        def run(*inner_args: Any, **inner_kwargs: Any) -> Any:
+            gone = lost(carried)
+            if gone is not None and CURRENT.get() is not call:
+                raise RoutingError(
+                    codes.ROUTING_LOST.finding(
+                        f"{gone.name!r} was deleted between forward and backward"
+                    )
+                )
+            return run_with(carried, function, inner_args, inner_kwargs)
+
+        if getattr(self.inner, "keywords", {}).get("use_reentrant", True):
+            args = _recorded(args)
+        return self.inner(run, *args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
+        return self.inner  # a copy of the base carries nothing
+
+    def __reduce__(self) -> Any:
+        return _same, (self.inner,)
+
+
+def _recorded(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments with a gradient to ask for.
+
+    Reentrant checkpointing records nothing of a part none of whose inputs wants a gradient, such as
+    the first layer over frozen embeddings: the adapters within would not be trained, silently.
+    transformers' ``enable_input_require_grads`` is a hook on the base; this leaves it as it is.
+    """
+    tensors = [a for a in args if isinstance(a, torch.Tensor)]
+    if not torch.is_grad_enabled() or any(t.requires_grad for t in tensors):
+        return args
+    first = next((t for t in tensors if t.is_floating_point()), None)
+    if first is None:
+        return args
+    return tuple(a.detach().requires_grad_() if a is first else a for a in args)
+
+
+def checkpointable(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The modules that transformers may switch to checkpointing."""
+    return tuple(m for m in model.modules() if hasattr(m, "gradient_checkpointing"))
+
+
+def carry(modules: Iterable[nn.Module]) -> None:
+    """Wrap the checkpointing function of every module that has one now."""
+    for module in modules:
+        function = module.__dict__.get(_FUNCTION)
+        if function is not None and type(function) is not Carrying:
+            module.__dict__[_FUNCTION] = Carrying(function)
+
+
+def stop_carrying(modules: Iterable[nn.Module]) -> None:
+    """Give every module its own function back."""
+    for module in modules:
+        function = module.__dict__.get(_FUNCTION)
+        if type(function) is Carrying:
+            module.__dict__[_FUNCTION] = function.inner
+
+
+def _same(function: Any) -> Any:
+    return function

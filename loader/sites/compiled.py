@@ -1,0 +1,173 @@
+"""A compiled base whose adapters change without compiling again.
+
+What is compiled is the base's forward with one pair of buffers at each adapted module: A (r, in)
+and B (out, r) for a declared rank, B zero where no adapter acts. Which adapters are active is
+decided outside of the graph and copied into the buffers before the call, so that a switch, a hot
+swap, other weights or the base alone are the same graph with other values. The base itself stays
+uncompiled: ``model.base_model(x)`` runs it as it was.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ...manifests.findings import loader as codes
+from ...manifests.findings.errors import RoutingError
+from ...manifests.findings.finding import Finding
+from ...manifests.language.weights import Weight, weight_at
+from ..adapter.adapter import Adapter
+from ..routing.low_rank import LowRank, low_rank_of
+from .sites import OutputSite
+
+Terms = tuple[tuple[Adapter, Weight], ...]
+
+
+class Slot:
+    """The buffers of one module."""
+
+    def __init__(self, module: nn.Module, like: LowRank, rank: int) -> None:
+        self.a = like.a.new_zeros(rank, like.a.shape[1])
+        self.b = like.b.new_zeros(like.b.shape[0], rank)
+
+    def add(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        """``out + B A x``: traced into the graph."""
+        return out + F.linear(F.linear(x.to(self.a.dtype), self.a), self.b).to(out.dtype)
+
+    def fill(self, parts: Iterable[LowRank]) -> None:
+        """Copy the factors in, side by side; zeros for the rest."""
+        at = 0
+        self.b.zero_()
+        for part in parts:
+            end = at + part.a.shape[0]
+            self.a[at:end].copy_(part.a)
+            self.b[:, at:end].copy_(part.b)
+            at = end
+
+
+class CompiledBase:
+    """The compiled forward and the buffers that it reads.
+
+    One call at a time: the buffers are shared. Raises :class:`RoutingError` when made for adapters
+    that are more than low-rank factors at linear modules, and when asked for a set of adapters of
+    a larger rank than ``rank``, or that act on modules that were not adapted when it was made.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        sites: Mapping[str, OutputSite],
+        others: Iterable[str],
+        rank: int,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.rank = rank
+        self.lock = threading.RLock()
+        self._sites = dict(sites)
+        self._slots: dict[str, Slot] = {}
+        self._now: Terms | None = None
+        problems = [_not_low_rank(name) for name in others]
+        for name, site in sites.items():
+            like = _first(site)
+            if like is None:
+                problems.append(_not_low_rank(name))
+            else:
+                self._slots[name] = Slot(site.module, like, rank)
+        if problems:
+            raise RoutingError(*problems)
+        for name, site in sites.items():
+            site.slot = self._slots[name]
+        self._run = torch.compile(forward, **options)
+
+    def __call__(
+        self,
+        terms: Terms,
+        sites: Mapping[str, OutputSite],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """The compiled forward with ``terms``; ``sites`` are those of the base as they are now."""
+        with self.lock:
+            self._choose(terms, sites)
+            return self._run(*args, **kwargs)
+
+    def forget(self) -> None:
+        """The adapters' values change: the next call copies them anew."""
+        with self.lock:
+            self._now = None
+
+    def _check(self, terms: Terms, sites: Mapping[str, OutputSite]) -> None:
+        """Raise :class:`RoutingError` for adapters that the compiled graph has no place for."""
+        problems: list[Finding] = []
+        for adapter, _ in terms:
+            if adapter.prompt is not None:
+                problems.append(
+                    codes.NOT_COMPILED_FOR.finding(f"{adapter.name!r} has virtual tokens")
+                )
+            new = [
+                n for n in adapter.modules if n not in sites or sites[n] is not self._sites.get(n)
+            ]
+            if new:
+                problems.append(
+                    codes.NOT_COMPILED_FOR.finding(
+                        f"{adapter.name!r} acts on {new[0]}, which had no adapter when the model "
+                        "was compiled",
+                        found=f"{len(new)} such modules",
+                    )
+                )
+        if problems:
+            raise RoutingError(*problems)
+
+    def _choose(self, terms: Terms, sites: Mapping[str, OutputSite]) -> None:
+        if terms == self._now and not any(adapter.trainable for adapter, _ in terms):
+            return
+        self._check(terms, sites)
+        parts = {name: self._parts(name, terms) for name in self._slots}
+        self._now = None
+        with torch.no_grad():
+            for name, slot in self._slots.items():
+                slot.fill(parts[name])
+        self._now = terms
+
+    def _parts(self, name: str, terms: Terms) -> list[LowRank]:
+        site = self._sites[name]
+        found: list[LowRank] = []
+        for adapter, weight in terms:
+            for factors in site.factors.get(adapter, ()):
+                part = low_rank_of(factors, site.module, weight_at(weight, name))
+                if part is None:
+                    raise RoutingError(_not_low_rank(name))
+                found.append(part)
+        ranks = sum(part.a.shape[0] for part in found)
+        if ranks > self.rank:
+            raise RoutingError(
+                codes.NOT_COMPILED_FOR.finding(
+                    f"{', '.join(adapter.name for adapter, _ in terms)} at {name}",
+                    found=f"rank {ranks}",
+                    expected=f"at most {self.rank}, which the model was compiled for",
+                )
+            )
+        return found
+
+
+def _first(site: OutputSite) -> LowRank | None:
+    """What the site's factors look like; ``None`` where one of them is not low-rank."""
+    found: LowRank | None = None
+    for factors in site.factors.values():
+        for one in factors:
+            part = low_rank_of(one, site.module, 1.0)
+            if part is None:
+                return None
+            found = found or part
+    return found
+
+
+def _not_low_rank(name: str) -> Finding:
+    return codes.NOT_COMPILED_FOR.finding(
+        f"what adapters do at {name} is not low-rank factors at a linear module"
+    )

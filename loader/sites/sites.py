@@ -1,0 +1,324 @@
+"""Sites: the places in a base where adapters act, each holding ``{adapter: factors}``.
+
+Invisible in the base's names, types and ``state_dict``: an output site is one forward hook, a
+whole-module site one instance-level ``forward``; both go when their last adapter goes.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointFunction
+from torch.utils.hooks import RemovableHandle
+
+from ...manifests.findings import loader as codes
+from ...manifests.findings.errors import RoutingError
+from ...manifests.language.weights import weight_at
+from ..adapter.adapter import Adapter
+from ..base.float32 import answers_in, run_in
+from ..base.interception import Interception, intercepting, place, release
+from ..routing.batched import rows_at
+from ..routing.kv_cache import check_cache, mark_cache
+from ..routing.routing import CURRENT, Call, run_with
+from ..weights.placement import compute_dtype
+
+if TYPE_CHECKING:
+    from ..routing.rows import Rows
+    from .compiled import Slot
+
+
+class Factors(Protocol):
+    """What one adapter holds at one output site."""
+
+    def add(
+        self,
+        module: nn.Module,
+        x: torch.Tensor,
+        base: torch.Tensor,
+        out: torch.Tensor,
+        weight: float,
+    ) -> torch.Tensor:
+        """``out + weight * delta(x)``, in any dtype; ``out`` itself is left as it is.
+
+        ``base`` is what the module itself returned for ``x``: deltas that are made from it
+        (a rescaled output, another input) do not see the other adapters in ``out``, so that a sum
+        is the sum of the deltas in any order.
+        """
+        ...
+
+
+class OutputSite:
+    """Adds to what a module returns. The hook is this object itself."""
+
+    __slots__ = ("_handle", "factors", "module", "name", "owner", "slot")
+
+    def __init__(self, owner: object, name: str, module: nn.Module) -> None:
+        self.owner = owner
+        self.name = name
+        self.module = module
+        self.factors: dict[Adapter, tuple[Factors, ...]] = {}
+        self.slot: Slot | None = None
+        """Where the base is compiled: what the graph reads instead of the factors."""
+        self._handle: RemovableHandle | None = None
+
+    def install(self) -> None:
+        if not self.installed:
+            self._handle = self.module.register_forward_hook(self, with_kwargs=True)
+
+    @property
+    def installed(self) -> bool:
+        hooks = self.module._forward_hooks  # pyright: ignore[reportPrivateUsage]
+        return self._handle is not None and self._handle.id in hooks
+
+    def remove(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any:
+        if self.slot is not None and torch.compiler.is_compiling():
+            return self.slot.add(args[0] if args else next(iter(kwargs.values())), output)
+        call = CURRENT.get()
+        if call is None or call.owner is not self.owner:
+            return None
+        if call.rows is not None:
+            return self._by_rows(call, call.rows, args, kwargs, output)
+        if call.probe is not None:
+            call.probe.see(self.name, args[0] if args else next(iter(kwargs.values()), None))
+            return None
+        x = base = result = None
+        for adapter, weight in call.terms:
+            factors = self.factors.get(adapter)
+            if factors is None:
+                continue
+            if x is None or base is None or result is None:
+                x, base = self._tensors(args, kwargs, output)
+                result = base
+                if call.gradients and not call.carried and not torch.is_grad_enabled():
+                    refuse_lost_routing(self.name)
+            if adapter.unfired:
+                adapter.unfired.discard(self.name)
+            if type(weight) is not float:
+                weight = weight_at(weight, self.name)
+                if not weight:
+                    continue
+            for one in factors:
+                result = one.add(module, x, base, result, weight)
+        if result is None or result.dtype is output.dtype:
+            return result
+        return result.to(output.dtype)
+
+    def _by_rows(
+        self, call: Call, rows: Rows, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> torch.Tensor | None:
+        factors = rows.factors(self)
+        if factors is None:
+            return None
+        x, base = self._tensors(args, kwargs, output)
+        rows.check_site(self.name, self.module, x, call.repeat)
+        if call.gradients and not call.carried and not torch.is_grad_enabled():
+            refuse_lost_routing(self.name)
+        for adapter in factors.adapters:
+            if adapter.unfired:
+                adapter.unfired.discard(self.name)
+        return factors.add(self.module, x, base, call.repeat).to(output.dtype)
+
+    def _tensors(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        x = args[0] if args else next(iter(kwargs.values()), None)
+        if isinstance(x, torch.Tensor) and isinstance(output, torch.Tensor):
+            return x, output
+        raise RoutingError(
+            codes.OUTPUT_NOT_TENSOR.finding(
+                f"{self.name} takes {type(x).__name__} and returns {type(output).__name__}",
+                expected="a tensor each",
+            )
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
+        return _inert  # a copy of the base is not adapted
+
+    def __reduce__(self) -> Any:
+        return _make_inert, ()
+
+
+class Intercepting(ABC):
+    """What stands in front of a module's forward, for one wrapper."""
+
+    __slots__ = ("_interception", "module", "owner")
+
+    def __init__(self, owner: object, module: nn.Module) -> None:
+        self.owner = owner
+        self.module = module
+        self._interception: Interception | None = None
+
+    def install(self) -> None:
+        if not self.installed:
+            self.remove()  # that may have been interrupted
+            self._interception = intercepting(self.module, self)
+            place(self.module, self._interception)
+
+    @property
+    def installed(self) -> bool:
+        return self._interception is not None and self._interception.placed
+
+    @property
+    def inner(self) -> Callable[..., Any]:
+        """The forward that it stands in front of."""
+        assert self._interception is not None
+        return self._interception.inner
+
+    def remove(self) -> None:
+        if self._interception is not None:
+            release(self.module, self._interception)
+
+    @abstractmethod
+    def __call__(
+        self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any: ...
+
+
+class ModuleSite(Intercepting):
+    """Runs an adapter's own module in place of the base's, inside the same ``__call__``: hooks
+    on the base's module run as always, its forward does not."""
+
+    __slots__ = ("factors", "name")
+
+    def __init__(self, owner: object, name: str, module: nn.Module) -> None:
+        super().__init__(owner, module)
+        self.name = name
+        self.factors: dict[Adapter, nn.Module] = {}
+
+    def __call__(
+        self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        call = CURRENT.get()
+        if call is None or call.owner is not self.owner:
+            return inner(*args, **kwargs)
+        if call.rows is not None:
+            return self._by_rows(call, call.rows, inner, args, kwargs)
+        if call.probe is not None:
+            call.probe.see(self.name, args[0] if len(args) == 1 and not kwargs else None)
+            return inner(*args, **kwargs)
+        for adapter, _ in call.terms:
+            twin = self.factors.get(adapter)
+            if twin is not None:
+                if adapter.unfired:
+                    adapter.unfired.discard(self.name)
+                return self._run(call, twin, args, kwargs)
+        return inner(*args, **kwargs)
+
+    def _run(
+        self, call: Call, twin: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if call.gradients and not call.carried and not torch.is_grad_enabled():
+            refuse_lost_routing(self.name)
+        if twin.training is not self.module.training:
+            twin.train(self.module.training)
+        inside = compute_dtype(twin, twin)
+        outside = answers_in(self.module, args, kwargs) or compute_dtype(self.module, twin)
+        if inside is not outside:  # float32 while training, or as declared
+            return run_in(inside, outside, twin.forward, args, kwargs)
+        return twin.forward(*args, **kwargs)
+
+    def _by_rows(
+        self,
+        call: Call,
+        rows: Rows,
+        inner: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Each module once, on its own rows."""
+        twins = rows.twins(self.factors)
+        if not any(twins):
+            return inner(*args, **kwargs)
+        if len(args) != 1 or kwargs or not isinstance(args[0], torch.Tensor):
+            raise RoutingError(
+                codes.ROWS_LOST.finding(f"{self.name}: it takes more than one tensor")
+            )
+        x = args[0]
+        rows.check_site(self.name, self.module, x, call.repeat)
+        for adapter, _ in call.terms:
+            if self.factors.get(adapter) in twins and adapter.unfired:
+                adapter.unfired.discard(self.name)
+        parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for twin in dict.fromkeys(twins):
+            at = rows_at([n for n, t in enumerate(twins) if t is twin], call.repeat, x.device)
+            mine = x.index_select(0, at)
+            found: Any = inner(mine) if twin is None else self._run(call, twin, (mine,), {})
+            if not isinstance(found, torch.Tensor) or found.shape[:1] != mine.shape[:1]:
+                raise RoutingError(  # a recurrent module's states, say
+                    codes.ROWS_LOST.finding(f"{self.name}: it answers with more than its rows")
+                )
+            parts.append((at, found))
+        shapes = {tuple(found.shape[1:]) for _, found in parts}
+        if len(shapes) > 1:
+            raise RoutingError(codes.ROWS_LOST.finding(f"{self.name}: rows of {sorted(shapes)}"))
+        first = parts[0][1]
+        out = first.new_empty(len(x), *first.shape[1:])
+        for at, found in parts:
+            out = out.index_copy(0, at, found.to(out.dtype))
+        return out
+
+
+class RootGuard(Intercepting):
+    """In front of the base's own forward: a direct call of the base is the base's own, even
+    in the midst of a ``generate`` (a logits processor that compares with the base, say). It is
+    also where key-value caches come by."""
+
+    __slots__ = ()
+
+    def __call__(
+        self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        call = CURRENT.get()
+        ours = call if call is not None and call.owner is self.owner and call.inside else None
+        check_cache(ours, kwargs)
+        if ours is None and call is not None and call.owner is self.owner:
+            out = run_with(None, inner, args, kwargs)
+        else:
+            out = inner(*args, **kwargs)
+        mark_cache(ours, out)
+        return out
+
+
+Site = OutputSite | ModuleSite
+
+
+def refuse_lost_routing(name: str) -> None:
+    """Raise if this forward runs inside reentrant checkpointing that does not carry the routing.
+
+    Called where a call that records gradients comes to a part without them: a plain ``no_grad``
+    region, which is fine, or the first run of a part that backward will run again.
+    """
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    code = CheckpointFunction.forward.__code__
+    while frame is not None:
+        if frame.f_code is code:
+            raise RoutingError(
+                codes.ROUTING_LOST.finding(
+                    f"{name} runs under reentrant gradient checkpointing of the model's own"
+                )
+            )
+        frame = frame.f_back
+
+
+def lost(call: Call) -> Adapter | None:
+    """An adapter of the call that has been deleted since."""
+    return next((adapter for adapter, _ in call.terms if adapter.retired), None)
+
+
+def _inert(*_: Any) -> None:
+    return None
+
+
+def _make_inert() -> Callable[..., None]:
+    return _inert

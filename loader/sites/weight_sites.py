@@ -1,0 +1,144 @@
+"""Sites on a module's own parameters: the module runs with other weights, for one call.
+
+For weights that no module multiplies by itself (a mixture's experts, all in one parameter). Nothing
+of the base is exchanged, not even for a moment: a stand-in that shares everything with the module
+but its dictionary of parameters runs the module's forward, so that other threads, and direct calls
+of the base, see the base.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from types import MethodType
+from typing import Any, Protocol, cast
+
+import torch
+from torch import nn
+
+from ...manifests.findings import loader as codes
+from ...manifests.findings.errors import RoutingError
+from ...manifests.language.weights import weight_at
+from ..adapter.adapter import Adapter
+from ..base.interception import Interception
+from ..routing.routing import CURRENT
+from .sites import Intercepting, refuse_lost_routing
+
+
+class WeightFactors(Protocol):
+    """What one adapter holds for one parameter of a module, or of a module inside that one whose
+    weight it reads: its path there, ``name``."""
+
+    name: str
+
+    def add_to(self, module: nn.Module, parameter: torch.Tensor, weight: float) -> torch.Tensor:
+        """``parameter + weight * delta``, in any dtype; the parameter is left as it is."""
+        ...
+
+
+class WeightSite(Intercepting):
+    """In front of a module's forward: runs it with the weights of the call's adapters."""
+
+    __slots__ = ("factors", "name")
+
+    def __init__(self, owner: object, name: str, module: nn.Module) -> None:
+        super().__init__(owner, module)
+        self.name = name
+        self.factors: dict[Adapter, tuple[WeightFactors, ...]] = {}
+
+    def __call__(
+        self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        call = CURRENT.get()
+        if call is None or call.owner is not self.owner:
+            return inner(*args, **kwargs)
+        acting: list[tuple[WeightFactors, float]] = []
+        for adapter, weight in call.terms:
+            factors = self.factors.get(adapter)
+            at = weight_at(weight, self.name)
+            if factors is not None and at:
+                acting += [(one, at) for one in factors]
+                if adapter.unfired:
+                    adapter.unfired.discard(self.name)
+        if not acting:
+            return inner(*args, **kwargs)
+        if call.rows is not None:
+            raise RoutingError(
+                codes.ROWS_LOST.finding(f"{self.name}: its weights serve all rows of the batch")
+            )
+        if call.gradients and not call.carried and not torch.is_grad_enabled():
+            refuse_lost_routing(self.name)
+        forward = _on_stand_in(self.module, inner, acting)
+        if forward is None:
+            raise RoutingError(
+                codes.WEIGHT_FORWARD.finding(f"{self.name}: {inner!r} is not the module's own")
+            )
+        return forward(*args, **kwargs)
+
+
+def can_stand_in(module: nn.Module) -> bool:
+    """Whether the module's forward can run on a stand-in."""
+    return _on_stand_in(module, module.forward, ()) is not None
+
+
+def _copy_of(module: nn.Module) -> nn.Module:
+    """The same module with a dictionary of parameters of its own."""
+    copied = object.__new__(type(module))
+    copied.__dict__.update(module.__dict__)
+    copied.__dict__["_parameters"] = dict(module._parameters)  # pyright: ignore[reportPrivateUsage]
+    return copied
+
+
+def _place(module: nn.Module, stand_in: nn.Module, path: str) -> tuple[dict[str, Any], str]:
+    """Where a parameter of the stand-in is held; modules on the way become copies too."""
+    *way, leaf = path.split(".")
+    for name in way:
+        inside = dict(stand_in._modules)  # pyright: ignore[reportPrivateUsage]
+        module = module.get_submodule(name)
+        if inside[name] is module:
+            inside[name] = _copy_of(module)
+        stand_in.__dict__["_modules"] = inside
+        stand_in = cast(nn.Module, inside[name])
+    return cast("dict[str, Any]", stand_in._parameters), leaf  # pyright: ignore[reportPrivateUsage]
+
+
+def _on_stand_in(
+    module: nn.Module,
+    forward: Callable[..., Any],
+    acting: Sequence[tuple[WeightFactors, float]],
+) -> Callable[..., Any] | None:
+    """``forward`` with a stand-in for ``module``, whose parameters are changed at the last moment:
+    accelerate, on its way, reads those that are offloaded into the stand-in."""
+    stand_in = _copy_of(module)
+    places = {one.name: _place(module, stand_in, one.name) for one, _ in acting}
+
+    def run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        before = {name: parameters[leaf] for name, (parameters, leaf) in places.items()}
+        now = dict(before)
+        for one, weight in acting:
+            now[one.name] = one.add_to(module, now[one.name], weight)
+        for name, (parameters, leaf) in places.items():
+            parameters[leaf] = now[name].to(before[name].dtype)
+        try:
+            return function(stand_in, *args, **kwargs)
+        finally:
+            for name, (parameters, leaf) in places.items():
+                parameters[leaf] = before[name]
+
+    def moved(forward: Any) -> Callable[..., Any] | None:
+        if isinstance(forward, MethodType) and forward.__self__ is module:
+            return functools.partial(run, forward.__func__)
+        if isinstance(forward, Interception):
+            inner = moved(forward.inner)
+            around = forward.around
+            return None if inner is None else lambda *args, **kwargs: around(inner, args, kwargs)
+        if isinstance(forward, functools.partial) and forward.args[:1] == (module,):
+            # accelerate: its hooks, around what it found, which it calls by this name
+            old = moved(module.__dict__.get("_old_forward"))
+            if old is None:
+                return None
+            stand_in.__dict__["_old_forward"] = old
+            return functools.partial(forward.func, stand_in, *forward.args[1:], **forward.keywords)
+        return None
+
+    return moved(forward)

@@ -1,0 +1,39 @@
+"""An adapter's tensors as the registry reads them: PEFT's names and axes, over one buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from ...manifests.findings.finding import Where
+from ...registry.files.reading import Part, Reading
+from .buffer import buffer_in_memory
+from .tensors import AdapterTensors
+
+
+def as_read(reading: Reading, files: Mapping[str, AdapterTensors], where: Where) -> AdapterTensors:
+    """The tensors of ``reading`` out of its ``files``, by path.
+
+    Those of one file that lie as ``reading`` says stay where they are. Others are copied, in their
+    dtype, into a buffer of their own once their files' digests are known: raises
+    :class:`IntegrityError` where one is another, :class:`SourceError` where it could not be read.
+    """
+    if not reading.parts:
+        (tensors,) = files.values()
+        tensors.header = reading.header
+        return tensors
+    for tensors in files.values():
+        tensors.verify()
+    made = AdapterTensors(reading.header, buffer_in_memory(b"", reading.header.size), where)
+    for name, part in reading.parts.items():
+        made.host(name).copy_(_of(files[part.file], part))
+    return made
+
+
+def _of(tensors: AdapterTensors, part: Part) -> torch.Tensor:
+    tensor = tensors.host(part.name)
+    if part.rows is not None:
+        first, end = part.rows
+        tensor = tensor.view(-1, tensor.shape[-1])[first:end]
+    return tensor.t() if part.turned else tensor

@@ -1,0 +1,247 @@
+"""Pydantic's errors as findings: in the manifest's own words and at the manifest's own places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ..findings import language as codes
+from ..findings.finding import Finding, Where
+from ..language.names import NAME_PATTERN, NAME_RULE, did_you_mean, is_name, listed
+from ..language.schema import (
+    BYTE_SIZE_PATTERN,
+    DIGEST_PATTERN,
+    FINGERPRINT_PATTERN,
+    URL_PREFIX_PATTERN,
+)
+from .conform import Shape, shape_at
+from .nodes import Locate, Map, Node, Path, describe, find
+from .secrets import is_secret_name, redact
+
+MAX_EXPLAINED = 1000
+"""Places that are put into words: nobody reads more, and a hostile file may have thousands."""
+
+M = TypeVar("M", bound=BaseModel)
+
+_KINDS = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "mapping_type": "a mapping",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "more than {}"),
+    "greater_than_equal": ("ge", "at least {}"),
+    "less_than": ("lt", "less than {}"),
+    "less_than_equal": ("le", "at most {}"),
+}
+_PATTERNS = {
+    NAME_PATTERN: NAME_RULE,
+    DIGEST_PATTERN: "sha256: followed by 64 digits of 0-9 a-f",
+    FINGERPRINT_PATTERN: "v1:sha256: followed by 64 digits of 0-9 a-f",
+    URL_PREFIX_PATTERN: "the start of a URL, such as hf:// or s3://bucket/",
+    BYTE_SIZE_PATTERN: "a number and a unit, such as 500MB or 2GiB",
+}
+
+
+@dataclass
+class _Problem:
+    """All that pydantic says about one place (a union says it once for each member)."""
+
+    path: Path
+    on_key: bool
+    errors: list[Mapping[str, Any]]
+
+
+def explain_invalid(
+    error: ValidationError, root: Map, shape: Shape, locate: Locate
+) -> list[Finding]:
+    """One finding for each place that ``error`` complains about. ``root`` is what was read."""
+    findings: list[Finding] = []
+    for problem in islice(_by_place(error, root), MAX_EXPLAINED):
+        where = locate(problem.path, key=problem.on_key)
+        node = find(root, problem.path)
+        findings.append(_finding(problem, where, node, root, shape))
+    return findings
+
+
+def salvage(model: type[M], data: Any, error: ValidationError, root: Map) -> M | None:
+    """The model of what is left once all that is wrong has been taken out of ``data``.
+
+    It lets the checks that look at a whole manifest run beside errors elsewhere.
+    """
+    for _ in range(8):
+        for problem in _by_place(error, root):
+            path = problem.path
+            if path == ("version",):
+                data["version"] = 1
+                continue
+            if problem.errors[0]["type"] == "missing":
+                path = path[:-1]
+            within = next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
+            _take_out(data, path[:within])
+        try:
+            return model.model_validate(data, strict=True)
+        except ValidationError as next_error:
+            error = next_error
+    return None
+
+
+def _take_out(data: Any, path: Path) -> None:
+    """Remove one entry, and the mapping around it where nothing else is left in that."""
+    around: Any = None
+    for part in path[:-1]:
+        around, data = data, data.get(part) if isinstance(data, dict) else None
+    if isinstance(data, dict) and path and path[-1] in data:
+        del data[path[-1]]
+        if not data and isinstance(around, dict):
+            del around[path[-2]]
+
+
+def _by_place(error: ValidationError, root: Map) -> Iterable[_Problem]:
+    places: dict[tuple[Path, bool], _Problem] = {}
+    for one in error.errors(include_url=False, include_input=False):
+        path, on_key = _real_path(one, root)
+        places.setdefault((path, on_key), _Problem(path, on_key, [])).errors.append(one)
+    # Where one member of a union looked further in, the others' complaint is moot.
+    outer = {path[:cut] for path, _ in places for cut in range(len(path))}
+    return [place for place in places.values() if not (_only_kinds(place) and place.path in outer)]
+
+
+def _only_kinds(problem: _Problem) -> bool:
+    return all(error["type"] in _KINDS for error in problem.errors)
+
+
+def _real_path(error: Mapping[str, Any], root: Map) -> tuple[Path, bool]:
+    """Pydantic's location without what it adds for unions and keys."""
+    location = list(error["loc"])
+    kind = error["type"]
+    on_key = kind == "extra_forbidden"
+    if location and location[-1] == "[key]":
+        location.pop()
+        on_key = True
+    path: Path = ()
+    for index, part in enumerate(location):
+        last = index == len(location) - 1
+        if find(root, (*path, part)) is not None or (last and kind == "missing"):
+            path = (*path, part)
+    return path, on_key
+
+
+def _finding(
+    problem: _Problem, where: Where, node: Node | None, root: Map, shape: Shape
+) -> Finding:
+    first, path = problem.errors[0], problem.path
+    kind, last = first["type"], str(path[-1]) if path else ""
+    found = None if node is None else describe(node)
+    kinds = [error["type"] for error in problem.errors]
+    if kind == "missing":
+        owner = Where(path=path[:-1]).dotted or "the manifest"
+        return codes.MISSING_KEY.finding(
+            f"{owner} has no {last!r}.", where, found=found, expected=f"{last}: ..."
+        )
+    if kind == "extra_forbidden":
+        return _unknown_key(path, where, shape)
+    if problem.on_key:
+        pattern = str(first.get("ctx", {}).get("pattern"))
+        if pattern == NAME_PATTERN:
+            return _bad_name(last, where, last)
+        return _value(where.dotted, where, last, _PATTERNS.get(pattern, "another key"))
+    if path == ("version",):
+        return codes.UNKNOWN_VERSION.finding(
+            "This version of the language is not known here.", where, found=found, expected="1"
+        )
+    if _only_kinds(problem):
+        wanted = " or ".join(dict.fromkeys(_KINDS[one] for one in kinds))
+        return codes.WRONG_TYPE.finding(
+            f"{where.dotted} takes {wanted}.",
+            where,
+            found=found,
+            expected=wanted,
+            hint=_type_hint(node, found, wanted),
+        )
+    telling = next(error for error in problem.errors if error["type"] not in _KINDS)
+    if telling["type"] == "literal_error":
+        return _no_choice(where, found, shape_at(shape, path).choices)
+    return _bad_value(telling, where, found)
+
+
+def _type_hint(node: Node | None, found: str | None, wanted: str) -> str | None:
+    if found is not None and found.startswith('"') and wanted not in ("text", "a mapping"):
+        return "Remove the quotes." if "list" not in wanted else f"Write it as a list: [{found}]."
+    if wanted == "a list" and found is not None and not isinstance(node, Map):
+        return f"Write it as a list: [{found}]."
+    if wanted == "true or false":
+        return "Only true and false are booleans; yes, no, on and off are text."
+    return None
+
+
+def _bad_name(name: str, where: Where, found: str | None) -> Finding:
+    nearest = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower()).strip("-._")
+    # A name made out of a secret would be one still.
+    hint = f"{nearest!r} would do." if is_name(nearest) and redact(name) == name else None
+    return codes.BAD_NAME.finding(
+        f"{name!r} cannot be a name.", where, found=found, expected=NAME_RULE, hint=hint
+    )
+
+
+def _no_choice(where: Where, found: str | None, choices: tuple[str, ...]) -> Finding:
+    return codes.NOT_A_CHOICE.finding(
+        f"{where.dotted} takes one of a few words.",
+        where,
+        found=found,
+        expected=", ".join(choices),
+        hint=did_you_mean((found or "").strip('"'), choices),
+    )
+
+
+def _bad_value(error: Mapping[str, Any], where: Where, found: str | None) -> Finding:
+    kind, context, path = error["type"], error.get("ctx", {}), where.dotted
+    if kind == "string_pattern_mismatch":
+        pattern = str(context.get("pattern"))
+        if pattern == NAME_PATTERN:
+            return _bad_name((found or "").strip('"'), where, found)
+        return _value(path, where, found, _PATTERNS.get(pattern, f"text like {pattern}"))
+    if kind in _BOUNDS:
+        key, said = _BOUNDS[kind]
+        return _value(path, where, found, said.format(context.get(key)))
+    if kind == "too_short":
+        return _value(path, where, found, f"at least {context.get('min_length')} in it")
+    if kind == "finite_number":
+        return _value(path, where, found, "a finite number")
+    if kind == "value_error":
+        said = str(context.get("error", error["msg"]))
+        return codes.BAD_SOURCE.finding(f"{path} is no source: {said}.", where, found=found)
+    return _value(path, where, found, str(error["msg"]))
+
+
+def _value(path: str, where: Where, found: str | None, expected: str) -> Finding:
+    return codes.BAD_VALUE.finding(
+        f"{path} cannot have this value.", where, found=found, expected=expected
+    )
+
+
+def _unknown_key(path: Path, where: Where, shape: Shape) -> Finding:
+    key = str(path[-1])
+    known = list(shape_at(shape, path[:-1]).fields)
+    owner = Where(path=path[:-1]).dotted or ("the manifest" if "version" in known else "the policy")
+    hint = did_you_mean(key, known)
+    if hint is None and is_secret_name(key):
+        hint = "Credentials come from the usual places (environment, profile), never from here."
+    return codes.UNKNOWN_KEY.finding(
+        f"{key!r} is no key of {owner}.",
+        where,
+        found=key,
+        expected=listed(known),
+        hint=hint,
+    )

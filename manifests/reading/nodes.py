@@ -1,0 +1,175 @@
+"""The plain tree that a manifest is while it is read: every value with the place it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from ..findings.finding import Where
+from .scalars import NOT_NATIVE, resolve_plain
+
+Path: TypeAlias = tuple[str | int, ...]
+
+
+class Spot(NamedTuple):
+    """Where something is written: line and column count from 1, ``start`` and ``end`` are
+    offsets in characters. A value handed over in memory has none of them."""
+
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+    start: int = 0
+    end: int = 0
+
+    def at(self, path: Path = ()) -> Where:
+        return Where(self.file, path, self.line, self.column)
+
+
+NOWHERE = Spot()
+
+
+class Locate(Protocol):
+    """``locate(path, key=False)``: where a value, or its key, is written."""
+
+    def __call__(self, path: Path, *, key: bool = False) -> Where: ...
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One value. ``text`` is as YAML reads it, not yet taken for a number or a boolean.
+
+    ``plain`` says that it was written without quotes; ``native`` is the object itself where it
+    was handed over in memory; ``written`` is the text before ``variables`` were expanded.
+    ``given`` says that the user's environment gave all of it, as the value of one variable whose
+    name says that it is a place.
+    """
+
+    text: str
+    plain: bool
+    spot: Spot = NOWHERE
+    native: Any = NOT_NATIVE
+    written: str | None = None
+    variables: tuple[str, ...] = ()
+    given: bool = False
+
+    @property
+    def value(self) -> Any:
+        """Its value by YAML 1.2's core schema."""
+        if self.native is not NOT_NATIVE:
+            return self.native
+        return resolve_plain(self.text) if self.plain else self.text
+
+    @property
+    def is_null(self) -> bool:
+        return self.value is None
+
+    @property
+    def shown(self) -> str:
+        """As a finding shows it: as it was written, quotes and variables included."""
+        if self.native is not NOT_NATIVE:
+            return repr(self.native)
+        text = self.text if self.written is None else self.written
+        if self.plain:
+            return text or "nothing"
+        return f'"{text}"'
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One key of a mapping and its value.
+
+    ``spot`` is where the value is used, which for an alias is not where it is written.
+    ``own`` is false for what came through ``<<``.
+    """
+
+    key: Scalar
+    value: Node
+    spot: Spot
+    alias: bool = False
+    own: bool = True
+
+
+@dataclass(frozen=True)
+class Map:
+    """A mapping. ``flow`` is ``{...}`` style; ``last`` is the offset where its last entry ends."""
+
+    entries: Mapping[str, Entry]
+    spot: Spot = NOWHERE
+    flow: bool = False
+    last: int = 0
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list."""
+
+    items: tuple[Node, ...]
+    spot: Spot = NOWHERE
+    flow: bool = False
+
+
+Node: TypeAlias = Scalar | Map | Items
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a path leads: the spots of its key (``None`` for the root and in lists) and value."""
+
+    path: Path
+    value: Spot
+    key: Spot | None = None
+    node: Node = field(default_factory=lambda: Map({}))
+
+
+def locate(root: Node, path: Path) -> Place:
+    """The place of ``path``, or of its nearest ancestor that exists."""
+    place = Place((), root.spot, None, root)
+    for depth, part in enumerate(path):
+        node = place.node
+        if isinstance(node, Map) and part in node.entries:
+            entry = node.entries[str(part)]
+            place = Place(path[: depth + 1], entry.spot, entry.key.spot, entry.value)
+        elif isinstance(node, Items) and isinstance(part, int) and 0 <= part < len(node.items):
+            item = node.items[part]
+            place = Place(path[: depth + 1], item.spot, None, item)
+        else:
+            break
+    return place
+
+
+def find(root: Node, path: Path) -> Node | None:
+    """The value at ``path``, or ``None``."""
+    place = locate(root, path)
+    return place.node if len(place.path) == len(path) else None
+
+
+def plain_data(node: Node) -> Any:
+    """Dicts, lists and values by YAML 1.2's core schema."""
+    if isinstance(node, Map):
+        return {key: plain_data(entry.value) for key, entry in node.entries.items()}
+    if isinstance(node, Items):
+        return [plain_data(item) for item in node.items]
+    return node.value
+
+
+def scalars(node: Node, path: Path = ()) -> Iterator[tuple[Path, Scalar]]:
+    """Every value with its path, in the order of the file."""
+    if isinstance(node, Map):
+        for key, entry in node.entries.items():
+            yield from scalars(entry.value, (*path, key))
+    elif isinstance(node, Items):
+        for index, item in enumerate(node.items):
+            yield from scalars(item, (*path, index))
+    else:
+        yield path, node
+
+
+def describe(node: Node) -> str:
+    """What a finding says was found."""
+    if isinstance(node, Map):
+        return "a mapping" if node.entries else "an empty mapping"
+    if isinstance(node, Items):
+        return "a list" if node.items else "an empty list"
+    shown = node.shown
+    return shown if len(shown) <= 80 else shown[:77] + "..."

@@ -1,0 +1,179 @@
+"""Does this adapter fit this base? Decided from configs and headers, before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding, Severity, Where
+from ...manifests.language.source import Source
+from ..files.facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, TensorInfo
+from ..methods import older
+from ..methods.heads import unnamed_heads
+from ..methods.naming import Naming
+from ..methods.patterns import PatternError, Patterns
+from ..methods.table import Method
+from ..methods.tuner_config import TunerConfig
+from . import dtypes, options, recorded_base, saved_together, version
+from .candidate import Subject, shown
+from .table import checks_of
+
+
+def check_adapter(
+    adapter: AdapterFacts,
+    base: BaseFacts | None,
+    *,
+    where: Where = Where(),  # noqa: B008 - frozen
+    layout: Layout | None = None,
+    declared: Source | None = None,
+    aliases: Collection[str] = (),
+    recorded: BaseFacts | None = None,
+) -> tuple[list[Finding], AdapterPlan | None]:
+    """Every finding on ``adapter``, and where its tensors go (``None`` if that cannot be told).
+
+    ``layout`` is a live model's, where there is one; else ``base.layout`` is used. Without
+    either, all that the adapter alone can tell is still checked, and a finding says that the
+    rest is *unchecked*. ``declared`` is the manifest's ``base.model`` (else ``base.source``),
+    ``aliases`` are the base's other names (for a loaded model, also the name that it was loaded
+    by); ``recorded`` is what was found under the base's name that the adapter records.
+    Reads nothing, and raises nothing for bad input.
+    """
+    config = adapter.config
+    findings = [*version.check(config, where), *dtypes.check(adapter.header.tensors, where)]
+    findings += saved_together.check(config, adapter.header.metadata, where)
+    if declared is None and base is not None:
+        declared = base.source
+    if base is not None or layout is not None or declared is not None:
+        findings += recorded_base.check(
+            config, where, declared=declared, aliases=aliases, base=base, recorded=recorded
+        )
+    method, missing = options.check_method(config, where)
+    if method is None:
+        return [*missing, *findings], None
+    wrong_types = options.check_types(config, method, where)
+    findings = [*wrong_types, *options.check_options(config, method, where), *findings]
+    if wrong_types:
+        return findings, None
+    own = method.own(config)
+    findings += options.check_contradictions(own, where)
+    findings += options.check_initialisation(own, method, where)
+    findings += method.check_config(own, where)
+    patterns = Patterns()
+    invalid = _check_patterns(own, patterns, where)
+    if invalid:
+        return [*findings, *invalid], None
+    try:
+        subject, older = _subject(adapter, base, layout, method, patterns, where)
+        findings += older
+        if any(finding.severity is Severity.ERROR for finding in older):
+            return findings, None  # the checks would ask for names that the base never had
+        for check in checks_of(method):
+            findings.extend(check(subject))
+    except PatternError as error:
+        return [*findings, pattern_finding(error, where)], None
+    return findings, subject.plan
+
+
+def check_config(
+    config: Mapping[str, Any],
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> tuple[Method | None, list[Finding]]:
+    """What is wrong with a config by itself, before there are any tensors; and the method that it
+    names, where there is one. Raises nothing for bad input."""
+    method, missing = options.check_method(config, where)
+    if method is None:
+        return None, missing
+    if wrong_types := options.check_types(config, method, where):
+        return method, wrong_types
+    found = options.check_options(config, method, where, unknown=codes.OPTION_UNKNOWN)
+    own = method.own(config)
+    found += options.check_contradictions(own, where)
+    return method, [*found, *_check_patterns(own, Patterns(), where)]
+
+
+def plan_on(adapter: AdapterFacts, layout: Layout | None) -> AdapterPlan | None:
+    """Where the adapter's tensors would go, unchecked; ``None`` where its config cannot be read.
+    Raises nothing for bad input."""
+    config, patterns = adapter.config, Patterns()
+    method, _ = options.check_method(config, Where())
+    if method is None or options.check_types(config, method, Where()):
+        return None
+    if _check_patterns(config, patterns, Where()):
+        return None
+    try:
+        return _subject(adapter, None, layout, method, patterns, Where())[0].plan
+    except PatternError:
+        return None
+
+
+def _subject(
+    adapter: AdapterFacts,
+    base: BaseFacts | None,
+    layout: Layout | None,
+    method: Method,
+    patterns: Patterns,
+    where: Where,
+) -> tuple[Subject, list[Finding]]:
+    known = layout if layout is not None or base is None else base.layout
+    tensors = adapter.header.tensors
+    config, plan, naming = _planned(adapter.config, tensors, known, method, patterns)
+    findings: list[Finding] = []
+    if known is not None and method.kinds and older.is_older(plan, known):
+        today = older.read_as_today(adapter, method, config, known, patterns, where)
+        findings = today.findings
+        if (conversion := today.conversion) is not None:
+            adapter = replace(adapter, config=conversion.config, header=conversion.header)
+            tensors = adapter.header.tensors
+            config, plan, naming = _planned(adapter.config, tensors, known, method, patterns)
+            plan = replace(plan, conversion=conversion)
+    return Subject(adapter, method, config, plan, naming, patterns, base, known, where), findings
+
+
+def _planned(
+    said: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    layout: Layout | None,
+    method: Method,
+    patterns: Patterns,
+) -> tuple[TunerConfig, AdapterPlan, Naming]:
+    """What the config says, and where the tensors go by it: the head of the adapter's task too,
+    which versions of PEFT up to 0.10 save without naming it."""
+    config = method.read_config(method.own(said))
+    plan, naming = method.make_plan(config, tensors, layout, patterns)
+    if heads := unnamed_heads(method.own(said), plan):
+        config = replace(config, modules_to_save=(*config.modules_to_save, *heads))
+        plan, naming = method.make_plan(config, tensors, layout, patterns)
+    return config, plan, naming
+
+
+def _check_patterns(config: Mapping[str, Any], patterns: Patterns, where: Where) -> list[Finding]:
+    """Every text that PEFT reads as a pattern must be one, whether or not it is ever used."""
+    texts: list[str] = []
+    for name in ("target_modules", "exclude_modules", "feedforward_modules"):
+        if isinstance(config.get(name), str):
+            texts.append(config[name])
+    layers = config.get("layers_pattern") or ()
+    texts += [layers] if isinstance(layers, str) else layers
+    for name in ("rank_pattern", "alpha_pattern", "modules_to_save"):
+        texts += config.get(name) or ()
+    findings: list[Finding] = []
+    for text in dict.fromkeys(texts):
+        try:
+            patterns.check(text)
+        except PatternError as error:
+            findings.append(pattern_finding(error, where))
+            if error.too_slow and patterns.exhausted:
+                break
+    return findings
+
+
+def pattern_finding(error: PatternError, where: Where) -> Finding:
+    """What is wrong with a pattern of a config."""
+    code = codes.PATTERN_TOO_SLOW if error.too_slow else codes.PATTERN_INVALID
+    return code.finding(
+        f"the pattern {shown(error.pattern, 120)} cannot be used: {error.reason}",
+        where,
+        found=shown(error.pattern),
+    )

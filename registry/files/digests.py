@@ -1,0 +1,169 @@
+"""Digests of bytes, files and folders, always spelled ``sha256:HEX``.
+
+The digest of a folder is part of every lock, so it must never change: SHA-256 over one line
+``sha256:HEX SIZE PATH`` and a line feed for each consumed file, in UTF-8, the lines sorted as
+bytes. Golden vectors are in the tests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from ...manifests.findings.errors import IntegrityError
+from ...manifests.findings.finding import Finding
+from ...manifests.findings.store import BAD_DIGEST, UNSAFE_PATH
+from .facts import FileFact
+
+PREFIX = "sha256:"
+CHUNK = 1 << 20
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
+
+
+class Hasher(Protocol):
+    """What ``hashlib`` makes."""
+
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+def is_digest(text: str) -> bool:
+    """Whether ``text`` is spelled ``sha256:`` and 64 lower-case hexadecimal digits."""
+    return _DIGEST.match(text) is not None
+
+
+def parse_digest(text: str) -> str:
+    """The 64 hexadecimal digits of a digest; :class:`IntegrityError` where it is none."""
+    match = _DIGEST.match(text)
+    if match is None:
+        raise IntegrityError(
+            BAD_DIGEST.finding(
+                "this is not a digest",
+                found=repr(text[:100]),
+                expected="sha256: and 64 of 0-9 a-f",
+            )
+        )
+    return match.group(1)
+
+
+def sha256_bytes(data: bytes | bytearray | memoryview) -> str:
+    """``sha256:HEX`` of a buffer."""
+    return PREFIX + hashlib.sha256(data).hexdigest()
+
+
+def sha256_stream(
+    stream: BinaryIO, on_bytes: Callable[[int], None] | None = None, limit: int | None = None
+) -> str:
+    """``sha256:HEX`` of what is left to read in ``stream``, one MiB at a time.
+
+    ``on_bytes`` is told how many bytes more were hashed; what it raises ends the hashing. So do
+    ``limit`` bytes: a file that someone appends to has no end of its own.
+    """
+    # One loop on every Python: hashlib.file_digest (3.11) reads the same way, cannot report
+    # how far it is, and is no faster.
+    digest = hashlib.sha256()
+    buffer = bytearray(CHUNK)
+    view = memoryview(buffer)
+    left = limit
+    while count := stream.readinto(view[:left]):  # type: ignore[attr-defined]
+        digest.update(view[:count])
+        if left is not None:
+            left -= count
+        if on_bytes is not None:
+            on_bytes(count)
+    return PREFIX + digest.hexdigest()
+
+
+def sha256_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """``sha256:HEX`` of a file, streamed. Raises ``OSError`` where it cannot be read."""
+    with path.open("rb", buffering=0) as stream:
+        return sha256_stream(stream, on_bytes)
+
+
+def git_blob_sha1(path: Path) -> str:
+    """The git object id of a file's content, which is the Hub's blob id of a file that is not
+    in LFS. It tells damage, not malice: SHA-1 can be forged."""
+    digest = hashlib.sha1(usedforsecurity=False)
+    with path.open("rb") as stream:
+        digest.update(b"blob %d\0" % path.stat().st_size)
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def path_problem(path: str) -> str | None:
+    """Why ``path`` cannot name a file inside a folder, or ``None`` if it can.
+
+    A good path is relative, with forward slashes, and has no empty, ``.`` or ``..`` step, no
+    backslash and no control character, and is valid Unicode.
+    """
+    if not path:
+        return "it is empty"
+    if path.startswith("/") or re.match(r"[A-Za-z]:", path):
+        return "it is absolute"
+    if "\\" in path:
+        return "it has a backslash"
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" for c in path):
+        return "it has a control character"
+    if any(0xD800 <= ord(c) < 0xE000 for c in path):
+        return "it is not valid Unicode"
+    steps = path.split("/")
+    if "" in steps:
+        return "it has an empty step"
+    if "." in steps or ".." in steps:
+        return "it has a '.' or '..' step"
+    return None
+
+
+def check_paths(paths: Iterable[str]) -> list[Finding]:
+    """What is wrong with these paths as the files of one folder: unsafe ones, one that is there
+    twice, one that is both a file and a folder."""
+    findings: list[Finding] = []
+    seen: set[str] = set()
+    good: list[str] = []
+    for path in paths:
+        problem = "it is there twice" if path in seen else path_problem(path)
+        seen.add(path)
+        if problem is None:
+            good.append(path)
+        else:
+            findings.append(_unsafe(path, problem))
+    for path in good:
+        parents = path.split("/")[:-1]
+        above = ("/".join(parents[: i + 1]) for i in range(len(parents)))
+        if clash := next((parent for parent in above if parent in seen), None):
+            findings.append(_unsafe(path, f"{clash!r} is a file, and cannot be a folder too"))
+    return findings
+
+
+def folder_digest(files: Iterable[FileFact]) -> str:
+    """``sha256:HEX`` of a folder, from the digests, sizes and paths of its consumed files.
+
+    The order does not matter. Raises :class:`IntegrityError` for a path that could be read as
+    something else (see :func:`check_paths`), and for a file whose digest is not known.
+    """
+    facts = list(files)
+    findings = check_paths(fact.path for fact in facts)
+    findings.extend(
+        BAD_DIGEST.finding(
+            f"a folder's digest needs the digest of {fact.path!r}",
+            found=repr(fact.sha256),
+            expected="sha256: and 64 of 0-9 a-f",
+        )
+        for fact in facts
+        if fact.sha256 is None or not is_digest(fact.sha256)
+    )
+    if findings:
+        raise IntegrityError(*findings)
+    lines = sorted(f"{fact.sha256} {fact.size} {fact.path}\n".encode() for fact in facts)
+    return sha256_bytes(b"".join(lines))
+
+
+def _unsafe(path: str, problem: str) -> Finding:
+    return UNSAFE_PATH.finding(
+        f"{path!r} cannot be a file in a folder: {problem}", found=repr(path[:200])
+    )

@@ -1,0 +1,104 @@
+"""The disk: what it refuses, as findings a person can act on, and the few things asked of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ...manifests.findings.code import Code
+from ...manifests.findings.errors import StoreError
+from ...manifests.findings.finding import Finding, Where
+from ...manifests.findings.store import (
+    CACHE_IO,
+    CACHE_NOT_A_FOLDER,
+    CACHE_PERMISSION,
+    CACHE_READ_ONLY,
+    NO_SPACE,
+    PATH_TOO_LONG,
+)
+
+_CODES: dict[int, Code] = {
+    errno.ENOSPC: NO_SPACE,
+    errno.EDQUOT: NO_SPACE,
+    errno.EFBIG: NO_SPACE,
+    errno.EROFS: CACHE_READ_ONLY,
+    errno.EACCES: CACHE_PERMISSION,
+    errno.EPERM: CACHE_PERMISSION,
+    errno.ENOTDIR: CACHE_NOT_A_FOLDER,
+    errno.EEXIST: CACHE_NOT_A_FOLDER,
+    errno.ENAMETOOLONG: PATH_TOO_LONG,
+}
+
+
+def fault(error: OSError, path: Path, where: Where = Where()) -> Finding:  # noqa: B008 - frozen
+    """The finding for ``error``; ``path`` is what was meant, where the error does not say."""
+    code = _CODES.get(error.errno or 0, CACHE_IO)
+    name = error.filename if isinstance(error.filename, str) else str(path)
+    what = error.strerror or type(error).__name__
+    return code.finding(f"{name}: {what}", where, found=f"[Errno {error.errno}] {what}")
+
+
+def out_of_space(error: BaseException) -> OSError | None:
+    """The full disk or quota that ``error`` was caused by, if it was: a source's own error may
+    wrap it, and "no space" is what a person must read."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        if isinstance(current, OSError) and _CODES.get(current.errno or 0) is NO_SPACE:
+            return current
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return None
+
+
+@contextmanager
+def guarded(path: Path, where: Where = Where()) -> Generator[None]:  # noqa: B008 - frozen
+    """Turn an ``OSError`` inside into a :class:`StoreError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(fault(error, path, where)) from error
+
+
+def listing(folder: Path) -> list[Path]:
+    """What is in a folder, sorted; nothing where it is not there. Raises :class:`StoreError`
+    where it may not be read."""
+    with guarded(folder), suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(folder.iterdir())
+    return []
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, read-only folders in it included. What is gone already is
+    fine; what the disk refuses stays."""
+    if not os.path.isdir(path) or os.path.islink(path):  # noqa: PTH112, PTH114 - never raise
+        with suppress(OSError):
+            path.unlink()
+        return
+    for folder, _, _ in os.walk(path):
+        with suppress(OSError):
+            Path(folder).chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def sync_file(path: Path) -> None:
+    """Put a file's bytes on the disk. Raises :class:`OSError`."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on the disk, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,92 @@
+"""Laying out the safetensors files of a checkpoint before their tensors exist.
+
+Format: see ``registry.files.header``. Names and the index are transformers'
+(``model-00001-of-00003.safetensors``, ``model.safetensors.index.json``).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..read_facts import BASE_WEIGHTS
+from .header import DTYPE_BITS
+
+
+class Tensor(NamedTuple):
+    """A tensor that will be written: its name, its dtype as a header spells it, its shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * DTYPE_BITS[self.dtype] // 8
+
+
+@dataclass(frozen=True)
+class ShardLayout:
+    """One file: ``head`` is what it begins with (the length and the header), ``starts`` says at
+    which byte of the file each tensor begins, ``size`` is the whole file's."""
+
+    file: str
+    head: bytes
+    starts: Mapping[str, int]
+    size: int
+
+
+def packed(tensors: Iterable[Tensor], limit: int) -> dict[str, list[Tensor]]:
+    """Files of at most ``limit`` bytes of tensors, in order; a larger tensor has its own file."""
+    parts: list[list[Tensor]] = [[]]
+    room = limit
+    for tensor in tensors:
+        if parts[-1] and tensor.nbytes > room:
+            parts.append([])
+            room = limit
+        parts[-1].append(tensor)
+        room -= tensor.nbytes
+    if len(parts) == 1:
+        return {BASE_WEIGHTS: parts[0]}
+    return {
+        f"model-{number:05d}-of-{len(parts):05d}.safetensors": part
+        for number, part in enumerate(parts, 1)
+    }
+
+
+def lay_out(file: str, tensors: Sequence[Tensor], metadata: Mapping[str, str]) -> ShardLayout:
+    """The same bytes for the same tensors: the widest dtypes first, so that all are aligned, and
+    otherwise in the order given."""
+    entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    ends: dict[str, int] = {}
+    at = 0
+    for tensor in sorted(tensors, key=lambda one: -DTYPE_BITS[one.dtype]):
+        ends[tensor.name] = at
+        entries[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [at, at + tensor.nbytes],
+        }
+        at += tensor.nbytes
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    head = len(text).to_bytes(8, "little") + text
+    starts = {name: len(head) + start for name, start in ends.items()}
+    return ShardLayout(file, head, starts, len(head) + at)
+
+
+def index_of(files: Mapping[str, Sequence[Tensor]]) -> bytes | None:
+    """``model.safetensors.index.json``; ``None`` where there is one file of the plain name."""
+    if list(files) == [BASE_WEIGHTS]:
+        return None
+    everything = [tensor for tensors in files.values() for tensor in tensors]
+    data = {
+        "metadata": {"total_size": sum(tensor.nbytes for tensor in everything)},
+        "weight_map": dict(
+            sorted((tensor.name, file) for file, tensors in files.items() for tensor in tensors)
+        ),
+    }
+    return (json.dumps(data, indent=2) + "\n").encode()

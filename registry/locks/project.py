@@ -1,0 +1,66 @@
+"""A manifest as a command finds it: with the lock beside it and the policies in force."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...manifests.findings import usage as codes
+from ...manifests.findings.errors import LockError, UsageError
+from ...manifests.findings.finding import Where
+from ...manifests.language.schema import Policy
+from ...manifests.lockfile import Lock, lock_path, read_lock
+from ...manifests.manifest import ManifestFile, read_manifest, read_policy
+from .state import unsound
+
+POLICY_VARIABLE = "ADAPTERDOCK_POLICY"
+
+MANIFEST = "adapterdock.yaml"
+"""The manifest of a folder, where a folder is given for a manifest."""
+
+ManifestSource = str | os.PathLike[str] | Mapping[str, Any] | ManifestFile
+"""A path, a mapping with the manifest's keys, or a manifest already read. The path may be a
+folder that ``save_pretrained`` wrote."""
+
+
+def open_manifest(
+    manifest: ManifestSource, *, model: str | None = None, dtype: str | None = None
+) -> ManifestFile:
+    """The manifest, read and checked. Raises :class:`ManifestError` with every finding, and
+    :class:`UsageError` for ``model`` or ``dtype`` in place of those of a manifest already read."""
+    if isinstance(manifest, ManifestFile):
+        late = {k: v for k, v in (("model", model), ("dtype", dtype)) if v is not None}
+        if any(manifest.overrides.get(key) != value for key, value in late.items()):
+            raise UsageError(
+                codes.OVERRIDE_TOO_LATE.finding(
+                    f"{' and '.join(late)} of a manifest that was read already", found=late
+                )
+            )
+        return manifest
+    if isinstance(manifest, str | os.PathLike) and Path(manifest).is_dir():
+        manifest = Path(manifest) / MANIFEST
+    return read_manifest(manifest, model=model, dtype=dtype)
+
+
+def policies_in_force(
+    file: ManifestFile, policy: str | os.PathLike[str] | None
+) -> tuple[Policy, ...]:
+    """The manifest's own policy, those of the files that it extends, ``policy``'s, and
+    ADAPTERDOCK_POLICY's: all of them bind."""
+    outside = [p for p in (policy, os.environ.get(POLICY_VARIABLE)) if p]
+    inside = (file.manifest.policy, *(below.policy for below in file.extended))
+    return (*inside, *(read_policy(p) for p in outside))
+
+
+def lock_of(file: ManifestFile) -> Lock | None:
+    """The lock beside the manifest, if there is one. Raises :class:`LockError` for one that does
+    not read, or that contradicts itself."""
+    if file.file is None:
+        return None
+    path = lock_path(file.file)
+    lock = read_lock(path)
+    if lock is not None and (findings := unsound(lock, Where(file=str(path)))):
+        raise LockError(*findings)
+    return lock

@@ -1,0 +1,322 @@
+"""Whether a lock is for this manifest as it is now, and whether it pins all of it. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...manifests.findings import lock as codes
+from ...manifests.findings.errors import IntegrityError, LockError
+from ...manifests.findings.finding import Finding, Where
+from ...manifests.language.schema import Adapter, Base, Composition
+from ...manifests.lockfile import BEGUN, Lock, LockedAdapter, LockedFile, lock_path
+from ...manifests.manifest import ManifestFile
+from ..files.digests import folder_digest, sha256_bytes
+from ..files.facts import FileFact
+
+Entry = str | None
+"""What a lock pins: an adapter, by its name, or the base (``None``)."""
+
+
+_UNNAMED = "other digests, weights or registries, or another way to load the base"
+"""What may have changed where nothing in the lock tells it."""
+
+
+def inputs_digest(file: ManifestFile) -> str:
+    """The digest of everything that resolution depends on, after variables and overrides.
+
+    What is said of how the base is loaded (``task``, ``num_labels``, ``id2label``, ``vocab_size``)
+    is among it where it is said. Comments, descriptions, owners, dtypes, rules, policy, mirrors,
+    endpoints, the declared fingerprint and ``active`` are not among it.
+    """
+    model = file.manifest.base.model
+    return _inputs_digest(file, None if model is None else str(model))
+
+
+def overridden(file: ManifestFile, lock: Lock) -> bool:
+    """Whether ``lock`` is for this manifest but for its base, which ``--model`` replaces now."""
+    if "model" not in file.overrides or lock.inputs == inputs_digest(file):
+        return False
+    return lock.inputs == _inputs_digest(file, lock.base.declared if lock.base else None)
+
+
+def options_digest(options: Mapping[str, Any]) -> str | None:
+    """The digest of storage options (which may say more than should stand in a lock), less the
+    endpoint: one that moves brings the same bytes."""
+    kept = {
+        key: {k: v for k, v in value.items() if k not in _ENDPOINTS}
+        if key == "client_kwargs" and isinstance(value, Mapping)
+        else value
+        for key, value in options.items()
+        if key not in _ENDPOINTS
+    }
+    return _digest_of(kept) if any(v != {} for v in kept.values()) else None
+
+
+_ENDPOINTS = frozenset({"endpoint", "endpoint_url"})
+
+
+def begun_digest(adapter: Adapter) -> str | None:
+    """What defines an adapter that is begun: its config and its seed; ``None`` for one that has a
+    source."""
+    if adapter.config is None:
+        return None
+    return _digest_of({"config": adapter.config, "seed": adapter.seed or 0})
+
+
+def kept(file: ManifestFile, lock: Lock) -> frozenset[Entry]:
+    """The entries of ``lock`` that are for what ``file`` declares now, whatever else changed."""
+    manifest = file.manifest
+    entries: set[Entry] = set()
+    for name, adapter in manifest.adapters.items():
+        entry = lock.adapters.get(name)
+        if entry is None or entry.mutable or adapter.mutable or adapter.source is None:
+            continue
+        if _declared(entry) == (str(adapter.source), options_digest(adapter.storage_options)):
+            entries.add(name)
+    base = manifest.base
+    if (
+        lock.base is not None
+        and base.model is not None
+        and (lock.base.declared, lock.base.options)
+        == (str(base.model), options_digest(base.storage_options))
+    ):
+        entries.add(None)
+    return frozenset(entries)
+
+
+def stale(file: ManifestFile, lock: Lock) -> list[Finding]:
+    """Findings where ``lock`` was made for other inputs than ``file`` has now."""
+    if lock.inputs == inputs_digest(file):
+        return []
+    return [
+        codes.LOCK_STALE.finding(
+            "the manifest has changed since it was locked",
+            Where(file=lock_name(file)),
+            found="; ".join(_changes(file, lock)) or _UNNAMED,
+            expected="the inputs that the lock was made for",
+        )
+    ]
+
+
+def incomplete(file: ManifestFile, lock: Lock) -> list[Finding]:
+    """Findings where a current ``lock`` lacks what every lock has, or says other than it should:
+    someone took a part of it out, or put one in."""
+    where = Where(file=lock_name(file))
+    manifest = file.manifest
+    findings: list[Finding] = []
+    if manifest.base.model is not None and lock.base is None:
+        findings.append(codes.LOCK_PARTIAL.finding("the base is not pinned", where))
+    for name, adapter in manifest.adapters.items():
+        entry = lock.adapters.get(name)
+        begun = begun_digest(adapter)
+        if entry is None or entry.mutable != adapter.mutable or begun not in (None, entry.digest):
+            findings.append(codes.LOCK_PARTIAL.finding(f"adapter {name!r} is not pinned", where))
+    if findings:
+        return findings
+    for name, composition in manifest.compositions.items():
+        recipe = recipe_digest(composition, lock.adapters, manifest.compositions)
+        entry = lock.compositions.get(name)
+        if entry is None or entry.digest != recipe:
+            findings.append(
+                codes.LOCK_PARTIAL.finding(
+                    f"composition {name!r} is not pinned as it is declared",
+                    where,
+                    found=entry.digest if entry else None,
+                    expected=recipe,
+                )
+            )
+    return findings
+
+
+def unpinned(file: ManifestFile, lock: Lock) -> list[Finding]:
+    """Findings where the base is pinned by version only, which a first pull changes."""
+    files = lock.base.files if lock.base else {}
+    bare = sorted(path for path, f in files.items() if f.sha256 is None)
+    if not bare:
+        return []
+    return [
+        codes.LOCK_PARTIAL.finding(
+            "the base is not pinned by content yet",
+            Where(file=lock_name(file)),
+            found=f"no sha256 for {', '.join(bare[:3])}",
+            expected="a sha256 for every file, which the first `adapterdock pull` adds",
+        )
+    ]
+
+
+def mutable(file: ManifestFile) -> list[Finding]:
+    """Findings where an adapter is mutable, which nothing frozen can be."""
+    return [
+        codes.FROZEN_MUTABLE.finding(
+            f"adapter {name!r} is mutable", file.where(("adapters", name, "mutable"))
+        )
+        for name, adapter in file.manifest.adapters.items()
+        if adapter.mutable
+    ]
+
+
+def unsound(lock: Lock, where: Where) -> list[Finding]:
+    """Findings where a lock contradicts itself: it was edited by hand, or merged."""
+    return [
+        codes.LOCK_UNREADABLE.finding(
+            "the lock was edited by hand",
+            Where(where.file, ("adapters", name, "digest"), where.line, where.column),
+            found=entry.digest or "no digest",
+            expected="the digest of the files that it lists",
+        )
+        for name, entry in lock.adapters.items()
+        if not entry.mutable and not _is_sound(entry)
+    ]
+
+
+def require_lock(file: ManifestFile, lock: Lock | None, *, frozen: bool) -> None:
+    """Raise :class:`LockError` where ``lock`` may not be used for ``file``.
+
+    A stale or incomplete lock never is (but for a base that ``--model`` replaces for once); with
+    ``frozen``, neither is a missing one, a base that is not pinned by content, or a mutable
+    adapter.
+    """
+    findings: list[Finding] = []
+    if lock is None:
+        if frozen:
+            findings.append(
+                codes.LOCK_MISSING.finding("there is no lock", Where(file=lock_name(file)))
+            )
+    elif frozen or not overridden(file, lock):
+        findings.extend(stale(file, lock) or incomplete(file, lock))
+        if frozen and not findings:
+            findings.extend([*unpinned(file, lock), *mutable(file)])
+    if findings:
+        raise LockError(*findings)
+
+
+def recipe_digest(
+    composition: Composition,
+    adapters: Mapping[str, LockedAdapter],
+    compositions: Mapping[str, Composition],
+) -> str | None:
+    """The digest of a composition's recipe over its members' digests; none if one is mutable."""
+    members: dict[str, str] = {}
+    for name in composition.of:
+        if name in compositions:
+            digest = recipe_digest(compositions[name], adapters, compositions)
+        else:
+            digest = adapters[name].digest
+        if digest is None:
+            return None
+        members[name] = digest
+    return _digest_of(_recipe(composition, members))
+
+
+def facts_of(files: Mapping[str, LockedFile]) -> dict[str, FileFact]:
+    """A lock's files as what they are held to."""
+    return {p: FileFact(p, f.size, f.sha256, f.version) for p, f in files.items()}
+
+
+def lock_name(file: ManifestFile) -> str | None:
+    """Where the manifest's lock is, or would be."""
+    return None if file.file is None else str(lock_path(file.file))
+
+
+def _inputs_digest(file: ManifestFile, model: str | None) -> str:
+    manifest = file.manifest
+    inputs: dict[str, Any] = {
+        "base": model,
+        "base_options": options_digest(manifest.base.storage_options),
+        "remote_code": manifest.base.trust_remote_code,
+        "adapters": {
+            name: {
+                "source": str(a.source),
+                "options": options_digest(a.storage_options),
+                "sha256": a.sha256,
+                "mutable": a.mutable,
+            }
+            if a.config is None
+            else {"begun": begun_digest(a)}
+            for name, a in manifest.adapters.items()
+        },
+        "compositions": {n: _recipe(c, None) for n, c in manifest.compositions.items()},
+        "registries": {n: str(s) for n, s in manifest.registries.items()},
+    }
+    if said := said_of_loading(manifest.base):
+        inputs["loading"] = said  # left out where nothing is said, as in every older lock
+    return _digest_of(inputs)
+
+
+def said_of_loading(base: Base) -> dict[str, Any]:
+    """What a manifest says of how its base is loaded, beyond what its files say."""
+    return base.model_dump(
+        mode="json",
+        include={"task", "num_labels", "id2label", "vocab_size"},
+        exclude_none=True,
+    )
+
+
+def _changes(file: ManifestFile, lock: Lock) -> Iterator[str]:
+    """What is said of a stale lock, as far as the lock itself can tell."""
+    manifest = file.manifest
+    model = None if manifest.base.model is None else str(manifest.base.model)
+    locked = lock.base.declared if lock.base else None
+    if model != locked:
+        yield f"base.model was {locked}, is {model}"
+    elif lock.base and lock.base.options != options_digest(manifest.base.storage_options):
+        yield "the base has other storage options"
+    for name in sorted({*manifest.adapters, *lock.adapters}):
+        adapter, entry = manifest.adapters.get(name), lock.adapters.get(name)
+        if entry is None:
+            yield f"adapter {name!r} is new"
+        elif adapter is None:
+            yield f"adapter {name!r} is gone"
+        elif (now := declared_as(adapter)) != entry.declared:
+            yield f"adapter {name!r} was {entry.declared}, is {now}"
+        elif adapter.config is not None and begun_digest(adapter) != entry.digest:
+            yield f"adapter {name!r} has another config or seed"
+        elif entry.options != options_digest(adapter.storage_options):
+            yield f"adapter {name!r} has other storage options"
+        elif adapter.mutable != entry.mutable:
+            yield f"adapter {name!r} is {'' if adapter.mutable else 'no longer '}mutable"
+    if sorted(manifest.compositions) != sorted(lock.compositions):
+        yield "other compositions are declared"
+
+
+def declared_as(adapter: Adapter) -> str:
+    """What a lock says of where an adapter comes from."""
+    return BEGUN if adapter.source is None else str(adapter.source)
+
+
+def _declared(entry: LockedAdapter) -> tuple[str, str | None]:
+    return entry.declared, entry.options
+
+
+def _is_sound(entry: LockedAdapter) -> bool:
+    if entry.declared == BEGUN:
+        return entry.digest is not None and entry.seed is not None and not entry.files
+    try:
+        return bool(entry.files) and folder_digest(facts_of(entry.files).values()) == entry.digest
+    except IntegrityError:  # a file without a digest, or a path that leads out of the folder
+        return False
+
+
+def _recipe(composition: Composition, members: Mapping[str, str] | None) -> dict[str, Any]:
+    data = composition.model_dump(mode="json", exclude_none=True)
+    of = {name: _weight(weight) for name, weight in composition.of.items()}
+    if members is not None:
+        weights = ([members[name], weight] for name, weight in of.items())
+        data["of"] = sorted(weights, key=lambda item: (item[0], json.dumps(item[1])))
+    else:
+        data["of"] = of
+    return data
+
+
+def _weight(weight: float | Mapping[str, float]) -> float | list[tuple[str, float]]:
+    """As numbers; globs in their order, which counts."""
+    if isinstance(weight, Mapping):
+        return [(glob, float(one)) for glob, one in weight.items()]
+    return float(weight)
+
+
+def _digest_of(data: Any) -> str:
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return sha256_bytes(text.encode())

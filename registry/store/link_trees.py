@@ -1,0 +1,187 @@
+"""Folders of links into the store, for readers that want names and not digests.
+
+Links are symbolic: a hard link would change the object's ctime, and with it the proof that the
+object was not touched since it was verified. Where a file system has no symbolic links, hard
+links are tried, then copies.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...manifests.findings.errors import StoreError
+from ...manifests.findings.finding import Finding
+from ...manifests.findings.store import (
+    CACHE_IO,
+    CACHE_PERMISSION,
+    CACHE_READ_ONLY,
+    OBJECT_MISSING,
+    UNSAFE_PATH,
+)
+from ..files.digests import PREFIX, check_paths, folder_digest, is_digest, parse_digest
+from ..files.disk import guarded, remove
+from ..files.facts import FileFact
+from ..files.scratch import scratch_folder
+
+if TYPE_CHECKING:
+    from .store import Store
+
+_RACES = 10
+
+
+def materialise(store: Store, files: Mapping[str, Path | str]) -> Path:
+    """See :meth:`Store.materialise`."""
+    placed = _locate(store, files)
+    facts = [fact for fact, _ in placed]
+    tree = store.trees / parse_digest(folder_digest(facts))
+    with guarded(tree):
+        for _ in range(_RACES):
+            with suppress(OSError):  # before the look, so that gc sees this use or was first
+                os.utime(tree)
+            if intact(store, tree, facts):
+                return tree
+            try:
+                with guarded(tree), store.temporary() as new:
+                    _publish(new, tree, placed)
+            except StoreError as error:
+                if error.code not in (CACHE_READ_ONLY.id, CACHE_PERMISSION.id):
+                    raise
+                return _for_this_process(tree.name, placed)
+    raise StoreError(CACHE_IO.finding(f"{tree} could not be made: it changed each time"))
+
+
+def intact(store: Store, tree: Path, facts: list[FileFact]) -> bool:
+    """Whether the tree holds exactly these files, verified through the memos."""
+    found = {
+        (Path(folder) / name).relative_to(tree).as_posix()
+        for folder, folders, names in os.walk(tree)
+        for name in [*names, *(f for f in folders if (Path(folder) / f).is_symlink())]
+    }
+    if found != {fact.path for fact in facts} or not tree.is_dir():
+        return False
+    for fact in facts:
+        path = tree / fact.path
+        try:
+            if store.verified.digest(path, expected=fact.sha256) != fact.sha256:
+                return False
+        except StoreError:
+            return False
+    return True
+
+
+def linked(tree: Path) -> frozenset[str]:
+    """The digests of the objects that a tree's symbolic links name."""
+    digests: set[str] = set()
+    for folder, _, names in os.walk(tree):
+        for name in names:
+            with suppress(OSError):
+                target = (Path(folder) / name).readlink()
+                if target.parent.parent.name == "sha256":
+                    digests.add(PREFIX + target.name)
+    return frozenset(d for d in digests if is_digest(d))
+
+
+def _locate(store: Store, files: Mapping[str, Path | str]) -> list[tuple[FileFact, Path]]:
+    findings: list[Finding] = check_paths(files)
+    placed: list[tuple[FileFact, Path]] = []
+    for name, value in sorted(files.items()):
+        try:
+            if isinstance(value, Path):
+                path = Path(os.path.realpath(value))
+                digest = store.verified.digest(path)
+            else:
+                digest = value
+                found = store.find(digest)
+                if found is None:
+                    findings.append(
+                        OBJECT_MISSING.finding(f"{name!r} is not in the cache", found=digest)
+                    )
+                    continue
+                path = found
+            with guarded(path):
+                placed.append((FileFact(name, path.stat().st_size, digest), path))
+        except StoreError as error:
+            findings.extend(error.findings)
+    if findings:
+        raise StoreError(*findings)
+    return placed
+
+
+def _publish(new: Path, tree: Path, placed: list[tuple[FileFact, Path]]) -> None:
+    _build(new, tree, placed)
+    tree.parent.mkdir(exist_ok=True)
+    if os.path.lexists(tree):
+        # Damaged, or a file's place is another one now: out of the way first.
+        _move(tree, new.with_name("old"))
+    if _move(new, tree):
+        _close(tree)
+
+
+def _for_this_process(name: str, placed: list[tuple[FileFact, Path]]) -> Path:
+    # A cache baked into an image is read-only, and its files must be usable all the same.
+    place = scratch_folder()
+    atexit.register(remove, place)
+    tree = place / name
+    _build(tree, tree, placed)
+    _close(tree)
+    return tree
+
+
+def _build(new: Path, tree: Path, placed: list[tuple[FileFact, Path]]) -> None:
+    new.mkdir()
+    for fact, path in placed:
+        link = new / fact.path
+        try:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            taken = os.path.lexists(link)
+        except FileExistsError:
+            taken = True
+        if taken:
+            raise StoreError(
+                UNSAFE_PATH.finding(
+                    f"{fact.path!r} and another name are one and the same on this file system",
+                    found=repr(fact.path),
+                )
+            )
+        target = str(path)
+        root = tree.parent.parent
+        if path.is_relative_to(root):  # relative, so that the whole cache may be moved
+            depth = len(Path(fact.path).parts) + 1
+            target = str(Path(*[".."] * depth) / path.relative_to(root))
+        _link(link, target, path)
+
+
+def _link(link: Path, target: str, path: Path) -> None:
+    for way in (lambda: link.symlink_to(target), lambda: link.hardlink_to(path)):
+        with suppress(OSError, NotImplementedError):
+            way()
+            return
+    shutil.copyfile(path, link)
+    link.chmod(0o444)
+
+
+def _move(source: Path, target: Path) -> bool:
+    # False where another process was first: the name is gone, or taken.
+    try:
+        source.chmod(0o755)
+        source.rename(target)
+    except (FileNotFoundError, FileExistsError):
+        return False
+    except OSError:
+        if target.exists():
+            return False
+        raise
+    return True
+
+
+def _close(tree: Path) -> None:
+    # After the rename: a folder that is read-only cannot be moved.
+    for folder, _, _ in os.walk(tree):
+        with suppress(OSError):
+            Path(folder).chmod(0o555)

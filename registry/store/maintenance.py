@@ -1,0 +1,273 @@
+"""Looking after the store: what is in it, whether it is sound, and making room.
+
+Any of this may be killed at any moment, or run in two processes at once: every step is one
+rename or one removal, and what is gone already is no error.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...manifests.findings.errors import StoreError
+from ...manifests.findings.finding import Finding, Where
+from ...manifests.findings.store import DAMAGED_OBJECT, NO_CACHE, NO_SPACE, STRAY_FILE
+from ...manifests.owner import Owner
+from ..files.digests import PREFIX, is_digest, sha256_file
+from ..files.disk import fault, guarded, listing, remove
+from .link_trees import linked
+
+if TYPE_CHECKING:
+    from .store import Store
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file in the store. ``last_used`` is in seconds since the epoch; ``origin`` says where
+    it was first fetched from, if that was recorded; ``trees`` are the folders that link to it."""
+
+    digest: str
+    size: int
+    last_used: float
+    origin: str = ""
+    trees: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What :meth:`Store.gc` removed: bytes on the disk, and the digests of the objects."""
+
+    size: int = 0
+    digests: tuple[str, ...] = ()
+
+
+def entries(store: Store) -> list[Entry]:
+    """See :meth:`Store.entries`."""
+    users: defaultdict[str, list[str]] = defaultdict(list)
+    for tree in listing(store.trees):
+        for digest in linked(tree):
+            users[digest].append(tree.name)
+    found: list[Entry] = []
+    for path in _objects(store):
+        digest = PREFIX + path.name
+        with suppress(FileNotFoundError):
+            found.append(
+                Entry(
+                    digest,
+                    path.stat().st_size,
+                    store.last_used(path),
+                    store.origin(digest),
+                    tuple(users[digest]),
+                )
+            )
+    return sorted(found, key=lambda entry: (entry.last_used, entry.digest))
+
+
+def size(store: Store) -> int:
+    """See :meth:`Store.size`."""
+    objects = 0
+    for path in _objects(store):
+        with suppress(FileNotFoundError):
+            objects += path.stat().st_size
+    return objects + sum(_copied(tree) for tree in listing(store.trees))
+
+
+def verify(store: Store, on_bytes: Callable[[int], None] | None = None) -> list[Finding]:
+    """See :meth:`Store.verify`."""
+    if other := _other_than_a_cache(store):
+        return [other]
+    findings: list[Finding] = []
+    for path in _objects(store):
+        try:
+            before = path.stat()
+            found = sha256_file(path, on_bytes)
+            if found != PREFIX + path.name:
+                findings.append(_quarantine(store, path, before, found))
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        except OSError as error:
+            findings.append(fault(error, path))
+    findings.extend(
+        STRAY_FILE.finding(f"{path} is not a file of the cache") for path in _strays(store)
+    )
+    return findings
+
+
+def collect(store: Store, max_size: int | None, keep: frozenset[str], grace: float) -> Freed:
+    """See :meth:`Store.gc`."""
+    if other := _other_than_a_cache(store):
+        raise StoreError(other)
+    if not store.root.is_dir():
+        return Freed()
+    now = _now(store)
+    before = size(store)
+    _sweep(store, now, grace)
+    for tree in listing(store.trees):
+        used = store.last_used(tree)
+        if now - used >= grace and not _names(tree, PREFIX + tree.name) & (keep | store.held()):
+            _discard_unused(store, tree, used)
+    removed: list[str] = []
+    left = size(store)
+    for entry in entries(store) if max_size is not None else ():
+        if max_size is None or left <= max_size:
+            break
+        if now - entry.last_used >= grace and entry.digest not in keep | store.held():
+            path = store.object_path(entry.digest)
+            if _discard_unused(store, path, entry.last_used):
+                removed.append(entry.digest)
+                left -= entry.size
+    store.verified.sweep()
+    return Freed(max(0, before - size(store)), tuple(removed))
+
+
+def _objects(store: Store) -> Iterator[Path]:
+    for path in _contents(store):
+        if _is_object(path):
+            yield path
+
+
+def _strays(store: Store) -> list[Path]:
+    return [path for path in _contents(store) if not _is_object(path)]
+
+
+def _contents(store: Store) -> Iterator[Path]:
+    for folder in listing(store.objects):
+        if len(folder.name) == 2 and folder.is_dir():
+            yield from listing(folder)
+        else:
+            yield folder
+
+
+def _is_object(path: Path) -> bool:
+    with suppress(OSError):
+        right = is_digest(PREFIX + path.name) and path.parent.name == path.name[:2]
+        return right and stat.S_ISREG(path.lstat().st_mode)
+    return False
+
+
+def _copied(tree: Path) -> int:
+    total = 0
+    for folder, _, names in os.walk(tree):
+        for name in names:
+            with suppress(OSError):
+                status = (Path(folder) / name).lstat()
+                if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                    total += status.st_size
+    return total
+
+
+def _quarantine(store: Store, path: Path, before: os.stat_result, found: str) -> Finding:
+    place = store.quarantine / Owner.me().new_name()
+    outcome = f"it was moved to {place}"
+    try:
+        store.quarantine.mkdir(exist_ok=True)
+        if path.stat().st_ino == before.st_ino:  # else someone has repaired it meanwhile
+            path.rename(place)
+    except OSError as error:
+        outcome = f"it is never used, but could not be moved away ({error.strerror})"
+    return DAMAGED_OBJECT.finding(
+        f"{path} is damaged; {outcome}", found=found, expected=PREFIX + path.name
+    )
+
+
+def _other_than_a_cache(store: Store) -> Finding | None:
+    """What is wrong with a place that holds something, and no cache. One that is not there, or is
+    empty, may become a cache."""
+    if store.exists() or not os.path.lexists(store.root):
+        return None
+    if store.root.is_dir() and not listing(store.root):
+        return None
+    return NO_CACHE.finding(
+        f"{store.root} is not a cache of adapterdock", Where(file=str(store.root))
+    )
+
+
+def _now(store: Store) -> float:
+    # By the file system's clock, which a network mount's server sets.
+    probe = store.tmp / Owner.me().new_name()
+    try:
+        with guarded(store.root):
+            store.tmp.mkdir(exist_ok=True)
+            probe.touch()
+            return probe.stat().st_mtime
+    except StoreError as error:
+        if error.code != NO_SPACE.id:
+            raise
+        return time.time()  # a full disk is what gc is for
+    finally:
+        remove(probe)
+
+
+def sweep(folder: Path, now: float | None = None) -> None:
+    """Remove what processes that are gone left in the store's ``tmp`` or ``holds``."""
+    with suppress(StoreError):  # who writes there next says what is wrong with it
+        for left in listing(folder):
+            owner = Owner.of(left.name)
+            age = (time.time() if now is None else now) - _newest(left)
+            if owner is not None and owner.abandoned(age):
+                remove(left)
+
+
+def _sweep(store: Store, now: float, grace: float) -> None:
+    for folder in (store.tmp, store.holds):
+        sweep(folder, now)
+    for damaged in listing(store.quarantine):
+        if Owner.of(damaged.name) is not None:
+            remove(damaged)
+    for note in listing(store.notes):
+        with suppress(OSError):
+            orphan = not (store.objects / note.name[:2] / note.name).exists()
+            ours = is_digest(PREFIX + note.name)
+            if ours and orphan and now - note.stat().st_mtime >= grace:
+                note.unlink()
+
+
+def _newest(path: Path) -> float:
+    times = [0.0]
+    with suppress(OSError):
+        times.append(path.lstat().st_mtime)
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                times.append((Path(folder) / name).lstat().st_mtime)
+    return max(times)
+
+
+def _names(path: Path, digest: str) -> frozenset[str]:
+    """What a hold may call an object or a tree: its own digest, or one that it links to."""
+    return linked(path) | {digest}
+
+
+def _discard_unused(store: Store, path: Path, last_used: float) -> bool:
+    """Remove an object or a tree, unless someone began to use it since ``last_used``.
+
+    A user first marks (touches the note or the tree, writes a hold) and then looks; here the
+    thing first goes, in one step, and then the marks are read. So one always sees the other.
+    """
+    digest = PREFIX + path.name
+    place = store.tmp / Owner.me().new_name()  # as it is: a full disk takes no new folder
+    try:
+        with guarded(path):
+            if path.is_dir():
+                path.chmod(0o755)
+            path.rename(place)
+            used = max(store.last_used(path), place.stat().st_mtime)
+            if used > last_used or _names(place, digest) & store.held():
+                place.rename(path)
+                return False
+    except StoreError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return False  # another process was first
+        raise
+    finally:
+        remove(place)
+    with suppress(OSError):
+        (store.notes / path.name).unlink()
+    return True

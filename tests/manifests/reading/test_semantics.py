@@ -1,0 +1,196 @@
+"""What refers to what, and which fields go together."""
+
+from __future__ import annotations
+
+import pytest
+from adapterdock.manifests.findings.finding import Severity
+from support.manifest_files import HEADER, Desk
+
+THREE = HEADER + (
+    "adapters:\n  billing: {source: ./billing}\n  tone: {source: ./tone}\n"
+    "  legal: {source: ./legal}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "needs"),
+    [
+        ("sum", ""),
+        ("linear", ""),
+        ("cat", ""),
+        ("svd", ""),
+        ("ties", "density"),
+        ("ties_svd", "density"),
+        ("dare_linear", "density seed"),
+        ("dare_ties", "density seed"),
+        ("dare_linear_svd", "density seed"),
+        ("dare_ties_svd", "density seed"),
+        ("magnitude_prune", "density"),
+        ("magnitude_prune_svd", "density"),
+    ],
+)
+def test_each_method_takes_its_own_fields_and_no_others(
+    method: str, needs: str, desk: Desk
+) -> None:
+    takes = set(needs.split())
+    if "ties" in method:
+        takes.add("majority_sign_method")
+    if "svd" in method:
+        takes |= {"svd_rank", "svd_clamp"}
+    values = {"density": "0.5", "seed": "7", "majority_sign_method": "total", "svd_rank": "8"}
+    values["svd_clamp"] = "0.99"
+
+    def text(fields: set[str]) -> str:
+        given = "".join(f", {name}: {values[name]}" for name in sorted(fields))
+        return THREE + f"compositions: {{m: {{combine: {method}, of: {{tone: 1}}{given}}}}}\n"
+
+    desk.read(text(takes))
+    for name in set(values) - takes:
+        found = desk.findings(text(takes | {name}))
+        assert [(f.code, f.where.dotted) for f in found] == [("AD174", f"compositions.m.{name}")]
+    for name in needs.split():
+        found = desk.findings(text(takes - {name}))
+        assert [f.code for f in found] == ["AD175"]
+        assert name in found[0].message
+
+
+@pytest.mark.parametrize("value", ["0", "-0.1", "1.5", ".nan"])
+def test_a_density_is_more_than_nothing_and_at_most_all(value: str, desk: Desk) -> None:
+    text = THREE + f"compositions: {{m: {{combine: ties, of: {{tone: 1}}, density: {value}}}}}\n"
+    assert [f.code for f in desk.findings(text)] == ["AD125"]
+
+
+def test_sums_nest_and_nothing_else_does(desk: Desk) -> None:
+    sums = "compositions:\n  s: {of: {tone: 1}}\n  t: {of: {s: 0.5, legal: -1}}\n"
+    desk.read(THREE + sums)
+    found = desk.findings(THREE + sums + "  u: {combine: linear, of: {t: 1}}\n")
+    assert [f.code for f in found] == ["AD172"]
+    ties = "compositions:\n  s: {combine: ties, density: 1, of: {tone: 1}}\n  t: {of: {s: 1}}\n"
+    assert [f.code for f in desk.findings(THREE + ties)] == ["AD172"]
+
+
+def test_a_circle_is_told_once_with_its_way_round(desk: Desk) -> None:
+    text = THREE + "compositions:\n  a: {of: {b: 1}}\n  b: {of: {c: 1}}\n  c: {of: {a: 1}}\n"
+    found = desk.findings(text)
+    assert [f.code for f in found] == ["AD173"]
+    assert "a > b > c > a" in found[0].message
+
+
+def test_names_are_compared_whole(desk: Desk) -> None:
+    text = HEADER + "adapters: {q_proj: {source: ./a}, q.proj: {source: ./b}, q: {source: ./c}}\n"
+    assert list(desk.read(text + "active: q\n").manifest.adapters) == ["q_proj", "q.proj", "q"]
+    finding = desk.findings(text + "active: q_pro\n")[0]
+    assert (finding.code, finding.hint) == ("AD171", "did you mean 'q_proj'?")
+
+
+def test_names_may_have_capitals_and_are_compared_with_them(desk: Desk) -> None:
+    text = HEADER + "adapters: {Billing-EU.v2: {source: ./a}, tone: {source: ./b}}\n"
+    mixed = "compositions: {Mix: {of: {Billing-EU.v2: 1, tone: 0.5}}}\n"
+    assert desk.read(text + mixed + "active: Mix\n").manifest.active == "Mix"
+    finding = desk.findings(text + "active: Tone\n")[0]
+    assert (finding.code, finding.hint) == ("AD171", "did you mean 'tone'?")
+
+
+@pytest.mark.parametrize("name", ["X-tone", "-tone", "_tone", "__base__", "Tone!", "1a"])
+def test_what_is_no_name_is_refused(name: str, desk: Desk) -> None:
+    found = desk.findings(HEADER + f"compositions: {{{name}: {{of: {{a: 1}}}}}}\n")
+    assert found[0].code == "AD124"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "adapters: {tone: {source: ./a}, Tone: {source: ./b}}\n",
+        "adapters: {tone: {source: ./a}}\ncompositions: {TONE: {of: {tone: 1}}}\n",
+        "adapters: {a: {source: ./a}}\ncompositions: {m: {of: {a: 1}}, M: {of: {a: 0.5}}}\n",
+    ],
+)
+def test_two_names_that_differ_in_case_only_are_an_error(text: str, desk: Desk) -> None:
+    (finding,) = desk.findings(HEADER + text)
+    assert finding.code == "AD379" and finding.where.line is not None
+
+
+def test_the_same_adapter_under_two_names_is_a_warning(desk: Desk) -> None:
+    read = desk.read(HEADER + "adapters: {a: {source: ./x}, b: {source: ./x}}\n")
+    assert [(f.code, f.severity) for f in read.warnings] == [("AD182", Severity.WARNING)]
+    assert read.warnings[0].where.dotted == "adapters.b.source"
+    text = HEADER + "adapters: {a: {source: ./x}, b: {source: ./x, dtype: float32}}\n"
+    assert desk.read(text).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "devices",
+    ["auto", "cpu", "cuda", "cuda:0", "mps", "sequential", '{"": 0}', "{a.b: cuda:1, c: disk}"],
+)
+def test_devices_that_transformers_takes_are_taken(devices: str, desk: Desk) -> None:
+    desk.read(HEADER + f"base: {{device_map: {devices}}}\n")
+
+
+@pytest.mark.parametrize(
+    "devices", ["gpu", "cuda0", "0", "disk", "'cuda:'", "{}", '{"": gpu}', '{"": "0"}', '{"": -1}']
+)
+def test_devices_that_nothing_has_are_refused(devices: str, desk: Desk) -> None:
+    assert [f.code for f in desk.findings(HEADER + f"base: {{device_map: {devices}}}\n")] == [
+        "AD181"
+    ]
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        "'hf://': 's3://m/hf/'",
+        "'hf://acme': 's3://m/acme'",
+        "'s3://b/': /mnt/b/",
+        "'hf://': './m/'",
+    ],
+)
+def test_mirrors_that_rewrite_rightly_are_taken(mirror: str, desk: Desk) -> None:
+    desk.read(HEADER + f"mirrors: {{{mirror}}}\n")
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        "'hf://': 's3://m/hf'",
+        "'hf://acme': 's3://m/acme/'",
+        "'hf://': nowhere/",
+        "'hf://': 'registry://a/b/'",
+        "'registry://t/': 's3://b/'",
+    ],
+)
+def test_mirrors_that_would_garble_addresses_are_refused(mirror: str, desk: Desk) -> None:
+    assert [f.code for f in desk.findings(HEADER + f"mirrors: {{{mirror}}}\n")] == ["AD184"]
+
+
+@pytest.mark.parametrize("aliases", ["[a, a]", "['']", "[' a']"])
+def test_aliases_are_names_and_stand_once(aliases: str, desk: Desk) -> None:
+    assert len(desk.findings(HEADER + f"base: {{aliases: {aliases}}}\n")) == 1
+
+
+def test_what_refers_to_a_broken_adapter_is_not_wrong_too(desk: Desk) -> None:
+    text = HEADER + (
+        "adapters: {tone: {source: acme/tone}}\ncompositions: {m: {of: {tone: 1}}}\n"
+        "rules: {requires: {tone: [tune]}}\nactive: m\n"
+    )
+    assert [(f.code, f.where.line) for f in desk.findings(text)] == [("AD126", 2), ("AD171", 4)]
+
+
+def test_what_rests_on_a_field_that_is_wrong_is_not_judged(desk: Desk) -> None:
+    text = THREE + (
+        "compositions: {m: {combine: tise, of: {tone: 1}, density: 0.5}, n: {of: {m: 1}}}\n"
+        "registries: {team: team}\n"
+    )
+    assert [(f.code, f.where.line) for f in desk.findings(text)] == [("AD123", 6), ("AD126", 7)]
+    text += "active: [legal, nobody]\n"
+    assert "AD171" in [f.code for f in desk.findings(text)]
+
+
+def test_a_registry_with_an_error_of_its_own_is_still_declared(desk: Desk) -> None:
+    text = HEADER + "adapters: {a: {source: registry://t/a}}\nregistries: {t: nowhere}\n"
+    assert [(f.code, f.where.line) for f in desk.findings(text)] == [("AD126", 3)]
+
+
+def test_an_empty_section_is_as_if_not_written(desk: Desk) -> None:
+    manifest = desk.read(HEADER + "base:\nadapters:\nrules: {}\nactive:\n").manifest
+    assert manifest.base.model is None
+    assert manifest.adapters == {}

@@ -23,11 +23,11 @@ from ..manifests.language.schema import BYTE_SIZE_PATTERN, Fingerprint, Manifest
 from ..manifests.lockfile import LoadedAs, Lock
 from ..manifests.manifest import ManifestFile
 from ..registry.base.fingerprint import Measured, compare
-from ..registry.base.resized import token_rows
 from ..registry.base.samples import Samples
 from ..registry.files.progress import Progress
 from ..registry.lock import accepted_codes, measure
 from ..registry.locks.project import ManifestSource, open_manifest, policies_in_force
+from ..registry.methods.resized import token_rows
 from ..registry.pull import Pulled, pull
 from ..registry.resolve import Access, resolve_base
 from ..registry.sources.in_memory import GivenFolder

@@ -30,13 +30,13 @@ from ..manifests.manifest import ManifestFile
 from ..registry.files.digests import folder_digest
 from ..registry.files.facts import Header
 from ..registry.files.header import read_header
+from ..registry.files.names import BASE_CONFIG, BASE_INDEX
 from ..registry.files.new_folder import MARK, check_free, replacing
 from ..registry.files.progress import Progress, Silent
 from ..registry.files.shards import Tensor, index_of, lay_out, packed
 from ..registry.lock import accepted_codes
 from ..registry.locks.project import ManifestSource, open_manifest
 from ..registry.pull import Pulled, pull
-from ..registry.read_facts import BASE_CONFIG, BASE_INDEX
 from ..registry.store.store import Store
 from .adapted import AdaptedModel
 from .base.disk_names import DTYPES as DTYPE_NAMES

@@ -15,33 +15,30 @@ from ..manifests.findings import lock as lock_codes
 from ..manifests.findings.errors import IntegrityError, SourceError
 from ..manifests.findings.finding import Finding, Where
 from .base.architectures import layout_of
-from .base.tokenizer import TOKENIZER_FILES, tokenizer_facts
+from .base.tokenizer import tokenizer_facts
 from .base.told import told_sizes
 from .checks.zeros import IsZero, zeros_in_files
 from .files import foreign
-from .files.adapter import ADAPTER_CONFIG, ADAPTER_INDEX, ADAPTER_WEIGHTS, read_adapter, weights_of
+from .files.adapter import read_adapter, weights_of
 from .files.digests import sha256_bytes
 from .files.facts import AdapterFacts, BaseFacts, FileFact, Header, TensorInfo, TokenizerFacts
 from .files.header import LFS_POINTER, read_header
+from .files.names import (
+    ADAPTER_CONFIG,
+    ADAPTER_INDEX,
+    ADAPTER_WEIGHTS,
+    BASE_CONFIG,
+    BASE_INDEX,
+    BASE_WEIGHTS,
+    BESIDE_A_BASE,
+    PICKLES,
+    TOKENIZER_FILES,
+)
 from .files.pool import each
 from .methods.config_file import parse_adapter_config
 from .sources.folder import Folder
 
-BASE_CONFIG = "config.json"
-BASE_WEIGHTS = "model.safetensors"
-BASE_INDEX = "model.safetensors.index.json"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-
 READERS = 8
-
-BESIDE_A_BASE = (
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-    "chat_template.json",
-)
-"""Small files beside a base's weights that belong to it."""
 
 
 def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:

@@ -20,9 +20,9 @@ from ..manifests.lockfile import BEGUN, Lock, LockedAdapter, LockedBase
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
 from .base.architectures import layout_of
-from .base.loaded_as import decide
 from .checks.check_adapter import check_adapter
 from .checks.fetching import check as check_fetching
+from .checks.loaded_as import decide
 from .checks.zeros import with_zeros
 from .files.facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout, TensorInfo
 from .files.pool import each

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What an attached adapter is; imports ``base/`` and ``weights/``."""

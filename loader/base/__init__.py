@@ -1,1 +1,1 @@
-"""TODO."""
+"""The live base: loaded, described, its names on disk; imports ``weights/``."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ...registry.base.architectures import conversions_of
-from ...registry.base.conversion import Rule
+from ...registry.files.conversion import Rule
 from ...registry.files.facts import Layout, ModuleKind, ModuleShape
 from .inputs import inputs_of
 from .uncalled import uncalled_in

@@ -14,7 +14,7 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings.errors import AttachError
 from ...manifests.findings.finding import Where
 from ...manifests.lockfile import LoadedAs
-from ...registry.base.resized import token_modules
+from ...registry.methods.resized import token_modules
 from .layout import layout_of_model
 from .transformers_log import quiet
 

@@ -26,7 +26,7 @@ import transformers
 from ...manifests.language.schema import Base
 from ...registry.files.facts import TensorInfo
 from ...registry.files.header import read_header
-from ...registry.read_facts import BASE_INDEX, BASE_WEIGHTS
+from ...registry.files.names import BASE_INDEX, BASE_WEIGHTS
 from ..weights.tensors import FLOATS
 from .meta_model import TORCH_DTYPES, read_tensor
 

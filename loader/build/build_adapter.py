@@ -16,7 +16,7 @@ from ...registry.files.facts import AdapterPlan, ModuleKind, ModuleShape, SitePl
 from ...registry.methods.idle import needs_call
 from ...registry.methods.lora_attention import reader_of
 from ...registry.methods.lora_variants import invocation_of
-from ...registry.methods.naming import PEFT_PREFIX
+from ...registry.files.names import PEFT_PREFIX
 from ..adapter.adapter import Adapter, Built, Part
 from ..sites.bias import BiasChange, BiasFactors, BiasWeight, bias_of
 from .requirements import Claims

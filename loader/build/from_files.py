@@ -21,11 +21,12 @@ from ...registry.checks.zeros import IsZero, with_zeros, zeros_in_files
 from ...registry.files.digests import folder_digest, sha256_bytes
 from ...registry.files.facts import DIGEST_RECORD, AdapterFacts, AdapterPlan, Header, TokenizerFacts
 from ...registry.sources.fetch import Fetched
-from ...registry.files.adapter import ADAPTER_CONFIG, read_adapter
+from ...registry.files.names import ADAPTER_CONFIG
+from ...registry.files.adapter import read_adapter
 from ...registry.files.reading import Reading
 from ...registry.checks.check_adapter import check_adapter
 from ...registry.files.header import read_header
-from ...registry.base.loaded_as import uncovered
+from ...registry.checks.loaded_as import uncovered
 from ...registry.methods.config_file import parse_adapter_config
 from ...registry.methods.lora_variants import invocation_of
 from ...registry.plan import Held

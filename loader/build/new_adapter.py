@@ -24,7 +24,7 @@ from ...registry.checks.base_record import without_names
 from ...registry.files.facts import AdapterFacts, AdapterPlan, SitePlan
 from ...registry.checks.check_adapter import check_adapter
 from ...registry.checks.new_adapter import Beginning, begin
-from ...registry.base.loaded_as import uncovered
+from ...registry.checks.loaded_as import uncovered
 from ...registry.locks.state import begun_digest, declared_as
 from ...registry.methods.config_file import parse_adapter_config
 from ...registry.plan import Held, declared_dtype

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ...registry.files.facts import AdapterPlan, Layout, ModuleKind, SitePlan
-from ...registry.methods.naming import PEFT_PREFIX
+from ...registry.files.names import PEFT_PREFIX
 from .combined import Combined
 from .pairs import unfold
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""A running model: deploy a manifest, add, change, watch, save; imports all above it."""

@@ -25,9 +25,9 @@ from ...manifests.findings.errors import (
 from ...manifests.findings.finding import Where, refused
 from ...manifests.language.names import NAME_RULE, is_name
 from ...manifests.language.source import Source, SourceSyntaxError
-from ...registry.files.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ...registry.files.digests import folder_digest
 from ...registry.files.mlx import WEIGHTS as MLX_WEIGHTS
+from ...registry.files.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ...registry.lock import accepted_codes
 from ...registry.policy import (
     check_digest,

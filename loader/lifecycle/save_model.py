@@ -22,9 +22,9 @@ from ...manifests.language.schema import Composition, Rules
 from ...manifests.language.source import Source, SourceSyntaxError
 from ...manifests.language.weights import Weight, written
 from ...registry.checks.recorded_base import is_hub_id, recorded_name
-from ...registry.files.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ...registry.files.digests import folder_digest, sha256_bytes
 from ...registry.files.facts import FileFact
+from ...registry.files.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ...registry.files.together import together
 from ...registry.locks.project import MANIFEST
 from ..adapter.adapter import Adapter

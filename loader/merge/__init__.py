@@ -1,1 +1,1 @@
-"""Adapters in the base's weights."""
+"""Adapters in the base's weights, and out again; imports ``compose/`` and below."""

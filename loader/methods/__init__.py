@@ -1,1 +1,1 @@
-"""What each method does at a site, one file a method."""
+"""The arithmetic, one file a method; imports ``sites/`` and below."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Which adapters answer which row of a call; imports ``adapter/`` and below."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Where adapters act, invisibly; imports ``routing/`` and below."""

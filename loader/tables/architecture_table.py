@@ -2,7 +2,8 @@
 replays without torch.
 
 ``python -m adapterdock.loader.tables.architecture_table`` writes
-``registry/base/architectures.json`` for the installed transformers; with ``--check`` it writes nothing and fails if the file is not current.
+``registry/base/architectures.json`` for the installed transformers; with ``--check`` it writes
+nothing and fails if the file is not current.
 
 The file holds:
 

@@ -1,1 +1,1 @@
-"""The bytes of one safetensors file, and where each tensor goes."""
+"""The bytes of one safetensors file, and where each tensor goes; imports no other sub-room."""

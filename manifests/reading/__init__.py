@@ -1,1 +1,1 @@
-"""From the bytes of a manifest to plain data with places; imports bounds, findings and language."""
+"""From the bytes of a manifest to plain data with places; imports ``findings/``, ``language/``."""

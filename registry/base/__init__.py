@@ -1,1 +1,1 @@
-"""What is known of a base and how it is loaded, torch-free; imports ``files/`` and the facts."""
+"""What is known of a base without torch: modules, fingerprint, tokenizer; imports ``files/``."""

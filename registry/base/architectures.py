@@ -17,8 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
+from ..files.conversion import ConversionError, Rule, Shape, convert
 from ..files.facts import EMBEDS, INPUTS, Layout, ModuleKind, ModuleShape, TensorInfo
-from .conversion import ConversionError, Rule, Shape, convert
 from .module_tree import Tree, has, modules_of, step
 from .packed import unpacked, with_stand_ins
 

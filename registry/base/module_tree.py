@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..files.conversion import Shape
 from ..files.facts import ModuleKind, ModuleShape
-from .conversion import Shape
 
 Tree = dict[str, Any]
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any, cast
 
+from ..files.conversion import Shape
 from ..files.facts import ModuleKind, ModuleShape, TensorInfo
-from .conversion import Shape
 from .packings import (
     BYTES,
     COMPANION,

@@ -23,9 +23,9 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from ..files.conversion import Shape
 from ..files.facts import TensorInfo
 from ..files.header import DTYPE_BITS
-from .conversion import Shape
 
 Quantisation = Mapping[str, Any]
 """The ``quantization_config`` of config.json."""

@@ -26,21 +26,6 @@ from typing import Any, cast
 from ..files.facts import TokenizerFacts
 from ..files.header import LFS_POINTER
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "chat_template.jinja",
-)
-"""What is read, where it is there."""
-
 _PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _PARTS = ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder")
 _DEFAULTS: Mapping[str, Any] = {"use_regex": True, "split": True}

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from ...manifests.bounds import DESCRIPTION_BYTES, DESCRIPTIONS
+from ..files.conversion import Shape
 from ..files.facts import TensorInfo
-from .conversion import Shape
 
 _QUANT_STATE = re.compile(r"(?P<weight>.*\.weight)\.quant_state\.bitsandbytes__\w+")
 _NUMBERS = ((".weight_shape", ".weight_packed"), (".shape", ".W_q"))

@@ -1,1 +1,1 @@
-"""The checks that decide fit, one question a file."""
+"""The checks that decide fit, one question a file; imports all sub-rooms but ``sources/``."""

@@ -12,9 +12,10 @@ from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import training as codes
 from ...manifests.findings.finding import Finding, Where, refused
 from ..files.facts import SIZED, Header, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from ..files.names import PEFT_PREFIX
 from ..methods.lora_config import LoraConfig
 from ..methods.lora_parameters import selected
-from ..methods.naming import PEFT_PREFIX, Naming
+from ..methods.naming import Naming
 from ..methods.new_adapter import NewAdapter
 from ..methods.patterns import PatternError, Patterns
 from ..methods.places import saved_module

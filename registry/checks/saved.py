@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from ...manifests.findings import fit as codes
 from ...manifests.findings import loader as loader_codes
 from ...manifests.findings.finding import Finding
-from ..base.resized import token_modules
 from ..files.facts import SIZED, Layout, ModuleKind
 from ..methods.places import saved_module
+from ..methods.resized import token_modules
 from .candidate import Subject, count, some
 from .vocabulary import resize_hint
 

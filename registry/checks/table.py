@@ -27,12 +27,8 @@ from . import (
     unused,
     vocabulary,
 )
-from . import (
-    complete as whole,
-)
-from . import (
-    needs_peft as of_peft,
-)
+from . import complete as whole
+from . import needs_peft as of_peft
 from .candidate import Subject
 
 Check = Callable[[Subject], list[Finding]]

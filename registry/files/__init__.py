@@ -1,1 +1,1 @@
-"""The files of an adapter: which are read, and how they are read as PEFT's."""
+"""Files and what is in them: names, headers, digests, formats of adapters; imports ``manifests/``."""

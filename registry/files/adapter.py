@@ -11,12 +11,9 @@ from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Where
 from . import mlx
 from .facts import Header
+from .names import ADAPTER_WEIGHTS
 from .reading import Part, Reading, header_of, metadata_of
 from .wrappers import unwrapped
-
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_INDEX = "adapter_model.safetensors.index.json"
 
 _SHARD = re.compile(r"adapter_model-(\d{5})-of-(\d{5})\.safetensors")
 _MOST_SHARDS = 1000

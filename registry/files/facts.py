@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ...manifests.language.source import Source
 from ...manifests.lockfile import LoadedAs
-from ..base.conversion import Rule
+from .conversion import Rule
 
 BASE_RECORD = "adapterdock.base_fingerprint"
 """The metadata of an adapter's file in which the base that it was saved on is recorded."""

@@ -28,8 +28,8 @@ from typing import Any, NoReturn, TypeGuard, cast
 from ...manifests.findings import fit as codes
 from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Finding, Where
-from ..methods.naming import PEFT_PREFIX
 from .facts import Header, Origin, TensorInfo
+from .names import PEFT_PREFIX
 from .reading import Part, Reading, header_of, metadata_of
 
 FORMAT = "mlx-lm"

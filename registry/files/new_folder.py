@@ -16,11 +16,10 @@ from ...manifests.findings import usage as codes
 from ...manifests.findings.errors import AdapterdockError, UsageError
 from ...manifests.findings.finding import Where
 from ...manifests.owner import left_beside, made_beside
-from ..base.tokenizer import TOKENIZER_FILES
-from ..read_facts import BASE_CONFIG, BASE_INDEX, BESIDE_A_BASE
 from .disk import remove, sync_file, sync_folder
 from .exchange import exchange
 from .header import read_header
+from .names import BASE_CONFIG, BASE_INDEX, BESIDE_A_BASE, TOKENIZER_FILES
 
 MARK = "adapterdock.merged"
 """The key of a safetensors header's metadata that tells what was merged."""

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..read_facts import BASE_WEIGHTS
 from .header import DTYPE_BITS
+from .names import BASE_WEIGHTS
 
 
 class Tensor(NamedTuple):

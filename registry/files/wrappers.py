@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..methods.naming import PEFT_PREFIX
 from .facts import Header, Origin
+from .names import PEFT_PREFIX
 from .reading import Reading
 
 FORMAT = "PEFT"

@@ -1,1 +1,1 @@
-"""What each method means on disk, torch-free: config fields, tensor names, plan."""
+"""What each method means on disk: config fields, tensor names, plan; imports ``base/``, ``files/``."""

@@ -13,10 +13,11 @@ from typing import Any, cast
 from ...manifests.findings import training as codes
 from ...manifests.findings.finding import Finding, Where
 from ..files.facts import ModuleKind, SitePlan
+from ..files.names import PEFT_PREFIX
 from . import lora_attention as attention
 from .lora_config import LoraConfig, init_of
 from .lora_parameters import METHOD, WRAPPER, selected, shapes
-from .naming import PEFT_PREFIX, Naming
+from .naming import Naming
 from .new_adapter import NewAdapter, Shape, input_embedding
 from .patterns import PatternTable
 from .targets import Selection

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ..files.facts import Layout
-
-PEFT_PREFIX = "base_model.model."
+from ..files.names import PEFT_PREFIX
 
 
 class Shift(str, Enum):

@@ -16,7 +16,7 @@ from typing import Any
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
 from ..base.architectures import architecture_table
-from ..base.conversion import ConversionError, Rule, natural
+from ..files.conversion import ConversionError, Rule, natural
 from ..files.facts import (
     AdapterFacts,
     AdapterPlan,
@@ -28,12 +28,13 @@ from ..files.facts import (
     Piece,
     TensorInfo,
 )
+from ..files.names import PEFT_PREFIX
 from . import ln_tuning, through_peft
 from .keys import Keys
 from .lora import scale_of
 from .lora_config import LoraConfig
 from .lora_parameters import WRAPPER
-from .naming import PEFT_PREFIX, Naming, strip_peft_prefix
+from .naming import Naming, strip_peft_prefix
 from .older_config import Renamed, converted
 from .older_factors import Fused, Pair, Part, fuse, split
 from .older_names import (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..base.conversion import ConversionError, Rule
+from ..files.conversion import ConversionError, Rule
 from ..files.facts import Joined, Piece
 
 MAX_RANK = 16

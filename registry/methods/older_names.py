@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from ..base.conversion import Rule, rename
+from ..files.conversion import Rule, rename
 from ..files.facts import SIZED, Layout
 
 MAX_PLACES = 250_000

@@ -21,9 +21,10 @@ from ..files.facts import (
     SitePlan,
     TensorInfo,
 )
+from ..files.names import PEFT_PREFIX
 from .keys import MAX_NAME, Keys
 from .module_plan import plan_of
-from .naming import PEFT_PREFIX, Naming, strip_peft_prefix
+from .naming import Naming, strip_peft_prefix
 from .options import Option, Support, anything, one_of, optional
 from .patterns import Patterns, PatternTable
 from .peft_fields import kind_of

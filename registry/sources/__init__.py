@@ -1,1 +1,1 @@
-"""Where artefacts come from: local folders, the Hub, and anything fsspec opens."""
+"""Where artefacts come from: folders, the Hub, anything fsspec opens; imports ``files/``, ``store/``."""

@@ -26,7 +26,7 @@ from adapterdock.registry.files.facts import (
     ModuleKind,
     TensorInfo,
 )
-from adapterdock.registry.methods.naming import PEFT_PREFIX
+from adapterdock.registry.files.names import PEFT_PREFIX
 from adapterdock.registry.methods.table import METHODS
 from torch import nn
 

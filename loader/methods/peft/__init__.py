@@ -1,1 +1,1 @@
-"""TODO."""
+"""Methods that PEFT's own layers carry out."""

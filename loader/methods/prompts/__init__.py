@@ -1,1 +1,1 @@
-"""TODO."""
+"""Virtual tokens: prompt tuning, p-tuning, prefix tuning."""

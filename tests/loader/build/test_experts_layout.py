@@ -143,7 +143,7 @@ def test_experts_that_transformers_has_turned_are_refused_where_they_are_square(
 ) -> None:
     """Up to transformers 4, Qwen3-VL's experts were (experts, in, out), in its files they are so
     still: the version of PEFT does not tell which transformers the adapter was trained with."""
-    from adapterdock.registry.base.conversion import Rule
+    from adapterdock.registry.files.conversion import Rule
     from adapterdock.registry.files.facts import Layout
     from adapterdock.registry.methods.lora_parameters import turned_since
 

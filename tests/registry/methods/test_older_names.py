@@ -12,8 +12,8 @@ import pytest
 import torch
 from adapterdock.loader.weights.repacked import repacked
 from adapterdock.registry.base.architectures import layout_of
-from adapterdock.registry.base.conversion import ConversionError, Rule
 from adapterdock.registry.checks.check_adapter import check_adapter
+from adapterdock.registry.files.conversion import ConversionError, Rule
 from adapterdock.registry.files.facts import (
     AdapterFacts,
     Conversion,

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape
-from ..methods.new_adapter import input_embedding
-from ..methods.trainable_tokens import METHOD, rows_of
+from .new_adapter import input_embedding
+from .trainable_tokens import METHOD, rows_of
 
 
 def token_modules(layout: Layout) -> tuple[str, ...]:

@@ -17,11 +17,11 @@ from adapterdock.manifests.language.schema import Base
 from adapterdock.manifests.language.source import Source
 from adapterdock.manifests.lockfile import LoadedAs
 from adapterdock.registry.base.architectures import layout_of
-from adapterdock.registry.base.loaded_as import Wanted, decide
-from adapterdock.registry.base.resized import resized, token_modules, token_rows
 from adapterdock.registry.base.task_classes import class_for, task_of
 from adapterdock.registry.checks.check_adapter import check_adapter
+from adapterdock.registry.checks.loaded_as import Wanted, decide
 from adapterdock.registry.files.facts import AdapterFacts, BaseFacts, Header, TensorInfo
+from adapterdock.registry.methods.resized import resized, token_modules, token_rows
 from support.table_version import of_the_tables_transformers
 from support.tiny_bases import base_facts_of, fresh
 

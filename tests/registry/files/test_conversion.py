@@ -8,7 +8,7 @@ import pytest
 import torch
 from adapterdock.loader.tables.architecture_table import transform
 from adapterdock.registry.base.architectures import architecture_table
-from adapterdock.registry.base.conversion import OPERATIONS, ConversionError, Rule, convert
+from adapterdock.registry.files.conversion import OPERATIONS, ConversionError, Rule, convert
 from support.table_version import of_the_tables_transformers
 from transformers import core_model_loading as loading
 

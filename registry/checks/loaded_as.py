@@ -11,13 +11,13 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.schema import Base
 from ...manifests.lockfile import LoadedAs
-from ..checks.candidate import some
-from ..checks.check_adapter import plan_on
+from ..base.new_head import labels_of, new_head, not_brought
+from ..base.task_classes import class_for, task_of, tasks
 from ..files.facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, TensorInfo, config_as
+from ..methods.resized import resized, token_rows, without_rows
 from ..methods.tuner_config import TASK_HEADS
-from .new_head import labels_of, new_head, not_brought
-from .resized import resized, token_rows, without_rows
-from .task_classes import class_for, task_of, tasks
+from .candidate import some
+from .check_adapter import plan_on
 
 Shape = tuple[int, ...]
 Locate = Callable[[tuple[str, ...]], Where]

@@ -1,1 +1,1 @@
-"""Files and what is in them: names, headers, digests, formats of adapters; imports ``manifests/``."""
+"""Files and what is in them: names, headers, digests, formats; imports ``manifests/``."""

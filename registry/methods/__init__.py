@@ -1,1 +1,1 @@
-"""What each method means on disk: config fields, tensor names, plan; imports ``base/``, ``files/``."""
+"""What a method means on disk: config fields, tensor names, plan; imports ``base/``, ``files/``."""

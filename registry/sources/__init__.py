@@ -1,1 +1,1 @@
-"""Where artefacts come from: folders, the Hub, what fsspec opens; imports ``files/``, ``store/``."""
+"""Where artefacts come from: folders, the Hub, fsspec; imports ``files/``, ``store/``."""

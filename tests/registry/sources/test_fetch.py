@@ -548,8 +548,8 @@ DOWNLOADER = """
 import sys, threading, time
 from pathlib import Path
 from support.folders import MemoryFolder, fact
-from adapterdock.registry.fetch import fetch
-from adapterdock.registry.store import Store
+from adapterdock.registry.sources.fetch import fetch
+from adapterdock.registry.store.store import Store
 
 mode, calls = sys.argv[2], []
 
@@ -623,8 +623,8 @@ def test_processes_that_fetch_the_same_at_once_all_get_it(store: Store) -> None:
     import sys, time
     from pathlib import Path
     from support.folders import MemoryFolder, fact
-    from adapterdock.registry.fetch import fetch
-    from adapterdock.registry.store import Store
+    from adapterdock.registry.sources.fetch import fetch
+    from adapterdock.registry.store.store import Store
     contents = {f"f{n}": bytes([n]) * 100_000 for n in range(6)}
     while time.time() < float(sys.argv[2]):
         pass

@@ -299,10 +299,10 @@ def test_a_damaged_copy_is_replaced_though_the_hub_offers_xet(hub: HubServer, st
 PULL = """
 import sys
 from pathlib import Path
-from adapterdock.manifests.source import Source
-from adapterdock.registry.fetch import fetch
+from adapterdock.manifests.language.source import Source
+from adapterdock.registry.sources.fetch import fetch
 from adapterdock.registry.sources.open import open_source
-from adapterdock.registry.store import Store
+from adapterdock.registry.store.store import Store
 
 folder = open_source(Source.parse("hf://acme/tone"), directory=Path("."))
 facts = list(folder.files().values())

@@ -87,7 +87,7 @@ def test_a_hold_of_another_process_counts_while_it_lives(store: Store) -> None:
     code = """
     import sys, time
     from pathlib import Path
-    from adapterdock.registry.store import Store
+    from adapterdock.registry.store.store import Store
     with Store(Path(sys.argv[1])).hold([sys.argv[2]]):
         print("held", flush=True)
         time.sleep(60)
@@ -318,7 +318,7 @@ def test_the_next_command_sweeps_what_a_killed_one_left(store: Store, act: str) 
     code = """
     import os, signal, sys
     from pathlib import Path
-    from adapterdock.registry.store import Store
+    from adapterdock.registry.store.store import Store
     store = Store(Path(sys.argv[1]))
     with store.hold(["sha256:" + "0" * 64]), store.temporary() as path:
         path.write_bytes(b"half")

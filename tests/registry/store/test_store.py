@@ -262,7 +262,7 @@ def test_a_cache_that_others_own_is_read_by_who_may() -> None:
     code = """
     import os, sys
     from pathlib import Path
-    from adapterdock.registry.store import Store
+    from adapterdock.registry.store.store import Store
     from adapterdock.manifests.errors import StoreError
     if os.getuid() == 0:
         os.setgid(65534); os.setuid(65534)
@@ -300,7 +300,7 @@ def test_processes_that_publish_the_same_file_at_once_all_succeed(store: Store) 
     code = """
     import sys, time
     from pathlib import Path
-    from adapterdock.registry.store import Store
+    from adapterdock.registry.store.store import Store
     store = Store(Path(sys.argv[1]))
     with store.temporary() as path:
         path.write_bytes(b"hello world" * 1000)
@@ -323,7 +323,7 @@ def test_a_killed_writer_leaves_no_object_and_gc_removes_its_remains(store: Stor
     code = """
     import sys, time
     from pathlib import Path
-    from adapterdock.registry.store import Store
+    from adapterdock.registry.store.store import Store
     store = Store(Path(sys.argv[1]))
     with store.temporary() as path:
         path.write_bytes(b"half")

@@ -16,21 +16,21 @@ from ..manifests.findings import loader as codes
 from ..manifests.findings.finding import Finding
 from .adapter.warning import AdapterWarning as AdapterWarning
 from .adapter.warning import never_fired
-from .base.modules import check_attachable
+from .lifecycle.deployed_model import DeployedModel
 from .model.adapter_set import unknown_adapter
-from .model.host import Composable
 from .model.stand_in import refusal
+from .sites.attachable import check_attachable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..registry.locks.project import ManifestSource
     from ..registry.plan import Plan
+    from .lifecycle.deployed_model import InMemory
     from .lifecycle.watch import Watch
-    from .load import Deployment, InMemory
 
 
-class AdaptedModel(Composable):
+class AdaptedModel(DeployedModel):
     """A base model with adapters, used like the base itself.
 
     ``AdaptedModel(base)`` alone changes nothing in the base. It is of a subclass made for the
@@ -47,8 +47,6 @@ class AdaptedModel(Composable):
     pickling are refused: copy ``base_model``.
     """
 
-    _deployment: Deployment | None
-
     def __new__(cls, base: nn.Module) -> AdaptedModel:
         if isinstance(base, AdaptedModel):
             raise refusal(codes.MODEL_WRAPPED, "this is an AdaptedModel already")
@@ -58,7 +56,6 @@ class AdaptedModel(Composable):
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
-        self.__dict__["_deployment"] = None
         self.training = self._tree.training = base.training
 
     @property
@@ -70,15 +67,6 @@ class AdaptedModel(Composable):
             if adapter.used and (finding := never_fired(adapter))
         )
         return (*(self._deployment.findings if self._deployment else ()), *shown)
-
-    @property
-    def deployment(self) -> Deployment | None:
-        """The manifest that the model was set up from, and what was pulled for it."""
-        return self._deployment
-
-    @deployment.setter
-    def deployment(self, deployment: Deployment) -> None:
-        self.__dict__["_deployment"] = deployment
 
     def load_adapter(
         self,
@@ -137,7 +125,7 @@ class AdaptedModel(Composable):
         is deleted. It does not become active. Raises :class:`FitError` for a config that is wrong,
         :class:`AttachError` for one that cannot be begun; the model is then as it was.
         """
-        from .build.new_adapter import add_adapter
+        from .lifecycle.add_adapter import add_adapter
 
         with self.changing():
             add_adapter(self, adapter_name, peft_config, dtype)

@@ -41,15 +41,17 @@ from ..registry.store.store import Store
 from .adapted import AdaptedModel
 from .base.disk_names import DTYPES as DTYPE_NAMES
 from .base.fused_slices import Cut
-from .base.load_base import DTYPES
-from .base.meta_model import TORCH_DTYPES, OnDisk, Skeleton
-from .build.from_files import AdapterFiles, attach_files
-from .compose.recipe import compose
-from .load import base_folder, check_declared, define_rules, loaded_as_of, require
+from .base.meta_model import OnDisk, Skeleton
+from .build.from_files import AdapterFiles
+from .lifecycle.attach_files import attach_files
+from .lifecycle.choose import define_rules
+from .lifecycle.pulled_base import base_folder, check_declared, loaded_as_of, require
 from .merge.checkpoint_writer import CheckpointWriter, Item
 from .merge.fold import PLAIN, CutFold, Fold, folds
 from .merge.merge import Terms
 from .merge.untie import parted, untied, untied_as_written
+from .model.compositions import compose
+from .weights.dtypes import DTYPES, TORCH_DTYPES
 
 WEIGHTS = ".safetensors"
 

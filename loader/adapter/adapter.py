@@ -6,13 +6,14 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from ...registry.files.facts import ModuleShape, SitePlan
 from ...registry.plan import Held
+from .factors import BiasChange, Factors, VirtualTokens, WeightFactors
 
 
 class Part(NamedTuple):
@@ -27,14 +28,6 @@ class Part(NamedTuple):
     roles: Mapping[str, nn.Parameter]
     of_input: bool
     layer: nn.Module | None = None
-
-
-if TYPE_CHECKING:
-    from ..adapted import AdaptedModel
-    from ..methods.prompts.virtual_tokens import Prompt
-    from ..sites.bias import BiasChange
-    from ..sites.sites import Factors
-    from ..sites.weight_sites import WeightFactors
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,7 @@ class Adapter:
     """Modules of the base that it replaces."""
     replaces: Mapping[str, nn.Module] = field(default_factory=dict, repr=False)
     """The same, with what stands in their place."""
-    prompt: Prompt | None = None
+    prompt: VirtualTokens | None = None
     """Virtual tokens, which act on the model as a whole."""
     parameters: Mapping[str, nn.Parameter] = field(default_factory=dict, repr=False)
     """Factors and biases by PEFT's live names, such as
@@ -128,7 +121,7 @@ class Adapter:
     """What its weights take there (bytes); before they were read, by the file's header."""
     shared: frozenset[int] = frozenset()
     """The ids of the base's tensors that stand in its whole modules."""
-    reload: Callable[[AdaptedModel], Built] | None = field(default=None, repr=False)
+    reload: Callable[[], Built] | None = field(default=None, repr=False)
     """Reads and builds it (again) from its verified files; ``None`` where these are not known, or
     where its values are no longer theirs."""
     away: list[tuple[torch.Tensor, torch.device]] = field(default_factory=list, repr=False)

@@ -11,8 +11,8 @@ from torch import nn
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import AttachError
 from ...manifests.findings.finding import Where
+from ..weights.dtypes import TORCH_DTYPES
 from .disk_names import live_tensors, places_on_disk
-from .meta_model import TORCH_DTYPES
 from .streamed_load import MappedTensor, tensors_on_disk
 
 _HALVES = (torch.float16, torch.bfloat16)

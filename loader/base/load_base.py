@@ -19,18 +19,12 @@ from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.schema import Base
 from ...manifests.lockfile import LoadedAs
 from ...registry.checks.fetching import attentions_of, is_of_the_hub
-from ...registry.checks.recorded_base import is_hub_id
 from ...registry.files.facts import config_as
+from ..weights.dtypes import DTYPES
 from .model_class import class_of
 from .resized import resize
 from .streamed_load import converting_options
 from .transformers_log import quiet
-
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
 
 
 def load_base(
@@ -222,10 +216,3 @@ def _quantization(declared: dict[str, Any], where: Where) -> Any:
                 found=f"{type(error).__name__}: {str(error).strip()[:300]}",
             )
         ) from error
-
-
-def hub_name(base: nn.Module) -> str | None:
-    """The Hub's id under which transformers loaded a model; ``None`` where it was none, or a folder
-    of that name is here."""
-    name = getattr(getattr(base, "config", None), "_name_or_path", None)
-    return name if isinstance(name, str) and is_hub_id(name) and not Path(name).exists() else None

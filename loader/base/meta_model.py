@@ -20,15 +20,13 @@ from ...manifests.findings import loader as loader_codes
 from ...manifests.findings.errors import AttachError
 from ...manifests.findings.finding import Where
 from ...registry.files.facts import Header, TensorInfo
-from ..tables.architecture_survey import build
-from ..weights.tensors import FLOATS, INTEGERS
+from ..weights.dtypes import TORCH_DTYPES
 from .disk_names import live_tensors, places_on_disk, reverter
+from .empty_model import build
 from .fused_slices import Cut, cuts_of
 from .model_class import class_of
 from .modules import ModuleMap
 from .transformers_log import quiet
-
-TORCH_DTYPES: Mapping[str, torch.dtype] = {**FLOATS, **INTEGERS}
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from ...manifests.language.schema import Base
 from ...registry.files.facts import TensorInfo
 from ...registry.files.header import read_header
 from ...registry.files.names import BASE_INDEX, BASE_WEIGHTS
-from ..weights.tensors import FLOATS
-from .meta_model import TORCH_DTYPES, read_tensor
+from ..weights.dtypes import FLOATS, TORCH_DTYPES
+from .meta_model import read_tensor
 
 _OFTEN = 16 << 20
 """Bytes of a checkpoint after which freed memory is given back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -13,35 +13,32 @@ from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import AdapterdockError, AttachError
 from ...manifests.findings.finding import Where
 from ...registry.files.facts import AdapterPlan, ModuleKind, ModuleShape, SitePlan
+from ...registry.files.names import PEFT_PREFIX
 from ...registry.methods.idle import needs_call
 from ...registry.methods.lora_attention import reader_of
 from ...registry.methods.lora_variants import invocation_of
-from ...registry.files.names import PEFT_PREFIX
 from ..adapter.adapter import Adapter, Built, Part
-from ..sites.bias import BiasChange, BiasFactors, BiasWeight, bias_of
-from .requirements import Claims
+from ..adapter.factors import BiasChange, Factors, WeightFactors
+from ..adapter.memory import bytes_of, shared_with
+from ..base.live_base import LiveBase
 from ..methods.dora import OnWeight
-from ..methods.table import METHODS
-from ..base.modules import check_not_compiled
-from .peft_requirements import PeftParts, claim_peft
-from ..weights.placement import offloaded
-from .prompt_requirements import PROMPT, claim_prompt
 from ..methods.prompts.encoders import Encoder
 from ..methods.prompts.virtual_tokens import make_prompt
-from ..model.residency import bytes_of, shared_with
-from .site_requirements import REGISTERED, ClaimedSite, check_trainable, claim_site, leader_of
-from ..sites.sites import Factors
-from ..weights.tensors import AdapterTensors
+from ..methods.table import METHODS
+from ..sites.attachable import check_not_compiled
+from ..sites.bias import BiasFactors, BiasWeight, bias_of
 from ..sites.replacements import twin_of
-from ..sites.weight_sites import WeightFactors
+from ..weights.placement import offloaded
+from ..weights.tensors import AdapterTensors
 from .module_requirements import claim_bias, claim_whole, whole_modules
-
-if TYPE_CHECKING:
-    from ..model.adapter_set import Holder
+from .peft_requirements import PeftParts, claim_peft
+from .prompt_requirements import PROMPT, claim_prompt
+from .requirements import Claims
+from .site_requirements import REGISTERED, ClaimedSite, check_trainable, claim_site, leader_of
 
 
 def build_adapter(
-    model: Holder,
+    live: LiveBase,
     name: str,
     plan: AdapterPlan,
     tensors: AdapterTensors,
@@ -54,10 +51,10 @@ def build_adapter(
     encoder: Encoder | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Built:
-    """An adapter that is checked and made, for ``model`` but not yet on it; see
+    """An adapter that is checked and made, for this base but not yet on it; see
     ``attach_adapter``, also for what is raised. ``encoder`` makes its
     virtual tokens, and is trained in their place."""
-    base, modules = model.get_base_model(), model.modules_of_base
+    base, modules = live.module, live.modules
     check_not_compiled(base, modules.by_name.values())
     if trainable and dtype is None:
         dtype = torch.float32

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,33 +16,29 @@ from ...manifests.language.schema import Base
 from ...manifests.language.source import Source
 from ...registry.checks.base_record import check as check_record
 from ...registry.checks.base_record import proven, without_names
+from ...registry.checks.check_adapter import check_adapter
+from ...registry.checks.loaded_as import uncovered
 from ...registry.checks.zeros import IsZero, with_zeros, zeros_in_files
+from ...registry.files.adapter import read_adapter
 from ...registry.files.digests import folder_digest, sha256_bytes
 from ...registry.files.facts import DIGEST_RECORD, AdapterFacts, AdapterPlan, Header, TokenizerFacts
-from ...registry.sources.fetch import Fetched
-from ...registry.files.names import ADAPTER_CONFIG
-from ...registry.files.adapter import read_adapter
-from ...registry.files.reading import Reading
-from ...registry.checks.check_adapter import check_adapter
 from ...registry.files.header import read_header
-from ...registry.checks.loaded_as import uncovered
+from ...registry.files.names import ADAPTER_CONFIG
+from ...registry.files.reading import Reading
 from ...registry.methods.config_file import parse_adapter_config
 from ...registry.methods.lora_variants import invocation_of
 from ...registry.plan import Held
 from ...registry.resolve import names_of_base, recorded_base
+from ...registry.sources.fetch import Fetched
 from ...registry.store.verified import Verified
 from ..adapter.adapter import Adapter, Built
-from ..weights.as_read import as_read
-from ..model.attach import check_free, put_adapters
-from ..base.load_base import DTYPES, hub_name
-from .build_adapter import build_adapter, dropout_of, methods_of
-from ..compose.recipe import made_again
+from ..adapter.memory import size_of
+from ..base.live_base import LiveBase
 from ..methods.peft.fit import settled
-from ..model.residency import size_of
+from ..weights.as_read import as_read
+from ..weights.dtypes import DTYPES
 from ..weights.tensors import read_file
-
-if TYPE_CHECKING:
-    from ..adapted import AdaptedModel
+from .build_adapter import build_adapter, dropout_of, methods_of
 
 
 @dataclass(frozen=True)
@@ -67,8 +62,8 @@ class AdapterFiles:
     trainable: bool = False
     where: Where = Where()  # noqa: RUF009 - frozen
 
-    def build(self, model: AdaptedModel) -> tuple[Built, list[Finding]]:
-        """The adapter, made for ``model`` but not on it, and what is worth a warning.
+    def build(self, live: LiveBase) -> tuple[Built, list[Finding]]:
+        """The adapter, made for this base but on no model yet, and what is worth a warning.
 
         The bytes that are attached are those that were verified: they are read once, and hashed
         unless ``verified`` knows the file as it is now. Raises :class:`FitError` for a misfit and
@@ -82,11 +77,11 @@ class AdapterFiles:
         }
         reading = self._reading({path: one.header for path, one in files.items()})
         tensors, config = as_read(reading, files, self.where), reading.config
-        plan, notes = self._fitting(model, reading, lambda key: not tensors.host(key).any())
+        plan, notes = self._fitting(live, reading, lambda key: not tensors.host(key).any())
         if plan.conversion is not None:
             tensors, config = tensors.converted(plan.conversion), plan.conversion.config
         built = build_adapter(
-            model,
+            live,
             self.name,
             plan,
             tensors,
@@ -96,10 +91,10 @@ class AdapterFiles:
             config=config,
             where=self.where,
         )
-        self._note(built.adapter, tensors.header)
+        self._note(built.adapter, tensors.header, live)
         return built, notes
 
-    def put_off(self, model: AdaptedModel) -> tuple[Built, list[Finding]]:
+    def put_off(self, live: LiveBase) -> tuple[Built, list[Finding]]:
         """The same, but only its config and header are read and its fit is checked: its weights
         are read when it is first used."""
         if self.trainable or digest_of(self.files) is None:
@@ -111,10 +106,10 @@ class AdapterFiles:
         headers = {path: _read_header(file, self.where) for path, file in self._weights.items()}
         reading = self._reading(headers)
         config, header = reading.config, reading.header
-        plan, notes = self._fitting(model, reading, zeros_in_files(reading, headers, self._range))
+        plan, notes = self._fitting(live, reading, zeros_in_files(reading, headers, self._range))
         if plan.conversion is not None:
             header, config = plan.conversion.header, plan.conversion.config
-        modules, base = model.modules_of_base.by_name, model.get_base_model()
+        modules, base = live.modules.by_name, live.module
         adapter = Adapter(
             name=self.name,
             methods=methods_of(plan),
@@ -126,10 +121,10 @@ class AdapterFiles:
             config=config,
             loaded=False,
         )
-        self._note(adapter, header)
+        self._note(adapter, header, live)
         return Built(adapter, {}, {}, {}), notes
 
-    def _note(self, adapter: Adapter, header: Header) -> None:
+    def _note(self, adapter: Adapter, header: Header, live: LiveBase) -> None:
         """What the adapter keeps of where it came from."""
         adapter.held = Held(
             digest_of(self.files),
@@ -141,7 +136,7 @@ class AdapterFiles:
         )
         adapter.digest = header.metadata.get(DIGEST_RECORD, adapter.held.digest)
         if adapter.held.digest is not None and not self.trainable:
-            adapter.reload = lambda model: self.build(model)[0]
+            adapter.reload = lambda: self.build(live)[0]
 
     @property
     def _weights(self) -> Mapping[str, Fetched]:
@@ -160,7 +155,7 @@ class AdapterFiles:
             raise _unreadable(self.files[path], error, self.where) from error
 
     def _fitting(
-        self, model: AdaptedModel, reading: Reading, is_zero: IsZero
+        self, live: LiveBase, reading: Reading, is_zero: IsZero
     ) -> tuple[AdapterPlan, list[Finding]]:
         facts = AdapterFacts(
             self.name,
@@ -170,7 +165,7 @@ class AdapterFiles:
             tokenizer=self.tokenizer,
             origin=reading.origin,
         )
-        findings, plan = check_live(model, facts, self.base, self.directory, self.where, is_zero)
+        findings, plan = check_live(live, facts, self.base, self.directory, self.where, is_zero)
         bad = refused(findings, self.accepted)
         if bad or plan is None:
             raise FitError(*(bad or findings))
@@ -183,22 +178,8 @@ def digest_of(files: Mapping[str, Fetched]) -> str | None:
     return folder_digest(facts) if all(fact.sha256 for fact in facts) else None
 
 
-def attach_files(
-    model: AdaptedModel, files: AdapterFiles, *, replace: bool = False, lazy: bool = False
-) -> list[Finding]:
-    """Build an adapter (or, if ``lazy``, put that off) and put it on the model, in place of one of
-    its name if it is to ``replace`` one; what is computed from that one is made again. Returns
-    what is worth a warning. The model is as it was if anything raises."""
-    with model.changing():
-        check_free(model, files.name, replace, files.where)
-        built, notes = files.put_off(model) if lazy else files.build(model)
-        remade = made_again(model, [built], files.where) if replace else []
-        put_adapters(model, [built, *remade], files.where)
-    return notes
-
-
 def check_live(
-    model: AdaptedModel,
+    live: LiveBase,
     facts: AdapterFacts,
     base: Base | None,
     directory: Path | None,
@@ -210,7 +191,7 @@ def check_live(
     asked about factors at modules that are never called."""
     base = base or Base()
     names = names_of_base(base, directory or Path.cwd(), facts.config)
-    if (own := hub_name(model.get_base_model())) is not None:
+    if (own := live.hub_name) is not None:
         names = (*names, own)
     recorded = recorded_base(facts.config, names)
 
@@ -219,24 +200,24 @@ def check_live(
             known,
             None,
             where=where,
-            layout=model.layout,
+            layout=live.layout,
             declared=base.model,
             aliases=names,
             recorded=recorded,
         )
 
     findings, plan = check(facts)
-    told = with_zeros(facts, plan, model.layout, is_zero)
+    told = with_zeros(facts, plan, live.layout, is_zero)
     if told.zeros:
         findings, plan = check(told)
     if plan is not None:
-        findings += uncovered(model.loaded_as, model.layout, facts.name, plan, where)
-    modules = model.modules_of_base.by_name
+        findings += uncovered(live.loaded_as, live.layout, facts.name, plan, where)
+    modules = live.modules.by_name
     tensors = (facts if plan is None else plan.converted(facts)).header.tensors
     findings = settled(findings, plan, tensors, modules, where)
     if facts.records_base:
         metadata = facts.header.metadata
-        other = check_record(metadata, model.measured, where)
+        other = check_record(metadata, live.measured, where)
         if proven(metadata, other):
             findings = without_names(findings)
         findings = [*other, *findings]

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 
 from ...manifests.findings import loader as codes
-from ..sites.bias import bias_of, inner_bias_of
-from .requirements import Claims
-from ..weights.placement import offloaded
-from ..weights.tensors import FLOATS
-from ..sites.replacements import own_tensors
 from ..base.uncalled import CONTAINERS
+from ..sites.bias import bias_of, inner_bias_of
+from ..sites.replacements import own_tensors
+from ..weights.dtypes import FLOATS
+from ..weights.placement import offloaded
+from .requirements import Claims
 
 
 def whole_modules(claims: Claims) -> dict[str, Mapping[str, str]]:

@@ -19,12 +19,12 @@ from ...manifests.findings.errors import AttachError
 from ...registry.files.facts import PeftPlan
 from ...registry.methods.peft_table import PEFT_TABLE
 from ..adapter.adapter import Part
-from .requirements import Claims
-from ..methods.peft_merge import changes_weights, example_of
 from ..methods.peft.layers import PeftFactors, buffers_of, relink, set_apart
 from ..methods.peft.make_layers import NAME, Shell, make_shell, misfits, tensors_for_peft
+from ..methods.peft_merge import changes_weights, example_of
+from ..weights.dtypes import INTEGERS
 from ..weights.placement import compute_dtype, device_of
-from ..weights.tensors import INTEGERS
+from .requirements import Claims
 
 _PREFIX = "base_model."
 

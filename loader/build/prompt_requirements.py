@@ -8,8 +8,8 @@ from ...manifests.findings import loader as codes
 from ...registry.checks.prompts import check_base, check_plan
 from ...registry.files.facts import SitePlan
 from ...registry.methods.prompt import PREFIX_TUNING
-from .requirements import Claims
 from ..methods.prompts.virtual_tokens import embedding_of, unsupported
+from .requirements import Claims
 
 PROMPT = "prompt_embeddings"
 """The one tensor of such an adapter, by its role and its name on disk."""

@@ -13,8 +13,8 @@ from ...registry.files.facts import SIZED, ModuleShape, SitePlan
 from ...registry.methods.lora_variants import ONLY_USED
 from ...registry.methods.table import SITES as REGISTERED
 from ...registry.methods.table import Method as MethodOnDisk
-from .requirements import Claims
 from ..methods.table import METHODS, Method
+from .requirements import Claims
 
 Shape = tuple[int, ...]
 ClaimedSite = tuple[SitePlan, Method, ModuleShape]

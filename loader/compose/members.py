@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,14 +13,12 @@ from ...manifests.findings import loader as codes
 from ...manifests.findings.finding import Finding, Where
 from ...registry.methods.naming import strip_peft_prefix
 from ..adapter.adapter import Adapter, Built
+from ..adapter.factors import Factors
+from ..base.live_base import LiveBase
 from ..methods.lora import ConvFactors, EmbeddingFactors, LinearFactors
 from ..sites.bias import BiasFactors
 from ..sites.replacements import own_tensors
-from ..sites.sites import Factors
 from .pairs import Pair, Place, fold, plain
-
-if TYPE_CHECKING:
-    from ..model.adapter_set import Holder
 
 _PAIRED = (LinearFactors, EmbeddingFactors, ConvFactors)
 
@@ -40,7 +37,7 @@ class Member:
 
 
 def member_of(
-    model: Holder,
+    live: LiveBase,
     built: Built,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> tuple[Member | None, dict[str, Place], list[Finding]]:
@@ -58,7 +55,7 @@ def member_of(
             if isinstance(one, BiasFactors):
                 biases[module] = (plain(one.value), plain(one.old))
             elif type(one) in _PAIRED and module not in pairs:
-                shape = model.modules_of_base.shape(module)
+                shape = live.modules.shape(module)
                 place = Place(module, shape.kind, tuple(shape.kernel), shape.groups)
                 places[module] = place
                 pairs[module] = _pair(one, place)
@@ -79,11 +76,11 @@ def member_of(
     return Member(adapter.name, digest, adapter.rank, pairs, biases, whole), places, []
 
 
-def digest_of(model: Holder, adapter: Adapter) -> str | None:
+def digest_of(live: LiveBase, built: Built) -> str | None:
     """By what an adapter's random masks are drawn; ``None`` where it cannot be combined."""
-    if adapter.digest is not None:
-        return adapter.digest
-    member, _, _ = member_of(model, model.built_of(adapter.name))
+    if built.adapter.digest is not None:
+        return built.adapter.digest
+    member, _, _ = member_of(live, built)
     return member.digest if member is not None else None
 
 

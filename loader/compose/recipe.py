@@ -7,15 +7,12 @@ adapter under the composition's name, computed on the CPU in float32 and then pl
 from __future__ import annotations
 
 import os
-import types
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save
 
 from ...manifests.findings import language as language_codes
 from ...manifests.findings import loader as codes
@@ -26,21 +23,13 @@ from ...manifests.language.weights import ModuleWeights, Weight, Written
 from ...manifests.reading.combine import check_fields
 from ...registry.files.together import write_together
 from ..adapter.adapter import Built
-from ..base.load_base import hub_name
-from ..build.build_adapter import build_adapter
-from ..lifecycle.save_adapter import on_cpu
-from ..model.attach import check_free, put_adapters
-from ..routing.selection import check_composition, taking_part
+from ..base.live_base import LiveBase
 from ..sites.bias import bias_of
-from ..weights.tensors import read_bytes
-from ..weights.write import adapter_bytes
+from ..weights.write import adapter_bytes, on_cpu
 from .combined import Combined, combine_members
-from .materialise import completed, config_of, plan_of, tensors_of
+from .materialise import completed, config_of, tensors_of
 from .members import member_of
 from .pairs import Place, plain
-
-if TYPE_CHECKING:
-    from ..model.adapter_set import Holder
 
 Options = Mapping[str, Any]
 """``density``, ``majority_sign_method``, ``svd_rank``, ``svd_clamp``, ``seed``: those given."""
@@ -76,96 +65,8 @@ def recipe_of(
     return recipe
 
 
-def compose(
-    model: Holder,
-    name: str,
-    recipe: Composition,
-    of: Mapping[str, Written],
-    *,
-    dtype: torch.dtype | None = None,
-    replace: bool = False,
-    where: Where = Where(),  # noqa: B008 - frozen
-) -> Mapping[str, Weight]:
-    """Attach the adapter that ``recipe`` makes of ``of`` under ``name``, in ``dtype`` (else that
-    of the modules that it sits on); returns the weights.
-
-    All or nothing. Raises :class:`RoutingError` for what cannot be combined, and what attaching
-    raises.
-    """
-    weights, built = composed(model, name, recipe, of, dtype=dtype, replace=replace, where=where)
-    put_adapters(model, built, where)
-    return weights
-
-
-def composed(
-    model: Holder,
-    name: str,
-    recipe: Composition,
-    of: Mapping[str, Written],
-    *,
-    dtype: torch.dtype | None = None,
-    replace: bool = False,
-    where: Where = Where(),  # noqa: B008 - frozen
-) -> tuple[Mapping[str, Weight], list[Built]]:
-    """The weights, and what :func:`compose` attaches: the adapter, and those that are made of the
-    one that it replaces. Nothing of it is on the model yet."""
-    weights = check_composition(name, of, model.attached, where)
-    check_free(model, name, replace, where)
-    built = made(model, name, recipe, weights, dtype=dtype, where=where)
-    return weights, [built, *made_again(model, [built], where)]
-
-
-def made(
-    model: Holder,
-    name: str,
-    recipe: Composition,
-    weights: Mapping[str, Weight],
-    arriving: Mapping[str, Built] = types.MappingProxyType({}),
-    *,
-    dtype: torch.dtype | None = None,
-    where: Where = Where(),  # noqa: B008 - frozen
-) -> Built:
-    """The adapter that ``recipe`` makes of members that are the model's, or are ``arriving`` in
-    their place; it is not on the model yet. Raises as :func:`compose`."""
-    with members_of(model, weights, arriving) as members:
-        combined = combination(model, recipe, weights, members, where)
-        return build_adapter(
-            model,
-            name,
-            plan_of(combined, model.layout),
-            read_bytes(save(tensors_of(combined)), where=where),
-            members=taking_part([(members[n].adapter, w) for n, w in weights.items()]),
-            dtype=dtype,
-            where=where,
-        )
-
-
-@contextmanager
-def members_of(
-    model: Holder,
-    names: Collection[str],
-    arriving: Mapping[str, Built] = types.MappingProxyType({}),
-) -> Generator[dict[str, Built], None, None]:
-    """Those ``arriving``, else the model's own, whose weights are there during the block."""
-    here = [name for name in names if name not in arriving]
-    with model.present(model.attached[name] for name in here):
-        yield {name: arriving.get(name) or model.built_of(name) for name in names}
-
-
-def made_again(model: Holder, changed: Iterable[Built], where: Where) -> list[Built]:
-    """The compositions that are computed from adapters that ``changed`` takes the place of,
-    computed anew; not on the model yet."""
-    new = {built.adapter.name: built for built in changed}
-    found: list[Built] = []
-    for name in dependents(model.recipes, new.keys()):
-        weights = model.compositions[name]
-        new[name] = made(model, name, model.recipes[name], weights, new, where=where)
-        found.append(new[name])
-    return found
-
-
 def combination(
-    model: Holder,
+    live: LiveBase,
     recipe: Composition,
     weights: Mapping[str, Weight],
     members: Mapping[str, Built],
@@ -176,7 +77,7 @@ def combination(
     parts: list[Any] = []
     problems: list[Finding] = []
     for name in weights:
-        member, found, odd = member_of(model, members[name], where)
+        member, found, odd = member_of(live, members[name], where)
         problems += odd
         parts.append(member)
         places = {**found, **places}
@@ -198,7 +99,7 @@ def dependents(recipes: Mapping[str, Composition], changed: Collection[str]) -> 
 
 
 def save_combination(
-    model: Holder, folder: str | os.PathLike[str], name: str, combined: Combined
+    live: LiveBase, folder: str | os.PathLike[str], name: str, combined: Combined
 ) -> None:
     """Write ``combined`` as an adapter that PEFT loads. Raises :class:`AttachError`, and leaves
     files that were there as they were, where that cannot be done."""
@@ -208,8 +109,7 @@ def save_combination(
         raise AttachError(
             codes.COMPOSITION_NOT_SAVED.finding(f"{name!r} adds nothing to any module", where)
         )
-    base, layout = model.get_base_model(), model.layout
-    modules = model.modules_of_base.by_name
+    layout, modules = live.layout, live.modules.by_name
     biases: dict[str, torch.Tensor] = {}
     if combined.biases:
         for module in layout.modules:
@@ -217,7 +117,9 @@ def save_combination(
             if bias is not None:
                 biases[module] = plain(bias)
     whole = completed(combined, layout, biases)
-    config = config_of(whole, layout, class_name=type(base).__name__, base_name=hub_name(base))
+    config = config_of(
+        whole, layout, class_name=type(live.module).__name__, base_name=live.hub_name
+    )
     try:
         write_together(place, adapter_bytes(config, on_cpu(tensors_of(whole))))
     except OSError as error:

@@ -34,33 +34,24 @@ from ...registry.read_facts import gather_adapter
 from ...registry.resolve import Access, open_adapter_folder
 from ...registry.sources.fetch import fetch
 from ...registry.store.store import Store
-from ..adapted import AdaptedModel
 from ..adapter.adapter import Built
+from ..adapter.memory import put_off
 from ..base.live_fingerprint import check_model
 from ..base.resized import check_rows
 from ..build.from_files import digest_of
-from ..build.new_adapter import begun_declared, config_of
-from ..compose.recipe import made
-from ..load import (
-    Deployment,
-    InMemory,
-    ManifestRules,
-    declared_budget,
-    define,
-    expected_fingerprint,
-    files_of,
-    given_folders,
-    hold_files,
-    used_at_once,
-)
+from ..build.new_adapter import begun_declared
 from ..methods.peft.fit import peft_asker
-from ..model.residency import put_off
+from ..model.compositions import made
+from .choose import ManifestRules, define
+from .deployed_model import DeployedModel, Deployment, InMemory
+from .deployment import declared_budget, files_of, given_folders, hold_files, used_at_once
+from .pulled_base import expected_fingerprint
 
 log = logging.getLogger("adapterdock")
 
 
 def plan_change(
-    model: AdaptedModel,
+    model: DeployedModel,
     manifest: ManifestSource,
     *,
     policy: str | os.PathLike[str] | None = None,
@@ -69,7 +60,7 @@ def plan_change(
     offline: bool = False,
     sources: Mapping[str, InMemory] | None = None,
 ) -> Plan:
-    """See :meth:`AdaptedModel.plan`."""
+    """See :meth:`DeployedModel.plan`."""
     deployment = model.deployment
     read = isinstance(manifest, ManifestFile)
     file = manifest if read else open_manifest(manifest, **model.overrides())
@@ -78,9 +69,9 @@ def plan_change(
         offline=offline,
         policies=policies_in_force(file, policy),
         given=given_folders(file, sources),
-        layout=model.layout,
-        ask_peft=peft_asker(model.modules_of_base.by_name, later=True),
-        base_config=config_of(model),
+        layout=model.live.layout,
+        ask_peft=peft_asker(model.live.modules.by_name, later=True),
+        base_config=model.live.config,
     )
     store = _store_of(model)
     lock = _lock(file, access, store, accepted, frozen=frozen)
@@ -93,8 +84,8 @@ def plan_change(
     return plan_of(now, wanted, file, lock, access, accepted, stamp, locked=lock_of(file) == lock)
 
 
-def apply_plan(model: AdaptedModel, plan: Plan) -> None:
-    """See :meth:`AdaptedModel.apply`."""
+def apply_plan(model: DeployedModel, plan: Plan) -> None:
+    """See :meth:`DeployedModel.apply`."""
     _require_current(model, plan)
     file, store, old = plan.file, _store_of(model), model.deployment
     locked = plan.lock if plan.locked else None
@@ -139,7 +130,7 @@ def _budget(deployment: Deployment | None, file: ManifestFile) -> int | None:
 
 
 def _build(
-    model: AdaptedModel, plan: Plan, pulled: Pulled, store: Store
+    model: DeployedModel, plan: Plan, pulled: Pulled, store: Store
 ) -> tuple[list[Built], list[Finding]]:
     """Every adapter that is new or other, checked and made, none of them on the model yet."""
     manifest = plan.file.manifest
@@ -150,13 +141,13 @@ def _build(
         if name in plan.kept:
             continue
         if adapter.config is not None:
-            built, more = begun_declared(model, plan.file, name, plan.accepted)
+            built, more = begun_declared(model.live, plan.file, name, plan.accepted)
             arriving.append(built)
             notes += more
             continue
         files = files_of(pulled, name, store, plan.accepted)
         put = adapter.lazy and name not in at_once
-        built, more = files.put_off(model) if put else files.build(model)
+        built, more = files.put_off(model.live) if put else files.build(model.live)
         if model.residency is not None and name not in at_once and built.adapter.reload:
             put_off(built.adapter)  # it was seen to be right, and there may be no room for it
             built = Built(built.adapter, {}, {}, {})
@@ -165,7 +156,7 @@ def _build(
     return arriving, notes
 
 
-def _kept_compositions(model: AdaptedModel, plan: Plan) -> list[str]:
+def _kept_compositions(model: DeployedModel, plan: Plan) -> list[str]:
     """Compositions that are adapters, and would be made of the same in the same way again."""
     manifest = plan.file.manifest
     return [
@@ -178,7 +169,7 @@ def _kept_compositions(model: AdaptedModel, plan: Plan) -> list[str]:
 
 
 def _composed(
-    model: AdaptedModel, plan: Plan, kept: Collection[str], arriving: Iterable[Built]
+    model: DeployedModel, plan: Plan, kept: Collection[str], arriving: Iterable[Built]
 ) -> list[Built]:
     """The other compositions that become adapters, made of what will be there."""
     file = plan.file
@@ -196,7 +187,7 @@ def _composed(
 # -- the model as it is -------------------------------------------------------------------------
 
 
-def _state(model: AdaptedModel) -> State:
+def _state(model: DeployedModel) -> State:
     adapters = {
         name: adapter.held
         or Held(None, None, adapter.trainable, None, "+".join(adapter.methods), adapter.rank)
@@ -213,7 +204,7 @@ def _state(model: AdaptedModel) -> State:
     )
 
 
-def _stamp(model: AdaptedModel) -> object:
+def _stamp(model: DeployedModel) -> object:
     """Equal as long as the model is the same, with the same adapters, compositions and rules."""
     return (
         id(model),
@@ -224,7 +215,7 @@ def _stamp(model: AdaptedModel) -> object:
     )
 
 
-def _require_current(model: AdaptedModel, plan: Plan) -> None:
+def _require_current(model: DeployedModel, plan: Plan) -> None:
     if _stamp(model) != plan.stamp:
         raise AttachError(codes.PLAN_STALE.finding("the model is not the one that was planned for"))
 
@@ -245,7 +236,7 @@ def _require_unchanged(pulled: Pulled, plan: Plan) -> None:
         raise AttachError(*findings)
 
 
-def _store_of(model: AdaptedModel) -> Store:
+def _store_of(model: DeployedModel) -> Store:
     return model.deployment.store if model.deployment else Store.default()
 
 
@@ -283,7 +274,7 @@ def _digests_of_mutable(file: ManifestFile, access: Access, store: Store) -> dic
 
 
 def _require_same_base(
-    model: AdaptedModel,
+    model: DeployedModel,
     file: ManifestFile,
     lock: Lock,
     access: Access,
@@ -302,7 +293,7 @@ def _require_same_base(
     expected = expected_fingerprint(Pulled(file, lock, {}), replace(access, layout=None), accepted)
     if expected is not None:
         fingerprint, samples, where = expected
-        base, said = model.get_base_model(), model.loaded_as
+        base, said = model.get_base_model(), model.live.loaded_as
         findings = check_model(base, fingerprint, samples, where, loaded_as=said)
         if bad := refused(findings, accepted):
             raise FingerprintError(*bad)

@@ -7,23 +7,15 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from ...manifests.findings import language as language_codes
-from ...manifests.findings import loader as loader_codes
 from ...manifests.findings import lock as lock_codes
 from ...manifests.findings import usage as usage_codes
-from ...manifests.findings.errors import (
-    AttachError,
-    FitError,
-    IntegrityError,
-    PolicyError,
-    UsageError,
-)
+from ...manifests.findings.errors import FitError, IntegrityError, PolicyError, UsageError
 from ...manifests.findings.finding import Where, refused
-from ...manifests.language.names import NAME_RULE, is_name
 from ...manifests.language.source import Source, SourceSyntaxError
 from ...registry.files.digests import folder_digest
 from ...registry.files.mlx import WEIGHTS as MLX_WEIGHTS
@@ -45,16 +37,18 @@ from ...registry.sources.in_memory import GivenFolder
 from ...registry.sources.open import open_source
 from ...registry.sources.roads import Road
 from ...registry.store.store import Store
-from ..adapted import AdaptedModel
-from ..base.load_base import DTYPES
-from ..build.from_files import AdapterFiles, attach_files, check_live
+from ..build.from_files import AdapterFiles, check_live
 from ..build.in_memory import files_of
+from ..model.attach import check_name
+from ..weights.dtypes import dtype_of
+from .attach_files import attach_files
+from .deployed_model import DeployedModel
 
 log = logging.getLogger("adapterdock")
 
 
 def load_adapter(
-    model: AdaptedModel,
+    model: DeployedModel,
     source: str | os.PathLike[str] | Source | None,
     name: str,
     *,
@@ -68,7 +62,7 @@ def load_adapter(
     offline: bool = False,
     hotswap: bool | str = False,
 ) -> None:
-    """See :meth:`AdaptedModel.load_adapter`."""
+    """See :meth:`DeployedModel.load_adapter`."""
     where = Where(file=f"load_adapter({name!r})")
     kept_in = dtype_of(dtype, where)
     accepted = accepted_codes(accept)
@@ -113,7 +107,7 @@ def load_adapter(
     if files is None:
         facts = replace(gather_adapter(name, folder, where), tokenizer=tokenizer)
         is_zero = zeros_of_adapter(folder, where)
-        findings, _ = check_live(model, facts, base, directory, where, is_zero)
+        findings, _ = check_live(model.live, facts, base, directory, where, is_zero)
         if bad := refused(findings, accepted):
             raise FitError(*bad)  # before the weights are fetched
         wanted = facts.files
@@ -165,34 +159,6 @@ def _here(folder: Folder) -> dict[str, Fetched] | None:
     return found
 
 
-def check_name(model: AdaptedModel, name: str, hotswap: bool | str, where: Where) -> bool:
-    """Whether the adapter replaces one of its name (``hotswap``: true where it must, ``auto``
-    where it may). Raises :class:`UsageError` for what is no name, :class:`AttachError` for one
-    that is taken, or that none has: before anything is fetched."""
-    if not isinstance(cast(object, name), str) or not is_name(name):
-        raise UsageError(
-            usage_codes.BAD_NAME.finding(f"{name!r} is no name", found=name, expected=NAME_RULE)
-        )
-    if hotswap and name in model.attached:
-        return True
-    if hotswap is True:
-        raise AttachError(
-            loader_codes.ADAPTER_UNKNOWN.finding(
-                f"there is no {name!r} to replace",
-                where,
-                found=name,
-                expected=", ".join(model.attached) or "none is attached",
-            )
-        )
-    if name in model.attached or name in model.compositions:
-        raise AttachError(
-            loader_codes.NAME_TAKEN.finding(f"{name!r} is attached already", where, found=name)
-        )
-    if problem := model.case_problem(name, where):
-        raise AttachError(problem)
-    return False
-
-
 def source_of(source: str | os.PathLike[str] | Source | None, name: str, where: Where) -> Source:
     """A source from what a caller wrote; a path object is a local one, and none is in memory."""
     if source is None:
@@ -225,17 +191,3 @@ def files_given(
             )
         )
     return files_of(peft_config, adapter_state_dict) if in_memory else None
-
-
-def dtype_of(dtype: str | torch.dtype | None, where: Where) -> torch.dtype | None:
-    """``float32``, ``torch.float32``, ``None`` or ``auto`` (the module's own) as a torch dtype."""
-    if dtype is None or dtype == "auto":
-        return None
-    found = dtype if isinstance(dtype, torch.dtype) else DTYPES.get(dtype)
-    if found not in DTYPES.values():
-        raise UsageError(
-            usage_codes.BAD_DTYPE.finding(
-                f"{dtype!r} is no dtype", where, found=dtype, expected=", ".join(DTYPES)
-            )
-        )
-    return found

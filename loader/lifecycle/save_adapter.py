@@ -18,21 +18,21 @@ from ...registry.files.together import write_together
 from ..build.prompt_requirements import PROMPT
 from ..compose.members import digest_of
 from ..sites.replacements import own_tensors
-from ..weights.write import adapter_bytes
+from ..weights.write import adapter_bytes, on_cpu
+from .deployed_model import DeployedModel
 
 if TYPE_CHECKING:
     from ...manifests.language.schema import Fingerprint
-    from ..adapted import AdaptedModel
     from ..adapter.adapter import Adapter
 
 
-def save_adapter(model: AdaptedModel, folder: str | os.PathLike[str], name: str) -> None:
-    """See :meth:`AdaptedModel.save_adapter`."""
+def save_adapter(model: DeployedModel, folder: str | os.PathLike[str], name: str) -> None:
+    """See :meth:`DeployedModel.save_adapter`."""
     write_files(folder, files_of_adapter(model, model.attached[name]))
 
 
 def files_of_adapter(
-    model: AdaptedModel, adapter: Adapter, state: Mapping[str, torch.Tensor] | None = None
+    model: DeployedModel, adapter: Adapter, state: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, bytes]:
     """The two files of an attached adapter, by name; the config last, as it is what makes a
     folder an adapter. ``state`` has values, by live names, to be written in place of its own."""
@@ -46,7 +46,7 @@ def files_of_adapter(
         if not tensors:
             message = f"{adapter.name!r} ({'+'.join(adapter.methods)}) is not what its file holds"
             raise AttachError(codes.SAVE_THROUGH_PEFT.finding(message, found=adapter.name))
-        if digest := digest_of(model, adapter):
+        if digest := digest_of(model.live, model.built_of(adapter.name)):
             metadata[DIGEST_RECORD] = digest
     return adapter_bytes(config, tensors, metadata)
 
@@ -71,17 +71,12 @@ def live_tensors_of(adapter: Adapter) -> dict[str, torch.Tensor]:
     return live
 
 
-def on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copies that share no memory, which safetensors asks for."""
-    return {n: t.detach().to("cpu").contiguous().clone() for n, t in tensors.items()}
-
-
-def fingerprint_for(model: AdaptedModel, adapters: list[Adapter]) -> Fingerprint:
+def fingerprint_for(model: DeployedModel, adapters: list[Adapter]) -> Fingerprint:
     """What of the base's fingerprint is recorded with these adapters."""
     twins = [twin for adapter in adapters for twin in adapter.twins.values()]
     parts = [part for twin in twins for part in twin.modules()]
     return recordable(
-        model.measured,
+        model.live.measured,
         brings_modules=bool(twins),
         brings_rows=any(isinstance(part, nn.Embedding) for part in parts),
     )

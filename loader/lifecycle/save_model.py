@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 import yaml
@@ -28,12 +28,10 @@ from ...registry.files.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ...registry.files.together import together
 from ...registry.locks.project import MANIFEST
 from ..adapter.adapter import Adapter
-from ..base.load_base import DTYPES
-from ..weights.write import safetensors_bytes
-from .save_adapter import files_of_adapter, fingerprint_for, live_tensors_of, on_cpu, write_files
-
-if TYPE_CHECKING:
-    from ..adapted import AdaptedModel
+from ..weights.dtypes import DTYPES
+from ..weights.write import on_cpu, safetensors_bytes
+from .deployed_model import DeployedModel
+from .save_adapter import files_of_adapter, fingerprint_for, live_tensors_of, write_files
 
 TRAINER_WEIGHTS = "model.safetensors"
 """Where transformers' ``Trainer`` looks for the state dict to resume from."""
@@ -48,11 +46,11 @@ class SaveWarning(UserWarning):
 
 
 def save_pretrained(
-    model: AdaptedModel,
+    model: DeployedModel,
     folder: str | os.PathLike[str],
     state_dict: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """See :meth:`AdaptedModel.save_pretrained`."""
+    """See :meth:`DeployedModel.save_pretrained`."""
     target = Path(folder)
     if model.merged_adapters:
         _save_merged(model, target)
@@ -90,7 +88,7 @@ def _digest_of(files: Mapping[str, bytes]) -> str:
     )
 
 
-def _save_merged(model: AdaptedModel, target: Path) -> None:
+def _save_merged(model: DeployedModel, target: Path) -> None:
     """The base with what is merged into it, as a plain model."""
     base = model.base_model
     save_base = getattr(base, "save_pretrained", None)
@@ -109,7 +107,7 @@ def _save_merged(model: AdaptedModel, target: Path) -> None:
 
 
 def manifest_of(
-    model: AdaptedModel, adapters: Mapping[str, Adapter], inside: str | None
+    model: DeployedModel, adapters: Mapping[str, Adapter], inside: str | None
 ) -> tuple[dict[str, Any], list[Finding]]:
     """The manifest of a model whose ``adapters`` lie beside it (``inside``: in its own folder), and
     what of the model it cannot say."""
@@ -147,13 +145,13 @@ def manifest_of(
     return manifest, findings
 
 
-def _recipe(model: AdaptedModel, recipe: Composition) -> dict[str, Any]:
+def _recipe(model: DeployedModel, recipe: Composition) -> dict[str, Any]:
     """A composition as the manifest has it."""
     said = recipe.model_dump(exclude={"of"}, exclude_defaults=True)
     return {**said, "of": _written(model, cast("Mapping[str, Weight]", recipe.of))}
 
 
-def _written(model: AdaptedModel, weights: Mapping[str, Weight]) -> dict[str, Any]:
+def _written(model: DeployedModel, weights: Mapping[str, Weight]) -> dict[str, Any]:
     return {name: written(weight, model.attached[name].sites) for name, weight in weights.items()}
 
 
@@ -181,7 +179,7 @@ def _active(
     return name
 
 
-def _base(model: AdaptedModel, adapters: list[Adapter]) -> tuple[dict[str, Any], list[Finding]]:
+def _base(model: DeployedModel, adapters: list[Adapter]) -> tuple[dict[str, Any], list[Finding]]:
     """The base as its manifest had it, else as transformers loaded it."""
     found: dict[str, Any] = {}
     findings: list[Finding] = []
@@ -213,7 +211,7 @@ def _dtype(tensors: Iterable[torch.Tensor]) -> dict[str, str]:
     return {"dtype": named[0]} if named else {}
 
 
-def _loaded_from(model: AdaptedModel) -> str | None:
+def _loaded_from(model: DeployedModel) -> str | None:
     """Where transformers loaded the base from, as a source: a folder that is still there, or a
     repository of the Hub at the commit that it had."""
     config = getattr(model.base_model, "config", None)

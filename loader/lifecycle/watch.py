@@ -18,10 +18,10 @@ from ...manifests.findings.errors import AdapterdockError, AttachError, UsageErr
 from ...manifests.lockfile import lock_path
 from ...registry.locks.project import open_manifest
 from ...registry.plan import Plan
-from ..adapted import AdaptedModel
+from .deployed_model import DeployedModel
 
 if TYPE_CHECKING:
-    from ..load import InMemory
+    from .deployed_model import InMemory
 
 log = logging.getLogger("adapterdock")
 
@@ -36,7 +36,7 @@ Marks = Mapping[Path, tuple[int, ...] | None]
 
 
 def watch(
-    model: AdaptedModel,
+    model: DeployedModel,
     path: str | os.PathLike[str],
     *,
     interval: float = INTERVAL,
@@ -55,7 +55,7 @@ def watch(
     The files are looked at every ``interval`` seconds. What cannot be planned or applied leaves
     the model as it is, is logged, told to ``on_error`` and kept as ``last_error``; it is tried
     again when a file changes, and at ever longer intervals. ``on_change`` is told of every plan
-    that was applied. The other options are those of :meth:`AdaptedModel.plan`. Raises
+    that was applied. The other options are those of :meth:`DeployedModel.plan`. Raises
     :class:`UsageError` for an interval that is none.
     """
     if not interval > 0 or interval == float("inf"):
@@ -85,7 +85,7 @@ class Watch:
 
     def __init__(
         self,
-        model: AdaptedModel,
+        model: DeployedModel,
         path: Path,
         interval: float,
         options: Mapping[str, Any],

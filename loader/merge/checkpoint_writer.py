@@ -26,7 +26,8 @@ from ...registry.files.progress import Progress
 from ...registry.files.shards import ShardLayout
 from ...registry.files.shards import Tensor as Planned
 from ...registry.sources.fetch import Fetched
-from ..base.meta_model import TORCH_DTYPES, OnDisk, read_tensor
+from ..base.meta_model import OnDisk, read_tensor
+from ..weights.dtypes import TORCH_DTYPES
 from .fold import CutFold, Fold, is_finite
 
 _CHUNK = 8 << 20

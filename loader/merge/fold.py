@@ -21,12 +21,12 @@ from ...registry.files.facts import ModuleKind
 from ...registry.methods.lora_attention import TARGET
 from ...registry.methods.peft_table import PEFT_TABLE
 from ..adapter.adapter import Adapter, Part
+from ..adapter.factors import BiasChange
 from ..base.fused_slices import Cut, rows_of
 from ..base.modules import ModuleMap
 from ..methods.deltas import Delta
 from ..methods.peft_merge import merged_by_peft
 from ..methods.table import METHODS
-from ..sites.bias import BiasChange
 from ..sites.replacements import own_tensors
 from ..weights.placement import offloaded
 from .read_elsewhere import read_elsewhere

@@ -7,7 +7,7 @@ takes moments. Unmerging gives the old data back (FIELD.md 5): never a subtracti
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -18,7 +18,7 @@ from ...manifests.findings import merging as codes
 from ...manifests.findings.errors import AdapterdockError, AttachError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.weights import Weight
-from ..adapter.adapter import Adapter, Part
+from ..adapter.adapter import Adapter
 from ..base.checkpoint_weights import Originals
 from ..base.modules import ModuleMap
 from .fold import PLAIN, Fold, folds, is_finite
@@ -235,46 +235,3 @@ def _unusable(base: nn.Module, fold: Fold, tensor: Tensor | None, where: Where) 
     else:
         return None
     return codes.MERGE_WEIGHT.finding(f"{name} cannot be merged into", where, found=what)
-
-
-def conflicts(terms: Iterable[tuple[Adapter, Weight]], merged: Merge | None) -> list[Finding]:
-    """Why ``terms`` cannot be active beside what is merged."""
-    if merged is None:
-        return []
-    found: list[Finding] = []
-    modules = merged.modules
-    for adapter, _ in terms:
-        if adapter.merged:
-            found.append(
-                codes.ADAPTERS_MERGED.finding(f"{adapter.name!r} is merged into the weights")
-            )
-            continue
-        for part in adapter.parts:
-            if part.of_input or part.site.module not in modules:
-                continue
-            if not _rows_apart(part, merged):
-                found.append(
-                    codes.ADAPTERS_MERGED.finding(
-                        f"{adapter.name!r} acts on what {part.site.module} returns, into which "
-                        f"{', '.join(merged.weights)} is merged"
-                    )
-                )
-                break
-    return found
-
-
-def _rows_apart(part: Part, merged: Merge) -> bool:
-    """Whether all that is merged at the part's module are rows of trained tokens (``indices``), and
-    others than the part's own: it then finds the base's rows where it acts."""
-    name, mine = part.site.module, part.site.settings.get("indices")
-    if mine is None:
-        return False
-    for adapter, _ in merged.terms:
-        if name in adapter.replaces or name in adapter.biases:
-            return False
-        for other in adapter.parts:
-            if other.site.module == name:
-                theirs = other.site.settings.get("indices")
-                if theirs is None or not set(mine).isdisjoint(theirs):
-                    return False
-    return True

@@ -15,9 +15,9 @@ from torch.utils import _pytree
 
 from ..adapter.adapter import Adapter
 from ..base.modules import ModuleMap
-from ..base.weight_reads import FACTS, Read, ReadSite
 from ..routing.routing import Call
 from ..routing.row_probe import run_alone
+from ..sites.weight_reads import FACTS, Read, ReadSite
 
 
 def read_elsewhere(base: nn.Module, modules: ModuleMap, names: Collection[str]) -> set[str]:

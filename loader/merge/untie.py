@@ -18,8 +18,8 @@ from torch import nn
 from ...manifests.findings import merging as codes
 from ...manifests.findings.errors import AttachError
 from ...manifests.findings.finding import Where
+from ..base.empty_model import build
 from ..base.modules import ModuleMap
-from ..tables.architecture_survey import build
 from .fold import Fold
 
 FLAG = "tie_word_embeddings"

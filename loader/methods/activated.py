@@ -14,7 +14,7 @@ from torch import nn
 from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
-from ..routing.batched import Part, RowDelta
+from ..adapter.factors import Part, RowDelta
 from ..routing.routing import CURRENT
 from .linear import LinearFactors
 

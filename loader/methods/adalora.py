@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
-from ..routing.batched import Part
+from ..adapter.factors import Factors, Part
 from ..routing.low_rank import LowRank
-from ..sites.sites import Factors
 from .convolutions import Kernel
 from .deltas import Delta, Roles, product_rows
 

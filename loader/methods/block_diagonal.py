@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ..routing.batched import Part
+from ..adapter.factors import Part
 from .linear import LinearFactors
 
 

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..routing.batched import Entries, Part, RowDelta, size_of, stacked
+from ..adapter.factors import Part, RowDelta
+from ..routing.batched import Entries, size_of, stacked
 
 CONVOLUTIONS: Mapping[int, Callable[..., torch.Tensor]] = {
     3: F.conv1d,

@@ -18,7 +18,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor  # pyright: ignore[reportPrivateUsage]
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
-from ..routing.batched import Part
+from ..adapter.factors import Part
 from ..routing.low_rank import LowRank, Scaling
 from ..weights.placement import offloaded
 from .convolutions import CONVOLUTIONS, LowRankKernel

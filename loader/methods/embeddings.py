@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..routing.batched import Entries, Part, RowDelta, size_of, stacked
+from ..adapter.factors import Part, RowDelta
+from ..routing.batched import Entries, size_of, stacked
 
 
 def embedded(embedding: nn.Embedding, x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:

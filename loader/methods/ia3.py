@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
-from ..routing.batched import Part, stacked
+from ..adapter.factors import Factors, Part
+from ..routing.batched import stacked
 from ..routing.low_rank import Scaling
-from ..sites.sites import Factors
 from .deltas import Delta, Roles
 from .new_site import NewSite
 from .rerun import OtherInput, blend, not_rerunnable, with_input

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..routing.batched import Part
+from ..adapter.factors import Part
 from ..routing.low_rank import LowRank, Scaling
 
 

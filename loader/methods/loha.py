@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.files.facts import ModuleShape, SitePlan
-from ..routing.batched import Entries, Part, RowDelta, size_of, stacked
+from ..adapter.factors import Factors, Part, RowDelta
+from ..routing.batched import Entries, size_of, stacked
 from ..routing.low_rank import LowRank
-from ..sites.sites import Factors
 from .deltas import Delta, Roles
 from .lycoris import WeightFactors
 from .new_site import NewSite

@@ -20,10 +20,9 @@ from torch import nn
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.lora_config import init_of
 from ...registry.methods.lora_variants import ACTIVATED, BLOCKS
+from ..adapter.factors import Factors, Part
 from ..base.layout import shape_of_module
-from ..routing.batched import Part
 from ..routing.low_rank import Scaling
-from ..sites.sites import Factors
 from . import dora
 from .activated import ActivatedFactors
 from .block_diagonal import BlockFactors, in_full

@@ -16,7 +16,7 @@ from torch import nn
 
 from ...registry.files.facts import ModuleShape, SitePlan
 from ...registry.methods.lycoris import inner_of
-from ..routing.batched import Part
+from ..adapter.factors import Part
 from .convolutions import CONVOLUTIONS, Kernel
 from .deltas import Roles, sees_zeros
 

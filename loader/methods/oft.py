@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
-from ..routing.batched import Entries, Part, RowDelta, size_of, stacked
-from ..sites.sites import Factors
+from ..adapter.factors import Factors, Part, RowDelta
+from ..routing.batched import Entries, size_of, stacked
 from .deltas import Delta, Roles
 from .new_site import NewSite
 from .rerun import OtherInput, blend, difference, not_rerunnable, with_input

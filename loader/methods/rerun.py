@@ -16,7 +16,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..routing.batched import Entries, Part, RowDelta, size_of
+from ..adapter.factors import Part, RowDelta
+from ..routing.batched import Entries, size_of
 from ..routing.routing import CURRENT, run_with
 from ..sites.sites import OutputSite
 

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from ...registry.files.facts import ModuleShape, SitePlan
-from ..sites.sites import Factors
-from ..sites.weight_sites import WeightFactors
+from ..adapter.factors import Factors, WeightFactors
 from . import adalora, ia3, loha, lokr, lora, lora_parameters, lycoris, oft, trainable_tokens, vera
 from .deltas import Delta, Roles
 from .new_site import NewSite

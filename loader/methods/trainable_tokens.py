@@ -18,9 +18,9 @@ from torch import nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.trainable_tokens import rows_of
-from ..base.weight_reads import Read
-from ..routing.batched import Entries, Part, RowDelta, size_of, stacked
-from ..sites.sites import Factors
+from ..adapter.factors import Factors, Part, RowDelta
+from ..routing.batched import Entries, size_of, stacked
+from ..sites.weight_reads import Read
 from ..weights.placement import offloaded
 from .deltas import Delta, Roles
 from .embeddings import bounded, scaled_like

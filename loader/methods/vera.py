@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
-from ..routing.batched import Entries, Part, RowDelta, size_of, stacked
-from ..sites.sites import Factors
+from ..adapter.factors import Factors, Part, RowDelta
+from ..routing.batched import Entries, size_of, stacked
 from .deltas import Delta, Roles, product_rows
 from .new_site import NewSite
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-import torch
 from torch import nn
 
 from ...manifests.findings import loader as codes
@@ -14,60 +13,22 @@ from ...manifests.findings.errors import RoutingError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.findings.language import NAMES_IN_CASE
 from ...manifests.language.names import NAME_RULE, is_name, same_but_for_case
-from ...manifests.lockfile import LoadedAs
-from ...registry.files.facts import Layout
 from ..adapter.adapter import Adapter, Built
+from ..adapter.memory import bytes_of
 from ..adapter.warning import warn
-from ..base.layout import layout_of_model
 from ..routing.routing import BASE, Routing
 from ..routing.selection import check_rules, mix_problems, without
 from ..sites.checkpointing import stop_carrying
 from .all_or_nothing import AllOrNothing
 from .merged import Mergeable
-from .residency import bytes_of
-
-if TYPE_CHECKING:
-    from ...registry.base.fingerprint import Measured
 
 
 class Holder(Mergeable):
     """The part of an adapted model that adapters are put on, and taken from: all or nothing."""
 
-    _measured: tuple[Any, Measured] | None
-    _layout: Layout | None
-    _loaded_as: LoadedAs
-
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
-        self.__dict__.update(_measured=None, _layout=None, _loaded_as=LoadedAs())
         weakref.finalize(self, self._attachments.abandon).atexit = False
-
-    @property
-    def layout(self) -> Layout:
-        """The base's modules as the checks see them; made once."""
-        if self._layout is None:
-            self.__dict__["_layout"] = layout_of_model(self._base)
-        return cast(Layout, self._layout)
-
-    @property
-    def loaded_as(self) -> LoadedAs:
-        """What of the base is not as in its files; set before the first adapter."""
-        return self._loaded_as
-
-    @loaded_as.setter
-    def loaded_as(self, loaded_as: LoadedAs) -> None:
-        self.__dict__["_loaded_as"] = loaded_as
-
-    @property
-    def measured(self) -> Measured:
-        """The base's fingerprint as it is now; measured again only if its weights were changed."""
-        stamp = tuple(map(_stamp, self._base.parameters()))
-        if self._measured is None or self._measured[0] != stamp:
-            from ..base.live_fingerprint import fingerprint_of_model
-
-            measured = fingerprint_of_model(self._base, loaded_as=self._loaded_as)
-            self.__dict__["_measured"] = (stamp, measured)
-        return cast("tuple[Any, Measured]", self._measured)[1]
 
     def name_problem(self, name: object, where: Where = Where()) -> Finding | None:  # noqa: B008
         """Why ``name`` cannot be given to another adapter or composition; ``None`` if it can."""
@@ -91,7 +52,7 @@ class Holder(Mergeable):
     def add(self, built: Built) -> None:
         """Put a finished adapter in place, under a name that none has; taken back whole if anything
         goes wrong."""
-        modules, adapter = self._map.by_name, built.adapter
+        modules, adapter = self.live.known_modules.by_name, built.adapter
         self._attachments.check_current(modules)
         with self._attachments.lock, AllOrNothing(self):
             self._residency.check([adapter])
@@ -120,7 +81,7 @@ class Holder(Mergeable):
         Calls that begin on any thread see all of it or nothing; those that are running end with
         the old ones. If anything raises, all is as it was.
         """
-        modules = self._map.by_name
+        modules = self.live.known_modules.by_name
         self._attachments.check_current(modules)
         with self.changing(), self._attachments.lock, AllOrNothing(self):
             self.check_unmerged("the adapters cannot change")
@@ -265,12 +226,6 @@ class Holder(Mergeable):
             for adapter, reload in reloads.items():
                 adapter.reload = reload
             raise
-
-
-def _stamp(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """What changes when a parameter is given other values, in place or as another tensor."""
-    place = tensor.data_ptr() if type(tensor.data) is torch.Tensor else 0  # quantised: no pointer
-    return id(tensor), place, 0 if tensor.is_inference() else tensor._version, tensor.dtype
 
 
 def unknown_adapter(name: str, why: str) -> RoutingError:

@@ -10,13 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-from .refill import reorder
-from .residency import returned
-
-if TYPE_CHECKING:
-    from .choice import Choosing
+from ..adapter.memory import returned
+from ..sites.refill import reorder
+from .stand_in import StandIn
 
 _SAID = (
     "_compositions",
@@ -45,7 +42,7 @@ class AllOrNothing:
     told of them before they changed. Blocks nest: an outer one undoes what inner ones did.
     """
 
-    def __init__(self, model: Choosing) -> None:
+    def __init__(self, model: StandIn) -> None:
         self._undo = ExitStack()
         self._model = model
 
@@ -67,17 +64,18 @@ class AllOrNothing:
         self._undo.callback(undo)
 
 
-def _as_it_is(model: Choosing) -> Callable[[], None]:
+def _as_it_is(model: StandIn) -> Callable[[], None]:
     """How to make the model what it is now."""
     said = {key: model.__dict__[key] for key in _SAID if key in model.__dict__}
     tree = model._tree  # pyright: ignore[reportPrivateUsage]
     parameters, modules = dict(tree.held_parameters), dict(tree.held_modules)
     residency = model.__dict__["_residency"]
     budget, here = residency.as_it_is()
-    sites = model.__dict__["_attachments"].as_it_is()
+    attachments = model.__dict__["_attachments"]
+    sites = attachments.as_it_is()
     adapters = {
         adapter: {key: value for key, value in vars(adapter).items() if key not in _OF_ITS_USE}
-        for adapter in model.attached.values()
+        for adapter in attachments.adapters.values()
     }
 
     def put_back() -> None:

@@ -8,19 +8,20 @@ adapter's name becomes known last.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import torch
 
-from ...manifests.findings.errors import AdapterdockError, AttachError
+from ...manifests.findings import loader as loader_codes
+from ...manifests.findings import usage as usage_codes
+from ...manifests.findings.errors import AdapterdockError, AttachError, UsageError
 from ...manifests.findings.finding import Where
+from ...manifests.language.names import NAME_RULE, is_name
 from ...registry.files.facts import AdapterPlan
 from ..adapter.adapter import Adapter, Built
 from ..build.build_adapter import broken_off, build_adapter
 from ..weights.tensors import AdapterTensors
-
-if TYPE_CHECKING:
-    from .adapter_set import Holder
+from .adapter_set import Holder
 
 
 def attach_adapter(
@@ -51,7 +52,7 @@ def attach_adapter(
     with model.changing():
         check_free(model, name, replace, where)
         built = build_adapter(
-            model,
+            model.live,
             name,
             plan,
             tensors,
@@ -86,3 +87,31 @@ def put_adapters(model: Holder, built: Sequence[Built], where: Where) -> None:
         raise
     except Exception as error:
         raise broken_off(built[0].adapter.name, error, where) from error
+
+
+def check_name(model: Holder, name: str, hotswap: bool | str, where: Where) -> bool:
+    """Whether the adapter replaces one of its name (``hotswap``: true where it must, ``auto``
+    where it may). Raises :class:`UsageError` for what is no name, :class:`AttachError` for one
+    that is taken, or that none has: before anything is fetched."""
+    if not isinstance(cast(object, name), str) or not is_name(name):
+        raise UsageError(
+            usage_codes.BAD_NAME.finding(f"{name!r} is no name", found=name, expected=NAME_RULE)
+        )
+    if hotswap and name in model.attached:
+        return True
+    if hotswap is True:
+        raise AttachError(
+            loader_codes.ADAPTER_UNKNOWN.finding(
+                f"there is no {name!r} to replace",
+                where,
+                found=name,
+                expected=", ".join(model.attached) or "none is attached",
+            )
+        )
+    if name in model.attached or name in model.compositions:
+        raise AttachError(
+            loader_codes.NAME_TAKEN.finding(f"{name!r} is attached already", where, found=name)
+        )
+    if problem := model.case_problem(name, where):
+        raise AttachError(problem)
+    return False

@@ -130,7 +130,7 @@ class Calling(Choosing):
         gradients: bool,
     ) -> Any:
         """The same, where ``functional_call`` or ``torch.export`` has exchanged parameters."""
-        modules = self.modules_of_base.by_name
+        modules = self._live.modules.by_name
         exchanged = self._tree.exchanged
         if self._compiled is not None:
             raise RoutingError(codes.NOT_EXCHANGED.finding("the base is compiled"))

@@ -6,7 +6,7 @@ import threading
 import types
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from torch import nn
 
@@ -16,7 +16,7 @@ from ...manifests.findings.errors import RoutingError
 from ...manifests.language.schema import Composition
 from ...manifests.language.weights import Weight
 from ..adapter.adapter import Adapter, AdapterInfo
-from ..base.modules import ModuleMap
+from ..base.live_base import LiveBase
 from ..merge.merge import Merge, Terms
 from ..routing.routing import BASE, CURRENT, Routing, Using, chosen
 from ..routing.rows import GatheredCache, Rows, routings_of
@@ -27,9 +27,6 @@ from .all_or_nothing import AllOrNothing
 from .parameter_tree import ROOT, ParameterTree
 from .residency import Residency
 from .stand_in import StandIn
-
-if TYPE_CHECKING:
-    from ..adapted import AdaptedModel
 
 
 class Unsaid:
@@ -60,7 +57,7 @@ class Choosing(StandIn):
     _disabled: bool
     _detached: bool
     _exchanging: bool
-    _map: ModuleMap
+    _live: LiveBase
     _gathered: GatheredCache
     _residency: Residency
     _compiled: CompiledBase | None
@@ -69,7 +66,7 @@ class Choosing(StandIn):
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
         owner = object()
-        attachments = Attachments(base, owner)
+        attachments, live = Attachments(base, owner), LiveBase(base)
         tree = ParameterTree()
         self.__dict__.update(
             _base=base,
@@ -85,10 +82,10 @@ class Choosing(StandIn):
             _disabled=False,
             _detached=False,
             _exchanging=False,
-            _map=ModuleMap(base),
+            _live=live,
             _gathered=GatheredCache(),
             _tree=tree,
-            _residency=Residency(attachments, tree),
+            _residency=Residency(attachments, tree, live),
             _compiled=None,
             _merge=None,
         )
@@ -214,11 +211,9 @@ class Choosing(StandIn):
         return self._attachments.adapters
 
     @property
-    def modules_of_base(self) -> ModuleMap:
-        """The base's modules by name; walked once, and again only if the base was rebuilt."""
-        if not self._map.current():
-            self.__dict__["_map"] = ModuleMap(self._base)
-        return self._map
+    def live(self) -> LiveBase:
+        """The base as whoever builds adapters sees it."""
+        return self._live
 
     @contextmanager
     def changing(self) -> Generator[None, None, None]:
@@ -312,7 +307,7 @@ class Choosing(StandIn):
                 nested = call is not None and call.owner is self._owner
                 while not self._residency.claim(mine, routing.terms, nested=nested):
                     routing = resolve()
-            if not self._residency.bring(cast("AdaptedModel", self), routing.terms):
+            if not self._residency.bring(routing.terms):
                 return routing
             with self._attachments.lock:
                 self._gathered.clear()
@@ -360,6 +355,6 @@ class Choosing(StandIn):
         if all(routing is first for routing in routings):
             return first
         repeats = (1,) if copies == 1 else (1, copies)
-        rows = Rows(routings, repeats, self._gathered, self._map.foreign)
+        rows = Rows(routings, repeats, self._gathered, self._live.known_modules.foreign)
         adapters = dict.fromkeys(a for routing in routings for a, _ in routing.terms)
         return Routing(tuple((one, 1.0) for one in adapters), rows)

@@ -15,14 +15,13 @@ from torch import nn
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
 from ..adapter.adapter import Adapter, Built
+from ..adapter.factors import Factors, WeightFactors
 from ..build.build_adapter import dropout_of
 from ..methods.dora import OnWeight
 from ..methods.table import METHODS
 from ..routing.routing import Routing
 from ..sites.attachments import Attachments
 from ..sites.bias import BiasFactors, BiasWeight, bias_of
-from ..sites.sites import Factors
-from ..sites.weight_sites import WeightFactors
 
 
 @contextmanager

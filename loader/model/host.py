@@ -15,7 +15,7 @@ from .adapter_set import Holder, unknown_adapter
 from .all_or_nothing import AllOrNothing
 
 
-class Composable(Holder):
+class AdapterHost(Holder):
     """The part of an adapted model that combines adapters under a name."""
 
     def define_composition(
@@ -40,8 +40,9 @@ class Composable(Holder):
         computed here and now. Raises :class:`RoutingError` for what cannot be combined; the model
         is then as it was.
         """
-        from ..compose.recipe import composed, recipe_of
+        from ..compose.recipe import recipe_of
         from .attach import put_adapters
+        from .compositions import composed
 
         with self.changing():
             if problem := self.name_problem(name, where):
@@ -98,8 +99,8 @@ class Composable(Holder):
         calls that are running, and a ``using`` of a sum that was entered before, keep the old
         ones. All or nothing.
         """
-        from ..compose.recipe import composed
         from .attach import put_adapters
+        from .compositions import composed
 
         with self.changing():
             recipe = self._recipe(composition)
@@ -120,8 +121,8 @@ class Composable(Holder):
         """Make again what was computed from adapters that have other values now, since they were
         trained; returns the names. A sum needs none of it, and replacing an adapter does it by
         itself."""
-        from ..compose.recipe import made_again
         from .attach import put_adapters
+        from .compositions import made_again
 
         with self.changing(), self.present(self._adapters[name] for name in changed):
             built = made_again(self, [self.built_of(name) for name in changed], Where())
@@ -134,13 +135,14 @@ class Composable(Holder):
         ``adapter_model.safetensors`` in PEFT's format, float32. A sum becomes one LoRA with the
         members' ranks side by side. Raises :class:`RoutingError` for one that is not made of LoRA
         factors, :class:`AttachError` where the folder cannot be written."""
-        from ..compose.recipe import combination, members_of, save_combination
+        from ..compose.recipe import combination, save_combination
+        from .compositions import members_of
 
         with self.changing():
             recipe, weights = self._recipe(name), self._compositions[name]
             with members_of(self, weights) as members:
-                combined = combination(self, recipe, weights, members)
-        save_combination(self, save_directory, name, combined)
+                combined = combination(self.live, recipe, weights, members)
+        save_combination(self.live, save_directory, name, combined)
 
     def delete_composition(self, name: str) -> None:
         """Forget a composition; its members stay. A default made of a sum stays as well; where it

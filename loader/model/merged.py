@@ -15,9 +15,9 @@ from ...manifests.findings import merging as codes
 from ...manifests.findings.errors import AttachError, RoutingError
 from ...manifests.findings.finding import Where
 from ..base.checkpoint_weights import Originals
-from ..merge.merge import Merge, Terms, conflicts
+from ..merge.merge import Merge, Terms
 from ..routing.routing import BASE, Routing
-from ..routing.selection import Selection, check_rules
+from ..routing.selection import Selection, check_rules, conflicts
 from .all_or_nothing import AllOrNothing
 from .calls import Calling
 
@@ -153,7 +153,7 @@ class Mergeable(Calling):
         originals = self._originals() if keep == "reread" else None
         with self.present(adapter for adapter, _ in terms if not adapter.merged):
             return Merge.prepared(
-                self._base, self.modules_of_base, terms, safe=safe, originals=originals
+                self._base, self._live.modules, terms, safe=safe, originals=originals
             )
 
     def _originals(self) -> Originals:

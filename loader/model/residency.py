@@ -7,26 +7,19 @@ weights go to the CPU; on the CPU they are dropped, and read again from the veri
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from ...manifests.findings import changing as codes
 from ...manifests.findings.errors import AttachError, RoutingError
-from ...registry.files.facts import AdapterPlan, Header
-from ..adapter.adapter import Adapter
+from ..adapter.adapter import Adapter, Built
+from ..adapter.memory import can_leave, device_of, move_back, own_tensors_of, put_off
+from ..base.live_base import LiveBase
 from ..sites.attachments import Attachments, Terms
-from ..weights.placement import placement_of
 from .parameter_tree import ParameterTree
-
-if TYPE_CHECKING:
-    from ..adapted import AdaptedModel
-    from ..adapter.adapter import Built
 
 
 class Residency:
@@ -37,10 +30,11 @@ class Residency:
     by the attachments' lock; files are read outside of it.
     """
 
-    def __init__(self, attachments: Attachments, tree: ParameterTree) -> None:
+    def __init__(self, attachments: Attachments, tree: ParameterTree, live: LiveBase) -> None:
         self.budget: int | None = None
         self._attachments = attachments
         self._tree = tree
+        self._live = live
         self._here: OrderedDict[Adapter, int] = OrderedDict()
         attachments.left = self._left
 
@@ -152,7 +146,7 @@ class Residency:
 
     # -- coming and going ------------------------------------------------------------------
 
-    def bring(self, model: AdaptedModel, terms: Terms) -> bool:
+    def bring(self, terms: Terms) -> bool:
         """Load what is away of a call's adapters, which are held; whether anything was. Raises
         what reading and attaching raise."""
         away = [adapter for adapter, _ in terms if not adapter.loaded]
@@ -160,7 +154,7 @@ class Residency:
             for adapter in away:
                 with adapter.loading:
                     if not adapter.loaded:
-                        self._load(model, adapter)
+                        self._load(adapter)
         except BaseException:
             with self._attachments.lock:
                 for adapter in away:
@@ -169,18 +163,18 @@ class Residency:
             raise
         return bool(away)
 
-    def _load(self, model: AdaptedModel, adapter: Adapter) -> None:
+    def _load(self, adapter: Adapter) -> None:
         with torch.inference_mode(False):
             if adapter.away:
-                _move(adapter.away)
+                move_back(adapter.away)
                 built = None
             else:
                 assert adapter.reload is not None
-                built = adapter.reload(model)
+                built = adapter.reload()
         with self._attachments.lock:
             try:
                 if built is not None:
-                    self._put(model, adapter, built)
+                    self._put(adapter, built)
                 adapter.away, adapter.loaded = [], True
             except BaseException:
                 if built is not None:
@@ -189,10 +183,10 @@ class Residency:
             if self.budget is not None:
                 self._here[adapter] = adapter.nbytes
 
-    def _put(self, model: AdaptedModel, adapter: Adapter, built: Built) -> None:
+    def _put(self, adapter: Adapter, built: Built) -> None:
         new = built.adapter
         adapter.take(built.adapter)
-        modules = model.modules_of_base.by_name
+        modules = self._live.modules.by_name
         self._attachments.put(adapter, built.outputs, built.twins, built.weights, modules)
         if not adapter.used:
             adapter.unfired = new.unfired
@@ -200,7 +194,7 @@ class Residency:
             self._tree.put(adapter)
 
     def _send_away(self, adapter: Adapter) -> None:
-        if _device(adapter).type != "cpu":
+        if device_of(adapter).type != "cpu":
             away = [(tensor, tensor.device) for tensor in own_tensors_of(adapter)]
             try:
                 for tensor, _ in away:
@@ -208,7 +202,7 @@ class Residency:
                 adapter.away, adapter.loaded = away, False
                 self._left(adapter)
             except BaseException:
-                _move(away)
+                move_back(away)
                 adapter.away, adapter.loaded = [], True
                 self._here[adapter] = adapter.nbytes
                 raise
@@ -226,71 +220,3 @@ class Residency:
         self._tree.take(adapter)
         self._attachments.vacate(adapter)
         put_off(adapter)
-
-
-def can_leave(adapter: Adapter) -> bool:
-    """Whether its weights can be sent away and brought back as they are."""
-    can_return = adapter.reload is not None or _device(adapter).type != "cpu"
-    return can_return and not (adapter.trainable or adapter.merged)
-
-
-def put_off(adapter: Adapter) -> None:
-    """Let go of the weights: they are read again on first use."""
-    adapter.parameters, adapter.twins, adapter.loaded = {}, {}, False
-    adapter.parts, adapter.biases, adapter.replaces = (), {}, {}
-
-
-def returned(adapter: Adapter) -> None:
-    """Bring back what is on the CPU for a time."""
-    _move(adapter.away)
-    adapter.away = []
-
-
-def own_tensors_of(adapter: Adapter) -> list[torch.Tensor]:
-    """Its parameters and buffers, each once, without those that a twin shares with the base."""
-    tensors = {id(t): t for t in adapter.tensors() if id(t) not in adapter.shared}
-    return list(tensors.values())
-
-
-def bytes_of(adapter: Adapter) -> int:
-    """What its own tensors take on their device (bytes)."""
-    return sum(t.numel() * t.element_size() for t in own_tensors_of(adapter))
-
-
-def size_of(
-    plan: AdapterPlan,
-    header: Header,
-    modules: Mapping[str, nn.Module],
-    base: nn.Module,
-    dtype: torch.dtype | None,
-) -> int:
-    """What an adapter's tensors will take once they are placed (bytes), by its header."""
-    at: dict[str, str] = {key: s.module for s in plan.sites for key in s.tensors.values()}
-    at |= {key: module for module, key in (*plan.biases.items(), *plan.embeddings.items())}
-    at |= {key: module for module, paths in plan.saved.items() for key in paths.values()}
-    total = 0
-    for key, name in at.items():
-        placement = placement_of(modules[name], base, dtype) if name in modules else None
-        if placement is not None and key in header.tensors:
-            total += math.prod(header.tensors[key].shape) * placement.dtype.itemsize
-    return total
-
-
-def shared_with(base: nn.Module, adapter: Adapter) -> frozenset[int]:
-    """The ids of the base's tensors that stand in the adapter's whole modules as they are."""
-    if not adapter.twins:
-        return frozenset()
-    of_base = {id(t) for t in (*base.parameters(), *base.buffers())}
-    return frozenset(id(t) for t in adapter.tensors() if id(t) in of_base)
-
-
-def _device(adapter: Adapter) -> torch.device:
-    first = next(iter(adapter.parameters.values()), None)
-    if first is None:
-        first = next((t for twin in adapter.twins.values() for t in twin.parameters()), None)
-    return torch.device("cpu") if first is None else first.device
-
-
-def _move(away: Iterable[tuple[torch.Tensor, torch.device]]) -> None:
-    for tensor, device in away:
-        tensor.data = tensor.data.to(device)

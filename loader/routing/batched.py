@@ -9,65 +9,21 @@ rows alone.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
 
 from ...manifests.language.weights import Weight, weight_at
 from ..adapter.adapter import Adapter
+from ..adapter.factors import Factors, Gatherable, Part, RowDelta
 
 if TYPE_CHECKING:
-    from ..sites.sites import Factors
+    from ..adapter.factors import Factors
 
 Terms = tuple[tuple[Adapter, Weight], ...]
-
-
-class RowDelta(Protocol):
-    """What some rows add at one site."""
-
-    nbytes: int
-
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
-        """``out`` with the rows' deltas, in any dtype; row ``i`` stands ``repeat`` times, in
-        place. ``base`` is what the module itself returned for ``x``."""
-        ...
-
-
-class Part(ABC):
-    """What one adapter adds to a row, its weight included."""
-
-    of: tuple[torch.Tensor, ...] = ()
-    """The base's tensors that it was computed from."""
-
-    @property
-    def kind(self) -> Hashable:
-        """Parts of one kind can be stacked."""
-        return type(self)
-
-    @classmethod
-    @abstractmethod
-    def gathered(cls, parts: Sequence[tuple[int, Any]], rows: int) -> RowDelta:
-        """The parts of one kind, each with its row, for a batch of ``rows``."""
-
-
-@runtime_checkable
-class Gatherable(Protocol):
-    """Factors that can be gathered."""
-
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
-        """The delta times ``weight``; ``None`` where it cannot be gathered now (dropout)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -214,3 +170,13 @@ def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     for at, one in enumerate(tensors):
         found[(at, *(slice(size) for size in one.shape))] = one
     return found
+
+
+class RowSite(Protocol):
+    """A place of the base, as rows see it: its module, and what adapters hold there."""
+
+    name: str
+    module: nn.Module
+    factors: dict[Adapter, tuple[Factors, ...]]
+
+    def __hash__(self) -> int: ...

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from .batched import Gatherable, Part, RowDelta, size_of
+from ..adapter.factors import Gatherable, Part, RowDelta
+from .batched import size_of
 
 if TYPE_CHECKING:
-    from ..sites.sites import Factors
+    from ..adapter.factors import Factors
 
 
 @dataclass(frozen=True, eq=False)

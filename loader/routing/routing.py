@@ -7,22 +7,50 @@ tasks) do not see one another's routing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
+
+import torch
+from torch import nn
 
 from ...manifests.language.weights import Weight
 from ..adapter.adapter import Adapter
-
-if TYPE_CHECKING:
-    from .activation import Activation
-    from .row_probe import Probe
-    from .rows import Rows
+from .activation import Activation
+from .batched import RowFactors, RowSite
+from .probe import Probe
 
 Selection = object
 """What a user passes: a name, a list of names, {name: weight}, or ``None`` for the base."""
+
+
+class BatchRows(Protocol):
+    """The rows of a batch that have routings of their own."""
+
+    @property
+    def routings(self) -> tuple[Routing, ...]: ...
+
+    def factors(self, site: RowSite) -> RowFactors | None:
+        """What the rows' adapters hold at ``site``."""
+
+    def of(self, rows: Sequence[int]) -> BatchRows:
+        """These rows alone."""
+        ...
+
+    def twins(self, factors: Mapping[Adapter, nn.Module]) -> list[nn.Module | None]:
+        """For each row the module that runs in place of the base's, if any."""
+        ...
+
+    def enter(
+        self, owner: object, base: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> int:
+        """How often each row stands in a batch that the base is given now."""
+        ...
+
+    def check_site(self, name: str, module: nn.Module, x: torch.Tensor, repeat: int) -> None:
+        """Raise where the rows of ``x`` are not known to be those of the batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +58,7 @@ class Routing:
     """The adapters of a call, in order, each with its weight (never 0). Empty: the base alone."""
 
     terms: tuple[tuple[Adapter, Weight], ...] = ()
-    rows: Rows | None = None
+    rows: BatchRows | None = None
     """Where the rows of the batch have routings of their own: ``terms`` are then all of theirs."""
 
     @property
@@ -56,7 +84,7 @@ class Call:
     inside: bool = True
     gradients: bool = False
     carried: bool = False
-    rows: Rows | None = None
+    rows: BatchRows | None = None
     repeat: int = 1
     """How often each of the rows stands in the batch, in place."""
     probe: Probe | None = None

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,12 +23,9 @@ from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
 from ...manifests.findings.finding import Finding
 from ..adapter.adapter import Adapter
-from .batched import RowFactors, gather
+from .batched import RowFactors, RowSite, gather
+from .routing import Routing
 from .row_probe import RowLayout
-
-if TYPE_CHECKING:
-    from ..sites.sites import OutputSite
-    from .routing import Routing
 
 KEPT_BYTES = 1 << 30
 """Gathered factors that a model keeps for its latest batches (bytes)."""
@@ -43,7 +40,7 @@ class Gathered:
     current for as long as no tensor that they were made of has changed."""
 
     def __init__(self, adapters: Iterable[Adapter] = ()) -> None:
-        self.of: dict[OutputSite, RowFactors | None] = {}
+        self.of: dict[RowSite, RowFactors | None] = {}
         self.nbytes = 0
         self.asked = False
         """Whether all is known of what their sites see."""
@@ -54,7 +51,7 @@ class Gathered:
             one.data_ptr() == at and _version(one) == version for one, at, version in self._made_of
         )
 
-    def keep(self, site: OutputSite, found: RowFactors | None) -> None:
+    def keep(self, site: RowSite, found: RowFactors | None) -> None:
         self.of[site] = found
         if found is not None:
             self.nbytes += found.nbytes
@@ -94,7 +91,7 @@ class GatheredCache:
             self._kept.move_to_end(routings)
             return gathered
 
-    def keep(self, into: Gathered, site: OutputSite, found: RowFactors | None) -> None:
+    def keep(self, into: Gathered, site: RowSite, found: RowFactors | None) -> None:
         """Keep what was gathered for a site, if it fits; others have to go for it."""
         with self._lock:
             more = found.nbytes if found is not None else 0
@@ -135,7 +132,7 @@ class Rows:
         self._gathered = self.cache.of(self.routings)
         self._trains = any(a.trainable for r in self.routings for a, _ in r.terms)
 
-    def factors(self, site: OutputSite) -> RowFactors | None:
+    def factors(self, site: RowSite) -> RowFactors | None:
         """What the rows' adapters hold at ``site``; ``None`` where none of them acts."""
         known = self._gathered.of
         if site in known:

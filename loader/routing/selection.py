@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from ...manifests.findings import loader as codes
 from ...manifests.findings import merging as merging_codes
@@ -13,8 +13,7 @@ from ...manifests.findings.errors import PolicyError, RoutingError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.names import BASE_ROW, did_you_mean
 from ...manifests.language.weights import ModuleWeights, Weight, Written, shown, times, weight_at
-from ..adapter.adapter import Adapter
-from ..merge.merge import Merge, conflicts
+from ..adapter.adapter import Adapter, Part
 from .routing import BASE, Routing
 
 Selection = str | Sequence[str] | Mapping[str, Written] | None
@@ -25,6 +24,19 @@ alone."""
 Rules = Callable[[Mapping[str, float]], Iterable[Finding]]
 """What a set of weighted adapters breaks; asked once for every set before it is first active. A
 weight by module counts as 1; a composition that became an adapter counts as its members."""
+
+
+class Merged(Protocol):
+    """Adapters that are in the base's weights: ``modules`` are those whose parameters changed."""
+
+    @property
+    def terms(self) -> tuple[tuple[Adapter, Weight], ...]: ...
+
+    @property
+    def modules(self) -> frozenset[str]: ...
+
+    @property
+    def weights(self) -> Mapping[str, Weight]: ...
 
 
 def check_rules(rules: Rules | None, terms: Sequence[tuple[Adapter, Weight]]) -> None:
@@ -39,7 +51,7 @@ def route(
     adapters: Mapping[str, Adapter],
     compositions: Mapping[str, Mapping[str, Weight]],
     rules: Rules | None = None,
-    merged: Merge | None = None,
+    merged: Merged | None = None,
 ) -> Routing:
     """The routing that ``selection`` means.
 
@@ -282,3 +294,48 @@ def _inside(outer: Adapter, inner: Adapter) -> str | None:
 
 def _invalid(message: str) -> RoutingError:
     return RoutingError(codes.SELECTION_INVALID.finding(message))
+
+
+def conflicts(terms: Iterable[tuple[Adapter, Weight]], merged: Merged | None) -> list[Finding]:
+    """Why ``terms`` cannot be active beside what is merged."""
+    if merged is None:
+        return []
+    found: list[Finding] = []
+    modules = merged.modules
+    for adapter, _ in terms:
+        if adapter.merged:
+            found.append(
+                merging_codes.ADAPTERS_MERGED.finding(
+                    f"{adapter.name!r} is merged into the weights"
+                )
+            )
+            continue
+        for part in adapter.parts:
+            if part.of_input or part.site.module not in modules:
+                continue
+            if not _rows_apart(part, merged):
+                found.append(
+                    merging_codes.ADAPTERS_MERGED.finding(
+                        f"{adapter.name!r} acts on what {part.site.module} returns, into which "
+                        f"{', '.join(merged.weights)} is merged"
+                    )
+                )
+                break
+    return found
+
+
+def _rows_apart(part: Part, merged: Merged) -> bool:
+    """Whether all that is merged at the part's module are rows of trained tokens (``indices``), and
+    others than the part's own: it then finds the base's rows where it acts."""
+    name, mine = part.site.module, part.site.settings.get("indices")
+    if mine is None:
+        return False
+    for adapter, _ in merged.terms:
+        if name in adapter.replaces or name in adapter.biases:
+            return False
+        for other in adapter.parts:
+            if other.site.module == name:
+                theirs = other.site.settings.get("indices")
+                if theirs is None or not set(mine).isdisjoint(theirs):
+                    return False
+    return True

@@ -13,11 +13,12 @@ from ...manifests.findings import merging as merging_codes
 from ...manifests.findings.errors import AttachError, RoutingError
 from ...manifests.language.weights import Weight
 from ..adapter.adapter import Adapter
-from ..base.weight_reads import Read, ReadSite, reads_of_twin
-from ..model.refill import refill, reorder
+from ..adapter.factors import Factors, WeightFactors
 from .checkpointing import checkpointable, stop_carrying
-from .sites import Factors, ModuleSite, OutputSite, RootGuard
-from .weight_sites import WeightFactors, WeightSite
+from .refill import refill, reorder
+from .sites import ModuleSite, OutputSite, RootGuard
+from .weight_reads import Read, ReadSite, reads_of_twin
+from .weight_sites import WeightSite
 
 Terms = tuple[tuple[Adapter, Weight], ...]
 

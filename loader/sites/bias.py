@@ -13,23 +13,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
-from ..base.weight_reads import Read
+from ..adapter.factors import BiasChange
 from ..routing.low_rank import Scaling
 from ..weights.placement import offloaded
+from .weight_reads import Read
 from .weight_sites import can_stand_in
-
-
-class BiasChange:
-    """``value`` in place of the base's bias, which is ``old``."""
-
-    __slots__ = ("old", "value")
-
-    def __init__(self, value: torch.Tensor, old: torch.Tensor) -> None:
-        self.value = value
-        self.old = old.detach()
-
-    def difference(self, weight: float) -> torch.Tensor:
-        return (self.value - self.old.to(self.value.device)) * weight
 
 
 class BiasFactors(BiasChange):

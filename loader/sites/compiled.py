@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
@@ -24,30 +22,9 @@ from ...manifests.language.weights import Weight, weight_at
 from ..adapter.adapter import Adapter
 from ..routing.low_rank import LowRank, low_rank_of
 from .sites import OutputSite
+from .slot import Slot
 
 Terms = tuple[tuple[Adapter, Weight], ...]
-
-
-class Slot:
-    """The buffers of one module."""
-
-    def __init__(self, module: nn.Module, like: LowRank, rank: int) -> None:
-        self.a = like.a.new_zeros(rank, like.a.shape[1])
-        self.b = like.b.new_zeros(like.b.shape[0], rank)
-
-    def add(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-        """``out + B A x``: traced into the graph."""
-        return out + F.linear(F.linear(x.to(self.a.dtype), self.a), self.b).to(out.dtype)
-
-    def fill(self, parts: Iterable[LowRank]) -> None:
-        """Copy the factors in, side by side; zeros for the rest."""
-        at = 0
-        self.b.zero_()
-        for part in parts:
-            end = at + part.a.shape[0]
-            self.a[at:end].copy_(part.a)
-            self.b[:, at:end].copy_(part.b)
-            at = end
 
 
 class CompiledBase:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,36 +20,14 @@ from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
 from ...manifests.language.weights import weight_at
 from ..adapter.adapter import Adapter
+from ..adapter.factors import Factors
 from ..base.float32 import answers_in, run_in
 from ..base.interception import Interception, intercepting, place, release
 from ..routing.batched import rows_at
 from ..routing.kv_cache import check_cache, mark_cache
-from ..routing.routing import CURRENT, Call, run_with
+from ..routing.routing import CURRENT, BatchRows, Call, run_with
 from ..weights.placement import compute_dtype
-
-if TYPE_CHECKING:
-    from ..routing.rows import Rows
-    from .compiled import Slot
-
-
-class Factors(Protocol):
-    """What one adapter holds at one output site."""
-
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
-        """``out + weight * delta(x)``, in any dtype; ``out`` itself is left as it is.
-
-        ``base`` is what the module itself returned for ``x``: deltas that are made from it
-        (a rescaled output, another input) do not see the other adapters in ``out``, so that a sum
-        is the sum of the deltas in any order.
-        """
-        ...
+from .slot import Slot
 
 
 class OutputSite:
@@ -115,7 +93,12 @@ class OutputSite:
         return result.to(output.dtype)
 
     def _by_rows(
-        self, call: Call, rows: Rows, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        self,
+        call: Call,
+        rows: BatchRows,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: Any,
     ) -> torch.Tensor | None:
         factors = rows.factors(self)
         if factors is None:
@@ -231,7 +214,7 @@ class ModuleSite(Intercepting):
     def _by_rows(
         self,
         call: Call,
-        rows: Rows,
+        rows: BatchRows,
         inner: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],

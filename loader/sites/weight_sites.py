@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from types import MethodType
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -20,20 +20,10 @@ from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
 from ...manifests.language.weights import weight_at
 from ..adapter.adapter import Adapter
+from ..adapter.factors import WeightFactors
 from ..base.interception import Interception
 from ..routing.routing import CURRENT
 from .sites import Intercepting, refuse_lost_routing
-
-
-class WeightFactors(Protocol):
-    """What one adapter holds for one parameter of a module, or of a module inside that one whose
-    weight it reads: its path there, ``name``."""
-
-    name: str
-
-    def add_to(self, module: nn.Module, parameter: torch.Tensor, weight: float) -> torch.Tensor:
-        """``parameter + weight * delta``, in any dtype; the parameter is left as it is."""
-        ...
 
 
 class WeightSite(Intercepting):

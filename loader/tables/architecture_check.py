@@ -24,9 +24,10 @@ from torch import nn
 from ...registry.base.architectures import architecture_table, layout_of
 from ...registry.files.facts import Layout, ModuleKind, ModuleShape, TensorInfo
 from ..base.disk_names import live_tensors, places_on_disk
+from ..base.empty_model import build
 from ..base.layout import layout_of_model
 from .architecture_page import page_of
-from .architecture_survey import build, model_classes, occurrences
+from .architecture_survey import model_classes, occurrences
 from .survey import is_head
 from .variants import (
     config_with,

@@ -15,7 +15,6 @@ import torch
 import transformers
 from torch import nn
 from torch.nn.utils import parametrize
-from transformers import initialization as init
 from transformers.models.auto import modeling_auto
 
 from ...registry.base.module_tree import BATCH_NORM, KINDS, UNCALLED, USUAL
@@ -127,12 +126,6 @@ def auto_choices(autos: Mapping[str, str] = PARTS) -> dict[str, dict[str, str]]:
 
 
 # --- one instance ----------------------------------------------------------------------------
-
-
-def build(cls: type[nn.Module], config: Any) -> nn.Module:
-    """An instance without memory. Raises whatever the class raises for this config."""
-    with torch.device("meta"), init.no_init_weights(), init.meta_device_safe_creation_ops():
-        return cls(config)
 
 
 def describe(module: nn.Module) -> set[str]:

@@ -35,6 +35,7 @@ import transformers
 from transformers import conversion_mapping, core_model_loading
 
 from ...registry.files.facts import INPUTS
+from ..base.empty_model import build
 from ..base.inputs import taken_by
 from .architecture_survey import (
     PARTS,
@@ -44,7 +45,6 @@ from .architecture_survey import (
     Seen,
     Slot,
     auto_choices,
-    build,
     model_classes,
     occurrences,
 )

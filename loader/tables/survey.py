@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from .architecture_survey import Occurrence, Seen, build, model_classes, record
+from ..base.empty_model import build
+from .architecture_survey import Occurrence, Seen, model_classes, record
 from .variants import config_with, default_config, sub_config_variants, variants
 
 

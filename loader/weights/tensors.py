@@ -20,28 +20,9 @@ from ...registry.files.facts import Conversion, Header, TensorInfo
 from ...registry.files.header import parse_header
 from ...registry.store.verified import Verified
 from .buffer import SMALL, Buffer, Work, buffer_of_bytes, buffer_of_file, empty
+from .dtypes import FLOATS, INTEGERS
 from .placement import Placement
 from .repacked import repacked
-
-FLOATS: Mapping[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
-"""The dtypes of an adapter's weights, by their names in a safetensors header."""
-
-INTEGERS: Mapping[str, torch.dtype] = {
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-"""Dtypes of buffers in whole saved modules (a BatchNorm counts its batches)."""
 
 _KINDS = {**FLOATS, **INTEGERS}
 _WIDE = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})

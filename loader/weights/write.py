@@ -38,3 +38,8 @@ def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return b"".join((len(text).to_bytes(8, "little"), text, memoryview(data)[end:]))
+
+
+def on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies that share no memory, which safetensors asks for."""
+    return {n: t.detach().to("cpu").contiguous().clone() for n, t in tensors.items()}

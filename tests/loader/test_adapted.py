@@ -679,7 +679,7 @@ def test_a_base_whose_modules_were_exchanged_takes_no_more_adapters(
     assert list(model.adapters) == ["one", "two"]
     fresh = AdaptedModel(tiny_llama())
     attention = fresh.base_model.model.layers[0].self_attn
-    _ = fresh.modules_of_base
+    _ = fresh.live.modules
     attention.v_proj = copy.deepcopy(attention.v_proj)
     attach(fresh, two, "two")  # nothing sat there yet: the new module is adapted
     assert close(logits(fresh), two.answer)

@@ -15,7 +15,8 @@ import pytest
 import torch
 from adapterdock.loader.base.load_base import load_base
 from adapterdock.loader.generate_text import load_tokenizer
-from adapterdock.loader.load import _close_here, load
+from adapterdock.loader.lifecycle.pulled_base import _close_here
+from adapterdock.loader.load import load
 from adapterdock.manifests.findings.errors import (
     AttachError,
     FingerprintError,
@@ -530,7 +531,7 @@ def test_a_bad_second_adapter_is_told_before_the_base_is_read(
 ) -> None:
     bad = write_adapter(tmp_path / "bad", tensors=lora_tensors({"model.layers.0.nothing": (4, 4)}))
     adapters = {"one": {"source": shelf.one}, "bad": {"source": bad}}
-    monkeypatch.setattr("adapterdock.loader.load.load_base", None)
+    monkeypatch.setattr("adapterdock.loader.lifecycle.pulled_base.load_base", None)
     with pytest.raises(FitError):
         load(manifest_of(shelf, tmp_path, adapters=adapters))
 

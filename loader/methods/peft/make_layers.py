@@ -24,7 +24,7 @@ from ....manifests.findings.errors import AttachError
 from ....manifests.findings.finding import Finding, Where
 from ....registry.files.facts import AdapterPlan, PeftPlan, TensorInfo
 from ....registry.methods.through_peft import key_for_peft, shared_key_for_peft
-from ...weights.tensors import INTEGERS
+from ...weights.dtypes import INTEGERS
 from .layers import Values, stand_in_of
 
 NAME = "default"

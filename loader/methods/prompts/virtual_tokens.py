@@ -27,6 +27,7 @@ from ....registry.files.facts import SitePlan
 from ....registry.methods.prompt import PREFIX_TUNING
 from ....registry.methods.prompt_config import SEQ_2_SEQ
 from ...adapter.adapter import Adapter
+from ...adapter.factors import VirtualTokens
 from ...base.inputs import inputs_of
 from ...routing.cache_length import cache_length
 from ...routing.kv_cache import check_cache
@@ -215,7 +216,7 @@ def make_prompt(site: SitePlan, embeddings: torch.Tensor | Encoder) -> Prompt:
     return kind(site, embeddings)
 
 
-def prompt_of(terms: Iterable[tuple[Adapter, Weight]]) -> Prompt | None:
+def prompt_of(terms: Iterable[tuple[Adapter, Weight]]) -> VirtualTokens | None:
     """The virtual tokens among a call's adapters."""
     return next((adapter.prompt for adapter, _ in terms if adapter.prompt is not None), None)
 

@@ -299,7 +299,7 @@ def test_elsewhere_than_on_the_cpu_they_go_to_the_cpu_and_nothing_is_read(
     for name in NAMES:
         logits(model, adapter=name)
     device = torch.device("cuda")  # what the code asks; the tensors stay where they can be
-    monkeypatch.setattr(residency, "_device", lambda adapter: device)
+    monkeypatch.setattr(memory, "device_of", lambda adapter: device)
     model.residency = 2 * size
     monkeypatch.setattr(reading, "read_file", None)
     for name in (*NAMES, *NAMES):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import transformers
+from adapterdock.loader.base.empty_model import build
 from adapterdock.loader.base.layout import layout_of_model
 from adapterdock.loader.tables import architecture_check
 from adapterdock.loader.tables.architecture_check import (
@@ -23,7 +24,7 @@ from adapterdock.loader.tables.architecture_check import (
     read,
     verify,
 )
-from adapterdock.loader.tables.architecture_survey import build, model_classes
+from adapterdock.loader.tables.architecture_survey import model_classes
 from adapterdock.loader.tables.architecture_table import UNSURE
 from adapterdock.loader.tables.variants import config_with
 from adapterdock.registry.base.architectures import architecture_table

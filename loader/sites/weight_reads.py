@@ -22,8 +22,8 @@ from ...manifests.findings.errors import RoutingError
 from ...manifests.language.weights import Weight, weight_at
 from ..adapter.adapter import Adapter
 from ..routing.routing import CURRENT, Call
-from ..sites.sites import Intercepting, refuse_lost_routing
 from ..weights.placement import own_parameter
+from .sites import Intercepting, refuse_lost_routing
 
 Read = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 """``read(own, now, weight)``: what an adapter makes of ``now``, where the base has ``own``."""

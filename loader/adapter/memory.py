@@ -1,0 +1,81 @@
+"""What an adapter's weights take in memory, and letting go of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+
+from ...registry.files.facts import AdapterPlan, Header
+from ..weights.placement import placement_of
+from .adapter import Adapter
+
+
+def can_leave(adapter: Adapter) -> bool:
+    """Whether its weights can be sent away and brought back as they are."""
+    can_return = adapter.reload is not None or device_of(adapter).type != "cpu"
+    return can_return and not (adapter.trainable or adapter.merged)
+
+
+def put_off(adapter: Adapter) -> None:
+    """Let go of the weights: they are read again on first use."""
+    adapter.parameters, adapter.twins, adapter.loaded = {}, {}, False
+    adapter.parts, adapter.biases, adapter.replaces = (), {}, {}
+
+
+def returned(adapter: Adapter) -> None:
+    """Bring back what is on the CPU for a time."""
+    move_back(adapter.away)
+    adapter.away = []
+
+
+def own_tensors_of(adapter: Adapter) -> list[torch.Tensor]:
+    """Its parameters and buffers, each once, without those that a twin shares with the base."""
+    tensors = {id(t): t for t in adapter.tensors() if id(t) not in adapter.shared}
+    return list(tensors.values())
+
+
+def bytes_of(adapter: Adapter) -> int:
+    """What its own tensors take on their device (bytes)."""
+    return sum(t.numel() * t.element_size() for t in own_tensors_of(adapter))
+
+
+def size_of(
+    plan: AdapterPlan,
+    header: Header,
+    modules: Mapping[str, nn.Module],
+    base: nn.Module,
+    dtype: torch.dtype | None,
+) -> int:
+    """What an adapter's tensors will take once they are placed (bytes), by its header."""
+    at: dict[str, str] = {key: s.module for s in plan.sites for key in s.tensors.values()}
+    at |= {key: module for module, key in (*plan.biases.items(), *plan.embeddings.items())}
+    at |= {key: module for module, paths in plan.saved.items() for key in paths.values()}
+    total = 0
+    for key, name in at.items():
+        placement = placement_of(modules[name], base, dtype) if name in modules else None
+        if placement is not None and key in header.tensors:
+            total += math.prod(header.tensors[key].shape) * placement.dtype.itemsize
+    return total
+
+
+def shared_with(base: nn.Module, adapter: Adapter) -> frozenset[int]:
+    """The ids of the base's tensors that stand in the adapter's whole modules as they are."""
+    if not adapter.twins:
+        return frozenset()
+    of_base = {id(t) for t in (*base.parameters(), *base.buffers())}
+    return frozenset(id(t) for t in adapter.tensors() if id(t) in of_base)
+
+
+def device_of(adapter: Adapter) -> torch.device:
+    first = next(iter(adapter.parameters.values()), None)
+    if first is None:
+        first = next((t for twin in adapter.twins.values() for t in twin.parameters()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def move_back(away: Iterable[tuple[torch.Tensor, torch.device]]) -> None:
+    for tensor, device in away:
+        tensor.data = tensor.data.to(device)

@@ -1,0 +1,63 @@
+"""What a manifest says is active: its rules, compositions and active set, given to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...manifests.findings.finding import Finding, Where
+from ...manifests.language.rules import answering, check_active, flatten, is_made
+from ...manifests.language.schema import Manifest, Rules
+from ...manifests.manifest import ManifestFile
+from ..adapter.adapter import Adapter
+from ..routing.selection import Selection
+from .deployed_model import DeployedModel
+
+
+@dataclass(frozen=True)
+class ManifestRules:
+    """A manifest's rules, asked of the adapters that are attached when they are asked."""
+
+    rules: Rules
+    attached: Mapping[str, Adapter]
+    where: Where
+
+    def __call__(self, active: Mapping[str, float]) -> list[Finding]:
+        ranks = {name: self.attached[name].rank for name in active}
+        return check_active(self.rules, active, ranks, self.where)
+
+
+def define(adapted: DeployedModel, file: ManifestFile, made: Collection[str] = ()) -> None:
+    """Give the model the manifest's rules, compositions and active set. The compositions ``made``
+    are adapters of the model already."""
+    manifest = file.manifest
+    define_rules(adapted, file)
+    for name, composition in manifest.compositions.items():
+        weights = flatten(manifest, name)
+        if name in made:
+            adapted.name_composition(name, composition, weights)
+            continue
+        options = composition.model_dump(exclude={"combine", "of"})
+        where = file.where(("compositions", name))
+        adapted.define_composition(
+            name, weights, combine=composition.combine, where=where, **options
+        )
+    active = manifest.active
+    if active is not None:
+        adapted.set_adapter(active if isinstance(active, str) else _active(manifest, active))
+
+
+def _active(manifest: Manifest, names: Sequence[str]) -> Selection:
+    """What several names of ``active`` select. Where adapters are named by several roads, their
+    weights add up."""
+    sums = [flatten(manifest, name) for name in names if not is_made(manifest, name)]
+    if len({adapter for part in sums for adapter in part}) == sum(map(len, sums)):
+        return list(names)
+    return answering(manifest, names)
+
+
+def define_rules(adapted: DeployedModel, file: ManifestFile) -> None:
+    """Give the model the manifest's rules."""
+    rules = file.manifest.rules
+    if rules != Rules():
+        adapted.rules = ManifestRules(rules, adapted.attached, file.where(("rules",)))

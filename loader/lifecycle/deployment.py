@@ -1,0 +1,150 @@
+"""What a model was set up from, and setting it up: all that a manifest declares."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import weakref
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from ...manifests.findings import usage as usage_codes
+from ...manifests.findings.errors import UsageError
+from ...manifests.findings.finding import Finding
+from ...manifests.language.names import did_you_mean
+from ...manifests.language.rules import flatten
+from ...manifests.language.schema import BYTE_SIZE_PATTERN, Manifest, parse_bytes
+from ...manifests.manifest import ManifestFile
+from ...registry.pull import Pulled
+from ...registry.resolve import Access
+from ...registry.sources.in_memory import GivenFolder
+from ...registry.store.store import Store
+from ..build.from_files import AdapterFiles
+from ..build.in_memory import files_in
+from ..weights.dtypes import DTYPES
+from .add_adapter import attach_begun
+from .attach_files import attach_files
+from .choose import define
+from .deployed_model import DeployedModel, Deployment, InMemory
+from .pulled_base import close_here
+
+log = logging.getLogger("adapterdock")
+
+
+def given_folders(
+    file: ManifestFile, sources: Mapping[str, InMemory] | None
+) -> dict[str, GivenFolder]:
+    """Adapters handed over in memory as opened folders. Raises :class:`UsageError` for a name
+    that the manifest does not declare."""
+    adapters = file.manifest.adapters
+    located = {name: one.source for name, one in adapters.items() if one.source is not None}
+    unknown = sorted(set(sources or ()) - set(located))
+    if unknown:
+        raise UsageError(
+            *(
+                usage_codes.GIVEN_UNDECLARED.finding(
+                    f"the manifest declares no source of an adapter {name!r}",
+                    file.where(("adapters",)),
+                    found=name,
+                    expected=", ".join(located) or "none is declared",
+                    hint=did_you_mean(name, located),
+                )
+                for name in unknown
+            )
+        )
+    return {
+        name: GivenFolder(located[name], files_in(files), file.where(("adapters", name)))
+        for name, files in (sources or {}).items()
+    }
+
+
+def set_up(
+    adapted: DeployedModel,
+    pulled: Pulled,
+    access: Access,
+    store: Store,
+    accepted: frozenset[str],
+    budget: int | None = None,
+    folder: Path | None = None,
+    base_notes: Iterable[Finding] = (),
+) -> None:
+    """Give the wrapper every adapter, composition and rule of the manifest; all or nothing."""
+    file = pulled.file
+    manifest = file.manifest
+    notes = [*pulled.notes, *file.warnings, *base_notes]
+    at_once = used_at_once(manifest)
+    try:
+        adapted.residency = budget if budget is not None else declared_budget(manifest)
+        for name, adapter in manifest.adapters.items():
+            if adapter.config is not None:
+                notes += attach_begun(adapted, file, name, accepted)
+                continue
+            files = files_of(pulled, name, store, accepted)
+            notes += attach_files(adapted, files, lazy=adapter.lazy and name not in at_once)
+        define(adapted, file)
+        hold_files(adapted, pulled, store)
+    except BaseException:
+        adapted.detach()
+        raise
+    for note in pulled.notes:
+        log.warning("%s", note)
+    findings = tuple(dict.fromkeys(notes))
+    adapted.deployment = Deployment(file, pulled, access, store, accepted, folder, findings, budget)
+
+
+def files_of(pulled: Pulled, name: str, store: Store, accepted: Collection[str]) -> AdapterFiles:
+    """A pulled adapter's files, and how the manifest wants it attached."""
+    file = pulled.file
+    adapter = file.manifest.adapters[name]
+    return AdapterFiles(
+        name,
+        pulled.adapters[name],
+        store.verified,
+        source=adapter.source,
+        base=file.manifest.base,
+        directory=file.directory,
+        accepted=accepted,
+        dtype=DTYPES.get(adapter.dtype or ""),
+        trainable=adapter.trainable,
+        where=file.where(("adapters", name, "source")),
+    )
+
+
+def used_at_once(manifest: Manifest) -> frozenset[str]:
+    """Adapters that are needed as soon as the model is: the active ones, and those that are
+    combined into others. Being lazy puts them off no further."""
+    combined = [name for name, one in manifest.compositions.items() if one.combine != "sum"]
+    active = () if manifest.active is None else manifest.active
+    named = [active] if isinstance(active, str) else list(active)
+    return frozenset(flatten(manifest, dict.fromkeys((*named, *combined), 1.0)))
+
+
+def budget_of(residency: int | str | None) -> int | None:
+    """A residency budget in bytes. Raises :class:`UsageError` for what is none."""
+    if residency is None:
+        return None
+    if isinstance(residency, str) and re.match(BYTE_SIZE_PATTERN, residency):
+        return parse_bytes(residency)
+    if isinstance(residency, int) and not isinstance(residency, bool) and residency >= 0:
+        return residency
+    raise UsageError(
+        usage_codes.BAD_RESIDENCY.finding(f"{residency!r} is no number of bytes", found=residency)
+    )
+
+
+def declared_budget(manifest: Manifest) -> int | None:
+    return None if manifest.residency is None else parse_bytes(manifest.residency)
+
+
+def hold_files(adapted: DeployedModel, pulled: Pulled, store: Store) -> None:
+    """Keep the adapters' files in the store as long as the model lives, where they will be read
+    again."""
+    lazy = any(not adapter.loaded for adapter in adapted.attached.values())
+    if not lazy and adapted.residency is None:
+        return
+    with ExitStack() as stack:
+        files = [one.fact.sha256 for found in pulled.adapters.values() for one in found.values()]
+        stack.enter_context(store.hold(digest for digest in files if digest))
+        weakref.finalize(adapted, close_here, os.getpid(), stack.pop_all().close)

@@ -1,0 +1,33 @@
+"""The buffers of one module in a compiled base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..routing.low_rank import LowRank
+
+
+class Slot:
+    """The buffers of one module."""
+
+    def __init__(self, module: nn.Module, like: LowRank, rank: int) -> None:
+        self.a = like.a.new_zeros(rank, like.a.shape[1])
+        self.b = like.b.new_zeros(like.b.shape[0], rank)
+
+    def add(self, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        """``out + B A x``: traced into the graph."""
+        return out + F.linear(F.linear(x.to(self.a.dtype), self.a), self.b).to(out.dtype)
+
+    def fill(self, parts: Iterable[LowRank]) -> None:
+        """Copy the factors in, side by side; zeros for the rest."""
+        at = 0
+        self.b.zero_()
+        for part in parts:
+            end = at + part.a.shape[0]
+            self.a[at:end].copy_(part.a)
+            self.b[:, at:end].copy_(part.b)
+            at = end

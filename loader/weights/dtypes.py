@@ -1,0 +1,56 @@
+"""Dtypes by their names in manifests and in safetensors files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from ...manifests.findings import usage as usage_codes
+from ...manifests.findings.errors import UsageError
+from ...manifests.findings.finding import Where
+
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+FLOATS: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+"""The dtypes of an adapter's weights, by their names in a safetensors header."""
+
+
+INTEGERS: Mapping[str, torch.dtype] = {
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Dtypes of buffers in whole saved modules (a BatchNorm counts its batches)."""
+
+
+TORCH_DTYPES: Mapping[str, torch.dtype] = {**FLOATS, **INTEGERS}
+
+
+def dtype_of(dtype: str | torch.dtype | None, where: Where) -> torch.dtype | None:
+    """``float32``, ``torch.float32``, ``None`` or ``auto`` (the module's own) as a torch dtype."""
+    if dtype is None or dtype == "auto":
+        return None
+    found = dtype if isinstance(dtype, torch.dtype) else DTYPES.get(dtype)
+    if found not in DTYPES.values():
+        raise UsageError(
+            usage_codes.BAD_DTYPE.finding(
+                f"{dtype!r} is no dtype", where, found=dtype, expected=", ".join(DTYPES)
+            )
+        )
+    return found

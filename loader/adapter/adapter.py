@@ -6,28 +6,14 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
-from ...registry.files.facts import ModuleShape, SitePlan
 from ...registry.plan import Held
-from .factors import BiasChange, Factors, VirtualTokens, WeightFactors
-
-
-class Part(NamedTuple):
-    """What an adapter holds at one site: its plan, the module's sizes, and its tensors by role.
-
-    ``of_input`` says that its delta is made of the module's input alone, and not of the base's
-    weight or output. ``layer`` is PEFT's, where that is what answers.
-    """
-
-    site: SitePlan
-    shape: ModuleShape
-    roles: Mapping[str, nn.Parameter]
-    of_input: bool
-    layer: nn.Module | None = None
+from .factors import Factors, WeightFactors
+from .weights import NO_WEIGHTS, AdapterWeights
 
 
 @dataclass(frozen=True)
@@ -46,22 +32,6 @@ class AdapterInfo:
     devices: tuple[torch.device, ...]
     trainable: bool
     loaded: bool = True
-
-
-_AT_SITES = (
-    "parameters",
-    "twins",
-    "sites",
-    "weights",
-    "whole",
-    "replaces",
-    "prompt",
-    "parts",
-    "biases",
-    "keys",
-    "nbytes",
-    "shared",
-)
 
 
 @dataclass(eq=False)
@@ -83,29 +53,16 @@ class Adapter:
     """Of a composition that became an adapter: the adapters in it. Rules count these."""
     sites: frozenset[str] = frozenset()
     """Modules with something added to their output, or to their own parameters."""
-    weights: frozenset[str] = frozenset()
+    reweighed: frozenset[str] = frozenset()
     """Those among them that run with other weights."""
     whole: frozenset[str] = frozenset()
     """Modules of the base that it replaces."""
-    replaces: Mapping[str, nn.Module] = field(default_factory=dict, repr=False)
-    """The same, with what stands in their place."""
-    prompt: VirtualTokens | None = None
-    """Virtual tokens, which act on the model as a whole."""
-    parameters: Mapping[str, nn.Parameter] = field(default_factory=dict, repr=False)
-    """Factors and biases by PEFT's live names, such as
-    ``base_model.model.score.lora_A.billing.weight``."""
-    twins: Mapping[str, nn.Module] = field(default_factory=dict, repr=False)
-    """What it replaces, likewise (``base_model.model.score.modules_to_save.billing``)."""
-    parts: tuple[Part, ...] = ()
-    """What it adds at its sites, from which a merge is made."""
-    biases: Mapping[str, BiasChange] = field(default_factory=dict)
-    """Trained biases of the base, by module."""
+    weights: AdapterWeights | None = field(default=None, repr=False)
+    """``None`` while they are not resident."""
     invocation: tuple[int, ...] | None = None
     """The tokens from which on it acts (aLoRA); ``None`` where it acts everywhere."""
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Its ``adapter_config.json``, as it was read."""
-    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The live name of each tensor in ``adapter_model.safetensors``, by its name there."""
     unfired: set[str] = field(default_factory=set)
     used: bool = False
     reported: bool = False
@@ -119,8 +76,6 @@ class Adapter:
     """Whether its weights are at their sites, on the model's device."""
     nbytes: int = 0
     """What its weights take there (bytes); before they were read, by the file's header."""
-    shared: frozenset[int] = frozenset()
-    """The ids of the base's tensors that stand in its whole modules."""
     reload: Callable[[], Built] | None = field(default=None, repr=False)
     """Reads and builds it (again) from its verified files; ``None`` where these are not known, or
     where its values are no longer theirs."""
@@ -130,8 +85,13 @@ class Adapter:
 
     def take(self, other: Adapter) -> None:
         """Have what ``other``, built of the same files, has at its sites."""
-        for name in _AT_SITES:
-            setattr(self, name, getattr(other, name))
+        self.weights, self.nbytes = other.weights, other.nbytes
+        self.sites, self.reweighed, self.whole = other.sites, other.reweighed, other.whole
+
+    @property
+    def resident(self) -> AdapterWeights:
+        """The weights; none while they are not resident."""
+        return self.weights or NO_WEIGHTS
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -139,10 +99,7 @@ class Adapter:
 
     def tensors(self) -> list[torch.Tensor]:
         """Every parameter and buffer that it owns, each once."""
-        found: list[torch.Tensor] = list(self.parameters.values())
-        for twin in self.twins.values():
-            found += [*twin.parameters(), *twin.buffers()]
-        return list({id(tensor): tensor for tensor in found}.values())
+        return self.resident.tensors()
 
     def info(self) -> AdapterInfo:
         tensors = self.tensors()

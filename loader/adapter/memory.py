@@ -21,8 +21,7 @@ def can_leave(adapter: Adapter) -> bool:
 
 def put_off(adapter: Adapter) -> None:
     """Let go of the weights: they are read again on first use."""
-    adapter.parameters, adapter.twins, adapter.loaded = {}, {}, False
-    adapter.parts, adapter.biases, adapter.replaces = (), {}, {}
+    adapter.weights, adapter.loaded = None, False
 
 
 def returned(adapter: Adapter) -> None:
@@ -31,15 +30,9 @@ def returned(adapter: Adapter) -> None:
     adapter.away = []
 
 
-def own_tensors_of(adapter: Adapter) -> list[torch.Tensor]:
-    """Its parameters and buffers, each once, without those that a twin shares with the base."""
-    tensors = {id(t): t for t in adapter.tensors() if id(t) not in adapter.shared}
-    return list(tensors.values())
-
-
 def bytes_of(adapter: Adapter) -> int:
     """What its own tensors take on their device (bytes)."""
-    return sum(t.numel() * t.element_size() for t in own_tensors_of(adapter))
+    return sum(t.numel() * t.element_size() for t in adapter.resident.own_tensors())
 
 
 def size_of(
@@ -61,18 +54,20 @@ def size_of(
     return total
 
 
-def shared_with(base: nn.Module, adapter: Adapter) -> frozenset[int]:
-    """The ids of the base's tensors that stand in the adapter's whole modules as they are."""
-    if not adapter.twins:
+def shared_with(base: nn.Module, replacements: Iterable[nn.Module]) -> frozenset[int]:
+    """The ids of the base's tensors that are in an adapter's replacements as they are."""
+    inside = {id(t) for one in replacements for t in (*one.parameters(), *one.buffers())}
+    if not inside:
         return frozenset()
-    of_base = {id(t) for t in (*base.parameters(), *base.buffers())}
-    return frozenset(id(t) for t in adapter.tensors() if id(t) in of_base)
+    return frozenset(id(t) for t in (*base.parameters(), *base.buffers()) if id(t) in inside)
 
 
 def device_of(adapter: Adapter) -> torch.device:
-    first = next(iter(adapter.parameters.values()), None)
+    first = next(iter(adapter.resident.parameters.values()), None)
     if first is None:
-        first = next((t for twin in adapter.twins.values() for t in twin.parameters()), None)
+        first = next(
+            (t for twin in adapter.resident.replacements.values() for t in twin.parameters()), None
+        )
     return torch.device("cpu") if first is None else first.device
 
 

@@ -17,9 +17,10 @@ from ...registry.files.names import PEFT_PREFIX
 from ...registry.methods.idle import needs_call
 from ...registry.methods.lora_attention import reader_of
 from ...registry.methods.lora_variants import invocation_of
-from ..adapter.adapter import Adapter, Built, Part
+from ..adapter.adapter import Adapter, Built
 from ..adapter.factors import BiasChange, Factors, WeightFactors
 from ..adapter.memory import bytes_of, shared_with
+from ..adapter.weights import AdapterWeights, Part
 from ..base.live_base import LiveBase
 from ..methods.dora import OnWeight
 from ..methods.prompts.encoders import Encoder
@@ -63,7 +64,6 @@ def build_adapter(
         built = _Builder(claims, dropout, config or {}, encoder).build()
         adapter = built.adapter
         adapter.members = dict(members or {})
-        adapter.shared = shared_with(base, adapter)
         adapter.nbytes = bytes_of(adapter)
         tensors.verify()
     except AdapterdockError:
@@ -224,17 +224,20 @@ class _Builder:
             rank=claims.plan.rank,
             trainable=claims.trainable,
             sites=frozenset(outputs) | frozenset(weights),
-            weights=frozenset(weights),
+            reweighed=frozenset(weights),
             whole=frozenset(twins),
-            replaces=twins,
-            prompt=prompt,
-            parameters=parameters,
-            twins=held,
-            parts=tuple(parts),
-            biases=changed,
+            weights=AdapterWeights(
+                parameters=parameters,
+                replacements=held,
+                replaced=twins,
+                prompt=prompt,
+                parts=tuple(parts),
+                biases=changed,
+                keys=keys,
+                shared=shared_with(claims.base, twins.values()),
+            ),
             invocation=invocation_of(claims.plan),
             config=self.config,
-            keys=keys,
             unfired={*outputs, *twins, *weights} - self._stood_for(sites) - self._idle(sites),
         )
         return Built(

@@ -18,7 +18,7 @@ from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import AttachError
 from ...registry.files.facts import PeftPlan
 from ...registry.methods.peft_table import PEFT_TABLE
-from ..adapter.adapter import Part
+from ..adapter.weights import Part
 from ..methods.peft.layers import PeftFactors, buffers_of, relink, set_apart
 from ..methods.peft.make_layers import NAME, Shell, make_shell, misfits, tensors_for_peft
 from ..methods.peft_merge import changes_weights, example_of

@@ -61,7 +61,7 @@ def member_of(
                 pairs[module] = _pair(one, place)
             else:
                 odd.setdefault(type(one).__name__.removesuffix("Factors"), module)
-    for key, parameter in adapter.parameters.items():
+    for key, parameter in adapter.resident.parameters.items():
         if id(parameter) not in used:
             odd.setdefault(strip_peft_prefix(key), key)
     if odd:

@@ -54,8 +54,8 @@ def files_of_adapter(
 def saved_tensors(adapter: Adapter, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What is written into ``adapter_model.safetensors``, by its names there."""
     live = {**live_tensors_of(adapter), **state}
-    found = {key: live[name] for key, name in adapter.keys.items()}
-    encoder = adapter.prompt.encoder if adapter.prompt is not None else None
+    found = {key: live[name] for key, name in adapter.resident.keys.items()}
+    encoder = adapter.resident.prompt.encoder if adapter.resident.prompt is not None else None
     if encoder is not None:
         inside = f"prompt_encoder.{adapter.name}."
         own = {path: live[f"{inside}{path}"] for path, _ in encoder.named_parameters()}
@@ -65,15 +65,15 @@ def saved_tensors(adapter: Adapter, state: Mapping[str, torch.Tensor]) -> dict[s
 
 def live_tensors_of(adapter: Adapter) -> dict[str, torch.Tensor]:
     """The adapter's tensors by their live names: what ``state_dict`` has of it."""
-    live: dict[str, torch.Tensor] = dict(adapter.parameters)
-    for name, twin in adapter.twins.items():
+    live: dict[str, torch.Tensor] = dict(adapter.resident.parameters)
+    for name, twin in adapter.resident.replacements.items():
         live |= {f"{name}.{path}": tensor for path, tensor in own_tensors(twin).items()}
     return live
 
 
 def fingerprint_for(model: DeployedModel, adapters: list[Adapter]) -> Fingerprint:
     """What of the base's fingerprint is recorded with these adapters."""
-    twins = [twin for adapter in adapters for twin in adapter.twins.values()]
+    twins = [twin for adapter in adapters for twin in adapter.resident.replacements.values()]
     parts = [part for twin in twins for part in twin.modules()]
     return recordable(
         model.live.measured,

@@ -20,8 +20,9 @@ from ...manifests.language.weights import Weight, weight_at
 from ...registry.files.facts import ModuleKind
 from ...registry.methods.lora_attention import TARGET
 from ...registry.methods.peft_table import PEFT_TABLE
-from ..adapter.adapter import Adapter, Part
+from ..adapter.adapter import Adapter
 from ..adapter.factors import BiasChange
+from ..adapter.weights import Part
 from ..base.fused_slices import Cut, rows_of
 from ..base.modules import ModuleMap
 from ..methods.deltas import Delta
@@ -240,7 +241,7 @@ class _Planner:
 
     def replace(self, adapter: Adapter) -> None:
         """Whole modules first: factors at one are added to the module that replaces it."""
-        for name, twin in adapter.replaces.items():
+        for name, twin in adapter.resident.replaced.items():
             self.replaced[name] = adapter
             old = own_tensors(self.modules.by_name[name])
             for path, tensor in own_tensors(twin).items():
@@ -261,7 +262,7 @@ class _Planner:
         at = {
             part.site.module
             for adapter, _ in terms
-            for part in adapter.parts
+            for part in adapter.resident.parts
             if part.shape.kind is ModuleKind.EMBEDDING and not part.site.settings.get("wraps")
         }
         for name in sorted(read_elsewhere(base, self.modules, at)) if at else ():
@@ -269,24 +270,28 @@ class _Planner:
 
     def add(self, adapter: Adapter, weight: Weight) -> None:
         """Its deltas, after it was made sure that they are all there is of it."""
-        refused = {part.site.method for part in adapter.parts if part.layer is None}
+        refused = {part.site.method for part in adapter.resident.parts if part.layer is None}
         refused = {n for n in refused if n not in METHODS or METHODS[n].delta_weight is None}
-        if adapter.prompt is not None:
+        if adapter.resident.prompt is not None:
             refused |= {name for name in adapter.methods if name not in METHODS}
-        known = {id(t) for part in adapter.parts for t in part.roles.values()}
-        known |= {id(one.value) for one in adapter.biases.values()}
-        if any(part.layer is not None for part in adapter.parts):
-            known |= {id(value) for value in adapter.parameters.values()}  # PEFT's layers use them
-        rest = [name for name, value in adapter.parameters.items() if id(value) not in known]
+        known = {id(t) for part in adapter.resident.parts for t in part.roles.values()}
+        known |= {id(one.value) for one in adapter.resident.biases.values()}
+        if any(part.layer is not None for part in adapter.resident.parts):
+            known |= {
+                id(value) for value in adapter.resident.parameters.values()
+            }  # PEFT's layers use them
+        rest = [
+            name for name, value in adapter.resident.parameters.items() if id(value) not in known
+        ]
         if refused or rest:
             what = " and ".join(sorted(refused)) if refused else rest[0]
             self._problem(codes.MERGE_METHOD, f"{adapter.name!r}: {what} is no change of a weight")
             return
-        for part in adapter.parts:
+        for part in adapter.resident.parts:
             if at := weight_at(weight, part.site.settings.get(TARGET, part.site.module)):
                 add = self._add_part if part.layer is None else self._add_layer
                 add(adapter, part, at)
-        for name, one in adapter.biases.items():
+        for name, one in adapter.resident.biases.items():
             if at := weight_at(weight, name):
                 fold = self._fold(f"{name}.bias")
                 fold.additions.append(Addition(at, one, self.modules.by_name[name]))

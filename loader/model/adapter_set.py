@@ -216,7 +216,10 @@ class Holder(Mergeable):
         reloads = {
             adapter: adapter.reload
             for adapter in self._adapters.values()
-            if any(key.startswith((*adapter.parameters, *adapter.twins)) for key in changed)
+            if any(
+                key.startswith((*adapter.resident.parameters, *adapter.resident.replacements))
+                for key in changed
+            )
         }
         try:
             for adapter in reloads:

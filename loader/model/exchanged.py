@@ -37,7 +37,7 @@ def with_exchanged(
     others = {
         a: made_with(a, exchanged, modules)
         for a in adapters
-        if a.parameters.keys() & exchanged.keys()
+        if a.resident.parameters.keys() & exchanged.keys()
     }
     if others and routing.rows is not None:
         raise _refusal("the rows of a batch have adapters each")
@@ -58,13 +58,13 @@ def made_with(
     adapter: Adapter, exchanged: Mapping[str, Any], modules: Mapping[str, nn.Module]
 ) -> Built:
     """The adapter once more, with other tensors."""
-    now = {id(p): exchanged.get(key, p) for key, p in adapter.parameters.items()}
-    known = {id(t) for part in adapter.parts for t in part.roles.values()}
-    known |= {id(one.value) for one in adapter.biases.values()}
-    prompt = adapter.prompt
+    now = {id(p): exchanged.get(key, p) for key, p in adapter.resident.parameters.items()}
+    known = {id(t) for part in adapter.resident.parts for t in part.roles.values()}
+    known |= {id(one.value) for one in adapter.resident.biases.values()}
+    prompt = adapter.resident.prompt
     if prompt is not None and prompt.encoder is None:
         known.add(id(prompt.embeddings))
-    through_peft = any(part.site.method not in METHODS for part in adapter.parts)
+    through_peft = any(part.site.method not in METHODS for part in adapter.resident.parts)
     if through_peft or not now.keys() <= known:
         raise _refusal(
             f"{adapter.name!r} ({'+'.join(adapter.methods)}) holds them in layers of its own"
@@ -74,18 +74,18 @@ def made_with(
     dropout = dropout_of(adapter.config)
     parts = [
         part._replace(roles={r: now.get(id(t), t) for r, t in part.roles.items()})
-        for part in adapter.parts
+        for part in adapter.resident.parts
     ]
     for part in parts:
         name = part.site.module
         made = METHODS[part.site.method].build(part.site, part.shape, part.roles, dropout)
-        if isinstance(made, OnWeight) and name in adapter.replaces:
-            made.stand_on(adapter.replaces[name])
+        if isinstance(made, OnWeight) and name in adapter.resident.replaced:
+            made.stand_on(adapter.resident.replaced[name])
         if hasattr(made, "add_to"):
             weights.setdefault(name, []).append(cast(WeightFactors, made))
         else:
             outputs.setdefault(name, []).append(cast(Factors, made))
-    for name, one in adapter.biases.items():
+    for name, one in adapter.resident.biases.items():
         old = bias_of(modules[name])
         value = now[id(one.value)]
         if isinstance(one, BiasFactors):
@@ -99,14 +99,13 @@ def made_with(
     other = dataclasses.replace(
         adapter,
         trainable=False,
-        parts=tuple(parts),
-        prompt=prompt,
+        weights=dataclasses.replace(adapter.resident, parts=tuple(parts), prompt=prompt),
         serial=Adapter("").serial,  # no key-value cache of the one is the other's
     )
     return Built(
         other,
         {name: tuple(factors) for name, factors in outputs.items()},
-        dict(adapter.replaces),
+        dict(adapter.resident.replaced),
         {name: tuple(factors) for name, factors in weights.items()},
     )
 

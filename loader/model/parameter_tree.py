@@ -77,25 +77,25 @@ class ParameterTree(nn.Module):
 
     def put(self, adapter: Adapter) -> None:
         """What the adapter has goes in, in the place of what had these names."""
-        for key, parameter in adapter.parameters.items():
+        for key, parameter in adapter.resident.parameters.items():
             node, leaf = self._place(key, adapter.name, make=True)
             self.held_parameters[key] = parameter
             own = cast(_Watched, node._parameters)
             own.keys_of[leaf] = key
             own[leaf] = parameter
-        for key, twin in adapter.twins.items():
+        for key, twin in adapter.resident.replacements.items():
             node, leaf = self._place(key, adapter.name, make=True)
             self.held_modules[key] = twin
             node._modules[leaf] = twin
 
     def take(self, adapter: Adapter) -> None:
         """What the adapter has goes out, where it is not another's by now."""
-        for key, parameter in adapter.parameters.items():
+        for key, parameter in adapter.resident.parameters.items():
             if self.held_parameters.get(key) is parameter:
                 self._cut(key, adapter.name)
                 self.exchanged.pop(key, None)
                 del self.held_parameters[key]
-        for key, twin in adapter.twins.items():
+        for key, twin in adapter.resident.replacements.items():
             if self.held_modules.get(key) is twin:
                 self._cut(key, adapter.name)
                 del self.held_modules[key]

@@ -16,7 +16,7 @@ import torch
 from ...manifests.findings import changing as codes
 from ...manifests.findings.errors import AttachError, RoutingError
 from ..adapter.adapter import Adapter, Built
-from ..adapter.memory import can_leave, device_of, move_back, own_tensors_of, put_off
+from ..adapter.memory import can_leave, device_of, move_back, put_off
 from ..base.live_base import LiveBase
 from ..sites.attachments import Attachments, Terms
 from .parameter_tree import ParameterTree
@@ -195,7 +195,7 @@ class Residency:
 
     def _send_away(self, adapter: Adapter) -> None:
         if device_of(adapter).type != "cpu":
-            away = [(tensor, tensor.device) for tensor in own_tensors_of(adapter)]
+            away = [(tensor, tensor.device) for tensor in adapter.resident.own_tensors()]
             try:
                 for tensor, _ in away:
                     tensor.data = tensor.data.cpu()

@@ -55,7 +55,7 @@ def invocations(terms: Terms) -> list[Tokens]:
     """Those of the call's adapters, each once. Raises :class:`RoutingError` beside virtual tokens,
     which move all others."""
     found = dict.fromkeys(a.invocation for a, _ in terms if a.invocation is not None)
-    if found and any(a.prompt is not None for a, _ in terms):
+    if found and any(a.resident.prompt is not None for a, _ in terms):
         raise _unknown("an aLoRA cannot be combined with virtual tokens")
     return list(found)
 

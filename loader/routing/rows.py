@@ -123,7 +123,7 @@ class Rows:
     def __post_init__(self) -> None:
         for routing in self.routings:
             for adapter, _ in routing.terms:
-                if adapter.prompt is not None:
+                if adapter.resident.prompt is not None:
                     raise RoutingError(
                         codes.PROMPT_MIXED.finding(
                             f"{adapter.name!r} has virtual tokens, and other rows have not"

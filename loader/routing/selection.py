@@ -13,7 +13,8 @@ from ...manifests.findings.errors import PolicyError, RoutingError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.names import BASE_ROW, did_you_mean
 from ...manifests.language.weights import ModuleWeights, Weight, Written, shown, times, weight_at
-from ..adapter.adapter import Adapter, Part
+from ..adapter.adapter import Adapter
+from ..adapter.weights import Part
 from .routing import BASE, Routing
 
 Selection = str | Sequence[str] | Mapping[str, Written] | None
@@ -242,7 +243,9 @@ def mix_problems(terms: Iterable[tuple[Adapter, Weight]]) -> list[Finding]:
     nothing."""
     found: list[Finding] = []
     terms = list(terms)
-    prompts = [(adapter, weight) for adapter, weight in terms if adapter.prompt is not None]
+    prompts = [
+        (adapter, weight) for adapter, weight in terms if adapter.resident.prompt is not None
+    ]
     if len(prompts) > 1:
         both = ", ".join(repr(adapter.name) for adapter, _ in prompts)
         found.append(codes.PROMPT_MIXED.finding(f"{both} have virtual tokens each"))
@@ -289,7 +292,7 @@ def _inside(outer: Adapter, inner: Adapter) -> str | None:
         return None
     prefixes = tuple(f"{name}." for name in outer.whole)
     lost = (name for name in inner.modules if name.startswith(prefixes))
-    return next(iter(inner.weights & outer.whole), None) or next(lost, None)
+    return next(iter(inner.reweighed & outer.whole), None) or next(lost, None)
 
 
 def _invalid(message: str) -> RoutingError:
@@ -310,7 +313,7 @@ def conflicts(terms: Iterable[tuple[Adapter, Weight]], merged: Merged | None) ->
                 )
             )
             continue
-        for part in adapter.parts:
+        for part in adapter.resident.parts:
             if part.of_input or part.site.module not in modules:
                 continue
             if not _rows_apart(part, merged):
@@ -331,9 +334,9 @@ def _rows_apart(part: Part, merged: Merged) -> bool:
     if mine is None:
         return False
     for adapter, _ in merged.terms:
-        if name in adapter.replaces or name in adapter.biases:
+        if name in adapter.resident.replaced or name in adapter.resident.biases:
             return False
-        for other in adapter.parts:
+        for other in adapter.resident.parts:
             if other.site.module == name:
                 theirs = other.site.settings.get("indices")
                 if theirs is None or not set(mine).isdisjoint(theirs):

@@ -97,7 +97,7 @@ class Attachments:
                 weight = self.weights[name] = WeightSite(self.owner, name, modules[name])
             weight.factors[adapter] = changed
             weight.install()
-        if adapter.prompt is not None:
+        if adapter.resident.prompt is not None:
             self.prompts.add(adapter)
         if adapter.trainable:
             self._freeze()

@@ -82,7 +82,7 @@ class CompiledBase:
         """Raise :class:`RoutingError` for adapters that the compiled graph has no place for."""
         problems: list[Finding] = []
         for adapter, _ in terms:
-            if adapter.prompt is not None:
+            if adapter.resident.prompt is not None:
                 problems.append(
                     codes.NOT_COMPILED_FOR.finding(f"{adapter.name!r} has virtual tokens")
                 )

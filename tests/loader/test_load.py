@@ -15,7 +15,7 @@ import pytest
 import torch
 from adapterdock.loader.base.load_base import load_base
 from adapterdock.loader.generate_text import load_tokenizer
-from adapterdock.loader.lifecycle.pulled_base import _close_here
+from adapterdock.loader.lifecycle.pulled_base import close_here
 from adapterdock.loader.load import load
 from adapterdock.manifests.findings.errors import (
     AttachError,
@@ -251,8 +251,8 @@ def test_what_is_offloaded_to_disk_goes_when_the_model_does(shelf: Shelf, tmp_pa
 
 def test_a_forked_childs_copy_does_not_take_the_parents_files_away() -> None:
     closed: list[str] = []
-    _close_here(os.getpid() + 1, lambda: closed.append("as the child"))
-    _close_here(os.getpid(), lambda: closed.append("as the parent"))
+    close_here(os.getpid() + 1, lambda: closed.append("as the child"))
+    close_here(os.getpid(), lambda: closed.append("as the parent"))
     assert closed == ["as the parent"]
 
 

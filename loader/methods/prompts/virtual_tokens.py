@@ -218,7 +218,10 @@ def make_prompt(site: SitePlan, embeddings: torch.Tensor | Encoder) -> Prompt:
 
 def prompt_of(terms: Iterable[tuple[Adapter, Weight]]) -> VirtualTokens | None:
     """The virtual tokens among a call's adapters."""
-    return next((adapter.prompt for adapter, _ in terms if adapter.prompt is not None), None)
+    return next(
+        (adapter.resident.prompt for adapter, _ in terms if adapter.resident.prompt is not None),
+        None,
+    )
 
 
 def unsupported(site: SitePlan, base: nn.Module) -> str | None:

@@ -91,14 +91,14 @@ def test_lohas_gradient_at_kernels_is_right_where_pefts_is_not() -> None:
     base = make()
     mine, theirs = begun(base, fields), peft_begins(base, fields)
     adapter = mine.attached["it"]
-    names = [n for n in adapter.parameters if ".first.hada_w2_a" in n]
+    names = [n for n in adapter.resident.parameters if ".first.hada_w2_a" in n]
     (name,) = names
     with torch.no_grad():  # away from the start, where it would be zero
-        adapter.parameters[name.replace("w2_a", "w2_b")].fill_(0.3)
+        adapter.resident.parameters[name.replace("w2_a", "w2_b")].fill_(0.3)
         dict(theirs.named_parameters())[
             name.replace("w2_a", "w2_b").replace(".it", ".default")
         ].fill_(0.3)
-    value = adapter.parameters[name]
+    value = adapter.resident.parameters[name]
     for model in (mine, theirs):
         model.eval()
         model(**inputs_of(base)).square().mean().backward()

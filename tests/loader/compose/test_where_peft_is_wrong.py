@@ -5,6 +5,7 @@ The truth is made of what PEFT itself adds to each weight (``get_delta_weight``)
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -218,18 +219,15 @@ def test_what_is_no_pair_of_factors_is_refused_and_not_left_out(tmp_path: Path) 
     model = adapted(tiny_llama(), one)
     adapter = model.attached["it"]
     site = "model.layers.1.mlp.up_proj"
-    plain = dict(adapter.parameters)
-    adapter.parameters = {
-        **plain,
-        f"base_model.model.{site}.lora_magnitude_vector.it.weight": torch.nn.Parameter(
-            torch.ones(3)
-        ),
-    }
+    plain = adapter.resident
+    magnitude = f"base_model.model.{site}.lora_magnitude_vector.it.weight"
+    more = {**plain.parameters, magnitude: torch.nn.Parameter(torch.ones(3))}
+    adapter.weights = dataclasses.replace(plain, parameters=more)
     for method in ("linear", "svd", "ties_svd", "cat"):
         with pytest.raises(RoutingError, match="lora_magnitude_vector") as caught:
             model.define_composition("mix", {"it": 1.0}, combine=method, **options_of(method))
         assert caught.value.code == "AD708"
-    adapter.parameters = plain
+    adapter.weights = plain
     model._attachments.outputs[site].factors[adapter] = (Other(),)  # type: ignore[assignment]
     with pytest.raises(RoutingError, match="Other at"):
         model.define_composition("mix", {"it": 1.0}, combine="svd")

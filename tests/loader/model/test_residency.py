@@ -12,8 +12,8 @@ import adapterdock
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
+from adapterdock.loader.adapter import memory
 from adapterdock.loader.build import from_files as reading
-from adapterdock.loader.model import residency
 from adapterdock.manifests.findings.errors import AttachError, RoutingError, UsageError
 from safetensors.torch import load_file, save_file
 from support.near import close

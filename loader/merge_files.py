@@ -30,30 +30,22 @@ from ..manifests.manifest import ManifestFile
 from ..registry.files.digests import folder_digest
 from ..registry.files.facts import Header
 from ..registry.files.header import read_header
-from ..registry.files.names import BASE_CONFIG, BASE_INDEX
 from ..registry.files.new_folder import MARK, check_free, replacing
 from ..registry.files.progress import Progress, Silent
-from ..registry.files.shards import Tensor, index_of, lay_out, packed
 from ..registry.lock import accepted_codes
 from ..registry.locks.project import ManifestSource, open_manifest
 from ..registry.pull import Pulled, pull
 from ..registry.store.store import Store
 from .adapted import AdaptedModel
-from .base.disk_names import DTYPES as DTYPE_NAMES
-from .base.fused_slices import Cut
-from .base.meta_model import OnDisk, Skeleton
+from .base.meta_model import Skeleton
 from .build.from_files import AdapterFiles
 from .lifecycle.attach_files import attach_files
 from .lifecycle.choose import define_rules
 from .lifecycle.pulled_base import base_folder, check_declared, loaded_as_of, require
-from .merge.checkpoint_writer import CheckpointWriter, Item
-from .merge.fold import PLAIN, CutFold, Fold, folds
 from .merge.merge import Terms
-from .merge.untie import parted, untied, untied_as_written
+from .merge.on_disk import WEIGHTS, DiskMerge
 from .model.compositions import compose
-from .weights.dtypes import DTYPES, TORCH_DTYPES
-
-WEIGHTS = ".safetensors"
+from .weights.dtypes import DTYPES
 
 
 @dataclass(frozen=True)
@@ -126,12 +118,20 @@ def merge_to_folder(
         message = "The base's files cannot be merged as they are"
         raise AttachError(fit_codes.MERGE_LOADED_AS.finding(message, where, found=said))
     with store.hold(f.fact.sha256 for f in pulled.base.values() if f.fact.sha256), _one_thread():
-        job = _Job(pulled, store, DTYPES.get(dtype or ""), where)
+        job = _Job(pulled, store, where)
         terms, notes = job.attach(chosen, accepted)
-        job.decide(terms)
+        merge = DiskMerge(job.skeleton, DTYPES.get(dtype or ""), where)
+        merge.decide(terms)
         with replacing(out) as folder:
             try:
-                job.write(folder, safe, max_shard_size, progress or Silent())
+                merge.write(
+                    folder,
+                    pulled.base,
+                    job.metadata(),
+                    safe=safe,
+                    limit=max_shard_size,
+                    progress=progress or Silent(),
+                )
             except (AdapterdockError, OSError):
                 raise
             except Exception as error:
@@ -185,18 +185,14 @@ def _one_thread() -> Generator[None]:
 
 @dataclass
 class _Job:
-    """One merge on its way: what is known of the base, and then what becomes of its tensors."""
+    """One merge on its way: the base without weights, and the adapters on it."""
 
     pulled: Pulled
     store: Store
-    dtype: torch.dtype | None
     where: Where
     skeleton: Skeleton = field(init=False)
     model: AdaptedModel = field(init=False)
-    items: list[Item] = field(default_factory=list)
-    groups: list[tuple[str, ...]] = field(default_factory=list)
     terms: Terms = ()
-    problems: list[Finding] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         base = self.pulled.file.manifest.base
@@ -258,107 +254,8 @@ class _Job:
         self.model.delete_adapter([n for n in chosen.adapters if n not in chosen.weights])
         return self.terms, notes
 
-    def decide(self, terms: Terms) -> None:
-        """What becomes of every tensor of the checkpoint. Raises :class:`AttachError`."""
-        skeleton = self.skeleton
-        changes = folds(skeleton.model, skeleton.modules, terms, self.where)
-        self.groups = untied(
-            skeleton.model,
-            parted(changes, skeleton.modules),
-            skeleton.modules,
-            self.where,
-            skeleton.config,
-        )
-        alone = {name for group in self.groups for name in group}
-        of_disk: dict[str, Fold | CutFold] = {}
-        more: dict[str, list[Item]] = {}
-        for name in dict.fromkeys((*changes, *sorted(alone))):
-            change = changes.get(name)
-            place = skeleton.find(name)
-            if place is not None:
-                if change is not None and self._mergeable(name, place, change):
-                    of_disk[place.name] = change
-                continue
-            shared = skeleton.find_shared(name)
-            parts = skeleton.find_parts(name) if change is not None and shared is None else None
-            if change is not None and parts is not None:
-                if self._cut(change, parts):
-                    live = tuple(skeleton.model.get_parameter(name).shape)
-                    of_disk.update({p.name: CutFold(change, cut, live) for p, cut in parts})
-            elif shared is None:
-                self.problems.append(
-                    codes.MERGE_NOT_ON_DISK.finding(f"{name} is no tensor on disk", self.where)
-                )
-            elif name in alone and (change is None or self._mergeable(name, shared, change)):
-                written = skeleton.name_on_disk(name)
-                out = Tensor(written, self._dtype_of(shared), shared.info.shape)
-                more.setdefault(shared.name, []).append(Item(out, shared, change))
-        if self.problems:
-            raise AttachError(*self.problems)
-        for file, header in skeleton.headers.items():
-            for name, info in sorted(header.tensors.items(), key=lambda one: one[1].start):
-                place = OnDisk(file, name, info)
-                out = Tensor(name, self._dtype_of(place), info.shape)
-                self.items.append(Item(out, place, of_disk.get(name)))
-                self.items += more.get(name, ())
-
-    def _cut(self, change: Fold, parts: Iterable[tuple[OnDisk, Cut]]) -> bool:
-        """Whether the parts of a parameter can be merged into one by one."""
-        if change.of_base:
-            self.problems.append(
-                codes.MERGE_NOT_ON_DISK.finding(
-                    f"{change.name} is several tensors on disk, and a delta is made of all of it",
-                    self.where,
-                )
-            )
-            return False
-        return all(self._mergeable(change.name, place, change) for place, _ in parts)
-
-    def _mergeable(self, name: str, place: OnDisk, change: Fold) -> bool:
-        dtype = TORCH_DTYPES.get(place.info.dtype)
-        if dtype in PLAIN or (dtype is not None and not change.additions):
-            return True
-        self.problems.append(
-            codes.MERGE_WEIGHT.finding(
-                f"{name} cannot be merged into", self.where, found=place.info.dtype
-            )
-        )
-        return False
-
-    def _dtype_of(self, place: OnDisk) -> str:
-        stored = place.info.dtype
-        if self.dtype is None or TORCH_DTYPES.get(stored) not in PLAIN:
-            return stored
-        return DTYPE_NAMES[self.dtype]
-
-    def write(self, folder: Path, safe: bool, limit: int | None, progress: Progress) -> None:
-        """The whole folder."""
-        files = self._files(limit)
-        layouts = [lay_out(file, tensors, self._metadata()) for file, tensors in files.items()]
-        writer = CheckpointWriter(folder, layouts, self.items, safe, self.where)
-        for file, header in self.skeleton.headers.items():
-            writer.take(file, header, self.pulled.base[file], progress)
-        writer.finish()
-        index = index_of(files)
-        if index is not None:
-            (folder / BASE_INDEX).write_bytes(index)
-        for name, fetched in self.pulled.base.items():
-            if name.endswith(WEIGHTS) or name == BASE_INDEX:
-                continue
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            data = fetched.path.read_bytes()
-            path.write_bytes(self._config(data) if name == BASE_CONFIG else data)
-
-    def _files(self, limit: int | None) -> dict[str, list[Tensor]]:
-        if limit is not None:
-            return packed((item.out for item in self.items), limit)
-        files: dict[str, list[Tensor]] = {}
-        for item in self.items:
-            files.setdefault(item.source.file, []).append(item.out)
-        return files
-
-    def _metadata(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
+        """What the written files say of themselves: the base, and what is merged into it."""
         adapters = {
             adapter.name: {
                 "digest": self._digest(adapter.name),
@@ -377,28 +274,3 @@ class _Job:
             return folder_digest(f.fact for f in files.values())
         locked = self.pulled.lock.compositions.get(name)
         return None if locked is None else locked.digest
-
-    def _config(self, data: bytes) -> bytes:
-        """config.json, untouched unless the tie or the dtype is another one now."""
-        if not self.groups and self.dtype is None:
-            return data
-        fields: dict[str, Any] = json.loads(data)
-        if self.groups:
-            fields = untied_as_written(fields, self.skeleton.model.config)
-        if self.dtype is not None:
-            fields = _with_dtype(fields, str(self.dtype).removeprefix("torch."))
-        return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _with_dtype(fields: Mapping[str, Any], dtype: str, top: bool = True) -> dict[str, Any]:
-    """A config's fields with this dtype wherever one is told, and at the top."""
-    found = {
-        key: _with_dtype(value, dtype, False) if isinstance(value, dict) else value
-        for key, value in fields.items()
-    }
-    for key in ("dtype", "torch_dtype"):
-        if isinstance(found.get(key), str):
-            found[key] = dtype
-    if top and not {"dtype", "torch_dtype"} & found.keys():
-        found["dtype"] = dtype
-    return found

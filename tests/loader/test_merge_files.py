@@ -12,8 +12,8 @@ from typing import Any
 import adapterdock
 import pytest
 import torch
-from adapterdock.loader import merge_files
 from adapterdock.loader.merge import checkpoint_writer as checkpoint
+from adapterdock.loader.merge import on_disk
 from adapterdock.loader.merge_files import merge_to_folder
 from adapterdock.manifests.findings.errors import (
     AdapterdockError,
@@ -402,7 +402,7 @@ def test_a_base_that_changes_while_it_is_merged_is_noticed(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = manifest_of(shelf, tmp_path / "project", active="one")
-    real = merge_files.CheckpointWriter.take
+    real = on_disk.CheckpointWriter.take
 
     def tampered(self: Any, file: str, header: Any, old: Any, progress: Any) -> None:
         other = tmp_path / "other.safetensors"
@@ -411,7 +411,7 @@ def test_a_base_that_changes_while_it_is_merged_is_noticed(
         other.write_bytes(bytes(data))
         real(self, file, header, replace(old, path=other), progress)
 
-    monkeypatch.setattr(merge_files.CheckpointWriter, "take", tampered)
+    monkeypatch.setattr(on_disk.CheckpointWriter, "take", tampered)
     with pytest.raises(IntegrityError):
         merge_to_folder(manifest, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -593,7 +593,7 @@ def test_train_eval_and_to_reach_base_and_adapters(model: AdaptedModel, headed: 
     assert all(m.training for m in model.base_model.modules())
     model.eval()
     assert not any(m.training for m in model.modules())
-    (twin,) = model.attached["headed"].twins.values()
+    (twin,) = model.attached["headed"].resident.replacements.values()
     model.base_model.train()
     logits(model)
     assert twin.training

@@ -164,7 +164,7 @@ def test_on_a_quantised_base_the_adapter_is_saved_and_nothing_of_the_base(
     model.set_adapter("one")
     model(**batch, labels=ids()).loss.backward()
     with torch.no_grad():
-        for parameter in model.attached["one"].parameters.values():
+        for parameter in model.attached["one"].resident.parameters.values():
             parameter -= 0.5 * parameter.grad
     model.save_adapter(tmp_path / "it", "one")
     assert {path.name for path in (tmp_path / "it").iterdir()} == {

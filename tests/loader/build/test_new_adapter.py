@@ -151,7 +151,7 @@ def test_a_prompt_begins_with_the_tokens_of_a_text(tmp_path: Path) -> None:
     )
     model = begun(base, config)
     embedded = base.get_input_embeddings()(torch.tensor([7, 9, 7, 9, 7]))
-    (prompt,) = model.attached["it"].parameters.values()
+    (prompt,) = model.attached["it"].resident.parameters.values()
     assert torch.equal(prompt, embedded)
     theirs = get_peft_model(tiny_llama(), config)
     assert torch.equal(prompt, theirs.prompt_encoder["default"].embedding.weight)

@@ -866,7 +866,7 @@ def test_converted_factors_can_be_trained_further(tmp_path: Path) -> None:
     x = torch.arange(3, 12)[None]
     model.train()
     model(input_ids=x, labels=x).loss.backward()
-    own = list(model.attached["a"].parameters.values())
+    own = list(model.attached["a"].resident.parameters.values())
     assert own and all(p.grad is not None and p.grad.abs().sum() > 0 for p in own)
     assert not any(p.grad is not None for p in model.base_model.parameters())
 

@@ -72,7 +72,7 @@ def test_factors_are_in_the_dtype_of_their_modules(saved: dict[str, Saved]) -> N
     model.add_weighted_adapter(["one", "two"], [1.0, 0.5], "mix", "svd")
     assert model.adapters["mix"].dtypes == (torch.bfloat16,)
     assert not model.adapters["mix"].trainable
-    assert not any(p.requires_grad for p in model.attached["mix"].parameters.values())
+    assert not any(p.requires_grad for p in model.attached["mix"].resident.parameters.values())
 
 
 def test_a_random_method_is_the_same_in_any_order_and_on_any_thread(
@@ -201,7 +201,7 @@ def test_combinations_are_made_again_when_a_member_has_other_values(model: Adapt
     model.set_adapter("outer")
     apart = model.attached["apart"]
     with torch.no_grad():
-        for parameter in model.attached["two"].parameters.values():
+        for parameter in model.attached["two"].resident.parameters.values():
             parameter.mul_(2)
     assert model.refresh_compositions(["two"]) == ["inner", "outer"]
     wanted = logits(model, adapter={"one": 0.5, "two": 0.2, "three": 1.0})

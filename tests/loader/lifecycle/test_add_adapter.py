@@ -184,7 +184,7 @@ def test_another_adapter_for_inference_does_not_freeze_it(what: str, tmp_path: P
     if what == "vera":
         mine = [p for p in mine if p.dim() == 1]  # the matrices are never trained
     assert mine and all(p.requires_grad for p in mine)
-    assert not any(p.requires_grad for p in model.attached["other"].parameters.values())
+    assert not any(p.requires_grad for p in model.attached["other"].resident.parameters.values())
     model.train()
     model(input_ids=ids(), labels=ids(), adapter=["new", "other"]).loss.backward()
     assert all(p.grad is not None for p in mine)

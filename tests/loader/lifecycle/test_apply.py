@@ -231,7 +231,7 @@ def test_a_trained_adapter_that_stays_keeps_its_training(shelf: Shelf, tmp_path:
     trained = {"one": {"source": shelf.one, "trainable": True}}
     model = adapterdock.load(manifest_of(shelf, tmp_path / "a", adapters=trained, active="one"))
     with torch.no_grad():
-        for parameter in model.attached["one"].parameters.values():
+        for parameter in model.attached["one"].resident.parameters.values():
             parameter.mul_(1.5)
     answer = logits(model)
     flags = [p.requires_grad for p in model.base_model.parameters()]

@@ -57,7 +57,7 @@ def test_it_is_begun_and_trained_beside_others(manifest: Path, shelf: Shelf) -> 
     mine = model.attached["new"]
     assert mine.trainable and mine.rank == 4 and model.active_adapters() == ["new"]
     assert all(p.requires_grad and p.dtype is torch.float32 for p in mine.parameters.values())
-    assert not any(p.requires_grad for p in model.attached["one"].parameters.values())
+    assert not any(p.requires_grad for p in model.attached["one"].resident.parameters.values())
     assert mine.config["base_model_name_or_path"] == str(shelf.base)
     base = model.base_model
     losses = steps(model, base)

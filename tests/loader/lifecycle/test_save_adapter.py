@@ -127,7 +127,7 @@ def test_trained_values_are_what_is_saved(tmp_path: Path, saved: Saved) -> None:
     model.load_adapter(saved.folder, "it", trainable=True)
     model.set_adapter("it")
     with torch.no_grad():
-        for parameter in model.attached["it"].parameters.values():
+        for parameter in model.attached["it"].resident.parameters.values():
             parameter.add_(0.1)
     model.save_adapter(tmp_path / "again", "it")
     theirs = logits(peft_loads(tiny_llama(), tmp_path / "again"), inputs_of(tiny_llama()))
@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_keeps_what_it_has(
 
     monkeypatch.setattr(os, "fsync", full)
     with torch.no_grad():
-        for parameter in model.attached["it"].parameters.values():
+        for parameter in model.attached["it"].resident.parameters.values():
             parameter.mul_(2)
     with pytest.raises(AttachError):
         model.save_adapter(tmp_path / "again", "it")

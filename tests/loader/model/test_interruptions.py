@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import adapterdock
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
@@ -21,11 +22,17 @@ from support.peft_adapters import ids, peft_saves, tiny_llama
 MOST = int(os.environ.get("MOST", "40"))
 """Lines of a change that are tried, of the few hundred that it runs."""
 
-_FILES = """adapted adapter adapter_state attach attachments calling change choosing composable
-composing compiled given holder interception load mergeable merging residency selection sites
-stand_in untying weight_sites weight_reads checkpointing model/all_or_nothing model/refill
-model/parameter_tree"""
-CHANGING = frozenset(f"loader/{name}.py" for name in _FILES.split())
+ROOT = Path(adapterdock.__file__).parent
+CHANGING = frozenset(
+    str(file.relative_to(ROOT))
+    for place in ("adapted.py", "adapter", "model", "sites", "base/interception.py", "load.py")
+    for file in (ROOT / "loader" / place, *(ROOT / "loader" / place).glob("*.py"))
+    if file.suffix == ".py"
+) | {
+    *(f"loader/lifecycle/{name}.py" for name in ("change", "deployed_model", "choose")),
+    *("loader/compose/recipe.py", "loader/build/in_memory.py", "loader/routing/selection.py"),
+    *("loader/merge/merge.py", "loader/merge/untie.py"),
+}
 """Where an attached model is changed; not where files are read and adapters are built."""
 
 ADAPTERS: dict[str, dict[str, Any]] = {

@@ -12,8 +12,8 @@ import adapterdock
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.adapter import memory
 from adapterdock.loader.build import from_files as reading
+from adapterdock.loader.model import residency
 from adapterdock.manifests.findings.errors import AttachError, RoutingError, UsageError
 from safetensors.torch import load_file, save_file
 from support.near import close
@@ -196,7 +196,7 @@ def test_a_trainable_one_never_leaves(
     adapters = {n: {"source": s, "trainable": n == "a"} for n, s in four.items()}
     model = adapterdock.load(manifest_of(shelf, tmp_path, adapters=adapters), residency=2 * size)
     with torch.no_grad():
-        for parameter in model.attached["a"].parameters.values():
+        for parameter in model.attached["a"].resident.parameters.values():
             parameter.mul_(2.0)
     answer = logits(model, adapter="a")
     for name in NAMES[1:]:
@@ -299,7 +299,7 @@ def test_elsewhere_than_on_the_cpu_they_go_to_the_cpu_and_nothing_is_read(
     for name in NAMES:
         logits(model, adapter=name)
     device = torch.device("cuda")  # what the code asks; the tensors stay where they can be
-    monkeypatch.setattr(memory, "device_of", lambda adapter: device)
+    monkeypatch.setattr(residency, "device_of", lambda adapter: device)
     model.residency = 2 * size
     monkeypatch.setattr(reading, "read_file", None)
     for name in (*NAMES, *NAMES):
@@ -311,7 +311,7 @@ def test_elsewhere_than_on_the_cpu_they_go_to_the_cpu_and_nothing_is_read(
 def test_what_was_deleted_is_not_kept_alive(manifest: Path, budget: str | None) -> None:
     model = adapterdock.load(manifest, residency=budget)
     model.to(torch.float32)
-    seen = [weakref.ref(p) for a in model.attached.values() for p in a.parameters.values()]
+    seen = [weakref.ref(p) for a in model.attached.values() for p in a.resident.parameters.values()]
     logits(model, adapter="a")
     model.delete_adapter(list(NAMES))
     gc.collect()

@@ -35,9 +35,9 @@ def test_tensors_that_change_in_place_are_seen_by_the_next_batch(
 ) -> None:
     model = dressed(tmp_path, method)
     before = together(model)
-    for parameter in model.attached["a"].parameters.values():
+    for parameter in model.attached["a"].resident.parameters.values():
         parameter.mul_(1.5)
-    for parameter in model.attached["b"].parameters.values():
+    for parameter in model.attached["b"].resident.parameters.values():
         parameter.data = parameter.data * 0.5  # another memory, the same version
     after = together(model)
     assert close(after, alone(model, {"input_ids": ids(4)}, NAMES))

@@ -199,5 +199,6 @@ def test_a_part_that_a_model_runs_without_gradients_is_no_checkpoint() -> None:
     model = own(reentrant=True, frozen=True)
     model(torch.randn(3, 4)).sum().backward()
     assert (
-        model.attached["it"].parameters["base_model.model.first.lora_A.it.weight"].grad is not None
+        model.attached["it"].resident.parameters["base_model.model.first.lora_A.it.weight"].grad
+        is not None
     )

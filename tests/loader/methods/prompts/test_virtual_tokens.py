@@ -331,11 +331,11 @@ def test_virtual_tokens_may_be_in_another_dtype_than_the_base(case: str, tmp_pat
     base, adapter = saved(case, tmp_path / "it")
     oracle = logits(peft_loads(base.to(torch.bfloat16), adapter.folder))
     kept = adapted(base, adapter, dtype=torch.float32)
-    assert next(iter(kept.attached["it"].parameters.values())).dtype is torch.float32
+    assert next(iter(kept.attached["it"].resident.parameters.values())).dtype is torch.float32
     assert logits(kept).dtype is torch.bfloat16
     assert torch.equal(logits(kept), oracle)
     narrow = adapted(copy.deepcopy(base), adapter)
-    assert next(iter(narrow.attached["it"].parameters.values())).dtype is torch.bfloat16
+    assert next(iter(narrow.attached["it"].resident.parameters.values())).dtype is torch.bfloat16
     assert torch.equal(logits(narrow), oracle)
 
 

@@ -99,24 +99,19 @@ def lock(
     from ..manifests.lockfile import lock_path, write_lock
     from ..registry.lock import make_lock
     from ..registry.locks.diff import diff
-    from ..registry.locks.project import lock_of, open_manifest, policies_in_force
-    from ..registry.resolve import Access
-    from ..registry.store.store import Store
+    from ..registry.locks.project import lock_of, open_manifest
+    from ..registry.session import session_for
 
     accepted = accepted_codes(accept)
     file = open_manifest(path, model=model, dtype=dtype)
     old = lock_of(file)
-    access = Access(offline=offline, policies=policies_in_force(file, policy))
     with shown_progress(f"locking {path}") as progress:
         new, resolution = make_lock(
             file,
             old,
-            access=access,
-            store=Store.default(),
+            session_for(file, policy=policy, accept=accepted, offline=offline, progress=progress),
             upgrade=upgrade or (),
             upgrade_all=upgrade_all or (show_diff and not upgrade),
-            accept=accepted,
-            progress=progress,
         )
     notes = [f for f in resolution.findings if f.severity is not Severity.ERROR]
     wrote = not show_diff and new != old

@@ -12,10 +12,9 @@ from torch import nn
 from ..manifests.findings import usage as usage_codes
 from ..manifests.findings.errors import UsageError
 from ..registry.files.progress import Progress
-from ..registry.lock import accepted_codes
-from ..registry.locks.project import ManifestSource, open_manifest, policies_in_force
-from ..registry.pull import pull
-from ..registry.resolve import Access
+from ..registry.locks.project import ManifestSource, open_manifest
+from ..registry.pull import pull_file
+from ..registry.session import session_for
 from ..registry.store.store import Store
 from .adapted import AdaptedModel
 from .base.live_fingerprint import check_model
@@ -65,27 +64,24 @@ def load(
         raise UsageError(
             usage_codes.NEEDS_BASE.finding("the manifest declares no base", file.where(("base",)))
         )
-    given = given_folders(file, sources)
-    store = store or Store.default()
-    accepted = accepted_codes(accept)
-    pulled = pull(
+    session = session_for(
         file,
         policy=policy,
-        accept=accepted,
+        accept=accept,
         frozen=frozen,
         offline=offline,
-        given=given,
-        ask_peft=peft_asker(later=True),
         store=store,
         progress=progress,
+        given=given_folders(file, sources),
+        ask_peft=peft_asker(later=True),
     )
-    accepted |= frozenset(pulled.lock.accepted)
-    require(check_declared(pulled), accepted)
-    base, folder, notes = load_pulled_base(pulled, store)
-    access = Access(offline=offline, policies=policies_in_force(file, policy))
+    pulled = pull_file(file, session)
+    session = session.after(pulled.lock)
+    require(check_declared(pulled), session.accepted)
+    base, folder, notes = load_pulled_base(pulled, session.store)
     adapted = AdaptedModel(base)
     adapted.live.loaded_as = loaded_as_of(pulled)
-    set_up(adapted, pulled, access, store, accepted, budget, folder, notes)
+    set_up(adapted, pulled, session, budget, folder, notes)
     return adapted
 
 
@@ -114,29 +110,26 @@ def attach(
     adapted = AdaptedModel(base)
     budget = budget_of(residency)
     file = open_manifest(manifest)
-    given = given_folders(file, sources)
-    store = store or Store.default()
-    accepted = accepted_codes(accept)
-    pulled = pull(
+    session = session_for(
         file,
         policy=policy,
-        accept=accepted,
+        accept=accept,
         frozen=frozen,
         offline=offline,
-        given=given,
+        store=store,
+        progress=progress,
+        given=given_folders(file, sources),
         layout=adapted.live.layout,
         ask_peft=peft_asker(adapted.live.modules.by_name, later=True),
         base_config=adapted.live.config,
-        store=store,
-        progress=progress,
     )
-    access = Access(offline=offline, policies=policies_in_force(file, policy))
-    accepted |= frozenset(pulled.lock.accepted)
-    adapted.live.loaded_as = resized_as(pulled, access, base)
-    expected = expected_fingerprint(pulled, access, accepted)
+    pulled = pull_file(file, session)
+    session = session.after(pulled.lock)
+    adapted.live.loaded_as = resized_as(pulled, session.access, base)
+    expected = expected_fingerprint(pulled, session.access, session.accepted)
     if expected is not None:
         fingerprint, samples, where = expected
         found = check_model(base, fingerprint, samples, where, tokenizer, adapted.live.loaded_as)
-        require(found, accepted)
-    set_up(adapted, pulled, access, store, accepted, budget)
+        require(found, session.accepted)
+    set_up(adapted, pulled, session, budget)
     return adapted

@@ -32,9 +32,9 @@ from ..registry.files.facts import Header
 from ..registry.files.header import read_header
 from ..registry.files.new_folder import MARK, check_free, replacing
 from ..registry.files.progress import Progress, Silent
-from ..registry.lock import accepted_codes
 from ..registry.locks.project import ManifestSource, open_manifest
-from ..registry.pull import Pulled, pull
+from ..registry.pull import Pulled, pull_file
+from ..registry.session import session_for
 from ..registry.store.store import Store
 from .adapted import AdaptedModel
 from .base.meta_model import Skeleton
@@ -98,19 +98,18 @@ def merge_to_folder(
                 "the manifest quantises its base", file.where(("base", "quantization"))
             )
         )
-    store = store or Store.default()
-    accepted = accepted_codes(accept)
-    pulled = pull(
+    session = session_for(
         file,
         policy=policy,
-        accept=accepted,
+        accept=accept,
         frozen=frozen,
         offline=offline,
         store=store,
         progress=progress,
     )
-    accepted |= frozenset(pulled.lock.accepted)
-    require(check_declared(pulled), accepted)
+    pulled = pull_file(file, session)
+    session, store = session.after(pulled.lock), session.store
+    require(check_declared(pulled), session.accepted)
     if (loaded_as := loaded_as_of(pulled)) != LoadedAs():
         said = ", ".join(
             f"{k}: {v}" for k, v in loaded_as.model_dump(exclude_defaults=True).items()
@@ -119,7 +118,7 @@ def merge_to_folder(
         raise AttachError(fit_codes.MERGE_LOADED_AS.finding(message, where, found=said))
     with store.hold(f.fact.sha256 for f in pulled.base.values() if f.fact.sha256), _one_thread():
         job = _Job(pulled, store, where)
-        terms, notes = job.attach(chosen, accepted)
+        terms, notes = job.attach(chosen, session.accepted)
         merge = DiskMerge(job.skeleton, DTYPES.get(dtype or ""), where)
         merge.decide(terms)
         with replacing(out) as folder:

@@ -13,7 +13,6 @@ from ..manifests.findings import loader as loader_codes
 from ..manifests.findings import lock as codes
 from ..manifests.findings import sources as source_codes
 from ..manifests.findings import training
-from ..manifests.findings.catalogue import find_code
 from ..manifests.findings.errors import (
     AdapterdockError,
     AttachError,
@@ -44,9 +43,10 @@ from .base.fingerprint import Measured, compare
 from .files.digests import folder_digest
 from .files.facts import FileFact
 from .files.progress import Progress
-from .locks.project import ManifestSource, lock_of, open_manifest, policies_in_force
+from .locks.project import ManifestSource, lock_of, open_manifest
 from .locks.state import Entry, begun_digest, inputs_digest, kept, options_digest, recipe_digest
-from .resolve import Access, Resolution, check_records, measure, resolve, targets
+from .resolve import Resolution, check_records, measure, resolve, targets
+from .session import Session, session_for
 from .sources.fetch import Fetched, Request, fetch_all
 from .sources.folder import Folder
 from .sources.roads import Road
@@ -81,17 +81,11 @@ def lock(
     not read); then nothing is written.
     """
     file = open_manifest(manifest, model=model, dtype=dtype)
-    old = lock_of(file)
-    made, _ = make_lock(
-        file,
-        old,
-        access=Access(offline=offline, policies=policies_in_force(file, policy)),
-        store=store or Store.default(),
-        upgrade=upgrade,
-        upgrade_all=upgrade_all,
-        accept=accept,
-        progress=progress,
+    session = session_for(
+        file, policy=policy, accept=accept, offline=offline, store=store, progress=progress
     )
+    old = lock_of(file)
+    made, _ = make_lock(file, old, session, upgrade=upgrade, upgrade_all=upgrade_all)
     if file.file is not None and made != old:
         write_lock(made, lock_path(file.file))
     return made
@@ -100,32 +94,30 @@ def lock(
 def make_lock(
     file: ManifestFile,
     old: Lock | None,
+    session: Session,
     *,
-    access: Access,
-    store: Store,
     upgrade: Collection[str] = (),
     upgrade_all: bool = False,
-    accept: Iterable[str] = (),
     hash_up_to: int = HASH_UP_TO,
-    progress: Progress | None = None,
 ) -> tuple[Lock, Resolution]:
     """Resolve ``file``, fetch its adapters, and pin everything. Writes no lock file.
 
     Pins of ``old`` are kept for every entry whose source is unchanged, except those in
-    ``upgrade``. Without the network (``access.offline``), kept entries are read from ``store``.
+    ``upgrade``. Without the network, kept entries are read from the session's store.
     Raises, before any weight is downloaded, :class:`UsageError` for names that mean nothing and
-    one error with all that is wrong or unchecked and that ``accept`` (or ``old``) does not list:
+    one error with all that is wrong or unchecked and that the session (or ``old``) does not accept:
     :class:`FitError`, or :class:`PolicyError`, :class:`SourceError`, :class:`OfflineError`,
     :class:`FingerprintError` where all of it is of that kind. Raises :class:`IntegrityError`
     where content is not what the manifest or ``old`` says.
     """
-    accepted = {*(old.accepted if old else ()), *accepted_codes(accept)}
+    accepted = {*(old.accepted if old else ()), *session.accepted}
+    access = session.access
     _require_known(file, upgrade)
     if old is not None and not upgrade_all:
         moved = {*upgrade} | ({None} if BASE in upgrade else set[Entry]())
         access = access.under(old, kept(file, old) - moved)
     if access.offline:
-        access = replace(access, store=store)
+        access = replace(access, store=session.store)
     resolution = resolve(file, access)
     require_fit(resolution, accepted)
     measured = None
@@ -140,7 +132,7 @@ def make_lock(
             more = (*resolution.findings, *check_records(resolution, measured))
             resolution = replace(resolution, findings=more)
             require_fit(resolution, accepted)
-    fetched = _fetch(file, resolution, store, hash_up_to, progress)
+    fetched = _fetch(file, resolution, session.store, hash_up_to, session.progress)
     adapters = {
         name: _lock_adapter(file, name, resolution, fetched.get(name, {}), old)
         for name in file.manifest.adapters
@@ -178,30 +170,6 @@ def require_fit(resolution: Resolution, accepted: Collection[str]) -> None:
         wrong = refused(resolution.findings)
     if wrong:
         raise _refusal(wrong)
-
-
-def accepted_codes(accept: Iterable[str]) -> frozenset[str]:
-    """The ids of codes that a person accepts, given by id or name.
-
-    Raises :class:`UsageError` for one that is not the code of an unchecked finding.
-    """
-    accepted: set[str] = set()
-    wrong: list[Finding] = []
-    for text in accept:
-        code = find_code(text)
-        if code is not None and code.severity is Severity.UNCHECKED:
-            accepted.add(code.id)
-            continue
-        wrong.append(
-            codes.ACCEPT_NOT_UNCHECKED.finding(
-                f"{text} cannot be accepted",
-                found="no such code" if code is None else f"a code of severity {code.severity}",
-                expected="the code of an unchecked finding",
-            )
-        )
-    if wrong:
-        raise UsageError(*wrong)
-    return frozenset(accepted)
 
 
 def check_declared_digests(file: ManifestFile, digests: Mapping[str, str | None]) -> list[Finding]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ..manifests.findings import lock as codes
 from ..manifests.findings.errors import AdapterdockError, IntegrityError, PolicyError, SourceError
@@ -14,13 +13,14 @@ from ..manifests.lockfile import Lock, lock_path, read_lock, write_lock
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
 from .files.digests import folder_digest
-from .files.facts import FileFact, Layout
+from .files.facts import FileFact
 from .files.progress import Progress
-from .lock import accepted_codes, check_declared_digests, make_lock
-from .locks.project import ManifestSource, lock_of, open_manifest, policies_in_force
+from .lock import check_declared_digests, make_lock
+from .locks.project import ManifestSource, lock_of, open_manifest
 from .locks.state import Entry, begun_digest, facts_of, kept, lock_name, overridden, require_lock
 from .read_facts import gather_adapter
-from .resolve import Access, AskPeft, Resolution, check_place, open_adapter_folder, open_base_folder
+from .resolve import Access, Resolution, check_place, open_adapter_folder, open_base_folder
+from .session import Session, session_for
 from .sources.fetch import Fetched, Request, fetch_all
 from .sources.folder import Folder
 from .store.store import Store
@@ -51,10 +51,6 @@ def pull(
     frozen: bool = False,
     offline: bool = False,
     with_base: bool = True,
-    given: Mapping[str, Folder] | None = None,
-    layout: Layout | None = None,
-    ask_peft: AskPeft | None = None,
-    base_config: Mapping[str, Any] | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
@@ -64,53 +60,51 @@ def pull(
     ``model`` names in place of the locked one. A base that the lock pins by version only gets its
     sha256 now, and the lock is written again. ``frozen`` refuses a missing or partial lock and
     mutable adapters; a stale lock is always refused. ``offline`` touches no network, and neither
-    does anything that is here already. ``given`` are adapters handed over in memory, by name.
-    ``layout`` and ``base_config`` are the live model's where the caller brings one: the base's
-    files are then neither read nor fetched. ``ask_peft`` is asked about methods that only PEFT
-    knows, where there is something to resolve. An adapter that is begun has no files. Raises the
+    does anything that is here already. An adapter that is begun has no files. Raises the
     errors of ``manifests.findings.errors``; what fails leaves nothing half-done.
     """
-    accept = accepted_codes(accept)
     file = open_manifest(manifest, model=model, dtype=dtype)
-    store = store or Store.default()
-    access = Access(
+    session = session_for(
+        file,
+        policy=policy,
+        accept=accept,
+        frozen=frozen,
         offline=offline,
-        policies=policies_in_force(file, policy),
-        given=given or {},
-        layout=layout,
-        ask_peft=ask_peft,
-        base_config=base_config or {},
+        store=store,
+        progress=progress,
     )
+    return pull_file(file, session, with_base=with_base)
+
+
+def pull_file(file: ManifestFile, session: Session, *, with_base: bool = True) -> Pulled:
+    """See :func:`pull`. The session's ``access`` may hand adapters over in memory (``given``);
+    its ``layout`` and ``base_config`` are the live model's where the caller brings one: the base's
+    files are then neither read nor fetched."""
     lock = locked = lock_of(file)
-    require_lock(file, locked, frozen=frozen)
-    require_policy(file, locked, access)
+    require_lock(file, locked, frozen=session.frozen)
+    require_policy(file, locked, session.access)
     resolution: Resolution | None = None
     if lock is None or overridden(file, lock):
-        lock, resolution = make_lock(
-            file, locked, access=access, store=store, accept=accept, progress=progress
-        )
-    return pull_pinned(
-        file, lock, access, store, locked, resolution, with_base=with_base, progress=progress
-    )
+        lock, resolution = make_lock(file, locked, session)
+    return pull_pinned(file, lock, session, locked, resolution, with_base=with_base)
 
 
 def pull_pinned(
     file: ManifestFile,
     lock: Lock,
-    access: Access,
-    store: Store,
+    session: Session,
     locked: Lock | None = None,
     resolution: Resolution | None = None,
     *,
     with_base: bool = True,
-    progress: Progress | None = None,
 ) -> Pulled:
     """Fetch and verify what ``lock`` pins for ``file``, whatever lock is beside it now.
 
     ``locked`` is the lock that was beside it (it is completed where it is ``lock``), and
     ``resolution`` what ``lock`` was made from, if it was made now. Raises as :func:`pull` does.
     """
-    requests = _requests(file, lock, replace(access, store=store), resolution, with_base)
+    access = replace(session.access, store=session.store)
+    requests = _requests(file, lock, access, resolution, with_base)
     too_large = [
         finding
         for name, request in requests.items()
@@ -121,7 +115,7 @@ def pull_pinned(
     ]
     if too_large:
         raise PolicyError(*too_large)
-    results = fetch_all(list(requests.values()), store, progress=progress)
+    results = fetch_all(list(requests.values()), session.store, progress=session.progress)
     fetched = dict(zip(requests, results, strict=True))
     base = fetched.pop(None, {})
     adapters = {name: files for name, files in fetched.items() if name is not None}

@@ -194,7 +194,7 @@ def _accepted(accept: Iterable[str]) -> frozenset[str]:
     codes_given = tuple(accept)
     if not codes_given:
         return frozenset()
-    from .lock import accepted_codes
+    from .session import accepted_codes
 
     return accepted_codes(codes_given)
 

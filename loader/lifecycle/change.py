@@ -16,8 +16,8 @@ from ...manifests.language.schema import Rules
 from ...manifests.lockfile import Lock
 from ...manifests.manifest import ManifestFile
 from ...registry.files.digests import folder_digest
-from ...registry.lock import accepted_codes, make_lock
-from ...registry.locks.project import ManifestSource, lock_of, open_manifest, policies_in_force
+from ...registry.lock import make_lock
+from ...registry.locks.project import ManifestSource, lock_of, open_manifest
 from ...registry.locks.state import overridden, require_lock
 from ...registry.plan import (
     Held,
@@ -32,6 +32,7 @@ from ...registry.plan import (
 from ...registry.pull import Pulled, pull_pinned, require_policy
 from ...registry.read_facts import gather_adapter
 from ...registry.resolve import Access, open_adapter_folder
+from ...registry.session import Session, session_for
 from ...registry.sources.fetch import fetch
 from ...registry.store.store import Store
 from ..adapter.adapter import Built
@@ -64,22 +65,24 @@ def plan_change(
     deployment = model.deployment
     read = isinstance(manifest, ManifestFile)
     file = manifest if read else open_manifest(manifest, **model.overrides())
-    accepted = accepted_codes(accept) | (deployment.accepted if deployment else frozenset())
-    access = Access(
+    session = session_for(
+        file,
+        policy=policy,
+        accept=(*accept, *(deployment.session.accepted if deployment else ())),
+        frozen=frozen,
         offline=offline,
-        policies=policies_in_force(file, policy),
+        store=_store_of(model),
         given=given_folders(file, sources),
         layout=model.live.layout,
         ask_peft=peft_asker(model.live.modules.by_name, later=True),
         base_config=model.live.config,
     )
-    store = _store_of(model)
-    lock = _lock(file, access, store, accepted, frozen=frozen)
-    accepted |= frozenset(lock.accepted)
+    lock = _lock(file, session)
+    accepted, access = session.accepted | frozenset(lock.accepted), session.access
     _require_same_base(model, file, lock, access, accepted)
     stamp = _stamp(model)
     now = _state(model)
-    wanted = wanted_state(file, lock, _digests_of_mutable(file, access, store))
+    wanted = wanted_state(file, lock, _digests_of_mutable(file, access, session.store))
     wanted = replace(wanted, residency=_budget(deployment, file))
     return plan_of(now, wanted, file, lock, access, accepted, stamp, locked=lock_of(file) == lock)
 
@@ -87,24 +90,23 @@ def plan_change(
 def apply_plan(model: DeployedModel, plan: Plan) -> None:
     """See :meth:`DeployedModel.apply`."""
     _require_current(model, plan)
-    file, store, old = plan.file, _store_of(model), model.deployment
+    file, old = plan.file, model.deployment
+    session = Session(plan.access, plan.accepted, store=_store_of(model))
     locked = plan.lock if plan.locked else None
-    pulled = pull_pinned(file, plan.lock, plan.access, store, locked, with_base=False)
+    pulled = pull_pinned(file, plan.lock, session, locked, with_base=False)
     _require_unchanged(pulled, plan)
     if old is not None:
         pulled = replace(pulled, base=old.pulled.base)
     with model.changing():
         _require_current(model, plan)
-        built, notes = _build(model, plan, pulled, store)
+        built, notes = _build(model, plan, pulled, session)
         adapters = [name for name, recipe in model.recipes.items() if recipe.combine != "sum"]
         kept = _kept_compositions(model, plan)
         built += _composed(model, plan, kept, built)
         deployment = Deployment(
             file,
             pulled,
-            replace(plan.access, given={}, layout=None, ask_peft=None, base_config={}),
-            store,
-            plan.accepted,
+            session.after(plan.lock),
             old.base_folder if old else None,
             tuple(dict.fromkeys([*pulled.notes, *file.warnings, *notes])),
             old.residency if old else None,
@@ -118,7 +120,7 @@ def apply_plan(model: DeployedModel, plan: Plan) -> None:
 
         gone = [name for name in adapters if name not in kept]
         model.exchange(built, (*plan.removed, *plan.replaced, *gone), define_anew)
-        hold_files(model, pulled, store)
+        hold_files(model, pulled, session.store)
     for note in pulled.notes:
         log.warning("%s", note)
 
@@ -130,7 +132,7 @@ def _budget(deployment: Deployment | None, file: ManifestFile) -> int | None:
 
 
 def _build(
-    model: DeployedModel, plan: Plan, pulled: Pulled, store: Store
+    model: DeployedModel, plan: Plan, pulled: Pulled, session: Session
 ) -> tuple[list[Built], list[Finding]]:
     """Every adapter that is new or other, checked and made, none of them on the model yet."""
     manifest = plan.file.manifest
@@ -145,7 +147,7 @@ def _build(
             arriving.append(built)
             notes += more
             continue
-        files = files_of(pulled, name, store, plan.accepted)
+        files = files_of(pulled, name, session)
         put = adapter.lazy and name not in at_once
         built, more = files.put_off(model.live) if put else files.build(model.live)
         if model.residency is not None and name not in at_once and built.adapter.reload:
@@ -237,7 +239,7 @@ def _require_unchanged(pulled: Pulled, plan: Plan) -> None:
 
 
 def _store_of(model: DeployedModel) -> Store:
-    return model.deployment.store if model.deployment else Store.default()
+    return model.deployment.session.store if model.deployment else Store.default()
 
 
 # -- the manifest as it is pinned ---------------------------------------------------------------
@@ -245,18 +247,14 @@ def _store_of(model: DeployedModel) -> Store:
 
 def _lock(
     file: ManifestFile,
-    access: Access,
-    store: Store,
-    accepted: frozenset[str],
-    *,
-    frozen: bool,
+    session: Session,
 ) -> Lock:
     """The lock beside the manifest, else what it would be."""
     lock = lock_of(file)
-    require_lock(file, lock, frozen=frozen)
-    require_policy(file, lock, access)
+    require_lock(file, lock, frozen=session.frozen)
+    require_policy(file, lock, session.access)
     if lock is None or overridden(file, lock):
-        lock, _ = make_lock(file, lock, access=access, store=store, accept=accepted)
+        lock, _ = make_lock(file, lock, session)
     return lock
 
 

@@ -13,8 +13,7 @@ from ...manifests.findings.finding import Finding
 from ...manifests.lockfile import Lock
 from ...manifests.manifest import ManifestFile
 from ...registry.pull import Pulled
-from ...registry.resolve import Access
-from ...registry.store.store import Store
+from ...registry.session import Session
 from ..model.host import AdapterHost
 
 InMemory = Mapping[str, Any]
@@ -27,16 +26,14 @@ class Deployment:
     """What a model was set up from; ``load_adapter`` obeys the same policies and aliases.
 
     ``base_folder`` is where the base's files (and its tokenizer) are, if the base was loaded
-    here. ``accepted`` are the codes of unchecked findings that a person accepted, ``findings``
-    the warnings of setting it up, ``residency`` the budget that was given beside the manifest.
+    here. ``findings`` are the warnings of setting it up, ``residency`` the budget that was given
+    beside the manifest.
     ``base_from`` are the manifest and lock that say which base it is, where ``file`` does not.
     """
 
     file: ManifestFile
     pulled: Pulled
-    access: Access
-    store: Store
-    accepted: frozenset[str] = frozenset()
+    session: Session
     base_folder: Path | None = None
     findings: tuple[Finding, ...] = ()
     residency: int | None = None

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import weakref
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ...manifests.language.rules import flatten
 from ...manifests.language.schema import BYTE_SIZE_PATTERN, Manifest, parse_bytes
 from ...manifests.manifest import ManifestFile
 from ...registry.pull import Pulled
-from ...registry.resolve import Access
+from ...registry.session import Session
 from ...registry.sources.in_memory import GivenFolder
 from ...registry.store.store import Store
 from ..build.from_files import AdapterFiles
@@ -63,9 +63,7 @@ def given_folders(
 def set_up(
     adapted: DeployedModel,
     pulled: Pulled,
-    access: Access,
-    store: Store,
-    accepted: frozenset[str],
+    session: Session,
     budget: int | None = None,
     folder: Path | None = None,
     base_notes: Iterable[Finding] = (),
@@ -79,33 +77,33 @@ def set_up(
         adapted.residency = budget if budget is not None else declared_budget(manifest)
         for name, adapter in manifest.adapters.items():
             if adapter.config is not None:
-                notes += attach_begun(adapted, file, name, accepted)
+                notes += attach_begun(adapted, file, name, session.accepted)
                 continue
-            files = files_of(pulled, name, store, accepted)
+            files = files_of(pulled, name, session)
             notes += attach_files(adapted, files, lazy=adapter.lazy and name not in at_once)
         define(adapted, file)
-        hold_files(adapted, pulled, store)
+        hold_files(adapted, pulled, session.store)
     except BaseException:
         adapted.detach()
         raise
     for note in pulled.notes:
         log.warning("%s", note)
     findings = tuple(dict.fromkeys(notes))
-    adapted.deployment = Deployment(file, pulled, access, store, accepted, folder, findings, budget)
+    adapted.deployment = Deployment(file, pulled, session, folder, findings, budget)
 
 
-def files_of(pulled: Pulled, name: str, store: Store, accepted: Collection[str]) -> AdapterFiles:
+def files_of(pulled: Pulled, name: str, session: Session) -> AdapterFiles:
     """A pulled adapter's files, and how the manifest wants it attached."""
     file = pulled.file
     adapter = file.manifest.adapters[name]
     return AdapterFiles(
         name,
         pulled.adapters[name],
-        store.verified,
+        session.store.verified,
         source=adapter.source,
         base=file.manifest.base,
         directory=file.directory,
-        accepted=accepted,
+        accepted=session.accepted,
         dtype=DTYPES.get(adapter.dtype or ""),
         trainable=adapter.trainable,
         where=file.where(("adapters", name, "source")),

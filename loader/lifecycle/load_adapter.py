@@ -20,7 +20,6 @@ from ...manifests.language.source import Source, SourceSyntaxError
 from ...registry.files.digests import folder_digest
 from ...registry.files.mlx import WEIGHTS as MLX_WEIGHTS
 from ...registry.files.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from ...registry.lock import accepted_codes
 from ...registry.policy import (
     check_digest,
     check_road,
@@ -31,6 +30,7 @@ from ...registry.policy import (
 )
 from ...registry.read_facts import gather_adapter, gather_tokenizer, zeros_of_adapter
 from ...registry.resolve import Access
+from ...registry.session import accepted_codes
 from ...registry.sources.fetch import Fetched, fetch
 from ...registry.sources.folder import Folder
 from ...registry.sources.in_memory import GivenFolder
@@ -67,12 +67,12 @@ def load_adapter(
     kept_in = dtype_of(dtype, where)
     accepted = accepted_codes(accept)
     deployment = model.deployment
-    store = deployment.store if deployment else Store.default()
-    access = deployment.access if deployment else Access()
+    store = deployment.session.store if deployment else Store.default()
+    access = deployment.session.access if deployment else Access()
     base = deployment.file.manifest.base if deployment else None
     directory = deployment.file.directory if deployment else Path.cwd()
     if deployment is not None:
-        accepted |= deployment.accepted
+        accepted |= deployment.session.accepted
     replaces = check_name(model, name, hotswap, where)
     here = source_of(source, name, where)
     given = files_given(peft_config, adapter_state_dict, source, where)

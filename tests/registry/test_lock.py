@@ -27,7 +27,7 @@ from adapterdock.registry.locks.diff import diff
 from adapterdock.registry.locks.project import lock_of
 from adapterdock.registry.locks.state import facts_of
 from adapterdock.registry.pull import pull
-from adapterdock.registry.resolve import Access
+from adapterdock.registry.session import Session
 from adapterdock.registry.store.store import Store
 from adapterdock.registry.validate import check_lock
 from support.hub_server import HubServer
@@ -144,7 +144,7 @@ def test_a_large_base_on_s3_is_pinned_by_version_until_its_first_pull(
     project.adapter("tone")
     manifest = project.write({"tone": "./tone"}, model=source)
     file, store = read_manifest(manifest), Store.default()
-    lock, _ = make_lock(file, None, access=Access(), store=store, hash_up_to=10_000)
+    lock, _ = make_lock(file, None, Session(store=store), hash_up_to=10_000)
     assert lock.base is not None
     weights = lock.base.files["model.safetensors"]
     assert weights.sha256 is None and str(weights.version).startswith("etag:")
@@ -176,9 +176,7 @@ def test_a_lock_written_by_another_process_during_a_pull_is_not_overwritten(
 ) -> None:
     source = put_folder(s3, s3.bucket(), "base", project.base())
     manifest = project.write(model=source)
-    lock, _ = make_lock(
-        read_manifest(manifest), None, access=Access(), store=Store.default(), hash_up_to=1000
-    )
+    lock, _ = make_lock(read_manifest(manifest), None, Session(), hash_up_to=1000)
     project.lock_file.write_text(render_lock(lock))
     other = render_lock(lock.model_copy(update={"generator": "another"}))
 
@@ -268,8 +266,7 @@ def test_pins_are_kept_while_a_branch_moves_and_upgrade_moves_one(
     dry, _ = make_lock(
         read_manifest(on_hub.manifest),
         first,
-        access=Access(),
-        store=Store.default(),
+        Session(),
         upgrade_all=True,
     )
     assert on_hub.lock == first

@@ -22,7 +22,8 @@ from adapterdock.manifests.lockfile import write_lock
 from adapterdock.manifests.manifest import read_manifest
 from adapterdock.registry.files import digests
 from adapterdock.registry.lock import make_lock
-from adapterdock.registry.resolve import Access
+from adapterdock.registry.pull import Pulled, pull_file
+from adapterdock.registry.session import Session, session_for
 from adapterdock.registry.sources.in_memory import GivenFolder
 from adapterdock.registry.store import verified
 from adapterdock.registry.store.store import Store
@@ -130,9 +131,7 @@ def test_a_base_overwritten_before_its_first_pull_is_refused(
 ) -> None:
     bucket = s3.bucket()
     manifest = project.write(model=put_folder(s3, bucket, "base", project.base()))
-    lock, _ = make_lock(
-        read_manifest(manifest), None, access=Access(), store=Store.default(), hash_up_to=1000
-    )
+    lock, _ = make_lock(read_manifest(manifest), None, Session(), hash_up_to=1000)
     write_lock(lock, project.lock_file)
     swap_bytes(project.folder / "base" / "model.safetensors")
     put_folder(s3, bucket, "base", project.folder / "base")
@@ -347,18 +346,24 @@ def test_nothing_is_hashed_twice_while_it_is_unchanged(
     assert hashed and codes(caught.value.findings) == ["AD614"]
 
 
+def pulled_with(manifest: Path, tone: GivenFolder) -> Pulled:
+    """What is pulled where ``tone`` is handed over in memory."""
+    file = read_manifest(manifest)
+    return pull_file(file, session_for(file, given={"tone": tone}))
+
+
 def test_an_adapter_in_memory_must_be_the_locked_one(on_s3: Project) -> None:
     adapterdock.lock(on_s3.manifest)
     source = Source.parse("s3://bucket/tone")
     content = files_of(on_s3.folder / "tone")
     given = GivenFolder(source, content, Where())
-    pulled = adapterdock.pull(on_s3.manifest, given={"tone": given})
+    pulled = pulled_with(on_s3.manifest, given)
     assert pulled.adapters["tone"][WEIGHTS].path.read_bytes() == content[WEIGHTS]
     other = GivenFolder(source, files_of(on_s3.adapter("other", seed=5)), Where())
     with pytest.raises(IntegrityError):
-        adapterdock.pull(on_s3.manifest, given={"tone": other})
+        pulled_with(on_s3.manifest, other)
     on_s3.lock_file.unlink()
-    assert adapterdock.pull(on_s3.manifest, given={"tone": other}).lock.adapters["tone"].digest
+    assert pulled_with(on_s3.manifest, other).lock.adapters["tone"].digest
 
 
 def test_a_model_named_for_one_run_replaces_the_locked_base_and_not_the_adapters(

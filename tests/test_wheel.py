@@ -52,7 +52,7 @@ def test_every_module_and_every_table_is_in_the_wheel(built: tuple[Path, Path]) 
         inside = {n.removeprefix("adapterdock/") for n in wheel.namelist()}
     wanted = {"__init__.py", "py.typed"}
     for room in ROOMS:
-        for suffix in ("py", "json"):
+        for suffix in ("py", "json", "md"):
             wanted |= {p.relative_to(ROOT).as_posix() for p in (ROOT / room).rglob(f"*.{suffix}")}
     # examples, and what makes the committed tables
     left_out = ("manifests/quickstart/", "loader/tables/")

@@ -78,6 +78,8 @@ def _find(text: str) -> Code:
 def _print(code: Code) -> None:
     say((f"{code.id} {code.name}", "bold"), f" ({code.severity.value})")
     say(code.summary, hang=0)
+    if code.was:
+        say(f"Earlier releases called it {' '.join(code.was)}.", hang=0)
     say()
     explained = explanation_of(code)
     say(explained.text, hang=0)
@@ -93,6 +95,7 @@ def _as_data(code: Code) -> dict[str, Any]:
     return {
         "code": code.id,
         "name": code.name,
+        "was": list(code.was),
         "severity": code.severity.value,
         "summary": code.summary,
         "explanation": explained.text,

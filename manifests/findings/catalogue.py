@@ -43,9 +43,9 @@ def all_codes() -> Mapping[str, Code]:
 
 
 def find_code(text: str) -> Code | None:
-    """The code with this id or name, in any case, or ``None``."""
+    """The code with this id or name, of today or of an earlier release, in any case."""
     wanted = text.strip().lower()
     for code in all_codes().values():
-        if wanted in (code.id.lower(), code.name):
+        if wanted in {word.lower() for word in (code.id, code.name, *code.was)}:
             return code
     return None

@@ -86,8 +86,9 @@ METHOD_UNSUPPORTED = Code(
     "AD312",
     "method-not-supported",
     Severity.ERROR,
-    "The adapter's method cannot be attached here.",
-    "use an adapter of another method, or load this one with PEFT itself",
+    "The adapter's method is not supported.",
+    "Use an adapter of another method, or load this one with PEFT itself.",
+    was=("AD724", "method-not-attachable"),
 )
 OPTION_TYPE = Code(
     "AD313",
@@ -186,21 +187,25 @@ EMPTY = Code(
     "adapter-empty",
     Severity.ERROR,
     "The adapter would change nothing.",
-    "look whether the right file was uploaded",
+    "Check which file was uploaded and which checkpoint was saved. To continue its training, "
+    "declare `trainable: true`.",
+    was=("AD704", "tensors-change-nothing"),
 )
 HALF_PRESENT = Code(
     "AD331",
     "factors-incomplete",
     Severity.ERROR,
-    "A module has one factor of its LoRA and not the other.",
-    "save or upload the adapter again",
+    "An adapted module lacks tensors that the method needs.",
+    "Save or upload the adapter again.",
+    was=("AD707", "tensors-not-as-planned"),
 )
 TENSOR_UNEXPECTED = Code(
     "AD332",
     "tensor-unexpected",
     Severity.ERROR,
-    "The file has tensors that belong nowhere.",
-    "convert the file to PEFT's names (base_model.model.<module>.lora_A.weight)",
+    "The file has tensors that do not belong to any module.",
+    "Convert the file to PEFT's names (`base_model.model.<module>.lora_A.weight`).",
+    was=("AD725", "tensors-without-place"),
 )
 TARGETS_WITHOUT_TENSORS = Code(
     "AD333",
@@ -234,8 +239,9 @@ TENSOR_DTYPE = Code(
     "AD337",
     "tensor-dtype",
     Severity.ERROR,
-    "An adapter's tensor is not of an ordinary float dtype.",
-    "save the adapter in bfloat16 or float32",
+    "A tensor of the adapter does not have a dtype that can be used.",
+    "Save the adapter in float32, float16 or bfloat16.",
+    was=("AD705", "tensors-dtype-unsupported"),
 )
 FAN_IN_FAN_OUT = Code(
     "AD338",
@@ -272,22 +278,24 @@ MODULE_MISSING = Code(
     "AD342",
     "module-not-in-base",
     Severity.ERROR,
-    "The adapter has tensors for modules that the base does not have.",
-    "use the base that the adapter was trained on",
+    "The base does not have a module that the adapter adapts.",
+    "Use the base that the adapter was trained on, loaded with the same model class.",
+    was=("AD710", "module-missing"),
 )
 SIZE_MISMATCH = Code(
     "AD343",
     "size-mismatch",
     Severity.ERROR,
-    "The adapter's tensors have other sizes than the base's modules.",
-    "use the base that the adapter was trained on",
+    "The adapter's tensors do not have the sizes of the base's modules.",
+    "Use the base that the adapter was trained on.",
+    was=("AD711", "module-misfit"),
 )
 KIND_MISMATCH = Code(
     "AD344",
     "module-kind-mismatch",
     Severity.ERROR,
     "The adapter's tensors are for another kind of module than the base has there.",
-    "use the base, and the version of its code, that the adapter was trained on",
+    "Use the base, and the version of its code, that the adapter was trained on.",
 )
 SIZE_UNKNOWN = Code(
     "AD345",
@@ -321,8 +329,9 @@ SAVED_MODULE = Code(
     "AD349",
     "saved-module-mismatch",
     Severity.ERROR,
-    "A module in modules_to_save is not stored whole, or does not fit the base.",
-    "load the base in the form in which it was trained (same class, same number of labels)",
+    "A module in modules_to_save is incomplete, or does not fit the base.",
+    "Load the base as in training (same class, same number of labels), or save the adapter again.",
+    was=("AD718", "saved-module-incomplete"),
 )
 SAVED_NAME_UNUSED = Code(
     "AD350",
@@ -335,8 +344,10 @@ BIAS_MISMATCH = Code(
     "AD351",
     "bias-mismatch",
     Severity.ERROR,
-    "The trained biases are not those that the config and the base call for.",
-    "save the adapter again with PEFT's save_pretrained, which stores them",
+    "The trained biases do not match the config, or do not fit the base.",
+    "Save the adapter again with PEFT's `save_pretrained`, and use the base that it was trained "
+    "on.",
+    was=("AD717", "bias-unsupported"),
 )
 BASE_QUANTISED = Code(
     "AD352",

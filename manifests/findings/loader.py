@@ -48,33 +48,12 @@ TENSORS_NOT_FINITE = Code(
     "An adapter holds NaN or infinite values.",
     "use an earlier checkpoint of this adapter, or train it again with a lower learning rate",
 )
-TENSORS_CHANGE_NOTHING = Code(
-    "AD704",
-    "tensors-change-nothing",
-    Severity.ERROR,
-    "Attaching the adapter would change nothing.",
-    "check which checkpoint was saved; to go on training it, declare `trainable: true`",
-)
-TENSORS_NOT_FLOAT = Code(
-    "AD705",
-    "tensors-dtype-unsupported",
-    Severity.ERROR,
-    "A tensor of the adapter is not of a floating-point dtype that can be used.",
-    "save the adapter in float32, float16 or bfloat16",
-)
 DTYPE_TOO_NARROW = Code(
     "AD706",
     "dtype-too-narrow",
     Severity.ERROR,
     "A value of the adapter does not fit into the dtype it should be attached in.",
     "declare `dtype: float32` or `dtype: bfloat16` for this adapter",
-)
-PLAN_MISMATCH = Code(
-    "AD707",
-    "tensors-not-as-planned",
-    Severity.ERROR,
-    "The weights are not those that the plan was made from.",
-    "plan and attach from the same file: load the adapter again",
 )
 COMBINE_UNSUPPORTED = Code(
     "AD708",
@@ -91,26 +70,12 @@ WEIGHT_IDLE = Code(
     "A weight by module is for no module of the adapter.",
     "correct the glob, or put the more special ones first",
 )
-MODULE_MISSING = Code(
-    "AD710",
-    "module-missing",
-    Severity.ERROR,
-    "The live model has no module of this name.",
-    "check that the base is the one the adapter was trained on, with the same model class",
-)
-MODULE_MISFIT = Code(
-    "AD711",
-    "module-misfit",
-    Severity.ERROR,
-    "A tensor of the adapter does not have the size of its module.",
-    "check that the base is the one the adapter was trained on",
-)
 MODULE_UNSUPPORTED = Code(
     "AD712",
     "module-unsupported",
     Severity.ERROR,
-    "The method cannot sit on a module of this type.",
-    "take this module out of the adapter's targets when training it",
+    "The method cannot act on this module of the live model.",
+    "Use a base without quantisation, or leave this module out of the targets when training.",
 )
 MODULE_NOT_CALLED = Code(
     "AD713",
@@ -140,20 +105,6 @@ SITE_NEVER_FIRED = Code(
     "An adapted module did not run when the adapter was first used.",
     "look at `model.findings` after a use that should reach every module; one that stays there is "
     "never called",
-)
-BIAS_UNSUPPORTED = Code(
-    "AD717",
-    "bias-unsupported",
-    Severity.ERROR,
-    "A trained bias belongs to a module where it cannot be exchanged.",
-    "train the adapter with `bias: none` or `bias: lora_only`",
-)
-SAVED_INCOMPLETE = Code(
-    "AD718",
-    "saved-module-incomplete",
-    Severity.ERROR,
-    "A whole module that the adapter brings lacks a parameter, or has one too many.",
-    "save the adapter again from the training run that made it",
 )
 SITE_INSIDE_SAVED = Code(
     "AD719",
@@ -191,20 +142,6 @@ MODEL_WRAPPED = Code(
     Severity.ERROR,
     "The model carries adapters of another kind, or of another wrapper.",
     "give the plain base model: `peft_model.unload()`, or `adapted.detach()`",
-)
-METHOD_UNKNOWN = Code(
-    "AD724",
-    "method-not-attachable",
-    Severity.ERROR,
-    "There is no native implementation of this adapter method.",
-    "convert the adapter to LoRA, or merge it with PEFT and use the merged model as the base",
-)
-PLAN_INCOMPLETE = Code(
-    "AD725",
-    "tensors-without-place",
-    Severity.ERROR,
-    "Tensors of the adapter have no place in the model.",
-    "check that the base is the one the adapter was trained on",
 )
 ATTACH_FAILED = Code(
     "AD726",

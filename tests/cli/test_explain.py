@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from adapterdock.cli import reference
+from adapterdock.manifests.findings import fit as codes
 from adapterdock.manifests.findings.catalogue import Code, all_codes
 from adapterdock.manifests.findings.explanations import explanation_of
 from typer.testing import Result
@@ -27,6 +28,34 @@ def test_every_code_is_explained(cli: Cli, code: Code) -> None:
             " ".join(line.split()) in " ".join(result.stdout.split()) for line in text.split("\n")
         )
     assert cli("explain", code.name).stdout == result.stdout
+
+
+@pytest.mark.parametrize(
+    ("was", "name", "code"),
+    [
+        ("AD704", "tensors-change-nothing", codes.EMPTY),
+        ("AD705", "tensors-dtype-unsupported", codes.TENSOR_DTYPE),
+        ("AD707", "tensors-not-as-planned", codes.HALF_PRESENT),
+        ("AD710", "module-missing", codes.MODULE_MISSING),
+        ("AD711", "module-misfit", codes.SIZE_MISMATCH),
+        ("AD717", "bias-unsupported", codes.BIAS_MISMATCH),
+        ("AD718", "saved-module-incomplete", codes.SAVED_MODULE),
+        ("AD724", "method-not-attachable", codes.METHOD_UNSUPPORTED),
+        ("AD725", "tensors-without-place", codes.TENSOR_UNEXPECTED),
+    ],
+)
+def test_a_code_of_an_earlier_release_is_explained_as_the_one_of_today(
+    cli: Cli, was: str, name: str, code: Code
+) -> None:
+    assert was not in all_codes()
+    shown = cli("explain", code.id).stdout
+    assert cli("explain", was.lower()).stdout == cli("explain", name).stdout == shown
+    assert f"Earlier releases called it {was} {name}." in shown
+    assert json.loads(cli("explain", was, "--json").stdout)["codes"][0]["was"] == [was, name]
+
+
+def test_a_code_that_was_never_renamed_says_nothing_of_earlier_releases(cli: Cli) -> None:
+    assert "Earlier" not in cli("explain", "AD301").stdout
 
 
 def test_without_a_code_all_are_listed(cli: Cli) -> None:

@@ -350,6 +350,26 @@ def test_a_saved_module_must_be_whole() -> None:
     assert not torch.equal(logits(model, adapter="it"), logits(base))
 
 
+def test_a_saved_module_or_bias_of_another_size_has_the_code_that_it_has_at_fit() -> None:
+    base = tiny_bert()
+    tensors = {"w": torch.randn(4, 16), "b": torch.randn(4)}
+    saved = AdapterPlan((), saved={"classifier": {"weight": "w", "bias": "b"}})
+    bias = AdapterPlan((), biases={"classifier": "b"})
+    assert refused(base, saved, tensors).code == codes.SAVED_MODULE.id
+    assert refused(base, bias, tensors).code == codes.BIAS_MISMATCH.id
+
+
+def test_a_method_that_has_no_arithmetic_for_a_module_has_the_code_that_it_has_at_fit() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(4, 4, 3)
+
+    site = SitePlan("conv", "IA3", {"l": "l"}, 1, 1.0, 1.0)
+    error = refused(Net(), AdapterPlan((site,)), {"l": torch.ones(1, 4, 1) * 2})
+    assert error.code == codes.SITE_UNSUPPORTED.id
+
+
 def test_factors_inside_a_saved_module_are_refused() -> None:
     base = tiny_llama()
     plan, tensors = factors()

@@ -76,7 +76,7 @@ class Claims:
         and its factors would do something; a problem is noted then."""
         if not needs_call(site) or self.modules.called(site.module) or self._is_idle(site):
             return False
-        self.problem(codes.MODULE_NOT_CALLED, f"the model never calls {site.module}")
+        self.problem(fit_codes.TARGET_NOT_CALLED, f"the model never calls {site.module}")
         return True
 
     def _is_idle(self, site: SitePlan) -> bool:

@@ -9,41 +9,41 @@ CREDENTIALS_BY_MANIFEST = Code(
     "AD393",
     "credentials-by-manifest",
     Severity.ERROR,
-    "A manifest lists where credentials may be sent.",
-    "move `allow_credentials` into a policy file, and give it by --policy or ADAPTERDOCK_POLICY",
+    "A manifest lists hosts that credentials may be sent to.",
+    "Move `allow_credentials` into a policy file, and pass it by --policy or ADAPTERDOCK_POLICY.",
 )
 SOURCE_FORBIDDEN = Code(
     "AD851",
     "source-forbidden",
     Severity.ERROR,
     "A policy does not allow this source.",
-    "use an allowed source, or ask whoever keeps the policy",
+    "Use an allowed source, or ask the owner of the policy.",
 )
 BASE_FORBIDDEN = Code(
     "AD852",
     "base-forbidden",
     Severity.ERROR,
     "A policy does not allow this base model.",
-    "use an allowed base, or ask whoever keeps the policy",
+    "Use an allowed base, or ask the owner of the policy.",
 )
 DIGEST_REQUIRED = Code(
     "AD853",
     "digest-required",
     Severity.ERROR,
     "A policy requires a digest and this adapter has none.",
-    "run `adapterdock lock`, or write `sha256:` beside the source",
+    "Run `adapterdock lock`, or write `sha256:` beside the source.",
 )
 TOO_LARGE = Code(
     "AD854",
     "adapter-too-large",
     Severity.ERROR,
     "An adapter is larger than a policy allows.",
-    "use a smaller adapter (a lower rank, or half precision), or ask whoever keeps the policy",
+    "Use a smaller adapter (a lower rank, or half precision), or ask the owner of the policy.",
 )
 REDIRECT_FORBIDDEN = Code(
     "AD855",
     "redirect-forbidden",
     Severity.ERROR,
-    "A web server sends on to a URL that a policy does not allow.",
-    "use the final URL as the source, or ask whoever keeps the policy to list it too",
+    "A web server redirects to a URL that a policy does not allow.",
+    "Use the final URL as the source, or ask the owner of the policy to allow it too.",
 )

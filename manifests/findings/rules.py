@@ -9,15 +9,15 @@ EXCLUSIVE_GROUP = Code(
     "AD801",
     "exclusive-group-too-small",
     Severity.ERROR,
-    "An exclusive group holds fewer than two different adapters.",
+    "An exclusive group needs at least two different adapters.",
     "Name at least two different adapters, or remove the group.",
 )
 CONTRADICTION = Code(
     "AD802",
     "rules-contradict",
     Severity.ERROR,
-    "By these rules an adapter can never be active.",
-    "Loosen one of the rules that the message names.",
+    "These rules never allow an adapter to be active.",
+    "Relax one of the rules that the message names.",
 )
 RULE_ON_COMPOSITION = Code(
     "AD803",
@@ -30,22 +30,22 @@ EXCLUSIVE = Code(
     "AD804",
     "exclusive-together",
     Severity.ERROR,
-    "Adapters are active together that the rules keep apart.",
-    "Activate one of them, or change the rule.",
+    "Adapters are active together that the rules make exclusive.",
+    "Activate only one of them, or change the rule.",
 )
 REQUIRED = Code(
     "AD805",
     "required-not-active",
     Severity.ERROR,
-    "An adapter is active without one that it requires.",
+    "An adapter is active without another one that it requires.",
     "Activate the required adapter too, for example through a composition of both.",
 )
 TOO_MANY_ACTIVE = Code(
     "AD806",
     "too-many-active",
     Severity.ERROR,
-    "More adapters are active together than the rules allow.",
-    "Activate fewer, or raise rules.max_active.",
+    "More adapters are active than the rules allow.",
+    "Activate fewer adapters, or raise rules.max_active.",
 )
 TOTAL_RANK = Code(
     "AD807",
@@ -58,6 +58,6 @@ RANK_UNKNOWN = Code(
     "AD808",
     "rank-unknown",
     Severity.UNCHECKED,
-    "The rank of an active adapter is not known, so rules.max_total_rank could not be checked.",
+    "Cannot check rules.max_total_rank: the rank of an active adapter is not known.",
     "Make the adapter's source reachable and check again.",
 )

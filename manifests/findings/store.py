@@ -23,25 +23,24 @@ NO_SPACE = Code(
     "AD602",
     "no-space",
     Severity.ERROR,
-    "The disk (or the quota on it) has no room for a file that must be fetched.",
-    "Free some space (`adapterdock cache gc --max-size 5GiB` removes what was used longest ago), "
-    "or set ADAPTERDOCK_CACHE to a folder on a larger disk.",
+    "The disk (or its quota) has no room for a file that must be fetched.",
+    "Free some space (`adapterdock cache gc --max-size 5GiB` removes the least recently used "
+    "files), or set ADAPTERDOCK_CACHE to a folder on a larger disk.",
 )
 CACHE_READ_ONLY = Code(
     "AD603",
     "cache-read-only",
     Severity.ERROR,
-    "The cache is on a file system that cannot be written to.",
+    "The cache is on a read-only file system.",
     "Pull on the machine that makes the cache, or set ADAPTERDOCK_CACHE to a folder that can be "
-    "written to.",
+    "written.",
 )
 CACHE_PERMISSION = Code(
     "AD604",
     "cache-permission",
     Severity.ERROR,
-    "This user may not read or write a file.",
-    "Give the folder back to this user (chown -R), or set ADAPTERDOCK_CACHE to a folder of its "
-    "own.",
+    "This user has no permission to read or write a file.",
+    "Change the owner of the folder (chown -R), or set ADAPTERDOCK_CACHE to another folder.",
 )
 PATH_TOO_LONG = Code(
     "AD605",
@@ -56,38 +55,38 @@ CACHE_IO = Code(
     "cache-io",
     Severity.ERROR,
     "The operating system could not read or write a file.",
-    "Check the disk or mount; then run `adapterdock cache verify`, and pull again.",
+    "Check the disk or mount. Then run `adapterdock cache verify`, and pull again.",
 )
 CACHE_UNKNOWN_PLACE = Code(
     "AD607",
     "cache-unknown-place",
     Severity.ERROR,
-    "There is no home folder, so there is no default place for the cache.",
+    "There is no home folder, so the cache has no default place.",
     "Set ADAPTERDOCK_CACHE to a folder.",
 )
 WRONG_DIGEST = Code(
     "AD610",
     "wrong-digest",
     Severity.ERROR,
-    "A file's content is not the one that its digest names.",
-    "Pull once more: damage on the way goes away. If it stays, the source has changed: look at it "
-    "with `adapterdock lock --diff`, and accept it with `adapterdock lock --upgrade NAME` only if "
-    "you trust it.",
+    "A file's content does not match its digest.",
+    "Pull again, which repairs damage during the transfer. If it happens again, the source has "
+    "changed: check it with `adapterdock lock --diff`, and accept it with `adapterdock lock "
+    "--upgrade NAME` only if you trust it.",
 )
 WRONG_SIZE = Code(
     "AD611",
     "wrong-size",
     Severity.ERROR,
     "A file has more or fewer bytes than it should have.",
-    "Pull once more. If it stays, compare the file at the source with its lock: `adapterdock lock "
-    "--diff`.",
+    "Pull again. If it happens again, compare the file at the source with its lock: `adapterdock "
+    "lock --diff`.",
 )
 NOT_AS_LOCKED = Code(
     "AD612",
     "not-as-locked",
     Severity.ERROR,
-    "A file at its source is no longer the one that was locked.",
-    "See what changed with `adapterdock lock --diff`; accept it with `adapterdock lock --upgrade "
+    "A file at its source is not the one that was locked.",
+    "See what changed with `adapterdock lock --diff`. Accept it with `adapterdock lock --upgrade "
     "NAME`, or restore the file at its source.",
 )
 DAMAGED_HUB_FILE = Code(
@@ -95,7 +94,7 @@ DAMAGED_HUB_FILE = Code(
     "damaged-hub-file",
     Severity.ERROR,
     "A file in the Hub's own cache on this machine is damaged.",
-    "Pull once while online. If it stays, delete the blob that the message names.",
+    "Pull once while online. If it happens again, delete the blob that the message names.",
 )
 LOCAL_FILE_CHANGED = Code(
     "AD614",
@@ -110,41 +109,41 @@ FILE_UNSTABLE = Code(
     "file-unstable",
     Severity.ERROR,
     "A file kept changing while it was read.",
-    "Wait until whatever writes it is done, and run the command again.",
+    "Wait until the file is complete, and run the command again.",
 )
 DAMAGED_OBJECT = Code(
     "AD616",
     "damaged-object",
     Severity.ERROR,
-    "A file in the cache is not the one that its name says.",
-    "Pull again: what is missing is fetched anew. If it happens again, check the disk.",
+    "A file in the cache is damaged.",
+    "Pull again: missing files are fetched again. If it happens again, check the disk.",
 )
 STRAY_FILE = Code(
     "AD617",
     "stray-file",
     Severity.WARNING,
-    "Something lies in the cache that adapterdock did not put there.",
+    "The cache contains a file that adapterdock did not put there.",
     "Remove it by hand if nobody needs it.",
 )
 UNSAFE_PATH = Code(
     "AD620",
     "unsafe-path",
     Severity.ERROR,
-    "A file's name would leave its folder, or cannot be a plain file name.",
+    "Unsafe file name: it would leave its folder, or is not a plain file name.",
     "Rename the file at its source. If the source is not yours, do not use it.",
 )
 BAD_DIGEST = Code(
     "AD621",
     "bad-digest",
     Severity.ERROR,
-    "This is no digest.",
-    "Write it as `sha256sum FILE` prints it, with sha256: in front; or leave it out, and "
+    "Invalid digest.",
+    "Write it as `sha256sum FILE` prints it, with sha256: in front. Or leave it out, and "
     "`adapterdock lock` records it.",
 )
 OBJECT_MISSING = Code(
     "AD622",
     "object-missing",
     Severity.ERROR,
-    "A file is needed from the cache and is not there, or is damaged there.",
-    "Pull again: `adapterdock pull adapters.yaml`.",
+    "A file is missing or damaged in the cache.",
+    "Pull again with `adapterdock pull adapters.yaml`.",
 )

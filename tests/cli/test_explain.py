@@ -38,6 +38,7 @@ def test_every_code_is_explained(cli: Cli, code: Code) -> None:
         ("AD707", "tensors-not-as-planned", codes.HALF_PRESENT),
         ("AD710", "module-missing", codes.MODULE_MISSING),
         ("AD711", "module-misfit", codes.SIZE_MISMATCH),
+        ("AD713", "module-never-called", codes.TARGET_NOT_CALLED),
         ("AD717", "bias-unsupported", codes.BIAS_MISMATCH),
         ("AD718", "saved-module-incomplete", codes.SAVED_MODULE),
         ("AD724", "method-not-attachable", codes.METHOD_UNSUPPORTED),

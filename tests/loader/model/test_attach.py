@@ -297,8 +297,8 @@ def plain(module: str, size: int = 8) -> Any:
 @pytest.mark.parametrize(
     ("module", "code"),
     [
-        ("attention.out_proj", "AD713"),
-        ("read", "AD713"),
+        ("attention.out_proj", codes.TARGET_NOT_CALLED.id),
+        ("read", codes.TARGET_NOT_CALLED.id),
         ("proj", "AD714"),
         ("alias", "AD714"),
         ("nothing", codes.MODULE_MISSING.id),

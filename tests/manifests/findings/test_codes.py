@@ -72,6 +72,27 @@ def test_every_code_has_its_section_and_every_section_its_code(area: str) -> Non
         assert section.example.strip()
 
 
+NAMES = ("transformers", "registry://")
+"""Names that are written as they are at the start of a sentence, as those with _ . or = are."""
+DIALECT = re.compile(
+    r"\b(anew|begun|broke off|twins?|whole modules?|(be|is) told|says? nothing of|by whatever)\b"
+    r"|\b(stands?|stood) (in|on|twice|beside)\b|(?<!here )\bis no (?!longer|single)\w|other side",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_texts_are_plain_sentences(area: str) -> None:
+    texts = {section.id: section.text for section in sections(read_area(area))}
+    for code in codes_by_area()[area]:
+        assert re.match(r"[A-Z`]", code.fix), code.id
+        first = code.summary.split()[0]
+        assert re.match(r"[A-Z`]|\w+[_.=]", first) or first in NAMES, code.id
+        for text in (code.summary, code.fix, texts[code.id]):
+            assert text.endswith("."), code.id
+            assert not DIALECT.search(text), f"{code.id}: {text}"
+
+
 def test_every_page_is_that_of_an_area_and_is_listed() -> None:
     folder = ROOT / "manifests" / "findings" / "explain"
     assert {page.stem for page in folder.iterdir()} == set(AREAS)

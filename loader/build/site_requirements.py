@@ -103,10 +103,10 @@ def _expected(
     plain = type(module) is nn.Linear and not site.settings and "magnitude" not in found
     expected = claims.linears.get(key) if plain else None
     if expected is None:
-        unsized = shape.kind in SIZED and None in sizes
-        if shape.kind not in known.kinds or unsized:
-            reason = f"{site.method} cannot sit on a {type(module).__name__}"
-            expected = Unfit(fit_codes.KIND_MISMATCH, reason)
+        wrong_kind = shape.kind not in known.kinds
+        if wrong_kind or (shape.kind in SIZED and None in sizes):
+            code = fit_codes.KIND_MISMATCH if wrong_kind else codes.MODULE_UNSUPPORTED
+            expected = Unfit(code, f"{site.method} cannot sit on a {type(module).__name__}")
         elif reason := method.unsupported(site, module, shape):
             expected = Unfit(codes.MODULE_UNSUPPORTED, reason)
         else:

@@ -9,6 +9,7 @@ import typer
 from ..manifests.findings import usage as codes
 from ..manifests.findings.catalogue import Code, all_codes, find_code
 from ..manifests.findings.errors import UsageError
+from ..manifests.findings.explanations import explanation_of
 from ..manifests.language.names import did_you_mean
 from .console import out, say
 from .options import JsonOption
@@ -77,9 +78,12 @@ def _find(text: str) -> Code:
 def _print(code: Code) -> None:
     say((f"{code.id} {code.name}", "bold"), f" ({code.severity.value})")
     say(code.summary, hang=0)
+    if code.was:
+        say(f"Earlier releases called it {' '.join(code.was)}.", hang=0)
     say()
-    say(code.explanation, hang=0)
-    for heading, body in (("Example:", code.example), ("What to do:", code.fix)):
+    explained = explanation_of(code)
+    say(explained.text, hang=0)
+    for heading, body in (("Example:", explained.example), ("What to do:", code.fix)):
         say()
         say((heading, "bold"))
         for line in body.splitlines():
@@ -87,12 +91,14 @@ def _print(code: Code) -> None:
 
 
 def _as_data(code: Code) -> dict[str, Any]:
+    explained = explanation_of(code)
     return {
         "code": code.id,
         "name": code.name,
+        "was": list(code.was),
         "severity": code.severity.value,
         "summary": code.summary,
-        "explanation": code.explanation,
-        "example": code.example,
+        "explanation": explained.text,
+        "example": explained.example,
         "fix": code.fix,
     }

@@ -1,12 +1,11 @@
-"""The reference pages in ``docs/``, made from the code: every command's help, every code.
+"""The reference page in ``docs/`` that is made from the code: every command's help.
 
-``python -m adapterdock.cli.reference`` writes them; ``--check`` compares.
+``python -m adapterdock.cli.reference`` writes it; ``--check`` compares.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import typer
 
-from ..manifests.findings.catalogue import Code, all_codes
 from ..manifests.findings.finding import REPORT_SCHEMA
 from .cache import SCHEMA as CACHE_SCHEMA
 from .command import ERROR_SCHEMA, Command, Group
@@ -28,17 +26,6 @@ from .show import SCHEMA as SHOW_SCHEMA
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 WIDTH = 88
-AREAS = {
-    "AD1": "The manifest's language",
-    "AD2": "Sources and artefacts",
-    "AD3": "Fit",
-    "AD4": "Fingerprints",
-    "AD5": "The lock",
-    "AD6": "The cache",
-    "AD7": "The loader",
-    "AD8": "Rules and policy",
-    "AD9": "Usage",
-}
 SCHEMAS = (
     (
         "validate, lock --check",
@@ -60,11 +47,6 @@ SCHEMAS = (
 _MADE = "<!-- Made by `python -m adapterdock.cli.reference`; do not edit. -->\n"
 
 
-def pages() -> dict[str, str]:
-    """Each page's name and text."""
-    return {"cli.md": cli_page(), "codes.md": codes_page()}
-
-
 def cli_page() -> str:
     """Every command with its help, as `--help` prints it."""
     text = [_MADE, "# The command line\n"]
@@ -83,39 +65,6 @@ def cli_page() -> str:
     return "\n".join(text) + "\n"
 
 
-def codes_page() -> str:
-    """Every code, as `adapterdock explain` tells it."""
-    text = [
-        _MADE,
-        "# Finding codes\n",
-        "A code is stable for ever: its number and name are never reused. An *error* refuses; "
-        "what is *unchecked* is not a pass until a person accepts it with `--accept CODE`; a "
-        "*warning* passes. `adapterdock explain CODE` prints the same.\n",
-    ]
-    for prefix, title in AREAS.items():
-        codes = [code for code in all_codes().values() if code.id.startswith(prefix)]
-        text.append(f"## {prefix}xx: {title}\n")
-        text += [_entry(code) for code in codes]
-    return "\n".join(text)
-
-
-def _entry(code: Code) -> str:
-    return (
-        f"### {code.id} {code.name}\n\n"
-        f"*{code.severity.value}*: {_prose(code.summary)}\n\n"
-        f"{_prose(code.explanation)}\n\n"
-        f"Example:\n\n```text\n{code.example}\n```\n\n"
-        f"What to do: {_prose(code.fix)}\n"
-    )
-
-
-def _prose(text: str) -> str:
-    """``text`` for Markdown, where only backticks shall mean something."""
-    parts = re.split(r"(`[^`]+`)", text)
-    parts[::2] = [re.sub(r"([<*_`\[\]])", r"\\\1", part) for part in parts[::2]]
-    return "".join(parts)
-
-
 def _commands(
     command: Any, path: str, parent: Any
 ) -> Iterator[tuple[str, Command | Group, typer.Context]]:
@@ -127,26 +76,20 @@ def _commands(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the pages, or with ``--check`` tell whether they are current (status 1: not)."""
+    """Write the page, or with ``--check`` tell whether it is current (status 1: not)."""
     parser = argparse.ArgumentParser(prog="python -m adapterdock.cli.reference")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
     check: bool = parser.parse_args(arguments).check
-    stale = 0
-    for name, text in pages().items():
-        path = DOCS / name
-        current = path.read_text(encoding="utf-8") if path.is_file() else None
-        if current == text:
-            continue
-        stale += 1
-        if check:
-            print(
-                f"{path} is not current; run python -m adapterdock.cli.reference", file=sys.stderr
-            )
-        else:
-            DOCS.mkdir(exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="\n")
-            print(f"wrote {path}")
-    return 1 if check and stale else 0
+    text, path = cli_page(), DOCS / "cli.md"
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return 0
+    if check:
+        print(f"{path} is not current; run python -m adapterdock.cli.reference", file=sys.stderr)
+        return 1
+    DOCS.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")
+    print(f"wrote {path}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-GENERATED = ("cli.md", "codes.md")
+GENERATED = ("cli.md",)
 IN_CHECKOUT = ("placement.md",)
 """Pages that need the base of `make quickstart`: run where they are named, in the checkout."""
 COMMANDS = ("adapterdock", "cat", "ls")

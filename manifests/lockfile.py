@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from .bounds import LOCK_BYTES, LOCK_VALUES
 from .findings import lock as codes
+from .findings.catalogue import find_code
 from .findings.errors import LockError, ManifestError
 from .findings.finding import Where
 from .language.schema import Digest, Fingerprint, Model, Name
@@ -108,6 +109,13 @@ class Lock(Model):
     adapters: Mapping[Name, LockedAdapter] = Field(default_factory=dict)
     compositions: Mapping[Name, LockedComposition] = Field(default_factory=dict)
     accepted: tuple[str, ...] = Field((), description="codes of unchecked findings accepted")
+
+    @field_validator("accepted")
+    @classmethod
+    def _of_today(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
+        """Ids of earlier releases are those that the codes have now."""
+        codes = ((id, find_code(id)) for id in ids)
+        return tuple(dict.fromkeys(id if code is None else code.id for id, code in codes))
 
 
 def lock_path(manifest: str | os.PathLike[str]) -> Path:

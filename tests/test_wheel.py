@@ -23,7 +23,7 @@ ROOMS = ("manifests", "registry", "loader", "cli")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The sdist and the wheel made of it, built with the setuptools that is installed."""
     out, source = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("source") / "checkout"
-    leave = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "build", "dist")
+    leave = shutil.ignore_patterns(".*", "*.egg-info", "__pycache__", "dist")
     shutil.copytree(ROOT, source, ignore=leave)  # a build writes beside what it builds
     command = [sys.executable, "-m", "build", "--no-isolation", f"--outdir={out}", str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -52,7 +52,7 @@ def test_every_module_and_every_table_is_in_the_wheel(built: tuple[Path, Path]) 
         inside = {n.removeprefix("adapterdock/") for n in wheel.namelist()}
     wanted = {"__init__.py", "py.typed"}
     for room in ROOMS:
-        for suffix in ("py", "json"):
+        for suffix in ("py", "json", "md"):
             wanted |= {p.relative_to(ROOT).as_posix() for p in (ROOT / room).rglob(f"*.{suffix}")}
     # examples, and what makes the committed tables
     left_out = ("manifests/quickstart/", "loader/tables/")

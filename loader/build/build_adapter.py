@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import AdapterdockError, AttachError
 from ...manifests.findings.finding import Where
@@ -100,7 +101,7 @@ class _Builder:
         plan, tensors = claims.plan, claims.tensors
         if plan.leftovers:
             claims.problem(
-                codes.PLAN_INCOMPLETE,
+                fit_codes.TENSOR_UNEXPECTED,
                 f"{len(plan.leftovers)} tensors have no place",
                 found=", ".join(plan.leftovers[:3]),
             )
@@ -119,9 +120,7 @@ class _Builder:
         claims.settle()
         acts = peft is not None and peft.changes
         if not claims.trainable and not acts and not _changes_anything(claims, saved, biases):
-            claims.problem(
-                codes.TENSORS_CHANGE_NOTHING, f"{claims.name!r} changes nothing anywhere"
-            )
+            claims.problem(fit_codes.EMPTY, f"{claims.name!r} changes nothing anywhere")
         claims.settle()
         # PEFT puts no tuner between itself and a base with virtual tokens
         prefix = "base_model." if prompted else PEFT_PREFIX

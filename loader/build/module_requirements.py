@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import loader as codes
 from ..base.uncalled import CONTAINERS
 from ..sites.bias import bias_of, inner_bias_of
@@ -82,7 +83,7 @@ def claim_whole(claims: Claims, name: str, paths: Mapping[str, str]) -> Mapping[
     unknown = sorted(paths.keys() - expected.keys())
     if missing or unknown:
         claims.problem(
-            codes.SAVED_INCOMPLETE,
+            fit_codes.SAVED_MODULE,
             f"{name} is not whole",
             found=f"missing {missing}, unexpected {unknown}",
             expected=", ".join(sorted(expected)),
@@ -90,7 +91,9 @@ def claim_whole(claims: Claims, name: str, paths: Mapping[str, str]) -> Mapping[
         return None
     for path, key in paths.items():
         if claims.tensors.shape(key) != expected[path]:
-            claims.misfit(f"{name}.{path}", claims.tensors.shape(key), expected[path])
+            shape = claims.tensors.shape(key)
+            code = fit_codes.SAVED_MODULE if kept else fit_codes.EMBEDDING_MISMATCH
+            claims.misfit(f"{name}.{path}", shape, expected[path], code)
     old = own_tensors(module)
     for path, key in paths.items():
         owner, _, _ = path.rpartition(".")
@@ -116,12 +119,13 @@ def claim_bias(claims: Claims, name: str, key: str) -> tuple[str, str, torch.Ten
         old = inner_bias_of(module)
     if old is None:
         claims.problem(
-            codes.BIAS_UNSUPPORTED,
+            fit_codes.BIAS_MISMATCH,
             f"{name}: the bias of a {type(module).__name__} cannot be exchanged",
         )
         return None
     if claims.tensors.shape(key) != tuple(old.shape):
-        claims.misfit(f"{name}.bias", claims.tensors.shape(key), tuple(old.shape))
+        shape = claims.tensors.shape(key)
+        claims.misfit(f"{name}.bias", shape, tuple(old.shape), fit_codes.BIAS_MISMATCH)
     return (name, key, old) if claims.want(name, [key]) else None
 
 

@@ -86,7 +86,7 @@ def _usable(claims: Claims, live: str, whole: Mapping[str, Mapping[str, str]]) -
         claims.problem(codes.SITE_INSIDE_SAVED, f"{live} is inside {inside}, which is replaced")
         return None
     if module is not None and not claims.modules.called(live):
-        claims.problem(codes.MODULE_NOT_CALLED, f"the model never calls {live}")
+        claims.problem(fit_codes.TARGET_NOT_CALLED, f"the model never calls {live}")
         return None
     if module is not None and device_of(module, claims.base) is None:
         claims.problem(codes.MODULE_ON_META, f"{live} is on the meta device")

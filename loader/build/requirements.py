@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import loader as codes
+from ...manifests.findings.code import Code
 from ...manifests.findings.errors import AttachError
 from ...manifests.findings.finding import Finding, Where
 from ...registry.files.facts import AdapterPlan, SitePlan
@@ -19,6 +21,14 @@ from ..weights.placement import Placement, placement_of
 from ..weights.tensors import AdapterTensors
 
 Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Unfit:
+    """Why no adapter of a method can be at a module, and under which code this is said."""
+
+    code: Code
+    reason: str
 
 
 @dataclasses.dataclass
@@ -36,7 +46,7 @@ class Claims:
     where: Where
     problems: list[Finding] = dataclasses.field(default_factory=list)
     wanted: dict[str, Placement] = dataclasses.field(default_factory=dict)
-    linears: dict[tuple[Any, ...], Mapping[str, Shape] | str] = dataclasses.field(
+    linears: dict[tuple[Any, ...], Mapping[str, Shape] | Unfit] = dataclasses.field(
         default_factory=dict
     )
     """Expected shapes at plain linears, of which a model has many of one size."""
@@ -53,7 +63,7 @@ class Claims:
         """The module, if an adapter can be at it; else a problem is noted."""
         module = self.modules.by_name.get(name)
         if module is None or not name:
-            self.problem(codes.MODULE_MISSING, f"the model has no module {name!r}")
+            self.problem(fit_codes.MODULE_MISSING, f"the model has no module {name!r}")
             return None
         others = self.modules.other_names(name)
         if others:
@@ -66,7 +76,7 @@ class Claims:
         and its factors would do something; a problem is noted then."""
         if not needs_call(site) or self.modules.called(site.module) or self._is_idle(site):
             return False
-        self.problem(codes.MODULE_NOT_CALLED, f"the model never calls {site.module}")
+        self.problem(fit_codes.TARGET_NOT_CALLED, f"the model never calls {site.module}")
         return True
 
     def _is_idle(self, site: SitePlan) -> bool:
@@ -79,7 +89,7 @@ class Claims:
         missing = [key for key in keys if key not in infos]
         for key in missing:
             self.problem(
-                codes.PLAN_MISMATCH, f"{key!r}, planned for {module}, is not among the tensors"
+                fit_codes.HALF_PRESENT, f"{key!r}, planned for {module}, is not among the tensors"
             )
         return not missing
 
@@ -105,9 +115,11 @@ class Claims:
     def problem(self, code: Any, message: str, **more: Any) -> None:
         self.problems.append(code.finding(f"{self.name}: {message}", self.where, **more))
 
-    def misfit(self, what: str, found: object, expected: object) -> None:
+    def misfit(
+        self, what: str, found: object, expected: object, code: Code = fit_codes.SIZE_MISMATCH
+    ) -> None:
         self.problem(
-            codes.MODULE_MISFIT,
+            code,
             f"{what} has another size than its module needs",
             found=found,
             expected=expected,

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import loader as codes
 from ...registry.files.facts import SIZED, ModuleShape, SitePlan
 from ...registry.methods.lora_variants import ONLY_USED
 from ...registry.methods.table import SITES as REGISTERED
 from ...registry.methods.table import Method as MethodOnDisk
 from ..methods.table import METHODS, Method
-from .requirements import Claims
+from .requirements import Claims, Unfit
 
 Shape = tuple[int, ...]
 ClaimedSite = tuple[SitePlan, Method, ModuleShape]
@@ -41,7 +42,7 @@ def claim_site(
     method = METHODS.get(site.method)
     if method is None:
         claims.problem(
-            codes.METHOD_UNKNOWN,
+            fit_codes.METHOD_UNSUPPORTED,
             f"{site.module}: {site.method} has no native implementation",
             expected=", ".join(METHODS),
         )
@@ -60,7 +61,7 @@ def claim_site(
     known = REGISTERED[site.method]
     if frozenset(site.tensors) not in known.role_sets:
         claims.problem(
-            codes.PLAN_MISMATCH,
+            fit_codes.HALF_PRESENT,
             f"{site.module} has not the parts that {site.method} needs",
             found=", ".join(sorted(site.tensors)),
             expected=" or ".join(", ".join(sorted(one)) for one in known.role_sets),
@@ -77,8 +78,8 @@ def claim_site(
     infos = claims.tensors.header.tensors
     shapes = {role: infos[key].shape for role, key in site.tensors.items()}
     expected = _expected(claims, known, method, site, module, shape, shapes)
-    if isinstance(expected, str):
-        claims.problem(codes.MODULE_UNSUPPORTED, f"{site.module}: {expected}")
+    if isinstance(expected, Unfit):
+        claims.problem(expected.code, f"{site.module}: {expected.reason}")
         return None
     for role, found in shapes.items():
         if found != expected.get(role):
@@ -94,7 +95,7 @@ def _expected(
     module: nn.Module,
     shape: ModuleShape,
     found: Mapping[str, Shape],
-) -> Mapping[str, Shape] | str:
+) -> Mapping[str, Shape] | Unfit:
     """What each role's tensor must be at this module, or why none can be there."""
     sizes = (shape.kind, shape.in_features, shape.out_features)
     key = (site.method, sizes, site.rank, tuple(found.items()))
@@ -102,12 +103,16 @@ def _expected(
     plain = type(module) is nn.Linear and not site.settings and "magnitude" not in found
     expected = claims.linears.get(key) if plain else None
     if expected is None:
-        unsized = shape.kind in SIZED and None in sizes
-        if shape.kind not in known.kinds or unsized:
-            expected = f"{site.method} cannot sit on a {type(module).__name__}"
+        wrong_kind = shape.kind not in known.kinds
+        if wrong_kind or (shape.kind in SIZED and None in sizes):
+            code = fit_codes.KIND_MISMATCH if wrong_kind else codes.MODULE_UNSUPPORTED
+            expected = Unfit(code, f"{site.method} cannot sit on a {type(module).__name__}")
+        elif reason := method.unsupported(site, module, shape):
+            expected = Unfit(codes.MODULE_UNSUPPORTED, reason)
         else:
-            reason = method.unsupported(site, module, shape)
-            expected = reason or known.shapes(site, shape, found)
+            expected = known.shapes(site, shape, found)
+            if isinstance(expected, str):
+                expected = Unfit(fit_codes.SITE_UNSUPPORTED, expected)
         if plain:
             claims.linears[key] = expected
     return expected

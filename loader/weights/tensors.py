@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Finding, Where
@@ -96,7 +97,7 @@ class AdapterTensors:
         odd = [n for n in targets if (stored[n], targets[n]) in wrong] if wrong else []
         if odd:
             return [
-                codes.TENSORS_NOT_FLOAT.finding(
+                fit_codes.TENSOR_DTYPE.finding(
                     f"{_some(odd)} cannot be used as weights",
                     self.where,
                     found=", ".join(sorted({stored[n] for n in odd})),

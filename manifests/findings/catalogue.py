@@ -1,71 +1,51 @@
-"""Every code a finding can carry, with what ``adapterdock explain`` says of it.
+"""Every code a finding can carry.
 
-A code is stable for ever: its number and name are never reused for another meaning. Areas have
-a file and a range each: language AD1xx, sources AD2xx (artefacts AD25x), fit AD3xx, fingerprints
-AD4xx, lock AD5xx, store AD6xx, loader AD7xx and AD81x to AD84x (changing AD751 to AD755, merging
-AD756 to AD768, training and saving AD746, AD747, AD769, AD793 to AD799), rules AD80x, policy AD85x,
-usage AD9xx.
+A code is stable for ever: its number and name are never reused for another meaning. Areas have a
+file each here, and one in ``explain/`` with what ``adapterdock explain`` says of its codes. Each
+has a range: language AD1xx, sources AD2xx (artefacts AD25x), fit AD3xx, fingerprints AD4xx, lock
+AD5xx, store AD6xx, loader AD7xx and AD81x to AD84x (changing AD751 to AD755, merging AD756 to
+AD768, training and saving AD746, AD747, AD769, AD793 to AD799), rules AD80x, policy AD85x, usage
+AD9xx. New codes of any area may also take a free number from AD377 on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 
 from .code import Code
 
-__all__ = ["Code", "all_codes", "find_code"]
+AREAS = (
+    *("language", "sources", "artefacts", "fit", "fingerprint", "lock", "store", "loader"),
+    *("changing", "merging", "training", "rules", "policy", "usage"),
+)
+
+
+@cache
+def codes_by_area() -> Mapping[str, tuple[Code, ...]]:
+    """By area, its codes."""
+    return {
+        area: tuple(
+            value
+            for value in vars(import_module(f".{area}", __package__)).values()
+            if isinstance(value, Code)
+        )
+        for area in AREAS
+    }
 
 
 @cache
 def all_codes() -> Mapping[str, Code]:
     """Every code by its id, sorted."""
-    from . import (
-        artefacts,
-        changing,
-        fingerprint,
-        fit,
-        language,
-        loader,
-        lock,
-        merging,
-        policy,
-        rules,
-        sources,
-        store,
-        training,
-        usage,
-    )
-
-    found: dict[str, Code] = {}
-    for area in (
-        language,
-        sources,
-        artefacts,
-        fit,
-        fingerprint,
-        lock,
-        store,
-        loader,
-        changing,
-        merging,
-        training,
-        rules,
-        policy,
-        usage,
-    ):
-        for value in vars(area).values():
-            if isinstance(value, Code):
-                if value.id in found:
-                    raise ValueError(f"{value.id} is defined twice")
-                found[value.id] = value
-    return dict(sorted(found.items()))
+    codes = [code for area in codes_by_area().values() for code in area]
+    return {code.id: code for code in sorted(codes, key=lambda code: code.id)}
 
 
 def find_code(text: str) -> Code | None:
-    """The code with this id or name, in any case, or ``None``."""
+    """The code with this id or name, of today or of an earlier release, in any case."""
     wanted = text.strip().lower()
     for code in all_codes().values():
-        if wanted in (code.id.lower(), code.name):
+        if wanted in {word.lower() for word in (code.id, code.name, *code.was)}:
             return code
     return None

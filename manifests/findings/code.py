@@ -9,19 +9,25 @@ from .finding import Finding, Severity, Where
 
 @dataclass(frozen=True)
 class Code:
-    """What one code means, for good.
+    """What one code means, for good. ``finding`` is the only way to make a :class:`Finding`.
 
-    ``explanation`` is a paragraph, ``example`` shows input that earns the code, ``fix`` says what
-    to do. ``finding`` is the only way in which the house makes a :class:`Finding`.
+    Its explanation and example are a section of ``explain/AREA.md``.
+
+    Args:
+        id: Such as ``AD301``; never used again for another meaning.
+        name: Such as ``header-malformed``; as stable as the id.
+        severity: That of every finding of this code.
+        summary: What is wrong, as a sentence.
+        fix: What to do, as an imperative sentence.
+        was: Ids and names that meant the same in earlier releases, and are understood still.
     """
 
     id: str
     name: str
     severity: Severity
     summary: str
-    explanation: str
-    example: str
     fix: str
+    was: tuple[str, ...] = ()
 
     def finding(
         self,

@@ -95,7 +95,7 @@ def test_an_unknown_command_is_wrong_usage_with_the_one_that_was_meant(cli: Cli)
     assert "'validate'" in result.stderr
 
 
-@pytest.mark.parametrize("text", ["AD301x", "AD363", "AD101"])
+@pytest.mark.parametrize("text", ["AD301x", "AD363", "AD101", "AD710"])
 def test_only_codes_of_unchecked_findings_can_be_accepted(
     cli: Cli, at_desk: Path, text: str
 ) -> None:

@@ -204,6 +204,19 @@ def test_no_lock_is_none(tmp_path: Path) -> None:
     assert read_lock(tmp_path / "a.lock") is None
 
 
+def test_a_code_that_was_accepted_under_an_earlier_id_is_read_as_the_code_of_today(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "adapters.lock"
+    text = render_lock(make(accepted=("AD257", "AD342")))
+    path.write_text(text.replace("AD342", "AD710"), encoding="utf-8")
+    lock = read_lock(path)
+    assert lock is not None
+    assert lock.accepted == ("AD257", "AD342")
+    assert make(accepted=("AD710", "AD342")).accepted == ("AD342",)
+    assert make(accepted=("AD000",)).accepted == ("AD000",)
+
+
 def test_the_lock_of_a_large_catalogue_is_read(tmp_path: Path) -> None:
     row = make().adapters["tone"]
     lock = make(adapters={f"a{n}": row for n in range(4000)})

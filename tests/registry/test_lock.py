@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 import shutil
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import adapterdock
 import pytest
+from adapterdock.manifests.findings import catalogue
+from adapterdock.manifests.findings.catalogue import all_codes
 from adapterdock.manifests.findings.errors import (
     FingerprintError,
     FitError,
@@ -490,6 +493,26 @@ def test_a_code_may_be_accepted_by_its_name(project: Project) -> None:
     assert adapterdock.validate(manifest, accept=names).exit_status == 0
     assert adapterdock.validate(manifest, accept=["AD505"]).exit_status == 1
     assert adapterdock.lock(manifest, accept=names).accepted
+
+
+def test_a_code_may_be_accepted_by_its_earlier_id_or_name(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.base(architectures=["NobodyKnowsForCausalLM"])
+    project.adapter("tone")
+    manifest = project.write({"tone": "./tone"})
+    (code,) = (f.code for f in adapterdock.validate(manifest).unchecked)
+    was = dataclasses.replace(all_codes()[code], was=("AD000", "name-of-before"))
+    monkeypatch.setattr(catalogue, "all_codes", lambda: {**all_codes(), code: was})
+    for text in ("AD000", "Name-of-before"):
+        assert adapterdock.validate(manifest, accept=[text]).exit_status == 0
+    assert adapterdock.lock(manifest, accept=["AD000"]).accepted == (code,)
+
+
+def test_an_error_cannot_be_accepted_by_its_earlier_id_either(local: Project) -> None:
+    with pytest.raises(UsageError) as caught:
+        adapterdock.lock(local.manifest, accept=["AD710"])
+    assert caught.value.findings[0].found == "a code of severity error"
 
 
 def test_what_could_not_be_reached_cannot_be_locked_even_if_accepted(

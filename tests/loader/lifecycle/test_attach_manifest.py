@@ -11,6 +11,7 @@ import adapterdock
 import pytest
 import torch
 from adapterdock.loader.load import attach
+from adapterdock.manifests.findings import fit as codes
 from adapterdock.manifests.findings.errors import (
     AdapterdockError,
     AttachError,
@@ -387,7 +388,7 @@ def test_a_trainable_adapter_may_be_zero_and_another_may_not(shelf: Shelf, tmp_p
     adapters["zero"].pop("trainable")
     with pytest.raises(AttachError) as caught:
         attach(shelf.model(), manifest_of(shelf, tmp_path, adapters=adapters))
-    assert caught.value.code == "AD704"
+    assert caught.value.code == codes.EMPTY.id
 
 
 def test_from_s3_with_a_lock(shelf: Shelf, tmp_path: Path, s3: object) -> None:

@@ -215,7 +215,7 @@ def test_another_number_of_experts_is_refused(role: str, tmp_path: Path) -> None
     assert plan is not None
     with pytest.raises(AttachError) as caught:
         attach_adapter(AdaptedModel(base), "it", plan, saved.tensors())
-    assert {f.code for f in caught.value.findings} == {"AD711"}
+    assert {f.code for f in caught.value.findings} == {"AD343"}
 
 
 def test_a_file_that_peft_wrote_passes_every_check(tmp_path: Path) -> None:

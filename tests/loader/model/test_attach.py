@@ -18,6 +18,7 @@ from adapterdock.loader.model.attach import attach_adapter
 from adapterdock.loader.sites.attachments import Attachments
 from adapterdock.loader.sites.sites import ModuleSite, OutputSite
 from adapterdock.loader.weights.tensors import AdapterTensors
+from adapterdock.manifests.findings import fit as codes
 from adapterdock.manifests.findings.errors import AdapterdockError, AttachError, IntegrityError
 from adapterdock.registry.files.facts import AdapterPlan, SitePlan
 from support.near import close, differs
@@ -71,7 +72,7 @@ def refused(base: nn.Module, plan: AdapterPlan, tensors: Any, **options: Any) ->
 def test_a_misfit_leaves_nothing_and_a_retry_with_the_right_one_works() -> None:
     base = tiny_llama()
     error = refused(base, *factors(inner=24))
-    assert error.code == "AD711"
+    assert error.code == codes.SIZE_MISMATCH.id
     assert error.findings[0].found == "(2, 24)"
     assert error.findings[0].expected == "(2, 16)"
     model = AdaptedModel(base)
@@ -87,28 +88,36 @@ def test_every_problem_is_told_at_once() -> None:
     norm = plan.sites[0]._replace(module="model.norm")
     odd = plan.sites[0]._replace(method="POLY")
     more = AdapterPlan((*plan.sites, two, norm, odd), leftovers=("x.lora_A.weight",))
-    codes = [f.code for f in refused(tiny_llama(), more, tensors).findings]
-    assert sorted(codes) == ["AD710", "AD711", "AD712", "AD724", "AD725"]
+    wanted = {
+        codes.METHOD_UNSUPPORTED,
+        codes.TENSOR_UNEXPECTED,
+        codes.MODULE_MISSING,
+        codes.SIZE_MISMATCH,
+        codes.KIND_MISMATCH,
+    }
+    found = [f.code for f in refused(tiny_llama(), more, tensors).findings]
+    assert sorted(found) == sorted(code.id for code in wanted)
 
 
 def test_keys_that_match_nothing_are_an_error() -> None:
     plan, tensors = factors()
     assert (
-        refused(tiny_llama(), dataclasses.replace(plan, leftovers=("u",)), tensors).code == "AD725"
+        refused(tiny_llama(), dataclasses.replace(plan, leftovers=("u",)), tensors).code
+        == codes.TENSOR_UNEXPECTED.id
     )
 
 
 def test_half_an_adapter_is_an_error() -> None:
     plan, tensors = factors()
-    assert refused(tiny_llama(), plan, {"a": tensors["a"]}).code == "AD707"
+    assert refused(tiny_llama(), plan, {"a": tensors["a"]}).code == codes.HALF_PRESENT.id
     half = plan.sites[0]._replace(tensors={"A": "a"})
-    assert refused(tiny_llama(), AdapterPlan((half,)), tensors).code == "AD707"
+    assert refused(tiny_llama(), AdapterPlan((half,)), tensors).code == codes.HALF_PRESENT.id
 
 
 def test_a_rank_other_than_planned_is_an_error() -> None:
     plan, _ = factors(rank=2)
     _, tensors = factors(rank=4)
-    assert refused(tiny_llama(), plan, tensors).code == "AD711"
+    assert refused(tiny_llama(), plan, tensors).code == codes.SIZE_MISMATCH.id
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -126,7 +135,7 @@ def test_an_adapter_that_would_change_nothing_is_refused_unless_trainable(zero: 
         plan = AdapterPlan((plan.sites[0]._replace(scale=0.0),))
     else:
         tensors[zero].zero_()
-    assert refused(tiny_llama(), plan, tensors).code == "AD704"
+    assert refused(tiny_llama(), plan, tensors).code == codes.EMPTY.id
     model = AdaptedModel(tiny_llama())
     attach_adapter(model, "it", plan, tensors_of(tensors), trainable=True)
     assert "it" in model.adapters
@@ -155,7 +164,7 @@ def test_zero_factors_beside_the_bases_own_module_are_refused(tmp_path: Path) ->
     plan, tensors = factors(w=base.lm_head.weight.detach().clone())
     tensors["b"].zero_()
     plan = dataclasses.replace(plan, saved={"lm_head": {"weight": "w"}})
-    assert refused(base, plan, tensors).code == "AD704"
+    assert refused(base, plan, tensors).code == codes.EMPTY.id
 
 
 def test_other_bytes_than_pinned_are_refused_before_anything_else(saved: Saved) -> None:
@@ -288,11 +297,11 @@ def plain(module: str, size: int = 8) -> Any:
 @pytest.mark.parametrize(
     ("module", "code"),
     [
-        ("attention.out_proj", "AD713"),
-        ("read", "AD713"),
+        ("attention.out_proj", codes.TARGET_NOT_CALLED.id),
+        ("read", codes.TARGET_NOT_CALLED.id),
         ("proj", "AD714"),
         ("alias", "AD714"),
-        ("nothing", "AD710"),
+        ("nothing", codes.MODULE_MISSING.id),
     ],
 )
 def test_a_module_that_cannot_be_reached_rightly_is_refused(module: str, code: str) -> None:
@@ -334,11 +343,31 @@ def test_a_saved_module_must_be_whole() -> None:
     half = AdapterPlan((), saved={"classifier": {"weight": "w"}})
     more = AdapterPlan((), saved={"classifier": {"weight": "w", "bias": "b", "extra": "x"}})
     whole = AdapterPlan((), saved={"classifier": {"weight": "w", "bias": "b"}})
-    assert refused(base, half, tensors).code == "AD718"
-    assert refused(base, more, tensors).code == "AD718"
+    assert refused(base, half, tensors).code == codes.SAVED_MODULE.id
+    assert refused(base, more, tensors).code == codes.SAVED_MODULE.id
     model = AdaptedModel(base)
     attach_adapter(model, "it", whole, tensors_of(tensors))
     assert not torch.equal(logits(model, adapter="it"), logits(base))
+
+
+def test_a_saved_module_or_bias_of_another_size_has_the_code_that_it_has_at_fit() -> None:
+    base = tiny_bert()
+    tensors = {"w": torch.randn(4, 16), "b": torch.randn(4)}
+    saved = AdapterPlan((), saved={"classifier": {"weight": "w", "bias": "b"}})
+    bias = AdapterPlan((), biases={"classifier": "b"})
+    assert refused(base, saved, tensors).code == codes.SAVED_MODULE.id
+    assert refused(base, bias, tensors).code == codes.BIAS_MISMATCH.id
+
+
+def test_a_method_that_has_no_arithmetic_for_a_module_has_the_code_that_it_has_at_fit() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(4, 4, 3)
+
+    site = SitePlan("conv", "IA3", {"l": "l"}, 1, 1.0, 1.0)
+    error = refused(Net(), AdapterPlan((site,)), {"l": torch.ones(1, 4, 1) * 2})
+    assert error.code == codes.SITE_UNSUPPORTED.id
 
 
 def test_factors_inside_a_saved_module_are_refused() -> None:
@@ -382,7 +411,7 @@ def test_a_bias_that_the_base_does_not_have_is_refused() -> None:
             self.table = nn.Linear(4, 4, bias=False)
 
     plan = AdapterPlan((), biases={"table": "b"})
-    assert refused(Net(), plan, {"b": torch.ones(4)}).code == "AD717"
+    assert refused(Net(), plan, {"b": torch.ones(4)}).code == codes.BIAS_MISMATCH.id
 
 
 def test_a_dilated_convolution_is_refused() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from adapterdock.loader.weights.placement import Placement
 from adapterdock.loader.weights.tensors import AdapterTensors, read_bytes, read_file
+from adapterdock.manifests.findings import fit as codes
 from adapterdock.manifests.findings.errors import AdapterdockError, IntegrityError, SourceError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -106,7 +107,7 @@ def test_a_value_too_large_for_float16_is_refused_there_and_fine_in_bfloat16() -
 def test_integers_are_no_weights_but_may_be_counters() -> None:
     read = tensors_of({"a": torch.ones(2), "n": torch.tensor(3)})
     (finding,) = read.findings({"a": torch.float32, "n": torch.float32})
-    assert finding.code == "AD705"
+    assert finding.code == codes.TENSOR_DTYPE.id
     assert read.findings({"a": torch.float32, "n": torch.int64}) == []
 
 

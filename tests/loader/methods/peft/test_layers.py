@@ -16,6 +16,7 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.base.float32 import keep_float32
 from adapterdock.loader.methods.peft.make_layers import _classes
 from adapterdock.manifests.findings.errors import AttachError, FitError, RoutingError
+from adapterdock.manifests.findings.loader import PEFT_MISSING
 from peft import HRAConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from support.method_oracle import (
@@ -435,8 +436,8 @@ def test_without_peft_the_method_and_the_extra_are_named(
     model.load_adapter(lora.folder, "lora")  # which needs no PEFT
     with pytest.raises(FitError) as caught:
         model.load_adapter(saved.folder, "it")
-    (finding,) = [f for f in caught.value.findings if f.code == "AD817"]
-    assert "HRA" in finding.message and finding.hint == "pip install 'adapterdock[peft]'"
+    (finding,) = [f for f in caught.value.findings if f.code == PEFT_MISSING.id]
+    assert "HRA" in finding.message and "pip install 'adapterdock[peft]'" in str(finding.hint)
 
 
 def test_a_peft_that_does_not_know_the_method_is_told(

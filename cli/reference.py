@@ -61,8 +61,8 @@ _MADE = "<!-- Made by `python -m adapterdock.cli.reference`; do not edit. -->\n"
 
 
 def pages() -> dict[str, str]:
-    """Each page's name and text."""
-    return {"cli.md": cli_page(), "codes.md": codes_page()}
+    """Each page's path in ``docs/``, and its text."""
+    return {"reference/cli.md": cli_page(), "codes.md": codes_page()}
 
 
 def cli_page() -> str:
@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{path} is not current; run python -m adapterdock.cli.reference", file=sys.stderr
             )
         else:
-            DOCS.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8", newline="\n")
             print(f"wrote {path}")
     return 1 if check and stale else 0

@@ -1,8 +1,8 @@
 """Runs what the pages in ``docs/`` (and a part of the README) show, and puts in what it prints.
 
-``python docs/print.py`` rewrites the outputs; ``--check`` writes nothing, shows what differs and
-exits 1. Names of pages are taken too, and those of :data:`IN_CHECKOUT` are run by name only. Each
-page runs from top to bottom, in a process of its own and in a fresh folder that
+``python docs/print.py`` rewrites the outputs. ``--check`` writes nothing, shows what differs and
+exits 1. Both take the paths of single pages; those of :data:`IN_CHECKOUT` are run only when named.
+Each page runs from top to bottom, in a process of its own and in a fresh folder that
 ``docs/example.py`` has filled:
 
 - ``python`` blocks share their names. What one prints, an ``AdapterWarning``, a warning in the log
@@ -42,7 +42,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = ("cli.md", "codes.md")
-IN_CHECKOUT = ("placement.md",)
+IN_CHECKOUT = ("place-a-model.md",)
 """Pages that need the base of `make quickstart`: run where they are named, in the checkout."""
 COMMANDS = ("adapterdock", "cat", "ls")
 BEGIN, END = "<!-- printed: begin -->", "<!-- printed: end -->"
@@ -266,10 +266,11 @@ def _prepare(folder: Path, cache: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run the pages and put in what they print.")
-    parser.add_argument("pages", nargs="*", type=Path, help="default: docs/*.md and README.md")
+    pages_help = "default: every page in docs/, and README.md"
+    parser.add_argument("pages", nargs="*", type=Path, help=pages_help)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
     options = parser.parse_args(arguments)
-    every = [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]
+    every = [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"]
     usual = [page for page in every if page.name not in (*GENERATED, *IN_CHECKOUT)]
     paths = [page.resolve() for page in options.pages or usual]
     os.environ.update(NO_COLOR="1", HF_HUB_OFFLINE="1")  # read when the libraries are imported

@@ -152,7 +152,7 @@ def test_every_name_of_upstream_and_of_ours_is_gone_through() -> None:
     from torch import nn
     from transformers.integrations.peft import PeftAdapterMixin
 
-    page = (ROOT / "docs" / "names.md").read_text()
+    page = (ROOT / "docs" / "reference" / "names.md").read_text()
     said = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", page))))
     own = [one for one in AdaptedModel.__mro__ if one.__module__.startswith("adapterdock.")]
     names = {

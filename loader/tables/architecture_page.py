@@ -1,4 +1,4 @@
-"""The page ``docs/architectures.md``, made of the verdicts on every class."""
+"""The page ``docs/reference/architectures.md``, made of the verdicts on every class."""
 
 from __future__ import annotations
 

@@ -77,7 +77,8 @@ METHOD_UNSUPPORTED = Code(
         "Every method stores and applies its tensors in its own way. Most are carried out here, "
         "others attach through PEFT (`pip install 'adapterdock[peft]'`); this one is known to "
         "neither, or it acts on the model as a whole in a way that would touch the base or that "
-        "needs more than a call says. docs/methods.md lists every method with what becomes of it."
+        "needs more than a call says. docs/reference/methods.md lists every method with what "
+        "becomes of it."
     ),
     example='"peft_type": "XLORA"',
     fix="use an adapter of another method, or load this one with PEFT itself",
@@ -358,8 +359,8 @@ ARCHITECTURE_UNKNOWN = Code(
     summary="The module names of this architecture are not known.",
     explanation=(
         "Names on disk and names in the running model differ for some architectures. The table of "
-        "architectures knows the classes of one version of transformers (docs/architectures.md "
-        "lists them); names are not guessed for others: a class from the repository's own code, a "
+        "architectures knows the classes of one version of transformers "
+        "(docs/reference/architectures.md lists them); names are not guessed for others: a class from the repository's own code, a "
         "newer one, or a checkpoint whose tensors are not those of the class that it names."
     ),
     example='"architectures": ["MyCompanyForCausalLM"]',

@@ -829,8 +829,8 @@ PEFT_MISSING = Code(
     severity=Severity.ERROR,
     summary="The adapter's method attaches through PEFT, which is not installed.",
     explanation=(
-        "docs/methods.md says which methods are carried out here and which by PEFT's own layers. "
-        "Nothing else needs PEFT. An old PEFT may not know the method yet."
+        "docs/reference/methods.md says which methods are carried out here and which by PEFT's own "
+        "layers. Nothing else needs PEFT. An old PEFT may not know the method yet."
     ),
     example='an adapter with "peft_type": "BOFT" where `import peft` fails',
     fix="pip install 'adapterdock[peft]'",

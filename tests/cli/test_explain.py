@@ -118,5 +118,5 @@ def test_a_stale_reference_page_is_noticed(tmp_path: Path, monkeypatch: pytest.M
     assert reference.main(["--check"]) == 1
     assert reference.main([]) == 0
     assert reference.main(["--check"]) == 0
-    (tmp_path / "docs" / "cli.md").write_text("old")
+    (tmp_path / "docs" / "reference" / "cli.md").write_text("old")
     assert reference.main(["--check"]) == 1

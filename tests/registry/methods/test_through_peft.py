@@ -21,7 +21,7 @@ from support.method_fit import codes, facts_of, look, retensored, tampered, text
 from support.peft_adapters import tiny_llama
 from support.peft_methods import CASES, saved_by_peft
 
-DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
+DOCS = Path(__file__).parents[3] / "docs" / "reference" / "methods.md"
 COMMON = {"peft_type", "peft_version", "base_model_name_or_path", "revision"}
 Q = "model.layers.0.self_attn.q_proj."
 

@@ -1,4 +1,4 @@
-"""The reference pages in ``docs/``, made from the code: every command's help, every code.
+"""Reference pages in ``docs/``, made from the code: every command's help, every code.
 
 ``python -m adapterdock.cli.reference`` writes them; ``--check`` compares.
 """
@@ -73,10 +73,9 @@ def cli_page() -> str:
         text.append(f"```text\n{help_text(command, context, WIDTH)}\n```\n")
     text.append("## What --json prints\n")
     text.append(
-        "One JSON object on standard output, whose first key `schema` says what it is; a number "
-        "there that this release does not know means another shape. Where a command ends in an "
-        "error, the object is that of the last line; only of an unknown option, or a value that an "
-        "option cannot take, there is no object (status 2).\n"
+        "One JSON object on standard output. Its first key, `schema`, names its form and the form's "
+        "version. A command that ends in an error prints the object of the last line. An unknown "
+        "option, or a value that an option cannot take, gives no object (status 2).\n"
     )
     text += ["| command | schema | keys |", "|---|---|---|"]
     text += [f"| `{command}` | `{schema}` | {keys} |" for command, schema, keys in SCHEMAS]

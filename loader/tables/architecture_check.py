@@ -113,7 +113,7 @@ def layout_from_header(name: str, model: nn.Module) -> Layout | None:
 def compare(live: Layout, got: Layout | None) -> Verdict:
     """What is to be said of a layout from a header, beside the live model's."""
     if got is None:
-        return Verdict(UNKNOWN, "its parts or its tensors cannot be told")
+        return Verdict(UNKNOWN, "its parts or its tensors are unknown")
     if missing := sorted(live.modules.keys() ^ got.modules.keys()):
         return Verdict(UNKNOWN, f"not the same modules: {missing[0]}{_more(missing)}")
     other = [name for name, shape in live.modules.items() if got.modules[name] != shape]

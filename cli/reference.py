@@ -73,9 +73,9 @@ def cli_page() -> str:
         text.append(f"```text\n{help_text(command, context, WIDTH)}\n```\n")
     text.append("## What --json prints\n")
     text.append(
-        "One JSON object on standard output. Its first key, `schema`, names its form and the form's "
-        "version. A command that ends in an error prints the object of the last line. An unknown "
-        "option, or a value that an option cannot take, gives no object (status 2).\n"
+        "One JSON object on standard output. Its first key, `schema`, names its form and the "
+        "version of that form. A command that ends in an error prints the object of the last line. "
+        "An unknown option, or a value that an option cannot take, gives no object (status 2).\n"
     )
     text += ["| command | schema | keys |", "|---|---|---|"]
     text += [f"| `{command}` | `{schema}` | {keys} |" for command, schema, keys in SCHEMAS]

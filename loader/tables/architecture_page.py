@@ -28,9 +28,9 @@ Of {built} classes that can be built, {checked} are *checked*: {share} percent.
 | no modules | {empty} | a base class of other classes |
 
 An unknown class never passes. `adapterdock validate --deep` asks transformers (with torch, without
-weights). `lock --accept CODE` records in the lock that a person accepted it; the loaded model is checked
-before anything is attached. A class from a repository's own code (`trust_remote_code`) is not in the
-table.
+weights). `lock --accept CODE` records in the lock that a person accepted it; the loaded model is
+checked before anything is attached. A class from a repository's own code (`trust_remote_code`) is
+not in the table.
 """
 
 

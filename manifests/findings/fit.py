@@ -360,8 +360,9 @@ ARCHITECTURE_UNKNOWN = Code(
     explanation=(
         "Names on disk and names in the running model differ for some architectures. The table of "
         "architectures knows the classes of one version of transformers "
-        "(docs/reference/architectures.md lists them); names are not guessed for others: a class from the repository's own code, a "
-        "newer one, or a checkpoint whose tensors are not those of the class that it names."
+        "(docs/reference/architectures.md lists them); names are not guessed for others: a class "
+        "from the repository's own code, a newer one, or a checkpoint whose tensors are not those "
+        "of the class that it names."
     ),
     example='"architectures": ["MyCompanyForCausalLM"]',
     fix=(

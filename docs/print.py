@@ -5,18 +5,18 @@ exits 1. Both take the paths of single pages; those of :data:`IN_CHECKOUT` are r
 Each page runs from top to bottom, in a process of its own and in a fresh folder that
 ``docs/example.py`` has filled:
 
-- ``python`` blocks share their names. What one prints, an ``AdapterWarning``, a warning in the log
-  of adapterdock, and the :class:`AdapterdockError` that ends it stand in the ``text`` block after
-  it. Any other exception is a mistake of the page.
-- ``console`` blocks: each line that begins with ``$`` is run, and its output follows. It may be
-  a command of :data:`COMMANDS`, and nothing else.
-- ``yaml NAME`` (or any language with a file's name) writes that file; what is written as it stands.
-- ``no-run`` after the language: not run, so that nothing may be said to have been printed by it.
+- ``python`` blocks share their names. The ``text`` block after one shows what it prints: output, an
+  ``AdapterWarning``, a warning in the log of adapterdock, and the :class:`AdapterdockError` that
+  ends it. Any other exception is a mistake in the page.
+- ``console`` blocks: each line that starts with ``$`` is run, and its output follows. Only the
+  commands of :data:`COMMANDS` are run.
+- ``yaml NAME`` (or any language with a file's name) writes that file.
+- ``no-run`` after the language: the block is not run, and must not show an output.
 
-A page is run once a block in it has an output (for the first time an empty ``text`` block). Where
-a page has the lines of :data:`BEGIN` and :data:`END`, only what is between them counts; the README
-is left alone without them. What differs between machines is replaced: :func:`normal` says what, and
-nothing else is.
+A page is run if a block in it has an output; start with an empty ``text`` block, or any line after
+a command. Where a page has the lines of :data:`BEGIN` and :data:`END`, only the blocks between them
+are run; the README is run only there. :func:`normal` replaces what differs between machines, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -284,6 +284,8 @@ def main(arguments: list[str] | None = None) -> int:
         min(len(paths), os.cpu_count() or 1), maxtasksperchild=1
     ) as pool:
         results = pool.map(run, paths, chunksize=1)
+        pool.close()
+        pool.join()  # else they are ended by a signal, which our commands handle
     bad = 0
     for path, (text, problem) in zip(paths, results, strict=True):
         before = path.read_text(encoding="utf-8")

@@ -13,8 +13,10 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 PARALLEL := -n logical --dist loadfile
 # What an edit most likely breaks: the language, the facts and checks, and LoRA on a model.
 QUICK := tests/manifests tests/cli/test_errors.py \
-	$(addprefix tests/registry/test_,fit.py header.py gather.py targets.py lora_plan.py lock_state.py) \
-	$(addprefix tests/loader/test_,lora.py attach.py adapted.py merge.py)
+	tests/registry/test_read_facts.py tests/registry/checks/test_check_adapter.py \
+	tests/registry/files/test_header.py tests/registry/locks/test_state.py \
+	$(addprefix tests/registry/methods/test_,targets.py lora_plan.py) tests/loader/test_adapted.py \
+	$(addprefix tests/loader/,methods/test_lora.py model/test_attach.py merge/test_merge.py)
 
 .PHONY: help .venv quickstart test quick test-anywhere check docs bench clean
 .DEFAULT_GOAL := help
@@ -25,7 +27,7 @@ help:
 	@echo "make quick        the tests for the edit loop (under 90 seconds)"
 	@echo "make test-anywhere  numbers and memory as other CPUs, thread counts and loads give them"
 	@echo "make check        format, lint, types, and that the generated files are current"
-	@echo "make docs         run the code of the pages in docs/ and put in what it prints"
+	@echo "make docs         run the code in docs/ and README.md, and put in what it prints"
 	@echo "make bench        timings beside PEFT and transformers"
 	@echo "make .venv        only the environment; PYTHON=python3.12 picks the interpreter,"
 	@echo "                  TORCH_INDEX=... says where torch's CPU build is (optional)"

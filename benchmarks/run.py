@@ -35,6 +35,7 @@ from timing import Times, timed
 ADAPTERS = 32
 PEER_ADAPTERS = 8
 ROUNDS = 5
+PAGE = Path("docs/reference/speed.md")
 
 
 def attach_round(times: Times, adapters: list[Path]) -> tuple[object, object, object]:
@@ -242,7 +243,7 @@ def rows_of_change(times: Times, resident: Resident) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("--page", action="store_true", help=f"put the table into {PAGE}")
     parser.add_argument("--plot", type=Path, default=Path("docs/bench.svg"))
     options = parser.parse_args()
     logging.getLogger("torchao").setLevel(logging.ERROR)  # kernels for GPUs that are not here
@@ -275,8 +276,8 @@ def main() -> None:
     print(text)
     plot(times, options.plot)
     print(f"plot: {options.plot}")
-    if options.readme:
-        put_into(Path("README.md"), text)
+    if options.page:
+        put_into(PAGE, text)
 
 
 if __name__ == "__main__":

@@ -36,11 +36,11 @@ def markdown(rows: Sequence[Row], by: str = "`make bench`") -> str:
     return "\n".join(lines)
 
 
-def put_into(readme: Path, text: str) -> None:
-    """Replace what stands between the README's bench markers."""
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+def put_into(page: Path, text: str) -> None:
+    """Replace what is between the page's bench markers."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def plot(times: Mapping[str, Sequence[float]], path: Path) -> None:

@@ -80,13 +80,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m adapterdock.cli.reference")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
     check: bool = parser.parse_args(arguments).check
-    text, path = cli_page(), DOCS / "cli.md"
+    text, path = cli_page(), DOCS / "reference" / "cli.md"
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return 0
     if check:
         print(f"{path} is not current; run python -m adapterdock.cli.reference", file=sys.stderr)
         return 1
-    DOCS.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")
     print(f"wrote {path}")
     return 0

@@ -1,22 +1,22 @@
 """Runs what the pages in ``docs/`` (and a part of the README) show, and puts in what it prints.
 
-``python docs/print.py`` rewrites the outputs; ``--check`` writes nothing, shows what differs and
-exits 1. Names of pages are taken too, and those of :data:`IN_CHECKOUT` are run by name only. Each
-page runs from top to bottom, in a process of its own and in a fresh folder that
+``python docs/print.py`` rewrites the outputs. ``--check`` writes nothing, shows what differs and
+exits 1. Both take the paths of single pages; those of :data:`IN_CHECKOUT` are run only when named.
+Each page runs from top to bottom, in a process of its own and in a fresh folder that
 ``docs/example.py`` has filled:
 
-- ``python`` blocks share their names. What one prints, an ``AdapterWarning``, a warning in the log
-  of adapterdock, and the :class:`AdapterdockError` that ends it stand in the ``text`` block after
-  it. Any other exception is a mistake of the page.
-- ``console`` blocks: each line that begins with ``$`` is run, and its output follows. It may be
-  a command of :data:`COMMANDS`, and nothing else.
-- ``yaml NAME`` (or any language with a file's name) writes that file; what is written as it stands.
-- ``no-run`` after the language: not run, so that nothing may be said to have been printed by it.
+- ``python`` blocks share their names. The ``text`` block after one shows what it prints: output, an
+  ``AdapterWarning``, a warning in the log of adapterdock, and the :class:`AdapterdockError` that
+  ends it. Any other exception is a mistake in the page.
+- ``console`` blocks: each line that starts with ``$`` is run, and its output follows. Only the
+  commands of :data:`COMMANDS` are run.
+- ``yaml NAME`` (or any language with a file's name) writes that file.
+- ``no-run`` after the language: the block is not run, and must not show an output.
 
-A page is run once a block in it has an output (for the first time an empty ``text`` block). Where
-a page has the lines of :data:`BEGIN` and :data:`END`, only what is between them counts; the README
-is left alone without them. What differs between machines is replaced: :func:`normal` says what, and
-nothing else is.
+A page is run if a block in it has an output; start with an empty ``text`` block, or any line after
+a command. Where a page has the lines of :data:`BEGIN` and :data:`END`, only the blocks between them
+are run; the README is run only there. :func:`normal` replaces what differs between machines, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = ("cli.md",)
-IN_CHECKOUT = ("placement.md",)
+IN_CHECKOUT = ("place-a-model.md",)
 """Pages that need the base of `make quickstart`: run where they are named, in the checkout."""
 COMMANDS = ("adapterdock", "cat", "ls")
 BEGIN, END = "<!-- printed: begin -->", "<!-- printed: end -->"
@@ -266,10 +266,11 @@ def _prepare(folder: Path, cache: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run the pages and put in what they print.")
-    parser.add_argument("pages", nargs="*", type=Path, help="default: docs/*.md and README.md")
+    pages_help = "default: every page in docs/, and README.md"
+    parser.add_argument("pages", nargs="*", type=Path, help=pages_help)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
     options = parser.parse_args(arguments)
-    every = [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]
+    every = [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"]
     usual = [page for page in every if page.name not in (*GENERATED, *IN_CHECKOUT)]
     paths = [page.resolve() for page in options.pages or usual]
     os.environ.update(NO_COLOR="1", HF_HUB_OFFLINE="1")  # read when the libraries are imported
@@ -283,6 +284,8 @@ def main(arguments: list[str] | None = None) -> int:
         min(len(paths), os.cpu_count() or 1), maxtasksperchild=1
     ) as pool:
         results = pool.map(run, paths, chunksize=1)
+        pool.close()
+        pool.join()  # else they are ended by a signal, which our commands handle
     bad = 0
     for path, (text, problem) in zip(paths, results, strict=True):
         before = path.read_text(encoding="utf-8")

@@ -117,10 +117,89 @@ def test_a_page_without_outputs_and_what_is_outside_of_the_marks_is_left_alone(
     )
 
 
-def test_every_page_is_in_the_index() -> None:
-    index = (ROOT / "docs" / "README.md").read_text()
-    for page in ROOT.glob("docs/*.md"):
-        assert page.name == "README.md" or f"]({page.name})" in index, page.name
+DOCS = ROOT / "docs"
+KINDS = ("tutorial", "how-to", "reference", "explanation")
+OTHER = {"README.md"}
+"""The map, and a page that is made from the code."""
+GENERATED = {"codes.md", "cli.md", "architectures.md"}
+PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"]
+WRITTEN = [page for page in PAGES if page.name not in GENERATED]
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks and without what is between backticks."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+    return re.sub(r"`[^`]*`", "", text)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    kept = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in kept}
+
+
+def test_every_page_is_of_one_kind_and_in_the_map() -> None:
+    index = (DOCS / "README.md").read_text()
+    for page in DOCS.rglob("*.md"):
+        path = page.relative_to(DOCS)
+        assert path.parts[0] in (*KINDS, *OTHER), path
+        assert page.name == "README.md" or f"]({path.as_posix()})" in index, path
+
+
+def test_a_page_opens_with_what_the_reader_will_have() -> None:
+    for kind in set(KINDS) - {"reference"}:
+        for page in (DOCS / kind).glob("*.md"):
+            title, _, first, *_ = page.read_text(encoding="utf-8").splitlines()
+            assert title.startswith("# "), page.name
+            assert first.startswith("At the end of this page "), page.name
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        path, _, anchor = target.partition("#")
+        if path.startswith(("https://", "http://")):
+            continue
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_every_page_that_the_code_names_is_there() -> None:
+    named = re.compile(r"docs/[\w./-]*\.(?:md|py|svg|json)\b")
+    rooms = ("cli", "serving", "loader", "registry", "manifests", "benchmarks", "docs", "tests")
+    files = [*ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "pyproject.toml"]
+    files += [
+        file
+        for room in rooms
+        for file in (ROOT / room).rglob("*")
+        if file.suffix in (".py", ".md", ".yaml") and file != Path(__file__)
+    ]
+    assert len(files) > 300
+    for file in files:
+        for path in named.findall(file.read_text(encoding="utf-8")):
+            assert (ROOT / path).exists(), f"{file.relative_to(ROOT)} names {path}"
+
+
+def test_the_readme_has_at_most_150_lines() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+DIALECT = (
+    r"begun|twins?|by whatever road|broke off|likewise|lies in|bears|claims|cannot stand",
+    r"is told|are told|cannot be told|stands? (?:twice|there|in|beside)",
+    r"whole module|(?<!there )is no (?!longer)",
+)
+"""Turns of phrase for which there are plainer words."""
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_is_in_plain_words(page: Path) -> None:
+    found = re.findall(rf"\b(?:{'|'.join(DIALECT)})\b", prose(page), re.I)
+    assert found == []
 
 
 ENGINE = {
@@ -149,7 +228,7 @@ def test_every_name_of_upstream_and_of_ours_is_gone_through() -> None:
     from torch import nn
     from transformers.integrations.peft import PeftAdapterMixin
 
-    page = (ROOT / "docs" / "names.md").read_text()
+    page = (ROOT / "docs" / "reference" / "names.md").read_text()
     said = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", page))))
     own = [one for one in AdaptedModel.__mro__ if one.__module__.startswith("adapterdock.")]
     names = {

@@ -1,4 +1,4 @@
-"""docs/placement.md shows what its commands print."""
+"""docs/how-to/place-a-model.md shows what its commands print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from support.terminal import environment
 
 ROOT = Path(adapterdock.__path__[0])
-PAGE = (ROOT / "docs" / "placement.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "place-a-model.md").read_text(encoding="utf-8")
 
 
 def block(after: str, kind: str) -> str:
@@ -48,7 +48,7 @@ def lines(text: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_rehearsal_prints_what_the_page_shows() -> None:
-    command = block("there is a\nrehearsal", "console").removeprefix("$ python ").split()
+    command = block("A rehearsal runs", "console no-run").removeprefix("$ python ").split()
     done = subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
@@ -58,7 +58,7 @@ def test_the_rehearsal_prints_what_the_page_shows() -> None:
         env=environment({"OMP_NUM_THREADS": "1"}),
     )
     assert done.returncode == 0, done.stderr
-    shown = block("there is a\nrehearsal", "text")
+    shown = block("A rehearsal runs", "text")
     assert names(done.stdout) == names(shown)
 
 

@@ -3,9 +3,10 @@
 ``python -m adapterdock.loader.tables.architecture_check`` builds every class without memory, with
 each kind of layer and each sub-config that it can have, makes the header that saving it would give,
 asks ``registry.base.architectures`` for the layout, and compares. The verdicts are
-``docs/architectures.json``, and ``docs/architectures.md`` is made of them. With names of classes,
-it tries these alone and keeps the verdicts of the others. With ``--check`` it tries none: it fails
-where the classes are not those of the installed transformers, or the page is not of the verdicts.
+``docs/reference/architectures.json``, and ``docs/reference/architectures.md`` is made of them. With
+names of classes, it tries these alone and keeps the verdicts of the others. With ``--check`` it
+tries none: it fails where the classes are not those of the installed transformers, or the page is
+not of the verdicts.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from .variants import (
     sub_config_variants,
 )
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "reference"
 DATA = DOCS / "architectures.json"
 PAGE = DOCS / "architectures.md"
 
@@ -113,7 +114,7 @@ def layout_from_header(name: str, model: nn.Module) -> Layout | None:
 def compare(live: Layout, got: Layout | None) -> Verdict:
     """What is to be said of a layout from a header, beside the live model's."""
     if got is None:
-        return Verdict(UNKNOWN, "its parts or its tensors cannot be told")
+        return Verdict(UNKNOWN, "its parts or its tensors are unknown")
     if missing := sorted(live.modules.keys() ^ got.modules.keys()):
         return Verdict(UNKNOWN, f"not the same modules: {missing[0]}{_more(missing)}")
     other = [name for name, shape in live.modules.items() if got.modules[name] != shape]

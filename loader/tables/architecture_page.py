@@ -1,4 +1,4 @@
-"""The page ``docs/architectures.md``, made of the verdicts on every class."""
+"""The page ``docs/reference/architectures.md``, made of the verdicts on every class."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ MADE = "<!-- Made by `python -m adapterdock.loader.tables.architecture_check`; d
 HEAD = """\
 # Architectures
 
-Which models `validate` can check without torch. It knows a model's modules and their sizes from
+Which models `validate` can check without torch. It derives a model's modules and their sizes from
 `config.json` and the header of the weights. Each class of transformers {version} was built, with
 every kind of layer and every sub-config that it can have, and compared with what the header gives.
-A class that puts a head on another is tried once; the kinds of layers are tried on that other.
+A class that adds a head to another class is tried once; its kinds of layers are tried on that other
+class.
 
 Of {built} classes that can be built, {checked} are *checked*: {share} percent.
 
 | verdict | classes | what it means |
 |---|---|---|
 | checked | {checked} | the modules, their kinds and their sizes are those of the live model |
-| sizes unchecked | {sizes} | the modules are right; sizes or kinds of some cannot be told (AD345) |
-| not known | {unknown} | the modules cannot be told (AD341) |
-| not built | {unbuilt} | needs a library, or options, that the survey does not have |
-| no modules | {empty} | a base of other classes |
+| sizes unchecked | {sizes} | the modules are right; sizes or kinds of some are unknown (AD345) |
+| not known | {unknown} | the modules are unknown (AD341) |
+| not built | {unbuilt} | needs a library or options that the survey does not have |
+| no modules | {empty} | a base class of other classes |
 
-What is not known is never a pass. `adapterdock validate --deep` asks transformers (with torch,
-without weights) where the table does not know; `--accept CODE` writes into the lock that a person
-accepted it, and the loaded model is asked before anything is attached. A class from a repository's
-own code (`trust_remote_code`) is in no table.
+An unknown class never passes. `adapterdock validate --deep` asks transformers (with torch, without
+weights). `lock --accept CODE` records in the lock that a person accepted it; the loaded model is
+checked before anything is attached. A class from a repository's own code (`trust_remote_code`) is
+not in the table.
 """
 
 

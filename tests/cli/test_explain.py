@@ -89,5 +89,5 @@ def test_a_stale_page_of_the_command_line_is_noticed(
     assert reference.main(["--check"]) == 1
     assert reference.main([]) == 0
     assert reference.main(["--check"]) == 0
-    (tmp_path / "docs" / "cli.md").write_text("old")
+    (tmp_path / "docs" / "reference" / "cli.md").write_text("old")
     assert reference.main(["--check"]) == 1

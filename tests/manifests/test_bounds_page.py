@@ -1,4 +1,4 @@
-"""docs/security.md names every limit, with its value."""
+"""docs/reference/limits.md names every limit, with its value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import adapterdock
 import pytest
 from adapterdock.manifests import bounds
 
-PAGE = (Path(adapterdock.__file__).parent / "docs" / "security.md").read_text(encoding="utf-8")
+PAGE = (Path(adapterdock.__file__).parent / "docs" / "reference" / "limits.md").read_text(
+    encoding="utf-8"
+)
 LIMITS = {name: value for name, value in vars(bounds).items() if name.isupper() and name != "MIB"}
 
 

@@ -1,5 +1,5 @@
-"""What the tests of hot swaps in PEFT and transformers prove, proved here: ``docs/upstream.md``
-lists them."""
+"""What the tests of hot swaps in PEFT and transformers prove, proved here:
+``docs/reference/upstream.md`` lists them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """What transformers' peft integration tests prove of loading, switching off and deleting, proved
-here: ``docs/upstream.md`` lists them."""
+here: ``docs/reference/upstream.md`` lists them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What PEFT's tests of mixed batches prove, proved here: ``docs/upstream.md`` lists them."""
+"""What PEFT's tests of mixed batches prove, proved here:
+``docs/reference/upstream.md`` lists them."""
 
 from __future__ import annotations
 

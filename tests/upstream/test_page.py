@@ -1,4 +1,4 @@
-"""``docs/upstream.md`` is honest: what it lists is there, and what is there it lists."""
+"""``docs/reference/upstream.md`` is honest: what it lists is there, and what is there it lists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent
-PAGE = TESTS.parent / "docs" / "upstream.md"
+PAGE = TESTS.parent / "docs" / "reference" / "upstream.md"
 CITED = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
 

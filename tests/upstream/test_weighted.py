@@ -1,5 +1,5 @@
-"""What PEFT's tests of weighted combinations prove, proved here: ``docs/upstream.md`` lists
-them."""
+"""What PEFT's tests of weighted combinations prove, proved here:
+``docs/reference/upstream.md`` lists them."""
 
 from __future__ import annotations
 

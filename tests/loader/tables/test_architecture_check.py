@@ -1,4 +1,4 @@
-"""What docs/architectures.md says of each class is so, and can only get better."""
+"""What docs/reference/architectures.md says of each class is so, and can only get better."""
 
 from __future__ import annotations
 

@@ -96,7 +96,9 @@ def test_texts_are_plain_sentences(area: str) -> None:
 def test_every_page_is_that_of_an_area_and_is_listed() -> None:
     folder = ROOT / "manifests" / "findings" / "explain"
     assert {page.stem for page in folder.iterdir()} == set(AREAS)
-    listed = re.findall(r"explain/(\w+)\.md", (ROOT / "docs" / "codes.md").read_text("utf-8"))
+    listed = re.findall(
+        r"explain/(\w+)\.md", (ROOT / "docs" / "reference" / "codes.md").read_text("utf-8")
+    )
     assert listed == list(AREAS)
 
 

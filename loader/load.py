@@ -31,6 +31,7 @@ from ..registry.methods.resized import token_rows
 from ..registry.pull import Pulled, pull
 from ..registry.resolve import Access, resolve_base
 from ..registry.sources.in_memory import GivenFolder
+from ..registry.store.link_trees import materialise
 from ..registry.store.store import Store
 from .adapted import AdaptedModel
 from .adapter.adapter import Adapter
@@ -298,7 +299,7 @@ def base_folder(pulled: Pulled, store: Store) -> Path:
     It holds what the lock pins and nothing else (a file dropped beside a local base would be
     read too), by links to where the files are.
     """
-    return store.materialise({path: fetched.path for path, fetched in pulled.base.items()})
+    return materialise(store, {path: fetched.path for path, fetched in pulled.base.items()})
 
 
 def given_folders(

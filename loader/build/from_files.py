@@ -29,6 +29,7 @@ from ...registry.files.header import read_header
 from ...registry.checks.loaded_as import uncovered
 from ...registry.methods.config_file import parse_adapter_config
 from ...registry.methods.lora_variants import invocation_of
+from ...registry.methods.table import dropout_of, methods_of
 from ...registry.plan import Held
 from ...registry.resolve import names_of_base, recorded_base
 from ...registry.store.verified import Verified
@@ -36,7 +37,7 @@ from ..adapter.adapter import Adapter, Built
 from ..weights.as_read import as_read
 from ..model.attach import check_free, put_adapters
 from ..base.load_base import DTYPES, hub_name
-from .build_adapter import build_adapter, dropout_of, methods_of
+from .build_adapter import build_adapter
 from ..compose.recipe import made_again
 from ..methods.peft.fit import settled
 from ..model.residency import size_of

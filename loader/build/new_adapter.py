@@ -27,11 +27,12 @@ from ...registry.checks.new_adapter import Beginning, begin
 from ...registry.checks.loaded_as import uncovered
 from ...registry.locks.state import begun_digest, declared_as
 from ...registry.methods.config_file import parse_adapter_config
+from ...registry.methods.table import dropout_of
 from ...registry.plan import Held, declared_dtype
 from ..adapter.adapter import Built
 from ..model.attach import check_free, put_adapters
 from ..base.load_base import DTYPES
-from .build_adapter import build_adapter, dropout_of
+from .build_adapter import build_adapter
 from .in_memory import config_bytes
 from ..methods.new_site import NewSite
 from ..methods.table import METHODS

@@ -11,10 +11,11 @@ from torch import nn
 from ...manifests.findings import loader as codes
 from ...registry.files.facts import SIZED, ModuleShape, SitePlan
 from ...registry.methods.lora_variants import ONLY_USED
+from ...registry.methods.method import Method as MethodOnDisk
 from ...registry.methods.table import SITES as REGISTERED
-from ...registry.methods.table import Method as MethodOnDisk
 from .requirements import Claims
-from ..methods.table import METHODS, Method
+from ..methods.method import Method
+from ..methods.table import METHODS
 
 Shape = tuple[int, ...]
 ClaimedSite = tuple[SitePlan, Method, ModuleShape]

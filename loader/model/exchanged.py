@@ -14,9 +14,8 @@ from torch import nn
 
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
+from ...registry.methods.table import dropout_of
 from ..adapter.adapter import Adapter, Built
-from ..build.build_adapter import dropout_of
-from ..methods.dora import OnWeight
 from ..methods.table import METHODS
 from ..routing.routing import Routing
 from ..sites.attachments import Attachments
@@ -79,9 +78,10 @@ def made_with(
     ]
     for part in parts:
         name = part.site.module
-        made = METHODS[part.site.method].build(part.site, part.shape, part.roles, dropout)
-        if isinstance(made, OnWeight) and name in adapter.replaces:
-            made.stand_on(adapter.replaces[name])
+        method = METHODS[part.site.method]
+        made = method.build(part.site, part.shape, part.roles, dropout)
+        if name in adapter.replaces:
+            method.on_replacement(made, adapter.replaces[name])
         if hasattr(made, "add_to"):
             weights.setdefault(name, []).append(cast(WeightFactors, made))
         else:

@@ -1,4 +1,4 @@
-"""How many files it takes to add a method, a check, a command or a way of combining.
+"""How many files it takes to add a method, a source, a check, a command or a way of combining.
 
 Each is added to a copy of the package, which then has to know it. What CONTRIBUTING says of
 adding one is what is done here.
@@ -155,11 +155,49 @@ def test_a_method_is_one_new_file_and_its_name_in_the_list_of_each_room(
 ) -> None:
     for room, text in (("registry", ON_DISK), ("loader", AT_A_SITE)):
         house.add(f"{room}/methods/toy.py", text)
-        house.put_in(f"{room}/methods/table.py", "\nfrom . import toy", "from .method import Method")
-        house.put_in(f"{room}/methods/table.py", "\n    toy.METHOD,", "    adalora.METHOD,")
+        table = f"{room}/methods/table.py"
+        house.put_in(table, "\nfrom . import toy", "from .method import Method")
+        house.put_in(table, "\n    toy.METHOD,", "    adalora.METHOD,")
     house.run(USED, tmp_path)
     assert len(house.new) == 2
     assert house.changed == {"registry/methods/table.py": 2, "loader/methods/table.py": 2}
+
+
+def test_a_source_is_one_new_file_and_its_scheme_in_the_list(house: House, tmp_path: Path) -> None:
+    house.add(
+        "registry/sources/toy.py",
+        '''
+        """A folder at ``toy:///PATH``: one on this machine, under another scheme."""
+
+        from pathlib import Path
+
+        from .local import LocalFolder
+
+
+        def open_folder(asked):
+            place = Path("/", str(asked.source).removeprefix("toy://"))
+            return LocalFolder(asked.source, place, where=asked.where, pins=asked.pins)
+        ''',
+    )
+    file, after = "registry/sources/open.py", '    **dict.fromkeys(S3, "s3"),'
+    house.put_in(file, '\n    "toy": "toy",', after)
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "shelf" / "notes.txt").write_text("hello")
+    said = house.run(
+        """
+        import sys
+        from pathlib import Path
+        from adapterdock.manifests.language.source import Source
+        from adapterdock.registry.sources.open import open_source
+
+        folder = open_source(Source.parse(f"toy://{sys.argv[1]}"), directory=Path())
+        print(*folder.files(), folder.read("notes.txt").decode())
+        """,
+        tmp_path / "shelf",
+    )
+    assert said == "notes.txt hello\n"
+    assert len(house.new) == 1
+    assert house.changed == {file: 1}
 
 
 def test_a_check_is_one_new_file_and_its_place_in_the_list(house: House, tmp_path: Path) -> None:

@@ -37,10 +37,11 @@ def ls(as_json: JsonOption = False) -> None:
       adapterdock cache ls
       adapterdock cache ls --json | jq '.files | map(.size) | add'
     """
+    from ..registry.store import maintenance
     from ..registry.store.store import Store
 
     store = Store.default()
-    entries = store.entries()[::-1]
+    entries = maintenance.entries(store)[::-1]
     used = [datetime.fromtimestamp(entry.last_used, timezone.utc) for entry in entries]
     if as_json:
         files = [
@@ -52,7 +53,9 @@ def ls(as_json: JsonOption = False) -> None:
             }
             for entry, time in zip(entries, used, strict=True)
         ]
-        out.as_json(SCHEMA, {"cache": str(store.root), "size": store.size(), "files": files})
+        out.as_json(
+            SCHEMA, {"cache": str(store.root), "size": maintenance.size(store), "files": files}
+        )
         return
     rows = [
         (
@@ -65,7 +68,7 @@ def ls(as_json: JsonOption = False) -> None:
     ]
     if rows:
         print_table(("digest", "size", "last used", "from"), rows, out)
-    err.line(f"{_files(len(rows))}, {human_bytes(store.size())} in {store.root}")
+    err.line(f"{_files(len(rows))}, {human_bytes(maintenance.size(store))} in {store.root}")
 
 
 @app.command("verify", cls=Command)
@@ -79,16 +82,17 @@ def verify() -> None:
 
       adapterdock cache verify
     """
+    from ..registry.store import maintenance
     from ..registry.store.store import Store
 
     store = Store.default()
     with shown_progress("verifying") as progress:
         if progress is None:
-            findings = store.verify()
+            findings = maintenance.verify(store)
         else:
             name = str(store.root)
-            progress.start(name, store.size())
-            findings = store.verify(lambda count: progress.advance(name, count))
+            progress.start(name, maintenance.size(store))
+            findings = maintenance.verify(store, lambda count: progress.advance(name, count))
             progress.done(name)
     print_findings(findings, out)
     if findings:
@@ -96,7 +100,7 @@ def verify() -> None:
     if not store.exists():
         say(f"there is no cache in {store.root} yet; nothing was verified")
         return
-    say(f"{_files(len(store.entries()))} in {store.root}, each what its name says")
+    say(f"{_files(len(maintenance.entries(store)))} in {store.root}, each what its name says")
 
 
 @app.command("gc", cls=Command)
@@ -115,12 +119,13 @@ def gc(
       adapterdock cache gc --max-size 20GiB
       adapterdock cache gc --max-size 0B       # everything that is not in use
     """
+    from ..registry.store import maintenance
     from ..registry.store.store import Store
 
     limit = parse_size(max_size)
     store = Store.default()
-    freed = store.gc(limit)
-    left = store.size()
+    freed = maintenance.collect(store, limit)
+    left = maintenance.size(store)
     say(f"freed {human_bytes(freed.size)} ({_files(len(freed.digests))})")
     say(f"{human_bytes(left)} remain in {store.root}")
     if left > limit:

@@ -16,14 +16,14 @@ from ...manifests.findings.finding import Where
 from ...registry.files.facts import AdapterPlan, ModuleKind, ModuleShape, SitePlan
 from ...registry.files.names import PEFT_PREFIX
 from ...registry.methods.idle import needs_call
-from ...registry.methods.lora_attention import reader_of
 from ...registry.methods.lora_variants import invocation_of
+from ...registry.methods.table import methods_of
 from ..adapter.adapter import Adapter, Built
 from ..adapter.factors import BiasChange, Factors, WeightFactors
 from ..adapter.memory import bytes_of, shared_with
 from ..adapter.weights import AdapterWeights, Part
 from ..base.live_base import LiveBase
-from ..methods.dora import OnWeight
+from ..methods.method import Method
 from ..methods.prompts.encoders import Encoder
 from ..methods.prompts.virtual_tokens import make_prompt
 from ..methods.table import METHODS
@@ -73,12 +73,6 @@ def build_adapter(
     except Exception as error:
         raise broken_off(name, error, where) from error
     return built
-
-
-def dropout_of(config: Mapping[str, Any]) -> float:
-    """The dropout while training, of the methods that have one."""
-    found = config.get("lora_dropout", config.get("vera_dropout"))
-    return float(found) if isinstance(found, int | float) else 0.0
 
 
 def broken_off(name: str, error: Exception, where: Where) -> AttachError:
@@ -149,6 +143,7 @@ class _Builder:
         }
         shared = self._shared(sites, placed)
         parts: list[Part] = [*peft.parts] if peft else []
+        replaced: list[tuple[str, Method, Factors | WeightFactors]] = []
         for name, common in shared.items():
             spelling = METHODS[name].shared
             parameters |= {spelling[r].format(adapter=claims.name): p for r, p in common.items()}
@@ -171,10 +166,11 @@ class _Builder:
                 roles[role] = parameters[name]
             built = method.build(site, shape, roles, self.dropout)
             if hasattr(built, "add_to"):
-                reader = reader_of(site)[0]
-                weights.setdefault(reader, []).append(cast(WeightFactors, built))
+                weights.setdefault(site.reader, []).append(cast(WeightFactors, built))
             else:
                 outputs.setdefault(site.module, []).append(cast(Factors, built))
+            if site.module in saved:
+                replaced.append((site.module, method, built))
             parts.append(Part(site, shape, roles, roles.keys() <= method.input_roles))
         changed: dict[str, BiasChange] = {}
         for module, key, old in biases:
@@ -197,10 +193,8 @@ class _Builder:
             )
             for name, paths in saved.items()
         }
-        for name, twin in twins.items():
-            for one in outputs.get(name, ()):
-                if isinstance(one, OnWeight):  # the weight that it rescales is the adapter's own
-                    one.stand_on(twin)
+        for name, method, built in replaced:
+            method.on_replacement(built, twins[name])
         held = {f"{prefix}{n}.{self._wrapper(n)}.{claims.name}": twin for n, twin in twins.items()}
         for live_name, paths in zip(held, saved.values(), strict=True):
             keys |= {_on_disk(key): f"{live_name}.{path}" for path, key in paths.items()}
@@ -269,7 +263,8 @@ class _Builder:
 
     def _wrapper(self, name: str) -> str:
         """What PEFT calls the part of its wrapper that holds this whole module."""
-        return "ln_tuning_layers" if name in self.claims.plan.tuned else "modules_to_save"
+        plan = self.claims.plan
+        return REGISTERED[plan.tuned_by].copied_as if name in plan.tuned else "modules_to_save"
 
     def _stood_for(self, sites: Iterable[ClaimedSite]) -> set[str]:
         """Embeddings that may never run, for embeddings that follow them do (T5's ``shared``)."""
@@ -315,13 +310,6 @@ def _changes_anything(
             if old is None or claims.differs(key, old):
                 return True
     return False
-
-
-def methods_of(plan: AdapterPlan) -> tuple[str, ...]:
-    """PEFT's names of the methods that act."""
-    tuned = {"LN_TUNING"} if plan.tuned else set[str]()
-    sites = plan.sites if plan.prompt is None else (*plan.sites, plan.prompt)
-    return tuple(sorted({REGISTERED[site.method].peft_type for site in sites} | tuned))
 
 
 def _on_disk(key: str) -> str:

@@ -27,6 +27,7 @@ from ...registry.files.names import ADAPTER_CONFIG
 from ...registry.files.reading import Reading
 from ...registry.methods.config_file import parse_adapter_config
 from ...registry.methods.lora_variants import invocation_of
+from ...registry.methods.table import dropout_of, methods_of
 from ...registry.plan import Held
 from ...registry.resolve import names_of_base, recorded_base
 from ...registry.sources.fetch import Fetched
@@ -38,7 +39,7 @@ from ..methods.peft.fit import settled
 from ..weights.as_read import as_read
 from ..weights.dtypes import DTYPES
 from ..weights.tensors import read_file
-from .build_adapter import build_adapter, dropout_of, methods_of
+from .build_adapter import build_adapter
 
 
 @dataclass(frozen=True)

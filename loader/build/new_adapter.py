@@ -26,6 +26,7 @@ from ...registry.checks.new_adapter import Beginning, begin
 from ...registry.files.facts import AdapterFacts, AdapterPlan, SitePlan
 from ...registry.locks.state import begun_digest, declared_as
 from ...registry.methods.config_file import parse_adapter_config
+from ...registry.methods.table import dropout_of
 from ...registry.plan import Held, declared_dtype
 from ..adapter.adapter import Built
 from ..base.live_base import LiveBase
@@ -38,7 +39,7 @@ from ..weights.dtypes import DTYPES
 from ..weights.placement import offloaded
 from ..weights.tensors import read_bytes
 from ..weights.write import on_cpu
-from .build_adapter import build_adapter, dropout_of
+from .build_adapter import build_adapter
 from .in_memory import config_bytes
 from .prompt_requirements import PROMPT
 

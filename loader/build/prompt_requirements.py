@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any, cast
 
 from ...manifests.findings import loader as codes
-from ...registry.checks.prompts import check_base, check_plan
+from ...registry.checks.prompts import check_base, check_plan, is_cached
 from ...registry.files.facts import SitePlan
-from ...registry.methods.prompt import PREFIX_TUNING
 from ..methods.prompts.virtual_tokens import embedding_of, unsupported
 from .requirements import Claims
 
@@ -34,7 +33,7 @@ def claim_prompt(claims: Claims, site: SitePlan) -> bool:
     if misfits or embedding is None:
         return False
     width = getattr(embedding, "embedding_dim", shape[-1])
-    if site.method != PREFIX_TUNING and shape[-1] != width:
+    if not is_cached(site) and shape[-1] != width:
         claims.misfit(PROMPT, shape, (shape[0], width))
     name = next(n for n, m in claims.modules.by_name.items() if m is embedding)
     return claims.want(name, [key])

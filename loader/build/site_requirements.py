@@ -12,9 +12,10 @@ from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import loader as codes
 from ...registry.files.facts import SIZED, ModuleShape, SitePlan
 from ...registry.methods.lora_variants import ONLY_USED
+from ...registry.methods.method import Method as MethodOnDisk
 from ...registry.methods.table import SITES as REGISTERED
-from ...registry.methods.table import Method as MethodOnDisk
-from ..methods.table import METHODS, Method
+from ..methods.method import Method
+from ..methods.table import METHODS
 from .requirements import Claims, Unfit
 
 Shape = tuple[int, ...]

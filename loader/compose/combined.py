@@ -10,10 +10,11 @@ import torch
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
 from ...manifests.findings.finding import Finding, Where
+from ...manifests.language.combine_methods import COMBINE_METHODS, CombineMethod
 from ...manifests.language.schema import Composition
 from ...manifests.language.weights import Weight, weight_at
 from .members import Member
-from .methods import METHODS, Method, Part, Settings, combine, merge
+from .methods import Part, Settings, combine, merge
 from .pairs import Pair, Place
 
 
@@ -40,7 +41,7 @@ def combine_members(
 ) -> Combined:
     """All of ``members`` by ``recipe``, float32 on the CPU; pure, and the same in any order of
     the modules. Raises :class:`RoutingError` where factors of different ranks were to be added."""
-    method, settings = METHODS[recipe.combine], settings_of(recipe, members)
+    method, settings = COMBINE_METHODS[recipe.combine], settings_of(recipe, members)
     sites: dict[Place, Pair] = {}
     problems: list[Finding] = []
     with torch.no_grad():
@@ -74,7 +75,7 @@ def settings_of(recipe: Composition, members: Sequence[Member]) -> Settings:
 
 
 def _biases(
-    method: Method, settings: Settings, members: Sequence[Member], weights: Sequence[Weight]
+    method: CombineMethod, settings: Settings, members: Sequence[Member], weights: Sequence[Weight]
 ) -> dict[str, torch.Tensor]:
     """The base's biases with what the members' add to them, combined as the method says."""
     found: dict[str, torch.Tensor] = {}

@@ -1,49 +1,19 @@
-"""The ways of combining, one row each, by PEFT's names; and what they do at one module.
-
-A method works *on* one of three things: the ``factors`` (A with A and B with B, which gives PEFT's
-cross terms), the ``ranks`` (factors side by side: exact), or the written-out ``delta`` (then an
-SVD). It may ``prune`` each member before, and ``elect`` signs where it sums.
-"""
+"""What the ways of combining (``manifests.language.combine_methods``) do at one module."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
+from ...manifests.language.combine_methods import CombineMethod
 from .dense import dense
 from .pairs import Pair, Place
 from .sparsify import keep_largest, keep_masked, random_mask
 from .svd import nearest, nearest_to_sum
 from .ties import elected_mean, weighted_sum
-
-
-@dataclass(frozen=True)
-class Method:
-    """See the module."""
-
-    on: Literal["factors", "ranks", "delta"]
-    prune: Literal["largest", "random"] | None = None
-    elect: bool = False
-
-
-METHODS: Mapping[str, Method] = {
-    "sum": Method("ranks"),
-    "cat": Method("ranks"),
-    "linear": Method("factors"),
-    "ties": Method("factors", "largest", elect=True),
-    "dare_linear": Method("factors", "random"),
-    "dare_ties": Method("factors", "random", elect=True),
-    "magnitude_prune": Method("factors", "largest"),
-    "svd": Method("delta"),
-    "ties_svd": Method("delta", "largest", elect=True),
-    "dare_linear_svd": Method("delta", "random"),
-    "dare_ties_svd": Method("delta", "random", elect=True),
-    "magnitude_prune_svd": Method("delta", "largest"),
-}
 
 
 @dataclass(frozen=True)
@@ -66,7 +36,7 @@ class Part:
     digest: str
 
 
-def combine(method: Method, settings: Settings, place: Place, parts: Sequence[Part]) -> Pair:
+def combine(method: CombineMethod, settings: Settings, place: Place, parts: Sequence[Part]) -> Pair:
     """The pair (scale 1) that stands for ``parts`` at ``place``. Pure; float32 on the CPU.
 
     Under ``factors`` all pairs must have one rank. Biases of the factors are combined as the
@@ -84,7 +54,7 @@ def combine(method: Method, settings: Settings, place: Place, parts: Sequence[Pa
 
 
 def merge(
-    method: Method,
+    method: CombineMethod,
     settings: Settings,
     name: str,
     tasks: Sequence[torch.Tensor],
@@ -104,7 +74,7 @@ def merge(
 
 
 def _pruned(
-    method: Method, settings: Settings, name: str, task: torch.Tensor, digest: str
+    method: CombineMethod, settings: Settings, name: str, task: torch.Tensor, digest: str
 ) -> torch.Tensor:
     density = settings.density
     if method.prune is None or density >= 1:
@@ -115,7 +85,9 @@ def _pruned(
     return keep_masked(task, mask, density)
 
 
-def _on_factors(method: Method, settings: Settings, place: Place, parts: Sequence[Part]) -> Pair:
+def _on_factors(
+    method: CombineMethod, settings: Settings, place: Place, parts: Sequence[Part]
+) -> Pair:
     """A with A, B with B. Each side has the root of the weight, its sign only A: else the two
     would make a plus of it."""
     whole = [p.weight * p.pair.scale for p in parts]
@@ -129,13 +101,17 @@ def _on_factors(method: Method, settings: Settings, place: Place, parts: Sequenc
     )
 
 
-def _on_ranks(method: Method, settings: Settings, place: Place, parts: Sequence[Part]) -> Pair:
+def _on_ranks(
+    method: CombineMethod, settings: Settings, place: Place, parts: Sequence[Part]
+) -> Pair:
     """Side by side: the exact sum, of all the ranks together."""
     scaled = [p.pair.a * p.weight * p.pair.scale for p in parts]
     return Pair(torch.cat(scaled, dim=1), torch.cat([p.pair.b for p in parts], dim=2))
 
 
-def _on_delta(method: Method, settings: Settings, place: Place, parts: Sequence[Part]) -> Pair:
+def _on_delta(
+    method: CombineMethod, settings: Settings, place: Place, parts: Sequence[Part]
+) -> Pair:
     """The nearest pair of a rank to the combined delta."""
     pairs, weights = [p.pair for p in parts], [p.weight for p in parts]
     rank = settings.rank or max(pair.rank for pair in pairs)

@@ -21,6 +21,7 @@ from ...registry.lock import measure
 from ...registry.methods.resized import token_rows
 from ...registry.pull import Pulled
 from ...registry.resolve import Access, resolve_base
+from ...registry.store.link_trees import materialise
 from ...registry.store.store import Store
 from ..base.checkpoint_weights import Originals
 from ..base.float32 import keep_float32
@@ -144,4 +145,4 @@ def base_folder(pulled: Pulled, store: Store) -> Path:
     It holds what the lock pins and nothing else (a file dropped beside a local base would be
     read too), by links to where the files are.
     """
-    return store.materialise({path: fetched.path for path, fetched in pulled.base.items()})
+    return materialise(store, {path: fetched.path for path, fetched in pulled.base.items()})

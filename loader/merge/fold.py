@@ -18,7 +18,6 @@ from ...manifests.findings.errors import AttachError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.weights import Weight, weight_at
 from ...registry.files.facts import ModuleKind
-from ...registry.methods.lora_attention import TARGET
 from ...registry.methods.peft_table import PEFT_TABLE
 from ..adapter.adapter import Adapter
 from ..adapter.factors import BiasChange
@@ -288,7 +287,7 @@ class _Planner:
             self._problem(codes.MERGE_METHOD, f"{adapter.name!r}: {what} is no change of a weight")
             return
         for part in adapter.resident.parts:
-            if at := weight_at(weight, part.site.settings.get(TARGET, part.site.module)):
+            if at := weight_at(weight, part.site.reader):
                 add = self._add_part if part.layer is None else self._add_layer
                 add(adapter, part, at)
         for name, one in adapter.resident.biases.items():

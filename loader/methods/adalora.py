@@ -16,8 +16,10 @@ from torch import nn
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ..adapter.factors import Factors, Part
 from ..routing.low_rank import LowRank
+from . import lycoris
 from .convolutions import Kernel
 from .deltas import Delta, Roles, product_rows
+from .method import Method
 
 
 class LinearFactors:
@@ -110,3 +112,15 @@ PARAMETERS: Mapping[str, str] = {
     "E": "lora_E.{adapter}",
 }
 """PEFT's live names of the roles, after the module's own."""
+
+
+METHOD = Method(
+    "ADALORA",
+    unsupported,
+    changes,
+    build,
+    PARAMETERS,
+    delta_weight=delta_weight,
+    unmergeable=lycoris.unmergeable,
+    input_roles=frozenset(PARAMETERS),
+)

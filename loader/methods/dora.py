@@ -357,3 +357,9 @@ def delta_weight(
         return new.mul_(factor.view(-1, *(1,) * (new.dim() - 1))).sub_(old)
 
     return by_rows
+
+
+def on_replacement(factors: object, replacement: nn.Module) -> None:
+    """The weight that DoRA rescales is then the adapter's own."""
+    if isinstance(factors, OnWeight):
+        factors.stand_on(replacement)

@@ -17,6 +17,7 @@ from ..adapter.factors import Factors, Part
 from ..routing.batched import stacked
 from ..routing.low_rank import Scaling
 from .deltas import Delta, Roles
+from .method import Method
 from .new_site import NewSite
 from .rerun import OtherInput, blend, not_rerunnable, with_input
 
@@ -153,3 +154,15 @@ def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
 
 PARAMETERS: Mapping[str, str] = {"l": "ia3_l.{adapter}"}
 """PEFT's live names of the roles, after the module's own."""
+
+
+METHOD = Method(
+    "IA3",
+    unsupported,
+    changes,
+    build,
+    PARAMETERS,
+    delta_weight=delta_weight,
+    delta_bias=delta_bias,
+    initial=initial,
+)

@@ -16,8 +16,10 @@ from ...registry.files.facts import ModuleShape, SitePlan
 from ..adapter.factors import Factors, Part, RowDelta
 from ..routing.batched import Entries, size_of, stacked
 from ..routing.low_rank import LowRank
+from . import lycoris
 from .deltas import Delta, Roles
 from .lycoris import WeightFactors
+from .method import Method
 from .new_site import NewSite
 
 _CORE = "ijkl,jr,ip->prkl"
@@ -142,3 +144,16 @@ PARAMETERS: Mapping[str, str] = {
     role: f"hada_{role}.{{adapter}}" for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")
 }
 """PEFT's live names of the roles, after the module's own."""
+
+
+METHOD = Method(
+    "LOHA",
+    lycoris.unsupported,
+    changes,
+    build,
+    PARAMETERS,
+    delta_weight=delta_weight,
+    unmergeable=lycoris.unmergeable,
+    input_roles=frozenset(PARAMETERS),
+    initial=initial,
+)

@@ -15,8 +15,10 @@ from torch import nn
 from ...registry.files.facts import ModuleShape, SitePlan
 from ..adapter.factors import Factors, Part, RowDelta
 from ..routing.batched import Entries, size_of, stacked
+from . import lycoris
 from .deltas import Delta, Roles
 from .lycoris import WeightFactors
+from .method import Method
 from .new_site import NewSite
 
 _CORE = "ijkl,ip,jr->prkl"
@@ -154,3 +156,16 @@ PARAMETERS: Mapping[str, str] = {
     role: f"lokr_{role}.{{adapter}}" for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
 }
 """PEFT's live names of the roles, after the module's own."""
+
+
+METHOD = Method(
+    "LOKR",
+    lycoris.unsupported,
+    changes,
+    build,
+    PARAMETERS,
+    delta_weight=delta_weight,
+    unmergeable=lycoris.unmergeable,
+    input_roles=frozenset(PARAMETERS),
+    initial=initial,
+)

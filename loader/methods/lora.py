@@ -30,6 +30,7 @@ from .convolutions import CONVOLUTIONS, LowRankKernel
 from .deltas import Delta, Roles, product_rows, sees_zeros
 from .embeddings import LowRankTable, embedded, scaled_like
 from .linear import LinearFactors
+from .method import Method
 from .new_site import NewSite
 
 Shape = tuple[int, ...]
@@ -295,3 +296,19 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
             return "the base's kernel is dilated, the factors' is not"
         return sees_zeros(conv)
     return None
+
+
+METHOD = Method(
+    "LORA",
+    unsupported,
+    changes,
+    build,
+    PARAMETERS,
+    alters=alters,
+    on_replacement=dora.on_replacement,
+    delta_weight=delta_weight,
+    delta_bias=delta_bias,
+    unmergeable=unmergeable,
+    input_roles=INPUT_ROLES,
+    initial=initial,
+)

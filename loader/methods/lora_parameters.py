@@ -13,11 +13,13 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ...registry.files.facts import ModuleShape, SitePlan
-from ...registry.methods.lora_attention import TARGET, reader_of
+from ...registry.files.facts import TARGET, ModuleShape, SitePlan
+from ...registry.methods.lora_attention import reader_of
 from ...registry.methods.lora_parameters import IN_FIRST, is_ambiguous
 from ..sites.weight_sites import can_stand_in
+from . import lora
 from .deltas import Delta, Roles
+from .method import Method
 
 
 class ParameterFactors:
@@ -138,3 +140,16 @@ PARAMETERS: Mapping[str, str] = {
     "B": "lora_B.{adapter}.weight",
 }
 """PEFT's live names of the roles, after the module's own and its wrappers'."""
+
+
+METHOD = Method(
+    "LORA_PARAMETER",
+    unsupported,
+    changes,
+    build,
+    PARAMETERS,
+    shapes=shapes,
+    delta_weight=delta_weight,
+    input_roles=frozenset(PARAMETERS),
+    initial=lora.initial,
+)

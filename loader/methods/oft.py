@@ -21,6 +21,7 @@ from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ..adapter.factors import Factors, Part, RowDelta
 from ..routing.batched import Entries, size_of, stacked
 from .deltas import Delta, Roles
+from .method import Method
 from .new_site import NewSite
 from .rerun import OtherInput, blend, difference, not_rerunnable, with_input
 
@@ -324,3 +325,15 @@ PARAMETERS: Mapping[str, str] = {
     "embedding_R": "oft_embedding_R.{adapter}.weight",
 }
 """PEFT's live names of the roles, after the module's own."""
+
+
+METHOD = Method(
+    "OFT",
+    unsupported,
+    changes,
+    build,
+    PARAMETERS,
+    delta_weight=delta_weight,
+    unmergeable=unmergeable,
+    initial=initial,
+)

@@ -24,6 +24,7 @@ from ..sites.weight_reads import Read
 from ..weights.placement import offloaded
 from .deltas import Delta, Roles
 from .embeddings import bounded, scaled_like
+from .method import Method
 from .new_site import NewSite
 from .rerun import difference
 
@@ -301,3 +302,16 @@ def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
 
 PARAMETERS: Mapping[str, str] = {"rows": "trainable_tokens_delta.{adapter}"}
 """PEFT's live name, after the module's own."""
+
+
+METHOD = Method(
+    "TRAINABLE_TOKENS",
+    unsupported,
+    changes,
+    build,
+    PARAMETERS,
+    alters=alters,
+    delta_weight=delta_weight,
+    unmergeable=unmergeable,
+    initial=initial,
+)

@@ -20,6 +20,7 @@ from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ..adapter.factors import Factors, Part, RowDelta
 from ..routing.batched import Entries, size_of, stacked
 from .deltas import Delta, Roles, product_rows
+from .method import Method
 from .new_site import NewSite
 
 
@@ -190,3 +191,17 @@ PARAMETERS: Mapping[str, str] = {
 """PEFT's live names of the roles, after the module's own."""
 SHARED: Mapping[str, str] = {"A": "base_model.vera_A.{adapter}", "B": "base_model.vera_B.{adapter}"}
 """And of those that belong to no module; they are never trained."""
+
+
+METHOD = Method(
+    "VERA",
+    unsupported,
+    changes,
+    build,
+    PARAMETERS,
+    shared=SHARED,
+    make_shared=shared,
+    delta_weight=delta_weight,
+    input_roles=frozenset({*PARAMETERS, *SHARED}),
+    initial=initial,
+)

@@ -14,10 +14,9 @@ from torch import nn
 
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
+from ...registry.methods.table import dropout_of
 from ..adapter.adapter import Adapter, Built
 from ..adapter.factors import Factors, WeightFactors
-from ..build.build_adapter import dropout_of
-from ..methods.dora import OnWeight
 from ..methods.table import METHODS
 from ..routing.routing import Routing
 from ..sites.attachments import Attachments
@@ -78,9 +77,10 @@ def made_with(
     ]
     for part in parts:
         name = part.site.module
-        made = METHODS[part.site.method].build(part.site, part.shape, part.roles, dropout)
-        if isinstance(made, OnWeight) and name in adapter.resident.replaced:
-            made.stand_on(adapter.resident.replaced[name])
+        method = METHODS[part.site.method]
+        made = method.build(part.site, part.shape, part.roles, dropout)
+        if name in adapter.resident.replaced:
+            method.on_replacement(made, adapter.resident.replaced[name])
         if hasattr(made, "add_to"):
             weights.setdefault(name, []).append(cast(WeightFactors, made))
         else:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from .combine_methods import Combine
 from .frozen import FrozenDict
 from .names import NAME_PATTERN
 from .source import Source
@@ -22,20 +23,6 @@ UrlPrefix = Annotated[str, StringConstraints(pattern=URL_PREFIX_PATTERN)]
 ByteSize = Annotated[str, StringConstraints(pattern=BYTE_SIZE_PATTERN)]
 Globs = Annotated[Mapping[str, float], Field(min_length=1)]
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
-Combine = Literal[
-    "sum",
-    "linear",
-    "cat",
-    "svd",
-    "ties",
-    "ties_svd",
-    "dare_linear",
-    "dare_ties",
-    "dare_linear_svd",
-    "dare_ties_svd",
-    "magnitude_prune",
-    "magnitude_prune_svd",
-]
 
 
 class Model(BaseModel):

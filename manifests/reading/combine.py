@@ -9,18 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ..findings import language as codes
 from ..findings.finding import Finding, Where
+from ..language.combine_methods import COMBINE_METHODS, USED_BY
 from ..language.schema import Composition
 from .nodes import Path
 
 Locate = Callable[[Path], Where]
 
-USED_BY: Mapping[str, Callable[[str], bool]] = {
-    "density": lambda method: method.startswith(("ties", "dare", "magnitude_prune")),
-    "seed": lambda method: method.startswith("dare"),
-    "majority_sign_method": lambda method: method.startswith(("ties", "dare_ties")),
-    "svd_rank": lambda method: method.endswith("svd"),
-    "svd_clamp": lambda method: method.endswith("svd"),
-}
 NEEDED = ("density", "seed")
 
 
@@ -28,16 +22,17 @@ def check_fields(composition: Composition, locate: Locate) -> Iterator[Finding]:
     """Fields that the method does not use, and that it lacks. ``locate`` gives the place of a
     path within the composition (the empty path: its own)."""
     method = composition.combine
+    row = COMBINE_METHODS[method]
     for field, used in USED_BY.items():
         given = getattr(composition, field) is not None
-        if given and not used(method):
+        if given and not used(row):
             yield codes.UNUSED_FIELD.finding(
                 f"{method!r} does not use {field}.",
                 locate((field,)),
                 found=f"combine: {method}, {field}: {getattr(composition, field)}",
                 hint=f"Remove {field}, or choose another method.",
             )
-        elif not given and field in NEEDED and used(method):
+        elif not given and field in NEEDED and used(row):
             yield codes.FIELD_NEEDED.finding(
                 f"{method!r} needs a {field}.",
                 locate(()),
@@ -46,7 +41,7 @@ def check_fields(composition: Composition, locate: Locate) -> Iterator[Finding]:
                 else "seed: 7 (any whole number from 0)",
             )
     for member, weight in composition.of.items():
-        if isinstance(weight, Mapping) and method != "sum":
+        if isinstance(weight, Mapping) and not row.by_module:
             yield codes.UNUSED_FIELD.finding(
                 f"{method!r} takes one weight for each member.",
                 locate(("of", member)),

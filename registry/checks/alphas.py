@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
-from ..methods.lora_attention import TARGET
+from ..files.wording import count, some
 from ..methods.patterns import PatternTable
-from .candidate import Subject, count, some
+from .candidate import Subject
 
 
 def check(subject: Subject) -> list[Finding]:
@@ -18,10 +18,7 @@ def check(subject: Subject) -> list[Finding]:
     table = PatternTable(subject.config.alpha_pattern, subject.patterns)
     unsure: dict[tuple[float, ...], list[str]] = {}
     for site in subject.plan.sites:
-        name = subject.naming.author(site.settings.get(TARGET, site.module))
-        if TARGET not in site.settings and (parameter := site.settings.get("parameter")):
-            name = f"{name}.{parameter}"
-        values = tuple(dict.fromkeys(table.all(name)))
+        values = tuple(dict.fromkeys(table.all(subject.pattern_name(site))))
         if len(values) > 1:
             unsure.setdefault(values, []).append(site.module)
     return [

@@ -9,7 +9,8 @@ from ...manifests.findings.finding import Finding
 from ..base.architectures import architecture_table
 from ..base.packed import quantisation_of
 from ..files.facts import AdapterPlan, BaseFacts, Layout, SitePlan
-from .candidate import Subject, count, shown, some
+from ..files.wording import count, shown, some
+from .candidate import Subject
 
 
 def check(subject: Subject) -> list[Finding]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
 from ..files.facts import Layout
-from .candidate import Subject, count, some
+from ..files.wording import count, some
+from .candidate import Subject
 
 
 def check(subject: Subject) -> list[Finding]:

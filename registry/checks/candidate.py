@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from ...manifests.findings.finding import Where
-from ..files.facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, SitePlan, TensorInfo
+from ..files.facts import TARGET, AdapterFacts, AdapterPlan, BaseFacts, Layout, SitePlan, TensorInfo
+from ..methods.method import Method
 from ..methods.naming import Naming
 from ..methods.patterns import Patterns
-from ..methods.table import SITES, Method
+from ..methods.table import SITES
 from ..methods.targets import Selection
 from ..methods.tuner_config import TunerConfig
 
@@ -45,6 +46,13 @@ class Subject:
         """What is known of the method at this site."""
         return SITES[site.method]
 
+    def pattern_name(self, site: SitePlan) -> str:
+        """What the config's patterns are matched against: the target module by the file's name for
+        it, or its parameter where the config names that."""
+        name = self.naming.author(site.reader)
+        parameter = None if TARGET in site.settings else site.settings.get("parameter")
+        return f"{name}.{parameter}" if parameter else name
+
     @property
     def name(self) -> str:
         return self.adapter.name
@@ -52,21 +60,3 @@ class Subject:
     @cached_property
     def selection(self) -> Selection:
         return Selection(self.config, self.patterns, self.method.kinds)
-
-
-def some(names: Iterable[str], most: int = 3) -> str:
-    """``a, b, c and 117 more``: a finding names a few of many alike."""
-    found = [shown(name) for name in names]
-    text = ", ".join(found[:most])
-    return text if len(found) <= most else f"{text} and {len(found) - most} more"
-
-
-def shown(text: str, most: int = 200) -> str:
-    """A stranger's text, fit for a terminal: cut, and quoted where it holds what is not printed."""
-    cut = text if len(text) <= most else f"{text[: most - 3]}..."
-    return cut if cut.isprintable() else repr(cut)
-
-
-def count(number: int, noun: str) -> str:
-    """``1 module``, ``3 modules``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

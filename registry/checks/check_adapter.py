@@ -10,14 +10,15 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Severity, Where
 from ...manifests.language.source import Source
 from ..files.facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, TensorInfo
+from ..files.wording import shown
 from ..methods import older
 from ..methods.heads import unnamed_heads
+from ..methods.method import Method
 from ..methods.naming import Naming
 from ..methods.patterns import PatternError, Patterns
-from ..methods.table import Method
 from ..methods.tuner_config import TunerConfig
 from . import dtypes, options, recorded_base, saved_together, version
-from .candidate import Subject, shown
+from .candidate import Subject
 from .table import checks_of
 
 
@@ -58,7 +59,7 @@ def check_adapter(
         return findings, None
     own = method.own(config)
     findings += options.check_contradictions(own, where)
-    findings += options.check_initialisation(own, method, where)
+    findings += method.check_trained(own, where)
     findings += method.check_config(own, where)
     patterns = Patterns()
     invalid = _check_patterns(own, patterns, where)

@@ -7,7 +7,8 @@ import re
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
 from ..files import foreign
-from .candidate import Subject, count, some
+from ..files.wording import count, some
+from .candidate import Subject
 
 _NAMED = re.compile(r"\.lora_(A|B|embedding_A|embedding_B)\.[^.]+(\.weight)?$")
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
 from ..files.facts import TensorInfo
-from .candidate import count, some
+from ..files.wording import count, some
 
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 

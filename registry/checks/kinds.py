@@ -5,8 +5,9 @@ from __future__ import annotations
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
 from ..files.facts import ModuleKind
-from ..methods.table import Method
-from .candidate import Subject, count, some
+from ..files.wording import count, some
+from ..methods.method import Method
+from .candidate import Subject
 
 
 def check(subject: Subject) -> list[Finding]:

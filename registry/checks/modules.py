@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
 from ...manifests.language.names import did_you_mean
-from .candidate import Subject, count, some
+from ..files.wording import count, some
+from .candidate import Subject
 
 
 def check(subject: Subject) -> list[Finding]:

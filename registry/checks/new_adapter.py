@@ -13,17 +13,16 @@ from ...manifests.findings import training as codes
 from ...manifests.findings.finding import Finding, Where, refused
 from ..files.facts import SIZED, Header, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..files.names import PEFT_PREFIX
-from ..methods.lora_config import LoraConfig
+from ..files.wording import count, some
 from ..methods.lora_parameters import selected
+from ..methods.method import Method
 from ..methods.naming import Naming
 from ..methods.new_adapter import NewAdapter
 from ..methods.patterns import PatternError, Patterns
 from ..methods.places import saved_module
-from ..methods.table import Method
 from ..methods.targets import Selection
 from ..methods.tuner_config import TASK_HEADS, TunerConfig
 from . import options
-from .candidate import count, some
 from .check_adapter import check_config, pattern_finding
 from .saved import parameters_of
 from .version import KNOWN_PEFT
@@ -159,9 +158,8 @@ class _Drawing:
 
     def _parameters(self, typed: TunerConfig) -> bool:
         """Whether the config selects parameters (``target_parameters``)."""
-        targets = typed.parameters if isinstance(typed, LoraConfig) else ()
         modules = self.layout.modules.items()
-        return any(selected(name, targets, list(one.parameters)) for name, one in modules)
+        return any(selected(name, typed.parameters, list(m.parameters)) for name, m in modules)
 
     def _sites(self, typed: TunerConfig, chosen: tuple[str, ...]) -> Iterable[Finding]:
         """The method's own tensors at the ``chosen`` modules. Which rank and settings a site has,

@@ -9,19 +9,17 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings.code import Code
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.names import did_you_mean
+from ..files.wording import count, shown, some
 from ..methods.foreign_fields import FOREIGN_FIELDS
-from ..methods.lora_config import PLAIN_INITS, init_changes_base
+from ..methods.method import Method
 from ..methods.options import COMMON, Expect, Option, Support, is_neutral
 from ..methods.peft_table import PEFT_REFUSED
-from ..methods.table import METHODS, THROUGH_PEFT, Method
-from .candidate import count, shown, some
+from ..methods.table import METHODS, THROUGH_PEFT
 
 _MOST_UNKNOWN = 20
 """Unknown fields that are named one by one."""
 _MISSPELT = 0.8
 """How much alike a misspelling and the word are: one letter more or less, or two exchanged."""
-
-_ROWS = (*METHODS.values(), *THROUGH_PEFT.values())
 
 PEFT_METHODS = frozenset({*METHODS, *THROUGH_PEFT, *PEFT_REFUSED})
 """Methods that PEFT knows (0.21.2), and those that it knew."""
@@ -106,7 +104,8 @@ def _strange(
 ) -> Finding:
     """What is to be said of a field that the method does not have."""
     message, hint = f"adapter_config.json sets {shown(name, 80)}, which is not known", None
-    if others := [row.peft_type for row in _ROWS if any(o.name == name for o in row.options)]:
+    rows = {**METHODS, **THROUGH_PEFT}.items()
+    if others := [other for other, row in rows if any(o.name == name for o in row.options)]:
         unknown = codes.OPTION_UNKNOWN
         message = f"adapter_config.json sets {name}, which {method.peft_type} does not have"
         hint = f"Remove it if the adapter is {method.peft_type}: it is a field of {some(others)}."
@@ -141,25 +140,6 @@ def check_contradictions(config: Mapping[str, Any], where: Where) -> list[Findin
     if config.get("use_dora") and config.get("lora_bias"):
         contradicts("use_dora and lora_bias cannot stand together")
     return findings
-
-
-def check_initialisation(config: Mapping[str, Any], method: Method, where: Where) -> list[Finding]:
-    """Was the base itself changed when training began? Of these methods, only LoRA can."""
-    if method.peft_type != "LORA":
-        return []
-    value = config.get("init_lora_weights")
-    if init_changes_base(value):
-        message = f"init_lora_weights: {value} changed the base, and the adapter was not converted"
-        return [codes.INIT_CHANGES_BASE.finding(message, where, found=value)]
-    if isinstance(value, str) and value.lower() not in PLAIN_INITS:
-        message = f"init_lora_weights: {shown(value, 80)} is an initialisation that is not known"
-        expected = f"true, false, {', '.join(sorted(PLAIN_INITS))}"
-        return [
-            codes.OPTION_UNSUPPORTED.finding(
-                message, where, found=shown(value, 80), expected=expected
-            )
-        ]
-    return []
 
 
 def _check_option(option: Option, value: object, where: Where) -> list[Finding]:

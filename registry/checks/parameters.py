@@ -6,16 +6,16 @@ from __future__ import annotations
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
 from ..files.facts import Layout
-from ..methods.lora_config import LoraConfig
+from ..files.wording import count, shown, some
 from ..methods.lora_parameters import IN_FIRST, is_ambiguous, selected, turned_since
-from .candidate import Subject, count, shown, some
+from .candidate import Subject
 
 
 def check(subject: Subject) -> list[Finding]:
     """One finding for all selected parameters without factors, and one for each entry of the
     config that selects none."""
     layout, config = subject.layout, subject.config
-    if layout is None or not isinstance(config, LoraConfig) or not config.parameters:
+    if layout is None or not config.parameters:
         return []
     present = {(s.module, s.settings.get("parameter")) for s in subject.plan.sites}
     missing: list[str] = []

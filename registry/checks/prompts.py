@@ -13,10 +13,10 @@ from typing import Any, cast
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
 from ..files.facts import CACHED, EMBEDS, Layout, SitePlan
+from ..files.wording import shown
 from ..methods.new_adapter import input_embedding
-from ..methods.prompt import EMBEDDINGS, PREFIX_TUNING
-from ..methods.prompt_config import SEQ_2_SEQ
-from .candidate import Subject, shown
+from ..methods.prompt_config import EMBEDDINGS, SEQ_2_SEQ
+from .candidate import Subject
 
 TASKS = ("CAUSAL_LM", SEQ_2_SEQ, "SEQ_CLS", "TOKEN_CLS")
 """Task types whose inputs are understood."""
@@ -44,7 +44,7 @@ def check(subject: Subject) -> list[Finding]:
             return [
                 codes.PROMPT_MISFIT.finding(message, subject.where, found=site.method, hint=hint)
             ]
-    if site.method != PREFIX_TUNING and subject.layout is not None:
+    if not is_cached(site) and subject.layout is not None:
         findings += _width(site, subject.layout, subject.where)
     if subject.base is not None and subject.layout is not None:
         findings += check_base(site, subject.base.config, subject.where)
@@ -54,9 +54,18 @@ def check(subject: Subject) -> list[Finding]:
 def cannot_take(site: SitePlan, inputs: Collection[str]) -> str | None:
     """Why a model that takes these of ``INPUTS`` cannot have the
     virtual tokens."""
-    if site.method == PREFIX_TUNING:
-        return None if CACHED in inputs else f"takes no {CACHED}"
-    return None if EMBEDS in inputs else f"takes no {EMBEDS} but those of its own tokens"
+    if site.settings["input"] in inputs:
+        return None
+    return (
+        f"takes no {CACHED}"
+        if is_cached(site)
+        else f"takes no {EMBEDS} but those of its own tokens"
+    )
+
+
+def is_cached(site: SitePlan) -> bool:
+    """Whether the virtual tokens are keys and values, not embeddings."""
+    return site.settings["input"] == CACHED
 
 
 def check_plan(site: SitePlan, shape: Shape, where: Where) -> list[Finding]:
@@ -78,7 +87,7 @@ def check_base(site: SitePlan, config: Mapping[str, Any], where: Where) -> list[
                 expected=SEQ_2_SEQ if decodes else "another task",
             )
         ]
-    return list(_keys_and_values(site, config, where)) if site.method == PREFIX_TUNING else []
+    return list(_keys_and_values(site, config, where)) if is_cached(site) else []
 
 
 @dataclass(frozen=True)
@@ -146,7 +155,7 @@ def _task(site: SitePlan, where: Where) -> Iterator[Finding]:
         return
     parts = site.settings["num_transformer_submodules"]
     # PEFT gives the decoder keys and values only where it counts two parts
-    allowed = (1,) if task != SEQ_2_SEQ else (2,) if site.method == PREFIX_TUNING else (1, 2)
+    allowed = (1,) if task != SEQ_2_SEQ else (2,) if is_cached(site) else (1, 2)
     if parts not in allowed:
         yield codes.PROMPT_TASK.finding(
             f"num_transformer_submodules is {parts} for the task {task}",
@@ -159,7 +168,7 @@ def _task(site: SitePlan, where: Where) -> Iterator[Finding]:
 def _shape(site: SitePlan, shape: Shape, where: Where) -> Iterator[Finding]:
     said = site.settings
     needed = ("num_virtual_tokens", "token_dim")
-    if site.method == PREFIX_TUNING:
+    if is_cached(site):
         needed = (*needed, "num_layers", "num_attention_heads")
     missing = [name for name in needed if said[name] is None]
     if missing:
@@ -168,7 +177,7 @@ def _shape(site: SitePlan, shape: Shape, where: Where) -> Iterator[Finding]:
         )
         return
     tokens, width = said["num_virtual_tokens"], said["token_dim"]
-    if site.method == PREFIX_TUNING:
+    if is_cached(site):
         expected = (tokens, said["num_layers"] * 2 * width)
         if width % said["num_attention_heads"]:
             yield codes.PROMPT_SHAPE.finding(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
 from ..files.facts import SitePlan
+from ..files.wording import count, some
 from ..methods.lora_variants import BLOCKS
-from .candidate import Subject, count, some
+from .candidate import Subject
 
 _NOT_GATHERED = (
     "The weights were not gathered when they were saved (DeepSpeed ZeRO-3 leaves empty tensors). "

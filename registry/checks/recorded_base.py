@@ -10,7 +10,7 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.source import Source
 from ..files.facts import BaseFacts
-from .candidate import shown
+from ..files.wording import shown
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]{0,95}(/[A-Za-z0-9][\w.\-]{0,95})?\Z", re.ASCII)
 

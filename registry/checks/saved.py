@@ -8,9 +8,10 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings import loader as loader_codes
 from ...manifests.findings.finding import Finding
 from ..files.facts import SIZED, Layout, ModuleKind
+from ..files.wording import count, some
 from ..methods.places import saved_module
 from ..methods.resized import token_modules
-from .candidate import Subject, count, some
+from .candidate import Subject
 from .vocabulary import resize_hint
 
 TASK_HEADS = frozenset({"score", "classifier", "qa_outputs"})

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...manifests.findings.finding import Finding
-from ..methods.table import Method
+from ..methods.method import Method
 from . import (
     alphas,
     base,
     biases,
+    complete,
     kinds,
     modules,
+    needs_peft,
     origin,
     parameters,
-    projections,
     prompts,
     ranks,
     saved,
@@ -27,24 +28,66 @@ from . import (
     unused,
     vocabulary,
 )
-from . import complete as whole
-from . import needs_peft as of_peft
 from .candidate import Subject
 
 Check = Callable[[Subject], list[Finding]]
+Asked = Callable[[Method], bool]
 
-_RANKED = (ranks.check, alphas.check)
-_PLACES = (unused.check, modules.check, kinds.check, uncalled.check)
-_STORED = (saved.check, biases.check, tied.check, vocabulary.check, origin.check)
-_REST = (targets.check, parameters.check, projections.check, tokens.check, *_STORED)
+
+def _of_its_own(subject: Subject) -> list[Finding]:
+    return subject.method.check_plan(subject.config, subject.plan, subject.where)
+
+
+def _every(method: Method) -> bool:
+    return True
+
+
+def _ranked(method: Method) -> bool:
+    return method.ranked
+
+
+def _on_modules(method: Method) -> bool:
+    return bool(method.kinds)
+
+
+def _on_the_model(method: Method) -> bool:
+    return not method.kinds
+
+
+def _with_alphas(method: Method) -> bool:
+    return bool(method.kinds) and method.native
+
+
+def _through_peft(method: Method) -> bool:
+    return not method.native
+
+
+CHECKS: tuple[tuple[Check, Asked], ...] = (
+    (base.check, _every),
+    (complete.check, _every),
+    (ranks.check, _ranked),
+    (alphas.check, _with_alphas),
+    (unused.check, _on_modules),
+    (modules.check, _every),
+    (kinds.check, _on_modules),
+    (uncalled.check, _on_modules),
+    (prompts.check, _on_the_model),
+    (sizes.check, _ranked),
+    (shapes.check, _on_modules),
+    (targets.check, _on_modules),
+    (parameters.check, _on_modules),
+    (_of_its_own, _every),
+    (tokens.check, _on_modules),
+    (saved.check, _every),
+    (biases.check, _every),
+    (tied.check, _every),
+    (vocabulary.check, _every),
+    (origin.check, _every),
+    (needs_peft.check, _through_peft),
+)
+"""Each with the methods whose adapters it is for."""
 
 
 def checks_of(method: Method) -> tuple[Check, ...]:
     """The checks for an adapter of this method."""
-    if not method.kinds:
-        return (base.check, whole.check, modules.check, prompts.check, *_STORED)
-    if method.ranked:
-        return (base.check, whole.check, *_RANKED, *_PLACES, sizes.check, shapes.check, *_REST)
-    if not method.native:
-        return (base.check, whole.check, *_PLACES, shapes.check, *_REST, of_peft.check)
-    return (base.check, whole.check, alphas.check, *_PLACES, shapes.check, *_REST)
+    return tuple(check for check, asked in CHECKS if asked(method))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
-from ..methods.lora_attention import TARGET
-from ..methods.lora_attention import selected as attention_modules
-from .candidate import Subject, count, some
+from ..files.facts import TARGET
+from ..files.wording import count, some
+from .candidate import Subject
 
 
 def check(subject: Subject) -> list[Finding]:
@@ -57,9 +57,8 @@ def _without_tensors(subject: Subject, modules: list[str]) -> list[Finding]:
     missing = [
         m for m in subject.selection.live_modules(layout, subject.naming) if m not in present
     ]
-    if subject.method.peft_type == "LORA":
-        attentions = attention_modules(layout, subject.selection, subject.naming)
-        missing += [m for m in attentions if m not in present]
+    others = subject.method.selects_too(layout, subject.selection, subject.naming)
+    missing += [m for m in others if m not in present]
     if subject.config.ensure_weight_tying:
         missing = [m for m in missing if m not in _tied_modules(subject)]
     if not missing:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
-from .candidate import Subject, some
+from ..files.wording import some
+from .candidate import Subject
 
 
 def check(subject: Subject) -> list[Finding]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
 from ..files.facts import Layout
-from ..methods.lora_config import LoraConfig
-from ..methods.trainable_tokens import METHOD, rows_of
-from .candidate import Subject, some
+from ..files.wording import some
+from ..methods.trainable_tokens import rows_of
+from .candidate import Subject
 from .vocabulary import resize_hint
 
 
@@ -16,7 +16,7 @@ def check(subject: Subject) -> list[Finding]:
     and that are not in the file."""
     findings: list[Finding] = []
     for site in subject.plan.sites:
-        if site.method != METHOD or "follows" in site.settings:
+        if "indices" not in site.settings or "follows" in site.settings:
             continue
         indices = site.settings["indices"]
         rows = _rows(subject.layout, site.module)
@@ -44,9 +44,8 @@ def check(subject: Subject) -> list[Finding]:
 
 def _without_rows(subject: Subject) -> list[Finding]:
     config = subject.config
-    if not isinstance(config, LoraConfig):
-        return []
-    authors = [subject.naming.author(s.module) for s in subject.plan.sites if s.method == METHOD]
+    with_rows = [site.module for site in subject.plan.sites if "indices" in site.settings]
+    authors = [subject.naming.author(module) for module in with_rows]
     missing = [name for name in config.tokens if not any(a.endswith(name) for a in authors)]
     return [
         codes.TARGETS_WITHOUT_TENSORS.finding(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
+from ..files.wording import count, some
 from ..methods.idle import is_idle, uncalled
-from .candidate import Subject, count, some
+from .candidate import Subject
 
 
 def check(subject: Subject) -> list[Finding]:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
-from ..files.facts import SitePlan
-from ..methods.lora_attention import TARGET
+from ..files.wording import some
 from ..methods.patterns import PatternError, Patterns, PatternTable
-from .candidate import Subject, some
+from .candidate import Subject
 
 BUDGET_SECONDS = 0.3
 """A budget of its own: what only warns must not use up the time of what decides."""
@@ -34,7 +33,7 @@ def check(subject: Subject) -> list[Finding]:
 def _unused(subject: Subject, patterns: Patterns) -> Mapping[str, list[str]]:
     config = subject.config
     authors = [subject.naming.author(module) for module in subject.plan.modules]
-    adapted = dict.fromkeys(_author(subject, site) for site in subject.plan.sites)
+    adapted = dict.fromkeys(subject.pattern_name(site) for site in subject.plan.sites)
     tables = {"rank_pattern": config.rank_pattern, "alpha_pattern": config.alpha_pattern}
     unused: dict[str, list[str]] = {}
     for field, entries in tables.items():
@@ -45,12 +44,3 @@ def _unused(subject: Subject, patterns: Patterns) -> Mapping[str, list[str]]:
         layers = {patterns.layer_index(config.layers_pattern, author) for author in authors}
         unused["layers_to_transform"] = [str(n) for n in config.layers if n not in layers]
     return unused
-
-
-def _author(subject: Subject, site: SitePlan) -> str:
-    """What the patterns are matched against: the target module, or its parameter where the config
-    names that."""
-    target = site.settings.get(TARGET)
-    parameter = site.settings.get("parameter") if target is None else None
-    name = subject.naming.author(target or site.module)
-    return name if parameter is None else f"{name}.{parameter}"

@@ -8,7 +8,8 @@ from typing import Any, cast
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
 from ..files.facts import Layout, ModuleKind
-from .candidate import Subject, some
+from ..files.wording import some
+from .candidate import Subject
 
 
 def resize_hint(rows: int) -> str:

@@ -255,6 +255,10 @@ class AdapterFacts:
         return value if isinstance(value, str) else None
 
 
+TARGET = "target"
+"""Setting of a site: the module that the config names, whose forward reads the site's parameter."""
+
+
 class SitePlan(NamedTuple):
     """One adapted place: the tensors of one method at one live module.
 
@@ -270,6 +274,11 @@ class SitePlan(NamedTuple):
     alpha: float
     scale: float
     settings: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def reader(self) -> str:
+        """The module whose forward reads what is adapted: the site's own, if no other does."""
+        return self.settings.get(TARGET, self.module)
 
 
 @dataclass(frozen=True)
@@ -336,7 +345,8 @@ class AdapterPlan:
     to {parameter path under it: tensor name}. ``biases`` are trained biases of the base: live
     module name to tensor name. ``embeddings`` are whole input or output embeddings that PEFT
     stored beside the factors (``save_embedding_layers``): module name to tensor name.
-    ``tuned`` are whole modules that the method itself trains (LN tuning), in the form of ``saved``.
+    ``tuned`` are whole modules that the method itself trains (LN tuning), in the form of
+    ``saved``; ``tuned_by`` is that method.
     ``prompt`` is what acts on the model as a whole (virtual tokens), its module is ``""``.
     ``leftovers`` are tensors with no place, each of which is an error. ``peft`` is there where
     the sites are PEFT's to make. With a ``conversion`` the names of tensors are those of its
@@ -349,6 +359,7 @@ class AdapterPlan:
     embeddings: Mapping[str, str] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
     tuned: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    tuned_by: str = ""
     prompt: SitePlan | None = None
     peft: PeftPlan | None = None
     conversion: Conversion | None = None

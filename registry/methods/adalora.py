@@ -19,6 +19,7 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .keys import Roles
+from .method import Method
 from .module_plan import plan_on_modules
 from .naming import Naming
 from .options import Option, Support, boolean, list_of, map_of, number, one_of, optional, rank
@@ -159,3 +160,18 @@ def shapes(
 def _module(key: str) -> str:
     found = _OF_E.fullmatch(key)
     return found["module"] if found else key
+
+
+METHOD = Method(
+    "ADALORA",
+    OPTIONS,
+    AdaLoraConfig.of,
+    plan,
+    ROLES,
+    ROLE_SETS,
+    KINDS,
+    shapes,
+    check_config=check_config,
+    trains=False,
+    idle=tuple(frozenset({role}) for role in ("A", "B", "E")),
+)

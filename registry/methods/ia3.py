@@ -14,8 +14,9 @@ from types import MappingProxyType
 from typing import Any
 
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from .default_targets import FEEDFORWARD
+from .default_targets import FEEDFORWARD, TARGETS
 from .keys import Roles
+from .method import Method
 from .module_plan import plan_on_modules
 from .naming import Naming
 from .options import Option, Support, boolean, either, list_of, optional, text
@@ -121,3 +122,17 @@ def shapes(
         ones = (1,) * len(module.kernel)
         return {"l": (1, inner if feedforward else outer, *ones)}
     return {"l": (1, inner) if feedforward else (outer, 1)}
+
+
+METHOD = Method(
+    "IA3",
+    OPTIONS,
+    Ia3Config.of,
+    plan,
+    ROLES,
+    ROLE_SETS,
+    KINDS,
+    shapes,
+    default_targets=TARGETS["IA3"],
+    complete=complete,
+)

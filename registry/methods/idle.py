@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from ..files.facts import AdapterPlan, Layout, SitePlan
-from .lora_attention import TARGET
 from .table import SITES
 
 _MAMBA = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
@@ -20,7 +19,7 @@ _READ_BY_KERNELS = frozenset({"out_proj", "conv1d"})
 
 def needs_call(site: SitePlan) -> bool:
     """Whether the site acts only where its module's own forward runs."""
-    return SITES[site.method].needs_call and TARGET not in site.settings
+    return SITES[site.method].needs_call(site)
 
 
 def uncalled(plan: AdapterPlan, layout: Layout) -> Iterator[SitePlan]:

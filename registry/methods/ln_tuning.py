@@ -11,7 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from .default_targets import TARGETS
 from .keys import Keys, Roles
+from .method import Method
 from .module_plan import plan_of
 from .naming import Naming, strip_peft_prefix
 from .options import Option
@@ -48,7 +50,8 @@ def plan(
         parameters = tuned.setdefault(naming.live(module), {})
         if parameters.setdefault(path, key) is not key or inside in f".{path}.":
             leftovers.append(key)
-    return replace(plan_of(config, layout, naming, keys, (), leftovers), tuned=tuned), naming
+    made = plan_of(config, layout, naming, keys, (), leftovers)
+    return replace(made, tuned=tuned, tuned_by=METHOD.peft_type), naming
 
 
 def split_keys(tensors: Iterable[str]) -> Keys:
@@ -68,3 +71,18 @@ def shapes(
 ) -> Mapping[str, tuple[int, ...]]:
     """Nothing: there are no sites."""
     return {}
+
+
+METHOD = Method(
+    "LN_TUNING",
+    OPTIONS,
+    read,
+    plan,
+    ROLES,
+    (),
+    KINDS,
+    shapes,
+    split_keys=split_keys,
+    default_targets=TARGETS["LN_TUNING"],
+    copied_as=WRAPPER,
+)

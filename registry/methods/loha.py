@@ -21,8 +21,10 @@ from collections.abc import Mapping
 
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from . import lycoris
+from .default_targets import TARGETS
 from .keys import Roles
 from .lycoris import LycorisConfig
+from .method import Method
 from .naming import Naming
 from .patterns import Patterns
 
@@ -64,3 +66,17 @@ def shapes(
         a, b = (outer, r), (r, inner * math.prod(module.kernel))
         expected = {"w1_a": a, "w1_b": b, "w2_a": a, "w2_b": b}
     return lycoris.matching(expected, found)
+
+
+METHOD = Method(
+    "LOHA",
+    OPTIONS,
+    LycorisConfig.of,
+    plan,
+    ROLES,
+    ROLE_SETS,
+    KINDS,
+    shapes,
+    default_targets=TARGETS["LOHA"],
+    idle=tuple(frozenset({role}) for role in sorted(PLAIN)),
+)

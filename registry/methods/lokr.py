@@ -22,8 +22,10 @@ from typing import Any
 
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from . import lycoris
+from .default_targets import TARGETS
 from .keys import Roles
 from .lycoris import LycorisConfig
+from .method import Method
 from .naming import Naming
 from .options import Option, Support, boolean, index, optional
 from .patterns import Patterns
@@ -114,3 +116,17 @@ def factorization(size: int, factor: int) -> tuple[int, int]:
     bound = root if factor == -1 else min(factor, root)
     first = next((n for n in range(bound, 1, -1) if size % n == 0), 1)
     return first, size // first
+
+
+METHOD = Method(
+    "LOKR",
+    OPTIONS,
+    LokrConfig.of,
+    plan,
+    ROLES,
+    ROLE_SETS,
+    KINDS,
+    shapes,
+    default_targets=TARGETS["LOKR"],
+    idle=tuple(frozenset({role}) for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b")),
+)

@@ -24,17 +24,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from . import lora_attention as attention
 from . import lora_parameters as by_name
 from . import trainable_tokens as tokens
+from .default_targets import TARGETS
 from .keys import Keys, Roles
-from .lora_config import LoraConfig
-from .lora_parameters import METHOD as BY_NAME
+from .lora_begin import beside, check_begin
+from .lora_config import OPTIONS, LoraConfig, check_trained
 from .lora_parameters import WRAPPER
-from .lora_variants import BLOCKS, misplaced
+from .lora_variants import BLOCKS, check_config, misplaced
+from .method import Method
 from .module_plan import plan_of
 from .naming import Naming
 from .patterns import Patterns, PatternTable
@@ -115,7 +118,7 @@ def plan(
                 }
                 if config.in_first is not None:
                     settings[by_name.IN_FIRST] = config.in_first
-                here.append(SitePlan(live, BY_NAME, roles, rank, alpha, scale, settings))
+                here.append(SitePlan(live, by_name.NAME, roles, rank, alpha, scale, settings))
             elif not inside and "rows" not in roles:
                 here.append(
                     SitePlan(live, "LORA", roles, *settled(author), config.settings_at(author))
@@ -212,3 +215,40 @@ def shapes(
         "magnitude": (1, outer, *ones) if module.kind is ModuleKind.CONV else (outer,),
         "velora": (-(-inner // site.settings.get("groups", 1)),),
     }
+
+
+METHOD = Method(
+    "LORA",
+    OPTIONS,
+    LoraConfig.of,
+    plan,
+    ROLES,
+    ROLE_SETS,
+    KINDS,
+    shapes,
+    asked_by={"B_bias": "lora_bias", "magnitude": "use_dora", "velora": "velora_config"},
+    check_config=check_config,
+    check_trained=check_trained,
+    selects_too=attention.selected,
+    ranked=True,
+    dropout="lora_dropout",
+    check_begin=check_begin,
+    default_targets=TARGETS["LORA"],
+    beside=beside,
+    idle=(frozenset({"B", "B_bias"}), frozenset({"embedding_B"})),
+)
+METHODS = (
+    METHOD,
+    replace(
+        METHOD,
+        name=by_name.NAME,
+        role_sets=by_name.ROLE_SETS,
+        kinds=by_name.KINDS,
+        shapes=by_name.shapes,
+        asked_by={},
+        ranked=False,
+        needs_call=by_name.needs_call,
+        idle=(frozenset({"A"}), frozenset({"B"})),
+    ),
+)
+"""LoRA at modules, and its sites at parameters."""

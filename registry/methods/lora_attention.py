@@ -11,16 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ..files.facts import Layout, ModuleShape, SitePlan
-from .lora_parameters import METHOD
+from ..files.facts import TARGET, Layout, ModuleShape, SitePlan
+from .lora_parameters import NAME
 from .naming import Naming
 from .targets import Selection
 
 IN, OUT = "in_proj_weight", "out_proj"
 INSIDE = f"base_layer.{OUT}"
 """What PEFT wraps the output projection in, after the module's name."""
-TARGET = "target"
-"""Setting of a site: the attention whose forward reads the parameter, by its live name."""
 
 Settled = tuple[int, float, float]
 Parts = Mapping[str, Mapping[str, str]]
@@ -35,17 +33,16 @@ def sites(live: str, parts: Parts, settled: Settled) -> Iterator[SitePlan]:
     """The two sites of one such target, of {what PEFT has wrapped: {role: key}}."""
     rank, alpha, scale = settled
     settings = {"parameter": IN, "wraps": "", TARGET: live}
-    yield SitePlan(live, METHOD, parts[""], rank, alpha, scale, settings)
+    yield SitePlan(live, NAME, parts[""], rank, alpha, scale, settings)
     settings = {"parameter": "weight", "wraps": "", TARGET: live}
-    yield SitePlan(f"{live}.{OUT}", METHOD, parts[INSIDE], rank, alpha, 2 * scale, settings)
+    yield SitePlan(f"{live}.{OUT}", NAME, parts[INSIDE], rank, alpha, 2 * scale, settings)
 
 
 def reader_of(site: SitePlan) -> tuple[str, str]:
     """The module whose forward reads the site's parameter, and the parameter's path in it."""
-    reader = site.settings.get(TARGET, site.module)
-    inside = site.module[len(reader) + 1 :]
+    inside = site.module[len(site.reader) + 1 :]
     name = site.settings["parameter"]
-    return reader, f"{inside}.{name}" if inside else name
+    return site.reader, f"{inside}.{name}" if inside else name
 
 
 def selected(layout: Layout, selection: Selection, naming: Naming) -> list[str]:

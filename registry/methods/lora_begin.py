@@ -16,7 +16,7 @@ from ..files.facts import ModuleKind, SitePlan
 from ..files.names import PEFT_PREFIX
 from . import lora_attention as attention
 from .lora_config import LoraConfig, init_of
-from .lora_parameters import METHOD, WRAPPER, selected, shapes
+from .lora_parameters import NAME, WRAPPER, selected, shapes
 from .naming import Naming
 from .new_adapter import NewAdapter, Shape, input_embedding
 from .patterns import PatternTable
@@ -115,7 +115,7 @@ def _parameters(config: LoraConfig, new: NewAdapter) -> dict[str, Shape] | str:
             return f"{name} is named by target_modules and by target_parameters"
         for place, parameter in enumerate(wanted, 1):
             rank = ranks.get(f"{name}.{parameter}", config.r)
-            site = SitePlan(name, METHOD, {}, rank, 1.0, 1.0, {"parameter": parameter})
+            site = SitePlan(name, NAME, {}, rank, 1.0, 1.0, {"parameter": parameter})
             expected = shapes(site, module, {})
             if isinstance(expected, str):
                 return f"{name}: {expected}"

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, cast
 
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding, Where
+from ..files.wording import shown
 from .lora_parameters import in_first
 from .lora_variants import ALORA, BDLORA, VARIANTS, VELORA, settings_of
 from .options import (
@@ -95,6 +98,24 @@ def init_changes_base(value: object) -> bool:
     return isinstance(value, str) and _MUTATING_INIT.fullmatch(value) is not None
 
 
+def check_trained(config: Mapping[str, Any], where: Where) -> list[Finding]:
+    """Was the base itself changed when training began?"""
+    value = config.get("init_lora_weights")
+    if init_changes_base(value):
+        message = f"init_lora_weights: {value} changed the base, and the adapter was not converted"
+        return [codes.INIT_CHANGES_BASE.finding(message, where, found=value)]
+    if isinstance(value, str) and value.lower() not in PLAIN_INITS:
+        return [
+            codes.OPTION_UNSUPPORTED.finding(
+                f"init_lora_weights: {shown(value, 80)} is an initialisation that is not known",
+                where,
+                found=shown(value, 80),
+                expected=f"true, false, {', '.join(sorted(PLAIN_INITS))}",
+            )
+        ]
+    return []
+
+
 @dataclass(frozen=True)
 class LoraConfig(TunerConfig):
     """What of LoRA's config changes the computation."""
@@ -102,16 +123,12 @@ class LoraConfig(TunerConfig):
     r: int = 8
     alpha: float = 8
     rslora: bool = False
-    parameters: tuple[str, ...] = ()
-    """``target_parameters``: names of parameters, or what they end in from a dot on."""
     in_first: tuple[bool, bool] | None = None
     """How the factors of experts lie (:mod:`.lora_parameters`), by the PEFT that wrote them."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Those of every site: the roles that are ``frozen`` while the others are trained."""
     variant: Mapping[str, Any] = field(default_factory=dict)
     """The fields that ask for a variant (:mod:`.lora_variants`)."""
-    tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """``trainable_token_indices``: module to rows; under ``""`` those of the input embedding."""
 
     def indices_of(self, module: str) -> tuple[int, ...] | None:
         """The rows that were trained in this embedding. PEFT compares the end of the whole path,

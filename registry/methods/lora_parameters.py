@@ -25,12 +25,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..files.facts import Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from ..files.facts import TARGET, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .peft_version import PeftVersion
 
 Shape = tuple[int, ...]
 
-METHOD = "LORA_PARAMETER"
+NAME = "LORA_PARAMETER"
 """What a site of such a parameter is called; the adapter itself is a LoRA."""
 KINDS: Mapping[ModuleKind, frozenset[str]] = {kind: frozenset({"A", "B"}) for kind in ModuleKind}
 ROLE_SETS: tuple[frozenset[str], ...] = (frozenset({"A", "B"}),)
@@ -133,6 +133,11 @@ def _sides(shape: Shape) -> Iterator[tuple[int, int]]:
         yield shape[2], shape[1]
         if shape[0] > 1:  # of one expert PEFT adds BA as it is
             yield shape[1], shape[2]
+
+
+def needs_call(site: SitePlan) -> bool:
+    """Whether the parameter is read by its own module, not by an attention around it."""
+    return TARGET not in site.settings
 
 
 def shapes(

@@ -19,7 +19,9 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings import training
 from ...manifests.findings.finding import Finding, Where
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from .default_targets import TARGETS
 from .keys import Roles
+from .method import Method
 from .module_plan import plan_on_modules
 from .naming import Naming
 from .options import MAX_RANK, Option, Support, boolean, number, one_of, optional, whole_up_to
@@ -181,3 +183,20 @@ def blocks_of(width: int, r: int, size: int) -> tuple[int, int]:
 def _divisors(number: int) -> list[int]:
     small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
     return [*small, *(number // n for n in small)]
+
+
+METHOD = Method(
+    "OFT",
+    OPTIONS,
+    OftConfig.of,
+    plan,
+    ROLES,
+    ROLE_SETS,
+    KINDS,
+    shapes,
+    check_config=check_config,
+    complete=complete,
+    check_begin=check_begin,
+    default_targets=TARGETS["OFT"],
+    idle=(frozenset({"R"}), frozenset({"embedding_R"})),
+)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
@@ -29,11 +29,10 @@ from ..files.facts import (
     TensorInfo,
 )
 from ..files.names import PEFT_PREFIX
-from . import ln_tuning, through_peft
-from .keys import Keys
 from .lora import scale_of
 from .lora_config import LoraConfig
 from .lora_parameters import WRAPPER
+from .method import Method
 from .naming import Naming, strip_peft_prefix
 from .older_config import Renamed, converted
 from .older_factors import Fused, Pair, Part, fuse, split
@@ -53,7 +52,7 @@ from .older_names import (
 from .patterns import Patterns, PatternTable
 from .peft_table import PEFT_TABLE
 from .places import saved_module
-from .table import Method
+from .table import SITES
 from .targets import Selection
 from .tuner_config import TunerConfig
 
@@ -74,7 +73,7 @@ def is_older(plan: AdapterPlan, layout: Layout | None) -> bool:
         module = modules.get(site.module)
         if module is None:
             return True
-        other = module.kind is ModuleKind.OTHER and site.method == "LORA"
+        other = module.kind is ModuleKind.OTHER and SITES[site.method].ranked
         if other and _is_router(layout, site.module):
             return True
     return False
@@ -201,10 +200,9 @@ class _Reading:
         return groups
 
     def _is_new_router(self, core: str, today: str) -> bool:
-        if not isinstance(self.config, LoraConfig) or not _is_router(self.layout, today):
+        if not self.method.ranked or not _is_router(self.layout, today):
             return False
-        named = self.config.parameters
-        return not any(f"{core}.weight".endswith(name) for name in named)
+        return not any(f"{core}.weight".endswith(name) for name in self.config.parameters)
 
     def _move_others(self, others: Mapping[str, str]) -> None:
         """Whole modules, biases and embeddings, a tensor at a time."""
@@ -257,7 +255,7 @@ class _Reading:
 
     def _fuse(self, groups: Mapping[str, list[_Source]]) -> None:
         for name, sources in groups.items():
-            if not isinstance(self.config, LoraConfig) or self.method.peft_type != "LORA":
+            if not self.method.ranked:
                 self._refuse(
                     f"{sources[0].author} is part of {name} today",
                     f"{self.method.peft_type} has no form for a part of a weight",
@@ -275,9 +273,13 @@ class _Reading:
                 return
         self._place_parameters(groups)
 
+    @property
+    def _of_pairs(self) -> LoraConfig:
+        """The config of a ``ranked`` method."""
+        return cast(LoraConfig, self.config)
+
     def _pair(self, source: _Source) -> Pair:
-        config, tensors = self.config, self.adapter.header.tensors
-        assert isinstance(config, LoraConfig)
+        config, tensors = self._of_pairs, self.adapter.header.tensors
         if set(source.roles) != {"A", "B"}:
             extra = sorted(set(source.roles) - {"A", "B"})
             raise ConversionError(
@@ -326,8 +328,7 @@ class _Reading:
 
     def _set_scale(self, key: str, rank: int, scale: float) -> None:
         """The rank and the alpha that give this scale."""
-        assert isinstance(self.config, LoraConfig)
-        alpha = scale * (math.sqrt(rank) if self.config.rslora else rank)
+        alpha = scale * (math.sqrt(rank) if self._of_pairs.rslora else rank)
         self.ranks[key] = rank
         self.alphas[key] = int(alpha) if alpha == int(alpha) else alpha
 
@@ -436,7 +437,7 @@ class _Reading:
         owners = [
             (analogy.old(live), live)
             for live, module in self.layout.modules.items()
-            if module.parameters and isinstance(self.config, LoraConfig) and self.config.parameters
+            if module.parameters and self.config.parameters
         ]
         sites = [*self.moved.items(), *self.parted]
         tokens = {
@@ -548,12 +549,7 @@ def _split(
     method: Method, tensors: Iterable[str]
 ) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
     """{module by the file's name: {role: key}}, and {name: key} of what is no factor."""
-    if method.peft_type == "LN_TUNING":
-        keys = ln_tuning.split_keys(tensors)
-    elif not method.native:
-        keys, _ = through_peft.split_keys(PEFT_TABLE[method.peft_type], tensors)
-    else:
-        keys = Keys.split(tensors, method.roles)
+    keys = method.keys_of(tensors)
     return keys.factors, keys.others
 
 

@@ -19,17 +19,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ..files.facts import AdapterPlan, Layout, ModuleShape, SitePlan, TensorInfo
+from ..files.facts import CACHED, EMBEDS, AdapterPlan, Layout, ModuleShape, SitePlan, TensorInfo
 from .keys import MAX_NAME, Roles
+from .method import Method
 from .naming import Naming
+from .options import Option
 from .patterns import Patterns
 from .places import Places
-from .prompt_config import PromptConfig
+from .prompt_begin import beside, check_begin, complete
+from .prompt_config import (
+    EMBEDDINGS,
+    P_OPTIONS,
+    PREFIX_OPTIONS,
+    PREFIX_TUNING,
+    PROMPT_OPTIONS,
+    PromptConfig,
+)
 
 Shape = tuple[int, ...]
 
-EMBEDDINGS = "prompt_embeddings"
-PREFIX_TUNING = "PREFIX_TUNING"
 ROLES: Roles = {(EMBEDDINGS, ""): EMBEDDINGS}
 ROLE_SETS: tuple[frozenset[str], ...] = (frozenset({EMBEDDINGS}),)
 
@@ -68,6 +76,7 @@ def planner(method: str):
 
 def _site(method: str, config: PromptConfig) -> SitePlan:
     settings = {
+        "input": CACHED if method == PREFIX_TUNING else EMBEDS,
         "num_virtual_tokens": config.num_virtual_tokens,
         "token_dim": config.token_dim,
         "num_transformer_submodules": config.submodules,
@@ -82,3 +91,26 @@ def _site(method: str, config: PromptConfig) -> SitePlan:
 def shapes(site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]) -> str:
     """It is for the whole model; see ``registry.checks.prompts``."""
     return f"{site.method} sits on no module"
+
+
+def _row(peft_type: str, options: tuple[Option, ...]) -> Method:
+    return Method(
+        peft_type,
+        options,
+        PromptConfig.of,
+        planner(peft_type),
+        ROLES,
+        ROLE_SETS,
+        {},
+        shapes,
+        complete=complete,
+        check_begin=check_begin,
+        beside=beside,
+    )
+
+
+METHODS = (
+    _row("PROMPT_TUNING", PROMPT_OPTIONS),
+    _row("P_TUNING", P_OPTIONS),
+    _row(PREFIX_TUNING, PREFIX_OPTIONS),
+)

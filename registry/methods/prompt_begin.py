@@ -14,8 +14,7 @@ from ...manifests.findings import training as codes
 from ...manifests.findings.finding import Finding, Where
 from ..files.facts import Layout
 from .new_adapter import NewAdapter, Shape
-from .prompt import EMBEDDINGS, PREFIX_TUNING
-from .prompt_config import SEQ_2_SEQ
+from .prompt_config import EMBEDDINGS, PREFIX_TUNING, SEQ_2_SEQ
 
 _ENCODERS = ("MLP", "LSTM")
 _STARTS = ("RANDOM", "SAMPLE_VOCAB", "TEXT")

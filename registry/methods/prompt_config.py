@@ -15,6 +15,9 @@ from .options import Option, Support, boolean, fraction, list_of, optional, rank
 from .tuner_config import TunerConfig
 
 SEQ_2_SEQ = "SEQ_2_SEQ_LM"
+PREFIX_TUNING = "PREFIX_TUNING"
+EMBEDDINGS = "prompt_embeddings"
+"""The one tensor of such an adapter, by its role and its name on disk."""
 
 _S, _NO = Support.SUPPORTED, Support.NO_EFFECT
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape
 from .new_adapter import input_embedding
-from .trainable_tokens import METHOD, rows_of
+from .trainable_tokens import rows_of
 
 
 def token_modules(layout: Layout) -> tuple[str, ...]:
@@ -79,5 +79,5 @@ def _brings(plan: AdapterPlan, layout: Layout, name: str, new: range) -> bool:
         return True
     if "bias" in layout.modules[name].parameters:
         return False  # the rows of the weight alone
-    trained = (s.settings["indices"] for s in plan.sites if s.method == METHOD and s.module == name)
+    trained = (site.settings.get("indices", ()) for site in plan.sites if site.module == name)
     return any(set(new) <= set(indices) for indices in trained)

@@ -23,6 +23,7 @@ from ..files.facts import (
 )
 from ..files.names import PEFT_PREFIX
 from .keys import MAX_NAME, Keys
+from .method import Method
 from .module_plan import plan_of
 from .naming import Naming, strip_peft_prefix
 from .options import Option, Support, anything, one_of, optional
@@ -183,3 +184,22 @@ def key_for_peft(plan: PeftPlan, site: SitePlan, role: str) -> str:
 def shared_key_for_peft(name: str) -> str:
     """The same for what is stored beside the model."""
     return _OWNER + name
+
+
+def _row(peft_type: str) -> Method:
+    return Method(
+        peft_type,
+        options_of(peft_type),
+        reader(peft_type),
+        planner(peft_type),
+        {},
+        ROLE_SETS,
+        KINDS,
+        shapes,
+        split_keys=lambda tensors: split_keys(PEFT_TABLE[peft_type], tensors)[0],
+        native=False,
+    )
+
+
+METHODS = tuple(_row(name) for name in PEFT_TABLE)
+"""Methods that attach where PEFT is installed."""

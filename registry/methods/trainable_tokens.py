@@ -17,6 +17,7 @@ from typing import Any
 
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .keys import Keys, Roles
+from .method import Method
 from .module_plan import plan_of
 from .naming import Naming
 from .new_adapter import input_embedding
@@ -26,7 +27,7 @@ from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
 
 Shape = tuple[int, ...]
 
-METHOD = "TRAINABLE_TOKENS"
+NAME = "TRAINABLE_TOKENS"
 OPTIONS: tuple[Option, ...] = (
     *TARGET_OPTIONS,
     Option("token_indices", Support.SUPPORTED, "names the rows", list_of(index)),
@@ -86,7 +87,7 @@ def site_of(
 ) -> SitePlan:
     """The site of these rows; a rank of 0, for there are no factors. ``wraps`` is what stands
     between the module's name and theirs."""
-    return SitePlan(live, METHOD, tensors, 0, 1.0, 1.0, {"indices": indices, "wraps": wraps})
+    return SitePlan(live, NAME, tensors, 0, 1.0, 1.0, {"indices": indices, "wraps": wraps})
 
 
 def with_followers(sites: list[SitePlan], layout: Layout | None) -> list[SitePlan]:
@@ -95,7 +96,7 @@ def with_followers(sites: list[SitePlan], layout: Layout | None) -> list[SitePla
     As PEFT ties them: unless another tied module has rows of its own with other indices. One that
     the file repeats the rows for follows too.
     """
-    found = {site.module: site for site in sites if site.method == METHOD}
+    found = {site.module: site for site in sites if site.method == NAME}
     if layout is None or not found:
         return sites
     for site in list(found.values()):
@@ -110,7 +111,7 @@ def with_followers(sites: list[SitePlan], layout: Layout | None) -> list[SitePla
         for name in tied:
             known = found.get(name)  # its tensor must be equal; the attach compares
             found[name] = (known or site)._replace(module=name, settings=settings)
-    return [*(site for site in sites if site.method != METHOD), *found.values()]
+    return [*(site for site in sites if site.method != NAME), *found.values()]
 
 
 def _tied_to(module: str, layout: Layout) -> Iterator[str]:
@@ -130,3 +131,17 @@ def shapes(site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]) -> M
 def rows_of(module: ModuleShape) -> int | None:
     """How many tokens the embedding, or the head, knows."""
     return module.in_features if module.kind is ModuleKind.EMBEDDING else module.out_features
+
+
+METHOD = Method(
+    NAME,
+    OPTIONS,
+    TokensConfig.of,
+    plan,
+    ROLES,
+    ROLE_SETS,
+    KINDS,
+    shapes,
+    complete=complete,
+    needs_call=lambda site: False,  # rows that are read elsewhere are the adapter's there
+)

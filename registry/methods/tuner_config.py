@@ -58,6 +58,10 @@ class TunerConfig:
     """Whether weights are stored as (in, out); ``None`` for methods that do not ask."""
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    parameters: tuple[str, ...] = ()
+    """``target_parameters``: names of parameters, or what they end in from a dot on."""
+    tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """``trainable_token_indices``: module to rows; under ``""`` those of the input embedding."""
 
 
 def where_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...manifests.findings import fit as codes
+from ...manifests.findings.finding import Finding, Where
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from .default_targets import TARGETS
 from .keys import Keys, Roles
+from .method import Method
 from .module_plan import plan_of
 from .naming import Naming
 from .new_adapter import NewAdapter
@@ -32,7 +36,6 @@ from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
 
 Shape = tuple[int, ...]
 
-METHOD = "VERA"
 _S, _NO = Support.SUPPORTED, Support.NO_EFFECT
 OPTIONS: tuple[Option, ...] = (
     *TARGET_OPTIONS,
@@ -107,7 +110,7 @@ def plan(
             leftovers.extend(parts.values())
             continue
         roles = {**parts, **shared}
-        sites[live] = SitePlan(live, METHOD, roles, config.r, 1.0, 1.0, {"seed": config.seed})
+        sites[live] = SitePlan(live, "VERA", roles, config.r, 1.0, 1.0, {"seed": config.seed})
     return plan_of(config, layout, naming, keys, sites.values(), leftovers), naming
 
 
@@ -131,3 +134,39 @@ def shapes(site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]) -> M
     widest = max(inner, a[1]) if len(a) == 2 else inner
     highest = max(outer, b[0]) if len(b) == 2 else outer
     return {"lambda_b": (outer,), "lambda_d": (r,), "A": (r, widest), "B": (highest, r)}
+
+
+def check_plan(config: VeraConfig, plan: AdapterPlan, where: Where) -> list[Finding]:
+    """One finding where the file lacks the shared matrices, or one of them, though the config says
+    that they were saved. They are then not made again from the seed: which numbers a seed gives
+    depends on the machine, and the author chose to save them."""
+    if not plan.sites:
+        return []
+    missing = [role for role in SHARED if role not in plan.sites[0].tensors]
+    if not missing or (len(missing) == len(SHARED) and not config.saved):
+        return []
+    return [
+        codes.HALF_PRESENT.finding(
+            f"shared matrices are missing: {', '.join(f'vera_{role}' for role in missing)}",
+            where,
+            found=f"save_projection: {str(config.saved).lower()}",
+            expected="base_model.vera_A and base_model.vera_B",
+        )
+    ]
+
+
+METHOD = Method(
+    "VERA",
+    OPTIONS,
+    VeraConfig.of,
+    plan,
+    ROLES,
+    ROLE_SETS,
+    KINDS,
+    shapes,
+    check_plan=check_plan,
+    dropout="vera_dropout",
+    default_targets=TARGETS["VERA"],
+    beside=beside,
+    idle=(frozenset({"lambda_b"}), frozenset({"lambda_d"})),
+)

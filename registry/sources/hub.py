@@ -26,6 +26,7 @@ from ...manifests.language.source import Source
 from ..files.digests import git_blob_sha1
 from ..files.facts import FileFact
 from . import hub_xet
+from .asked import Asked
 from .failures import explain
 from .folder import OnBytes
 from .hub_cache import COMMIT, Content, HubCache, cached_fact
@@ -376,3 +377,18 @@ def _slices(place: Path, start: int, stop: int) -> Iterator[bytes]:
                 return
             start += len(chunk)
             yield chunk
+
+
+def open_folder(asked: Asked) -> HubFolder:
+    """The repository; from the Hub's cache alone, where there must be no network."""
+    asked.only_options("endpoint", "token")
+    options = asked.options
+    settings = HubSettings.from_environment(options.get("endpoint"), options.get("token"))
+    return HubFolder(
+        asked.source,
+        settings if asked.trusted else settings.strange(),
+        where=asked.where,
+        pins=asked.pins,
+        revision=asked.revision,
+        offline=asked.offline,
+    )

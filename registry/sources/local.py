@@ -13,6 +13,7 @@ from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Where
 from ...manifests.language.source import Source
 from ..files.facts import FileFact
+from .asked import Asked
 from .folder import OnBytes
 from .opened import OpenedFolder, is_hidden
 
@@ -159,3 +160,11 @@ class LocalFolder(OpenedFolder):
 
 def _signature(facts: os.stat_result) -> _Seen:
     return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+
+
+def open_folder(asked: Asked) -> LocalFolder:
+    """The folder on this machine; it takes no options."""
+    asked.only_options()
+    return LocalFolder(
+        asked.source, asked.source.local_path(asked.directory), where=asked.where, pins=asked.pins
+    )

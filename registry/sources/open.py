@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,14 +14,12 @@ from ...manifests.findings import sources as codes
 from ...manifests.findings.finding import Where
 from ...manifests.language.source import Source
 from ..files.facts import FileFact
-from .failures import scrub, source_error
+from .asked import Asked, Permits
+from .failures import source_error
 from .folder import Folder
 from .mirrors import MirroredFolder, mirrored, unversioned
 from .ways import GOOGLE, HTTP, S3, Vouches, strange_ways
 from .withheld import WithheldFolder, withheld
-
-Permits = Callable[[str], bool]
-"""Whether a URL (normalised, without query) may be fetched from."""
 
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
@@ -32,7 +32,6 @@ def _the_caller(_: str) -> bool:
 _NO_MIRRORS: Mapping[str, str] = MappingProxyType({})
 _OFFLINE_VARIABLES = ("ADAPTERDOCK_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})  # as the Hub's client reads its variables
-_HUB_OPTIONS = frozenset({"endpoint", "token"})
 
 
 def is_offline() -> bool:
@@ -77,23 +76,21 @@ def open_source(
         raise source_error(
             codes.REGISTRY_NOT_YET, f"{source}: registries cannot be opened yet", where
         )
+    offline = offline or is_offline()
+    asked = Asked(
+        source, directory, storage_options, offline, revision, files, permits, True, where
+    )
     place = mirrored(source, mirrors, revision=revision, where=where)
     if place is None:
-        return _open_safely(
-            source, directory, storage_options, offline, revision, files, permits, vouches, where
-        )
-    inner = _open_safely(
-        place,
-        directory,
-        options_for(place, source, storage_options),
-        offline,
-        None,
-        None if files is None else unversioned(files),
-        permits,
-        vouches,
-        where,
+        return _open_safely(asked, vouches)
+    elsewhere = replace(
+        asked,
+        source=place,
+        options=options_for(place, source, storage_options),
+        revision=None,
+        pins=None if files is None else unversioned(files),
     )
-    return MirroredFolder(inner, source, revision)
+    return MirroredFolder(_open_safely(elsewhere, vouches), source, revision)
 
 
 def options_for(place: Source, source: Source, options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -101,85 +98,35 @@ def options_for(place: Source, source: Source, options: Mapping[str, Any]) -> Ma
     return options if place.scheme == source.scheme else _NO_OPTIONS
 
 
-def _open_safely(
-    source: Source,
-    directory: Path,
-    options: Mapping[str, Any],
-    offline: bool,
-    revision: str | None,
-    pins: Mapping[str, FileFact] | None,
-    permits: Permits | None,
-    vouches: Vouches,
-    where: Where,
-) -> Folder:
+def _open_safely(asked: Asked, vouches: Vouches) -> Folder:
     """The folder; without the user's credentials, where an option leads to a strange host."""
+    source, options = asked.source, asked.options
     strange = () if source.is_local else strange_ways(source, options, vouches)
     if not strange:
-        return _open(source, directory, options, offline, revision, pins, permits, True, where)
+        return _open(asked)
     if source.scheme in S3:
         options = {**options, "anon": True}
     elif source.scheme in GOOGLE:
         options = {**options, "token": "anon"}
     elif not source.is_hub and source.scheme not in HTTP:
-        raise withheld(source, strange, where)
-    folder = _open(source, directory, options, offline, revision, pins, permits, False, where)
-    return WithheldFolder(folder, strange, where)
+        raise withheld(source, strange, asked.where)
+    folder = _open(replace(asked, options=options, trusted=False))
+    return WithheldFolder(folder, strange, asked.where)
 
 
-def _open(
-    source: Source,
-    directory: Path,
-    options: Mapping[str, Any],
-    offline: bool,
-    revision: str | None,
-    pins: Mapping[str, FileFact] | None,
-    permits: Permits | None,
-    trusted: bool,
-    where: Where,
-) -> Folder:
-    if source.is_local:
-        from .local import LocalFolder
+MODULES: Mapping[str, str] = {
+    **dict.fromkeys(HTTP, "http"),
+    **dict.fromkeys(S3, "s3"),
+}
+"""By a URL's scheme, the module here that opens it; any other scheme is fsspec's (``remote``)."""
 
-        _only(options, frozenset(), source, where)
-        return LocalFolder(source, source.local_path(directory), where=where, pins=pins)
-    offline = offline or is_offline()
-    if source.is_hub:
-        from .hub import HubFolder
-        from .hub_settings import HubSettings
 
-        _only(options, _HUB_OPTIONS, source, where)
-        settings = HubSettings.from_environment(options.get("endpoint"), options.get("token"))
-        if not trusted:
-            settings = settings.strange()
-        return HubFolder(
-            source, settings, where=where, pins=pins, revision=revision, offline=offline
-        )
-    if offline:
-        raise source_error(codes.OFFLINE, f"{source} is not on this machine", where)
-    from .filesystems import open_filesystem
-
-    fs, root = open_filesystem(source, options, where)
-    if source.scheme in HTTP:
-        from .http import HttpFolder
-
-        bare = open_filesystem(source, _NO_OPTIONS, where)[0] if options else fs
-        return HttpFolder(
-            source, fs, root, where=where, pins=pins, permits=permits, bare=bare, login=trusted
-        )
-    if source.scheme in S3:
-        from .s3 import S3Folder as Kind
+def _open(asked: Asked) -> Folder:
+    source = asked.source
+    if source.is_local or source.is_hub:
+        name = "local" if source.is_local else "hub"
     else:
-        from .remote import RemoteFolder as Kind
-    return Kind(source, fs, root, where=where, pins=pins)
-
-
-def _only(options: Mapping[str, Any], known: frozenset[str], source: Source, where: Where) -> None:
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise source_error(
-            codes.BAD_STORAGE_OPTIONS,
-            f"{scrub(str(source))} does not take these storage options",
-            where,
-            found=", ".join(unknown),
-            expected=", ".join(sorted(known)) or "none",
-        )
+        asked.need_network()
+        name = MODULES.get(source.scheme, "remote")
+    opener: Callable[[Asked], Folder] = import_module(f".{name}", __package__).open_folder
+    return opener(asked)

@@ -13,7 +13,9 @@ from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Where
 from ...manifests.language.source import Source
 from ..files.facts import FileFact
+from .asked import Asked
 from .failures import source_error
+from .filesystems import open_filesystem
 from .opened import OpenedFolder
 from .pace import Limits
 
@@ -144,3 +146,9 @@ def _ukey(fs: Any, key: str) -> str:
         return str(fs.ukey(key))
     told = sorted((k, str(v)) for k, v in fs.info(key).items() if k not in ("time", "atime"))
     return hashlib.sha256(str(told).encode()).hexdigest()
+
+
+def open_folder(asked: Asked) -> RemoteFolder:
+    """The folder that any fsspec filesystem has."""
+    fs, root = open_filesystem(asked.source, asked.options, asked.where)
+    return RemoteFolder(asked.source, fs, root, where=asked.where, pins=asked.pins)

@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...manifests.findings.errors import StoreError
 from ...manifests.findings.finding import Finding
@@ -28,15 +27,29 @@ from ..files.digests import PREFIX, check_paths, folder_digest, is_digest, parse
 from ..files.disk import guarded, remove
 from ..files.facts import FileFact
 from ..files.scratch import scratch_folder
-
-if TYPE_CHECKING:
-    from .store import Store
+from .store import Store
 
 _RACES = 10
 
 
 def materialise(store: Store, files: Mapping[str, Path | str]) -> Path:
-    """See :meth:`Store.materialise`."""
+    """Make a read-only folder that holds these files under these names, for ``from_pretrained``.
+
+    The folder's own name is the folder digest of its content, so the same files give the same
+    folder. It is verified each time, through the memos.
+
+    Args:
+        store: Where the folder is made.
+        files: By name (which may be nested), the digest of an object in the store, or the path
+            of a file elsewhere (the Hub's cache), which is linked to, not copied.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StoreError: For names that would leave the folder (all of them at once), a missing
+            object, or a disk that refuses.
+    """
     placed = _locate(store, files)
     facts = [fact for fact, _ in placed]
     tree = store.trees / parse_digest(folder_digest(facts))

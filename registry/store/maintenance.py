@@ -10,11 +10,10 @@ import os
 import stat
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...manifests.findings.errors import StoreError
 from ...manifests.findings.finding import Finding, Where
@@ -23,9 +22,10 @@ from ...manifests.owner import Owner
 from ..files.digests import PREFIX, is_digest, sha256_file
 from ..files.disk import fault, guarded, listing, remove
 from .link_trees import linked
+from .store import Store, sweep
 
-if TYPE_CHECKING:
-    from .store import Store
+GRACE = 600.0
+"""Seconds for which something that was used stays out of :func:`collect`'s reach."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Freed:
-    """What :meth:`Store.gc` removed: bytes on the disk, and the digests of the objects."""
+    """What :func:`collect` removed: bytes on the disk, and the digests of the objects."""
 
     size: int = 0
     digests: tuple[str, ...] = ()
 
 
 def entries(store: Store) -> list[Entry]:
-    """See :meth:`Store.entries`."""
+    """What is in the store, the least recently used first."""
     users: defaultdict[str, list[str]] = defaultdict(list)
     for tree in listing(store.trees):
         for digest in linked(tree):
@@ -71,7 +71,7 @@ def entries(store: Store) -> list[Entry]:
 
 
 def size(store: Store) -> int:
-    """See :meth:`Store.size`."""
+    """Bytes of all objects, and of files in trees that are copies."""
     objects = 0
     for path in _objects(store):
         with suppress(FileNotFoundError):
@@ -80,7 +80,18 @@ def size(store: Store) -> int:
 
 
 def verify(store: Store, on_bytes: Callable[[int], None] | None = None) -> list[Finding]:
-    """See :meth:`Store.verify`."""
+    """Read every object again.
+
+    Damaged ones are reported and moved to ``quarantine/``, so that the next pull fetches them
+    again. A folder that is not a cache is a finding.
+
+    Args:
+        store: The cache to read.
+        on_bytes: Is told the number of bytes after each read.
+
+    Returns:
+        One finding for each damaged or unknown file.
+    """
     if other := _other_than_a_cache(store):
         return [other]
     findings: list[Finding] = []
@@ -100,8 +111,30 @@ def verify(store: Store, on_bytes: Callable[[int], None] | None = None) -> list[
     return findings
 
 
-def collect(store: Store, max_size: int | None, keep: frozenset[str], grace: float) -> Freed:
-    """See :meth:`Store.gc`."""
+def collect(
+    store: Store,
+    max_size: int | None = None,
+    keep: Collection[str] = frozenset(),
+    *,
+    grace: float = GRACE,
+) -> Freed:
+    """Remove what killed processes left, folders of links that nobody uses, and then objects.
+
+    The least recently used objects go first, until at most ``max_size`` bytes are left. What a
+    live process holds (:meth:`Store.hold`) is never removed. Each step leaves a valid store.
+
+    Args:
+        store: The cache to make smaller.
+        max_size: Bytes to keep at most. Without it no object is removed.
+        keep: Digests of objects that are never removed.
+        grace: What was used less than this many seconds ago is never removed.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        StoreError: The disk refuses, or the folder holds something and is not a cache.
+    """
     if other := _other_than_a_cache(store):
         raise StoreError(other)
     if not store.root.is_dir():
@@ -111,14 +144,14 @@ def collect(store: Store, max_size: int | None, keep: frozenset[str], grace: flo
     _sweep(store, now, grace)
     for tree in listing(store.trees):
         used = store.last_used(tree)
-        if now - used >= grace and not _names(tree, PREFIX + tree.name) & (keep | store.held()):
+        if now - used >= grace and not _names(tree, PREFIX + tree.name) & {*keep, *store.held()}:
             _discard_unused(store, tree, used)
     removed: list[str] = []
     left = size(store)
     for entry in entries(store) if max_size is not None else ():
         if max_size is None or left <= max_size:
             break
-        if now - entry.last_used >= grace and entry.digest not in keep | store.held():
+        if now - entry.last_used >= grace and entry.digest not in {*keep, *store.held()}:
             path = store.object_path(entry.digest)
             if _discard_unused(store, path, entry.last_used):
                 removed.append(entry.digest)
@@ -205,16 +238,6 @@ def _now(store: Store) -> float:
         remove(probe)
 
 
-def sweep(folder: Path, now: float | None = None) -> None:
-    """Remove what processes that are gone left in the store's ``tmp`` or ``holds``."""
-    with suppress(StoreError):  # who writes there next says what is wrong with it
-        for left in listing(folder):
-            owner = Owner.of(left.name)
-            age = (time.time() if now is None else now) - _newest(left)
-            if owner is not None and owner.abandoned(age):
-                remove(left)
-
-
 def _sweep(store: Store, now: float, grace: float) -> None:
     for folder in (store.tmp, store.holds):
         sweep(folder, now)
@@ -227,17 +250,6 @@ def _sweep(store: Store, now: float, grace: float) -> None:
             ours = is_digest(PREFIX + note.name)
             if ours and orphan and now - note.stat().st_mtime >= grace:
                 note.unlink()
-
-
-def _newest(path: Path) -> float:
-    times = [0.0]
-    with suppress(OSError):
-        times.append(path.lstat().st_mtime)
-    for folder, _, names in os.walk(path):
-        for name in names:
-            with suppress(OSError):
-                times.append((Path(folder) / name).lstat().st_mtime)
-    return max(times)
 
 
 def _names(path: Path, digest: str) -> frozenset[str]:

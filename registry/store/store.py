@@ -21,23 +21,17 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...manifests.findings.errors import IntegrityError, StoreError
-from ...manifests.findings.finding import Finding, Where
+from ...manifests.findings.finding import Where
 from ...manifests.findings.store import CACHE_UNKNOWN_PLACE, WRONG_DIGEST, WRONG_SIZE
 from ...manifests.owner import Owner
 from ..files.digests import PREFIX, is_digest, parse_digest, sha256_stream
 from ..files.disk import fault, guarded, listing, remove, sync_folder
-from . import link_trees as trees
-from . import maintenance as upkeep
-from .maintenance import Entry, Freed
 from .verified import Verified
-
-GRACE = 600.0
-"""Seconds for which something that was used stays out of :meth:`Store.gc`'s reach."""
 
 _log = logging.getLogger(__name__)
 _TAG = (
@@ -172,7 +166,7 @@ class Store:
         :class:`StoreError` where the store cannot be written to.
         """
         place = self.tmp / Owner.me().new_name()
-        upkeep.sweep(self.tmp)
+        sweep(self.tmp)
         try:
             with guarded(self.root):
                 if not self.tmp.is_dir():
@@ -186,11 +180,14 @@ class Store:
 
     @contextmanager
     def hold(self, digests: Iterable[str]) -> Generator[None]:
-        """Keep these objects (and trees that link to them) from any process's :meth:`gc` while
-        the block runs. In a store that cannot be written to, nothing can be removed either."""
+        """Keep these objects (and trees that link to them) from any process's
+        ``maintenance.collect`` while the block runs.
+
+        In a store that cannot be written to, nothing can be removed either.
+        """
         lines = "".join(f"{PREFIX}{parse_digest(digest)}\n" for digest in digests)
         mark = self.holds / Owner.me().new_name()
-        upkeep.sweep(self.holds)
+        sweep(self.holds)
         try:
             try:
                 self.holds.mkdir(parents=True, exist_ok=True)
@@ -202,17 +199,6 @@ class Store:
             with suppress(OSError):
                 mark.unlink(missing_ok=True)
 
-    def materialise(self, files: Mapping[str, Path | str]) -> Path:
-        """A read-only folder that holds these files under these names, for ``from_pretrained``.
-
-        Values are digests of objects in the store, or paths of files elsewhere (the Hub's cache),
-        which are linked to, not copied. Names may be nested. The folder's own name is the
-        folder digest of its content, so the same files give the same folder; it is verified
-        each time, through the memos. Raises :class:`StoreError` for a name that would leave the
-        folder (all of them at once), a missing object, or a disk that refuses.
-        """
-        return trees.materialise(self, files)
-
     def exists(self) -> bool:
         """Whether there is a cache in the folder: something was put there, or begun to be."""
         if self.objects.is_dir():
@@ -221,32 +207,6 @@ class Store:
             return (self.root / "CACHEDIR.TAG").read_text(encoding="utf-8") == _TAG
         except (OSError, UnicodeDecodeError):
             return False
-
-    def entries(self) -> list[Entry]:
-        """What is in the store, the least recently used first."""
-        return upkeep.entries(self)
-
-    def size(self) -> int:
-        """Bytes of all objects, and of files in trees that are copies."""
-        return upkeep.size(self)
-
-    def verify(self, on_bytes: Callable[[int], None] | None = None) -> list[Finding]:
-        """Read every object anew. Damaged ones are reported and moved to ``quarantine/``, so
-        that the next pull fetches them again. A folder that is no cache is a finding."""
-        return upkeep.verify(self, on_bytes)
-
-    def gc(
-        self, max_size: int | None = None, keep: Iterable[str] = (), *, grace: float = GRACE
-    ) -> Freed:
-        """Remove what killed processes left, folders of links that nobody uses, and then
-        objects, the least recently used first, until at most ``max_size`` bytes are left.
-
-        Without ``max_size`` no object is removed. Never removed: digests in ``keep``, what a
-        live process holds (:meth:`hold`), and what was used less than ``grace`` seconds ago.
-        Each step leaves a valid store. Raises :class:`StoreError` where the disk refuses, and for
-        a folder with something in it that is no cache.
-        """
-        return upkeep.collect(self, max_size, frozenset(keep), grace)
 
     def held(self) -> frozenset[str]:
         """The digests that live processes hold."""
@@ -281,3 +241,24 @@ class Store:
         with suppress(OSError):  # it serves gc's order and people, not correctness
             self.notes.mkdir(parents=True, exist_ok=True)
             (self.notes / name).write_text(origin, encoding="utf-8")
+
+
+def sweep(folder: Path, now: float | None = None) -> None:
+    """Remove what processes that are gone left in the store's ``tmp`` or ``holds``."""
+    with suppress(StoreError):  # who writes there next says what is wrong with it
+        for left in listing(folder):
+            owner = Owner.of(left.name)
+            age = (time.time() if now is None else now) - _newest(left)
+            if owner is not None and owner.abandoned(age):
+                remove(left)
+
+
+def _newest(path: Path) -> float:
+    times = [0.0]
+    with suppress(OSError):
+        times.append(path.lstat().st_mtime)
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                times.append((Path(folder) / name).lstat().st_mtime)
+    return max(times)

@@ -13,12 +13,12 @@ import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.compose.dense import dense
 from adapterdock.loader.compose.members import member_of
-from adapterdock.loader.compose.methods import METHODS
+from adapterdock.manifests.language.combine_methods import COMBINE_METHODS
 
 from support.near import as_near_as
 from support.peft_adapters import Saved, attach, inputs_of, logits, peft_loads
 
-ALL = tuple(METHODS)
+ALL = tuple(COMBINE_METHODS)
 PEFTS = tuple(name for name in ALL if name != "sum")
 RANDOM = tuple(name for name in ALL if name.startswith("dare"))
 FIXED = tuple(name for name in PEFTS if name not in RANDOM)

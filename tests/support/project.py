@@ -20,6 +20,7 @@ import yaml
 from adapterdock.manifests.findings.finding import Finding
 from adapterdock.manifests.lockfile import Lock, lock_path, read_lock
 from adapterdock.registry.sources.opened import is_hidden
+from adapterdock.registry.store.maintenance import entries
 from adapterdock.registry.store.store import Store
 
 from .builders import LLAMA_QV, lora_config, lora_tensors, write_adapter, write_base
@@ -122,7 +123,7 @@ def swap_bytes(path: Path, at: int = -4) -> None:
 
 def stored(store: Store | None = None) -> set[str]:
     """The digests of all objects in the store."""
-    return {entry.digest for entry in (store or Store.default()).entries()}
+    return {entry.digest for entry in entries(store or Store.default())}
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from adapterdock.manifests.language.source import Source
 from adapterdock.registry.files.digests import git_blob_sha1, sha256_bytes
 from adapterdock.registry.files.facts import FileFact
 from adapterdock.registry.sources.fetch import Request, fetch, fetch_all, shown
+from adapterdock.registry.store.maintenance import collect, entries
 from adapterdock.registry.store.store import Store
 from support.cache import files, objects, put, run
 from support.folders import MemoryFolder, PlaceFolder, fact
@@ -83,7 +84,7 @@ def test_files_are_downloaded_verified_and_published(store: Store, folder: Memor
     assert got["w.safetensors"].path == store.object_path(sha256_bytes(A))
     assert got["sub/config.json"].path.read_bytes() == B
     assert files(store.root) == objects(sha256_bytes(A), sha256_bytes(B))
-    assert {entry.origin for entry in store.entries()} == {
+    assert {entry.origin for entry in entries(store)} == {
         "s3://bucket/folder/w.safetensors",
         "s3://bucket/folder/sub/config.json",
     }
@@ -137,7 +138,7 @@ def test_files_with_a_place_of_their_own_stay_there(store: Store, tmp_path: Path
     assert got["new"].path == root / "new"
     assert got["new"].fact == fact("new", B)
     assert folder.downloads == ["new"]
-    assert store.entries() == []
+    assert entries(store) == []
 
 
 def test_a_verified_local_file_is_not_hashed_again(
@@ -190,13 +191,13 @@ def test_what_is_complete_stays_while_the_rest_is_fetched(store: Store) -> None:
 
     def during(path: str) -> None:
         if path == "second":
-            assert Store(store.root).gc(0, grace=0).digests == ()
+            assert collect(Store(store.root), 0, grace=0).digests == ()
 
     folder = MemoryFolder({"first": A, "second": B}, during=during)
     wanted = [fact("there", b"there before"), fact("first", A), fact("second", B)]
     got = fetch(folder, wanted, store, jobs=1)
     assert got["first"].path.read_bytes() == A
-    assert set(store.gc(0, grace=0).digests) == {there, sha256_bytes(A), sha256_bytes(B)}
+    assert set(collect(store, 0, grace=0).digests) == {there, sha256_bytes(A), sha256_bytes(B)}
 
 
 def test_an_empty_file_and_an_empty_list(store: Store) -> None:
@@ -608,13 +609,13 @@ def test_a_killed_download_leaves_no_object_and_the_next_one_works(store: Store)
     assert process.stdout.readline() == "in the middle\n"
     process.kill()
     process.communicate()
-    assert [entry.size for entry in store.entries()] == [50]
+    assert [entry.size for entry in entries(store)] == [50]
     assert len(list(store.tmp.iterdir())) == 1
     contents = {"one": b"x" * 60000, "two": b"x" * 59999}
     wanted = [fact(name, data) for name, data in contents.items()]
     got = fetch(MemoryFolder(contents), wanted, store)
     assert {name: file.path.read_bytes() for name, file in got.items()} == contents
-    store.gc()
+    collect(store)
     assert list(store.tmp.iterdir()) == []
 
 

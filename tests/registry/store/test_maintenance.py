@@ -13,7 +13,9 @@ from adapterdock.manifests.findings.errors import StoreError
 from adapterdock.manifests.findings.finding import Severity
 from adapterdock.manifests.owner import ELSEWHERE_AGE, Owner
 from adapterdock.registry.files.digests import sha256_bytes
-from adapterdock.registry.store.store import GRACE, Store
+from adapterdock.registry.store.link_trees import materialise
+from adapterdock.registry.store.maintenance import GRACE, collect, entries, size, verify
+from adapterdock.registry.store.store import Store
 from support.cache import files, objects, put, run
 
 
@@ -38,47 +40,47 @@ def old(store: Store, name: bytes, days: int, size: int = 100) -> str:
 
 def test_what_was_used_longest_ago_goes_first_and_no_more_than_needed(store: Store) -> None:
     b, a, c = old(store, b"b", 2), old(store, b"a", 3), old(store, b"c", 1)
-    assert [entry.digest for entry in store.entries()] == [a, b, c]
-    freed = store.gc(max_size=200)
+    assert [entry.digest for entry in entries(store)] == [a, b, c]
+    freed = collect(store, max_size=200)
     assert freed.digests == (a,)
     assert freed.size == 100
-    assert store.size() == 200
+    assert size(store) == 200
     assert files(store.root) == objects(b, c)
-    assert store.gc(max_size=200).digests == ()
+    assert collect(store, max_size=200).digests == ()
 
 
 def test_finding_an_object_is_using_it(store: Store) -> None:
     a, b = old(store, b"a", 3), old(store, b"b", 2)
     store.find(a)
-    assert [entry.digest for entry in store.entries()] == [b, a]
-    assert store.gc(max_size=100).digests == (b,)
+    assert [entry.digest for entry in entries(store)] == [b, a]
+    assert collect(store, max_size=100).digests == (b,)
 
 
 def test_an_object_without_a_note_counts_from_its_publication(store: Store) -> None:
     a, b = old(store, b"a", 3), old(store, b"b", 2)
     (store.notes / a[7:]).unlink()
-    assert [entry.digest for entry in store.entries()] == [a, b]
+    assert [entry.digest for entry in entries(store)] == [a, b]
     store.find(a)
-    assert [entry.digest for entry in store.entries()] == [b, a]
+    assert [entry.digest for entry in entries(store)] == [b, a]
 
 
 def test_the_young_the_kept_and_the_held_stay(store: Store) -> None:
     young = put(store, b"young")
     kept, held, gone = old(store, b"k", 9), old(store, b"h", 9), old(store, b"g", 9)
     with store.hold([held]):
-        assert store.gc(max_size=0, keep=[kept]).digests == (gone,)
+        assert collect(store, max_size=0, keep=[kept]).digests == (gone,)
     assert files(store.root) == objects(young, kept, held)
-    assert set(store.gc(max_size=0).digests) == {kept, held}
+    assert set(collect(store, max_size=0).digests) == {kept, held}
     age(store, young, GRACE - 60)
-    assert store.gc(max_size=0).digests == ()
+    assert collect(store, max_size=0).digests == ()
     age(store, young, GRACE + 60)
-    assert store.gc(max_size=0).digests == (young,)
-    assert store.size() == 0
+    assert collect(store, max_size=0).digests == (young,)
+    assert size(store) == 0
 
 
 def test_without_a_size_no_object_goes(store: Store) -> None:
     a = old(store, b"a", 900)
-    assert store.gc().digests == ()
+    assert collect(store).digests == ()
     assert files(store.root) == objects(a)
 
 
@@ -95,10 +97,10 @@ def test_a_hold_of_another_process_counts_while_it_lives(store: Store) -> None:
     process = run(code, store.root, held)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    assert store.gc(max_size=0).digests == ()
+    assert collect(store, max_size=0).digests == ()
     process.kill()
     process.communicate()
-    assert store.gc(max_size=0).digests == (held,)
+    assert collect(store, max_size=0).digests == (held,)
     assert list(store.holds.iterdir()) == []
 
 
@@ -109,14 +111,14 @@ def test_what_a_process_elsewhere_left_goes_by_its_age(store: Store) -> None:
     left = store.tmp / other.new_name()
     left.mkdir()
     (left / "new").touch()
-    store.gc()
+    collect(store)
     assert left.exists()
     then = time.time() - ELSEWHERE_AGE - 60
     os.utime(left, (then, then))
-    store.gc()
+    collect(store)
     assert left.exists(), "its file is young"
     os.utime(left / "new", (then, then))
-    store.gc()
+    collect(store)
     assert not left.exists()
 
 
@@ -131,20 +133,20 @@ def test_a_process_id_that_was_given_anew_is_another_process() -> None:
 
 def test_links_go_when_unused_and_stay_while_held_or_young(store: Store, tmp_path: Path) -> None:
     a, b = old(store, b"a", 9), old(store, b"b", 9)
-    trees = {d: store.materialise({"f": d}) for d in (a, b)}
-    store.gc(max_size=0)
+    trees = {d: materialise(store, {"f": d}) for d in (a, b)}
+    collect(store, max_size=0)
     assert all(tree.exists() for tree in trees.values()), "young"
     for digest, tree in trees.items():
         age(store, digest, 86400)
         age(store, "sha256:" + tree.name, 86400)
-    (first, second) = store.entries()
+    (first, second) = entries(store)
     assert first.trees == (trees[first.digest].name,)
     assert second.trees == (trees[second.digest].name,)
     with store.hold([a]):
-        assert store.gc(max_size=0).digests == (b,)
+        assert collect(store, max_size=0).digests == (b,)
         assert (trees[a] / "f").read_bytes() == b"a" * 100
         assert not trees[b].exists()
-    store.gc(max_size=0)
+    collect(store, max_size=0)
     assert files(store.root) == set()
 
 
@@ -160,7 +162,7 @@ def test_an_object_that_someone_begins_to_use_meanwhile_is_put_back(
         return real(self, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    assert store.gc(max_size=0).digests == (b,)
+    assert collect(store, max_size=0).digests == (b,)
     assert store.find(a)
 
 
@@ -168,7 +170,7 @@ def test_a_gc_that_is_killed_leaves_a_valid_store(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digests = {old(store, name, 5) for name in (b"a", b"b", b"c")}
-    store.materialise(dict(zip("abc", digests, strict=True)))
+    materialise(store, dict(zip("abc", digests, strict=True)))
     for path in store.trees.iterdir():
         os.utime(path, (0, 0))
     for digest in digests:
@@ -185,10 +187,10 @@ def test_a_gc_that_is_killed_leaves_a_valid_store(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", rename)
         with pytest.raises(KeyboardInterrupt):
-            store.gc(max_size=0)
+            collect(store, max_size=0)
     left = [digest for digest in digests if store.find(digest)]
     assert len(left) == 2
-    assert store.verify() == []
+    assert verify(store) == []
     assert files(store.root) == objects(*left)
 
 
@@ -201,7 +203,7 @@ def test_gc_works_on_a_full_disk(store: Store, monkeypatch: pytest.MonkeyPatch) 
 
     for name in ("mkdir", "touch", "write_text", "write_bytes"):
         monkeypatch.setattr(Path, name, full)
-    assert store.gc(max_size=0).digests == (a,)
+    assert collect(store, max_size=0).digests == (a,)
     assert files(store.root) == set()
 
 
@@ -223,9 +225,9 @@ def test_readers_and_writers_during_gc_see_whole_files_or_none(store: Store) -> 
                     pass  # only without any grace
                 put(mine, content)
 
-    def collect() -> None:
+    def make_room() -> None:
         while time.monotonic() < end:
-            Store(store.root).gc(max_size=10_000, grace=0)
+            collect(Store(store.root), max_size=10_000, grace=0)
 
     errors: list[BaseException] = []
 
@@ -235,7 +237,9 @@ def test_readers_and_writers_during_gc_see_whole_files_or_none(store: Store) -> 
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=guarded, args=[act]) for act in (use, use, collect, collect)]
+    threads = [
+        threading.Thread(target=guarded, args=[act]) for act in (use, use, make_room, make_room)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -243,7 +247,7 @@ def test_readers_and_writers_during_gc_see_whole_files_or_none(store: Store) -> 
     assert errors == []
     assert wrong == []
     assert seen > 0
-    assert store.verify() == []
+    assert verify(store) == []
     assert list(store.tmp.iterdir()) == []
 
 
@@ -257,7 +261,7 @@ def test_verify_reads_everything_reports_damage_and_takes_it_out(store: Store) -
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     (store.objects / "notes.txt").write_text("mine")
     read: list[int] = []
-    findings = store.verify(read.append)
+    findings = verify(store, read.append)
     assert sum(read) == 4 + 7 + 3
     assert sorted((f.code, f.severity) for f in findings) == [
         ("AD616", Severity.ERROR),
@@ -267,10 +271,10 @@ def test_verify_reads_everything_reports_damage_and_takes_it_out(store: Store) -
     assert {f.expected for f in findings} == {bad, cut, None}
     assert store.find(bad) is None
     assert len(list(store.quarantine.iterdir())) == 2
-    assert [f.code for f in store.verify()] == ["AD617"]
+    assert [f.code for f in verify(store)] == ["AD617"]
     put(store, b"bad one")
     assert store.find(bad)
-    store.gc()
+    collect(store)
     assert files(store.root) == objects(good, bad) | {"objects/sha256/notes.txt"}
 
 
@@ -284,14 +288,14 @@ def test_verify_finds_damage_that_no_time_stamp_shows(
     path.write_bytes(b"evil")
     store.verified.record(path, digest)
     assert store.find(digest) == path
-    assert [f.code for f in store.verify()] == ["AD616"]
+    assert [f.code for f in verify(store)] == ["AD616"]
     assert store.find(digest) is None
 
 
 def test_entries_say_size_use_and_origin(store: Store) -> None:
     put(store, b"some", origin="hf://org/name/file")
     put(store, b"some", origin="s3://other/place")
-    (entry,) = store.entries()
+    (entry,) = entries(store)
     assert (entry.digest, entry.size) == (sha256_bytes(b"some"), 4)
     assert entry.origin == "hf://org/name/file"
     assert abs(entry.last_used - time.time()) < 60
@@ -306,9 +310,9 @@ def test_a_cache_that_cannot_be_listed_is_a_finding(
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    for act in (store.entries, store.size, store.verify, store.gc):
+    for act in (entries, size, verify, collect):
         with pytest.raises(StoreError) as caught:
-            act()
+            act(store)
         assert caught.value.code == "AD604"
 
 
@@ -347,19 +351,19 @@ def test_what_is_no_cache_is_not_clean_and_nothing_in_it_is_removed(
             (place / name / "letter.txt").write_text("mine")
             os.utime(place / name / "letter.txt", (0, 0))
     before = files(tmp_path)
-    (finding,) = Store(place).verify()
+    (finding,) = verify(Store(place))
     assert (finding.code, finding.severity) == ("AD399", Severity.ERROR)
     with pytest.raises(StoreError) as caught:
-        Store(place).gc(max_size=0)
+        collect(Store(place), max_size=0)
     assert caught.value.code == "AD399"
     assert files(tmp_path) == before
 
 
 def test_a_place_where_a_cache_may_be_is_clean(tmp_path: Path) -> None:
-    assert Store(tmp_path / "not there").verify() == []
-    assert Store(tmp_path).verify() == [], "empty"
+    assert verify(Store(tmp_path / "not there")) == []
+    assert verify(Store(tmp_path)) == [], "empty"
     put(Store(tmp_path), b"content")
-    assert Store(tmp_path).verify() == []
+    assert verify(Store(tmp_path)) == []
 
 
 def test_gc_leaves_files_of_others_alone_in_a_folder_that_became_a_cache(store: Store) -> None:
@@ -368,5 +372,5 @@ def test_gc_leaves_files_of_others_alone_in_a_folder_that_became_a_cache(store: 
         folder.mkdir(exist_ok=True)
         (folder / "letter.txt").write_text("mine")
         os.utime(folder / "letter.txt", (0, 0))
-    store.gc(max_size=0)
+    collect(store, max_size=0)
     assert len(list(store.root.rglob("letter.txt"))) == 4

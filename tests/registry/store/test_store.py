@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from adapterdock.manifests.findings.errors import IntegrityError, StoreError
 from adapterdock.registry.files.digests import sha256_bytes
+from adapterdock.registry.store.link_trees import materialise
+from adapterdock.registry.store.maintenance import collect, entries, size, verify
 from adapterdock.registry.store.store import Store
 from support.cache import files, objects, put, run
 
@@ -170,10 +172,10 @@ def test_the_default_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_making_and_asking_a_store_writes_nothing(store: Store) -> None:
     assert store.find(DIGEST) is None
-    assert store.entries() == []
-    assert store.size() == 0
-    assert store.verify() == []
-    assert store.gc(0).digests == ()
+    assert entries(store) == []
+    assert size(store) == 0
+    assert verify(store) == []
+    assert collect(store, 0).digests == ()
     assert not store.root.exists()
 
 
@@ -202,22 +204,22 @@ def test_a_read_only_cache_is_read_verified_and_says_why_it_cannot_grow(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(store, HELLO)
-    tree = store.materialise({"made/before": DIGEST})
+    tree = materialise(store, {"made/before": DIGEST})
     with read_only(store.root, monkeypatch):
         store = Store(store.root)
         path = store.find(DIGEST)
         assert path is not None
         assert path.read_bytes() == HELLO
         with store.hold([DIGEST]):
-            assert store.materialise({"made/before": DIGEST}) == tree
-        assert [entry.digest for entry in store.entries()] == [DIGEST]
-        assert store.verify() == []
+            assert materialise(store, {"made/before": DIGEST}) == tree
+        assert [entry.digest for entry in entries(store)] == [DIGEST]
+        assert verify(store) == []
         with pytest.raises(StoreError) as caught:
             put(store, b"more")
         assert caught.value.code == "AD603"
         assert "ADAPTERDOCK_CACHE" in str(caught.value)
         with pytest.raises(StoreError) as caught:
-            store.gc(0, grace=0)
+            collect(store, 0, grace=0)
         assert caught.value.code == "AD603"
     assert store.find(DIGEST)
 
@@ -227,7 +229,7 @@ def test_a_read_only_cache_gives_new_folders_of_links_elsewhere(
 ) -> None:
     put(store, HELLO)
     with read_only(store.root, monkeypatch):
-        tree = store.materialise({"new/name": DIGEST})
+        tree = materialise(store, {"new/name": DIGEST})
         assert not tree.is_relative_to(store.root)
         assert (tree / "new" / "name").read_bytes() == HELLO
 
@@ -262,13 +264,14 @@ def test_a_cache_that_others_own_is_read_by_who_may() -> None:
     code = """
     import os, sys
     from pathlib import Path
+    from adapterdock.registry.store.link_trees import materialise
     from adapterdock.registry.store.store import Store
     from adapterdock.manifests.errors import StoreError
     if os.getuid() == 0:
         os.setgid(65534); os.setuid(65534)
     store = Store(Path(sys.argv[1]))
     print(store.find(sys.argv[2]))
-    tree = store.materialise({"a": sys.argv[2]})
+    tree = materialise(store, {"a": sys.argv[2]})
     print(tree, (tree / "a").stat().st_size)
     try:
         with store.temporary() as path:
@@ -300,6 +303,7 @@ def test_processes_that_publish_the_same_file_at_once_all_succeed(store: Store) 
     code = """
     import sys, time
     from pathlib import Path
+    from adapterdock.registry.store.link_trees import materialise
     from adapterdock.registry.store.store import Store
     store = Store(Path(sys.argv[1]))
     with store.temporary() as path:
@@ -307,7 +311,7 @@ def test_processes_that_publish_the_same_file_at_once_all_succeed(store: Store) 
         while time.time() < float(sys.argv[3]):
             pass
         print(store.publish(path, sys.argv[2], 11000))
-    tree = store.materialise({"a/b": sys.argv[2]})
+    tree = materialise(store, {"a/b": sys.argv[2]})
     print((tree / "a/b").read_bytes() == b"hello world" * 1000)
     """
     at = time.time() + 1.5
@@ -333,12 +337,12 @@ def test_a_killed_writer_leaves_no_object_and_gc_removes_its_remains(store: Stor
     process = run(code, store.root)
     assert process.stdout is not None
     assert process.stdout.readline() == "written\n"
-    store.gc()
+    collect(store)
     assert len(list(store.tmp.iterdir())) == 1, "a living process keeps its own"
     process.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10
     while list(store.tmp.iterdir()) and time.monotonic() < deadline:
-        store.gc()  # before it is reaped: a zombie writes nothing either
+        collect(store)  # before it is reaped: a zombie writes nothing either
     assert list(store.tmp.iterdir()) == []
     process.communicate()
-    assert store.entries() == []
+    assert entries(store) == []

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-Part = str | tuple[str, str]
+Styled = str | tuple[str, str]
 """Text, or text and its style in rich's words (``bold red``)."""
 
 HANG = 2
@@ -63,7 +63,7 @@ class Printer:
         """Columns of the terminal; ``None`` where text is not wrapped."""
         return self.console.width if self.fancy else None
 
-    def line(self, *parts: Part, indent: int = 0, hang: int = HANG) -> None:
+    def line(self, *parts: Styled, indent: int = 0, hang: int = HANG) -> None:
         """One line (more where the text has line breaks, or where a terminal is narrow; those
         are moved in by ``hang`` more columns)."""
         if not self.fancy:
@@ -82,7 +82,7 @@ class Printer:
         """``data`` as one JSON object whose first key is ``schema``; never wrapped or styled."""
         print(json.dumps({"schema": schema, **data}, indent=2), file=self.stream)
 
-    def _wrapped(self, parts: tuple[Part, ...], width: int, hang: int) -> list[Text]:
+    def _wrapped(self, parts: tuple[Styled, ...], width: int, hang: int) -> list[Text]:
         from rich.text import Text
 
         text = Text()
@@ -99,7 +99,7 @@ out = Printer("stdout")
 err = Printer("stderr")
 
 
-def say(*parts: Part, indent: int = 0, hang: int = HANG) -> None:
+def say(*parts: Styled, indent: int = 0, hang: int = HANG) -> None:
     """One line of result."""
     out.line(*parts, indent=indent, hang=hang)
 

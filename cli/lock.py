@@ -11,7 +11,7 @@ import typer
 from ..manifests.findings import usage as codes
 from ..manifests.findings.errors import UsageError
 from ..manifests.findings.finding import Severity
-from .console import Part, err, out, say
+from .console import Styled, err, out, say
 from .options import (
     DEFAULT_MANIFEST,
     AcceptOption,
@@ -222,7 +222,7 @@ def _print_change(change: Change, label: str, indent: int) -> None:
 
 
 def _mark(sign: str, label: str, text: str, indent: int = 0) -> None:
-    parts: list[Part] = [(f"{sign} {label}", _STYLES[sign])]
+    parts: list[Styled] = [(f"{sign} {label}", _STYLES[sign])]
     if text:
         parts.append(f": {text}")
     say(*parts, indent=indent)

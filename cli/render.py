@@ -9,7 +9,7 @@ from pathlib import Path
 from ..manifests.findings import language
 from ..manifests.findings.finding import Finding, Report, Severity, Where
 from ..manifests.reading.likeness import reads_like_ours
-from .console import Part, Printer, clean
+from .console import Printer, Styled, clean
 
 _STYLE = {
     Severity.ERROR: "bold red",
@@ -116,7 +116,7 @@ def _print_group(
 ) -> None:
     first = group[0]
     alone = len(group) == 1
-    head: list[Part] = []
+    head: list[Styled] = []
     place = _place(first.where)
     if place and alone:
         head.append((f"{place}: ", "bold"))

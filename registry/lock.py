@@ -44,7 +44,7 @@ from .files.digests import folder_digest
 from .files.facts import FileFact
 from .files.progress import Progress
 from .locks.project import ManifestSource, lock_of, open_manifest
-from .locks.state import Entry, begun_digest, inputs_digest, kept, options_digest, recipe_digest
+from .locks.state import LockEntry, begun_digest, inputs_digest, kept, options_digest, recipe_digest
 from .resolve import Resolution, check_records, measure, resolve, targets
 from .session import Session, session_for
 from .sources.fetch import Fetched, Request, fetch_all
@@ -114,7 +114,7 @@ def make_lock(
     access = session.access
     _require_known(file, upgrade)
     if old is not None and not upgrade_all:
-        moved = {*upgrade} | ({None} if BASE in upgrade else set[Entry]())
+        moved = {*upgrade} | ({None} if BASE in upgrade else set[LockEntry]())
         access = access.under(old, kept(file, old) - moved)
     if access.offline:
         access = replace(access, store=session.store)
@@ -247,9 +247,9 @@ def _fetch(
     store: Store,
     hash_up_to: int,
     progress: Progress | None,
-) -> dict[Entry, Mapping[str, Fetched]]:
+) -> dict[LockEntry, Mapping[str, Fetched]]:
     """Every adapter's files, and of the base what must be read to know its digest."""
-    requests: dict[Entry, Request] = {}
+    requests: dict[LockEntry, Request] = {}
     for name, opened in resolution.adapters.items():
         if opened.folder is None or opened.facts is None or file.manifest.adapters[name].mutable:
             continue

@@ -17,7 +17,15 @@ from .files.facts import FileFact
 from .files.progress import Progress
 from .lock import check_declared_digests, make_lock
 from .locks.project import ManifestSource, lock_of, open_manifest
-from .locks.state import Entry, begun_digest, facts_of, kept, lock_name, overridden, require_lock
+from .locks.state import (
+    LockEntry,
+    begun_digest,
+    facts_of,
+    kept,
+    lock_name,
+    overridden,
+    require_lock,
+)
 from .read_facts import gather_adapter
 from .resolve import Access, Resolution, check_place, open_adapter_folder, open_base_folder
 from .session import Session, session_for
@@ -136,11 +144,11 @@ def _requests(
     access: Access,
     resolution: Resolution | None,
     with_base: bool,
-) -> dict[Entry, Request]:
+) -> dict[LockEntry, Request]:
     """What is wanted of which folder: those that were just resolved, else those that ``lock``
     pins, which are opened now."""
     access = access.under(lock, kept(file, lock))
-    requests: dict[Entry, Request] = {}
+    requests: dict[LockEntry, Request] = {}
     failed: list[AdapterdockError] = []
     for name, adapter in file.manifest.adapters.items():
         if adapter.source is None:

@@ -26,7 +26,7 @@ from .checks.loaded_as import decide
 from .checks.zeros import with_zeros
 from .files.facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout, TensorInfo
 from .files.pool import each
-from .locks.state import Entry, facts_of
+from .locks.state import LockEntry, facts_of
 from .read_facts import (
     READERS,
     gather_adapter,
@@ -136,7 +136,7 @@ class Access:
 
     offline: bool = False
     policies: tuple[Policy, ...] = ()
-    pins: Mapping[Entry, LockedAdapter | LockedBase] = field(default_factory=dict)
+    pins: Mapping[LockEntry, LockedAdapter | LockedBase] = field(default_factory=dict)
     """What a lock holds the adapters, by name, and the base (``None``) to."""
     store: Store | None = None
     """Where pinned files are looked for before their source is; nowhere else without one."""
@@ -151,11 +151,11 @@ class Access:
     ask_peft: AskPeft | None = None
     """Whom to ask about a method that attaches through PEFT."""
 
-    def under(self, lock: Lock | None, entries: Collection[Entry]) -> Access:
+    def under(self, lock: Lock | None, entries: Collection[LockEntry]) -> Access:
         """The same, held to these entries of ``lock`` (its mutable ones pin nothing)."""
         if lock is None:
             return self
-        pins: dict[Entry, LockedAdapter | LockedBase] = {
+        pins: dict[LockEntry, LockedAdapter | LockedBase] = {
             name: entry
             for name, entry in lock.adapters.items()
             if name in entries and not entry.mutable
@@ -245,7 +245,9 @@ def open_base_folder(file: ManifestFile, access: Access) -> Folder | None:
     return _open(file, None, base.model, base.storage_options, access, where)
 
 
-def check_place(file: ManifestFile, entry: Entry, access: Access, where: Where) -> list[Finding]:
+def check_place(
+    file: ManifestFile, entry: LockEntry, access: Access, where: Where
+) -> list[Finding]:
     """Findings where a policy does not allow a declared source (an adapter's, by name, or the
     base's), or where the manifest has it fetched from."""
     declared = file.manifest.base if entry is None else file.manifest.adapters[entry]
@@ -285,7 +287,7 @@ def _require_pinned(given: Folder, name: str, access: Access, where: Where) -> N
 
 def _open(
     file: ManifestFile,
-    entry: Entry,
+    entry: LockEntry,
     source: Source,
     storage_options: Mapping[str, Any],
     access: Access,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...manifests.language.weights import Weight
 from ...registry.plan import Held
 from .factors import Factors, WeightFactors
 from .weights import NO_WEIGHTS, AdapterWeights
@@ -125,3 +126,7 @@ class Built:
     outputs: Mapping[str, tuple[Factors, ...]]
     twins: Mapping[str, nn.Module]
     weights: Mapping[str, tuple[WeightFactors, ...]]
+
+
+Terms = tuple[tuple[Adapter, Weight], ...]
+"""Adapters with their weights, in order."""

@@ -59,7 +59,7 @@ class RowDelta(Protocol):
         ...
 
 
-class Part(ABC):
+class RowPart(ABC):
     """What one adapter adds to a row, its weight included."""
 
     of: tuple[torch.Tensor, ...] = ()
@@ -80,7 +80,7 @@ class Part(ABC):
 class Gatherable(Protocol):
     """Factors that can be gathered."""
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         """The delta times ``weight``; ``None`` where it cannot be gathered now (dropout)."""
         ...
 

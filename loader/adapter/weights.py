@@ -13,7 +13,7 @@ from ...registry.files.facts import ModuleShape, SitePlan
 from .factors import BiasChange, VirtualTokens
 
 
-class Part(NamedTuple):
+class SitePart(NamedTuple):
     """What an adapter holds at one site: its plan, the module's sizes, and its tensors by role.
 
     ``of_input`` says that its delta is made of the module's input alone, and not of the base's
@@ -41,7 +41,7 @@ class AdapterWeights:
     """The same by the names of the base's modules."""
     prompt: VirtualTokens | None = None
     """Virtual tokens, which act on the model as a whole."""
-    parts: tuple[Part, ...] = ()
+    parts: tuple[SitePart, ...] = ()
     """What it adds at its sites, from which a merge is made."""
     biases: Mapping[str, BiasChange] = field(default_factory=dict)
     """Trained biases of the base, by module."""

@@ -36,7 +36,7 @@ _INTEGER = "I64"
 
 
 @dataclass(frozen=True)
-class Place:
+class DiskPlace:
     """A tensor under its name on disk: ``live`` is the live tensor that it is, unchanged, or
     ``None`` where a conversion of the layer ``group`` makes it."""
 
@@ -68,19 +68,19 @@ def live_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if first[id(value)] == name}
 
 
-def places_on_disk(model: nn.Module, live: Mapping[str, Tensor]) -> dict[str, Place]:
+def places_on_disk(model: nn.Module, live: Mapping[str, Tensor]) -> dict[str, DiskPlace]:
     """Every tensor's place under its name on disk, by reverting meta tensors layer by layer.
     Layers of one make are reverted once and renumbered, which their last one confirms."""
     revert = reverter(model)
     if revert is None:
-        return {name: Place(name, tuple(t.shape), dtype_of(t)) for name, t in live.items()}
+        return {name: DiskPlace(name, tuple(t.shape), dtype_of(t)) for name, t in live.items()}
     alike: dict[tuple[Any, ...], list[str]] = {}
     groups = layers_of(live)
     for group, names in groups.items():
         before = group.rstrip(".").rpartition(".")[0]
         form = tuple((n[len(group) :], tuple(live[n].shape), live[n].dtype) for n in names)
         alike.setdefault((before, group == "", form), []).append(group)
-    found: dict[str, Place] = {}
+    found: dict[str, DiskPlace] = {}
     for same in alike.values():
         first, last = same[0], same[-1]
         model_places = _reverted(revert, live, groups[first], first)
@@ -107,23 +107,23 @@ def layers_of(live: Iterable[str]) -> dict[str, list[str]]:
 
 def _reverted(
     revert: Revert, live: Mapping[str, Tensor], names: Iterable[str], group: str
-) -> dict[str, Place]:
+) -> dict[str, DiskPlace]:
     metas = {n: torch.empty(live[n].shape, dtype=live[n].dtype, device="meta") for n in names}
     name_of = {id(meta): name for name, meta in metas.items()}
     return {
-        name: Place(name_of.get(id(t)), tuple(t.shape), dtype_of(t), group)
+        name: DiskPlace(name_of.get(id(t)), tuple(t.shape), dtype_of(t), group)
         for name, t in revert(metas).items()
     }
 
 
-def _renumbered(places: Mapping[str, Place], old: str, new: str) -> dict[str, Place]:
+def _renumbered(places: Mapping[str, DiskPlace], old: str, new: str) -> dict[str, DiskPlace]:
     """The places of the layer ``old`` as they are in the layer ``new``."""
     if old == new:
         return dict(places)
     number, other = old.rstrip(".").rpartition(".")[2], new.rstrip(".").rpartition(".")[2]
     pattern = re.compile(rf"(^|\.){number}(?=\.)")
     return {
-        pattern.sub(rf"\g<1>{other}", name, count=1): Place(
+        pattern.sub(rf"\g<1>{other}", name, count=1): DiskPlace(
             None if place.live is None else new + place.live[len(old) :],
             place.shape,
             place.dtype,

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ...registry.files.conversion import Shape
 from .disk_names import layers_of, reverter
-
-Shape = tuple[int, ...]
 
 
 def rows_of(tensor: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from ...registry.base.samples import Sample, Samples, run, weight_digests
 from ...registry.base.tokenizer import digest_of_json, digest_of_template
 from .disk_names import (
     DTYPES,
-    Place,
+    DiskPlace,
     Revert,
     dtype_of,
     layers_of,
@@ -70,7 +70,7 @@ def fingerprint_of_model(
         except Exception as error:
             said = str(error) or type(error).__name__
             doubts["structure"] = f"transformers could not name its tensors as on disk: {said}"
-            disk = {name: Place(name, tuple(t.shape), dtype_of(t)) for name, t in live.items()}
+            disk = {name: DiskPlace(name, tuple(t.shape), dtype_of(t)) for name, t in live.items()}
         shapes = {name: place.shape for name, place in disk.items()}
         parts = split(shapes, tied=ties_embeddings(config))
         wanted = sampled_names(parts, {name: place.dtype for name, place in disk.items()})
@@ -128,7 +128,7 @@ def check_model(
 def _values(
     model: nn.Module,
     live: Mapping[str, Tensor],
-    disk: Mapping[str, Place],
+    disk: Mapping[str, DiskPlace],
     wanted: Mapping[str, str],
     *,
     converts: bool,

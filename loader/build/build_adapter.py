@@ -21,7 +21,7 @@ from ...registry.methods.table import methods_of
 from ..adapter.adapter import Adapter, Built
 from ..adapter.factors import BiasChange, Factors, WeightFactors
 from ..adapter.memory import bytes_of, shared_with
-from ..adapter.weights import AdapterWeights, Part
+from ..adapter.weights import AdapterWeights, SitePart
 from ..base.live_base import LiveBase
 from ..methods.method import Method
 from ..methods.prompts.encoders import Encoder
@@ -142,7 +142,7 @@ class _Builder:
             for name, m in METHODS.items()
         }
         shared = self._shared(sites, placed)
-        parts: list[Part] = [*peft.parts] if peft else []
+        parts: list[SitePart] = [*peft.parts] if peft else []
         replaced: list[tuple[str, Method, Factors | WeightFactors]] = []
         for name, common in shared.items():
             spelling = METHODS[name].shared
@@ -171,7 +171,7 @@ class _Builder:
                 outputs.setdefault(site.module, []).append(cast(Factors, built))
             if site.module in saved:
                 replaced.append((site.module, method, built))
-            parts.append(Part(site, shape, roles, roles.keys() <= method.input_roles))
+            parts.append(SitePart(site, shape, roles, roles.keys() <= method.input_roles))
         changed: dict[str, BiasChange] = {}
         for module, key, old in biases:
             value = self._parameter(placed[key])

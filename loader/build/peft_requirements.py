@@ -18,7 +18,7 @@ from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import AttachError
 from ...registry.files.facts import PeftPlan
 from ...registry.methods.peft_table import PEFT_TABLE
-from ..adapter.weights import Part
+from ..adapter.weights import SitePart
 from ..methods.peft.layers import PeftFactors, buffers_of, relink, set_apart
 from ..methods.peft.make_layers import NAME, Shell, make_shell, misfits, tensors_for_peft
 from ..methods.peft_merge import changes_weights, example_of
@@ -34,7 +34,7 @@ class PeftParts:
     """An adapter that PEFT made: what it adds, by module, and its tensors by PEFT's live names."""
 
     factors: Mapping[str, PeftFactors]
-    parts: Sequence[Part]
+    parts: Sequence[SitePart]
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
     changes: bool = True
     """Whether it changes what any module answers."""
@@ -124,7 +124,7 @@ def _taken_out(claims: Claims, shell: Shell, modules: Mapping[str, nn.Module]) -
         relink(shell.stand_ins[live], modules[live])
         set_apart(layer, shell.stand_ins[live])
     parts = [
-        Part(
+        SitePart(
             site,
             claims.modules.shape(site.module),
             {},

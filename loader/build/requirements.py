@@ -14,13 +14,12 @@ from ...manifests.findings import loader as codes
 from ...manifests.findings.code import Code
 from ...manifests.findings.errors import AttachError
 from ...manifests.findings.finding import Finding, Where
+from ...registry.files.conversion import Shape
 from ...registry.files.facts import AdapterPlan, SitePlan
 from ...registry.methods.idle import deciding, is_idle, needs_call
 from ..base.modules import ModuleMap
 from ..weights.placement import Placement, placement_of
 from ..weights.tensors import AdapterTensors
-
-Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)

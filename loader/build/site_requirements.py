@@ -10,6 +10,7 @@ from torch import nn
 
 from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import loader as codes
+from ...registry.files.conversion import Shape
 from ...registry.files.facts import SIZED, ModuleShape, SitePlan
 from ...registry.methods.lora_variants import ONLY_USED
 from ...registry.methods.method import Method as MethodOnDisk
@@ -18,7 +19,6 @@ from ..methods.method import Method
 from ..methods.table import METHODS
 from .requirements import Claims, Unfit
 
-Shape = tuple[int, ...]
 ClaimedSite = tuple[SitePlan, Method, ModuleShape]
 
 

@@ -14,8 +14,8 @@ from ...manifests.language.combine_methods import COMBINE_METHODS, CombineMethod
 from ...manifests.language.schema import Composition
 from ...manifests.language.weights import Weight, weight_at
 from .members import Member
-from .methods import Part, Settings, combine, merge
-from .pairs import Pair, Place
+from .methods import Contribution, Settings, combine, merge
+from .pairs import Pair, PairPlace
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Combined:
     """The parts of one adapter. Every pair has scale 1; ``biases`` are whole ones, to stand in
     place of the base's (of which ``old`` has the values)."""
 
-    sites: Mapping[Place, Pair]
+    sites: Mapping[PairPlace, Pair]
     biases: Mapping[str, torch.Tensor] = field(default_factory=dict)
     whole: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
 
@@ -36,18 +36,18 @@ def combine_members(
     recipe: Composition,
     members: Sequence[Member],
     weights: Sequence[Weight],
-    places: Mapping[str, Place],
+    places: Mapping[str, PairPlace],
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Combined:
     """All of ``members`` by ``recipe``, float32 on the CPU; pure, and the same in any order of
     the modules. Raises :class:`RoutingError` where factors of different ranks were to be added."""
     method, settings = COMBINE_METHODS[recipe.combine], settings_of(recipe, members)
-    sites: dict[Place, Pair] = {}
+    sites: dict[PairPlace, Pair] = {}
     problems: list[Finding] = []
     with torch.no_grad():
         for module, place in places.items():
             parts = [
-                Part(member.pairs[module], weight_at(weight, module), member.digest)
+                Contribution(member.pairs[module], weight_at(weight, module), member.digest)
                 for member, weight in zip(members, weights, strict=True)
                 if module in member.pairs
             ]

@@ -18,7 +18,7 @@ from ..base.live_base import LiveBase
 from ..methods.lora import ConvFactors, EmbeddingFactors, LinearFactors
 from ..sites.bias import BiasFactors
 from ..sites.replacements import own_tensors
-from .pairs import Pair, Place, fold, plain
+from .pairs import Pair, PairPlace, fold, plain
 
 _PAIRED = (LinearFactors, EmbeddingFactors, ConvFactors)
 
@@ -40,12 +40,12 @@ def member_of(
     live: LiveBase,
     built: Built,
     where: Where = Where(),  # noqa: B008 - frozen
-) -> tuple[Member | None, dict[str, Place], list[Finding]]:
+) -> tuple[Member | None, dict[str, PairPlace], list[Finding]]:
     """The adapter's parts with their places, or what of it is no pair of factors: a combination
     is of plain LoRA deltas, and leaving the rest out would be another adapter."""
     adapter = built.adapter
     pairs: dict[str, Pair] = {}
-    places: dict[str, Place] = {}
+    places: dict[str, PairPlace] = {}
     biases: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     used: set[int] = set()
     odd: dict[str, str] = {}
@@ -56,7 +56,7 @@ def member_of(
                 biases[module] = (plain(one.value), plain(one.old))
             elif type(one) in _PAIRED and module not in pairs:
                 shape = live.modules.shape(module)
-                place = Place(module, shape.kind, tuple(shape.kernel), shape.groups)
+                place = PairPlace(module, shape.kind, tuple(shape.kernel), shape.groups)
                 places[module] = place
                 pairs[module] = _pair(one, place)
             else:
@@ -101,7 +101,7 @@ def content_digest(
     return f"sha256:{total.hexdigest()}"
 
 
-def _pair(one: Factors, place: Place) -> Pair:
+def _pair(one: Factors, place: PairPlace) -> Pair:
     assert isinstance(one, _PAIRED)
     bias = None if isinstance(one, EmbeddingFactors) else one.bias
     return fold(one.a, one.b, one.scale, bias, place.groups)

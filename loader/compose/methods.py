@@ -10,7 +10,7 @@ import torch
 
 from ...manifests.language.combine_methods import CombineMethod
 from .dense import dense
-from .pairs import Pair, Place
+from .pairs import Pair, PairPlace
 from .sparsify import keep_largest, keep_masked, random_mask
 from .svd import nearest, nearest_to_sum
 from .ties import elected_mean, weighted_sum
@@ -28,7 +28,7 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Contribution:
     """One member at one module: its pair, its weight there, its adapter's digest."""
 
     pair: Pair
@@ -36,7 +36,9 @@ class Part:
     digest: str
 
 
-def combine(method: CombineMethod, settings: Settings, place: Place, parts: Sequence[Part]) -> Pair:
+def combine(
+    method: CombineMethod, settings: Settings, place: PairPlace, parts: Sequence[Contribution]
+) -> Pair:
     """The pair (scale 1) that stands for ``parts`` at ``place``. Pure; float32 on the CPU.
 
     Under ``factors`` all pairs must have one rank. Biases of the factors are combined as the
@@ -86,7 +88,7 @@ def _pruned(
 
 
 def _on_factors(
-    method: CombineMethod, settings: Settings, place: Place, parts: Sequence[Part]
+    method: CombineMethod, settings: Settings, place: PairPlace, parts: Sequence[Contribution]
 ) -> Pair:
     """A with A, B with B. Each side has the root of the weight, its sign only A: else the two
     would make a plus of it."""
@@ -102,7 +104,7 @@ def _on_factors(
 
 
 def _on_ranks(
-    method: CombineMethod, settings: Settings, place: Place, parts: Sequence[Part]
+    method: CombineMethod, settings: Settings, place: PairPlace, parts: Sequence[Contribution]
 ) -> Pair:
     """Side by side: the exact sum, of all the ranks together."""
     scaled = [p.pair.a * p.weight * p.pair.scale for p in parts]
@@ -110,7 +112,7 @@ def _on_ranks(
 
 
 def _on_delta(
-    method: CombineMethod, settings: Settings, place: Place, parts: Sequence[Part]
+    method: CombineMethod, settings: Settings, place: PairPlace, parts: Sequence[Contribution]
 ) -> Pair:
     """The nearest pair of a rank to the combined delta."""
     pairs, weights = [p.pair for p in parts], [p.weight for p in parts]

@@ -17,7 +17,7 @@ SPELLINGS: Mapping[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class PairPlace:
     """Where a pair sits: how it is spelled and shaped there.
 
     ``groups`` and ``kernel`` are a convolution's. Its B (out, rank / groups, 1, ..) acts within
@@ -67,7 +67,7 @@ def fold(
     )
 
 
-def unfold(pair: Pair, place: Place) -> tuple[torch.Tensor, torch.Tensor]:
+def unfold(pair: Pair, place: PairPlace) -> tuple[torch.Tensor, torch.Tensor]:
     """A and B of a pair in the shapes of its place, contiguous."""
     groups, rank, inner = pair.a.shape
     kernel = place.kernel

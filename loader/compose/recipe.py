@@ -29,7 +29,7 @@ from ..weights.write import adapter_bytes, on_cpu
 from .combined import Combined, combine_members
 from .materialise import completed, config_of, tensors_of
 from .members import member_of
-from .pairs import Place, plain
+from .pairs import PairPlace, plain
 
 Options = Mapping[str, Any]
 """``density``, ``majority_sign_method``, ``svd_rank``, ``svd_clamp``, ``seed``: those given."""
@@ -73,7 +73,7 @@ def combination(
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Combined:
     """What ``recipe`` makes of adapters, float32 on the CPU."""
-    places: dict[str, Place] = {}
+    places: dict[str, PairPlace] = {}
     parts: list[Any] = []
     problems: list[Finding] = []
     for name in weights:

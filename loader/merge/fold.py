@@ -21,7 +21,7 @@ from ...registry.files.facts import ModuleKind
 from ...registry.methods.peft_table import PEFT_TABLE
 from ..adapter.adapter import Adapter
 from ..adapter.factors import BiasChange
-from ..adapter.weights import Part
+from ..adapter.weights import SitePart
 from ..base.fused_slices import Cut, rows_of
 from ..base.modules import ModuleMap
 from ..methods.deltas import Delta
@@ -44,14 +44,14 @@ class Addition:
     """What one adapter adds to a tensor of ``module``, at ``weight``."""
 
     weight: float
-    of: Part | BiasChange
+    of: SitePart | BiasChange
     module: nn.Module
 
     def same_as(self, other: Addition) -> bool:
         """Whether both add the same, to two tensors that are the same: of a part that follows
         another at a tied module."""
         one, two = self.of, other.of
-        if not isinstance(one, Part) or not isinstance(two, Part):
+        if not isinstance(one, SitePart) or not isinstance(two, SitePart):
             return False
         return (
             self.weight == other.weight
@@ -83,7 +83,7 @@ class Addition:
         return lambda rows: bias[rows]
 
 
-def parameter_of(part: Part) -> str:
+def parameter_of(part: SitePart) -> str:
     """The live name of the parameter that the part is a delta of, its bias apart."""
     return f"{part.site.module}.{part.site.settings.get('parameter', 'weight')}"
 
@@ -118,13 +118,13 @@ class Fold:
     def of_experts(self) -> bool:
         """Whether its rows are those of all experts, one after the other."""
         parts = (one.of for one in self.additions)
-        return any(isinstance(one, Part) and "parameter" in one.site.settings for one in parts)
+        return any(isinstance(one, SitePart) and "parameter" in one.site.settings for one in parts)
 
     @property
     def of_base(self) -> bool:
         """Whether a delta is made of the old weight too, and not of the adapter alone."""
         parts = (one.of for one in self.additions)
-        return any(isinstance(one, Part) and not one.of_input for one in parts)
+        return any(isinstance(one, SitePart) and not one.of_input for one in parts)
 
     def deltas(
         self, old: Tensor, wide: torch.dtype, device: torch.device
@@ -196,7 +196,7 @@ def is_finite(tensor: Tensor) -> bool:
     return all(bool(torch.isfinite(piece).all()) for piece in tensor.flatten().split(_PIECE))
 
 
-def roles_of(part: Part, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+def roles_of(part: SitePart, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     """The tensors of a site in the dtype of a merge."""
     return {
         role: tensor.detach().to(device, dtype if tensor.is_floating_point() else None)
@@ -235,7 +235,7 @@ class _Planner:
     found: dict[str, Fold] = field(default_factory=dict[str, Fold])
     problems: list[Finding] = field(default_factory=list[Finding])
     replaced: dict[str, Adapter] = field(default_factory=dict[str, Adapter])
-    at: dict[str, list[Part]] = field(default_factory=dict[str, list[Part]])
+    at: dict[str, list[SitePart]] = field(default_factory=dict[str, list[SitePart]])
     """The parts at each module."""
 
     def replace(self, adapter: Adapter) -> None:
@@ -295,7 +295,7 @@ class _Planner:
                 fold = self._fold(f"{name}.bias")
                 fold.additions.append(Addition(at, one, self.modules.by_name[name]))
 
-    def _add_part(self, adapter: Adapter, part: Part, weight: float) -> None:
+    def _add_part(self, adapter: Adapter, part: SitePart, weight: float) -> None:
         name, method = part.site.module, METHODS[part.site.method]
         module = self.modules.by_name[name]
         reason = method.unmergeable(part.site, module, part.shape) or self._unclear(adapter, part)
@@ -324,7 +324,7 @@ class _Planner:
         elif change is not None:
             self._fold(f"{name}.bias").additions.append(addition)
 
-    def _add_layer(self, adapter: Adapter, part: Part, weight: float) -> None:
+    def _add_layer(self, adapter: Adapter, part: SitePart, weight: float) -> None:
         """What PEFT's layer changes of its module."""
         name, row = part.site.module, PEFT_TABLE[part.site.method]
         module = self.modules.by_name[name]
@@ -341,7 +341,7 @@ class _Planner:
             if getattr(module, leaf, None) is not None:
                 self._fold(f"{name}.{leaf}").additions.append(Addition(weight, part, module))
 
-    def _unclear(self, adapter: Adapter, part: Part) -> str | None:
+    def _unclear(self, adapter: Adapter, part: SitePart) -> str | None:
         """Why what the base does at this module is not what the part's delta is made of."""
         replacing = self.replaced.get(part.site.module)
         if not part.of_input and replacing not in (None, adapter):

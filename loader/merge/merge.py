@@ -18,13 +18,12 @@ from ...manifests.findings import merging as codes
 from ...manifests.findings.errors import AdapterdockError, AttachError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.weights import Weight
-from ..adapter.adapter import Adapter
+from ..adapter.adapter import Terms
 from ..base.checkpoint_weights import Originals
 from ..base.modules import ModuleMap
 from .fold import PLAIN, Fold, folds, is_finite
 from .untie import Untied, parted, ties_of, untied
 
-Terms = tuple[tuple[Adapter, Weight], ...]
 Keep = Literal["memory", "reread"]
 
 

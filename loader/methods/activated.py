@@ -14,7 +14,7 @@ from torch import nn
 from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
-from ..adapter.factors import Part, RowDelta
+from ..adapter.factors import RowDelta, RowPart
 from ..routing.routing import CURRENT
 from .linear import LinearFactors
 
@@ -45,16 +45,16 @@ class ActivatedFactors:
         mask = _active(self.tokens, out, module)
         return torch.where(mask, self.plain.add(module, x, base, out, weight), out)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         found = self.plain.parts(module, weight)
         return None if found is None else tuple(Activated(one, self.tokens) for one in found)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Activated(Part):
+class Activated(RowPart):
     """Another part, from the invocation on."""
 
-    inner: Part
+    inner: RowPart
     tokens: tuple[int, ...]
 
     @property

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
-from ..adapter.factors import Factors, Part
+from ..adapter.factors import Factors, RowPart
 from ..routing.low_rank import LowRank
 from . import lycoris
 from .convolutions import Kernel
@@ -42,7 +42,7 @@ class LinearFactors:
         low = F.linear(x.to(self.a), self.a * self.e)
         return out + (F.linear(low, self.b) * (self.scale * weight)).to(out.device)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (LowRank(self.a * self.e, self.b * (self.scale * weight)),)
 
 
@@ -69,7 +69,7 @@ class ConvFactors:
         delta = F.conv2d(x.to(kernel), kernel, None, conv.stride, conv.padding, conv.dilation)
         return out + (delta * (self.scale * weight)).to(out.device)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (Kernel(self._kernel() * (self.scale * weight)),)
 
     def _kernel(self) -> torch.Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ..adapter.factors import Part
+from ..adapter.factors import RowPart
 from .linear import LinearFactors
 
 
@@ -33,7 +33,7 @@ class BlockFactors:
     ) -> torch.Tensor:
         return self._in_full().add(module, x, base, out, weight)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         return self._in_full().parts(module, weight)
 
     def _in_full(self) -> LinearFactors:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..adapter.factors import Part, RowDelta
+from ..adapter.factors import RowDelta, RowPart
 from ..routing.batched import Entries, size_of, stacked
 
 CONVOLUTIONS: Mapping[int, Callable[..., torch.Tensor]] = {
@@ -24,7 +24,7 @@ CONVOLUTIONS: Mapping[int, Callable[..., torch.Tensor]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class LowRankKernel(Part):
+class LowRankKernel(RowPart):
     """``delta(x) = b * (a * x)``: a (r, in, *kernel), with the module's stride and padding, and b
     (out, r / groups, 1, ..), with its groups; scale and weight in b."""
 
@@ -67,7 +67,7 @@ class LowRankKernelRows:
 
 
 @dataclass(frozen=True, eq=False)
-class Kernel(Part):
+class Kernel(RowPart):
     """``delta(x)``: the module's own convolution with the kernel (out, in / groups, *kernel), the
     weight in it."""
 

@@ -18,7 +18,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor  # pyright: ignore[reportPrivateUsage]
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
-from ..adapter.factors import Part
+from ..adapter.factors import RowPart
 from ..routing.low_rank import LowRank, Scaling
 from ..weights.placement import offloaded
 from .convolutions import CONVOLUTIONS, LowRankKernel
@@ -140,7 +140,7 @@ class OnWeight(ABC):
     ) -> torch.Tensor:
         """See ``Factors``."""
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         """The low-rank factors, their outputs rescaled, and the rescaling of the base's output."""
         if self.dropout and module.training:
             return None
@@ -157,7 +157,7 @@ class OnWeight(ABC):
         return self._low_rank(self.b * scale), rescaled
 
     @abstractmethod
-    def _low_rank(self, b: torch.Tensor) -> Part:
+    def _low_rank(self, b: torch.Tensor) -> RowPart:
         """A with another B."""
 
     def _owner(self, module: nn.Module) -> nn.Module:
@@ -200,7 +200,7 @@ class DoraLinearFactors(OnWeight):
         delta = (factor - 1) * plain + (factor * self.scale) * low
         return out + (delta * weight).to(out.device)
 
-    def _low_rank(self, b: torch.Tensor) -> Part:
+    def _low_rank(self, b: torch.Tensor) -> RowPart:
         return LowRank(self.a, b)
 
 
@@ -224,12 +224,12 @@ class DoraEmbeddingFactors(OnWeight):
         delta = (factor - 1) * base.to(low.device) + factor * low
         return out + (delta * weight).to(out.device)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         if cast(nn.Embedding, module).scale_grad_by_freq and self.a.requires_grad:
             return None
         return super().parts(module, weight)
 
-    def _low_rank(self, b: torch.Tensor) -> Part:
+    def _low_rank(self, b: torch.Tensor) -> RowPart:
         return LowRankTable(self.a, b)
 
 
@@ -265,7 +265,7 @@ class DoraConvFactors(OnWeight):
         delta = (factor - 1) * plain + (factor * self.scale) * low
         return out + (delta * weight).to(out.device)
 
-    def _low_rank(self, b: torch.Tensor) -> Part:
+    def _low_rank(self, b: torch.Tensor) -> RowPart:
         return LowRankKernel(self.a, b)
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..adapter.factors import Part, RowDelta
+from ..adapter.factors import RowDelta, RowPart
 from ..routing.batched import Entries, size_of, stacked
 
 
@@ -52,7 +52,7 @@ def scaled_like(embedding: nn.Module, rows: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class LowRankTable(Part):
+class LowRankTable(RowPart):
     """At an embedding: ``delta(id) = b @ a[:, id]``, a (r, num_embeddings), b (embedding_dim, r)
     with scale and weight in it."""
 

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ...registry.files.conversion import Shape
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
-from ..adapter.factors import Factors, Part
+from ..adapter.factors import Factors, RowPart
 from ..routing.batched import stacked
 from ..routing.low_rank import Scaling
 from .deltas import Delta, Roles
 from .method import Method
 from .new_site import NewSite
 from .rerun import OtherInput, blend, not_rerunnable, with_input
-
-Shape = tuple[int, ...]
 
 
 class _Rescaling:
@@ -51,7 +50,7 @@ class OutputFactors(_Rescaling):
     ) -> torch.Tensor:
         return blend(out, base, self.rescaled(base), weight)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         wide = self.l.flatten().to(torch.promote_types(self.l.dtype, torch.float32))
         return (Scaling((wide - 1) * weight, channels_last=len(self._shape) == 1),)
 
@@ -71,7 +70,7 @@ class InputFactors(_Rescaling):
     ) -> torch.Tensor:
         return with_input(module, x, self.rescaled(x).to(x.dtype), base, out, weight)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (RescaledInput(weight, self.l.view(self._shape)),)
 
 

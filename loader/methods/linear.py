@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..adapter.factors import Part
+from ..adapter.factors import RowPart
 from ..routing.low_rank import LowRank, Scaling
 
 
@@ -51,7 +51,7 @@ class LinearFactors:
             return flat.view(out.shape)
         return out + (F.linear(low, b, self.bias) * (self.scale * weight)).to(out.device)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         if self.dropout and module.training:
             return None
         scale = self.scale * weight

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.files.facts import ModuleShape, SitePlan
-from ..adapter.factors import Factors, Part, RowDelta
+from ..adapter.factors import Factors, RowDelta, RowPart
 from ..routing.batched import Entries, size_of, stacked
 from ..routing.low_rank import LowRank
 from . import lycoris
@@ -45,7 +45,7 @@ class LohaFactors(WeightFactors):
         a, b = self._in_pairs()
         return F.linear(F.linear(x.to(b), b), a) * self.scale
 
-    def linear_parts(self, weight: float) -> tuple[Part, ...]:
+    def linear_parts(self, weight: float) -> tuple[RowPart, ...]:
         a1, a2, b1, b2 = (self.roles[role] for role in ("w1_a", "w2_a", "w1_b", "w2_b"))
         ranks = b1.shape[0], b2.shape[0]
         if ranks[0] * ranks[1] <= _COPIES * sum(ranks):
@@ -68,7 +68,7 @@ class LohaFactors(WeightFactors):
 
 
 @dataclass(frozen=True, eq=False)
-class Hadamard(Part):
+class Hadamard(RowPart):
     """``delta(x) = ((a1 b1) * (a2 b2)) x``: a (out, r), b (r, in), scale and weight in a1."""
 
     a1: torch.Tensor

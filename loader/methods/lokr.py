@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.files.facts import ModuleShape, SitePlan
-from ..adapter.factors import Factors, Part, RowDelta
+from ..adapter.factors import Factors, RowDelta, RowPart
 from ..routing.batched import Entries, size_of, stacked
 from . import lycoris
 from .deltas import Delta, Roles
@@ -47,7 +47,7 @@ class LokrFactors(WeightFactors):
         grid = x.to(w2).reshape(*x.shape[:-1], w1.shape[1], w2.shape[1])
         return (w1 @ F.linear(grid, w2)).flatten(-2) * self.scale
 
-    def linear_parts(self, weight: float) -> tuple[Part, ...]:
+    def linear_parts(self, weight: float) -> tuple[RowPart, ...]:
         w1, w2 = self.factors()
         return (Kronecker(w1 * (self.scale * weight), w2),)
 
@@ -66,7 +66,7 @@ class LokrFactors(WeightFactors):
 
 
 @dataclass(frozen=True, eq=False)
-class Kronecker(Part):
+class Kronecker(RowPart):
     """``delta(x) = kron(w1, w2) x``, scale and weight in w1."""
 
     w1: torch.Tensor

@@ -20,7 +20,7 @@ from torch import nn
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.lora_config import init_of
 from ...registry.methods.lora_variants import ACTIVATED, BLOCKS
-from ..adapter.factors import Factors, Part
+from ..adapter.factors import Factors, RowPart
 from ..base.layout import shape_of_module
 from ..routing.low_rank import Scaling
 from . import dora
@@ -32,8 +32,6 @@ from .embeddings import LowRankTable, embedded, scaled_like
 from .linear import LinearFactors
 from .method import Method
 from .new_site import NewSite
-
-Shape = tuple[int, ...]
 
 
 class EmbeddingFactors:
@@ -59,7 +57,7 @@ class EmbeddingFactors:
         delta = scaled_like(embedding, (low @ self.b.t()) * (self.scale * weight))
         return out + delta.to(out.device)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         if cast(nn.Embedding, module).scale_grad_by_freq and self.a.requires_grad:
             return None
         return (LowRankTable(self.a, self.b * (self.scale * weight)),)
@@ -97,7 +95,7 @@ class ConvFactors:
         delta = self.convolve(low, self.b, self.bias, groups=conv.groups)
         return out + (delta * (self.scale * weight)).to(out.device)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         if self.dropout and module.training:
             return None
         scale = self.scale * weight

@@ -16,7 +16,7 @@ from torch import nn
 
 from ...registry.files.facts import ModuleShape, SitePlan
 from ...registry.methods.lycoris import inner_of
-from ..adapter.factors import Part
+from ..adapter.factors import RowPart
 from .convolutions import CONVOLUTIONS, Kernel
 from .deltas import Roles, sees_zeros
 
@@ -70,7 +70,7 @@ class WeightFactors(ABC):
             delta = delta * kept.view(-1, *(1,) * (len(self.shape) - 2))
         return out + (delta * weight).to(out.device)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         if module.training and (self.module_dropout or self.rank_dropout):
             return None
         if len(self.shape) > 2:
@@ -78,7 +78,7 @@ class WeightFactors(ABC):
         return self.linear_parts(weight)
 
     @abstractmethod
-    def linear_parts(self, weight: float) -> tuple[Part, ...]:
+    def linear_parts(self, weight: float) -> tuple[RowPart, ...]:
         """What they are at a linear module."""
 
 

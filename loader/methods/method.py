@@ -9,13 +9,12 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from ...registry.files.conversion import Shape
 from ...registry.files.facts import ModuleShape, SitePlan
 from ..sites.sites import Factors
 from ..sites.weight_sites import WeightFactors
 from .deltas import Delta, Roles
 from .new_site import NewSite
-
-Shape = tuple[int, ...]
 
 
 class DeltaWeight(Protocol):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
-from ..adapter.factors import Factors, Part, RowDelta
+from ..adapter.factors import Factors, RowDelta, RowPart
 from ..routing.batched import Entries, size_of, stacked
 from .deltas import Delta, Roles
 from .method import Method
@@ -73,7 +73,7 @@ class InputFactors(_Rotating):
     ) -> torch.Tensor:
         return with_input(module, x, self.rotated(x).to(x.dtype), base, out, weight)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (RotatedInput(weight, self.rotation()),)
 
 
@@ -98,7 +98,7 @@ class PatchFactors(_Rotating):
     ) -> torch.Tensor:
         return with_input(module, x, self._image(x).to(x.dtype), base, out, weight)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (RotatedInput(weight, self.rotation(), self._kernel),)
 
     def _image(self, x: torch.Tensor) -> torch.Tensor:
@@ -120,7 +120,7 @@ class OutputFactors(_Rotating):
     ) -> torch.Tensor:
         return blend(out, base, self.rotated(base), weight)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (RotatedOutput(weight, self.rotation()),)
 
 
@@ -155,7 +155,7 @@ class RotatedInput(OtherInput):
 
 
 @dataclass(frozen=True, eq=False)
-class RotatedOutput(Part):
+class RotatedOutput(RowPart):
     """``delta = weight * (base rotated - base)``."""
 
     weight: float

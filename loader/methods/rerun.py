@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..adapter.factors import Part, RowDelta
+from ..adapter.factors import RowDelta, RowPart
 from ..routing.batched import Entries, size_of
 from ..routing.routing import CURRENT, run_with
 from ..sites.sites import OutputSite
@@ -53,7 +53,7 @@ def _hooked(module: nn.Module) -> bool:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class OtherInput(Part):
+class OtherInput(RowPart):
     """``delta(x) = weight * (module(changed x) - module(x))``."""
 
     weight: float

@@ -18,7 +18,7 @@ from torch import nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.trainable_tokens import rows_of
-from ..adapter.factors import Factors, Part, RowDelta
+from ..adapter.factors import Factors, RowDelta, RowPart
 from ..routing.batched import Entries, size_of, stacked
 from ..sites.weight_reads import Read
 from ..weights.placement import offloaded
@@ -68,7 +68,7 @@ class EmbeddingRows:
         never = embedding.padding_idx
         return self._indices.index(never) if never in self._indices else None
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         if cast(nn.Embedding, module).scale_grad_by_freq and self.rows.requires_grad:
             return None
         return (TokenRows(weight, self.rows[self._order], self._sorted),)
@@ -128,12 +128,12 @@ class HeadRows:
         delta = (found - base.index_select(-1, at)) * weight
         return out.to(torch.promote_types(out.dtype, delta.dtype)).index_add(-1, at, delta)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...]:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (TokenLogits(weight, self.rows, self._indices),)
 
 
 @dataclass(frozen=True, eq=False)
-class TokenRows(Part):
+class TokenRows(RowPart):
     """At an embedding: ``rows`` (tokens, embedding_dim) of the ``ids`` (tokens,), in order."""
 
     weight: float
@@ -181,7 +181,7 @@ class TokenRowsByRow:
 
 
 @dataclass(frozen=True, eq=False)
-class TokenLogits(Part):
+class TokenLogits(RowPart):
     """At a head: ``rows`` (tokens, in) of the outputs at ``ids`` (tokens,)."""
 
     weight: float

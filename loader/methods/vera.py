@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
-from ..adapter.factors import Factors, Part, RowDelta
+from ..adapter.factors import Factors, RowDelta, RowPart
 from ..routing.batched import Entries, size_of, stacked
 from .deltas import Delta, Roles, product_rows
 from .method import Method
@@ -56,7 +56,7 @@ class VeraFactors:
         delta = b * F.linear(low, self.b[: self.outer].to(d))
         return out + (delta * weight).to(out.device)
 
-    def parts(self, module: nn.Module, weight: float) -> tuple[Part, ...] | None:
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         if self.dropout and module.training:
             return None
         d, b = self.lambda_d, self.lambda_b
@@ -66,7 +66,7 @@ class VeraFactors:
 
 
 @dataclass(frozen=True, eq=False)
-class Projected(Part):
+class Projected(RowPart):
     """``delta(x) = v * B (d * (A x))``: a (r, in), b (out, r), d (r,), and v (out,) with the
     weight in it."""
 

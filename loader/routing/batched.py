@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
-from ...manifests.language.weights import Weight, weight_at
-from ..adapter.adapter import Adapter
-from ..adapter.factors import Factors, Gatherable, Part, RowDelta
+from ...manifests.language.weights import weight_at
+from ..adapter.adapter import Adapter, Terms
+from ..adapter.factors import Factors, Gatherable, RowDelta, RowPart
 
 if TYPE_CHECKING:
     from ..adapter.factors import Factors
-
-Terms = tuple[tuple[Adapter, Weight], ...]
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,10 @@ def gather(
 ) -> RowFactors | None:
     """What ``rows`` (each row's adapters with weights) do at the site ``name`` of ``factors``;
     ``None`` where no row has anything there."""
-    kinds: dict[Hashable, list[tuple[int, Part]]] = {}
+    kinds: dict[Hashable, list[tuple[int, RowPart]]] = {}
     apart: dict[tuple[tuple[Factors, float], ...], list[int]] = {}
     # an adapter of several rows is asked once
-    known: dict[tuple[int, float], tuple[Part, ...] | None] = {}
+    known: dict[tuple[int, float], tuple[RowPart, ...] | None] = {}
     for row, terms in enumerate(rows):
         rest: list[tuple[Factors, float]] = []
         for adapter, weight in terms:

@@ -18,8 +18,8 @@ from .activation import check_shared, remember
 from .cache_length import CACHES, cache_length
 from .routing import Call
 
-Terms = tuple[tuple[int, str, Weight], ...]
-Made = tuple[Terms, ...]
+CacheTerms = tuple[tuple[int, str, Weight], ...]
+Made = tuple[CacheTerms, ...]
 """The serial numbers, names and weights of each row's adapters; of all rows where there is one
 entry."""
 
@@ -36,7 +36,7 @@ def made_with(call: Call | None) -> Made:
     return tuple(_of(routing.terms) for routing in call.rows.routings)
 
 
-def _of(terms: Iterable[tuple[Adapter, Weight]]) -> Terms:
+def _of(terms: Iterable[tuple[Adapter, Weight]]) -> CacheTerms:
     return tuple((adapter.serial, adapter.name, weight) for adapter, weight in terms)
 
 

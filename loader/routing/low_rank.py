@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..adapter.factors import Gatherable, Part, RowDelta
+from ..adapter.factors import Gatherable, RowDelta, RowPart
 from .batched import size_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class LowRank(Part):
+class LowRank(RowPart):
     """``delta(x) = b @ (a @ x)``: a (r, in), b (out, r) with scale and weight in it."""
 
     a: torch.Tensor
@@ -82,7 +82,7 @@ class LowRankRows:
 
 
 @dataclass(frozen=True, eq=False)
-class Scaling(Part):
+class Scaling(RowPart):
     """``delta(x) = gain * base + shift``, along the channels: (channels,) each, at least in
     float32; channels are the last dimension, or the second."""
 
@@ -92,7 +92,7 @@ class Scaling(Part):
     of: tuple[torch.Tensor, ...] = ()
 
     @property
-    def kind(self) -> tuple[type[Part], bool]:
+    def kind(self) -> tuple[type[RowPart], bool]:
         return (type(self), self.channels_last)
 
     @classmethod

@@ -22,7 +22,7 @@ from .activation import Activation
 from .batched import RowFactors, RowSite
 from .probe import Probe
 
-Selection = object
+Chosen = object
 """What a user passes: a name, a list of names, {name: weight}, or ``None`` for the base."""
 
 
@@ -95,11 +95,11 @@ class Call:
 
 CURRENT: ContextVar[Call | None] = ContextVar("adapterdock_call", default=None)
 
-_Choices = tuple[tuple[object, Selection], ...]
+_Choices = tuple[tuple[object, Chosen], ...]
 _CHOSEN: ContextVar[_Choices] = ContextVar("adapterdock_using", default=())
 
 
-def chosen(owner: object, otherwise: Selection) -> Selection:
+def chosen(owner: object, otherwise: Chosen) -> Chosen:
     """What the innermost ``using`` around this code says for ``owner``'s model."""
     for whose, selection in reversed(_CHOSEN.get()):
         if whose is owner:
@@ -116,7 +116,7 @@ class Using:
     """
 
     owner: object
-    selection: Selection
+    selection: Chosen
     _tokens: list[Token[_Choices]] = field(default_factory=list)
 
     def __enter__(self) -> None:

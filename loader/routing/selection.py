@@ -14,7 +14,7 @@ from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.names import BASE_ROW, did_you_mean
 from ...manifests.language.weights import ModuleWeights, Weight, Written, shown, times, weight_at
 from ..adapter.adapter import Adapter
-from ..adapter.weights import Part
+from ..adapter.weights import SitePart
 from .routing import BASE, Routing
 
 Selection = str | Sequence[str] | Mapping[str, Written] | None
@@ -327,7 +327,7 @@ def conflicts(terms: Iterable[tuple[Adapter, Weight]], merged: Merged | None) ->
     return found
 
 
-def _rows_apart(part: Part, merged: Merged) -> bool:
+def _rows_apart(part: SitePart, merged: Merged) -> bool:
     """Whether all that is merged at the part's module are rows of trained tokens (``indices``), and
     others than the part's own: it then finds the base's rows where it acts."""
     name, mine = part.site.module, part.site.settings.get("indices")

@@ -11,16 +11,13 @@ from torch import nn
 from ...manifests.findings import loader as codes
 from ...manifests.findings import merging as merging_codes
 from ...manifests.findings.errors import AttachError, RoutingError
-from ...manifests.language.weights import Weight
-from ..adapter.adapter import Adapter
+from ..adapter.adapter import Adapter, Terms
 from ..adapter.factors import Factors, WeightFactors
 from .checkpointing import checkpointable, stop_carrying
 from .refill import refill, reorder
 from .sites import ModuleSite, OutputSite, RootGuard
 from .weight_reads import Read, ReadSite, reads_of_twin
 from .weight_sites import WeightSite
-
-Terms = tuple[tuple[Adapter, Weight], ...]
 
 
 class Attachments:

@@ -18,13 +18,11 @@ import torch
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
 from ...manifests.findings.finding import Finding
-from ...manifests.language.weights import Weight, weight_at
-from ..adapter.adapter import Adapter
+from ...manifests.language.weights import weight_at
+from ..adapter.adapter import Terms
 from ..routing.low_rank import LowRank, low_rank_of
 from .sites import OutputSite
 from .slot import Slot
-
-Terms = tuple[tuple[Adapter, Weight], ...]
 
 
 class CompiledBase:

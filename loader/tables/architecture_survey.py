@@ -29,7 +29,7 @@ Path_ = tuple[str, ...]
 """A module's name in pieces, with ``*`` for every number."""
 
 
-Slot = tuple[str, "str | None", "str | None"]
+ClassSlot = tuple[str, "str | None", "str | None"]
 """A sub-model's class, where its config lies in the parent's, and the auto class that chose it."""
 
 
@@ -44,7 +44,7 @@ class Occurrence:
     """
 
     modules: dict[Path_, set[str]] = field(default_factory=dict)
-    slots: dict[Path_, Slot] = field(default_factory=dict)
+    slots: dict[Path_, ClassSlot] = field(default_factory=dict)
     members: dict[Path_, dict[Path_, set[str]]] = field(default_factory=dict)
     lacking: frozenset[str] = frozenset()
     lists: set[Path_] = field(default_factory=set, compare=False)

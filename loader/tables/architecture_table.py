@@ -40,10 +40,10 @@ from ..base.inputs import taken_by
 from .architecture_survey import (
     PARTS,
     TASKS,
+    ClassSlot,
     Occurrence,
     Path_,
     Seen,
-    Slot,
     auto_choices,
     model_classes,
     occurrences,
@@ -134,7 +134,7 @@ def _tree(row: Seen, seen: Mapping[str, Seen]) -> dict[str, Any] | None:
     every = [*row.own, *row.inner]
     standard = row.own or row.inner
     words: dict[Path_, set[str]] = {}
-    slots: dict[Path_, Slot] = {}
+    slots: dict[Path_, ClassSlot] = {}
     order: list[Path_] = []
     for one in every:
         before = -1

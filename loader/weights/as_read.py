@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from ...manifests.findings.finding import Where
-from ...registry.files.reading import Part, Reading
+from ...registry.files.reading import Reading, StoredTensor
 from .buffer import buffer_in_memory
 from .tensors import AdapterTensors
 
@@ -31,7 +31,7 @@ def as_read(reading: Reading, files: Mapping[str, AdapterTensors], where: Where)
     return made
 
 
-def _of(tensors: AdapterTensors, part: Part) -> torch.Tensor:
+def _of(tensors: AdapterTensors, part: StoredTensor) -> torch.Tensor:
     tensor = tensors.host(part.name)
     if part.rows is not None:
         first, end = part.rows

@@ -113,7 +113,7 @@ Node: TypeAlias = Scalar | Map | Items
 
 
 @dataclass(frozen=True)
-class Place:
+class NodePlace:
     """Where a path leads: the spots of its key (``None`` for the root and in lists) and value."""
 
     path: Path
@@ -122,17 +122,17 @@ class Place:
     node: Node = field(default_factory=lambda: Map({}))
 
 
-def locate(root: Node, path: Path) -> Place:
+def locate(root: Node, path: Path) -> NodePlace:
     """The place of ``path``, or of its nearest ancestor that exists."""
-    place = Place((), root.spot, None, root)
+    place = NodePlace((), root.spot, None, root)
     for depth, part in enumerate(path):
         node = place.node
         if isinstance(node, Map) and part in node.entries:
             entry = node.entries[str(part)]
-            place = Place(path[: depth + 1], entry.spot, entry.key.spot, entry.value)
+            place = NodePlace(path[: depth + 1], entry.spot, entry.key.spot, entry.value)
         elif isinstance(node, Items) and isinstance(part, int) and 0 <= part < len(node.items):
             item = node.items[part]
-            place = Place(path[: depth + 1], item.spot, None, item)
+            place = NodePlace(path[: depth + 1], item.spot, None, item)
         else:
             break
     return place

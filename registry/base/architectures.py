@@ -30,7 +30,7 @@ LONGEST_NAME = 512
 
 
 @dataclass(frozen=True)
-class Part:
+class SubModel:
     """One ``PreTrainedModel`` of a model: where it is, its row, and its part of the config."""
 
     path: str
@@ -110,7 +110,7 @@ def layout_of(
         return None
     if any(len(one) > LONGEST_NAME or "" in one.split(".") for one in tensors):
         return None  # no model has such names, and the rules' patterns are slow on long ones
-    parts: list[Part] = []
+    parts: list[SubModel] = []
     try:
         tree = _expand(_root(name, config), parts)
         if any("unsure" in part.row for part in parts):
@@ -149,7 +149,9 @@ def layout_of(
     )
 
 
-def _without_lists(parts: list[Part], modules: Mapping[str, ModuleShape]) -> dict[str, ModuleShape]:
+def _without_lists(
+    parts: list[SubModel], modules: Mapping[str, ModuleShape]
+) -> dict[str, ModuleShape]:
     """``modules`` with the lists of modules as what is not called itself."""
     paths = [
         f"{part.path}.{name}".lstrip(".") for part in parts for name in part.row.get("lists", ())
@@ -163,7 +165,7 @@ def _without_lists(parts: list[Part], modules: Mapping[str, ModuleShape]) -> dic
     }
 
 
-def _inputs(parts: list[Part], modules: Collection[str]) -> frozenset[str]:
+def _inputs(parts: list[SubModel], modules: Collection[str]) -> frozenset[str]:
     """What the model takes beside ids: no embeddings where it finds the ids of them again."""
     taken = INPUTS.difference(parts[0].row.get("lacks", ()))
     again = (
@@ -177,7 +179,7 @@ def conversions_of(name: str, config: Mapping[str, Any]) -> tuple[Rule, ...]:
     where the table does not know it."""
     if name not in architecture_table()["rows"]:
         return ()
-    parts: list[Part] = []
+    parts: list[SubModel] = []
     try:
         _expand(_root(name, config), parts)
         return tuple(_rules(parts))
@@ -188,20 +190,20 @@ def conversions_of(name: str, config: Mapping[str, Any]) -> tuple[Rule, ...]:
 # --- the model -------------------------------------------------------------------------------
 
 
-def _root(name: str, config: Mapping[str, Any]) -> Part:
+def _root(name: str, config: Mapping[str, Any]) -> SubModel:
     row = architecture_table()["rows"][name]
     kind = config.get("model_type")
-    return Part("", name, row, config, kind if isinstance(kind, str) else row["type"])
+    return SubModel("", name, row, config, kind if isinstance(kind, str) else row["type"])
 
 
-def _expand(part: Part, parts: list[Part]) -> Tree:
+def _expand(part: SubModel, parts: list[SubModel]) -> Tree:
     """The tree of a class with those of its sub-models in it; ``parts`` gathers them all, in the
     order of ``named_modules``."""
     parts.append(part)
     return _copy(part, part.row["modules"], part.path, parts)
 
 
-def _copy(part: Part, node: Tree, path: str, parts: list[Part]) -> Tree:
+def _copy(part: SubModel, node: Tree, path: str, parts: list[SubModel]) -> Tree:
     """``node`` with every slot for a sub-model filled by that sub-model's tree."""
     out: Tree = {}
     needs = cast("Mapping[str, str]", part.row.get("needs", {}))
@@ -233,7 +235,7 @@ def _given(config: Mapping[str, Any], need: str) -> bool:
     return (config.get(need.lstrip("!")) is not None) != need.startswith("!")
 
 
-def _left_out(parts: list[Part]) -> tuple[str, ...]:
+def _left_out(parts: list[SubModel]) -> tuple[str, ...]:
     """The beginnings of the names of modules that the config does without: a checkpoint may hold
     their tensors, which transformers drops."""
     return tuple(
@@ -244,7 +246,7 @@ def _left_out(parts: list[Part]) -> tuple[str, ...]:
     )
 
 
-def _exact(parts: list[Part], live: Iterable[str]) -> dict[str, str]:
+def _exact(parts: list[SubModel], live: Iterable[str]) -> dict[str, str]:
     """What single members of lists are, where the members are not of one kind and the checkpoint
     has the very members of the model that was surveyed."""
     found: dict[str, str] = {}
@@ -271,13 +273,13 @@ def _filled(words: str, config: Mapping[str, Any]) -> str:
     return re.sub(r"C=(\w+):(\d+)", number, words) if ":" in words else words
 
 
-def _part(parent: Part, slot: list[Any], path: str) -> Part:
+def _part(parent: SubModel, slot: list[Any], path: str) -> SubModel:
     """The sub-model in a slot: its class, or the one that an auto class picks for its config."""
     name, where, auto, *_ = slot
     table = architecture_table()
     row = table["rows"][name]
     if where == "":
-        return Part(path, name, row, parent.config, parent.model_type)
+        return SubModel(path, name, row, parent.config, parent.model_type)
     config = parent.config.get(where) if where else None
     if not isinstance(config, Mapping):
         config = {}
@@ -288,7 +290,7 @@ def _part(parent: Part, slot: list[Any], path: str) -> Part:
         if name is None:
             raise UnknownArchitectureError(f"{parent.name}: no class for {where} {kind!r}")
         row = table["rows"][name]
-    return Part(path, name, row, config, kind)
+    return SubModel(path, name, row, config, kind)
 
 
 def _remove(tree: Tree, changes: list[str]) -> None:
@@ -305,7 +307,7 @@ def _remove(tree: Tree, changes: list[str]) -> None:
             node[f"?{last}"] = value
 
 
-def _rules(parts: list[Part]) -> Iterator[Rule]:
+def _rules(parts: list[SubModel]) -> Iterator[Rule]:
     """transformers' conversions for a model: the root's, then those of its parts, each within
     its own names, then the legacy ones. A part below one of the same class or type that was
     already served is covered by it."""
@@ -345,13 +347,13 @@ def _rules(parts: list[Part]) -> Iterator[Rule]:
     yield from (Rule.parse(one) for one in lookup("legacy"))
 
 
-def _ignored(parts: list[Part]) -> re.Pattern[str]:
+def _ignored(parts: list[SubModel]) -> re.Pattern[str]:
     """Names in a checkpoint that the model drops without a word."""
     patterns = [*ALWAYS_IGNORED, *(one for part in parts for one in part.row.get("ignored", ()))]
     return re.compile("|".join(f"({pattern})" for pattern in patterns))
 
 
-def _of_other_classes(root: Part, names: Collection[str]) -> set[str]:
+def _of_other_classes(root: SubModel, names: Collection[str]) -> set[str]:
     """Those of ``names`` that this class drops because they are another's of the same type: the
     pooler or the head of ``BertForPreTraining`` in a checkpoint for ``BertForMaskedLM``."""
     found: set[str] = set()
@@ -367,7 +369,7 @@ def _of_other_classes(root: Part, names: Collection[str]) -> set[str]:
 # --- tied parameters -------------------------------------------------------------------------
 
 
-def _tie(parts: list[Part], tree: Tree, live: dict[str, Shape | None]) -> dict[str, str]:
+def _tie(parts: list[SubModel], tree: Tree, live: dict[str, Shape | None]) -> dict[str, str]:
     """Add the tied parameters that the checkpoint leaves out to ``live``; all tied, by name."""
     tied: dict[str, str] = {}
     for part in parts:
@@ -432,7 +434,7 @@ def _pairs(
             yield one, other
 
 
-def _ties(part: Part) -> bool:
+def _ties(part: SubModel) -> bool:
     """``tie_word_embeddings`` as the class of config makes it out, from its own and its text
     config's (see ``tie_states``)."""
     text = part.config.get("text_config")

@@ -26,7 +26,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-Shape = tuple[int, ...]
+from ..files.conversion import Shape
 
 _BUFFERS = re.compile(
     r"(.*\.)?(\w*inv_freq|(cos|sin)_cached|masked_bias|position_ids|token_type_ids"

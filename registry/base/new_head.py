@@ -6,10 +6,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, TensorInfo
 from .task_classes import Size, head_of
-
-Shape = tuple[int, ...]
 
 _MADE = frozenset(
     {ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.CONV, ModuleKind.EMBEDDING, ModuleKind.NORM}

@@ -12,7 +12,7 @@ from ..methods.method import Method
 from ..methods.naming import Naming
 from ..methods.patterns import Patterns
 from ..methods.table import SITES
-from ..methods.targets import Selection
+from ..methods.targets import TargetSelection
 from ..methods.tuner_config import TunerConfig
 
 
@@ -58,5 +58,5 @@ class Subject:
         return self.adapter.name
 
     @cached_property
-    def selection(self) -> Selection:
-        return Selection(self.config, self.patterns, self.method.kinds)
+    def selection(self) -> TargetSelection:
+        return TargetSelection(self.config, self.patterns, self.method.kinds)

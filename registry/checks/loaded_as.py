@@ -13,13 +13,13 @@ from ...manifests.language.schema import Base
 from ...manifests.lockfile import LoadedAs
 from ..base.new_head import labels_of, new_head, not_brought
 from ..base.task_classes import class_for, task_of, tasks
+from ..files.conversion import Shape
 from ..files.facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, TensorInfo, config_as
 from ..files.wording import some
 from ..methods.resized import resized, token_rows, without_rows
 from ..methods.tuner_config import TASK_HEADS
 from .check_adapter import plan_on
 
-Shape = tuple[int, ...]
 Locate = Callable[[tuple[str, ...]], Where]
 MakeLayout = Callable[[Mapping[str, Any], Mapping[str, TensorInfo]], Layout | None]
 """``make_layout(config, tensors)``: the modules of what transformers makes of a checkpoint."""

@@ -11,6 +11,7 @@ from typing import Any, cast
 from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import training as codes
 from ...manifests.findings.finding import Finding, Where, refused
+from ..files.conversion import Shape
 from ..files.facts import SIZED, Header, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..files.names import PEFT_PREFIX
 from ..files.wording import count, some
@@ -20,14 +21,12 @@ from ..methods.naming import Naming
 from ..methods.new_adapter import NewAdapter
 from ..methods.patterns import PatternError, Patterns
 from ..methods.places import saved_module
-from ..methods.targets import Selection
+from ..methods.targets import TargetSelection
 from ..methods.tuner_config import TASK_HEADS, TunerConfig
 from . import options
 from .check_adapter import check_config, pattern_finding
 from .saved import parameters_of
 from .version import KNOWN_PEFT
-
-Shape = tuple[int, ...]
 
 _VERSION = ".".join(map(str, (*KNOWN_PEFT, 0)))
 """The PEFT whose format is written, where the config was made without it."""
@@ -109,7 +108,7 @@ class _Drawing:
         """All of it; what is wrong is added to ``found``."""
         method, layout = self.method, self.layout
         typed = cast(TunerConfig, method.read_config(self.config))
-        selection = Selection(typed, self.patterns, method.kinds)
+        selection = TargetSelection(typed, self.patterns, method.kinds)
         live = selection.live_modules(layout, Naming())
         chosen = tuple(name for name in layout.modules if name in live)
         if typed.fan_in_fan_out is not None:
@@ -137,7 +136,7 @@ class _Drawing:
         header = {key: TensorInfo("F32", shape) for key, shape in self.tensors.items()}
         return Beginning(self.config, Header(header), self.copies)
 
-    def _left_out(self, selection: Selection) -> Iterable[Finding]:
+    def _left_out(self, selection: TargetSelection) -> Iterable[Finding]:
         """Modules that the config selects, and that the method cannot adapt: PEFT refuses them."""
         kinds, modules = self.method.kinds, self.layout.modules
         if not kinds or selection.is_all_linear or ModuleKind.OTHER in kinds:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
+from ..files.conversion import Shape
 from ..files.facts import CACHED, EMBEDS, Layout, SitePlan
 from ..files.wording import shown
 from ..methods.new_adapter import input_embedding
@@ -20,8 +21,6 @@ from .candidate import Subject
 
 TASKS = ("CAUSAL_LM", SEQ_2_SEQ, "SEQ_CLS", "TOKEN_CLS")
 """Task types whose inputs are understood."""
-
-Shape = tuple[int, ...]
 
 
 def check(subject: Subject) -> list[Finding]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from ...manifests.findings import fit as codes
 from ...manifests.findings import loader as loader_codes
 from ...manifests.findings.finding import Finding
+from ..files.conversion import Shape
 from ..files.facts import SIZED, Layout, ModuleKind
 from ..files.wording import count, some
 from ..methods.places import saved_module
@@ -16,8 +17,6 @@ from .vocabulary import resize_hint
 
 TASK_HEADS = frozenset({"score", "classifier", "qa_outputs"})
 """PEFT adds these to ``modules_to_save`` by the task, whether or not the model has them."""
-
-Shape = tuple[int, ...]
 
 
 def check(subject: Subject) -> list[Finding]:

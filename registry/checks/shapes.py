@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
+from ..files.conversion import Shape
 from ..files.facts import SIZED, Layout, ModuleShape, SitePlan
 from ..files.wording import count, some
 from .candidate import Subject
-
-Shape = tuple[int, ...]
 
 
 def check(subject: Subject) -> list[Finding]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
+from ..files.conversion import Shape
 from ..files.facts import Layout, ModuleKind
 from ..files.wording import count, some
 from ..methods.lora_variants import BLOCKS
 from .candidate import Subject
 from .vocabulary import resize_hint
-
-Shape = tuple[int, ...]
 
 _ROLES = {
     ModuleKind.LINEAR: ("A", "B"),

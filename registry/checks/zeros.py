@@ -11,7 +11,7 @@ from dataclasses import replace
 from ...manifests.bounds import IDLE_BYTES, IDLE_TENSORS
 from ..files.facts import AdapterFacts, AdapterPlan, Conversion, Header, Joined, Layout, TensorInfo
 from ..files.header import DTYPE_BITS
-from ..files.reading import Part, Reading
+from ..files.reading import Reading, StoredTensor
 from ..methods.idle import deciding, uncalled
 
 IsZero = Callable[[str], bool]
@@ -60,7 +60,7 @@ def zeros_in_files(
     one of its files, whose ``headers`` are these."""
 
     def is_zero(name: str) -> bool:
-        part = reading.parts.get(name) or Part(next(iter(headers)), name)
+        part = reading.parts.get(name) or StoredTensor(next(iter(headers)), name)
         header = headers[part.file]
         info = header.tensors[part.name]
         return all_zero(read(part.file, header.data_start + info.start, info.nbytes), info)

@@ -12,7 +12,7 @@ from ...manifests.findings.finding import Where
 from . import mlx
 from .facts import Header
 from .names import ADAPTER_WEIGHTS
-from .reading import Part, Reading, header_of, metadata_of
+from .reading import Reading, StoredTensor, header_of, metadata_of
 from .wrappers import unwrapped
 
 _SHARD = re.compile(r"adapter_model-(\d{5})-of-(\d{5})\.safetensors")
@@ -64,7 +64,7 @@ def _joined(config: Mapping[str, Any], headers: Mapping[str, Header], where: Whe
                 else "the shards of one adapter",
             )
         )
-    parts: dict[str, Part] = {}
+    parts: dict[str, StoredTensor] = {}
     for path, header in sorted(headers.items()):
         for name in header.tensors:
             if name in parts:
@@ -76,6 +76,6 @@ def _joined(config: Mapping[str, Any], headers: Mapping[str, Header], where: Whe
                         expected="each tensor in one shard",
                     )
                 )
-            parts[name] = Part(path, name)
+            parts[name] = StoredTensor(path, name)
     header = header_of(parts, headers, metadata_of(headers.values()))
     return Reading(config, header, parts)

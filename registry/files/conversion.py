@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 Shape = tuple[int, ...]
+
 Shapes = dict[str, "list[Shape] | Shape | None"]
 """By source or target pattern: the tensors gathered so far, or one; ``None`` is not known."""
 

@@ -30,7 +30,7 @@ from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Finding, Where
 from .facts import Header, Origin, TensorInfo
 from .names import PEFT_PREFIX
-from .reading import Part, Reading, header_of, metadata_of
+from .reading import Reading, StoredTensor, header_of, metadata_of
 
 FORMAT = "mlx-lm"
 WEIGHTS = "adapters.safetensors"
@@ -72,7 +72,7 @@ def read(config: Mapping[str, Any], file: str, header: Header, where: Where) -> 
     that nothing of PEFT's is the same as.
     """
     said = _Said.of(config, where)
-    parts: dict[str, Part] = {}
+    parts: dict[str, StoredTensor] = {}
     modules: dict[str, None] = {}
     odd: list[str] = []
     for name, info in header.tensors.items():
@@ -205,7 +205,7 @@ def _made(
     leaf: str,
     header: Header,
     said: _Said,
-) -> list[tuple[str, str, Part]] | None:
+) -> list[tuple[str, str, StoredTensor]] | None:
     """(module, key, part) of each of PEFT's tensors that this one holds; ``None`` where PEFT has
     nothing that is the same."""
     other = header.tensors.get(f"{module}.{'lora_a' if leaf == 'lora_b' else 'lora_b'}")
@@ -213,7 +213,7 @@ def _made(
     if leaf == "m":
         if len(info.shape) != 1 or last in _EMBEDDINGS:
             return None  # DoRA of an embedding has a size for each row; PEFT's is for each column
-        return [(module, "lora_magnitude_vector", Part(file, name))]
+        return [(module, "lora_magnitude_vector", StoredTensor(file, name))]
     both = (info, other) if leaf == "lora_b" else (other, info)
     if any(one is not None and len(one.shape) == 3 for one in both):
         return _of_experts(file, name, info, module, leaf, other)
@@ -221,12 +221,12 @@ def _made(
         return None
     letter = "A" if leaf == "lora_a" else "B"
     key = f"lora_embedding_{letter}" if last in _EMBEDDINGS else f"lora_{letter}.weight"
-    return [(module, key, Part(file, name, turned=True))]
+    return [(module, key, StoredTensor(file, name, turned=True))]
 
 
 def _of_experts(
     file: str, name: str, info: TensorInfo, module: str, leaf: str, other: TensorInfo | None
-) -> list[tuple[str, str, Part]] | None:
+) -> list[tuple[str, str, StoredTensor]] | None:
     """The factors of a SwitchLinear, one by one. Those of A lie as PEFT's do."""
     b = info if leaf == "lora_b" else other
     place, _, projection = module.rpartition(".")
@@ -245,7 +245,7 @@ def _of_experts(
         (
             f"{around}.{called}.{expert}.{inside}",
             key,
-            Part(file, name, (expert * each, (expert + 1) * each)),
+            StoredTensor(file, name, (expert * each, (expert + 1) * each)),
         )
         for expert in range(experts)
     ]

@@ -16,7 +16,7 @@ from .facts import Header, Origin, TensorInfo
 from .header import DTYPE_BITS
 
 
-class Part(NamedTuple):
+class StoredTensor(NamedTuple):
     """The part of a file that is a tensor: ``rows`` (first, end) of the tensor ``name``, seen as
     (rows, last axis), or all of it as it is. ``turned`` exchanges its two axes."""
 
@@ -36,12 +36,12 @@ class Reading:
 
     config: Mapping[str, Any]
     header: Header
-    parts: Mapping[str, Part] = field(default_factory=dict)
+    parts: Mapping[str, StoredTensor] = field(default_factory=dict)
     origin: Origin | None = None
 
 
 def header_of(
-    parts: Mapping[str, Part], headers: Mapping[str, Header], metadata: Mapping[str, str]
+    parts: Mapping[str, StoredTensor], headers: Mapping[str, Header], metadata: Mapping[str, str]
 ) -> Header:
     """The header of a file that holds these parts. Wide elements come first, so that each tensor
     begins where one of its dtype can."""
@@ -65,7 +65,7 @@ def metadata_of(headers: Iterable[Header]) -> dict[str, str]:
     return found
 
 
-def _shape(part: Part, info: TensorInfo) -> tuple[TensorInfo, tuple[int, ...]]:
+def _shape(part: StoredTensor, info: TensorInfo) -> tuple[TensorInfo, tuple[int, ...]]:
     shape = info.shape
     if part.rows is not None:
         shape = (part.rows[1] - part.rows[0], shape[-1])

@@ -15,7 +15,7 @@ from ...manifests.manifest import ManifestFile
 from ..files.digests import folder_digest, sha256_bytes
 from ..files.facts import FileFact
 
-Entry = str | None
+LockEntry = str | None
 """What a lock pins: an adapter, by its name, or the base (``None``)."""
 
 
@@ -65,10 +65,10 @@ def begun_digest(adapter: Adapter) -> str | None:
     return _digest_of({"config": adapter.config, "seed": adapter.seed or 0})
 
 
-def kept(file: ManifestFile, lock: Lock) -> frozenset[Entry]:
+def kept(file: ManifestFile, lock: Lock) -> frozenset[LockEntry]:
     """The entries of ``lock`` that are for what ``file`` declares now, whatever else changed."""
     manifest = file.manifest
-    entries: set[Entry] = set()
+    entries: set[LockEntry] = set()
     for name, adapter in manifest.adapters.items():
         entry = lock.adapters.get(name)
         if entry is None or entry.mutable or adapter.mutable or adapter.source is None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
+from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .keys import Roles
 from .method import Method
@@ -25,8 +26,6 @@ from .naming import Naming
 from .options import Option, Support, boolean, list_of, map_of, number, one_of, optional, rank
 from .patterns import Patterns
 from .tuner_config import TARGET_OPTIONS, TunerConfig, frozen, where_of
-
-Shape = tuple[int, ...]
 
 _S, _NO, _YET, _NEVER = Support.SUPPORTED, Support.NO_EFFECT, Support.NOT_YET, Support.NEVER
 

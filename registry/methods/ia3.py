@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .default_targets import FEEDFORWARD, TARGETS
 from .keys import Roles
@@ -22,8 +23,6 @@ from .naming import Naming
 from .options import Option, Support, boolean, either, list_of, optional, text
 from .patterns import Patterns
 from .tuner_config import LAYER_FIELDS, TARGET_OPTIONS, TunerConfig, where_of
-
-Shape = tuple[int, ...]
 
 OPTIONS: tuple[Option, ...] = (
     *(option for option in TARGET_OPTIONS if option.name not in LAYER_FIELDS),

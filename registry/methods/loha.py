@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from . import lycoris
 from .default_targets import TARGETS
@@ -27,8 +28,6 @@ from .lycoris import LycorisConfig
 from .method import Method
 from .naming import Naming
 from .patterns import Patterns
-
-Shape = tuple[int, ...]
 
 OPTIONS = lycoris.OPTIONS
 ROLES: Roles = {(f"hada_{role}", ""): role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")}

@@ -20,6 +20,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from . import lycoris
 from .default_targets import TARGETS
@@ -29,8 +30,6 @@ from .method import Method
 from .naming import Naming
 from .options import Option, Support, boolean, index, optional
 from .patterns import Patterns
-
-Shape = tuple[int, ...]
 
 OPTIONS: tuple[Option, ...] = (
     *lycoris.OPTIONS,

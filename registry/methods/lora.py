@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from . import lora_attention as attention
 from . import lora_parameters as by_name
@@ -41,9 +42,7 @@ from .method import Method
 from .module_plan import plan_of
 from .naming import Naming
 from .patterns import Patterns, PatternTable
-from .targets import Selection
-
-Shape = tuple[int, ...]
+from .targets import TargetSelection
 
 ROLES: Roles = {
     ("lora_A", "weight"): "A",
@@ -90,7 +89,7 @@ def plan(
         rank, alpha = ranks.get(name, config.r), alphas.get(name, config.alpha)
         return rank, alpha, scale_of(config, rank, alpha)
 
-    selection = Selection(config, patterns, KINDS)
+    selection = TargetSelection(config, patterns, KINDS)
     keys = Keys.split(tensors, ROLES)
     wrapped = _by_module(keys.factors, layout)
     naming = Naming.find(list(wrapped) or keys.modules, layout)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from ..files.facts import TARGET, Layout, ModuleShape, SitePlan
 from .lora_parameters import NAME
 from .naming import Naming
-from .targets import Selection
+from .targets import TargetSelection
 
 IN, OUT = "in_proj_weight", "out_proj"
 INSIDE = f"base_layer.{OUT}"
@@ -45,7 +45,7 @@ def reader_of(site: SitePlan) -> tuple[str, str]:
     return site.reader, f"{inside}.{name}" if inside else name
 
 
-def selected(layout: Layout, selection: Selection, naming: Naming) -> list[str]:
+def selected(layout: Layout, selection: TargetSelection, naming: Naming) -> list[str]:
     """The live modules of this kind that a config selects. Raises
     ``PatternError``."""
     return [

@@ -12,15 +12,16 @@ from typing import Any, cast
 
 from ...manifests.findings import training as codes
 from ...manifests.findings.finding import Finding, Where
+from ..files.conversion import Shape
 from ..files.facts import ModuleKind, SitePlan
 from ..files.names import PEFT_PREFIX
 from . import lora_attention as attention
 from .lora_config import LoraConfig, init_of
 from .lora_parameters import NAME, WRAPPER, selected, shapes
 from .naming import Naming
-from .new_adapter import NewAdapter, Shape, input_embedding
+from .new_adapter import NewAdapter, input_embedding
 from .patterns import PatternTable
-from .targets import Selection
+from .targets import TargetSelection
 
 INITS = (True, False, None, "gaussian", "orthogonal", "mica")
 """Values of ``init_lora_weights`` that set the factors and nothing else; null is PEFT's false."""
@@ -89,7 +90,7 @@ def _misplaced(config: LoraConfig, new: NewAdapter) -> str | None:
 
 def _attention(config: LoraConfig, new: NewAdapter) -> str | None:
     """Why there can be no new factors at an ``nn.MultiheadAttention``."""
-    selection = Selection(config, new.patterns, ())
+    selection = TargetSelection(config, new.patterns, ())
     found = attention.selected(new.layout, selection, Naming())
     if not found:
         return None

@@ -25,10 +25,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
+from ..files.conversion import Shape
 from ..files.facts import TARGET, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .peft_version import PeftVersion
-
-Shape = tuple[int, ...]
 
 NAME = "LORA_PARAMETER"
 """What a site of such a parameter is called; the adapter itself is a LoRA."""

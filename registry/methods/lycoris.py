@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .keys import Roles
 from .module_plan import plan_on_modules
@@ -17,8 +18,6 @@ from .naming import Naming
 from .options import Option, Support, boolean, fraction, map_of, number, optional, rank
 from .patterns import Patterns, PatternTable
 from .tuner_config import TARGET_OPTIONS, TunerConfig, frozen, where_of
-
-Shape = tuple[int, ...]
 
 _S, _NO = Support.SUPPORTED, Support.NO_EFFECT
 

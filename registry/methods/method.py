@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...manifests.findings.finding import Finding, Where
+from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .default_targets import Table
 from .keys import Keys, Roles
@@ -18,9 +19,8 @@ from .naming import Naming
 from .new_adapter import NewAdapter
 from .options import COMMON, Option, anything
 from .patterns import Patterns
-from .targets import Selection
+from .targets import TargetSelection
 
-Shape = tuple[int, ...]
 ReadConfig = Callable[[Mapping[str, Any]], Any]
 CheckConfig = Callable[[Mapping[str, Any], Where], list[Finding]]
 Complete = Callable[[Mapping[str, Any], Mapping[str, Any], Layout | None], Mapping[str, Any]]
@@ -28,7 +28,7 @@ Complete = Callable[[Mapping[str, Any], Mapping[str, Any], Layout | None], Mappi
 Beside = Callable[[NewAdapter], Mapping[str, Shape] | str]
 Shapes = Callable[[SitePlan, ModuleShape, Mapping[str, Shape]], Mapping[str, Shape] | str]
 SplitKeys = Callable[[Iterable[str]], Keys]
-SelectsToo = Callable[[Layout, Selection, Naming], list[str]]
+SelectsToo = Callable[[Layout, TargetSelection, Naming], list[str]]
 CheckPlan = Callable[[Any, AdapterPlan, Where], list[Finding]]
 """``check_plan(config, plan, where)``; ``config`` is the method's own typed view."""
 
@@ -65,7 +65,7 @@ def _always(site: SitePlan) -> bool:
     return True
 
 
-def _no_others(layout: Layout, selection: Selection, naming: Naming) -> list[str]:
+def _no_others(layout: Layout, selection: TargetSelection, naming: Naming) -> list[str]:
     return []
 
 

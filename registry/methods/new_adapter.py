@@ -10,8 +10,6 @@ from ..files.facts import Layout, ModuleKind
 from .patterns import Patterns
 from .places import EMBEDDING_NAMES
 
-Shape = tuple[int, ...]
-
 
 @dataclass(frozen=True)
 class NewAdapter:

@@ -18,6 +18,7 @@ from typing import Any
 from ...manifests.findings import fit as codes
 from ...manifests.findings import training
 from ...manifests.findings.finding import Finding, Where
+from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .default_targets import TARGETS
 from .keys import Roles
@@ -28,8 +29,6 @@ from .options import MAX_RANK, Option, Support, boolean, number, one_of, optiona
 from .patterns import Patterns
 from .peft_version import version_of
 from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
-
-Shape = tuple[int, ...]
 
 MAX_TERMS = 100
 """Terms of the Neumann series; PEFT's default is 5."""

@@ -35,11 +35,11 @@ from .lora_parameters import WRAPPER
 from .method import Method
 from .naming import Naming, strip_peft_prefix
 from .older_config import Renamed, converted
-from .older_factors import Fused, Pair, Part, fuse, split
+from .older_factors import Fused, Pair, PairPart, fuse, split
 from .older_names import (
     AmbiguousNameError,
     OlderNames,
-    Place,
+    OldPlace,
     numberless,
     numbers_of,
     pattern_of,
@@ -53,7 +53,7 @@ from .patterns import Patterns, PatternTable
 from .peft_table import PEFT_TABLE
 from .places import saved_module
 from .table import SITES
-from .targets import Selection
+from .targets import TargetSelection
 from .tuner_config import TunerConfig
 
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -117,7 +117,7 @@ class _Source:
     """One adapted module whose weight is a part of another today, or several."""
 
     author: str
-    place: Place
+    place: OldPlace
     roles: Mapping[str, str]
 
 
@@ -176,7 +176,7 @@ class _Reading:
         stored = [name.rpartition(".")[0] for name in others]
         self.naming = Naming.find(list(unique) or stored, self.layout)
         groups: dict[str, list[_Source]] = {}
-        places: dict[str, Place | None] = {}
+        places: dict[str, OldPlace | None] = {}
         for core in sorted(unique, key=natural):
             live = self.naming.live(core)
             if live in self.layout.modules or core in self.layout.modules:
@@ -315,7 +315,7 @@ class _Reading:
         shape = self.names.shape(name)
         if shape is None:
             raise ConversionError("its size today is not known")
-        pairs: dict[Part, Pair] = {}
+        pairs: dict[PairPart, Pair] = {}
         for source in sources:
             part = (source.place.source, source.place.expert)
             if part in pairs:
@@ -410,7 +410,7 @@ class _Reading:
             stem = core[: found.start()]
             self.stems[numberless(name)] = [(stem, one, rule) for one in rule.sources]
 
-    def _parts_of(self, name: str) -> Iterator[tuple[str, Part]]:
+    def _parts_of(self, name: str) -> Iterator[tuple[str, PairPart]]:
         """The modules of before that are ``name`` today, as far as the file tells their names."""
         numbers = numbers_of(name)
         shape = self.names.shape(name)
@@ -425,7 +425,7 @@ class _Reading:
     def _config(
         self, factors: Mapping[str, Mapping[str, str]], groups: Mapping[str, list[_Source]]
     ) -> Mapping[str, Any]:
-        selection = Selection(self.config, self.patterns, self.method.kinds)
+        selection = TargetSelection(self.config, self.patterns, self.method.kinds)
         analogy = _Analogy(self.moved, self.naming, self.names)
         modules = [
             (analogy.old(live), live)
@@ -460,7 +460,7 @@ class _Reading:
         )
 
     def _selected_parameters(
-        self, selection: Selection, groups: Mapping[str, list[_Source]]
+        self, selection: TargetSelection, groups: Mapping[str, list[_Source]]
     ) -> list[str]:
         """Today's parameters that the config selects by the names of before. Findings for parts
         without factors, and for factors of parts that are not selected."""

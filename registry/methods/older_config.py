@@ -15,7 +15,7 @@ from .ia3 import is_feedforward
 from .lora_parameters import selected as selected_parameters
 from .patterns import Patterns, PatternTable
 from .suffixes import endings_of
-from .targets import Selection
+from .targets import TargetSelection
 from .tuner_config import LAYER_FIELDS, TunerConfig
 
 
@@ -41,7 +41,7 @@ def converted(
     typed: TunerConfig,
     names: Renamed,
     layout: Layout,
-    selection: Selection,
+    selection: TargetSelection,
     patterns: Patterns,
     tables: Iterable[str],
 ) -> Mapping[str, Any]:
@@ -61,7 +61,7 @@ def converted(
 
 
 def _targets(
-    config: Mapping[str, Any], names: Renamed, layout: Layout, selection: Selection
+    config: Mapping[str, Any], names: Renamed, layout: Layout, selection: TargetSelection
 ) -> dict[str, Any]:
     targets = config.get("target_modules")
     if targets is None:
@@ -80,7 +80,7 @@ def _targets(
 
 
 def _exclude(
-    config: Mapping[str, Any], names: Renamed, layout: Layout, selection: Selection
+    config: Mapping[str, Any], names: Renamed, layout: Layout, selection: TargetSelection
 ) -> dict[str, Any]:
     if not config.get("exclude_modules"):
         return {}

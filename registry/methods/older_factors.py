@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..files.conversion import ConversionError, Rule
+from ..files.conversion import ConversionError, Rule, Shape
 from ..files.facts import Joined, Piece
 
 MAX_RANK = 16
 """Times a weight's longer side: one expert's factors make those of all experts as large."""
-Shape = tuple[int, ...]
-Part = tuple[str, "int | None"]
+PairPart = tuple[str, "int | None"]
 """A source of a rule, and the number in its list."""
 
 
@@ -45,7 +44,7 @@ class Fused(NamedTuple):
     scale: float
 
 
-def fuse(rule: Rule, shape: Shape, pairs: Mapping[Part, Pair]) -> Fused:
+def fuse(rule: Rule, shape: Shape, pairs: Mapping[PairPart, Pair]) -> Fused:
     """One pair for a weight of this ``shape``, which ``rule`` makes of weights of which some
     have ``pairs``. Raises :class:`ConversionError` where that is not a matter of places."""
     stacked, axis = _gathering(rule)
@@ -130,7 +129,7 @@ def _gathering(rule: Rule) -> tuple[int, int | None]:
 
 
 def _begins(
-    rule: Rule, axis: int | None, matrix: Shape, pairs: Mapping[Part, Pair]
+    rule: Rule, axis: int | None, matrix: Shape, pairs: Mapping[PairPart, Pair]
 ) -> dict[str, int]:
     """Where each source begins along the axis; what has no factors shares what is left."""
     if axis is None:

@@ -23,7 +23,7 @@ WRAPPERS = frozenset({"base_layer", "token_adapter"})
 _ANY = ".*"
 
 
-class Place(NamedTuple):
+class OldPlace(NamedTuple):
     """Where a weight is today. ``rule`` is the converter that gathers or splits it (``name`` is
     then the first of its targets), ``source`` which of its sources this one is, ``expert`` its
     number in a list."""
@@ -53,7 +53,7 @@ class OlderNames:
         self._renamings = [rule for rule in fresh if not rule.operations]
         self._converters = [rule for rule in fresh if rule.operations]
         self._left = MAX_PLACES
-        self._experts: dict[str, tuple[list[str], Place]] = {}
+        self._experts: dict[str, tuple[list[str], OldPlace]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._renamings or self._converters)
@@ -68,7 +68,7 @@ class OlderNames:
             return True
         return own == "weight" and (module.kind in SIZED or bool(module.parameters))
 
-    def place(self, weight: str) -> Place | None:
+    def place(self, weight: str) -> OldPlace | None:
         """Today's place of an older version's ``weight`` (with its module's name); ``None`` where
         the rules lead to nothing that the base has. Raises :class:`AmbiguousNameError`."""
         known = self._like_another_expert(weight)
@@ -82,7 +82,7 @@ class OlderNames:
             self._experts.setdefault(numberless(weight), (numbers_of(weight), place))
         return place
 
-    def _like_another_expert(self, weight: str) -> Place | None:
+    def _like_another_expert(self, weight: str) -> OldPlace | None:
         """The place of an expert's weight by that of another one: a mixture has thousands."""
         known = self._experts.get(numberless(weight))
         if known is None:
@@ -100,8 +100,8 @@ class OlderNames:
             return None
         return place._replace(name=name, expert=expert)
 
-    def _place(self, weight: str) -> Place | None:
-        found: dict[str, Place] = {}
+    def _place(self, weight: str) -> OldPlace | None:
+        found: dict[str, OldPlace] = {}
         for spelling in self._spellings(weight):
             today = rename(
                 spelling, self._renamings, self._converters, self.layout.prefix, self.has
@@ -113,7 +113,9 @@ class OlderNames:
                 expert = expert_of(today.source, today.before)
                 if not self._is_there(today.name, today.rule, expert):
                     continue
-            found.setdefault(today.name, Place(today.name, today.rule, today.source or "", expert))
+            found.setdefault(
+                today.name, OldPlace(today.name, today.rule, today.source or "", expert)
+            )
         if len(found) > 1:
             raise AmbiguousNameError(weight, list(found))
         return next(iter(found.values()), None)

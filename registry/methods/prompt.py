@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from ..files.conversion import Shape
 from ..files.facts import CACHED, EMBEDS, AdapterPlan, Layout, ModuleShape, SitePlan, TensorInfo
 from .keys import MAX_NAME, Roles
 from .method import Method
@@ -35,8 +36,6 @@ from .prompt_config import (
     PROMPT_OPTIONS,
     PromptConfig,
 )
-
-Shape = tuple[int, ...]
 
 ROLES: Roles = {(EMBEDDINGS, ""): EMBEDDINGS}
 ROLE_SETS: tuple[frozenset[str], ...] = (frozenset({EMBEDDINGS}),)

@@ -12,8 +12,9 @@ from typing import Any, cast
 
 from ...manifests.findings import training as codes
 from ...manifests.findings.finding import Finding, Where
+from ..files.conversion import Shape
 from ..files.facts import Layout
-from .new_adapter import NewAdapter, Shape
+from .new_adapter import NewAdapter
 from .prompt_config import EMBEDDINGS, PREFIX_TUNING, SEQ_2_SEQ
 
 _ENCODERS = ("MLP", "LSTM")

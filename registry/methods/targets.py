@@ -15,7 +15,7 @@ from .patterns import Patterns
 from .tuner_config import ALL_LINEAR, TunerConfig
 
 
-class Selection:
+class TargetSelection:
     """The modules that one config selects, by the names that its author saw. ``kinds`` are those
     that the method can adapt.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from ..files.conversion import Shape
 from ..files.facts import (
     AdapterPlan,
     Layout,
@@ -30,10 +31,8 @@ from .options import Option, Support, anything, one_of, optional
 from .patterns import Patterns, PatternTable
 from .peft_fields import kind_of
 from .peft_table import PEFT_TABLE, PeftMethod
-from .targets import Selection
+from .targets import TargetSelection
 from .tuner_config import TARGET_OPTIONS, TunerConfig, frozen, where_of
-
-Shape = tuple[int, ...]
 
 KINDS: Mapping[ModuleKind, frozenset[str]] = {
     kind: frozenset()
@@ -106,7 +105,7 @@ def planner(method: str) -> Callable[..., tuple[AdapterPlan, Naming]]:
             else:
                 authors[naming.live(author)] = author
         if not row.listed and layout is not None:
-            selected = Selection(config, known, KINDS).live_modules(layout, naming)
+            selected = TargetSelection(config, known, KINDS).live_modules(layout, naming)
             authors |= {live: naming.author(live) for live in selected}
         if layout is not None:  # PEFT numbers its layers in the model's order
             order = {name: at for at, name in enumerate(layout.modules)}

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .keys import Keys, Roles
 from .method import Method
@@ -24,8 +25,6 @@ from .new_adapter import input_embedding
 from .options import Option, Support, boolean, index, list_of, optional
 from .patterns import Patterns
 from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
-
-Shape = tuple[int, ...]
 
 NAME = "TRAINABLE_TOKENS"
 OPTIONS: tuple[Option, ...] = (

@@ -23,6 +23,7 @@ from typing import Any
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
+from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from .default_targets import TARGETS
 from .keys import Keys, Roles
@@ -33,8 +34,6 @@ from .new_adapter import NewAdapter
 from .options import Option, Support, boolean, index, number, one_of, optional, rank
 from .patterns import Patterns
 from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
-
-Shape = tuple[int, ...]
 
 _S, _NO = Support.SUPPORTED, Support.NO_EFFECT
 OPTIONS: tuple[Option, ...] = (

@@ -29,7 +29,7 @@ GRACE = 600.0
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoreEntry:
     """One file in the store. ``last_used`` is in seconds since the epoch; ``origin`` says where
     it was first fetched from, if that was recorded; ``trees`` are the folders that link to it."""
 
@@ -48,18 +48,18 @@ class Freed:
     digests: tuple[str, ...] = ()
 
 
-def entries(store: Store) -> list[Entry]:
+def entries(store: Store) -> list[StoreEntry]:
     """What is in the store, the least recently used first."""
     users: defaultdict[str, list[str]] = defaultdict(list)
     for tree in listing(store.trees):
         for digest in linked(tree):
             users[digest].append(tree.name)
-    found: list[Entry] = []
+    found: list[StoreEntry] = []
     for path in _objects(store):
         digest = PREFIX + path.name
         with suppress(FileNotFoundError):
             found.append(
-                Entry(
+                StoreEntry(
                     digest,
                     path.stat().st_size,
                     store.last_used(path),

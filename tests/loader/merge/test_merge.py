@@ -15,7 +15,7 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.adapter.adapter import Adapter
-from adapterdock.loader.adapter.weights import Part
+from adapterdock.loader.adapter.weights import SitePart
 from adapterdock.loader.methods import table
 from adapterdock.manifests.findings.errors import (
     AdapterdockError,
@@ -72,7 +72,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 }
 
 
-def with_parts(adapter: Adapter, parts: tuple[Part, ...]) -> None:
+def with_parts(adapter: Adapter, parts: tuple[SitePart, ...]) -> None:
     """Let the adapter say that it has these."""
     adapter.weights = dataclasses.replace(adapter.resident, parts=parts)
 

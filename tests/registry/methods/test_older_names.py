@@ -24,7 +24,7 @@ from adapterdock.registry.files.facts import (
     ModuleShape,
     TensorInfo,
 )
-from adapterdock.registry.methods.older_factors import Pair, Part, fuse, split
+from adapterdock.registry.methods.older_factors import Pair, PairPart, fuse, split
 from adapterdock.registry.methods.older_names import OlderNames, expert_of, targets_of
 from adapterdock.registry.methods.suffixes import endings_of
 from support.tiny_bases import MAKERS, base_facts_of, tiny
@@ -116,10 +116,10 @@ def test_joined_factors_are_the_deltas_of_their_parts(seed: int) -> None:
     rng = random.Random(seed)
     torch.manual_seed(seed)
     experts, rows, columns = rng.randint(1, 4), rng.randint(1, 5), rng.randint(1, 5)
-    parts: list[Part] = [(source, e) for source in (GATE, UP) for e in range(experts)]
+    parts: list[PairPart] = [(source, e) for source in (GATE, UP) for e in range(experts)]
     chosen = rng.sample(parts, k=rng.randint(1, len(parts)))
     tensors: dict[str, torch.Tensor] = {}
-    pairs: dict[Part, Pair] = {}
+    pairs: dict[PairPart, Pair] = {}
     scales = rng.choice([[2.0], [2.0, 0.5, -1.0]])
     for n, part in enumerate(chosen):
         rank = rng.randint(1, 3)

@@ -12,7 +12,7 @@ from adapterdock.registry.methods.lora import KINDS
 from adapterdock.registry.methods.lora_config import LoraConfig
 from adapterdock.registry.methods.naming import Naming, Shift
 from adapterdock.registry.methods.patterns import PatternError, Patterns
-from adapterdock.registry.methods.targets import Selection
+from adapterdock.registry.methods.targets import TargetSelection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft.tuners.tuners_utils import check_target_module_exists
@@ -39,7 +39,7 @@ CONFIGS = st.fixed_dictionaries(
 @given(CONFIGS, st.lists(NAMES, min_size=1, max_size=5))
 def test_a_config_selects_what_peft_selects(config: dict[str, Any], names: list[str]) -> None:
     theirs = SimpleNamespace(target_parameters=None, **config)
-    ours = Selection(LoraConfig.of(config), Patterns(), KINDS)
+    ours = TargetSelection(LoraConfig.of(config), Patterns(), KINDS)
     for name in names:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -79,7 +79,7 @@ def test_live_modules_are_those_that_peft_adapts(
     fields = {"target_modules": targets}
     if kind == "bert":
         fields["modules_to_save"] = ["classifier", "score"]  # PEFT adds them by the task
-    selection = Selection(LoraConfig.of(fields), Patterns(), KINDS)
+    selection = TargetSelection(LoraConfig.of(fields), Patterns(), KINDS)
     assert selection.live_modules(base_layout(kind), Naming()) == wanted
 
 

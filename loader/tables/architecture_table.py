@@ -2,7 +2,7 @@
 replays without torch.
 
 ``python -m adapterdock.loader.tables.architecture_table`` writes
-``registry/base/architectures.json`` for the installed transformers; with ``--check`` it writes
+``registry/architectures.json`` for the installed transformers; with ``--check`` it writes
 nothing and fails if the file is not current.
 
 The file holds:
@@ -74,7 +74,7 @@ UNSURE = frozenset(
 """Classes of which a row says something that is not so, as ``architecture_check`` found: nothing is
 said of them, or of a model that has one as a part."""
 
-TABLE = Path(__file__).resolve().parents[2] / "registry" / "base" / "architectures.json"
+TABLE = Path(__file__).resolve().parents[2] / "registry" / "architectures.json"
 
 
 # --- rows ------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Exports what transformers' config classes fill in, for fingerprints without transformers.
 
 ``python -m adapterdock.loader.tables.config_defaults`` writes
-``registry/base/baseconfig_v1.json``. The file is
+``registry/baseconfig_v1.json``. The file is
 frozen with version 1 of the fingerprint: this stays here to show how it was made, and for the
 test that compares file and class; a new export is a new version of the fingerprint.
 
@@ -242,7 +242,7 @@ def _family(path: str, base: Mapping[str, Any]) -> Iterator[str]:
 def main() -> None:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    target = Path(__file__).resolve().parents[2] / "registry" / "base" / "baseconfig_v1.json"
+    target = Path(__file__).resolve().parents[2] / "registry" / "baseconfig_v1.json"
     lines = [
         f"{json.dumps(key)}: {json.dumps(row, sort_keys=True)}" for key, row in export().items()
     ]

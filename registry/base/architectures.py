@@ -74,7 +74,7 @@ def architecture_table() -> Mapping[str, Any]:
     ``conversions``, ``auto`` and ``rows`` are read line by line: all of them at once would take
     a good part of the time that a whole ``validate`` may take.
     """
-    path = Path(__file__).with_name("architectures.json")
+    path = Path(__file__).parents[1] / "architectures.json"
     text = path.read_text(encoding="utf-8")
     lines: dict[str, list[str]] = {}
     section: list[str] = []

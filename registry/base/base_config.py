@@ -226,7 +226,7 @@ def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 @cache
 def _table() -> Table:
-    text = Path(__file__).with_name("baseconfig_v1.json").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "baseconfig_v1.json").read_text(encoding="utf-8")
     return cast(Table, json.loads(text))
 
 

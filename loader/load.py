@@ -19,7 +19,6 @@ from ..registry.resolve import Access
 from ..registry.store.store import Store
 from .adapted import AdaptedModel
 from .base.live_fingerprint import check_model
-from .lifecycle.deployed_model import InMemory
 from .lifecycle.deployment import budget_of, given_folders, set_up
 from .lifecycle.pulled_base import (
     check_declared,
@@ -30,6 +29,8 @@ from .lifecycle.pulled_base import (
     resized_as,
 )
 from .methods.peft.fit import peft_asker
+from .model.deployment import InMemory
+from .model.stand_in import host_of
 
 log = logging.getLogger("adapterdock")
 
@@ -84,8 +85,9 @@ def load(
     base, folder, notes = load_pulled_base(pulled, store)
     access = Access(offline=offline, policies=policies_in_force(file, policy))
     adapted = AdaptedModel(base)
-    adapted.live.loaded_as = loaded_as_of(pulled)
-    set_up(adapted, pulled, access, store, accepted, budget, folder, notes)
+    host = host_of(adapted)
+    host.live.loaded_as = loaded_as_of(pulled)
+    set_up(host, pulled, access, store, accepted, budget, folder, notes)
     return adapted
 
 
@@ -112,6 +114,7 @@ def attach(
     Raises as that does, and then nothing is attached.
     """
     adapted = AdaptedModel(base)
+    host = host_of(adapted)
     budget = budget_of(residency)
     file = open_manifest(manifest)
     given = given_folders(file, sources)
@@ -124,19 +127,19 @@ def attach(
         frozen=frozen,
         offline=offline,
         given=given,
-        layout=adapted.live.layout,
-        ask_peft=peft_asker(adapted.live.modules.by_name, later=True),
-        base_config=adapted.live.config,
+        layout=host.live.layout,
+        ask_peft=peft_asker(host.live.modules.by_name, later=True),
+        base_config=host.live.config,
         store=store,
         progress=progress,
     )
     access = Access(offline=offline, policies=policies_in_force(file, policy))
     accepted |= frozenset(pulled.lock.accepted)
-    adapted.live.loaded_as = resized_as(pulled, access, base)
+    host.live.loaded_as = resized_as(pulled, access, base)
     expected = expected_fingerprint(pulled, access, accepted)
     if expected is not None:
         fingerprint, samples, where = expected
-        found = check_model(base, fingerprint, samples, where, tokenizer, adapted.live.loaded_as)
+        found = check_model(base, fingerprint, samples, where, tokenizer, host.live.loaded_as)
         require(found, accepted)
-    set_up(adapted, pulled, access, store, accepted, budget)
+    set_up(host, pulled, access, store, accepted, budget)
     return adapted

@@ -38,7 +38,6 @@ from ..registry.lock import accepted_codes
 from ..registry.locks.project import ManifestSource, open_manifest
 from ..registry.pull import Pulled, pull
 from ..registry.store.store import Store
-from .adapted import AdaptedModel
 from .base.disk_names import DTYPES as DTYPE_NAMES
 from .base.fused_slices import Cut
 from .base.meta_model import OnDisk, Skeleton
@@ -50,7 +49,7 @@ from .merge.checkpoint_writer import CheckpointWriter, Item
 from .merge.fold import PLAIN, CutFold, Fold, folds
 from .merge.merge import Terms
 from .merge.untie import parted, untied, untied_as_written
-from .model.compositions import compose
+from .model.host import AdapterHost
 from .weights.dtypes import DTYPES, TORCH_DTYPES
 
 WEIGHTS = ".safetensors"
@@ -192,7 +191,7 @@ class _Job:
     dtype: torch.dtype | None
     where: Where
     skeleton: Skeleton = field(init=False)
-    model: AdaptedModel = field(init=False)
+    host: AdapterHost = field(init=False)
     items: list[Item] = field(default_factory=list)
     groups: list[tuple[str, ...]] = field(default_factory=list)
     terms: Terms = ()
@@ -210,7 +209,7 @@ class _Job:
             raise AttachError(
                 codes.MERGE_QUANTIZED.finding("config.json has a quantization_config", self.where)
             )
-        self.model = AdaptedModel(self.skeleton.model)
+        self.host = AdapterHost(self.skeleton.model)
 
     def _headers(self) -> dict[str, Header]:
         found: dict[str, Header] = {}
@@ -248,14 +247,14 @@ class _Job:
                 dtype=DTYPES.get(adapter.dtype or "", torch.float32),
                 where=file.where(("adapters", name, "source")),
             )
-            notes += attach_files(self.model, files)
-        define_rules(self.model, file)
+            notes += attach_files(self.host, files)
+        define_rules(self.host, file)
         for name in chosen.made:
             recipe, where = file.manifest.compositions[name], file.where(("compositions", name))
             of = flatten(file.manifest, name)
-            compose(self.model, name, recipe, of, dtype=torch.float32, where=where)
-        self.terms = self.model.routing(chosen.weights).terms
-        self.model.delete_adapter([n for n in chosen.adapters if n not in chosen.weights])
+            self.host.compositions.attach(name, recipe, of, dtype=torch.float32, where=where)
+        self.terms = self.host.choice.routing(chosen.weights).terms
+        self.host.adapters.delete([n for n in chosen.adapters if n not in chosen.weights])
         return self.terms, notes
 
     def decide(self, terms: Terms) -> None:

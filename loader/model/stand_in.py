@@ -159,4 +159,4 @@ def refusal(code: Code, message: str, hint: str | None = None) -> AttachError:
 
 def host_of(model: StandIn) -> AdapterHost:
     """What the model is made of."""
-    return model._host
+    return model._host  # pyright: ignore[reportPrivateUsage]

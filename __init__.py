@@ -43,7 +43,7 @@ _EXPORTS = {
     "attach": ".loader.load",
     "extract_base_model": ".loader.unwrap",
     "load": ".loader.load",
-    "watch": ".loader.watch",
+    "watch": ".loader.lifecycle.watch",
     "lock": ".registry.lock",
     "pull": ".registry.pull",
     "validate": ".registry.validate",

@@ -5,20 +5,27 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
 
 from ..manifests.findings import loader as codes
-from ..manifests.findings.finding import Finding
+from ..manifests.findings.finding import Finding, Where
+from ..manifests.language.schema import Composition
+from ..manifests.language.weights import Weight, Written
+from .adapter.adapter import AdapterInfo
 from .adapter.warning import AdapterWarning as AdapterWarning
 from .adapter.warning import never_fired
-from .lifecycle.deployed_model import DeployedModel
-from .model.adapter_set import unknown_adapter
-from .model.stand_in import refusal
+from .compose.recipe import weights_of
+from .model.choice import UNSAID, Unsaid
+from .model.deployment import Deployment, InMemory
+from .model.stand_in import StandIn, refusal
+from .routing.routing import Using
+from .routing.selection import Rules, Selection
 from .sites.attachable import check_attachable
 
 if TYPE_CHECKING:
@@ -26,11 +33,10 @@ if TYPE_CHECKING:
 
     from ..registry.locks.project import ManifestSource
     from ..registry.plan import Plan
-    from .lifecycle.deployed_model import InMemory
     from .lifecycle.watch import Watch
 
 
-class AdaptedModel(DeployedModel):
+class AdaptedModel(StandIn):
     """A base model with adapters, used like the base itself.
 
     ``AdaptedModel(base)`` alone changes nothing in the base. It is of a subclass made for the
@@ -54,19 +60,164 @@ class AdaptedModel(DeployedModel):
         kind = _class_for(type(base)) if cls is AdaptedModel else cls
         return object.__new__(kind)
 
-    def __init__(self, base: nn.Module) -> None:
-        super().__init__(base)
-        self.training = self._tree.training = base.training
+    if TYPE_CHECKING:  # the base's, as most bases have them; what else it has, base_model has
+        base_model: nn.Module
+        config: Any
+        generation_config: Any
+        device: torch.device
+        dtype: torch.dtype
+        main_input_name: str
+        name_or_path: str
+        can_generate: Callable[..., bool]
+        get_input_embeddings: Callable[..., nn.Module]
+        get_output_embeddings: Callable[..., nn.Module | None]
+        gradient_checkpointing_enable: Callable[..., None]
+        gradient_checkpointing_disable: Callable[..., None]
+        enable_input_require_grads: Callable[..., None]
+        num_parameters: Callable[..., int]
+
+    @property
+    def adapters(self) -> Mapping[str, AdapterInfo]:
+        """The attached adapters by name: methods, rank, modules, size, dtype, device."""
+        here = self._host.adapters.by_name
+        return types.MappingProxyType({name: adapter.info() for name, adapter in here.items()})
+
+    @property
+    def compositions(self) -> Mapping[str, Mapping[str, Weight]]:
+        """The members of each composition with their weights."""
+        return types.MappingProxyType(self._host.state.compositions)
+
+    @property
+    def recipes(self) -> Mapping[str, Composition]:
+        """How each composition combines its members."""
+        return types.MappingProxyType(self._host.state.recipes)
+
+    @property
+    def merged_adapters(self) -> list[str]:
+        """The adapters that are in the base's weights now."""
+        return self._host.state.merged_adapters
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """The manifest that the model was set up from, and what was pulled for it."""
+        return self._host.deployment
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Warnings of setting the model up, and what use has shown: modules that never ran."""
+        deployment = self._host.deployment
         shown = tuple(
             finding
-            for adapter in list(self._adapters.values())
+            for adapter in list(self._host.adapters.by_name.values())
             if adapter.used and (finding := never_fired(adapter))
         )
-        return (*(self._deployment.findings if self._deployment else ()), *shown)
+        return (*(deployment.findings if deployment else ()), *shown)
+
+    def get_base_model(self) -> nn.Module:
+        """The base model itself."""
+        return self._base
+
+    def set_adapter(self, adapter: Selection) -> None:
+        """Make this the default: an adapter, a composition, a list (each at weight 1), a mapping
+        of weights, or ``None`` for the base alone."""
+        self._host.choice.set_default(adapter)
+
+    def using(self, adapter: Selection) -> Using:
+        """``with model.using("tone"):`` makes it the choice in this thread (and asyncio task)
+        until the end of the block. Nests; does not touch the default."""
+        return self._host.choice.using(adapter)
+
+    def disable_adapter(self) -> Using:
+        """PEFT's context manager: the base alone in this thread until the end of the block."""
+        return self._host.choice.using(None)
+
+    def disable_adapters(self) -> None:
+        """Turn all adapters off, for every thread, until :meth:`enable_adapters`. A call that
+        names an adapter all the same raises."""
+        self._host.choice.disable()
+
+    def enable_adapters(self) -> None:
+        """Undo :meth:`disable_adapters`; what was the default is the default again."""
+        self._host.adapters.say(disabled=False)
+
+    def active_adapters(self) -> list[str]:
+        """The adapters that would answer a call made here and now, in order."""
+        return list(self.active_weights())
+
+    def active_weights(self) -> dict[str, Weight]:
+        """The same with their weights: numbers, or weights by module."""
+        return {adapter.name: weight for adapter, weight in self._host.choice.active()}
+
+    @property
+    def default_weights(self) -> dict[str, Weight]:
+        """The adapters of the default with their weights, whatever ``using`` or disabling says."""
+        return dict(self._host.state.default.weights)
+
+    @property
+    def rules(self) -> Rules | None:
+        """Asked of every set of weighted adapters before it is active, by whatever road."""
+        return self._host.state.rules
+
+    @rules.setter
+    def rules(self, rules: Rules | None) -> None:
+        self._host.choice.set_rules(rules)
+
+    def holding(self, adapter: Selection) -> AbstractContextManager[None]:
+        """``with model.holding("tone"):`` keeps the weights of what is selected on the model's
+        device during the block, loaded if they were away. Calls do so by themselves."""
+        return self._host.choice.holding(adapter)
+
+    @property
+    def residency(self) -> int | None:
+        """Bytes that adapters' weights may take on the model's device; ``None`` for any number.
+
+        The least recently used make room: from a GPU they go to the CPU, on the CPU they are
+        dropped and read again from their verified files. Never sent away are adapters that a call
+        runs on, trainable ones, and those that code made or changed.
+        """
+        return self._host.adapters.residency.budget
+
+    @residency.setter
+    def residency(self, budget: int | None) -> None:
+        self._host.adapters.set_budget(budget)
+
+    def forward(
+        self,
+        *args: Any,
+        adapter: Selection | Unsaid = UNSAID,
+        adapter_names: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The base's forward with the active adapters, with those that ``adapter`` names, or with
+        those that ``adapter_names`` names for each row of the batch (an adapter, a composition,
+        ``"__base__"``)."""
+        return self._host.calls.forward(
+            *args, adapter=adapter, adapter_names=adapter_names, **kwargs
+        )
+
+    def generate(
+        self,
+        *args: Any,
+        adapter: Selection | Unsaid = UNSAID,
+        adapter_names: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The base's ``generate``, all of it with the adapters that were active at its start, with
+        those that ``adapter`` names, or with those that ``adapter_names`` names for each prompt
+        (shared by its beams and returned sequences)."""
+        return self._host.calls.generate(
+            *args, adapter=adapter, adapter_names=adapter_names, **kwargs
+        )
+
+    def compile(self, *, max_rank: int | None = None, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Compile the base for calls through this wrapper (``options`` are ``torch.compile``'s).
+
+        Adapters, compositions and weights then change without compiling again, as long as their
+        ranks add up to at most ``max_rank`` (the largest attached, if not given) and they act on
+        modules that are adapted now. Calls run one at a time. Raises :class:`RoutingError` for
+        adapters that are more than low-rank factors at linear modules.
+        """
+        self._host.calls.compile(max_rank=max_rank, **options)
 
     def load_adapter(
         self,
@@ -98,7 +249,7 @@ class AdaptedModel(DeployedModel):
         from .lifecycle.load_adapter import load_adapter
 
         load_adapter(
-            self,
+            self._host,
             source,
             adapter_name,
             adapter_state_dict=adapter_state_dict,
@@ -127,8 +278,146 @@ class AdaptedModel(DeployedModel):
         """
         from .lifecycle.add_adapter import add_adapter
 
-        with self.changing():
-            add_adapter(self, adapter_name, peft_config, dtype)
+        with self._host.adapters.changing():
+            add_adapter(self._host, adapter_name, peft_config, dtype)
+
+    def delete_adapter(self, adapter_names: str | list[str]) -> None:
+        """Remove adapters. A call that runs on one of them finishes with it.
+
+        If one was part of the default, the others of the default stay active; if none is left the
+        base answers alone, and a warning says so. One that a composition needs is refused.
+        """
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        self._host.adapters.delete(names)
+
+    def detach(self) -> nn.Module:
+        """Take every adapter away and give the base back, as it was before the first one; what is
+        merged is unmerged first."""
+        return self._host.merging.detach()
+
+    def define_composition(
+        self,
+        name: str,
+        of: Mapping[str, Written],
+        *,
+        combine: str = "sum",
+        density: float | None = None,
+        majority_sign_method: str | None = None,
+        svd_rank: int | None = None,
+        svd_clamp: float | None = None,
+        seed: int | None = None,
+        where: Where = Where(),  # noqa: B008 - frozen
+    ) -> None:
+        """Give a combination of attached adapters a name, which it shares with no adapter.
+
+        ``of`` maps adapters to weights. A ``sum`` is exact, over any adapters; a weight there may
+        be {glob of modules: number}. Every other method has PEFT's name (``linear``, ``svd``,
+        ``ties``, ...), takes its options (``density``, ``majority_sign_method``, ``svd_rank``,
+        ``svd_clamp``) and a ``seed`` where it is random, and makes an adapter of LoRA factors,
+        computed here and now. Raises :class:`RoutingError` for what cannot be combined; the model
+        is then as it was.
+        """
+        self._host.compositions.define(
+            name,
+            of,
+            combine=combine,
+            density=density,
+            majority_sign_method=majority_sign_method,
+            svd_rank=svd_rank,
+            svd_clamp=svd_clamp,
+            seed=seed,
+            where=where,
+        )
+
+    def add_weighted_adapter(
+        self,
+        adapters: list[str],
+        weights: list[float],
+        adapter_name: str,
+        combination_type: str = "svd",
+        svd_rank: int | None = None,
+        svd_clamp: float | None = None,
+        density: float | None = None,
+        majority_sign_method: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """PEFT's: :meth:`define_composition` with two lists. The random methods need a ``seed``,
+        a name that is taken is an error, and one adapter is pruned as many are."""
+        self.define_composition(
+            adapter_name,
+            weights_of(adapters, weights),
+            combine=combination_type,
+            svd_rank=svd_rank,
+            svd_clamp=svd_clamp,
+            density=density,
+            majority_sign_method=majority_sign_method,
+            seed=seed,
+        )
+
+    def set_adapter_weights(self, composition: str, weights: Mapping[str, Written]) -> None:
+        """Change weights of a composition: those of the adapters named, the others stay.
+
+        Calls that begin after it have the new weights, also where the composition is the default;
+        calls that are running, and a ``using`` of a sum that was entered before, keep the old
+        ones. All or nothing.
+        """
+        self._host.compositions.reweigh(composition, weights)
+
+    def refresh_compositions(self, changed: Iterable[str]) -> list[str]:
+        """Make again what was computed from adapters that have other values now, since they were
+        trained; returns the names. A sum needs none of it, and replacing an adapter does it by
+        itself."""
+        return self._host.compositions.refresh(changed)
+
+    def save_composition(self, save_directory: str | os.PathLike[str], name: str) -> None:
+        """Write a composition as an adapter of its own: ``adapter_config.json`` and
+        ``adapter_model.safetensors`` in PEFT's format, float32. A sum becomes one LoRA with the
+        members' ranks side by side. Raises :class:`RoutingError` for one that is not made of LoRA
+        factors, :class:`AttachError` where the folder cannot be written."""
+        self._host.compositions.save(save_directory, name)
+
+    def delete_composition(self, name: str) -> None:
+        """Forget a composition; its members stay. A default made of a sum stays as well; where it
+        became an adapter, that is deleted."""
+        self._host.compositions.delete(name)
+
+    def merge_adapter(
+        self,
+        adapter_names: Selection = None,
+        safe_merge: bool = False,
+        keep: Literal["memory", "reread"] = "memory",
+    ) -> None:
+        """Fold adapters into the base's weights: those that are active, or an adapter, a
+        composition, a list (each at weight 1), or a mapping of weights.
+
+        Computed in float32 and rounded once to each weight's dtype; biases and whole modules of
+        the adapters go along, and a head that is tied to a changed embedding gets a weight of its
+        own. Until :meth:`unmerge_adapter` they cannot be chosen (they are in every answer), and
+        ``base_model(x)`` is not the base's own answer. What is merged already stays so.
+
+        ``safe_merge`` refuses NaN and infinity. ``keep="memory"`` keeps the old weights;
+        ``"reread"`` reads them from the base's verified files when it unmerges. Raises
+        :class:`AttachError` (an offloaded or quantised weight, a method that is no delta of a
+        weight, ..) or :class:`RoutingError`; the model is then as it was.
+        """
+        self._host.merging.merge(adapter_names, safe=safe_merge, keep=keep)
+
+    def unmerge_adapter(self) -> None:
+        """Give the base its own weights back, bit for bit. Does nothing where nothing is merged.
+
+        What was active before the merge is active again, unless another choice was made since.
+        Raises :class:`AttachError` where weights were to be read again and are not there any more;
+        everything then stays merged.
+        """
+        self._host.merging.unmerge()
+
+    def merge_and_unload(
+        self, adapter_names: Selection = None, safe_merge: bool = False
+    ) -> nn.Module:
+        """The base with the adapters in its weights for good, and no trace of the wrapper, which
+        has ended. Merges as :meth:`merge_adapter`, beside what is merged already; all other
+        adapters are dropped."""
+        return self._host.merging.unload(adapter_names, safe=safe_merge)
 
     def save_adapter(self, save_directory: str | os.PathLike[str], adapter_name: str) -> None:
         """Write an adapter as PEFT does: ``adapter_config.json``, and ``adapter_model.safetensors``
@@ -140,12 +429,7 @@ class AdaptedModel(DeployedModel):
         """
         from .lifecycle.save_adapter import save_adapter
 
-        with self.changing():
-            if adapter_name not in self._adapters:
-                attached = ", ".join(self._adapters) or "none"
-                raise unknown_adapter(adapter_name, f"attached are: {attached}")
-            self.check_unmerged(f"{adapter_name!r} cannot be saved with its base's fingerprint")
-            save_adapter(self, save_directory, adapter_name)
+        save_adapter(self._host, save_directory, adapter_name)
 
     def save_pretrained(
         self,
@@ -167,8 +451,8 @@ class AdaptedModel(DeployedModel):
         from .lifecycle.save_model import save_pretrained
 
         if is_main_process:
-            with self.changing():
-                save_pretrained(self, save_directory, state_dict)
+            with self._host.adapters.changing():
+                save_pretrained(self._host, save_directory, state_dict)
 
     def plan(
         self,
@@ -192,7 +476,7 @@ class AdaptedModel(DeployedModel):
         from .lifecycle.change import plan_change
 
         return plan_change(
-            self,
+            self._host,
             manifest,
             policy=policy,
             accept=accept,
@@ -216,7 +500,7 @@ class AdaptedModel(DeployedModel):
 
         if not isinstance(fn, Plan):
             return super().apply(fn)
-        apply_plan(self, fn)
+        apply_plan(self._host, fn)
         return self
 
     def watch(self, path: str | os.PathLike[str], **options: Any) -> Watch:
@@ -225,18 +509,9 @@ class AdaptedModel(DeployedModel):
 
         return watch(self, path, **options)
 
-    def overrides(self) -> dict[str, str | None]:
-        """What stood in place of the manifest's own ``model`` and ``dtype`` at load."""
-        said = self._deployment.file.overrides if self._deployment else {}
-        return {"model": said.get("model"), "dtype": said.get("dtype")}
-
-    def _folder_of_base(self) -> Path | None:
-        return self._deployment.base_folder if self._deployment else None
-
     def __repr__(self) -> str:
-        parts = [
-            f"{n} ({'+'.join(a.methods) or 'whole'} r={a.rank})" for n, a in self._adapters.items()
-        ]
+        here = self._host.adapters.by_name
+        parts = [f"{n} ({'+'.join(a.methods) or 'whole'} r={a.rank})" for n, a in here.items()]
         return (
             f"AdaptedModel({type(self._base).__name__}, adapters=[{', '.join(parts)}], "
             f"active={self.active_weights()}"
@@ -249,10 +524,7 @@ def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
     """The subclass for one class of base: its name, and its forward's signature."""
 
     def forward(self: AdaptedModel, *args: Any, **kwargs: Any) -> Any:
-        return AdaptedModel.forward(self, *args, **kwargs)
-
-    def passes_for(self: AdaptedModel) -> type[Any]:
-        return base
+        return self._host.calls.forward(*args, **kwargs)  # pyright: ignore[reportPrivateUsage]
 
     forward.__doc__ = base.forward.__doc__
     forward.__signature__ = inspect.signature(base.forward)  # type: ignore[attr-defined]
@@ -265,7 +537,7 @@ def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
             "__doc__": AdaptedModel.__doc__,
             "forward": forward,
             # isinstance is asked of this too: Trainer saves through save_pretrained then
-            "__class__": property(passes_for),
+            "__class__": property(lambda self: base),
         },
     )
     return cast("type[AdaptedModel]", made)

@@ -18,7 +18,6 @@ from ..registry.session import session_for
 from ..registry.store.store import Store
 from .adapted import AdaptedModel
 from .base.live_fingerprint import check_model
-from .lifecycle.deployed_model import InMemory
 from .lifecycle.deployment import budget_of, given_folders, set_up
 from .lifecycle.pulled_base import (
     check_declared,
@@ -29,6 +28,8 @@ from .lifecycle.pulled_base import (
     resized_as,
 )
 from .methods.peft.fit import peft_asker
+from .model.deployment import InMemory
+from .model.stand_in import host_of
 
 log = logging.getLogger("adapterdock")
 
@@ -80,8 +81,9 @@ def load(
     require(check_declared(pulled), session.accepted)
     base, folder, notes = load_pulled_base(pulled, session.store)
     adapted = AdaptedModel(base)
-    adapted.live.loaded_as = loaded_as_of(pulled)
-    set_up(adapted, pulled, session, budget, folder, notes)
+    host = host_of(adapted)
+    host.live.loaded_as = loaded_as_of(pulled)
+    set_up(host, pulled, session, budget, folder, notes)
     return adapted
 
 
@@ -108,6 +110,7 @@ def attach(
     Raises as that does, and then nothing is attached.
     """
     adapted = AdaptedModel(base)
+    host = host_of(adapted)
     budget = budget_of(residency)
     file = open_manifest(manifest)
     session = session_for(
@@ -119,17 +122,17 @@ def attach(
         store=store,
         progress=progress,
         given=given_folders(file, sources),
-        layout=adapted.live.layout,
-        ask_peft=peft_asker(adapted.live.modules.by_name, later=True),
-        base_config=adapted.live.config,
+        layout=host.live.layout,
+        ask_peft=peft_asker(host.live.modules.by_name, later=True),
+        base_config=host.live.config,
     )
     pulled = pull_file(file, session)
     session = session.after(pulled.lock)
-    adapted.live.loaded_as = resized_as(pulled, session.access, base)
+    host.live.loaded_as = resized_as(pulled, session.access, base)
     expected = expected_fingerprint(pulled, session.access, session.accepted)
     if expected is not None:
         fingerprint, samples, where = expected
-        found = check_model(base, fingerprint, samples, where, tokenizer, adapted.live.loaded_as)
+        found = check_model(base, fingerprint, samples, where, tokenizer, host.live.loaded_as)
         require(found, session.accepted)
-    set_up(adapted, pulled, session, budget)
+    set_up(host, pulled, session, budget)
     return adapted

@@ -36,7 +36,6 @@ from ..registry.locks.project import ManifestSource, open_manifest
 from ..registry.pull import Pulled, pull_file
 from ..registry.session import session_for
 from ..registry.store.store import Store
-from .adapted import AdaptedModel
 from .base.meta_model import Skeleton
 from .build.from_files import AdapterFiles
 from .lifecycle.attach_files import attach_files
@@ -44,7 +43,7 @@ from .lifecycle.choose import define_rules
 from .lifecycle.pulled_base import base_folder, check_declared, loaded_as_of, require
 from .merge.merge import Terms
 from .merge.on_disk import WEIGHTS, DiskMerge
-from .model.compositions import compose
+from .model.host import AdapterHost
 from .weights.dtypes import DTYPES
 
 
@@ -190,7 +189,7 @@ class _Job:
     store: Store
     where: Where
     skeleton: Skeleton = field(init=False)
-    model: AdaptedModel = field(init=False)
+    host: AdapterHost = field(init=False)
     terms: Terms = ()
 
     def __post_init__(self) -> None:
@@ -205,7 +204,7 @@ class _Job:
             raise AttachError(
                 codes.MERGE_QUANTIZED.finding("config.json has a quantization_config", self.where)
             )
-        self.model = AdaptedModel(self.skeleton.model)
+        self.host = AdapterHost(self.skeleton.model)
 
     def _headers(self) -> dict[str, Header]:
         found: dict[str, Header] = {}
@@ -243,14 +242,14 @@ class _Job:
                 dtype=DTYPES.get(adapter.dtype or "", torch.float32),
                 where=file.where(("adapters", name, "source")),
             )
-            notes += attach_files(self.model, files)
-        define_rules(self.model, file)
+            notes += attach_files(self.host, files)
+        define_rules(self.host, file)
         for name in chosen.made:
             recipe, where = file.manifest.compositions[name], file.where(("compositions", name))
             of = flatten(file.manifest, name)
-            compose(self.model, name, recipe, of, dtype=torch.float32, where=where)
-        self.terms = self.model.routing(chosen.weights).terms
-        self.model.delete_adapter([n for n in chosen.adapters if n not in chosen.weights])
+            self.host.compositions.attach(name, recipe, of, dtype=torch.float32, where=where)
+        self.terms = self.host.choice.routing(chosen.weights).terms
+        self.host.adapters.delete([n for n in chosen.adapters if n not in chosen.weights])
         return self.terms, notes
 
     def metadata(self) -> dict[str, str]:

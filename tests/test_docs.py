@@ -202,24 +202,6 @@ def test_a_page_is_in_plain_words(page: Path) -> None:
     assert found == []
 
 
-ENGINE = {
-    "add",
-    "attached",
-    "built_of",
-    "case_problem",
-    "changing",
-    "check_unmerged",
-    "exchange",
-    "live",
-    "name_composition",
-    "name_problem",
-    "overrides",
-    "present",
-    "routing",
-}
-"""What the wrapper's own rooms use of it, and callers do not need."""
-
-
 def test_every_name_of_upstream_and_of_ours_is_gone_through() -> None:
     from adapterdock.loader.adapted import AdaptedModel
     from peft import PeftModel
@@ -238,4 +220,4 @@ def test_every_name_of_upstream_and_of_ours_is_gone_through() -> None:
         if not name.startswith("_") and (callable(value) or isinstance(value, property))
     }
     classmethods = {"get_model_config", "tuner_layer_cls"}
-    assert names - said - ENGINE - classmethods - set(dir(nn.Module)) == set()
+    assert names - said - classmethods - set(dir(nn.Module)) == set()

@@ -179,13 +179,16 @@ def test_a_second_load_for_use_does_not_freeze_the_first_one(
     model.load_adapter(shelf.two.folder, "used")
     flags = {
         n: {p.requires_grad for p in a.resident.parameters.values()}
-        for n, a in model.attached.items()
+        for n, a in model._host.adapters.by_name.items()
     }
     assert flags == {"learning": {True}, "used": {False}}
     model.set_adapter("learning")
     model.train()
     model(torch.tensor([[5, 6]])).logits.sum().backward()
-    assert all(p.grad is not None for p in model.attached["learning"].resident.parameters.values())
+    assert all(
+        p.grad is not None
+        for p in model._host.adapters.by_name["learning"].resident.parameters.values()
+    )
 
 
 @pytest.mark.parametrize("name", ["q_proj", "lora", "a.b", "model.layers", "default"])
@@ -207,7 +210,9 @@ def test_peft_3793_an_adapter_of_a_cpu_base_stays_off_a_gpu_that_exists(
     """Also #1073: PEFT infers the device from what the machine has."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     model.load_adapter(shelf.one.folder, "tone")
-    assert {p.device.type for p in model.attached["tone"].resident.parameters.values()} == {"cpu"}
+    assert {
+        p.device.type for p in model._host.adapters.by_name["tone"].resident.parameters.values()
+    } == {"cpu"}
     assert close(logits(model, adapter="tone"), shelf.one.answer)
 
 
@@ -218,7 +223,8 @@ def test_a_float32_adapter_is_not_rounded_on_its_way_onto_a_bfloat16_base(shelf:
         model = AdaptedModel(shelf.model().bfloat16())
         model.load_adapter(shelf.two.folder, "tone", dtype=dtype)
         attached = sorted(
-            model.attached["tone"].resident.parameters.values(), key=lambda p: p.sum().item()
+            model._host.adapters.by_name["tone"].resident.parameters.values(),
+            key=lambda p: p.sum().item(),
         )
         wanted = sorted(exact.values(), key=lambda t: t.sum().item())
         same = [torch.equal(a, w.to(a.dtype)) for a, w in zip(attached, wanted, strict=True)]

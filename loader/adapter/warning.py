@@ -25,4 +25,4 @@ def never_fired(adapter: Adapter) -> Finding | None:
 
 
 def warn(finding: Finding) -> None:
-    warnings.warn(AdapterWarning(str(finding)), stacklevel=3)
+    warnings.warn(AdapterWarning(str(finding)), stacklevel=4)

@@ -53,9 +53,14 @@ def build_adapter(
     encoder: Encoder | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Built:
-    """An adapter that is checked and made, for this base but not yet on it; see
-    ``attach_adapter``, also for what is raised. ``encoder`` makes its
-    virtual tokens, and is trained in their place."""
+    """An adapter that is checked and made as ``plan`` says, for this base but not yet on it.
+
+    Factors are in ``dtype`` if given, else in float32 if ``trainable``, else in the dtype of the
+    module they sit on; always on that module's device. ``dropout`` (PEFT's ``lora_dropout``) acts
+    while training. ``members`` are the adapters that it is made of, if it is a composition,
+    ``config`` its ``adapter_config.json``, kept for saving. ``encoder`` makes its virtual tokens,
+    and is trained in their place. Raises :class:`AttachError` with every finding.
+    """
     base, modules = live.module, live.modules
     check_not_compiled(base, modules.by_name.values())
     if trainable and dtype is None:

@@ -42,9 +42,9 @@ from ..base.resized import check_rows
 from ..build.from_files import digest_of
 from ..build.new_adapter import begun_declared
 from ..methods.peft.fit import peft_asker
-from ..model.compositions import made
+from ..model.deployment import Deployment, InMemory
+from ..model.host import AdapterHost
 from .choose import ManifestRules, define
-from .deployed_model import DeployedModel, Deployment, InMemory
 from .deployment import declared_budget, files_of, given_folders, hold_files, used_at_once
 from .pulled_base import expected_fingerprint
 
@@ -52,7 +52,7 @@ log = logging.getLogger("adapterdock")
 
 
 def plan_change(
-    model: DeployedModel,
+    host: AdapterHost,
     manifest: ManifestSource,
     *,
     policy: str | os.PathLike[str] | None = None,
@@ -61,48 +61,48 @@ def plan_change(
     offline: bool = False,
     sources: Mapping[str, InMemory] | None = None,
 ) -> Plan:
-    """See :meth:`DeployedModel.plan`."""
-    deployment = model.deployment
+    """See :meth:`AdaptedModel.plan`."""
+    deployment = host.deployment
     read = isinstance(manifest, ManifestFile)
-    file = manifest if read else open_manifest(manifest, **model.overrides())
+    file = manifest if read else open_manifest(manifest, **overrides_of(deployment))
     session = session_for(
         file,
         policy=policy,
         accept=(*accept, *(deployment.session.accepted if deployment else ())),
         frozen=frozen,
         offline=offline,
-        store=_store_of(model),
+        store=_store_of(host),
         given=given_folders(file, sources),
-        layout=model.live.layout,
-        ask_peft=peft_asker(model.live.modules.by_name, later=True),
-        base_config=model.live.config,
+        layout=host.live.layout,
+        ask_peft=peft_asker(host.live.modules.by_name, later=True),
+        base_config=host.live.config,
     )
     lock = _lock(file, session)
     accepted, access = session.accepted | frozenset(lock.accepted), session.access
-    _require_same_base(model, file, lock, access, accepted)
-    stamp = _stamp(model)
-    now = _state(model)
+    _require_same_base(host, file, lock, access, accepted)
+    stamp = _stamp(host)
+    now = _state(host)
     wanted = wanted_state(file, lock, _digests_of_mutable(file, access, session.store))
     wanted = replace(wanted, residency=_budget(deployment, file))
     return plan_of(now, wanted, file, lock, access, accepted, stamp, locked=lock_of(file) == lock)
 
 
-def apply_plan(model: DeployedModel, plan: Plan) -> None:
-    """See :meth:`DeployedModel.apply`."""
-    _require_current(model, plan)
-    file, old = plan.file, model.deployment
-    session = Session(plan.access, plan.accepted, store=_store_of(model))
+def apply_plan(host: AdapterHost, plan: Plan) -> None:
+    """See :meth:`AdaptedModel.apply`."""
+    _require_current(host, plan)
+    file, old = plan.file, host.deployment
+    session = Session(plan.access, plan.accepted, store=_store_of(host))
     locked = plan.lock if plan.locked else None
     pulled = pull_pinned(file, plan.lock, session, locked, with_base=False)
     _require_unchanged(pulled, plan)
     if old is not None:
         pulled = replace(pulled, base=old.pulled.base)
-    with model.changing():
-        _require_current(model, plan)
-        built, notes = _build(model, plan, pulled, session)
-        adapters = [name for name, recipe in model.recipes.items() if recipe.combine != "sum"]
-        kept = _kept_compositions(model, plan)
-        built += _composed(model, plan, kept, built)
+    with host.adapters.changing():
+        _require_current(host, plan)
+        built, notes = _build(host, plan, pulled, session)
+        adapters = [name for name, recipe in host.state.recipes.items() if recipe.combine != "sum"]
+        kept = _kept_compositions(host, plan)
+        built += _composed(host, plan, kept, built)
         deployment = Deployment(
             file,
             pulled,
@@ -114,15 +114,22 @@ def apply_plan(model: DeployedModel, plan: Plan) -> None:
         )
 
         def define_anew() -> int | None:
-            define(model, file, made=[n for n in file.manifest.compositions if n in model.attached])
-            model.deployment = deployment
+            made = [n for n in file.manifest.compositions if n in host.adapters.by_name]
+            define(host, file, made)
+            host.adapters.say(deployment=deployment)
             return _budget(old, file)
 
         gone = [name for name in adapters if name not in kept]
-        model.exchange(built, (*plan.removed, *plan.replaced, *gone), define_anew)
-        hold_files(model, pulled, session.store)
+        host.adapters.exchange(built, (*plan.removed, *plan.replaced, *gone), define_anew)
+        hold_files(host, pulled, session.store)
     for note in pulled.notes:
         log.warning("%s", note)
+
+
+def overrides_of(deployment: Deployment | None) -> dict[str, str | None]:
+    """What stood in place of the manifest's own ``model`` and ``dtype`` at load."""
+    said = deployment.file.overrides if deployment else {}
+    return {"model": said.get("model"), "dtype": said.get("dtype")}
 
 
 def _budget(deployment: Deployment | None, file: ManifestFile) -> int | None:
@@ -132,10 +139,10 @@ def _budget(deployment: Deployment | None, file: ManifestFile) -> int | None:
 
 
 def _build(
-    model: DeployedModel, plan: Plan, pulled: Pulled, session: Session
+    host: AdapterHost, plan: Plan, pulled: Pulled, session: Session
 ) -> tuple[list[Built], list[Finding]]:
     """Every adapter that is new or other, checked and made, none of them on the model yet."""
-    manifest = plan.file.manifest
+    manifest, budget = plan.file.manifest, host.adapters.residency.budget
     arriving: list[Built] = []
     notes: list[Finding] = []
     at_once = used_at_once(manifest)
@@ -143,14 +150,14 @@ def _build(
         if name in plan.kept:
             continue
         if adapter.config is not None:
-            built, more = begun_declared(model.live, plan.file, name, plan.accepted)
+            built, more = begun_declared(host.live, plan.file, name, plan.accepted)
             arriving.append(built)
             notes += more
             continue
         files = files_of(pulled, name, session)
         put = adapter.lazy and name not in at_once
-        built, more = files.put_off(model.live) if put else files.build(model.live)
-        if model.residency is not None and name not in at_once and built.adapter.reload:
+        built, more = files.put_off(host.live) if put else files.build(host.live)
+        if budget is not None and name not in at_once and built.adapter.reload:
             put_off(built.adapter)  # it was seen to be right, and there may be no room for it
             built = Built(built.adapter, {}, {}, {})
         arriving.append(built)
@@ -158,12 +165,12 @@ def _build(
     return arriving, notes
 
 
-def _kept_compositions(model: DeployedModel, plan: Plan) -> list[str]:
+def _kept_compositions(host: AdapterHost, plan: Plan) -> list[str]:
     """Compositions that are adapters, and would be made of the same in the same way again."""
     manifest = plan.file.manifest
     return [
         name
-        for name, recipe in model.recipes.items()
+        for name, recipe in host.state.recipes.items()
         if is_made(manifest, name)
         and set(recipe.of) <= set(plan.kept)
         and same_recipe(recipe, as_weights(manifest.compositions[name], flatten(manifest, name)))
@@ -171,7 +178,7 @@ def _kept_compositions(model: DeployedModel, plan: Plan) -> list[str]:
 
 
 def _composed(
-    model: DeployedModel, plan: Plan, kept: Collection[str], arriving: Iterable[Built]
+    host: AdapterHost, plan: Plan, kept: Collection[str], arriving: Iterable[Built]
 ) -> list[Built]:
     """The other compositions that become adapters, made of what will be there."""
     file = plan.file
@@ -182,43 +189,43 @@ def _composed(
             continue
         where = file.where(("compositions", name))
         weights = flatten(file.manifest, name)
-        found.append(made(model, name, composition, weights, new, where=where))
+        found.append(host.compositions.made(name, composition, weights, new, where=where))
     return found
 
 
 # -- the model as it is -------------------------------------------------------------------------
 
 
-def _state(model: DeployedModel) -> State:
+def _state(host: AdapterHost) -> State:
     adapters = {
         name: adapter.held
         or Held(None, None, adapter.trainable, None, "+".join(adapter.methods), adapter.rank)
-        for name, adapter in model.attached.items()
-        if name not in model.compositions
+        for name, adapter in host.adapters.by_name.items()
+        if name not in host.state.compositions
     }
-    rules = model.rules
+    rules = host.state.rules
     return State(
         adapters=adapters,
-        compositions=model.recipes,
+        compositions=host.state.recipes,
         rules=rules.rules if isinstance(rules, ManifestRules) else None if rules else Rules(),
-        active=model.default_weights,
-        residency=model.residency,
+        active=dict(host.state.default.weights),
+        residency=host.adapters.residency.budget,
     )
 
 
-def _stamp(model: DeployedModel) -> object:
+def _stamp(host: AdapterHost) -> object:
     """Equal as long as the model is the same, with the same adapters, compositions and rules."""
     return (
-        id(model),
-        tuple(sorted(adapter.serial for adapter in model.attached.values())),
-        tuple(sorted((name, tuple(of.items())) for name, of in model.compositions.items())),
-        id(model.rules),
-        id(model.deployment),
+        id(host),
+        tuple(sorted(adapter.serial for adapter in host.adapters.by_name.values())),
+        tuple(sorted((name, tuple(of.items())) for name, of in host.state.compositions.items())),
+        id(host.state.rules),
+        id(host.deployment),
     )
 
 
-def _require_current(model: DeployedModel, plan: Plan) -> None:
-    if _stamp(model) != plan.stamp:
+def _require_current(host: AdapterHost, plan: Plan) -> None:
+    if _stamp(host) != plan.stamp:
         raise AttachError(codes.PLAN_STALE.finding("the model is not the one that was planned for"))
 
 
@@ -238,8 +245,8 @@ def _require_unchanged(pulled: Pulled, plan: Plan) -> None:
         raise AttachError(*findings)
 
 
-def _store_of(model: DeployedModel) -> Store:
-    return model.deployment.session.store if model.deployment else Store.default()
+def _store_of(host: AdapterHost) -> Store:
+    return host.deployment.session.store if host.deployment else Store.default()
 
 
 # -- the manifest as it is pinned ---------------------------------------------------------------
@@ -272,26 +279,26 @@ def _digests_of_mutable(file: ManifestFile, access: Access, store: Store) -> dic
 
 
 def _require_same_base(
-    model: DeployedModel,
+    host: AdapterHost,
     file: ManifestFile,
     lock: Lock,
     access: Access,
     accepted: frozenset[str],
 ) -> None:
     """Raise :class:`FingerprintError` where the manifest is for another base than the model's."""
-    deployment = model.deployment
+    deployment = host.deployment
     if deployment is not None:
         loaded = deployment.base_folder is not None
         if wrong := check_same_base(deployment.said_of_base, (file, lock), loaded=loaded):
             raise FingerprintError(*wrong)
     if (rows := file.manifest.base.vocab_size) is not None:
-        check_rows(model.get_base_model(), rows, file.where(("base", "vocab_size")))
+        check_rows(host.live.module, rows, file.where(("base", "vocab_size")))
     if deployment is not None and _same_said(deployment, file):
         return  # it was compared when the model was set up
     expected = expected_fingerprint(Pulled(file, lock, {}), replace(access, layout=None), accepted)
     if expected is not None:
         fingerprint, samples, where = expected
-        base, said = model.get_base_model(), model.live.loaded_as
+        base, said = host.live.module, host.live.loaded_as
         findings = check_model(base, fingerprint, samples, where, loaded_as=said)
         if bad := refused(findings, accepted):
             raise FingerprintError(*bad)

@@ -10,8 +10,8 @@ from ...manifests.language.rules import answering, check_active, flatten, is_mad
 from ...manifests.language.schema import Manifest, Rules
 from ...manifests.manifest import ManifestFile
 from ..adapter.adapter import Adapter
+from ..model.host import AdapterHost
 from ..routing.selection import Selection
-from .deployed_model import DeployedModel
 
 
 @dataclass(frozen=True)
@@ -27,24 +27,23 @@ class ManifestRules:
         return check_active(self.rules, active, ranks, self.where)
 
 
-def define(adapted: DeployedModel, file: ManifestFile, made: Collection[str] = ()) -> None:
+def define(host: AdapterHost, file: ManifestFile, made: Collection[str] = ()) -> None:
     """Give the model the manifest's rules, compositions and active set. The compositions ``made``
     are adapters of the model already."""
     manifest = file.manifest
-    define_rules(adapted, file)
+    define_rules(host, file)
     for name, composition in manifest.compositions.items():
         weights = flatten(manifest, name)
         if name in made:
-            adapted.name_composition(name, composition, weights)
+            host.compositions.remember(name, composition, weights)
             continue
         options = composition.model_dump(exclude={"combine", "of"})
         where = file.where(("compositions", name))
-        adapted.define_composition(
-            name, weights, combine=composition.combine, where=where, **options
-        )
+        host.compositions.define(name, weights, combine=composition.combine, where=where, **options)
     active = manifest.active
     if active is not None:
-        adapted.set_adapter(active if isinstance(active, str) else _active(manifest, active))
+        chosen = active if isinstance(active, str) else _active(manifest, active)
+        host.choice.set_default(chosen)
 
 
 def _active(manifest: Manifest, names: Sequence[str]) -> Selection:
@@ -56,8 +55,9 @@ def _active(manifest: Manifest, names: Sequence[str]) -> Selection:
     return answering(manifest, names)
 
 
-def define_rules(adapted: DeployedModel, file: ManifestFile) -> None:
+def define_rules(host: AdapterHost, file: ManifestFile) -> None:
     """Give the model the manifest's rules."""
     rules = file.manifest.rules
     if rules != Rules():
-        adapted.rules = ManifestRules(rules, adapted.attached, file.where(("rules",)))
+        asked = ManifestRules(rules, host.adapters.by_name, file.where(("rules",)))
+        host.choice.set_rules(asked)

@@ -23,11 +23,12 @@ from ...registry.sources.in_memory import GivenFolder
 from ...registry.store.store import Store
 from ..build.from_files import AdapterFiles
 from ..build.in_memory import files_in
+from ..model.deployment import Deployment, InMemory
+from ..model.host import AdapterHost
 from ..weights.dtypes import DTYPES
 from .add_adapter import attach_begun
 from .attach_files import attach_files
 from .choose import define
-from .deployed_model import DeployedModel, Deployment, InMemory
 from .pulled_base import close_here
 
 log = logging.getLogger("adapterdock")
@@ -61,35 +62,36 @@ def given_folders(
 
 
 def set_up(
-    adapted: DeployedModel,
+    host: AdapterHost,
     pulled: Pulled,
     session: Session,
     budget: int | None = None,
     folder: Path | None = None,
     base_notes: Iterable[Finding] = (),
 ) -> None:
-    """Give the wrapper every adapter, composition and rule of the manifest; all or nothing."""
+    """Give the host every adapter, composition and rule of the manifest; all or nothing."""
     file = pulled.file
     manifest = file.manifest
     notes = [*pulled.notes, *file.warnings, *base_notes]
     at_once = used_at_once(manifest)
     try:
-        adapted.residency = budget if budget is not None else declared_budget(manifest)
+        host.adapters.set_budget(budget if budget is not None else declared_budget(manifest))
         for name, adapter in manifest.adapters.items():
             if adapter.config is not None:
-                notes += attach_begun(adapted, file, name, session.accepted)
+                notes += attach_begun(host, file, name, session.accepted)
                 continue
             files = files_of(pulled, name, session)
-            notes += attach_files(adapted, files, lazy=adapter.lazy and name not in at_once)
-        define(adapted, file)
-        hold_files(adapted, pulled, session.store)
+            notes += attach_files(host, files, lazy=adapter.lazy and name not in at_once)
+        define(host, file)
+        hold_files(host, pulled, session.store)
     except BaseException:
-        adapted.detach()
+        host.merging.detach()
         raise
     for note in pulled.notes:
         log.warning("%s", note)
     findings = tuple(dict.fromkeys(notes))
-    adapted.deployment = Deployment(file, pulled, session, folder, findings, budget)
+    deployment = Deployment(file, pulled, session, folder, findings, budget)
+    host.adapters.say(deployment=deployment)
 
 
 def files_of(pulled: Pulled, name: str, session: Session) -> AdapterFiles:
@@ -136,13 +138,13 @@ def declared_budget(manifest: Manifest) -> int | None:
     return None if manifest.residency is None else parse_bytes(manifest.residency)
 
 
-def hold_files(adapted: DeployedModel, pulled: Pulled, store: Store) -> None:
+def hold_files(host: AdapterHost, pulled: Pulled, store: Store) -> None:
     """Keep the adapters' files in the store as long as the model lives, where they will be read
     again."""
-    lazy = any(not adapter.loaded for adapter in adapted.attached.values())
-    if not lazy and adapted.residency is None:
+    lazy = any(not adapter.loaded for adapter in host.adapters.by_name.values())
+    if not lazy and host.adapters.residency.budget is None:
         return
     with ExitStack() as stack:
         files = [one.fact.sha256 for found in pulled.adapters.values() for one in found.values()]
         stack.enter_context(store.hold(digest for digest in files if digest))
-        weakref.finalize(adapted, close_here, os.getpid(), stack.pop_all().close)
+        weakref.finalize(host.adapters, close_here, os.getpid(), stack.pop_all().close)

@@ -39,16 +39,15 @@ from ...registry.sources.roads import Road
 from ...registry.store.store import Store
 from ..build.from_files import AdapterFiles, check_live
 from ..build.in_memory import files_of
-from ..model.attach import check_name
+from ..model.host import AdapterHost
 from ..weights.dtypes import dtype_of
 from .attach_files import attach_files
-from .deployed_model import DeployedModel
 
 log = logging.getLogger("adapterdock")
 
 
 def load_adapter(
-    model: DeployedModel,
+    host: AdapterHost,
     source: str | os.PathLike[str] | Source | None,
     name: str,
     *,
@@ -62,18 +61,18 @@ def load_adapter(
     offline: bool = False,
     hotswap: bool | str = False,
 ) -> None:
-    """See :meth:`DeployedModel.load_adapter`."""
+    """See :meth:`AdaptedModel.load_adapter`."""
     where = Where(file=f"load_adapter({name!r})")
     kept_in = dtype_of(dtype, where)
     accepted = accepted_codes(accept)
-    deployment = model.deployment
+    deployment = host.deployment
     store = deployment.session.store if deployment else Store.default()
     access = deployment.session.access if deployment else Access()
     base = deployment.file.manifest.base if deployment else None
     directory = deployment.file.directory if deployment else Path.cwd()
     if deployment is not None:
         accepted |= deployment.session.accepted
-    replaces = check_name(model, name, hotswap, where)
+    replaces = host.adapters.check_name(name, hotswap, where)
     here = source_of(source, name, where)
     given = files_given(peft_config, adapter_state_dict, source, where)
     declared = deployment.file if deployment else None
@@ -103,11 +102,11 @@ def load_adapter(
         )
     tokenizer = gather_tokenizer(folder, where)
     # under a budget it must be known what to read again
-    files = _here(folder) if sha256 is None and model.residency is None else None
+    files = _here(folder) if sha256 is None and host.adapters.residency.budget is None else None
     if files is None:
         facts = replace(gather_adapter(name, folder, where), tokenizer=tokenizer)
         is_zero = zeros_of_adapter(folder, where)
-        findings, _ = check_live(model.live, facts, base, directory, where, is_zero)
+        findings, _ = check_live(host.live, facts, base, directory, where, is_zero)
         if bad := refused(findings, accepted):
             raise FitError(*bad)  # before the weights are fetched
         wanted = facts.files
@@ -140,7 +139,7 @@ def load_adapter(
         trainable=trainable,
         where=where,
     )
-    for note in attach_files(model, verified, replace=replaces):
+    for note in attach_files(host, verified, replace=replaces):
         log.warning("%s", note)
 
 

@@ -17,36 +17,39 @@ from ...registry.files.facts import BASE_RECORD, DIGEST_RECORD
 from ...registry.files.together import write_together
 from ..build.prompt_requirements import PROMPT
 from ..compose.members import digest_of
+from ..model.host import AdapterHost
 from ..sites.replacements import own_tensors
 from ..weights.write import adapter_bytes, on_cpu
-from .deployed_model import DeployedModel
 
 if TYPE_CHECKING:
     from ...manifests.language.schema import Fingerprint
     from ..adapter.adapter import Adapter
 
 
-def save_adapter(model: DeployedModel, folder: str | os.PathLike[str], name: str) -> None:
-    """See :meth:`DeployedModel.save_adapter`."""
-    write_files(folder, files_of_adapter(model, model.attached[name]))
+def save_adapter(host: AdapterHost, folder: str | os.PathLike[str], name: str) -> None:
+    """See :meth:`AdaptedModel.save_adapter`."""
+    with host.adapters.changing():
+        adapter = host.adapters.known(name)
+        host.state.check_unmerged(f"{name!r} cannot be saved with its base's fingerprint")
+        write_files(folder, files_of_adapter(host, adapter))
 
 
 def files_of_adapter(
-    model: DeployedModel, adapter: Adapter, state: Mapping[str, torch.Tensor] | None = None
+    host: AdapterHost, adapter: Adapter, state: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, bytes]:
     """The two files of an attached adapter, by name; the config last, as it is what makes a
     folder an adapter. ``state`` has values, by live names, to be written in place of its own."""
     if not adapter.config:
         message = f"{adapter.name!r} has no adapter_config.json to be saved with"
         raise AttachError(codes.SAVE_WITHOUT_CONFIG.finding(message, found=adapter.name))
-    metadata = {BASE_RECORD: written(fingerprint_for(model, [adapter]))}
+    metadata = {BASE_RECORD: written(fingerprint_for(host, [adapter]))}
     config = {**adapter.config, "inference_mode": True}
-    with model.present([adapter]):
+    with host.choice.present([adapter]):
         tensors = on_cpu(saved_tensors(adapter, state or {}))
         if not tensors:
             message = f"{adapter.name!r} ({'+'.join(adapter.methods)}) is not what its file holds"
             raise AttachError(codes.SAVE_THROUGH_PEFT.finding(message, found=adapter.name))
-        if digest := digest_of(model.live, model.built_of(adapter.name)):
+        if digest := digest_of(host.live, host.adapters.built_of(adapter.name)):
             metadata[DIGEST_RECORD] = digest
     return adapter_bytes(config, tensors, metadata)
 
@@ -71,12 +74,12 @@ def live_tensors_of(adapter: Adapter) -> dict[str, torch.Tensor]:
     return live
 
 
-def fingerprint_for(model: DeployedModel, adapters: list[Adapter]) -> Fingerprint:
+def fingerprint_for(host: AdapterHost, adapters: list[Adapter]) -> Fingerprint:
     """What of the base's fingerprint is recorded with these adapters."""
     twins = [twin for adapter in adapters for twin in adapter.resident.replacements.values()]
     parts = [part for twin in twins for part in twin.modules()]
     return recordable(
-        model.live.measured,
+        host.live.measured,
         brings_modules=bool(twins),
         brings_rows=any(isinstance(part, nn.Embedding) for part in parts),
     )

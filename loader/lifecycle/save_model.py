@@ -28,9 +28,9 @@ from ...registry.files.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ...registry.files.together import together
 from ...registry.locks.project import MANIFEST
 from ..adapter.adapter import Adapter
+from ..model.host import AdapterHost
 from ..weights.dtypes import DTYPES
 from ..weights.write import on_cpu, safetensors_bytes
-from .deployed_model import DeployedModel
 from .save_adapter import files_of_adapter, fingerprint_for, live_tensors_of, write_files
 
 TRAINER_WEIGHTS = "model.safetensors"
@@ -46,16 +46,16 @@ class SaveWarning(UserWarning):
 
 
 def save_pretrained(
-    model: DeployedModel,
+    host: AdapterHost,
     folder: str | os.PathLike[str],
     state_dict: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """See :meth:`DeployedModel.save_pretrained`."""
+    """See :meth:`AdaptedModel.save_pretrained`."""
     target = Path(folder)
-    if model.merged_adapters:
-        _save_merged(model, target)
+    if host.state.merged_adapters:
+        _save_merged(host, target)
         return
-    adapters = {n: a for n, a in model.attached.items() if n not in model.compositions}
+    adapters = {n: a for n, a in host.adapters.by_name.items() if n not in host.state.compositions}
     if without := [name for name, adapter in adapters.items() if not adapter.config]:
         message = f"{', '.join(without)}: there is no adapter_config.json to be saved with"
         raise AttachError(codes.SAVE_WITHOUT_CONFIG.finding(message, found=", ".join(without)))
@@ -64,14 +64,14 @@ def save_pretrained(
         raise AttachError(codes.SAVE_FAILED.finding(message, found=taken[0]))
     trained = [adapter for adapter in adapters.values() if adapter.trainable]
     inside = trained[0].name if len(trained) == 1 else None
-    manifest, findings = manifest_of(model, adapters, inside)
+    manifest, findings = manifest_of(host, adapters, inside)
     files: dict[str, bytes] = {}
     if trained:
         live = {k: v for adapter in trained for k, v in live_tensors_of(adapter).items()}
         given = {k: v for k, v in (state_dict or {}).items() if k in live}
         files[TRAINER_WEIGHTS] = safetensors_bytes(on_cpu({**live, **given}), {"format": "pt"})
     for name, adapter in adapters.items():
-        own = files_of_adapter(model, adapter, state_dict)
+        own = files_of_adapter(host, adapter, state_dict)
         files |= {file if name == inside else f"{name}/{file}": own[file] for file in own}
         manifest["adapters"][name]["sha256"] = _digest_of(own)
     text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
@@ -88,9 +88,9 @@ def _digest_of(files: Mapping[str, bytes]) -> str:
     )
 
 
-def _save_merged(model: DeployedModel, target: Path) -> None:
+def _save_merged(host: AdapterHost, target: Path) -> None:
     """The base with what is merged into it, as a plain model."""
-    base = model.base_model
+    base = host.live.module
     save_base = getattr(base, "save_pretrained", None)
     if save_base is None:
         message = f"a {type(base).__name__} with merged adapters has no save_pretrained"
@@ -101,18 +101,18 @@ def _save_merged(model: DeployedModel, target: Path) -> None:
     except OSError as error:
         message = f"{target} cannot be written: {error.strerror or error}"
         raise AttachError(codes.SAVE_FAILED.finding(message, found=str(target))) from error
-    if others := [name for name in model.attached if name not in model.merged_adapters]:
+    if others := [name for name in host.adapters.by_name if name not in host.state.merged_adapters]:
         message = f"{', '.join(others)}: not merged, and not written"
         warnings.warn(SaveWarning(str(codes.SAVED_MERGED.finding(message))), stacklevel=4)
 
 
 def manifest_of(
-    model: DeployedModel, adapters: Mapping[str, Adapter], inside: str | None
+    host: AdapterHost, adapters: Mapping[str, Adapter], inside: str | None
 ) -> tuple[dict[str, Any], list[Finding]]:
     """The manifest of a model whose ``adapters`` lie beside it (``inside``: in its own folder), and
     what of the model it cannot say."""
-    base, findings = _base(model, list(adapters.values()))
-    file = model.deployment.file.manifest if model.deployment else None
+    base, findings = _base(host, list(adapters.values()))
+    file = host.deployment.file.manifest if host.deployment else None
     entries: dict[str, Any] = {}
     for name, adapter in adapters.items():
         entry: dict[str, Any] = {"source": "." if name == inside else f"./{name}"}
@@ -126,18 +126,19 @@ def manifest_of(
     if file is not None and file.name is not None:
         manifest["name"] = file.name
     manifest |= {"base": base, "adapters": entries}
-    compositions = {name: _recipe(model, recipe) for name, recipe in model.recipes.items()}
-    weights = _written(model, model.default_weights)
+    compositions = {name: _recipe(host, recipe) for name, recipe in host.state.recipes.items()}
+    default = dict(host.state.default.weights)
+    weights = _written(host, default)
     active = _active(weights, compositions, {*entries, *compositions})
     if weights and active is None:
-        message = f"what answers by default is {model.default_weights}"
+        message = f"what answers by default is {default}"
         findings.append(codes.ACTIVE_NOT_SAVED.finding(message))
     if compositions:
         manifest["compositions"] = compositions
     rules = file.rules if file is not None else Rules()
     if rules != Rules():
         manifest["rules"] = rules.model_dump(mode="json", exclude_defaults=True)
-    elif model.rules is not None:
+    elif host.state.rules is not None:
         message = "the model's rules are a function, which a manifest cannot hold"
         findings.append(codes.RULES_NOT_SAVED.finding(message))
     if active is not None:
@@ -145,14 +146,15 @@ def manifest_of(
     return manifest, findings
 
 
-def _recipe(model: DeployedModel, recipe: Composition) -> dict[str, Any]:
+def _recipe(host: AdapterHost, recipe: Composition) -> dict[str, Any]:
     """A composition as the manifest has it."""
     said = recipe.model_dump(exclude={"of"}, exclude_defaults=True)
-    return {**said, "of": _written(model, cast("Mapping[str, Weight]", recipe.of))}
+    return {**said, "of": _written(host, cast("Mapping[str, Weight]", recipe.of))}
 
 
-def _written(model: DeployedModel, weights: Mapping[str, Weight]) -> dict[str, Any]:
-    return {name: written(weight, model.attached[name].sites) for name, weight in weights.items()}
+def _written(host: AdapterHost, weights: Mapping[str, Weight]) -> dict[str, Any]:
+    adapters = host.adapters.by_name
+    return {name: written(weight, adapters[name].sites) for name, weight in weights.items()}
 
 
 def _active(
@@ -179,19 +181,19 @@ def _active(
     return name
 
 
-def _base(model: DeployedModel, adapters: list[Adapter]) -> tuple[dict[str, Any], list[Finding]]:
+def _base(host: AdapterHost, adapters: list[Adapter]) -> tuple[dict[str, Any], list[Finding]]:
     """The base as its manifest had it, else as transformers loaded it."""
     found: dict[str, Any] = {}
     findings: list[Finding] = []
-    file = model.deployment.said_of_base[0] if model.deployment else None
+    file = host.deployment.said_of_base[0] if host.deployment else None
     declared = file.manifest.base if file is not None else None
     if file is not None and declared is not None and declared.model is not None:
         found = declared.model_dump(mode="json", exclude_defaults=True, exclude={"fingerprint"})
         if declared.model.is_local:
             found["model"] = str(declared.model.local_path(file.directory).resolve())
-    elif (source := _loaded_from(model)) is not None:
+    elif (source := _loaded_from(host)) is not None:
         found["model"] = source
-        found |= _dtype(model.base_model.parameters())
+        found |= _dtype(host.live.module.parameters())
     else:
         message = "the base was made in memory: the manifest that was saved does not name it"
         findings.append(codes.BASE_NOT_NAMED.finding(message))
@@ -199,7 +201,7 @@ def _base(model: DeployedModel, adapters: list[Adapter]) -> tuple[dict[str, Any]
     aliases = [*found.get("aliases", ()), *(n for n in names if n is not None and is_hub_id(n))]
     if aliases:
         found["aliases"] = list(dict.fromkeys(aliases))
-    fingerprint = fingerprint_for(model, adapters)
+    fingerprint = fingerprint_for(host, adapters)
     found["fingerprint"] = fingerprint.model_dump(mode="json", exclude_none=True)
     return found, findings
 
@@ -211,10 +213,10 @@ def _dtype(tensors: Iterable[torch.Tensor]) -> dict[str, str]:
     return {"dtype": named[0]} if named else {}
 
 
-def _loaded_from(model: DeployedModel) -> str | None:
+def _loaded_from(host: AdapterHost) -> str | None:
     """Where transformers loaded the base from, as a source: a folder that is still there, or a
     repository of the Hub at the commit that it had."""
-    config = getattr(model.base_model, "config", None)
+    config = getattr(host.live.module, "config", None)
     name = getattr(config, "_name_or_path", None)
     if not isinstance(name, str) or not name:
         return None

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...manifests.findings import changing as codes
 from ...manifests.findings import loader as loader_codes
@@ -18,10 +18,9 @@ from ...manifests.findings.errors import AdapterdockError, AttachError, UsageErr
 from ...manifests.lockfile import lock_path
 from ...registry.locks.project import open_manifest
 from ...registry.plan import Plan
-from .deployed_model import DeployedModel
-
-if TYPE_CHECKING:
-    from .deployed_model import InMemory
+from ..model.deployment import InMemory
+from ..model.stand_in import StandIn, host_of
+from .change import apply_plan, overrides_of, plan_change
 
 log = logging.getLogger("adapterdock")
 
@@ -36,7 +35,7 @@ Marks = Mapping[Path, tuple[int, ...] | None]
 
 
 def watch(
-    model: DeployedModel,
+    model: StandIn,
     path: str | os.PathLike[str],
     *,
     interval: float = INTERVAL,
@@ -55,7 +54,7 @@ def watch(
     The files are looked at every ``interval`` seconds. What cannot be planned or applied leaves
     the model as it is, is logged, told to ``on_error`` and kept as ``last_error``; it is tried
     again when a file changes, and at ever longer intervals. ``on_change`` is told of every plan
-    that was applied. The other options are those of :meth:`DeployedModel.plan`. Raises
+    that was applied. The other options are those of :meth:`AdaptedModel.plan`. Raises
     :class:`UsageError` for an interval that is none.
     """
     if not interval > 0 or interval == float("inf"):
@@ -85,7 +84,7 @@ class Watch:
 
     def __init__(
         self,
-        model: DeployedModel,
+        model: StandIn,
         path: Path,
         interval: float,
         options: Mapping[str, Any],
@@ -183,14 +182,15 @@ class Watch:
         model = self._model()
         if model is None:
             return False
+        host = host_of(model)
         try:
-            file = open_manifest(self.path, **model.overrides())
+            file = open_manifest(self.path, **overrides_of(host.deployment))
             self._files = file.files
-            plan = model.plan(file, **self._options)
+            plan = plan_change(host, file, **self._options)
             if any(_mark(path) != mark for path, mark in marks.items()):
                 return True  # it was read while it was written to: the next look sees it
             if plan:
-                model.apply(plan)
+                apply_plan(host, plan)
                 self.last_plan = plan
                 log.info("%s: applied\n%s", self.path, plan)
         except AdapterdockError as error:

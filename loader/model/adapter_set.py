@@ -1,34 +1,108 @@
-"""The adapters that a model holds: put in place, exchanged, deleted."""
+"""The adapters on one base: put in place, exchanged, deleted; all of it or nothing."""
 
 from __future__ import annotations
 
+import threading
+import types
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, cast
 
 from torch import nn
 
 from ...manifests.findings import loader as codes
-from ...manifests.findings.errors import RoutingError
+from ...manifests.findings import usage as usage_codes
+from ...manifests.findings.errors import AdapterdockError, AttachError, RoutingError, UsageError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.findings.language import NAMES_IN_CASE
 from ...manifests.language.names import NAME_RULE, is_name, same_but_for_case
 from ..adapter.adapter import Adapter, Built
-from ..adapter.memory import bytes_of
+from ..adapter.memory import bytes_of, returned
 from ..adapter.warning import warn
+from ..base.live_base import LiveBase
+from ..build.build_adapter import broken_off
 from ..routing.routing import BASE, Routing
+from ..routing.rows import GatheredCache
 from ..routing.selection import check_rules, mix_problems, without
-from ..sites.checkpointing import stop_carrying
+from ..sites.attachments import Attachments
+from ..sites.refill import reorder
+from . import state_dict as adapter_state
 from .all_or_nothing import AllOrNothing
-from .merged import Mergeable
+from .model_state import ModelState, routing_of
+from .parameter_tree import ParameterTree
+from .residency import Residency
+
+_OF_ITS_USE = frozenset({"used", "unfired", "loading", "serial"})
+"""Fields of an adapter that calls write, or that stay for ever."""
 
 
-class Holder(Mergeable):
-    """The part of an adapted model that adapters are put on, and taken from: all or nothing."""
+class AdapterSet:
+    """The adapters on one base by name, where they act, and what the model says of them.
+
+    ``lock`` is held for moments, so that calls go on while adapters change; ``state`` is replaced
+    under it. Once nobody holds the set (or a view of the base, or a call) any more, the base is
+    let go.
+    """
 
     def __init__(self, base: nn.Module) -> None:
-        super().__init__(base)
-        weakref.finalize(self, self._attachments.abandon).atexit = False
+        self.live = LiveBase(base)
+        self.attachments = Attachments(base, object())
+        self.by_name: Mapping[str, Adapter] = types.MappingProxyType(self.attachments.adapters)
+        self.lock = self.attachments.lock
+        self.tree = ParameterTree()
+        self.residency = Residency(self.attachments, self.tree, self.live)
+        self.gathered = GatheredCache()
+        self.state = ModelState()
+        self._changing = threading.RLock()
+        weakref.finalize(self, self.attachments.abandon).atexit = False
+
+    def say(self, **fields: Any) -> None:
+        """Say this of the adapters from now on."""
+        with self.lock:
+            self.state = replace(self.state, **fields)
+
+    @contextmanager
+    def changing(self) -> Generator[None, None, None]:
+        """Only one change at a time; calls go on."""
+        with self._changing:
+            self.state.check_alive()
+            yield
+
+    @contextmanager
+    def change(self) -> Generator[AllOrNothing, None, None]:
+        """The moment of a change: no call begins or ends, and all of it is done or nothing."""
+        with self.changing(), self.lock, AllOrNothing(self.as_it_is) as change:
+            yield change
+
+    def as_it_is(self) -> Callable[[], None]:
+        """How to have the same adapters again, in the same places, and say the same of them."""
+        state, tree = self.state, self.tree
+        parameters, modules = dict(tree.held_parameters), dict(tree.held_modules)
+        budget, here = self.residency.as_it_is()
+        sites = self.attachments.as_it_is()
+        adapters = {
+            adapter: {key: value for key, value in vars(adapter).items() if key not in _OF_ITS_USE}
+            for adapter in self.by_name.values()
+        }
+
+        def put_back() -> None:
+            for adapter, fields in adapters.items():
+                if fields["loaded"]:
+                    returned(adapter)
+                vars(adapter).update(fields)
+            sites()
+            tree.restore(adapters)
+            reorder(tree.held_parameters, parameters)
+            reorder(tree.held_modules, modules)
+            self.residency.be(budget, here)
+            self.state = replace(state, routings={})
+            self.gathered.clear()
+
+        return put_back
+
+    # -- names -----------------------------------------------------------------------------
 
     def name_problem(self, name: object, where: Where = Where()) -> Finding | None:  # noqa: B008
         """Why ``name`` cannot be given to another adapter or composition; ``None`` if it can."""
@@ -36,37 +110,83 @@ class Holder(Mergeable):
             return codes.NAME_INVALID.finding(
                 f"{name!r} is no name", where, found=name, expected=NAME_RULE
             )
-        if name in self._adapters or name in self._compositions:
-            return codes.NAME_TAKEN.finding(f"{name!r} is taken", where, found=name)
-        return self.case_problem(name, where)
-
-    def case_problem(self, name: str, where: Where = Where()) -> Finding | None:  # noqa: B008
-        """That an adapter or composition here is called the same but for case."""
-        other = same_but_for_case(name, (*self._adapters, *self._compositions))
+        here = (*self.by_name, *self.state.compositions)
+        if name in here:
+            return codes.NAME_TAKEN.finding(f"{name!r} is attached already", where, found=name)
+        other = same_but_for_case(name, here)
         if other is None:
             return None
         return NAMES_IN_CASE.finding(
             f"{name!r} and {other!r}, which is here, differ in nothing but case", where, found=name
         )
 
-    def add(self, built: Built) -> None:
-        """Put a finished adapter in place, under a name that none has; taken back whole if anything
-        goes wrong."""
+    def check_free(self, name: str, replace: bool, where: Where) -> None:
+        """Raise :class:`AttachError` for a name that is taken, unless by one to ``replace``, and
+        :class:`RoutingError` while something is merged."""
+        replaced = replace and name in self.by_name
+        if not replaced and (problem := self.name_problem(name, where)):
+            raise AttachError(problem)
+        self.state.check_unmerged(f"{name!r} cannot be attached")
+
+    def check_name(self, name: str, hotswap: bool | str, where: Where) -> bool:
+        """Whether the adapter replaces one of its name (``hotswap``: true where it must, ``auto``
+        where it may). Raises :class:`UsageError` for what is no name, :class:`AttachError` for one
+        that is taken, or that none has: before anything is fetched."""
+        if not isinstance(cast(object, name), str) or not is_name(name):
+            raise UsageError(
+                usage_codes.BAD_NAME.finding(f"{name!r} is no name", found=name, expected=NAME_RULE)
+            )
+        if hotswap and name in self.by_name:
+            return True
+        if hotswap is True:
+            raise AttachError(
+                codes.ADAPTER_UNKNOWN.finding(
+                    f"there is no {name!r} to replace",
+                    where,
+                    found=name,
+                    expected=", ".join(self.by_name) or "none is attached",
+                )
+            )
+        if problem := self.name_problem(name, where):
+            raise AttachError(problem)
+        return False
+
+    def known(self, name: str) -> Adapter:
+        """The adapter of this name. Raises :class:`RoutingError` if there is none."""
+        if name not in self.by_name:
+            raise unknown_adapter(name, f"attached are: {', '.join(self.by_name) or 'none'}")
+        return self.by_name[name]
+
+    # -- coming and going ------------------------------------------------------------------
+
+    def put(self, built: Sequence[Built], where: Where) -> None:
+        """Put finished adapters on the base, in place of those of their names; all or nothing."""
+        try:
+            if len(built) == 1 and built[0].adapter.name not in self.by_name:
+                self._add(built[0])
+            else:
+                self.exchange(built)
+        except AdapterdockError:
+            raise
+        except Exception as error:
+            raise broken_off(built[0].adapter.name, error, where) from error
+
+    def _add(self, built: Built) -> None:
         modules, adapter = self.live.known_modules.by_name, built.adapter
-        self._attachments.check_current(modules)
-        with self._attachments.lock, AllOrNothing(self):
-            self._residency.check([adapter])
+        self.attachments.check_current(modules)
+        with self.change():
+            self.residency.check([adapter])
             self._put(built, modules)
-            if self._rules is None:  # nothing to ask: the first switch is a look-up too
-                self._routings[adapter.name] = Routing(((adapter, 1.0),))
-            self._residency.arrived([adapter])
+            if self.state.rules is None:  # nothing to ask: the first switch is a look-up too
+                self.state.routings[adapter.name] = Routing(((adapter, 1.0),))
+            self.residency.arrived([adapter])
 
     def _put(self, built: Built, modules: Mapping[str, nn.Module]) -> None:
         adapter = built.adapter
         if adapter.loaded:
-            self._attachments.put(adapter, built.outputs, built.twins, built.weights, modules)
-        self._tree.put(adapter)
-        self._adapters[adapter.name] = adapter
+            self.attachments.put(adapter, built.outputs, built.twins, built.weights, modules)
+        self.tree.put(adapter)
+        self.attachments.adapters[adapter.name] = adapter
 
     def exchange(
         self,
@@ -81,141 +201,117 @@ class Holder(Mergeable):
         Calls that begin on any thread see all of it or nothing; those that are running end with
         the old ones. If anything raises, all is as it was.
         """
-        modules = self.live.known_modules.by_name
-        self._attachments.check_current(modules)
-        with self.changing(), self._attachments.lock, AllOrNothing(self):
-            self.check_unmerged("the adapters cannot change")
+        modules, adapters = self.live.known_modules.by_name, self.attachments.adapters
+        self.attachments.check_current(modules)
+        with self.change():
+            self.state.check_unmerged("the adapters cannot change")
             names = {*leaving, *(built.adapter.name for built in arriving)}
-            gone = [adapter for name, adapter in self._adapters.items() if name in names]
-            self.__dict__.update(_exchanging=True, _routings={})
+            gone = [adapter for name, adapter in adapters.items() if name in names]
+            self.say(exchanging=True, routings={})
             for adapter in gone:
-                del self._adapters[adapter.name]
+                del adapters[adapter.name]
             for built in arriving:
                 self._put(built, modules)
             if define is None:
-                self._follow(self._adapters)
+                self._follow()
             else:
-                self.__dict__.update(
-                    _compositions={}, _recipes={}, _default=BASE, _selected=None, _rules=None
-                )
-                self._residency.budget = define()
-            self._residency.check(self._adapters.values())
+                self.say(compositions={}, recipes={}, default=BASE, selected=None, rules=None)
+                self.residency.budget = define()
+            self.residency.check(adapters.values())
             for adapter in gone:
                 adapter.reported = True
                 self._forget(adapter)
-            self._residency.arrived(self._adapters.values())
-            self.__dict__["_exchanging"] = False
+            self.residency.arrived(adapters.values())
+            self.say(exchanging=False)
 
-    def _follow(self, adapters: Mapping[str, Adapter]) -> None:
+    def _follow(self) -> None:
         """Let the default mean the adapters that now have its names; raises where it cannot."""
-        terms = tuple((adapters[adapter.name], weight) for adapter, weight in self._default.terms)
+        default = self.state.default
+        terms = tuple((self.by_name[adapter.name], weight) for adapter, weight in default.terms)
         if problems := mix_problems(terms):
             raise RoutingError(*problems)
-        check_rules(self._rules, terms)  # the ranks may be others
-        self.__dict__["_default"] = Routing(terms) if terms else BASE
+        check_rules(self.state.rules, terms)  # the ranks may be others
+        self.say(default=routing_of(terms))
 
     def built_of(self, name: str) -> Built:
         """An attached adapter as it was put here."""
-        adapter, attached = self._adapters[name], self._attachments
+        adapter, attached = self.by_name[name], self.attachments
         return Built(adapter, attached.factors_of(adapter), attached.twins_of(adapter), {})
 
-    def delete_adapter(self, adapter_names: str | list[str]) -> None:
-        """Remove adapters. A call that runs on one of them finishes with it.
-
-        If one was part of the default, the others of the default stay active; if none is left the
-        base answers alone, and a warning says so. One that a composition needs is refused.
-        """
-        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
-        with self.changing():
-            self._check_deletable(names)
-            self.check_unmerged("it cannot be deleted", names)
-            with self._attachments.lock, AllOrNothing(self):
-                gone = [self._adapters[name] for name in dict.fromkeys(names)]
-                rest = tuple(t for t in self._default.terms if t[0] not in gone)
-                self.__dict__["_selected"] = without(self._selected, names)
-                emptied = bool(self._default.terms) and not rest
-                if rest:
-                    check_rules(self._rules, (*self._merged_terms, *rest))
-                if len(rest) != len(self._default.terms):
-                    self._shrink_default(rest)
-                for adapter in gone:
-                    self._forget(adapter)
-                self._unname(names)
-        if emptied and not self.merged_adapters:
+    def delete(self, names: Sequence[str]) -> None:
+        """Take adapters out: all of these, or none."""
+        with self.change():
+            before = self.state
+            gone = [self.known(name) for name in dict.fromkeys(names)]
+            if used := [
+                codes.ADAPTER_IN_USE.finding(f"{composition!r} is made of {name!r}")
+                for name in names
+                for composition, weights in before.compositions.items()
+                if name in weights
+            ]:
+                raise RoutingError(*used)
+            before.check_unmerged("it cannot be deleted", names)
+            rest = tuple(term for term in before.default.terms if term[0] not in gone)
+            if rest:
+                before.check_rules(rest)
+            self.say(selected=without(before.selected, names))
+            if len(rest) != len(before.default.terms):
+                self.state = self.state.left(rest)
+            for adapter in gone:
+                self._forget(adapter)
+            self.state = self.state.without_compositions(names)
+        if before.default.terms and not rest and not before.merged_adapters:
             warn(codes.ACTIVE_DELETED.finding(f"{', '.join(names)} was the default"))
 
-    def _check_deletable(self, names: list[str]) -> None:
-        problems: list[Finding] = []
-        for name in names:
-            if name not in self._adapters:
-                raise unknown_adapter(name, f"attached are: {', '.join(self._adapters) or 'none'}")
-            for composition, weights in self._compositions.items():
-                if name in weights:
-                    problems.append(
-                        codes.ADAPTER_IN_USE.finding(f"{composition!r} is made of {name!r}")
-                    )
-        if problems:
-            raise RoutingError(*problems)
-
-    def detach(self) -> nn.Module:
-        """Take every adapter away and give the base back, as it was before the first one; what is
-        merged is unmerged first."""
-        with self.changing(), self._attachments.lock, AllOrNothing(self) as change:
-            if busy := self._attachments.busy():
-                raise RoutingError(
-                    codes.ADAPTER_IN_USE.finding(f"calls are running on {', '.join(busy)}")
-                )
-            if self._merge is not None:
-                self._check_idle()
-                self._unmerge(change, self._merge)
-            for adapter in list(self._adapters.values()):
-                self._forget(adapter)
-            self._unname([*self._compositions])
-            self._attachments.forget_compiled()
-            stop_carrying(self._checkpointed())
-            self.__dict__.update(_default=BASE, _detached=True, _compiled=None)
-            return self._base
-
-    def _unname(self, names: Collection[str]) -> None:
-        """Compositions of these names are no more."""
-        self.__dict__.update(
-            _compositions={n: of for n, of in self._compositions.items() if n not in names},
-            _recipes={n: recipe for n, recipe in self._recipes.items() if n not in names},
-            _routings={},
+    def clear(self) -> None:
+        """Take everything out, for good."""
+        for adapter in list(self.by_name.values()):
+            self._forget(adapter)
+        self.attachments.forget_compiled()
+        self.say(
+            compositions={}, recipes={}, default=BASE, detached=True, compiled=None, routings={}
         )
 
     def _forget(self, adapter: Adapter) -> None:
         """Take an adapter out of everything."""
-        self._tree.take(adapter)
-        self._gathered.clear()
-        self._attachments.remove(adapter)
-        self._routings.clear()
+        self.tree.take(adapter)
+        self.gathered.clear()
+        self.attachments.remove(adapter)
+        self.say(routings={})
 
-    def _forget_copies(self) -> None:
+    # -- their tensors ---------------------------------------------------------------------
+
+    def set_budget(self, budget: int | None) -> None:
+        """Let the adapters' weights take at most so many bytes on the base's device."""
+        with self.change():
+            if budget is not None and self.state.compiled is not None:
+                raise RoutingError(codes.NOT_COMPILED_FOR.finding("a residency budget"))
+            self.residency.budget = budget
+            self.residency.check(self.by_name.values())
+            self.residency.arrived(self.by_name.values())
+            self.gathered.clear()
+
+    def forget_copies(self) -> None:
         """What was copied out of the adapters' tensors, which are about to be others."""
-        self._gathered.clear()
-        if self._compiled is not None:
-            self._compiled.forget()
+        self.gathered.clear()
+        if self.state.compiled is not None:
+            self.state.compiled.forget()
 
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self._forget_copies()
-        found = super()._apply(*args, **kwargs)
-        with self._attachments.lock:
-            for adapter in self._adapters.values():
+    def measure(self) -> None:
+        """Their tensors were moved or converted: they may have other sizes."""
+        with self.lock:
+            for adapter in self.by_name.values():
                 if adapter.loaded:
                     adapter.nbytes = bytes_of(adapter)
-            self._residency.arrived(self._adapters.values())
-        return found
+            self.residency.arrived(self.by_name.values())
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """See :meth:`StandIn.load_state_dict`."""
-        self._forget_copies()
-        changed = tuple(self._tree.key_of(name) for name in state_dict)
+    def load_state(self, state: Mapping[str, Any], *, strict: bool, assign: bool) -> Any:
+        """Copy values into the adapters; all of them or none."""
+        self.forget_copies()
+        changed = tuple(self.tree.key_of(name) for name in state)
         reloads = {
             adapter: adapter.reload
-            for adapter in self._adapters.values()
+            for adapter in self.by_name.values()
             if any(
                 key.startswith((*adapter.resident.parameters, *adapter.resident.replacements))
                 for key in changed
@@ -224,7 +320,7 @@ class Holder(Mergeable):
         try:
             for adapter in reloads:
                 adapter.reload = None  # what its files hold is no longer what it is
-            return super().load_state_dict(state_dict, strict, assign)
+            return adapter_state.load(self.tree, state, strict=strict, assign=assign)
         except BaseException:
             for adapter, reload in reloads.items():
                 adapter.reload = reload

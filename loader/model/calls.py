@@ -6,7 +6,8 @@ import dataclasses
 import inspect
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any, cast
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,8 +22,9 @@ from ..routing.routing import CURRENT, Call, Routing, run_with
 from ..routing.selection import Selection
 from ..sites.checkpointing import carry, checkpointable
 from ..sites.compiled import CompiledBase
+from .adapter_set import AdapterSet
 from .base_view import view_of
-from .choice import UNSAID, Choosing, Unsaid
+from .choice import UNSAID, Choice, Unsaid
 from .exchanged import with_exchanged
 
 _EXPORTING: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
@@ -37,16 +39,16 @@ def _let_caches_be_exported() -> None:
     register_dynamic_cache_export_support()
 
 
-class Calling(Choosing):
-    """The part of an adapted model that runs the base. A routing is resolved once per ``forward``
+class Calls:
+    """Runs the base with what is chosen of its adapters. A routing is resolved once per ``forward``
     or ``generate``."""
 
-    _view: nn.Module | None
-    _checkpointable: tuple[nn.Module, ...] | None
-
-    def __init__(self, base: nn.Module) -> None:
-        super().__init__(base)
-        self.__dict__.update(_view=None, _checkpointable=None)
+    def __init__(self, adapters: AdapterSet, choice: Choice) -> None:
+        self._set = adapters
+        self._choice = choice
+        self._base = adapters.live.module
+        self._attachments = adapters.attachments
+        self._owner = adapters.attachments.owner
 
     def forward(
         self,
@@ -55,24 +57,22 @@ class Calling(Choosing):
         adapter_names: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The base's forward with the active adapters, with those that ``adapter`` names, or with
-        those that ``adapter_names`` names for each row of the batch (an adapter, a composition,
-        ``"__base__"``)."""
+        """The base's forward with what is active, or with what is named."""
         if _EXPORTING():
             _let_caches_be_exported()
         call = threading.Lock()
         try:
             with call:
-                routing = self._take(call, adapter, adapter_names)
+                routing = self._choice.take(call, adapter, adapter_names)
                 gradients = torch.is_grad_enabled() and bool(routing.terms)
                 if gradients and self._base.training:
-                    carry(self._checkpointed())
+                    carry(self._checkpointable)
                 out = self._enter(
                     routing, self._base, args, kwargs, inside=True, gradients=gradients
                 )
         finally:
             self._attachments.let_go(call)
-        self._note_use(routing)
+        _note_use(routing)
         return out
 
     def generate(
@@ -82,10 +82,8 @@ class Calling(Choosing):
         adapter_names: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The base's ``generate``, all of it with the adapters that were active at its start, with
-        those that ``adapter`` names, or with those that ``adapter_names`` names for each prompt
-        (shared by its beams and returned sequences)."""
-        generate = getattr(self._seen(), "generate", None)
+        """The base's ``generate``, all of it with what was active at its start, or is named."""
+        generate = getattr(self._view, "generate", None)
         if generate is None:
             name = type(self._base).__name__
             raise RoutingError(codes.CANNOT_GENERATE.finding(f"a {name} cannot generate"))
@@ -93,7 +91,7 @@ class Calling(Choosing):
         try:
             with call:
                 copies = _copies_of_a_row(self._base, kwargs)
-                routing = self._take(call, adapter, adapter_names, copies)
+                routing = self._choice.take(call, adapter, adapter_names, copies)
                 if (prompt := prompt_of(routing.terms)) is not None:
                     generate = _with_prompt(prompt.generate, self._base, generate)
                 if invocations(routing.terms):
@@ -101,7 +99,7 @@ class Calling(Choosing):
                 out = self._enter(routing, generate, args, kwargs, inside=False)
         finally:
             self._attachments.let_go(call)
-        self._note_use(routing)
+        _note_use(routing)
         return out
 
     def _enter(
@@ -114,26 +112,15 @@ class Calling(Choosing):
         inside: bool,
         gradients: bool = False,
     ) -> Any:
-        """Run ``function`` with a routing that was taken."""
-        self._check_alive()
-        if self._tree.exchanged:
-            return self._with_exchanged(routing, function, args, kwargs, inside, gradients)
-        return self._run(routing, function, args, kwargs, inside, gradients)
-
-    def _with_exchanged(
-        self,
-        routing: Routing,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        inside: bool,
-        gradients: bool,
-    ) -> Any:
-        """The same, where ``functional_call`` or ``torch.export`` has exchanged parameters."""
-        modules = self._live.modules.by_name
-        exchanged = self._tree.exchanged
-        if self._compiled is not None:
+        """Run ``function`` with a routing that was taken; with other parameters where
+        ``functional_call`` or ``torch.export`` has exchanged them."""
+        self._set.state.check_alive()
+        exchanged = self._set.tree.exchanged
+        if not exchanged:
+            return self._run(routing, function, args, kwargs, inside, gradients)
+        if self._set.state.compiled is not None:
             raise RoutingError(codes.NOT_EXCHANGED.finding("the base is compiled"))
+        modules = self._set.live.modules.by_name
         with with_exchanged(routing, exchanged, self._attachments, modules) as other:
             return self._run(other, function, args, kwargs, inside, gradients)
 
@@ -147,7 +134,7 @@ class Calling(Choosing):
         gradients: bool,
     ) -> Any:
         rows = routing.rows
-        if inside and function is self._base and self._compiled is not None:
+        if inside and function is self._base and self._set.state.compiled is not None:
             return self._compiled_call(routing, args, kwargs)
         repeat = rows.enter(self._owner, self._base, args, kwargs) if rows is not None else 1
         begins = of_forward(routing.terms, None, args, kwargs) if inside else None
@@ -163,7 +150,7 @@ class Calling(Choosing):
         call = CURRENT.get()
         if call is None or call.owner is not self._owner:
             return self.forward(*args, **kwargs)
-        if self._compiled is not None:
+        if self._set.state.compiled is not None:
             return self._compiled_call(Routing(call.terms, call.rows), args, kwargs)
         rows = call.rows
         repeat = rows.enter(self._owner, self._base, args, kwargs) if rows is not None else 1
@@ -179,32 +166,27 @@ class Calling(Choosing):
             base = _with_prompt(prompt.call, self._base, True)
         return run_with(entered, base, args, kwargs)
 
-    def compile(self, *, max_rank: int | None = None, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Compile the base for calls through this wrapper (``options`` are ``torch.compile``'s).
-
-        Adapters, compositions and weights then change without compiling again, as long as their
-        ranks add up to at most ``max_rank`` (the largest attached, if not given) and they act on
-        modules that are adapted now. Calls run one at a time. Raises :class:`RoutingError` for
-        adapters that are more than low-rank factors at linear modules.
-        """
-        with self.changing(), self._attachments.lock:
-            largest = max((a.rank for a in self._adapters.values()), default=0)
+    def compile(self, *, max_rank: int | None = None, **options: Any) -> None:
+        """Compile the base for calls from now on, whose adapters' ranks add up to ``max_rank``."""
+        with self._set.changing(), self._set.lock:
+            largest = max((a.rank for a in self._attachments.adapters.values()), default=0)
             sites = {n: site for n, site in self._attachments.outputs.items() if site.factors}
             if not sites:
                 raise RoutingError(codes.NOT_COMPILED_FOR.finding("no adapter is attached yet"))
-            self.__dict__["_compiled"] = CompiledBase(
+            compiled = CompiledBase(
                 self._attachments.natural_forward,
                 sites,
                 [*self._attachments.wholes, *self._attachments.weights],
                 max_rank or largest,
                 options,
             )
+            self._set.say(compiled=compiled)
             self._attachments.forget_compiled(still=sites.values())
 
     def _compiled_call(
         self, routing: Routing, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        compiled = self._compiled
+        compiled = self._set.state.compiled
         assert compiled is not None
         if routing.rows is not None:
             raise RoutingError(
@@ -218,13 +200,14 @@ class Calling(Choosing):
             adapter.unfired.clear()  # the graph holds every site
         return out
 
-    def _run_on_base(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def of_base(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The base's method ``name``, with what is active."""
         gradients = torch.is_grad_enabled()
-        method = getattr(self._seen(), name)
+        method = getattr(self._view, name)
         call = threading.Lock()
         try:
             with call:
-                routing = self._take(call, UNSAID)
+                routing = self._choice.take(call, UNSAID)
                 out = self._enter(routing, method, args, kwargs, inside=False, gradients=gradients)
         finally:
             self._attachments.let_go(call)
@@ -238,7 +221,7 @@ class Calling(Choosing):
             call = threading.Lock()
             try:
                 with call:
-                    self._held(call, lambda: routing)
+                    self._choice.hold(call, lambda: routing)
                     given = (steps, end)
                     step = self._enter(routing, next, given, {}, inside=False, gradients=gradients)
             finally:
@@ -247,23 +230,22 @@ class Calling(Choosing):
                 return
             yield step
 
-    def _seen(self) -> nn.Module:
-        if self._view is None:
-            self.__dict__["_view"] = view_of(self._base, self._enter_base)
-        return cast(nn.Module, self._view)
+    @cached_property
+    def _view(self) -> nn.Module:
+        return view_of(self._base, self._enter_base)
 
-    def _checkpointed(self) -> tuple[nn.Module, ...]:
-        if self._checkpointable is None:
-            self.__dict__["_checkpointable"] = checkpointable(self._base)
-        return cast("tuple[nn.Module, ...]", self._checkpointable)
+    @cached_property
+    def _checkpointable(self) -> tuple[nn.Module, ...]:
+        return checkpointable(self._base)
 
-    def _note_use(self, routing: Routing) -> None:
-        for adapter, _ in routing.terms:
-            adapter.used = True
-            if adapter.unfired and not adapter.reported:
-                adapter.reported = True
-                if finding := never_fired(adapter):
-                    warn(finding)
+
+def _note_use(routing: Routing) -> None:
+    for adapter, _ in routing.terms:
+        adapter.used = True
+        if adapter.unfired and not adapter.reported:
+            adapter.reported = True
+            if finding := never_fired(adapter):
+                warn(finding)
 
 
 def _with_prompt(act: Callable[..., Any], *given: Any) -> Callable[..., Any]:

@@ -1,110 +1,191 @@
-"""Compositions that become adapters, and are made again when their members change."""
+"""Compositions: adapters that are combined under a name, some into an adapter of its own."""
 
 from __future__ import annotations
 
+import os
 import types
 from collections.abc import Collection, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from safetensors.torch import save
 
+from ...manifests.findings.errors import RoutingError
 from ...manifests.findings.finding import Where
 from ...manifests.language.schema import Composition
 from ...manifests.language.weights import Weight, Written
 from ..adapter.adapter import Built
 from ..build.build_adapter import build_adapter
 from ..compose.materialise import plan_of, tensors_of
-from ..compose.recipe import combination, dependents
-from ..routing.selection import check_composition, taking_part
+from ..compose.recipe import combination, dependents, recipe_of, save_combination
+from ..routing.selection import check_composition, names_in, route, taking_part
 from ..weights.tensors import read_bytes
-from .adapter_set import Holder
-from .attach import check_free, put_adapters
+from .adapter_set import AdapterSet, unknown_adapter
+from .choice import Choice
+
+_NOWHERE = Where()
+_NONE: Mapping[str, Built] = types.MappingProxyType({})
 
 
-def compose(
-    model: Holder,
-    name: str,
-    recipe: Composition,
-    of: Mapping[str, Written],
-    *,
-    dtype: torch.dtype | None = None,
-    replace: bool = False,
-    where: Where = Where(),  # noqa: B008 - frozen
-) -> Mapping[str, Weight]:
-    """Attach the adapter that ``recipe`` makes of ``of`` under ``name``, in ``dtype`` (else that
-    of the modules that it sits on); returns the weights.
+class Compositions:
+    """The combinations of a set of adapters, each with its recipe.
 
-    All or nothing. Raises :class:`RoutingError` for what cannot be combined, and what attaching
-    raises.
+    A ``sum`` is a name for weights. Every other method makes an adapter of LoRA factors, which is
+    made again when its members or weights change.
     """
-    weights, built = composed(model, name, recipe, of, dtype=dtype, replace=replace, where=where)
-    put_adapters(model, built, where)
-    return weights
 
+    def __init__(self, adapters: AdapterSet, choice: Choice) -> None:
+        self._set = adapters
+        self._choice = choice
 
-def composed(
-    model: Holder,
-    name: str,
-    recipe: Composition,
-    of: Mapping[str, Written],
-    *,
-    dtype: torch.dtype | None = None,
-    replace: bool = False,
-    where: Where = Where(),  # noqa: B008 - frozen
-) -> tuple[Mapping[str, Weight], list[Built]]:
-    """The weights, and what :func:`compose` attaches: the adapter, and those that are made of the
-    one that it replaces. Nothing of it is on the model yet."""
-    weights = check_composition(name, of, model.attached, where)
-    check_free(model, name, replace, where)
-    built = made(model, name, recipe, weights, dtype=dtype, where=where)
-    return weights, [built, *made_again(model, [built], where)]
+    def define(
+        self,
+        name: str,
+        of: Mapping[str, Written],
+        *,
+        combine: str = "sum",
+        where: Where = _NOWHERE,
+        **options: Any,
+    ) -> None:
+        """Give a combination of attached adapters a name; all or nothing."""
+        with self._set.changing():
+            if problem := self._set.name_problem(name, where):
+                raise RoutingError(problem)
+            recipe = recipe_of(combine, of, options, where)
+            self._define(name, recipe, of, replace=False, where=where)
 
+    def reweigh(self, name: str, weights: Mapping[str, Written]) -> None:
+        """Change these weights of a composition; all or nothing."""
+        with self._set.changing():
+            recipe = self._recipe(name)
+            old = self._set.state.compositions[name]
+            if unknown := [one for one in weights if one not in old]:
+                raise unknown_adapter(unknown[0], f"{name!r} is made of {', '.join(old)}")
+            self._define(name, recipe, {**old, **weights}, replace=True, where=_NOWHERE)
 
-def made(
-    model: Holder,
-    name: str,
-    recipe: Composition,
-    weights: Mapping[str, Weight],
-    arriving: Mapping[str, Built] = types.MappingProxyType({}),
-    *,
-    dtype: torch.dtype | None = None,
-    where: Where = Where(),  # noqa: B008 - frozen
-) -> Built:
-    """The adapter that ``recipe`` makes of members that are the model's, or are ``arriving`` in
-    their place; it is not on the model yet. Raises as :func:`compose`."""
-    with members_of(model, weights, arriving) as members:
-        combined = combination(model.live, recipe, weights, members, where)
-        return build_adapter(
-            model.live,
-            name,
-            plan_of(combined, model.live.layout),
-            read_bytes(save(tensors_of(combined)), where=where),
-            members=taking_part([(members[n].adapter, w) for n, w in weights.items()]),
-            dtype=dtype,
-            where=where,
-        )
+    def _define(
+        self, name: str, recipe: Composition, of: Mapping[str, Written], replace: bool, where: Where
+    ) -> None:
+        adapters = self._set
+        weights = check_composition(name, of, adapters.by_name, where)
+        if recipe.combine == "sum":
+            self.remember(name, recipe, weights)
+            return
+        adapters.check_free(name, replace, where)
+        built = self.made(name, recipe, weights, where=where)
+        remade = self.made_again([built], where)
+        with adapters.change():
+            adapters.put([built, *remade], where)
+            self.remember(name, recipe, weights)
 
+    def remember(self, name: str, recipe: Composition, weights: Mapping[str, Weight]) -> None:
+        """Make a composition known (of another method than ``sum``, its adapter is there), and let
+        a default that names it follow; nothing if the rules forbid."""
+        with self._set.lock:
+            state = self._set.state
+            known = {**state.compositions, name: types.MappingProxyType(dict(weights))}
+            default = state.default
+            if recipe.combine == "sum" and name in names_in(state.selected):
+                adapters = self._set.by_name
+                default = route(state.selected, adapters, known, state.rules, state.merge)
+            recipes = {**state.recipes, name: recipe.model_copy(update={"of": known[name]})}
+            self._set.say(compositions=known, recipes=recipes, default=default, routings={})
 
-@contextmanager
-def members_of(
-    model: Holder,
-    names: Collection[str],
-    arriving: Mapping[str, Built] = types.MappingProxyType({}),
-) -> Generator[dict[str, Built], None, None]:
-    """Those ``arriving``, else the model's own, whose weights are there during the block."""
-    here = [name for name in names if name not in arriving]
-    with model.present(model.attached[name] for name in here):
-        yield {name: arriving.get(name) or model.built_of(name) for name in names}
+    def refresh(self, changed: Iterable[str]) -> list[str]:
+        """Make again what was computed from these adapters, whose values changed in place."""
+        names = list(changed)
+        with self._set.changing(), self._present(names):
+            built = self.made_again([self._set.built_of(name) for name in names], _NOWHERE)
+            if built:
+                self._set.put(built, _NOWHERE)
+            return [one.adapter.name for one in built]
 
+    def save(self, folder: str | os.PathLike[str], name: str) -> None:
+        """Write a composition as an adapter of its own."""
+        live = self._set.live
+        with self._set.changing():
+            recipe, weights = self._recipe(name), self._set.state.compositions[name]
+            with self._members_of(weights) as members:
+                combined = combination(live, recipe, weights, members)
+        save_combination(live, folder, name, combined)
 
-def made_again(model: Holder, changed: Iterable[Built], where: Where) -> list[Built]:
-    """The compositions that are computed from adapters that ``changed`` takes the place of,
-    computed anew; not on the model yet."""
-    new = {built.adapter.name: built for built in changed}
-    found: list[Built] = []
-    for name in dependents(model.recipes, new.keys()):
-        weights = model.compositions[name]
-        new[name] = made(model, name, model.recipes[name], weights, new, where=where)
-        found.append(new[name])
-    return found
+    def delete(self, name: str) -> None:
+        """Forget a composition, and the adapter that it became; its members stay."""
+        with self._set.changing():
+            if self._recipe(name).combine != "sum":
+                self._set.delete([name])
+                return
+            with self._set.lock:
+                self._set.state = self._set.state.without_compositions([name])
+
+    def _recipe(self, name: str) -> Composition:
+        recipes = self._set.state.recipes
+        if name not in recipes:
+            raise unknown_adapter(name, "no composition has this name")
+        return recipes[name]
+
+    # -- the adapters that they become ---------------------------------------------------------
+
+    def attach(
+        self,
+        name: str,
+        recipe: Composition,
+        of: Mapping[str, Written],
+        *,
+        dtype: torch.dtype,
+        where: Where,
+    ) -> None:
+        """Attach the adapter that ``recipe`` makes of ``of`` under ``name``, in ``dtype``; it is an
+        adapter like another. Raises :class:`RoutingError` for what cannot be combined."""
+        weights = check_composition(name, of, self._set.by_name, where)
+        self._set.check_free(name, False, where)
+        self._set.put([self.made(name, recipe, weights, dtype=dtype, where=where)], where)
+
+    def made(
+        self,
+        name: str,
+        recipe: Composition,
+        weights: Mapping[str, Weight],
+        arriving: Mapping[str, Built] = _NONE,
+        *,
+        dtype: torch.dtype | None = None,
+        where: Where = _NOWHERE,
+    ) -> Built:
+        """The adapter that ``recipe`` makes of members that are the model's, or are ``arriving`` in
+        their place, in ``dtype`` (else that of the modules that it sits on); it is not on the model
+        yet. Raises :class:`RoutingError` for what cannot be combined."""
+        live = self._set.live
+        with self._members_of(weights, arriving) as members:
+            combined = combination(live, recipe, weights, members, where)
+            return build_adapter(
+                live,
+                name,
+                plan_of(combined, live.layout),
+                read_bytes(save(tensors_of(combined)), where=where),
+                members=taking_part([(members[n].adapter, w) for n, w in weights.items()]),
+                dtype=dtype,
+                where=where,
+            )
+
+    def made_again(self, changed: Iterable[Built], where: Where) -> list[Built]:
+        """The compositions that are computed from adapters that ``changed`` takes the place of,
+        computed anew; not on the model yet."""
+        state, new = self._set.state, {built.adapter.name: built for built in changed}
+        found: list[Built] = []
+        for name in dependents(state.recipes, new.keys()):
+            weights = state.compositions[name]
+            new[name] = self.made(name, state.recipes[name], weights, new, where=where)
+            found.append(new[name])
+        return found
+
+    @contextmanager
+    def _members_of(
+        self, names: Collection[str], arriving: Mapping[str, Built] = _NONE
+    ) -> Generator[dict[str, Built], None, None]:
+        """Those ``arriving``, else the model's own, whose weights are there during the block."""
+        with self._present(name for name in names if name not in arriving):
+            yield {name: arriving.get(name) or self._set.built_of(name) for name in names}
+
+    def _present(self, names: Iterable[str]) -> AbstractContextManager[None]:
+        return self._choice.present(self._set.by_name[name] for name in names)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import types
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,8 +12,10 @@ from torch import nn
 from ...manifests.findings import loader as codes
 from ...manifests.findings.code import Code
 from ...manifests.findings.errors import AttachError
+from ...manifests.language.names import did_you_mean
 from . import state_dict as adapter_state
-from .parameter_tree import ParameterTree
+from .host import AdapterHost
+from .parameter_tree import ROOT
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,23 +37,26 @@ from under them, and what to do instead."""
 
 
 class StandIn(nn.Module):
-    """A module that stands in for ``_base``, which is its child ``base_model``.
+    """A module that stands in for a base, which is its child ``base_model``.
 
     What it lacks is the base's: attributes are read from there (and set there, where the base
-    has them), methods run through :meth:`_run_on_base`. Its state is its own and not the base's.
+    has them), methods run with the active adapters. Its state is the adapters' and not the base's.
     It is not copied, pickled or replicated.
     """
 
     _base: nn.Module
-    _tree: ParameterTree
+    _host: AdapterHost
 
-    @abstractmethod
-    def _run_on_base(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The base's method ``name``, with the active adapters."""
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        host = AdapterHost(base)
+        self.__dict__.update(_base=base, _host=host)
+        self._modules.update({"base_model": base, ROOT: host.adapters.tree})
+        self.training = host.adapters.tree.training = base.training
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The adapters' tensors by PEFT's live names; nothing of the base."""
-        return adapter_state.collect(self._tree, *args, **kwargs)
+        return adapter_state.collect(self._host.adapters.tree, *args, **kwargs)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -62,16 +66,16 @@ class StandIn(nn.Module):
         Raises :class:`AttachError` for missing and unknown keys (unless not ``strict``) and for
         other shapes. ``assign`` is refused: sites hold the tensors that are there.
         """
-        return adapter_state.load(self._tree, state_dict, strict=strict, assign=assign)
+        return self._host.adapters.load_state(state_dict, strict=strict, assign=assign)
 
     def get_parameter(self, target: str) -> nn.Parameter:
         """The parameter of this name, by ``named_parameters`` or by ``state_dict``."""
-        found = self._tree.find(target)
+        found = self._host.adapters.tree.find(target)
         return found if isinstance(found, nn.Parameter) else super().get_parameter(target)
 
     def get_submodule(self, target: str) -> nn.Module:
         """The module of this name, by ``named_modules`` or as PEFT calls what replaces it."""
-        found = self._tree.find(target)
+        found = self._host.adapters.tree.find(target)
         return found if isinstance(found, nn.Module) else super().get_submodule(target)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
@@ -79,18 +83,38 @@ class StandIn(nn.Module):
         self._base.to(*args, **kwargs)
         return super().to(*args, **kwargs)
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            base = self.__dict__.get("_base")
-            private = name.startswith("_") and not hasattr(type(base), name)
-            if base is None or private or name.startswith("__"):
-                raise
-        value = getattr(base, name)
-        if isinstance(value, types.MethodType) and value.__self__ is base:
-            return self._delegate(name, value)
-        return value
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self._host.adapters.forget_copies()
+        found = super()._apply(*args, **kwargs)
+        self._host.adapters.measure()
+        return found
+
+    if TYPE_CHECKING:
+        # torch's own says that a module has every name
+        __getattr__: None  # pyright: ignore[reportIncompatibleMethodOverride]
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                base = self.__dict__.get("_base")
+                private = name.startswith("_") and not hasattr(type(base), name)
+                if base is None or private or name.startswith("__"):
+                    raise
+            try:
+                value = getattr(base, name)
+            except AttributeError as error:
+                raise self._misspelt(name, error) from None
+            if isinstance(value, types.MethodType) and value.__self__ is base:
+                return self._delegate(name, value)
+            return value
+
+    def _misspelt(self, name: str, error: AttributeError) -> AttributeError:
+        """The base's error, with the public name that was probably meant."""
+        public = {one for one in dir(self) if not one.startswith("_")}
+        hint = None if name in public else did_you_mean(name, public)
+        return error if hint is None else AttributeError(f"{error}; {hint}")
 
     def _delegate(self, name: str, method: types.MethodType) -> Callable[..., Any]:
         if name in _BASE_ONLY:
@@ -104,7 +128,7 @@ class StandIn(nn.Module):
 
         @functools.wraps(method)
         def run(*args: Any, **kwargs: Any) -> Any:
-            return self._run_on_base(name, args, kwargs)
+            return self._host.calls.of_base(name, args, kwargs)
 
         return run
 
@@ -131,3 +155,8 @@ class StandIn(nn.Module):
 
 def refusal(code: Code, message: str, hint: str | None = None) -> AttachError:
     return AttachError(code.finding(message, hint=hint))
+
+
+def host_of(model: StandIn) -> AdapterHost:
+    """What the model is made of."""
+    return model._host  # pyright: ignore[reportPrivateUsage]

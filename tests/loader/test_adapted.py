@@ -275,7 +275,7 @@ def test_deleting_does_not_leave_a_default_that_the_rules_forbid(model: AdaptedM
 def test_many_different_weights_do_not_pile_up(model: AdaptedModel) -> None:
     for step in range(1000):
         model.set_adapter({"one": step / 1000})
-    assert len(model.__dict__["_routings"]) <= 256
+    assert len(model._host.state.routings) <= 256
 
 
 # -- threads --------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def test_a_call_keeps_the_routing_and_the_adapter_it_began_with(
         assert close(answer.result(), one.answer)
     assert caught.value.code == "AD734"
     assert all(
-        len(site.factors) == 1 for site in model.__dict__["_attachments"].outputs.values()
+        len(site.factors) == 1 for site in model._host.adapters.attachments.outputs.values()
     ), "only `two` is left"
     with pytest.raises(RoutingError):
         logits(model, adapter="one")
@@ -416,7 +416,7 @@ def test_a_wrapper_that_nobody_holds_any_more_lets_the_base_go(
     attach(model, headed, "headed")
     if generated:  # the view holds the wrapper, so that only the collector finds it dead
         model.generate(ids(), max_new_tokens=2, adapter="it")
-    factor = weakref.ref(model.attached["it"])
+    factor = weakref.ref(model._host.adapters.by_name["it"])
     del model
     again = AdaptedModel(base)
     assert same_traces(before, traces(base))
@@ -460,7 +460,7 @@ def test_an_exception_in_a_forward_leaves_no_routing_behind(model: AdaptedModel)
     with pytest.raises(IndexError):
         model(torch.tensor([[999]]))
     assert torch.equal(logits(model.base_model), logits(tiny_llama()))
-    assert model._attachments.running() == []
+    assert model._host.adapters.attachments.running() == []
 
 
 # -- passing for the base -------------------------------------------------------------------
@@ -593,7 +593,7 @@ def test_train_eval_and_to_reach_base_and_adapters(model: AdaptedModel, headed: 
     assert all(m.training for m in model.base_model.modules())
     model.eval()
     assert not any(m.training for m in model.modules())
-    (twin,) = model.attached["headed"].resident.replacements.values()
+    (twin,) = model._host.adapters.by_name["headed"].resident.replacements.values()
     model.base_model.train()
     logits(model)
     assert twin.training
@@ -679,7 +679,7 @@ def test_a_base_whose_modules_were_exchanged_takes_no_more_adapters(
     assert list(model.adapters) == ["one", "two"]
     fresh = AdaptedModel(tiny_llama())
     attention = fresh.base_model.model.layers[0].self_attn
-    _ = fresh.live.modules
+    _ = fresh._host.live.modules
     attention.v_proj = copy.deepcopy(attention.v_proj)
     attach(fresh, two, "two")  # nothing sat there yet: the new module is adapted
     assert close(logits(fresh), two.answer)

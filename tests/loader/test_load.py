@@ -214,7 +214,7 @@ def test_an_adapters_own_dtype_beats_its_modules(shelf: Shelf, tmp_path: Path) -
     model = load(manifest)
     dtypes = {
         name: {p.dtype for p in a.resident.parameters.values()}
-        for name, a in model.attached.items()
+        for name, a in model._host.adapters.by_name.items()
     }
     assert dtypes == {"one": {torch.float32}, "two": {torch.bfloat16}}
 

@@ -164,7 +164,7 @@ def live(adapter: Adapter, model: nn.Module) -> Verdict:
     except AdapterdockError as error:
         return Verdict.of(list(error.findings), frozenset())
     else:
-        it = adapted.attached["it"]
+        it = adapted._host.adapters.by_name["it"]
         return Verdict(OK, frozenset(it.sites) | frozenset(it.whole))
     finally:
         adapted.detach()

@@ -94,14 +94,14 @@ def deltas_of(model: Any, name: str) -> dict[str, torch.Tensor]:
 
 def products(model: AdaptedModel, name: str) -> dict[str, torch.Tensor]:
     """The delta of an attached adapter at each of its pairs, by module."""
-    member, _, problems = member_of(model, model.built_of(name))
+    member, _, problems = member_of(model._host.live, model._host.adapters.built_of(name))
     assert member is not None and not problems
     return {module: dense(pair) for module, pair in member.pairs.items()}
 
 
 def digest_of(model: AdaptedModel, name: str) -> str:
     """What keys this adapter's random masks."""
-    member, _, _ = member_of(model, model.built_of(name))
+    member, _, _ = member_of(model._host.live, model._host.adapters.built_of(name))
     assert member is not None
     return member.digest
 

@@ -9,8 +9,9 @@ from typing import Any
 import peft
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.model.attach import attach_adapter
 from adapterdock.loader.routing.batched import SplitRows
+
+from support.attach import attach_adapter
 
 from .peft_adapters import peft_saves
 
@@ -115,7 +116,7 @@ def split_sites(model: AdaptedModel) -> set[str]:
     """The modules where the latest batch's rows were run adapter by adapter."""
     return {
         site.name
-        for gathered in model._gathered._kept.values()
+        for gathered in model._host.adapters.gathered._kept.values()
         for site, found in gathered.of.items()
         if found is not None and any(isinstance(delta, SplitRows) for delta in found.deltas)
     }

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.base.layout import layout_of_model
-from adapterdock.loader.model.attach import attach_adapter
 from adapterdock.loader.weights.tensors import AdapterTensors, read_bytes, read_file
 from adapterdock.registry.files.facts import AdapterPlan
 from adapterdock.registry.methods.table import SITES
 from safetensors.torch import save
 from torch import nn
+
+from support.attach import attach_adapter
 
 
 def word_tokenizer() -> Any:

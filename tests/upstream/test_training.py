@@ -1,5 +1,5 @@
 """What transformers' peft integration tests prove of training and saving, proved here:
-``docs/reference/upstream.md`` lists them."""
+``docs/upstream.md`` lists them."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_on_a_quantised_base_the_adapter_is_saved_and_nothing_of_the_base(
     model.set_adapter("one")
     model(**batch, labels=ids()).loss.backward()
     with torch.no_grad():
-        for parameter in model.attached["one"].resident.parameters.values():
+        for parameter in model._host.adapters.by_name["one"].resident.parameters.values():
             parameter -= 0.5 * parameter.grad
     model.save_adapter(tmp_path / "it", "one")
     assert {path.name for path in (tmp_path / "it").iterdir()} == {
@@ -231,11 +231,11 @@ def test_a_name_that_is_taken_is_not_begun_again() -> None:
     model = begun("it")
     before = traces(model.base_model)
     values = {name: value.clone() for name, value in model.state_dict().items()}
-    config = json.dumps(dict(model.attached["it"].config or {}), default=str)
+    config = json.dumps(dict(model._host.adapters.by_name["it"].config or {}), default=str)
     with pytest.raises(AttachError) as caught:
         model.add_adapter("it", lora(r=2))
     assert caught.value.code == "AD720"
     assert model.state_dict().keys() == values.keys()
     assert all(torch.equal(value, values[name]) for name, value in model.state_dict().items())
-    assert json.dumps(dict(model.attached["it"].config or {}), default=str) == config
+    assert json.dumps(dict(model._host.adapters.by_name["it"].config or {}), default=str) == config
     assert same_traces(traces(model.base_model), before)

@@ -148,7 +148,9 @@ def test_a_quantised_base_takes_a_lora_as_a_hook_would_add_it(shelf: Shelf, tmp_
         model = load(manifest_of(shelf, tmp_path, base=base))
     quantised = model.base_model.model.layers[0].self_attn.q_proj.weight
     assert type(quantised).__module__.startswith("torchao")
-    assert {p.dtype for p in model.attached["one"].resident.parameters.values()} == {torch.float32}
+    assert {p.dtype for p in model._host.adapters.by_name["one"].resident.parameters.values()} == {
+        torch.float32
+    }
     plain = logits(model.base_model)
     assert (plain - shelf.plain).abs().max() < 0.2
     assert not torch.equal(plain, shelf.plain)

@@ -193,7 +193,7 @@ def test_mambas_dt_proj_is_never_called_and_its_twin_is(tmp_path: Path) -> None:
     assert layout.modules[f"{mixer}.x_proj"].called
     zero = saved(tmp_path, base, lambda n: "dt_proj" not in n, target_modules=["x_proj", "dt_proj"])
     assert codes(tmp_path) == (True, ["AD357"])
-    assert adapterdock.attach(zero, tmp_path / "m.yaml").attached
+    assert adapterdock.attach(zero, tmp_path / "m.yaml")._host.adapters.by_name
 
 
 class Reads(nn.Module):
@@ -226,4 +226,4 @@ def test_a_new_adapter_on_a_module_that_is_never_called_is_refused(tmp_path: Pat
     with pytest.raises(AdapterdockError, match="AD356"):
         model.add_adapter("new", {"peft_type": "LORA", **ALL})
     model.add_adapter("new", {"peft_type": "LORA", **ALL, "exclude_modules": [OUT]})
-    assert OUT not in model.attached["new"].sites
+    assert OUT not in model._host.adapters.by_name["new"].sites

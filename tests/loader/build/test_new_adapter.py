@@ -90,7 +90,7 @@ def test_lohas_gradient_at_kernels_is_right_where_pefts_is_not() -> None:
     make, fields = CASES["loha, kernels"]
     base = make()
     mine, theirs = begun(base, fields), peft_begins(base, fields)
-    adapter = mine.attached["it"]
+    adapter = mine._host.adapters.by_name["it"]
     names = [n for n in adapter.resident.parameters if ".first.hada_w2_a" in n]
     (name,) = names
     with torch.no_grad():  # away from the start, where it would be zero
@@ -151,7 +151,7 @@ def test_a_prompt_begins_with_the_tokens_of_a_text(tmp_path: Path) -> None:
     )
     model = begun(base, config)
     embedded = base.get_input_embeddings()(torch.tensor([7, 9, 7, 9, 7]))
-    (prompt,) = model.attached["it"].resident.parameters.values()
+    (prompt,) = model._host.adapters.by_name["it"].resident.parameters.values()
     assert torch.equal(prompt, embedded)
     theirs = get_peft_model(tiny_llama(), config)
     assert torch.equal(prompt, theirs.prompt_encoder["default"].embedding.weight)

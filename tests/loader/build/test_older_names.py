@@ -315,7 +315,7 @@ def refused(model: Any, adapter: Path) -> set[str]:
     wrapped = AdaptedModel(model)
     with pytest.raises(AdapterdockError) as raised:
         wrapped.load_adapter(adapter, "a")
-    assert not wrapped.attached
+    assert not wrapped._host.adapters.by_name
     return {f.code for f in raised.value.findings if f.severity.value == "error"}
 
 
@@ -546,7 +546,7 @@ def test_an_adapter_of_today_is_read_as_it_is(tmp_path: Path) -> None:
     model = AdaptedModel(one.model())
     model.load_adapter(today, "a")
     said = json.loads((today / "adapter_config.json").read_text())
-    assert model.attached["a"].config["target_modules"] == said["target_modules"]
+    assert model._host.adapters.by_name["a"].config["target_modules"] == said["target_modules"]
 
 
 # -- other methods, and what an adapter has beside factors --------------------------------------
@@ -866,7 +866,7 @@ def test_converted_factors_can_be_trained_further(tmp_path: Path) -> None:
     x = torch.arange(3, 12)[None]
     model.train()
     model(input_ids=x, labels=x).loss.backward()
-    own = list(model.attached["a"].resident.parameters.values())
+    own = list(model._host.adapters.by_name["a"].resident.parameters.values())
     assert own and all(p.grad is not None and p.grad.abs().sum() > 0 for p in own)
     assert not any(p.grad is not None for p in model.base_model.parameters())
 

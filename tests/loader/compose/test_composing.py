@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
+from adapterdock.loader.model.adapter_set import AdapterSet
 from adapterdock.manifests.findings.errors import AttachError, PolicyError, RoutingError
 from adapterdock.manifests.language.rules import check_active
 from adapterdock.manifests.language.schema import Rules
@@ -43,7 +44,7 @@ def bound(model: AdaptedModel, **rules: Any) -> None:
     """Bind the model as a manifest's rules do."""
     checked = Rules.model_validate(rules)
     model.rules = lambda active: check_active(
-        checked, active, {name: model.attached[name].rank for name in active}
+        checked, active, {name: model._host.adapters.by_name[name].rank for name in active}
     )
 
 
@@ -72,7 +73,9 @@ def test_factors_are_in_the_dtype_of_their_modules(saved: dict[str, Saved]) -> N
     model.add_weighted_adapter(["one", "two"], [1.0, 0.5], "mix", "svd")
     assert model.adapters["mix"].dtypes == (torch.bfloat16,)
     assert not model.adapters["mix"].trainable
-    assert not any(p.requires_grad for p in model.attached["mix"].resident.parameters.values())
+    assert not any(
+        p.requires_grad for p in model._host.adapters.by_name["mix"].resident.parameters.values()
+    )
 
 
 def test_a_random_method_is_the_same_in_any_order_and_on_any_thread(
@@ -191,7 +194,7 @@ def test_members_stay_as_long_as_a_combination_is_made_of_them(model: AdaptedMod
         model.delete_adapter("one")
     model.delete_composition("mix")
     model.delete_adapter("one")
-    assert list(model.attached) == ["two", "three"]
+    assert list(model._host.adapters.by_name) == ["two", "three"]
 
 
 def test_combinations_are_made_again_when_a_member_has_other_values(model: AdaptedModel) -> None:
@@ -199,14 +202,14 @@ def test_combinations_are_made_again_when_a_member_has_other_values(model: Adapt
     model.define_composition("outer", {"inner": 0.5, "three": 1.0}, combine="svd", svd_rank=10)
     model.define_composition("apart", {"three": 1.0}, combine="cat")
     model.set_adapter("outer")
-    apart = model.attached["apart"]
+    apart = model._host.adapters.by_name["apart"]
     with torch.no_grad():
-        for parameter in model.attached["two"].resident.parameters.values():
+        for parameter in model._host.adapters.by_name["two"].resident.parameters.values():
             parameter.mul_(2)
     assert model.refresh_compositions(["two"]) == ["inner", "outer"]
     wanted = logits(model, adapter={"one": 0.5, "two": 0.2, "three": 1.0})
     assert close(logits(model), wanted, 512)
-    assert model.attached["apart"] is apart
+    assert model._host.adapters.by_name["apart"] is apart
 
 
 def test_a_failure_leaves_the_model_as_it_was(
@@ -216,7 +219,7 @@ def test_a_failure_leaves_the_model_as_it_was(
     model.set_adapter("mix")
     base = model.get_base_model()
     before, answer, state = traces(base), logits(model), dict(model.state_dict())
-    names = list(model.attached)
+    names = list(model._host.adapters.by_name)
     from adapterdock.loader.sites.sites import OutputSite
 
     real = OutputSite.install
@@ -237,7 +240,10 @@ def test_a_failure_leaves_the_model_as_it_was(
         with pytest.raises(AttachError, match="the disk is full"):
             attempt()
     monkeypatch.undo()
-    assert list(model.attached) == names and model.compositions["mix"] == {"one": 1.0, "two": 0.4}
+    assert list(model._host.adapters.by_name) == names and model.compositions["mix"] == {
+        "one": 1.0,
+        "two": 0.4,
+    }
     assert same_traces(traces(base), before) and torch.equal(logits(model), answer)
     assert model.state_dict().keys() == state.keys()
 
@@ -246,13 +252,13 @@ def test_a_replacement_that_breaks_off_last_gives_the_old_one_back(
     model: AdaptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.define_composition("mix", {"one": 1.0, "two": 0.4}, combine="cat")
-    old, answer = model.attached["mix"], logits(model, adapter="mix")
+    old, answer = model._host.adapters.by_name["mix"], logits(model, adapter="mix")
     state = {name: value.clone() for name, value in model.state_dict().items()}
     with monkeypatch.context() as patch:
-        patch.setattr(AdaptedModel, "_follow", None)  # the last that is done
+        patch.setattr(AdapterSet, "_follow", None)  # the last that is done
         with pytest.raises(AttachError):
             model.set_adapter_weights("mix", {"one": 0.3})
-    assert model.attached["mix"] is old
+    assert model._host.adapters.by_name["mix"] is old
     assert torch.equal(logits(model, adapter="mix"), answer)
     now = model.state_dict()
     assert now.keys() == state.keys() and all(torch.equal(now[k], state[k]) for k in state)
@@ -295,7 +301,7 @@ def test_options_that_do_not_go_together_are_refused(
     with pytest.raises(RoutingError, match=named) as caught:
         model.add_weighted_adapter(["one", "two"], [1.0, 1.0], "mix", **options)
     assert caught.value.code == code
-    assert "mix" not in model.attached
+    assert "mix" not in model._host.adapters.by_name
 
 
 def test_names_and_weights_must_pair(model: AdaptedModel) -> None:
@@ -308,4 +314,4 @@ def test_names_and_weights_must_pair(model: AdaptedModel) -> None:
         model.add_weighted_adapter(["one"], [1.0], "two")
     with pytest.raises(RoutingError, match="empty"):
         model.add_weighted_adapter(["one", "two"], [0.0, 0.0], "mix")
-    assert list(model.attached) == ["one", "two", "three"]
+    assert list(model._host.adapters.by_name) == ["one", "two", "three"]

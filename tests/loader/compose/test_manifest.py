@@ -61,7 +61,7 @@ def test_an_adapter_without_a_digest_is_keyed_by_its_values(shelf: Shelf, tmp_pa
         model = attach(shelf.model(), path)
         model.load_adapter(shelf.one.folder, name)
         model.load_adapter(shelf.two.folder, "other")
-        assert model.attached[name].digest is None
+        assert model._host.adapters.by_name[name].digest is None
         found.append(digest_of(model, name))
         assert found[-1] != digest_of(model, "other")
     assert found[0] == found[1]  # whatever it is called

@@ -195,7 +195,7 @@ def test_factors_of_different_ranks_are_not_added(method: str, tmp_path: Path) -
         model.define_composition("mix", WEIGHTS, combine=method, **options_of(method))
     assert caught.value.code == "AD708"
     assert {f.found for f in caught.value.findings} == {"one: 2, two: 4"}
-    assert list(model.attached) == ["one", "two"]
+    assert list(model._host.adapters.by_name) == ["one", "two"]
     with pytest.raises(ValueError, match="same r value"):
         peft_answer(tiny_llama(), [one.folder, two.folder], [1, 1], method, **options_of(method))
 
@@ -217,7 +217,7 @@ def test_what_is_no_pair_of_factors_is_refused_and_not_left_out(tmp_path: Path) 
             return out * (1 + weight)
 
     model = adapted(tiny_llama(), one)
-    adapter = model.attached["it"]
+    adapter = model._host.adapters.by_name["it"]
     site = "model.layers.1.mlp.up_proj"
     plain = adapter.resident
     magnitude = f"base_model.model.{site}.lora_magnitude_vector.it.weight"
@@ -228,7 +228,7 @@ def test_what_is_no_pair_of_factors_is_refused_and_not_left_out(tmp_path: Path) 
             model.define_composition("mix", {"it": 1.0}, combine=method, **options_of(method))
         assert caught.value.code == "AD708"
     adapter.weights = plain
-    model._attachments.outputs[site].factors[adapter] = (Other(),)  # type: ignore[assignment]
+    model._host.adapters.attachments.outputs[site].factors[adapter] = (Other(),)  # type: ignore[assignment]
     with pytest.raises(RoutingError, match="Other at"):
         model.define_composition("mix", {"it": 1.0}, combine="svd")
     model.define_composition("mix", {"it": 0.5})  # a sum takes anything

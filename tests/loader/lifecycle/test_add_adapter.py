@@ -180,11 +180,13 @@ def test_another_adapter_for_inference_does_not_freeze_it(what: str, tmp_path: P
     saved = peft_saves(make(), tmp_path / "saved", target_modules=["o_proj"])
     model = begun(make(), fields)
     model.load_adapter(saved.folder, "other")
-    mine = [p for p in model.attached["new"].tensors() if p.is_floating_point()]
+    mine = [p for p in model._host.adapters.by_name["new"].tensors() if p.is_floating_point()]
     if what == "vera":
         mine = [p for p in mine if p.dim() == 1]  # the matrices are never trained
     assert mine and all(p.requires_grad for p in mine)
-    assert not any(p.requires_grad for p in model.attached["other"].resident.parameters.values())
+    assert not any(
+        p.requires_grad for p in model._host.adapters.by_name["other"].resident.parameters.values()
+    )
     model.train()
     model(input_ids=ids(), labels=ids(), adapter=["new", "other"]).loss.backward()
     assert all(p.grad is not None for p in mine)
@@ -354,7 +356,7 @@ def test_what_cannot_be_begun_is_refused_and_changes_nothing(what: str) -> None:
         model.add_adapter("new", {"peft_type": "LORA", **fields})
     assert isinstance(caught.value, kind)
     assert caught.value.code == code, str(caught.value)
-    assert not model.attached
+    assert not model._host.adapters.by_name
     assert same_traces(before, traces(base))
 
 

@@ -86,12 +86,12 @@ def asking(model: AdaptedModel, answers: list[torch.Tensor]) -> Iterator[list[An
 def test_it_answers_as_a_fresh_load_and_what_is_the_same_is_not_touched(
     model: AdaptedModel, wanted: Path
 ) -> None:
-    base, two = model.base_model, model.attached["two"]
+    base, two = model.base_model, model._host.adapters.by_name["two"]
     tensors = {id(t) for t in two.tensors()}
     model.apply(model.plan(wanted))
     fresh = adapterdock.load(wanted)
     assert model.base_model is base
-    assert model.attached["two"] is two and {id(t) for t in two.tensors()} == tensors
+    assert model._host.adapters.by_name["two"] is two and {id(t) for t in two.tensors()} == tensors
     assert list(model.adapters) != [] and set(model.adapters) == set(fresh.adapters)
     for selection in ("one", "two", "three", "both", None):
         assert torch.equal(logits(model, adapter=selection), logits(fresh, adapter=selection))
@@ -167,12 +167,14 @@ def test_whatever_fails_leaves_the_model_as_it_was(
     manifest = manifest_of(shelf, tmp_path / "bad", adapters=adapters, **more)
     with pytest.raises(AdapterdockError):
         if how == "name":
-            model._attachments.put = _failing(model, "four")  # in the midst of the switch
+            model._host.adapters.attachments.put = _failing(
+                model, "four"
+            )  # in the midst of the switch
         plan = model.plan(manifest)
         if how == "missing":
             file.unlink()
         model.apply(plan)
-    model._attachments.__dict__.pop("put", None)
+    model._host.adapters.attachments.__dict__.pop("put", None)
     assert torch.equal(logits(model), answers)
     assert same_traces(before, traces(model.base_model))
     after = model.state_dict(keep_vars=True)
@@ -183,7 +185,7 @@ def test_whatever_fails_leaves_the_model_as_it_was(
 
 
 def _failing(model: AdaptedModel, name: str) -> Any:
-    put = model._attachments.put
+    put = model._host.adapters.attachments.put
 
     def failing(adapter: Any, *args: Any) -> None:
         put(adapter, *args)
@@ -231,7 +233,7 @@ def test_a_trained_adapter_that_stays_keeps_its_training(shelf: Shelf, tmp_path:
     trained = {"one": {"source": shelf.one, "trainable": True}}
     model = adapterdock.load(manifest_of(shelf, tmp_path / "a", adapters=trained, active="one"))
     with torch.no_grad():
-        for parameter in model.attached["one"].resident.parameters.values():
+        for parameter in model._host.adapters.by_name["one"].resident.parameters.values():
             parameter.mul_(1.5)
     answer = logits(model)
     flags = [p.requires_grad for p in model.base_model.parameters()]
@@ -275,7 +277,7 @@ def test_policies_bind_a_plan_that_has_a_lock(
         assert isinstance(watching.last_error, PolicyError)
     policy.write_text("allow_sources: ['hf://acme/*', './mirror/*']\n")
     model.apply(model.plan(locked, policy=policy))
-    assert list(model.attached) == ["two"]
+    assert list(model._host.adapters.by_name) == ["two"]
 
 
 def test_adapters_in_memory_take_part(model: AdaptedModel, shelf: Shelf, wanted: Path) -> None:

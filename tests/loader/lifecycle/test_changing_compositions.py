@@ -32,7 +32,7 @@ def test_a_composition_of_what_stays_is_not_made_again(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = adapterdock.load(manifest(shelf, tmp_path / "first"))
-    old = model.attached["made"]
+    old = model._host.adapters.by_name["made"]
     more = {"one": shelf.one, "two": shelf.two, "three": shelf.headed}
     wanted = manifest(
         shelf,
@@ -43,7 +43,7 @@ def test_a_composition_of_what_stays_is_not_made_again(
     plan = model.plan(wanted)
     assert not plan.compositions and list(plan.added) == ["three"]
     model.apply(plan)
-    assert model.attached["made"] is old
+    assert model._host.adapters.by_name["made"] is old
     assert model.active_weights() == {"made": 1.0}
     assert not model.plan(wanted)
 

@@ -85,7 +85,7 @@ def test_rules_are_asked_with_the_new_rank_before_anything_changes(
     model: AdaptedModel, new: Saved
 ) -> None:
     model.rules = lambda active: [
-        TOTAL_RANK.finding("too large") for n in active if model.attached[n].rank > 4
+        TOTAL_RANK.finding("too large") for n in active if model._host.adapters.by_name[n].rank > 4
     ]
     before = logits(model)
     with pytest.raises(PolicyError):

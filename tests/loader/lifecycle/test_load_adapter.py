@@ -259,7 +259,9 @@ def test_a_trainable_one_may_be_zero(model: AdaptedModel, shelf: Shelf, tmp_path
     folder = broken(shelf, tmp_path / "zero", factor=0)
     model.load_adapter(folder, "fresh", trainable=True)
     assert torch.equal(logits(model, adapter="fresh"), logits(model.base_model))
-    assert any(p.requires_grad for p in model.attached["fresh"].resident.parameters.values())
+    assert any(
+        p.requires_grad for p in model._host.adapters.by_name["fresh"].resident.parameters.values()
+    )
 
 
 def test_a_vocabulary_that_the_embeddings_do_not_have_is_refused(
@@ -369,7 +371,9 @@ def test_a_dtype_is_declared_or_the_modules(shelf: Shelf) -> None:
         (torch.float16, torch.float16),
     ):
         model.load_adapter(shelf.one.folder, "tone", dtype=dtype)
-        assert {p.dtype for p in model.attached["tone"].resident.parameters.values()} == {wanted}
+        assert {
+            p.dtype for p in model._host.adapters.by_name["tone"].resident.parameters.values()
+        } == {wanted}
         model.delete_adapter("tone")
     for bad in ("int8", "float64", torch.int8, torch.float64, 32):
         with pytest.raises(UsageError) as caught:

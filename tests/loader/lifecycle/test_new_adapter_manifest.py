@@ -54,10 +54,14 @@ def manifest(shelf: Shelf, tmp_path: Path) -> Path:
 
 def test_it_is_begun_and_trained_beside_others(manifest: Path, shelf: Shelf) -> None:
     model = adapterdock.load(manifest)
-    mine = model.attached["new"]
+    mine = model._host.adapters.by_name["new"]
     assert mine.trainable and mine.rank == 4 and model.active_adapters() == ["new"]
-    assert all(p.requires_grad and p.dtype is torch.float32 for p in mine.parameters.values())
-    assert not any(p.requires_grad for p in model.attached["one"].resident.parameters.values())
+    assert all(
+        p.requires_grad and p.dtype is torch.float32 for p in mine.resident.parameters.values()
+    )
+    assert not any(
+        p.requires_grad for p in model._host.adapters.by_name["one"].resident.parameters.values()
+    )
     assert mine.config["base_model_name_or_path"] == str(shelf.base)
     base = model.base_model
     losses = steps(model, base)
@@ -234,7 +238,7 @@ def test_a_plan_begins_it_and_leaves_what_was_trained(shelf: Shelf, tmp_path: Pa
     plan = model.plan(manifest)
     assert list(plan.added) == ["new"] and "begun" in str(plan) and "trainable" in str(plan)
     model.apply(plan)
-    assert model.active_adapters() == ["new"] and model.attached["new"].trainable
+    assert model.active_adapters() == ["new"] and model._host.adapters.by_name["new"].trainable
     steps(model, model.base_model)
     trained = values(model)
     plan = model.plan(manifest)
@@ -270,7 +274,7 @@ def test_once_trained_it_is_saved_as_a_source(manifest: Path, tmp_path: Path) ->
     answer = logits(model)
     model.save_pretrained(tmp_path / "saved")
     again = adapterdock.load(tmp_path / "saved")
-    assert again.attached["new"].trainable and same(values(model), values(again))
+    assert again._host.adapters.by_name["new"].trainable and same(values(model), values(again))
     assert torch.equal(logits(again), answer)
     text = (tmp_path / "saved" / "adapterdock.yaml").read_text()
     assert "source: ." in text and "peft_type" not in text
@@ -284,7 +288,7 @@ def test_an_overlay_changes_its_fields(manifest: Path, shelf: Shelf, tmp_path: P
         "  one: {source: null, trainable: true, config: {peft_type: IA3}}\n"
     )
     model = adapterdock.load(over)
-    assert model.attached["new"].rank == 2
+    assert model._host.adapters.by_name["new"].rank == 2
     assert model.adapters["one"].methods == ("IA3",)
 
 

@@ -40,7 +40,7 @@ def test_the_same_manifest_changes_nothing(model: AdaptedModel, manifest: Path) 
 def test_a_plan_tells_everything_that_differs_and_changes_nothing(
     model: AdaptedModel, shelf: Shelf, tmp_path: Path
 ) -> None:
-    before, objects = logits(model), dict(model.attached)
+    before, objects = logits(model), dict(model._host.adapters.by_name)
     other = tmp_path / "other"
     shutil.copytree(shelf.headed.folder, other / "one")
     plan = model.plan(
@@ -74,7 +74,7 @@ def test_a_plan_tells_everything_that_differs_and_changes_nothing(
     ):
         assert line in text
     assert torch.equal(logits(model), before)
-    assert dict(model.attached) == objects
+    assert dict(model._host.adapters.by_name) == objects
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_trained_values_are_what_is_saved(tmp_path: Path, saved: Saved) -> None:
     model.load_adapter(saved.folder, "it", trainable=True)
     model.set_adapter("it")
     with torch.no_grad():
-        for parameter in model.attached["it"].resident.parameters.values():
+        for parameter in model._host.adapters.by_name["it"].resident.parameters.values():
             parameter.add_(0.1)
     model.save_adapter(tmp_path / "again", "it")
     theirs = logits(peft_loads(tiny_llama(), tmp_path / "again"), inputs_of(tiny_llama()))
@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_keeps_what_it_has(
 
     monkeypatch.setattr(os, "fsync", full)
     with torch.no_grad():
-        for parameter in model.attached["it"].resident.parameters.values():
+        for parameter in model._host.adapters.by_name["it"].resident.parameters.values():
             parameter.mul_(2)
     with pytest.raises(AttachError):
         model.save_adapter(tmp_path / "again", "it")
@@ -196,14 +196,14 @@ def test_the_base_is_recorded_and_is_told_from_another_of_its_shape(
     with pytest.raises(FitError) as caught:
         other.load_adapter(tmp_path / "again", "it")
     assert "AD380" in {finding.code for finding in caught.value.findings}
-    assert not other.attached
+    assert not other._host.adapters.by_name
 
 
 def test_the_same_base_in_another_dtype_is_the_same(tmp_path: Path, saved: Saved) -> None:
     from_disk(tiny_llama(), saved).save_adapter(tmp_path / "again", "it")
     half = AdaptedModel(tiny_llama().to(torch.bfloat16))
     half.load_adapter(tmp_path / "again", "it")
-    assert "it" in half.attached
+    assert "it" in half._host.adapters.by_name
 
 
 def test_a_proven_base_needs_no_name(tmp_path: Path) -> None:
@@ -243,12 +243,12 @@ def test_an_unreadable_record_is_not_a_pass(tmp_path: Path, saved: Saved) -> Non
 
 def test_the_record_follows_a_base_whose_weights_were_changed(tmp_path: Path, saved: Saved) -> None:
     model = from_disk(tiny_llama(), saved)
-    first = model.live.measured
-    assert model.live.measured is first
+    first = model._host.live.measured
+    assert model._host.live.measured is first
     with torch.no_grad():
         for parameter in model.base_model.parameters():
             parameter.mul_(2)
-    assert model.live.measured.fingerprint.weights != first.fingerprint.weights
+    assert model._host.live.measured.fingerprint.weights != first.fingerprint.weights
 
 
 def test_validate_and_lock_tell_the_recorded_base_without_torch(

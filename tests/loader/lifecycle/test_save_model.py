@@ -159,7 +159,7 @@ def test_a_head_begun_at_random_does_not_make_it_another_base(tmp_path: Path) ->
         model.save_pretrained(tmp_path / "out")
     other = tiny_bert()
     nn.init.normal_(other.classifier.weight)
-    assert "new" in adapterdock.attach(other, tmp_path / "out").attached
+    assert "new" in adapterdock.attach(other, tmp_path / "out")._host.adapters.by_name
 
 
 def test_rules_that_are_a_function_are_warned_of(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_the_first_layer_is_trained_under_reentrant_checkpointing(tmp_path: Path
     model(**batch, use_cache=False).loss.backward()
     assert all(
         p.grad is not None and p.grad.any()
-        for p in model.attached["it"].resident.parameters.values()
+        for p in model._host.adapters.by_name["it"].resident.parameters.values()
     )
 
 
@@ -202,7 +202,7 @@ def test_save_model_writes_a_source(tmp_path: Path) -> None:
     trainer.save_model(str(tmp_path / "out"))
     again = AdaptedModel(tiny_llama())
     again.load_adapter(tmp_path / "out", "it")
-    assert again.attached["it"].rank == 4
+    assert again._host.adapters.by_name["it"].rank == 4
 
 
 def test_an_adapter_for_inference_beside_it_stays_as_it_is(tmp_path: Path) -> None:
@@ -211,12 +211,14 @@ def test_an_adapter_for_inference_beside_it_stays_as_it_is(tmp_path: Path) -> No
     other = first_adapter(tmp_path / "other", target_modules=["q_proj"])
     model.load_adapter(other.folder, "other")
     model.set_adapter(["it", "other"])
-    before = {n: p.clone() for n, p in model.attached["other"].resident.parameters.items()}
+    before = {
+        n: p.clone() for n, p in model._host.adapters.by_name["other"].resident.parameters.items()
+    }
     train(model, tmp_path / "run", save_strategy="steps", save_steps=4)
-    after = model.attached["other"].resident.parameters
+    after = model._host.adapters.by_name["other"].resident.parameters
     assert all(torch.equal(before[n], after[n]) for n in before)
     written = load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
-    assert written.keys() == model.attached["it"].resident.parameters.keys()
+    assert written.keys() == model._host.adapters.by_name["it"].resident.parameters.keys()
 
 
 def test_it_passes_for_its_base_where_transformers_asks() -> None:

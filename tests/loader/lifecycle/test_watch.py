@@ -14,6 +14,7 @@ import adapterdock
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
+from adapterdock.loader.lifecycle.change import plan_change
 from adapterdock.loader.lifecycle.watch import Watch
 from adapterdock.manifests.findings.errors import AdapterdockError, UsageError
 from support.near import close
@@ -194,13 +195,12 @@ def test_nothing_is_planned_while_nothing_changes(
     model: AdaptedModel, manifest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned: list[float] = []
-    plan = AdaptedModel.plan
 
-    def counted(self: AdaptedModel, *args: Any, **kwargs: Any) -> Any:
+    def counted(*args: Any, **kwargs: Any) -> Any:
         planned.append(time.monotonic())
-        return plan(self, *args, **kwargs)
+        return plan_change(*args, **kwargs)
 
-    monkeypatch.setattr(AdaptedModel, "plan", counted)
+    monkeypatch.setattr("adapterdock.loader.lifecycle.watch.plan_change", counted)
     with model.watch(manifest, interval=FAST):
         time.sleep(20 * FAST)
     assert len(planned) <= 1

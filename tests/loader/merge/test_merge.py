@@ -279,7 +279,7 @@ def test_one_that_is_made_of_the_bases_output_may_not_act_beside_it(
     pair: tuple[Any, AdaptedModel, Saved, Saved], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, model, _, _ = pair
-    for adapter in model.attached.values():
+    for adapter in model._host.adapters.by_name.values():
         with_parts(adapter, tuple(p._replace(of_input=False) for p in adapter.resident.parts))
     model.merge_adapter("one")
     with pytest.raises(RoutingError) as caught:
@@ -336,7 +336,7 @@ def test_factors_with_more_than_a_and_b_are_not_merged_as_if_they_were_plain(
     pair: tuple[Any, AdaptedModel, Saved, Saved],
 ) -> None:
     _, model, _, _ = pair
-    adapter = model.attached["two"]
+    adapter = model._host.adapters.by_name["two"]
     part = adapter.resident.parts[0]
     site = part.site._replace(tensors={**part.site.tensors, "magnitude_vector": "m"})
     with_parts(adapter, (part._replace(site=site), *adapter.resident.parts[1:]))
@@ -474,7 +474,7 @@ def test_parts_that_nobody_accounts_for_are_refused(
     pair: tuple[Any, AdaptedModel, Saved, Saved],
 ) -> None:
     _, model, _, _ = pair
-    adapter = model.attached["two"]
+    adapter = model._host.adapters.by_name["two"]
     with_parts(adapter, adapter.resident.parts[:-1])
     with pytest.raises(AttachError) as caught:
         model.merge_adapter("two")

@@ -11,9 +11,9 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.methods import dora
-from adapterdock.loader.model.attach import attach_adapter
 from adapterdock.manifests.findings.errors import AttachError
 from safetensors.torch import load_file
+from support.attach import attach_adapter
 from support.near import close, differs
 from support.peft_adapters import (
     Saved,

@@ -11,12 +11,12 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.base.layout import layout_of_model
-from adapterdock.loader.model.attach import attach_adapter
 from adapterdock.manifests.findings.errors import AttachError, RoutingError
 from adapterdock.registry.checks.check_adapter import check_adapter
 from adapterdock.registry.files.facts import AdapterFacts
 from peft import LNTuningConfig, TrainableTokensConfig
 from safetensors.torch import load_file
+from support.attach import attach_adapter
 from support.near import close, differs
 from support.peft_adapters import (
     Saved,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.model.attach import attach_adapter
+from support.attach import attach_adapter
 from support.near import close, differs
 from support.peft_adapters import (
     adapted,
@@ -154,7 +154,7 @@ def test_an_embedding_saved_as_it_was_costs_no_copy(tmp_path: Path) -> None:
         "model.embed_tokens" in saved.plan(base).embeddings
     )
     model = adapted(base, saved)
-    assert model.attached["it"].whole == frozenset()
+    assert model._host.adapters.by_name["it"].whole == frozenset()
     assert close(logits(model), saved.answer)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.model.attach import attach_adapter
 from adapterdock.loader.sites.weight_sites import WeightSite
 from adapterdock.manifests.findings.errors import AttachError, RoutingError
 from peft import LoraConfig
 from safetensors.torch import load_file
+from support.attach import attach_adapter
 from support.method_fit import codes, facts_of, tampered
 from support.moes import tiny_gpt_oss, tiny_mixtral, tiny_qwen_moe
 from support.near import close, differs

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.model.attach import attach_adapter
 from adapterdock.manifests.findings.errors import AttachError, RoutingError
 from peft import TrainableTokensConfig
 from safetensors.torch import load_file
+from support.attach import attach_adapter
 from support.near import close, differs
 from support.peft_adapters import (
     Saved,

@@ -14,13 +14,14 @@ from adapterdock.loader.adapted import AdaptedModel, AdapterWarning
 from adapterdock.loader.base.modules import ModuleMap
 from adapterdock.loader.build import build_adapter as engine
 from adapterdock.loader.build import requirements as claims
-from adapterdock.loader.model.attach import attach_adapter
+from adapterdock.loader.model.adapter_set import AdapterSet
 from adapterdock.loader.sites.attachments import Attachments
 from adapterdock.loader.sites.sites import ModuleSite, OutputSite
 from adapterdock.loader.weights.tensors import AdapterTensors
 from adapterdock.manifests.findings import fit as codes
 from adapterdock.manifests.findings.errors import AdapterdockError, AttachError, IntegrityError
 from adapterdock.registry.files.facts import AdapterPlan, SitePlan
+from support.attach import attach_adapter
 from support.near import close, differs
 from support.peft_adapters import (
     Saved,
@@ -437,7 +438,7 @@ STEPS: list[tuple[Any, str]] = [
     (AdapterTensors, "findings"),
     (AdapterTensors, "place"),
     (AdapterTensors, "verify"),
-    (AdaptedModel, "add"),
+    (AdapterSet, "_add"),
     (Attachments, "put"),
     (Attachments, "_freeze"),
     (OutputSite, "install"),
@@ -476,7 +477,7 @@ def test_a_failure_at_any_step_leaves_the_model_bit_for_bit(
     if kind is RuntimeError:
         assert caught.value.code == "AD726"  # type: ignore[attr-defined]
         assert isinstance(caught.value.__cause__, RuntimeError)
-    if not (name == "add" and late):  # there it had succeeded
+    if not (name == "_add" and late):  # there it had succeeded
         assert list(model.adapters) == ["first"]
         assert same_traces(traces(base), before)
         assert model.state_dict().keys() == state.keys()

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import adapterdock
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
@@ -22,17 +21,13 @@ from support.peft_adapters import ids, peft_saves, tiny_llama
 MOST = int(os.environ.get("MOST", "40"))
 """Lines of a change that are tried, of the few hundred that it runs."""
 
-ROOT = Path(adapterdock.__file__).parent
-CHANGING = frozenset(
-    str(file.relative_to(ROOT))
-    for place in ("adapted.py", "adapter", "model", "sites", "base/interception.py", "load.py")
-    for file in (ROOT / "loader" / place, *(ROOT / "loader" / place).glob("*.py"))
-    if file.suffix == ".py"
-) | {
-    *(f"loader/lifecycle/{name}.py" for name in ("change", "deployed_model", "choose")),
-    *("loader/compose/recipe.py", "loader/build/in_memory.py", "loader/routing/selection.py"),
-    *("loader/merge/merge.py", "loader/merge/untie.py"),
-}
+_FILES = """adapted load adapter/adapter adapter/memory base/interception build/in_memory
+lifecycle/add_adapter lifecycle/attach_files lifecycle/change lifecycle/choose lifecycle/deployment
+lifecycle/load_adapter merge/merge merge/untie model/adapter_set model/all_or_nothing model/calls
+model/choice model/compositions model/host model/merging model/model_state model/parameter_tree
+model/residency model/stand_in model/state_dict routing/selection sites/attachments
+sites/checkpointing sites/compiled sites/refill sites/sites sites/weight_reads sites/weight_sites"""
+CHANGING = frozenset(f"loader/{name}.py" for name in _FILES.split())
 """Where an attached model is changed; not where files are read and adapters are built."""
 
 ADAPTERS: dict[str, dict[str, Any]] = {
@@ -86,7 +81,7 @@ def state(model: AdaptedModel) -> dict[str, object]:
     names = [None, *model.adapters, *(n for n in model.compositions if n not in model.adapters)]
     return {
         "adapters": dict(model.adapters),
-        "flags": [(a.retired, a.merged, a.loaded) for a in model.attached.values()],
+        "flags": [(a.retired, a.merged, a.loaded) for a in model._host.adapters.by_name.values()],
         "active": (model.active_weights(), model.default_weights, model.merged_adapters),
         "compositions": {name: dict(of) for name, of in model.compositions.items()},
         "recipes": dict(model.recipes),
@@ -100,7 +95,7 @@ def state(model: AdaptedModel) -> dict[str, object]:
         "hooks": [
             (len(module._forward_hooks), "forward" in module.__dict__) for module in base.modules()
         ],
-        "running": model._attachments.running(),
+        "running": model._host.adapters.attachments.running(),
         "free": is_free(model),
     }
 
@@ -110,7 +105,7 @@ def is_free(model: AdaptedModel) -> bool:
     found: list[bool] = []
 
     def look() -> None:
-        for lock in (model._attachments.lock, model._changing):
+        for lock in (model._host.adapters.attachments.lock, model._host.adapters._changing):
             found.append(lock.acquire(blocking=False))
             if found[-1]:
                 lock.release()
@@ -270,7 +265,7 @@ def test_a_call_that_was_interrupted_is_not_running_any_more(saved: Path) -> Non
     count = lines_run(lambda: answer(model), CHANGING)
     for line in sample(count, count):
         interrupted_at(lambda: answer(model), line, CHANGING)
-        assert model._attachments.running() == []
+        assert model._host.adapters.attachments.running() == []
     model.merge_adapter()
     assert model.merged_adapters == ["one", "two"]
 

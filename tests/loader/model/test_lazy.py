@@ -169,7 +169,7 @@ def test_a_failure_is_raised_at_the_use_and_can_be_tried_again(
         assert caught.value.findings
     assert not model.adapters["one"].loaded
     assert torch.equal(logits(model), before)
-    assert model._attachments.running() == []
+    assert model._host.adapters.attachments.running() == []
     if how != "nan":
         file.write_bytes(good)
         assert close(logits(model, adapter="one"), shelf.one.answer)

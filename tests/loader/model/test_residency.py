@@ -12,6 +12,7 @@ import adapterdock
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
+from adapterdock.loader.adapter import memory
 from adapterdock.loader.build import from_files as reading
 from adapterdock.loader.model import residency
 from adapterdock.manifests.findings.errors import AttachError, RoutingError, UsageError
@@ -49,7 +50,7 @@ def here(model: AdaptedModel) -> list[str]:
 
 def bytes_here(model: AdaptedModel) -> int:
     """What is really there: by the tensors that the model's sites hold."""
-    sites = model._attachments.outputs.values()
+    sites = model._host.adapters.attachments.outputs.values()
     held = {a for site in sites for a in site.factors}
     assert {a.name for a in held} == set(here(model))
     return sum(t.numel() * t.element_size() for t in model.state_dict().values())
@@ -109,7 +110,7 @@ def test_threads_get_their_own_answers_and_the_bytes_stay_within(manifest: Path,
             name = NAMES[(start + turn) % 4]
             try:
                 found = logits(model, adapter=name)
-                with model._attachments.lock:
+                with model._host.adapters.attachments.lock:
                     most[0] = max(most[0], bytes_here(model))
             except BaseException as error:
                 odd.append(error)
@@ -124,7 +125,7 @@ def test_threads_get_their_own_answers_and_the_bytes_stay_within(manifest: Path,
         thread.join()
     assert odd == []
     assert 0 < most[0] <= 2 * size
-    assert model._attachments.running() == []
+    assert model._host.adapters.attachments.running() == []
 
 
 def test_one_that_a_call_runs_on_stays_and_others_wait_for_its_end(
@@ -160,7 +161,7 @@ def test_a_call_inside_a_call_does_not_wait_for_itself(manifest: Path, size: int
     with pytest.raises(RoutingError) as caught:
         model.generate(ids(1, 4), adapter="a", max_new_tokens=2, logits_processor=[Asking()])
     assert caught.value.code == "AD755"
-    assert model._attachments.running() == []
+    assert model._host.adapters.attachments.running() == []
 
 
 def test_what_is_larger_than_the_budget_is_refused(manifest: Path, shelf: Shelf, size: int) -> None:
@@ -187,7 +188,7 @@ def test_a_lazy_one_that_is_too_large_is_refused_before_it_is_read(
         adapterdock.load(manifest_of(shelf, tmp_path, adapters=adapters, residency=f"{size - 1}B"))
     assert caught.value.code == "AD754"
     model = adapterdock.load(manifest_of(shelf, tmp_path, adapters=adapters, residency=f"{size}B"))
-    assert here(model) == [] and model.attached["a"].nbytes == size
+    assert here(model) == [] and model._host.adapters.by_name["a"].nbytes == size
 
 
 def test_a_trainable_one_never_leaves(
@@ -196,7 +197,7 @@ def test_a_trainable_one_never_leaves(
     adapters = {n: {"source": s, "trainable": n == "a"} for n, s in four.items()}
     model = adapterdock.load(manifest_of(shelf, tmp_path, adapters=adapters), residency=2 * size)
     with torch.no_grad():
-        for parameter in model.attached["a"].resident.parameters.values():
+        for parameter in model._host.adapters.by_name["a"].resident.parameters.values():
             parameter.mul_(2.0)
     answer = logits(model, adapter="a")
     for name in NAMES[1:]:
@@ -214,7 +215,7 @@ def test_whole_modules_come_back_too_and_what_is_the_bases_stays(
         shelf, tmp_path, adapters={"head": {"source": shelf.headed}, "a": {"source": four["a"]}}
     )
     free = adapterdock.load(manifest)
-    budget = max(a.nbytes for a in free.attached.values())
+    budget = max(a.nbytes for a in free._host.adapters.by_name.values())
     model = adapterdock.load(manifest, residency=budget)
     for name in ("head", "a", "head"):
         assert torch.equal(logits(model, adapter=name), logits(free, adapter=name))
@@ -299,7 +300,8 @@ def test_elsewhere_than_on_the_cpu_they_go_to_the_cpu_and_nothing_is_read(
     for name in NAMES:
         logits(model, adapter=name)
     device = torch.device("cuda")  # what the code asks; the tensors stay where they can be
-    monkeypatch.setattr(residency, "device_of", lambda adapter: device)
+    for module in (memory, residency):
+        monkeypatch.setattr(module, "device_of", lambda adapter: device)
     model.residency = 2 * size
     monkeypatch.setattr(reading, "read_file", None)
     for name in (*NAMES, *NAMES):
@@ -311,7 +313,11 @@ def test_elsewhere_than_on_the_cpu_they_go_to_the_cpu_and_nothing_is_read(
 def test_what_was_deleted_is_not_kept_alive(manifest: Path, budget: str | None) -> None:
     model = adapterdock.load(manifest, residency=budget)
     model.to(torch.float32)
-    seen = [weakref.ref(p) for a in model.attached.values() for p in a.resident.parameters.values()]
+    seen = [
+        weakref.ref(p)
+        for a in model._host.adapters.by_name.values()
+        for p in a.resident.parameters.values()
+    ]
     logits(model, adapter="a")
     model.delete_adapter(list(NAMES))
     gc.collect()

@@ -35,9 +35,9 @@ def test_tensors_that_change_in_place_are_seen_by_the_next_batch(
 ) -> None:
     model = dressed(tmp_path, method)
     before = together(model)
-    for parameter in model.attached["a"].resident.parameters.values():
+    for parameter in model._host.adapters.by_name["a"].resident.parameters.values():
         parameter.mul_(1.5)
-    for parameter in model.attached["b"].resident.parameters.values():
+    for parameter in model._host.adapters.by_name["b"].resident.parameters.values():
         parameter.data = parameter.data * 0.5  # another memory, the same version
     after = together(model)
     assert close(after, alone(model, {"input_ids": ids(4)}, NAMES))
@@ -58,7 +58,7 @@ def test_dora_rows_see_another_weight_of_the_base(tmp_path: Path) -> None:
 def test_a_batch_that_is_larger_than_the_bound_is_right_and_within_it(tmp_path: Path) -> None:
     model = dressed(tmp_path, "lora")
     expected = together(model)
-    cache = model._gathered
+    cache = model._host.adapters.gathered
     whole = cache.nbytes
     assert whole > 0
     for limit in (whole // 2, 0):
@@ -78,7 +78,7 @@ def test_adapters_of_one_projection_share_it(tmp_path: Path) -> None:
     for method, groups in (("vera", 1), ("vera of two seeds", 2)):
         model = dressed(tmp_path / method.replace(" ", "_"), method)
         together(model)
-        (gathered,) = model._gathered._kept.values()
+        (gathered,) = model._host.adapters.gathered._kept.values()
         site = next(s for s in gathered.of if s.name.endswith("layers.0.self_attn.q_proj"))
         found = gathered.of[site]
         assert found is not None

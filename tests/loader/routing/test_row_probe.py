@@ -11,9 +11,9 @@ import pytest
 import torch
 import transformers as tf
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.model.attach import attach_adapter
 from adapterdock.manifests.findings.errors import RoutingError
 from adapterdock.registry.files.facts import AdapterPlan, SitePlan
+from support.attach import attach_adapter
 from support.mixed_rows import alone, answer, dress
 from support.moes import tiny_mixtral, tiny_qwen_moe
 from support.near import close, differs
@@ -291,7 +291,9 @@ def test_the_base_is_asked_once_and_left_as_it_was(tmp_path: Path) -> None:
     model.train()
     state = torch.random.get_rng_state()
     sites = {"model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"}
-    assert model._gathered.layout.ask(model._owner, base, sites, (), {}, 2)
+    assert model._host.adapters.gathered.layout.ask(
+        model._host.adapters.attachments.owner, base, sites, (), {}, 2
+    )
     assert torch.equal(state, torch.random.get_rng_state())
     assert all(module.training for module in base.modules())
     for length in (4, 5):
@@ -353,8 +355,12 @@ def test_beams_do_not_make_tokens_fit() -> None:
     from adapterdock.loader.routing.rows import GatheredCache, Rows
 
     model = factors_at(AdaptedModel(Both().eval()), "flat")
-    rows = Rows((model.routing("it"), model.routing(None)), (1, 3), GatheredCache())
+    rows = Rows(
+        (model._host.choice.routing("it"), model._host.choice.routing(None)),
+        (1, 3),
+        GatheredCache(),
+    )
     x = torch.randn(2, 3, 8)
-    assert rows.enter(model._owner, model.base_model, (x,), {}) == 1
+    assert rows.enter(model._host.adapters.attachments.owner, model.base_model, (x,), {}) == 1
     with pytest.raises(RoutingError):  # six tokens are two rows of three beams, by their number
         rows.check_site("flat", model.base_model.flat, x.reshape(6, 1, 8), 1)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.model.attach import attach_adapter
 from adapterdock.manifests.findings.errors import RoutingError
 from adapterdock.registry.files.facts import AdapterPlan, SitePlan
+from support.attach import attach_adapter
 from support.near import close, differs
 from support.peft_adapters import peft_saves, tensors_of, tiny_bert, tiny_gpt2, tiny_llama
 
@@ -259,7 +259,7 @@ def test_values_that_change_are_seen_by_the_next_batch(tmp_path: Path) -> None:
 def test_gathered_factors_are_kept_within_a_bound_and_go_with_their_adapter(
     llama: AdaptedModel,
 ) -> None:
-    cache = llama._gathered
+    cache = llama._host.adapters.gathered
     with torch.no_grad():
         llama(input_ids=ids(2), adapter_names=["small", "large"])
         ((_, first),) = cache._kept.items()

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.model.attach import attach_adapter
 from adapterdock.loader.sites.checkpointing import Carrying
 from adapterdock.manifests.findings.errors import RoutingError
 from adapterdock.registry.files.facts import AdapterPlan, SitePlan
+from support.attach import attach_adapter
 from support.near import close
 from support.peft_adapters import (
     Saved,
@@ -199,6 +199,8 @@ def test_a_part_that_a_model_runs_without_gradients_is_no_checkpoint() -> None:
     model = own(reentrant=True, frozen=True)
     model(torch.randn(3, 4)).sum().backward()
     assert (
-        model.attached["it"].resident.parameters["base_model.model.first.lora_A.it.weight"].grad
+        model._host.adapters.by_name["it"]
+        .resident.parameters["base_model.model.first.lora_A.it.weight"]
+        .grad
         is not None
     )

@@ -9,10 +9,10 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.base.interception import Interception
-from adapterdock.loader.model.attach import attach_adapter
 from adapterdock.loader.weights.placement import compute_dtype, device_of
 from adapterdock.manifests.findings.errors import AttachError
 from adapterdock.registry.files.facts import AdapterPlan, SitePlan
+from support.attach import attach_adapter
 from support.near import close, differs
 from support.peft_adapters import (
     Saved,

@@ -160,7 +160,7 @@ def test_a_hook_of_somebody_elses_keeps_its_part_of_the_answer(tmp_path: Path) -
         theirs = oracle.base_model.model.model.layers[0].self_attn.q_proj
         x = torch.randn(2, 3, 16)
         model = adapted(base, saved)
-        (factors,) = model.built_of("it").outputs["model.layers.0.self_attn.q_proj"]
+        (factors,) = model._host.adapters.built_of("it").outputs["model.layers.0.self_attn.q_proj"]
         out = module(x)
         ours = factors.add(module, x, out, out, 1.0)
         plain = theirs(x) + 1 if method == "SHIRA" else theirs(x)
@@ -327,10 +327,12 @@ def test_hot_swap_with_another_rank_and_another_method(tmp_path: Path) -> None:
 def test_what_is_deleted_is_freed(tmp_path: Path) -> None:
     base = tiny_llama()
     model = adapted(base, saved_by_peft("RANDLORA", tmp_path / "it", base))
-    adapter = model.attached["it"]
+    adapter = model._host.adapters.by_name["it"]
     tensors = [weakref.ref(t) for t in adapter.tensors()]
     layers = [
-        weakref.ref(f.layer) for fs in model.built_of(adapter.name).outputs.values() for f in fs
+        weakref.ref(f.layer)
+        for fs in model._host.adapters.built_of(adapter.name).outputs.values()
+        for f in fs
     ]
     assert tensors and layers
     shared = sum(name.endswith("randlora_A.it") for name in adapter.resident.parameters)

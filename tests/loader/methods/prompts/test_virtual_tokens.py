@@ -331,11 +331,17 @@ def test_virtual_tokens_may_be_in_another_dtype_than_the_base(case: str, tmp_pat
     base, adapter = saved(case, tmp_path / "it")
     oracle = logits(peft_loads(base.to(torch.bfloat16), adapter.folder))
     kept = adapted(base, adapter, dtype=torch.float32)
-    assert next(iter(kept.attached["it"].resident.parameters.values())).dtype is torch.float32
+    assert (
+        next(iter(kept._host.adapters.by_name["it"].resident.parameters.values())).dtype
+        is torch.float32
+    )
     assert logits(kept).dtype is torch.bfloat16
     assert torch.equal(logits(kept), oracle)
     narrow = adapted(copy.deepcopy(base), adapter)
-    assert next(iter(narrow.attached["it"].resident.parameters.values())).dtype is torch.bfloat16
+    assert (
+        next(iter(narrow._host.adapters.by_name["it"].resident.parameters.values())).dtype
+        is torch.bfloat16
+    )
     assert torch.equal(logits(narrow), oracle)
 
 
@@ -370,7 +376,7 @@ def test_a_running_call_keeps_its_virtual_tokens(tmp_path: Path) -> None:
     expected = model.generate(ids(), **options)
 
     def delete(_: Any, scores: torch.Tensor) -> torch.Tensor:
-        if "it" in model.attached:
+        if "it" in model._host.adapters.by_name:
             with pytest.warns(AdapterWarning, match="default"):
                 model.delete_adapter("it")
             with pytest.raises(RoutingError, match="calls are running on it"):

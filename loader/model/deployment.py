@@ -1,4 +1,4 @@
-"""A model that was set up from a manifest, and what it was set up from."""
+"""What a model was set up from."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from ...manifests.findings.finding import Finding
 from ...manifests.lockfile import Lock
 from ...manifests.manifest import ManifestFile
 from ...registry.pull import Pulled
 from ...registry.session import Session
-from ..model.host import AdapterHost
 
 InMemory = Mapping[str, Any]
 """An adapter in memory: the names of its files to their bytes. ``adapter_config.json`` may also be
@@ -43,22 +40,3 @@ class Deployment:
     def said_of_base(self) -> tuple[ManifestFile, Lock]:
         """The manifest and lock that last said which base this is; those in force if none did."""
         return self.base_from or (self.file, self.pulled.lock)
-
-
-class DeployedModel(AdapterHost):
-    """A model that may have been set up from a manifest, which it then follows."""
-
-    _deployment: Deployment | None
-
-    def __init__(self, base: nn.Module) -> None:
-        super().__init__(base)
-        self.__dict__["_deployment"] = None
-
-    @property
-    def deployment(self) -> Deployment | None:
-        """The manifest that the model was set up from, and what was pulled for it."""
-        return self._deployment
-
-    @deployment.setter
-    def deployment(self, deployment: Deployment) -> None:
-        self.__dict__["_deployment"] = deployment

@@ -1,0 +1,90 @@
+"""The names of the wrapper: those that users need, and no other; a misspelt one is told."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import adapterdock
+import pytest
+from adapterdock.loader.adapted import AdaptedModel
+from support.peft_adapters import tiny_llama
+from torch import nn
+
+PUBLIC = """
+active_adapters active_weights adapters add_adapter add_weighted_adapter compositions
+default_weights define_composition delete_adapter delete_composition deployment detach
+disable_adapter disable_adapters enable_adapters findings generate get_base_model holding
+load_adapter merge_adapter merge_and_unload merged_adapters plan recipes refresh_compositions
+residency rules save_adapter save_composition save_pretrained set_adapter set_adapter_weights
+unmerge_adapter using watch
+"""
+
+
+@pytest.fixture(scope="module")
+def model() -> AdaptedModel:
+    return AdaptedModel(tiny_llama())
+
+
+def test_the_wrapper_has_the_public_names_and_no_internal_one() -> None:
+    own = {name for name in dir(AdaptedModel) if not name.startswith("_")}
+    assert own - set(dir(nn.Module)) == set(PUBLIC.split())
+
+
+def test_every_public_name_says_what_it_does() -> None:
+    for name in PUBLIC.split():
+        assert inspect.getdoc(getattr(AdaptedModel, name)), name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("set_adaptr", "set_adapter"),
+        ("active_adapter", "active_adapters"),
+        ("get_input_embedings", "get_input_embeddings"),  # the base's
+        ("generation_confg", "generation_config"),
+    ],
+)
+def test_a_misspelt_name_is_an_error_with_the_nearest_one(
+    model: AdaptedModel, wrong: str, right: str
+) -> None:
+    with pytest.raises(AttributeError, match=f"{wrong!r}; did you mean {right!r}"):
+        getattr(model, wrong)
+    assert not hasattr(model, wrong)
+
+
+@pytest.mark.parametrize("name", ["nothing_of_the_kind", "_set_adapter", "__set_adapter__"])
+def test_a_name_that_is_like_no_other_gets_no_hint(model: AdaptedModel, name: str) -> None:
+    with pytest.raises(AttributeError, match=name) as caught:
+        getattr(model, name)
+    assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_misspelt_name_fails_type_checking_and_what_the_base_has_does_not(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import adapterdock\n\n\n"
+        "def use(model: adapterdock.AdaptedModel) -> None:\n"
+        "    model.set_adapter('one')\n"
+        "    model.generate(model.config, device=model.device, dtype=model.dtype)\n"
+        "    model.base_model(model.can_generate())\n"
+        "    model.set_adaptr('one')\n"
+        "    print(model.confg)\n"
+    )
+    package = Path(adapterdock.__file__).parent
+    settings = {"extraPaths": [str(package.parent)], "typeCheckingMode": "standard"}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    checker = [sys.executable, "-m", "basedpyright", "--outputjson", "-p", str(tmp_path)]
+    done = subprocess.run(
+        [*checker, "--pythonpath", sys.executable], capture_output=True, text=True, check=False
+    )
+    found = json.loads(done.stdout)["generalDiagnostics"]
+    errors = {one["range"]["start"]["line"] + 1: one for one in found}
+    assert errors.keys() == {8, 9}, found
+    assert all(one["rule"] == "reportAttributeAccessIssue" for one in errors.values()), found

@@ -38,7 +38,7 @@ class Choice:
         """Make this what answers where nothing else is said."""
         self._load_now(selection)
         with self._set.lock:  # what it means now, unless the adapters change just now
-            self._set.say(default=self.routing(selection), selected=selection)
+            self._set.state = self._set.state.chosen(self.routing(selection), selection)
 
     def using(self, selection: Selection) -> Using:
         """Makes it the choice in a thread (and asyncio task) for the time of a block."""
@@ -108,10 +108,10 @@ class Choice:
 
     def _load_now(self, selection: Selection) -> None:
         """Load what is away of a selection that is chosen for calls to come."""
-        terms = self.routing(selection).terms
-        if not self._set.state.exchanging and not all(adapter.loaded for adapter, _ in terms):
-            with self.holding(selection):
-                pass
+        for adapter, _ in self.routing(selection).terms:
+            if not adapter.loaded and not self._set.state.exchanging:
+                with self.holding(selection):
+                    return
 
     # -- what a call begins with ---------------------------------------------------------------
 

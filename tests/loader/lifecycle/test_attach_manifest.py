@@ -268,7 +268,7 @@ def test_ctrl_c_in_a_fetch_leaves_the_model_and_a_retry_works(
 def test_ctrl_c_while_attaching_leaves_the_model_and_a_retry_works(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adapterdock.loader import load as loading
+    from adapterdock.loader.lifecycle import deployment as loading
 
     manifest = manifest_of(shelf, tmp_path)
     base = shelf.model()

@@ -7,6 +7,7 @@ is in the weight, and so in whatever else the base computes with it: another ans
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -25,17 +26,14 @@ def read_elsewhere(base: nn.Module, modules: ModuleMap, names: Collection[str]) 
     themselves. Told by a run of the base alone on a few tokens; none where it cannot be run so."""
     found: set[str] = set()
     owner, asking = object(), Adapter("")
-    sites: list[ReadSite] = []
-    try:
+    with ExitStack() as stack:
         for name in names:
             site = ReadSite(owner, name, modules.by_name[name])
             site.factors[asking] = {"weight": _noting(name, found)}
-            sites.append(site)
+            for _ in range(2):  # the second finishes what interrupts the first
+                stack.callback(site.remove)
             site.install()
         run_alone(base, Call(owner, ((asking, 1.0),)))
-    finally:
-        for site in reversed(sites):
-            site.remove()
     return found
 
 

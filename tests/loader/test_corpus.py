@@ -21,7 +21,7 @@ from peft import PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file, save_file
 from support.corpus import CORPUS, base_of, config_of, inputs_of, peft_rows
-from support.near import ROUNDINGS, close, differs
+from support.near import as_near_as, close, differs
 from support.older_names import Older, older
 from support.peft_adapters import randomise
 from support.shelf import write_manifest
@@ -125,9 +125,10 @@ def test_a_real_config_with_names_that_peft_no_longer_finds_answers_as_dense_ari
     report = adapterdock.validate(manifest)
     assert report.ok, [(f.code, f.message) for f in report.findings]
     model = adapterdock.load(manifest)
-    wanted = answer(made.reference(tmp_path / "dense"), kind)
-    assert close(answer(model, kind), wanted, ROUNDINGS * layers)
-    assert differs(answer(model, kind, adapter=None), wanted)
+    dense = answer(made.reference(tmp_path / "dense"), kind)
+    exact = answer(made.reference(tmp_path / "exact", torch.float64), kind)
+    assert as_near_as(answer(model, kind), dense, exact)
+    assert differs(answer(model, kind, adapter=None), dense)
 
 
 def test_a_real_config_on_a_projection_that_mamba_never_calls_is_refused_unless_it_does_nothing(
@@ -147,9 +148,10 @@ def test_a_real_config_on_a_projection_that_mamba_never_calls_is_refused_unless_
             tensors[name] = torch.zeros_like(tensors[name])
     save_file(tensors, file)
     model = adapterdock.load(manifest)
-    wanted = answer(made.reference(tmp_path / "dense"), "nemotron_h")
-    assert close(answer(model, "nemotron_h"), wanted)
-    assert differs(answer(model, "nemotron_h", adapter=None), wanted)
+    dense = answer(made.reference(tmp_path / "dense"), "nemotron_h")
+    exact = answer(made.reference(tmp_path / "exact", torch.float64), "nemotron_h")
+    assert as_near_as(answer(model, "nemotron_h"), dense, exact.double())
+    assert differs(answer(model, "nemotron_h", adapter=None), dense)
 
 
 def test_the_corpus_is_whole() -> None:

@@ -46,10 +46,11 @@ class Older:
     def model(self) -> Any:
         return loaded(self.kind, self.base)
 
-    def reference(self, folder: Path) -> Any:
+    def reference(self, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
         """The base with the dense deltas in it, added before transformers converts anything."""
-        weights = load_file(self.base / "model.safetensors")
-        tensors = load_file(self.adapter / "adapter_model.safetensors")
+        weights = {n: t.to(dtype) for n, t in load_file(self.base / "model.safetensors").items()}
+        file = self.adapter / "adapter_model.safetensors"
+        tensors = {n: t.to(dtype) for n, t in load_file(file).items()}
         config = json.loads((self.adapter / "adapter_config.json").read_text())
         for key, a in tensors.items():
             if key.endswith("lora_A.weight"):
@@ -62,7 +63,7 @@ class Older:
             if file.suffix == ".json":
                 (folder / file.name).write_bytes(file.read_bytes())
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
-        return loaded(self.kind, folder)
+        return loaded(self.kind, folder, dtype)
 
 
 def scale_of(config: Mapping[str, Any], name: str) -> float:
@@ -78,10 +79,13 @@ def scale_of(config: Mapping[str, Any], name: str) -> float:
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def loaded(kind: type[Any], folder: Path) -> Any:
+def loaded(kind: type[Any], folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return kind.from_pretrained(folder, dtype=torch.float32).eval()
+        model = kind.from_pretrained(folder, dtype=dtype).eval()
+    if dtype is torch.float64:  # for which torch has no grouped products
+        model.set_experts_implementation("eager")
+    return model
 
 
 def older(

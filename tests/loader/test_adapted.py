@@ -235,7 +235,7 @@ def test_an_adapter_inside_a_module_that_another_replaces_is_not_silently_lost(
 
 
 def test_rules_bind_whatever_road_a_set_comes_by(model: AdaptedModel) -> None:
-    code = Code("AD8ZZ", "rule", Severity.ERROR, "s", "e", "x", "f")
+    code = Code("AD8ZZ", "rule", Severity.ERROR, "s", "f")
 
     def at_most_one(weights: Mapping[str, float]) -> list[Finding]:
         return [code.finding("two is too many")] if len(weights) > 1 else []
@@ -258,7 +258,7 @@ def test_rules_bind_whatever_road_a_set_comes_by(model: AdaptedModel) -> None:
 
 
 def test_deleting_does_not_leave_a_default_that_the_rules_forbid(model: AdaptedModel) -> None:
-    code = Code("AD8ZZ", "rule", Severity.ERROR, "s", "e", "x", "f")
+    code = Code("AD8ZZ", "rule", Severity.ERROR, "s", "f")
 
     def two_needs_one(weights: Mapping[str, float]) -> list[Finding]:
         wrong = "two" in weights and "one" not in weights

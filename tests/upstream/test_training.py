@@ -1,5 +1,5 @@
 """What transformers' peft integration tests prove of training and saving, proved here:
-``docs/upstream.md`` lists them."""
+``docs/reference/upstream.md`` lists them."""
 
 from __future__ import annotations
 

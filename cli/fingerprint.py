@@ -14,7 +14,7 @@ from ..manifests.findings.errors import ManifestError, UsageError
 from ..manifests.findings.finding import Where
 from ..manifests.owner import left_beside, made_beside
 from .console import err, out, say, status
-from .options import DEFAULT_MANIFEST, JsonOption, OfflineOption, given_manifest
+from .options import DEFAULT_MANIFEST, JsonOption, OfflineOption, manifest_argument
 
 if TYPE_CHECKING:
     from ..manifests.language.schema import Fingerprint
@@ -68,7 +68,7 @@ def fingerprint(
             )
         )
     if is_manifest:
-        file = open_manifest(given_manifest(path))
+        file = open_manifest(manifest_argument(path))
         folder = open_base_folder(file, Access(offline=offline))
         remote_code = file.manifest.base.trust_remote_code
         if folder is None:

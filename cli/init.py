@@ -78,7 +78,7 @@ def init(
         )
     folders = find_adapters(manifest.parent)
     found, left_out = named_sources(folders)
-    base = _given_base(model, manifest) if model else _recorded_base(manifest.parent, found)
+    base = _base_argument(model, manifest) if model else _recorded_base(manifest.parent, found)
     text = render(manifest.stem, base, found)
     try:
         manifest.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def _quoted(text: str) -> str:
     return escaped if plain else json.dumps(escaped, ensure_ascii=False)
 
 
-def _given_base(model: str, manifest: Path) -> str:
+def _base_argument(model: str, manifest: Path) -> str:
     """``--model``, checked; a relative folder counts from here, so it is rewritten for the
     manifest's folder."""
     from ..manifests.language.source import Source, SourceSyntaxError

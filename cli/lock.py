@@ -22,9 +22,9 @@ from .options import (
     OfflineOption,
     PolicyOption,
     accepted_codes,
-    check_given,
+    check_arguments,
     complete_adapter,
-    given_manifest,
+    manifest_argument,
 )
 from .progress import shown_progress
 from .render import print_findings, print_report, print_table, short_digest
@@ -82,8 +82,8 @@ def lock(
       adapterdock lock --upgrade tone     # take the new one, and review the diff
       adapterdock lock --accept AD364     # recorded in the lock
     """
-    path = given_manifest(manifest)
-    check_given(model, dtype, policy)
+    path = manifest_argument(manifest)
+    check_arguments(model, dtype, policy)
     if check:
         others = {
             "--diff": show_diff,

@@ -23,7 +23,7 @@ from .options import (
     PolicyOption,
     accepted_codes,
     complete_adapter,
-    given_manifest,
+    manifest_argument,
 )
 from .progress import shown_progress
 from .render import human_bytes, print_findings
@@ -92,7 +92,7 @@ def merge(
     from ..registry.files.new_folder import check_free
     from ..registry.locks.project import open_manifest
 
-    path = given_manifest(manifest)
+    path = manifest_argument(manifest)
     accepted = accepted_codes(accept)
     limit = None if max_shard_size is None else parse_size(max_shard_size)
     if limit == 0:

@@ -107,7 +107,7 @@ JsonOption = Annotated[
 ]
 
 
-def given_manifest(path: Path) -> Path:
+def manifest_argument(path: Path) -> Path:
     """``path``, if it can be a manifest. Raises :class:`UsageError` that says what is there."""
     where = Where(file=str(path))
     if str(path) == "-":
@@ -137,7 +137,7 @@ def given_manifest(path: Path) -> Path:
     return path
 
 
-def check_given(model: str | None, dtype: str | None, policy: Path | None) -> None:
+def check_arguments(model: str | None, dtype: str | None, policy: Path | None) -> None:
     """Raises :class:`UsageError` where --model, --dtype or --policy names nothing that can be
     meant: then the command line is wrong, and not the manifest."""
     from ..manifests.language.schema import Dtype

@@ -18,8 +18,8 @@ from .options import (
     OfflineOption,
     PolicyOption,
     accepted_codes,
-    check_given,
-    given_manifest,
+    check_arguments,
+    manifest_argument,
 )
 from .progress import shown_progress
 from .render import human_bytes, print_findings, print_table
@@ -55,8 +55,8 @@ def pull(
     from ..registry.pull import pull as pull_manifest
     from ..registry.store.store import Store
 
-    path = given_manifest(manifest)
-    check_given(model, dtype, policy)
+    path = manifest_argument(manifest)
+    check_arguments(model, dtype, policy)
     accepted = accepted_codes(accept)
     with shown_progress(f"pulling {path}") as progress:
         pulled = pull_manifest(

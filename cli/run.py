@@ -26,9 +26,9 @@ from .options import (
     OfflineOption,
     PolicyOption,
     accepted_codes,
-    check_given,
+    check_arguments,
     complete_adapter,
-    given_manifest,
+    manifest_argument,
 )
 from .progress import shown_progress
 from .render import print_findings
@@ -107,8 +107,8 @@ def run(
     """
     from ..registry.locks.project import open_manifest
 
-    path = given_manifest(manifest)
-    check_given(model, dtype, policy)
+    path = manifest_argument(manifest)
+    check_arguments(model, dtype, policy)
     accepted = accepted_codes(accept)
     file = open_manifest(path, model=model, dtype=dtype)
     if file.manifest.base.model is None:

@@ -18,8 +18,8 @@ from .options import (
     ModelOption,
     OfflineOption,
     PolicyOption,
-    check_given,
-    given_manifest,
+    check_arguments,
+    manifest_argument,
 )
 from .render import human_bytes, print_findings, print_table, short_digest
 
@@ -62,8 +62,8 @@ def show(
     from ..registry.resolve import Access
     from ..registry.validate import resolve_under
 
-    check_given(model, dtype, policy)
-    file = open_manifest(given_manifest(manifest), model=model, dtype=dtype)
+    check_arguments(model, dtype, policy)
+    file = open_manifest(manifest_argument(manifest), model=model, dtype=dtype)
     if resolved:
         _show_values(file, as_json)
         return

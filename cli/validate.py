@@ -21,8 +21,8 @@ from .options import (
     OfflineOption,
     PolicyOption,
     accepted_codes,
-    check_given,
-    given_manifest,
+    check_arguments,
+    manifest_argument,
 )
 from .render import print_report
 
@@ -71,10 +71,10 @@ def validate(
     """
     from ..registry.validate import validate as validate_manifest
 
-    check_given(model, dtype, policy)
+    check_arguments(model, dtype, policy)
     ask, ask_peft = _ask() if deep else (None, None)
     report = validate_manifest(
-        given_manifest(manifest),
+        manifest_argument(manifest),
         model=model,
         dtype=dtype,
         policy=policy,

@@ -18,7 +18,7 @@ from ..registry.session import session_for
 from ..registry.store.store import Store
 from .adapted import AdaptedModel
 from .base.live_fingerprint import check_model
-from .lifecycle.deployment import budget_of, given_folders, set_up
+from .lifecycle.deployment import budget_of, in_memory_folders, set_up
 from .lifecycle.pulled_base import (
     check_declared,
     expected_fingerprint,
@@ -73,7 +73,7 @@ def load(
         offline=offline,
         store=store,
         progress=progress,
-        given=given_folders(file, sources),
+        given=in_memory_folders(file, sources),
         ask_peft=peft_asker(later=True),
     )
     pulled = pull_file(file, session)
@@ -121,7 +121,7 @@ def attach(
         offline=offline,
         store=store,
         progress=progress,
-        given=given_folders(file, sources),
+        given=in_memory_folders(file, sources),
         layout=host.live.layout,
         ask_peft=peft_asker(host.live.modules.by_name, later=True),
         base_config=host.live.config,

@@ -44,7 +44,14 @@ from .files.digests import folder_digest
 from .files.facts import FileFact
 from .files.progress import Progress
 from .locks.project import ManifestSource, lock_of, open_manifest
-from .locks.state import LockEntry, begun_digest, inputs_digest, kept, options_digest, recipe_digest
+from .locks.state import (
+    LockEntry,
+    inputs_digest,
+    kept,
+    new_adapter_digest,
+    options_digest,
+    recipe_digest,
+)
 from .resolve import Resolution, check_records, measure, resolve, targets
 from .session import Session, session_for
 from .sources.fetch import Fetched, Request, fetch_all
@@ -292,7 +299,7 @@ def _lock_adapter(
             method=opened.facts.peft_type or "",
             rank=opened.plan.rank,
             targets=targets(opened.plan),
-            digest=begun_digest(adapter),
+            digest=new_adapter_digest(adapter),
             seed=adapter.seed or 0,
         )
     assert opened.folder is not None

@@ -19,10 +19,10 @@ from .lock import check_declared_digests, make_lock
 from .locks.project import ManifestSource, lock_of, open_manifest
 from .locks.state import (
     LockEntry,
-    begun_digest,
     facts_of,
     kept,
     lock_name,
+    new_adapter_digest,
     overridden,
     require_lock,
 )
@@ -193,7 +193,7 @@ def require_policy(file: ManifestFile, lock: Lock | None, access: Access) -> Non
     for name, adapter in file.manifest.adapters.items():
         where = file.where(("adapters", name, "source"))
         entry = lock.adapters.get(name) if lock else None
-        digest = adapter.sha256 or (entry.digest if entry else begun_digest(adapter))
+        digest = adapter.sha256 or (entry.digest if entry else new_adapter_digest(adapter))
         findings += check_place(file, name, access, where)
         findings += policy_checks.check_digest(digest, access.policies, name, where)
         locked: Iterable[FileFact] = facts_of(entry.files).values() if entry else ()

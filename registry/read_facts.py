@@ -15,8 +15,8 @@ from ..manifests.findings import lock as lock_codes
 from ..manifests.findings.errors import IntegrityError, SourceError
 from ..manifests.findings.finding import Finding, Where
 from .base.architectures import layout_of
+from .base.reported_sizes import reported_sizes
 from .base.tokenizer import tokenizer_facts
-from .base.told import told_sizes
 from .checks.zeros import IsZero, zeros_in_files
 from .files import foreign
 from .files.adapter import read_adapter, weights_of
@@ -180,7 +180,7 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
         shard, info = shard_of[name], tensors[name]
         return folder.read(shard, headers[shard].data_start + info.start, info.nbytes)
 
-    told = told_sizes(tensors, metadata, lambda names: each(content, names, READERS))
+    told = reported_sizes(tensors, metadata, lambda names: each(content, names, READERS))
     beside = [p for p in files if p in BESIDE_A_BASE or p in TOKENIZER_FILES]
     if remote_code:
         beside += [p for p in files if p.endswith(".py")]

@@ -14,11 +14,11 @@ from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
 from .locks.project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .locks.state import (
-    begun_digest,
     facts_of,
     incomplete,
     kept,
     lock_name,
+    new_adapter_digest,
     require_lock,
     stale,
     unpinned,
@@ -128,7 +128,8 @@ def _digests(resolution: Resolution, lock: Lock | None) -> list[Finding]:
     entries = kept(file, lock) if lock else frozenset[str | None]()
     findings: list[Finding] = []
     for name, adapter in file.manifest.adapters.items():
-        locked = lock.adapters[name].digest if lock and name in entries else begun_digest(adapter)
+        held = lock is not None and name in entries
+        locked = lock.adapters[name].digest if lock and held else new_adapter_digest(adapter)
         where = file.where(("adapters", name, "source"))
         findings += policy_checks.check_digest(
             adapter.sha256 or locked, resolution.policies, name, where

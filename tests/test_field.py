@@ -322,11 +322,11 @@ def test_peft_3004_a_negative_weight_subtracts_what_a_positive_one_adds(
 def test_linears_cross_terms_are_not_in_a_sum(shelf: Shelf, tmp_path: Path) -> None:
     """PEFT's `linear` combines A and B apart, so that A of one meets B of the other. Ours is the
     sum of the products; two copies at one half are the adapter itself."""
-    twin = changed(shelf.one, tmp_path / "twin", lambda t: {n: v * -1 for n, v in t.items()})
+    replacement = changed(shelf.one, tmp_path / "twin", lambda t: {n: v * -1 for n, v in t.items()})
     manifest = manifest_of(
         shelf,
         tmp_path,
-        adapters={"one": {"source": shelf.one}, "twin": {"source": twin}},
+        adapters={"one": {"source": shelf.one}, "twin": {"source": replacement}},
         compositions={"half": {"of": {"one": 0.5, "twin": 0.5}}},
     )
     # (-B)(-A) = BA: with cross terms, (A - A)/2 would leave nothing of it.

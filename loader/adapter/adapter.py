@@ -124,7 +124,7 @@ class Built:
 
     adapter: Adapter
     outputs: Mapping[str, tuple[Factors, ...]]
-    twins: Mapping[str, nn.Module]
+    replacements: Mapping[str, nn.Module]
     weights: Mapping[str, tuple[WeightFactors, ...]]
 
 

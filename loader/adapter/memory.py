@@ -66,7 +66,8 @@ def device_of(adapter: Adapter) -> torch.device:
     first = next(iter(adapter.resident.parameters.values()), None)
     if first is None:
         first = next(
-            (t for twin in adapter.resident.replacements.values() for t in twin.parameters()), None
+            (t for one in adapter.resident.replacements.values() for t in one.parameters()),
+            None,
         )
     return torch.device("cpu") if first is None else first.device
 

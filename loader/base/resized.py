@@ -57,10 +57,10 @@ def _part(model: nn.Module, apart: Mapping[str, nn.Module]) -> None:
     for name, module in list(model.named_modules(remove_duplicate=False)):
         first = seen.setdefault(id(module), name)
         if name and first != name and apart.get(name) is not apart.get(first):
-            twin = copy.copy(module)
-            twin._parameters = dict(module._parameters)  # pyright: ignore[reportPrivateUsage]
+            replacement = copy.copy(module)
+            replacement._parameters = dict(module._parameters)  # pyright: ignore[reportPrivateUsage]
             owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, twin)
+            setattr(model.get_submodule(owner), leaf, replacement)
 
 
 def check_rows(model: nn.Module, rows: int, where: Where) -> None:

@@ -29,14 +29,14 @@ from ..methods.prompts.virtual_tokens import make_prompt
 from ..methods.table import METHODS
 from ..sites.attachable import check_not_compiled
 from ..sites.bias import BiasFactors, BiasWeight, bias_of
-from ..sites.replacements import twin_of
+from ..sites.replacements import replacement_of
 from ..weights.placement import offloaded
 from ..weights.tensors import AdapterTensors
-from .module_requirements import claim_bias, claim_whole, whole_modules
-from .peft_requirements import PeftParts, claim_peft
-from .prompt_requirements import PROMPT, claim_prompt
-from .requirements import Claims
-from .site_requirements import REGISTERED, ClaimedSite, check_trainable, claim_site, leader_of
+from .module_requirements import require_bias, require_module, whole_modules
+from .peft_requirements import PeftParts, require_peft
+from .prompt_requirements import PROMPT, require_prompt
+from .requirements import Requirements
+from .site_requirements import REGISTERED, RequiredSite, check_trainable, leader_of, require_site
 
 
 def build_adapter(
@@ -66,8 +66,8 @@ def build_adapter(
     if trainable and dtype is None:
         dtype = torch.float32
     try:
-        claims = Claims(base, modules, name, plan, tensors, dtype, trainable, where)
-        built = _Builder(claims, dropout, config or {}, encoder).build()
+        required = Requirements(base, modules, name, plan, tensors, dtype, trainable, where)
+        built = _Builder(required, dropout, config or {}, encoder).build()
         adapter = built.adapter
         adapter.members = dict(members or {})
         adapter.nbytes = bytes_of(adapter)
@@ -89,45 +89,45 @@ def broken_off(name: str, error: Exception, where: Where) -> AttachError:
 class _Builder:
     """One attach on its way. Nothing here touches the model."""
 
-    claims: Claims
+    required: Requirements
     dropout: float
     config: Mapping[str, Any]
     encoder: Encoder | None
 
     def build(self) -> Built:
         """Check everything, then make everything."""
-        claims = self.claims
-        plan, tensors = claims.plan, claims.tensors
+        required = self.required
+        plan, tensors = required.plan, required.tensors
         if plan.leftovers:
-            claims.problem(
+            required.problem(
                 fit_codes.TENSOR_UNEXPECTED,
                 f"{len(plan.leftovers)} tensors have no place",
                 found=", ".join(plan.leftovers[:3]),
             )
-        check_trainable(claims)
-        whole = whole_modules(claims)
+        check_trainable(required)
+        whole = whole_modules(required)
         native = plan.sites if plan.peft is None else ()
-        sites = [found for site in native if (found := claim_site(claims, site, whole))]
-        biases = [found for item in plan.biases.items() if (found := claim_bias(claims, *item))]
-        saved = {n: found for n in whole if (found := claim_whole(claims, n, whole[n]))}
-        prompted = plan.prompt is not None and claim_prompt(claims, plan.prompt)
-        claims.settle()
-        peft = claim_peft(claims, plan.peft, whole) if plan.peft is not None else None
-        claims.settle()
-        placed = tensors.place(claims.wanted, own=claims.trainable)
-        claims.problems += tensors.findings({n: p.dtype for n, p in claims.wanted.items()})
-        claims.settle()
+        sites = [found for site in native if (found := require_site(required, site, whole))]
+        biases = [found for item in plan.biases.items() if (found := require_bias(required, *item))]
+        saved = {n: found for n in whole if (found := require_module(required, n, whole[n]))}
+        prompted = plan.prompt is not None and require_prompt(required, plan.prompt)
+        required.settle()
+        peft = require_peft(required, plan.peft, whole) if plan.peft is not None else None
+        required.settle()
+        placed = tensors.place(required.wanted, own=required.trainable)
+        required.problems += tensors.findings({n: p.dtype for n, p in required.wanted.items()})
+        required.settle()
         acts = peft is not None and peft.changes
-        if not claims.trainable and not acts and not _changes_anything(claims, saved, biases):
-            claims.problem(fit_codes.EMPTY, f"{claims.name!r} changes nothing anywhere")
-        claims.settle()
+        if not required.trainable and not acts and not _changes_anything(required, saved, biases):
+            required.problem(fit_codes.EMPTY, f"{required.name!r} changes nothing anywhere")
+        required.settle()
         # PEFT puts no tuner between itself and a base with virtual tokens
         prefix = "base_model." if prompted else PEFT_PREFIX
         return self._made(sites, biases, saved, placed, prefix, peft)
 
     def _made(
         self,
-        sites: Sequence[ClaimedSite],
+        sites: Sequence[RequiredSite],
         biases: Iterable[tuple[str, str, torch.Tensor]],
         saved: Mapping[str, Mapping[str, str]],
         placed: Mapping[str, torch.Tensor],
@@ -135,7 +135,7 @@ class _Builder:
         peft: PeftParts | None,
     ) -> Built:
         """Everything from placed tensors, which fit."""
-        claims = self.claims
+        required = self.required
         parameters: dict[str, nn.Parameter] = {**peft.parameters} if peft else {}
         keys: dict[str, str] = {**peft.keys} if peft else {}
         outputs: dict[str, list[Factors]] = {}
@@ -143,7 +143,7 @@ class _Builder:
             outputs[name] = [factors]
         weights: dict[str, list[WeightFactors]] = {}
         live = {
-            name: {role: text.format(adapter=claims.name) for role, text in m.parameters.items()}
+            name: {role: text.format(adapter=required.name) for role, text in m.parameters.items()}
             for name, m in METHODS.items()
         }
         shared = self._shared(sites, placed)
@@ -151,11 +151,11 @@ class _Builder:
         replaced: list[tuple[str, Method, Factors | WeightFactors]] = []
         for name, common in shared.items():
             spelling = METHODS[name].shared
-            parameters |= {spelling[r].format(adapter=claims.name): p for r, p in common.items()}
+            parameters |= {spelling[r].format(adapter=required.name): p for r, p in common.items()}
         for site, method, shape in sites:
             for role, text in method.shared.items():
                 if role in site.tensors:
-                    keys[_on_disk(site.tensors[role])] = text.format(adapter=claims.name)
+                    keys[_on_disk(site.tensors[role])] = text.format(adapter=required.name)
             names, common = live[site.method], shared.get(site.method, {})
             # what follows another module has its parameters, which are registered once
             inside = f"{prefix}{leader_of(site)}.{site.settings.get('wraps', '')}"
@@ -180,32 +180,35 @@ class _Builder:
         changed: dict[str, BiasChange] = {}
         for module, key, old in biases:
             value = self._parameter(placed[key])
-            live_name = f"{prefix}{module}.bias.{claims.name}"
+            live_name = f"{prefix}{module}.bias.{required.name}"
             parameters[live_name], keys[_on_disk(key)] = value, live_name
-            if bias_of(claims.module(module)) is None:
+            if bias_of(required.module(module)) is None:
                 changed[module] = inner = BiasWeight(value, old)
                 weights.setdefault(module, []).append(inner)
                 continue
-            changed[module] = last = BiasFactors(value, old, claims.modules.called(module))
+            changed[module] = last = BiasFactors(value, old, required.modules.called(module))
             outputs.setdefault(module, []).append(last)
-        twins = {
-            name: twin_of(
-                claims.module(name),
+        replacements = {
+            name: replacement_of(
+                required.module(name),
                 {path: placed[key] for path, key in paths.items()},
                 # PEFT trains no embeddings that it stores beside the factors
-                trainable=claims.trainable
-                and (name in claims.plan.saved or name in claims.plan.tuned),
+                trainable=required.trainable
+                and (name in required.plan.saved or name in required.plan.tuned),
             )
             for name, paths in saved.items()
         }
         for name, method, built in replaced:
-            method.on_replacement(built, twins[name])
-        held = {f"{prefix}{n}.{self._wrapper(n)}.{claims.name}": twin for n, twin in twins.items()}
+            method.on_replacement(built, replacements[name])
+        held = {
+            f"{prefix}{n}.{self._wrapper(n)}.{required.name}": one
+            for n, one in replacements.items()
+        }
         for live_name, paths in zip(held, saved.values(), strict=True):
             keys |= {_on_disk(key): f"{live_name}.{path}" for path, key in paths.items()}
-        prompt, asked = None, claims.plan.prompt
+        prompt, asked = None, required.plan.prompt
         if asked is not None:
-            inside, key = f"prompt_encoder.{claims.name}", asked.tensors[PROMPT]
+            inside, key = f"prompt_encoder.{required.name}", asked.tensors[PROMPT]
             made: torch.Tensor | Encoder
             if self.encoder is not None:  # what it makes is written: see `saved_tensors`
                 made = self.encoder.to(placed[key])
@@ -214,40 +217,42 @@ class _Builder:
                 made = parameters[f"{inside}.embedding.weight"] = self._parameter(placed[key])
                 keys[key] = f"{inside}.embedding.weight"
             prompt = make_prompt(asked, made)
-        if peft and claims.tensors.header.tensors.keys() - keys.keys():
+        if peft and required.tensors.header.tensors.keys() - keys.keys():
             keys = {}  # what is here is not what PEFT stores
         adapter = Adapter(
-            name=claims.name,
-            methods=methods_of(claims.plan),
-            rank=claims.plan.rank,
-            trainable=claims.trainable,
+            name=required.name,
+            methods=methods_of(required.plan),
+            rank=required.plan.rank,
+            trainable=required.trainable,
             sites=frozenset(outputs) | frozenset(weights),
             reweighed=frozenset(weights),
-            whole=frozenset(twins),
+            whole=frozenset(replacements),
             weights=AdapterWeights(
                 parameters=parameters,
                 replacements=held,
-                replaced=twins,
+                replaced=replacements,
                 prompt=prompt,
                 parts=tuple(parts),
                 biases=changed,
                 keys=keys,
-                shared=shared_with(claims.base, twins.values()),
+                shared=shared_with(required.base, replacements.values()),
             ),
-            invocation=invocation_of(claims.plan),
+            invocation=invocation_of(required.plan),
             config=self.config,
-            unfired={*outputs, *twins, *weights} - self._stood_for(sites) - self._idle(sites),
+            unfired={*outputs, *replacements, *weights}
+            - self._stood_for(sites)
+            - self._idle(sites),
         )
         return Built(
             adapter,
             {k: tuple(v) for k, v in outputs.items()},
-            twins,
+            replacements,
             {k: tuple(v) for k, v in weights.items()},
         )
 
     def _shared(
         self,
-        sites: Iterable[ClaimedSite],
+        sites: Iterable[RequiredSite],
         placed: Mapping[str, torch.Tensor],
     ) -> dict[str, dict[str, nn.Parameter]]:
         """{method: {role: parameter}} of what all sites of a method have in common; it is never
@@ -268,10 +273,10 @@ class _Builder:
 
     def _wrapper(self, name: str) -> str:
         """What PEFT calls the part of its wrapper that holds this whole module."""
-        plan = self.claims.plan
+        plan = self.required.plan
         return REGISTERED[plan.tuned_by].copied_as if name in plan.tuned else "modules_to_save"
 
-    def _stood_for(self, sites: Iterable[ClaimedSite]) -> set[str]:
+    def _stood_for(self, sites: Iterable[RequiredSite]) -> set[str]:
         """Embeddings that may never run, for embeddings that follow them do (T5's ``shared``)."""
         return {
             leader_of(site)
@@ -279,40 +284,40 @@ class _Builder:
             if "follows" in site.settings and shape.kind is ModuleKind.EMBEDDING
         }
 
-    def _idle(self, sites: Iterable[ClaimedSite]) -> set[str]:
+    def _idle(self, sites: Iterable[RequiredSite]) -> set[str]:
         """Modules that never run, where nothing is lost by that."""
-        called = self.claims.modules.called
+        called = self.required.modules.called
         return {s.module for s, _, _ in sites if needs_call(s) and not called(s.module)}
 
     def _parameter(self, tensor: torch.Tensor, *, frozen: bool = False) -> nn.Parameter:
-        return nn.Parameter(tensor, requires_grad=self.claims.trainable and not frozen)
+        return nn.Parameter(tensor, requires_grad=self.required.trainable and not frozen)
 
 
 def _changes_anything(
-    claims: Claims,
+    required: Requirements,
     saved: Mapping[str, Mapping[str, str]],
     biases: Iterable[tuple[str, str, torch.Tensor]],
 ) -> bool:
     """Whether the model's answers can differ at all: stops at the first value that does."""
-    if claims.plan.prompt is not None:
+    if required.plan.prompt is not None:
         return True  # tokens of zeros are attended to as well
-    for site in claims.plan.sites if claims.plan.peft is None else ():
-        roles = {role: claims.tensors.host(key) for role, key in site.tensors.items()}
+    for site in required.plan.sites if required.plan.peft is None else ():
+        roles = {role: required.tensors.host(key) for role, key in site.tensors.items()}
         method = METHODS[site.method]
         if method.alters is not None:
-            if method.alters(site, roles, claims.module(site.module)):
+            if method.alters(site, roles, required.module(site.module)):
                 return True
         elif method.changes(site, roles):
             return True
     for _, key, old in biases:
-        if claims.differs(key, old):
+        if required.differs(key, old):
             return True
     for name, paths in saved.items():
-        module = claims.module(name)
+        module = required.module(name)
         for path, key in paths.items():
             owner, _, leaf = path.rpartition(".")
             old = offloaded(module.get_submodule(owner), leaf)
-            if old is None or claims.differs(key, old):
+            if old is None or required.differs(key, old):
                 return True
     return False
 

@@ -22,9 +22,9 @@ from ...manifests.manifest import ManifestFile
 from ...registry.checks.base_record import without_names
 from ...registry.checks.check_adapter import check_adapter
 from ...registry.checks.loaded_as import uncovered
-from ...registry.checks.new_adapter import Beginning, begin
+from ...registry.checks.new_adapter import NewAdapterFiles, begin
 from ...registry.files.facts import AdapterFacts, AdapterPlan, SitePlan
-from ...registry.locks.state import begun_digest, declared_as
+from ...registry.locks.state import declared_as, new_adapter_digest
 from ...registry.methods.config_file import parse_adapter_config
 from ...registry.methods.table import dropout_of
 from ...registry.plan import Held, declared_dtype
@@ -32,7 +32,7 @@ from ..adapter.adapter import Built
 from ..base.live_base import LiveBase
 from ..methods.new_site import NewSite
 from ..methods.prompts.encoders import Encoder
-from ..methods.prompts.initial import begun_prompt
+from ..methods.prompts.initial import initial_prompt
 from ..methods.prompts.virtual_tokens import embedding_of, unsupported
 from ..methods.table import METHODS
 from ..weights.dtypes import DTYPES
@@ -48,7 +48,7 @@ log = logging.getLogger("adapterdock")
 _OWN_CODES = frozenset(code.id for code in vars(codes).values() if hasattr(code, "id"))
 
 
-def begun_adapter(
+def make_new_adapter(
     live: LiveBase,
     name: str,
     config: Mapping[str, Any],
@@ -98,12 +98,12 @@ def begun_adapter(
     return built, [one for one in findings if one.severity is Severity.WARNING]
 
 
-def begun_declared(
+def make_declared_adapter(
     live: LiveBase, file: ManifestFile, name: str, accepted: Collection[str] = ()
 ) -> tuple[Built, list[Finding]]:
     """The same of a new adapter that a manifest declares: for one seed, the same values."""
     adapter, where = file.manifest.adapters[name], file.where(("adapters", name, "config"))
-    built, notes = begun_adapter(
+    built, notes = make_new_adapter(
         live,
         name,
         parse_adapter_config(config_bytes(adapter.config), where),
@@ -116,7 +116,7 @@ def begun_declared(
     )
     one = built.adapter
     one.held = Held(
-        begun_digest(adapter),
+        new_adapter_digest(adapter),
         declared_dtype(adapter.dtype),
         True,
         declared_as(adapter),
@@ -166,7 +166,7 @@ def _check_live(live: LiveBase, plan: AdapterPlan, where: Where) -> None:
 
 def _first_values(
     live: LiveBase,
-    beginning: Beginning,
+    beginning: NewAdapterFiles,
     plan: AdapterPlan,
     generator: torch.Generator | None,
     directory: Path,
@@ -183,7 +183,7 @@ def _first_values(
     if plan.prompt is not None:
         shape = beginning.header.tensors[PROMPT].shape
         embedding = embedding_of(live.module)
-        drawn = begun_prompt(
+        drawn = initial_prompt(
             plan.prompt.method, shape, beginning.config, embedding, generator, directory, where
         )
         encoder = drawn if isinstance(drawn, Encoder) else None
@@ -195,7 +195,7 @@ def _first_values(
 
 
 def _values_at(
-    live: LiveBase, site: SitePlan, beginning: Beginning, generator: torch.Generator | None
+    live: LiveBase, site: SitePlan, beginning: NewAdapterFiles, generator: torch.Generator | None
 ) -> dict[str, torch.Tensor]:
     row, modules = METHODS[site.method], live.modules
     module, sizes = modules.by_name[site.module], modules.shape(site.module)

@@ -24,7 +24,7 @@ from ..methods.peft.make_layers import NAME, Shell, make_shell, misfits, tensors
 from ..methods.peft_merge import changes_weights, example_of
 from ..weights.dtypes import INTEGERS
 from ..weights.placement import compute_dtype, device_of
-from .requirements import Claims
+from .requirements import Requirements
 
 _PREFIX = "base_model."
 
@@ -45,51 +45,53 @@ class PeftParts:
     """Tensors that were exchanged: as long as they are here, no other has their identity."""
 
 
-def claim_peft(
-    claims: Claims, peft: PeftPlan, whole: Mapping[str, Mapping[str, str]]
+def require_peft(
+    required: Requirements, peft: PeftPlan, whole: Mapping[str, Mapping[str, str]]
 ) -> PeftParts | None:
     """PEFT's layers with the adapter's values in them, if they can sit where they should; else
     problems are noted. The model is not touched."""
-    modules = {live: found for live in peft.authors if (found := _usable(claims, live, whole))}
-    keys = tensors_for_peft(claims.plan, peft)
-    present = claims.present("PEFT's layers", keys.values())
-    if claims.trainable and not PEFT_TABLE[peft.method].trains:
-        claims.problem(codes.METHOD_NOT_TRAINED, f"{peft.method} adapters cannot be trainable")
+    modules = {live: found for live in peft.authors if (found := _usable(required, live, whole))}
+    keys = tensors_for_peft(required.plan, peft)
+    present = required.present("PEFT's layers", keys.values())
+    if required.trainable and not PEFT_TABLE[peft.method].trains:
+        required.problem(codes.METHOD_NOT_TRAINED, f"{peft.method} adapters cannot be trainable")
     if not present or len(modules) < len(peft.authors):
         return None
-    infos = claims.tensors.header.tensors
-    claims.problems += claims.tensors.findings(
+    infos = required.tensors.header.tensors
+    required.problems += required.tensors.findings(
         {
-            key: torch.int64 if infos[key].dtype in INTEGERS else claims.dtype or torch.float32
+            key: torch.int64 if infos[key].dtype in INTEGERS else required.dtype or torch.float32
             for key in keys.values()
         }
     )
-    claims.settle()
+    required.settle()
     before = _states(modules)
     try:
-        shell = make_shell(peft, modules, claims.where, trainable=claims.trainable)
-        claims.problems += misfits(shell, claims.plan, infos, claims.where)
-        claims.settle()
-        _load(claims, shell, keys)
+        shell = make_shell(peft, modules, required.where, trainable=required.trainable)
+        required.problems += misfits(shell, required.plan, infos, required.where)
+        required.settle()
+        _load(required, shell, keys)
     finally:
         changed = _states(modules) != before
     if changed:
-        claims.problem(codes.PEFT_CHANGED_BASE, f"{peft.method} changed the base's weights")
-        claims.settle()
-    return _taken_out(claims, shell, modules)
+        required.problem(codes.PEFT_CHANGED_BASE, f"{peft.method} changed the base's weights")
+        required.settle()
+    return _taken_out(required, shell, modules)
 
 
-def _usable(claims: Claims, live: str, whole: Mapping[str, Mapping[str, str]]) -> nn.Module | None:
-    module = claims.usable_module(live)
+def _usable(
+    required: Requirements, live: str, whole: Mapping[str, Mapping[str, str]]
+) -> nn.Module | None:
+    module = required.usable_module(live)
     inside = next((w for w in whole if live == w or live.startswith(f"{w}.")), None)
     if module is not None and inside is not None:
-        claims.problem(codes.SITE_INSIDE_SAVED, f"{live} is inside {inside}, which is replaced")
+        required.problem(codes.SITE_INSIDE_SAVED, f"{live} is inside {inside}, which is replaced")
         return None
-    if module is not None and not claims.modules.called(live):
-        claims.problem(fit_codes.TARGET_NOT_CALLED, f"the model never calls {live}")
+    if module is not None and not required.modules.called(live):
+        required.problem(fit_codes.TARGET_NOT_CALLED, f"the model never calls {live}")
         return None
-    if module is not None and device_of(module, claims.base) is None:
-        claims.problem(codes.MODULE_ON_META, f"{live} is on the meta device")
+    if module is not None and device_of(module, required.base) is None:
+        required.problem(codes.MODULE_ON_META, f"{live} is on the meta device")
         return None
     return module
 
@@ -103,67 +105,67 @@ def _states(modules: Mapping[str, nn.Module]) -> list[tuple[Any, ...]]:
     ]
 
 
-def _load(claims: Claims, shell: Shell, keys: Mapping[str, str]) -> None:
-    values = {name: claims.tensors.host(key).clone() for name, key in keys.items()}
+def _load(required: Requirements, shell: Shell, keys: Mapping[str, str]) -> None:
+    values = {name: required.tensors.host(key).clone() for name, key in keys.items()}
     try:
         shell.load(values)
     except Exception as error:
         raise AttachError(
             fit_codes.PEFT_REFUSES.finding(
-                f"PEFT cannot load the tensors of {claims.name}",
-                claims.where,
+                f"PEFT cannot load the tensors of {required.name}",
+                required.where,
                 found=f"{type(error).__name__}: {error}"[:400],
             )
         ) from error
 
 
-def _taken_out(claims: Claims, shell: Shell, modules: Mapping[str, nn.Module]) -> PeftParts:
+def _taken_out(required: Requirements, shell: Shell, modules: Mapping[str, nn.Module]) -> PeftParts:
     """Each layer as the factors of its site, with its tensors where the module computes."""
-    assert claims.plan.peft is not None
+    assert required.plan.peft is not None
     for live, layer in shell.layers.items():
         relink(shell.stand_ins[live], modules[live])
         set_apart(layer, shell.stand_ins[live])
     parts = [
         SitePart(
             site,
-            claims.modules.shape(site.module),
+            required.modules.shape(site.module),
             {},
             of_input=False,
             layer=shell.layers[site.module],
         )
-        for site in claims.plan.sites
+        for site in required.plan.sites
     ]
-    by_batch = PEFT_TABLE[claims.plan.peft.method].by_batch
+    by_batch = PEFT_TABLE[required.plan.peft.method].by_batch
     factors = {live: PeftFactors(layer, by_batch) for live, layer in shell.layers.items()}
     found = PeftParts(factors, parts)
     made: dict[int, nn.Parameter] = {}
     for live, layer in shell.layers.items():
-        _own(found, made, claims, f"{_PREFIX}model.{live}.", layer, modules[live])
+        _own(found, made, required, f"{_PREFIX}model.{live}.", layer, modules[live])
     first = next(iter(modules.values()))
     for name, part in shell.tuner.named_children():
         if name != "model":
-            _own(found, made, claims, f"{_PREFIX}{name}.", part, first)
-    found.changes = _changes(claims, found, modules)
+            _own(found, made, required, f"{_PREFIX}{name}.", part, first)
+    found.changes = _changes(required, found, modules)
     return found
 
 
 def _own(
     found: PeftParts,
     made: dict[int, nn.Parameter],
-    claims: Claims,
+    required: Requirements,
     prefix: str,
     layer: nn.Module,
     module: nn.Module,
 ) -> None:
     """Note the layer's tensors by their live names, with the adapter's own name in place of the
     shell's. Layers may share some; each is noted once under every name, as PEFT does."""
-    dtype, device = claims.dtype, cast(torch.device, device_of(module, claims.base))
+    dtype, device = required.dtype, cast(torch.device, device_of(module, required.base))
     for path, parameter in layer.named_parameters(remove_duplicate=False):
         if id(parameter) not in made:
             made[id(parameter)] = parameter
             parameter.data = _placed(parameter.data, dtype, device)
-            parameter.requires_grad_(claims.trainable and parameter.requires_grad)
-        _note(found, claims, prefix, path, parameter)
+            parameter.requires_grad_(required.trainable and parameter.requires_grad)
+        _note(found, required, prefix, path, parameter)
     for path, place, name in list(buffers_of(layer)):
         old = place[name]
         if id(old) not in made:
@@ -171,14 +173,16 @@ def _own(
             made[id(old)] = made[id(value)] = value
             found.kept.append(old)
         place[name] = made[id(old)]
-        _note(found, claims, prefix, path, made[id(old)])
+        _note(found, required, prefix, path, made[id(old)])
 
 
-def _note(found: PeftParts, claims: Claims, prefix: str, path: str, value: nn.Parameter) -> None:
-    live = prefix + _named(path, claims.name)
+def _note(
+    found: PeftParts, required: Requirements, prefix: str, path: str, value: nn.Parameter
+) -> None:
+    live = prefix + _named(path, required.name)
     key = ".".join(part for part in f"{prefix}{path}".split(".") if part != NAME)
     found.parameters[live] = value
-    if key in claims.tensors.header.tensors:
+    if key in required.tensors.header.tensors:
         found.keys[key] = live
 
 
@@ -198,22 +202,22 @@ def _named(path: str, name: str) -> str:
 
 
 @torch.no_grad()
-def _changes(claims: Claims, found: PeftParts, modules: Mapping[str, nn.Module]) -> bool:
+def _changes(required: Requirements, found: PeftParts, modules: Mapping[str, nn.Module]) -> bool:
     """Whether any module answers otherwise with its layer, asked with an input of noise. Where the
     file says which values it is about, every layer is asked: a number may be out of range, and
     PyTorch does not look."""
-    infos = claims.tensors.header.tensors
+    infos = required.tensors.header.tensors
     every = any(info.dtype in INTEGERS for info in infos.values())
     differs = False
     for live, factors in found.factors.items():
         module = modules[live]
-        shape = claims.modules.shape(live)
+        shape = required.modules.shape(live)
         if _cannot_run(module):
             if changes_weights(factors.layer, module, shape, live):
                 return True
             continue
-        device = cast(torch.device, device_of(module, claims.base))
-        x = example_of(shape, module, device, compute_dtype(module, claims.base))
+        device = cast(torch.device, device_of(module, required.base))
+        x = example_of(shape, module, device, compute_dtype(module, required.base))
         try:
             base = cast(torch.Tensor, module.forward(x))
             with torch.sparse.check_sparse_tensor_invariants(every):
@@ -221,16 +225,16 @@ def _changes(claims: Claims, found: PeftParts, modules: Mapping[str, nn.Module])
         except Exception as error:
             raise AttachError(
                 codes.PEFT_PLACE.finding(
-                    f"{claims.name}: PEFT's layer cannot answer at {live}",
-                    claims.where,
+                    f"{required.name}: PEFT's layer cannot answer at {live}",
+                    required.where,
                     found=f"{type(error).__name__}: {error}"[:400],
                 )
             ) from error
         if answer.shape != base.shape:
-            claims.problem(
+            required.problem(
                 codes.PEFT_PLACE, f"PEFT's layer at {live} answers {tuple(answer.shape)}"
             )
-            claims.settle()
+            required.settle()
         differs = differs or not torch.equal(answer, base)
         if differs and not every:
             break

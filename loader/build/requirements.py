@@ -31,7 +31,7 @@ class Unfit:
 
 
 @dataclasses.dataclass
-class Claims:
+class Requirements:
     """One attach on its way: what stands in its way, and where its tensors are wanted. Nothing here
     touches the model."""
 

@@ -17,51 +17,51 @@ from ...registry.methods.method import Method as MethodOnDisk
 from ...registry.methods.table import SITES as REGISTERED
 from ..methods.method import Method
 from ..methods.table import METHODS
-from .requirements import Claims, Unfit
+from .requirements import Requirements, Unfit
 
-ClaimedSite = tuple[SitePlan, Method, ModuleShape]
+RequiredSite = tuple[SitePlan, Method, ModuleShape]
 
 
-def check_trainable(claims: Claims) -> None:
+def check_trainable(required: Requirements) -> None:
     """Note a problem for each method whose training is more than gradients."""
-    methods = {site.method for site in claims.plan.sites} if claims.trainable else set[str]()
+    methods = {site.method for site in required.plan.sites} if required.trainable else set[str]()
     for name in sorted(methods & METHODS.keys()):
         if not REGISTERED[name].trains:
-            claims.problem(codes.METHOD_NOT_TRAINED, f"{name} adapters cannot be trainable")
-    if claims.trainable:
+            required.problem(codes.METHOD_NOT_TRAINED, f"{name} adapters cannot be trainable")
+    if required.trainable:
         for name in sorted(
-            {s.settings[ONLY_USED] for s in claims.plan.sites if ONLY_USED in s.settings}
+            {s.settings[ONLY_USED] for s in required.plan.sites if ONLY_USED in s.settings}
         ):
-            claims.problem(codes.METHOD_NOT_TRAINED, f"{name} adapters cannot be trainable")
+            required.problem(codes.METHOD_NOT_TRAINED, f"{name} adapters cannot be trainable")
 
 
-def claim_site(
-    claims: Claims, site: SitePlan, whole: Mapping[str, Mapping[str, str]]
-) -> ClaimedSite | None:
+def require_site(
+    required: Requirements, site: SitePlan, whole: Mapping[str, Mapping[str, str]]
+) -> RequiredSite | None:
     """The site with its method and its module's sizes, if its tensors fit; else problems are
     noted."""
     method = METHODS.get(site.method)
     if method is None:
-        claims.problem(
+        required.problem(
             fit_codes.METHOD_UNSUPPORTED,
             f"{site.module}: {site.method} has no native implementation",
             expected=", ".join(METHODS),
         )
         return None
-    module = claims.usable_module(site.module)
-    if module is None or not claims.present(site.module, site.tensors.values()):
+    module = required.usable_module(site.module)
+    if module is None or not required.present(site.module, site.tensors.values()):
         return None
-    if claims.lost(site):
+    if required.lost(site):
         return None
     inside = next((w for w in whole if site.module.startswith(f"{w}.")), None) if whole else None
     if inside is not None:
-        claims.problem(
+        required.problem(
             codes.SITE_INSIDE_SAVED, f"{site.module} is inside {inside}, which is replaced"
         )
         return None
     known = REGISTERED[site.method]
     if frozenset(site.tensors) not in known.role_sets:
-        claims.problem(
+        required.problem(
             fit_codes.HALF_PRESENT,
             f"{site.module} has not the parts that {site.method} needs",
             found=", ".join(sorted(site.tensors)),
@@ -69,27 +69,27 @@ def claim_site(
         )
         return None
     if site.module in whole and "parameter" in site.settings:
-        claims.problem(
+        required.problem(
             codes.SITE_INSIDE_SAVED, f"{site.module} is adapted and replaced by one adapter"
         )
         return None
-    if not _repeats(claims, site):
+    if not _repeats(required, site):
         return None
-    shape = _grown(claims, site.module, claims.modules.shape(site.module), whole)
-    infos = claims.tensors.header.tensors
+    shape = _grown(required, site.module, required.modules.shape(site.module), whole)
+    infos = required.tensors.header.tensors
     shapes = {role: infos[key].shape for role, key in site.tensors.items()}
-    expected = _expected(claims, known, method, site, module, shape, shapes)
+    expected = _expected(required, known, method, site, module, shape, shapes)
     if isinstance(expected, Unfit):
-        claims.problem(expected.code, f"{site.module}: {expected.reason}")
+        required.problem(expected.code, f"{site.module}: {expected.reason}")
         return None
     for role, found in shapes.items():
         if found != expected.get(role):
-            claims.misfit(f"{role} at {site.module}", found, expected.get(role))
-    return (site, method, shape) if claims.want(site.module, site.tensors.values()) else None
+            required.misfit(f"{role} at {site.module}", found, expected.get(role))
+    return (site, method, shape) if required.want(site.module, site.tensors.values()) else None
 
 
 def _expected(
-    claims: Claims,
+    required: Requirements,
     known: MethodOnDisk,
     method: Method,
     site: SitePlan,
@@ -102,7 +102,7 @@ def _expected(
     key = (site.method, sizes, site.rank, tuple(found.items()))
     # DoRA asks each module for its weight
     plain = type(module) is nn.Linear and not site.settings and "magnitude" not in found
-    expected = claims.linears.get(key) if plain else None
+    expected = required.linears.get(key) if plain else None
     if expected is None:
         wrong_kind = shape.kind not in known.kinds
         if wrong_kind or (shape.kind in SIZED and None in sizes):
@@ -115,23 +115,25 @@ def _expected(
             if isinstance(expected, str):
                 expected = Unfit(fit_codes.SITE_UNSUPPORTED, expected)
         if plain:
-            claims.linears[key] = expected
+            required.linears[key] = expected
     return expected
 
 
-def _repeats(claims: Claims, site: SitePlan) -> bool:
+def _repeats(required: Requirements, site: SitePlan) -> bool:
     """Whether what follows another module has that one's tensors, under a key of its own or
     not."""
     leader = leader_of(site)
     if leader == site.module:
         return True
-    first = next(s for s in claims.plan.sites if s.module == leader and s.method == site.method)
+    first = next(s for s in required.plan.sites if s.module == leader and s.method == site.method)
     for role, key in site.tensors.items():
         other = first.tensors[role]
-        if other not in claims.tensors.header.tensors:
+        if other not in required.tensors.header.tensors:
             return True  # reported there
-        if key != other and not torch.equal(claims.tensors.host(key), claims.tensors.host(other)):
-            claims.problem(
+        if key != other and not torch.equal(
+            required.tensors.host(key), required.tensors.host(other)
+        ):
+            required.problem(
                 codes.TIED_DIFFERS, f"{key} is not {other}, though the base ties their modules"
             )
             return False
@@ -139,16 +141,19 @@ def _repeats(claims: Claims, site: SitePlan) -> bool:
 
 
 def _grown(
-    claims: Claims, name: str, shape: ModuleShape, whole: Mapping[str, Mapping[str, str]]
+    required: Requirements,
+    name: str,
+    shape: ModuleShape,
+    whole: Mapping[str, Mapping[str, str]],
 ) -> ModuleShape:
     """The module's sizes, with the rows of the weight that the adapter brings for it."""
-    if name not in claims.plan.embeddings:
+    if name not in required.plan.embeddings:
         return shape
     key = whole.get(name, {}).get("weight")
     if key is None:
         return shape
-    rows = claims.tensors.shape(key)[0]
-    if "num_embeddings" in vars(claims.module(name)):
+    rows = required.tensors.shape(key)[0]
+    if "num_embeddings" in vars(required.module(name)):
         return dataclasses.replace(shape, in_features=rows)
     return dataclasses.replace(shape, out_features=rows)
 

@@ -69,8 +69,8 @@ def member_of(
         return None, {}, [_unsupported(adapter, kinds, odd, where)]
     whole = {
         name: {path: plain(t) if t.is_floating_point() else t for path, t in found.items()}
-        for name, twin in built.twins.items()
-        if (found := own_tensors(twin))
+        for name, replacement in built.replacements.items()
+        if (found := own_tensors(replacement))
     }
     digest = adapter.digest or content_digest(pairs, biases)
     return Member(adapter.name, digest, adapter.rank, pairs, biases, whole), places, []

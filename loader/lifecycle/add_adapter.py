@@ -12,7 +12,7 @@ from ...manifests.findings.finding import Finding, Where
 from ...manifests.manifest import ManifestFile
 from ...registry.methods.config_file import parse_adapter_config
 from ..build.in_memory import config_bytes
-from ..build.new_adapter import base_name, begun_adapter, begun_declared
+from ..build.new_adapter import base_name, make_declared_adapter, make_new_adapter
 from ..model.host import AdapterHost
 from ..weights.dtypes import dtype_of
 
@@ -30,19 +30,19 @@ def add_adapter(
     host.adapters.check_free(name, False, where)
     declared = host.deployment.file if host.deployment else None
     base = base_name(host.live, declared)
-    built, notes = begun_adapter(host.live, name, read, dtype=kept_in, base=base, where=where)
+    built, notes = make_new_adapter(host.live, name, read, dtype=kept_in, base=base, where=where)
     host.adapters.put([built], where)
     for note in notes:
         log.warning("%s", note)
 
 
-def attach_begun(
+def attach_new_adapter(
     host: AdapterHost, file: ManifestFile, name: str, accepted: Collection[str] = ()
 ) -> list[Finding]:
     """Put it on the model, all of it or nothing; returns what is worth a warning."""
     where = file.where(("adapters", name, "config"))
     with host.adapters.changing():
         host.adapters.check_free(name, False, where)
-        built, notes = begun_declared(host.live, file, name, accepted)
+        built, notes = make_declared_adapter(host.live, file, name, accepted)
         host.adapters.put([built], where)
     return notes

@@ -40,12 +40,12 @@ from ..adapter.memory import put_off
 from ..base.live_fingerprint import check_model
 from ..base.resized import check_rows
 from ..build.from_files import digest_of
-from ..build.new_adapter import begun_declared
+from ..build.new_adapter import make_declared_adapter
 from ..methods.peft.fit import peft_asker
 from ..model.deployment import Deployment, InMemory
 from ..model.host import AdapterHost
 from .choose import ManifestRules, define
-from .deployment import declared_budget, files_of, given_folders, hold_files, used_at_once
+from .deployment import declared_budget, files_of, hold_files, in_memory_folders, used_at_once
 from .pulled_base import expected_fingerprint
 
 log = logging.getLogger("adapterdock")
@@ -72,7 +72,7 @@ def plan_change(
         frozen=frozen,
         offline=offline,
         store=_store_of(host),
-        given=given_folders(file, sources),
+        given=in_memory_folders(file, sources),
         layout=host.live.layout,
         ask_peft=peft_asker(host.live.modules.by_name, later=True),
         base_config=host.live.config,
@@ -150,7 +150,7 @@ def _build(
         if name in plan.kept:
             continue
         if adapter.config is not None:
-            built, more = begun_declared(host.live, plan.file, name, plan.accepted)
+            built, more = make_declared_adapter(host.live, plan.file, name, plan.accepted)
             arriving.append(built)
             notes += more
             continue

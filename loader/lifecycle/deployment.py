@@ -19,14 +19,14 @@ from ...manifests.language.schema import BYTE_SIZE_PATTERN, Manifest, parse_byte
 from ...manifests.manifest import ManifestFile
 from ...registry.pull import Pulled
 from ...registry.session import Session
-from ...registry.sources.in_memory import GivenFolder
+from ...registry.sources.in_memory import InMemoryFolder
 from ...registry.store.store import Store
 from ..build.from_files import AdapterFiles
 from ..build.in_memory import files_in
 from ..model.deployment import Deployment, InMemory
 from ..model.host import AdapterHost
 from ..weights.dtypes import DTYPES
-from .add_adapter import attach_begun
+from .add_adapter import attach_new_adapter
 from .attach_files import attach_files
 from .choose import define
 from .pulled_base import close_here
@@ -34,9 +34,9 @@ from .pulled_base import close_here
 log = logging.getLogger("adapterdock")
 
 
-def given_folders(
+def in_memory_folders(
     file: ManifestFile, sources: Mapping[str, InMemory] | None
-) -> dict[str, GivenFolder]:
+) -> dict[str, InMemoryFolder]:
     """Adapters handed over in memory as opened folders. Raises :class:`UsageError` for a name
     that the manifest does not declare."""
     adapters = file.manifest.adapters
@@ -56,7 +56,7 @@ def given_folders(
             )
         )
     return {
-        name: GivenFolder(located[name], files_in(files), file.where(("adapters", name)))
+        name: InMemoryFolder(located[name], files_in(files), file.where(("adapters", name)))
         for name, files in (sources or {}).items()
     }
 
@@ -78,7 +78,7 @@ def set_up(
         host.adapters.set_budget(budget if budget is not None else declared_budget(manifest))
         for name, adapter in manifest.adapters.items():
             if adapter.config is not None:
-                notes += attach_begun(host, file, name, session.accepted)
+                notes += attach_new_adapter(host, file, name, session.accepted)
                 continue
             files = files_of(pulled, name, session)
             notes += attach_files(host, files, lazy=adapter.lazy and name not in at_once)

@@ -33,7 +33,7 @@ from ...registry.resolve import Access
 from ...registry.session import accepted_codes
 from ...registry.sources.fetch import Fetched, fetch
 from ...registry.sources.folder import Folder
-from ...registry.sources.in_memory import GivenFolder
+from ...registry.sources.in_memory import InMemoryFolder
 from ...registry.sources.open import open_source
 from ...registry.sources.roads import Road
 from ...registry.store.store import Store
@@ -74,7 +74,7 @@ def load_adapter(
         accepted |= deployment.session.accepted
     replaces = host.adapters.check_name(name, hotswap, where)
     here = source_of(source, name, where)
-    given = files_given(peft_config, adapter_state_dict, source, where)
+    given = in_memory_files(peft_config, adapter_state_dict, source, where)
     declared = deployment.file if deployment else None
     road = Road.of(declared, here, storage_options or {}, None, where)
     forbidden = [
@@ -87,7 +87,7 @@ def load_adapter(
     if offline:
         access = replace(access, offline=True)
     if given is not None:
-        folder: Folder = GivenFolder(here, given, where)
+        folder: Folder = InMemoryFolder(here, given, where)
     else:
         mirrors = deployment.file.manifest.mirrors if deployment else {}
         lists = () if road.is_mirrored_by_user else lists_for(access.policies, base=False)
@@ -177,7 +177,7 @@ def source_of(source: str | os.PathLike[str] | Source | None, name: str, where: 
         ) from error
 
 
-def files_given(
+def in_memory_files(
     peft_config: Any, adapter_state_dict: Any, source: object, where: Where
 ) -> dict[str, bytes] | None:
     """The files of an adapter in memory, or ``None`` where there is a ``source``. Raises

@@ -69,18 +69,18 @@ def saved_tensors(adapter: Adapter, state: Mapping[str, torch.Tensor]) -> dict[s
 def live_tensors_of(adapter: Adapter) -> dict[str, torch.Tensor]:
     """The adapter's tensors by their live names: what ``state_dict`` has of it."""
     live: dict[str, torch.Tensor] = dict(adapter.resident.parameters)
-    for name, twin in adapter.resident.replacements.items():
-        live |= {f"{name}.{path}": tensor for path, tensor in own_tensors(twin).items()}
+    for name, replacement in adapter.resident.replacements.items():
+        live |= {f"{name}.{path}": tensor for path, tensor in own_tensors(replacement).items()}
     return live
 
 
 def fingerprint_for(host: AdapterHost, adapters: list[Adapter]) -> Fingerprint:
     """What of the base's fingerprint is recorded with these adapters."""
-    twins = [twin for adapter in adapters for twin in adapter.resident.replacements.values()]
-    parts = [part for twin in twins for part in twin.modules()]
+    replacements = [m for one in adapters for m in one.resident.replacements.values()]
+    parts = [part for replacement in replacements for part in replacement.modules()]
     return recordable(
         host.live.measured,
-        brings_modules=bool(twins),
+        brings_modules=bool(replacements),
         brings_rows=any(isinstance(part, nn.Embedding) for part in parts),
     )
 

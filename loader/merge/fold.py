@@ -240,10 +240,10 @@ class _Planner:
 
     def replace(self, adapter: Adapter) -> None:
         """Whole modules first: factors at one are added to the module that replaces it."""
-        for name, twin in adapter.resident.replaced.items():
+        for name, replacement in adapter.resident.replaced.items():
             self.replaced[name] = adapter
             old = own_tensors(self.modules.by_name[name])
-            for path, tensor in own_tensors(twin).items():
+            for path, tensor in own_tensors(replacement).items():
                 if tensor is old[path]:
                     continue
                 if tensor.shape != old[path].shape:

@@ -110,8 +110,8 @@ def _loose(
         written = model.config.to_dict() if fields is None else fields
         before = type(model.config).from_dict(copy.deepcopy(dict(written)))
         config = type(model.config).from_dict(untied_as_written(written, model.config))
-        twin: Any = build(type(model), config)
-        still: dict[str, str] = twin.get_expanded_tied_weights_keys(all_submodels=True)
+        replacement: Any = build(type(model), config)
+        still: dict[str, str] = replacement.get_expanded_tied_weights_keys(all_submodels=True)
     except Exception as error:
         return f"{kind} cannot be made without the tie ({type(error).__name__}: {error})"
     if any({name, source} <= set(group) for name, source in still.items() for group in groups):

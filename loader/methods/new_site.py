@@ -35,7 +35,7 @@ class NewSite:
 
     def uniform(self, role: str) -> torch.Tensor:
         """Within 1 / sqrt(fan-in), as ``nn.Linear`` begins."""
-        return begun_linear(torch.empty(self.shapes[role]), self.generator)
+        return initial_linear(torch.empty(self.shapes[role]), self.generator)
 
     def uniform_within(self, role: str, bound: float) -> torch.Tensor:
         return torch.empty(self.shapes[role]).uniform_(-bound, bound, generator=self.generator)
@@ -57,7 +57,7 @@ class NewSite:
         return torch.zeros(self.shapes[role])
 
 
-def begun_linear(weight: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+def initial_linear(weight: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
     """``weight`` (out, in, ..) filled as torch fills that of a linear module or a convolution
     (https://arxiv.org/abs/1502.01852, with a = sqrt(5))."""
     return nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)

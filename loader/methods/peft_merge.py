@@ -31,11 +31,11 @@ def merged_by_peft(
     them, in the dtype ``wide``. Neither is changed. Raises :class:`AttachError` where PEFT cannot
     merge there, or where its merge is not what the layer answers."""
     own = _of_own(module, wide)
-    twin = _twin(layer, own, wide)
+    replacement = _replacement(layer, own, wide)
     x = example_of(shape, module, next(own.parameters()).device, wide)
     try:
-        base, live = own(x), twin(x)
-        cast(Any, twin).merge(safe_merge=False, adapter_names=[_NAME])
+        base, live = own(x), replacement(x)
+        cast(Any, replacement).merge(safe_merge=False, adapter_names=[_NAME])
         merged = own(x)
     except Exception as error:
         raise _refusal(name, f"{type(error).__name__}: {error}"[:400]) from error
@@ -80,20 +80,20 @@ def _of_own(module: nn.Module, wide: torch.dtype) -> nn.Module:
     return own
 
 
-def _twin(layer: nn.Module, own: nn.Module, wide: torch.dtype) -> nn.Module:
+def _replacement(layer: nn.Module, own: nn.Module, wide: torch.dtype) -> nn.Module:
     """The layer around ``own``, with tensors of its own in ``wide``."""
-    twin = copy.deepcopy(layer, {id(vars(layer)["base_layer"]): own}).eval()
-    for parameter in twin.parameters():
+    replacement = copy.deepcopy(layer, {id(vars(layer)["base_layer"]): own}).eval()
+    for parameter in replacement.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(wide)
-    for _, place, name in list(buffers_of(twin)):
+    for _, place, name in list(buffers_of(replacement)):
         if place[name].is_floating_point():
             place[name] = place[name].to(wide)
-    for part in twin.modules():  # ADAMSS keeps the dtype that it computes in
+    for part in replacement.modules():  # ADAMSS keeps the dtype that it computes in
         for name, value in vars(part).items():
             if isinstance(value, torch.dtype) and value.is_floating_point:
                 vars(part)[name] = wide
-    return twin
+    return replacement
 
 
 def _refusal(name: str, why: str) -> AttachError:

@@ -184,7 +184,7 @@ class AdapterSet:
     def _put(self, built: Built, modules: Mapping[str, nn.Module]) -> None:
         adapter = built.adapter
         if adapter.loaded:
-            self.attachments.put(adapter, built.outputs, built.twins, built.weights, modules)
+            self.attachments.put(adapter, built.outputs, built.replacements, built.weights, modules)
         self.tree.put(adapter)
         self.attachments.adapters[adapter.name] = adapter
 
@@ -236,7 +236,7 @@ class AdapterSet:
     def built_of(self, name: str) -> Built:
         """An attached adapter as it was put here."""
         adapter, attached = self.by_name[name], self.attachments
-        return Built(adapter, attached.factors_of(adapter), attached.twins_of(adapter), {})
+        return Built(adapter, attached.factors_of(adapter), attached.replacements_of(adapter), {})
 
     def delete(self, names: Sequence[str]) -> None:
         """Take adapters out: all of these, or none."""

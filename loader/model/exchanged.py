@@ -44,7 +44,7 @@ def with_exchanged(
         with attachments.lock:
             for built in others.values():
                 one = built.adapter
-                attachments.put(one, built.outputs, built.twins, built.weights, modules)
+                attachments.put(one, built.outputs, built.replacements, built.weights, modules)
         yield Routing(tuple((others[a].adapter if a in others else a, w) for a, w in routing.terms))
     finally:
         with attachments.lock:

@@ -83,10 +83,10 @@ class ParameterTree(nn.Module):
             own = cast(_Watched, node._parameters)
             own.keys_of[leaf] = key
             own[leaf] = parameter
-        for key, twin in adapter.resident.replacements.items():
+        for key, replacement in adapter.resident.replacements.items():
             node, leaf = self._place(key, adapter.name, make=True)
-            self.held_modules[key] = twin
-            node._modules[leaf] = twin
+            self.held_modules[key] = replacement
+            node._modules[leaf] = replacement
 
     def take(self, adapter: Adapter) -> None:
         """What the adapter has goes out, where it is not another's by now."""
@@ -95,8 +95,8 @@ class ParameterTree(nn.Module):
                 self._cut(key, adapter.name)
                 self.exchanged.pop(key, None)
                 del self.held_parameters[key]
-        for key, twin in adapter.resident.replacements.items():
-            if self.held_modules.get(key) is twin:
+        for key, replacement in adapter.resident.replacements.items():
+            if self.held_modules.get(key) is replacement:
                 self._cut(key, adapter.name)
                 del self.held_modules[key]
 
@@ -121,7 +121,7 @@ class ParameterTree(nn.Module):
             if child is None:
                 return name
             if type(child) is not _Node:
-                keys = (key for key, twin in self.held_modules.items() if twin is child)
+                keys = (key for key, one in self.held_modules.items() if one is child)
                 return ".".join((next(keys), *path[at:]))
             node = child
         return name
@@ -132,9 +132,9 @@ class ParameterTree(nn.Module):
             return self.held_parameters[key]
         if key in self.held_modules:
             return self.held_modules[key]
-        for name, twin in self.held_modules.items():
+        for name, replacement in self.held_modules.items():
             if key.startswith(f"{name}."):
-                return _at(twin, key[len(name) + 1 :])
+                return _at(replacement, key[len(name) + 1 :])
         return None
 
     def _place(self, key: str, adapter: str, *, make: bool = False) -> tuple[_Node, str]:

@@ -187,7 +187,7 @@ class Residency:
         new = built.adapter
         adapter.take(built.adapter)
         modules = self._live.modules.by_name
-        self._attachments.put(adapter, built.outputs, built.twins, built.weights, modules)
+        self._attachments.put(adapter, built.outputs, built.replacements, built.weights, modules)
         if not adapter.used:
             adapter.unfired = new.unfired
         if not adapter.retired:

@@ -24,8 +24,8 @@ def collect(
     found: dict[str, Any] = OrderedDict() if destination is None else destination
     for name, parameter in tree.held_parameters.items():
         found[prefix + name] = parameter if keep_vars else parameter.detach()
-    for name, twin in tree.held_modules.items():
-        twin.state_dict(destination=found, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+    for name, replacement in tree.held_modules.items():
+        replacement.state_dict(destination=found, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
     return found
 
 

@@ -39,7 +39,7 @@ class BatchRows(Protocol):
         """These rows alone."""
         ...
 
-    def twins(self, factors: Mapping[Adapter, nn.Module]) -> list[nn.Module | None]:
+    def replacements(self, factors: Mapping[Adapter, nn.Module]) -> list[nn.Module | None]:
         """For each row the module that runs in place of the base's, if any."""
         ...
 

@@ -149,7 +149,7 @@ class Rows:
         """These rows alone, as a batch of their own within the call (each as often as said)."""
         return Rows(tuple(self.routings[row] for row in rows), self.repeats, self.cache)
 
-    def twins(self, factors: Mapping[Adapter, nn.Module]) -> list[nn.Module | None]:
+    def replacements(self, factors: Mapping[Adapter, nn.Module]) -> list[nn.Module | None]:
         """For each row the module that stands in for the base's, if any."""
         return [next((factors[a] for a, _ in r.terms if a in factors), None) for r in self.routings]
 

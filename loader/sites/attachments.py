@@ -16,7 +16,7 @@ from ..adapter.factors import Factors, WeightFactors
 from .checkpointing import checkpointable, stop_carrying
 from .refill import refill, reorder
 from .sites import ModuleSite, OutputSite, RootGuard
-from .weight_reads import Read, ReadSite, reads_of_twin
+from .weight_reads import Read, ReadSite, reads_of_replacement
 from .weight_sites import WeightSite
 
 
@@ -66,7 +66,7 @@ class Attachments:
         self,
         adapter: Adapter,
         outputs: Mapping[str, tuple[Factors, ...]],
-        twins: Mapping[str, nn.Module],
+        replacements: Mapping[str, nn.Module],
         weights: Mapping[str, tuple[WeightFactors, ...]],
         modules: Mapping[str, nn.Module],
     ) -> None:
@@ -81,13 +81,13 @@ class Attachments:
             output.install()
             if reads := {path: read for one in factors for path, read in _reads_of(one)}:
                 self._let_read(adapter, modules[name], name, reads)
-        for name, twin in twins.items():
+        for name, replacement in replacements.items():
             whole = self.wholes.get(name)
             if whole is None:
                 whole = self.wholes[name] = ModuleSite(self.owner, name, modules[name])
-            whole.factors[adapter] = twin
+            whole.factors[adapter] = replacement
             whole.install()
-            self._let_read(adapter, modules[name], name, reads_of_twin(twin))
+            self._let_read(adapter, modules[name], name, reads_of_replacement(replacement))
         for name, changed in weights.items():
             weight = self.weights.get(name)
             if weight is None:
@@ -218,7 +218,7 @@ class Attachments:
             sites = self.outputs.items()
             return {name: site.factors[adapter] for name, site in sites if adapter in site.factors}
 
-    def twins_of(self, adapter: Adapter) -> dict[str, nn.Module]:
+    def replacements_of(self, adapter: Adapter) -> dict[str, nn.Module]:
         """What the adapter puts in place of whole modules, by module."""
         with self.lock:
             sites = self.wholes.items()

@@ -35,7 +35,7 @@ def own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def twin_of(
+def replacement_of(
     module: nn.Module, tensors: Mapping[str, torch.Tensor], *, trainable: bool
 ) -> nn.Module:
     """A module like ``module`` with ``tensors`` (by path under it) for its own.
@@ -58,16 +58,16 @@ def twin_of(
         if hook is not None:
             memo[id(hook)] = None
             memo[id(part.__dict__.get("forward"))] = None
-    twin = copy.deepcopy(module, memo)
-    for part in twin.modules():
+    replacement = copy.deepcopy(module, memo)
+    for part in replacement.modules():
         if "_hf_hook" in part.__dict__:
             for name in ("_hf_hook", "_old_forward", "forward"):
                 part.__dict__.pop(name, None)
-    widen_no_more(twin)
+    widen_no_more(replacement)
     for kind in _HOOKS:  # those at the top run on the base's module
-        getattr(twin, kind).clear()
-    _resize(twin)
-    return twin
+        getattr(replacement, kind).clear()
+    _resize(replacement)
+    return replacement
 
 
 def _new(old: torch.Tensor, new: torch.Tensor | None, trainable: bool) -> torch.Tensor:
@@ -78,10 +78,10 @@ def _new(old: torch.Tensor, new: torch.Tensor | None, trainable: bool) -> torch.
     return new
 
 
-def _resize(twin: nn.Module) -> None:
+def _resize(replacement: nn.Module) -> None:
     """An embedding, or a head, with more rows than the base's says so."""
-    weight = cast("torch.Tensor | None", getattr(twin, "weight", None))
-    if isinstance(twin, nn.Embedding) and weight is not None:
-        twin.num_embeddings = weight.shape[0]
-    elif isinstance(twin, nn.Linear) and weight is not None:
-        twin.out_features = weight.shape[0]
+    weight = cast("torch.Tensor | None", getattr(replacement, "weight", None))
+    if isinstance(replacement, nn.Embedding) and weight is not None:
+        replacement.num_embeddings = weight.shape[0]
+    elif isinstance(replacement, nn.Linear) and weight is not None:
+        replacement.out_features = weight.shape[0]

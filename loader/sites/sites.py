@@ -191,25 +191,25 @@ class ModuleSite(Intercepting):
             call.probe.see(self.name, args[0] if len(args) == 1 and not kwargs else None)
             return inner(*args, **kwargs)
         for adapter, _ in call.terms:
-            twin = self.factors.get(adapter)
-            if twin is not None:
+            replacement = self.factors.get(adapter)
+            if replacement is not None:
                 if adapter.unfired:
                     adapter.unfired.discard(self.name)
-                return self._run(call, twin, args, kwargs)
+                return self._run(call, replacement, args, kwargs)
         return inner(*args, **kwargs)
 
     def _run(
-        self, call: Call, twin: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, call: Call, replacement: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         if call.gradients and not call.carried and not torch.is_grad_enabled():
             refuse_lost_routing(self.name)
-        if twin.training is not self.module.training:
-            twin.train(self.module.training)
-        inside = compute_dtype(twin, twin)
-        outside = answers_in(self.module, args, kwargs) or compute_dtype(self.module, twin)
+        if replacement.training is not self.module.training:
+            replacement.train(self.module.training)
+        inside = compute_dtype(replacement, replacement)
+        outside = answers_in(self.module, args, kwargs) or compute_dtype(self.module, replacement)
         if inside is not outside:  # float32 while training, or as declared
-            return run_in(inside, outside, twin.forward, args, kwargs)
-        return twin.forward(*args, **kwargs)
+            return run_in(inside, outside, replacement.forward, args, kwargs)
+        return replacement.forward(*args, **kwargs)
 
     def _by_rows(
         self,
@@ -220,8 +220,8 @@ class ModuleSite(Intercepting):
         kwargs: dict[str, Any],
     ) -> Any:
         """Each module once, on its own rows."""
-        twins = rows.twins(self.factors)
-        if not any(twins):
+        replacements = rows.replacements(self.factors)
+        if not any(replacements):
             return inner(*args, **kwargs)
         if len(args) != 1 or kwargs or not isinstance(args[0], torch.Tensor):
             raise RoutingError(
@@ -230,13 +230,13 @@ class ModuleSite(Intercepting):
         x = args[0]
         rows.check_site(self.name, self.module, x, call.repeat)
         for adapter, _ in call.terms:
-            if self.factors.get(adapter) in twins and adapter.unfired:
+            if self.factors.get(adapter) in replacements and adapter.unfired:
                 adapter.unfired.discard(self.name)
         parts: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for twin in dict.fromkeys(twins):
-            at = rows_at([n for n, t in enumerate(twins) if t is twin], call.repeat, x.device)
+        for new in dict.fromkeys(replacements):
+            at = rows_at([n for n, t in enumerate(replacements) if t is new], call.repeat, x.device)
             mine = x.index_select(0, at)
-            found: Any = inner(mine) if twin is None else self._run(call, twin, (mine,), {})
+            found: Any = inner(mine) if new is None else self._run(call, new, (mine,), {})
             if not isinstance(found, torch.Tensor) or found.shape[:1] != mine.shape[:1]:
                 raise RoutingError(  # a recurrent module's states, say
                     codes.ROWS_LOST.finding(f"{self.name}: it answers with more than its rows")

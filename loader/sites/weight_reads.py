@@ -183,10 +183,10 @@ FACTS = frozenset(
 """What a tensor tells of itself without its values."""
 
 
-def reads_of_twin(twin: nn.Module) -> Mapping[str, Read]:
+def reads_of_replacement(replacement: nn.Module) -> Mapping[str, Read]:
     """The parameters of what stands in a module's place, by their paths under it."""
     found: dict[str, Read] = {}
-    for path, part in twin.named_modules():
+    for path, part in replacement.named_modules():
         for name in part._parameters:  # pyright: ignore[reportPrivateUsage]
             found[f"{path}.{name}" if path else name] = _instead(part, name)
     return found

@@ -33,7 +33,7 @@ _VERSION = ".".join(map(str, (*KNOWN_PEFT, 0)))
 
 
 @dataclass(frozen=True)
-class Beginning:
+class NewAdapterFiles:
     """An adapter before its first step. ``config`` is as PEFT would write it, ``header`` names its
     tensors with their shapes, ``copies`` says of those that begin as the base's own which they
     are."""
@@ -49,7 +49,7 @@ def begin(
     layout: Layout | None,
     where: Where = Where(),  # noqa: B008 - frozen
     bare: Iterable[str] = (),
-) -> tuple[Beginning | None, list[Finding]]:
+) -> tuple[NewAdapterFiles | None, list[Finding]]:
     """What an adapter of this ``config`` begins as on a base with this ``config.json`` and
     ``layout``, and what is wrong with that. ``None`` where it cannot be begun, or where there is no
     layout: then a finding says that it is *unchecked*. ``bare`` names the modules without
@@ -60,7 +60,7 @@ def begin(
     if found := options.check_types(config, method, where):
         return None, found
     full = _completed(config, method, base, layout)
-    found = check_config(full, where)[1] + method.check_begin(full, where)
+    found = check_config(full, where)[1] + method.check_new(full, where)
     if not (method.trains and method.native):
         message = f"adapters of {method.peft_type} are loaded, and not begun here"
         found.append(codes.FRESH_METHOD.finding(message, where, found=method.peft_type))
@@ -104,7 +104,7 @@ class _Drawing:
     copies: dict[str, str] = field(default_factory=dict)
     patterns: Patterns = field(default_factory=Patterns)
 
-    def beginning(self, found: list[Finding]) -> Beginning | None:
+    def beginning(self, found: list[Finding]) -> NewAdapterFiles | None:
         """All of it; what is wrong is added to ``found``."""
         method, layout = self.method, self.layout
         typed = cast(TunerConfig, method.read_config(self.config))
@@ -134,7 +134,7 @@ class _Drawing:
         if refused(wrong):
             return None
         header = {key: TensorInfo("F32", shape) for key, shape in self.tensors.items()}
-        return Beginning(self.config, Header(header), self.copies)
+        return NewAdapterFiles(self.config, Header(header), self.copies)
 
     def _left_out(self, selection: TargetSelection) -> Iterable[Finding]:
         """Modules that the config selects, and that the method cannot adapt: PEFT refuses them."""

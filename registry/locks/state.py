@@ -57,7 +57,7 @@ def options_digest(options: Mapping[str, Any]) -> str | None:
 _ENDPOINTS = frozenset({"endpoint", "endpoint_url"})
 
 
-def begun_digest(adapter: Adapter) -> str | None:
+def new_adapter_digest(adapter: Adapter) -> str | None:
     """What defines an adapter that is begun: its config and its seed; ``None`` for one that has a
     source."""
     if adapter.config is None:
@@ -110,7 +110,7 @@ def incomplete(file: ManifestFile, lock: Lock) -> list[Finding]:
         findings.append(codes.LOCK_PARTIAL.finding("the base is not pinned", where))
     for name, adapter in manifest.adapters.items():
         entry = lock.adapters.get(name)
-        begun = begun_digest(adapter)
+        begun = new_adapter_digest(adapter)
         if entry is None or entry.mutable != adapter.mutable or begun not in (None, entry.digest):
             findings.append(codes.LOCK_PARTIAL.finding(f"adapter {name!r} is not pinned", where))
     if findings:
@@ -234,7 +234,7 @@ def _inputs_digest(file: ManifestFile, model: str | None) -> str:
                 "mutable": a.mutable,
             }
             if a.config is None
-            else {"begun": begun_digest(a)}
+            else {"begun": new_adapter_digest(a)}
             for name, a in manifest.adapters.items()
         },
         "compositions": {n: _recipe(c, None) for n, c in manifest.compositions.items()},
@@ -271,7 +271,7 @@ def _changes(file: ManifestFile, lock: Lock) -> Iterator[str]:
             yield f"adapter {name!r} is gone"
         elif (now := declared_as(adapter)) != entry.declared:
             yield f"adapter {name!r} was {entry.declared}, is {now}"
-        elif adapter.config is not None and begun_digest(adapter) != entry.digest:
+        elif adapter.config is not None and new_adapter_digest(adapter) != entry.digest:
             yield f"adapter {name!r} has another config or seed"
         elif entry.options != options_digest(adapter.storage_options):
             yield f"adapter {name!r} has other storage options"

@@ -34,7 +34,7 @@ from . import lora_parameters as by_name
 from . import trainable_tokens as tokens
 from .default_targets import TARGETS
 from .keys import Keys, Roles
-from .lora_begin import beside, check_begin
+from .lora_begin import beside, check_new
 from .lora_config import OPTIONS, LoraConfig, check_trained
 from .lora_parameters import WRAPPER
 from .lora_variants import BLOCKS, check_config, misplaced
@@ -231,7 +231,7 @@ METHOD = Method(
     selects_too=attention.selected,
     ranked=True,
     dropout="lora_dropout",
-    check_begin=check_begin,
+    check_new=check_new,
     default_targets=TARGETS["LORA"],
     beside=beside,
     idle=(frozenset({"B", "B_bias"}), frozenset({"embedding_B"})),

@@ -27,7 +27,7 @@ INITS = (True, False, None, "gaussian", "orthogonal", "mica")
 """Values of ``init_lora_weights`` that set the factors and nothing else; null is PEFT's false."""
 
 
-def check_begin(config: Mapping[str, Any], where: Where) -> list[Finding]:
+def check_new(config: Mapping[str, Any], where: Where) -> list[Finding]:
     """Initialisations that are not carried out here, and what PEFT refuses to begin."""
     found: list[Finding] = []
 

@@ -133,7 +133,7 @@ class Method:
     ranked: bool = False
     trains: bool = True
     complete: Complete = _as_said
-    check_begin: CheckConfig = _nothing
+    check_new: CheckConfig = _nothing
     default_targets: Table = field(default_factory=dict)
     beside: Beside = _nothing_beside
     copied_as: str = ""

@@ -127,7 +127,7 @@ def complete(
     return {"oft_block_size": 32, **config}
 
 
-def check_begin(config: Mapping[str, Any], where: Where) -> list[Finding]:
+def check_new(config: Mapping[str, Any], where: Where) -> list[Finding]:
     """Initialisations that PEFT does not have."""
     how = config.get("init_weights", True)
     if isinstance(how, bool):
@@ -195,7 +195,7 @@ METHOD = Method(
     shapes,
     check_config=check_config,
     complete=complete,
-    check_begin=check_begin,
+    check_new=check_new,
     default_targets=TARGETS["OFT"],
     idle=(frozenset({"R"}), frozenset({"embedding_R"})),
 )

@@ -27,7 +27,7 @@ from .naming import Naming
 from .options import Option
 from .patterns import Patterns
 from .places import Places
-from .prompt_begin import beside, check_begin, complete
+from .prompt_begin import beside, check_new, complete
 from .prompt_config import (
     EMBEDDINGS,
     P_OPTIONS,
@@ -103,7 +103,7 @@ def _row(peft_type: str, options: tuple[Option, ...]) -> Method:
         {},
         shapes,
         complete=complete,
-        check_begin=check_begin,
+        check_new=check_new,
         beside=beside,
     )
 

@@ -65,7 +65,7 @@ def beside(new: NewAdapter) -> Mapping[str, Shape]:
     return {EMBEDDINGS: (tokens * said["num_transformer_submodules"], width)}
 
 
-def check_begin(config: Mapping[str, Any], where: Where) -> list[Finding]:
+def check_new(config: Mapping[str, Any], where: Where) -> list[Finding]:
     """Initialisations and encoders that are none, and sizes that nothing says."""
     found: list[Finding] = []
 

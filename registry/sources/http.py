@@ -18,13 +18,13 @@ from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Where
 from ...manifests.language.source import Source
 from ..files.facts import FileFact
-from .asked import Asked
 from .encodings import encoding_of
 from .filesystems import open_filesystem
 from .from_environment import netrc_login, proxy_for
 from .opened import is_inside
 from .ranges import BadRangeError, only_range, range_header
 from .remote import RemoteFolder
+from .request import SourceRequest
 
 KNOWN_FILES = (
     "README.md",
@@ -309,7 +309,7 @@ def _alike(one: _Answer, other: _Answer) -> bool:
     return (one.kind, one.size) == (other.kind, other.size)
 
 
-def open_folder(asked: Asked) -> HttpFolder:
+def open_folder(asked: SourceRequest) -> HttpFolder:
     """The folder on a web server; with the user's login only where that is trusted."""
     fs, root = open_filesystem(asked.source, asked.options, asked.where)
     bare = open_filesystem(asked.source, {}, asked.where)[0] if asked.options else fs

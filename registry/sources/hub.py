@@ -26,7 +26,6 @@ from ...manifests.language.source import Source
 from ..files.digests import git_blob_sha1
 from ..files.facts import FileFact
 from . import hub_xet
-from .asked import Asked
 from .failures import explain
 from .folder import OnBytes
 from .hub_cache import COMMIT, Content, HubCache, cached_fact
@@ -35,6 +34,7 @@ from .hub_settings import HubSettings
 from .opened import OpenedFolder
 from .pace import Limits, Pace
 from .ranges import BadRangeError, only_range, range_header
+from .request import SourceRequest
 
 _NO_FOLDER = "the repository has no such folder at this revision"
 
@@ -379,7 +379,7 @@ def _slices(place: Path, start: int, stop: int) -> Iterator[bytes]:
             yield chunk
 
 
-def open_folder(asked: Asked) -> HubFolder:
+def open_folder(asked: SourceRequest) -> HubFolder:
     """The repository; from the Hub's cache alone, where there must be no network."""
     asked.only_options("endpoint", "token")
     options = asked.options

@@ -14,7 +14,7 @@ from ..files.facts import FileFact
 from .folder import OnBytes
 
 
-class GivenFolder:
+class InMemoryFolder:
     """``files`` by path, under the name of ``source``. Its pins are the digests of the bytes."""
 
     def __init__(

@@ -13,9 +13,9 @@ from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Where
 from ...manifests.language.source import Source
 from ..files.facts import FileFact
-from .asked import Asked
 from .folder import OnBytes
 from .opened import OpenedFolder, is_hidden
+from .request import SourceRequest
 
 _CHUNK = 1 << 20
 _Seen = tuple[int, int, int, int]
@@ -162,7 +162,7 @@ def _signature(facts: os.stat_result) -> _Seen:
     return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
 
 
-def open_folder(asked: Asked) -> LocalFolder:
+def open_folder(asked: SourceRequest) -> LocalFolder:
     """The folder on this machine; it takes no options."""
     asked.only_options()
     return LocalFolder(

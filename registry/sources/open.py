@@ -14,10 +14,10 @@ from ...manifests.findings import sources as codes
 from ...manifests.findings.finding import Where
 from ...manifests.language.source import Source
 from ..files.facts import FileFact
-from .asked import Asked, Permits
 from .failures import source_error
 from .folder import Folder
 from .mirrors import MirroredFolder, mirrored, unversioned
+from .request import Permits, SourceRequest
 from .ways import GOOGLE, HTTP, S3, Vouches, strange_ways
 from .withheld import WithheldFolder, withheld
 
@@ -77,7 +77,7 @@ def open_source(
             codes.REGISTRY_NOT_YET, f"{source}: registries cannot be opened yet", where
         )
     offline = offline or is_offline()
-    asked = Asked(
+    asked = SourceRequest(
         source, directory, storage_options, offline, revision, files, permits, True, where
     )
     place = mirrored(source, mirrors, revision=revision, where=where)
@@ -98,7 +98,7 @@ def options_for(place: Source, source: Source, options: Mapping[str, Any]) -> Ma
     return options if place.scheme == source.scheme else _NO_OPTIONS
 
 
-def _open_safely(asked: Asked, vouches: Vouches) -> Folder:
+def _open_safely(asked: SourceRequest, vouches: Vouches) -> Folder:
     """The folder; without the user's credentials, where an option leads to a strange host."""
     source, options = asked.source, asked.options
     strange = () if source.is_local else strange_ways(source, options, vouches)
@@ -121,12 +121,12 @@ MODULES: Mapping[str, str] = {
 """By a URL's scheme, the module here that opens it; any other scheme is fsspec's (``remote``)."""
 
 
-def _open(asked: Asked) -> Folder:
+def _open(asked: SourceRequest) -> Folder:
     source = asked.source
     if source.is_local or source.is_hub:
         name = "local" if source.is_local else "hub"
     else:
         asked.need_network()
         name = MODULES.get(source.scheme, "remote")
-    opener: Callable[[Asked], Folder] = import_module(f".{name}", __package__).open_folder
+    opener: Callable[[SourceRequest], Folder] = import_module(f".{name}", __package__).open_folder
     return opener(asked)

@@ -13,11 +13,11 @@ from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Where
 from ...manifests.language.source import Source
 from ..files.facts import FileFact
-from .asked import Asked
 from .failures import source_error
 from .filesystems import open_filesystem
 from .opened import OpenedFolder
 from .pace import Limits
+from .request import SourceRequest
 
 _CHUNK = 8 << 20
 _FIRST = 64 << 10
@@ -148,7 +148,7 @@ def _ukey(fs: Any, key: str) -> str:
     return hashlib.sha256(str(told).encode()).hexdigest()
 
 
-def open_folder(asked: Asked) -> RemoteFolder:
+def open_folder(asked: SourceRequest) -> RemoteFolder:
     """The folder that any fsspec filesystem has."""
     fs, root = open_filesystem(asked.source, asked.options, asked.where)
     return RemoteFolder(asked.source, fs, root, where=asked.where, pins=asked.pins)

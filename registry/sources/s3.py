@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 from ...manifests.bounds import FOLDER_FILES
 from ...manifests.findings import sources as codes
 from ..files.facts import FileFact
-from .asked import Asked
 from .failures import service_code_of, status_of
 from .filesystems import open_filesystem
 from .ranges import BadRangeError, only_range, range_header
 from .remote import RemoteFolder
+from .request import SourceRequest
 
 _CHUNK = 1 << 16
 _VERSIONID = "versionid:"
@@ -174,7 +174,7 @@ def _pin_of(version_id: str | None, etag: str) -> str:
     return _ETAG + etag.strip('"')
 
 
-def open_folder(asked: Asked) -> S3Folder:
+def open_folder(asked: SourceRequest) -> S3Folder:
     """The folder in a bucket."""
     fs, root = open_filesystem(asked.source, asked.options, asked.where)
     return S3Folder(asked.source, fs, root, where=asked.where, pins=asked.pins)

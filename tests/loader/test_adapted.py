@@ -593,10 +593,10 @@ def test_train_eval_and_to_reach_base_and_adapters(model: AdaptedModel, headed: 
     assert all(m.training for m in model.base_model.modules())
     model.eval()
     assert not any(m.training for m in model.modules())
-    (twin,) = model._host.adapters.by_name["headed"].resident.replacements.values()
+    (replacement,) = model._host.adapters.by_name["headed"].resident.replacements.values()
     model.base_model.train()
     logits(model)
-    assert twin.training
+    assert replacement.training
     model.eval()
     assert model.to(torch.float64) is model
     assert {p.dtype for p in model.parameters()} == {torch.float64}

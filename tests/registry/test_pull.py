@@ -24,7 +24,7 @@ from adapterdock.registry.files import digests
 from adapterdock.registry.lock import make_lock
 from adapterdock.registry.pull import Pulled, pull_file
 from adapterdock.registry.session import Session, session_for
-from adapterdock.registry.sources.in_memory import GivenFolder
+from adapterdock.registry.sources.in_memory import InMemoryFolder
 from adapterdock.registry.store import verified
 from adapterdock.registry.store.store import Store
 from support.cache import files, run
@@ -346,7 +346,7 @@ def test_nothing_is_hashed_twice_while_it_is_unchanged(
     assert hashed and codes(caught.value.findings) == ["AD614"]
 
 
-def pulled_with(manifest: Path, tone: GivenFolder) -> Pulled:
+def pulled_with(manifest: Path, tone: InMemoryFolder) -> Pulled:
     """What is pulled where ``tone`` is handed over in memory."""
     file = read_manifest(manifest)
     return pull_file(file, session_for(file, given={"tone": tone}))
@@ -356,10 +356,10 @@ def test_an_adapter_in_memory_must_be_the_locked_one(on_s3: Project) -> None:
     adapterdock.lock(on_s3.manifest)
     source = Source.parse("s3://bucket/tone")
     content = files_of(on_s3.folder / "tone")
-    given = GivenFolder(source, content, Where())
+    given = InMemoryFolder(source, content, Where())
     pulled = pulled_with(on_s3.manifest, given)
     assert pulled.adapters["tone"][WEIGHTS].path.read_bytes() == content[WEIGHTS]
-    other = GivenFolder(source, files_of(on_s3.adapter("other", seed=5)), Where())
+    other = InMemoryFolder(source, files_of(on_s3.adapter("other", seed=5)), Where())
     with pytest.raises(IntegrityError):
         pulled_with(on_s3.manifest, other)
     on_s3.lock_file.unlink()

@@ -80,9 +80,9 @@ def _free_ports(count: int) -> list[int]:
             probe = held.enter_context(socket.socket())
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-            twin = held.enter_context(socket.socket())
+            replacement = held.enter_context(socket.socket())
             try:
-                twin.bind(("127.0.0.1", port + 10_000))
+                replacement.bind(("127.0.0.1", port + 10_000))
             except (OSError, OverflowError):
                 continue
             found.append(port)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from ..new_site import begun_linear
+from ..new_site import initial_linear
 
 
 class Encoder(nn.Module):
@@ -87,7 +87,7 @@ class PrefixEncoder(Encoder):
         return self.transform(tokens)
 
 
-def begun_encoder(
+def initial_encoder(
     kind: type[PromptEncoder | PrefixEncoder],
     config: Mapping[str, Any],
     generator: torch.Generator | None,
@@ -100,7 +100,7 @@ def begun_encoder(
         if isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, generator=generator)
         elif isinstance(part, nn.Linear):
-            begun_linear(part.weight, generator)
+            initial_linear(part.weight, generator)
             within = 1 / math.sqrt(part.in_features)
             nn.init.uniform_(part.bias, -within, within, generator=generator)
         elif isinstance(part, nn.LSTM):

@@ -16,13 +16,13 @@ from torch import nn
 from ....manifests.findings import training as codes
 from ....manifests.findings.errors import AttachError
 from ....manifests.findings.finding import Where
-from .encoders import Encoder, PrefixEncoder, PromptEncoder, begun_encoder
+from .encoders import Encoder, PrefixEncoder, PromptEncoder, initial_encoder
 
 Drawn = torch.Tensor | Encoder
 """The tokens (as on disk), or what is trained to make them."""
 
 
-def begun_prompt(
+def initial_prompt(
     method: str,
     shape: tuple[int, ...],
     config: Mapping[str, Any],
@@ -35,9 +35,9 @@ def begun_prompt(
     embedding, ``directory`` where a tokenizer's relative path counts from. Raises
     :class:`AttachError` where a text's tokens cannot be told."""
     if method == "P_TUNING":
-        return begun_encoder(PromptEncoder, config, generator)
+        return initial_encoder(PromptEncoder, config, generator)
     if method == "PREFIX_TUNING" and config.get("prefix_projection"):
-        return begun_encoder(PrefixEncoder, config, generator)
+        return initial_encoder(PrefixEncoder, config, generator)
     drawn = torch.empty(shape).normal_(generator=generator)
     if method == "PREFIX_TUNING":
         return drawn.zero_() if config.get("init_weights") == "zero" else drawn

@@ -13,7 +13,7 @@ import torch
 from adapterdock.loader.adapted import AdaptedModel, AdapterWarning
 from adapterdock.loader.base.modules import ModuleMap
 from adapterdock.loader.build import build_adapter as engine
-from adapterdock.loader.build import requirements as claims
+from adapterdock.loader.build import requirements as requirements
 from adapterdock.loader.model.adapter_set import AdapterSet
 from adapterdock.loader.sites.attachments import Attachments
 from adapterdock.loader.sites.sites import ModuleSite, OutputSite
@@ -433,7 +433,7 @@ class Boom(BaseException):
 STEPS: list[tuple[Any, str]] = [
     (engine, "twin_of"),
     (ModuleMap, "shape"),
-    (claims, "placement_of"),
+    (requirements, "placement_of"),
     (engine._Builder, "_parameter"),
     (AdapterTensors, "findings"),
     (AdapterTensors, "place"),
@@ -494,11 +494,11 @@ def test_a_copy_of_the_base_is_not_adapted_and_works(saved: Saved) -> None:
     base = tiny_llama()
     alone = logits(base)
     model = adapted(base, saved)
-    twin = copy.deepcopy(base)
+    replacement = copy.deepcopy(base)
     with torch.no_grad():
         base.lm_head.weight.add_(1)
-    assert torch.equal(logits(twin), alone)
-    assert twin.lm_head.forward.__self__ is twin.lm_head
+    assert torch.equal(logits(replacement), alone)
+    assert replacement.lm_head.forward.__self__ is replacement.lm_head
     del model
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from adapterdock.registry.base.architectures import layout_of
 from adapterdock.registry.base.packed import unpacked
-from adapterdock.registry.base.told import DESCRIPTIONS, told_sizes
+from adapterdock.registry.base.reported_sizes import DESCRIPTIONS, reported_sizes
 from adapterdock.registry.files.facts import Layout, ModuleKind, TensorInfo
 from support.quantised_headers import (
     GROUP,
@@ -151,7 +151,7 @@ def described(stored: Stored, write: Callable[[int, int], tuple[str, bytes]]) ->
     for name, (out, inner) in LINEARS.items():
         own, data = write(out, inner)
         contents[f"model.layers.0.{name}.{own}"] = data
-    return layout(stored, {"quant_method": "x"}, told=told_sizes(tensors, {}, reader(contents)))
+    return layout(stored, {"quant_method": "x"}, told=reported_sizes(tensors, {}, reader(contents)))
 
 
 def state(*shape: int) -> tuple[str, bytes]:
@@ -198,16 +198,16 @@ def test_torchao_tells_in_the_metadata_of_its_file() -> None:
     for name, (out, inner) in LINEARS.items():
         data = {"_type": "Int4Tensor", "_data": {"block_size": [1, GROUP], "shape": [out, inner]}}
         metadata[f"model.layers.0.{name}.weight"] = json.dumps(data)
-    told = told_sizes(checkpoint(stored), metadata, reader({}))
+    told = reported_sizes(checkpoint(stored), metadata, reader({}))
     assert layout(stored, quantisation, told=told).modules == PLAIN.modules
 
     def whole(out: int, inner: int) -> Header:
         return {"_weight_qdata": ("I8", (out, inner)), "_weight_scale": ("F32", (out, 1))}
 
     entries = dict.fromkeys(PACKED, '{"_type": "Int8Tensor", "_data": {}}')
-    told = told_sizes(checkpoint(whole), entries, reader({}))
+    told = reported_sizes(checkpoint(whole), entries, reader({}))
     assert layout(whole, quantisation, told=told).modules == PLAIN.modules
-    assert told_sizes(checkpoint(whole), dict.fromkeys(PACKED, "{"), reader({})) == {}
+    assert reported_sizes(checkpoint(whole), dict.fromkeys(PACKED, "{"), reader({})) == {}
 
 
 def test_more_descriptions_than_a_model_has_are_not_read() -> None:
@@ -216,12 +216,12 @@ def test_more_descriptions_than_a_model_has_are_not_read() -> None:
     for number in range(DESCRIPTIONS + 1):
         tensors[name.format(number)] = TensorInfo("U8", (8, 1))
         tensors[f"{name.format(number)}.quant_state.bitsandbytes__nf4"] = TensorInfo("U8", (80,))
-    assert told_sizes(tensors, {}, reader({})) == {}
+    assert reported_sizes(tensors, {}, reader({})) == {}
     large = {
         name.format(0): TensorInfo("U8", (8, 1)),
         f"{name.format(0)}.quant_state.bitsandbytes__nf4": TensorInfo("U8", (9000,), 0, 9000),
     }
-    assert told_sizes(large, {}, reader({})) == {}
+    assert reported_sizes(large, {}, reader({})) == {}
 
 
 # --- other modules than linears --------------------------------------------------------------

@@ -28,7 +28,7 @@ ReadTensors = Callable[[list[str]], Iterable[bytes]]
 """The contents of tensors, by their names on disk."""
 
 
-def told_sizes(
+def reported_sizes(
     tensors: Mapping[str, TensorInfo],
     metadata: Mapping[str, str],
     read: ReadTensors,

@@ -18,7 +18,7 @@ Permits = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
-class Asked:
+class SourceRequest:
     """What ``open_source`` was asked for.
 
     Each kind of source has a module with ``open_folder(asked)``, which gives its ``Folder``.

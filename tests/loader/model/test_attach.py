@@ -431,7 +431,7 @@ class Boom(BaseException):
 
 
 STEPS: list[tuple[Any, str]] = [
-    (engine, "twin_of"),
+    (engine, "replacement_of"),
     (ModuleMap, "shape"),
     (requirements, "placement_of"),
     (engine._Builder, "_parameter"),

@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import nn
 
-from support.tiny_models import COMMON, ENCODER, TINY, VISION
+from support.tiny_models import COMMON, ENCODER, NEMOTRON_H, TINY, VISION
 
 CORPUS = Path(__file__).resolve().parents[1] / "data" / "corpus"
 
@@ -67,14 +67,7 @@ BASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "NemotronHConfig",
         {
             **{k: v for k, v in HEAD.items() if k != "num_hidden_layers"},
-            "hybrid_override_pattern": "M*-E",
-            "ssm_state_size": 8,
-            "mamba_num_heads": 8,
-            "mamba_head_dim": 8,
-            "n_groups": 1,
-            "n_routed_experts": 4,
-            "moe_intermediate_size": 24,
-            "moe_shared_expert_intermediate_size": 24,
+            **NEMOTRON_H,
         },
     ),
     "mt5": ("MT5ForConditionalGeneration", "MT5Config", TINY["t5 v1.1"][2]),

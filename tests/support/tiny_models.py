@@ -65,6 +65,19 @@ DEEPSEEK: dict[str, Any] = {
 LLAMA_TEXT = {"model_type": "llama", **COMMON}
 CLIP_TEXT = {k: v for k, v in ENCODER.items() if k != "pad_token_id"}
 
+NEMOTRON_H: dict[str, Any] = {
+    "hybrid_override_pattern": "M*-E",
+    "head_dim": 8,
+    "ssm_state_size": 8,
+    "mamba_num_heads": 8,
+    "mamba_head_dim": 8,
+    "n_groups": 1,
+    "n_routed_experts": 4,
+    "moe_intermediate_size": 24,
+    "moe_shared_expert_intermediate_size": 24,
+}
+"""One layer of each kind that Nemotron-H has."""
+
 TINY: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", "LlamaConfig", COMMON),
     "llama tied": ("LlamaForCausalLM", "LlamaConfig", {**COMMON, "tie_word_embeddings": True}),

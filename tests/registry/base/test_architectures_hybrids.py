@@ -15,6 +15,7 @@ from adapterdock.registry.base.architectures import layout_of
 from support.checkpoints import config_and_tensors
 from support.peft_adapters import peft_saves
 from support.table_version import of_the_tables_transformers
+from support.tiny_models import NEMOTRON_H
 
 SMALL: dict[str, Any] = {
     "vocab_size": 64,
@@ -69,15 +70,7 @@ HYBRIDS: dict[str, tuple[str, dict[str, Any]]] = {
         "NemotronHForCausalLM",
         {
             **{k: v for k, v in SMALL.items() if k != "num_hidden_layers"},
-            "hybrid_override_pattern": "M*-E",
-            "head_dim": 8,
-            "ssm_state_size": 8,
-            "mamba_num_heads": 8,
-            "mamba_head_dim": 8,
-            "n_groups": 1,
-            "n_routed_experts": 4,
-            "moe_intermediate_size": 24,
-            "moe_shared_expert_intermediate_size": 24,
+            **NEMOTRON_H,
         },
     ),
     "jamba": (

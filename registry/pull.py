@@ -27,10 +27,16 @@ from .locks.state import (
     require_lock,
 )
 from .read_facts import gather_adapter
-from .resolve import Access, Resolution, check_place, open_adapter_folder, open_base_folder
+from .resolve import (
+    Access,
+    Opened,
+    Resolution,
+    check_place,
+    open_adapter_folder,
+    open_base_folder,
+)
 from .session import Session, session_for
 from .sources.fetch import Fetched, Request, fetch_all
-from .sources.folder import Folder
 from .store.store import Store
 
 
@@ -38,8 +44,9 @@ from .store.store import Store
 class Pulled:
     """A manifest whose files are all on this machine and hold what the lock says.
 
-    ``adapters`` and ``base`` map each consumed file to where it is. ``notes`` are warnings, such
-    as that there was no lock.
+    ``adapters`` and ``base`` map each consumed file to where it is. ``opened`` is what was read of
+    adapters, and found to fit, in this call. ``notes`` are warnings, such as that there was no
+    lock.
     """
 
     file: ManifestFile
@@ -47,6 +54,7 @@ class Pulled:
     adapters: Mapping[str, Mapping[str, Fetched]]
     base: Mapping[str, Fetched] = field(default_factory=dict)
     notes: tuple[Finding, ...] = ()
+    opened: Mapping[str, Opened] = field(default_factory=dict)
 
 
 def pull(
@@ -112,7 +120,8 @@ def pull_pinned(
     ``resolution`` what ``lock`` was made from, if it was made now. Raises as :func:`pull` does.
     """
     access = replace(session.access, store=session.store)
-    requests = _requests(file, lock, access, resolution, with_base)
+    opened = dict(resolution.adapters) if resolution else {}
+    requests = _requests(file, lock, access, opened, resolution, with_base)
     too_large = [
         finding
         for name, request in requests.items()
@@ -135,33 +144,34 @@ def pull_pinned(
     if lock is locked and completed != lock:
         _write_again(file, lock, completed)
     notes = tuple(_notes(file, locked, resolution))
-    return Pulled(file, completed, adapters, base, notes)
+    return Pulled(file, completed, adapters, base, notes, opened)
 
 
 def _requests(
     file: ManifestFile,
     lock: Lock,
     access: Access,
+    opened: dict[str, Opened],
     resolution: Resolution | None,
     with_base: bool,
 ) -> dict[LockEntry, Request]:
-    """What is wanted of which folder: those that were just resolved, else those that ``lock``
-    pins, which are opened now."""
+    """What is wanted of which folder: those that were ``opened`` already, else those that ``lock``
+    pins, which are opened now. What is read of a mutable adapter is added to ``opened``."""
     access = access.under(lock, kept(file, lock))
     requests: dict[LockEntry, Request] = {}
     failed: list[AdapterdockError] = []
     for name, adapter in file.manifest.adapters.items():
         if adapter.source is None:
             continue
-        opened = resolution.adapters[name].folder if resolution else None
         try:
-            requests[name] = _adapter_request(file, name, lock, access, opened)
+            if name not in opened:
+                opened[name] = _open_adapter(file, name, access)
+            requests[name] = _adapter_request(file, name, lock, opened[name])
         except AdapterdockError as error:
             failed.append(error)
     if with_base and access.layout is None and lock.base is not None:
-        opened = resolution.base_folder if resolution else None
         try:
-            folder = opened or open_base_folder(file, access)
+            folder = resolution.base_folder if resolution else open_base_folder(file, access)
         except AdapterdockError as error:
             failed.append(error)
         else:
@@ -175,14 +185,20 @@ def _requests(
     return requests
 
 
-def _adapter_request(
-    file: ManifestFile, name: str, lock: Lock, access: Access, opened: Folder | None
-) -> Request:
-    where = file.where(("adapters", name, "source"))
-    folder = opened or open_adapter_folder(file, name, access)
-    if file.manifest.adapters[name].mutable:
-        return Request(folder, gather_adapter(name, folder, where).files, where)
-    return Request(folder, tuple(facts_of(lock.adapters[name].files).values()), where)
+def _open_adapter(file: ManifestFile, name: str, access: Access) -> Opened:
+    """An adapter's folder; of a mutable one, what is read of it too, as no lock names its files."""
+    folder = open_adapter_folder(file, name, access)
+    if not file.manifest.adapters[name].mutable:
+        return Opened(folder)
+    return Opened(folder, gather_adapter(name, folder, file.where(("adapters", name, "source"))))
+
+
+def _adapter_request(file: ManifestFile, name: str, lock: Lock, opened: Opened) -> Request:
+    assert opened.folder is not None  # an adapter that has a source
+    wanted = opened.facts.files if opened.facts else ()
+    if not file.manifest.adapters[name].mutable:
+        wanted = tuple(facts_of(lock.adapters[name].files).values())
+    return Request(opened.folder, wanted, file.where(("adapters", name, "source")))
 
 
 def require_policy(file: ManifestFile, lock: Lock | None, access: Access) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 from ..manifests.bounds import CONFIG_BYTES, INDEX_BYTES, TOKENIZER_BYTES
@@ -17,7 +16,6 @@ from ..manifests.findings.finding import Finding, Where
 from .base.architectures import layout_of
 from .base.reported_sizes import reported_sizes
 from .base.tokenizer import tokenizer_facts
-from .checks.zeros import IsZero, zeros_in_files
 from .files import foreign
 from .files.adapter import read_adapter, weights_of
 from .files.digests import sha256_bytes
@@ -57,7 +55,8 @@ def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:
     weights = weights_of(config, files)
     if not weights:
         raise SourceError(_no_adapter(folder, files, where))
-    reading = read_adapter(config, _read_headers(folder, files, list(weights), where), where)
+    headers = _read_headers(folder, files, list(weights), where)
+    reading = read_adapter(config, headers, where)
     beside = [ADAPTER_INDEX] if ADAPTER_WEIGHTS not in weights and ADAPTER_INDEX in files else []
     consumed = (config_file, *(files[path] for path in (*beside, *weights)))
     return AdapterFacts(
@@ -67,21 +66,10 @@ def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:
         reading.header,
         consumed,
         folder.revision,
-        origin=reading.origin,
+        reading.origin,
+        headers,
+        reading.parts,
     )
-
-
-def zeros_of_adapter(folder: Folder, where: Where) -> IsZero:
-    """Which of the adapter's tensors are zero, by range reads of those that are asked for."""
-
-    @cache
-    def in_files() -> IsZero:
-        config = parse_adapter_config(folder.read(ADAPTER_CONFIG), where)
-        files = folder.files()
-        headers = _read_headers(folder, files, list(weights_of(config, files)), where)
-        return zeros_in_files(read_adapter(config, headers, where), headers, folder.read)
-
-    return lambda name: in_files()(name)
 
 
 def gather_tokenizer(folder: Folder, where: Where) -> TokenizerFacts | None:

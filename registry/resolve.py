@@ -20,10 +20,11 @@ from ..manifests.lockfile import BEGUN, Lock, LockedAdapter, LockedBase
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
 from .base.architectures import layout_of
+from .checks.candidate import Ask
 from .checks.check_adapter import check_adapter
 from .checks.fetching import check as check_fetching
 from .checks.loaded_as import decide
-from .checks.zeros import with_zeros
+from .checks.zeros import zeros_in_files
 from .files.facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout, TensorInfo
 from .files.pool import each
 from .locks.state import LockEntry, facts_of
@@ -35,7 +36,6 @@ from .read_facts import (
     read_tokenizer_files,
     reader_of,
     tokenizer_of,
-    zeros_of_adapter,
 )
 from .recorded_base import names_of_base, recorded_base
 from .sources.folder import Folder
@@ -71,6 +71,8 @@ class Opened:
     facts: AdapterFacts | None = None
     plan: AdapterPlan | None = None
     findings: tuple[Finding, ...] = ()
+    layout: Layout | None = None
+    """Of the model that ``plan`` is for, where its modules are known."""
 
     @property
     def records_base(self) -> bool:
@@ -463,37 +465,28 @@ def _check_read(
     names = names_of_base(file.manifest.base, file.directory, facts.config)
     recorded = recorded_base(facts.config, names)
 
-    def check(known: AdapterFacts) -> tuple[list[Finding], AdapterPlan | None]:
-        return check_adapter(
-            known,
-            base,
-            where=where,
-            layout=access.layout,
-            declared=file.manifest.base.model,
-            aliases=names,
-            recorded=recorded,
-        )
-
-    checked, plan = check(facts)
-    layout = access.layout or (base.layout if base is not None else None)
-    asked = partial(with_zeros, facts, plan, layout, zeros_of_adapter(folder, where))
-    told = _attempt(asked, findings, where)
-    if told is not None and told.zeros:
-        facts = told
-        checked, plan = check(facts)
-    if not any(f.severity is Severity.ERROR for f in checked):
-        # The vocabulary is read last: a misfit is told from the header alone.
-        tokens = _attempt(lambda: gather_tokenizer(folder, where), findings, where)
-        if tokens is not None:
-            facts = replace(facts, tokenizer=tokens)
-            checked, plan = check(facts)
+    is_zero = zeros_in_files(facts, folder.read)
+    checked, plan = check_adapter(
+        facts,
+        base,
+        where=where,
+        layout=access.layout,
+        declared=file.manifest.base.model,
+        aliases=names,
+        recorded=recorded,
+        ask=Ask(
+            is_zero=lambda tensor: _attempt(partial(is_zero, tensor), findings, where),
+            tokenizer=lambda: _attempt(partial(gather_tokenizer, folder, where), findings, where),
+        ),
+    )
     if access.ask_peft is not None and plan is not None:
         asked = plan.converted(facts)
         checked = _asked_peft(access.ask_peft, base, asked, plan, checked, where)
     if base is None and access.layout is None and file.manifest.base.model is not None:
         checked = [_with_base_unread(f, name, where) for f in checked]
     findings.extend(checked)
-    return Opened(folder, facts, plan, tuple(findings))
+    layout = access.layout or (base.layout if base is not None else None)
+    return Opened(folder, facts, plan, tuple(findings), layout)
 
 
 def _asked_peft(

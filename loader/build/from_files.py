@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,20 +16,22 @@ from ...manifests.language.schema import Base
 from ...manifests.language.source import Source
 from ...registry.checks.base_record import check as check_record
 from ...registry.checks.base_record import proven, without_names
+from ...registry.checks.candidate import Ask
 from ...registry.checks.check_adapter import check_adapter
 from ...registry.checks.loaded_as import uncovered
-from ...registry.checks.zeros import IsZero, with_zeros, zeros_in_files
+from ...registry.checks.zeros import IsZero, zeros_in_files
 from ...registry.files.adapter import read_adapter
 from ...registry.files.digests import folder_digest, sha256_bytes
 from ...registry.files.facts import DIGEST_RECORD, AdapterFacts, AdapterPlan, Header, TokenizerFacts
 from ...registry.files.header import read_header
 from ...registry.files.names import ADAPTER_CONFIG
-from ...registry.files.reading import Reading
 from ...registry.methods.config_file import parse_adapter_config
+from ...registry.methods.idle import uncalled
 from ...registry.methods.lora_variants import invocation_of
 from ...registry.methods.table import dropout_of, methods_of
 from ...registry.plan import Held
-from ...registry.resolve import names_of_base, recorded_base
+from ...registry.recorded_base import names_of_base, recorded_base
+from ...registry.resolve import Opened
 from ...registry.sources.fetch import Fetched
 from ...registry.store.verified import Verified
 from ..adapter.adapter import Adapter, Built
@@ -57,11 +59,14 @@ class AdapterFiles:
     source: Source | None = None
     base: Base | None = None
     directory: Path | None = None
-    tokenizer: TokenizerFacts | None = None
     accepted: Collection[str] = ()
     dtype: torch.dtype | None = None
     trainable: bool = False
     where: Where = Where()  # noqa: RUF009 - frozen
+    opened: Opened = Opened()  # noqa: RUF009 - frozen
+    """What was read of these files, and found to fit, before they were fetched."""
+    tokenizer: Callable[[], TokenizerFacts | None] = field(default=lambda: None)
+    """Reads the tokenizer beside the adapter, which is checked too."""
 
     def build(self, live: LiveBase) -> tuple[Built, list[Finding]]:
         """The adapter, made for this base but on no model yet, and what is worth a warning.
@@ -72,13 +77,18 @@ class AdapterFiles:
         """
         files = {
             path: read_file(
-                file.path, file.fact.sha256, self.where, verified=self.verified, wait=False
+                file.path,
+                file.fact.sha256,
+                self.where,
+                verified=self.verified,
+                wait=False,
+                known=self._known(path),
             )
             for path, file in self._weights.items()
         }
-        reading = self._reading({path: one.header for path, one in files.items()})
-        tensors, config = as_read(reading, files, self.where), reading.config
-        plan, notes = self._fitting(live, reading, lambda key: not tensors.host(key).any())
+        facts = self._facts({path: one.header for path, one in files.items()})
+        tensors, config = as_read(facts, files, self.where), facts.config
+        plan, notes = self._fitting(live, facts, lambda key: not tensors.host(key).any())
         if plan.conversion is not None:
             tensors, config = tensors.converted(plan.conversion), plan.conversion.config
         built = build_adapter(
@@ -104,10 +114,14 @@ class AdapterFiles:
                     f"{self.name!r} cannot be read on first use", self.where
                 )
             )
-        headers = {path: _read_header(file, self.where) for path, file in self._weights.items()}
-        reading = self._reading(headers)
-        config, header = reading.config, reading.header
-        plan, notes = self._fitting(live, reading, zeros_in_files(reading, headers, self._range))
+        facts = self._facts(
+            {
+                path: _read_header(file, self.where, self._known(path))
+                for path, file in self._weights.items()
+            }
+        )
+        config, header = facts.config, facts.header
+        plan, notes = self._fitting(live, facts, zeros_in_files(facts, self._range))
         if plan.conversion is not None:
             header, config = plan.conversion.header, plan.conversion.config
         modules, base = live.modules.by_name, live.module
@@ -137,15 +151,38 @@ class AdapterFiles:
         )
         adapter.digest = header.metadata.get(DIGEST_RECORD, adapter.held.digest)
         if adapter.held.digest is not None and not self.trainable:
-            adapter.reload = lambda: self.build(live)[0]
+            again = replace(self, opened=Opened(), tokenizer=lambda: None)
+            adapter.reload = lambda: again.build(live)[0]
 
     @property
     def _weights(self) -> Mapping[str, Fetched]:
         return {path: file for path, file in self.files.items() if path.endswith(".safetensors")}
 
-    def _reading(self, headers: Mapping[str, Header]) -> Reading:
-        raw = _read(self.files[ADAPTER_CONFIG], self.where)
-        return read_adapter(parse_adapter_config(raw, self.where), headers, self.where)
+    def _known(self, path: str) -> Header | None:
+        return None if self.opened.facts is None else self.opened.facts.headers.get(path)
+
+    def _facts(self, headers: Mapping[str, Header]) -> AdapterFacts:
+        """What config and headers say: what was read of them before, where they are still the
+        same."""
+        config, facts = self.files[ADAPTER_CONFIG], self.opened.facts
+        if (
+            facts is not None
+            and facts.headers.keys() == headers.keys()
+            and all(facts.headers[path] is header for path, header in headers.items())
+            and any((f.path, f.sha256) == (ADAPTER_CONFIG, config.fact.sha256) for f in facts.files)
+        ):
+            return facts
+        parsed = parse_adapter_config(_read(config, self.where), self.where)
+        reading = read_adapter(parsed, headers, self.where)
+        return AdapterFacts(
+            self.name,
+            self.source,
+            reading.config,
+            reading.header,
+            origin=reading.origin,
+            headers=headers,
+            parts=reading.parts,
+        )
 
     def _range(self, path: str, start: int, length: int) -> bytes:
         try:
@@ -156,17 +193,12 @@ class AdapterFiles:
             raise _unreadable(self.files[path], error, self.where) from error
 
     def _fitting(
-        self, live: LiveBase, reading: Reading, is_zero: IsZero
+        self, live: LiveBase, facts: AdapterFacts, is_zero: IsZero
     ) -> tuple[AdapterPlan, list[Finding]]:
-        facts = AdapterFacts(
-            self.name,
-            self.source,
-            reading.config,
-            reading.header,
-            tokenizer=self.tokenizer,
-            origin=reading.origin,
+        known = self.opened if facts is self.opened.facts else Opened()
+        findings, plan = check_live(
+            live, facts, self.base, self.directory, self.where, Ask(is_zero, self.tokenizer), known
         )
-        findings, plan = check_live(live, facts, self.base, self.directory, self.where, is_zero)
         bad = refused(findings, self.accepted)
         if bad or plan is None:
             raise FitError(*(bad or findings))
@@ -185,32 +217,30 @@ def check_live(
     base: Base | None,
     directory: Path | None,
     where: Where,
-    is_zero: IsZero,
+    ask: Ask,
+    known: Opened = Opened(),  # noqa: B008 - frozen
 ) -> tuple[list[Finding], AdapterPlan | None]:
     """Fit against the live model. ``base`` is what the manifest in ``directory`` declares; the
-    Hub id under which transformers loaded the model counts as a name of it too. ``is_zero`` is
-    asked about factors at modules that are never called."""
-    base = base or Base()
-    names = names_of_base(base, directory or Path.cwd(), facts.config)
-    if (own := live.hub_name) is not None:
-        names = (*names, own)
-    recorded = recorded_base(facts.config, names)
-
-    def check(known: AdapterFacts) -> tuple[list[Finding], AdapterPlan | None]:
-        return check_adapter(
-            known,
+    Hub id under which transformers loaded the model counts as a name of it too. ``ask`` is asked
+    what no header tells. Shapes that were proved on the same modules before, as ``known`` says, are
+    not proved again."""
+    if _is_proved(known, live):
+        findings, plan = list[Finding](), known.plan
+    else:
+        base = base or Base()
+        names = names_of_base(base, directory or Path.cwd(), facts.config)
+        if (own := live.hub_name) is not None:
+            names = (*names, own)
+        findings, plan = check_adapter(
+            facts,
             None,
             where=where,
             layout=live.layout,
             declared=base.model,
             aliases=names,
-            recorded=recorded,
+            recorded=recorded_base(facts.config, names),
+            ask=ask,
         )
-
-    findings, plan = check(facts)
-    told = with_zeros(facts, plan, live.layout, is_zero)
-    if told.zeros:
-        findings, plan = check(told)
     if plan is not None:
         findings += uncovered(live.loaded_as, live.layout, facts.name, plan, where)
     modules = live.modules.by_name
@@ -223,6 +253,15 @@ def check_live(
             findings = without_names(findings)
         findings = [*other, *findings]
     return findings, plan
+
+
+def _is_proved(known: Opened, live: LiveBase) -> bool:
+    """Whether an adapter was found to fit a model with these modules. What PEFT has to tell, and
+    factors of which only the values tell that they do nothing, are left to the live model."""
+    plan, layout = known.plan, known.layout
+    if plan is None or layout is None or plan.peft is not None:
+        return False
+    return layout.is_of_model(live.layout) and not any(uncalled(plan, layout))
 
 
 def _read(file: Fetched, where: Where) -> bytes:
@@ -244,7 +283,7 @@ def _read(file: Fetched, where: Where) -> bytes:
     return data
 
 
-def _read_header(file: Fetched, where: Where) -> Header:
+def _read_header(file: Fetched, where: Where, known: Header | None) -> Header:
     """The header of a safetensors file on this machine."""
     try:
         with file.path.open("rb") as stream:
@@ -253,7 +292,7 @@ def _read_header(file: Fetched, where: Where) -> Header:
                 stream.seek(start)
                 return stream.read(length)
 
-            return read_header(read, file.fact.size, where=where, file=file.path.name)
+            return read_header(read, file.fact.size, where, file.path.name, known)
     except OSError as error:
         raise _unreadable(file, error, where) from error
 

@@ -8,6 +8,7 @@ import re
 import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from ...manifests.findings import usage as usage_codes
@@ -18,6 +19,7 @@ from ...manifests.language.rules import flatten
 from ...manifests.language.schema import BYTE_SIZE_PATTERN, Manifest, parse_bytes
 from ...manifests.manifest import ManifestFile
 from ...registry.pull import Pulled
+from ...registry.resolve import Opened
 from ...registry.session import Session
 from ...registry.sources.in_memory import InMemoryFolder
 from ...registry.store.store import Store
@@ -90,6 +92,7 @@ def set_up(
     for note in pulled.notes:
         log.warning("%s", note)
     findings = tuple(dict.fromkeys(notes))
+    pulled = replace(pulled, opened={})  # it is the model's now
     deployment = Deployment(file, pulled, session, folder, findings, budget)
     host.adapters.say(deployment=deployment)
 
@@ -109,6 +112,7 @@ def files_of(pulled: Pulled, name: str, session: Session) -> AdapterFiles:
         dtype=DTYPES.get(adapter.dtype or ""),
         trainable=adapter.trainable,
         where=file.where(("adapters", name, "source")),
+        opened=pulled.opened.get(name, Opened()),
     )
 
 

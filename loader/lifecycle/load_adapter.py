@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ...manifests.findings import usage as usage_codes
 from ...manifests.findings.errors import FitError, IntegrityError, PolicyError, UsageError
 from ...manifests.findings.finding import Where, refused
 from ...manifests.language.source import Source, SourceSyntaxError
+from ...registry.checks.candidate import Ask
+from ...registry.checks.zeros import zeros_in_files
 from ...registry.files.digests import folder_digest
 from ...registry.files.mlx import WEIGHTS as MLX_WEIGHTS
 from ...registry.files.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -28,8 +31,8 @@ from ...registry.policy import (
     lists_for,
     permits,
 )
-from ...registry.read_facts import gather_adapter, gather_tokenizer, zeros_of_adapter
-from ...registry.resolve import Access
+from ...registry.read_facts import gather_adapter, gather_tokenizer
+from ...registry.resolve import Access, Opened
 from ...registry.session import accepted_codes
 from ...registry.sources.fetch import Fetched, fetch
 from ...registry.sources.folder import Folder
@@ -100,16 +103,16 @@ def load_adapter(
             permits=(lambda url: permits(lists, url)) if lists else None,
             where=where,
         )
-    tokenizer = gather_tokenizer(folder, where)
     # under a budget it must be known what to read again
+    opened = Opened()
     files = _here(folder) if sha256 is None and host.adapters.residency.budget is None else None
     if files is None:
-        facts = replace(gather_adapter(name, folder, where), tokenizer=tokenizer)
-        is_zero = zeros_of_adapter(folder, where)
-        findings, _ = check_live(host.live, facts, base, directory, where, is_zero)
+        facts = gather_adapter(name, folder, where)
+        ask = Ask(zeros_in_files(facts, folder.read), partial(gather_tokenizer, folder, where))
+        findings, plan = check_live(host.live, facts, base, directory, where, ask)
         if bad := refused(findings, accepted):
             raise FitError(*bad)  # before the weights are fetched
-        wanted = facts.files
+        wanted, opened = facts.files, Opened(folder, facts, plan, layout=host.live.layout)
     else:
         wanted = tuple(f.fact for f in files.values())
     if too_large := check_size(wanted, access.policies, name, where):
@@ -133,11 +136,12 @@ def load_adapter(
         source=folder.source,
         base=base,
         directory=directory,
-        tokenizer=tokenizer,
         accepted=accepted,
         dtype=kept_in,
         trainable=trainable,
         where=where,
+        opened=opened,
+        tokenizer=partial(gather_tokenizer, folder, where),
     )
     for note in attach_files(host, verified, replace=replaces):
         log.warning("%s", note)

@@ -7,26 +7,28 @@ from collections.abc import Mapping
 import torch
 
 from ...manifests.findings.finding import Where
-from ...registry.files.reading import Reading, StoredTensor
+from ...registry.files.facts import AdapterFacts, StoredTensor
 from .buffer import buffer_in_memory
 from .tensors import AdapterTensors
 
 
-def as_read(reading: Reading, files: Mapping[str, AdapterTensors], where: Where) -> AdapterTensors:
-    """The tensors of ``reading`` out of its ``files``, by path.
+def as_read(
+    facts: AdapterFacts, files: Mapping[str, AdapterTensors], where: Where
+) -> AdapterTensors:
+    """The tensors of an adapter out of its ``files``, by path.
 
-    Those of one file that lie as ``reading`` says stay where they are. Others are copied, in their
-    dtype, into a buffer of their own once their files' digests are known: raises
+    Those of one file that lie as the header of ``facts`` says stay where they are. Others are
+    copied, in their dtype, into a buffer of their own once their files' digests are known: raises
     :class:`IntegrityError` where one is another, :class:`SourceError` where it could not be read.
     """
-    if not reading.parts:
+    if not facts.parts:
         (tensors,) = files.values()
-        tensors.header = reading.header
+        tensors.header = facts.header
         return tensors
     for tensors in files.values():
         tensors.verify()
-    made = AdapterTensors(reading.header, buffer_in_memory(b"", reading.header.size), where)
-    for name, part in reading.parts.items():
+    made = AdapterTensors(facts.header, buffer_in_memory(b"", facts.header.size), where)
+    for name, part in facts.parts.items():
         made.host(name).copy_(_of(files[part.file], part))
     return made
 

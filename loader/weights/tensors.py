@@ -18,7 +18,7 @@ from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Finding, Where
 from ...registry.files.facts import Conversion, Header, TensorInfo
-from ...registry.files.header import parse_header
+from ...registry.files.header import is_header_of, parse_header
 from ...registry.store.verified import Verified
 from .buffer import SMALL, Buffer, Work, buffer_of_bytes, buffer_of_file, empty
 from .dtypes import FLOATS, INTEGERS
@@ -244,18 +244,20 @@ def read_file(
     verified: Verified | None = None,
     *,
     wait: bool = True,
+    known: Header | None = None,
 ) -> AdapterTensors:
     """Read a safetensors file once, whole. Unless it is to ``wait``, all but the header of a large
     one arrives beside what comes next, and what goes wrong then is raised by the methods.
 
     ``sha256`` (``sha256:HEX``) is what its bytes must hash to; without it they are not hashed.
     Neither are they where ``verified`` knows that the file, as it is after the read, had this
-    digest all along. The hashing runs beside what comes next: :meth:`AdapterTensors.verify` has
+    digest all along. Its header is not parsed again where it is the ``known`` one. The hashing runs
+    beside what comes next: :meth:`AdapterTensors.verify` has
     the result. Raises :class:`SourceError` for a file that cannot be read or is no safetensors
     file (and :class:`IntegrityError` if that is because its bytes are others).
     """
     buffer = buffer_of_file(path, sha256, where, verified, wait=wait)
-    return _tensors_in(buffer, where, Path(path).name)
+    return _tensors_in(buffer, where, Path(path).name, known)
 
 
 def read_bytes(
@@ -297,7 +299,11 @@ def _cut(part: Sequence[Item], run: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: piece.view(info.shape) for (name, info), piece in zip(part, pieces, strict=True)}
 
 
-def _tensors_in(buffer: Buffer, where: Where, name: str) -> AdapterTensors:
+def _tensors_in(
+    buffer: Buffer, where: Where, name: str, known: Header | None = None
+) -> AdapterTensors:
+    if known is not None and is_header_of(known, buffer.head, buffer.size):
+        return AdapterTensors(known, buffer, where)
     try:
         header = parse_header(buffer.head, buffer.size, where, name)
     except SourceError:

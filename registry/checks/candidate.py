@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ...manifests.findings.finding import Where
-from ..files.facts import TARGET, AdapterFacts, AdapterPlan, BaseFacts, Layout, SitePlan, TensorInfo
+from ..files.facts import (
+    TARGET,
+    AdapterFacts,
+    AdapterPlan,
+    BaseFacts,
+    Layout,
+    SitePlan,
+    TensorInfo,
+    TokenizerFacts,
+)
 from ..methods.method import Method
 from ..methods.naming import Naming
 from ..methods.patterns import Patterns
 from ..methods.table import SITES
 from ..methods.targets import TargetSelection
 from ..methods.tuner_config import TunerConfig
+from .zeros import IsZero
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What only the content of an adapter's files tells. It is asked for where the verdict depends
+    on it: :data:`IsZero` about targets that the model never calls, ``tokenizer`` where nothing else
+    is wrong. By default nobody can tell."""
+
+    is_zero: IsZero = field(default=lambda name: None)
+    tokenizer: Callable[[], TokenizerFacts | None] = field(default=lambda: None)
 
 
 @dataclass(frozen=True)
 class Subject:
     """``layout`` is the base's, or the live model's where there are no files (``base`` is then
-    ``None``). Nothing here was checked yet but the kinds of the config's values."""
+    ``None``). ``adapter`` has the names of today, ``stored`` are the tensors of its files. Nothing
+    here was checked yet but the kinds of the config's values."""
 
     adapter: AdapterFacts
     method: Method
@@ -30,6 +51,8 @@ class Subject:
     base: BaseFacts | None
     layout: Layout | None
     where: Where
+    stored: Mapping[str, TensorInfo]
+    ask: Ask = Ask()
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:

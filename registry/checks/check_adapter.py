@@ -17,8 +17,8 @@ from ..methods.method import Method
 from ..methods.naming import Naming
 from ..methods.patterns import PatternError, Patterns
 from ..methods.tuner_config import TunerConfig
-from . import dtypes, options, recorded_base, saved_together, version
-from .candidate import Subject
+from . import dtypes, options, recorded_base, saved_together, version, vocabulary
+from .candidate import Ask, Subject
 from .table import checks_of
 
 
@@ -31,6 +31,7 @@ def check_adapter(
     declared: Source | None = None,
     aliases: Collection[str] = (),
     recorded: BaseFacts | None = None,
+    ask: Ask = Ask(),  # noqa: B008 - frozen
 ) -> tuple[list[Finding], AdapterPlan | None]:
     """Every finding on ``adapter``, and where its tensors go (``None`` if that cannot be told).
 
@@ -38,8 +39,8 @@ def check_adapter(
     either, all that the adapter alone can tell is still checked, and a finding says that the
     rest is *unchecked*. ``declared`` is the manifest's ``base.model`` (else ``base.source``),
     ``aliases`` are the base's other names (for a loaded model, also the name that it was loaded
-    by); ``recorded`` is what was found under the base's name that the adapter records.
-    Reads nothing, and raises nothing for bad input.
+    by); ``recorded`` is what was found under the base's name that the adapter records. ``ask`` is
+    asked what no header tells. Reads nothing by itself, and raises nothing for bad input.
     """
     config = adapter.config
     findings = [*version.check(config, where), *dtypes.check(adapter.header.tensors, where)]
@@ -66,12 +67,14 @@ def check_adapter(
     if invalid:
         return [*findings, *invalid], None
     try:
-        subject, older = _subject(adapter, base, layout, method, patterns, where)
+        subject, older = _subject(adapter, base, layout, method, patterns, where, ask)
         findings += older
         if any(finding.severity is Severity.ERROR for finding in older):
             return findings, None  # the checks would ask for names that the base never had
         for check in checks_of(method):
             findings.extend(check(subject))
+        if not any(finding.severity is Severity.ERROR for finding in findings):
+            findings.extend(vocabulary.check_tokens(subject))  # read last: most misfits need it not
     except PatternError as error:
         return [*findings, pattern_finding(error, where)], None
     return findings, subject.plan
@@ -116,9 +119,10 @@ def _subject(
     method: Method,
     patterns: Patterns,
     where: Where,
+    ask: Ask = Ask(),  # noqa: B008 - frozen
 ) -> tuple[Subject, list[Finding]]:
     known = layout if layout is not None or base is None else base.layout
-    tensors = adapter.header.tensors
+    tensors = stored = adapter.header.tensors
     config, plan, naming = _planned(adapter.config, tensors, known, method, patterns)
     findings: list[Finding] = []
     if known is not None and method.kinds and older.is_older(plan, known):
@@ -129,7 +133,10 @@ def _subject(
             tensors = adapter.header.tensors
             config, plan, naming = _planned(adapter.config, tensors, known, method, patterns)
             plan = replace(plan, conversion=conversion)
-    return Subject(adapter, method, config, plan, naming, patterns, base, known, where), findings
+    subject = Subject(
+        adapter, method, config, plan, naming, patterns, base, known, where, stored, ask
+    )
+    return subject, findings
 
 
 def _planned(

@@ -7,6 +7,7 @@ from ...manifests.findings.finding import Finding
 from ..files.wording import count, some
 from ..methods.idle import is_idle, uncalled
 from .candidate import Subject
+from .zeros import zeros_of
 
 
 def check(subject: Subject) -> list[Finding]:
@@ -15,7 +16,8 @@ def check(subject: Subject) -> list[Finding]:
     if layout is None:
         return []
     sites = list(uncalled(subject.plan, layout))
-    idle = [site.module for site in sites if is_idle(site, subject.adapter.zeros)]
+    zeros = zeros_of(subject.stored, subject.plan, layout, subject.ask.is_zero)
+    idle = [site.module for site in sites if is_idle(site, zeros)]
     lost = [site.module for site in sites if site.module not in idle]
     findings: list[Finding] = []
     if lost:

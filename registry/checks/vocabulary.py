@@ -21,8 +21,13 @@ def resize_hint(rows: int) -> str:
 
 
 def check(subject: Subject) -> list[Finding]:
-    """Embeddings stored with the adapter, then the tokenizers."""
-    return [*_embeddings(subject), *_tokens(subject)]
+    """Embeddings stored with the adapter."""
+    return list(_embeddings(subject))
+
+
+def check_tokens(subject: Subject) -> list[Finding]:
+    """The tokenizer beside the adapter, which is read for this."""
+    return list(_tokens(subject))
 
 
 def _embeddings(subject: Subject) -> Iterator[Finding]:
@@ -48,7 +53,7 @@ def _embeddings(subject: Subject) -> Iterator[Finding]:
 
 
 def _tokens(subject: Subject) -> Iterator[Finding]:
-    theirs = subject.adapter.tokenizer
+    theirs = subject.ask.tokenizer()
     if theirs is None:
         return
     rows = _base_rows(subject)

@@ -6,39 +6,46 @@ Only the factors of targets that the model never calls are asked for: a few smal
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from ...manifests.bounds import IDLE_BYTES, IDLE_TENSORS
-from ..files.facts import AdapterFacts, AdapterPlan, Conversion, Header, Joined, Layout, TensorInfo
+from ..files.facts import (
+    AdapterFacts,
+    AdapterPlan,
+    Conversion,
+    Joined,
+    Layout,
+    StoredTensor,
+    TensorInfo,
+)
 from ..files.header import DTYPE_BITS
-from ..files.reading import Reading, StoredTensor
 from ..methods.idle import deciding, uncalled
 
-IsZero = Callable[[str], bool]
-"""``is_zero(name)``: whether all values of the tensor are zero. Raises where it cannot be read."""
+IsZero = Callable[[str], bool | None]
+"""``is_zero(name)``: whether all values of the file's tensor are zero; ``None`` where it cannot be
+read, and no other needs to be asked for."""
 
 
-def with_zeros(
-    facts: AdapterFacts, plan: AdapterPlan | None, layout: Layout | None, is_zero: IsZero
-) -> AdapterFacts:
-    """``facts`` with what ``is_zero`` says of the tensors that decide; the same where none do, or
-    where they are more than :data:`IDLE_BYTES` or :data:`IDLE_TENSORS`."""
-    if plan is None or layout is None:
-        return facts
+def zeros_of(
+    tensors: Mapping[str, TensorInfo], plan: AdapterPlan, layout: Layout, is_zero: IsZero
+) -> frozenset[str]:
+    """Those of the plan's tensors that are all zero, by ``is_zero``: of those that decide. None are
+    asked for where they are more than :data:`IDLE_BYTES` or :data:`IDLE_TENSORS`."""
     asked = dict.fromkeys(
         key for site in uncalled(plan, layout) for keys in deciding(site) for key in sorted(keys)
     )
     sources = {key: _sources(key, plan.conversion) for key in asked}
     needed = {name for names in sources.values() for name in names}
-    infos = facts.header.tensors
-    if not needed or not infos.keys() >= needed or len(needed) > IDLE_TENSORS:
-        return facts
-    if sum(infos[name].nbytes for name in needed) > IDLE_BYTES:
-        return facts
-    zero = {name for name in sorted(needed) if is_zero(name)}
-    return replace(
-        facts, zeros=frozenset(k for k, names in sources.items() if zero.issuperset(names))
-    )
+    if not tensors.keys() >= needed or len(needed) > IDLE_TENSORS:
+        return frozenset()
+    if sum(tensors[name].nbytes for name in needed) > IDLE_BYTES:
+        return frozenset()
+    zero: set[str] = set()
+    for name in sorted(needed):
+        if (answer := is_zero(name)) is None:
+            return frozenset()
+        if answer:
+            zero.add(name)
+    return frozenset(key for key, names in sources.items() if zero.issuperset(names))
 
 
 def _sources(key: str, conversion: Conversion | None) -> frozenset[str]:
@@ -53,15 +60,13 @@ def _sources(key: str, conversion: Conversion | None) -> frozenset[str]:
     )
 
 
-def zeros_in_files(
-    reading: Reading, headers: Mapping[str, Header], read: Callable[[str, int, int], bytes]
-) -> IsZero:
-    """``is_zero`` for the tensors of ``reading``; ``read(file, start, length)`` reads a range of
-    one of its files, whose ``headers`` are these."""
+def zeros_in_files(facts: AdapterFacts, read: Callable[[str, int, int], bytes]) -> IsZero:
+    """``is_zero`` for the tensors of an adapter; ``read(file, start, length)`` reads a range of one
+    of its files."""
 
     def is_zero(name: str) -> bool:
-        part = reading.parts.get(name) or StoredTensor(next(iter(headers)), name)
-        header = headers[part.file]
+        part = facts.parts.get(name) or StoredTensor(next(iter(facts.headers)), name)
+        header = facts.headers[part.file]
         info = header.tensors[part.name]
         return all_zero(read(part.file, header.data_start + info.start, info.nbytes), info)
 

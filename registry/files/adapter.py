@@ -10,9 +10,9 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Where
 from . import mlx
-from .facts import Header
+from .facts import Header, StoredTensor
 from .names import ADAPTER_WEIGHTS
-from .reading import Reading, StoredTensor, header_of, metadata_of
+from .reading import Reading, header_of, metadata_of
 from .wrappers import unwrapped
 
 _SHARD = re.compile(r"adapter_model-(\d{5})-of-(\d{5})\.safetensors")

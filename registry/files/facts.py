@@ -35,12 +35,26 @@ class TensorInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Header:
-    """A parsed safetensors header. ``data_start`` is where offset 0 lies in the file (bytes)."""
+    """A parsed safetensors header. ``data_start`` is where offset 0 lies in the file (bytes).
+
+    ``digest`` is the sha256 (hex) of the file's bytes up to there.
+    """
 
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str] = field(default_factory=dict)
     data_start: int = 0
     size: int = 0
+    digest: str = field(default="", compare=False)
+
+
+class StoredTensor(NamedTuple):
+    """The part of a file that is a tensor: ``rows`` (first, end) of the tensor ``name``, seen as
+    (rows, last axis), or all of it as it is. ``turned`` exchanges its two axes."""
+
+    file: str
+    name: str
+    rows: tuple[int, int] | None = None
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +141,12 @@ class Layout:
     conversions: Callable[[], Sequence[Rule]] | None = field(
         default=None, compare=False, repr=False
     )
+
+    def is_of_model(self, other: Layout) -> bool:
+        """Whether both say the same of every module, and nothing is packed whose size one of them
+        may not know."""
+        packed = self.packed or other.packed
+        return not packed and replace(self, packed=None) == replace(other, packed=None)
 
     @cached_property
     def unsized(self) -> dict[str, list[str]]:
@@ -229,9 +249,9 @@ class AdapterFacts:
     """One adapter, from ``adapter_config.json`` and the header of its weights.
 
     ``config`` is the parsed JSON as it is (of another program's adapter, as PEFT would have
-    written it: see ``origin``); methods read it through their own typed view. ``zeros`` are
-    tensors, by the plan's names, that were read and are all zero: only those are asked for whose
-    module the model never calls.
+    written it: see ``origin``); methods read it through their own typed view. ``headers`` are those
+    of its files as they are, by path, and ``parts`` says what each tensor of ``header`` is made of;
+    it is empty where they lie in their one file just as ``header`` says.
     """
 
     name: str
@@ -240,9 +260,9 @@ class AdapterFacts:
     header: Header
     files: tuple[FileFact, ...] = ()
     revision: str | None = None
-    tokenizer: TokenizerFacts | None = None
     origin: Origin | None = None
-    zeros: frozenset[str] = frozenset()
+    headers: Mapping[str, Header] = field(default_factory=dict)
+    parts: Mapping[str, StoredTensor] = field(default_factory=dict)
 
     @property
     def records_base(self) -> bool:

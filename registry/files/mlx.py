@@ -28,9 +28,9 @@ from typing import Any, NoReturn, TypeGuard, cast
 from ...manifests.findings import fit as codes
 from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Finding, Where
-from .facts import Header, Origin, TensorInfo
+from .facts import Header, Origin, StoredTensor, TensorInfo
 from .names import PEFT_PREFIX
-from .reading import Reading, StoredTensor, header_of, metadata_of
+from .reading import Reading, header_of, metadata_of
 
 FORMAT = "mlx-lm"
 WEIGHTS = "adapters.safetensors"

@@ -10,20 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from .facts import Header, Origin, TensorInfo
+from .facts import Header, Origin, StoredTensor, TensorInfo
 from .header import DTYPE_BITS
-
-
-class StoredTensor(NamedTuple):
-    """The part of a file that is a tensor: ``rows`` (first, end) of the tensor ``name``, seen as
-    (rows, last axis), or all of it as it is. ``turned`` exchanges its two axes."""
-
-    file: str
-    name: str
-    rows: tuple[int, int] | None = None
-    turned: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from adapterdock.loader.base.disk_names import live_tensors, places_on_disk
 from adapterdock.manifests.findings.errors import AdapterdockError
 from adapterdock.manifests.findings.finding import Finding, Severity
 from adapterdock.registry.base.architectures import layout_of
+from adapterdock.registry.checks.candidate import Ask
 from adapterdock.registry.checks.check_adapter import check_adapter
 from adapterdock.registry.checks.new_adapter import begin
-from adapterdock.registry.checks.zeros import with_zeros
 from adapterdock.registry.files.facts import (
     AdapterFacts,
     AdapterPlan,
@@ -145,12 +145,8 @@ def base_facts(model: Any) -> BaseFacts:
 
 def from_files(adapter: Adapter, base: BaseFacts) -> Verdict:
     """What ``validate`` says: without torch, but for the values of these very tensors."""
-    findings, plan = check_adapter(adapter.facts, base)
-    told = with_zeros(
-        adapter.facts, plan, base.layout, lambda name: not adapter.tensors[name].any()
-    )
-    if told.zeros:
-        findings, plan = check_adapter(told, base)
+    ask = Ask(lambda name: not adapter.tensors[name].any())
+    findings, plan = check_adapter(adapter.facts, base, ask=ask)
     return Verdict.of(findings, _modules(plan, base.layout))
 
 

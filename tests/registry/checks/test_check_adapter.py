@@ -13,6 +13,7 @@ from adapterdock.manifests.bounds import CONFIG_BYTES
 from adapterdock.manifests.findings.catalogue import all_codes
 from adapterdock.manifests.findings.errors import SourceError
 from adapterdock.manifests.findings.finding import Finding, Severity, Where
+from adapterdock.registry.checks.candidate import Ask
 from adapterdock.registry.checks.check_adapter import check_adapter
 from adapterdock.registry.checks.options import PEFT_METHODS
 from adapterdock.registry.files.facts import (
@@ -53,10 +54,12 @@ def check(
     tensors: Mapping[str, Spec] | None = None,
     base: BaseFacts | str | None = "llama",
     layout: Layout | None = None,
+    tokenizer: TokenizerFacts | None = None,
     **more: Any,
 ) -> list[Finding]:
     facts = base_facts(base) if isinstance(base, str) else base
-    findings, _ = check_adapter(adapter_facts(config, tensors, **more), facts, layout=layout)
+    adapter, ask = adapter_facts(config, tensors, **more), Ask(tokenizer=lambda: tokenizer)
+    findings, _ = check_adapter(adapter, facts, layout=layout, ask=ask)
     return [f for f in findings if f.code not in QUIET]
 
 

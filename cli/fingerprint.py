@@ -56,8 +56,8 @@ def fingerprint(
       adapterdock fingerprint ./finetuned
       adapterdock fingerprint hf://HuggingFaceTB/SmolLM2-135M-Instruct
     """
+    from ..registry.access import Access, open_base_folder
     from ..registry.locks.project import open_manifest
-    from ..registry.resolve import Access, open_base_folder
 
     path = Path(target)
     is_manifest = path.suffix in (".yaml", ".yml")

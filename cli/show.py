@@ -25,7 +25,7 @@ from .render import human_bytes, print_findings, print_table, short_digest
 
 if TYPE_CHECKING:
     from ..manifests.manifest import ManifestFile
-    from ..registry.resolve import Resolution
+    from ..registry.resolution import Resolution
 
 SCHEMA = "adapterdock.show/1"
 RESOLVED_SCHEMA = "adapterdock.resolved/1"
@@ -58,8 +58,8 @@ def show(
       adapterdock show team.yaml --resolved
       adapterdock show --json | jq '.adapters[] | {source, rank, digest}'
     """
+    from ..registry.access import Access
     from ..registry.locks.project import lock_of, open_manifest, policies_in_force
-    from ..registry.resolve import Access
     from ..registry.validate import resolve_under
 
     check_arguments(model, dtype, policy)

@@ -27,7 +27,7 @@ from .options import (
 from .render import print_report
 
 if TYPE_CHECKING:
-    from ..registry.resolve import AskLayout, AskPeft
+    from ..registry.access import AskLayout, AskPeft
 
 
 def _ask() -> tuple[AskLayout, AskPeft]:

@@ -52,7 +52,8 @@ from .locks.state import (
     options_digest,
     recipe_digest,
 )
-from .resolve import Resolution, check_records, measure, resolve, targets
+from .resolution import Resolution, targets
+from .resolve import check_records, measure, resolve
 from .session import Session, session_for
 from .sources.fetch import Fetched, Request, fetch_all
 from .sources.folder import Folder

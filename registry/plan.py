@@ -17,8 +17,8 @@ from ..manifests.language.schema import Base, Composition, Rules
 from ..manifests.language.weights import Weight, shown
 from ..manifests.lockfile import Lock, LockedBase
 from ..manifests.manifest import ManifestFile
+from .access import Access
 from .locks.state import declared_as
-from .resolve import Access
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ..manifests.findings.finding import Finding, Severity, Where
 from ..manifests.lockfile import Lock, lock_path, read_lock, write_lock
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
+from .access import Access, check_place, open_adapter_folder, open_base_folder
 from .files.digests import folder_digest
 from .files.facts import FileFact
 from .files.progress import Progress
@@ -27,14 +28,7 @@ from .locks.state import (
     require_lock,
 )
 from .read_facts import gather_adapter
-from .resolve import (
-    Access,
-    Opened,
-    Resolution,
-    check_place,
-    open_adapter_folder,
-    open_base_folder,
-)
+from .resolution import Opened, Resolution
 from .session import Session, session_for
 from .sources.fetch import Fetched, Request, fetch_all
 from .store.store import Store

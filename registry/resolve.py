@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,23 +11,21 @@ from ..manifests.findings import artefacts as codes
 from ..manifests.findings import fit as fit_codes
 from ..manifests.findings import lock as lock_codes
 from ..manifests.findings import sources as source_codes
-from ..manifests.findings.errors import AdapterdockError, IntegrityError, SourceError
-from ..manifests.findings.finding import Finding, Report, Severity, Where
+from ..manifests.findings.errors import AdapterdockError
+from ..manifests.findings.finding import Finding, Severity, Where
 from ..manifests.language.rules import check_active, flatten
-from ..manifests.language.schema import Adapter, Base, Policy
-from ..manifests.language.source import Source
-from ..manifests.lockfile import BEGUN, Lock, LockedAdapter, LockedBase
+from ..manifests.language.schema import Adapter
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
+from .access import Access, AskPeft, check_place, open_adapter_folder, open_base_folder
 from .base.architectures import layout_of
 from .checks.candidate import Ask
 from .checks.check_adapter import check_adapter
 from .checks.fetching import check as check_fetching
 from .checks.loaded_as import decide
 from .checks.zeros import zeros_in_files
-from .files.facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Header, Layout, TensorInfo
+from .files.facts import AdapterFacts, AdapterPlan, BaseFacts, Header, Layout, TensorInfo
 from .files.pool import each
-from .locks.state import LockEntry, facts_of
 from .read_facts import (
     READERS,
     gather_adapter,
@@ -38,14 +36,11 @@ from .read_facts import (
     tokenizer_of,
 )
 from .recorded_base import names_of_base, recorded_base
+from .resolution import Opened, Resolution
 from .sources.folder import Folder
-from .sources.from_store import StoredFolder
-from .sources.open import open_source
-from .sources.roads import Road
 
 if TYPE_CHECKING:
     from .base.fingerprint import Measured
-    from .store.store import Store
 
 OPENERS = 8
 
@@ -63,111 +58,10 @@ _OUT_OF_REACH = frozenset(
 """What says nothing of the source itself: it may well be right, and could not be asked."""
 
 
-@dataclass(frozen=True)
-class Opened:
-    """One adapter as far as it could be read. ``facts`` is ``None`` where it could not be."""
-
-    folder: Folder | None = None
-    facts: AdapterFacts | None = None
-    plan: AdapterPlan | None = None
-    findings: tuple[Finding, ...] = ()
-    layout: Layout | None = None
-    """Of the model that ``plan`` is for, where its modules are known."""
-
-    @property
-    def records_base(self) -> bool:
-        """Whether its file carries the fingerprint of the base that it was saved on."""
-        return self.facts is not None and self.facts.records_base
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """Everything that was found out about a manifest, and what is wrong with it."""
-
-    file: ManifestFile
-    base_folder: Folder | None
-    base: BaseFacts | None
-    adapters: Mapping[str, Opened]
-    findings: tuple[Finding, ...]
-    tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)
-    policies: tuple[Policy, ...] = ()
-    base_wanted: bool = False
-    """Whether the manifest declares a base, and no live model stands for it."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether everything declared could be read (what a live model stands for aside)."""
-        return (self.base is not None or not self.base_wanted) and all(
-            one.facts is not None and one.plan is not None for one in self.adapters.values()
-        )
-
-    @property
-    def base_is_here(self) -> bool:
-        """Whether the base's weights are on this machine."""
-        folder, base = self.base_folder, self.base
-        if folder is None or base is None:
-            return False
-        return all(folder.local(shard) is not None for shard in base.headers)
-
-    @property
-    def ranks(self) -> dict[str, int]:
-        return {n: o.plan.rank for n, o in self.adapters.items() if o.plan is not None}
-
-    def report(self, accepted: Iterable[str] = ()) -> Report:
-        """The verdict, with a line of facts for each adapter that could be read."""
-        return Report(
-            subject=self.file.file or "<manifest>",
-            findings=self.findings,
-            accepted=frozenset(accepted),
-            adapters={name: describe(o) for name, o in self.adapters.items()},
-        )
-
-
-AskLayout = Callable[[Mapping[str, Any]], Layout | None]
-"""``ask(config)``: the modules of the model that a ``config.json`` describes, or ``None``."""
-
-
-AskPeft = Callable[[BaseFacts | None, AdapterFacts, AdapterPlan, Where], list[Finding] | None]
-"""``ask(base, adapter, plan, where)``: what PEFT has against an adapter of a method that only PEFT
-knows; ``None`` where it cannot tell."""
-
-
-@dataclass(frozen=True)
-class Access:
-    """How sources may be reached in this run."""
-
-    offline: bool = False
-    policies: tuple[Policy, ...] = ()
-    pins: Mapping[LockEntry, LockedAdapter | LockedBase] = field(default_factory=dict)
-    """What a lock holds the adapters, by name, and the base (``None``) to."""
-    store: Store | None = None
-    """Where pinned files are looked for before their source is; nowhere else without one."""
-    given: Mapping[str, Folder] = field(default_factory=dict)
-    """Adapters that the caller hands over in memory, in place of their sources."""
-    layout: Layout | None = None
-    """The live model's, where the caller has one: then the base's own files are not read."""
-    base_config: Mapping[str, Any] = field(default_factory=dict)
-    """That model's ``config.json``."""
-    ask: AskLayout | None = None
-    """Whom to ask for the layout of an architecture that the table does not know."""
-    ask_peft: AskPeft | None = None
-    """Whom to ask about a method that attaches through PEFT."""
-
-    def under(self, lock: Lock | None, entries: Collection[LockEntry]) -> Access:
-        """The same, held to these entries of ``lock`` (its mutable ones pin nothing)."""
-        if lock is None:
-            return self
-        pins: dict[LockEntry, LockedAdapter | LockedBase] = {
-            name: entry
-            for name, entry in lock.adapters.items()
-            if name in entries and not entry.mutable
-        }
-        if None in entries and lock.base is not None:
-            pins[None] = lock.base
-        return replace(self, pins=pins)
-
-
-def resolve(file: ManifestFile, access: Access = Access()) -> Resolution:
+def resolve(
+    file: ManifestFile,
+    access: Access = Access(),  # noqa: B008 - frozen
+) -> Resolution:
     """Open every source of ``file``, gather the facts, and decide fit.
 
     Nothing raises for what a manifest or an artefact says: it is in ``findings``, all of it.
@@ -226,103 +120,6 @@ def resolve_base(file: ManifestFile, access: Access) -> Resolution:
     )
 
 
-def open_adapter_folder(file: ManifestFile, name: str, access: Access) -> Folder:
-    """The folder of one declared adapter, held to its pins where there are some."""
-    adapter = file.manifest.adapters[name]
-    where = file.where(("adapters", name, "source"))
-    given = access.given.get(name)
-    if given is not None:
-        _require_pinned(given, name, access, where)
-        return given
-    assert adapter.source is not None  # one that is begun has no folder
-    return _open(file, name, adapter.source, adapter.storage_options, access, where)
-
-
-def open_base_folder(file: ManifestFile, access: Access) -> Folder | None:
-    """The base's folder, or ``None`` where the manifest declares none."""
-    base = file.manifest.base
-    if base.model is None:
-        return None
-    where = file.where(("base", "model"))
-    return _open(file, None, base.model, base.storage_options, access, where)
-
-
-def check_place(
-    file: ManifestFile, entry: LockEntry, access: Access, where: Where
-) -> list[Finding]:
-    """Findings where a policy does not allow a declared source (an adapter's, by name, or the
-    base's), or where the manifest has it fetched from."""
-    declared = file.manifest.base if entry is None else file.manifest.adapters[entry]
-    source = declared.model if isinstance(declared, Base) else declared.source
-    if source is None:
-        return []
-    check = policy_checks.check_base if entry is None else policy_checks.check_source
-    findings = check(source, access.policies, file.directory, where)
-    pins = access.pins.get(entry)
-    revision = None if pins is None else pins.revision
-    try:
-        road = Road.of(file, source, declared.storage_options, revision, where)
-    except SourceError as error:
-        return [*findings, *error.findings]
-    base = entry is None
-    return findings + policy_checks.check_road(
-        road, access.policies, file.directory, where, base=base
-    )
-
-
-def _require_pinned(given: Folder, name: str, access: Access, where: Where) -> None:
-    pins = access.pins.get(name)
-    files = given.files()
-    for path, pin in ({} if pins is None else facts_of(pins.files)).items():
-        found = files[path].sha256 if path in files else None
-        if found != pin.sha256:
-            raise IntegrityError(
-                lock_codes.CHANGED_UNDER_LOCK.finding(
-                    f"{path} of {name!r}, which was handed over in memory, is not the locked one",
-                    where,
-                    found=found or "no such file",
-                    expected=pin.sha256,
-                    hint="hand over what was locked, or load the manifest without its lock",
-                )
-            )
-
-
-def _open(
-    file: ManifestFile,
-    entry: LockEntry,
-    source: Source,
-    storage_options: Mapping[str, Any],
-    access: Access,
-    where: Where,
-) -> Folder:
-    pins = access.pins.get(entry)
-    files = None if pins is None else facts_of(pins.files)
-    revision = None if pins is None else pins.revision
-    lists = policy_checks.lists_for(access.policies, base=entry is None)
-    road = Road.of(file, source, storage_options, revision, where)
-    if road.is_mirrored_by_user:
-        lists = ()
-
-    def open_it(files: Mapping[str, FileFact] | None) -> Folder:
-        return open_source(
-            source,
-            directory=file.directory,
-            storage_options=storage_options,
-            mirrors=file.manifest.mirrors,
-            offline=access.offline,
-            revision=revision,
-            files=files,
-            permits=(lambda url: policy_checks.permits(lists, url)) if lists else None,
-            vouches=policy_checks.vouches_for(access.policies, road.given),
-            where=where,
-        )
-
-    if files is None or access.store is None or source.is_local:
-        return open_it(files)
-    stored = StoredFolder.find(source, revision, files, access.store, open_it, where)
-    return stored or open_it(files)
-
-
 def measure(resolution: Resolution, *, weights: bool = True) -> Measured:
     """The fingerprint of the resolution's base, ``weights`` included if asked for (a short range
     read of each tensor). Raises what reading does, and :class:`FingerprintError`."""
@@ -351,29 +148,6 @@ def check_records(
             where = file.where(("adapters", name, "source"))
             found += check(opened.facts.header.metadata, measured, where, weights=weights)
     return found
-
-
-def describe(opened: Opened) -> dict[str, Any]:
-    """One adapter's facts as plain data, for reports and for ``show``."""
-    facts, plan, folder = opened.facts, opened.plan, opened.folder
-    if facts is None:
-        return {}
-    return {
-        "source": BEGUN if folder is None else str(folder.pinned),
-        "method": facts.peft_type,
-        **({} if facts.origin is None else {"format": facts.origin.format}),
-        "rank": plan.rank if plan else None,
-        "sites": len(plan.sites) if plan else None,
-        "targets": list(targets(plan)) if plan else [],
-        "bytes": sum(f.size for f in facts.files),
-        "bytes_read": 0 if folder is None else folder.bytes_read,
-    }
-
-
-def targets(plan: AdapterPlan) -> tuple[str, ...]:
-    """The adapted modules by their last name: ``q_proj``, ``v_proj``."""
-    whole = (*plan.modules, *plan.saved, *plan.tuned, *plan.embeddings)
-    return tuple(sorted({module.rpartition(".")[2] for module in whole}))
 
 
 T = TypeVar("T")

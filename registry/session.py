@@ -13,9 +13,9 @@ from ..manifests.findings.errors import UsageError
 from ..manifests.findings.finding import Finding, Severity
 from ..manifests.lockfile import Lock
 from ..manifests.manifest import ManifestFile
+from .access import Access
 from .files.progress import Progress
 from .locks.project import policies_in_force
-from .resolve import Access
 from .store.store import Store
 
 

@@ -12,6 +12,7 @@ from ..manifests.findings.finding import Finding, Report, Where
 from ..manifests.lockfile import Lock
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
+from .access import Access, AskLayout, AskPeft, open_adapter_folder, open_base_folder
 from .locks.project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .locks.state import (
     facts_of,
@@ -23,17 +24,8 @@ from .locks.state import (
     stale,
     unpinned,
 )
-from .resolve import (
-    Access,
-    AskLayout,
-    AskPeft,
-    Resolution,
-    check_records,
-    measure,
-    open_adapter_folder,
-    open_base_folder,
-    resolve,
-)
+from .resolution import Resolution
+from .resolve import check_records, measure, resolve
 
 
 def validate(

@@ -31,7 +31,7 @@ from ...registry.methods.lora_variants import invocation_of
 from ...registry.methods.table import dropout_of, methods_of
 from ...registry.plan import Held
 from ...registry.recorded_base import names_of_base, recorded_base
-from ...registry.resolve import Opened
+from ...registry.resolution import Opened
 from ...registry.sources.fetch import Fetched
 from ...registry.store.verified import Verified
 from ..adapter.adapter import Adapter, Built

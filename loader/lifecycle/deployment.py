@@ -19,7 +19,7 @@ from ...manifests.language.rules import flatten
 from ...manifests.language.schema import BYTE_SIZE_PATTERN, Manifest, parse_bytes
 from ...manifests.manifest import ManifestFile
 from ...registry.pull import Pulled
-from ...registry.resolve import Opened
+from ...registry.resolution import Opened
 from ...registry.session import Session
 from ...registry.sources.in_memory import InMemoryFolder
 from ...registry.store.store import Store

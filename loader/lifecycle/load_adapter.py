@@ -18,6 +18,7 @@ from ...manifests.findings import usage as usage_codes
 from ...manifests.findings.errors import FitError, IntegrityError, PolicyError, UsageError
 from ...manifests.findings.finding import Where, refused
 from ...manifests.language.source import Source, SourceSyntaxError
+from ...registry.access import Access
 from ...registry.checks.candidate import Ask
 from ...registry.checks.zeros import zeros_in_files
 from ...registry.files.digests import folder_digest
@@ -32,7 +33,7 @@ from ...registry.policy import (
     permits,
 )
 from ...registry.read_facts import gather_adapter, gather_tokenizer
-from ...registry.resolve import Access, Opened
+from ...registry.resolution import Opened
 from ...registry.session import accepted_codes
 from ...registry.sources.fetch import Fetched, fetch
 from ...registry.sources.folder import Folder

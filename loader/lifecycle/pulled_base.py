@@ -15,12 +15,13 @@ from ...manifests.findings.errors import FingerprintError, StoreError
 from ...manifests.findings.finding import Finding, Where, refused
 from ...manifests.language.schema import Fingerprint
 from ...manifests.lockfile import LoadedAs
+from ...registry.access import Access
 from ...registry.base.fingerprint import Measured, compare
 from ...registry.base.samples import Samples
 from ...registry.lock import measure
 from ...registry.methods.resized import token_rows
 from ...registry.pull import Pulled
-from ...registry.resolve import Access, resolve_base
+from ...registry.resolve import resolve_base
 from ...registry.store.link_trees import materialise
 from ...registry.store.store import Store
 from ..base.checkpoint_weights import Originals

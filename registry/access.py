@@ -1,0 +1,163 @@
+"""How the sources of a manifest are reached: under which policies, and held to which pins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..manifests.findings import lock as lock_codes
+from ..manifests.findings.errors import IntegrityError, SourceError
+from ..manifests.findings.finding import Finding, Where
+from ..manifests.language.schema import Base, Policy
+from ..manifests.language.source import Source
+from ..manifests.lockfile import Lock, LockedAdapter, LockedBase
+from ..manifests.manifest import ManifestFile
+from . import policy as policy_checks
+from .files.facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
+from .locks.state import LockEntry, facts_of
+from .sources.folder import Folder
+from .sources.from_store import StoredFolder
+from .sources.open import open_source
+from .sources.roads import Road
+from .store.store import Store
+
+AskLayout = Callable[[Mapping[str, Any]], Layout | None]
+"""``ask(config)``: the modules of the model that a ``config.json`` describes, or ``None``."""
+
+
+AskPeft = Callable[[BaseFacts | None, AdapterFacts, AdapterPlan, Where], list[Finding] | None]
+"""``ask(base, adapter, plan, where)``: what PEFT has against an adapter of a method that only PEFT
+knows; ``None`` where it cannot tell."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How sources may be reached in this run."""
+
+    offline: bool = False
+    policies: tuple[Policy, ...] = ()
+    pins: Mapping[LockEntry, LockedAdapter | LockedBase] = field(default_factory=dict)
+    """What a lock holds the adapters, by name, and the base (``None``) to."""
+    store: Store | None = None
+    """Where pinned files are looked for before their source is; nowhere else without one."""
+    given: Mapping[str, Folder] = field(default_factory=dict)
+    """Adapters that the caller hands over in memory, in place of their sources."""
+    layout: Layout | None = None
+    """The live model's, where the caller has one: then the base's own files are not read."""
+    base_config: Mapping[str, Any] = field(default_factory=dict)
+    """That model's ``config.json``."""
+    ask: AskLayout | None = None
+    """Whom to ask for the layout of an architecture that the table does not know."""
+    ask_peft: AskPeft | None = None
+    """Whom to ask about a method that attaches through PEFT."""
+
+    def under(self, lock: Lock | None, entries: Collection[LockEntry]) -> Access:
+        """The same, held to these entries of ``lock`` (its mutable ones pin nothing)."""
+        if lock is None:
+            return self
+        pins: dict[LockEntry, LockedAdapter | LockedBase] = {
+            name: entry
+            for name, entry in lock.adapters.items()
+            if name in entries and not entry.mutable
+        }
+        if None in entries and lock.base is not None:
+            pins[None] = lock.base
+        return replace(self, pins=pins)
+
+
+def open_adapter_folder(file: ManifestFile, name: str, access: Access) -> Folder:
+    """The folder of one declared adapter, held to its pins where there are some."""
+    adapter = file.manifest.adapters[name]
+    where = file.where(("adapters", name, "source"))
+    given = access.given.get(name)
+    if given is not None:
+        _require_pinned(given, name, access, where)
+        return given
+    assert adapter.source is not None  # one that is begun has no folder
+    return _open(file, name, adapter.source, adapter.storage_options, access, where)
+
+
+def open_base_folder(file: ManifestFile, access: Access) -> Folder | None:
+    """The base's folder, or ``None`` where the manifest declares none."""
+    base = file.manifest.base
+    if base.model is None:
+        return None
+    where = file.where(("base", "model"))
+    return _open(file, None, base.model, base.storage_options, access, where)
+
+
+def check_place(
+    file: ManifestFile, entry: LockEntry, access: Access, where: Where
+) -> list[Finding]:
+    """Findings where a policy does not allow a declared source (an adapter's, by name, or the
+    base's), or where the manifest has it fetched from."""
+    declared = file.manifest.base if entry is None else file.manifest.adapters[entry]
+    source = declared.model if isinstance(declared, Base) else declared.source
+    if source is None:
+        return []
+    check = policy_checks.check_base if entry is None else policy_checks.check_source
+    findings = check(source, access.policies, file.directory, where)
+    pins = access.pins.get(entry)
+    revision = None if pins is None else pins.revision
+    try:
+        road = Road.of(file, source, declared.storage_options, revision, where)
+    except SourceError as error:
+        return [*findings, *error.findings]
+    base = entry is None
+    return findings + policy_checks.check_road(
+        road, access.policies, file.directory, where, base=base
+    )
+
+
+def _require_pinned(given: Folder, name: str, access: Access, where: Where) -> None:
+    pins = access.pins.get(name)
+    files = given.files()
+    for path, pin in ({} if pins is None else facts_of(pins.files)).items():
+        found = files[path].sha256 if path in files else None
+        if found != pin.sha256:
+            raise IntegrityError(
+                lock_codes.CHANGED_UNDER_LOCK.finding(
+                    f"{path} of {name!r}, which was handed over in memory, is not the locked one",
+                    where,
+                    found=found or "no such file",
+                    expected=pin.sha256,
+                    hint="hand over what was locked, or load the manifest without its lock",
+                )
+            )
+
+
+def _open(
+    file: ManifestFile,
+    entry: LockEntry,
+    source: Source,
+    storage_options: Mapping[str, Any],
+    access: Access,
+    where: Where,
+) -> Folder:
+    pins = access.pins.get(entry)
+    files = None if pins is None else facts_of(pins.files)
+    revision = None if pins is None else pins.revision
+    lists = policy_checks.lists_for(access.policies, base=entry is None)
+    road = Road.of(file, source, storage_options, revision, where)
+    if road.is_mirrored_by_user:
+        lists = ()
+
+    def open_it(files: Mapping[str, FileFact] | None) -> Folder:
+        return open_source(
+            source,
+            directory=file.directory,
+            storage_options=storage_options,
+            mirrors=file.manifest.mirrors,
+            offline=access.offline,
+            revision=revision,
+            files=files,
+            permits=(lambda url: policy_checks.permits(lists, url)) if lists else None,
+            vouches=policy_checks.vouches_for(access.policies, road.given),
+            where=where,
+        )
+
+    if files is None or access.store is None or source.is_local:
+        return open_it(files)
+    stored = StoredFolder.find(source, revision, files, access.store, open_it, where)
+    return stored or open_it(files)

@@ -1,4 +1,4 @@
-"""From a manifest to a model with its adapters: load the base, or take a live one, and attach."""
+"""From a manifest to a model with its adapters: on a base that is loaded, or on a live one."""
 
 from __future__ import annotations
 
@@ -48,22 +48,47 @@ def load(
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> AdaptedModel:
-    """The base that ``manifest`` declares, with its adapters attached and ``active`` set.
+    """Load the base of a manifest, attach its adapters, and activate what ``active`` names.
 
-    Obeys the lock beside the manifest; without one, resolves as ``lock`` would and says so
-    (a finding, and a log line). ``model`` and ``dtype`` replace the manifest's for this once.
-    ``sources`` hands adapters over in memory, by name, in place of what their sources hold.
-    ``residency`` (bytes, or text as in a manifest, whose own it replaces) bounds what adapters'
-    weights take on the model's device: see :attr:`AdaptedModel.residency`.
-    ``accept`` lists codes of unchecked findings that are accepted. Raises the errors of
-    ``manifests.findings.errors``, with every finding.
+    Obeys the lock beside the manifest. Without one, sources are resolved as ``lock`` resolves them,
+    and a finding and a log line say so.
+
+    Args:
+        manifest: The manifest's path, or its data.
+        model: Replaces ``base.model`` in this call; a relative path is from the current folder.
+        dtype: Replaces ``base.dtype`` in this call: ``auto`` or a torch dtype's name.
+        policy: A policy file that must allow everything too.
+        accept: Codes (id or name) of unchecked findings to accept.
+        frozen: Refuse a missing or partial lock, and mutable adapters.
+        offline: Use no network.
+        sources: Adapters in memory by name, in place of their sources: each maps the names of its
+            files to bytes (or a config, and tensors by name).
+        residency: Bytes (or text such as ``2GiB``) that adapters' weights may take on the model's
+            device; replaces the manifest's. See :attr:`AdaptedModel.residency`.
+        store: Where fetched files are kept; the user's cache by default.
+        progress: Is told what is fetched.
+
+    Returns:
+        The base with its adapters, in evaluation mode, on the devices and in the dtype that the
+        manifest declares.
+
+    Raises:
+        ManifestError: The manifest or the policy file is invalid.
+        LockError: The lock is stale or cannot be read, or is missing and ``frozen``.
+        SourceError, OfflineError, StoreError: Files cannot be fetched.
+        IntegrityError: A file is not what the lock or the manifest says.
+        FitError, AttachError: An adapter does not fit, or cannot be attached.
+        FingerprintError: The base is not the declared one.
+        PolicyError: A policy forbids it.
+        UsageError: An argument is wrong.
+            Every error carries all findings.
     """
     budget = budget_of(residency)
     file = open_manifest(manifest, model=model, dtype=dtype)
     declared = file.manifest.base
     if declared.model is None:
         raise UsageError(
-            usage_codes.NEEDS_BASE.finding("the manifest declares no base", file.where(("base",)))
+            usage_codes.NEEDS_BASE.finding("The manifest declares no base", file.where(("base",)))
         )
     session = session_for(
         file,
@@ -73,7 +98,7 @@ def load(
         offline=offline,
         store=store,
         progress=progress,
-        given=in_memory_folders(file, sources),
+        in_memory=in_memory_folders(file, sources),
         ask_peft=peft_asker(later=True),
     )
     pulled = pull_file(file, session)
@@ -101,13 +126,25 @@ def attach(
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> AdaptedModel:
-    """Attach the manifest's adapters onto a model that is already loaded; it is not touched.
+    """Attach a manifest's adapters onto a model that is already loaded.
 
-    The live model is compared with the base that the manifest (``base.fingerprint``), else its
-    lock, else the base's own files describe; ``base: {}`` compares nothing. Where the manifest says
-    ``vocab_size``, the model must have been resized already. ``tokenizer`` is compared too, if
-    given. Fit is decided against the live model itself. ``residency`` is as for :func:`load`.
-    Raises as that does, and then nothing is attached.
+    The model's own weights are not changed. It is compared with the base that the manifest
+    (``base.fingerprint``), else its lock, else the base's files describe; ``base: {}`` compares
+    nothing. Whether adapters fit is decided on the live model. If anything raises, nothing is
+    attached.
+
+    Args:
+        base: The model. Where the manifest has ``base.vocab_size``, it must be resized already.
+        manifest: The manifest's path, or its data.
+        tokenizer: The model's tokenizer, to be compared with the base's too.
+        policy, accept, frozen, offline, sources, residency, store, progress: As for :func:`load`.
+
+    Returns:
+        The model with the adapters, and ``active`` set.
+
+    Raises:
+        AdapterdockError: As :func:`load`; :class:`FingerprintError` for a model that is not the
+            declared base.
     """
     adapted = AdaptedModel(base)
     host = host_of(adapted)
@@ -121,7 +158,7 @@ def attach(
         offline=offline,
         store=store,
         progress=progress,
-        given=in_memory_folders(file, sources),
+        in_memory=in_memory_folders(file, sources),
         layout=host.live.layout,
         ask_peft=peft_asker(host.live.modules.by_name, later=True),
         base_config=host.live.config,

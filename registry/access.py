@@ -27,8 +27,8 @@ AskLayout = Callable[[Mapping[str, Any]], Layout | None]
 
 
 AskPeft = Callable[[BaseFacts | None, AdapterFacts, AdapterPlan, Where], list[Finding] | None]
-"""``ask(base, adapter, plan, where)``: what PEFT has against an adapter of a method that only PEFT
-knows; ``None`` where it cannot tell."""
+"""``ask(base, adapter, plan, where)``: findings of PEFT on an adapter whose method only PEFT knows;
+``None`` where PEFT cannot check it."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,22 @@ class Access:
     offline: bool = False
     policies: tuple[Policy, ...] = ()
     pins: Mapping[LockEntry, LockedAdapter | LockedBase] = field(default_factory=dict)
-    """What a lock holds the adapters, by name, and the base (``None``) to."""
+    """What the lock pins: adapters by name, and the base (``None``)."""
     store: Store | None = None
-    """Where pinned files are looked for before their source is; nowhere else without one."""
-    given: Mapping[str, Folder] = field(default_factory=dict)
-    """Adapters that the caller hands over in memory, in place of their sources."""
+    """Pinned files are looked for here before their source is asked."""
+    in_memory: Mapping[str, Folder] = field(default_factory=dict)
+    """Adapters that the caller has in memory; they replace their sources."""
     layout: Layout | None = None
-    """The live model's, where the caller has one: then the base's own files are not read."""
+    """The live model's, if the caller has one. The base's files are then not read."""
     base_config: Mapping[str, Any] = field(default_factory=dict)
     """That model's ``config.json``."""
     ask: AskLayout | None = None
-    """Whom to ask for the layout of an architecture that the table does not know."""
+    """Answers for the layout of an architecture that the table does not have."""
     ask_peft: AskPeft | None = None
-    """Whom to ask about a method that attaches through PEFT."""
+    """Answers for methods that attach through PEFT."""
 
     def under(self, lock: Lock | None, entries: Collection[LockEntry]) -> Access:
-        """The same, held to these entries of ``lock`` (its mutable ones pin nothing)."""
+        """The same, pinned to these entries of ``lock`` (mutable ones pin nothing)."""
         if lock is None:
             return self
         pins: dict[LockEntry, LockedAdapter | LockedBase] = {
@@ -67,14 +67,14 @@ class Access:
 
 
 def open_adapter_folder(file: ManifestFile, name: str, access: Access) -> Folder:
-    """The folder of one declared adapter, held to its pins where there are some."""
+    """The folder of one declared adapter, at its pins if it has some."""
     adapter = file.manifest.adapters[name]
     where = file.where(("adapters", name, "source"))
-    given = access.given.get(name)
-    if given is not None:
-        _require_pinned(given, name, access, where)
-        return given
-    assert adapter.source is not None  # one that is begun has no folder
+    in_memory = access.in_memory.get(name)
+    if in_memory is not None:
+        _require_pinned(in_memory, name, access, where)
+        return in_memory
+    assert adapter.source is not None  # a new adapter has no folder
     return _open(file, name, adapter.source, adapter.storage_options, access, where)
 
 
@@ -110,19 +110,19 @@ def check_place(
     )
 
 
-def _require_pinned(given: Folder, name: str, access: Access, where: Where) -> None:
+def _require_pinned(folder: Folder, name: str, access: Access, where: Where) -> None:
     pins = access.pins.get(name)
-    files = given.files()
+    files = folder.files()
     for path, pin in ({} if pins is None else facts_of(pins.files)).items():
         found = files[path].sha256 if path in files else None
         if found != pin.sha256:
             raise IntegrityError(
                 lock_codes.CHANGED_UNDER_LOCK.finding(
-                    f"{path} of {name!r}, which was handed over in memory, is not the locked one",
+                    f"{path} of {name!r}, which you passed in memory, is not the locked one",
                     where,
                     found=found or "no such file",
                     expected=pin.sha256,
-                    hint="hand over what was locked, or load the manifest without its lock",
+                    hint="Pass the locked files, or load the manifest without its lock.",
                 )
             )
 

@@ -61,7 +61,7 @@ from .sources.roads import Road
 from .store.store import Store
 
 BASE = "base"
-"""What ``--upgrade`` calls the base; it is reserved there only (an adapter may be named so)."""
+"""The base's name for ``--upgrade``. It is reserved only there: an adapter may have this name."""
 
 HASH_UP_TO = 32 << 20
 """Bytes. A larger file of a base on object storage is not downloaded to be locked: its version
@@ -81,12 +81,36 @@ def lock(
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> Lock:
-    """Pin everything that ``manifest`` resolves to, and write the lock beside it.
+    """Pin everything that a manifest resolves to, and write the lock beside it.
 
-    Pins of entries that did not change are kept; ``upgrade`` names those to move (an adapter, or
-    ``base``). A manifest in memory gives a lock that is not written. Raises what
-    :func:`make_lock` does, :class:`ManifestError` and :class:`LockError` (for a lock that does
-    not read); then nothing is written.
+    Adapters are fetched and hashed; of the base, only what is needed to know its digest. Pins of
+    entries that did not change are kept.
+
+    Args:
+        manifest: The manifest's path, or its data. The lock of one in memory is not written.
+        model: Replaces ``base.model`` in this call; a relative path is from the current folder.
+        dtype: Replaces ``base.dtype`` in this call.
+        policy: A policy file that must allow everything too.
+        accept: Codes (id or name) of unchecked findings to accept; the lock records them.
+        upgrade: Entries to resolve anew although the lock pins them: names of adapters, or
+            ``base``.
+        upgrade_all: Resolve every entry anew.
+        offline: Use no network.
+        store: Where fetched files are kept; the user's cache by default.
+        progress: Is told what is fetched.
+
+    Returns:
+        The lock.
+
+    Raises:
+        ManifestError: The manifest or the policy file is invalid.
+        LockError: The lock that is there cannot be read.
+        UsageError: ``upgrade`` or ``accept`` has an unknown name.
+        FitError: Adapters do not fit, or a check could not run and is not accepted.
+        PolicyError, SourceError, OfflineError, FingerprintError: Instead, where all that is wrong
+            is of this kind.
+        IntegrityError: Files are not what the manifest or the lock says.
+            Nothing is written if anything raises.
     """
     file = open_manifest(manifest, model=model, dtype=dtype)
     session = session_for(
@@ -112,8 +136,8 @@ def make_lock(
 
     Pins of ``old`` are kept for every entry whose source is unchanged, except those in
     ``upgrade``. Without the network, kept entries are read from the session's store.
-    Raises, before any weight is downloaded, :class:`UsageError` for names that mean nothing and
-    one error with all that is wrong or unchecked and that the session (or ``old``) does not accept:
+    Raises, before any weight is downloaded, :class:`UsageError` for unknown names and one error
+    with all that is wrong or unchecked and that the session (or ``old``) does not accept:
     :class:`FitError`, or :class:`PolicyError`, :class:`SourceError`, :class:`OfflineError`,
     :class:`FingerprintError` where all of it is of that kind. Raises :class:`IntegrityError`
     where content is not what the manifest or ``old`` says.
@@ -171,7 +195,7 @@ def make_lock(
 def require_fit(resolution: Resolution, accepted: Collection[str]) -> None:
     """Raise one error with every error, and everything unchecked, of ``resolution``.
 
-    What is unchecked and ``accepted`` is let pass, unless it kept something from being read.
+    What is unchecked and ``accepted`` passes, unless because of it something was not read.
     """
     wrong = refused(resolution.findings, accepted)
     if not wrong and not resolution.complete:
@@ -195,7 +219,7 @@ def _check_declared(file: ManifestFile, name: str, digest: str | None) -> list[F
         return []
     return [
         codes.DIGEST_MISMATCH.finding(
-            f"adapter {name!r} is not the declared one",
+            f"Adapter {name!r} has another digest than the manifest declares",
             file.where(("adapters", name, "sha256")),
             found=digest,
             expected=declared,
@@ -238,7 +262,7 @@ def _require_known(file: ManifestFile, upgrade: Collection[str]) -> None:
         raise UsageError(
             *(
                 codes.UPGRADE_UNKNOWN.finding(
-                    f"nothing is named {name!r}",
+                    f"The manifest has no adapter {name!r} to upgrade",
                     Where(file=file.file),
                     found=name,
                     expected=", ".join(known),
@@ -359,8 +383,8 @@ def _lock_base(
 def _end_of_road(
     file: ManifestFile, source: Source | None, options: Mapping[str, Any], folder: Folder
 ) -> str | None:
-    """Where bytes that are locked now came from. Bytes that were locked before came from where
-    they did then: that an endpoint has moved since is no news of them."""
+    """Where files that are locked now came from. (Files that were locked before keep the record of
+    that time, even if an endpoint has moved since.)"""
     assert source is not None
     return Road.of(file, source, options, folder.revision).end
 

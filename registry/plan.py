@@ -1,7 +1,7 @@
-"""What would change if a running model were to follow another manifest. Pure.
+"""What changes if a running model follows another manifest. Pure.
 
-The model as it is and the manifest as it is pinned are brought to the same plain shape
-(:class:`Held`, :class:`State`); what differs is the plan, which reads like ``terraform plan``.
+The model and the pinned manifest are brought to the same plain form (:class:`Held`,
+:class:`State`). Their differences are the plan, which reads like ``terraform plan``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Held:
     rank: int = field(default=0, compare=False)
 
     def same_as(self, other: Held) -> bool:
-        """Whether one may stay where the other is wanted."""
+        """Whether this adapter can stay where the other is wanted."""
         return self.digest is not None and self == other
 
 
@@ -56,13 +56,13 @@ class State:
 
 @dataclass(frozen=True)
 class Plan:
-    """What :meth:`AdaptedModel.apply` is to do; true where that is anything.
+    """What :meth:`AdaptedModel.apply` will do. It is true if that is anything.
 
     ``added``, ``removed`` and ``replaced`` (before, after) are adapters by name, ``kept`` those
     that are not touched. ``compositions`` and ``rules`` are what differs, before and after
     (``None`` where there is none), ``active`` likewise as weights, ``residency`` as bytes.
     ``stamp`` is the state of the model that the plan was made for: it is refused for any other.
-    ``locked`` says whether ``lock`` stands beside the manifest; else it was made for the plan.
+    ``locked`` says whether ``lock`` is beside the manifest; otherwise it was made for the plan.
     """
 
     file: ManifestFile = field(repr=False)
@@ -100,7 +100,7 @@ def plan_of(
     *,
     locked: bool = True,
 ) -> Plan:
-    """The differences between what is and what ``file``, pinned by ``lock``, asks for."""
+    """The differences between the model and what ``file``, pinned by ``lock``, wants."""
     both = [name for name in now.adapters if name in wanted.adapters]
     kept = [name for name in both if now.adapters[name].same_as(wanted.adapters[name])]
     compositions = {
@@ -129,7 +129,7 @@ def plan_of(
 
 
 def _differ(one: Composition | None, other: Composition | None) -> bool:
-    """Whether two compositions differ, were they declared or made by code."""
+    """Whether two compositions differ, declared or made by code."""
     if one is None or other is None:
         return True
     return not same_recipe(one, other)
@@ -142,7 +142,7 @@ def same_recipe(one: Composition, other: Composition) -> bool:
 
 
 def wanted_state(file: ManifestFile, lock: Lock, digests: Mapping[str, str]) -> State:
-    """What ``file`` asks for. ``digests`` are of adapters that ``lock`` does not pin."""
+    """What ``file`` wants. ``digests`` are of adapters that ``lock`` does not pin."""
     manifest = file.manifest
     return State(
         adapters={
@@ -166,23 +166,23 @@ def wanted_state(file: ManifestFile, lock: Lock, digests: Mapping[str, str]) -> 
 
 
 def as_weights(composition: Composition, weights: Mapping[str, Weight]) -> Composition:
-    """The composition with what its members come to, as adapters."""
+    """The composition with its members resolved to adapters."""
     return composition.model_copy(update={"of": dict(weights)})
 
 
 def declared_dtype(dtype: str | None) -> str | None:
-    """``auto`` is what an adapter has without a declaration."""
+    """``auto`` is the dtype of an adapter without a declaration."""
     return None if dtype == "auto" else dtype
 
 
 def check_same_base(
     now: tuple[ManifestFile, Lock], wanted: tuple[ManifestFile, Lock], *, loaded: bool
 ) -> list[Finding]:
-    """Findings where the wanted manifest has another base than the one in force, or loads it
-    another way: neither can change under a running model.
+    """Findings where the wanted manifest has another base than the current one, or loads it another
+    way: neither can change under a running model.
 
-    ``loaded`` says that the base was loaded as the manifest in force says, and not handed over.
-    A manifest that says nothing of its base has no other one.
+    ``loaded`` says that the base was loaded as the current manifest says, and was not passed in. A
+    manifest without a base accepts any.
     """
     (file, lock), (new, new_lock) = now, wanted
     old_base, new_base = file.manifest.base, new.manifest.base
@@ -225,7 +225,7 @@ _SHAPING = (
     "vocab_size",
     "trust_remote_code",
 )
-"""What the base is loaded by, beside its source."""
+"""What decides how the base is loaded, apart from its source."""
 
 
 def _place(file: ManifestFile, base: Base) -> str:
@@ -240,7 +240,7 @@ def _content(base: LockedBase) -> dict[str, object]:
 
 def _another(file: ManifestFile, key: str, before: object, after: object) -> Finding:
     return codes.BASE_IS_ANOTHER.finding(
-        f"the manifest's base has another {key}",
+        f"The manifest's base has another {key}",
         file.where(("base", key)),
         found=after,
         expected=before,
@@ -252,7 +252,7 @@ def _another(file: ManifestFile, key: str, before: object, after: object) -> Fin
 
 def _lines(plan: Plan) -> Iterator[str]:
     if not plan:
-        yield f"No changes: the model is what {plan.file.file or 'the manifest'} asks for."
+        yield f"No changes: the model matches {plan.file.file or 'the manifest'}."
         return
     for name, one in plan.added.items():
         yield f"+ adapter {name}  {_adapter(one)}"

@@ -21,7 +21,7 @@ Globs = tuple[str, ...]
 
 def lists_for(policies: Iterable[Policy], *, base: bool) -> tuple[Globs, ...]:
     """The lists that bind a base (``allow_bases``) or an adapter (``allow_sources``): each of
-    them must allow it. None where no policy says anything."""
+    them must allow it. Empty if no policy has such a list."""
     lists = (p.allow_bases if base else p.allow_sources for p in policies)
     return tuple(globs for globs in lists if globs is not None)
 
@@ -45,8 +45,8 @@ def check_base(
 def check_road(
     road: Road, policies: Iterable[Policy], directory: Path, where: Where, *, base: bool
 ) -> list[Finding]:
-    """Findings where a policy does not list where the manifest has a source fetched from: its
-    mirror, or the endpoint that its storage options name."""
+    """Findings where a policy does not list the place that the manifest fetches a source from: its
+    mirror, or the endpoint in its storage options."""
     lists = lists_for(policies, base=base)
     code = codes.BASE_FORBIDDEN if base else codes.SOURCE_FORBIDDEN
     findings: list[Finding] = []
@@ -56,7 +56,7 @@ def check_road(
         url = None if way.url is None else below(way.url, road.place)
         findings += [
             code.finding(
-                f"{road.place} is not allowed by way of {way.option}",
+                f"{road.place} is not allowed through {way.option}",
                 where,
                 found=url or way.text,
                 expected="one of " + (", ".join(globs) or "nothing"),
@@ -67,13 +67,13 @@ def check_road(
     return findings
 
 
-def vouches_for(policies: Iterable[Policy], given: Collection[str]) -> Vouches:
-    """Whether credentials may be sent to a place that storage options name: it is among the values
-    that the environment ``given``, or every ``allow_credentials`` (of at least one) lists it."""
+def vouches_for(policies: Iterable[Policy], from_environment: Collection[str]) -> Vouches:
+    """Whether credentials may be sent to a place that storage options name: it is a value
+    ``from_environment``, or every ``allow_credentials`` (at least one) lists it."""
     lists = [p.allow_credentials for p in policies if p.allow_credentials is not None]
 
     def vouches(text: str) -> bool:
-        if text in given:
+        if text in from_environment:
             return True
         origin = origin_of(text)
         return (
@@ -98,9 +98,9 @@ def permits(lists: Iterable[Globs], url: str) -> bool:
 def check_digest(
     digest: str | None, policies: Iterable[Policy], name: str, where: Where
 ) -> list[Finding]:
-    """A finding where a policy requires a digest and ``digest`` (manifest's or lock's) is none."""
+    """A finding where a policy requires a digest, and neither manifest nor lock has one."""
     if digest is None and any(p.require_digest for p in policies):
-        return [codes.DIGEST_REQUIRED.finding(f"adapter {name!r} has no digest", where)]
+        return [codes.DIGEST_REQUIRED.finding(f"Adapter {name!r} has no digest", where)]
     return []
 
 
@@ -117,7 +117,7 @@ def check_size(
         return []
     return [
         codes.TOO_LARGE.finding(
-            f"adapter {name!r} is too large",
+            f"Adapter {name!r} is too large",
             where,
             found=f"{size} bytes",
             expected=f"at most {tightest}",

@@ -64,14 +64,36 @@ def pull(
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
-    """Fetch everything ``manifest`` needs, verify it against its lock, publish it in the store.
+    """Fetch everything that a manifest needs, verify it against its lock, and keep it in the store.
 
-    Without a lock it is resolved as ``lock`` would, and ``notes`` says so; so is a base that
-    ``model`` names in place of the locked one. A base that the lock pins by version only gets its
-    sha256 now, and the lock is written again. ``frozen`` refuses a missing or partial lock and
-    mutable adapters; a stale lock is always refused. ``offline`` touches no network, and neither
-    does anything that is here already. An adapter that is begun has no files. Raises the
-    errors of ``manifests.findings.errors``; what fails leaves nothing half-done.
+    Without a lock, sources are resolved as :func:`lock` resolves them, and ``notes`` says so; so is
+    a base that ``model`` names in place of the locked one. A base that the lock pins only by
+    version gets its sha256 now, and the lock is written again. Files that are here already need no
+    network. New adapters have no files. If anything fails, nothing is left half-done.
+
+    Args:
+        manifest: The manifest's path, or its data.
+        model: Replaces ``base.model`` in this call; a relative path is from the current folder.
+        dtype: Replaces ``base.dtype`` in this call.
+        policy: A policy file that must allow everything too.
+        accept: Codes (id or name) of unchecked findings to accept.
+        frozen: Refuse a missing or partial lock, and mutable adapters. A stale lock is always
+            refused.
+        offline: Use no network.
+        with_base: Whether to fetch the base too.
+        store: Where fetched files are kept; the user's cache by default.
+        progress: Is told what is fetched.
+
+    Returns:
+        Where each file is, the lock that was obeyed, and warnings.
+
+    Raises:
+        ManifestError: The manifest or the policy file is invalid.
+        LockError: The lock is stale or cannot be read, or is missing and ``frozen``.
+        PolicyError: A policy forbids a source, a digest or a size.
+        SourceError, OfflineError: A source cannot be reached or read.
+        IntegrityError: A file is not what the lock or the manifest says.
+        StoreError: The store cannot be written.
     """
     file = open_manifest(manifest, model=model, dtype=dtype)
     session = session_for(
@@ -87,8 +109,8 @@ def pull(
 
 
 def pull_file(file: ManifestFile, session: Session, *, with_base: bool = True) -> Pulled:
-    """See :func:`pull`. The session's ``access`` may hand adapters over in memory (``given``);
-    its ``layout`` and ``base_config`` are the live model's where the caller brings one: the base's
+    """See :func:`pull`. The session's ``access`` may bring adapters in memory (``in_memory``); its
+    ``layout`` and ``base_config`` are the live model's where the caller brings one: the base's
     files are then neither read nor fetched."""
     lock = locked = lock_of(file)
     require_lock(file, locked, frozen=session.frozen)
@@ -108,7 +130,7 @@ def pull_pinned(
     *,
     with_base: bool = True,
 ) -> Pulled:
-    """Fetch and verify what ``lock`` pins for ``file``, whatever lock is beside it now.
+    """Fetch and verify what ``lock`` pins for ``file``, whichever lock is beside it now.
 
     ``locked`` is the lock that was beside it (it is completed where it is ``lock``), and
     ``resolution`` what ``lock`` was made from, if it was made now. Raises as :func:`pull` does.
@@ -149,8 +171,8 @@ def _requests(
     resolution: Resolution | None,
     with_base: bool,
 ) -> dict[LockEntry, Request]:
-    """What is wanted of which folder: those that were ``opened`` already, else those that ``lock``
-    pins, which are opened now. What is read of a mutable adapter is added to ``opened``."""
+    """The files to fetch, by entry. Folders that are not ``opened`` yet are opened as ``lock`` pins
+    them, and added to ``opened``."""
     access = access.under(lock, kept(file, lock))
     requests: dict[LockEntry, Request] = {}
     failed: list[AdapterdockError] = []
@@ -180,7 +202,7 @@ def _requests(
 
 
 def _open_adapter(file: ManifestFile, name: str, access: Access) -> Opened:
-    """An adapter's folder; of a mutable one, what is read of it too, as no lock names its files."""
+    """An adapter's folder. A mutable one is read too, because no lock names its files."""
     folder = open_adapter_folder(file, name, access)
     if not file.manifest.adapters[name].mutable:
         return Opened(folder)
@@ -196,8 +218,8 @@ def _adapter_request(file: ManifestFile, name: str, lock: Lock, opened: Opened) 
 
 
 def require_policy(file: ManifestFile, lock: Lock | None, access: Access) -> None:
-    """Raise :class:`PolicyError` where a policy forbids what ``file`` declares. One may have been
-    tightened since the lock was made: it binds at pull too, and before any source is opened."""
+    """Raise :class:`PolicyError` where a policy forbids what ``file`` declares, before any source
+    is opened. (A policy may have become stricter since the lock was made.)"""
     access = access.under(lock, kept(file, lock)) if lock is not None else access
     findings = check_place(file, None, access, file.where(("base", "model")))
     for name, adapter in file.manifest.adapters.items():
@@ -222,12 +244,12 @@ def _notes(
         for name, adapter in file.manifest.adapters.items():
             if adapter.mutable:
                 at = file.where(("adapters", name, "source"))
-                yield codes.LOCK_MUTABLE.finding(f"adapter {name!r} is mutable", at)
+                yield codes.LOCK_MUTABLE.finding(f"Adapter {name!r} is mutable", at)
     if locked is None and file.file is not None:
-        yield codes.NO_LOCK.finding("resolved without a lock", where)
+        yield codes.NO_LOCK.finding("The manifest was resolved without a lock", where)
     elif locked is not None and resolution is not None:
         yield codes.BASE_OVERRIDDEN.finding(
-            "the base is not the locked one",
+            "The base is not the locked one",
             where,
             found=file.manifest.base.model,
             expected=locked.base.declared if locked.base else None,
@@ -235,7 +257,7 @@ def _notes(
 
 
 def _complete(lock: Lock, base: Mapping[str, Fetched]) -> Lock:
-    """The lock with the sha256 of every base file that had none."""
+    """The lock with the sha256 of all base files."""
     if lock.base is None or not base:
         return lock
     files = {

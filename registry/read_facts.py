@@ -1,4 +1,4 @@
-"""Reading what is known of an adapter or a base from its opened folder: config and headers."""
+"""Reads what is known of an adapter or a base from its opened folder: config and headers."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ READERS = 8
 def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:
     """The facts of the adapter in ``folder``: its config and its header, nothing more.
 
-    Raises :class:`SourceError` for a folder without an adapter, or with a pickled one, and
-    :class:`FitError` for a config or header that does not read.
+    Raises :class:`SourceError` for a folder without an adapter or with a pickled one, and
+    :class:`FitError` for a config or header that cannot be read.
     """
     files = folder.files()
     if ADAPTER_CONFIG not in files:
@@ -73,19 +73,19 @@ def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:
 
 
 def gather_tokenizer(folder: Folder, where: Where) -> TokenizerFacts | None:
-    """What the tokenizer beside an adapter says of the vocabulary, if there is one."""
+    """The facts of the tokenizer beside an adapter, if there is one."""
     return tokenizer_of(read_tokenizer_files(folder, where), folder, where)
 
 
 def tokenizer_of(files: Mapping[str, bytes], folder: Folder, where: Where) -> TokenizerFacts | None:
-    """The same from files already read. Raises :class:`SourceError` for files that are not
-    what their names say."""
+    """The facts of a tokenizer from its files. Raises :class:`SourceError` for files that cannot be
+    read as what their names say."""
     try:
         return tokenizer_facts(files)
     except ValueError as error:
         raise SourceError(
             codes.TOKENIZER_DAMAGED.finding(
-                f"the tokenizer in {folder.source} cannot be read", where, found=error
+                f"The tokenizer in {folder.source} cannot be read", where, found=error
             )
         ) from error
 
@@ -130,9 +130,9 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
     if absent:
         raise SourceError(
             codes.BASE_DAMAGED.finding(
-                f"{len(absent)} of {len(shards)} shards are missing",
+                f"{len(absent)} of {len(shards)} shards of the base are missing",
                 where,
-                found=f"no {absent[0]}",
+                found=f"{absent[0]} is missing",
                 expected=f"every shard that {BASE_INDEX} names",
             )
         )
@@ -142,7 +142,7 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
     if wrong:
         raise SourceError(
             codes.BASE_DAMAGED.finding(
-                f"{len(wrong)} tensors are not where {BASE_INDEX} says",
+                f"{len(wrong)} tensors of the base are not where {BASE_INDEX} says",
                 where,
                 found=f"{wrong[0]} in {shard_of.get(wrong[0], 'no shard')}",
                 expected=f"{wrong[0]} in {index[wrong[0]]}",
@@ -155,7 +155,7 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
         if twice:
             raise SourceError(
                 codes.BASE_DAMAGED.finding(
-                    f"{len(twice)} tensors are in two shards",
+                    f"{len(twice)} tensors of the base are in two shards",
                     where,
                     found=f"{twice[0]} in {shard} and in one before it",
                     expected="each tensor in one shard",
@@ -208,7 +208,7 @@ def _read_headers(
 
 
 def _read_small(folder: Folder, fact: FileFact, limit: int, where: Where) -> tuple[bytes, FileFact]:
-    """A whole small file, and its fact with the digest that it really has."""
+    """The bytes of a small file, and its fact with their digest."""
     if fact.size > limit:
         raise SourceError(
             codes.FILE_TOO_LARGE.finding(
@@ -239,7 +239,7 @@ def _json_object(raw: bytes, file: str, where: Where) -> dict[str, Any]:
                 f"{file} is a Git LFS pointer, not the file itself",
                 where,
                 expected="a JSON object",
-                hint="fetch the real file with `git lfs pull`",
+                hint="Fetch the real file with `git lfs pull`.",
             )
         )
     try:
@@ -273,7 +273,7 @@ def _weight_map(raw: bytes, where: Where) -> Mapping[str, str]:
 
 
 def _no_adapter(folder: Folder, files: Mapping[str, FileFact], where: Where) -> Finding:
-    """Why this folder is no adapter that is read: what it is instead, where that can be told."""
+    """Why this folder does not hold an adapter that can be read, and what it is instead."""
     pickles = sorted(p for p in files if p.endswith(PICKLES) and p.startswith("adapter_"))
     if ADAPTER_CONFIG in files and pickles:
         return codes.PICKLE_REFUSED.finding(
@@ -289,7 +289,7 @@ def _no_adapter(folder: Folder, files: Mapping[str, FileFact], where: Where) -> 
     hint = None
     if deeper:
         last = max(deeper, key=_number)
-        hint = f"there is an adapter one step deeper: {folder.source}/{last}"
+        hint = f"Use {folder.source}/{last}, which holds an adapter."
     missing = [f for f in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if f not in files]
     return codes.NOT_AN_ADAPTER.finding(
         f"{folder.source} has no {' and no '.join(missing)}",
@@ -303,14 +303,14 @@ def _no_adapter(folder: Folder, files: Mapping[str, FileFact], where: Where) -> 
 def _by_header(
     folder: Folder, files: Mapping[str, FileFact], where: Where
 ) -> foreign.Foreign | None:
-    """What the first safetensors file tells that has no name of PEFT's."""
+    """The format of the first safetensors file, where its name is not PEFT's."""
     paths = sorted(p for p in files if p.endswith(".safetensors") and "/" not in p)
     if not paths:
         return None
     try:
         header = _read_headers(folder, files, paths[:1], where)[paths[0]]
     except SourceError:
-        return None  # that the adapter's own files are missing is the better explanation
+        return None  # the missing files of the adapter are the better explanation
     other = foreign.by_tensors(header.tensors)
     if other is not None and other.what == foreign.RENAMED.what and paths[0] == ADAPTER_WEIGHTS:
         return None  # only its config is missing
@@ -341,7 +341,7 @@ def _no_base(folder: Folder, files: Mapping[str, FileFact], where: Where) -> Fin
             where,
             found=pickles[0],
             expected=f"{BASE_WEIGHTS} or {BASE_INDEX}",
-            hint="convert it where you trust it: from_pretrained, then save_pretrained again",
+            hint="Convert it where you trust it: call `from_pretrained`, then `save_pretrained`.",
         )
     return codes.NOT_A_BASE.finding(
         f"{folder.source} holds no base model in safetensors",

@@ -1,4 +1,4 @@
-"""The base that an adapter records, looked for where its name leads on this machine."""
+"""The base that an adapter records, if its name is a folder on this machine."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .sources.open import open_source
 
 
 def recorded_base(config: Mapping[str, Any], names: Collection[str]) -> BaseFacts | None:
-    """The base in the local folder that an adapter's config records, if one is still there.
+    """The base in the local folder that an adapter's config records, if it is still there.
 
-    Not looked for where the recorded name is among ``names``, those of the base in use.
+    ``None`` if the recorded name is among ``names``, those of the base in use.
     """
     name = recorded_name(config)
     if name is None or name in names:
@@ -32,7 +32,7 @@ def recorded_base(config: Mapping[str, Any], names: Collection[str]) -> BaseFact
         source = Source.parse(str(place.resolve()))
         return gather_base(open_source(source, directory=place, where=where), where)
     except (AdapterdockError, SourceSyntaxError, OSError, RuntimeError, ValueError):
-        return None  # then it no longer resolves, which is a finding of its own
+        return None  # a name that resolves to nothing is a finding of its own
 
 
 def names_of_base(base: Base, directory: Path, config: Mapping[str, Any]) -> tuple[str, ...]:

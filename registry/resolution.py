@@ -16,14 +16,14 @@ from .sources.folder import Folder
 
 @dataclass(frozen=True)
 class Opened:
-    """One adapter as far as it could be read. ``facts`` is ``None`` where it could not be."""
+    """One adapter, as far as it could be read. ``facts`` is ``None`` if it could not be."""
 
     folder: Folder | None = None
     facts: AdapterFacts | None = None
     plan: AdapterPlan | None = None
     findings: tuple[Finding, ...] = ()
     layout: Layout | None = None
-    """Of the model that ``plan`` is for, where its modules are known."""
+    """The layout that ``plan`` is for, if it is known."""
 
     @property
     def records_base(self) -> bool:
@@ -43,11 +43,11 @@ class Resolution:
     tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)
     policies: tuple[Policy, ...] = ()
     base_wanted: bool = False
-    """Whether the manifest declares a base, and no live model stands for it."""
+    """Whether the manifest declares a base, and no live model replaces it."""
 
     @property
     def complete(self) -> bool:
-        """Whether everything declared could be read (what a live model stands for aside)."""
+        """Whether everything declared could be read (without what a live model replaces)."""
         return (self.base is not None or not self.base_wanted) and all(
             one.facts is not None and one.plan is not None for one in self.adapters.values()
         )
@@ -93,5 +93,5 @@ def describe(opened: Opened) -> dict[str, Any]:
 
 def targets(plan: AdapterPlan) -> tuple[str, ...]:
     """The adapted modules by their last name: ``q_proj``, ``v_proj``."""
-    whole = (*plan.modules, *plan.saved, *plan.tuned, *plan.embeddings)
-    return tuple(sorted({module.rpartition(".")[2] for module in whole}))
+    modules = (*plan.modules, *plan.saved, *plan.tuned, *plan.embeddings)
+    return tuple(sorted({module.rpartition(".")[2] for module in modules}))

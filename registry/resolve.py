@@ -55,7 +55,7 @@ _OUT_OF_REACH = frozenset(
         source_codes.TRUNCATED,
     )
 )
-"""What says nothing of the source itself: it may well be right, and could not be asked."""
+"""Codes that do not mean that the source is wrong: it could not be reached."""
 
 
 def resolve(
@@ -64,14 +64,13 @@ def resolve(
 ) -> Resolution:
     """Open every source of ``file``, gather the facts, and decide fit.
 
-    Nothing raises for what a manifest or an artefact says: it is in ``findings``, all of it.
+    Nothing that a manifest or a file says raises: all of it is in ``findings``.
     """
     manifest = file.manifest
     findings: list[Finding] = []
     base_folder, base, tokenizer_files = _open_base(file, access, findings)
     names = list(manifest.adapters)
-    # threads pass the time of a request; local files take none, and threads would only be in
-    # one another's way
+    # threads help only where there are requests to wait for
     sources = {name: manifest.adapters[name].source for name in names}
     remote = [name for name, source in sources.items() if source and not source.is_local]
     workers = OPENERS if remote else 1
@@ -87,7 +86,7 @@ def resolve(
 
     def check(name: str) -> Opened:
         if manifest.adapters[name].source is None:
-            return _begin_adapter(name, file, access, base)
+            return _new_adapter(name, file, access, base)
         return _check_read(name, read[name], file, access, base)
 
     opened = dict(zip(names, each(check, names, workers), strict=True))
@@ -111,7 +110,7 @@ def resolve(
 
 
 def resolve_base(file: ManifestFile, access: Access) -> Resolution:
-    """The same for the base alone."""
+    """Open and read the base alone."""
     findings: list[Finding] = []
     folder, base, tokens = _open_base(file, access, findings)
     wanted = file.manifest.base.model is not None
@@ -138,7 +137,7 @@ def measure(resolution: Resolution, *, weights: bool = True) -> Measured:
 def check_records(
     resolution: Resolution, measured: Measured, *, weights: bool = True
 ) -> list[Finding]:
-    """What the adapters' files record of their base that the ``measured`` one is not."""
+    """Findings where the base that adapters' files record is not the ``measured`` one."""
     from .checks.base_record import check
 
     file = resolution.file
@@ -154,7 +153,8 @@ T = TypeVar("T")
 
 
 def _attempt(act: Callable[[], T], findings: list[Finding], where: Where) -> T | None:
-    """``act()``, or ``None`` with its findings noted. Out of reach is *unchecked*, not wrong."""
+    """``act()``, or ``None`` with its findings noted. A source that cannot be reached is
+    *unchecked*, not wrong."""
     try:
         return act()
     except AdapterdockError as error:
@@ -207,7 +207,7 @@ def _make_layout(
 
 
 def _read_adapter(name: str, file: ManifestFile, access: Access) -> Opened:
-    """An adapter's config and header; of a new one, the config that it is given."""
+    """An adapter's config and header; of a new one, the config in the manifest."""
     adapter: Adapter = file.manifest.adapters[name]
     if adapter.source is None:
         return Opened(facts=AdapterFacts(name, None, adapter.config or {}, Header({})))
@@ -216,7 +216,7 @@ def _read_adapter(name: str, file: ManifestFile, access: Access) -> Opened:
     if findings:
         return Opened(findings=tuple(findings))
     if adapter.mutable:
-        findings.append(lock_codes.LOCK_MUTABLE.finding(f"adapter {name!r} is mutable", where))
+        findings.append(lock_codes.LOCK_MUTABLE.finding(f"Adapter {name!r} is mutable", where))
         findings.extend(policy_checks.check_digest(None, access.policies, name, where))
     folder = _attempt(lambda: open_adapter_folder(file, name, access), findings, where)
     if folder is None:
@@ -231,7 +231,7 @@ def _read_adapter(name: str, file: ManifestFile, access: Access) -> Opened:
 def _check_read(
     name: str, read: Opened, file: ManifestFile, access: Access, base: BaseFacts | None
 ) -> Opened:
-    """The same adapter with whether it fits."""
+    """The adapter with its plan and whether it fits."""
     folder, facts, findings = read.folder, read.facts, [*read.findings]
     if folder is None or facts is None:
         return read
@@ -271,7 +271,7 @@ def _asked_peft(
     checked: list[Finding],
     where: Where,
 ) -> list[Finding]:
-    """What was left open for PEFT to tell is settled, if it can tell."""
+    """The findings, with PEFT's answer in place of what only PEFT can check."""
     rest = [f for f in checked if f.code != fit_codes.PEFT_SHAPES_UNCHECKED.id]
     if len(rest) == len(checked) or any(f.severity is Severity.ERROR for f in rest):
         return checked
@@ -279,9 +279,8 @@ def _asked_peft(
     return checked if said is None else [*rest, *said]
 
 
-def _begin_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts | None) -> Opened:
-    """A new adapter, as far as config and layout tell. Where there is no layout, what else is wrong
-    is told all the same."""
+def _new_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts | None) -> Opened:
+    """A new adapter: what its files will hold, and whether that fits."""
     from .checks.base_record import without_names
     from .checks.new_adapter import begin
 
@@ -301,14 +300,14 @@ def _begin_adapter(name: str, file: ManifestFile, access: Access, base: BaseFact
 
 
 def _with_base_unread(finding: Finding, name: str, where: Where) -> Finding:
-    """Fit cannot tell a base that was not read from one that is not declared."""
+    """The finding with the reason that the base could not be read, not that none is declared."""
     if finding.code != fit_codes.BASE_UNDECLARED.id:
         return finding
-    return codes.BASE_NOT_READ.finding(f"{name} was checked by itself only", where)
+    return codes.BASE_NOT_READ.finding(f"{name} was checked without a base model", where)
 
 
 def _check_sets(file: ManifestFile, ranks: Mapping[str, int]) -> list[Finding]:
-    """Rules against every declared set, now that ranks are known."""
+    """The rules, applied to every declared set of adapters."""
     manifest = file.manifest
     findings: list[Finding] = []
     known = all(name in ranks for name in manifest.adapters)

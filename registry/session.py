@@ -1,4 +1,4 @@
-"""How one command or call works: decided once at the public edge, and handed down."""
+"""The options of one command or call: made once where it enters, and passed down."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .store.store import Store
 
 @dataclass(frozen=True)
 class Session:
-    """What holds for everything that is done for one manifest in one call.
+    """The options of one command or call.
 
     ``access`` says how sources are reached (policies, offline, adapters in memory), ``accepted``
     are the codes of unchecked findings that a person accepts, and ``frozen`` refuses whatever the
@@ -35,8 +35,8 @@ class Session:
     progress: Progress | None = None
 
     def after(self, lock: Lock) -> Session:
-        """What holds once ``lock`` is obeyed: the codes that it accepts count too, and sources are
-        reached without what was known of a live model, or handed over in memory."""
+        """The session under ``lock``: the codes that it accepts count too, and nothing of a live
+        model or of adapters in memory is left in ``access``."""
         return replace(
             self,
             access=Access(offline=self.access.offline, policies=self.access.policies),
@@ -58,8 +58,8 @@ def session_for(
     """The session of a call with these options. ``access`` are further fields of ``Access``.
 
     Raises:
-        UsageError: a code in ``accept`` that is not the code of an unchecked finding.
-        ManifestError: a policy file that does not read.
+        UsageError: A code in ``accept`` is not the code of an unchecked finding.
+        ManifestError: The policy file is invalid.
     """
     accepted = accepted_codes(accept)
     policies = policies_in_force(file, policy)
@@ -73,9 +73,10 @@ def session_for(
 
 
 def accepted_codes(accept: Iterable[str]) -> frozenset[str]:
-    """The ids of codes that a person accepts, given by id or name.
+    """The ids of codes that a person accepts, by id or name.
 
-    Raises :class:`UsageError` for one that is not the code of an unchecked finding.
+    Raises:
+        UsageError: One is not the code of an unchecked finding.
     """
     accepted: set[str] = set()
     wrong: list[Finding] = []
@@ -86,8 +87,8 @@ def accepted_codes(accept: Iterable[str]) -> frozenset[str]:
             continue
         wrong.append(
             codes.ACCEPT_NOT_UNCHECKED.finding(
-                f"{text} cannot be accepted",
-                found="no such code" if code is None else f"a code of severity {code.severity}",
+                f"Code {text} cannot be accepted",
+                found="an unknown code" if code is None else f"a code of severity {code.severity}",
                 expected="the code of an unchecked finding",
             )
         )

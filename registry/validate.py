@@ -1,4 +1,4 @@
-"""The verdict on a manifest, from configs and headers alone. Never imports torch."""
+"""Whether a manifest is right, from configs and headers alone. Never imports torch."""
 
 from __future__ import annotations
 
@@ -40,15 +40,28 @@ def validate(
     ask: AskLayout | None = None,
     ask_peft: AskPeft | None = None,
 ) -> Report:
-    """Whether every adapter of ``manifest`` fits its base, decided before any download.
+    """Whether every adapter of a manifest fits its base, decided before any download.
 
-    Reads each source's config and safetensors header (range reads), never the weights. What is
-    wrong is in the report, all of it; nothing of that raises. A lock beside the manifest is
-    obeyed, so that the verdict is on what would be loaded (for what changed since: on what
-    ``lock`` would find); ``accept`` adds to the unchecked codes that the lock already accepts.
-    ``frozen`` makes a missing, stale or partial lock an error. ``ask`` is asked for the modules of
-    an architecture that the committed table does not know; by default such a base is unchecked.
-    ``ask_peft`` is asked likewise about methods that only PEFT knows.
+    Reads each source's config and safetensors header (by range), never the weights. A lock beside
+    the manifest is obeyed, so that the verdict is on what would be loaded; entries that changed
+    since are resolved as :func:`lock` would.
+
+    Args:
+        manifest: The manifest's path, or its data.
+        model: Replaces ``base.model`` in this call; a relative path is from the current folder.
+        dtype: Replaces ``base.dtype`` in this call.
+        policy: A policy file that must allow everything too.
+        accept: Codes (id or name) of unchecked findings to accept, beside those that the lock
+            accepts.
+        frozen: Makes a missing, stale or partial lock an error.
+        offline: Use no network.
+        ask: Returns the modules of an architecture that the committed table does not have. Without
+            it, such a base is unchecked.
+        ask_peft: Returns PEFT's findings on methods that only PEFT knows. Without it, they are
+            unchecked.
+
+    Returns:
+        The report, with everything that is wrong. Nothing that is wrong raises.
     """
     try:
         file = open_manifest(manifest, model=model, dtype=dtype)
@@ -64,9 +77,8 @@ def validate(
 
 
 def resolve_under(file: ManifestFile, lock: Lock | None, access: Access) -> Resolution:
-    """The resolution under ``lock``, as far as it is for ``file`` as it is now: what changed
-    since is resolved anew, and a finding says so. Kept entries are read from the store, where
-    they are there."""
+    """The resolution under ``lock``. Entries that changed in ``file`` since are resolved anew, and
+    a finding says so. The others are read from the store if they are there."""
     if lock is None:
         return resolve(file, access)
     from .store.store import Store
@@ -86,10 +98,10 @@ def check_lock(
     policy: str | os.PathLike[str] | None = None,
     offline: bool = False,
 ) -> Report:
-    """``lock --check``: whether the lock is there, complete, current, and still holds.
+    """``lock --check``: whether there is a lock, and it is complete, current and still true.
 
-    Everything that ``validate`` says, of the sources themselves and not of what is in the store,
-    and the content of local sources, which is hashed where it changed. Raises nothing of it.
+    It has every finding of :func:`validate`, from the sources and not from the store, and hashes
+    local files that changed. Nothing that is wrong raises.
     """
     try:
         file = open_manifest(manifest)
@@ -115,7 +127,7 @@ def _report(resolution: Resolution, lock: Lock | None, accepted: Iterable[str]) 
 
 
 def _digests(resolution: Resolution, lock: Lock | None) -> list[Finding]:
-    """``require_digest`` of the policies, satisfied by the manifest or by the lock."""
+    """``require_digest`` of the policies: the manifest or the lock must have the digest."""
     file = resolution.file
     entries = kept(file, lock) if lock else frozenset[str | None]()
     findings: list[Finding] = []
@@ -130,8 +142,8 @@ def _digests(resolution: Resolution, lock: Lock | None) -> list[Finding]:
 
 
 def _fingerprint(resolution: Resolution) -> Iterable[Finding]:
-    """The declared fingerprint against the base's files: all levels where they are on this
-    machine, else those that config and headers tell (`lock` compares the weights)."""
+    """The declared fingerprint, compared with the base's files: all levels if they are on this
+    machine, otherwise those of config and headers (``lock`` compares the weights)."""
     declared = resolution.file.manifest.base.fingerprint
     if declared is None or resolution.base is None:
         return []
@@ -148,8 +160,8 @@ def _fingerprint(resolution: Resolution) -> Iterable[Finding]:
 
 
 def _records(resolution: Resolution) -> Iterable[Finding]:
-    """What the adapters' files record of their base, against the base's files: its weights too
-    where they are on this machine (``lock`` and loading compare them always)."""
+    """The base that adapters' files record, compared with the base's files: with its weights if
+    they are on this machine (``lock`` and loading always compare them)."""
     recorded = any(one.records_base for one in resolution.adapters.values())
     if resolution.base is None or not recorded:
         return []

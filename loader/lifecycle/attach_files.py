@@ -1,4 +1,4 @@
-"""Put an adapter's verified files onto a model, or in the place of one of its name."""
+"""Attaches an adapter's verified files to a model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from ..model.host import AdapterHost
 def attach_files(
     host: AdapterHost, files: AdapterFiles, *, replace: bool = False, lazy: bool = False
 ) -> list[Finding]:
-    """Build an adapter (or, if ``lazy``, put that off) and put it on the model, in place of one of
-    its name if it is to ``replace`` one; what is computed from that one is made again. Returns
-    what is worth a warning. The model is as it was if anything raises."""
+    """Build an adapter and put it on the model; if ``lazy``, its weights are read when first used.
+
+    With ``replace``, it takes the place of the adapter of its name, and compositions that use that
+    one are computed again. Returns warnings. If anything raises, the model is as before.
+    """
     with host.adapters.changing():
         host.adapters.check_free(files.name, replace, files.where)
         built, notes = files.put_off(host.live) if lazy else files.build(host.live)

@@ -72,7 +72,7 @@ def plan_change(
         frozen=frozen,
         offline=offline,
         store=_store_of(host),
-        given=in_memory_folders(file, sources),
+        in_memory=in_memory_folders(file, sources),
         layout=host.live.layout,
         ask_peft=peft_asker(host.live.modules.by_name, later=True),
         base_config=host.live.config,

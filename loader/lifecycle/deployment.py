@@ -1,4 +1,4 @@
-"""What a model was set up from, and setting it up: all that a manifest declares."""
+"""Sets a model up with everything that a manifest declares."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ log = logging.getLogger("adapterdock")
 def in_memory_folders(
     file: ManifestFile, sources: Mapping[str, InMemory] | None
 ) -> dict[str, InMemoryFolder]:
-    """Adapters handed over in memory as opened folders. Raises :class:`UsageError` for a name
-    that the manifest does not declare."""
+    """Adapters in memory as opened folders. Raises :class:`UsageError` for a name that the manifest
+    does not declare."""
     adapters = file.manifest.adapters
     located = {name: one.source for name, one in adapters.items() if one.source is not None}
     unknown = sorted(set(sources or ()) - set(located))
@@ -48,10 +48,10 @@ def in_memory_folders(
         raise UsageError(
             *(
                 usage_codes.GIVEN_UNDECLARED.finding(
-                    f"the manifest declares no source of an adapter {name!r}",
+                    f"The manifest has no adapter {name!r} with a source",
                     file.where(("adapters",)),
                     found=name,
-                    expected=", ".join(located) or "none is declared",
+                    expected=", ".join(located) or "none, because the manifest has none",
                     hint=did_you_mean(name, located),
                 )
                 for name in unknown
@@ -71,7 +71,7 @@ def set_up(
     folder: Path | None = None,
     base_notes: Iterable[Finding] = (),
 ) -> None:
-    """Give the host every adapter, composition and rule of the manifest; all or nothing."""
+    """Give the host every adapter, composition and rule of the manifest, all or none."""
     file = pulled.file
     manifest = file.manifest
     notes = [*pulled.notes, *file.warnings, *base_notes]
@@ -92,13 +92,13 @@ def set_up(
     for note in pulled.notes:
         log.warning("%s", note)
     findings = tuple(dict.fromkeys(notes))
-    pulled = replace(pulled, opened={})  # it is the model's now
+    pulled = replace(pulled, opened={})  # it is on the model now
     deployment = Deployment(file, pulled, session, folder, findings, budget)
     host.adapters.say(deployment=deployment)
 
 
 def files_of(pulled: Pulled, name: str, session: Session) -> AdapterFiles:
-    """A pulled adapter's files, and how the manifest wants it attached."""
+    """A pulled adapter's files, and how the manifest wants them attached."""
     file = pulled.file
     adapter = file.manifest.adapters[name]
     return AdapterFiles(
@@ -117,8 +117,8 @@ def files_of(pulled: Pulled, name: str, session: Session) -> AdapterFiles:
 
 
 def used_at_once(manifest: Manifest) -> frozenset[str]:
-    """Adapters that are needed as soon as the model is: the active ones, and those that are
-    combined into others. Being lazy puts them off no further."""
+    """Adapters that are needed at once, even if they are ``lazy``: the active ones, and those that
+    compositions are computed from."""
     combined = [name for name, one in manifest.compositions.items() if one.combine != "sum"]
     active = () if manifest.active is None else manifest.active
     named = [active] if isinstance(active, str) else list(active)
@@ -126,7 +126,7 @@ def used_at_once(manifest: Manifest) -> frozenset[str]:
 
 
 def budget_of(residency: int | str | None) -> int | None:
-    """A residency budget in bytes. Raises :class:`UsageError` for what is none."""
+    """A residency budget in bytes. Raises :class:`UsageError` for an invalid one."""
     if residency is None:
         return None
     if isinstance(residency, str) and re.match(BYTE_SIZE_PATTERN, residency):
@@ -134,7 +134,9 @@ def budget_of(residency: int | str | None) -> int | None:
     if isinstance(residency, int) and not isinstance(residency, bool) and residency >= 0:
         return residency
     raise UsageError(
-        usage_codes.BAD_RESIDENCY.finding(f"{residency!r} is no number of bytes", found=residency)
+        usage_codes.BAD_RESIDENCY.finding(
+            f"Invalid residency {residency!r}: not a number of bytes", found=residency
+        )
     )
 
 
@@ -143,7 +145,7 @@ def declared_budget(manifest: Manifest) -> int | None:
 
 
 def hold_files(host: AdapterHost, pulled: Pulled, store: Store) -> None:
-    """Keep the adapters' files in the store as long as the model lives, where they will be read
+    """Keep the adapters' files in the store as long as the model lives, if they may be read
     again."""
     lazy = any(not adapter.loaded for adapter in host.adapters.by_name.values())
     if not lazy and host.adapters.residency.budget is None:

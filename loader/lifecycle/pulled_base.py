@@ -40,8 +40,8 @@ def loaded_as_of(pulled: Pulled) -> LoadedAs:
 
 
 def resized_as(pulled: Pulled, access: Access, base: nn.Module) -> LoadedAs:
-    """Of a live model that the manifest wants with ``vocab_size`` rows: how many rows the base's
-    files have. Raises :class:`AttachError` for a model that was not resized: it is not touched."""
+    """How a live model was loaded where the manifest has ``vocab_size``: how many rows the base's
+    files have. Raises :class:`AttachError` for a model that was not resized."""
     file = pulled.file
     rows = file.manifest.base.vocab_size
     if rows is None:
@@ -55,8 +55,8 @@ def resized_as(pulled: Pulled, access: Access, base: nn.Module) -> LoadedAs:
 
 
 def check_declared(pulled: Pulled) -> list[Finding]:
-    """What of the manifest's fingerprint the pulled base is not: a lock that was made before the
-    fingerprint was declared, or edited, may be of another base."""
+    """Findings where the pulled base has not the manifest's fingerprint. (A lock may be older than
+    the fingerprint, or edited.)"""
     file, locked = pulled.file, pulled.lock.base
     declared = file.manifest.base.fingerprint
     if declared is None or locked is None:
@@ -70,8 +70,8 @@ def check_declared(pulled: Pulled) -> list[Finding]:
 def load_pulled_base(pulled: Pulled, store: Store) -> tuple[nn.Module, Path, list[Finding]]:
     """The base from its verified files, the folder that it was loaded from, and warnings.
 
-    As long as the model lives, its files are held in the store (a part that is offloaded to disk
-    is read from there at each use), and so is the folder for what is offloaded otherwise.
+    As long as the model lives, its files are kept in the store (a part that is offloaded to disk
+    is read from there at each use), and so is the folder for other offloaded weights.
     """
     file = pulled.file
     declared = file.manifest.base
@@ -83,8 +83,8 @@ def load_pulled_base(pulled: Pulled, store: Store) -> tuple[nn.Module, Path, lis
         if offloads_to_disk(declared):
             try:
                 place = stack.enter_context(store.temporary())
-            except StoreError as error:  # it may do without
-                log.debug("no place to offload to: %s", error)
+            except StoreError as error:  # it may not be needed
+                log.debug("no folder for offloaded weights: %s", error)
         folder = base_folder(pulled, store)
         where = file.where(("base", "model"))
         base, notes = load_base(declared, folder, where, place, loaded_as_of(pulled))
@@ -97,7 +97,7 @@ def load_pulled_base(pulled: Pulled, store: Store) -> tuple[nn.Module, Path, lis
 
 
 def close_here(process: int, close: Callable[[], None]) -> None:
-    """A forked child that drops its copy of the model must not take the parent's files away."""
+    """Call ``close`` in ``process`` only: a forked child must not remove its parent's files."""
     if os.getpid() == process:
         close()
 
@@ -117,11 +117,11 @@ def _samples(pulled: Pulled) -> Samples | None:
 def expected_fingerprint(
     pulled: Pulled, access: Access, accepted: Collection[str] = ()
 ) -> tuple[Fingerprint, Samples | None, Where] | None:
-    """What the live model is to be compared with, and the samples that name its tensors: the
-    manifest's fingerprint, else the lock's, else the base's own files.
+    """The fingerprint to compare the live model with, the samples that name its tensors, and where
+    it comes from: the manifest, else the lock, else the base's files.
 
-    ``None`` where the manifest says nothing of its base, or where its files are out of reach and
-    that is ``accepted``. Raises :class:`FingerprintError` where they cannot be read.
+    ``None`` where the manifest has no base, or where its files cannot be reached and that is
+    ``accepted``. Raises :class:`FingerprintError` where they cannot be read.
     """
     file, locked = pulled.file, pulled.lock.base
     declared = file.manifest.base.fingerprint
@@ -143,7 +143,7 @@ def expected_fingerprint(
 def base_folder(pulled: Pulled, store: Store) -> Path:
     """A folder with the base's files under their names, for ``from_pretrained``.
 
-    It holds what the lock pins and nothing else (a file dropped beside a local base would be
-    read too), by links to where the files are.
+    It holds links to what the lock pins, and nothing else (``from_pretrained`` would read other
+    files beside a local base too).
     """
     return materialise(store, {path: fetched.path for path, fetched in pulled.base.items()})

@@ -349,7 +349,7 @@ def test_nothing_is_hashed_twice_while_it_is_unchanged(
 def pulled_with(manifest: Path, tone: InMemoryFolder) -> Pulled:
     """What is pulled where ``tone`` is handed over in memory."""
     file = read_manifest(manifest)
-    return pull_file(file, session_for(file, given={"tone": tone}))
+    return pull_file(file, session_for(file, in_memory={"tone": tone}))
 
 
 def test_an_adapter_in_memory_must_be_the_locked_one(on_s3: Project) -> None:

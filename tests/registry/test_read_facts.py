@@ -148,7 +148,7 @@ def test_headers_are_read_and_weights_are_not(tmp_path: Path, s3: S3Server) -> N
         ("index is a list", "AD254", "not a JSON object"),
         ("index is empty", "AD254", "weight_map"),
         ("index maps to numbers", "AD254", "weight_map"),
-        ("index leads out", "AD254", "shards are missing"),
+        ("index leads out", "AD254", "shards of the base are missing"),
         ("config is garbage", "AD254", "not JSON"),
         ("config is a list", "AD254", "not a JSON object"),
         ("config is huge", "AD255", "too large"),
@@ -237,7 +237,7 @@ def test_what_a_base_needs_is_pinned_and_nothing_else(tmp_path: Path) -> None:
         ("no config", "AD251", "adapter_config.json"),
         ("no weights", "AD251", "adapter_model.safetensors"),
         ("pickle", "AD252", "adapter_model.bin"),
-        ("deeper", "AD251", "one step deeper"),
+        ("deeper", "AD251", "which holds an adapter"),
         ("huge config", "AD255", "too large"),
     ],
 )

@@ -309,7 +309,7 @@ def test_it_is_shown(manifest: Path) -> None:
 def test_it_cannot_be_handed_over_nor_merged(manifest: Path, shelf: Shelf, tmp_path: Path) -> None:
     with pytest.raises(AdapterdockError) as caught:
         adapterdock.load(manifest, sources={"new": {}})
-    assert "no source" in str(caught.value)
+    assert "no adapter 'new' with a source" in str(caught.value)
     with pytest.raises(AttachError) as refused:
         merge_to_folder(manifest, tmp_path / "out", selection="new")
     assert refused.value.code == "AD821"

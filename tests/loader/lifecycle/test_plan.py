@@ -33,7 +33,7 @@ def model(manifest: Path) -> AdaptedModel:
 def test_the_same_manifest_changes_nothing(model: AdaptedModel, manifest: Path) -> None:
     plan = model.plan(manifest)
     assert not plan
-    assert str(plan) == f"No changes: the model is what {manifest} asks for."
+    assert str(plan) == f"No changes: the model matches {manifest}."
     assert set(plan.kept) == {"one", "two"}
 
 

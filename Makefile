@@ -62,9 +62,11 @@ check: $(STAMP)
 	$(BIN)/python -m basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m adapterdock.manifests.json_schema --check
 	$(BIN)/python -m adapterdock.cli.reference --check
+	$(BIN)/python docs/reference.py --check
 	$(BIN)/python -m adapterdock.loader.tables.architecture_check --check
 
 docs: $(STAMP)
+	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/print.py
 
 bench: $(STAMP)

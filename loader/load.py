@@ -51,7 +51,7 @@ def load(
     """Load the base of a manifest, attach its adapters, and activate what ``active`` names.
 
     Obeys the lock beside the manifest. Without one, sources are resolved as ``lock`` resolves them,
-    and a finding and a log line say so.
+    and a finding and a log line say so. Every error has all findings.
 
     Args:
         manifest: The manifest's path, or its data.
@@ -81,7 +81,6 @@ def load(
         FingerprintError: The base is not the declared one.
         PolicyError: A policy forbids it.
         UsageError: An argument is wrong.
-            Every error carries all findings.
     """
     budget = budget_of(residency)
     file = open_manifest(manifest, model=model, dtype=dtype)

@@ -84,7 +84,7 @@ def lock(
     """Pin everything that a manifest resolves to, and write the lock beside it.
 
     Adapters are fetched and hashed; of the base, only what is needed to know its digest. Pins of
-    entries that did not change are kept.
+    entries that did not change are kept. Nothing is written if anything raises.
 
     Args:
         manifest: The manifest's path, or its data. The lock of one in memory is not written.
@@ -110,7 +110,6 @@ def lock(
         PolicyError, SourceError, OfflineError, FingerprintError: Instead, where all that is wrong
             is of this kind.
         IntegrityError: Files are not what the manifest or the lock says.
-            Nothing is written if anything raises.
     """
     file = open_manifest(manifest, model=model, dtype=dtype)
     session = session_for(

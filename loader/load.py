@@ -66,7 +66,7 @@ def load(
         residency: Bytes (or text such as ``2GiB``) that adapters' weights may take on the model's
             device; replaces the manifest's. See :attr:`AdaptedModel.residency`.
         store: Where fetched files are kept; the user's cache by default.
-        progress: Is told what is fetched.
+        progress: Gets what is fetched.
 
     Returns:
         The base with its adapters, in evaluation mode, on the devices and in the dtype that the

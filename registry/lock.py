@@ -97,7 +97,7 @@ def lock(
         upgrade_all: Resolve every entry anew.
         offline: Use no network.
         store: Where fetched files are kept; the user's cache by default.
-        progress: Is told what is fetched.
+        progress: Gets what is fetched.
 
     Returns:
         The lock.

@@ -82,7 +82,7 @@ def pull(
         offline: Use no network.
         with_base: Whether to fetch the base too.
         store: Where fetched files are kept; the user's cache by default.
-        progress: Is told what is fetched.
+        progress: Gets what is fetched.
 
     Returns:
         Where each file is, the lock that was obeyed, and warnings.

@@ -37,7 +37,7 @@ def test_every_page_shows_what_its_code_prints() -> None:
 
 
 @pytest.mark.slow
-def test_a_page_that_shows_something_else_is_told_and_put_right(tmp_path: Path) -> None:
+def test_a_page_with_another_output_is_reported_and_corrected(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("```python\nimport os\n\nprint(sorted(os.listdir()))\n```\n```text\n[]\n```\n")
 
@@ -61,7 +61,7 @@ def test_blocks_share_names_and_each_has_its_own_output(pages: ModuleType) -> No
     assert pages.printed("p.md", wanted) == wanted
 
 
-def test_an_output_that_is_not_printed_any_more_goes(pages: ModuleType) -> None:
+def test_an_output_that_is_no_longer_printed_is_removed(pages: ModuleType) -> None:
     page = "```python\na = 1\n```\n\n```text\n7\n```\n"
     assert pages.printed("p.md", page) == "```python\na = 1\n```\n"
 

@@ -232,7 +232,7 @@ def test_a_float32_adapter_is_not_rounded_on_its_way_onto_a_bfloat16_base(shelf:
         assert ({p.dtype for p in attached} == {torch.float32}) is kept
 
 
-def test_a_pickle_is_not_opened_and_its_safetensors_twin_is(
+def test_a_pickle_is_never_opened_and_the_safetensors_beside_it_is(
     model: AdaptedModel, shelf: Shelf, tmp_path: Path
 ) -> None:
     folder = tmp_path / "old"
@@ -257,7 +257,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("issue", ["peft#1932", "peft#2415", "peft#1554"])
-def test_a_tokenizer_with_added_tokens_is_told_before_sizes_clash(
+def test_a_tokenizer_with_added_tokens_is_reported_before_the_sizes(
     issue: str, model: AdaptedModel, shelf: Shelf, tmp_path: Path
 ) -> None:
     for name, added in (("fits", {}), ("beyond", {"<new>": 64 + int(issue[-1])})):

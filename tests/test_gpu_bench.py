@@ -23,7 +23,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_a_gpu_it_says_so_in_one_line_and_fails() -> None:
+def test_without_a_gpu_the_script_fails_with_one_line() -> None:
     done = run()
     assert done.returncode == 2
     assert done.stdout == ""
@@ -43,7 +43,7 @@ def test_its_rehearsal_on_the_cpu_passes_every_check_that_needs_no_gpu() -> None
     assert any(line.startswith("| attach adapter number 8 |") for line in lines)
 
 
-def test_a_check_that_fails_is_told_and_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_check_is_reported_and_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import gpu
     import gpu_checks

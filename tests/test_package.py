@@ -51,9 +51,7 @@ def test_every_error_is_one_that_the_package_exports() -> None:
     assert all(issubclass(vars(errors)[name], adapterdock.AdapterdockError) for name in ours)
 
 
-def test_without_torch_what_needs_it_says_so_and_the_rest_works(
-    shelf: Shelf, tmp_path: Path
-) -> None:
+def test_without_torch_only_what_needs_torch_is_refused(shelf: Shelf, tmp_path: Path) -> None:
     manifest = manifest_of(shelf, tmp_path)
     code = (
         "import sys; sys.modules['torch'] = None; sys.modules['transformers'] = None\n"

@@ -57,7 +57,7 @@ def ready(project: Project) -> Project:
 
 
 @pytest.mark.parametrize("act", ["validate", "lock", "pull"])
-def test_no_act_on_local_folders_imports_torch_or_a_network_client(
+def test_commands_on_local_folders_import_neither_torch_nor_a_network_client(
     act: str, ready: Project
 ) -> None:
     code = f"import json, sys, adapterdock; adapterdock.{act}(sys.argv[1])" + textwrap.dedent(
@@ -112,9 +112,7 @@ def test_no_command_that_only_reads_imports_torch(command: list[str], ready: Pro
 LOADED_AFTER = textwrap.dedent(LOADED)
 
 
-def test_what_lies_on_the_hub_and_in_a_bucket_is_read_without_torch(
-    ready: Project, hub: Any, s3: Any
-) -> None:
+def test_hub_and_s3_sources_are_read_without_torch(ready: Project, hub: Any, s3: Any) -> None:
     hub.commit("acme/tone", files_of(ready.folder / "tone"))
     legal = put_folder(s3, s3.bucket(), "legal", ready.adapter("legal", seed=2))
     ready.write({"tone": "hf://acme/tone", "legal": legal})
@@ -151,7 +149,7 @@ def test_the_verdict_is_the_same_with_and_without_torch(case: str, ready: Projec
     assert without["exit_status"] == {"fits": 0, "unchecked": 3}.get(case, 1)
 
 
-def test_the_blocker_blocks(ready: Project) -> None:
+def test_the_import_blocker_of_these_tests_works(ready: Project) -> None:
     code = textwrap.dedent(BLOCKER) + textwrap.dedent("""
         import json
         try:
@@ -162,7 +160,7 @@ def test_the_blocker_blocks(ready: Project) -> None:
     assert python(code, ready.manifest, "torch") == "blocked"
 
 
-def test_loading_without_torch_says_so_before_anything_else(ready: Project) -> None:
+def test_loading_without_torch_is_refused_first(ready: Project) -> None:
     code = textwrap.dedent(BLOCKER) + textwrap.dedent("""
         import json, adapterdock
         try:

@@ -97,7 +97,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_new_one_answers_and_after_it_the_old_one_again(case: str, tmp_path: Path) -> None:
+def test_after_a_hot_swap_the_new_weights_answer_and_swap_back(case: str, tmp_path: Path) -> None:
     make, first, second = CASES[case]
     old = saves(make, tmp_path / "old", 1, first)
     new = saves(make, tmp_path / "new", 2, second)
@@ -115,7 +115,7 @@ def test_the_new_one_answers_and_after_it_the_old_one_again(case: str, tmp_path:
 
 
 @pytest.mark.parametrize("how", ["one too many", "one too few", "no such module"])
-def test_tensors_that_do_not_fit_leave_the_old_one(how: str, tmp_path: Path) -> None:
+def test_a_failed_swap_keeps_the_old_weights(how: str, tmp_path: Path) -> None:
     config = {"target_modules": ["wide"]}
     old = saves(Steps, tmp_path / "old", 1, config)
     new = saves(Steps, tmp_path / "new", 2, config)
@@ -136,7 +136,7 @@ def test_tensors_that_do_not_fit_leave_the_old_one(how: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("beside", [True, False], ids=["beside another", "alone"])
-def test_a_swap_needs_one_of_that_name(beside: bool, tmp_path: Path) -> None:
+def test_a_swap_needs_an_adapter_of_that_name(beside: bool, tmp_path: Path) -> None:
     saved = saves(Steps, tmp_path / "it", 1, {"target_modules": ["wide"]})
     model = loaded(Steps, saved) if beside else AdaptedModel(Steps().eval())
     with pytest.raises(AttachError) as caught:
@@ -207,7 +207,7 @@ def test_swaps_on_a_compiled_model_do_not_compile_again(case: str, tmp_path: Pat
     assert counting.graphs == 2, "the counting counts"
 
 
-def test_a_model_compiled_for_less_than_it_has_says_so(tmp_path: Path) -> None:
+def test_compiling_for_a_smaller_rank_than_attached_is_refused(tmp_path: Path) -> None:
     config = {"target_modules": ["q_proj", "v_proj"], "r": 8, "rank_pattern": {"v_proj": 10}}
     saved = saves(tiny_llama, tmp_path / "it", 1, config)
     model = loaded(tiny_llama, saved)
@@ -232,9 +232,7 @@ def test_compiling_leaves_what_is_trained_as_it_was(trainable: bool, tmp_path: P
 
 
 @pytest.mark.parametrize("compiler", ["torch.compile", "compile"])
-def test_a_model_that_somebody_else_compiled_takes_no_adapter(
-    compiler: str, tmp_path: Path
-) -> None:
+def test_a_model_that_is_already_compiled_is_refused(compiler: str, tmp_path: Path) -> None:
     saved = saves(Steps, tmp_path / "it", 1, {"target_modules": ["wide"]})
     base: Any = Steps().eval()
     if compiler == "torch.compile":
@@ -247,7 +245,7 @@ def test_a_model_that_somebody_else_compiled_takes_no_adapter(
             AdaptedModel(base).load_adapter(saved.folder, "it")
 
 
-def test_there_must_be_an_adapter_to_compile_for() -> None:
+def test_compiling_needs_an_adapter() -> None:
     model = AdaptedModel(Steps().eval())
     with pytest.raises(RoutingError) as caught:
         model.compile(max_rank=8)
@@ -267,7 +265,7 @@ def test_there_must_be_an_adapter_to_compile_for() -> None:
     ],
     ids=["pictures", "groups", "experts", "lora_bias"],
 )
-def test_what_is_not_compiled_is_refused_and_swaps_uncompiled(
+def test_methods_that_cannot_be_compiled_are_refused_and_still_swap(
     make: Callable[[], Any], config: dict[str, Any], tmp_path: Path
 ) -> None:
     old = saves(make, tmp_path / "old", 1, config)

@@ -93,7 +93,7 @@ def test_base_and_adapter_load_without_a_warning_and_generate(
     assert not torch.equal(model.generate(input_ids=ids(), adapter=None, **settings), theirs)
 
 
-def test_another_method_loads_as_a_lora_does(model: AdaptedModel, tmp_path: Path) -> None:
+def test_adapters_of_other_methods_load_like_a_lora(model: AdaptedModel, tmp_path: Path) -> None:
     lokr = peft_saves(
         tiny_opt(), tmp_path / "lokr", kind=LoKrConfig, r=2, target_modules=["q_proj", "v_proj"]
     )
@@ -103,7 +103,7 @@ def test_another_method_loads_as_a_lora_does(model: AdaptedModel, tmp_path: Path
     assert not close(logits(model), logits(model.base_model))
 
 
-def test_a_revision_and_a_folder_in_it_are_part_of_the_source(shelf: Shelf, hub: Any) -> None:
+def test_a_source_can_have_a_revision_and_a_subfolder(shelf: Shelf, hub: Any) -> None:
     hub.commit("acme/tone", {"README.md": b"no adapter on main"})
     nested = {f"deep/{path}": data for path, data in files_of(shelf.two.folder).items()}
     hub.commit("acme/tone", {"README.md": b"still none", **nested})
@@ -151,7 +151,7 @@ def test_nothing_stays_on_the_meta_device(saved: Saved, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["unexpected", "missing"])
-def test_a_key_too_many_or_too_few_is_an_error_that_names_it(
+def test_unexpected_and_missing_keys_are_errors_that_name_them(
     how: str, model: AdaptedModel, saved: Saved
 ) -> None:
     tensors = load_file(saved.file)
@@ -170,7 +170,7 @@ def test_a_key_too_many_or_too_few_is_an_error_that_names_it(
 
 
 @pytest.mark.parametrize("trainable", [False, True])
-def test_only_what_is_declared_trainable_is_trained(
+def test_only_adapters_declared_trainable_train(
     trainable: bool, model: AdaptedModel, saved: Saved
 ) -> None:
     flags = [p.requires_grad for p in model.base_model.parameters()]
@@ -217,7 +217,7 @@ def test_a_quantised_base_generates_with_a_device_map(shelf: Shelf, tmp_path: Pa
 # -- switching off, and deleting ------------------------------------------------------------
 
 
-def test_off_is_the_base_and_on_again_is_the_same_answer_bit_for_bit(
+def test_disabled_gives_the_base_and_enabled_again_the_same_bits(
     model: AdaptedModel, saved: Saved
 ) -> None:
     model.load_adapter(saved.folder, "it")
@@ -231,7 +231,7 @@ def test_off_is_the_base_and_on_again_is_the_same_answer_bit_for_bit(
     assert not close(on, off)
 
 
-def test_deleting_knows_lists_repetitions_and_strangers(model: AdaptedModel, saved: Saved) -> None:
+def test_deleting_takes_lists_and_refuses_unknown_names(model: AdaptedModel, saved: Saved) -> None:
     def names(*wanted: str) -> None:
         for name in wanted:
             model.load_adapter(saved.folder, name)
@@ -259,7 +259,7 @@ def test_deleting_knows_lists_repetitions_and_strangers(model: AdaptedModel, sav
     assert list(model.adapters) == ["two"]
 
 
-def test_a_whole_module_goes_with_its_adapter(tmp_path: Path) -> None:
+def test_a_replaced_module_is_deleted_with_its_adapter(tmp_path: Path) -> None:
     base = tiny_llama()
     alone, before = logits(base), traces(base)
     headed = peft_saves(
@@ -275,7 +275,7 @@ def test_a_whole_module_goes_with_its_adapter(tmp_path: Path) -> None:
     assert same_traces(traces(model.detach()), before)
 
 
-def test_a_pipeline_says_nothing_against_it(
+def test_a_pipeline_accepts_the_model_without_warnings(
     shelf: Shelf, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from transformers import AutoTokenizer, pipeline

@@ -111,12 +111,12 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_row_is_pefts_answer_with_that_rows_adapter(case: str, tmp_path: Path) -> None:
+def test_mixed_batch_rows_match_peft_single_runs(case: str, tmp_path: Path) -> None:
     make, one, two = CASES[case]
     check(pair_of(make().eval(), tmp_path, one, two))
 
 
-def test_the_scores_of_the_first_token_are_each_prompts_own(tmp_path: Path) -> None:
+def test_first_token_scores_match_single_prompts(tmp_path: Path) -> None:
     two = {"target_modules": ["q_proj", "up_proj"], "r": 2}
     pair = pair_of(tiny_llama(), tmp_path, LLAMA, two, input_ids=words())
     check(pair)
@@ -134,7 +134,7 @@ def test_the_scores_of_the_first_token_are_each_prompts_own(tmp_path: Path) -> N
     assert close(found, rows_of(single, NAMES))
 
 
-def test_beams_of_mixed_prompts_are_pefts(tmp_path: Path) -> None:
+def test_beams_of_mixed_prompts_match_peft(tmp_path: Path) -> None:
     two = {"target_modules": ["q_proj", "up_proj"], "r": 2}
     pair = pair_of(tiny_llama(), tmp_path, LLAMA, two, input_ids=words())
     settings = {**pair.batch, "max_new_tokens": 6, "num_beams": 5, "early_stopping": True}
@@ -149,7 +149,7 @@ def test_beams_of_mixed_prompts_are_pefts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [5, ROWS])
 @pytest.mark.parametrize("rows_first", [True, False])
-def test_a_whole_recurrent_module_has_no_rows(
+def test_a_replaced_recurrent_module_cannot_be_in_a_mixed_batch(
     rows_first: bool, length: int, tmp_path: Path
 ) -> None:
     config = {"target_modules": ["wide"], "modules_to_save": ["memory"]}
@@ -161,7 +161,7 @@ def test_a_whole_recurrent_module_has_no_rows(
     assert close(logits(pair.model, adapter="two"), pair.alone("two"))
 
 
-def test_attention_that_calls_no_projection_has_no_rows(tmp_path: Path) -> None:
+def test_attention_without_projection_calls_cannot_be_in_a_mixed_batch(tmp_path: Path) -> None:
     base = Attention().eval()
     saved = peft_saves(base, tmp_path / "it", target_modules=["mix"])
     model = AdaptedModel(base)
@@ -190,7 +190,7 @@ def test_a_mixed_batch_may_be_trained_on(tmp_path: Path) -> None:
         assert alone is not None and close(gradient, alone)
 
 
-def test_names_in_a_call_are_nearer_than_a_block_that_disables(tmp_path: Path) -> None:
+def test_adapter_names_of_a_call_win_over_disable_adapter(tmp_path: Path) -> None:
     pair = pair_of(
         Steps().eval(), tmp_path, {"target_modules": ["wide"]}, {"target_modules": ["wide"]}
     )
@@ -206,7 +206,7 @@ def test_names_in_a_call_are_nearer_than_a_block_that_disables(tmp_path: Path) -
     assert caught.value.code == "AD733"
 
 
-def test_names_are_refused_while_they_are_merged(tmp_path: Path) -> None:
+def test_adapter_names_are_refused_while_merged(tmp_path: Path) -> None:
     pair = pair_of(
         Steps().eval(), tmp_path, {"target_modules": ["wide"]}, {"target_modules": ["wide"]}
     )
@@ -228,7 +228,7 @@ def test_names_are_refused_while_they_are_merged(tmp_path: Path) -> None:
     ],
     ids=["one wrong", "in the middle", "all wrong"],
 )
-def test_every_name_that_none_has_is_told(
+def test_every_unknown_name_is_reported(
     names: list[str], missing: set[str], tmp_path: Path
 ) -> None:
     pair = pair_of(
@@ -242,7 +242,7 @@ def test_every_name_that_none_has_is_told(
 
 
 @pytest.mark.parametrize("others", [True, False], ids=["beside a LoRA", "alone"])
-def test_dora_has_rows(others: bool, tmp_path: Path) -> None:
+def test_dora_works_in_mixed_batches(others: bool, tmp_path: Path) -> None:
     dora = {"target_modules": ["wide"], "use_dora": True}
     two = {"target_modules": ["wide"]} if others else {**dora, "r": 2}
     pair = pair_of(Steps().eval(), tmp_path, dora, two)
@@ -251,7 +251,7 @@ def test_dora_has_rows(others: bool, tmp_path: Path) -> None:
         logits(pair.peft, pair.batch, adapter_names=NAMES)
 
 
-def test_single_tokens_have_rows(tmp_path: Path) -> None:
+def test_single_tokens_work_in_mixed_batches(tmp_path: Path) -> None:
     tokens = words()
     mine, yours = tokens[1, :2].tolist(), tokens[2, 1:3].tolist()
     one = {"target_modules": ["q_proj"], "trainable_token_indices": sorted({*mine, 9})}
@@ -299,7 +299,7 @@ def test_experts_that_see_tokens_of_all_rows_are_refused(tmp_path: Path) -> None
     assert close(logits(pair.model, pair.batch, adapter="one"), pair.alone("one"))
 
 
-def test_a_quantised_base_has_rows(tmp_path: Path) -> None:
+def test_mixed_batches_work_on_a_quantised_base(tmp_path: Path) -> None:
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     base = tiny_llama()
@@ -318,7 +318,7 @@ def test_a_quantised_base_has_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["RoadConfig", "GloraConfig"])
-def test_rows_of_methods_that_attach_through_peft(kind: str, tmp_path: Path) -> None:
+def test_methods_through_peft_work_in_mixed_batches(kind: str, tmp_path: Path) -> None:
     import peft
 
     base = tiny_llama()

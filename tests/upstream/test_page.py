@@ -54,7 +54,7 @@ def test_every_test_of_upstreams_behaviours_is_on_the_page() -> None:
     assert own - cited == set()
 
 
-def test_every_line_says_what_is_proved_and_by_which_test() -> None:
+def test_every_line_names_a_behaviour_and_its_test() -> None:
     found = list(rows())
     assert len(found) > 70
     for cells in found:
@@ -66,7 +66,7 @@ def test_every_line_says_what_is_proved_and_by_which_test() -> None:
 
 
 @pytest.mark.parametrize("broken", ["`test_loading.py::test_no_such_thing`", "`x.py::test_a`"])
-def test_a_name_that_is_wrong_would_be_found(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_name_on_the_page_is_found(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = PAGE.read_text() + broken
     monkeypatch.setattr(Path, "read_text", _reading(text))
     with pytest.raises((AssertionError, FileNotFoundError)):

@@ -110,7 +110,7 @@ ADDITIVE = [
 
 
 @pytest.mark.parametrize("case", PAIRS)
-def test_two_at_once_are_neither_alone_and_go_in_any_order(case: str, tmp_path: Path) -> None:
+def test_two_active_adapters_differ_from_each_and_commute(case: str, tmp_path: Path) -> None:
     make, one, two = PAIRS[case]
     base = make().eval()
     model, saved = two_on(base, tmp_path, one, two)
@@ -125,7 +125,7 @@ def test_two_at_once_are_neither_alone_and_go_in_any_order(case: str, tmp_path: 
 
 
 @pytest.mark.parametrize("case", ADDITIVE)
-def test_two_at_once_are_pefts(case: str, tmp_path: Path) -> None:
+def test_two_active_adapters_match_peft(case: str, tmp_path: Path) -> None:
     make, one, two = PAIRS[case]
     base = make().eval()
     model, saved = two_on(base, tmp_path, one, two)
@@ -137,7 +137,7 @@ def test_two_at_once_are_pefts(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", ["LoRA, the same", "LoRA, another"])
-def test_a_combination_by_cat_is_both_at_once(case: str, tmp_path: Path) -> None:
+def test_cat_equals_both_active(case: str, tmp_path: Path) -> None:
     make, one, two = PAIRS[case]
     model, _ = two_on(make().eval(), tmp_path, one, two)
     model.add_weighted_adapter(["one", "two"], [1.0, 1.0], "made", "cat")
@@ -145,7 +145,7 @@ def test_a_combination_by_cat_is_both_at_once(case: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("case", PAIRS)
-def test_both_are_merged_as_they_answer_at_once(case: str, tmp_path: Path) -> None:
+def test_merging_both_equals_both_active(case: str, tmp_path: Path) -> None:
     make, one, two = PAIRS[case]
     base = make().eval()
     alone = logits(base)
@@ -168,7 +168,7 @@ def test_both_are_merged_as_they_answer_at_once(case: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("case", ["LoRA, the same", "LoRA, another"])
-def test_one_merged_after_the_other_is_both_merged_at_once(case: str, tmp_path: Path) -> None:
+def test_merging_one_after_the_other_equals_merging_both(case: str, tmp_path: Path) -> None:
     make, one, two = PAIRS[case]
     base = make().eval()
     model, _ = two_on(base, tmp_path, one, two)
@@ -187,7 +187,7 @@ def test_one_merged_after_the_other_is_both_merged_at_once(case: str, tmp_path: 
 # -- which are active -----------------------------------------------------------------------
 
 
-def test_active_is_what_was_set_and_nothing_else(tmp_path: Path) -> None:
+def test_active_adapters_are_exactly_those_set(tmp_path: Path) -> None:
     model, saved = two_on(Steps().eval(), tmp_path, WIDE, NARROW)
     assert model.active_adapters() == []
     model.load_adapter(saved["one"].folder, "third")
@@ -213,7 +213,7 @@ PARTS: dict[str, tuple[Callable[[], Any], dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("turned", [False, True], ids=["", "turned"])
 @pytest.mark.parametrize("case", PARTS)
-def test_switching_takes_along_what_only_one_of_them_has(
+def test_switching_covers_modules_only_one_adapter_has(
     case: str, turned: bool, tmp_path: Path
 ) -> None:
     make, one, two = PARTS[case]
@@ -234,7 +234,7 @@ def test_switching_takes_along_what_only_one_of_them_has(
 @pytest.mark.parametrize(
     "kind", [None, LoHaConfig, LoKrConfig, IA3Config, OFTConfig, VeraConfig], ids=str
 )
-def test_whole_modules_may_differ_and_not_meet(kind: Any, tmp_path: Path) -> None:
+def test_adapters_may_replace_different_modules(kind: Any, tmp_path: Path) -> None:
     options: dict[str, Any] = {"kind": kind} if kind else {}
     if kind is IA3Config:
         options["feedforward_modules"] = []
@@ -313,7 +313,7 @@ def test_each_has_its_own_ranks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bias", ["all", "lora_only"])
-def test_two_that_trained_the_bases_biases_live_together(bias: str, tmp_path: Path) -> None:
+def test_two_adapters_with_biases_can_be_attached(bias: str, tmp_path: Path) -> None:
     config = {"target_modules": ["query", "value"], "bias": bias}
     base = tiny_bert()
     alone = logits(base)
@@ -332,7 +332,7 @@ def test_heads_that_a_task_brings_are_each_adapters_own(tmp_path: Path) -> None:
         assert close(logits(model, adapter=name), saved[name].answer)
 
 
-def test_a_whole_module_that_is_called_by_keywords_alone_is_switched(tmp_path: Path) -> None:
+def test_a_replaced_module_called_with_keywords_only_is_switched(tmp_path: Path) -> None:
     class Sight(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -370,7 +370,7 @@ DELETED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.filterwarnings("ignore::adapterdock.loader.adapted.AdapterWarning")
 @pytest.mark.parametrize("case", DELETED)
-def test_deleting_takes_one_and_leaves_the_others(case: str, tmp_path: Path) -> None:
+def test_deleting_one_keeps_the_others(case: str, tmp_path: Path) -> None:
     extra, third = DELETED[case]
     base = tiny_llama()
     alone, before = logits(base), traces(base)
@@ -397,7 +397,7 @@ def test_deleting_takes_one_and_leaves_the_others(case: str, tmp_path: Path) -> 
     assert same_traces(traces(model.detach()), before)
 
 
-def test_a_merged_one_is_not_deleted_and_the_others_are(tmp_path: Path) -> None:
+def test_a_merged_adapter_cannot_be_deleted(tmp_path: Path) -> None:
     model, _ = two_on(Steps().eval(), tmp_path, WIDE, NARROW)
     model.merge_adapter("two")
     merged = logits(model)
@@ -414,7 +414,7 @@ def test_a_merged_one_is_not_deleted_and_the_others_are(tmp_path: Path) -> None:
     assert list(model.adapters) == []
 
 
-def test_what_a_deleted_one_was_called_may_be_used_again(tmp_path: Path) -> None:
+def test_the_name_of_a_deleted_adapter_is_free(tmp_path: Path) -> None:
     model, saved = two_on(Steps().eval(), tmp_path, WIDE, NARROW)
     both = logits(model, adapter=["one", "two"])
     model.delete_adapter("two")
@@ -493,7 +493,7 @@ def test_four_methods_one_inside_the_other(tmp_path: Path) -> None:
     assert torch.equal(logits(model, adapter=None), alone)
 
 
-def test_two_methods_bring_the_same_whole_module_to_no_set(tmp_path: Path) -> None:
+def test_two_adapters_that_replace_one_module_cannot_be_active_together(tmp_path: Path) -> None:
     one = {**WIDE, "modules_to_save": ["narrow"]}
     two = {**METHODS["LoHa"], **one}
     model, _ = two_on(Steps().eval(), tmp_path, one, two)
@@ -502,7 +502,7 @@ def test_two_methods_bring_the_same_whole_module_to_no_set(tmp_path: Path) -> No
     assert caught.value.code == "AD732"
 
 
-def test_unloading_forgets_a_whole_module_that_was_not_active(tmp_path: Path) -> None:
+def test_unloading_drops_a_replaced_module_that_was_not_active(tmp_path: Path) -> None:
     base = Steps().eval()
     alone, weight = logits(base), base.narrow.weight.detach().clone()
     model, saved = two_on(base, tmp_path, {**WIDE, "modules_to_save": ["narrow"]}, WIDE)
@@ -519,7 +519,7 @@ def test_unloading_forgets_a_whole_module_that_was_not_active(tmp_path: Path) ->
     assert torch.equal(logits(base), alone) and type(base.narrow) is torch.nn.Linear
 
 
-def test_sizes_of_all_are_told(tmp_path: Path) -> None:
+def test_all_wrong_sizes_are_reported(tmp_path: Path) -> None:
     configs = {
         "a": WIDE,
         "b": {**METHODS["LoHa"], **NARROW},

@@ -56,7 +56,7 @@ def gradients(model: AdaptedModel) -> set[str]:
     return {name for name, p in by_peft_name(model).items() if p.grad is not None}
 
 
-def test_what_is_begun_answers_once_chosen_and_generates() -> None:
+def test_a_new_adapter_answers_and_generates_once_active() -> None:
     model = begun("it")
     alone = logits(model)
     assert torch.equal(alone, logits(model.base_model)), "it does not become active"
@@ -68,7 +68,7 @@ def test_what_is_begun_answers_once_chosen_and_generates() -> None:
     assert not torch.equal(answer, model.generate(input_ids=ids(), adapter=None, **settings))
 
 
-def test_what_is_begun_and_saved_comes_back(tmp_path: Path) -> None:
+def test_a_new_adapter_that_was_saved_loads_again(tmp_path: Path) -> None:
     model = begun("it")
     model.set_adapter("it")
     model.save_pretrained(tmp_path / "out")
@@ -84,7 +84,7 @@ def test_what_is_begun_and_saved_comes_back(tmp_path: Path) -> None:
     assert close(logits(theirs, inputs_of(tiny_llama())), logits(model))
 
 
-def test_another_method_is_begun_as_a_lora_is(tmp_path: Path) -> None:
+def test_adapters_of_other_methods_are_created_like_a_lora(tmp_path: Path) -> None:
     base = tiny_llama()
     alone = logits(base)
     model = AdaptedModel(base)
@@ -108,7 +108,7 @@ def test_several_active_ones_are_saved_and_are_active_again(tmp_path: Path) -> N
         assert torch.equal(logits(again, adapter=name), logits(model, adapter=name))
 
 
-def test_a_whole_head_is_trained_and_saved_with_it(tmp_path: Path) -> None:
+def test_a_replaced_head_is_trained_and_saved_with_the_adapter(tmp_path: Path) -> None:
     model = begun("it", modules_to_save=["lm_head"])
     model.set_adapter("it")
     heads = [name for name in model.state_dict() if "lm_head" in name]
@@ -227,7 +227,7 @@ def test_the_best_of_a_run_is_brought_back_at_its_end(kind: str, tmp_path: Path)
     assert same_losses([trainer.evaluate()["eval_loss"]], [trainer.state.best_metric])
 
 
-def test_a_name_that_is_taken_is_not_begun_again() -> None:
+def test_a_name_in_use_is_refused_for_a_new_adapter() -> None:
     model = begun("it")
     before = traces(model.base_model)
     values = {name: value.clone() for name, value in model.state_dict().items()}

@@ -100,7 +100,7 @@ def test_every_method_makes_an_adapter_that_is_chosen_and_runs(
     assert torch.equal(logits(model, adapter=None), alone)
 
 
-def test_a_member_at_weight_zero_is_not_there(three: tuple[Any, dict[str, Saved]]) -> None:
+def test_a_member_at_weight_zero_has_no_effect(three: tuple[Any, dict[str, Saved]]) -> None:
     make, saved = three
     model = with_adapters(make(), **saved)
     model.add_weighted_adapter(["first", "second"], [0.5, 0], "part", "linear")
@@ -113,7 +113,7 @@ def test_a_member_at_weight_zero_is_not_there(three: tuple[Any, dict[str, Saved]
 
 
 @pytest.mark.parametrize("method", ["linear", "cat", "svd", "sum"])
-def test_a_weight_of_minus_one_turns_an_adapter_round(method: str, tmp_path: Path) -> None:
+def test_a_weight_of_minus_one_negates_an_adapter(method: str, tmp_path: Path) -> None:
     base = Steps().eval()
     saved = peft_saves(base, tmp_path / "it", target_modules=["narrow"])
     model = adapted(base, saved)
@@ -126,7 +126,7 @@ def test_a_weight_of_minus_one_turns_an_adapter_round(method: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("method", ["linear", "cat", "svd", "sum"])
-def test_an_adapter_less_itself_is_nothing(method: str, tmp_path: Path) -> None:
+def test_an_adapter_minus_itself_is_the_base(method: str, tmp_path: Path) -> None:
     base = Steps().eval()
     saved = peft_saves(base, tmp_path / "it", target_modules=["wide"])
     model = with_adapters(base, one=saved, same=saved)
@@ -176,7 +176,7 @@ def test_ranks_by_module_are_kept_side_by_side(tmp_path: Path) -> None:
 # -- whole modules --------------------------------------------------------------------------
 
 
-def test_a_whole_module_of_one_member_comes_with_the_combination(tmp_path: Path) -> None:
+def test_a_module_replaced_by_one_member_is_in_the_combination(tmp_path: Path) -> None:
     base = Steps().eval()
     whole = peft_saves(
         base, tmp_path / "whole", target_modules=["wide"], modules_to_save=["narrow"]
@@ -202,7 +202,7 @@ def test_a_whole_module_of_one_member_comes_with_the_combination(tmp_path: Path)
 
 
 @pytest.mark.parametrize("method", ["linear", "cat", "sum"])
-def test_a_whole_module_of_two_members_has_no_combination(method: str, tmp_path: Path) -> None:
+def test_a_module_replaced_by_two_members_cannot_be_combined(method: str, tmp_path: Path) -> None:
     base = Steps().eval()
     config = {"target_modules": ["wide"], "modules_to_save": ["narrow"]}
     model = with_adapters(
@@ -216,7 +216,7 @@ def test_a_whole_module_of_two_members_has_no_combination(method: str, tmp_path:
     assert list(model.adapters) == ["one", "two"]
 
 
-def test_heads_that_a_task_brings_have_no_combination(tmp_path: Path) -> None:
+def test_heads_of_tasks_cannot_be_combined(tmp_path: Path) -> None:
     base = tiny_bert()
     config = {"target_modules": ["query"], "task_type": "SEQ_CLS"}
     model = with_adapters(
@@ -233,7 +233,7 @@ def test_heads_that_a_task_brings_have_no_combination(tmp_path: Path) -> None:
 # -- what is left as it was -----------------------------------------------------------------
 
 
-def test_the_members_and_the_base_are_as_before(tmp_path: Path) -> None:
+def test_combining_changes_neither_members_nor_base(tmp_path: Path) -> None:
     base = tiny_llama()
     config = {"target_modules": ["q_proj"]}
     one = peft_saves(base, tmp_path / "one", **config)
@@ -260,7 +260,7 @@ def test_the_members_and_the_base_are_as_before(tmp_path: Path) -> None:
     ],
     ids=["IA3", "experts", "DoRA"],
 )
-def test_what_has_no_factors_to_combine_is_summed_and_no_more(
+def test_adapters_without_factors_can_only_be_summed(
     make: Any, config: dict[str, Any], tmp_path: Path
 ) -> None:
     base = make().eval()

@@ -5,6 +5,7 @@ keeps waiting, takes the same file over HTTP."""
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from importlib.util import find_spec
@@ -17,6 +18,8 @@ from .pace import Pace, SlowError
 from .relay import AbandonedError, relayed
 
 _log = logging.getLogger(__name__)
+_CLEANING = 1.0
+"""Seconds that an aborted client is given to remove its unfinished file."""
 
 
 def is_offered(url: str, endpoint: str, token: str | bool | None, size: int, wait: float) -> bool:
@@ -38,8 +41,13 @@ def download(arguments: dict[str, Any], pace: Pace, size: int, on_bytes: OnBytes
     than ``size`` bytes or is slower than ``pace``."""
     from huggingface_hub import hf_hub_download
 
+    ended = threading.Event()
+
     def produce(put: Callable[[tuple[int, int] | str], None]) -> None:
-        put(hf_hub_download(**arguments, **CLIENT, tqdm_class=_progress(put)))
+        try:
+            put(hf_hub_download(**arguments, **CLIENT, tqdm_class=_progress(put)))
+        finally:
+            ended.set()
 
     written, place = 0, None
     try:
@@ -62,6 +70,7 @@ def download(arguments: dict[str, Any], pace: Pace, size: int, on_bytes: OnBytes
         return None
     except BaseException:  # Ctrl-C
         _abort()
+        ended.wait(_CLEANING)  # a process that ends at once would leave the client's file
         raise
     return place
 

@@ -14,7 +14,22 @@ def test_a_name_has_one_to_three_segments(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("", "/", "a/", "/a", "a//b", "a/b/c/d", "A", "a b", "a..b", "a--b", "-a", "a-", "1a", "ä"),
+        *(
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            "a/b/c/d",
+            "A",
+            "a b",
+            "a..b",
+            "a--b",
+            "-a",
+            "a-",
+            "1a",
+            "ä",
+        ),
         *("..", "a/..", "a\n", "a@1", "a:1", "a\\b", "a" * (LONGEST + 1), "con", "a/versions"),
         *("nul.txt", "lpt9/a", "gc", "journal/a", "a/signatures"),
     ],
@@ -28,7 +43,9 @@ def test_an_alias_is_a_word(alias: str) -> None:
     assert wrong_alias(alias) is None
 
 
-@pytest.mark.parametrize("alias", ["", "x", "v2", "v2x", "sha256", "2", "Prod", "a.b", "a_b", "a\n"])
+@pytest.mark.parametrize(
+    "alias", ["", "x", "v2", "v2x", "sha256", "2", "Prod", "a.b", "a_b", "a\n"]
+)
 def test_an_alias_never_looks_like_a_version(alias: str) -> None:
     assert wrong_alias(alias) is not None
 

@@ -1,0 +1,61 @@
+"""Where a registry lies: a folder whose files are created, read, listed and, by gc, removed.
+
+Nothing is ever overwritten, so one primitive is enough on every backend: a file is created only
+where there is none of its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+
+class Storage(Protocol):
+    """A registry's folder. Paths are relative, with ``/``. Usable from several threads.
+
+    Whatever the backend refuses is an :class:`AdapterdockError`; only the two exceptions that are
+    named below have a meaning of their own.
+    """
+
+    @property
+    def url(self) -> str:
+        """The folder as a source, without secrets."""
+        ...
+
+    @property
+    def creates(self) -> bool:
+        """Whether a file can be created here so that of two writers one wins."""
+        ...
+
+    def read(self, path: str, limit: int) -> bytes:
+        """A file's bytes, at most ``limit``. Raises ``FileNotFoundError``."""
+        ...
+
+    def find(self, folder: str) -> Mapping[str, int]:
+        """All files below ``folder`` with their sizes in bytes; none where there is no folder.
+        What was created before is always among them."""
+        ...
+
+    def create(self, path: str, content: bytes | Path) -> None:
+        """Create a file with these bytes, or those of a local file, completely or not at all.
+        Raises ``FileExistsError`` where there is one, whatever it holds."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is gone already is no error."""
+        ...
+
+
+def write_once(storage: Storage, path: str, content: bytes) -> bool:
+    """Whether ``path`` holds ``content`` now. It does not where somebody else created it with other
+    bytes.
+
+    A request whose first answer was lost is repeated by the client, and then finds the file that it
+    created itself. So a file that exists is read: equal bytes mean that the write succeeded.
+    """
+    try:
+        storage.create(path, content)
+    except FileExistsError:
+        return storage.read(path, len(content) + 1) == content
+    return True

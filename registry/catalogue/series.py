@@ -106,8 +106,8 @@ def append(
     *,
     wait: Callable[[float], None] = time.sleep,
 ) -> Value | None:
-    """Write the file after ``last``, with what ``make(last)`` says. It is asked again with the newer
-    last file if somebody else was faster. If it returns ``None``, nothing is written."""
+    """Write the file after ``last``, with what ``make(last)`` says. It is asked again with the
+    newer last file if somebody else was faster. If it returns ``None``, nothing is written."""
     for attempt in range(_TRIES):
         data = make(last)
         if data is None:

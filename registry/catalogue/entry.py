@@ -1,0 +1,167 @@
+"""An entry: all that a registry says of one version of one adapter. Immutable, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...manifests.language.schema import Digest, Fingerprint
+
+FORMAT = 1
+LIMIT = 1 << 20
+"""Bytes of an entry."""
+DEPTH = 32
+"""Levels of mappings and lists in an entry."""
+
+Role = Literal["weights", "config", "tokenizer", "template", "card", "other"]
+
+
+class InvalidEntryError(ValueError):
+    """The bytes are not an entry that this version can use; the text says why."""
+
+
+class _Part(BaseModel):
+    """Frozen. Fields that this version does not know are kept, unless ``critical`` names them."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+
+
+class EntryFile(_Part):
+    """One file, whose content is the blob of its digest."""
+
+    path: str
+    size: int = Field(ge=0)
+    sha256: Digest
+    role: Role
+
+
+class EntryMethod(_Part):
+    """What the adapter does to its base."""
+
+    peft_type: str
+    rank: int = Field(ge=0, description="the largest of any module")
+    lowest_rank: int = Field(ge=0)
+    alpha: float | None = None
+    rslora: bool = False
+    dora: bool = False
+    dtype: str = Field(description="of the stored tensors: F32, BF16, ...")
+    prompt_tokens: int | None = None
+    targets: tuple[str, ...] = Field((), description="last names of the adapted modules")
+    replaced: Mapping[str, int] = Field(
+        default_factory=dict, description="replaced modules, and bytes of each"
+    )
+    trained_tokens: int = Field(0, ge=0)
+    parameters: int = Field(ge=0, description="number of trained values")
+    peft_version: str | None = None
+
+
+class EntryBase(_Part):
+    """The base that the adapter was validated against."""
+
+    source: str | None = None
+    revision: str | None = None
+    aliases: tuple[str, ...] = ()
+    fingerprints: tuple[Fingerprint, ...] = Field((), description="of every base that fits")
+    quantisation: str | None = Field(None, description="of the base in training")
+    licence: str | None = None
+    gated: bool | None = None
+
+
+class Provenance(_Part):
+    """Where the adapter comes from, as its publisher says."""
+
+    data: tuple[str, ...] = ()
+    code: str | None = Field(None, description="commit of the training code")
+    date: str | None = None
+    parents: tuple[str, ...] = Field(
+        (), description="adapters that it was trained or composed from"
+    )
+
+
+class Entry(_Part):
+    """One published version. ``digest`` is the lock's: of the files that loading reads;
+    ``folder`` is of all files."""
+
+    format: int = Field(ge=FORMAT, le=FORMAT)
+    critical: tuple[str, ...] = Field((), description="fields that a reader must know")
+    name: str
+    version: str
+    created: str = Field(description="UTC, ISO 8601")
+    digest: Digest
+    folder: Digest
+    files: tuple[EntryFile, ...] = Field(min_length=1)
+    method: EntryMethod
+    base: EntryBase
+    licence: str | None = None
+    owner: str | None = None
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = Field(default_factory=dict)
+    provenance: Provenance = Provenance()
+
+
+def read_entry(raw: bytes, name: str, version: str) -> Entry:
+    """The entry in these bytes, of this name and version.
+
+    Raises :class:`InvalidEntryError` for anything else: more than :data:`LIMIT` bytes, deeper than
+    :data:`DEPTH`, repeated keys, another name or version, or a critical field that is unknown.
+    """
+    data = parse_object(raw)
+    try:
+        entry = Entry.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the entry"
+        raise InvalidEntryError(f"{place}: {first['msg']}") from None
+    unknown = [field for field in entry.critical if field not in Entry.model_fields]
+    if unknown:
+        raise InvalidEntryError(f"it needs a reader that knows {', '.join(unknown)[:200]}")
+    if (entry.name, entry.version) != (name, version):
+        raise InvalidEntryError(f"it is of {data['name']}@{data['version']}"[:300])
+    return entry
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """A JSON object, strictly: UTF-8, no repeated key, no NaN, at most :data:`DEPTH` deep. Raises
+    :class:`InvalidEntryError`."""
+    if len(raw) > LIMIT:
+        raise InvalidEntryError(f"it has more than {LIMIT} bytes")
+    try:
+        data = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError:
+        raise InvalidEntryError(f"it is nested more than {DEPTH} deep") from None
+    except ValueError as error:
+        raise InvalidEntryError(f"it is not valid JSON: {str(error)[:200]}") from None
+    if not isinstance(data, dict):
+        raise InvalidEntryError("it is not a JSON object")
+    if not _is_shallow(data):
+        raise InvalidEntryError(f"it is nested more than {DEPTH} deep")
+    return data
+
+
+def _is_shallow(data: object) -> bool:
+    level = [data]
+    for _ in range(DEPTH):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return True
+    return False
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is repeated")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")

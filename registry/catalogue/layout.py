@@ -1,0 +1,55 @@
+"""Where each file of a registry lies. Paths are relative to the registry's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..files.digests import PREFIX
+
+IDENTITY = "registry.json"
+MIRROR = "mirror.json"
+"""Only in a mirror."""
+RULES = "rules"
+JOURNAL = "journal"
+SNAPSHOTS = "snapshots"
+ADAPTERS = "adapters"
+BLOBS = "blobs/sha256"
+GC = "gc"
+
+
+def blob_file(digest: str) -> str:
+    """Of a content, by its ``sha256:HEX``."""
+    return f"{BLOBS}/{digest.removeprefix(PREFIX)}"
+
+
+def adapter_folder(name: str) -> str:
+    return f"{ADAPTERS}/{name}"
+
+
+def versions_folder(name: str) -> str:
+    return f"{ADAPTERS}/{name}/versions"
+
+
+def entry_file(name: str, version: str) -> str:
+    return f"{versions_folder(name)}/{version}.json"
+
+
+def alias_folder(name: str, alias: str) -> str:
+    """A series."""
+    return f"{ADAPTERS}/{name}/aliases/{alias}"
+
+
+def marks_folder(name: str, version: str) -> str:
+    """A series."""
+    return f"{ADAPTERS}/{name}/marks/{version}"
+
+
+def signatures_folder(name: str, version: str) -> str:
+    return f"{ADAPTERS}/{name}/signatures/{version}"
+
+
+def versions_in(name: str, paths: Iterable[str]) -> list[str]:
+    """The versions (as text) whose entries are among ``paths``."""
+    start = f"{versions_folder(name)}/"
+    files = [path.removeprefix(start) for path in paths if path.startswith(start)]
+    return [file.removesuffix(".json") for file in files if file.endswith(".json")]

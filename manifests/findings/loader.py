@@ -121,6 +121,7 @@ NAME_INVALID = Code(
     Severity.ERROR,
     "Invalid adapter name.",
     "Choose a name such as `billing`.",
+    was=("AD912", "bad-adapter-name"),
 )
 MODEL_COMPILED = Code(
     "AD722",

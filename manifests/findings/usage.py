@@ -82,13 +82,6 @@ ONE_SOURCE = Code(
     "load_adapter needs exactly one adapter.",
     "Pass a source such as './tone', or both peft_config= and adapter_state_dict=.",
 )
-BAD_NAME = Code(
-    "AD912",
-    "bad-adapter-name",
-    Severity.ERROR,
-    "Invalid adapter name.",
-    "Choose a name such as 'my-tone'.",
-)
 BAD_DTYPE = Code(
     "AD913",
     "bad-dtype",

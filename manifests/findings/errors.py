@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from .finding import Finding
 
 
@@ -27,18 +25,6 @@ class AdapterdockError(Exception):
             raise TypeError(f"{type(self).__name__} needs at least one finding")
         self.findings: tuple[Finding, ...] = findings
         super().__init__("\n".join(str(f) for f in findings))
-
-    @classmethod
-    def of(cls, findings: Iterable[Finding]) -> AdapterdockError:
-        """The exception with these findings.
-
-        Args:
-            findings: At least one.
-
-        Raises:
-            TypeError: There is no finding.
-        """
-        return cls(*findings)
 
     @property
     def code(self) -> str:

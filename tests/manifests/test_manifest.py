@@ -45,7 +45,6 @@ def test_the_example_of_the_design_is_valid_whole() -> None:
     assert manifest.active == "formal-billing"
     assert read.extras == {"x-notes": {"any": "thing"}}
     assert read.directory == EXAMPLE.parent
-    assert read.text == EXAMPLE.read_text(encoding="utf-8")
 
 
 def test_text_stays_text_where_text_is_wanted(desk: Desk) -> None:
@@ -104,7 +103,7 @@ def test_overrides_hold_for_one_run_and_are_recorded(
     assert (str(read.manifest.base.model), read.manifest.base.dtype) == ("hf://c/d@v1", "float32")
     assert read.manifest.base.aliases == ("x",)
     assert read.overrides == {"model": "hf://c/d@v1", "dtype": "float32"}
-    assert read.origins["base", "model"].file == "--model"
+    assert read.where(("base", "model")).file == "--model"
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     read = desk.read(HEADER, model="./m")
@@ -131,7 +130,7 @@ def test_a_mapping_in_memory_is_read_like_a_file(tmp_path: Path, monkeypatch: An
     assert str(read.manifest.base.model) == "hf://acme/b"
     assert read.manifest.compositions["m"].of == {"a": 2.0}
     assert read.directory == tmp_path
-    assert (read.file, read.files, read.text) == (None, (), None)
+    assert (read.file, read.files) == (None, ())
     assert str(read.where(("adapters", "a"))) == "adapters.a"
 
 

@@ -257,7 +257,7 @@ def test_what_is_wrong_is_named_with_its_line_and_column(case: Case, desk: Desk)
     assert wanted, [(f.code, f.where.line, f.where.column, f.message) for f in found]
     finding = wanted[0]
     assert finding.where.file == str(desk.folder / "adapters.yaml")
-    assert finding.message.endswith(".")
+    assert not finding.message.endswith(".")
     assert finding.hint
     if case.path:
         assert finding.where.dotted == case.path

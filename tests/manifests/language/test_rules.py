@@ -99,5 +99,5 @@ def test_a_finding_says_where_it_was_asked_from() -> None:
     where = Where("x.yaml", ("active",), 3, 4)
     finding = check_active(RULES, {"a": 1.0, "b": 1.0}, None, where)[0]
     assert finding.where == where
-    assert finding.message == "'a' and 'b' may not be active together."
+    assert finding.message == "'a' and 'b' cannot be active together"
     assert finding.expected == "at most one of a, b"

@@ -51,7 +51,7 @@ def test_every_key_and_value_has_its_place() -> None:
     assert at("a", "c d", key=True) == (3, 3)
     assert at("a", "c d", 0) == (4, 7)
     assert at("a", "c d", 1, "k") == (5, 11)
-    assert at("a", "nowhere", "at", "all") == (2, 3)
+    assert at("a", "nowhere", "at", "all") == (1, 1)  # the key of the nearest
     assert str(document.where(("a", "c d", 1))) == "f.yaml:5:7 (a.c d[1])"
 
 

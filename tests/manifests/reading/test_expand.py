@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from adapterdock.manifests.reading.nodes import scalars
 from adapterdock.manifests.reading.secrets import is_secret_name
 from support.manifest_files import HEADER, Desk
 
@@ -47,10 +48,10 @@ def test_what_was_used_is_reported(desk: Desk) -> None:
         "BUCKET": "team",
         "REGION": "eu",
     }
-    origin = read.origins["base", "model"]
-    assert (origin.text, origin.written) == ("hf://acme/base", "hf://${ORG}/base")
-    assert origin.variables == ("ORG",)
-    assert origin.line == 3
+    model = dict(scalars(read.root))["base", "model"]
+    assert (model.text, model.written) == ("hf://acme/base", "hf://${ORG}/base")
+    assert model.variables == ("ORG",)
+    assert model.spot.line == 3
 
 
 def test_without_quotes_a_value_is_read_after_expanding_and_in_quotes_it_stays_text(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from adapterdock.manifests.bounds import OVERLAYS
 from adapterdock.manifests.manifest import read_manifest
-from adapterdock.manifests.reading.conform import from_python
+from adapterdock.manifests.reading.memory import from_python
 from adapterdock.manifests.reading.nodes import Map, plain_data
 from adapterdock.manifests.reading.overlay import overlay
 from hypothesis import given, settings
@@ -50,11 +50,10 @@ def test_maps_merge_lists_and_scalars_replace_and_null_removes(desk: Desk) -> No
 def test_every_value_says_which_file_and_line_it_came_from(desk: Desk) -> None:
     base = desk.write(BASE, "base.yaml")
     read = desk.read("extends: base.yaml\nbase:\n  dtype: bfloat16\n")
-    origins = read.origins
-    top = str(desk.folder / "adapters.yaml")
-    assert (origins["base", "dtype"].file, origins["base", "dtype"].line) == (top, 3)
-    assert (origins["base", "model"].file, origins["base", "model"].line) == (str(base), 2)
-    assert origins["base", "float32_modules", 1].text == "lm_head"
+    dtype, model = read.where(("base", "dtype")), read.where(("base", "model"))
+    assert (dtype.file, dtype.line) == (str(desk.folder / "adapters.yaml"), 3)
+    assert (model.file, model.line) == (str(base), 2)
+    assert read.manifest.base.float32_modules[1] == "lm_head"
     assert read.files == (desk.folder / "adapters.yaml", base)
     assert read.where(("adapters", "tone", "owner")).line == 4
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 VALUE = {"architecture": "Llama", "hidden_size": 576, "weights": {"float32": "v1:sha256:0a"}}
 BLOCK = "architecture: Llama\n    hidden_size: 576\n    weights:\n      float32: v1:sha256:0a"
-FLOW = "{architecture: Llama, hidden_size: 576, weights: {float32: v1:sha256:0a}}"
+FLOW = "{architecture: Llama, hidden_size: 576, weights: {float32: 'v1:sha256:0a'}}"
 AT = ("base", "fingerprint")
 
 CASES = {

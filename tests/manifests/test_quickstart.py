@@ -48,7 +48,7 @@ def test_without_an_index_the_error_says_what_to_do_and_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only_packages_from(tmp_path / "nowhere", monkeypatch)
-    with pytest.raises(prepare.PrepareError, match="pip reaches its package index"):
+    with pytest.raises(prepare.PrepareError, match="pip can reach its package index"):
         prepare.prepare_base(tmp_path / "cache", quiet)
     assert list((tmp_path / "cache/quickstart").iterdir()) == []
 

@@ -34,7 +34,7 @@ RANGES = {
 
 
 def constants() -> Iterator[tuple[str, Code]]:
-    """Every code, by the constant that holds it."""
+    """Every code, with the name of its constant."""
     for area in AREAS:
         for name, value in vars(import_module(f"adapterdock.manifests.findings.{area}")).items():
             if isinstance(value, Code):
@@ -82,7 +82,7 @@ def test_a_code_says_what_its_section_says() -> None:
 
 
 NAMES = ("transformers", "registry://")
-"""Names that are written as they are at the start of a sentence, as those with _ . or = are."""
+"""Names that keep their case at the start of a sentence, like those with _ . or = in them."""
 DIALECT = re.compile(
     r"\b(anew|begun|broke off|twins?|whole modules?|(be|is) told|says? nothing of|by whatever)\b"
     r"|\b(stands?|stood) (in|on|twice|beside)\b|(?<!here )\bis no (?!longer|single)\w|other side",
@@ -120,7 +120,7 @@ def test_every_code_is_used_somewhere() -> None:
     assert [f"{code.id} {name}" for name, code in constants() if name not in used] == []
 
 
-def test_every_code_that_a_page_names_exists() -> None:
+def test_every_code_on_a_page_exists() -> None:
     known = {*all_codes(), *(word for _, code in constants() for word in code.was)}
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.rglob("findings/explain/*.md")]
     for page in pages:

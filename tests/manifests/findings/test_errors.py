@@ -1,4 +1,4 @@
-"""Exceptions: each has its findings, and is known by the name that users import it by."""
+"""Exceptions: each has its findings, and is shown by the name that users import."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def bad_devices(
 ) -> Iterator[tuple[tuple[str, ...], str, str]]:
     """Each invalid device in ``device_map``: (path, found, expected).
 
-    A mapping goes from modules (``""`` is the whole model) to devices, numbers of GPUs or
+    A mapping goes from modules (``""`` is the complete model) to devices, numbers of GPUs or
     ``disk``.
     """
     if device_map is None:

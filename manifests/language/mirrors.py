@@ -21,7 +21,7 @@ def mirror_problem(prefix: str, target: str) -> str | None:
     try:
         source = Source.parse(target.removesuffix("/") if len(target) > 1 else target)
     except SourceSyntaxError as error:
-        # a mirror of the whole Hub ("hf://") or of a bare scheme is an address of its own
+        # a mirror of the complete Hub ("hf://") or of a bare scheme is an address too
         if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://", target):
             return None
         return f"Invalid source as replacement: {error}"

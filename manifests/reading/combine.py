@@ -24,15 +24,15 @@ def check_fields(composition: Composition, locate: Locate) -> Iterator[Finding]:
     method = composition.combine
     row = COMBINE_METHODS[method]
     for field, used in USED_BY.items():
-        given = getattr(composition, field) is not None
-        if given and not used(row):
+        is_set = getattr(composition, field) is not None
+        if is_set and not used(row):
             yield codes.UNUSED_FIELD.finding(
                 f"{method!r} does not use {field}",
                 locate((field,)),
                 found=f"combine: {method}, {field}: {getattr(composition, field)}",
                 hint=f"Remove {field}, or choose another method.",
             )
-        elif not given and field in NEEDED and used(row):
+        elif not is_set and field in NEEDED and used(row):
             yield codes.FIELD_NEEDED.finding(
                 f"{method!r} needs a {field}",
                 locate(()),

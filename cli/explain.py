@@ -67,7 +67,7 @@ def _find(text: str) -> Code:
                 f"no finding has the code {text!r}",
                 found=text,
                 hint=near and f"{near.replace('ad', 'AD')} {codes.UNKNOWN_CODE.fix}"
-                if near and near.startswith("did you mean 'ad")
+                if near and near.startswith("Did you mean 'ad")
                 else near,
             )
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 _SECTION = re.compile(
@@ -40,6 +40,6 @@ def sections(page: str) -> Iterator[Section]:
 @cache
 def explained() -> Mapping[str, Section]:
     """Every section, by the id of its code."""
-    pages = (resources.files(__package__ or "") / "explain").iterdir()
+    pages = Path(__file__).with_name("explain").glob("*.md")
     found = (section for page in pages for section in sections(page.read_text(encoding="utf-8")))
     return {section.id: section for section in found}

@@ -29,13 +29,13 @@ def same_but_for_case(name: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(wrong: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
-    """``"did you mean 'x'?"`` for the nearest known word, or ``None`` if none is near enough
+    """``"Did you mean 'x'?"`` for the nearest known word, or ``None`` if none is near enough
     (``likeness`` from 0 to 1)."""
     words = sorted(known)
     if len(words) > MAX_COMPARED:
         words = [word for word in words if word[:1] == wrong[:1]][:MAX_COMPARED]
     near = difflib.get_close_matches(wrong[:MAX_COMPARED], words, n=1, cutoff=likeness)
-    return f"did you mean {near[0]!r}?" if near else None
+    return f"Did you mean {near[0]!r}?" if near else None
 
 
 def listed(names: Iterable[str], limit: int = 20) -> str | None:

@@ -66,7 +66,7 @@ def test_without_a_code_all_are_listed(cli: Cli) -> None:
 def test_an_unknown_code_is_wrong_usage_with_the_nearest(cli: Cli) -> None:
     result = cli("explain", "modul-not-in-base")
     assert result.exit_code == 2
-    assert "did you mean 'module-not-in-base'?" in result.stderr
+    assert "Did you mean 'module-not-in-base'?" in result.stderr
 
 
 def test_codes_are_data_with_json(cli: Cli) -> None:

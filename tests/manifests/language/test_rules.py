@@ -39,7 +39,7 @@ def test_an_unknown_name_is_a_routing_error_with_the_nearest_name() -> None:
     with pytest.raises(RoutingError) as caught:
         flatten(MANIFEST, ["a", "bb"])
     assert caught.value.code == "AD171"
-    assert caught.value.findings[0].hint == "did you mean 'b'?"
+    assert caught.value.findings[0].hint == "Did you mean 'b'?"
 
 
 def test_a_composition_that_contains_itself_is_a_routing_error() -> None:

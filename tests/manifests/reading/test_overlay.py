@@ -139,7 +139,7 @@ def test_removing_an_unknown_name_is_an_error_with_the_nearest_name(desk: Desk) 
     desk.write(BASE, "base.yaml")
     finding = desk.findings("extends: base.yaml\nadapters:\n  legl: null\n")[0]
     assert (finding.code, finding.where.line, finding.where.column) == ("AD143", 3, 3)
-    assert finding.hint == "did you mean 'legal'?"
+    assert finding.hint == "Did you mean 'legal'?"
 
 
 def test_a_null_for_a_missing_key_of_the_schema_is_allowed(desk: Desk) -> None:

@@ -80,7 +80,7 @@ def test_names_are_compared_in_full(desk: Desk) -> None:
     text = HEADER + "adapters: {q_proj: {source: ./a}, q.proj: {source: ./b}, q: {source: ./c}}\n"
     assert list(desk.read(text + "active: q\n").manifest.adapters) == ["q_proj", "q.proj", "q"]
     finding = desk.findings(text + "active: q_pro\n")[0]
-    assert (finding.code, finding.hint) == ("AD171", "did you mean 'q_proj'?")
+    assert (finding.code, finding.hint) == ("AD171", "Did you mean 'q_proj'?")
 
 
 def test_names_are_compared_with_their_case(desk: Desk) -> None:
@@ -88,7 +88,7 @@ def test_names_are_compared_with_their_case(desk: Desk) -> None:
     mixed = "compositions: {Mix: {of: {Billing-EU.v2: 1, tone: 0.5}}}\n"
     assert desk.read(text + mixed + "active: Mix\n").manifest.active == "Mix"
     finding = desk.findings(text + "active: Tone\n")[0]
-    assert (finding.code, finding.hint) == ("AD171", "did you mean 'tone'?")
+    assert (finding.code, finding.hint) == ("AD171", "Did you mean 'tone'?")
 
 
 @pytest.mark.parametrize("name", ["X-tone", "-tone", "_tone", "__base__", "Tone!", "1a"])

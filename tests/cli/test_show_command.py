@@ -181,7 +181,7 @@ def test_a_manifest_that_cannot_be_edited_is_named(cli: Cli, at_desk: Path) -> N
     manifest.write_text("version: 1\nbase: &b\n  model: ./base\nx-k: *b\n")
     result = cli("fingerprint", "--write")
     assert result.exit_code == 1
-    assert "adapters.yaml:2:7: error AD160" in result.stderr
+    assert "adapters.yaml:2:1: error AD160" in result.stderr
     assert "prints without --write" in result.stderr
 
 

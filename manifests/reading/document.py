@@ -90,18 +90,14 @@ def compose(
         text = _decode(data, file, bounds.size)
         builder = _Builder(text, file, loader or _FAST, bounds.values)
         root = builder.build()
-    except _Stop as stop:
-        return None, list(stop.args)
+    except ManifestError as stop:
+        return None, list(stop.findings)
     return Document(file, text, root), builder.findings
-
-
-class _Stop(Exception):  # noqa: N818 - not an error by itself
-    """Nothing more can be read; the arguments are the findings."""
 
 
 def _decode(data: bytes, file: str | None, limit: int) -> str:
     if len(data) > limit:
-        raise _Stop(
+        raise ManifestError(
             codes.TOO_LARGE.finding(
                 f"The file is larger than {limit >> 20} MiB",
                 Where(file),
@@ -114,7 +110,7 @@ def _decode(data: bytes, file: str | None, limit: int) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8")
-        raise _Stop(
+        raise ManifestError(
             codes.NOT_UTF8.finding(
                 "The file is not UTF-8 text",
                 _where_in(before, len(before), file),
@@ -123,7 +119,7 @@ def _decode(data: bytes, file: str | None, limit: int) -> str:
         ) from None
     bad = _UNPRINTABLE.search(text)
     if bad is not None:
-        raise _Stop(
+        raise ManifestError(
             codes.YAML_SYNTAX.finding(
                 "Invalid character in YAML text",
                 _where_in(text, bad.start(), file),
@@ -168,11 +164,13 @@ class _Builder:
             self._parser = self._loader(self.text)
             return self._document()
         except yaml.YAMLError as error:
-            raise _Stop(*self.findings, explain_problem(error, self.text, self.file)) from None
+            raise ManifestError(
+                *self.findings, explain_problem(error, self.text, self.file)
+            ) from None
         except (ValueError, OverflowError):
             # PyYAML's own scanner raises these for an escape such as "\UFFFFFFFF".
             where = self._where_now()
-            raise _Stop(
+            raise ManifestError(
                 *self.findings,
                 codes.YAML_SYNTAX.finding("Invalid escape: there is no such character", where),
             ) from None
@@ -184,7 +182,7 @@ class _Builder:
         self._next()  # the start of the stream
         event = self._next()
         if isinstance(event, yaml.StreamEndEvent):
-            raise _Stop(*self.findings, self._empty())
+            raise ManifestError(*self.findings, self._empty())
         event = self._next()
         root = self._node(event, 1).node
         self._next()  # the end of the document
@@ -195,9 +193,9 @@ class _Builder:
                 "A second YAML document starts here",
                 self._spot(event),
             )
-            raise _Stop(*self.findings)
+            raise ManifestError(*self.findings)
         if isinstance(root, Scalar) and root.plain and root.is_null:
-            raise _Stop(*self.findings, self._empty())
+            raise ManifestError(*self.findings, self._empty())
         if not isinstance(root, Map):
             self._report(
                 codes.WRONG_TYPE,
@@ -206,7 +204,7 @@ class _Builder:
                 found="a list" if isinstance(root, Items) else "text",
                 expected="key: value lines",
             )
-            raise _Stop(*self.findings)
+            raise ManifestError(*self.findings)
         return root
 
     def _empty(self) -> Finding:
@@ -226,9 +224,9 @@ class _Builder:
     def _report(self, code: codes.Code, message: str, spot: Spot, **more: Any) -> None:
         self.findings.append(code.finding(message, spot.at(), **more))
 
-    def _stop(self, code: codes.Code, message: str, spot: Spot, **more: Any) -> _Stop:
+    def _stop(self, code: codes.Code, message: str, spot: Spot, **more: Any) -> ManifestError:
         self._report(code, message, spot, **more)
-        return _Stop(*self.findings)
+        return ManifestError(*self.findings)
 
     def _node(self, event: Any, depth: int) -> _Built:
         spot = self._spot(event)

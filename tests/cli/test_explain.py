@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from adapterdock.cli import reference
 from adapterdock.manifests.findings import fit as codes
+from adapterdock.manifests.findings import loader as loader_codes
 from adapterdock.manifests.findings.catalogue import Code, all_codes
 from typer.testing import Result
 
@@ -41,6 +42,7 @@ def test_every_code_is_explained(cli: Cli, code: Code) -> None:
         ("AD718", "saved-module-incomplete", codes.SAVED_MODULE),
         ("AD724", "method-not-attachable", codes.METHOD_UNSUPPORTED),
         ("AD725", "tensors-without-place", codes.TENSOR_UNEXPECTED),
+        ("AD912", "bad-adapter-name", loader_codes.NAME_INVALID),
     ],
 )
 def test_a_code_of_an_earlier_release_is_explained_as_the_one_of_today(

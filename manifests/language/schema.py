@@ -211,4 +211,4 @@ _BYTES = TypeAdapter(pydantic.ByteSize)
 
 def parse_bytes(text: str) -> int:
     """Bytes in ``"2GiB"``, ``"500MB"``, ``"10 B"`` (powers of 1024 with an ``i``, else of 1000)."""
-    return _BYTES.validate_python(text)
+    return int(_BYTES.validate_python(text))

@@ -9,7 +9,6 @@ import typer
 from ..manifests.findings import usage as codes
 from ..manifests.findings.catalogue import Code, all_codes, find_code
 from ..manifests.findings.errors import UsageError
-from ..manifests.findings.explanations import explanation_of
 from ..manifests.language.names import did_you_mean
 from .console import out, say
 from .options import JsonOption
@@ -68,7 +67,7 @@ def _find(text: str) -> Code:
                 f"no finding has the code {text!r}",
                 found=text,
                 hint=near and f"{near.replace('ad', 'AD')} {codes.UNKNOWN_CODE.fix}"
-                if near and near.startswith("did you mean 'ad")
+                if near and near.startswith("Did you mean 'ad")
                 else near,
             )
         )
@@ -81,9 +80,8 @@ def _print(code: Code) -> None:
     if code.was:
         say(f"Earlier releases called it {' '.join(code.was)}.", hang=0)
     say()
-    explained = explanation_of(code)
-    say(explained.text, hang=0)
-    for heading, body in (("Example:", explained.example), ("What to do:", code.fix)):
+    say(code.explained.explanation, hang=0)
+    for heading, body in (("Example:", code.explained.example), ("What to do:", code.fix)):
         say()
         say((heading, "bold"))
         for line in body.splitlines():
@@ -91,14 +89,13 @@ def _print(code: Code) -> None:
 
 
 def _as_data(code: Code) -> dict[str, Any]:
-    explained = explanation_of(code)
     return {
         "code": code.id,
         "name": code.name,
         "was": list(code.was),
         "severity": code.severity.value,
         "summary": code.summary,
-        "explanation": explained.text,
-        "example": explained.example,
+        "explanation": code.explained.explanation,
+        "example": code.explained.example,
         "fix": code.fix,
     }

@@ -219,7 +219,7 @@ def require_names(names: Iterable[str], file: ManifestFile) -> None:
                     file.where(("adapters",)),
                     found=name,
                     expected=", ".join(known),
-                    hint=did_you_mean(name, known) or "name one of those",
+                    hint=did_you_mean(name, known) or "Name one of these.",
                 )
                 for name in unknown
             )

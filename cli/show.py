@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..manifests.findings.finding import Where
-from ..manifests.reading.nodes import scalars
+from ..manifests.reading.nodes import Path, Scalar, scalars
 from .console import err, out, say
 from .options import (
     DEFAULT_MANIFEST,
@@ -146,29 +146,23 @@ def _print(data: dict[str, Any]) -> None:
 
 
 def _show_values(file: ManifestFile, as_json: bool) -> None:
-    rows = [
-        (
-            Where(path=path).dotted,
-            origin.text,
-            ":".join(str(p) for p in (origin.file, origin.line) if p is not None),
-            ", ".join(origin.variables),
-        )
-        for path, origin in file.origins.items()
-    ]
-    here = set(rows)
-    for below in file.extended:  # what a file over it replaces still binds
-        for path, scalar in scalars(below.root):
-            spot = f"{scalar.spot.file}:{scalar.spot.line}"
-            row = (Where(path=("policy", *path)).dotted, scalar.text, spot, "")
-            rows += [row] if row not in here else []
+    values = [*scalars(file.root)]
+    for below in file.extended:  # policies of extended files hold even where they are replaced
+        values += scalars(below.root, ("policy",))
+    rows = list(dict.fromkeys(_row(path, scalar) for path, scalar in values))
     columns = ("path", "value", "from", "variables")
     if as_json:
-        values = [dict(zip(columns, row, strict=True)) for row in rows]
-        out.as_json(RESOLVED_SCHEMA, {"manifest": file.file, "values": values})
+        shown = [dict(zip(columns, row, strict=True)) for row in rows]
+        out.as_json(RESOLVED_SCHEMA, {"manifest": file.file, "values": shown})
     elif any(row[3] for row in rows):
         print_table(columns, rows, out)
     else:
         print_table(columns[:3], [row[:3] for row in rows], out)
+
+
+def _row(path: Path, scalar: Scalar) -> tuple[str, str, str, str]:
+    spot = ":".join(str(p) for p in (scalar.spot.file, scalar.spot.line) if p is not None)
+    return Where(path=path).dotted, scalar.text, spot, ", ".join(scalar.variables)
 
 
 def _weight(weight: float | Mapping[str, float]) -> str:

@@ -13,7 +13,6 @@ from typing import Any, cast
 from torch import nn
 
 from ...manifests.findings import loader as codes
-from ...manifests.findings import usage as usage_codes
 from ...manifests.findings.errors import AdapterdockError, AttachError, RoutingError, UsageError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.findings.language import NAMES_IN_CASE
@@ -108,7 +107,7 @@ class AdapterSet:
         """Why ``name`` cannot be given to another adapter or composition; ``None`` if it can."""
         if not isinstance(name, str) or not is_name(name):
             return codes.NAME_INVALID.finding(
-                f"{name!r} is no name", where, found=name, expected=NAME_RULE
+                f"Invalid adapter name {name!r}", where, found=name, expected=NAME_RULE
             )
         here = (*self.by_name, *self.state.compositions)
         if name in here:
@@ -134,7 +133,9 @@ class AdapterSet:
         that is taken, or that none has: before anything is fetched."""
         if not isinstance(cast(object, name), str) or not is_name(name):
             raise UsageError(
-                usage_codes.BAD_NAME.finding(f"{name!r} is no name", found=name, expected=NAME_RULE)
+                codes.NAME_INVALID.finding(
+                    f"Invalid adapter name {name!r}", found=name, expected=NAME_RULE
+                )
             )
         if hotswap and name in self.by_name:
             return True

@@ -114,7 +114,7 @@ class StandIn(nn.Module):
         """The base's error, with the public name that was probably meant."""
         public = {one for one in dir(self) if not one.startswith("_")}
         hint = None if name in public else did_you_mean(name, public)
-        return error if hint is None else AttributeError(f"{error}; {hint}")
+        return error if hint is None else AttributeError(f"{error}. {hint}")
 
     def _delegate(self, name: str, method: types.MethodType) -> Callable[..., Any]:
         if name in _BASE_ONLY:

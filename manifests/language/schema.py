@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+import pydantic
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    field_validator,
+)
 
 from .combine_methods import Combine
 from .frozen import FrozenDict
@@ -26,9 +34,9 @@ Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 
 class Model(BaseModel):
-    """Frozen, and closed: an unknown key is an error (``x-`` keys are set aside before)."""
+    """Frozen, and closed: an unknown key is an error (``x-`` keys were removed before)."""
 
-    # Built on first use: a nested model is part of the whole one, and seldom needed by itself.
+    # Built on first use: a nested model is seldom needed by itself.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @field_validator("*", mode="after")
@@ -44,7 +52,7 @@ Task = Literal[
 
 
 class WeightDigests(Model):
-    """Sampled weights, widened to float32 or rounded to the others (DESIGN: fingerprints)."""
+    """Digests of sampled weights, widened to float32 or rounded to the others."""
 
     float32: FingerprintDigest | None = None
     bfloat16: FingerprintDigest | None = None
@@ -52,7 +60,7 @@ class WeightDigests(Model):
 
 
 class Fingerprint(Model):
-    """Which base this is, at every level that can be compared. Written by ``fingerprint``."""
+    """Identifies a base, at every level that can be compared. Written by ``fingerprint``."""
 
     architecture: str | None = Field(
         default=None, description="the class in config.json's architectures"
@@ -72,10 +80,10 @@ class Fingerprint(Model):
 
 
 class Base(Model):
-    """The base model. ``base: {}`` says nothing of it: for ``attach`` onto a loaded model."""
+    """The base model. ``base: {}`` declares none: for ``attach`` to a loaded model."""
 
     model: Source | None = None
-    aliases: tuple[str, ...] = Field(default=(), description="other names of this same base")
+    aliases: tuple[str, ...] = Field(default=(), description="other names of the same base")
     dtype: Dtype = "auto"
     device_map: str | Mapping[str, str | int] | None = Field(
         default=None, description='auto, cpu, cuda:0, {"": 0} or {module: device}'
@@ -88,16 +96,18 @@ class Base(Model):
     )
     attn_implementation: str | None = None
     task: Task | None = Field(
-        default=None, description="decides its class; else the adapters do, or config.json"
+        default=None, description="decides the class; default: the adapters' task, or config.json"
     )
     num_labels: int | None = Field(
-        default=None, gt=0, description="of its head for classification; else the adapters tell"
+        default=None,
+        gt=0,
+        description="labels of the classification head; default: the adapters' number",
     )
     id2label: Mapping[str, str] | None = Field(
-        default=None, min_length=1, description="their names: {0: negative, 1: positive}"
+        default=None, min_length=1, description="names of the labels: {0: negative, 1: positive}"
     )
     vocab_size: int | None = Field(
-        default=None, gt=0, description="rows that its token embeddings are resized to"
+        default=None, gt=0, description="number of rows that the token embeddings are resized to"
     )
     trust_remote_code: bool = False
     storage_options: Mapping[str, Any] = Field(default_factory=FrozenDict)
@@ -105,22 +115,23 @@ class Base(Model):
 
 
 class Adapter(Model):
-    """One adapter: where it is, or what begins it; and how it is to be attached."""
+    """One adapter: where it is, or the config that creates it; and how it is attached."""
 
     source: Source | None = None
     config: Mapping[str, Any] | None = Field(
-        default=None, description="in place of a source: begins a new one; fields of PEFT's config"
+        default=None,
+        description="instead of a source: fields of PEFT's config, which create a new adapter",
     )
     seed: int | None = Field(
-        default=None, ge=0, description="what a config's first values are drawn by; 0 if not given"
+        default=None, ge=0, description="seed of a new adapter's initial values; default: 0"
     )
-    sha256: Digest | None = Field(default=None, description="the digest of its folder")
+    sha256: Digest | None = Field(default=None, description="digest of its folder")
     storage_options: Mapping[str, Any] = Field(
         default_factory=FrozenDict, description="passed to fsspec; nothing secret"
     )
-    dtype: Dtype | None = Field(default=None, description="else the base's compute dtype")
+    dtype: Dtype | None = Field(default=None, description="default: the base's compute dtype")
     trainable: bool = False
-    lazy: bool = Field(False, description="its weights are read on first use")
+    lazy: bool = Field(False, description="weights are read on first use")
     mutable: bool = Field(False, description="local and still changing: not locked")
     owner: str | None = None
     licence: str | None = None
@@ -129,7 +140,7 @@ class Adapter(Model):
 
 
 class Composition(Model):
-    """Several adapters acting as one, under one name."""
+    """Several adapters that act as one, under one name."""
 
     combine: Combine = "sum"
     of: Mapping[Name, float | Globs] = Field(
@@ -150,7 +161,7 @@ class Composition(Model):
 
 
 class Rules(Model):
-    """They bind every set of adapters that is ever active, by any road."""
+    """They hold for every set of active adapters, however it is set."""
 
     exclusive: tuple[tuple[Name, ...], ...] = ()
     requires: Mapping[Name, tuple[Name, ...]] = Field(default_factory=FrozenDict)
@@ -159,7 +170,7 @@ class Rules(Model):
 
 
 class Policy(Model):
-    """What a platform allows. Several policies are intersected: none can loosen another."""
+    """What a platform allows. With several policies, each of them must allow it."""
 
     allow_sources: tuple[str, ...] | None = Field(
         default=None, description="globs over normalised URLs"
@@ -167,15 +178,15 @@ class Policy(Model):
     allow_bases: tuple[str, ...] | None = None
     allow_credentials: tuple[str, ...] | None = Field(
         default=None,
-        description="globs over scheme://host: where a manifest may have the user's credentials "
-        "sent; in a policy from outside only",
+        description="globs over scheme://host: hosts of a manifest that the user's credentials may "
+        "be sent to; only in a policy from outside",
     )
     require_digest: bool = False
     max_adapter_bytes: ByteSize | None = None
 
 
 class Manifest(Model):
-    """A whole manifest."""
+    """A complete manifest."""
 
     version: Literal[1]
     name: Name | None = None
@@ -190,14 +201,14 @@ class Manifest(Model):
     rules: Rules = Field(default_factory=lambda: Rules())
     policy: Policy = Field(default_factory=lambda: Policy())
     residency: ByteSize | None = Field(
-        default=None, description="adapter weights on the model's device, at most"
+        default=None, description="limit of adapter weights on the model's device"
     )
     active: Name | tuple[Name, ...] | None = None
 
 
+_BYTES = TypeAdapter(pydantic.ByteSize)
+
+
 def parse_bytes(text: str) -> int:
-    """Bytes in ``"2GiB"``, ``"500MB"``, ``"10 B"`` (binary with an ``i``, else decimal)."""
-    number = text.rstrip("BikKMGT ")
-    unit = text[len(number) :].strip()
-    power = "BKMGT".index(unit[0].upper())
-    return int(float(number) * (1024 if "i" in unit else 1000) ** power)
+    """Bytes in ``"2GiB"``, ``"500MB"``, ``"10 B"`` (powers of 1024 with an ``i``, else of 1000)."""
+    return int(_BYTES.validate_python(text))

@@ -40,9 +40,9 @@ class Road:
             return cls(source, options, None, frozenset())
         row = mirror_for(source, file.manifest.mirrors, revision=revision, where=where)
         if row is None:
-            return cls(source, options, None, file.given)
+            return cls(source, options, None, file.from_user)
         mirror, place = row
-        return cls(place, options_for(place, source, options), mirror, file.given)
+        return cls(place, options_for(place, source, options), mirror, file.from_user)
 
     @property
     def is_mirrored_by_manifest(self) -> bool:

@@ -46,7 +46,7 @@ def test_an_error_has_the_exit_status_of_its_kind(error: AdapterdockError, statu
     ("given", "said"),
     [
         ("nope.yaml", "there is no such manifest"),
-        ("adaptrs.yaml", "did you mean 'adapters.yaml'?"),
+        ("adaptrs.yaml", "Did you mean 'adapters.yaml'?"),
         (".", "this is a folder"),
     ],
 )
@@ -234,4 +234,4 @@ def test_a_link_that_leads_nowhere_is_not_its_own_correction(cli: Cli, at_desk: 
     result = cli("validate", "team.yaml")
     assert result.exit_code == 2
     assert "this link leads nowhere" in result.stderr
-    assert "did you mean 'team.yaml'" not in result.stderr
+    assert "Did you mean 'team.yaml'" not in result.stderr

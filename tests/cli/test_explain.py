@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from adapterdock.cli import reference
 from adapterdock.manifests.findings import fit as codes
+from adapterdock.manifests.findings import loader as loader_codes
 from adapterdock.manifests.findings.catalogue import Code, all_codes
-from adapterdock.manifests.findings.explanations import explanation_of
 from typer.testing import Result
 
 Cli = Callable[..., Result]
@@ -21,8 +21,7 @@ def test_every_code_is_explained(cli: Cli, code: Code) -> None:
     result = cli("explain", code.id.lower())
     assert result.exit_code == 0
     assert result.stdout.startswith(f"{code.id} {code.name} ({code.severity.value})\n")
-    explained = explanation_of(code)
-    for text in (code.summary, explained.text, explained.example, code.fix):
+    for text in code.explained[2:]:
         assert text.strip()
         assert all(
             " ".join(line.split()) in " ".join(result.stdout.split()) for line in text.split("\n")
@@ -43,6 +42,7 @@ def test_every_code_is_explained(cli: Cli, code: Code) -> None:
         ("AD718", "saved-module-incomplete", codes.SAVED_MODULE),
         ("AD724", "method-not-attachable", codes.METHOD_UNSUPPORTED),
         ("AD725", "tensors-without-place", codes.TENSOR_UNEXPECTED),
+        ("AD912", "bad-adapter-name", loader_codes.NAME_INVALID),
     ],
 )
 def test_a_code_of_an_earlier_release_is_explained_as_the_one_of_today(
@@ -68,7 +68,7 @@ def test_without_a_code_all_are_listed(cli: Cli) -> None:
 def test_an_unknown_code_is_wrong_usage_with_the_nearest(cli: Cli) -> None:
     result = cli("explain", "modul-not-in-base")
     assert result.exit_code == 2
-    assert "did you mean 'module-not-in-base'?" in result.stderr
+    assert "Did you mean 'module-not-in-base'?" in result.stderr
 
 
 def test_codes_are_data_with_json(cli: Cli) -> None:

@@ -97,8 +97,8 @@ def test_without_torch_it_says_what_to_install(at: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("-a", "a11"), "did you mean 'a1'?"),
-        (("-a", "__bse__"), "did you mean '__base__'?"),
+        (("-a", "a11"), "Did you mean 'a1'?"),
+        (("-a", "__bse__"), "Did you mean '__base__'?"),
         (("-a", "zzz"), "a0, a1, both, __base__"),
     ],
 )

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel, AdapterWarning
-from adapterdock.manifests.findings.code import Code
+from adapterdock.manifests.findings import rules as rule_codes
 from adapterdock.manifests.findings.errors import AttachError, PolicyError, RoutingError
-from adapterdock.manifests.findings.finding import Finding, Severity
+from adapterdock.manifests.findings.finding import Finding
 from safetensors.torch import load_file, save_file
 from support.near import close, differs
 from support.peft_adapters import (
@@ -202,7 +202,7 @@ def test_what_selects_nothing_is_refused_and_the_default_stays(
 
 
 def test_a_near_miss_of_a_name_gets_a_hint(model: AdaptedModel) -> None:
-    with pytest.raises(RoutingError, match="did you mean 'two'"):
+    with pytest.raises(RoutingError, match="Did you mean 'two'"):
         model.set_adapter("twoo")
 
 
@@ -235,10 +235,8 @@ def test_an_adapter_inside_a_module_that_another_replaces_is_not_silently_lost(
 
 
 def test_rules_bind_whatever_road_a_set_comes_by(model: AdaptedModel) -> None:
-    code = Code("AD8ZZ", "rule", Severity.ERROR, "s", "f")
-
     def at_most_one(weights: Mapping[str, float]) -> list[Finding]:
-        return [code.finding("two is too many")] if len(weights) > 1 else []
+        return [rule_codes.TOO_MANY_ACTIVE.finding("two is too many")] if len(weights) > 1 else []
 
     model.set_adapter(["one", "two"])
     with pytest.raises(PolicyError):
@@ -258,11 +256,9 @@ def test_rules_bind_whatever_road_a_set_comes_by(model: AdaptedModel) -> None:
 
 
 def test_deleting_does_not_leave_a_default_that_the_rules_forbid(model: AdaptedModel) -> None:
-    code = Code("AD8ZZ", "rule", Severity.ERROR, "s", "f")
-
     def two_needs_one(weights: Mapping[str, float]) -> list[Finding]:
         wrong = "two" in weights and "one" not in weights
-        return [code.finding("two needs one")] if wrong else []
+        return [rule_codes.REQUIRED.finding("two needs one")] if wrong else []
 
     model.rules = two_needs_one
     model.set_adapter(["one", "two"])

@@ -296,7 +296,7 @@ def test_an_adapter_of_another_hub_base_needs_an_alias(shelf: Shelf, tmp_path: P
 def test_a_name_follows_the_manifests_rule(name: Any, model: AdaptedModel, shelf: Shelf) -> None:
     with pytest.raises(UsageError) as caught:
         model.load_adapter(shelf.one.folder, name)
-    assert caught.value.code == "AD912"
+    assert caught.value.code == "AD721"
 
 
 def test_names_that_differ_in_case_only_are_refused_whatever_adds_them(

@@ -630,7 +630,7 @@ def test_a_deeper_model_is_named() -> None:
 def test_a_misspelled_module_is_met_with_a_suggestion() -> None:
     tensors = lora(("lm_heat", HIDDEN, VOCAB))
     findings = check(lora_config(target_modules=["lm_heat"]), tensors)
-    assert any("did you mean 'lm_head'?" in str(f.hint) for f in findings)
+    assert any("Did you mean 'lm_head'?" in str(f.hint) for f in findings)
 
 
 def test_a_suggested_module_would_take_the_factors() -> None:
@@ -638,7 +638,7 @@ def test_a_suggested_module_would_take_the_factors() -> None:
         tensors = lora((name, HIDDEN, out))
         found = check(lora_config(target_modules=[name]), tensors)
         (finding,) = [f for f in found if f.code == "AD342"]
-        assert "did you mean" not in str(finding.hint)
+        assert "Did you mean" not in str(finding.hint)
     taken = {**qv(), **lora(("model.layers.0.self_attn.q_pro", HIDDEN, HIDDEN))}
     found = check(lora_config(target_modules=["q_proj", "v_proj", "q_pro"]), taken)
     (finding,) = [f for f in found if f.code == "AD342"]
@@ -648,17 +648,17 @@ def test_a_suggested_module_would_take_the_factors() -> None:
 def test_what_peft_wrapped_is_no_misspelling() -> None:
     tensors = lora(("lm_head.base_layer.out_proj", HIDDEN, VOCAB))
     found = check(lora_config(target_modules=["lm_head"]), tensors)
-    assert all("did you mean" not in str(f.hint) for f in found)
+    assert all("Did you mean" not in str(f.hint) for f in found)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "hint"),
     [
-        ("rank_patern", {"q_proj": 8}, "did you mean 'rank_pattern'?"),  # in the config already
+        ("rank_patern", {"q_proj": 8}, "Did you mean 'rank_pattern'?"),  # in the config already
         ("rank_patern", {"q_proj": 8}, None),
         ("use_qalor", True, None),  # what is meant is refused as well
         ("lorap_emb_lr", 1e-5, None),
-        ("fan_in_fan_ou", True, "did you mean 'fan_in_fan_out'?"),
+        ("fan_in_fan_ou", True, "Did you mean 'fan_in_fan_out'?"),
         ("fan_in_fan_ou", "yes", None),  # no value of that field
     ],
 )
@@ -668,7 +668,7 @@ def test_a_suggested_field_would_take_the_value(field: str, value: Any, hint: st
         del config[hint.split("'")[1]]
     found = check(config)
     if hint is None:
-        assert all("did you mean" not in str(finding.hint) for finding in found)
+        assert all("Did you mean" not in str(finding.hint) for finding in found)
     else:
         assert [f.hint for f in found if f.code == "AD315"] == [hint]
 

@@ -137,7 +137,7 @@ def test_a_misspelt_field_is_an_error_with_the_right_name() -> None:
         adapter_facts({**config, "lora_alhpa": 32}), None, layout=base_layout("llama")
     )
     (finding,) = [f for f in findings if f.code == "AD315"]
-    assert finding.severity is Severity.ERROR and finding.hint == "did you mean 'lora_alpha'?"
+    assert finding.severity is Severity.ERROR and finding.hint == "Did you mean 'lora_alpha'?"
 
 
 def test_a_field_beside_the_one_that_it_resembles_is_not_a_misspelling() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...manifests.language.weights import Weight
 from ...registry.plan import Held
@@ -80,7 +80,7 @@ class Adapter:
     reload: Callable[[], Built] | None = field(default=None, repr=False)
     """Reads and builds it (again) from its verified files; ``None`` where these are not known, or
     where its values are no longer theirs."""
-    away: list[tuple[torch.Tensor, torch.device]] = field(default_factory=list, repr=False)
+    away: list[tuple[Tensor, torch.device]] = field(default_factory=list, repr=False)
     """Its tensors that are on the CPU for a time, and the devices where they belong."""
     loading: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -98,7 +98,7 @@ class Adapter:
     def modules(self) -> tuple[str, ...]:
         return tuple(sorted(self.sites | self.whole))
 
-    def tensors(self) -> list[torch.Tensor]:
+    def tensors(self) -> list[Tensor]:
         """Every parameter and buffer that it owns, each once."""
         return self.resident.tensors()
 

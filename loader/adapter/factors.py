@@ -6,21 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Factors(Protocol):
     """What one adapter holds at one output site."""
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         """``out + weight * delta(x)``, in any dtype; ``out`` itself is left as it is.
 
         ``base`` is what the module itself returned for ``x``: deltas that are made from it
@@ -36,7 +28,7 @@ class WeightFactors(Protocol):
 
     name: str
 
-    def add_to(self, module: nn.Module, parameter: torch.Tensor, weight: float) -> torch.Tensor:
+    def add_to(self, module: nn.Module, parameter: Tensor, weight: float) -> Tensor:
         """``parameter + weight * delta``, in any dtype; the parameter is left as it is."""
         ...
 
@@ -46,14 +38,7 @@ class RowDelta(Protocol):
 
     nbytes: int
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         """``out`` with the rows' deltas, in any dtype; row ``i`` stands ``repeat`` times, in
         place. ``base`` is what the module itself returned for ``x``."""
         ...
@@ -62,7 +47,7 @@ class RowDelta(Protocol):
 class RowPart(ABC):
     """What one adapter adds to a row, its weight included."""
 
-    of: tuple[torch.Tensor, ...] = ()
+    of: tuple[Tensor, ...] = ()
     """The base's tensors that it was computed from."""
 
     @property
@@ -90,11 +75,11 @@ class BiasChange:
 
     __slots__ = ("old", "value")
 
-    def __init__(self, value: torch.Tensor, old: torch.Tensor) -> None:
+    def __init__(self, value: Tensor, old: Tensor) -> None:
         self.value = value
         self.old = old.detach()
 
-    def difference(self, weight: float) -> torch.Tensor:
+    def difference(self, weight: float) -> Tensor:
         return (self.value - self.old.to(self.value.device)) * weight
 
 
@@ -102,13 +87,13 @@ class VirtualTokens(Protocol):
     """What acts on the model as a whole: virtual tokens, and what they do to a call."""
 
     @property
-    def embeddings(self) -> torch.Tensor: ...
+    def embeddings(self) -> Tensor: ...
 
     @property
     def encoder(self) -> Any:
         """What makes them while they are trained (an ``nn.Module``), or ``None``."""
 
-    def exchange(self, embeddings: torch.Tensor) -> None:
+    def exchange(self, embeddings: Tensor) -> None:
         """Have other values in the place of its parameter."""
 
     def call(self, base: nn.Module, stepping: bool, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import AdapterPlan, Header
 from ..weights.placement import placement_of
@@ -72,6 +72,6 @@ def device_of(adapter: Adapter) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def move_back(away: Iterable[tuple[torch.Tensor, torch.device]]) -> None:
+def move_back(away: Iterable[tuple[Tensor, torch.device]]) -> None:
     for tensor, device in away:
         tensor.data = tensor.data.to(device)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleShape, SitePlan
 from .factors import BiasChange, VirtualTokens
@@ -50,14 +49,14 @@ class AdapterWeights:
     shared: frozenset[int] = frozenset()
     """The ids of the base's tensors that are in its replacements."""
 
-    def tensors(self) -> list[torch.Tensor]:
+    def tensors(self) -> list[Tensor]:
         """Every parameter and buffer, each once."""
-        found: list[torch.Tensor] = list(self.parameters.values())
+        found: list[Tensor] = list(self.parameters.values())
         for module in self.replacements.values():
             found += [*module.parameters(), *module.buffers()]
         return list({id(tensor): tensor for tensor in found}.values())
 
-    def own_tensors(self) -> list[torch.Tensor]:
+    def own_tensors(self) -> list[Tensor]:
         """The same without those that are the base's."""
         return [tensor for tensor in self.tensors() if id(tensor) not in self.shared]
 

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Hashable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import loader as codes
@@ -28,14 +28,7 @@ class ActivatedFactors:
         self.plain = plain
         self.tokens = tokens
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         call = CURRENT.get()
         if call is not None and call.rows is not None:  # some of them, and which is not known here
             kind = type(module).__name__
@@ -76,19 +69,12 @@ class ActivatedRows:
         self.tokens = tokens
         self.nbytes = inner.nbytes
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         mask = _active(self.tokens, out, module)
         return torch.where(mask, self.inner.add(module, x, base, out, repeat), out)
 
 
-def _active(tokens: tuple[int, ...], out: torch.Tensor, module: nn.Module) -> torch.Tensor:
+def _active(tokens: tuple[int, ...], out: Tensor, module: nn.Module) -> Tensor:
     """Which of the module's outputs (rows, tokens, out) are changed: (rows, tokens, 1)."""
     call = CURRENT.get()
     activation = None if call is None else call.activation

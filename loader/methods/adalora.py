@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ..adapter.factors import Factors, RowPart
@@ -27,18 +26,11 @@ class LinearFactors:
 
     __slots__ = ("a", "b", "e", "scale")
 
-    def __init__(self, roles: Mapping[str, torch.Tensor], scale: float) -> None:
+    def __init__(self, roles: Roles, scale: float) -> None:
         self.a, self.b, self.e = roles["A"], roles["B"], roles["E"]
         self.scale = scale
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         low = F.linear(x.to(self.a), self.a * self.e)
         return out + (F.linear(low, self.b) * (self.scale * weight)).to(out.device)
 
@@ -51,19 +43,12 @@ class ConvFactors:
 
     __slots__ = ("a", "b", "e", "scale", "shape")
 
-    def __init__(self, roles: Mapping[str, torch.Tensor], scale: float, shape: ModuleShape) -> None:
+    def __init__(self, roles: Roles, scale: float, shape: ModuleShape) -> None:
         self.a, self.b, self.e = roles["A"], roles["B"], roles["E"]
         self.scale = scale
         self.shape = (shape.in_features or 0, *shape.kernel)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         conv = cast(nn.Conv2d, module)
         kernel = self._kernel()
         delta = F.conv2d(x.to(kernel), kernel, None, conv.stride, conv.padding, conv.dilation)
@@ -72,7 +57,7 @@ class ConvFactors:
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (Kernel(self._kernel() * (self.scale * weight)),)
 
-    def _kernel(self) -> torch.Tensor:
+    def _kernel(self) -> Tensor:
         return (self.b @ (self.a * self.e)).view(-1, *self.shape)
 
 
@@ -81,14 +66,12 @@ def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     return None
 
 
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+def changes(site: SitePlan, roles: Roles) -> bool:
     """Whether the delta is anything but zero: no factor of it is, and a rank is left."""
     return site.scale != 0 and all(bool(factor.any()) for factor in roles.values())
 
 
-def build(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-) -> Factors:
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
     """The factors at one site, from placed tensors by role; dropout is for training alone."""
     if shape.kind is ModuleKind.CONV:
         return ConvFactors(roles, site.scale, shape)
@@ -96,7 +79,7 @@ def build(
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
     """``scale * B @ (E * A)``."""
     inner = roles["A"] * roles["E"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..adapter.factors import RowPart
 from .linear import LinearFactors
@@ -23,14 +23,7 @@ class BlockFactors:
         self.blocks = blocks
         self.cut = cut
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         return self._in_full().add(module, x, base, out, weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
@@ -47,7 +40,7 @@ class BlockFactors:
         return LinearFactors(roles, one.scale, one.dropout)
 
 
-def in_full(blocks: torch.Tensor, number: int) -> torch.Tensor:
+def in_full(blocks: Tensor, number: int) -> Tensor:
     """The blocks (number * rows, columns), one below the other, on a diagonal: (number * rows,
     number * columns)."""
     return blocks if number == 1 else torch.block_diag(*blocks.chunk(number))

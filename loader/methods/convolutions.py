@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ..adapter.factors import RowDelta, RowPart
 from ..routing.batched import Entries, size_of, stacked
 
-CONVOLUTIONS: Mapping[int, Callable[..., torch.Tensor]] = {
+CONVOLUTIONS: Mapping[int, Callable[..., Tensor]] = {
     3: F.conv1d,
     4: F.conv2d,
     5: F.conv3d,
@@ -28,8 +28,8 @@ class LowRankKernel(RowPart):
     """``delta(x) = b * (a * x)``: a (r, in, *kernel), with the module's stride and padding, and b
     (out, r / groups, 1, ..), with its groups; scale and weight in b."""
 
-    a: torch.Tensor
-    b: torch.Tensor
+    a: Tensor
+    b: Tensor
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[int, LowRankKernel]], rows: int) -> RowDelta:
@@ -50,14 +50,7 @@ class LowRankKernelRows:
         self.a, self.b = self.a.to(wide), self.b.to(wide)
         self.nbytes = size_of(self.a, self.b)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         conv = cast(nn.Conv2d, module)
         mine = self.entries.take(x, repeat).to(self.a)
         low = by_entry(mine, self.a.flatten(1, 2), conv.stride, conv.padding)
@@ -71,7 +64,7 @@ class Kernel(RowPart):
     """``delta(x)``: the module's own convolution with the kernel (out, in / groups, *kernel), the
     weight in it."""
 
-    kernel: torch.Tensor
+    kernel: Tensor
 
     @property
     def kind(self) -> Hashable:
@@ -90,21 +83,14 @@ class KernelRows:
         self.kernels = stacked([part.kernel for _, part in parts])
         self.nbytes = size_of(self.kernels)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         conv = cast(nn.Conv2d, module)
         mine = self.entries.take(x, repeat).to(self.kernels)
         delta = by_entry(mine, self.kernels, conv.stride, conv.padding, conv.dilation)
         return self.entries.add(out, delta, repeat)
 
 
-def by_entry(x: torch.Tensor, kernels: torch.Tensor, *how: Any) -> torch.Tensor:
+def by_entry(x: Tensor, kernels: Tensor, *how: Any) -> Tensor:
     """Each entry of ``x`` (entries, repeat, in, *size) with its own kernel (entries, out,
     in / groups, *kernel): (entries, repeat, out, *size). ``how`` is stride, padding, dilation."""
     entries, repeat, channels, *size = x.shape

@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import cast
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-Roles = Mapping[str, torch.Tensor]
-Delta = Callable[[slice], torch.Tensor]
+Roles = Mapping[str, Tensor]
+Delta = Callable[[slice], Tensor]
 """The delta of these rows, in the shape of these rows of the weight, in the roles' dtype and on
 their device."""
 
 
-def product_rows(b: torch.Tensor, a: torch.Tensor, scale: float, transposed: bool) -> Delta:
+def product_rows(b: Tensor, a: Tensor, scale: float, transposed: bool) -> Delta:
     """``scale * b @ a`` of b (out, r) and a (r, in), or its transpose."""
     left, right = (a.t(), b.t()) if transposed else (b, a)
     return lambda rows: (left[rows] @ right).mul_(scale)

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor  # pyright: ignore[reportPrivateUsage]
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
@@ -38,26 +38,19 @@ class Magnitude:
 
     __slots__ = ("_known", "a", "b", "kind", "m", "scale")
 
-    def __init__(
-        self,
-        kind: ModuleKind,
-        m: torch.Tensor,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        scale: float,
-    ) -> None:
+    def __init__(self, kind: ModuleKind, m: Tensor, a: Tensor, b: Tensor, scale: float) -> None:
         self.kind = kind
         self.m = m
         self.a = a
         self.b = b
         self.scale = scale
-        self._known: tuple[Any, torch.Tensor, Any] | None = None
+        self._known: tuple[Any, Tensor, Any] | None = None
 
-    def over(self, module: nn.Module) -> torch.Tensor:
+    def over(self, module: nn.Module) -> Tensor:
         """The factor of each output channel, at least in float32."""
         return self.m / self._norm(module)
 
-    def _norm(self, module: nn.Module) -> torch.Tensor:
+    def _norm(self, module: nn.Module) -> Tensor:
         weight = weight_of(module)
         if weight is None:  # the attach asked; it is gone since
             raise RuntimeError("the base's weight cannot be read")
@@ -75,14 +68,12 @@ class Magnitude:
         # held, so that their memory is not given to another tensor, which would look the same;
         # but not a weight that was only read in for this moment
         live = getattr(module, "weight", None)
-        held = parts if isinstance(live, torch.Tensor) and not live.is_meta else parts[1:]
+        held = parts if isinstance(live, Tensor) and not live.is_meta else parts[1:]
         self._known = (now, found, tuple(p.detach() for p in held))
         return found
 
 
-def norm(
-    kind: ModuleKind, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float
-) -> torch.Tensor:
+def norm(kind: ModuleKind, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
     """``||W + s * BA||`` over the inputs of each output channel, at least in float32: (out,), for
     a convolution (1, out, 1, ..). A grouped convolution's BA is laid out as PEFT lays it out."""
     # whatever the call runs in, what is remembered must do for any other
@@ -100,13 +91,13 @@ def norm(
         return torch.linalg.norm(torch.addmm(weight, b, a, alpha=scale), dim=1)
 
 
-def weight_of(module: nn.Module) -> torch.Tensor | None:
+def weight_of(module: nn.Module) -> Tensor | None:
     """The module's weight as plain floating-point numbers, offloaded or not; ``None`` where it is
     quantised, or cannot be read."""
     weight = offloaded(module, "weight")
     if weight is None or weight.is_meta or weight.dtype not in _FLOATS:
         return None
-    return weight if type(weight.data) in (torch.Tensor, FakeTensor) else None
+    return weight if type(weight.data) in (Tensor, FakeTensor) else None
 
 
 class OnWeight(ABC):
@@ -116,7 +107,7 @@ class OnWeight(ABC):
     __slots__ = ("_stands_on", "a", "b", "dropout", "magnitude", "scale")
 
     def __init__(
-        self, kind: ModuleKind, roles: Mapping[str, torch.Tensor], scale: float, dropout: float
+        self, kind: ModuleKind, roles: Mapping[str, Tensor], scale: float, dropout: float
     ) -> None:
         embedding = kind is ModuleKind.EMBEDDING
         self.a = roles["embedding_A" if embedding else "A"]
@@ -130,14 +121,7 @@ class OnWeight(ABC):
         self._stands_on = module
 
     @abstractmethod
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         """See ``Factors``."""
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
@@ -152,12 +136,12 @@ class OnWeight(ABC):
         shift = None if bias is None else -gain * bias.detach().to(gain)
         scale = (factor * (self.scale * weight)).view(-1, *(1,) * (self.b.dim() - 1))
         live = getattr(owner, "weight", None)
-        of = [t for t in (live, bias) if isinstance(t, torch.Tensor) and not t.is_meta]
+        of = [t for t in (live, bias) if isinstance(t, Tensor) and not t.is_meta]
         rescaled = Scaling(gain, shift, not isinstance(self, DoraConvFactors), tuple(of))
         return self._low_rank(self.b * scale), rescaled
 
     @abstractmethod
-    def _low_rank(self, b: torch.Tensor) -> RowPart:
+    def _low_rank(self, b: Tensor) -> RowPart:
         """A with another B."""
 
     def _owner(self, module: nn.Module) -> nn.Module:
@@ -170,28 +154,17 @@ class DoraLinearFactors(OnWeight):
     __slots__ = ("kind",)
 
     def __init__(
-        self,
-        kind: ModuleKind,
-        roles: Mapping[str, torch.Tensor],
-        scale: float,
-        dropout: float = 0.0,
+        self, kind: ModuleKind, roles: Mapping[str, Tensor], scale: float, dropout: float = 0.0
     ) -> None:
         super().__init__(kind, roles, scale, dropout)
         self.kind = kind
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         owner = self._owner(module)
         x = x.to(self.a)
         if self.dropout and module.training:
             x = F.dropout(x, self.dropout)
-            whole = cast(torch.Tensor, weight_of(owner)).to(x)
+            whole = cast(Tensor, weight_of(owner)).to(x)
             plain = F.linear(x, whole if self.kind is ModuleKind.LINEAR else whole.t())
         else:
             plain = _without_bias(owner, base.to(x.device), 0)
@@ -200,7 +173,7 @@ class DoraLinearFactors(OnWeight):
         delta = (factor - 1) * plain + (factor * self.scale) * low
         return out + (delta * weight).to(out.device)
 
-    def _low_rank(self, b: torch.Tensor) -> RowPart:
+    def _low_rank(self, b: Tensor) -> RowPart:
         return LowRank(self.a, b)
 
 
@@ -209,14 +182,7 @@ class DoraEmbeddingFactors(OnWeight):
 
     __slots__ = ()
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         embedding = cast(nn.Embedding, module)
         factor = self.magnitude.over(self._owner(module))
         low = embedded(embedding, x, self.a) @ self.b.t()
@@ -229,7 +195,7 @@ class DoraEmbeddingFactors(OnWeight):
             return None
         return super().parts(module, weight)
 
-    def _low_rank(self, b: torch.Tensor) -> RowPart:
+    def _low_rank(self, b: Tensor) -> RowPart:
         return LowRankTable(self.a, b)
 
 
@@ -239,21 +205,14 @@ class DoraConvFactors(OnWeight):
 
     __slots__ = ()
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         conv = cast(nn.Conv2d, module)
         owner = self._owner(module)
         convolve = CONVOLUTIONS[self.a.dim()]
         x = x.to(self.a)
         if self.dropout and module.training:
             x = F.dropout(x, self.dropout)
-            whole = cast(torch.Tensor, weight_of(owner)).to(x)
+            whole = cast(Tensor, weight_of(owner)).to(x)
             plain = convolve(x, whole, None, conv.stride, conv.padding, conv.dilation, conv.groups)
         else:
             plain = _without_bias(owner, base.to(x.device), len(conv.kernel_size))
@@ -265,11 +224,11 @@ class DoraConvFactors(OnWeight):
         delta = (factor - 1) * plain + (factor * self.scale) * low
         return out + (delta * weight).to(out.device)
 
-    def _low_rank(self, b: torch.Tensor) -> RowPart:
+    def _low_rank(self, b: Tensor) -> RowPart:
         return LowRankKernel(self.a, b)
 
 
-def _without_bias(module: nn.Module, out: torch.Tensor, after: int) -> torch.Tensor:
+def _without_bias(module: nn.Module, out: Tensor, after: int) -> Tensor:
     """The module's output before its bias was added; ``after`` dimensions follow the channels."""
     bias = offloaded(module, "bias")
     if bias is None:
@@ -277,13 +236,13 @@ def _without_bias(module: nn.Module, out: torch.Tensor, after: int) -> torch.Ten
     return out - bias.detach().to(out).view(-1, *(1,) * after)
 
 
-def first_magnitude(new: NewSite, factors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def first_magnitude(new: NewSite, factors: Mapping[str, Tensor]) -> Tensor:
     """The norms of the weight with these ``factors``: with them the adapter changes no size yet."""
     kind = new.sizes.kind
     a, b = (
         factors[f"embedding_{one}" if kind is ModuleKind.EMBEDDING else one] for one in ("A", "B")
     )
-    weight = cast(torch.Tensor, weight_of(new.module))  # `unsupported` asked
+    weight = cast(Tensor, weight_of(new.module))  # `unsupported` asked
     return norm(kind, weight, a, b, new.site.scale).contiguous()
 
 
@@ -297,7 +256,7 @@ def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
 
 
 def alters(
-    site: SitePlan, kind: ModuleKind, roles: Mapping[str, torch.Tensor], module: nn.Module
+    site: SitePlan, kind: ModuleKind, roles: Mapping[str, Tensor], module: nn.Module
 ) -> bool:
     """Whether the weight that DoRA makes is another one than the base's: not where B is zero and
     the magnitude is the base's own, as training begins."""
@@ -311,9 +270,7 @@ def alters(
     return own.shape != m.shape or not torch.allclose(m, own, rtol=1e-6, atol=0.0)
 
 
-def build(
-    kind: ModuleKind, roles: Mapping[str, torch.Tensor], scale: float, dropout: float
-) -> OnWeight:
+def build(kind: ModuleKind, roles: Mapping[str, Tensor], scale: float, dropout: float) -> OnWeight:
     """The factors at one site, from placed tensors by role."""
     if kind is ModuleKind.EMBEDDING:
         return DoraEmbeddingFactors(kind, roles, scale, 0.0)  # PEFT has no dropout there
@@ -326,13 +283,11 @@ _PIECE = 1 << 22
 """Values of a weight that are widened at a time for its norm."""
 
 
-def delta_weight(
-    kind: ModuleKind, weight: torch.Tensor, magnitude: torch.Tensor, product: Delta
-) -> Delta:
+def delta_weight(kind: ModuleKind, weight: Tensor, magnitude: Tensor, product: Delta) -> Delta:
     """``f * (W + s * BA) - W`` with ``f = m / ||W + s * BA||``, the stored weight's rows at a
     time; ``product`` are those of ``s * BA``."""
 
-    def whole(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    def whole(rows: slice) -> tuple[Tensor, Tensor]:
         added = product(rows)
         old = weight[rows].to(added)
         return old, added.add_(old)
@@ -345,13 +300,13 @@ def delta_weight(
             squares += whole(slice(start, start + step))[1].square().sum(0, dtype=torch.float64)
         factor = m / squares.sqrt().to(m)
 
-        def by_columns(rows: slice) -> torch.Tensor:
+        def by_columns(rows: slice) -> Tensor:
             old, new = whole(rows)
             return new.mul_(factor).sub_(old)
 
         return by_columns
 
-    def by_rows(rows: slice) -> torch.Tensor:
+    def by_rows(rows: slice) -> Tensor:
         old, new = whole(rows)
         factor = m[rows] / torch.linalg.vector_norm(new.flatten(1), dim=1)
         return new.mul_(factor.view(-1, *(1,) * (new.dim() - 1))).sub_(old)

@@ -12,13 +12,13 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ..adapter.factors import RowDelta, RowPart
 from ..routing.batched import Entries, size_of, stacked
 
 
-def embedded(embedding: nn.Embedding, x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+def embedded(embedding: nn.Embedding, x: Tensor, a: Tensor) -> Tensor:
     """The columns of ``a`` (r, num_embeddings) for the ids in ``x``, as ``embedding`` would look
     them up: (..., r)."""
     low = F.embedding(
@@ -31,7 +31,7 @@ def embedded(embedding: nn.Embedding, x: torch.Tensor, a: torch.Tensor) -> torch
     return bounded(embedding, low)
 
 
-def bounded(embedding: nn.Embedding, rows: torch.Tensor) -> torch.Tensor:
+def bounded(embedding: nn.Embedding, rows: Tensor) -> Tensor:
     """``rows`` with no norm above the embedding's ``max_norm``, where it has one. torch shortens
     them outside of autograd: their gradients are those of the longer ones."""
     if embedding.max_norm is None:
@@ -43,12 +43,12 @@ def bounded(embedding: nn.Embedding, rows: torch.Tensor) -> torch.Tensor:
     return rows + (shorter - rows).detach() if rows.requires_grad else shorter
 
 
-def scaled_like(embedding: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+def scaled_like(embedding: nn.Module, rows: Tensor) -> Tensor:
     """``rows`` times the ``embed_scale`` by which some embeddings (Gemma's) scale their output."""
     scale = getattr(embedding, "embed_scale", None)
     if scale is None:
         return rows
-    return rows * (scale.to(rows) if isinstance(scale, torch.Tensor) else scale)
+    return rows * (scale.to(rows) if isinstance(scale, Tensor) else scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +56,8 @@ class LowRankTable(RowPart):
     """At an embedding: ``delta(id) = b @ a[:, id]``, a (r, num_embeddings), b (embedding_dim, r)
     with scale and weight in it."""
 
-    a: torch.Tensor
-    b: torch.Tensor
+    a: Tensor
+    b: Tensor
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[int, LowRankTable]], rows: int) -> RowDelta:
@@ -83,14 +83,7 @@ class LowRankTableRows:
         self.table, self.b = self.table.to(wide), self.b.to(wide)
         self.nbytes = size_of(self.table, self.b)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         embedding = cast(nn.Embedding, module)
         ids = self.entries.take(x, repeat).to(self.table.device).flatten(1)
         low = F.embedding(ids + self.begins[:, None], self.table)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.conversion import Shape
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
@@ -26,11 +26,11 @@ from .rerun import OtherInput, blend, not_rerunnable, with_input
 class _Rescaling:
     __slots__ = ("_shape", "l")
 
-    def __init__(self, vector: torch.Tensor, shape: Shape) -> None:
+    def __init__(self, vector: Tensor, shape: Shape) -> None:
         self.l = vector
         self._shape = shape
 
-    def rescaled(self, x: torch.Tensor) -> torch.Tensor:
+    def rescaled(self, x: Tensor) -> Tensor:
         """``x`` along its channels, in the wider dtype of both."""
         return x.to(self.l.device) * self.l.view(self._shape)
 
@@ -40,14 +40,7 @@ class OutputFactors(_Rescaling):
 
     __slots__ = ()
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         return blend(out, base, self.rescaled(base), weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
@@ -60,14 +53,7 @@ class InputFactors(_Rescaling):
 
     __slots__ = ()
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         return with_input(module, x, self.rescaled(x).to(x.dtype), base, out, weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
@@ -78,15 +64,13 @@ class InputFactors(_Rescaling):
 class RescaledInput(OtherInput):
     """The input along its channels, times ``vector`` (channels, 1, ..)."""
 
-    vector: torch.Tensor
+    vector: Tensor
 
     @classmethod
-    def changing(
-        cls, parts: Sequence[RescaledInput]
-    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
+    def changing(cls, parts: Sequence[RescaledInput]) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         vectors = stacked([part.vector for part in parts])
 
-        def change(x: torch.Tensor) -> torch.Tensor:
+        def change(x: Tensor) -> Tensor:
             entries, *along = vectors.shape
             others = (1,) * (x.dim() - vectors.dim())
             return x.to(vectors.device) * vectors.view(entries, *others, *along)
@@ -99,14 +83,12 @@ def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     return not_rerunnable(module) if site.settings.get("feedforward") else None
 
 
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+def changes(site: SitePlan, roles: Roles) -> bool:
     """Whether the vector is anything but ones."""
     return bool((roles["l"] != 1).any())
 
 
-def build(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-) -> Factors:
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
     """The factors at one site, from placed tensors by role. IA3 has no dropout."""
     vector = roles["l"]
     along = (vector.numel(), *(1,) * len(shape.kernel))  # no batch: a convolution may have none
@@ -115,7 +97,7 @@ def build(
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
     """``(l - 1) * W`` along the outputs, at a feedforward module along the inputs (of a grouped
     convolution: those of each output's group)."""
@@ -130,21 +112,21 @@ def delta_weight(
     return lambda rows: weight[rows].to(change) * _along(of_group[group[rows]], weight)
 
 
-def _along(change: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _along(change: Tensor, weight: Tensor) -> Tensor:
     """Ready to be multiplied with rows of ``weight``."""
     return change.view(*change.shape, *(1,) * (weight.dim() - change.dim()))
 
 
 def delta_bias(
-    site: SitePlan, shape: ModuleShape, bias: torch.Tensor | None, roles: Roles
-) -> torch.Tensor | None:
+    site: SitePlan, shape: ModuleShape, bias: Tensor | None, roles: Roles
+) -> Tensor | None:
     """``(l - 1) * b`` where the output is rescaled, and there is a bias."""
     if bias is None or site.settings.get("feedforward"):
         return None
     return bias * (roles["l"].flatten() - 1)
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+def initial(new: NewSite) -> Roles:
     """PEFT's initialisation: ones, which change nothing; with ``init_ia3_weights: false`` normal
     numbers."""
     drawn = new.normal("l")

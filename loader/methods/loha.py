@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleShape, SitePlan
 from ..adapter.factors import Factors, RowDelta, RowPart
@@ -35,10 +35,10 @@ times slower), and grow with the square of the rank."""
 class LohaFactors(WeightFactors):
     """``(w1_a w1_b) * (w2_a w2_b) * scale``, element by element."""
 
-    def product(self) -> torch.Tensor:
+    def product(self) -> Tensor:
         return self._half("1") * self._half("2")
 
-    def delta(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def delta(self, module: nn.Module, x: Tensor) -> Tensor:
         b1, b2 = self.roles["w1_b"], self.roles["w2_b"]
         if len(self.shape) > 2 or b1.shape[0] * b2.shape[0] >= min(self.shape):
             return super().delta(module, x)
@@ -53,17 +53,17 @@ class LohaFactors(WeightFactors):
             return (LowRank(b, a * (self.scale * weight)),)
         return (Hadamard(a1 * (self.scale * weight), b1, a2, b2),)
 
-    def _in_pairs(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _in_pairs(self) -> tuple[Tensor, Tensor]:
         """The products' columns and rows in pairs, the same delta of rank r * r: (out, r * r) and
         (r * r, in)."""
         a1, a2, b1, b2 = (self.roles[role] for role in ("w1_a", "w2_a", "w1_b", "w2_b"))
         return (a1[:, :, None] * a2[:, None]).flatten(1), (b1[:, None] * b2).flatten(0, 1)
 
-    def _half(self, n: str) -> torch.Tensor:
+    def _half(self, n: str) -> Tensor:
         a, b, core = self.roles[f"w{n}_a"], self.roles[f"w{n}_b"], self.roles.get(f"t{n}")
         return a @ b if core is None else torch.einsum(_CORE, core, b, a)
 
-    def kept_rows(self, rows: torch.Tensor) -> torch.Tensor:
+    def kept_rows(self, rows: Tensor) -> Tensor:
         return rows / rows.mean()
 
 
@@ -71,10 +71,10 @@ class LohaFactors(WeightFactors):
 class Hadamard(RowPart):
     """``delta(x) = ((a1 b1) * (a2 b2)) x``: a (out, r), b (r, in), scale and weight in a1."""
 
-    a1: torch.Tensor
-    b1: torch.Tensor
-    a2: torch.Tensor
-    b2: torch.Tensor
+    a1: Tensor
+    b1: Tensor
+    a2: Tensor
+    b2: Tensor
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[int, Hadamard]], rows: int) -> RowDelta:
@@ -93,14 +93,7 @@ class HadamardRows:
         )
         self.nbytes = size_of(self.a1, self.b1, self.a2, self.b2)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         count, inner, outer = len(self.entries), x.shape[-1], out.shape[-1]
         mine = self.entries.take(x, repeat).to(self.b1).reshape(count, -1, 1, inner)
         many = (mine * self.b2[:, None]).flatten(1, 2)  # (entries, tokens * r2, in)
@@ -111,7 +104,7 @@ class HadamardRows:
         return self.entries.add(out, delta.view(count, repeat, *out.shape[1:]), repeat)
 
 
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+def changes(site: SitePlan, roles: Roles) -> bool:
     """Whether the delta is anything but zero: no factor of it is."""
     return site.scale != 0 and all(bool(factor.any()) for factor in roles.values())
 
@@ -122,7 +115,7 @@ def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> F
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
     """The delta that the live adapter makes."""
     if weight.dim() > 2:
@@ -132,7 +125,7 @@ def delta_weight(
     return lambda rows: (a1[rows] @ b1).mul_(a2[rows] @ b2).mul_(site.scale)
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+def initial(new: NewSite) -> Roles:
     """PEFT's initialisation: all as ``nn.Linear`` begins, and one zero (unless ``init_weights`` is
     false), so that the delta is."""
     zero = {"w2_b"} if new.config.get("init_weights", True) else set[str]()

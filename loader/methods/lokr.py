@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleShape, SitePlan
 from ..adapter.factors import Factors, RowDelta, RowPart
@@ -32,7 +32,7 @@ class LokrFactors(WeightFactors):
         super().__init__(site, shape, roles)
         self.scaled_rows = bool(site.settings.get("rank_dropout_scale"))
 
-    def product(self) -> torch.Tensor:
+    def product(self) -> Tensor:
         w1, w2 = self.factors()
         if w2.dim() == 3:
             # a whole w2 of a Conv1d: torch.kron pads w1 in front, and PEFT trains with that
@@ -40,7 +40,7 @@ class LokrFactors(WeightFactors):
         # by hand: torch.kron cannot do some of the shapes with a last dimension of 1
         return w1[:, None, :, None, None] * w2.reshape(1, w2.shape[0], 1, w2.shape[1], -1)
 
-    def delta(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def delta(self, module: nn.Module, x: Tensor) -> Tensor:
         if len(self.shape) > 2:
             return super().delta(module, x)
         w1, w2 = self.factors()
@@ -51,7 +51,7 @@ class LokrFactors(WeightFactors):
         w1, w2 = self.factors()
         return (Kronecker(w1 * (self.scale * weight), w2),)
 
-    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def factors(self) -> tuple[Tensor, Tensor]:
         """Both factors of the product, written out."""
         roles = self.roles
         w1 = roles["w1"] if "w1" in roles else roles["w1_a"] @ roles["w1_b"]
@@ -61,7 +61,7 @@ class LokrFactors(WeightFactors):
             return w1, torch.einsum(_CORE, roles["t2"], roles["w2_a"], roles["w2_b"])
         return w1, roles["w2_a"] @ roles["w2_b"]
 
-    def kept_rows(self, rows: torch.Tensor) -> torch.Tensor:
+    def kept_rows(self, rows: Tensor) -> Tensor:
         return rows / rows.mean() if self.scaled_rows else rows
 
 
@@ -69,8 +69,8 @@ class LokrFactors(WeightFactors):
 class Kronecker(RowPart):
     """``delta(x) = kron(w1, w2) x``, scale and weight in w1."""
 
-    w1: torch.Tensor
-    w2: torch.Tensor
+    w1: Tensor
+    w2: Tensor
 
     @property
     def kind(self) -> Hashable:
@@ -92,14 +92,7 @@ class KroneckerRows:
         self.w1, self.w2 = self.w1.to(wide), self.w2.to(wide)
         self.nbytes = size_of(self.w1, self.w2)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         count, (outer1, inner1), (outer2, inner2) = (
             len(self.entries),
             self.w1.shape[1:],
@@ -113,7 +106,7 @@ class KroneckerRows:
         return self.entries.add(out, delta.reshape(count, repeat, *out.shape[1:]), repeat)
 
 
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+def changes(site: SitePlan, roles: Roles) -> bool:
     """Whether the delta is anything but zero: no factor of it is."""
     return site.scale != 0 and all(bool(factor.any()) for factor in roles.values())
 
@@ -124,7 +117,7 @@ def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> F
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
     """The delta that the live adapter makes."""
     factors = LokrFactors(site, shape, roles)
@@ -134,7 +127,7 @@ def delta_weight(
     w1, w2 = factors.factors()
     places = torch.arange(weight.shape[0], device=w1.device)
 
-    def delta(rows: slice) -> torch.Tensor:
+    def delta(rows: slice) -> Tensor:
         at, height = places[rows], w2.shape[0]
         left, right = w1[at // height], w2[at % height]
         return (left[:, :, None] * right[:, None]).flatten(1).mul_(site.scale)
@@ -142,7 +135,7 @@ def delta_weight(
     return delta
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+def initial(new: NewSite) -> Roles:
     """PEFT's initialisation: all as ``nn.Linear`` begins, and one zero, so that the delta is: w1
     (or its first factor), with ``init_weights: lycoris`` w2 (or its second), with false none."""
     how = new.config.get("init_weights", True)

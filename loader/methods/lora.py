@@ -15,7 +15,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.lora_config import init_of
@@ -39,19 +39,12 @@ class EmbeddingFactors:
 
     __slots__ = ("a", "b", "scale")
 
-    def __init__(self, roles: Mapping[str, torch.Tensor], scale: float) -> None:
+    def __init__(self, roles: Roles, scale: float) -> None:
         self.a = roles["embedding_A"]
         self.b = roles["embedding_B"]
         self.scale = scale
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         embedding = cast(nn.Embedding, module)
         low = embedded(embedding, x, self.a)
         delta = scaled_like(embedding, (low @ self.b.t()) * (self.scale * weight))
@@ -68,9 +61,7 @@ class ConvFactors:
 
     __slots__ = ("a", "b", "bias", "convolve", "dropout", "scale")
 
-    def __init__(
-        self, roles: Mapping[str, torch.Tensor], scale: float, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, roles: Roles, scale: float, dropout: float = 0.0) -> None:
         self.a = roles["A"]
         self.b = roles["B"]
         self.bias = roles.get("B_bias")
@@ -78,14 +69,7 @@ class ConvFactors:
         self.dropout = dropout
         self.convolve = CONVOLUTIONS[self.a.dim()]
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         conv = cast(nn.Conv2d, module)
         if x.dtype is not self.a.dtype or x.device != self.a.device:
             x = x.to(self.a)
@@ -116,14 +100,14 @@ def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     return dora.unsupported(site, module, shape) if "magnitude" in site.tensors else None
 
 
-def alters(site: SitePlan, roles: Mapping[str, torch.Tensor], module: nn.Module) -> bool:
+def alters(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
     """Whether the delta is anything but zero, at this module."""
     if "magnitude" in roles:
         return dora.alters(site, shape_of_module(module).kind, roles, module)
     return changes(site, roles)
 
 
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+def changes(site: SitePlan, roles: Roles) -> bool:
     """Whether ``A``, ``B`` and B's bias make anything but zero."""
     if site.scale == 0:
         return False
@@ -134,9 +118,7 @@ def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
     return bool(b.any()) and bool(a.any())
 
 
-def build(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-) -> Factors:
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
     """The factors at one site, from placed tensors by role."""
     if "magnitude" in roles:
         return dora.build(shape.kind, roles, site.scale, dropout)
@@ -152,7 +134,7 @@ def build(
     return plain
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+def initial(new: NewSite) -> Roles:
     """PEFT's initialisation, by ``init_lora_weights``.
 
     True: A as ``nn.Linear`` begins, uniform within 1/sqrt(fan-in), and B zero; at an embedding A
@@ -180,7 +162,7 @@ def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
     return made
 
 
-def _pair(new: NewSite, how: object) -> dict[str, torch.Tensor]:
+def _pair(new: NewSite, how: object) -> dict[str, Tensor]:
     if cut := new.site.settings.get(BLOCKS):
         return _cut_pair(new, how, cut)
     made = {"A": new.uniform("A"), "B": new.uniform("B")}
@@ -197,7 +179,7 @@ def _pair(new: NewSite, how: object) -> dict[str, torch.Tensor]:
     return {role: value if role == "A" else new.zeros(role) for role, value in made.items()}
 
 
-def _cut_pair(new: NewSite, how: object, cut: Mapping[str, int]) -> dict[str, torch.Tensor]:
+def _cut_pair(new: NewSite, how: object, cut: Mapping[str, int]) -> dict[str, Tensor]:
     """Blocks of A uniform within sqrt(6 / fan-in), of B zero (PEFT 0.21.2,
     ``BlockDiagonalLinear``); what is not cut begins as ever."""
     site, sizes = new.site._replace(settings={}), new.sizes
@@ -212,7 +194,7 @@ def _cut_pair(new: NewSite, how: object, cut: Mapping[str, int]) -> dict[str, to
     return made
 
 
-def _minor(new: NewSite, a: str, b: str) -> dict[str, torch.Tensor]:
+def _minor(new: NewSite, a: str, b: str) -> dict[str, Tensor]:
     """By role: zeros (r, in), and the last r left singular vectors of the weight (out, r)."""
     weight = new.weight().float()
     if new.sizes.kind is not ModuleKind.LINEAR:  # Conv1D and embeddings keep (in, out)
@@ -221,7 +203,7 @@ def _minor(new: NewSite, a: str, b: str) -> dict[str, torch.Tensor]:
     return {a: new.zeros(a), b: vectors[:, -new.site.rank :].contiguous()}
 
 
-def _orthogonal(new: NewSite) -> Mapping[str, torch.Tensor]:
+def _orthogonal(new: NewSite) -> Roles:
     """At a linear module: A (r, in), B (out, r), with r even."""
     (rank, inner), outer = new.shapes["A"], new.shapes["B"][0]
     draw = functools.partial(torch.randn, generator=new.generator)
@@ -247,7 +229,7 @@ INPUT_ROLES = frozenset({"A", "B", "B_bias", "embedding_A", "embedding_B", "velo
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
     """``scale * B @ A``; with a magnitude that of :func:`.dora.delta_weight`."""
     product = _product(site, shape, weight, roles)
@@ -256,7 +238,7 @@ def delta_weight(
     return dora.delta_weight(shape.kind, weight, roles["magnitude"], product)
 
 
-def _product(site: SitePlan, shape: ModuleShape, weight: torch.Tensor, roles: Roles) -> Delta:
+def _product(site: SitePlan, shape: ModuleShape, weight: Tensor, roles: Roles) -> Delta:
     if shape.kind is ModuleKind.EMBEDDING:  # (num_embeddings, embedding_dim)
         return product_rows(roles["embedding_B"], roles["embedding_A"], site.scale, True)
     cut = site.settings.get(BLOCKS, {})
@@ -268,11 +250,8 @@ def _product(site: SitePlan, shape: ModuleShape, weight: torch.Tensor, roles: Ro
 
 
 def delta_bias(
-    site: SitePlan,
-    shape: ModuleShape,
-    bias: torch.Tensor | None,
-    roles: Mapping[str, torch.Tensor],
-) -> torch.Tensor | None:
+    site: SitePlan, shape: ModuleShape, bias: Tensor | None, roles: Roles
+) -> Tensor | None:
     """``scale`` times B's own bias (``lora_bias``), where there is one."""
     found = roles.get("B_bias")
     return None if found is None else found * site.scale

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import TARGET, ModuleShape, SitePlan
 from ...registry.methods.lora_attention import reader_of
@@ -27,9 +27,7 @@ class ParameterFactors:
 
     __slots__ = ("a", "b", "name", "scale", "shape", "site")
 
-    def __init__(
-        self, site: SitePlan, shape: tuple[int, ...], roles: Mapping[str, torch.Tensor]
-    ) -> None:
+    def __init__(self, site: SitePlan, shape: tuple[int, ...], roles: Roles) -> None:
         self.site = site
         self.name = reader_of(site)[1]
         self.shape = shape
@@ -37,7 +35,7 @@ class ParameterFactors:
         self.b = roles["B"]
         self.scale = site.scale
 
-    def add_to(self, module: nn.Module, parameter: torch.Tensor, weight: float) -> torch.Tensor:
+    def add_to(self, module: nn.Module, parameter: Tensor, weight: float) -> Tensor:
         """``parameter + weight * delta``, in the wider dtype of both; the parameter itself is left
         as it is."""
         left, right = self.sides(module)
@@ -50,12 +48,12 @@ class ParameterFactors:
             return torch.addmm(base, left[0], right[0], alpha=alpha)
         return torch.baddbmm(base, left, right, alpha=alpha)
 
-    def delta(self, module: nn.Module) -> torch.Tensor:
+    def delta(self, module: nn.Module) -> Tensor:
         """What is added at weight 1, in the factors' dtype: as large as the parameter."""
         left, right = self.sides(module)
         return ((left @ right) * self.scale).view(self.shape)
 
-    def sides(self, module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    def sides(self, module: nn.Module) -> tuple[Tensor, Tensor]:
         """(experts, rows, r) and (experts, r, columns) of the parameter."""
         experts = self.shape[0] if len(self.shape) == 3 else 1
         a = self.a.reshape(experts, -1, self.a.shape[-1])
@@ -83,7 +81,7 @@ def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     parameter = module._parameters.get(name)  # pyright: ignore[reportPrivateUsage]
     if parameter is None:
         return f"{name} is no parameter of this {type(module).__name__} itself"
-    if type(parameter.data) is not torch.Tensor or not parameter.is_floating_point():
+    if type(parameter.data) is not Tensor or not parameter.is_floating_point():
         return f"{name} is quantised"
     if TARGET in site.settings:  # the attention that reads it runs on a stand-in
         return None
@@ -101,30 +99,28 @@ def shapes(site: SitePlan, module: nn.Module, shape: ModuleShape) -> Mapping[str
     return {"A": (site.rank * experts, inner), "B": (outer, site.rank * experts)}
 
 
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+def changes(site: SitePlan, roles: Roles) -> bool:
     """Whether the delta is anything but zero."""
     return bool(site.scale) and bool(roles["A"].any()) and bool(roles["B"].any())
 
 
-def build(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-) -> ParameterFactors:
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> ParameterFactors:
     """The factors of one parameter, from placed tensors by role; they know no dropout."""
     own = shape.parameters[site.settings["parameter"]]
     return ParameterFactors(site, own, roles)
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
     """``scale`` times each expert's product; rows of all experts, one after the other."""
     name = site.settings["parameter"]
     left, right = ParameterFactors(site, shape.parameters[name], roles).sides(module)
     experts, height, _ = left.shape
 
-    def delta(rows: slice) -> torch.Tensor:
+    def delta(rows: slice) -> Tensor:
         start, stop, _ = rows.indices(experts * height)
-        parts: list[torch.Tensor] = []
+        parts: list[Tensor] = []
         while start < stop:
             expert, at = divmod(start, height)
             end = min(height, at + stop - start)

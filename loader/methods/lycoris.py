@@ -12,7 +12,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleShape, SitePlan
 from ...registry.methods.lycoris import inner_of
@@ -32,18 +32,18 @@ class WeightFactors(ABC):
         self.rank_dropout = float(site.settings.get("rank_dropout", 0))
 
     @abstractmethod
-    def product(self) -> torch.Tensor:
+    def product(self) -> Tensor:
         """The delta without its scale, in any shape of as many elements."""
 
     @abstractmethod
-    def kept_rows(self, rows: torch.Tensor) -> torch.Tensor:
+    def kept_rows(self, rows: Tensor) -> Tensor:
         """What rank dropout multiplies the rows of the delta by, from zeros and ones."""
 
-    def delta_weight(self) -> torch.Tensor:
+    def delta_weight(self) -> Tensor:
         """The delta, scaled, in the weight's shape."""
         return (self.product() * self.scale).reshape(self.shape)
 
-    def delta(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def delta(self, module: nn.Module, x: Tensor) -> Tensor:
         """What the delta makes of ``x``."""
         delta = self.delta_weight()
         x = x.to(delta)
@@ -53,14 +53,7 @@ class WeightFactors(ABC):
         convolve = CONVOLUTIONS[delta.dim()]
         return convolve(x, delta, None, conv.stride, conv.padding, conv.dilation, conv.groups)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         if module.training and self.module_dropout and torch.rand(1) <= self.module_dropout:
             return out
         delta = self.delta(module, x)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.conversion import Shape
 from ...registry.files.facts import ModuleShape, SitePlan
@@ -28,13 +27,7 @@ class DeltaWeight(Protocol):
     """
 
     def __call__(
-        self,
-        site: SitePlan,
-        module: nn.Module,
-        shape: ModuleShape,
-        weight: torch.Tensor,
-        roles: Roles,
-        /,
+        self, site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles, /
     ) -> Delta: ...
 
 
@@ -44,8 +37,8 @@ class DeltaBias(Protocol):
     dtype of ``roles``."""
 
     def __call__(
-        self, site: SitePlan, shape: ModuleShape, bias: torch.Tensor | None, roles: Roles, /
-    ) -> torch.Tensor | None: ...
+        self, site: SitePlan, shape: ModuleShape, bias: Tensor | None, roles: Roles, /
+    ) -> Tensor | None: ...
 
 
 def mergeable_everywhere(site: SitePlan, module: nn.Module, shape: ModuleShape) -> None:

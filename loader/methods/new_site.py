@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import AttachError
@@ -33,18 +33,18 @@ class NewSite:
     config: Mapping[str, Any]
     generator: torch.Generator | None = None
 
-    def uniform(self, role: str) -> torch.Tensor:
+    def uniform(self, role: str) -> Tensor:
         """Within 1 / sqrt(fan-in), as ``nn.Linear`` begins."""
         return initial_linear(torch.empty(self.shapes[role]), self.generator)
 
-    def uniform_within(self, role: str, bound: float) -> torch.Tensor:
+    def uniform_within(self, role: str, bound: float) -> Tensor:
         return torch.empty(self.shapes[role]).uniform_(-bound, bound, generator=self.generator)
 
-    def normal(self, role: str, deviation: float = 1.0) -> torch.Tensor:
+    def normal(self, role: str, deviation: float = 1.0) -> Tensor:
         empty = torch.empty(self.shapes[role])
         return empty.normal_(std=deviation, generator=self.generator)
 
-    def weight(self) -> torch.Tensor:
+    def weight(self) -> Tensor:
         """The module's own, wherever accelerate keeps it. Raises :class:`AttachError` where it
         cannot be read."""
         found = offloaded(self.module, "weight")
@@ -53,11 +53,11 @@ class NewSite:
             raise AttachError(codes.MODULE_ON_META.finding(message))
         return found.detach()
 
-    def zeros(self, role: str) -> torch.Tensor:
+    def zeros(self, role: str) -> Tensor:
         return torch.zeros(self.shapes[role])
 
 
-def initial_linear(weight: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+def initial_linear(weight: Tensor, generator: torch.Generator | None) -> Tensor:
     """``weight`` (out, in, ..) filled as torch fills that of a linear module or a convolution
     (https://arxiv.org/abs/1502.01852, with a = sqrt(5))."""
     return nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ..adapter.factors import Factors, RowDelta, RowPart
@@ -31,22 +31,22 @@ class _Rotating:
 
     __slots__ = ("_eps", "_terms", "r")
 
-    def __init__(self, r: torch.Tensor, settings: Mapping[str, Any]) -> None:
+    def __init__(self, r: Tensor, settings: Mapping[str, Any]) -> None:
         self.r = r
         self._terms: int | None = settings["terms"]
         self._eps: float | None = settings["eps"]
 
-    def rotated(self, x: torch.Tensor) -> torch.Tensor:
+    def rotated(self, x: Tensor) -> Tensor:
         """``x`` (..., width), in the dtype of ``r``: each block of it times its rotation."""
         return _rotated(x.unsqueeze(0), self.rotation().unsqueeze(0)).squeeze(0)
 
-    def rotation(self) -> torch.Tensor:
+    def rotation(self) -> Tensor:
         """(blocks, size, size) in the dtype of ``r``, made in float32 at least."""
         skew = _skew(self._angles().to(torch.promote_types(self.r.dtype, torch.float32)))
         made = _exact(skew) if self._terms is None else _series(skew, self._terms)
         return made.to(self.r.dtype)
 
-    def _angles(self) -> torch.Tensor:
+    def _angles(self) -> Tensor:
         """``r``; where it is constrained (COFT), no further from 0 than ``eps``."""
         if self._eps is None:
             return self.r
@@ -63,14 +63,7 @@ class InputFactors(_Rotating):
 
     __slots__ = ()
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         return with_input(module, x, self.rotated(x).to(x.dtype), base, out, weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
@@ -82,26 +75,17 @@ class PatchFactors(_Rotating):
 
     __slots__ = ("_kernel",)
 
-    def __init__(
-        self, r: torch.Tensor, settings: Mapping[str, Any], kernel: tuple[int, ...]
-    ) -> None:
+    def __init__(self, r: Tensor, settings: Mapping[str, Any], kernel: tuple[int, ...]) -> None:
         super().__init__(r, settings)
         self._kernel = kernel
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         return with_input(module, x, self._image(x).to(x.dtype), base, out, weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (RotatedInput(weight, self.rotation(), self._kernel),)
 
-    def _image(self, x: torch.Tensor) -> torch.Tensor:
+    def _image(self, x: Tensor) -> Tensor:
         return _from_patches(x, self._kernel, self.rotated)
 
 
@@ -110,14 +94,7 @@ class OutputFactors(_Rotating):
 
     __slots__ = ()
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         return blend(out, base, self.rotated(base), weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
@@ -128,7 +105,7 @@ class OutputFactors(_Rotating):
 class RotatedInput(OtherInput):
     """The input, or its patches under a ``kernel``, times the ``rotation`` (blocks, size, size)."""
 
-    rotation: torch.Tensor
+    rotation: Tensor
     kernel: tuple[int, ...] = ()
 
     @property
@@ -136,12 +113,10 @@ class RotatedInput(OtherInput):
         return (type(self), self.rotation.shape[-1], self.kernel)
 
     @classmethod
-    def changing(
-        cls, parts: Sequence[RotatedInput]
-    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
+    def changing(cls, parts: Sequence[RotatedInput]) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         kernel, rotations = parts[0].kernel, _rotations([part.rotation for part in parts])
 
-        def change(x: torch.Tensor) -> torch.Tensor:
+        def change(x: Tensor) -> Tensor:
             if not kernel:
                 return _rotated(x, rotations)
             flat = x.flatten(0, 1)
@@ -159,7 +134,7 @@ class RotatedOutput(RowPart):
     """``delta = weight * (base rotated - base)``."""
 
     weight: float
-    rotation: torch.Tensor
+    rotation: Tensor
 
     @property
     def kind(self) -> Hashable:
@@ -179,26 +154,19 @@ class RotatedOutputRows:
         self.rotations = _rotations([part.rotation for _, part in parts])
         self.nbytes = size_of(self.rotations)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         old = self.entries.take(base, repeat)
         delta = difference(_rotated(old, self.rotations), old, self.weights)
         return self.entries.add(out, delta, repeat)
 
 
-def _rotations(rotations: Sequence[torch.Tensor]) -> torch.Tensor:
+def _rotations(rotations: Sequence[Tensor]) -> Tensor:
     """(entries, blocks, size, size); one rotation may stand for all blocks."""
     blocks = max(len(rotation) for rotation in rotations)
     return stacked([rotation.expand(blocks, -1, -1) for rotation in rotations])
 
 
-def _rotated(x: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
+def _rotated(x: Tensor, rotations: Tensor) -> Tensor:
     """``x`` (entries, ..., width), each block of it times its entry's rotation."""
     entries, _, size, _ = rotations.shape
     blocks = x.to(rotations).reshape(entries, -1, x.shape[-1] // size, size).transpose(1, 2)
@@ -207,8 +175,8 @@ def _rotated(x: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
 
 
 def _from_patches(
-    x: torch.Tensor, kernel: tuple[int, ...], rotated: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
+    x: Tensor, kernel: tuple[int, ...], rotated: Callable[[Tensor], Tensor]
+) -> Tensor:
     """``x`` (batch, in, height, width) from its rotated patches (batch, patches, in * kernel)."""
     patches = rotated(F.unfold(x, kernel).transpose(1, 2))
     height, width = x.shape[2] - kernel[0] + 1, x.shape[3] - kernel[1] + 1
@@ -218,7 +186,7 @@ def _from_patches(
     return F.fold(columns, (x.shape[2], x.shape[3]), kernel)
 
 
-def _skew(angles: torch.Tensor) -> torch.Tensor:
+def _skew(angles: Tensor) -> Tensor:
     """(blocks, n) upper triangles as (blocks, size, size) skew-symmetric matrices."""
     size = (1 + math.isqrt(1 + 8 * angles.shape[1])) // 2
     rows, columns = torch.triu_indices(size, size, 1, device=angles.device)
@@ -227,13 +195,13 @@ def _skew(angles: torch.Tensor) -> torch.Tensor:
     return upper - upper.transpose(-1, -2)
 
 
-def _exact(skew: torch.Tensor) -> torch.Tensor:
+def _exact(skew: Tensor) -> Tensor:
     """Cayley's ``(I - S) (I + S)^-1``."""
     one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
     return torch.linalg.solve(one + skew, one - skew, left=False)
 
 
-def _series(skew: torch.Tensor, terms: int) -> torch.Tensor:
+def _series(skew: Tensor, terms: int) -> Tensor:
     """``I + 2 S + 2 S^2 + ... + 2 S^(terms - 2) + S^(terms - 1)``; for 3 terms it is that of 4."""
     one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
     found = one.expand_as(skew)
@@ -250,7 +218,7 @@ def _series(skew: torch.Tensor, terms: int) -> torch.Tensor:
     return found + power @ skew
 
 
-def _inside(angles: torch.Tensor, eps: float) -> torch.Tensor:
+def _inside(angles: Tensor, eps: float) -> Tensor:
     """Each block scaled down to the norm ``eps / sqrt(blocks)`` where its matrix's is above."""
     most = eps / math.sqrt(angles.shape[0])
     norm = angles.norm(dim=1, keepdim=True) * math.sqrt(2)  # of both triangles
@@ -266,7 +234,7 @@ def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     return not_rerunnable(module)
 
 
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+def changes(site: SitePlan, roles: Roles) -> bool:
     """Whether any angle is not zero, and the series not cut before it comes to them."""
     terms, eps = site.settings["terms"], site.settings["eps"]
     if eps == 0 or (terms is not None and terms < 2):
@@ -274,9 +242,7 @@ def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
     return any(bool(angles.any()) for angles in roles.values())
 
 
-def build(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-) -> Factors:
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
     """The factors at one site, from placed tensors by role. PEFT applies no dropout."""
     if shape.kind is ModuleKind.EMBEDDING:
         return OutputFactors(roles["embedding_R"], site.settings)
@@ -286,7 +252,7 @@ def build(
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
     """``W R - W`` at an embedding; else ``W R^T - W``, for the input is rotated."""
     embedding = shape.kind is ModuleKind.EMBEDDING
@@ -294,7 +260,7 @@ def delta_weight(
     turn = rotation if embedding else rotation.mT
     size = turn.shape[-1]
 
-    def delta(rows: slice) -> torch.Tensor:
+    def delta(rows: slice) -> Tensor:
         old = weight[rows].to(turn)
         blocks = old.reshape(len(old), -1, size)
         new = torch.einsum("nbk,bkc->nbc", blocks, turn.expand(blocks.shape[1], -1, -1))
@@ -314,7 +280,7 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     return None
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+def initial(new: NewSite) -> Roles:
     """PEFT's initialisation: no rotation; with ``init_weights: false`` small ones."""
     plain = new.config.get("init_weights", True)
     return {role: new.zeros(role) if plain else new.normal(role, 0.1) for role in new.shapes}

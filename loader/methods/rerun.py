@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..adapter.factors import RowDelta, RowPart
 from ..routing.batched import Entries, size_of
@@ -22,7 +22,7 @@ from ..routing.routing import CURRENT, run_with
 from ..sites.sites import OutputSite
 
 
-def blend(out: torch.Tensor, base: torch.Tensor, new: torch.Tensor, weight: float) -> torch.Tensor:
+def blend(out: Tensor, base: Tensor, new: Tensor, weight: float) -> Tensor:
     """``out + weight * (new - base)``; ``new`` itself where that is what it comes to."""
     new = new.to(out.device)
     if out is base and weight == 1:
@@ -31,16 +31,11 @@ def blend(out: torch.Tensor, base: torch.Tensor, new: torch.Tensor, weight: floa
 
 
 def with_input(
-    module: nn.Module,
-    x: torch.Tensor,
-    changed: torch.Tensor,
-    base: torch.Tensor,
-    out: torch.Tensor,
-    weight: float,
-) -> torch.Tensor:
+    module: nn.Module, x: Tensor, changed: Tensor, base: Tensor, out: Tensor, weight: float
+) -> Tensor:
     """``out + weight * (module(changed) - module(x))``, where the module returned ``base`` for
     ``x``. Hooks around its forward do not run again; what they added to ``base`` stays."""
-    new = cast(torch.Tensor, module.forward(changed))
+    new = cast(Tensor, module.forward(changed))
     if _hooked(module):
         return out + (new - module.forward(x)).to(out.device) * weight
     return blend(out, base, new, weight)
@@ -60,9 +55,7 @@ class OtherInput(RowPart):
 
     @classmethod
     @abstractmethod
-    def changing(
-        cls, parts: Sequence[Any]
-    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
+    def changing(cls, parts: Sequence[Any]) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         """What changes the inputs of all ``parts`` at once, (entries, repeat, ...) to the same
         shape, and the tensor that it holds."""
 
@@ -80,20 +73,13 @@ class OtherInputRows:
         self.change, held = type(parts[0][1]).changing([part for _, part in parts])
         self.nbytes = size_of(held)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         mine = self.entries.take(x, repeat)
         new = self._run(module, self.change(mine).to(x.dtype))
         old = self._run(module, mine) if _hooked(module) else self.entries.take(base, repeat)
         return self.entries.add(out, difference(new, old, self.weights), repeat)
 
-    def _run(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def _run(self, module: nn.Module, x: Tensor) -> Tensor:
         """The module's answers to ``x`` (entries, repeat, ...), each with the whole module of its
         own row where an adapter brings one."""
         flat, call = x.flatten(0, 1), CURRENT.get()
@@ -102,10 +88,10 @@ class OtherInputRows:
         else:
             of_entries = dataclasses.replace(call, rows=call.rows.of(self.entries.rows))
             found = run_with(of_entries, module.forward, (flat,), {})
-        return cast(torch.Tensor, found).unflatten(0, x.shape[:2])
+        return cast(Tensor, found).unflatten(0, x.shape[:2])
 
 
-def difference(new: torch.Tensor, old: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def difference(new: Tensor, old: Tensor, weights: Tensor) -> Tensor:
     """``weights * (new - old)``, entry by entry, at least in float32: adding it to ``old`` gives
     ``new`` again in a narrower dtype."""
     wide = torch.promote_types(new.dtype, torch.float32)

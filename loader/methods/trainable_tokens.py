@@ -14,7 +14,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.trainable_tokens import rows_of
@@ -34,22 +34,13 @@ class EmbeddingRows:
 
     __slots__ = ("_indices", "_order", "_sorted", "reads", "rows")
 
-    def __init__(
-        self, rows: torch.Tensor, indices: tuple[int, ...], reads: Mapping[str, Read]
-    ) -> None:
+    def __init__(self, rows: Tensor, indices: tuple[int, ...], reads: Mapping[str, Read]) -> None:
         self.rows = rows
         self.reads = reads
         self._indices = indices
         self._sorted, self._order = torch.tensor(indices, device=rows.device).sort()
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         rows = self.rows
         ids = x.to(rows.device, torch.int64)
         known, order = self._sorted.to(rows.device), self._order.to(rows.device)
@@ -74,10 +65,10 @@ class EmbeddingRows:
         return (TokenRows(weight, self.rows[self._order], self._sorted),)
 
 
-def rows_put_in(rows: torch.Tensor, indices: tuple[int, ...]) -> Read:
+def rows_put_in(rows: Tensor, indices: tuple[int, ...]) -> Read:
     """A weight with ``rows`` at ``indices``: what is read of it outside of its module."""
 
-    def read(own: torch.Tensor, now: torch.Tensor, weight: float) -> torch.Tensor:
+    def read(own: Tensor, now: Tensor, weight: float) -> Tensor:
         at, new = torch.tensor(indices, device=own.device), rows.to(own)
         if weight == 1 and now is own:
             return own.index_copy(0, at, new)  # not a difference added again
@@ -86,9 +77,7 @@ def rows_put_in(rows: torch.Tensor, indices: tuple[int, ...]) -> Read:
     return read
 
 
-def looked_up(
-    embedding: nn.Embedding, rows: torch.Tensor, places: torch.Tensor, never: int | None
-) -> torch.Tensor:
+def looked_up(embedding: nn.Embedding, rows: Tensor, places: Tensor, never: int | None) -> Tensor:
     """``rows`` (tokens, embedding_dim) at these ``places``, zeros where a place is none of theirs
     (``len(rows)``). ``embedding`` says how often their tokens count in the gradient; the row at
     the place ``never`` has none."""
@@ -105,21 +94,12 @@ class HeadRows:
 
     __slots__ = ("_indices", "reads", "rows")
 
-    def __init__(
-        self, rows: torch.Tensor, indices: tuple[int, ...], reads: Mapping[str, Read]
-    ) -> None:
+    def __init__(self, rows: Tensor, indices: tuple[int, ...], reads: Mapping[str, Read]) -> None:
         self.rows = rows
         self.reads = reads
         self._indices = torch.tensor(indices, device=rows.device)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         rows, at = self.rows, self._indices.to(out.device)
         found = F.linear(x.to(rows), rows).to(out.device)
         bias = offloaded(module, "bias")
@@ -137,8 +117,8 @@ class TokenRows(RowPart):
     """At an embedding: ``rows`` (tokens, embedding_dim) of the ``ids`` (tokens,), in order."""
 
     weight: float
-    rows: torch.Tensor
-    ids: torch.Tensor
+    rows: Tensor
+    ids: Tensor
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[int, TokenRows]], rows: int) -> RowDelta:
@@ -158,14 +138,7 @@ class TokenRowsByRow:
         self.known = torch.cat([part.ids + n * self._STEP for n, (_, part) in enumerate(parts)])
         self.nbytes = size_of(self.rows, self.known)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         ids = self.entries.take(x, repeat).to(self.rows.device, torch.int64)
         step = torch.arange(len(self.entries), device=ids.device) * self._STEP
         ids = ids + step.view(-1, *(1,) * (ids.dim() - 1))
@@ -185,8 +158,8 @@ class TokenLogits(RowPart):
     """At a head: ``rows`` (tokens, in) of the outputs at ``ids`` (tokens,)."""
 
     weight: float
-    rows: torch.Tensor
-    ids: torch.Tensor
+    rows: Tensor
+    ids: Tensor
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[int, TokenLogits]], rows: int) -> RowDelta:
@@ -205,14 +178,7 @@ class TokenLogitsByRow:
         self.there = stacked([torch.ones_like(part.ids) for _, part in parts])
         self.nbytes = size_of(self.rows, self.ids, self.there)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         count, device = len(self.entries), out.device
         mine = self.entries.take(x, repeat).to(self.rows).reshape(count, -1, x.shape[-1])
         found = torch.bmm(mine, self.rows.mT).to(device)
@@ -239,12 +205,12 @@ def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     return "trained tokens named twice" if len(set(indices)) < len(indices) else None
 
 
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+def changes(site: SitePlan, roles: Roles) -> bool:
     """Whether there are rows at all."""
     return bool(roles["rows"].numel())
 
 
-def alters(site: SitePlan, roles: Mapping[str, torch.Tensor], module: nn.Module) -> bool:
+def alters(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
     """Whether the rows are others than the base's, where its weight can be read."""
     rows, weight = roles["rows"], offloaded(module, "weight")
     if weight is None or weight.is_meta or weight.shape[1:] != rows.shape[1:]:
@@ -254,9 +220,7 @@ def alters(site: SitePlan, roles: Mapping[str, torch.Tensor], module: nn.Module)
     return not torch.equal(own, rows.to(own.dtype))
 
 
-def build(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-) -> Factors:
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
     """The rows at one site, from placed tensors by role; they know no dropout."""
     kind = EmbeddingRows if shape.kind is ModuleKind.EMBEDDING else HeadRows
     rows, indices = roles["rows"], site.settings["indices"]
@@ -266,13 +230,13 @@ def build(
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
     """The new rows less the old ones, and zeros elsewhere: of an embedding as of a head."""
     new = roles["rows"]
     places = torch.tensor(site.settings["indices"], device=new.device)
 
-    def delta(rows: slice) -> torch.Tensor:
+    def delta(rows: slice) -> Tensor:
         start, stop, _ = rows.indices(weight.shape[0])
         found = new.new_zeros(stop - start, *weight.shape[1:])
         inside = (places >= start) & (places < stop)
@@ -290,7 +254,7 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     return None
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+def initial(new: NewSite) -> Roles:
     """PEFT's initialisation: the module's own rows; with ``init_weights: false`` (a field of
     ``TRAINABLE_TOKENS`` alone) normal numbers."""
     if not new.config.get("init_weights", True):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ..adapter.factors import Factors, RowDelta, RowPart
@@ -29,9 +29,7 @@ class VeraFactors:
 
     __slots__ = ("a", "b", "dropout", "inner", "lambda_b", "lambda_d", "outer")
 
-    def __init__(
-        self, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-    ) -> None:
+    def __init__(self, shape: ModuleShape, roles: Roles, dropout: float) -> None:
         self.lambda_b = roles["lambda_b"]
         self.lambda_d = roles["lambda_d"]
         self.a = roles["A"]
@@ -40,14 +38,7 @@ class VeraFactors:
         self.outer = shape.out_features
         self.dropout = dropout
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         d, b = self.lambda_d, self.lambda_b
         x = x.to(d)
         if self.dropout and module.training:
@@ -70,10 +61,10 @@ class Projected(RowPart):
     """``delta(x) = v * B (d * (A x))``: a (r, in), b (out, r), d (r,), and v (out,) with the
     weight in it."""
 
-    a: torch.Tensor
-    b: torch.Tensor
-    d: torch.Tensor
-    v: torch.Tensor
+    a: Tensor
+    b: Tensor
+    d: Tensor
+    v: Tensor
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[int, Projected]], rows: int) -> RowDelta:
@@ -108,14 +99,7 @@ class ProjectedRows:
         ]
         self.nbytes = sum(size_of(d, v) for _, _, d, v in self.groups)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         for entries, shared, d, v in self.groups:
             mine = entries.take(x, repeat).to(d)
             low = F.linear(mine, shared.a) * _along(d, mine)
@@ -124,7 +108,7 @@ class ProjectedRows:
         return out
 
 
-def _along(vectors: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _along(vectors: Tensor, x: Tensor) -> Tensor:
     """(entries, n) in the shape of (entries, ..., n) with the dimensions of ``x``."""
     return vectors.view(len(vectors), *(1,) * (x.dim() - 2), -1)
 
@@ -133,19 +117,17 @@ def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     return None
 
 
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
+def changes(site: SitePlan, roles: Roles) -> bool:
     """Whether the vectors let anything through."""
     return bool(roles["lambda_b"].any()) and bool(roles["lambda_d"].any())
 
 
-def build(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-) -> Factors:
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
     """The factors at one site, from placed tensors by role."""
     return VeraFactors(shape, roles, dropout)
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+def initial(new: NewSite) -> Roles:
     """PEFT's initialisation: b zero and d ``d_initial``; with ``init_weights: false`` ones and
     normal numbers."""
     d = new.normal("lambda_d")
@@ -155,7 +137,7 @@ def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
     return {"lambda_b": new.zeros("lambda_b"), "lambda_d": torch.full_like(d, first)}
 
 
-def shared(sites: Iterable[tuple[SitePlan, ModuleShape]]) -> Mapping[str, torch.Tensor]:
+def shared(sites: Iterable[tuple[SitePlan, ModuleShape]]) -> Roles:
     """The matrices that the file does not have, in float32: as PEFT makes them, which is the same
     on every machine whose torch draws the same numbers on the CPU."""
     wanted = [(site, shape) for site, shape in sites if "A" not in site.tensors]
@@ -169,14 +151,14 @@ def shared(sites: Iterable[tuple[SitePlan, ModuleShape]]) -> Mapping[str, torch.
         return {"A": _kaiming(rank, inner, generator), "B": _kaiming(outer, rank, generator)}
 
 
-def _kaiming(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
+def _kaiming(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     bound = math.sqrt(3.0) * (math.sqrt(2.0) / math.sqrt(columns))
     empty = torch.empty((rows, columns), dtype=torch.float32, device="cpu")
     return empty.uniform_(-bound, bound, generator=generator)
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
     """``diag(b) B diag(d) A``, of the parts of A and B that are of this module's sizes."""
     a = roles["lambda_d"][:, None] * roles["A"][:, : shape.in_features]

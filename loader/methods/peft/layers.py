@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ....manifests.findings import loader as codes
 from ....manifests.findings.errors import RoutingError
@@ -31,7 +31,7 @@ class _Known:
 
     __slots__ = ("base", "module", "used", "x")
 
-    def __init__(self, module: nn.Module, x: torch.Tensor, base: torch.Tensor) -> None:
+    def __init__(self, module: nn.Module, x: Tensor, base: Tensor) -> None:
         self.module = module
         self.x = x
         self.base = base
@@ -51,14 +51,7 @@ class PeftFactors:
         self.layer = layer
         self.by_batch = by_batch
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         if self.by_batch and (call := CURRENT.get()) is not None and call.rows is not None:
             raise RoutingError(
                 codes.ROWS_LOST.finding(
@@ -71,7 +64,7 @@ class PeftFactors:
         token = _KNOWN.set(known)
         try:
             inside = cast_floats(x, torch.float32) if intercepted(module, InFloat32) else x
-            new = cast(torch.Tensor, self.layer(inside)).to(base.dtype)
+            new = cast(Tensor, self.layer(inside)).to(base.dtype)
         finally:
             _KNOWN.reset(token)
         if not known.used and _hooked(module):  # the hooks' part of the answer stays
@@ -167,7 +160,7 @@ def _copied(module: nn.Module, name: str, values: Values) -> Any:
     old = own_parameter(module, name)
     if old is None:
         return None
-    if type(old.data) is not torch.Tensor or old.is_quantized:
+    if type(old.data) is not Tensor or old.is_quantized:
         return old  # packed: the class of the parameter knows how
     if values is Values.NONE:
         value = torch.empty_like(old, device="meta")
@@ -193,6 +186,6 @@ def buffers_of(layer: nn.Module) -> Iterator[tuple[str, dict[str, Any], str]]:
         places |= {n: v for n, v in plain.items() if not n.startswith("_")}
         for start, place in places.items():
             for name, value in place.items():
-                if isinstance(value, torch.Tensor):
+                if isinstance(value, Tensor):
                     inner = f"{start}{name}"
                     yield (f"{path}.{inner}" if path else inner), cast(Any, place), name

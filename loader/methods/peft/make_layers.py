@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ....manifests.findings import fit as fit_codes
 from ....manifests.findings import loader as codes
@@ -65,7 +65,7 @@ class Shell:
     def tuner(self) -> nn.Module:
         return cast(nn.Module, self.holder.base_model)
 
-    def state(self) -> dict[str, torch.Tensor]:
+    def state(self) -> dict[str, Tensor]:
         """What PEFT would store of the adapter, by its names in a file."""
         from peft import get_peft_model_state_dict
 
@@ -73,7 +73,7 @@ class Shell:
             self.holder, adapter_name=NAME, save_embedding_layers=False
         )
 
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Give the layers these values, by their names in a file."""
         from peft import set_peft_model_state_dict
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..new_site import initial_linear
@@ -24,19 +24,19 @@ class Encoder(nn.Module):
 
     embedding: nn.Embedding
 
-    def forward(self) -> torch.Tensor:
+    def forward(self) -> Tensor:
         return self.encoded(self.embedding.weight)
 
-    def encoded(self, tokens: torch.Tensor) -> torch.Tensor:
+    def encoded(self, tokens: Tensor) -> Tensor:
         raise AssertionError("each kind of encoder has its own")
 
-    def output(self, state: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def output(self, state: Mapping[str, Tensor]) -> Tensor:
         """What it would return in inference with these values of its parameters."""
         was = self.training
         self.eval()
         try:
             with torch.no_grad():
-                return cast(torch.Tensor, functional_call(self, dict(state), ()))
+                return cast(Tensor, functional_call(self, dict(state), ()))
         finally:
             self.train(was)
 
@@ -65,7 +65,7 @@ class PromptEncoder(Encoder):
             parts.append(nn.Linear(hidden, width))
         self.mlp_head = nn.Sequential(*parts)
 
-    def encoded(self, tokens: torch.Tensor) -> torch.Tensor:
+    def encoded(self, tokens: Tensor) -> Tensor:
         if hasattr(self, "lstm_head"):
             tokens = self.lstm_head(tokens.unsqueeze(0))[0].squeeze(0)
         return self.mlp_head(tokens)
@@ -83,7 +83,7 @@ class PrefixEncoder(Encoder):
             nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, config["num_layers"] * 2 * width)
         )
 
-    def encoded(self, tokens: torch.Tensor) -> torch.Tensor:
+    def encoded(self, tokens: Tensor) -> Tensor:
         return self.transform(tokens)
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ....manifests.findings import training as codes
 from ....manifests.findings.errors import AttachError
 from ....manifests.findings.finding import Where
 from .encoders import Encoder, PrefixEncoder, PromptEncoder, initial_encoder
 
-Drawn = torch.Tensor | Encoder
+Drawn = Tensor | Encoder
 """The tokens (as on disk), or what is trained to make them."""
 
 

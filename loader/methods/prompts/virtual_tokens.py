@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ....manifests.findings import loader as codes
 from ....manifests.findings.errors import RoutingError
@@ -41,20 +41,20 @@ class Prompt(ABC):
     """One adapter's virtual tokens. ``embeddings`` are as on disk: its parameter, or what the
     encoder returns that is trained in its place."""
 
-    def __init__(self, site: SitePlan, embeddings: torch.Tensor | Encoder) -> None:
+    def __init__(self, site: SitePlan, embeddings: Tensor | Encoder) -> None:
         self._made_by = embeddings
         self.tokens: int = site.settings["num_virtual_tokens"]
         self.task: str = site.settings["task_type"]
 
     @property
-    def embeddings(self) -> torch.Tensor:
+    def embeddings(self) -> Tensor:
         return self._made_by() if isinstance(self._made_by, nn.Module) else self._made_by
 
     @property
     def encoder(self) -> Encoder | None:
         return self._made_by if isinstance(self._made_by, nn.Module) else None
 
-    def exchange(self, embeddings: torch.Tensor) -> None:
+    def exchange(self, embeddings: Tensor) -> None:
         """Have other values in the place of its parameter."""
         self._made_by = embeddings
 
@@ -91,13 +91,13 @@ class Prompt(ABC):
         """Inputs that PEFT drops for this task."""
         return () if self.task in ("SEQ_CLS", "TOKEN_CLS") else ("token_type_ids",)
 
-    def lengthen(self, inputs: Inputs, name: str, cached: int, given: torch.Tensor | None) -> None:
+    def lengthen(self, inputs: Inputs, name: str, cached: int, given: Tensor | None) -> None:
         """Give the mask ``name`` ones for the virtual tokens, in front. With ``cached`` tokens in
         the cache it must then count these and the tokens of the input ``given``."""
         mask = inputs.get(name)
         if mask is None:
             return
-        if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
+        if not isinstance(mask, Tensor) or mask.dim() != 2:
             raise _cannot(f"{name} that is no (rows, tokens) tensor", "a dynamic cache")
         ones = mask.new_ones(mask.shape[0], self.tokens)
         mask = inputs[name] = torch.cat([ones, mask], dim=1)
@@ -161,7 +161,7 @@ class Prefix(Prompt):
     value for each layer.
     """
 
-    def __init__(self, site: SitePlan, embeddings: torch.Tensor | Encoder) -> None:
+    def __init__(self, site: SitePlan, embeddings: Tensor | Encoder) -> None:
         super().__init__(site, embeddings)
         self.layers: int = site.settings["num_layers"]
         self.heads: int = site.settings["num_attention_heads"]
@@ -194,9 +194,7 @@ class Prefix(Prompt):
         for layer, (key, value) in enumerate(self.keys_and_values(dtype)):
             own.update(key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1), layer)
 
-    def keys_and_values(
-        self, dtype: torch.dtype | None = None
-    ) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    def keys_and_values(self, dtype: torch.dtype | None = None) -> Iterable[tuple[Tensor, Tensor]]:
         """Of each layer, (1, heads, num_virtual_tokens, head_dim) each."""
         parts = self.embeddings
         parts = parts.to(dtype or parts.dtype)
@@ -208,7 +206,7 @@ class Prefix(Prompt):
             yield parts[at], parts[at + 1]
 
 
-def make_prompt(site: SitePlan, embeddings: torch.Tensor | Encoder) -> Prompt:
+def make_prompt(site: SitePlan, embeddings: Tensor | Encoder) -> Prompt:
     """The virtual tokens of a checked plan, from the placed tensor or what makes it."""
     if site.method == PREFIX_TUNING:
         return Prefix(site, embeddings)
@@ -264,7 +262,7 @@ def embedding_of(base: nn.Module) -> nn.Module | None:
     return found if isinstance(found, nn.Module) else None
 
 
-def _embed(base: nn.Module, inputs: Inputs, prompt: torch.Tensor) -> None:
+def _embed(base: nn.Module, inputs: Inputs, prompt: Tensor) -> None:
     """Put ``prompt`` in front of the embeddings of each row."""
     given = inputs.get("inputs_embeds")
     ids = inputs.pop("input_ids", None)
@@ -277,20 +275,20 @@ def _embed(base: nn.Module, inputs: Inputs, prompt: torch.Tensor) -> None:
     inputs["inputs_embeds"] = torch.cat([prompt, given], dim=1)
 
 
-def _before(tensor: torch.Tensor, value: int, count: int) -> torch.Tensor:
+def _before(tensor: Tensor, value: int, count: int) -> Tensor:
     return torch.cat([tensor.new_full((tensor.shape[0], count), value), tensor], dim=1)
 
 
-def _given(inputs: Inputs, decoder: str = "") -> torch.Tensor | None:
+def _given(inputs: Inputs, decoder: str = "") -> Tensor | None:
     for name in (f"{decoder}input_ids", f"{decoder}inputs_embeds"):
-        if isinstance(inputs.get(name), torch.Tensor):
+        if isinstance(inputs.get(name), Tensor):
             return inputs[name]
     return None
 
 
 def _rows(inputs: Inputs, decoder: str) -> int:
     for name in (f"{decoder}input_ids", f"{decoder}inputs_embeds", "input_ids", "inputs_embeds"):
-        if isinstance(inputs.get(name), torch.Tensor):
+        if isinstance(inputs.get(name), Tensor):
             return inputs[name].shape[0]
     raise _cannot("a call without input_ids and inputs_embeds", "one of them")
 

@@ -15,7 +15,7 @@ from .linear import LinearFactors
 
 
 class BlockFactors:
-    """``cut`` says of how many blocks a factor is, by role; gradients reach the blocks alone."""
+    """``cut`` is the number of a factor's blocks, by role; only the blocks are trained."""
 
     __slots__ = ("blocks", "cut")
 
@@ -30,17 +30,16 @@ class BlockFactors:
         return self._in_full().parts(module, weight)
 
     def _in_full(self) -> LinearFactors:
-        one = self.blocks
+        blocks = self.blocks
         roles = {
-            "A": in_full(one.a, self.cut.get("A", 1)),
-            "B": in_full(one.b, self.cut.get("B", 1)),
+            "A": in_full(blocks.a, self.cut.get("A", 1)),
+            "B": in_full(blocks.b, self.cut.get("B", 1)),
         }
-        if one.bias is not None:
-            roles["B_bias"] = one.bias
-        return LinearFactors(roles, one.scale, one.dropout)
+        if blocks.bias is not None:
+            roles["B_bias"] = blocks.bias
+        return LinearFactors(roles, blocks.scale, blocks.dropout)
 
 
 def in_full(blocks: Tensor, number: int) -> Tensor:
-    """The blocks (number * rows, columns), one below the other, on a diagonal: (number * rows,
-    number * columns)."""
+    """The blocks (number * rows, columns) on a diagonal: (number * rows, number * columns)."""
     return blocks if number == 1 else torch.block_diag(*blocks.chunk(number))

@@ -1,6 +1,6 @@
-"""What an embedding does beside looking up rows: padding, a largest norm, a scale.
+"""What an embedding does beyond looking up rows: padding, a maximal norm, a scale.
 
-Deltas keep all of it, as PEFT's do (0.21, ``tuners/lora/layer.py``, ``Embedding._embed`` and
+Deltas do the same, as in PEFT (0.21, ``tuners/lora/layer.py``, ``Embedding._embed`` and
 ``_get_embed_scale``).
 """
 
@@ -27,13 +27,13 @@ def embedded(embedding: nn.Embedding, x: Tensor, a: Tensor) -> Tensor:
         padding_idx=embedding.padding_idx,
         scale_grad_by_freq=embedding.scale_grad_by_freq,
     )
-    # given max_norm, F.embedding would renormalise A itself, in place and for good
+    # with max_norm, F.embedding would renormalise A itself, in place
     return bounded(embedding, low)
 
 
 def bounded(embedding: nn.Embedding, rows: Tensor) -> Tensor:
     """``rows`` with no norm above the embedding's ``max_norm``, where it has one. torch shortens
-    them outside of autograd: their gradients are those of the longer ones."""
+    them outside of autograd: the gradients are those of the rows before."""
     if embedding.max_norm is None:
         return rows
     with torch.no_grad():
@@ -44,7 +44,7 @@ def bounded(embedding: nn.Embedding, rows: Tensor) -> Tensor:
 
 
 def scaled_like(embedding: nn.Module, rows: Tensor) -> Tensor:
-    """``rows`` times the ``embed_scale`` by which some embeddings (Gemma's) scale their output."""
+    """``rows`` times the ``embed_scale`` of embeddings that scale their output (Gemma's)."""
     scale = getattr(embedding, "embed_scale", None)
     if scale is None:
         return rows
@@ -65,19 +65,19 @@ class LowRankTable(RowPart):
 
 
 class LowRankTableRows:
-    """The tables of all adapters below one another, (sum of num_embeddings, r), each once; where
-    an entry's begins, (entries,); ``b`` (entries, r, embedding_dim)."""
+    """The tables of all adapters one after the other, each once: (sum of num_embeddings, r); the
+    first row of each entry's table, (entries,); ``b`` (entries, r, embedding_dim)."""
 
     def __init__(self, parts: Sequence[tuple[int, LowRankTable]], rows: int) -> None:
         self.entries = Entries(parts, rows)
         tables = list({id(part.a): part.a for _, part in parts}.values())
         rank = max(table.shape[0] for table in tables)
-        begins, start = dict[int, int](), 0
+        starts, start = dict[int, int](), 0
         for table in tables:
-            begins[id(table)] = start
+            starts[id(table)] = start
             start += table.shape[1]
         self.table = torch.cat([F.pad(t.t(), (0, rank - t.shape[0])) for t in tables])
-        self.begins = torch.tensor([begins[id(p.a)] for _, p in parts], device=self.table.device)
+        self.starts = torch.tensor([starts[id(p.a)] for _, p in parts], device=self.table.device)
         self.b = stacked([F.pad(part.b, (0, rank - part.b.shape[1])).t() for _, part in parts])
         wide = torch.promote_types(self.table.dtype, self.b.dtype)
         self.table, self.b = self.table.to(wide), self.b.to(wide)
@@ -86,7 +86,7 @@ class LowRankTableRows:
     def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         embedding = cast(nn.Embedding, module)
         ids = self.entries.take(x, repeat).to(self.table.device).flatten(1)
-        low = F.embedding(ids + self.begins[:, None], self.table)
+        low = F.embedding(ids + self.starts[:, None], self.table)
         if embedding.padding_idx is not None and low.requires_grad:  # it is never trained
             low = torch.where((ids == embedding.padding_idx).unsqueeze(-1), low.detach(), low)
         delta = scaled_like(embedding, torch.bmm(bounded(embedding, low), self.b))

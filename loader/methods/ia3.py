@@ -6,7 +6,7 @@ at a feedforward module the input, which is then cast back to its dtype.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from ..routing.low_rank import Scaling
 from .deltas import Delta, Roles
 from .method import Method
 from .new_site import NewSite
-from .rerun import OtherInput, blend, not_rerunnable, with_input
+from .rerun import ChangedInput, ChangedOutput, OtherInput, not_rerunnable
 
 
 class _Rescaling:
@@ -30,31 +30,25 @@ class _Rescaling:
         self.l = vector
         self._shape = shape
 
-    def rescaled(self, x: Tensor) -> Tensor:
-        """``x`` along its channels, in the wider dtype of both."""
+    def changed(self, x: Tensor) -> Tensor:
+        """``x`` rescaled along its channels, in the wider dtype of both."""
         return x.to(self.l.device) * self.l.view(self._shape)
 
 
-class OutputFactors(_Rescaling):
+class OutputFactors(_Rescaling, ChangedOutput):
     """Rescales what the module returns."""
 
     __slots__ = ()
-
-    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
-        return blend(out, base, self.rescaled(base), weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         wide = self.l.flatten().to(torch.promote_types(self.l.dtype, torch.float32))
         return (Scaling((wide - 1) * weight, channels_last=len(self._shape) == 1),)
 
 
-class InputFactors(_Rescaling):
-    """Rescales what a feedforward module is given."""
+class InputFactors(_Rescaling, ChangedInput):
+    """Rescales what a feedforward module receives."""
 
     __slots__ = ()
-
-    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
-        return with_input(module, x, self.rescaled(x).to(x.dtype), base, out, weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (RescaledInput(weight, self.l.view(self._shape)),)
@@ -79,17 +73,17 @@ class RescaledInput(OtherInput):
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Why IA3 cannot sit on this live module, beyond what its sizes tell."""
+    """Why IA3 cannot run at this live module."""
     return not_rerunnable(module) if site.settings.get("feedforward") else None
 
 
-def changes(site: SitePlan, roles: Roles) -> bool:
-    """Whether the vector is anything but ones."""
+def changes(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
+    """Whether any value of the vector is not one."""
     return bool((roles["l"] != 1).any())
 
 
 def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
-    """The factors at one site, from placed tensors by role. IA3 has no dropout."""
+    """The factors at one site. IA3 has no dropout."""
     vector = roles["l"]
     along = (vector.numel(), *(1,) * len(shape.kernel))  # no batch: a convolution may have none
     kind = InputFactors if site.settings.get("feedforward") else OutputFactors
@@ -113,36 +107,31 @@ def delta_weight(
 
 
 def _along(change: Tensor, weight: Tensor) -> Tensor:
-    """Ready to be multiplied with rows of ``weight``."""
+    """In a shape that broadcasts with rows of ``weight``."""
     return change.view(*change.shape, *(1,) * (weight.dim() - change.dim()))
 
 
 def delta_bias(
     site: SitePlan, shape: ModuleShape, bias: Tensor | None, roles: Roles
 ) -> Tensor | None:
-    """``(l - 1) * b`` where the output is rescaled, and there is a bias."""
+    """``(l - 1) * b``, if the output is rescaled and there is a bias."""
     if bias is None or site.settings.get("feedforward"):
         return None
     return bias * (roles["l"].flatten() - 1)
 
 
 def initial(new: NewSite) -> Roles:
-    """PEFT's initialisation: ones, which change nothing; with ``init_ia3_weights: false`` normal
-    numbers."""
+    """PEFT's initialisation: ones; with ``init_ia3_weights: false`` normal numbers."""
     drawn = new.normal("l")
     return {"l": torch.ones_like(drawn) if new.config.get("init_ia3_weights", True) else drawn}
 
 
-PARAMETERS: Mapping[str, str] = {"l": "ia3_l.{adapter}"}
-"""PEFT's live names of the roles, after the module's own."""
-
-
 METHOD = Method(
     "IA3",
-    unsupported,
-    changes,
     build,
-    PARAMETERS,
+    {"l": "ia3_l.{adapter}"},
+    unsupported=unsupported,
+    changes=changes,
     delta_weight=delta_weight,
     delta_bias=delta_bias,
     initial=initial,

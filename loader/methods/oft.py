@@ -2,8 +2,8 @@
 embedding, where R is a diagonal of rotations.
 
 Follows PEFT 0.21, ``tuners/oft/layer.py``. At a convolution the patches of the input are rotated
-and summed into an image again, with another order of their elements and counting what lies in
-several patches as often. That is no rotation, but it is what PEFT trains and answers with.
+and summed to an image again, with their elements in another order, and elements of several patches
+counted several times. That is not a rotation, but it is what PEFT trains and computes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..routing.batched import Entries, size_of, stacked
 from .deltas import Delta, Roles
 from .method import Method
 from .new_site import NewSite
-from .rerun import OtherInput, blend, difference, not_rerunnable, with_input
+from .rerun import ChangedInput, ChangedOutput, OtherInput, difference, not_rerunnable
 
 
 class _Rotating:
@@ -36,7 +36,7 @@ class _Rotating:
         self._terms: int | None = settings["terms"]
         self._eps: float | None = settings["eps"]
 
-    def rotated(self, x: Tensor) -> Tensor:
+    def changed(self, x: Tensor) -> Tensor:
         """``x`` (..., width), in the dtype of ``r``: each block of it times its rotation."""
         return _rotated(x.unsqueeze(0), self.rotation().unsqueeze(0)).squeeze(0)
 
@@ -47,31 +47,28 @@ class _Rotating:
         return made.to(self.r.dtype)
 
     def _angles(self) -> Tensor:
-        """``r``; where it is constrained (COFT), no further from 0 than ``eps``."""
+        """``r``; if it is constrained (COFT), at most ``eps`` from 0."""
         if self._eps is None:
             return self.r
         inside = _inside(self.r.detach(), self._eps)
         if not self.r.requires_grad:
             return inside
-        with torch.no_grad():  # as PEFT does: training goes on from there
+        with torch.no_grad():  # as in PEFT: training goes on from there
             self.r.copy_(inside)
         return self.r
 
 
-class InputFactors(_Rotating):
-    """Rotates what a linear module is given."""
+class InputFactors(_Rotating, ChangedInput):
+    """Rotates what a linear module receives."""
 
     __slots__ = ()
-
-    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
-        return with_input(module, x, self.rotated(x).to(x.dtype), base, out, weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (RotatedInput(weight, self.rotation()),)
 
 
-class PatchFactors(_Rotating):
-    """Rotates the patches that a convolution of a square kernel looks at."""
+class PatchFactors(_Rotating, ChangedInput):
+    """Rotates the patches that a convolution with a square kernel reads."""
 
     __slots__ = ("_kernel",)
 
@@ -79,23 +76,17 @@ class PatchFactors(_Rotating):
         super().__init__(r, settings)
         self._kernel = kernel
 
-    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
-        return with_input(module, x, self._image(x).to(x.dtype), base, out, weight)
+    def changed(self, x: Tensor) -> Tensor:
+        return _from_patches(x, self._kernel, super().changed)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (RotatedInput(weight, self.rotation(), self._kernel),)
 
-    def _image(self, x: Tensor) -> Tensor:
-        return _from_patches(x, self._kernel, self.rotated)
 
-
-class OutputFactors(_Rotating):
+class OutputFactors(_Rotating, ChangedOutput):
     """Rotates what an embedding returns."""
 
     __slots__ = ()
-
-    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
-        return blend(out, base, self.rotated(base), weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (RotatedOutput(weight, self.rotation()),)
@@ -103,7 +94,7 @@ class OutputFactors(_Rotating):
 
 @dataclass(frozen=True, eq=False)
 class RotatedInput(OtherInput):
-    """The input, or its patches under a ``kernel``, times the ``rotation`` (blocks, size, size)."""
+    """The input, or its patches of a ``kernel``, times the ``rotation`` (blocks, size, size)."""
 
     rotation: Tensor
     kernel: tuple[int, ...] = ()
@@ -161,7 +152,7 @@ class RotatedOutputRows:
 
 
 def _rotations(rotations: Sequence[Tensor]) -> Tensor:
-    """(entries, blocks, size, size); one rotation may stand for all blocks."""
+    """(entries, blocks, size, size); an adapter may share one rotation among all blocks."""
     blocks = max(len(rotation) for rotation in rotations)
     return stacked([rotation.expand(blocks, -1, -1) for rotation in rotations])
 
@@ -180,7 +171,7 @@ def _from_patches(
     """``x`` (batch, in, height, width) from its rotated patches (batch, patches, in * kernel)."""
     patches = rotated(F.unfold(x, kernel).transpose(1, 2))
     height, width = x.shape[2] - kernel[0] + 1, x.shape[3] - kernel[1] + 1
-    # in PEFT the places of the patches lie where fold wants those inside a patch
+    # PEFT puts the patches' positions where fold expects the positions inside a patch
     turned = patches.view(x.shape[0], height, width, x.shape[1], -1).permute(0, 3, 1, 2, 4)
     columns = turned.reshape(x.shape[0], -1, height * width)
     return F.fold(columns, (x.shape[2], x.shape[3]), kernel)
@@ -202,7 +193,7 @@ def _exact(skew: Tensor) -> Tensor:
 
 
 def _series(skew: Tensor, terms: int) -> Tensor:
-    """``I + 2 S + 2 S^2 + ... + 2 S^(terms - 2) + S^(terms - 1)``; for 3 terms it is that of 4."""
+    """``I + 2 S + 2 S^2 + ... + 2 S^(terms - 2) + S^(terms - 1)``; 3 terms give that of 4."""
     one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
     found = one.expand_as(skew)
     if terms < 2:
@@ -219,23 +210,23 @@ def _series(skew: Tensor, terms: int) -> Tensor:
 
 
 def _inside(angles: Tensor, eps: float) -> Tensor:
-    """Each block scaled down to the norm ``eps / sqrt(blocks)`` where its matrix's is above."""
-    most = eps / math.sqrt(angles.shape[0])
+    """Each block scaled down to the norm ``eps / sqrt(blocks)`` if its matrix has a larger one."""
+    limit = eps / math.sqrt(angles.shape[0])
     norm = angles.norm(dim=1, keepdim=True) * math.sqrt(2)  # of both triangles
-    return torch.where(norm <= most, angles, angles * (most / norm))
+    return torch.where(norm <= limit, angles, angles * (limit / norm))
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Why OFT cannot sit on this live module, beyond what its sizes tell."""
+    """Why OFT cannot run at this live module."""
     if shape.kind is ModuleKind.EMBEDDING:
         return None
     if isinstance(module, nn.Conv2d) and module.dilation[0] > 1:
-        return f"a convolution with dilation {tuple(module.dilation)} cannot have OFT's rotations"
+        return f"OFT does not support a convolution with dilation {tuple(module.dilation)}"
     return not_rerunnable(module)
 
 
-def changes(site: SitePlan, roles: Roles) -> bool:
-    """Whether any angle is not zero, and the series not cut before it comes to them."""
+def changes(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
+    """Whether any angle is not zero, and the series long enough to contain them."""
     terms, eps = site.settings["terms"], site.settings["eps"]
     if eps == 0 or (terms is not None and terms < 2):
         return False
@@ -243,7 +234,7 @@ def changes(site: SitePlan, roles: Roles) -> bool:
 
 
 def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
-    """The factors at one site, from placed tensors by role. PEFT applies no dropout."""
+    """The factors at one site. PEFT applies no dropout."""
     if shape.kind is ModuleKind.EMBEDDING:
         return OutputFactors(roles["embedding_R"], site.settings)
     if shape.kind is ModuleKind.CONV:
@@ -254,7 +245,7 @@ def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> F
 def delta_weight(
     site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
-    """``W R - W`` at an embedding; else ``W R^T - W``, for the input is rotated."""
+    """``W R - W`` at an embedding; else ``W R^T - W``, because the input is rotated."""
     embedding = shape.kind is ModuleKind.EMBEDDING
     rotation = _Rotating(roles["embedding_R" if embedding else "R"], site.settings).rotation()
     turn = rotation if embedding else rotation.mT
@@ -270,35 +261,28 @@ def delta_weight(
 
 
 def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Why the rotation is none of the weight at this module."""
+    """Why the rotation cannot be merged at this module."""
     if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
         return "the rows of an embedding with max_norm are rescaled at each use"
     if shape.kind is ModuleKind.CONV and any(size != 1 for size in shape.kernel):
-        return "what PEFT's OFT does to the patches of a kernel is no rotation of the kernel"
+        return "PEFT's OFT of a kernel's patches is not a rotation of the kernel"
     if shape.groups > 1:
         return "the rotation mixes the channels of all groups, the weight does not"
     return None
 
 
 def initial(new: NewSite) -> Roles:
-    """PEFT's initialisation: no rotation; with ``init_weights: false`` small ones."""
+    """PEFT's initialisation: no rotation; with ``init_weights: false`` small rotations."""
     plain = new.config.get("init_weights", True)
     return {role: new.zeros(role) if plain else new.normal(role, 0.1) for role in new.shapes}
 
 
-PARAMETERS: Mapping[str, str] = {
-    "R": "oft_R.{adapter}.weight",
-    "embedding_R": "oft_embedding_R.{adapter}.weight",
-}
-"""PEFT's live names of the roles, after the module's own."""
-
-
 METHOD = Method(
     "OFT",
-    unsupported,
-    changes,
     build,
-    PARAMETERS,
+    {"R": "oft_R.{adapter}.weight", "embedding_R": "oft_embedding_R.{adapter}.weight"},
+    unsupported=unsupported,
+    changes=changes,
     delta_weight=delta_weight,
     unmergeable=unmergeable,
     initial=initial,

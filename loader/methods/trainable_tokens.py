@@ -1,9 +1,9 @@
-"""Trainable tokens at a site: single rows of an embedding, replaced; of a head that is tied to it,
-the same tokens' logits.
+"""Trainable tokens at a site: replaced rows of an embedding, and the same tokens' logits of a head
+that is tied to it.
 
 Follows PEFT 0.21, ``tuners/trainable_tokens/layer.py``, which puts the rows into a copy of the
-whole weight in each forward. Here only what they change is computed. PEFT leaves out a head's bias
-where it ties it; here it stays.
+complete weight in each forward. Here only the difference is computed. PEFT leaves out the bias of a
+tied head; here it stays.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .rerun import difference
 
 
 class EmbeddingRows:
-    """At an embedding: rows (tokens, embedding_dim) in the place of its own at ``indices``."""
+    """At an embedding: rows (tokens, embedding_dim) in place of its own at ``indices``."""
 
     __slots__ = ("_indices", "_order", "_sorted", "reads", "rows")
 
@@ -46,18 +46,19 @@ class EmbeddingRows:
         known, order = self._sorted.to(rows.device), self._order.to(rows.device)
         at = torch.searchsorted(known, ids).clamp(max=len(known) - 1)
         hit = (known[at] == ids).unsqueeze(-1).to(out.device)
-        places = torch.where(known[at] == ids, order[at], len(rows))
+        places = torch.where(known[at] == ids, order[at], len(rows))  # zeros for other tokens
         embedding = cast(nn.Embedding, module)
-        found = looked_up(embedding, rows, places, self._padding(embedding))
+        never = embedding.padding_idx  # its row is never trained
+        found = F.embedding(
+            places,
+            F.pad(rows, (0, 0, 0, 1)),
+            padding_idx=self._indices.index(never) if never in self._indices else None,
+            scale_grad_by_freq=embedding.scale_grad_by_freq,
+        )
         found = scaled_like(module, bounded(embedding, found)).to(out.device)
         if weight == 1 and out is base:
             return torch.where(hit, found.to(out.dtype), out)  # not a difference added again
         return torch.where(hit, out + (found - base) * weight, out)
-
-    def _padding(self, embedding: nn.Embedding) -> int | None:
-        """The place of the row that is never trained."""
-        never = embedding.padding_idx
-        return self._indices.index(never) if never in self._indices else None
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         if cast(nn.Embedding, module).scale_grad_by_freq and self.rows.requires_grad:
@@ -66,7 +67,7 @@ class EmbeddingRows:
 
 
 def rows_put_in(rows: Tensor, indices: tuple[int, ...]) -> Read:
-    """A weight with ``rows`` at ``indices``: what is read of it outside of its module."""
+    """Reads a weight outside of its module: with ``rows`` at ``indices``."""
 
     def read(own: Tensor, now: Tensor, weight: float) -> Tensor:
         at, new = torch.tensor(indices, device=own.device), rows.to(own)
@@ -77,20 +78,8 @@ def rows_put_in(rows: Tensor, indices: tuple[int, ...]) -> Read:
     return read
 
 
-def looked_up(embedding: nn.Embedding, rows: Tensor, places: Tensor, never: int | None) -> Tensor:
-    """``rows`` (tokens, embedding_dim) at these ``places``, zeros where a place is none of theirs
-    (``len(rows)``). ``embedding`` says how often their tokens count in the gradient; the row at
-    the place ``never`` has none."""
-    return F.embedding(
-        places,
-        F.pad(rows, (0, 0, 0, 1)),
-        padding_idx=never,
-        scale_grad_by_freq=embedding.scale_grad_by_freq,
-    )
-
-
 class HeadRows:
-    """At a linear head: rows (tokens, in) in the place of its weight's at ``indices``."""
+    """At a linear head: rows (tokens, in) in place of its weight's at ``indices``."""
 
     __slots__ = ("_indices", "reads", "rows")
 
@@ -126,10 +115,10 @@ class TokenRows(RowPart):
 
 
 class TokenRowsByRow:
-    """The rows of all entries below one another, found by entry and id together."""
+    """The rows of all entries one after the other, found by entry and id together."""
 
     _STEP = 1 << 32
-    """No id is as large."""
+    """Larger than any id."""
 
     def __init__(self, parts: Sequence[tuple[int, TokenRows]], rows: int) -> None:
         self.entries = Entries(parts, rows)
@@ -167,8 +156,8 @@ class TokenLogits(RowPart):
 
 
 class TokenLogitsByRow:
-    """``rows`` (entries, tokens, in) and ``ids`` (entries, tokens); where an entry has fewer than
-    the most, ``there`` is zero."""
+    """``rows`` (entries, tokens, in) and ``ids`` (entries, tokens); ``there`` is zero at the
+    padding."""
 
     def __init__(self, parts: Sequence[tuple[int, TokenLogits]], rows: int) -> None:
         self.entries = Entries(parts, rows)
@@ -195,36 +184,31 @@ class TokenLogitsByRow:
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Why the rows cannot be put into this live module, beyond what their sizes tell."""
+    """Why the rows cannot replace rows of this live module."""
     indices = site.settings["indices"]
     if not indices:
         return "no trained tokens"
     rows = rows_of(shape)
     if rows is not None and any(not 0 <= index < rows for index in indices):
         return f"trained tokens outside its {rows} rows"
-    return "trained tokens named twice" if len(set(indices)) < len(indices) else None
+    return "duplicate trained tokens" if len(set(indices)) < len(indices) else None
 
 
-def changes(site: SitePlan, roles: Roles) -> bool:
-    """Whether there are rows at all."""
-    return bool(roles["rows"].numel())
-
-
-def alters(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
-    """Whether the rows are others than the base's, where its weight can be read."""
+def changes(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
+    """Whether the rows differ from the base's; any do where its weight cannot be read."""
     rows, weight = roles["rows"], offloaded(module, "weight")
     if weight is None or weight.is_meta or weight.shape[1:] != rows.shape[1:]:
-        return changes(site, roles)
+        return bool(rows.numel())
     at = torch.tensor(site.settings["indices"], device=weight.device)
     own = weight.detach()[at].to(rows.device)
     return not torch.equal(own, rows.to(own.dtype))
 
 
 def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
-    """The rows at one site, from placed tensors by role; they know no dropout."""
+    """The rows at one site; they have no dropout."""
     kind = EmbeddingRows if shape.kind is ModuleKind.EMBEDDING else HeadRows
     rows, indices = roles["rows"], site.settings["indices"]
-    # a layer of PEFT's own shows the base's weight to who reads it, a wrapper the adapter's
+    # code that reads the weight gets the base's from PEFT's layer, the adapter's from its wrapper
     wrapped = bool(site.settings.get("wraps"))
     return kind(rows, indices, {"weight": rows_put_in(rows, indices)} if wrapped else {})
 
@@ -232,7 +216,7 @@ def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> F
 def delta_weight(
     site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
-    """The new rows less the old ones, and zeros elsewhere: of an embedding as of a head."""
+    """The new rows minus the old ones, and zeros elsewhere; alike for embeddings and heads."""
     new = roles["rows"]
     places = torch.tensor(site.settings["indices"], device=new.device)
 
@@ -248,7 +232,7 @@ def delta_weight(
 
 
 def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Why the rows are no change of the weight at this module."""
+    """Why the rows cannot be merged at this module."""
     if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
         return "the rows of an embedding with max_norm are rescaled at each use"
     return None
@@ -256,7 +240,7 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
 
 def initial(new: NewSite) -> Roles:
     """PEFT's initialisation: the module's own rows; with ``init_weights: false`` (a field of
-    ``TRAINABLE_TOKENS`` alone) normal numbers."""
+    ``TRAINABLE_TOKENS`` only) normal numbers."""
     if not new.config.get("init_weights", True):
         return {"rows": new.normal("rows")}
     weight = new.weight()
@@ -264,17 +248,12 @@ def initial(new: NewSite) -> Roles:
     return {"rows": weight[at]}
 
 
-PARAMETERS: Mapping[str, str] = {"rows": "trainable_tokens_delta.{adapter}"}
-"""PEFT's live name, after the module's own."""
-
-
 METHOD = Method(
     "TRAINABLE_TOKENS",
-    unsupported,
-    changes,
     build,
-    PARAMETERS,
-    alters=alters,
+    {"rows": "trainable_tokens_delta.{adapter}"},
+    unsupported=unsupported,
+    changes=changes,
     delta_weight=delta_weight,
     unmergeable=unmergeable,
     initial=initial,

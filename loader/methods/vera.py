@@ -9,7 +9,7 @@ generator, A's before B's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,20 +71,19 @@ class Projected(RowPart):
         return ProjectedRows(parts, rows)
 
     def same(self, other: Projected) -> bool:
-        """Whether both project alike: most VeRA adapters have the matrices of one seed."""
+        """Whether both have the same matrices; most VeRA adapters have those of one seed."""
         pairs = ((self.a, other.a), (self.b, other.b))
         return all(
-            one.dtype is two.dtype
-            and one.shape == two.shape
-            and (one.data_ptr() == two.data_ptr() or torch.equal(one, two))
-            for one, two in pairs
+            mine.dtype is theirs.dtype
+            and mine.shape == theirs.shape
+            and (mine.data_ptr() == theirs.data_ptr() or torch.equal(mine, theirs))
+            for mine, theirs in pairs
         )
 
 
 class ProjectedRows:
-    """The vectors of each entry, by the matrices that they stand between: d (entries, r), v
-    (entries, out). The matrices themselves are not copied, for they are large: adapters of other
-    matrices are other products."""
+    """The vectors of each entry, d (entries, r) and v (entries, out), grouped by their matrices.
+    The matrices are not copied because they are large: each group has its own products."""
 
     def __init__(self, parts: Sequence[tuple[int, Projected]], rows: int) -> None:
         groups: list[list[tuple[int, Projected]]] = []
@@ -113,23 +112,19 @@ def _along(vectors: Tensor, x: Tensor) -> Tensor:
     return vectors.view(len(vectors), *(1,) * (x.dim() - 2), -1)
 
 
-def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    return None
-
-
-def changes(site: SitePlan, roles: Roles) -> bool:
-    """Whether the vectors let anything through."""
+def changes(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
+    """Whether neither vector is zero."""
     return bool(roles["lambda_b"].any()) and bool(roles["lambda_d"].any())
 
 
 def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
-    """The factors at one site, from placed tensors by role."""
+    """The factors at one site."""
     return VeraFactors(shape, roles, dropout)
 
 
 def initial(new: NewSite) -> Roles:
-    """PEFT's initialisation: b zero and d ``d_initial``; with ``init_weights: false`` ones and
-    normal numbers."""
+    """PEFT's initialisation: b is zero and d is ``d_initial``; with ``init_weights: false`` b is
+    one and d normal numbers."""
     d = new.normal("lambda_d")
     if not new.config.get("init_weights", True):
         return {"lambda_b": torch.ones(new.shapes["lambda_b"]), "lambda_d": d}
@@ -138,8 +133,8 @@ def initial(new: NewSite) -> Roles:
 
 
 def shared(sites: Iterable[tuple[SitePlan, ModuleShape]]) -> Roles:
-    """The matrices that the file does not have, in float32: as PEFT makes them, which is the same
-    on every machine whose torch draws the same numbers on the CPU."""
+    """The matrices that the file does not have, in float32, as PEFT makes them: the same on every
+    machine whose torch draws the same numbers on the CPU."""
     wanted = [(site, shape) for site, shape in sites if "A" not in site.tensors]
     if not wanted:
         return {}
@@ -160,27 +155,20 @@ def _kaiming(rows: int, columns: int, generator: torch.Generator) -> Tensor:
 def delta_weight(
     site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
-    """``diag(b) B diag(d) A``, of the parts of A and B that are of this module's sizes."""
+    """``diag(b) B diag(d) A``, with A and B cut to this module's sizes."""
     a = roles["lambda_d"][:, None] * roles["A"][:, : shape.in_features]
     b = roles["lambda_b"][:, None] * roles["B"][: shape.out_features]
     return product_rows(b, a, 1.0, shape.kind is ModuleKind.CONV1D)
 
 
-PARAMETERS: Mapping[str, str] = {
-    "lambda_b": "vera_lambda_b.{adapter}",
-    "lambda_d": "vera_lambda_d.{adapter}",
-}
-"""PEFT's live names of the roles, after the module's own."""
-SHARED: Mapping[str, str] = {"A": "base_model.vera_A.{adapter}", "B": "base_model.vera_B.{adapter}"}
-"""And of those that belong to no module; they are never trained."""
-
+PARAMETERS = {"lambda_b": "vera_lambda_b.{adapter}", "lambda_d": "vera_lambda_d.{adapter}"}
+SHARED = {"A": "base_model.vera_A.{adapter}", "B": "base_model.vera_B.{adapter}"}
 
 METHOD = Method(
     "VERA",
-    unsupported,
-    changes,
     build,
     PARAMETERS,
+    changes=changes,
     shared=SHARED,
     make_shared=shared,
     delta_weight=delta_weight,

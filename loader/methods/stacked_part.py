@@ -21,8 +21,8 @@ class StackedPart(RowPart):
 
     @abstractmethod
     def delta(self, module: nn.Module, x: Tensor) -> Tensor:
-        """What a stack adds for its inputs ``x`` (entries, repeat, ...): (entries, ...) with as many
-        elements as the outputs."""
+        """What a stack adds for its inputs ``x`` (entries, repeat, ...): (entries, ...) with the
+        outputs' number of elements."""
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[int, Any]], rows: int) -> RowDelta:

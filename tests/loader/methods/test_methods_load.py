@@ -1,4 +1,4 @@
-"""From a manifest to logits, for each native method: the headers' verdict, and PEFT's answer."""
+"""From a manifest to logits, for each native method: the check of the headers, and PEFT's output."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ CASES: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_manifest_validates_from_headers_and_answers_as_peft(case: str, tmp_path: Path) -> None:
+def test_manifest_validates_from_headers_and_matches_peft(case: str, tmp_path: Path) -> None:
     make, methods, config = CASES[case]
     base = make()
-    base.save_pretrained(tmp_path / "base")  # experts one by one, under their old names
+    base.save_pretrained(tmp_path / "base")  # one tensor for each expert, with their old names
     saved = peft_saves(base, tmp_path / "it", **config)
     recorded = {**saved.config, "base_model_name_or_path": None}
     (saved.folder / "adapter_config.json").write_text(json.dumps(recorded))
@@ -70,12 +70,12 @@ def test_a_manifest_validates_from_headers_and_answers_as_peft(case: str, tmp_pa
     assert close(logits(model, inputs_of(base)), saved.answer)
 
 
-def test_every_native_method_is_one_of_pefts() -> None:
+def test_every_native_method_is_a_peft_method() -> None:
     assert METHODS.keys() <= PEFT_METHODS
     assert all(row.peft_type == name for name, row in METHODS.items())
 
 
-def test_layer_replication_is_refused_with_the_reason() -> None:
+def test_layer_replication_is_refused_with_a_reason() -> None:
     from adapterdock.registry.checks.check_adapter import check_adapter
     from adapterdock.registry.files.facts import AdapterFacts, Header
 

@@ -114,7 +114,6 @@ AT_A_SITE = '''
     METHOD = Method(
         "TOY",
         lambda site, shape, roles, dropout: Shift(roles["shift"]),
-        {"shift": "toy_shift.{adapter}"},
         initial=lambda new: {"shift": new.normal("shift")},
     )
 '''

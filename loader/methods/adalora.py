@@ -76,13 +76,10 @@ def delta_weight(
     return lambda rows: delta(rows).view(-1, *weight.shape[1:])
 
 
-PARAMETERS = {"A": "lora_A.{adapter}", "B": "lora_B.{adapter}", "E": "lora_E.{adapter}"}
-
 METHOD = Method(
     "ADALORA",
     build,
-    PARAMETERS,
     delta_weight=delta_weight,
     unmergeable=pads_differently,
-    input_roles=frozenset(PARAMETERS),
+    base_roles=frozenset(),
 )

@@ -129,7 +129,6 @@ def initial(new: NewSite) -> Roles:
 METHOD = Method(
     "IA3",
     build,
-    {"l": "ia3_l.{adapter}"},
     unsupported=unsupported,
     changes=changes,
     delta_weight=delta_weight,

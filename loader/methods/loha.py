@@ -97,14 +97,11 @@ def initial(new: NewSite) -> Roles:
     return lycoris.initial(new, _ROLES, {"w2_b"} if new.config.get("init_weights", True) else ())
 
 
-PARAMETERS = {role: f"hada_{role}.{{adapter}}" for role in _ROLES}
-
 METHOD = Method(
     "LOHA",
     LohaFactors.build,
-    PARAMETERS,
     delta_weight=LohaFactors.merged,
     unmergeable=pads_differently,
-    input_roles=frozenset(PARAMETERS),
+    base_roles=frozenset(),
     initial=initial,
 )

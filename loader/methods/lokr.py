@@ -107,14 +107,11 @@ def initial(new: NewSite) -> Roles:
     return lycoris.initial(new, _ROLES, zero)
 
 
-PARAMETERS = {role: f"lokr_{role}.{{adapter}}" for role in _ROLES}
-
 METHOD = Method(
     "LOKR",
     LokrFactors.build,
-    PARAMETERS,
     delta_weight=LokrFactors.merged,
     unmergeable=pads_differently,
-    input_roles=frozenset(PARAMETERS),
+    base_roles=frozenset(),
     initial=initial,
 )

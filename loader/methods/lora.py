@@ -208,19 +208,6 @@ def _orthogonal(new: NewSite) -> Roles:
     return {"A": (first.t() / 10).contiguous(), "B": (second / 10).contiguous()}
 
 
-PARAMETERS = {
-    "A": "lora_A.{adapter}.weight",
-    "B": "lora_B.{adapter}.weight",
-    "B_bias": "lora_B.{adapter}.bias",
-    "embedding_A": "lora_embedding_A.{adapter}",
-    "embedding_B": "lora_embedding_B.{adapter}",
-    "magnitude": "lora_magnitude_vector.{adapter}.weight",
-    "velora": "lora_velora_embed.{adapter}",
-}
-INPUT_ROLES = frozenset(PARAMETERS) - {"magnitude"}
-"""With these alone, the delta depends on the input and not on the base's weight or output."""
-
-
 def delta_weight(
     site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
@@ -254,8 +241,6 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     """Why the delta cannot be merged at this module."""
     if ACTIVATED in site.settings:
         return "an aLoRA acts on some tokens only"
-    if more := sorted(site.tensors.keys() - INPUT_ROLES - {"magnitude"}):
-        return f"with {' and '.join(more)} it is not a product of two factors"
     if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
         return "the rows of an embedding with max_norm are rescaled at each use"
     if shape.kind is ModuleKind.CONV:
@@ -270,13 +255,13 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
 METHOD = Method(
     "LORA",
     build,
-    PARAMETERS,
     unsupported=unsupported,
     changes=changes,
     on_replacement=dora.on_replacement,
     delta_weight=delta_weight,
     delta_bias=delta_bias,
     unmergeable=unmergeable,
-    input_roles=INPUT_ROLES,
+    live_names={"magnitude": "lora_magnitude_vector.{adapter}.weight"},
+    base_roles=frozenset({"magnitude"}),
     initial=initial,
 )

@@ -122,15 +122,12 @@ def delta_weight(
     return delta
 
 
-PARAMETERS = {"A": "lora_A.{adapter}.weight", "B": "lora_B.{adapter}.weight"}
-
 METHOD = Method(
     "LORA_PARAMETER",
     build,
-    PARAMETERS,
     unsupported=unsupported,
     shapes=shapes,
     delta_weight=delta_weight,
-    input_roles=frozenset(PARAMETERS),
+    base_roles=frozenset(),
     initial=lora.initial,
 )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...registry.files.conversion import Shape
 from ...registry.files.facts import ModuleShape, SitePlan
+from ...registry.methods.table import SITES
 from ..sites.sites import Factors
 from ..sites.weight_sites import WeightFactors
 from .deltas import Delta, Roles
@@ -39,6 +40,11 @@ def never(site: SitePlan, module: nn.Module, shape: ModuleShape) -> None:
     """No refusal."""
 
 
+def nothing_shared(sites: Iterable[tuple[SitePlan, ModuleShape]]) -> Roles:
+    """``make_shared`` of a method whose sites have nothing in common."""
+    return {}
+
+
 def ignored(factors: Factors | WeightFactors, replacement: nn.Module) -> None:
     """``on_replacement`` of a method that does not read the base's weight."""
 
@@ -52,37 +58,51 @@ class Method:
     Attributes:
         name: The method, by :attr:`SitePlan.method`.
         build: Makes the factors from placed tensors: (site, sizes, roles, dropout).
-        parameters: PEFT's live names of the roles, after the module's own name.
         unsupported: Why it cannot run at a live module that has the right sizes.
         changes: Whether a site's tensors change anything at this live module.
         shapes: The shapes of a new site's tensors, where they depend on more than the module's
             sizes.
-        shared: The full live names of roles that all sites have in common and that are never
-            trained.
+        shared: The roles that all sites have in common and that are never trained.
         make_shared: Makes those of them that the file does not have.
+        live_names: PEFT's live names of the roles for which they do not follow from the names on
+            disk.
         on_replacement: Is called with the factors and the module by which the same adapter
             replaces theirs.
         delta_weight: What is merged. Without it an adapter cannot be merged.
         delta_bias: The same for the module's bias.
         unmergeable: Why an adapter cannot be merged at this module, though it can be attached.
-        input_roles: A site that has only these computes its delta from the module's input alone,
-            and not from the base's weight; other sites cannot run at a module into which an
-            adapter is merged.
+        base_roles: The roles with which a site's delta depends on the base's weight or output, and
+            not on the module's input alone; ``None``: it always does. Such a site cannot run at a
+            module into which an adapter is merged.
         initial: The values of a new adapter at a site, by role; ``None`` if there can be no new
             adapter of the method.
     """
 
     name: str
     build: Callable[[SitePlan, ModuleShape, Roles, float], Factors | WeightFactors]
-    parameters: Mapping[str, str]
     unsupported: Refusal = never
     changes: Callable[[SitePlan, Roles, nn.Module], bool] = is_not_zero
     shapes: Callable[[SitePlan, nn.Module, ModuleShape], Mapping[str, Shape]] | None = None
-    shared: Mapping[str, str] = field(default_factory=dict)
-    make_shared: Callable[[Iterable[tuple[SitePlan, ModuleShape]]], Roles] | None = None
+    shared: tuple[str, ...] = ()
+    make_shared: Callable[[Iterable[tuple[SitePlan, ModuleShape]]], Roles] = nothing_shared
+    live_names: Mapping[str, str] = field(default_factory=dict)
     on_replacement: Callable[[Factors | WeightFactors, nn.Module], None] = ignored
     delta_weight: DeltaWeight | None = None
     delta_bias: DeltaBias | None = None
     unmergeable: Refusal = never
-    input_roles: frozenset[str] = frozenset()
+    base_roles: frozenset[str] | None = None
     initial: Callable[[NewSite], Roles] | None = None
+
+    def names_in(self, adapter: str) -> dict[str, str]:
+        """PEFT's live names of the roles for this adapter: after the module's name, or complete if
+        all sites share the role."""
+        found: dict[str, str] = {}
+        for (parameter, last), role in SITES[self.name].roles.items():
+            name = ".".join(filter(None, (parameter, "{adapter}", last)))
+            prefix = "base_model." if role in self.shared else ""
+            found[role] = prefix + self.live_names.get(role, name).format(adapter=adapter)
+        return found
+
+    def is_of_input(self, roles: Roles) -> bool:
+        """Whether the delta of a site with these roles depends on the module's input alone."""
+        return self.base_roles is not None and self.base_roles.isdisjoint(roles)

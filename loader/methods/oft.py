@@ -280,7 +280,6 @@ def initial(new: NewSite) -> Roles:
 METHOD = Method(
     "OFT",
     build,
-    {"R": "oft_R.{adapter}.weight", "embedding_R": "oft_embedding_R.{adapter}.weight"},
     unsupported=unsupported,
     changes=changes,
     delta_weight=delta_weight,

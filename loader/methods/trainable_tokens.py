@@ -251,7 +251,6 @@ def initial(new: NewSite) -> Roles:
 METHOD = Method(
     "TRAINABLE_TOKENS",
     build,
-    {"rows": "trainable_tokens_delta.{adapter}"},
     unsupported=unsupported,
     changes=changes,
     delta_weight=delta_weight,

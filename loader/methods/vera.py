@@ -161,17 +161,13 @@ def delta_weight(
     return product_rows(b, a, 1.0, shape.kind is ModuleKind.CONV1D)
 
 
-PARAMETERS = {"lambda_b": "vera_lambda_b.{adapter}", "lambda_d": "vera_lambda_d.{adapter}"}
-SHARED = {"A": "base_model.vera_A.{adapter}", "B": "base_model.vera_B.{adapter}"}
-
 METHOD = Method(
     "VERA",
     build,
-    PARAMETERS,
     changes=changes,
-    shared=SHARED,
+    shared=("A", "B"),
     make_shared=shared,
     delta_weight=delta_weight,
-    input_roles=frozenset({*PARAMETERS, *SHARED}),
+    base_roles=frozenset(),
     initial=initial,
 )

@@ -1,4 +1,4 @@
-"""From a manifest to logits, for each native method: the check of the headers, and PEFT's output."""
+"""From a manifest to logits, for each native method: checks of the headers, and PEFT's output."""
 
 from __future__ import annotations
 

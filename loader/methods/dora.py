@@ -28,49 +28,6 @@ from .new_site import NewSite
 _FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 
 
-class Magnitude:
-    """``m / ||W + s * BA||`` of one site. The norm is kept until one of its inputs changes.
-
-    ``m`` is (out,), for a convolution (1, out, 1, ..); :meth:`over` returns the same shape.
-    """
-
-    __slots__ = ("_known", "a", "b", "kind", "m", "scale")
-
-    def __init__(self, kind: ModuleKind, m: Tensor, a: Tensor, b: Tensor, scale: float) -> None:
-        self.kind = kind
-        self.m = m
-        self.a = a
-        self.b = b
-        self.scale = scale
-        self._known: tuple[Any, Tensor, Any] | None = None
-
-    def over(self, module: nn.Module) -> Tensor:
-        """The factor of each output channel, at least in float32."""
-        return self.m / self._norm(module)
-
-    def _norm(self, module: nn.Module) -> Tensor:
-        weight = weight_of(module)
-        if weight is None:  # it could be read at attach
-            raise RuntimeError("the base's weight cannot be read")
-        parts = (weight, self.a, self.b)
-        if module.training or self.a.requires_grad or any(p.is_inference() for p in parts):
-            return norm(self.kind, *parts, self.scale)
-        try:
-            now = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in parts)
-        except RuntimeError:  # in an export or a transform they have no address
-            return norm(self.kind, *parts, self.scale)
-        known = self._known
-        if known is not None and known[0] == now:
-            return known[1]
-        found = norm(self.kind, *parts, self.scale)
-        # held, so that no other tensor gets their address and looks the same; but not a weight that
-        # was read from disk for this call
-        live = getattr(module, "weight", None)
-        held = parts if isinstance(live, Tensor) and not live.is_meta else parts[1:]
-        self._known = (now, found, tuple(p.detach() for p in held))
-        return found
-
-
 def norm(kind: ModuleKind, weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
     """``||W + s * BA||`` over the inputs of each output channel, at least in float32: (out,), for
     a convolution (1, out, 1, ..). A grouped convolution's BA has PEFT's layout."""
@@ -102,14 +59,16 @@ class DoraFactors(ABC):
     """What the three kinds of factors share. ``replacement`` is the module with which the same
     adapter replaces theirs (a resized embedding); its weight is then the rescaled one."""
 
-    __slots__ = ("a", "b", "dropout", "magnitude", "replacement", "scale")
+    __slots__ = ("_known", "a", "b", "dropout", "kind", "magnitude", "replacement", "scale")
 
     def __init__(self, kind: ModuleKind, roles: Roles, scale: float, dropout: float) -> None:
+        self.kind = kind
         self.a, self.b = _pair(kind, roles)
+        self.magnitude = roles["magnitude"]
         self.scale = scale
         self.dropout = dropout
-        self.magnitude = Magnitude(kind, roles["magnitude"], self.a, self.b, scale)
         self.replacement: nn.Module | None = None
+        self._known: tuple[Any, Tensor, Any] | None = None
 
     @abstractmethod
     def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
@@ -119,8 +78,8 @@ class DoraFactors(ABC):
         """The low-rank factors, their outputs rescaled, and the rescaling of the base's output."""
         if self.dropout and module.training:
             return None
-        owner, kind = self._owner(module), self.magnitude.kind
-        factor = self.magnitude.over(owner).flatten()
+        owner, kind = self._owner(module), self.kind
+        factor = self._factor(owner).flatten()
         gain = (factor - 1) * weight
         bias = None if kind is ModuleKind.EMBEDDING else offloaded(owner, "bias")
         shift = None if bias is None else -gain * bias.detach().to(gain)
@@ -141,6 +100,34 @@ class DoraFactors(ABC):
     def _owner(self, module: nn.Module) -> nn.Module:
         return module if self.replacement is None else self.replacement
 
+    def _factor(self, module: nn.Module) -> Tensor:
+        """``m / ||W + s * BA||`` for this module's weight, like the magnitude, at least in
+        float32."""
+        return self.magnitude / self._norm(module)
+
+    def _norm(self, module: nn.Module) -> Tensor:
+        """The norm, which is kept until one of its inputs changes."""
+        weight = weight_of(module)
+        if weight is None:  # it could be read at attach
+            raise RuntimeError("the base's weight cannot be read")
+        parts = (weight, self.a, self.b)
+        if module.training or self.a.requires_grad or any(p.is_inference() for p in parts):
+            return norm(self.kind, *parts, self.scale)
+        try:
+            now = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in parts)
+        except RuntimeError:  # in an export or a transform they have no address
+            return norm(self.kind, *parts, self.scale)
+        known = self._known
+        if known is not None and known[0] == now:
+            return known[1]
+        found = norm(self.kind, *parts, self.scale)
+        # held, so that no other tensor gets their address and looks the same; but not a weight that
+        # was read from disk for this call
+        live = getattr(module, "weight", None)
+        held = parts if isinstance(live, Tensor) and not live.is_meta else parts[1:]
+        self._known = (now, found, tuple(p.detach() for p in held))
+        return found
+
 
 class DoraLinearFactors(DoraFactors):
     """At a linear module: A (r, in), B (out, r), magnitude (out,)."""
@@ -156,7 +143,7 @@ class DoraLinearFactors(DoraFactors):
             plain = self._base(module, x, cast(Tensor, weight_of(owner)).to(x))
         else:
             plain = _without_bias(owner, base.to(x.device), after)
-        factor = self.magnitude.over(owner)
+        factor = self._factor(owner)
         if after and plain.dim() == after + 1:  # without a batch
             factor = factor.squeeze(0)
         delta = (factor - 1) * plain + (factor * self.scale) * self._low(module, x)
@@ -164,7 +151,7 @@ class DoraLinearFactors(DoraFactors):
 
     def _base(self, module: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
         """The module's output for ``x`` with this ``weight``, without its bias."""
-        return F.linear(x, weight if self.magnitude.kind is ModuleKind.LINEAR else weight.t())
+        return F.linear(x, weight if self.kind is ModuleKind.LINEAR else weight.t())
 
     def _low(self, module: nn.Module, x: Tensor) -> Tensor:
         return F.linear(F.linear(x, self.a), self.b)
@@ -180,7 +167,7 @@ class DoraEmbeddingFactors(DoraFactors):
     __slots__ = ()
 
     def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
-        factor = self.magnitude.over(self._owner(module))
+        factor = self._factor(self._owner(module))
         low = scaled_like(module, self._low(module, x) * self.scale)
         delta = (factor - 1) * base.to(low.device) + factor * low
         return out + (delta * weight).to(out.device)

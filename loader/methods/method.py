@@ -36,19 +36,6 @@ def is_not_zero(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
     return bool(site.scale) and all(bool(factor.any()) for factor in roles.values())
 
 
-def never(site: SitePlan, module: nn.Module, shape: ModuleShape) -> None:
-    """No refusal."""
-
-
-def nothing_shared(sites: Iterable[tuple[SitePlan, ModuleShape]]) -> Roles:
-    """``make_shared`` of a method whose sites have nothing in common."""
-    return {}
-
-
-def ignored(factors: Factors | WeightFactors, replacement: nn.Module) -> None:
-    """``on_replacement`` of a method that does not read the base's weight."""
-
-
 @dataclass(frozen=True)
 class Method:
     """What a method does at a site.
@@ -80,16 +67,16 @@ class Method:
 
     name: str
     build: Callable[[SitePlan, ModuleShape, Roles, float], Factors | WeightFactors]
-    unsupported: Refusal = never
+    unsupported: Refusal = lambda site, module, shape: None
     changes: Callable[[SitePlan, Roles, nn.Module], bool] = is_not_zero
     shapes: Callable[[SitePlan, nn.Module, ModuleShape], Mapping[str, Shape]] | None = None
     shared: tuple[str, ...] = ()
-    make_shared: Callable[[Iterable[tuple[SitePlan, ModuleShape]]], Roles] = nothing_shared
+    make_shared: Callable[[Iterable[tuple[SitePlan, ModuleShape]]], Roles] = lambda sites: {}
     live_names: Mapping[str, str] = field(default_factory=dict)
-    on_replacement: Callable[[Factors | WeightFactors, nn.Module], None] = ignored
+    on_replacement: Callable[[Factors | WeightFactors, nn.Module], None] = lambda factors, new: None
     delta_weight: DeltaWeight | None = None
     delta_bias: DeltaBias | None = None
-    unmergeable: Refusal = never
+    unmergeable: Refusal = lambda site, module, shape: None
     base_roles: frozenset[str] | None = None
     initial: Callable[[NewSite], Roles] | None = None
 

@@ -29,15 +29,37 @@ from .new_site import NewSite
 from .rerun import difference
 
 
-class EmbeddingRows:
-    """At an embedding: rows (tokens, embedding_dim) in place of its own at ``indices``."""
+class _Rows:
+    """Rows (tokens, embedding_dim) in place of the weight's own at ``indices``. Code that reads the
+    weight outside of its module gets the base's from PEFT's layer, and the adapter's from its
+    wrapper: if the module is ``wrapped``."""
 
-    __slots__ = ("_indices", "_order", "_sorted", "reads", "rows")
+    __slots__ = ("_indices", "_wrapped", "rows")
 
-    def __init__(self, rows: Tensor, indices: tuple[int, ...], reads: Mapping[str, Read]) -> None:
+    def __init__(self, rows: Tensor, indices: tuple[int, ...], wrapped: bool) -> None:
         self.rows = rows
-        self.reads = reads
         self._indices = indices
+        self._wrapped = wrapped
+
+    @property
+    def reads(self) -> Mapping[str, Read]:
+        """What reads of the module's parameters get, by their names."""
+        return {"weight": self._read} if self._wrapped else {}
+
+    def _read(self, own: Tensor, now: Tensor, weight: float) -> Tensor:
+        at, new = torch.tensor(self._indices, device=own.device), self.rows.to(own)
+        if weight == 1 and now is own:
+            return own.index_copy(0, at, new)  # not a difference added again
+        return now.index_add(0, at, new - own[at], alpha=weight)
+
+
+class EmbeddingRows(_Rows):
+    """At an embedding."""
+
+    __slots__ = ("_order", "_sorted")
+
+    def __init__(self, rows: Tensor, indices: tuple[int, ...], wrapped: bool) -> None:
+        super().__init__(rows, indices, wrapped)
         self._sorted, self._order = torch.tensor(indices, device=rows.device).sort()
 
     def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
@@ -66,30 +88,17 @@ class EmbeddingRows:
         return (TokenRows(weight, self.rows[self._order], self._sorted),)
 
 
-def rows_put_in(rows: Tensor, indices: tuple[int, ...]) -> Read:
-    """Reads a weight outside of its module: with ``rows`` at ``indices``."""
+class HeadRows(_Rows):
+    """At a linear head."""
 
-    def read(own: Tensor, now: Tensor, weight: float) -> Tensor:
-        at, new = torch.tensor(indices, device=own.device), rows.to(own)
-        if weight == 1 and now is own:
-            return own.index_copy(0, at, new)  # not a difference added again
-        return now.index_add(0, at, new - own[at], alpha=weight)
+    __slots__ = ("_at",)
 
-    return read
-
-
-class HeadRows:
-    """At a linear head: rows (tokens, in) in place of its weight's at ``indices``."""
-
-    __slots__ = ("_indices", "reads", "rows")
-
-    def __init__(self, rows: Tensor, indices: tuple[int, ...], reads: Mapping[str, Read]) -> None:
-        self.rows = rows
-        self.reads = reads
-        self._indices = torch.tensor(indices, device=rows.device)
+    def __init__(self, rows: Tensor, indices: tuple[int, ...], wrapped: bool) -> None:
+        super().__init__(rows, indices, wrapped)
+        self._at = torch.tensor(indices, device=rows.device)
 
     def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
-        rows, at = self.rows, self._indices.to(out.device)
+        rows, at = self.rows, self._at.to(out.device)
         found = F.linear(x.to(rows), rows).to(out.device)
         bias = offloaded(module, "bias")
         if bias is not None:
@@ -98,7 +107,7 @@ class HeadRows:
         return out.to(torch.promote_types(out.dtype, delta.dtype)).index_add(-1, at, delta)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
-        return (TokenLogits(weight, self.rows, self._indices),)
+        return (TokenLogits(weight, self.rows, self._at),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,16 +151,11 @@ class TokenRowsByRow:
         return self.entries.add(out, torch.where(hit, delta, torch.zeros_like(delta)), repeat)
 
 
-@dataclass(frozen=True, eq=False)
-class TokenLogits(RowPart):
+class TokenLogits(TokenRows):
     """At a head: ``rows`` (tokens, in) of the outputs at ``ids`` (tokens,)."""
 
-    weight: float
-    rows: Tensor
-    ids: Tensor
-
     @classmethod
-    def gathered(cls, parts: Sequence[tuple[int, TokenLogits]], rows: int) -> RowDelta:
+    def gathered(cls, parts: Sequence[tuple[int, TokenRows]], rows: int) -> RowDelta:
         return TokenLogitsByRow(parts, rows)
 
 
@@ -159,7 +163,7 @@ class TokenLogitsByRow:
     """``rows`` (entries, tokens, in) and ``ids`` (entries, tokens); ``there`` is zero at the
     padding."""
 
-    def __init__(self, parts: Sequence[tuple[int, TokenLogits]], rows: int) -> None:
+    def __init__(self, parts: Sequence[tuple[int, TokenRows]], rows: int) -> None:
         self.entries = Entries(parts, rows)
         self.weights = torch.tensor([part.weight for _, part in parts])
         self.rows = stacked([part.rows for _, part in parts])
@@ -207,10 +211,7 @@ def changes(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
 def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
     """The rows at one site; they have no dropout."""
     kind = EmbeddingRows if shape.kind is ModuleKind.EMBEDDING else HeadRows
-    rows, indices = roles["rows"], site.settings["indices"]
-    # code that reads the weight gets the base's from PEFT's layer, the adapter's from its wrapper
-    wrapped = bool(site.settings.get("wraps"))
-    return kind(rows, indices, {"weight": rows_put_in(rows, indices)} if wrapped else {})
+    return kind(roles["rows"], site.settings["indices"], bool(site.settings.get("wraps")))
 
 
 def delta_weight(

@@ -8,7 +8,6 @@ generator, A's before B's.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -143,13 +142,12 @@ def shared(sites: Iterable[tuple[SitePlan, ModuleShape]]) -> Roles:
     outer = max(shape.out_features or 0 for _, shape in wanted)
     generator = torch.Generator(device="cpu").manual_seed(seed)
     with torch.inference_mode(False):
-        return {"A": _kaiming(rank, inner, generator), "B": _kaiming(outer, rank, generator)}
-
-
-def _kaiming(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    bound = math.sqrt(3.0) * (math.sqrt(2.0) / math.sqrt(columns))
-    empty = torch.empty((rows, columns), dtype=torch.float32, device="cpu")
-    return empty.uniform_(-bound, bound, generator=generator)
+        return {
+            role: nn.init.kaiming_uniform_(
+                torch.empty(size, dtype=torch.float32, device="cpu"), generator=generator
+            )
+            for role, size in {"A": (rank, inner), "B": (outer, rank)}.items()
+        }
 
 
 def delta_weight(

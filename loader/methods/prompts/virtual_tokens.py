@@ -63,7 +63,8 @@ class Prompt(ABC):
         """The base's forward with the virtual tokens. ``stepping``: a method of the base, such as
         ``generate``, makes this call, and not the user. Raises :class:`RoutingError` for inputs
         that cannot be combined with virtual tokens."""
-        inputs = {**dict(zip(_parameters(base), args, strict=False)), **kwargs}
+        names = inspect.signature(base.forward).parameters
+        inputs = {**dict(zip(names, args, strict=False)), **kwargs}
         check_cache(CURRENT.get(), inputs)
         if getattr(inputs.get("past_key_values"), "is_compileable", False):
             raise _cannot("A static cache", "a dynamic one")
@@ -251,10 +252,6 @@ def _cannot(what: str, expected: str) -> RoutingError:
             f"{what} cannot be combined with virtual tokens", expected=expected
         )
     )
-
-
-def _parameters(base: nn.Module) -> tuple[str, ...]:
-    return tuple(inspect.signature(base.forward).parameters)
 
 
 def embedding_of(base: nn.Module) -> nn.Module | None:

@@ -142,17 +142,21 @@ class _Builder:
         for name, factors in peft.factors.items() if peft else ():
             outputs[name] = [factors]
         weights: dict[str, list[WeightFactors]] = {}
-        live = {name: method.names_in(required.name) for name, method in METHODS.items()}
+        live = {
+            name: {role: text.format(adapter=required.name) for role, text in m.parameters.items()}
+            for name, m in METHODS.items()
+        }
         shared = self._shared(sites, placed)
         parts: list[SitePart] = [*peft.parts] if peft else []
         replaced: list[tuple[str, Method, Factors | WeightFactors]] = []
         for name, common in shared.items():
-            parameters |= {live[name][role]: parameter for role, parameter in common.items()}
+            spelling = METHODS[name].shared
+            parameters |= {spelling[r].format(adapter=required.name): p for r, p in common.items()}
         for site, method, shape in sites:
-            names, common = live[site.method], shared.get(site.method, {})
-            for role in method.shared:
+            for role, text in method.shared.items():
                 if role in site.tensors:
-                    keys[_on_disk(site.tensors[role])] = names[role]
+                    keys[_on_disk(site.tensors[role])] = text.format(adapter=required.name)
+            names, common = live[site.method], shared.get(site.method, {})
             # what follows another module has its parameters, which are registered once
             inside = f"{prefix}{leader_of(site)}.{site.settings.get('wraps', '')}"
             roles: dict[str, nn.Parameter] = {**common}
@@ -172,7 +176,7 @@ class _Builder:
                 outputs.setdefault(site.module, []).append(cast(Factors, built))
             if site.module in saved:
                 replaced.append((site.module, method, built))
-            parts.append(SitePart(site, shape, roles, method.is_of_input(roles)))
+            parts.append(SitePart(site, shape, roles, roles.keys() <= method.input_roles))
         changed: dict[str, BiasChange] = {}
         for module, key, old in biases:
             value = self._parameter(placed[key])
@@ -260,7 +264,7 @@ class _Builder:
         found: dict[str, dict[str, nn.Parameter]] = {}
         for name, group in groups.items():
             method, tensors = METHODS[name], group[0][0].tensors
-            made = method.make_shared(group)
+            made = method.make_shared(group) if method.make_shared is not None else {}
             common = {role: placed[tensors[role]] for role in method.shared if role in tensors}
             like = next(placed[key] for role, key in tensors.items() if role not in method.shared)
             common |= {role: tensor.to(like) for role, tensor in made.items()}

@@ -214,7 +214,7 @@ def _shared(live: LiveBase, plan: AdapterPlan) -> Iterator[tuple[str, torch.Tens
         row = METHODS[name]
         sites = [site for site in plan.sites if site.method == name]
         keys = {role: key for role, key in sites[0].tensors.items() if role in row.shared}
-        if not keys:
+        if row.make_shared is None or not keys:
             continue
         bare = [
             (

@@ -81,5 +81,5 @@ METHOD = Method(
     build,
     delta_weight=delta_weight,
     unmergeable=pads_differently,
-    base_roles=frozenset(),
+    input_roles=frozenset({"A", "B", "E"}),
 )

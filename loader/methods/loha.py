@@ -102,6 +102,6 @@ METHOD = Method(
     LohaFactors.build,
     delta_weight=LohaFactors.merged,
     unmergeable=pads_differently,
-    base_roles=frozenset(),
+    input_roles=frozenset(_ROLES),
     initial=initial,
 )

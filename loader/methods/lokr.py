@@ -112,6 +112,6 @@ METHOD = Method(
     LokrFactors.build,
     delta_weight=LokrFactors.merged,
     unmergeable=pads_differently,
-    base_roles=frozenset(),
+    input_roles=frozenset(_ROLES),
     initial=initial,
 )

@@ -208,6 +208,10 @@ def _orthogonal(new: NewSite) -> Roles:
     return {"A": (first.t() / 10).contiguous(), "B": (second / 10).contiguous()}
 
 
+INPUT_ROLES = frozenset({"A", "B", "B_bias", "embedding_A", "embedding_B", "velora"})
+"""With these alone, the delta depends on the input and not on the base's weight or output."""
+
+
 def delta_weight(
     site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
@@ -262,6 +266,6 @@ METHOD = Method(
     delta_bias=delta_bias,
     unmergeable=unmergeable,
     live_names={"magnitude": "lora_magnitude_vector.{adapter}.weight"},
-    base_roles=frozenset({"magnitude"}),
+    input_roles=INPUT_ROLES,
     initial=initial,
 )

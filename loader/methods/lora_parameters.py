@@ -128,6 +128,6 @@ METHOD = Method(
     unsupported=unsupported,
     shapes=shapes,
     delta_weight=delta_weight,
-    base_roles=frozenset(),
+    input_roles=frozenset({"A", "B"}),
     initial=lora.initial,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -49,18 +50,18 @@ class Method:
         changes: Whether a site's tensors change anything at this live module.
         shapes: The shapes of a new site's tensors, where they depend on more than the module's
             sizes.
-        shared: The roles that all sites have in common and that are never trained.
+        shared: The complete live names of roles that all sites have in common and that are never
+            trained.
         make_shared: Makes those of them that the file does not have.
-        live_names: PEFT's live names of the roles for which they do not follow from the names on
-            disk.
+        live_names: The ``parameters`` that do not follow from the names on disk.
         on_replacement: Is called with the factors and the module by which the same adapter
             replaces theirs.
         delta_weight: What is merged. Without it an adapter cannot be merged.
         delta_bias: The same for the module's bias.
         unmergeable: Why an adapter cannot be merged at this module, though it can be attached.
-        base_roles: The roles with which a site's delta depends on the base's weight or output, and
-            not on the module's input alone; ``None``: it always does. Such a site cannot run at a
-            module into which an adapter is merged.
+        input_roles: A site that has only these computes its delta from the module's input alone,
+            and not from the base's weight or output. Other sites cannot run at a module into which
+            an adapter is merged.
         initial: The values of a new adapter at a site, by role; ``None`` if there can be no new
             adapter of the method.
     """
@@ -70,26 +71,21 @@ class Method:
     unsupported: Refusal = lambda site, module, shape: None
     changes: Callable[[SitePlan, Roles, nn.Module], bool] = is_not_zero
     shapes: Callable[[SitePlan, nn.Module, ModuleShape], Mapping[str, Shape]] | None = None
-    shared: tuple[str, ...] = ()
-    make_shared: Callable[[Iterable[tuple[SitePlan, ModuleShape]]], Roles] = lambda sites: {}
+    shared: Mapping[str, str] = field(default_factory=dict)
+    make_shared: Callable[[Iterable[tuple[SitePlan, ModuleShape]]], Roles] | None = None
     live_names: Mapping[str, str] = field(default_factory=dict)
     on_replacement: Callable[[Factors | WeightFactors, nn.Module], None] = lambda factors, new: None
     delta_weight: DeltaWeight | None = None
     delta_bias: DeltaBias | None = None
     unmergeable: Refusal = lambda site, module, shape: None
-    base_roles: frozenset[str] | None = None
+    input_roles: frozenset[str] = frozenset()
     initial: Callable[[NewSite], Roles] | None = None
 
-    def names_in(self, adapter: str) -> dict[str, str]:
-        """PEFT's live names of the roles for this adapter: after the module's name, or complete if
-        all sites share the role."""
-        found: dict[str, str] = {}
-        for (parameter, last), role in SITES[self.name].roles.items():
-            name = ".".join(filter(None, (parameter, "{adapter}", last)))
-            prefix = "base_model." if role in self.shared else ""
-            found[role] = prefix + self.live_names.get(role, name).format(adapter=adapter)
-        return found
-
-    def is_of_input(self, roles: Roles) -> bool:
-        """Whether the delta of a site with these roles depends on the module's input alone."""
-        return self.base_roles is not None and self.base_roles.isdisjoint(roles)
+    @functools.cached_property
+    def parameters(self) -> Mapping[str, str]:
+        """PEFT's live names of the roles, after the module's own name."""
+        found = {
+            role: ".".join(filter(None, (parameter, "{adapter}", last)))
+            for (parameter, last), role in SITES[self.name].roles.items()
+        }
+        return {**found, **self.live_names}

@@ -159,13 +159,15 @@ def delta_weight(
     return product_rows(b, a, 1.0, shape.kind is ModuleKind.CONV1D)
 
 
+SHARED = {"A": "base_model.vera_A.{adapter}", "B": "base_model.vera_B.{adapter}"}
+
 METHOD = Method(
     "VERA",
     build,
     changes=changes,
-    shared=("A", "B"),
+    shared=SHARED,
     make_shared=shared,
     delta_weight=delta_weight,
-    base_roles=frozenset(),
+    input_roles=frozenset({"lambda_b", "lambda_d", *SHARED}),
     initial=initial,
 )

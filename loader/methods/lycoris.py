@@ -1,8 +1,8 @@
 """What LoHa and LoKr share: a delta of the weight's own shape.
 
-Follows PEFT 0.21, ``tuners/lycoris_utils.py`` and the layers of both: each forward
-computes the delta and uses it with the module's stride, padding, dilation and groups. At a linear
-module the methods do without it.
+Follows PEFT 0.21, ``tuners/lycoris_utils.py`` and the layers of both: each forward computes the
+delta and uses it with the module's stride, padding, dilation and groups. At a linear module the
+delta is not computed.
 """
 
 from __future__ import annotations

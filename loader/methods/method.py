@@ -1,4 +1,4 @@
-"""One method's row in the table: what generic code asks of a method. It imports no method."""
+"""One method's row in the table: all that generic code knows of a method. It imports none."""
 
 from __future__ import annotations
 

@@ -188,14 +188,14 @@ def _skew(angles: Tensor) -> Tensor:
 
 def _exact(skew: Tensor) -> Tensor:
     """Cayley's ``(I - S) (I + S)^-1``."""
-    one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
-    return torch.linalg.solve(one + skew, one - skew, left=False)
+    identity = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
+    return torch.linalg.solve(identity + skew, identity - skew, left=False)
 
 
 def _series(skew: Tensor, terms: int) -> Tensor:
     """``I + 2 S + 2 S^2 + ... + 2 S^(terms - 2) + S^(terms - 1)``; 3 terms give that of 4."""
-    one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
-    found = one.expand_as(skew)
+    identity = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
+    found = identity.expand_as(skew)
     if terms < 2:
         return found
     found = found + 2 * skew

@@ -119,7 +119,7 @@ class InputPrompt(Prompt):
         refuse(inputs, *(() if stepping else ("position_ids",)), *self.without)
         inputs.pop("position_ids", None)  # generate counts them without the virtual tokens
         cached = cache_length(inputs.get("past_key_values"))
-        self.lengthen(inputs, "attention_mask", cached, _first(inputs))
+        self.lengthen(inputs, "attention_mask", cached, _token_input(inputs))
         if cached:
             return  # the virtual tokens are in the cache
         _embed(base, inputs, self.embeddings)
@@ -178,7 +178,7 @@ class Prefix(Prompt):
         decoder = "decoder_" if self.task == SEQ_2_SEQ else ""
         cache = inputs.get("past_key_values")
         cached = cache_length(cache)
-        new = _first(inputs, decoder)
+        new = _token_input(inputs, decoder)
         self.lengthen(inputs, f"{decoder}attention_mask", cached, new)
         positions = inputs.get(f"{decoder}position_ids")
         if positions is not None:
@@ -190,7 +190,7 @@ class Prefix(Prompt):
             check_cache(CURRENT.get(), inputs)
         if not hasattr(cache, "update") and not hasattr(cache, "self_attention_cache"):
             raise _cannot(f"A {type(cache).__name__} as past_key_values", "a Cache")
-        if new is None and (new := _first(inputs)) is None:
+        if new is None and (new := _token_input(inputs)) is None:
             raise _cannot(*_NO_INPUT)
         rows = new.shape[0]
         own = getattr(cache, "self_attention_cache", cache)
@@ -281,8 +281,8 @@ def _before(tensor: Tensor, value: int, count: int) -> Tensor:
     return torch.cat([tensor.new_full((tensor.shape[0], count), value), tensor], dim=1)
 
 
-def _first(inputs: Inputs, decoder: str = "") -> Tensor | None:
-    """The input with the call's tokens."""
+def _token_input(inputs: Inputs, decoder: str = "") -> Tensor | None:
+    """The ids or embeddings of the call's tokens."""
     for name in (f"{decoder}input_ids", f"{decoder}inputs_embeds"):
         if isinstance(inputs.get(name), Tensor):
             return inputs[name]

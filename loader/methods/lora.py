@@ -245,6 +245,8 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     """Why the delta cannot be merged at this module."""
     if ACTIVATED in site.settings:
         return "an aLoRA acts on some tokens only"
+    if more := sorted(site.tensors.keys() - INPUT_ROLES - {"magnitude"}):
+        return f"with {' and '.join(more)} it is not a product of two factors"
     if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
         return "the rows of an embedding with max_norm are rescaled at each use"
     if shape.kind is ModuleKind.CONV:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .stacked_part import StackedPart
+from .stacked_part import StackedPart, Taken
 
 CONVOLUTIONS: Mapping[int, Callable[..., Tensor]] = {
     3: F.conv1d,
@@ -35,10 +35,10 @@ class LowRankKernel(StackedPart):
         groups = a.shape[0] // b.shape[1]
         return cls(a.reshape(groups, -1, *a.shape[1:]), b.reshape(groups, -1, b.shape[1]))
 
-    def delta(self, module: nn.Module, x: Tensor) -> Tensor:
+    def delta(self, module: nn.Module, taken: Taken) -> Tensor:
         conv = cast(nn.Conv2d, module)
         kernels = self.a.flatten(1, 2)
-        low = by_entry(x.to(self.a), kernels, conv.stride, conv.padding)
+        low = by_entry(taken.x.to(self.a), kernels, conv.stride, conv.padding)
         flat = low.reshape(*low.shape[:2], *self.b.shape[1:4:2], -1)
         return (self.b[:, None] @ flat).reshape(*low.shape[:2], -1, *low.shape[3:])
 
@@ -54,9 +54,9 @@ class Kernel(StackedPart):
     def kind(self) -> Hashable:
         return (type(self), self.kernel.shape)
 
-    def delta(self, module: nn.Module, x: Tensor) -> Tensor:
-        conv = cast(nn.Conv2d, module)
-        return by_entry(x.to(self.kernel), self.kernel, conv.stride, conv.padding, conv.dilation)
+    def delta(self, module: nn.Module, taken: Taken) -> Tensor:
+        conv, mine = cast(nn.Conv2d, module), taken.x.to(self.kernel)
+        return by_entry(mine, self.kernel, conv.stride, conv.padding, conv.dilation)
 
 
 def by_entry(x: Tensor, kernels: Tensor, stride: Any, padding: Any, dilation: Any = 1) -> Tensor:

@@ -6,7 +6,6 @@ at a feedforward module the input, which is then cast back to its dtype.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from ...registry.files.conversion import Shape
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ..adapter.factors import Factors, RowPart
-from ..routing.batched import stacked
 from ..routing.low_rank import Scaling
 from .deltas import Delta, Roles
 from .method import Method
@@ -60,16 +58,10 @@ class RescaledInput(OtherInput):
 
     vector: Tensor
 
-    @classmethod
-    def changing(cls, parts: Sequence[RescaledInput]) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        vectors = stacked([part.vector for part in parts])
-
-        def change(x: Tensor) -> Tensor:
-            entries, *along = vectors.shape
-            others = (1,) * (x.dim() - vectors.dim())
-            return x.to(vectors.device) * vectors.view(entries, *others, *along)
-
-        return change, vectors
+    def changed(self, x: Tensor) -> Tensor:
+        entries, *along = self.vector.shape
+        others = (1,) * (x.dim() - self.vector.dim())
+        return x.to(self.vector.device) * self.vector.view(entries, *others, *along)
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:

@@ -18,7 +18,7 @@ from .deltas import Delta, Roles, pads_differently
 from .lycoris import LycorisFactors
 from .method import Method
 from .new_site import NewSite
-from .stacked_part import StackedPart
+from .stacked_part import StackedPart, Taken
 
 _CORE = "ijkl,jr,ip->prkl"
 """A kernel's tensor (i, j, *kernel) with in (j, r) and out (i, p)."""
@@ -81,9 +81,9 @@ class Hadamard(StackedPart):
     a2: Tensor
     b2: Tensor
 
-    def delta(self, module: nn.Module, x: Tensor) -> Tensor:
-        count, inner = len(x), x.shape[-1]
-        mine = x.to(self.b1).reshape(count, -1, 1, inner)
+    def delta(self, module: nn.Module, taken: Taken) -> Tensor:
+        count, _, inner = self.b1.shape
+        mine = taken.x.to(self.b1).reshape(count, -1, 1, inner)
         many = (mine * self.b2[:, None]).flatten(1, 2)  # (entries, tokens * r2, in)
         ranks = self.b2.shape[1], self.b1.shape[1]
         low = torch.bmm(many, self.b1.mT).view(count, -1, *ranks).mT

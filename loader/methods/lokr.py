@@ -19,7 +19,7 @@ from .deltas import Delta, Roles, pads_differently
 from .lycoris import LycorisFactors
 from .method import Method
 from .new_site import NewSite
-from .stacked_part import StackedPart
+from .stacked_part import StackedPart, Taken
 
 _CORE = "ijkl,ip,jr->prkl"
 """A kernel's tensor (i, j, *kernel) with out (i, p) and in (j, r)."""
@@ -89,10 +89,10 @@ class Kronecker(StackedPart):
     def kind(self) -> Hashable:
         return (type(self), self.w1.shape, self.w2.shape)
 
-    def delta(self, module: nn.Module, x: Tensor) -> Tensor:
+    def delta(self, module: nn.Module, taken: Taken) -> Tensor:
         count, outer1, inner1 = self.w1.shape
         outer2, inner2 = self.w2.shape[1:]
-        grid = x.to(self.w2).reshape(count, -1, inner2)
+        grid = taken.x.to(self.w2).reshape(count, -1, inner2)
         low = torch.bmm(grid, self.w2.mT).view(count, -1, inner1, outer2)
         # (in1, tokens * out2), so that one product serves all tokens
         low = low.transpose(1, 2).reshape(count, inner1, -1)

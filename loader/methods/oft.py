@@ -9,7 +9,7 @@ counted several times. That is not a rotation, but it is what PEFT trains and co
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,30 +18,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
-from ..adapter.factors import Factors, RowDelta, RowPart
-from ..routing.batched import Entries, size_of, stacked
+from ..adapter.factors import Factors, RowPart
+from ..routing.batched import stacked
 from .deltas import Delta, Roles
 from .method import Method
 from .new_site import NewSite
 from .rerun import ChangedInput, ChangedOutput, OtherInput, difference, not_rerunnable
+from .stacked_part import StackedPart, Taken
 
 
 class _Rotating:
     """``r`` (blocks, size * (size - 1) / 2) are the upper triangles of skew-symmetric matrices."""
 
-    __slots__ = ("_eps", "_terms", "r")
+    __slots__ = ("_eps", "_kernel", "_terms", "r")
 
-    def __init__(self, r: Tensor, settings: Mapping[str, Any]) -> None:
-        self.r = r
-        self._terms: int | None = settings["terms"]
-        self._eps: float | None = settings["eps"]
+    def __init__(self, site: SitePlan, shape: ModuleShape, roles: Roles) -> None:
+        self.r = roles["embedding_R" if shape.kind is ModuleKind.EMBEDDING else "R"]
+        self._kernel = shape.kernel
+        self._terms: int | None = site.settings["terms"]
+        self._eps: float | None = site.settings["eps"]
 
     def changed(self, x: Tensor) -> Tensor:
         """``x`` (..., width), in the dtype of ``r``: each block of it times its rotation."""
         return _rotated(x.unsqueeze(0), self.rotation().unsqueeze(0)).squeeze(0)
 
     def rotation(self) -> Tensor:
-        """(blocks, size, size) in the dtype of ``r``, made in float32 at least."""
+        """(blocks, size, size) in the dtype of ``r``, computed in float32 at least; (1, size, size)
+        if all blocks share one."""
         skew = _skew(self._angles().to(torch.promote_types(self.r.dtype, torch.float32)))
         made = _exact(skew) if self._terms is None else _series(skew, self._terms)
         return made.to(self.r.dtype)
@@ -70,11 +73,7 @@ class InputFactors(_Rotating, ChangedInput):
 class PatchFactors(_Rotating, ChangedInput):
     """Rotates the patches that a convolution with a square kernel reads."""
 
-    __slots__ = ("_kernel",)
-
-    def __init__(self, r: Tensor, settings: Mapping[str, Any], kernel: tuple[int, ...]) -> None:
-        super().__init__(r, settings)
-        self._kernel = kernel
+    __slots__ = ()
 
     def changed(self, x: Tensor) -> Tensor:
         return _from_patches(x, self._kernel, super().changed)
@@ -92,69 +91,50 @@ class OutputFactors(_Rotating, ChangedOutput):
         return (RotatedOutput(weight, self.rotation()),)
 
 
+def _stacked(rotations: Sequence[Tensor]) -> Tensor:
+    """(entries, blocks, size, size), where some have one rotation for all blocks."""
+    blocks = max(len(rotation) for rotation in rotations)
+    return stacked([rotation.expand(blocks, -1, -1) for rotation in rotations])
+
+
 @dataclass(frozen=True, eq=False)
 class RotatedInput(OtherInput):
     """The input, or its patches of a ``kernel``, times the ``rotation`` (blocks, size, size)."""
 
     rotation: Tensor
     kernel: tuple[int, ...] = ()
+    stacked = staticmethod(_stacked)
 
     @property
     def kind(self) -> Hashable:
         return (type(self), self.rotation.shape[-1], self.kernel)
 
-    @classmethod
-    def changing(cls, parts: Sequence[RotatedInput]) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        kernel, rotations = parts[0].kernel, _rotations([part.rotation for part in parts])
+    def changed(self, x: Tensor) -> Tensor:
+        if not self.kernel:
+            return _rotated(x, self.rotation)
+        entries = x.shape[:2]
 
-        def change(x: Tensor) -> Tensor:
-            if not kernel:
-                return _rotated(x, rotations)
-            flat = x.flatten(0, 1)
-            apart = (len(rotations), x.shape[1])
-            image = _from_patches(
-                flat, kernel, lambda p: _rotated(p.unflatten(0, apart), rotations).flatten(0, 1)
-            )
-            return image.view(x.shape)
+        def rotated(patches: Tensor) -> Tensor:
+            return _rotated(patches.unflatten(0, entries), self.rotation).flatten(0, 1)
 
-        return change, rotations
+        return _from_patches(x.flatten(0, 1), self.kernel, rotated).view(x.shape)
 
 
 @dataclass(frozen=True, eq=False)
-class RotatedOutput(RowPart):
+class RotatedOutput(StackedPart):
     """``delta = weight * (base rotated - base)``."""
 
-    weight: float
+    weight: Any
     rotation: Tensor
+    stacked = staticmethod(_stacked)
 
     @property
     def kind(self) -> Hashable:
         return (type(self), self.rotation.shape[-1])
 
-    @classmethod
-    def gathered(cls, parts: Sequence[tuple[int, RotatedOutput]], rows: int) -> RowDelta:
-        return RotatedOutputRows(parts, rows)
-
-
-class RotatedOutputRows:
-    """``rotations`` (entries, blocks, size, size)."""
-
-    def __init__(self, parts: Sequence[tuple[int, RotatedOutput]], rows: int) -> None:
-        self.entries = Entries(parts, rows)
-        self.weights = torch.tensor([part.weight for _, part in parts])
-        self.rotations = _rotations([part.rotation for _, part in parts])
-        self.nbytes = size_of(self.rotations)
-
-    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
-        old = self.entries.take(base, repeat)
-        delta = difference(_rotated(old, self.rotations), old, self.weights)
-        return self.entries.add(out, delta, repeat)
-
-
-def _rotations(rotations: Sequence[Tensor]) -> Tensor:
-    """(entries, blocks, size, size); an adapter may share one rotation among all blocks."""
-    blocks = max(len(rotation) for rotation in rotations)
-    return stacked([rotation.expand(blocks, -1, -1) for rotation in rotations])
+    def delta(self, module: nn.Module, taken: Taken) -> Tensor:
+        old = taken.base
+        return difference(_rotated(old, self.rotation), old, self.weight)
 
 
 def _rotated(x: Tensor, rotations: Tensor) -> Tensor:
@@ -236,19 +216,17 @@ def changes(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
 def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
     """The factors at one site. PEFT applies no dropout."""
     if shape.kind is ModuleKind.EMBEDDING:
-        return OutputFactors(roles["embedding_R"], site.settings)
-    if shape.kind is ModuleKind.CONV:
-        return PatchFactors(roles["R"], site.settings, shape.kernel)
-    return InputFactors(roles["R"], site.settings)
+        return OutputFactors(site, shape, roles)
+    kind = PatchFactors if shape.kind is ModuleKind.CONV else InputFactors
+    return kind(site, shape, roles)
 
 
 def delta_weight(
     site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
     """``W R - W`` at an embedding; else ``W R^T - W``, because the input is rotated."""
-    embedding = shape.kind is ModuleKind.EMBEDDING
-    rotation = _Rotating(roles["embedding_R" if embedding else "R"], site.settings).rotation()
-    turn = rotation if embedding else rotation.mT
+    rotation = _Rotating(site, shape, roles).rotation()
+    turn = rotation if shape.kind is ModuleKind.EMBEDDING else rotation.mT
     size = turn.shape[-1]
 
     def delta(rows: slice) -> Tensor:

@@ -10,16 +10,15 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..adapter.factors import RowDelta, RowPart
-from ..routing.batched import Entries, size_of
+from ..routing.batched import Entries
 from ..routing.routing import CURRENT, run_with
 from ..sites.sites import OutputSite
+from .stacked_part import StackedPart, Taken
 
 
 class ChangedOutput(ABC):
@@ -69,47 +68,33 @@ def is_hooked(module: nn.Module) -> bool:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class OtherInput(RowPart):
-    """``delta(x) = weight * (module(changed x) - module(x))``."""
+class OtherInput(StackedPart):
+    """``delta(x) = weight * (module(changed x) - module(x))``: a stack runs the module once more,
+    for all entries."""
 
-    weight: float
+    weight: Any
 
-    @classmethod
     @abstractmethod
-    def changing(cls, parts: Sequence[Any]) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """The function that changes the inputs of all ``parts`` at once, (entries, repeat, ...) to
-        the same shape, and the tensor that it holds."""
+    def changed(self, x: Tensor) -> Tensor:
+        """The inputs of a stack in place of ``x`` (entries, repeat, ...)."""
 
-    @classmethod
-    def gathered(cls, parts: Sequence[tuple[int, OtherInput]], rows: int) -> RowDelta:
-        return OtherInputRows(parts, rows)
+    def delta(self, module: nn.Module, taken: Taken) -> Tensor:
+        x = taken.x
+        new = _run(module, self.changed(x).to(x.dtype), taken.entries)
+        old = _run(module, x, taken.entries) if is_hooked(module) else taken.base
+        return difference(new, old, self.weight)
 
 
-class OtherInputRows:
-    """Runs the module once more, for all entries."""
-
-    def __init__(self, parts: Sequence[tuple[int, OtherInput]], rows: int) -> None:
-        self.entries = Entries(parts, rows)
-        self.weights = torch.tensor([part.weight for _, part in parts])
-        self.change, held = type(parts[0][1]).changing([part for _, part in parts])
-        self.nbytes = size_of(held)
-
-    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
-        mine = self.entries.take(x, repeat)
-        new = self._run(module, self.change(mine).to(x.dtype))
-        old = self._run(module, mine) if is_hooked(module) else self.entries.take(base, repeat)
-        return self.entries.add(out, difference(new, old, self.weights), repeat)
-
-    def _run(self, module: nn.Module, x: Tensor) -> Tensor:
-        """The module's outputs for ``x`` (entries, repeat, ...). Where adapters replace the module,
-        each row runs through its own."""
-        flat, call = x.flatten(0, 1), CURRENT.get()
-        if call is None or call.rows is None or "forward" not in module.__dict__:
-            found = module.forward(flat)
-        else:
-            of_entries = dataclasses.replace(call, rows=call.rows.of(self.entries.rows))
-            found = run_with(of_entries, module.forward, (flat,), {})
-        return cast(Tensor, found).unflatten(0, x.shape[:2])
+def _run(module: nn.Module, x: Tensor, entries: Entries) -> Tensor:
+    """The module's outputs for ``x`` (entries, repeat, ...). If adapters replace the module, each
+    row runs through its own."""
+    flat, call = x.flatten(0, 1), CURRENT.get()
+    if call is None or call.rows is None or "forward" not in module.__dict__:
+        found = module.forward(flat)
+    else:
+        of_entries = dataclasses.replace(call, rows=call.rows.of(entries.rows))
+        found = run_with(of_entries, module.forward, (flat,), {})
+    return cast(Tensor, found).unflatten(0, x.shape[:2])
 
 
 def difference(new: Tensor, old: Tensor, weights: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.trainable_tokens import rows_of
 from ..adapter.factors import Factors, RowDelta, RowPart
-from ..routing.batched import Entries, size_of, stacked
+from ..routing.batched import Entries, size_of
 from ..sites.weight_reads import Read
 from ..weights.placement import offloaded
 from .deltas import Delta, Roles
@@ -27,6 +27,7 @@ from .embeddings import bounded, scaled_like
 from .method import Method
 from .new_site import NewSite
 from .rerun import difference
+from .stacked_part import StackedPart, Taken
 
 
 class _Rows:
@@ -107,7 +108,7 @@ class HeadRows(_Rows):
         return out.to(torch.promote_types(out.dtype, delta.dtype)).index_add(-1, at, delta)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
-        return (TokenLogits(weight, self.rows, self._at),)
+        return (TokenLogits(weight, self.rows, self._at, torch.ones_like(self._at)),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,40 +152,29 @@ class TokenRowsByRow:
         return self.entries.add(out, torch.where(hit, delta, torch.zeros_like(delta)), repeat)
 
 
-class TokenLogits(TokenRows):
-    """At a head: ``rows`` (tokens, in) of the outputs at ``ids`` (tokens,)."""
+@dataclass(frozen=True, eq=False)
+class TokenLogits(StackedPart):
+    """At a head: ``rows`` (tokens, in) of the outputs at ``ids`` (tokens,); ``there`` are ones, and
+    zeros at the padding of a stack."""
 
-    @classmethod
-    def gathered(cls, parts: Sequence[tuple[int, TokenRows]], rows: int) -> RowDelta:
-        return TokenLogitsByRow(parts, rows)
+    weight: Any
+    rows: Tensor
+    ids: Tensor
+    there: Tensor
 
-
-class TokenLogitsByRow:
-    """``rows`` (entries, tokens, in) and ``ids`` (entries, tokens); ``there`` is zero at the
-    padding."""
-
-    def __init__(self, parts: Sequence[tuple[int, TokenRows]], rows: int) -> None:
-        self.entries = Entries(parts, rows)
-        self.weights = torch.tensor([part.weight for _, part in parts])
-        self.rows = stacked([part.rows for _, part in parts])
-        self.ids = stacked([part.ids for _, part in parts])
-        self.there = stacked([torch.ones_like(part.ids) for _, part in parts])
-        self.nbytes = size_of(self.rows, self.ids, self.there)
-
-    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
-        count, device = len(self.entries), out.device
-        mine = self.entries.take(x, repeat).to(self.rows).reshape(count, -1, x.shape[-1])
-        found = torch.bmm(mine, self.rows.mT).to(device)
+    def delta(self, module: nn.Module, taken: Taken) -> Tensor:
+        x, base = taken.x, taken.base
+        device = base.device
+        found = torch.bmm(x.to(self.rows).reshape(len(x), -1, x.shape[-1]), self.rows.mT).to(device)
         ids = self.ids.to(device)
         bias = offloaded(module, "bias")
         if bias is not None:
             found = found + bias.to(found)[ids].unsqueeze(1)
-        flat = self.entries.take(base, repeat).reshape(count, -1, base.shape[-1])
+        flat = base.reshape(len(x), -1, base.shape[-1])
         ids = ids.unsqueeze(1).expand(found.shape)
-        delta = difference(found, flat.gather(-1, ids), self.weights)
+        delta = difference(found, flat.gather(-1, ids), self.weight)
         delta = delta * self.there.to(device).unsqueeze(1)
-        spread = delta.new_zeros(flat.shape).scatter_add(-1, ids, delta)
-        return self.entries.add(out, spread.view(count, repeat, *out.shape[1:]), repeat)
+        return delta.new_zeros(flat.shape).scatter_add(-1, ids, delta)
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:

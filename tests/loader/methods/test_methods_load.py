@@ -12,9 +12,18 @@ import pytest
 from adapterdock.registry.checks.options import PEFT_METHODS
 from adapterdock.registry.methods.table import METHODS
 from peft import LNTuningConfig, TrainableTokensConfig, VeraConfig
+from support import merge_cases
 from support.moes import tiny_gpt_oss, tiny_mixtral, tiny_qwen_moe
 from support.near import close
-from support.peft_adapters import inputs_of, logits, peft_saves, tiny_llama, tiny_t5
+from support.peft_adapters import (
+    adapted,
+    inputs_of,
+    logits,
+    peft_loads,
+    peft_saves,
+    tiny_llama,
+    tiny_t5,
+)
 
 EXPERTS: dict[str, Any] = {
     "target_modules": ["q_proj"],
@@ -68,6 +77,18 @@ def test_manifest_validates_from_headers_and_matches_peft(case: str, tmp_path: P
     model = adapterdock.load(manifest, frozen=True)
     assert "+".join(model.adapters["it"].methods) == methods
     assert close(logits(model, inputs_of(base)), saved.answer)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ia3", "loha conv", "lokr both low", "oft embedding", "adalora", "dora embedding", "tokens"],
+)
+def test_live_names_match_peft(name: str, tmp_path: Path) -> None:
+    base = merge_cases.CASES[name].make()
+    saved = merge_cases.saved_for(merge_cases.CASES[name], base, tmp_path / "it")
+    ours = adapted(base, saved).state_dict().keys()
+    assert ours
+    assert ours <= peft_loads(base, saved.folder).state_dict().keys()
 
 
 def test_every_native_method_is_a_peft_method() -> None:

@@ -113,10 +113,7 @@ AT_A_SITE = '''
 
     METHOD = Method(
         "TOY",
-        lambda site, module, shape: None,
-        lambda site, roles: bool(roles["shift"].any()),
         lambda site, shape, roles, dropout: Shift(roles["shift"]),
-        {"shift": "toy_shift.{adapter}"},
         initial=lambda new: {"shift": new.normal("shift")},
     )
 '''

@@ -303,11 +303,7 @@ def _changes_anything(
         return True  # tokens of zeros are attended to as well
     for site in required.plan.sites if required.plan.peft is None else ():
         roles = {role: required.tensors.host(key) for role, key in site.tensors.items()}
-        method = METHODS[site.method]
-        if method.alters is not None:
-            if method.alters(site, roles, required.module(site.module)):
-                return True
-        elif method.changes(site, roles):
+        if METHODS[site.method].changes(site, roles, required.module(site.module)):
             return True
     for _, key, old in biases:
         if required.differs(key, old):

@@ -18,7 +18,7 @@ from torch import nn
 
 from ...manifests.language.weights import weight_at
 from ..adapter.adapter import Adapter, Terms
-from ..adapter.factors import Factors, Gatherable, RowDelta, RowPart
+from ..adapter.factors import Factors, RowDelta, RowPart
 
 if TYPE_CHECKING:
     from ..adapter.factors import Factors
@@ -65,7 +65,7 @@ def gather(
             for one in factors.get(adapter, ()) if at else ():
                 key = (id(one), at)
                 if key not in known:
-                    known[key] = one.parts(module, at) if isinstance(one, Gatherable) else None
+                    known[key] = one.parts(module, at)
                 parts = known[key]
                 if parts is None:
                     rest.append((one, at))

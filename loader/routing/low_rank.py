@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..adapter.factors import Gatherable, RowDelta, RowPart
+from ..adapter.factors import RowDelta, RowPart
 from .batched import size_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class LowRank(RowPart):
 
 def low_rank_of(factors: Factors, module: nn.Module, weight: float) -> LowRank | None:
     """The delta of ``factors`` times ``weight``, where it is of low rank and nothing else."""
-    parts = factors.parts(module, weight) if isinstance(factors, Gatherable) else None
+    parts = factors.parts(module, weight)
     if parts is None or len(parts) != 1:
         return None
     return parts[0] if isinstance(parts[0], LowRank) else None

@@ -1,5 +1,4 @@
-"""Token embeddings that are resized (``base.vocab_size``): of a base that is loaded here, and as
-they were before."""
+"""Resized token embeddings (``base.vocab_size``): resizing them, and their rows before."""
 
 from __future__ import annotations
 
@@ -23,9 +22,9 @@ def resize(model: nn.Module, rows: int, where: Where) -> None:
     """Give the input and the output embedding ``rows`` rows, as transformers'
     ``resize_token_embeddings`` does, in place.
 
-    New rows (and new entries of a head's bias) are the mean of the old ones: what transformers
-    draws them around, without the noise, so that they are the same each time. Raises
-    :class:`AttachError` where that cannot be.
+    New rows (and new entries of a head's bias) are the mean of the old ones. transformers samples
+    around this mean; without the sampling they are the same each time. Raises
+    :class:`AttachError` where the model cannot be resized.
     """
     base = cast(Any, model)
     before = _rows(model)
@@ -51,8 +50,8 @@ def resize(model: nn.Module, rows: int, where: Where) -> None:
 
 
 def _part(model: nn.Module, apart: Mapping[str, nn.Module]) -> None:
-    """Modules that stood ``apart``, with one weight, stand so again: resizing makes one module of
-    T5's three embeddings, at which no adapter could tell them from one another."""
+    """Separate the modules again that were ``apart`` before: resizing makes one module of T5's
+    three embeddings, which share a weight, and an adapter could not address each."""
     seen: dict[int, str] = {}
     for name, module in list(model.named_modules(remove_duplicate=False)):
         first = seen.setdefault(id(module), name)
@@ -84,9 +83,8 @@ def as_before(
     loaded_as: LoadedAs,
     doubts: dict[str, str],
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The config and the ``live`` tensors with the rows that the files have. Where the model does
-    not have them, or how many there are is not known, the embeddings are left out, and ``doubts``
-    says so."""
+    """The config and the ``live`` tensors with the number of rows in the files. Where the model has
+    fewer rows, or the number is not known, the embeddings are left out, and ``doubts`` says so."""
     before, rows = loaded_as.resized_from, loaded_as.vocab_size
     layout = layout_of_model(model)
     ours = {f"{name}.{leaf}" for name in token_modules(layout) for leaf in ("weight", "bias")}
@@ -108,7 +106,7 @@ def as_before(
 
 
 def _tables(model: nn.Module) -> list[nn.Module]:
-    """The input and the output embedding, where there are such."""
+    """The input and the output embedding, where the model has them."""
     found: list[nn.Module] = []
     for name in ("get_input_embeddings", "get_output_embeddings"):
         try:

@@ -1,4 +1,4 @@
-"""Keeping transformers off the terminal for a while; what it has to say is returned instead."""
+"""Collecting transformers' warnings, instead of printing them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from transformers.utils import logging as transformers_logging
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _REPORT = "LOAD REPORT"
-"""The table of missing and unexpected tensors, which is told as findings of our own."""
+"""The table of missing and unexpected tensors, for which we report findings."""
 
 
 @contextmanager
 def quiet() -> Generator[list[str]]:
-    """No progress bars, and this thread's warnings go into the list, each text once, however
-    little transformers was told to say.
+    """No progress bars, and this thread's warnings go into the list, each text once, at any
+    verbosity of transformers.
 
-    Other threads' warnings go where they always go, and so does everything afterwards.
+    Other threads' warnings, and all warnings afterwards, go to the usual handlers.
     """
     me = threading.get_ident()
     said: list[str] = []

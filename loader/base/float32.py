@@ -38,7 +38,8 @@ class InFloat32:
 
     def answers_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.dtype:
         """The dtype of its output for these inputs."""
-        came = [d for value in (*args, *kwargs.values()) if (d := _floating(value))] or [self.own]
+        tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
+        came = [tensor.dtype for tensor in tensors if tensor.dtype in COMPUTE] or [self.own]
         return next((dtype for dtype in came if dtype in HALVES), torch.float32)
 
 
@@ -152,12 +153,6 @@ def run_in(
     """``function`` with its floating inputs in ``dtype``, and its outputs cast to ``back``."""
     inside = {k: cast_floats(v, dtype) for k, v in kwargs.items()}
     return cast_floats(function(*(cast_floats(v, dtype) for v in args), **inside), back)
-
-
-def _floating(value: Any) -> torch.dtype | None:
-    if isinstance(value, torch.Tensor) and value.dtype in COMPUTE:
-        return value.dtype
-    return None
 
 
 def cast_floats(value: Any, dtype: torch.dtype) -> Any:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,23 +34,25 @@ _ALIGN = 64
 class Work:
     """A function that runs on another thread."""
 
-    def __init__(self, act: Callable[[], None], name: str) -> None:
+    def __init__(self, act: Callable[[], Any], name: str) -> None:
         self._act = act
+        self._result: Any = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"adapterdock-{name}", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._act()
+            self._result = self._act()
         except BaseException as error:
             self._error = error
 
-    def wait(self) -> None:
-        """Wait until it is done, and raise what it raised."""
+    def wait(self) -> Any:
+        """Wait until it is done; return its result, or raise what it raised."""
         self._thread.join()
         if self._error is not None:
             raise self._error
+        return self._result
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,14 @@ class Buffer:
     ``data`` is the second half of ``memory`` (apart from alignment). The first half is room to
     convert 16-bit weights to 32-bit ones in place: most of the cost of a conversion is getting new
     pages from the kernel, and pages that are not touched cost nothing. ``reading`` is the work
-    that still fills ``data``, ``digest`` the hashing, if a digest was requested.
+    that still fills ``data``, ``check_digest`` raises if the digest is wrong.
     """
 
     head: bytes
     data: torch.Tensor
     memory: memoryview
     reading: Work | None = None
-    digest: DigestCheck | None = None
+    check_digest: Callable[[], None] = lambda: None
 
     @property
     def size(self) -> int:
@@ -82,55 +85,7 @@ class Buffer:
     def verify(self) -> None:
         """Wait for the bytes and their digest; raise :class:`IntegrityError` if it is wrong."""
         self.arrived()
-        if self.digest is not None:
-            self.digest.verify()
-
-
-class DigestCheck:
-    """Whether a file has the pinned digest. Hashed on its own thread after ``reading`` has filled
-    the ``parts``, unless ``known`` then returns the digest of the unchanged file."""
-
-    def __init__(
-        self,
-        parts: tuple[bytes, memoryview],
-        expected: str,
-        where: Where,
-        name: str,
-        reading: Work | None = None,
-        known: Callable[[], str | None] | None = None,
-    ) -> None:
-        self._parts = parts
-        self._expected = expected
-        self._where = where
-        self._name = name
-        self._reading = reading
-        self._known = known
-        self._digest: str | None = None
-        self._hashing = Work(self._hash, "sha256")
-
-    def _hash(self) -> None:
-        if self._reading is not None:
-            self._reading.wait()
-        if self._known is not None and self._known() == self._expected:
-            self._digest = self._expected.lower()
-            return
-        sha256 = hashlib.sha256()
-        for part in self._parts:
-            sha256.update(part)
-        self._digest = "sha256:" + sha256.hexdigest()
-
-    def verify(self) -> None:
-        """Raise :class:`IntegrityError` unless the digest is the expected one."""
-        self._hashing.wait()
-        if self._digest != self._expected.lower():
-            raise IntegrityError(
-                codes.TENSORS_CHANGED.finding(
-                    f"{self._name} differs from the pinned file",
-                    self._where,
-                    found=self._digest,
-                    expected=self._expected,
-                )
-            )
+        self.check_digest()
 
 
 def buffer_of_file(
@@ -143,6 +98,7 @@ def buffer_of_file(
 ) -> Buffer:
     """See ``read_file``."""
     file = Path(path)
+    known = (lambda: None) if verified is None else partial(verified.known, file)
     with explained(file, where):
         stream = file.open("rb", buffering=0)
         try:
@@ -155,16 +111,13 @@ def buffer_of_file(
         with explained(file, where), stream:
             _finish(stream, memory[at:])
 
-    reading = None
     if wait or len(memory) - at < SMALL:
         finish()
+        reading = None
     else:
         reading = Work(finish, "read")
-    digest = None
-    if sha256 is not None:
-        known = None if verified is None else partial(verified.known, file)
-        digest = DigestCheck((head, memory[at:]), sha256, where, file.name, reading, known)
-    return Buffer(head, _flat(memory, at), memory, reading, digest)
+    check = _digest_check(head, memory[at:], sha256, where, file.name, reading, known)
+    return Buffer(head, _flat(memory, at), memory, reading, check)
 
 
 def buffer_of_bytes(
@@ -174,10 +127,45 @@ def buffer_of_bytes(
     stream = io.BytesIO(data)
     head, memory, at = _begin(stream, memoryview(data).nbytes)
     _finish(stream, memory[at:])
-    digest = None
-    if sha256 is not None:
-        digest = DigestCheck((head, memory[at:]), sha256, where, name)
-    return Buffer(head, _flat(memory, at), memory, None, digest)
+    check = _digest_check(head, memory[at:], sha256, where, name)
+    return Buffer(head, _flat(memory, at), memory, None, check)
+
+
+def _digest_check(
+    head: bytes,
+    data: memoryview,
+    expected: str | None,
+    where: Where,
+    name: str,
+    reading: Work | None = None,
+    known: Callable[[], str | None] = lambda: None,
+) -> Callable[[], None]:
+    """Hash a file on another thread after ``reading``, unless ``known`` then returns the digest of
+    the unchanged file. The function that is returned raises if the digest is wrong."""
+    if expected is None:
+        return lambda: None
+
+    def digest() -> str:
+        if reading is not None:
+            reading.wait()
+        if known() == expected:
+            return expected.lower()
+        sha256 = hashlib.sha256(head)
+        sha256.update(data)
+        return f"sha256:{sha256.hexdigest()}"
+
+    hashing = Work(digest, "sha256")
+
+    def check() -> None:
+        found = hashing.wait()
+        if found != expected.lower():
+            raise IntegrityError(
+                codes.TENSORS_CHANGED.finding(
+                    f"{name} differs from the pinned file", where, found=found, expected=expected
+                )
+            )
+
+    return check
 
 
 def buffer_in_memory(head: bytes, size: int) -> Buffer:

@@ -17,8 +17,9 @@ significant digits after rounding to float32, integral ones as integers.
 
 Defaults and derivations are data (``baseconfig_v1.json``), exported once from the config classes
 of transformers 5.23 and *frozen*: they are part of version 1 of the fingerprint. A new export would
-be a new version; the exporter is in the history (``loader/tables/config_defaults.py``). A class that the table does not know is digested without
-defaults; a difference there is then *unchecked* and no error (``Canonical.doubt``).
+be a new version; the exporter is in the history (``loader/tables/config_defaults.py``). A class
+that the table does not know is digested without defaults; a difference there is then *unchecked*
+and no error (``Canonical.doubt``).
 """
 
 from __future__ import annotations

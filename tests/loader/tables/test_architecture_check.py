@@ -131,7 +131,7 @@ def encodec(**options: Any) -> Verdict:
 
 def test_list_members_are_known_only_for_the_surveyed_numbers() -> None:
     assert encodec().verdict == CHECKED
-    assert encodec(upsampling_ratios=[4, 2]).verdict == SIZES  # never a guess by the number
+    assert encodec(upsampling_ratios=[4, 2]).verdict == SIZES  # not guessed from the number
 
 
 def test_an_outdated_page_is_reported(

@@ -18,7 +18,7 @@ from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import AttachError
 from ...manifests.findings.finding import Finding, Where
 from ..weights.dtypes import COMPUTE, HALVES
-from .interception import intercept, intercepted, interception_of, release
+from .interception import intercepted, intercepting, interception_of, place, release
 
 
 class InFloat32:
@@ -74,7 +74,7 @@ def keep_float32(
     for name, module in chosen.items():
         _widen(name, module, originals or {})
         if not intercepted(module, InFloat32):
-            intercept(module, InFloat32(loaded_in[name]), travels=True)
+            place(module, intercepting(module, InFloat32(loaded_in[name]), travels=True))
     return tuple(chosen)
 
 

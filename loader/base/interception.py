@@ -46,18 +46,11 @@ class Interception:
     def __reduce__(self) -> Any:
         if self.travels:
             return Interception, (self.inner, self.around, self.natural, True)
-        return _same, (self.inner,)
-
-
-def intercept(module: nn.Module, around: Around, *, travels: bool = False) -> Interception:
-    """Put ``around`` in front of ``module``'s forward."""
-    interception = intercepting(module, around, travels=travels)
-    place(module, interception)
-    return interception
+        return itself, (self.inner,)
 
 
 def intercepting(module: nn.Module, around: Around, *, travels: bool = False) -> Interception:
-    """The interception for :func:`place`."""
+    """An interception of ``module``'s forward, to be put there by :func:`place`."""
     natural = "forward" not in module.__dict__
     return Interception(module.forward, around, natural, travels)
 
@@ -115,5 +108,6 @@ def _through(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     return inner(*args, **kwargs)
 
 
-def _same(forward: Any) -> Any:
-    return forward
+def itself(value: Any) -> Any:
+    """What unpickling calls where a copy has something else in an object's place."""
+    return value

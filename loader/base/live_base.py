@@ -28,21 +28,16 @@ class LiveBase:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.loaded_as = LoadedAs()
-        self._modules = ModuleMap(module)
+        self.known_modules = ModuleMap(module)
+        """The modules as they were last found, for callers that check that they are current."""
         self._measured: tuple[Any, Measured] | None = None
 
     @property
     def modules(self) -> ModuleMap:
         """Its modules by name; walked again only if the base was rebuilt."""
-        if not self._modules.current():
-            self._modules = ModuleMap(self.module)
-        return self._modules
-
-    @property
-    def known_modules(self) -> ModuleMap:
-        """The modules as they were last found, for callers that check themselves that they are
-        current."""
-        return self._modules
+        if not self.known_modules.current():
+            self.known_modules = ModuleMap(self.module)
+        return self.known_modules
 
     @functools.cached_property
     def layout(self) -> Layout:

@@ -31,6 +31,7 @@ from ...registry.base.base_config import (
 from ...registry.base.fingerprint import Measured, compare, sampled_names, structure_digest, tables
 from ...registry.base.samples import Sample, Samples, run, weight_digests
 from ...registry.base.tokenizer import digest_of_json, digest_of_template
+from ...registry.files.wording import some
 from ..weights.dtypes import FLOAT_NAMES
 from ..weights.placement import from_weights_map
 from .disk_names import (
@@ -81,7 +82,7 @@ def fingerprint_of_model(
     known = {disk[wanted[name]].live for name in unread}  # each under one name
     left_out = sorted(unread | (_unreadable(model, live) - known if quantised else set()))
     if left_out:
-        doubts["weights"] = f"{len(left_out)} tensors could not be read: {', '.join(left_out[:5])}"
+        doubts["weights"] = f"{len(left_out)} tensors could not be read: {some(left_out, 5)}"
     elif quantised:
         doubts["weights"] = quantised
     left_by_class = _left_out_by_class(model)

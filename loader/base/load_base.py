@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ from ...manifests.language.schema import Base
 from ...manifests.lockfile import LoadedAs
 from ...registry.checks.fetching import attentions_of, is_of_the_hub
 from ...registry.files.facts import config_as
+from ...registry.files.wording import some
 from ..weights.dtypes import DTYPES
 from .model_class import class_of
 from .resized import resize
 from .streamed_load import converting_options
-from .transformers_log import quiet
+from .transformers_log import failed, quiet
 
 
 def load_base(
@@ -50,8 +50,12 @@ def load_base(
     for named in (base.attn_implementation, *attentions_of(config)):
         _check_attention(named, where)
     loaded = loaded_as or LoadedAs()
-    kind = class_of(config_as(config, loaded), base.trust_remote_code, where)
-    labels = labels_for(loaded)
+    said = config_as(config, loaded)
+    kind = class_of(said, base.trust_remote_code, where)
+    labels: dict[str, Any] = {}
+    if loaded.num_labels is not None:
+        labels["id2label"] = {int(at): name for at, name in said["id2label"].items()}
+        labels["label2id"] = said["label2id"]
     options: dict[str, Any] = {
         "dtype": DTYPES.get(base.dtype, "auto"),
         "trust_remote_code": base.trust_remote_code,
@@ -69,7 +73,9 @@ def load_base(
     if base.quantization is not None:
         options["quantization_config"] = _quantization(dict(base.quantization), where)
     try:
-        with quiet() as said, one_seed():
+        # new modules are the same each time, and the caller's random numbers are not affected
+        with quiet() as warned, torch.random.fork_rng(range(torch.cuda.device_count())):
+            torch.manual_seed(0)
             converting = converting_options(kind, config, base, folder, labels)
             if converting is None:
                 model, info = kind.from_pretrained(folder, **options, **labels)
@@ -77,22 +83,18 @@ def load_base(
                 model, info = kind.from_pretrained(None, **options, **converting)
                 model.name_or_path = model.config.name_or_path = str(folder)
     except Exception as error:
-        raise AttachError(
-            codes.BASE_NOT_LOADED.finding(
-                "transformers could not load the base",
-                where,
-                found=f"{type(error).__name__}: {str(error).strip()[:500]}",
-            )
-        ) from error
+        message = "transformers could not load the base"
+        raise failed(codes.BASE_NOT_LOADED, message, error, where) from error
     _check_filled(info, loaded.new, where)
     # another class of the same base does not use the checkpoint's head
     unused = _unused(info, where) if loaded.architecture is None else []
     if loaded.vocab_size is not None:
         resize(model, loaded.vocab_size, where)
-    warned = (
-        codes.BASE_WARNING.finding("transformers warned", where, found=text[:500]) for text in said
-    )
-    return model.eval(), [*unused, *warned]
+    warnings = [
+        codes.BASE_WARNING.finding("transformers warned", where, found=text[:500])
+        for text in warned
+    ]
+    return model.eval(), [*unused, *warnings]
 
 
 def offloads_to_disk(base: Base) -> bool:
@@ -103,23 +105,6 @@ def offloads_to_disk(base: Base) -> bool:
 
 _PLANNED = frozenset({"auto", "balanced", "balanced_low_0", "sequential"})
 """Device maps that accelerate plans itself; it uses ``disk`` last."""
-
-
-def labels_for(loaded: LoadedAs) -> dict[str, Any]:
-    """The options for the config of a classifier."""
-    if loaded.num_labels is None:
-        return {}
-    names = {int(at): name for at, name in loaded.id2label.items()}
-    more = {"id2label": names, "label2id": {name: at for at, name in names.items()}}
-    return {"num_labels": loaded.num_labels, **(more if names else {})}
-
-
-@contextmanager
-def one_seed() -> Generator[None]:
-    """A fixed seed inside; the caller's random numbers are not affected."""
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(0)
-        yield
 
 
 def _check_filled(info: Mapping[str, Any], new: Collection[str], where: Where) -> None:
@@ -151,7 +136,7 @@ def _unused(info: Mapping[str, Any], where: Where) -> list[Finding]:
         codes.BASE_TENSORS_UNUSED.finding(
             f"The model does not use {len(names)} of the checkpoint's tensors",
             where,
-            found=", ".join(names[:5]) + (" ..." if len(names) > 5 else ""),
+            found=some(names, 5),
         )
     ]
 
@@ -198,10 +183,5 @@ def _quantization(declared: dict[str, Any], where: Where) -> Any:
     try:
         return AutoQuantizationConfig.from_dict(declared)
     except Exception as error:
-        raise AttachError(
-            codes.QUANTIZATION_UNKNOWN.finding(
-                "transformers does not accept base.quantization",
-                where,
-                found=f"{type(error).__name__}: {str(error).strip()[:300]}",
-            )
-        ) from error
+        message = "transformers does not accept base.quantization"
+        raise failed(codes.QUANTIZATION_UNKNOWN, message, error, where) from error

@@ -7,7 +7,7 @@ weights map like that of accelerate's offloaded modules.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from ...manifests.findings import loader as loader_codes
-from ...manifests.findings.errors import AttachError
+from ...manifests.findings import loader as codes
 from ...manifests.findings.finding import Where
 from ...registry.files.facts import Header, TensorInfo
 from ..weights.dtypes import TORCH_DTYPES
@@ -26,7 +25,7 @@ from .empty_model import build
 from .fused_slices import Cut, cuts_of
 from .model_class import class_of
 from .modules import ModuleMap
-from .transformers_log import quiet
+from .transformers_log import failed, quiet
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def read_tensor(readinto: Callable[[Any], int | None], info: TensorInfo) -> Tens
     return torch.frombuffer(data, dtype=dtype).view(info.shape)
 
 
-class _FromFiles(Mapping[str, Tensor]):
+class _FromFiles:
     """In place of accelerate's hook on an offloaded module: the hook, and its weights map."""
 
     execution_device = torch.device("cpu")
@@ -141,7 +140,7 @@ class _FromFiles(Mapping[str, Tensor]):
         self._prefix = prefix
 
     @property
-    def weights_map(self) -> Mapping[str, Tensor]:
+    def weights_map(self) -> _FromFiles:
         return self
 
     def __getitem__(self, name: str) -> Tensor:
@@ -149,12 +148,6 @@ class _FromFiles(Mapping[str, Tensor]):
         if place is None or place.info.dtype not in TORCH_DTYPES:
             raise KeyError(name)
         return self._skeleton.read(place)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
 
 
 def _without_weights(
@@ -173,10 +166,5 @@ def _without_weights(
                 model = cast(Any, kind).from_config(settings, trust_remote_code=remote_code)
             return cast(nn.Module, model).eval()
     except Exception as error:
-        raise AttachError(
-            loader_codes.BASE_NOT_LOADED.finding(
-                "transformers could not build the base",
-                where,
-                found=f"{type(error).__name__}: {str(error).strip()[:500]}",
-            )
-        ) from error
+        message = "transformers could not build the base"
+        raise failed(codes.BASE_NOT_LOADED, message, error, where) from error

@@ -15,7 +15,7 @@ from ...manifests.findings.finding import Where
 from ...manifests.lockfile import LoadedAs
 from ...registry.methods.resized import token_modules
 from .layout import layout_of_model
-from .transformers_log import quiet
+from .transformers_log import failed, quiet
 
 
 def resize(model: nn.Module, rows: int, where: Where) -> None:
@@ -40,12 +40,8 @@ def resize(model: nn.Module, rows: int, where: Where) -> None:
                         table[before:] = table[:before].float().mean(0).to(table.dtype)
         _part(model, apart)
     except Exception as error:
-        said = f"{type(error).__name__}: {str(error).strip()[:300]}"
-        raise AttachError(
-            codes.VOCABULARY_NOT_RESIZED.finding(
-                "transformers could not resize the base's embeddings", where, found=said
-            )
-        ) from error
+        message = "transformers could not resize the base's embeddings"
+        raise failed(codes.VOCABULARY_NOT_RESIZED, message, error, where) from error
     check_rows(model, rows, where)
 
 

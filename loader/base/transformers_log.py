@@ -1,4 +1,4 @@
-"""Collecting transformers' warnings, instead of printing them."""
+"""transformers' warnings and exceptions, collected for findings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from transformers.utils import logging as transformers_logging
+
+from ...manifests.findings.code import Code
+from ...manifests.findings.errors import AttachError
+from ...manifests.findings.finding import Where
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _REPORT = "LOAD REPORT"
@@ -43,6 +47,12 @@ def quiet() -> Generator[list[str]]:
             handler.removeFilter(listener.spares)
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+def failed(code: Code, message: str, error: Exception, where: Where) -> AttachError:
+    """An exception of transformers as a finding."""
+    found = f"{type(error).__name__}: {str(error).strip()[:500]}"
+    return AttachError(code.finding(message, where, found=found))
 
 
 class _Listener(logging.Handler):

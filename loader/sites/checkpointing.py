@@ -16,8 +16,8 @@ from torch import nn
 
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
+from ..base.interception import itself
 from ..routing.routing import CURRENT, run_with
-from .sites import lost
 
 _FUNCTION = "_gradient_checkpointing_func"
 
@@ -35,7 +35,7 @@ class Carrying:
         carried = dataclasses.replace(call, inside=True, carried=True)
 
         def run(*inner_args: Any, **inner_kwargs: Any) -> Any:
-            gone = lost(carried)
+            gone = next((adapter for adapter, _ in carried.terms if adapter.retired), None)
             if gone is not None and CURRENT.get() is not call:
                 raise RoutingError(
                     codes.ROUTING_LOST.finding(
@@ -52,7 +52,7 @@ class Carrying:
         return self.inner  # a copy of the base is not adapted
 
     def __reduce__(self) -> Any:
-        return _same, (self.inner,)
+        return itself, (self.inner,)
 
 
 def _recorded(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -90,7 +90,3 @@ def stop_carrying(modules: Iterable[nn.Module]) -> None:
         function = module.__dict__.get(_FUNCTION)
         if type(function) is Carrying:
             module.__dict__[_FUNCTION] = function.inner
-
-
-def _same(function: Any) -> Any:
-    return function

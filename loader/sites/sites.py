@@ -22,7 +22,7 @@ from ...manifests.language.weights import weight_at
 from ..adapter.adapter import Adapter
 from ..adapter.factors import Factors
 from ..base.float32 import answers_in, run_in
-from ..base.interception import Interception, intercepting, place, release
+from ..base.interception import Interception, intercepting, itself, place, release
 from ..routing.batched import rows_at
 from ..routing.kv_cache import check_cache, mark_cache
 from ..routing.routing import CURRENT, BatchRows, Call, run_with
@@ -128,7 +128,7 @@ class OutputSite:
         return _inert  # a copy of the base is not adapted
 
     def __reduce__(self) -> Any:
-        return _make_inert, ()
+        return itself, (_inert,)
 
 
 class Intercepting(ABC):
@@ -301,14 +301,5 @@ def refuse_lost_routing(name: str) -> None:
         frame = frame.f_back
 
 
-def lost(call: Call) -> Adapter | None:
-    """An adapter of the call that was deleted since."""
-    return next((adapter for adapter, _ in call.terms if adapter.retired), None)
-
-
 def _inert(*_: Any) -> None:
     return None
-
-
-def _make_inert() -> Callable[..., None]:
-    return _inert

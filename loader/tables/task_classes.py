@@ -22,7 +22,7 @@ from torch import nn
 from ..base.empty_model import build
 from .architecture_survey import auto_choices
 from .architecture_table import text_of
-from .variants import NEEDED
+from .variants import needed_by
 
 TABLE = Path(__file__).resolve().parents[2] / "registry" / "base" / "task_classes.json"
 
@@ -53,7 +53,7 @@ def head_of(name: str) -> dict[str, list[Size]] | None:
     cls = cast(Any, getattr(transformers, name, None))
     try:
         kind = cls.config_class
-        needed = {**NEEDED.get(kind.model_type, {}), **_few(kind), "num_labels": LABELS}
+        needed = {**needed_by(cls), **_few(kind), "num_labels": LABELS}
         first = kind(**needed)
         width = first.get_text_config().hidden_size
         one = _own(build(cls, first))

@@ -82,7 +82,6 @@ NEEDED: dict[str, Options] = {
     "pp_ocrv5_server_det": {"intraclass_block_config": BLOCK},
     "pp_ocrv6_medium_det": {"intraclass_block_config": BLOCK},
     "qwen3_omni_moe": {"talker_config": {"text_config": EXPERTS, "spatial_merge_size": 2}},
-    "qwen3_omni_moe_talker": {"text_config": EXPERTS, "spatial_merge_size": 2},
     "qwen3_omni_moe_talker_text": EXPERTS,
     "qwen4_exp": {"text_config": INDEXER},
     "qwen4_exp_text": INDEXER,

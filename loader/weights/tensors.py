@@ -18,6 +18,7 @@ from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Finding, Where
 from ...registry.files.facts import Conversion, Header, TensorInfo
 from ...registry.files.header import parse_header
+from ...registry.files.wording import some
 from ...registry.store.verified import Verified
 from .buffer import SMALL, Buffer, Work, buffer_of_bytes, buffer_of_file, empty
 from .dtypes import COMPUTE, FLOATS, INTEGERS, TORCH_DTYPES
@@ -93,7 +94,7 @@ class AdapterTensors:
         if odd:
             return [
                 fit_codes.TENSOR_DTYPE.finding(
-                    f"Cannot use {_some(odd)} as weights",
+                    f"Cannot use {some(odd)} as weights",
                     self.where,
                     found=", ".join(sorted({stored[n] for n in odd})),
                     expected=", ".join(FLOATS),
@@ -212,7 +213,7 @@ class AdapterTensors:
         if broken:
             found.append(
                 codes.TENSORS_NOT_FINITE.finding(
-                    f"NaN or infinite values in {_some(broken)}",
+                    f"NaN or infinite values in {some(broken)}",
                     self.where,
                     found=f"{len(broken)} of {len(targets)} tensors",
                     expected="finite values",
@@ -222,7 +223,7 @@ class AdapterTensors:
             kinds = sorted({str(targets[n]).removeprefix("torch.") for n in wide})
             found.append(
                 codes.DTYPE_TOO_NARROW.finding(
-                    f"Values of {_some(wide)} do not fit {' or '.join(kinds)}", self.where
+                    f"Values of {some(wide)} do not fit {' or '.join(kinds)}", self.where
                 )
             )
         return found
@@ -327,10 +328,3 @@ def _may_become(stored: str, target: torch.dtype) -> bool:
     if target.is_floating_point:
         return stored in FLOATS
     return stored in INTEGERS
-
-
-def _some(names: Iterable[str]) -> str:
-    """The first names of many, as text."""
-    all_of_them = list(names)
-    shown = ", ".join(repr(name) for name in all_of_them[:3])
-    return shown if len(all_of_them) <= 3 else f"{shown} and {len(all_of_them) - 3} more"

@@ -119,8 +119,7 @@ def _check_filled(info: Mapping[str, Any], new: Collection[str], where: Where) -
     if left:
         raise AttachError(
             codes.BASE_INCOMPLETE.finding(
-                "The checkpoint does not have every parameter of the model; the others would stay "
-                "random",
+                "The checkpoint does not have every parameter of the model",
                 where,
                 found="; ".join(left),
                 expected="every parameter in the checkpoint",

@@ -122,8 +122,8 @@ class CompiledBase:
         if ranks > self.rank:
             raise RoutingError(
                 codes.NOT_COMPILED_FOR.finding(
-                    f"{', '.join(repr(adapter.name) for adapter, _ in terms)} need a larger rank "
-                    f"at {name}",
+                    f"The rank of {', '.join(repr(adapter.name) for adapter, _ in terms)} "
+                    f"at {name} is too large",
                     found=f"rank {ranks}",
                     expected=f"at most {self.rank}, which the model was compiled for",
                 )

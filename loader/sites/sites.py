@@ -295,7 +295,7 @@ def refuse_lost_routing(name: str) -> None:
         if frame.f_code is code:
             raise RoutingError(
                 codes.ROUTING_LOST.finding(
-                    f"{name} runs under reentrant gradient checkpointing of the model's own"
+                    f"{name} runs under the model's own reentrant gradient checkpointing"
                 )
             )
         frame = frame.f_back

@@ -24,6 +24,7 @@ from torch import nn
 
 from ...registry.base.architectures import architecture_table, layout_of
 from ...registry.files.facts import Layout, ModuleKind, ModuleShape, TensorInfo
+from ...registry.files.wording import some
 from ..base.disk_names import live_tensors, places_on_disk
 from ..base.empty_model import build
 from ..base.layout import layout_of_model
@@ -106,15 +107,15 @@ def compare(live: Layout, got: Layout | None) -> Verdict:
     if got is None:
         return Verdict(UNKNOWN, "its parts or its tensors are unknown")
     if missing := sorted(live.modules.keys() ^ got.modules.keys()):
-        return Verdict(UNKNOWN, f"not the same modules: {missing[0]}{_more(missing)}")
+        return Verdict(UNKNOWN, f"not the same modules: {some(missing, 1)}")
     other = [name for name, shape in live.modules.items() if got.modules[name] != shape]
     if wrong := [name for name in other if not _is_less(got.modules[name], live.modules[name])]:
-        return Verdict(WRONG, f"{wrong[0]}{_more(wrong)}")
+        return Verdict(WRONG, some(wrong, 1))
     if got.tied != live.tied:
         return Verdict(UNKNOWN, "not the same tied parameters")
     if (got.output_modules, got.prefix) != (live.output_modules, live.prefix):
         return Verdict(UNKNOWN, "not the same output")
-    return Verdict(SIZES, f"{other[0]}{_more(other)}") if other else Verdict(CHECKED)
+    return Verdict(SIZES, some(other, 1)) if other else Verdict(CHECKED)
 
 
 def _is_less(got: ModuleShape, live: ModuleShape) -> bool:
@@ -128,10 +129,6 @@ def _is_less(got: ModuleShape, live: ModuleShape) -> bool:
     said = {**got.parameters, **got.buffers}
     kinds = got.kind in (live.kind, ModuleKind.OTHER) and got.called == live.called
     return sizes and kinds and said.items() <= known.items()
-
-
-def _more(names: list[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _reason(error: Exception) -> str:

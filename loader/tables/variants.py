@@ -252,7 +252,7 @@ def sub_config(default: Any, name: str) -> Any:
 def layer_kinds(cls: type[nn.Module], default: Any) -> Iterator[tuple[Options, ...]]:
     """Each option that selects the kinds of layers, with each of its values: all layers of this
     kind, or if the class does not accept that, every other one."""
-    count = next((FEW for _ in few_layers(default)), 0) or _count(default)
+    count = FEW if few_layers(default) else _count(default)
     for name, value in vars(default).items():
         if name.startswith("_") or name in USUAL:
             continue

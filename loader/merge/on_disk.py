@@ -17,10 +17,9 @@ from ...registry.files.names import BASE_CONFIG, BASE_INDEX
 from ...registry.files.progress import Progress
 from ...registry.files.shards import Tensor, index_of, lay_out, packed
 from ...registry.sources.fetch import Fetched
-from ..base.disk_names import DTYPES as DTYPE_NAMES
 from ..base.fused_slices import Cut
 from ..base.meta_model import OnDisk, Skeleton
-from ..weights.dtypes import TORCH_DTYPES
+from ..weights.dtypes import FLOAT_NAMES, TORCH_DTYPES
 from .checkpoint_writer import CheckpointWriter, Item
 from .fold import PLAIN, CutFold, Fold, folds
 from .merge import Terms
@@ -113,7 +112,7 @@ class DiskMerge:
         stored = place.info.dtype
         if self.dtype is None or TORCH_DTYPES.get(stored) not in PLAIN:
             return stored
-        return DTYPE_NAMES[self.dtype]
+        return FLOAT_NAMES[self.dtype]
 
     def write(
         self,

@@ -176,7 +176,7 @@ class Calls:
             compiled = CompiledBase(
                 self._attachments.natural_forward,
                 sites,
-                [*self._attachments.wholes, *self._attachments.weights],
+                [*self._attachments.replaced, *self._attachments.weights],
                 max_rank or largest,
                 options,
             )

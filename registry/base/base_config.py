@@ -16,9 +16,10 @@ line ``<path> <JSON value>\\n`` for each field left, sorted by path; numbers are
 significant digits after rounding to float32, integral ones as integers.
 
 Defaults and derivations are data (``baseconfig_v1.json``), exported once from the config classes
-of transformers 5.23 by ``python -m adapterdock.loader.tables.config_defaults`` and *frozen*: they
-are part of version 1 of the fingerprint. A class that the table does not know is digested without
-defaults; a difference there is then *unchecked* and no error (``Canonical.doubt``).
+of transformers 5.23 and *frozen*: they are part of version 1 of the fingerprint. A new export would
+be a new version; the exporter is in the history (``loader/tables/config_defaults.py``). A class
+that the table does not know is digested without defaults; a difference there is then *unchecked*
+and no error (``Canonical.doubt``).
 """
 
 from __future__ import annotations
@@ -138,11 +139,7 @@ class Canonical:
 
 def canonical(config: Mapping[str, Any]) -> Canonical:
     """Bring a parsed config.json (or ``PretrainedConfig.to_dict()``) to its one form."""
-    return canonical_by(_table(), config)
-
-
-def canonical_by(table: Table, config: Mapping[str, Any]) -> Canonical:
-    """:func:`canonical` by another table than the frozen one (to make that one)."""
+    table = _table()
     fields, opened, unknown = _one(config, _model_type(config, table), table)
     doubt = None
     if unknown:
@@ -228,18 +225,6 @@ def _parts(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _table() -> Table:
     text = (Path(__file__).parents[1] / "baseconfig_v1.json").read_text(encoding="utf-8")
     return cast(Table, json.loads(text))
-
-
-def raw_fields(config: Mapping[str, Any], parts: frozenset[str]) -> Fields:
-    """One config's counting fields by dotted path, defaults and all, without its ``parts``."""
-    own = {"others": tuple(config)}
-    fields = {k: v for k, v in config.items() if k not in parts and _counts(k, own)}
-    nested = _FULL in str(fields.get("rope_parameters"))
-    _move_rope(fields, nested)
-    if "scale_decoder_outputs" in fields:
-        _move_t5(fields, own)
-    fields.pop("model_type", None)
-    return _flat(fields)
 
 
 def _one(

@@ -28,7 +28,7 @@ class LiveBase:
         self.module = module
         self.loaded_as = LoadedAs()
         self._modules = ModuleMap(module)
-        self._layout: Layout | None = None
+        self._layout: tuple[Any, Layout] | None = None
         self._measured: tuple[Any, Measured] | None = None
 
     @property
@@ -45,10 +45,12 @@ class LiveBase:
 
     @property
     def layout(self) -> Layout:
-        """Its modules as the checks see them."""
-        if self._layout is None:
-            self._layout = layout_of_model(self.module)
-        return self._layout
+        """Its modules as the checks see them; found again only if one has another size now."""
+        modules = self.modules
+        stamp = (modules, modules.sizes())
+        if self._layout is None or self._layout[0] != stamp:
+            self._layout = (stamp, layout_of_model(self.module))
+        return self._layout[1]
 
     @property
     def measured(self) -> Measured:

@@ -1,4 +1,4 @@
-"""An adapter's verified files: read, checked against the live model, built, and put onto it."""
+"""An adapter's verified files: read, checked against the live model, and built."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ...registry.checks.zeros import IsZero, with_zeros, zeros_in_files
 from ...registry.files.adapter import read_adapter
 from ...registry.files.digests import folder_digest, sha256_bytes
 from ...registry.files.facts import DIGEST_RECORD, AdapterFacts, AdapterPlan, Header, TokenizerFacts
-from ...registry.files.header import read_header
+from ...registry.files.header import read_local_header
 from ...registry.files.names import ADAPTER_CONFIG
 from ...registry.files.reading import Reading
 from ...registry.methods.config_file import parse_adapter_config
@@ -44,11 +44,11 @@ from .build_adapter import build_adapter
 
 @dataclass(frozen=True)
 class AdapterFiles:
-    """The files of one adapter, by name, and how it is to be attached.
+    """The files of one adapter, by name, and how to attach it.
 
-    ``verified`` knows which of them were hashed as they are now. ``base`` is what the manifest in
-    ``directory`` declares, ``accepted`` the codes of unchecked findings that a person accepted,
-    ``dtype`` what the factors are kept in (else the dtype of the module they sit on).
+    ``verified`` knows which of them were hashed and are unchanged. ``base`` is the one that the
+    manifest in ``directory`` declares, ``accepted`` the codes of unchecked findings that a person
+    accepted, ``dtype`` that of the factors (else the dtype of the module they sit on).
     """
 
     name: str
@@ -64,11 +64,11 @@ class AdapterFiles:
     where: Where = Where()  # noqa: RUF009 - frozen
 
     def build(self, live: LiveBase) -> tuple[Built, list[Finding]]:
-        """The adapter, made for this base but on no model yet, and what is worth a warning.
+        """Build the adapter for this base, not on a model yet; and the warnings about it.
 
-        The bytes that are attached are those that were verified: they are read once, and hashed
-        unless ``verified`` knows the file as it is now. Raises :class:`FitError` for a misfit and
-        for what could not be checked and is not accepted, or what reading and building raise.
+        The bytes that are attached are the verified ones: they are read once, and hashed unless
+        ``verified`` knows that the file is unchanged. Raises :class:`FitError` for a misfit and for
+        a check that could not run and is not accepted, and all that reading and building raise.
         """
         files = {
             path: read_file(
@@ -96,15 +96,15 @@ class AdapterFiles:
         return built, notes
 
     def put_off(self, live: LiveBase) -> tuple[Built, list[Finding]]:
-        """The same, but only its config and header are read and its fit is checked: its weights
-        are read when it is first used."""
+        """The same without the weights, which are read on first use: only its config and header are
+        read, and its fit is checked."""
         if self.trainable or digest_of(self.files) is None:
             raise UsageError(
                 usage_codes.LAZY_TRAINABLE.finding(
-                    f"{self.name!r} cannot be read on first use", self.where
+                    f"Cannot load {self.name!r} on first use", self.where
                 )
             )
-        headers = {path: _read_header(file, self.where) for path, file in self._weights.items()}
+        headers = {path: self._header(file) for path, file in self._weights.items()}
         reading = self._reading(headers)
         config, header = reading.config, reading.header
         plan, notes = self._fitting(live, reading, zeros_in_files(reading, headers, self._range))
@@ -126,7 +126,7 @@ class AdapterFiles:
         return Built(adapter, {}, {}, {}), notes
 
     def _note(self, adapter: Adapter, header: Header, live: LiveBase) -> None:
-        """What the adapter keeps of where it came from."""
+        """Record on the adapter where it came from, and how to load it again."""
         adapter.held = Held(
             digest_of(self.files),
             next((text for text, kind in DTYPES.items() if kind is self.dtype), None),
@@ -146,6 +146,12 @@ class AdapterFiles:
     def _reading(self, headers: Mapping[str, Header]) -> Reading:
         raw = _read(self.files[ADAPTER_CONFIG], self.where)
         return read_adapter(parse_adapter_config(raw, self.where), headers, self.where)
+
+    def _header(self, file: Fetched) -> Header:
+        try:
+            return read_local_header(file.path, file.fact.size, self.where, file.path.name)
+        except OSError as error:
+            raise _unreadable(file, error, self.where) from error
 
     def _range(self, path: str, start: int, length: int) -> bytes:
         try:
@@ -167,16 +173,24 @@ class AdapterFiles:
             origin=reading.origin,
         )
         findings, plan = check_live(live, facts, self.base, self.directory, self.where, is_zero)
-        bad = refused(findings, self.accepted)
-        if bad or plan is None:
-            raise FitError(*(bad or findings))
-        return plan, [f for f in findings if f.severity is Severity.WARNING]
+        return require_fit(findings, plan, self.accepted)
 
 
 def digest_of(files: Mapping[str, Fetched]) -> str | None:
-    """The folder's digest, where all of it was hashed."""
-    facts = [one.fact for one in files.values()]
+    """The folder's digest; ``None`` if a file was not hashed."""
+    facts = [file.fact for file in files.values()]
     return folder_digest(facts) if all(fact.sha256 for fact in facts) else None
+
+
+def require_fit(
+    findings: list[Finding], plan: AdapterPlan | None, accepted: Collection[str]
+) -> tuple[AdapterPlan, list[Finding]]:
+    """The plan, and the warnings among the findings. Raises :class:`FitError` for a misfit and for
+    a check that could not run and is not ``accepted``."""
+    errors = refused(findings, accepted)
+    if errors or plan is None:
+        raise FitError(*(errors or findings))
+    return plan, [f for f in findings if f.severity is Severity.WARNING]
 
 
 def check_live(
@@ -187,10 +201,10 @@ def check_live(
     where: Where,
     is_zero: IsZero,
 ) -> tuple[list[Finding], AdapterPlan | None]:
-    """Fit against the live model. ``base`` is what the manifest in ``directory`` declares; the
-    Hub id under which transformers loaded the model counts as a name of it too. ``is_zero`` is
-    asked about factors at modules that are never called."""
-    base = base or Base()
+    """Check the fit against the live model. ``base`` is the one that the manifest in ``directory``
+    declares; the Hub id under which transformers loaded the model counts as its name too.
+    ``is_zero`` is asked about factors at modules that are never called."""
+    base, layout = base or Base(), live.layout
     names = names_of_base(base, directory or Path.cwd(), facts.config)
     if (own := live.hub_name) is not None:
         names = (*names, own)
@@ -201,18 +215,18 @@ def check_live(
             known,
             None,
             where=where,
-            layout=live.layout,
+            layout=layout,
             declared=base.model,
             aliases=names,
             recorded=recorded,
         )
 
     findings, plan = check(facts)
-    told = with_zeros(facts, plan, live.layout, is_zero)
-    if told.zeros:
-        findings, plan = check(told)
+    with_values = with_zeros(facts, plan, layout, is_zero)
+    if with_values.zeros:
+        findings, plan = check(with_values)
     if plan is not None:
-        findings += uncovered(live.loaded_as, live.layout, facts.name, plan, where)
+        findings += uncovered(live.loaded_as, layout, facts.name, plan, where)
     modules = live.modules.by_name
     tensors = (facts if plan is None else plan.converted(facts)).header.tensors
     findings = settled(findings, plan, tensors, modules, where)
@@ -226,7 +240,7 @@ def check_live(
 
 
 def _read(file: Fetched, where: Where) -> bytes:
-    """The config's bytes, which must still be those that were verified."""
+    """The config's bytes. Raises :class:`IntegrityError` if they are not the verified ones."""
     try:
         data = file.path.read_bytes()
     except OSError as error:
@@ -235,7 +249,7 @@ def _read(file: Fetched, where: Where) -> bytes:
     if file.fact.sha256 not in (None, found):
         raise IntegrityError(
             loader_codes.TENSORS_CHANGED.finding(
-                f"{file.path.name} is not the file that was pinned",
+                f"{file.path.name} changed after it was verified",
                 where,
                 found=found,
                 expected=file.fact.sha256,
@@ -244,20 +258,6 @@ def _read(file: Fetched, where: Where) -> bytes:
     return data
 
 
-def _read_header(file: Fetched, where: Where) -> Header:
-    """The header of a safetensors file on this machine."""
-    try:
-        with file.path.open("rb") as stream:
-
-            def read(start: int, length: int) -> bytes:
-                stream.seek(start)
-                return stream.read(length)
-
-            return read_header(read, file.fact.size, where=where, file=file.path.name)
-    except OSError as error:
-        raise _unreadable(file, error, where) from error
-
-
 def _unreadable(file: Fetched, error: OSError, where: Where) -> SourceError:
-    said = f"{file.path.name} could not be read: {error.strerror}"
-    return SourceError(loader_codes.TENSORS_UNREADABLE.finding(said, where, found=file.path))
+    message = f"Cannot read {file.path.name}: {error.strerror}"
+    return SourceError(loader_codes.TENSORS_UNREADABLE.finding(message, where, found=file.path))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from ...manifests.bounds import HEADER_BYTES, HEADER_TENSORS, TENSOR_DIMENSIONS
@@ -73,6 +74,17 @@ def read_header(
     if 8 + length > len(first):
         first += read(len(first), 8 + length - len(first))
     return parse_header(first, size, where, file)
+
+
+def read_local_header(path: Path, size: int, where: Where, file: str) -> Header:
+    """The header of a file on this machine, as :func:`read_header` gives it."""
+    with path.open("rb") as stream:
+
+        def read(start: int, length: int) -> bytes:
+            stream.seek(start)
+            return stream.read(length)
+
+        return read_header(read, size, where, file)
 
 
 def parse_header(

@@ -296,6 +296,12 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     return None
 
 
+def is_pair(site: SitePlan) -> bool:
+    """Whether the site is plain LoRA: two factors, and B's bias where there is one."""
+    plain = site.tensors.keys() <= INPUT_ROLES - {"velora"}
+    return plain and site.settings.keys().isdisjoint({ACTIVATED, BLOCKS})
+
+
 METHOD = Method(
     "LORA",
     unsupported,
@@ -308,5 +314,6 @@ METHOD = Method(
     delta_bias=delta_bias,
     unmergeable=unmergeable,
     input_roles=INPUT_ROLES,
+    is_pair=is_pair,
     initial=initial,
 )

@@ -52,6 +52,11 @@ def mergeable_everywhere(site: SitePlan, module: nn.Module, shape: ModuleShape) 
     """``unmergeable`` of a method whose delta is one of the weight wherever it can sit."""
 
 
+def never_a_pair(site: SitePlan) -> bool:
+    """``is_pair`` of a method whose delta is more than a product of two factors."""
+    return False
+
+
 def unmoved(factors: Factors | WeightFactors, replacement: nn.Module) -> None:
     """``on_replacement`` of a method whose factors ask nothing of the base's weight."""
 
@@ -81,6 +86,7 @@ class Method:
         input_roles: A site that has only these makes its delta of the module's input alone,
             whatever the base's weight; others may not act beside an adapter that is merged into
             the same module.
+        is_pair: Whether a site is a plain pair of factors A and B, which compositions can combine.
         initial: The values with which training begins at a site, by role; ``None`` where there can
             be no new adapter of the method.
     """
@@ -99,4 +105,5 @@ class Method:
     delta_bias: DeltaBias | None = None
     unmergeable: Callable[[SitePlan, nn.Module, ModuleShape], str | None] = mergeable_everywhere
     input_roles: frozenset[str] = frozenset()
+    is_pair: Callable[[SitePlan], bool] = never_a_pair
     initial: Callable[[NewSite], Roles] | None = None

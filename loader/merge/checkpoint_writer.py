@@ -1,7 +1,7 @@
 """Writing a checkpoint from another one, tensor by tensor.
 
-Every file of the old one is read once, from beginning to end, and hashed on the way: what is
-written was made of the bytes that were verified, or it is thrown away.
+Every file of the old one is read once, from start to end, and hashed on the way: what is written
+is made of the verified bytes, or it is thrown away.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _CHUNK = 8 << 20
 
 @dataclass(frozen=True)
 class Item:
-    """One tensor of the new checkpoint, and what it is made of: ``source`` in the old one, changed
-    by ``fold`` where an adapter changes it."""
+    """One tensor of the new checkpoint, made of ``source`` in the old one, and changed by ``fold``
+    if an adapter changes it."""
 
     out: Planned
     source: OnDisk
@@ -52,8 +52,8 @@ class Item:
 
 
 class CheckpointWriter:
-    """Writes ``items`` into ``folder`` as ``layouts`` say. ``safe`` refuses values that are not
-    finite where they were made here."""
+    """Writes ``items`` into ``folder`` as ``layouts`` say. ``safe`` refuses merged values that are
+    not finite."""
 
     def __init__(
         self,
@@ -77,31 +77,31 @@ class CheckpointWriter:
                 stream.truncate(layout.size)
 
     def take(self, file: str, header: Header, old: Fetched, progress: Progress) -> None:
-        """Write everything that is made of one file of the old checkpoint. Raises
-        :class:`IntegrityError` if it is not the file that was verified."""
+        """Write all tensors that are made of one file of the old checkpoint. Raises
+        :class:`IntegrityError` if it changed after it was verified."""
         digest = hashlib.sha256()
         progress.start(file, header.size)
         try:
             with old.path.open("rb", buffering=0) as stream:
                 digest.update(stream.read(header.data_start))
                 read = _Hashing(stream, digest, progress, file)
-                for name, info in sorted(header.tensors.items(), key=lambda one: one[1].start):
-                    self._take_one(OnDisk(file, name, info), read)
-                digest.update(stream.read())  # nothing, in a file that its header describes
+                for name, info in sorted(header.tensors.items(), key=lambda item: item[1].start):
+                    self._take_tensor(OnDisk(file, name, info), read)
+                digest.update(stream.read())  # nothing, if the header describes the file
         finally:
             progress.done(file)
         found = PREFIX + digest.hexdigest()
         if old.fact.sha256 not in (None, found):
             raise IntegrityError(
                 lock_codes.CHANGED_UNDER_LOCK.finding(
-                    f"{file} is not the one that was verified",
+                    f"{file} changed after it was verified",
                     self._where,
                     found=found,
                     expected=old.fact.sha256,
                 )
             )
 
-    def _take_one(self, place: OnDisk, read: _Hashing) -> None:
+    def _take_tensor(self, place: OnDisk, read: _Hashing) -> None:
         items = self._items.get(place.name, ())
         if all(item.is_a_copy for item in items):
             self._copy(items, place.info.nbytes, read)
@@ -135,13 +135,13 @@ class CheckpointWriter:
             yield cast(BinaryIO, stream)
 
     def finish(self) -> None:
-        """Raise :class:`AttachError` for what was found while writing."""
+        """Raise :class:`AttachError` for problems that were found while writing."""
         if self.problems:
             raise AttachError(*self.problems)
 
 
 class _Hashing:
-    """Reads a file on, and hashes what it reads."""
+    """Reads a file from where it is, and hashes the bytes."""
 
     def __init__(self, stream: Any, digest: Any, progress: Progress, file: str) -> None:
         self._stream = stream

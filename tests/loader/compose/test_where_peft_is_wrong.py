@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from adapterdock.manifests.findings import loader as codes
 from adapterdock.manifests.findings.errors import RoutingError
 from support.combinations import (
     dense_answer,
@@ -208,28 +209,29 @@ def test_ranks_may_differ_where_adapters_do_not_meet(tmp_path: Path) -> None:
     assert close(logits(model, adapter="mix"), logits(model, adapter=WEIGHTS))
 
 
-def test_what_is_no_pair_of_factors_is_refused_and_not_left_out(tmp_path: Path) -> None:
-    """A magnitude (DoRA) beside the factors, or factors of another method."""
+def test_adapters_that_are_not_pairs_of_factors_are_refused(tmp_path: Path) -> None:
+    from peft import LoHaConfig
+
+    q = {"target_modules": ["q_proj"]}
+    model = with_adapters(
+        tiny_llama(),
+        dora=peft_saves(tiny_llama(), tmp_path / "dora", use_dora=True, **q),
+        loha=peft_saves(tiny_llama(), tmp_path / "loha", kind=LoHaConfig, r=2, **q),
+    )
+    for name, found in (("dora", "A, B, magnitude"), ("loha", "LOHA")):
+        for method in ("linear", "svd", "ties_svd", "cat"):
+            with pytest.raises(RoutingError, match=found) as caught:
+                model.define_composition("mix", {name: 1.0}, combine=method, **options_of(method))
+            assert caught.value.code == codes.COMBINE_UNSUPPORTED.id
+        model.define_composition(f"sum of {name}", {name: 0.5})  # a sum takes anything
+
+
+def test_a_parameter_that_belongs_to_no_site_is_never_left_out(tmp_path: Path) -> None:
     one, _ = two(tmp_path)
-
-    class Other:
-        def add(self, module: Any, x: Any, base: Any, out: Any, weight: float) -> Any:
-            return out * (1 + weight)
-
     model = adapted(tiny_llama(), one)
     adapter = model._host.adapters.by_name["it"]
-    site = "model.layers.1.mlp.up_proj"
-    plain = adapter.resident
-    magnitude = f"base_model.model.{site}.lora_magnitude_vector.it.weight"
-    more = {**plain.parameters, magnitude: torch.nn.Parameter(torch.ones(3))}
-    adapter.weights = dataclasses.replace(plain, parameters=more)
-    for method in ("linear", "svd", "ties_svd", "cat"):
-        with pytest.raises(RoutingError, match="lora_magnitude_vector") as caught:
-            model.define_composition("mix", {"it": 1.0}, combine=method, **options_of(method))
-        assert caught.value.code == "AD708"
-    adapter.weights = plain
-    model._host.adapters.attachments.outputs[site].factors[adapter] = (Other(),)  # type: ignore[assignment]
-    with pytest.raises(RoutingError, match="Other at"):
-        model.define_composition("mix", {"it": 1.0}, combine="svd")
-    model.define_composition("mix", {"it": 0.5})  # a sum takes anything
-    assert "mix" in model.compositions
+    magnitude = "base_model.model.model.layers.1.mlp.up_proj.lora_magnitude_vector.it.weight"
+    more = {**adapter.resident.parameters, magnitude: torch.nn.Parameter(torch.ones(3))}
+    adapter.weights = dataclasses.replace(adapter.resident, parameters=more)
+    with pytest.raises(RoutingError, match="lora_magnitude_vector"):
+        model.define_composition("mix", {"it": 1.0}, combine="cat")

@@ -1,9 +1,9 @@
 """A batch whose rows have routings of their own (PEFT's ``adapter_names``).
 
 Row ``i`` of the batch runs with ``routings[i]``. Beam search and several returned sequences repeat
-each row in place (``generation/utils.py: _expand_inputs_for_generation``). A site that does not
-see one row of the batch in each row of its input is refused: which token belongs to which row is
-never guessed from a size that happens to fit (see :mod:`.row_layout`).
+each row in place (``generation/utils.py: _expand_inputs_for_generation``). A site whose input rows
+are not the batch's rows is refused: which token belongs to which row is never guessed from a size
+that happens to match (see :mod:`.row_probe`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .routing import Routing
 from .row_probe import RowLayout
 
 KEPT_BYTES = 1 << 30
-"""Gathered factors that a model keeps for its latest batches (bytes)."""
+"""The largest size of gathered factors that a model keeps for its latest batches (bytes)."""
 
 _INPUTS = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds", "inputs")
 _OTHERS = ("pixel_values", "input_values", "input_features")
@@ -36,14 +36,14 @@ _State = tuple[torch.Tensor, int, int]
 
 
 class Gathered:
-    """The factors of one sequence of routings, gathered site by site as they are first needed;
-    current for as long as no tensor that they were made of has changed."""
+    """The factors of one sequence of routings, gathered at each site on first use; current as long
+    as the tensors that they were made of do not change."""
 
     def __init__(self, adapters: Iterable[Adapter] = ()) -> None:
         self.of: dict[RowSite, RowFactors | None] = {}
         self.nbytes = 0
         self.asked = False
-        """Whether all is known of what their sites see."""
+        """Whether all of their sites were probed."""
         self._made_of = [_state(t) for adapter in adapters for t in adapter.tensors()]
 
     def current(self) -> bool:
@@ -67,9 +67,9 @@ def _version(tensor: torch.Tensor) -> int:
 
 
 class GatheredCache:
-    """Gathered factors of the latest batches, bounded in bytes: the least recently used go, and of
-    a batch that is too large by itself what does not fit is gathered at each use. ``layout`` is
-    what is known of the sites' inputs."""
+    """Gathered factors of the latest batches, limited in bytes: the least recently used go first,
+    and what does not fit of a single batch is gathered at each use. ``layout`` knows which sites
+    see the rows."""
 
     def __init__(self, limit: int = KEPT_BYTES) -> None:
         self.limit = limit
@@ -92,7 +92,7 @@ class GatheredCache:
             return gathered
 
     def keep(self, into: Gathered, site: RowSite, found: RowFactors | None) -> None:
-        """Keep what was gathered for a site, if it fits; others have to go for it."""
+        """Keep what was gathered for a site, if it fits; drop other batches for it."""
         with self._lock:
             more = found.nbytes if found is not None else 0
             for routings, other in list(self._kept.items()):
@@ -110,8 +110,8 @@ class GatheredCache:
 
 @dataclass(eq=False)
 class Rows:
-    """The routings of one call's rows. ``repeats`` says how often a row may stand in a batch, in
-    place; ``foreign`` are the modules whose inputs are not the batch's rows (vision towers)."""
+    """The routings of one call's rows. ``repeats`` are the numbers of times that each row may be in
+    a batch; ``foreign`` are the modules whose inputs are not the batch's rows (vision towers)."""
 
     routings: tuple[Routing, ...]
     repeats: tuple[int, ...]
@@ -126,14 +126,14 @@ class Rows:
                 if adapter.resident.prompt is not None:
                     raise RoutingError(
                         codes.PROMPT_MIXED.finding(
-                            f"{adapter.name!r} has virtual tokens, and other rows have not"
+                            f"{adapter.name!r} has virtual tokens: all rows need the same ones"
                         )
                     )
         self._gathered = self.cache.of(self.routings)
         self._trains = any(a.trainable for r in self.routings for a, _ in r.terms)
 
     def factors(self, site: RowSite) -> RowFactors | None:
-        """What the rows' adapters hold at ``site``; ``None`` where none of them acts."""
+        """The deltas of the rows' adapters at ``site``; ``None`` if none of them acts there."""
         known = self._gathered.of
         if site in known:
             return known[site]
@@ -146,25 +146,25 @@ class Rows:
         return found
 
     def of(self, rows: Sequence[int]) -> Rows:
-        """These rows alone, as a batch of their own within the call (each as often as said)."""
+        """Only these rows, as a batch of their own within the call."""
         return Rows(tuple(self.routings[row] for row in rows), self.repeats, self.cache)
 
     def replacements(self, factors: Mapping[Adapter, nn.Module]) -> list[nn.Module | None]:
-        """For each row the module that stands in for the base's, if any."""
+        """For each row the module that replaces the base's, if any."""
         return [next((factors[a] for a, _ in r.terms if a in factors), None) for r in self.routings]
 
     def enter(
         self, owner: object, base: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> int:
-        """How often each row stands in a batch that the base (or its ``generate``) is given now,
-        in place. Raises :class:`RoutingError` for one of another size than there are names.
+        """How often each row is in a batch that the base (or its ``generate``) runs now. Raises
+        :class:`RoutingError` if the batch has another size than there are names.
 
-        The first time that a site is used so, the base is asked what it sees.
+        Sites that are new in such a batch are probed first.
         """
-        given = [value for name in _INPUTS if (value := kwargs.get(name)) is not None]
-        if not given and not args:
-            given = [value for name in _OTHERS if (value := kwargs.get(name)) is not None]
-        tensors = [value for value in (*args[:1], *given) if isinstance(value, torch.Tensor)]
+        inputs = [value for name in _INPUTS if (value := kwargs.get(name)) is not None]
+        if not inputs and not args:
+            inputs = [value for name in _OTHERS if (value := kwargs.get(name)) is not None]
+        tensors = [value for value in (*args[:1], *inputs) if isinstance(value, torch.Tensor)]
         lengths = {tensor.shape[0] if tensor.dim() else 0 for tensor in tensors}
         count = len(self.routings)
         repeat = next((n for n in self.repeats if lengths <= {n * count}), None)
@@ -185,15 +185,15 @@ class Rows:
         return repeat
 
     def check_site(self, name: str, module: nn.Module, x: torch.Tensor, repeat: int) -> None:
-        """Raise :class:`RoutingError` where the rows of ``x``, the module's input, are not known to
-        be those of the batch, in order, each ``repeat`` times."""
-        if name.startswith(self.foreign) if self.foreign else False:
-            raise _lost(name, "it sees images or sounds, not the rows of the batch")
+        """Raise :class:`RoutingError` unless the rows of ``x``, the module's input, are known to be
+        those of the batch, in order, each ``repeat`` times."""
+        if name.startswith(self.foreign):
+            raise _lost(name, "its input is images or sounds, not the rows of the batch")
         batched = len(module.kernel_size) + 2 if isinstance(module, _ConvNd) else 2
         if x.dim() < batched:
             raise _lost(name, f"its input has the shape {tuple(x.shape)}")
         if x.dim() == 2 and x.is_floating_point() and any(p.isdigit() for p in name.split(".")):
-            # tokens of all rows may have been laid out in one dimension, and sorted by expert
+            # the tokens of all rows may be in one dimension, sorted by expert
             raise _lost(name, f"its input has the shape {tuple(x.shape)}, without the rows")
         if x.shape[0] != repeat * len(self.routings):
             raise _lost(name, f"its input has {x.shape[0]} rows")
@@ -203,7 +203,7 @@ class Rows:
 
 @contextmanager
 def _for_any_call(adapter: Adapter) -> Generator[None, None, None]:
-    """Whatever mode this call runs in, what is kept must do for any other."""
+    """Make tensors that calls in any mode can use, whatever the mode of this one."""
     device = adapter.tensors()[0].device.type
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
         yield
@@ -212,8 +212,8 @@ def _for_any_call(adapter: Adapter) -> Generator[None, None, None]:
 def routings_of(
     names: Sequence[str | None], routing: Callable[[str | None], Routing]
 ) -> tuple[Routing, ...]:
-    """What each row's name means. Raises :class:`RoutingError` with every name that means nothing,
-    once each."""
+    """The routing of each row's name. Raises :class:`RoutingError` with every unknown name, once
+    each."""
     found: list[Routing] = []
     problems: dict[Finding, None] = {}
     for name in names:

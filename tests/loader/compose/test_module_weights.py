@@ -104,12 +104,12 @@ def test_wrong_weights_by_module_are_refused(model: AdaptedModel) -> None:
             model.set_adapter({"one": wrong})  # type: ignore[dict-item]
 
 
-def test_a_whole_module_must_have_weight_1_where_it_is(tmp_path: Path) -> None:
+def test_a_replaced_module_must_have_weight_1(tmp_path: Path) -> None:
     headed = peft_saves(
         tiny_llama(), tmp_path / "h", target_modules=["q_proj"], modules_to_save=["lm_head"]
     )
     model = with_adapters(tiny_llama(), headed=headed)
-    with pytest.raises(RoutingError, match="whole"):
+    with pytest.raises(RoutingError, match="replaces module"):
         model.set_adapter({"headed": {"*": 0.5}})
     model.set_adapter({"headed": {"lm_head": 1, "*": 0.5}})
     assert not torch.equal(logits(model), headed.answer)

@@ -284,7 +284,7 @@ def test_one_that_is_made_of_the_bases_output_may_not_act_beside_it(
     model.merge_adapter("one")
     with pytest.raises(RoutingError) as caught:
         model.set_adapter("two")
-    assert codes(caught) == ["AD756"] and "acts on what" in str(caught.value)
+    assert codes(caught) == ["AD756"] and "changes the output of" in str(caught.value)
 
 
 def test_a_choice_made_while_merged_stays_after_unmerging(

@@ -273,7 +273,7 @@ def test_a_rescaled_module_that_another_adapter_replaces_is_refused(tmp_path: Pa
     attach(model, saved, "dora")
     with pytest.raises(AttachError) as caught:
         model.merge_adapter(["whole", "dora"])
-    assert codes(caught) == ["AD757"] and "'whole' replaces that" in str(caught.value)
+    assert codes(caught) == ["AD757"] and "'whole' replaces the module" in str(caught.value)
 
 
 def test_a_rescaled_module_of_which_a_parameter_changes_is_refused(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ class _Builder:
         if not (
             required.trainable or peft.changes or _changes_anything(required, replaced, biases)
         ):
-            required.problem(fit_codes.EMPTY, f"{required.name!r} does not change the model")
+            required.problem(fit_codes.EMPTY, "changes nothing anywhere")
         required.settle()
         return self._made(sites, biases, replaced, placed, peft)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from ...registry.checks.zeros import IsZero, with_zeros, zeros_in_files
 from ...registry.files.adapter import read_adapter
 from ...registry.files.digests import folder_digest, sha256_bytes
 from ...registry.files.facts import DIGEST_RECORD, AdapterFacts, AdapterPlan, Header, TokenizerFacts
-from ...registry.files.header import read_local_header
+from ...registry.files.header import read_header
 from ...registry.files.names import ADAPTER_CONFIG
 from ...registry.files.reading import Reading
 from ...registry.methods.config_file import parse_adapter_config
@@ -104,7 +105,12 @@ class AdapterFiles:
                     f"Cannot load {self.name!r} on first use", self.where
                 )
             )
-        headers = {path: self._header(file) for path, file in self._weights.items()}
+        headers = {
+            path: read_header(
+                functools.partial(self._range, path), file.fact.size, self.where, file.path.name
+            )
+            for path, file in self._weights.items()
+        }
         reading = self._reading(headers)
         config, header = reading.config, reading.header
         plan, notes = self._fitting(live, reading, zeros_in_files(reading, headers, self._range))
@@ -146,12 +152,6 @@ class AdapterFiles:
     def _reading(self, headers: Mapping[str, Header]) -> Reading:
         raw = _read(self.files[ADAPTER_CONFIG], self.where)
         return read_adapter(parse_adapter_config(raw, self.where), headers, self.where)
-
-    def _header(self, file: Fetched) -> Header:
-        try:
-            return read_local_header(file.path, file.fact.size, self.where, file.path.name)
-        except OSError as error:
-            raise _unreadable(file, error, self.where) from error
 
     def _range(self, path: str, start: int, length: int) -> bytes:
         try:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...manifests.findings import lock as lock_codes
 from ...manifests.findings import merging as codes
-from ...manifests.findings.errors import AttachError, IntegrityError
+from ...manifests.findings.errors import IntegrityError
 from ...manifests.findings.finding import Finding, Where
 from ...registry.files.digests import PREFIX
 from ...registry.files.facts import Header
@@ -133,11 +133,6 @@ class CheckpointWriter:
         with (self._folder / layout.file).open("r+b", buffering=0) as stream:
             stream.seek(layout.starts[item.out.name] + offset)
             yield cast(BinaryIO, stream)
-
-    def finish(self) -> None:
-        """Raise :class:`AttachError` for problems that were found while writing."""
-        if self.problems:
-            raise AttachError(*self.problems)
 
 
 class _Hashing:

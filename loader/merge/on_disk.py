@@ -127,7 +127,8 @@ class DiskMerge:
         writer = CheckpointWriter(folder, layouts, self.items, safe, self.where)
         for file, header in self.skeleton.headers.items():
             writer.take(file, header, base[file], progress)
-        writer.finish()
+        if writer.problems:
+            raise AttachError(*writer.problems)
         index = index_of(files)
         if index is not None:
             (folder / BASE_INDEX).write_bytes(index)

@@ -73,23 +73,20 @@ def _loose(
         replacement: Any = build(type(model), config)
         still: dict[str, str] = replacement.get_expanded_tied_weights_keys(all_submodels=True)
     except Exception as error:
-        return f"Cannot make a {kind} without the tie ({type(error).__name__}: {error})"
+        return f"cannot make a {kind} without the tie ({type(error).__name__}: {error})"
     if any({name, source} <= set(group) for name, source in still.items() for group in groups):
         return f"{kind} always ties them"
-    if untied_fields(config.to_dict()) != untied_fields(before.to_dict()):
+    _clear_ties(before)
+    _clear_ties(config)
+    if config.to_dict() != before.to_dict():
         return f"the config of {kind} has another meaning when they are not tied"
     return [n for n in model.get_expanded_tied_weights_keys(all_submodels=True) if n not in still]
 
 
-def untied_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A config's fields without any tie."""
-    found = {
-        key: untied_fields(cast("Mapping[str, Any]", value)) if isinstance(value, dict) else value
-        for key, value in copy.deepcopy(dict(fields)).items()
-    }
-    if found.get(FLAG):
-        found[FLAG] = False
-    return found
+def _clear_ties(config: Any) -> None:
+    for one in _with_parts(config):
+        if getattr(one, FLAG, False):
+            setattr(one, FLAG, False)
 
 
 def untied_as_written(fields: Mapping[str, Any], config: Any) -> dict[str, Any]:
@@ -147,9 +144,7 @@ def untie(
             module._parameters[leaf] = own  # pyright: ignore[reportPrivateUsage]
     config = getattr(model, "config", None)
     if groups and config is not None and hasattr(model, "get_expanded_tied_weights_keys"):
-        for one in _with_parts(config):
-            if getattr(one, FLAG, False):
-                setattr(one, FLAG, False)
+        _clear_ties(config)
     keys = getattr(model, "all_tied_weights_keys", None)
     if groups and isinstance(keys, dict):
         apart = {name for group in groups for name in group}

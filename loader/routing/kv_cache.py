@@ -30,7 +30,7 @@ def made_with(call: Call | None, *, before_invocation: bool = False) -> Made:
     before an invocation, where aLoRAs do not act."""
     if call is None:
         return _BY_BASE
-    rows = [call.terms] if call.rows is None else [r.terms for r in call.rows.routings]
+    rows = (call.terms,) if call.rows is None else call.rows.terms
     if before_invocation:
         rows = [tuple(term for term in row if term[0].invocation is None) for row in rows]
     found = tuple(tuple((a.serial, a.name, weight) for a, weight in row) for row in rows)

@@ -11,43 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-from torch import nn
-
+from ...manifests.findings.errors import RoutingError
+from ...manifests.findings.finding import Finding
 from ...manifests.language.weights import Weight
-from ..adapter.adapter import Adapter, Terms
+from ..adapter.adapter import Terms
 from .activation import Activation
-from .batched import RowFactors, RowSite
 from .probe import Probe
-
-
-class BatchRows(Protocol):
-    """The rows of a batch, each with its own routing."""
-
-    @property
-    def routings(self) -> tuple[Routing, ...]: ...
-
-    def factors(self, site: RowSite) -> RowFactors | None:
-        """The deltas of the rows' adapters at ``site``."""
-
-    def of(self, rows: Sequence[int]) -> BatchRows:
-        """Only these rows."""
-        ...
-
-    def replacements(self, factors: Mapping[Adapter, nn.Module]) -> list[nn.Module | None]:
-        """For each row the module that runs in place of the base's, if any."""
-        ...
-
-    def enter(
-        self, owner: object, base: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> int:
-        """How often each row is in a batch that the base runs now."""
-        ...
-
-    def check_site(self, name: str, module: nn.Module, x: torch.Tensor, repeat: int) -> None:
-        """Raise unless the rows of ``x`` are known to be those of the batch."""
+from .rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +27,7 @@ class Routing:
     """The adapters of a call, in order, each with its weight (never 0). Empty: the base alone."""
 
     terms: Terms = ()
-    rows: BatchRows | None = None
+    rows: Rows | None = None
     """The rows of the batch, if each has its own routing: ``terms`` are then all of theirs."""
 
     @property
@@ -81,7 +53,7 @@ class Call:
     inside: bool = True
     gradients: bool = False
     carried: bool = False
-    rows: BatchRows | None = None
+    rows: Rows | None = None
     repeat: int = 1
     """How often each row is in the batch, in a row."""
     probe: Probe | None = None
@@ -126,6 +98,23 @@ class Using:
         trace: TracebackType | None,
     ) -> None:
         _CHOSEN.reset(self._tokens.pop())
+
+
+def routings_of(
+    names: Sequence[str | None], routing: Callable[[str | None], Routing]
+) -> tuple[Routing, ...]:
+    """The routing of each row's name. Raises :class:`RoutingError` with every unknown name, once
+    each."""
+    found: list[Routing] = []
+    problems: dict[Finding, None] = {}
+    for name in names:
+        try:
+            found.append(routing(name))
+        except RoutingError as error:
+            problems.update(dict.fromkeys(error.findings))
+    if problems:
+        raise RoutingError(*problems)
+    return tuple(found)
 
 
 def run_with(

@@ -9,7 +9,7 @@ batch; any other does not.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Set
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -18,59 +18,56 @@ from torch import nn
 
 from .probe import Probe
 from .routing import Call, run_with
+from .rows import RowLayout, Rows
 
 _CACHES = frozenset({"past_key_values", "cache_params", "encoder_outputs", "cache_position"})
 _Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class RowLayout:
-    """Which sites of one model see the rows of a batch, as far as that is known."""
+def enter_rows(
+    rows: Rows, owner: object, base: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> int:
+    """How often each row is in a batch that the base (or its ``generate``) runs now; sites that are
+    new in such a batch are probed first. Raises :class:`RoutingError` if the batch has another
+    size than there are rows."""
+    repeat = rows.repeat_of(args, kwargs)
+    if not rows.gathered.probed:
+        sites = {name for terms in rows.terms for adapter, _ in terms for name in adapter.modules}
+        length = repeat * len(rows.terms)
+        rows.gathered.probed = probe_sites(rows.layout, owner, base, sites, args, kwargs, length)
+    return repeat
 
-    def __init__(self) -> None:
-        self._known: dict[str, bool] = {}
-        self._asked: dict[frozenset[str], set[str]] = {}
-        self._error = ""
 
-    def ask(
-        self,
-        owner: object,
-        base: nn.Module,
-        sites: Collection[str],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        length: int,
-    ) -> bool:
-        """Probe the ``sites`` that are not known yet, with inputs made here and then with parts of
-        the call's (a batch of ``length`` rows). Returns whether all of them are known now."""
-        unknown = {name for name in sites if name not in self._known}
-        if not unknown:
-            return True
-        takes = _takes(base)
-        for key, make in (
-            (frozenset({"made"}), lambda: _made(base, takes)),
-            (_key(args, kwargs), lambda: _cut(base, takes, args, kwargs, length)),
-        ):
-            asked = self._asked.setdefault(key, set())
-            if unknown - asked and (inputs := make()) is not None:
-                probe = Probe()
-                error = _run(base, Call(owner, (), probe=probe), inputs)
-                if error is None:  # what a site saw until an error is not enough
-                    self._known |= probe.seen
-                    unknown -= self._known.keys()
-                else:
-                    self._error = f"{type(error).__name__}: {error}".partition("\n")[0]
-            asked |= unknown
-        return not unknown
-
-    def doubt(self, name: str) -> str | None:
-        """Why the module is not known to see the rows; ``None`` if it does."""
-        known = self._known.get(name)
-        if known:
-            return None
-        if known is None:
-            error = f" ({self._error})" if self._error else ""
-            return f"a run of the base alone did not show whether it sees the rows{error}"
-        return "its input is not the rows of the batch, whatever its size"
+def probe_sites(
+    layout: RowLayout,
+    owner: object,
+    base: nn.Module,
+    sites: Set[str],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    length: int,
+) -> bool:
+    """Probe the ``sites`` that are not known yet, with inputs made here and then with parts of the
+    call's (a batch of ``length`` rows). Returns whether all of them are known now."""
+    unknown = sites - layout.known.keys()
+    if not unknown:
+        return True
+    takes = _takes(base)
+    for key, make in (
+        (frozenset({"made"}), lambda: _made(base, takes)),
+        (_key(args, kwargs), lambda: _cut(base, takes, args, kwargs, length)),
+    ):
+        tried = layout.tried.setdefault(key, set())
+        if unknown - tried and (inputs := make()) is not None:
+            probe = Probe()
+            error = _run(base, Call(owner, (), probe=probe), inputs)
+            if error is None:  # what a site saw until an error is not enough
+                layout.known |= probe.seen
+                unknown -= layout.known.keys()
+            else:
+                layout.error = f"{type(error).__name__}: {error}".partition("\n")[0]
+        tried |= unknown
+    return not unknown
 
 
 def run_alone(base: nn.Module, call: Call) -> bool:

@@ -223,7 +223,7 @@ def test_adapters_that_are_not_pairs_of_factors_are_refused(tmp_path: Path) -> N
             with pytest.raises(RoutingError, match=found) as caught:
                 model.define_composition("mix", {name: 1.0}, combine=method, **options_of(method))
             assert caught.value.code == codes.COMBINE_UNSUPPORTED.id
-        model.define_composition(f"sum of {name}", {name: 0.5})  # a sum takes anything
+        model.define_composition(f"sum-{name}", {name: 0.5})  # a sum takes anything
 
 
 def test_a_parameter_that_belongs_to_no_site_is_never_left_out(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from ..manifests.findings import training
 from ..manifests.findings import usage as usage_codes
 from ..manifests.findings.errors import AdapterdockError, AttachError, RoutingError, UsageError
 from ..manifests.findings.finding import Finding, Where
-from ..manifests.language.rules import flatten, is_made
+from ..manifests.language.rules import answering, flatten, is_made
 from ..manifests.language.weights import ModuleWeights, Weight, shown
 from ..manifests.lockfile import LoadedAs
 from ..manifests.manifest import ManifestFile
@@ -165,30 +165,16 @@ def merge_to_folder(
     )
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """The adapters to merge with their ``weights``; of ``adapters`` the compositions ``made`` are
-    computed first."""
-
-    weights: Mapping[str, Weight]
-    made: tuple[str, ...]
-    adapters: tuple[str, ...]
-
-
-def _chosen(file: ManifestFile, selection: str | None) -> _Chosen:
-    """The adapters of ``selection``: a ``sum`` is its members at their weights, any other
-    composition an adapter of its own."""
+def _chosen(file: ManifestFile, selection: str | None) -> dict[str, Weight]:
+    """The weights of ``selection``: a ``sum`` is its members at theirs, any other composition an
+    adapter of its own."""
     manifest = file.manifest
     chosen = manifest.active if selection is None else selection
-    names = [chosen] if isinstance(chosen, str) else list(chosen or ())
-    made = tuple(name for name in names if is_made(manifest, name))
-    summed = flatten(manifest, [name for name in names if name not in made])
-    weights = {name: weight for name, weight in summed.items() if weight}
-    if not weights and not made:
+    weights = answering(manifest, () if chosen is None else chosen)
+    weights = {name: weight for name, weight in weights.items() if weight}
+    if not weights:
         raise RoutingError(codes.MERGE_NOTHING.finding("No adapter is active or selected"))
-    members = (member for name in made for member in manifest.compositions[name].of)
-    adapters = tuple(dict.fromkeys((*weights, *members)))
-    return _Chosen({**weights, **dict.fromkeys(made, 1.0)}, made, adapters)
+    return weights
 
 
 @contextmanager
@@ -219,14 +205,17 @@ def _skeleton(pulled: Pulled, store: Store, where: Where) -> Skeleton:
 
 
 def _attached(
-    host: AdapterHost, pulled: Pulled, chosen: _Chosen, session: Session
+    host: AdapterHost, pulled: Pulled, chosen: Mapping[str, Weight], session: Session
 ) -> tuple[Terms, list[Finding]]:
     """The adapters to merge, attached with all the checks of a live base, in float32 unless the
     manifest gives a dtype; and the warnings about them."""
     file, store = pulled.file, session.store
     manifest = file.manifest
     notes: list[Finding] = []
-    for name in chosen.adapters:
+    made = [name for name in chosen if is_made(manifest, name)]
+    members = (member for name in made for member in manifest.compositions[name].of)
+    needed = list(dict.fromkeys((*(name for name in chosen if name not in made), *members)))
+    for name in needed:
         adapter = manifest.adapters[name]
         if adapter.config is not None:
             message = f"{name!r} is a new adapter, and has no trained weights to merge"
@@ -246,12 +235,12 @@ def _attached(
         )
         notes += attach_files(host, files)
     define_rules(host, file)
-    for name in chosen.made:
+    for name in made:
         recipe, where = manifest.compositions[name], file.where(("compositions", name))
         of = flatten(manifest, name)
         host.compositions.attach(name, recipe, of, dtype=torch.float32, where=where)
-    terms = host.choice.routing(chosen.weights).terms
-    host.adapters.delete([n for n in chosen.adapters if n not in chosen.weights])
+    terms = host.choice.routing(chosen).terms
+    host.adapters.delete([name for name in needed if name not in chosen])
     return terms, notes
 
 

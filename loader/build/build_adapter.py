@@ -17,7 +17,7 @@ from ...registry.files.facts import AdapterPlan, ModuleKind, ModuleShape, SitePl
 from ...registry.files.names import PEFT_PREFIX
 from ...registry.methods.idle import needs_call
 from ...registry.methods.lora_variants import invocation_of
-from ...registry.methods.table import methods_of
+from ...registry.methods.table import dropout_of, methods_of
 from ..adapter.adapter import Adapter, Built
 from ..adapter.factors import BiasChange, Factors, VirtualTokens, WeightFactors
 from ..adapter.memory import bytes_of, shared_with
@@ -46,7 +46,6 @@ def build_adapter(
     *,
     dtype: torch.dtype | None = None,
     trainable: bool = False,
-    dropout: float = 0.0,
     members: Mapping[str, float] | None = None,
     config: Mapping[str, Any] | None = None,
     encoder: Encoder | None = None,
@@ -55,10 +54,10 @@ def build_adapter(
     """Build the adapter of a ``plan`` that was found to fit this base's layout.
 
     Factors are in ``dtype`` if there is one, else in float32 if ``trainable``, else in the dtype of
-    the module they sit on; always on that module's device. ``dropout`` (PEFT's ``lora_dropout``)
-    acts in training. ``members`` are the adapters that a composition combines, ``config`` its
-    ``adapter_config.json``, kept for saving. ``encoder`` makes its virtual tokens, and is trained
-    in their place. Raises :class:`AttachError` with every finding.
+    the module they sit on; always on that module's device. ``members`` are the adapters that a
+    composition combines, ``config`` its ``adapter_config.json``: dropout acts in training, and the
+    rest is kept for saving. ``encoder`` makes its virtual tokens, and is trained in their place.
+    Raises :class:`AttachError` with every finding.
     """
     base, modules = live.module, live.modules
     check_not_compiled(base, modules.by_name.values())
@@ -66,7 +65,7 @@ def build_adapter(
         dtype = torch.float32
     try:
         required = Requirements(base, modules, name, plan, tensors, dtype, trainable, where)
-        built = _Builder(required, dropout, config or {}, encoder).build()
+        built = _Builder(required, config or {}, encoder).build()
         adapter = built.adapter
         adapter.members = dict(members or {})
         adapter.nbytes = bytes_of(adapter)
@@ -89,7 +88,6 @@ class _Builder:
     """Checks one adapter, then makes it. Nothing here touches the model."""
 
     required: Requirements
-    dropout: float
     config: Mapping[str, Any]
     encoder: Encoder | None
     parameters: dict[str, nn.Parameter] = dataclasses.field(default_factory=dict)
@@ -196,7 +194,7 @@ class _Builder:
         replacements: Mapping[str, nn.Module],
     ) -> Iterator[SitePart]:
         """Make the factors of each site."""
-        name = self.required.name
+        name, dropout = self.required.name, dropout_of(self.config)
         shared = self._shared(sites, placed)
         for method, common in shared.items():
             live = METHODS[method].shared
@@ -215,7 +213,7 @@ class _Builder:
                         self.parameters[live_name] = self._parameter(placed[key], frozen=frozen)
                     roles[role] = self.parameters[live_name]
                 self.keys[_on_disk(key)] = live_name  # tied ones are in the file more than once
-            built = method.build(site, shape, roles, self.dropout)
+            built = method.build(site, shape, roles, dropout)
             if hasattr(built, "add_to"):
                 self.weights.setdefault(site.reader, []).append(cast(WeightFactors, built))
             else:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 
-from ...manifests.findings import loader as loader_codes
 from ...manifests.findings import usage as usage_codes
-from ...manifests.findings.errors import FitError, IntegrityError, SourceError, UsageError
+from ...manifests.findings.errors import FitError, UsageError
 from ...manifests.findings.finding import Finding, Severity, Where, refused
 from ...manifests.language.schema import Base
 from ...manifests.language.source import Source
@@ -21,14 +20,14 @@ from ...registry.checks.check_adapter import check_adapter
 from ...registry.checks.loaded_as import uncovered
 from ...registry.checks.zeros import IsZero, with_zeros, zeros_in_files
 from ...registry.files.adapter import read_adapter
-from ...registry.files.digests import folder_digest, sha256_bytes
+from ...registry.files.digests import folder_digest
 from ...registry.files.facts import DIGEST_RECORD, AdapterFacts, AdapterPlan, Header, TokenizerFacts
 from ...registry.files.header import read_header
 from ...registry.files.names import ADAPTER_CONFIG
 from ...registry.files.reading import Reading
 from ...registry.methods.config_file import parse_adapter_config
 from ...registry.methods.lora_variants import invocation_of
-from ...registry.methods.table import dropout_of, methods_of
+from ...registry.methods.table import methods_of
 from ...registry.plan import Held
 from ...registry.resolve import names_of_base, recorded_base
 from ...registry.sources.fetch import Fetched
@@ -38,6 +37,7 @@ from ..adapter.memory import size_of
 from ..base.live_base import LiveBase
 from ..methods.peft.fit import settled
 from ..weights.as_read import as_read
+from ..weights.buffer import DigestCheck, explained
 from ..weights.dtypes import DTYPES
 from ..weights.tensors import read_file
 from .build_adapter import build_adapter
@@ -89,7 +89,6 @@ class AdapterFiles:
             tensors,
             dtype=self.dtype,
             trainable=self.trainable,
-            dropout=dropout_of(config),
             config=config,
             where=self.where,
         )
@@ -116,7 +115,6 @@ class AdapterFiles:
         plan, notes = self._fitting(live, reading, zeros_in_files(reading, headers, self._range))
         if plan.conversion is not None:
             header, config = plan.conversion.header, plan.conversion.config
-        modules, base = live.modules.by_name, live.module
         adapter = Adapter(
             name=self.name,
             methods=methods_of(plan),
@@ -124,7 +122,7 @@ class AdapterFiles:
             sites=frozenset((*plan.modules, *plan.biases)),
             whole=frozenset((*plan.saved, *plan.tuned)),
             invocation=invocation_of(plan),
-            nbytes=size_of(plan, header, modules, base, self.dtype),
+            nbytes=size_of(plan, header, live.modules.by_name, live.module, self.dtype),
             config=config,
             loaded=False,
         )
@@ -154,12 +152,10 @@ class AdapterFiles:
         return read_adapter(parse_adapter_config(raw, self.where), headers, self.where)
 
     def _range(self, path: str, start: int, length: int) -> bytes:
-        try:
-            with self.files[path].path.open("rb") as stream:
-                stream.seek(start)
-                return stream.read(length)
-        except OSError as error:
-            raise _unreadable(self.files[path], error, self.where) from error
+        file = self.files[path].path
+        with explained(file, self.where), file.open("rb") as stream:
+            stream.seek(start)
+            return stream.read(length)
 
     def _fitting(
         self, live: LiveBase, reading: Reading, is_zero: IsZero
@@ -241,23 +237,8 @@ def check_live(
 
 def _read(file: Fetched, where: Where) -> bytes:
     """The config's bytes. Raises :class:`IntegrityError` if they are not the verified ones."""
-    try:
+    with explained(file.path, where):
         data = file.path.read_bytes()
-    except OSError as error:
-        raise _unreadable(file, error, where) from error
-    found = sha256_bytes(data)
-    if file.fact.sha256 not in (None, found):
-        raise IntegrityError(
-            loader_codes.TENSORS_CHANGED.finding(
-                f"{file.path.name} changed after it was verified",
-                where,
-                found=found,
-                expected=file.fact.sha256,
-            )
-        )
+    if file.fact.sha256 is not None:
+        DigestCheck((data, memoryview(b"")), file.fact.sha256, where, file.path.name).verify()
     return data
-
-
-def _unreadable(file: Fetched, error: OSError, where: Where) -> SourceError:
-    message = f"Cannot read {file.path.name}: {error.strerror}"
-    return SourceError(loader_codes.TENSORS_UNREADABLE.finding(message, where, found=file.path))

@@ -25,7 +25,6 @@ from ...registry.checks.new_adapter import NewAdapterFiles, begin
 from ...registry.files.facts import AdapterFacts, AdapterPlan, SitePlan
 from ...registry.locks.state import declared_as, new_adapter_digest
 from ...registry.methods.config_file import parse_adapter_config
-from ...registry.methods.table import dropout_of
 from ...registry.plan import Held, declared_dtype
 from ..adapter.adapter import Built
 from ..base.live_base import LiveBase
@@ -88,7 +87,6 @@ def make_new_adapter(
         read_bytes(save(on_cpu(state)), where=where),
         dtype=dtype,
         trainable=True,
-        dropout=dropout_of(files.config),
         config=files.config,
         encoder=encoder,
         where=where,

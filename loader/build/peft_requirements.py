@@ -50,8 +50,6 @@ def require_peft(
 ) -> PeftParts:
     """PEFT's layers with the adapter's values in them. The model is not touched. Raises
     :class:`AttachError` if they cannot be where they should be."""
-    if required.trainable and not PEFT_TABLE[peft.method].trains:
-        required.problem(codes.METHOD_NOT_TRAINED, f"{peft.method} adapters cannot be trained")
     modules = {live: required.module(live) for live in peft.authors if required.usable(live)}
     for live, module in modules.items():
         if any(f"{live}.".startswith(f"{outer}.") for outer in replaced):

@@ -10,6 +10,7 @@ import torch
 from ...manifests.findings import loader as codes
 from ...registry.files.facts import SIZED, ModuleShape, SitePlan
 from ...registry.methods.lora_variants import ONLY_USED
+from ...registry.methods.peft_table import PEFT_TABLE
 from ...registry.methods.table import SITES as REGISTERED
 from ..methods.method import Method
 from ..methods.table import METHODS
@@ -24,8 +25,10 @@ def check_trainable(required: Requirements) -> None:
         return
     sites = required.plan.sites
     names = {s.settings[ONLY_USED] for s in sites if ONLY_USED in s.settings}
-    if required.plan.peft is None:
+    if (peft := required.plan.peft) is None:
         names |= {site.method for site in sites if not REGISTERED[site.method].trains}
+    elif not PEFT_TABLE[peft.method].trains:
+        names.add(peft.method)
     for name in sorted(names):
         required.problem(codes.METHOD_NOT_TRAINED, f"{name} adapters cannot be trained")
 

@@ -7,7 +7,8 @@ adapter under the composition's name, computed on the CPU in float32 and then pl
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,7 +51,8 @@ def recipe_of(
         raise RoutingError(*(_bad_value(one, where) for one in error.errors())) from error
     globs = {n: {} if isinstance(w, ModuleWeights) else w for n, w in of.items()}
     recipe = recipe.model_copy(update={"of": globs})
-    if problems := list(check_fields(recipe, lambda path: _within(where, path))):
+    problems = list(check_fields(recipe, lambda path: replace(where, path=(*where.path, *path))))
+    if problems:
         raise RoutingError(*problems)
     return recipe
 
@@ -95,10 +97,6 @@ def save_combination(
         raise AttachError(
             codes.COMPOSITION_NOT_SAVED.finding(f"Cannot write {name!r}: {error.strerror}", where)
         ) from error
-
-
-def _within(where: Where, path: Sequence[str | int]) -> Where:
-    return Where(where.file, (*where.path, *path), where.line, where.column)
 
 
 def _bad_value(error: Mapping[str, Any], where: Where) -> Finding:

@@ -7,7 +7,7 @@ is made of the verified bytes, or it is thrown away.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from ..base.meta_model import OnDisk, read_tensor
 from ..weights.dtypes import TORCH_DTYPES
 from .fold import CutFold, Fold, is_finite
 
+ReadInto = Callable[[memoryview], int]
 _CHUNK = 8 << 20
 
 
@@ -84,7 +85,7 @@ class CheckpointWriter:
         try:
             with old.path.open("rb", buffering=0) as stream:
                 digest.update(stream.read(header.data_start))
-                read = _Hashing(stream, digest, progress, file)
+                read = _hashing(stream, digest, progress, file)
                 for name, info in sorted(header.tensors.items(), key=lambda item: item[1].start):
                     self._take_tensor(OnDisk(file, name, info), read)
                 digest.update(stream.read())  # nothing, if the header describes the file
@@ -101,12 +102,12 @@ class CheckpointWriter:
                 )
             )
 
-    def _take_tensor(self, place: OnDisk, read: _Hashing) -> None:
+    def _take_tensor(self, place: OnDisk, read: ReadInto) -> None:
         items = self._items.get(place.name, ())
         if all(item.is_a_copy for item in items):
             self._copy(items, place.info.nbytes, read)
             return
-        old = read_tensor(read.readinto, place.info)
+        old = read_tensor(read, place.info)
         for item in items:
             new = item.value(old)
             if self._safe and not is_finite(new):
@@ -115,12 +116,12 @@ class CheckpointWriter:
                 stream.write(_bytes_of(new))
             del new
 
-    def _copy(self, items: Iterable[Item], size: int, read: _Hashing) -> None:
+    def _copy(self, items: Iterable[Item], size: int, read: ReadInto) -> None:
         chunk = bytearray(min(size, _CHUNK))
         done = 0
         while done < size:
             piece = memoryview(chunk)[: size - done]
-            if read.readinto(piece) != len(piece):
+            if read(piece) != len(piece):
                 raise OSError("the file ends inside a tensor")
             for item in items:
                 with self._at(item, done) as stream:
@@ -135,26 +136,21 @@ class CheckpointWriter:
             yield cast(BinaryIO, stream)
 
 
-class _Hashing:
-    """Reads a file from where it is, and hashes the bytes."""
+def _hashing(stream: Any, digest: Any, progress: Progress, file: str) -> ReadInto:
+    """Reads the file from where it is, and hashes the bytes; fills a view, or less at the end."""
 
-    def __init__(self, stream: Any, digest: Any, progress: Progress, file: str) -> None:
-        self._stream = stream
-        self._digest = digest
-        self._progress = progress
-        self._file = file
-
-    def readinto(self, view: memoryview) -> int:
-        """Fill ``view``; less only where the file ends."""
+    def read(view: memoryview) -> int:
         done = 0
         while done < len(view):
-            got = self._stream.readinto(view[done:])
+            got = stream.readinto(view[done:])
             if not got:
                 break
             done += got
-        self._digest.update(view[:done])
-        self._progress.advance(self._file, done)
+        digest.update(view[:done])
+        progress.advance(file, done)
         return done
+
+    return read
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -33,6 +33,7 @@ from .read_elsewhere import read_elsewhere
 
 PLAIN = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 """Dtypes of weights that can be merged into."""
+_CPU = torch.device("cpu")
 _PIECE = 1 << 22
 """Values that are widened at a time."""
 
@@ -292,58 +293,29 @@ class _Planner:
             return
         for part in adapter.resident.parts:
             if at := weight_at(weight, part.site.reader):
-                add = self._add_part if part.layer is None else self._add_layer
-                add(adapter, part, at)
+                self._add_part(adapter, part, at)
         for name, change in adapter.resident.biases.items():
             if at := weight_at(weight, name):
                 addition = Addition(at, change, self.modules.by_name[name])
                 self._fold(f"{name}.bias").additions.append(addition)
 
     def _add_part(self, adapter: Adapter, part: SitePart, weight: float) -> None:
-        name, method = part.site.module, METHODS[part.site.method]
-        module = self.modules.by_name[name]
-        reason = method.unmergeable(part.site, module, part.shape) or self._unclear(adapter, part)
+        name, module = part.site.module, self.modules.by_name[part.site.module]
+        reason = _unmergeable(part, module) or self._unclear(adapter, part)
+        bias = _bias_change(part, module) if reason is None else None
+        if bias is not None and offloaded(module, "bias") is None:
+            reason = "the module has no bias to change"
         if reason is not None:
             self._problem(codes.MERGE_METHOD, f"{adapter.name!r} at {name}: {reason}")
             return
         self.at.setdefault(name, []).append(part)
-        addition = Addition(weight, part, module)
-        self._fold(parameter_of(part)).additions.append(addition)
-        if method.delta_bias is None:
-            return
-        bias = offloaded(module, "bias")
-        dtype = torch.float64 if bias is not None and bias.dtype is torch.float64 else torch.float32
-        device = torch.device("cpu") if bias is None else bias.device
-        with torch.no_grad():
-            change = method.delta_bias(
-                part.site,
-                part.shape,
-                None if bias is None else bias.detach().to(dtype),
-                roles_of(part, dtype, device),
-            )
-        if change is not None and bias is None:
-            self._problem(
-                codes.MERGE_METHOD, f"{adapter.name!r} at {name}: the module has no bias to change"
-            )
-        elif change is not None:
-            self._fold(f"{name}.bias").additions.append(addition)
-
-    def _add_layer(self, adapter: Adapter, part: SitePart, weight: float) -> None:
-        """The parameters that PEFT's layer changes."""
-        name, row = part.site.module, PEFT_TABLE[part.site.method]
-        module = self.modules.by_name[name]
-        reason = self._unclear(adapter, part)
-        if row.by_batch:
-            reason = "its output for a row depends on all rows of the batch"
-        elif getattr(module, "max_norm", None) is not None:
-            reason = "an embedding with max_norm rescales its rows at each use"
-        if reason is not None:
-            self._problem(codes.MERGE_METHOD, f"{adapter.name!r} at {name}: {reason}")
-            return
-        self.at.setdefault(name, []).append(part)
-        for leaf in row.merges:
-            if getattr(module, leaf, None) is not None:
-                self._fold(f"{name}.{leaf}").additions.append(Addition(weight, part, module))
+        if part.layer is not None:
+            leaves = PEFT_TABLE[part.site.method].merges
+            names = [f"{name}.{leaf}" for leaf in leaves if getattr(module, leaf, None) is not None]
+        else:
+            names = [parameter_of(part), *([] if bias is None else [f"{name}.bias"])]
+        for parameter in names:
+            self._fold(parameter).additions.append(Addition(weight, part, module))
 
     def _unclear(self, adapter: Adapter, part: SitePart) -> str | None:
         """Why the part's delta is not made of what the base computes at this module."""
@@ -361,3 +333,27 @@ class _Planner:
 
     def _problem(self, code: Any, message: str, **more: Any) -> None:
         self.problems.append(code.finding(message, self.where, **more))
+
+
+def _unmergeable(part: SitePart, module: nn.Module) -> str | None:
+    if part.layer is None:
+        return METHODS[part.site.method].unmergeable(part.site, module, part.shape)
+    if PEFT_TABLE[part.site.method].by_batch:
+        return "its output for a row depends on all rows of the batch"
+    if getattr(module, "max_norm", None) is not None:
+        return "an embedding with max_norm rescales its rows at each use"
+    return None
+
+
+@torch.no_grad()
+def _bias_change(part: SitePart, module: nn.Module) -> Tensor | None:
+    """The part's change of the module's bias; ``None`` if it changes only the weight."""
+    delta_bias = None if part.layer is not None else METHODS[part.site.method].delta_bias
+    if delta_bias is None:
+        return None
+    bias = offloaded(module, "bias")
+    if bias is None:
+        return delta_bias(part.site, part.shape, None, roles_of(part, torch.float32, _CPU))
+    dtype = torch.float64 if bias.dtype is torch.float64 else torch.float32
+    roles = roles_of(part, dtype, bias.device)
+    return delta_bias(part.site, part.shape, bias.detach().to(dtype), roles)

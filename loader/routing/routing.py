@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from ...manifests.findings.errors import RoutingError
@@ -91,12 +90,7 @@ class Using:
     def __enter__(self) -> None:
         self._tokens.append(_CHOSEN.set((*_CHOSEN.get(), (self.owner, self.selection))))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         _CHOSEN.reset(self._tokens.pop())
 
 

@@ -50,7 +50,9 @@ def test_each_module_has_the_weight_of_the_first_glob_that_matches(
     assert close(logits(model), wanted)
 
 
-def test_what_no_glob_matches_is_left_out(model: AdaptedModel, saved: dict[str, Saved]) -> None:
+def test_modules_without_a_matching_glob_are_left_out(
+    model: AdaptedModel, saved: dict[str, Saved]
+) -> None:
     deltas = peft_deltas(tiny_llama(), saved["one"])
     wanted = dense_answer(tiny_llama(), {m: d for m, d in deltas.items() if ".mlp." in m})
     assert close(logits(model, adapter={"one": {"*.mlp.*": 1.0}}), wanted)
@@ -82,7 +84,7 @@ def test_weights_by_module_change_live(model: AdaptedModel) -> None:
         ({"*.norm": 1.0}, "*.norm"),
     ],
 )
-def test_a_glob_that_decides_about_nothing_is_an_error(
+def test_a_glob_that_matches_no_module_is_an_error(
     globs: dict[str, float], idle: str, model: AdaptedModel
 ) -> None:
     with pytest.raises(RoutingError) as caught:

@@ -64,7 +64,7 @@ def ours(base: Any, saved: tuple[Saved, Saved], method: str, **options: Any) -> 
 
 
 @pytest.mark.parametrize("method", ["sum", "cat", "svd"])
-def test_rank_stabilised_adapters_add_up(method: str, tmp_path: Path) -> None:
+def test_rank_stabilised_adapters_are_summed_exactly(method: str, tmp_path: Path) -> None:
     """PEFT keeps ``use_rslora`` of the first, so that its result is scaled once more."""
     saved = two(tmp_path, use_rslora=True)
     wanted = exact(tiny_llama(), *saved)
@@ -142,7 +142,7 @@ def test_a_sum_has_no_cross_terms_and_linear_has(base: Any, tmp_path: Path) -> N
     assert differs(ours(base(), saved, "linear"), wanted, 1e-2)
 
 
-def test_an_svd_may_ask_for_more_than_a_module_has(tmp_path: Path) -> None:
+def test_an_svd_rank_may_exceed_that_of_a_module(tmp_path: Path) -> None:
     """v_proj has 8 outputs; PEFT's own result for rank 9 cannot be run."""
     saved = two(tmp_path)
     assert close(ours(tiny_llama(), saved, "svd", svd_rank=9), exact(tiny_llama(), *saved), 512)
@@ -166,7 +166,7 @@ def test_one_adapter_is_pruned_as_many_are(tmp_path: Path) -> None:
         assert close(thin[module], near)
 
 
-def test_a_whole_module_goes_along_at_weight_1_only(tmp_path: Path) -> None:
+def test_a_replaced_module_is_combined_only_at_weight_1(tmp_path: Path) -> None:
     """PEFT gives its result a copy of the base's head instead of the adapter's."""
     headed = peft_saves(
         tiny_llama(),
@@ -188,7 +188,7 @@ def test_a_whole_module_goes_along_at_weight_1_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["linear", "ties", "dare_linear", "dare_ties"])
-def test_factors_of_different_ranks_are_not_added(method: str, tmp_path: Path) -> None:
+def test_linear_refuses_factors_of_different_ranks(method: str, tmp_path: Path) -> None:
     one = peft_saves(tiny_llama(), tmp_path / "one", seed=1, r=2, target_modules=["q_proj"])
     two = peft_saves(tiny_llama(), tmp_path / "two", seed=2, r=4, target_modules=["q_proj"])
     model = with_adapters(tiny_llama(), one=one, two=two)

@@ -68,7 +68,7 @@ class TokensFirst(nn.Module):
         return self.outer(turned.transpose(0, 1))
 
 
-def test_as_many_tokens_as_rows_are_no_rows() -> None:
+def test_as_many_tokens_as_rows_are_not_rows() -> None:
     model = factors_at(AdaptedModel(TokensFirst().eval()), "inner", name="turned")
     factors_at(model, "outer")
     for tokens in (4, 3, 1):
@@ -77,7 +77,7 @@ def test_as_many_tokens_as_rows_are_no_rows() -> None:
         equal_to_single_runs(model, ONE_EACH, x=x)
 
 
-def test_three_tokens_of_three_rows_are_told_apart_by_what_is_in_them() -> None:
+def test_three_tokens_of_three_rows_are_distinguished_by_their_values() -> None:
     model = factors_at(AdaptedModel(TokensFirst().eval()), "inner")
     refused(model, ["it", None, None], x=torch.randn(3, 3, 8))
 
@@ -97,7 +97,7 @@ class Windows(nn.Module):
         return self.flat(cut.reshape(-1, 8)).view(x.shape)
 
 
-def test_windows_and_flattened_tokens_are_no_rows() -> None:
+def test_windows_and_flattened_tokens_are_not_rows() -> None:
     model = factors_at(AdaptedModel(Windows(2).eval()), "inside", name="cut")
     factors_at(model, "flat", name="flat")
     for name in ("cut", "flat"):
@@ -118,7 +118,7 @@ class Subset(nn.Module):
         return out
 
 
-def test_a_choice_of_tokens_that_is_as_long_as_the_batch_is_no_batch() -> None:
+def test_as_many_chosen_tokens_as_rows_are_not_a_batch() -> None:
     model = factors_at(AdaptedModel(Subset().eval()), "some")
     x = torch.randn(2, 3, 8)
     x[..., 0] = -1
@@ -317,7 +317,7 @@ class Picky(nn.Module):
         return self.inner(x)
 
 
-def test_a_base_that_cannot_be_asked_has_no_rows() -> None:
+def test_a_base_that_cannot_be_probed_has_no_rows() -> None:
     model = factors_at(AdaptedModel(Picky().eval()), "inner")
     text = refused(model, ONE_EACH, x=torch.randn(4, 3, 8))
     assert "four rows, please" in text

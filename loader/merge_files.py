@@ -191,7 +191,7 @@ def _one_thread() -> Generator[None]:
 def _skeleton(pulled: Pulled, store: Store, where: Where) -> Skeleton:
     """The base without weights."""
     headers = {
-        name: read_local_header(file.path, file.fact.size, where, name)
+        name: read_local_header(file.path, name, where)
         for name, file in sorted(pulled.base.items())
         if name.endswith(WEIGHTS)
     }

@@ -20,25 +20,27 @@ def replaced_modules(required: Requirements) -> dict[str, Mapping[str, str]]:
     """Every module that the adapter replaces: {path under it: tensor}. Saved embeddings are such
     modules too; a head that is tied to a saved embedding gets the same weight, as it does in PEFT,
     where loading writes into the tied parameter."""
-    found: dict[str, Mapping[str, str]] = {**required.plan.saved, **required.plan.tuned}
+    kept = {**required.plan.saved, **required.plan.tuned}
+    found: dict[str, Mapping[str, str]] = {**kept}
     for name, key in required.plan.embeddings.items():
         found[name] = {"weight": key}
         for other in required.modules.tied_to(f"{name}.weight"):
             tied, _, parameter = other.rpartition(".")
             if parameter == "weight" and tied not in required.plan.embeddings:
                 found.setdefault(tied, {"weight": key})
-    return {n: paths for n, paths in found.items() if not _is_the_bases_own(required, n, paths)}
+    return {
+        name: paths
+        for name, paths in found.items()
+        if name in kept or not _is_the_bases_own(required, name, paths["weight"])
+    }
 
 
-def _is_the_bases_own(required: Requirements, name: str, paths: Mapping[str, str]) -> bool:
+def _is_the_bases_own(required: Requirements, name: str, key: str) -> bool:
     """Whether a saved embedding is the base's, unchanged: PEFT always saves targeted and resized
     embeddings. It needs no copy. Rows that the adapter replaces (trained tokens) may differ: a
     resized base has its own numbers there."""
-    if name in required.plan.saved or name in required.plan.tuned:
-        return False
     module = required.modules.by_name.get(name)
     old = offloaded(module, "weight") if module is not None else None
-    key = paths["weight"]
     if old is None or required.tensors.header.tensors[key].dtype not in FLOATS:
         return False
     rows = [

@@ -15,7 +15,6 @@ from torch import nn
 
 from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import loader as codes
-from ...manifests.findings.errors import AttachError
 from ...registry.files.facts import PeftPlan
 from ...registry.methods.peft_table import PEFT_TABLE
 from ..adapter.weights import SitePart
@@ -95,13 +94,8 @@ def _load(required: Requirements, shell: Shell, keys: Mapping[str, str]) -> None
     try:
         shell.load(values)
     except Exception as error:
-        raise AttachError(
-            fit_codes.PEFT_REFUSES.finding(
-                f"PEFT cannot load the tensors of {required.name}",
-                required.where,
-                found=f"{type(error).__name__}: {error}"[:400],
-            )
-        ) from error
+        message = "PEFT cannot load the tensors"
+        raise required.failure(fit_codes.PEFT_REFUSES, message, error) from error
 
 
 def _taken_out(required: Requirements, shell: Shell, modules: Mapping[str, nn.Module]) -> PeftParts:
@@ -207,13 +201,8 @@ def _changes(required: Requirements, found: PeftParts, modules: Mapping[str, nn.
             with torch.sparse.check_sparse_tensor_invariants(every):
                 answer = factors.add(module, x, base, base, 1.0)
         except Exception as error:
-            raise AttachError(
-                codes.PEFT_PLACE.finding(
-                    f"{required.name}: PEFT's layer fails at {live}",
-                    required.where,
-                    found=f"{type(error).__name__}: {error}"[:400],
-                )
-            ) from error
+            message = f"PEFT's layer fails at {live}"
+            raise required.failure(codes.PEFT_PLACE, message, error) from error
         if answer.shape != base.shape:
             required.problem(
                 codes.PEFT_PLACE, f"PEFT's layer at {live} returns {tuple(answer.shape)}"

@@ -84,5 +84,9 @@ class Requirements:
     def problem(self, code: Code, message: str, **more: Any) -> None:
         self.problems.append(code.finding(f"{self.name}: {message}", self.where, **more))
 
+    def failure(self, code: Code, message: str, error: Exception) -> AttachError:
+        found = f"{type(error).__name__}: {error}"[:400]
+        return AttachError(code.finding(f"{self.name}: {message}", self.where, found=found))
+
     def misfit(self, what: str, found: object, expected: object, code: Code) -> None:
         self.problem(code, f"{what} does not fit the module", found=found, expected=expected)

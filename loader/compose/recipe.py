@@ -83,10 +83,8 @@ def save_combination(
     layout, modules = live.layout, live.modules.by_name
     biases: dict[str, torch.Tensor] = {}
     if combined.biases:
-        for module in layout.modules:
-            bias = bias_of(modules[module])
-            if bias is not None:
-                biases[module] = plain(bias)
+        found = ((module, bias_of(modules[module])) for module in layout.modules)
+        biases = {module: plain(bias) for module, bias in found if bias is not None}
     combined = completed(combined, layout, biases)
     config = config_of(
         combined, layout, class_name=type(live.module).__name__, base_name=live.hub_name

@@ -139,16 +139,14 @@ class Merge:
         for adapter, _ in self.terms:
             adapter.merged = True
 
-    def restored(self) -> dict[str, Tensor]:
-        """The old values, in the dtype and on the device of the tensors of now. Nothing is touched.
-        Raises :class:`AttachError` for a tensor that cannot be read again."""
-        live = _tensors(self.base)
-        return {n: old().to(live[n].device, live[n].dtype) for n, old in self.old.items()}
+    def take_out(self) -> None:
+        """Give the base its old values and its ties back, in the dtype and on the device of now.
 
-    def take_out(self, values: Mapping[str, Tensor]) -> None:
-        """Give the base its values and its ties back. After a failure midway, :meth:`as_it_is` puts
-        them back."""
+        Raises :class:`AttachError`, before anything is touched, for a tensor that cannot be read
+        again. After a failure midway, :meth:`as_it_is` puts the merge back.
+        """
         live = _tensors(self.base)
+        values = {n: old().to(live[n].device, live[n].dtype) for n, old in self.old.items()}
         for name, value in values.items():
             live[name].data = value
         if self._tie is not None:

@@ -7,6 +7,7 @@ serve all rows and all of their adapters.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,9 +47,8 @@ class LowRankRows:
         for row, part in parts:
             by_row[row].append(part)
         first = parts[0][1]
-        dtype = first.a.dtype
-        for _, part in parts:
-            dtype = torch.promote_types(torch.promote_types(dtype, part.a.dtype), part.b.dtype)
+        dtypes = (tensor.dtype for _, part in parts for tensor in (part.a, part.b))
+        dtype = functools.reduce(torch.promote_types, dtypes)
         rank = max(sum(part.a.shape[0] for part in row) for row in by_row)
         self.a = first.a.new_zeros(rows, first.a.shape[1], rank, dtype=dtype)
         self.b = first.b.new_zeros(rows, rank, first.b.shape[0], dtype=dtype)

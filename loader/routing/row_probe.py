@@ -34,7 +34,9 @@ def enter_rows(
     if not rows.gathered.probed:
         sites = {name for terms in rows.terms for adapter, _ in terms for name in adapter.modules}
         length = repeat * len(rows.terms)
-        rows.gathered.probed = probe_sites(rows.layout, owner, base, sites, args, kwargs, length)
+        rows.gathered.probed = probe_sites(
+            rows.cache.layout, owner, base, sites, args, kwargs, length
+        )
     return repeat
 
 

@@ -147,10 +147,6 @@ class Rows:
         self.gathered = self.cache.of(self.terms)
         self._trains = any(adapter.trainable for adapter in adapters)
 
-    @property
-    def layout(self) -> RowLayout:
-        return self.cache.layout
-
     def factors(self, site: RowSite) -> RowFactors | None:
         """The deltas of the rows' adapters at ``site``; ``None`` if none of them acts there."""
         known = self.gathered.of
@@ -204,7 +200,7 @@ class Rows:
             raise _lost(name, f"its input has the shape {tuple(x.shape)}, without the rows")
         if x.shape[0] != repeat * len(self.terms):
             raise _lost(name, f"its input has {x.shape[0]} rows")
-        if why := self.layout.doubt(name):
+        if why := self.cache.layout.doubt(name):
             raise _lost(name, why)
 
 

@@ -37,9 +37,6 @@ class Merged(Protocol):
     @property
     def modules(self) -> frozenset[str]: ...
 
-    @property
-    def weights(self) -> Mapping[str, Weight]: ...
-
 
 def check_rules(rules: Rules | None, terms: Sequence[tuple[Adapter, Weight]]) -> None:
     """Raise :class:`PolicyError` if the rules forbid that these are active together."""
@@ -309,7 +306,7 @@ def conflicts(terms: Iterable[tuple[Adapter, Weight]], merged: Merged | None) ->
         if (module := next(changed, None)) is not None:
             found.append(
                 f"{adapter.name!r} changes the output of {module}, and "
-                f"{', '.join(merged.weights)} is merged into that module"
+                f"{', '.join(one.name for one, _ in merged.terms)} is merged into that module"
             )
     return [merging_codes.ADAPTERS_MERGED.finding(message) for message in found]
 

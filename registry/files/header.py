@@ -76,15 +76,20 @@ def read_header(
     return parse_header(first, size, where, file)
 
 
-def read_local_header(path: Path, size: int, where: Where, file: str) -> Header:
-    """The header of a file on this machine, as :func:`read_header` gives it."""
+def read_local_header(
+    path: Path,
+    file: str | None = None,
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> Header:
+    """The header of a file on this machine, as :func:`read_header` gives it; ``file`` is its name
+    in messages."""
     with path.open("rb") as stream:
 
         def read(start: int, length: int) -> bytes:
             stream.seek(start)
             return stream.read(length)
 
-        return read_header(read, size, where, file)
+        return read_header(read, path.stat().st_size, where, file or path.name)
 
 
 def parse_header(

@@ -120,11 +120,10 @@ class _Builder:
         placed = tensors.place(required.wanted, own=required.trainable)
         required.problems += tensors.findings({n: p.dtype for n, p in required.wanted.items()})
         required.settle()
-        if not (
-            required.trainable or peft.changes or _changes_anything(required, replaced, biases)
-        ):
+        acts = required.trainable or peft.changes
+        if not acts and not _changes_anything(required, replaced, biases):
             required.problem(fit_codes.EMPTY, "changes nothing anywhere")
-        required.settle()
+            required.settle()
         return self._made(sites, biases, replaced, placed, peft)
 
     def _made(
@@ -168,7 +167,7 @@ class _Builder:
             whole=frozenset(replacements),
             weights=AdapterWeights(
                 parameters=self.parameters,
-                replacements={live_names[m]: one for m, one in replacements.items()},
+                replacements={live_names[m]: new for m, new in replacements.items()},
                 replaced=replacements,
                 prompt=prompt,
                 parts=tuple(parts),

@@ -77,7 +77,7 @@ class AdapterFiles:
             )
             for path, file in self._weights.items()
         }
-        reading = self._reading({path: one.header for path, one in files.items()})
+        reading = self._reading({path: tensors.header for path, tensors in files.items()})
         tensors, config = as_read(reading, files, self.where), reading.config
         plan, notes = self._fitting(live, reading, lambda key: not tensors.host(key).any())
         if plan.conversion is not None:

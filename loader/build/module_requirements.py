@@ -72,10 +72,11 @@ def require_module(required: Requirements, name: str, paths: Mapping[str, str]) 
     expected = {path: tuple(tensor.shape) for path, tensor in old.items()}
     code = fit_codes.SAVED_MODULE
     if name not in required.plan.saved and name not in required.plan.tuned:  # an embedding or head
-        code = fit_codes.EMBEDDING_MISMATCH
         rows, width = found["weight"][:1], expected["weight"][1:]
         if expected.get("bias", rows) == rows:
-            expected = {"weight": (*rows, *width)}
+            code, expected = fit_codes.EMBEDDING_MISMATCH, {"weight": (*rows, *width)}
+        else:  # more rows than the base's bias has
+            code = fit_codes.SIZE_MISMATCH
     if found != expected:
         required.misfit(name, found, expected, code)
         return

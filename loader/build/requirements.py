@@ -55,7 +55,7 @@ class Requirements:
             self.problem(fit_codes.MODULE_MISSING, f"The model has no module {name!r}")
         elif others := self.modules.other_names(name):
             self.problem(codes.MODULE_SHARED, f"{name} is the same module as {', '.join(others)}")
-        elif outer := next((one for one in replaced if name.startswith(f"{one}.")), None):
+        elif outer := next((n for n in replaced if name.startswith(f"{n}.")), None):
             self.problem(
                 codes.SITE_INSIDE_SAVED, f"{name} is inside {outer}, which the adapter replaces"
             )

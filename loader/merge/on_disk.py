@@ -17,12 +17,13 @@ from ...registry.files.names import BASE_CONFIG, BASE_INDEX
 from ...registry.files.progress import Progress
 from ...registry.files.shards import Tensor, index_of, lay_out, packed
 from ...registry.sources.fetch import Fetched
+from ..adapter.adapter import Terms
 from ..base.disk_names import DTYPES as DTYPE_NAMES
 from ..base.fused_slices import Cut
 from ..base.meta_model import OnDisk, Skeleton
 from ..weights.dtypes import TORCH_DTYPES
 from .checkpoint_writer import CheckpointWriter, Item
-from .fold import PLAIN, CutFold, Fold, Terms, folds
+from .fold import PLAIN, CutFold, Fold, folds
 from .untie import untied_as_written, untied_groups
 
 WEIGHTS = ".safetensors"

@@ -99,7 +99,7 @@ def _other_ranks(
 ) -> Finding:
     ranks = {m.name: m.pairs[module].rank for m in members if module in m.pairs}
     return codes.COMBINE_UNSUPPORTED.finding(
-        f"{recipe.combine!r} needs factors of one rank, and at {module} the ranks differ",
+        f"{recipe.combine!r} needs factors of one rank, and {module} has different ranks",
         where,
         found=", ".join(f"{name}: {rank}" for name, rank in ranks.items()),
         expected="one rank",

@@ -272,6 +272,6 @@ def test_a_delta_that_needs_the_complete_weight_is_not_made_in_parts(
     monkeypatch.setattr(
         _FromFiles, "__getitem__", lambda s, n: s._skeleton.read(find(s._skeleton, s._prefix + n))
     )
-    with pytest.raises(AttachError, match="made of all of it") as caught:
+    with pytest.raises(AttachError, match="needs all of it") as caught:
         merged(manifest, tmp_path / "out")
     assert {f.code for f in caught.value.findings} == {"AD764"}

@@ -266,9 +266,8 @@ def test_a_way_of_combining_is_two_lines_in_one_file(house: House) -> None:
         """
         import torch
         from pathlib import Path
-        from adapterdock.loader.compose.methods import Contribution, Settings, combine
+        from adapterdock.loader.compose.methods import Contribution, combine
         from adapterdock.loader.compose.pairs import Pair, PairPlace
-        from adapterdock.manifests.language.combine_methods import COMBINE_METHODS
         from adapterdock.manifests.language.schema import Composition
         from adapterdock.registry.files.facts import ModuleKind
 
@@ -276,7 +275,7 @@ def test_a_way_of_combining_is_two_lines_in_one_file(house: House) -> None:
         pair = Pair(torch.ones(1, 2, 4), torch.ones(1, 4, 2), 1.0)
         place = PairPlace("q_proj", ModuleKind.LINEAR, (), 1)
         parts = [Contribution(pair, weight, name) for name, weight in recipe.of.items()]
-        made = combine(COMBINE_METHODS[recipe.combine], Settings(density=0.5), place, parts)
+        made = combine(recipe, place, parts)
         assert made.rank == 4
         """
     )

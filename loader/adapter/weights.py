@@ -56,6 +56,14 @@ class AdapterWeights:
             found += [*module.parameters(), *module.buffers()]
         return list({id(tensor): tensor for tensor in found}.values())
 
+    def unassigned(self) -> list[str]:
+        """The live names of parameters that are neither a site's nor a trained bias."""
+        if any(part.layer is not None for part in self.parts):
+            return []  # all are used by PEFT's layers
+        known = {id(t) for part in self.parts for t in part.roles.values()}
+        known |= {id(change.value) for change in self.biases.values()}
+        return [name for name, value in self.parameters.items() if id(value) not in known]
+
     def own_tensors(self) -> list[Tensor]:
         """The same without the tensors that the base owns."""
         return [tensor for tensor in self.tensors() if id(tensor) not in self.shared]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ class LiveBase:
         self.loaded_as = LoadedAs()
         self.known_modules = ModuleMap(module)
         """The modules as they were last found, for callers that check that they are current."""
+        self._layout: tuple[Any, Layout] | None = None
         self._measured: tuple[Any, Measured] | None = None
 
     @property
@@ -39,10 +39,14 @@ class LiveBase:
             self.known_modules = ModuleMap(self.module)
         return self.known_modules
 
-    @functools.cached_property
+    @property
     def layout(self) -> Layout:
-        """Its modules as the checks see them."""
-        return layout_of_model(self.module)
+        """Its modules as the checks see them; found again only if one has another size now."""
+        modules = self.modules
+        stamp = (modules, modules.sizes())
+        if self._layout is None or self._layout[0] != stamp:
+            self._layout = (stamp, layout_of_model(self.module))
+        return self._layout[1]
 
     @property
     def measured(self) -> Measured:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import torch
 from torch import nn
 
 from ...registry.files.facts import ModuleShape
@@ -45,6 +46,11 @@ class ModuleMap:
         if known is None or (known.in_features, known.out_features) != sizes:
             known = self._linears[name] = shape_of_module(module)
         return known
+
+    def sizes(self) -> list[torch.Size]:
+        """The shapes of all parameters, in the order of the modules."""
+        kept = (module._parameters for module in self.by_name.values())  # pyright: ignore[reportPrivateUsage]
+        return [p.shape for own in kept for p in own.values() if p is not None]
 
     def called(self, name: str) -> bool:
         """Whether the model runs this module under any of its names, and does not only read its

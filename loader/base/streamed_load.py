@@ -14,17 +14,16 @@ import mmap
 import sys
 import threading
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import torch
 import transformers
 
 from ...manifests.language.schema import Base
 from ...registry.files.facts import TensorInfo
-from ...registry.files.header import read_header
+from ...registry.files.header import read_local_header
 from ...registry.files.names import BASE_INDEX, BASE_WEIGHTS
 from ..weights.dtypes import FLOATS, TORCH_DTYPES
 from .meta_model import read_tensor
@@ -114,16 +113,10 @@ def tensors_on_disk(folder: Path) -> dict[str, MappedTensor]:
     taken = Taken()
     for file in files:
         path = folder / file
-        with path.open("rb") as stream:
-            header = read_header(partial(_range, stream), path.stat().st_size, file=file)
+        header = read_local_header(path, file)
         for name, info in header.tensors.items():
             found[name] = MappedTensor(path, header.data_start + info.start, info, taken)
     return found
-
-
-def _range(stream: BinaryIO, start: int, length: int) -> bytes:
-    stream.seek(start)
-    return stream.read(length)
 
 
 def converting_options(

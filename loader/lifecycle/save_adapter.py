@@ -49,7 +49,7 @@ def files_of_adapter(
         if not tensors:
             message = f"{adapter.name!r} ({'+'.join(adapter.methods)}) is not what its file holds"
             raise AttachError(codes.SAVE_THROUGH_PEFT.finding(message, found=adapter.name))
-        if digest := digest_of(host.live, host.adapters.built_of(adapter.name)):
+        if digest := digest_of(host.adapters.built_of(adapter.name)):
             metadata[DIGEST_RECORD] = digest
     return adapter_bytes(config, tensors, metadata)
 

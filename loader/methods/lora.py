@@ -258,6 +258,12 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
     return pads_differently(site, module, shape)
 
 
+def is_pair(site: SitePlan) -> bool:
+    """Whether the site is plain LoRA: two factors, and B's bias where there is one."""
+    plain = site.tensors.keys() <= INPUT_ROLES - {"velora"}
+    return plain and site.settings.keys().isdisjoint({ACTIVATED, BLOCKS})
+
+
 METHOD = Method(
     "LORA",
     build,
@@ -269,5 +275,6 @@ METHOD = Method(
     unmergeable=unmergeable,
     live_names={"magnitude": "lora_magnitude_vector.{adapter}.weight"},
     input_roles=INPUT_ROLES,
+    is_pair=is_pair,
     initial=initial,
 )

@@ -62,6 +62,7 @@ class Method:
         input_roles: A site that has only these computes its delta from the module's input alone,
             and not from the base's weight or output. Other sites cannot run at a module into which
             an adapter is merged.
+        is_pair: Whether a site is a plain pair of factors A and B, which compositions can combine.
         initial: The values of a new adapter at a site, by role; ``None`` if there can be no new
             adapter of the method.
     """
@@ -79,6 +80,7 @@ class Method:
     delta_bias: DeltaBias | None = None
     unmergeable: Refusal = lambda site, module, shape: None
     input_roles: frozenset[str] = frozenset()
+    is_pair: Callable[[SitePlan], bool] = lambda site: False
     initial: Callable[[NewSite], Roles] | None = None
 
     @functools.cached_property

@@ -21,7 +21,7 @@ from ..adapter.adapter import Adapter, Built
 from ..adapter.memory import bytes_of, returned
 from ..adapter.warning import warn
 from ..base.live_base import LiveBase
-from ..build.build_adapter import broken_off
+from ..build.build_adapter import attach_failed
 from ..routing.routing import BASE, Routing
 from ..routing.rows import GatheredCache
 from ..routing.selection import check_rules, mix_problems, without
@@ -170,7 +170,7 @@ class AdapterSet:
         except AdapterdockError:
             raise
         except Exception as error:
-            raise broken_off(built[0].adapter.name, error, where) from error
+            raise attach_failed(built[0].adapter.name, error, where) from error
 
     def _add(self, built: Built) -> None:
         modules, adapter = self.live.known_modules.by_name, built.adapter

@@ -19,6 +19,7 @@ from ..methods.prompts.virtual_tokens import prompt_of
 from ..routing.activation import invocations, of_forward, of_prompt
 from ..routing.kv_cache import check_cache, mark_cache
 from ..routing.routing import CURRENT, Call, Routing, run_with
+from ..routing.row_probe import enter_rows
 from ..routing.selection import Selection
 from ..sites.checkpointing import carry, checkpointable
 from ..sites.compiled import CompiledBase
@@ -136,7 +137,7 @@ class Calls:
         rows = routing.rows
         if inside and function is self._base and self._set.state.compiled is not None:
             return self._compiled_call(routing, args, kwargs)
-        repeat = rows.enter(self._owner, self._base, args, kwargs) if rows is not None else 1
+        repeat = enter_rows(rows, self._owner, self._base, args, kwargs) if rows is not None else 1
         begins = of_forward(routing.terms, None, args, kwargs) if inside else None
         call = Call(
             self._owner, routing.terms, inside, gradients, False, rows, repeat, None, begins
@@ -153,7 +154,7 @@ class Calls:
         if self._set.state.compiled is not None:
             return self._compiled_call(Routing(call.terms, call.rows), args, kwargs)
         rows = call.rows
-        repeat = rows.enter(self._owner, self._base, args, kwargs) if rows is not None else 1
+        repeat = enter_rows(rows, self._owner, self._base, args, kwargs) if rows is not None else 1
         entered = dataclasses.replace(
             call,
             inside=True,

@@ -12,8 +12,8 @@ from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
 from ..adapter.adapter import Adapter
 from ..merge.merge import Terms
-from ..routing.routing import BASE, CURRENT, Routing, Using, chosen
-from ..routing.rows import Rows, routings_of
+from ..routing.routing import BASE, CURRENT, Routing, Using, chosen, routings_of
+from ..routing.rows import Rows
 from ..routing.selection import Rules, Selection, key_of, route, snapshot
 from .adapter_set import AdapterSet
 
@@ -182,6 +182,8 @@ class Choice:
         if all(routing is first for routing in routings):
             return first
         repeats = (1,) if copies == 1 else (1, copies)
-        rows = Rows(routings, repeats, self._set.gathered, self._set.live.known_modules.foreign)
-        adapters = dict.fromkeys(a for routing in routings for a, _ in routing.terms)
+        foreign = self._set.live.known_modules.foreign
+        terms = tuple(routing.terms for routing in routings)
+        rows = Rows(terms, repeats, self._set.gathered, foreign)
+        adapters = dict.fromkeys(adapter for row in terms for adapter, _ in row)
         return Routing(tuple((one, 1.0) for one in adapters), rows)

@@ -17,8 +17,9 @@ from ...manifests.language.schema import Composition
 from ...manifests.language.weights import Weight, Written
 from ..adapter.adapter import Built
 from ..build.build_adapter import build_adapter
+from ..compose.combined import combine_members
 from ..compose.materialise import plan_of, tensors_of
-from ..compose.recipe import combination, dependents, recipe_of, save_combination
+from ..compose.recipe import dependents, recipe_of, save_combination
 from ..routing.selection import check_composition, names_in, route, taking_part
 from ..weights.tensors import read_bytes
 from .adapter_set import AdapterSet, unknown_adapter
@@ -107,7 +108,7 @@ class Compositions:
         with self._set.changing():
             recipe, weights = self._recipe(name), self._set.state.compositions[name]
             with self._members_of(weights) as members:
-                combined = combination(live, recipe, weights, members)
+                combined = combine_members(recipe, weights, members)
         save_combination(live, folder, name, combined)
 
     def delete(self, name: str) -> None:
@@ -157,7 +158,7 @@ class Compositions:
         yet. Raises :class:`RoutingError` for what cannot be combined."""
         live = self._set.live
         with self._members_of(weights, arriving) as members:
-            combined = combination(live, recipe, weights, members, where)
+            combined = combine_members(recipe, weights, members, where)
             return build_adapter(
                 live,
                 name,

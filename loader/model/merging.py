@@ -105,7 +105,7 @@ class Merging:
             if previous is not None:
                 before = previous.terms
                 change.keep(previous.as_it_is())
-                previous.take_out(previous.restored())
+                previous.take_out()
             merge = self._prepared((*before, *terms), safe, keep)
         if problems := conflicts(staying, merge):
             raise RoutingError(*problems)
@@ -120,7 +120,7 @@ class Merging:
             return
         self._check_idle()
         change.keep(merge.as_it_is())
-        merge.take_out(merge.restored())
+        merge.take_out()
         self._set.state = self._set.state.unmerged()
 
     def _prepared(self, terms: Terms, safe: bool, keep: str) -> Merge:

@@ -25,7 +25,8 @@ from ..base.float32 import answers_in, run_in
 from ..base.interception import Interception, intercepting, itself, place, release
 from ..routing.batched import rows_at
 from ..routing.kv_cache import check_cache, mark_cache
-from ..routing.routing import CURRENT, BatchRows, Call, run_with
+from ..routing.routing import CURRENT, Call, run_with
+from ..routing.rows import Rows
 from ..weights.placement import compute_dtype
 from .slot import Slot
 
@@ -98,7 +99,7 @@ class OutputSite:
     def _by_rows(
         self,
         call: Call,
-        rows: BatchRows,
+        rows: Rows,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         output: Any,
@@ -214,7 +215,7 @@ class ModuleSite(InterceptingSite[nn.Module]):
     def _by_rows(
         self,
         call: Call,
-        rows: BatchRows,
+        rows: Rows,
         inner: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],

@@ -76,7 +76,7 @@ class ReadSite(InterceptingSite[Mapping[str, Read]]):
         if not terms:
             return own
         if call.rows is not None:
-            each = [self._acting(routing.terms, path) for routing in call.rows.routings]
+            each = [self._acting(row, path) for row in call.rows.terms]
             if any(one != each[0] for one in each):
                 return _OfNoRow.of(own, self.name)
             terms = each[0]

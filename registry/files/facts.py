@@ -145,6 +145,8 @@ class Layout:
     def is_of_model(self, other: Layout) -> bool:
         """Whether both say the same of every module, and nothing is packed whose size one of them
         may not know."""
+        if self is other:
+            return True
         packed = self.packed or other.packed
         return not packed and replace(self, packed=None) == replace(other, packed=None)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from ...manifests.bounds import HEADER_BYTES, HEADER_TENSORS, TENSOR_DIMENSIONS
@@ -87,6 +88,22 @@ def is_header_of(header: Header, data: bytes | memoryview, size: int) -> bool:
 
 def _digest(head: bytes | memoryview) -> str:
     return hashlib.sha256(head).hexdigest()
+
+
+def read_local_header(
+    path: Path,
+    file: str | None = None,
+    where: Where = Where(),  # noqa: B008 - frozen
+) -> Header:
+    """The header of a file on this machine, as :func:`read_header` gives it; ``file`` is its name
+    in messages."""
+    with path.open("rb") as stream:
+
+        def read(start: int, length: int) -> bytes:
+            stream.seek(start)
+            return stream.read(length)
+
+        return read_header(read, path.stat().st_size, where, file or path.name)
 
 
 def parse_header(

@@ -18,7 +18,7 @@ from ...manifests.findings.finding import Where
 from ...manifests.owner import left_beside, made_beside
 from .disk import remove, sync_file, sync_folder
 from .exchange import exchange
-from .header import read_header
+from .header import read_local_header
 from .names import BASE_CONFIG, BASE_INDEX, BESIDE_A_BASE, TOKENIZER_FILES
 
 MARK = "adapterdock.merged"
@@ -57,13 +57,7 @@ def _written_by_us(path: Path) -> bool:
     if path.suffix != ".safetensors":
         return path.name in _WRITTEN or path.suffix == ".py"
     try:
-        with path.open("rb") as stream:
-
-            def read(start: int, length: int) -> bytes:
-                stream.seek(start)
-                return stream.read(length)
-
-            return MARK in read_header(read, path.stat().st_size, file=path.name).metadata
+        return MARK in read_local_header(path).metadata
     except AdapterdockError:
         return False
 

@@ -177,7 +177,7 @@ def test_every_kind_of_base_loads_again_with_pefts_answer(
     assert all(new[n].shape == t.shape and new[n].dtype is t.dtype for n, t in old.items())
 
 
-def test_only_what_is_parted_makes_the_config_another_one(
+def test_the_config_changes_only_if_weights_are_untied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, manifest, _ = kind_on_disk("llama tied", ["embed_tokens"], tmp_path, monkeypatch)
@@ -199,7 +199,7 @@ def test_weights_that_the_architecture_always_ties_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_whole_modules_and_biases_are_merged_too(
+def test_replaced_modules_and_biases_are_merged_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = fresh("bert classifier")
@@ -215,7 +215,7 @@ def test_whole_modules_and_biases_are_merged_too(
     assert close(logits(again), saved.answer)
 
 
-def test_a_checkpoint_without_the_models_prefix_keeps_its_names(
+def test_a_checkpoint_without_the_model_prefix_keeps_its_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As GPT-2's own on the Hub: ``h.0.attn`` where the model says ``transformer.h.0.attn``."""
@@ -269,7 +269,9 @@ def test_another_dtype_is_written_into_the_weights_and_the_config(
     assert "float16" in (tmp_path / "out" / "config.json").read_text()
 
 
-def test_safe_refuses_what_is_not_finite_and_leaves_nothing(shelf: Shelf, tmp_path: Path) -> None:
+def test_safe_refuses_values_that_are_not_finite_and_writes_nothing(
+    shelf: Shelf, tmp_path: Path
+) -> None:
     manifest = manifest_of(shelf, tmp_path / "project", compositions={"loud": {"of": {"one": 1e6}}})
     out = tmp_path / "out"
     with pytest.raises(AttachError) as caught:
@@ -304,7 +306,7 @@ def test_the_bases_own_files_are_kept_or_repacked(shelf: Shelf, tmp_path: Path) 
         assert close(logits(plain(tmp_path / name)), shelf.one.answer)
 
 
-def test_the_same_inputs_give_the_same_bytes_whatever_the_threads(
+def test_the_same_inputs_give_the_same_bytes_for_any_number_of_threads(
     mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large product is summed up in another order on two threads; a small one is not, so the
@@ -328,7 +330,7 @@ def test_the_same_inputs_give_the_same_bytes_whatever_the_threads(
     assert files_of(tmp_path / "out") == files_of(tmp_path / "again")
 
 
-def test_only_the_header_says_what_was_merged(mixed: Path, tmp_path: Path) -> None:
+def test_only_the_header_records_the_merged_adapters(mixed: Path, tmp_path: Path) -> None:
     merge_to_folder(mixed, tmp_path / "out", selection="mix")
     adapterdock.lock(mixed)
     lock = mixed.with_suffix(".lock").read_text()
@@ -369,7 +371,7 @@ def test_a_plain_model_is_not_taken_for_ours(shelf: Shelf, mixed: Path, tmp_path
     assert codes(caught) == ["AD930"]
 
 
-def test_a_failure_in_the_middle_leaves_what_was_there(
+def test_a_failure_in_the_middle_leaves_the_old_folder(
     mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merge_to_folder(mixed, tmp_path / "out")
@@ -420,7 +422,7 @@ def test_a_base_that_changes_while_it_is_merged_is_noticed(
 # -- refused -----------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_merged_is_refused_before_anything_is_written(
+def test_an_impossible_merge_is_refused_before_anything_is_written(
     shelf: Shelf, mixed: Path, tmp_path: Path
 ) -> None:
     def refused(manifest: Path, kind: type[AdapterdockError], **options: Any) -> list[str]:

@@ -35,7 +35,7 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("what", CASES)
-def test_one_seed_begins_the_adapter_that_peft_begins(what: str, tmp_path: Path) -> None:
+def test_one_seed_gives_the_new_adapter_that_peft_gives(what: str, tmp_path: Path) -> None:
     make, fields = CASES[what]
     base = make()
     mine, my_config = written(begun(base, peft_config(fields)), tmp_path / "mine")
@@ -54,7 +54,7 @@ def test_one_seed_begins_the_adapter_that_peft_begins(what: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("what", [name for name in CASES if name != "loha, kernels"])
-def test_steps_of_training_are_pefts(what: str, tmp_path: Path) -> None:
+def test_training_steps_match_pefts(what: str, tmp_path: Path) -> None:
     make, fields = CASES[what]
     base = make()
     before = traces(base)
@@ -126,7 +126,7 @@ def test_a_mapping_of_the_fields_is_the_same(what: str) -> None:
     assert all(torch.equal(states[0][k], v) for k, v in states[1].items())
 
 
-def test_pefts_own_modules_are_those_of_the_installed_peft() -> None:
+def test_special_modules_are_those_of_the_installed_peft() -> None:
     from peft.utils import constants
 
     names = {"LN_TUNING": "LNTUNING"}
@@ -166,13 +166,13 @@ def test_a_half_precision_base_trains_in_float32(tmp_path: Path) -> None:
         assert all(p.grad is None or p.grad.isfinite().all() for p in trained) and losses
 
 
-def test_another_dtype_may_be_asked_for() -> None:
+def test_another_dtype_can_be_requested() -> None:
     model = AdaptedModel(tiny_llama())
     model.add_adapter("it", METHODS["p-tuning"][1], dtype="bfloat16")
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.bfloat16}
 
 
-def test_an_encoder_is_what_is_trained_and_its_output_what_is_saved(tmp_path: Path) -> None:
+def test_the_encoder_is_trained_and_its_output_is_saved(tmp_path: Path) -> None:
     make, fields = METHODS["p-tuning"]
     model = begun(make(), fields)
     names = {name.removeprefix("prompt_encoder.it.") for name in model.state_dict()}
@@ -187,7 +187,7 @@ def test_an_encoder_is_what_is_trained_and_its_output_what_is_saved(tmp_path: Pa
     assert same_losses(first, steps(model, model.base_model)[:1])
 
 
-def test_of_mica_one_factor_is_trained_also_later(tmp_path: Path) -> None:
+def test_mica_trains_only_one_factor_also_after_saving(tmp_path: Path) -> None:
     make, fields = CASES["lora, mica"]
     model = begun(make(), fields)
     written(model, tmp_path / "it")

@@ -10,7 +10,7 @@ import adapterdock
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.compose import recipe as composing
+from adapterdock.loader.model import compositions
 from adapterdock.manifests.findings.errors import AttachError, RoutingError
 from support.near import close, differs
 from support.peft_adapters import Saved, adapted, attach, logits, peft_saves, tiny_llama
@@ -39,7 +39,7 @@ def test_a_composition_of_what_stays_is_not_made_again(
         tmp_path / "second",
         adapters={name: {"source": saved} for name, saved in more.items()},
     )
-    monkeypatch.setattr(composing, "combine_members", None)
+    monkeypatch.setattr(compositions, "combine_members", None)
     plan = model.plan(wanted)
     assert not plan.compositions and list(plan.added) == ["three"]
     model.apply(plan)

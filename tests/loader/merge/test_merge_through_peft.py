@@ -114,7 +114,7 @@ def test_lily_is_refused_with_its_reason_live_and_on_disk(tmp_path: Path) -> Non
     assert codes(caught) == {"AD757"} and not (tmp_path / "out").exists()
 
 
-def test_answers_that_are_random_are_not_merged(tmp_path: Path) -> None:
+def test_random_outputs_are_not_merged(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = saved_by_peft("PVERA", tmp_path / "it", base, sample_at_inference=True)
     model = adapted(base, saved)

@@ -12,10 +12,9 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.sites.weight_sites import WeightSite
-from adapterdock.manifests.findings.errors import AttachError, RoutingError
+from adapterdock.manifests.findings.errors import AttachError, FitError, RoutingError
 from peft import LoraConfig
 from safetensors.torch import load_file
-from support.attach import attach_adapter
 from support.method_fit import codes, facts_of, tampered
 from support.moes import tiny_gpt_oss, tiny_mixtral, tiny_qwen_moe
 from support.near import close, differs
@@ -205,17 +204,10 @@ def test_float32_experts_return_the_dtype_of_their_input(tmp_path: Path) -> None
 def test_wrong_number_of_experts_is_refused(role: str, tmp_path: Path) -> None:
     base, other = tiny_mixtral(), tiny_mixtral(num_local_experts=6)
     saved = peft_saves(other, tmp_path / "it", target_parameters=BOTH, target_modules=[])
-    from adapterdock.loader.base.layout import layout_of_model
-    from adapterdock.registry.checks.check_adapter import check_adapter
-    from adapterdock.registry.files.facts import AdapterFacts
-
-    facts = AdapterFacts("it", None, saved.config, saved.tensors().header)
-    findings, plan = check_adapter(facts, None, layout=layout_of_model(base))
-    assert any(f.code == "AD343" and f"lora_{role}" in f.message for f in findings)
-    assert plan is not None
-    with pytest.raises(AttachError) as caught:
-        attach_adapter(AdaptedModel(base), "it", plan, saved.tensors())
+    with pytest.raises(FitError) as caught:
+        AdaptedModel(base).load_adapter(saved.folder, "it")
     assert {f.code for f in caught.value.findings} == {"AD343"}
+    assert any(f"lora_{role}" in f.message for f in caught.value.findings)
 
 
 def test_file_saved_by_peft_passes_every_check(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.findings.errors import AttachError
+from adapterdock.manifests.findings.errors import AdapterdockError
 from peft import OFTConfig
 from support.method_oracle import (
     check_answers,
@@ -24,7 +24,6 @@ from support.near import close
 from support.peft_adapters import (
     OneLayer,
     adapted,
-    attach,
     logits,
     one_layer,
     peft_loads,
@@ -155,5 +154,5 @@ def test_convolutions_that_oft_does_not_support_are_refused(
     saved = peft_saves(
         base, tmp_path / "it", kind=OFTConfig, target_modules=["layer"], oft_block_size=4
     )
-    with pytest.raises(AttachError, match=words):
-        attach(AdaptedModel(OneLayer(layer, base.example)), saved)
+    with pytest.raises(AdapterdockError, match=words):
+        AdaptedModel(OneLayer(layer, base.example)).load_adapter(saved.folder, "it")

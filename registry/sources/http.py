@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -15,14 +15,13 @@ from ...manifests.bounds import FOLDER_FILES, LISTING_BYTES
 from ...manifests.findings import policy as policy_codes
 from ...manifests.findings import sources as codes
 from ...manifests.findings.errors import SourceError
-from ...manifests.findings.finding import Where
 from ...manifests.language.source import Source
 from ..files.facts import FileFact
 from .encodings import encoding_of
 from .filesystems import open_filesystem
 from .from_environment import netrc_login, proxy_for
 from .opened import is_inside
-from .ranges import BadRangeError, only_range, range_header
+from .ranges import range_header
 from .remote import RemoteFolder
 from .request import SourceRequest
 
@@ -59,7 +58,6 @@ KNOWN_FILES = (
 """What PEFT, transformers and mlx-lm write, and what is recognised only to be refused."""
 
 _INDEXES = ("model.safetensors.index.json", "adapter_model.safetensors.index.json")
-_CHUNK = 1 << 16
 _AT_ONCE = 8
 _REDIRECTIONS = 10
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
@@ -85,22 +83,11 @@ class HttpFolder(RemoteFolder):
     ``~/.netrc`` names gets its own login, where the options hold none.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        fs: Any,
-        root: str,
-        *,
-        where: Where,
-        pins: Mapping[str, FileFact] | None = None,
-        permits: Callable[[str], bool] | None = None,
-        bare: Any = None,
-        login: bool = True,
-    ) -> None:
-        super().__init__(source, fs, root, where=where, pins=pins)
-        self._permits = permits
-        self._bare = fs if bare is None else bare
-        self._login = login
+    def __init__(self, asked: SourceRequest) -> None:
+        super().__init__(asked)
+        self._bare = self._fs  # without the options
+        if asked.options:
+            self._bare, _ = open_filesystem(asked.source, {}, asked.where)
 
     def _list(self) -> Iterator[FileFact]:
         nonsense = f"adapterdock-{uuid.uuid4().hex}.json"
@@ -133,22 +120,8 @@ class HttpFolder(RemoteFolder):
             version = _version(response.headers)
             if version != fact.version:
                 raise self._changed(fact.path, version, fact.version)
-
-            def chunks() -> Iterator[bytes]:
-                while chunk := self._await(response.content.read, _CHUNK):
-                    yield chunk
-
-            yield from only_range(
-                response.status,
-                response.headers,
-                chunks(),
-                start=start,
-                stop=stop,
-                size=fact.size,
-                received=self._received,
-            )
-        except BadRangeError as error:
-            raise self._other_bytes(fact, start, stop, error) from error
+            chunks = self._chunks(response.content.read)
+            yield from self._range(fact, start, stop, response.status, response.headers, chunks)
         finally:
             self._await(_close, response)
 
@@ -213,16 +186,18 @@ class HttpFolder(RemoteFolder):
         ``~/.netrc`` has for this host, where the options say nothing of them."""
         headers = options["headers"]
         named = {name.lower() for name in (*headers, *session.headers)}
-        if self._login and not named & _LOGINS and not options.get("auth") and not session.auth:
+        logs_in = named & _LOGINS or options.get("auth") or session.auth
+        if not (logs_in or self._asked.strange):
             login = netrc_login(urlsplit(str(url)).hostname)
             headers = headers if login is None else {**headers, "Authorization": login}
         return {"proxy": proxy_for(str(url)), **options, "headers": headers}
 
     def _check_redirection(self, path: str, url: Any) -> None:
-        if self._permits is None:
+        permits = self._asked.permits
+        if permits is None:
             return
         place = Source.parse(str(url.with_query(None).with_fragment(None).with_user(None)))
-        if not self._permits(place.normalised()):
+        if not permits(place.normalised()):
             raise self._error(
                 policy_codes.REDIRECT_FORBIDDEN,
                 f"{self._shown(path)}: redirected to where no policy allows",
@@ -309,17 +284,4 @@ def _alike(one: _Answer, other: _Answer) -> bool:
     return (one.kind, one.size) == (other.kind, other.size)
 
 
-def open_folder(asked: SourceRequest) -> HttpFolder:
-    """The folder on a web server; with the user's login only where that is trusted."""
-    fs, root = open_filesystem(asked.source, asked.options, asked.where)
-    bare = open_filesystem(asked.source, {}, asked.where)[0] if asked.options else fs
-    return HttpFolder(
-        asked.source,
-        fs,
-        root,
-        where=asked.where,
-        pins=asked.pins,
-        permits=asked.permits,
-        bare=bare,
-        login=asked.trusted,
-    )
+open_folder = HttpFolder

@@ -20,20 +20,18 @@ from urllib.parse import quote, urlsplit
 from ...manifests.bounds import LISTING_BYTES, VERIFIED_ON_READ
 from ...manifests.findings import sources as codes
 from ...manifests.findings.errors import IntegrityError, SourceError
-from ...manifests.findings.finding import Where
 from ...manifests.findings.store import DAMAGED_HUB_FILE, WRONG_DIGEST
 from ...manifests.language.source import Source
 from ..files.digests import git_blob_sha1
 from ..files.facts import FileFact
 from . import hub_xet
-from .failures import explain
 from .folder import OnBytes
 from .hub_cache import COMMIT, Content, HubCache, cached_fact
 from .hub_http import BadAnswerError, answer, document
 from .hub_settings import HubSettings
 from .opened import OpenedFolder
 from .pace import Limits, Pace
-from .ranges import BadRangeError, only_range, range_header
+from .ranges import range_header
 from .request import SourceRequest
 
 _NO_FOLDER = "the repository has no such folder at this revision"
@@ -52,24 +50,16 @@ class HubFolder(OpenedFolder):
     the token. A copy in the cache that is not what the commit has is fetched anew.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        settings: HubSettings,
-        *,
-        where: Where,
-        pins: Mapping[str, FileFact] | None = None,
-        revision: str | None = None,
-        offline: bool = False,
-    ) -> None:
-        super().__init__(source, where=where, pins=pins)
-        self._settings = settings
-        self._offline = offline
-        self._wanted = revision or source.revision
+    def __init__(self, asked: SourceRequest) -> None:
+        asked.only_options("endpoint", "token")
+        super().__init__(asked)
+        source = asked.source
+        self._settings = HubSettings.of(asked)
+        self._wanted = asked.revision or source.revision
         self._commit = self._wanted if COMMIT.match(self._wanted or "") else None
         self._inside = f"{source.path}/" if source.path else ""
         self._all: Mapping[str, FileFact] | None = None
-        self._cache = HubCache(settings.cache, source.location)
+        self._cache = HubCache(self._settings.cache, source.location)
         self._sound: dict[str, tuple[int, int, int]] = {}
 
     @property
@@ -179,7 +169,7 @@ class HubFolder(OpenedFolder):
             )
 
     def _list(self) -> Iterator[FileFact]:
-        if self._offline:
+        if self._asked.offline:
             yield from self._list_cache()
             return
         info = self._patiently(self._ask)
@@ -212,7 +202,7 @@ class HubFolder(OpenedFolder):
             raise self._error(codes.SOURCE_MISSING, f"{self._shown()}: {_NO_FOLDER}")
 
     def _look(self, pin: FileFact) -> FileFact | None:
-        if self._commit is not None and (self._offline or self._cached(pin) is not None):
+        if self._commit is not None and (self._asked.offline or self._cached(pin) is not None):
             return pin  # a commit never changes, so the pin is what the commit has
         return super()._look(pin)
 
@@ -237,18 +227,9 @@ class HubFolder(OpenedFolder):
                 if commit not in (None, self.revision):
                     raise self._changed(fact.path, f"commit {commit}", f"commit {self.revision}")
             last = answers[-1]
-            try:
-                yield from only_range(
-                    last.status_code,
-                    last.headers,
-                    last.iter_raw(),
-                    start=start,
-                    stop=stop,
-                    size=fact.size,
-                    received=self._received,
-                )
-            except BadRangeError as error:
-                raise self._other_bytes(fact, start, stop, error) from error
+            yield from self._range(
+                fact, start, stop, last.status_code, last.headers, last.iter_raw()
+            )
 
     def _url(self, fact: FileFact) -> str:
         from huggingface_hub import hf_hub_url
@@ -289,8 +270,10 @@ class HubFolder(OpenedFolder):
             return self._error(
                 codes.BAD_ANSWER, f"{self._shown(path)}: the Hub's answer is no use", found=error
             )
-        subject = f"{self._shown(path)} (from {self._settings.endpoint})"
-        return explain(error, subject, self._where)
+        return super()._explain(error, path)
+
+    def _subject(self, path: str | None) -> str:
+        return f"{self._shown(path)} (from {self._settings.endpoint})"
 
     # The Hub's cache.
 
@@ -350,7 +333,7 @@ class HubFolder(OpenedFolder):
         return [(file.path, file.size) for file in tree]
 
     def _needs_network(self, fact: FileFact) -> None:
-        if not self._offline:
+        if not self._asked.offline:
             return
         damaged = self._cache.find(self.revision, self._inside + fact.path)
         if damaged is None:
@@ -379,16 +362,4 @@ def _slices(place: Path, start: int, stop: int) -> Iterator[bytes]:
             yield chunk
 
 
-def open_folder(asked: SourceRequest) -> HubFolder:
-    """The repository; from the Hub's cache alone, where there must be no network."""
-    asked.only_options("endpoint", "token")
-    options = asked.options
-    settings = HubSettings.from_environment(options.get("endpoint"), options.get("token"))
-    return HubFolder(
-        asked.source,
-        settings if asked.trusted else settings.strange(),
-        where=asked.where,
-        pins=asked.pins,
-        revision=asked.revision,
-        offline=asked.offline,
-    )
+open_folder = HubFolder

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import ClassVar
 
 from ...manifests.findings import sources as codes
 from ...manifests.findings.errors import SourceError
-from ...manifests.findings.finding import Where
-from ...manifests.language.source import Source
 from ..files.facts import FileFact
 from .folder import OnBytes
 from .opened import OpenedFolder, is_hidden
@@ -31,15 +29,8 @@ class LocalFolder(OpenedFolder):
 
     _waits: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        source: Source,
-        folder: Path,
-        *,
-        where: Where,
-        pins: Mapping[str, FileFact] | None = None,
-    ) -> None:
-        super().__init__(source, where=where, pins=pins)
+    def __init__(self, asked: SourceRequest, folder: Path) -> None:
+        super().__init__(asked)
         self._root = self._real(folder)
         self._seen: dict[str, _Seen] = {}
 
@@ -165,6 +156,4 @@ def _signature(facts: os.stat_result) -> _Seen:
 def open_folder(asked: SourceRequest) -> LocalFolder:
     """The folder on this machine; it takes no options."""
     asked.only_options()
-    return LocalFolder(
-        asked.source, asked.source.local_path(asked.directory), where=asked.where, pins=asked.pins
-    )
+    return LocalFolder(asked, asked.source.local_path(asked.directory))

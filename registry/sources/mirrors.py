@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from ...manifests.findings import sources as codes
@@ -23,22 +24,14 @@ from .folder import Folder, OnBytes
 _Steps = tuple[str, ...]
 
 
-def mirrored(
-    source: Source, mirrors: Mapping[str, str], *, revision: str | None = None, where: Where
-) -> Source | None:
-    """Where ``source`` is to be fetched from, or ``None`` where no mirror speaks of it.
-
-    ``revision`` is the Hub commit from a lock. Local sources are not fetched, so no mirror speaks
-    of them. Raises ``SourceError`` for rows that mean nothing.
-    """
-    row = mirror_for(source, mirrors, revision=revision, where=where)
-    return None if row is None else row[1]
-
-
 def mirror_for(
     source: Source, mirrors: Mapping[str, str], *, revision: str | None = None, where: Where
 ) -> tuple[str, Source] | None:
-    """The right side of the row that speaks of ``source``, and where that is then fetched from."""
+    """The target of the row for ``source``, and the place that ``source`` is then fetched from.
+
+    ``None`` where no row applies, as for every local source: those are not fetched. ``revision``
+    is the Hub commit from a lock. Raises ``SourceError`` for an invalid row.
+    """
     if source.is_local or not mirrors:
         return None
     steps = _steps_of(source, revision)
@@ -52,6 +45,11 @@ def mirror_for(
     if best is None:
         return None
     return best[1], _joined(best[1], steps[len(best[0]) :], source, where)
+
+
+def options_for(place: Source, source: Source, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The storage options for a mirror: its source's, where both are of the same kind."""
+    return options if place.scheme == source.scheme else {}
 
 
 class MirroredFolder:

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from ...manifests.bounds import FOLDER_DEPTH, FOLDER_FILES, LISTING_SECONDS
 from ...manifests.findings import sources as codes
 from ...manifests.findings.code import Code
 from ...manifests.findings.errors import SourceError
-from ...manifests.findings.finding import Finding, Where
+from ...manifests.findings.finding import Finding
 from ...manifests.language.names import did_you_mean
 from ...manifests.language.source import Source
 from ..files.digests import Hasher
@@ -26,12 +26,22 @@ from ..files.facts import FileFact
 from .failures import explain, scrub, source_error
 from .folder import OnBytes
 from .pace import Limits, Pace, SlowError
-from .ranges import BadRangeError
+from .ranges import BadRangeError, only_range
 from .relay import relayed, within
+from .request import SourceRequest
 
 _RETRIES = 3
 _PROGRESS = 1 << 20  # bytes after which a broken transfer may break as often again
 _WORTH_RETRYING = frozenset({codes.SERVER_ERROR.id, codes.TRUNCATED.id})
+_ASKS_FOR_CREDENTIALS = frozenset(
+    code.id
+    for code in (
+        codes.NOT_AUTHENTICATED,
+        codes.ACCESS_DENIED,
+        codes.HUB_GATED,
+        codes.HUB_REPOSITORY_NOT_FOUND,
+    )
+)
 _SHOWN = 10
 _T = TypeVar("_T")
 
@@ -53,12 +63,10 @@ class OpenedFolder(ABC):
     _waits: ClassVar[bool] = True
     """Whether there is another side to wait for."""
 
-    def __init__(
-        self, source: Source, *, where: Where, pins: Mapping[str, FileFact] | None = None
-    ) -> None:
-        self._source = source
-        self._where = where
-        self._pins = pins
+    def __init__(self, asked: SourceRequest) -> None:
+        self._asked = asked
+        self._source = asked.source
+        self._where = asked.where
         self._files: Mapping[str, FileFact] | None = None
         self._bytes_read = 0
         self._listing = threading.RLock()
@@ -101,7 +109,7 @@ class OpenedFolder(ABC):
     def files(self) -> Mapping[str, FileFact]:
         with self._listing:
             if self._files is None:
-                pins = self._pins
+                pins = self._asked.pins
                 look = self._listed if pins is None else partial(self._held, pins)
                 self._files = self._in_time(look) if self._waits else look()
             return self._files
@@ -198,21 +206,49 @@ class OpenedFolder(ABC):
         expected: object = None,
         hint: str | None = None,
     ) -> SourceError:
-        return source_error(code, message, self._where, found=found, expected=expected, hint=hint)
-
-    def _other_bytes(
-        self, fact: FileFact, start: int, stop: int, error: BadRangeError
-    ) -> SourceError:
-        """A server's answer to a range request that is not that range."""
-        return self._error(
-            codes.BAD_ANSWER,
-            f"{self._shown(fact.path)}: not the bytes that were asked",
-            found=error,
-            expected=f"bytes {start}-{stop - 1} of {fact.size}",
+        return self._for_strangers(
+            source_error(code, message, self._where, found=found, expected=expected, hint=hint)
         )
 
     def _explain(self, error: BaseException, path: str | None = None) -> SourceError:
-        return explain(error, self._shown(path), self._where)
+        return self._for_strangers(explain(error, self._subject(path), self._where))
+
+    def _subject(self, path: str | None) -> str:
+        """What a library's error is about, in the message."""
+        return self._shown(path)
+
+    def _for_strangers(self, error: SourceError) -> SourceError:
+        """Where credentials were withheld and the host asks for some, the error says so."""
+        withheld = self._asked.strange and error.code in _ASKS_FOR_CREDENTIALS
+        return self._asked.withheld() if withheld else error
+
+    def _range(
+        self,
+        fact: FileFact,
+        start: int,
+        stop: int,
+        status: int,
+        headers: Mapping[str, str],
+        chunks: Iterable[bytes],
+    ) -> Iterator[bytes]:
+        """The requested bytes from a server's answer to a range request."""
+        try:
+            yield from only_range(
+                status,
+                headers,
+                chunks,
+                start=start,
+                stop=stop,
+                size=fact.size,
+                received=self._received,
+            )
+        except BadRangeError as error:
+            raise self._error(
+                codes.BAD_ANSWER,
+                f"{self._shown(fact.path)}: the server sent other bytes than requested",
+                found=error,
+                expected=f"bytes {start}-{stop - 1} of {fact.size}",
+            ) from error
 
     def _changed(self, path: str, found: object, expected: object) -> SourceError:
         return self._error(

@@ -10,10 +10,7 @@ from typing import Any, cast
 
 from ...manifests.findings import sources as codes
 from ...manifests.findings.errors import SourceError
-from ...manifests.findings.finding import Where
-from ...manifests.language.source import Source
 from ..files.facts import FileFact
-from .failures import source_error
 from .filesystems import open_filesystem
 from .opened import OpenedFolder
 from .pace import Limits
@@ -42,24 +39,20 @@ class RemoteFolder(OpenedFolder):
     replaced meanwhile is noticed.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        fs: Any,
-        root: str,
-        *,
-        where: Where,
-        pins: Mapping[str, FileFact] | None = None,
-    ) -> None:
-        super().__init__(source, where=where, pins=pins)
-        self._fs = fs
-        self._root = root
+    def __init__(self, asked: SourceRequest) -> None:
+        super().__init__(asked)
+        self._fs, self._root = open_filesystem(asked.source, asked.options, asked.where)
 
     def _await(self, call: Callable[..., Any], *args: Any) -> Any:
         """The result of an async function, run where the filesystem's own ones run."""
         from fsspec.asyn import sync
 
         return cast("Any", sync(self._fs.loop, call, *args))
+
+    def _chunks(self, read: Callable[[int], Any]) -> Iterator[bytes]:
+        """A body, of which the async function ``read`` returns at most so many bytes."""
+        while chunk := self._await(read, 1 << 16):
+            yield chunk
 
     def _key(self, path: str) -> str:
         return f"{self._root}/{path}"
@@ -124,9 +117,7 @@ class RemoteFolder(OpenedFolder):
         return failure
 
     def _missing(self) -> SourceError:
-        return source_error(
-            codes.SOURCE_MISSING, f"{self._shown()}: there is no such folder", self._where
-        )
+        return self._error(codes.SOURCE_MISSING, f"{self._shown()}: the folder does not exist")
 
     def _not_a_folder(self) -> SourceError:
         above = self._shown().rpartition("/")[0]
@@ -148,7 +139,4 @@ def _ukey(fs: Any, key: str) -> str:
     return hashlib.sha256(str(told).encode()).hexdigest()
 
 
-def open_folder(asked: SourceRequest) -> RemoteFolder:
-    """The folder that any fsspec filesystem has."""
-    fs, root = open_filesystem(asked.source, asked.options, asked.where)
-    return RemoteFolder(asked.source, fs, root, where=asked.where, pins=asked.pins)
+open_folder = RemoteFolder

@@ -9,8 +9,7 @@ from typing import Any
 from ...manifests.findings.finding import Where
 from ...manifests.language.source import Source
 from ...manifests.manifest import ManifestFile
-from .mirrors import mirror_for
-from .open import options_for
+from .mirrors import mirror_for, options_for
 from .ways import Way, reached_at, ways_of
 
 

@@ -15,12 +15,9 @@ from ...manifests.bounds import FOLDER_FILES
 from ...manifests.findings import sources as codes
 from ..files.facts import FileFact
 from .failures import service_code_of, status_of
-from .filesystems import open_filesystem
-from .ranges import BadRangeError, only_range, range_header
+from .ranges import range_header
 from .remote import RemoteFolder
-from .request import SourceRequest
 
-_CHUNK = 1 << 16
 _VERSIONID = "versionid:"
 _ETAG = "etag:"
 _NO_VERSIONS = frozenset({"AccessDenied", "NotImplemented", "MethodNotAllowed", "501", "405"})
@@ -75,25 +72,12 @@ class S3Folder(RemoteFolder):
             raise
         body = answer["Body"]
 
-        def chunks() -> Iterator[bytes]:
-            while chunk := self._await(body.read, _CHUNK):
-                yield chunk
-
         headers = {"Content-Range": answer.get("ContentRange", "")}
         if "ContentLength" in answer:
             headers["Content-Length"] = str(answer["ContentLength"])
         try:
-            yield from only_range(
-                answer["ResponseMetadata"]["HTTPStatusCode"],
-                headers,
-                chunks(),
-                start=start,
-                stop=stop,
-                size=fact.size,
-                received=self._received,
-            )
-        except BadRangeError as error:
-            raise self._other_bytes(fact, start, stop, error) from error
+            status = answer["ResponseMetadata"]["HTTPStatusCode"]
+            yield from self._range(fact, start, stop, status, headers, self._chunks(body.read))
         finally:
             body.close()
 
@@ -174,7 +158,4 @@ def _pin_of(version_id: str | None, etag: str) -> str:
     return _ETAG + etag.strip('"')
 
 
-def open_folder(asked: SourceRequest) -> S3Folder:
-    """The folder in a bucket."""
-    fs, root = open_filesystem(asked.source, asked.options, asked.where)
-    return S3Folder(asked.source, fs, root, where=asked.where, pins=asked.pins)
+open_folder = S3Folder

@@ -1,4 +1,4 @@
-"""Mirrors: where a source is fetched from instead. The source stays what it is.
+"""Mirrors: where a source is fetched from instead. The source keeps its name.
 
 A mirror rewrites a URL's prefix, matched on whole steps of the normalised URL; the longest match
 wins. A Hub repository is laid out in a mirror as ``org/name/<revision>/<folder>``: the commit
@@ -53,30 +53,19 @@ def options_for(place: Source, source: Source, options: Mapping[str, Any]) -> Ma
 
 
 class MirroredFolder:
-    """A folder that is read from a mirror and called by its declared name.
+    """A folder that is read from a mirror, under its declared name.
 
-    The mirror's own versions say nothing about the declared source, so ``FileFact.version`` is
-    ``None``: sizes and SHA-256 digests pin what came through a mirror.
+    The mirror's versions are not those of the declared source, so ``FileFact.version`` is
+    ``None``: sizes and SHA-256 digests pin the files of a mirror.
     """
 
     def __init__(self, inner: Folder, source: Source, revision: str | None) -> None:
-        self._inner = inner
-        self._source = source
         if revision is None and source.is_commit:
             revision = source.revision
-        self._revision = revision if source.is_hub else None
-
-    @property
-    def source(self) -> Source:
-        return self._source
-
-    @property
-    def pinned(self) -> Source:
-        return self._source if self._revision is None else self._source.at(self._revision)
-
-    @property
-    def revision(self) -> str | None:
-        return self._revision
+        self.source: Source = source
+        self.revision: str | None = revision if source.is_hub else None
+        self.pinned: Source = source if self.revision is None else source.at(self.revision)
+        self._inner: Folder = inner
 
     @property
     def bytes_read(self) -> int:
@@ -112,7 +101,7 @@ def _prefix(text: str, where: Where) -> tuple[str, _Steps]:
     if not colon or not scheme:
         raise SourceError(
             codes.BAD_MIRROR.finding(
-                "a mirror's left side is no URL prefix", where, found=repr(scrub(text))
+                "Invalid URL prefix on the left of a mirror", where, found=repr(scrub(text))
             )
         )
     return scheme.lower(), _split(rest.replace("@", "/", 1) if scheme.lower() == HUB else rest)
@@ -127,7 +116,9 @@ def _joined(target: str, rest: _Steps, source: Source, where: Where) -> Source:
     except SourceSyntaxError as error:
         raise SourceError(
             codes.BAD_MIRROR.finding(
-                f"a mirror's right side is no source: {error}", where, found=repr(scrub(target))
+                f"Invalid source on the right of a mirror: {error}",
+                where,
+                found=repr(scrub(target)),
             )
         ) from error
 

@@ -11,9 +11,8 @@ from .request import SourceRequest
 
 @dataclass(frozen=True)
 class HubSettings:
-    """Where the Hub is, where its cache lies, and with which token (``None``: the client's own,
-    ``False``: none). Without ``fills_cache`` nothing is written to that cache, where every program
-    takes what it finds for the Hub's."""
+    """The Hub's endpoint, its cache and the token (``None``: the client's own, ``False``: none).
+    Without ``fills_cache`` nothing is written to the cache, whose files other programs trust."""
 
     endpoint: str
     cache: Path

@@ -20,11 +20,10 @@ _Seen = tuple[int, int, int, int]
 
 
 class LocalFolder(OpenedFolder):
-    """A local folder. Its files have no version; one that changes between ``files`` and ``read``
-    is noticed by its device, inode, size and time of change.
+    """A local folder. Its files have no version; a change between ``files`` and ``read`` is
+    noticed by device, inode, size and time of change.
 
-    Links are followed as long as they stay inside. Raises
-    ``SourceError`` at once where there is no such folder.
+    Links are followed if they stay inside. Raises ``SourceError`` at once for a missing folder.
     """
 
     _waits: ClassVar[bool] = False
@@ -108,7 +107,7 @@ class LocalFolder(OpenedFolder):
         if not target.is_relative_to(self._root):
             raise self._error(
                 codes.OUTSIDE_SOURCE,
-                f"{self._shown(path)} is a link that leads out of the folder",
+                f"{self._shown(path)} is a link to a place outside the folder",
                 found=f"-> {target}",
                 expected=f"inside {self._root}",
             )
@@ -126,7 +125,7 @@ class LocalFolder(OpenedFolder):
         reason = error.strerror if isinstance(error, OSError) else None
         return self._error(
             codes.UNREADABLE,
-            f"{self._shown(path)} cannot be read",
+            f"Cannot read {self._shown(path)}",
             found=reason or "a loop of links",
         )
 
@@ -145,7 +144,7 @@ class LocalFolder(OpenedFolder):
         raise self._error(
             codes.SOURCE_NOT_A_FOLDER,
             f"{self._shown()} is a file",
-            expected=f"the folder it lies in: {self._source.location.rpartition('/')[0] or '/'}",
+            expected=f"its folder: {self._source.location.rpartition('/')[0] or '/'}",
         )
 
 

@@ -173,7 +173,7 @@ def test_a_source_is_one_new_file_and_its_scheme_in_the_list(house: House, tmp_p
 
         def open_folder(asked):
             place = Path("/", str(asked.source).removeprefix("toy://"))
-            return LocalFolder(asked.source, place, where=asked.where, pins=asked.pins)
+            return LocalFolder(asked, place)
         ''',
     )
     file, after = "registry/sources/open.py", '    **dict.fromkeys(S3, "s3"),'

@@ -1,4 +1,4 @@
-"""The road that the bytes of a source take: its mirror, and the endpoint that is asked."""
+"""The road that the bytes of a source take: its mirror, and the endpoint."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from typing import Any
 from ...manifests.findings.finding import Where
 from ...manifests.language.source import Source
 from ...manifests.manifest import ManifestFile
-from .mirrors import mirror_for
-from .open import options_for
+from .mirrors import mirror_for, options_for
 from .ways import Way, reached_at, ways_of
 
 
 @dataclass(frozen=True)
 class Road:
-    """``place`` is what is opened (the source itself, or what a mirror puts in its place), with
-    ``options``. ``mirror`` is the right side of the mirror's row. ``given`` are the values that the
-    environment chose."""
+    """``place`` is opened (the source itself, or its mirror), with ``options``. ``mirror`` is the
+    right side of the mirror's row. ``given`` are the values that the environment chose."""
 
     place: Source
     options: Mapping[str, Any]
@@ -34,8 +32,7 @@ class Road:
         revision: str | None = None,
         where: Where = Where(),  # noqa: B008 - frozen
     ) -> Road:
-        """The road under the mirrors of ``file``. Raises
-        ``SourceError`` for a mirror that means nothing."""
+        """The road under the mirrors of ``file``. Raises ``SourceError`` for an invalid mirror."""
         if file is None:
             return cls(source, options, None, frozenset())
         row = mirror_for(source, file.manifest.mirrors, revision=revision, where=where)
@@ -54,12 +51,12 @@ class Road:
 
     @property
     def ways(self) -> tuple[Way, ...]:
-        """What the options say of where requests go, and the environment did not."""
+        """The options that decide where requests go and that the environment did not choose."""
         found = ways_of(self.place, self.options)
         return tuple(w for w in found if not w.is_url_itself and w.text not in self.given)
 
     @property
     def end(self) -> str | None:
-        """Where the bytes come from, if it is not what the source says: for the lock."""
+        """Where the bytes come from, if not from the source's own host: for the lock."""
         reached = reached_at(self.place, self.options)
         return reached or (None if self.mirror is None else str(self.place))

@@ -58,7 +58,7 @@ def test_a_missing_folder_and_a_file_are_refused_at_once(folder: Path) -> None:
     with pytest.raises(SourceError) as caught:
         opened(folder, "./tone/adapter_config.json")
     assert caught.value.code == "AD202"
-    assert caught.value.findings[0].expected == "the folder it lies in: ./tone"
+    assert caught.value.findings[0].expected == "its folder: ./tone"
 
 
 def test_hidden_files_and_folders_are_skipped(folder: Path) -> None:

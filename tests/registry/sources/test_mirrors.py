@@ -10,7 +10,7 @@ from adapterdock.manifests.findings.errors import SourceError
 from adapterdock.manifests.findings.finding import Where
 from adapterdock.manifests.language.source import Source
 from adapterdock.registry.files.facts import FileFact
-from adapterdock.registry.sources.mirrors import mirrored
+from adapterdock.registry.sources.mirrors import mirror_for
 from adapterdock.registry.sources.open import open_source
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -18,8 +18,8 @@ MIRROR = {"hf://": "s3://airgap/hf/"}
 
 
 def place(text: str, mirrors: dict[str, str], revision: str | None = None) -> str | None:
-    found = mirrored(Source.parse(text), mirrors, revision=revision, where=Where())
-    return None if found is None else str(found)
+    found = mirror_for(Source.parse(text), mirrors, revision=revision, where=Where())
+    return None if found is None else str(found[1])
 
 
 @pytest.mark.parametrize(

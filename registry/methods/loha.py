@@ -20,40 +20,22 @@ import math
 from collections.abc import Mapping
 
 from ..files.conversion import Shape
-from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from ..files.facts import ModuleKind, ModuleShape, SitePlan
 from . import lycoris
 from .default_targets import TARGETS
 from .keys import Roles
 from .lycoris import LycorisConfig
 from .method import Method
-from .naming import Naming
-from .patterns import Patterns
+from .module_plan import on_modules
 
-OPTIONS = lycoris.OPTIONS
 ROLES: Roles = {(f"hada_{role}", ""): role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")}
 PLAIN = frozenset({"w1_a", "w1_b", "w2_a", "w2_b"})
-EFFECTIVE = PLAIN | {"t1", "t2"}
-ROLE_SETS: tuple[frozenset[str], ...] = (PLAIN, EFFECTIVE)
-KINDS: Mapping[ModuleKind, frozenset[str]] = {
-    ModuleKind.LINEAR: PLAIN,
-    ModuleKind.CONV: EFFECTIVE,
-}
-
-
-def plan(
-    config: LycorisConfig,
-    tensors: Mapping[str, TensorInfo],
-    layout: Layout | None,
-    patterns: Patterns | None = None,
-) -> tuple[AdapterPlan, Naming]:
-    """See ``MakePlan``."""
-    return lycoris.plan("LOHA", ROLES, config, tensors, layout, patterns)
 
 
 def shapes(
     site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
 ) -> Mapping[str, Shape] | str:
-    """What each role's tensor must be at this module, or why there can be none."""
+    """The shape of each role's tensor at this module, or why it cannot be adapted."""
     reason = lycoris.refused(module)
     if reason is not None:
         return reason
@@ -69,12 +51,11 @@ def shapes(
 
 METHOD = Method(
     "LOHA",
-    OPTIONS,
+    lycoris.OPTIONS,
     LycorisConfig.of,
-    plan,
+    on_modules(ROLES, lycoris.sites_of("LOHA")),
     ROLES,
-    ROLE_SETS,
-    KINDS,
+    {ModuleKind.LINEAR: PLAIN, ModuleKind.CONV: PLAIN | {"t1", "t2"}},
     shapes,
     default_targets=TARGETS["LOHA"],
     idle=tuple(frozenset({role}) for role in sorted(PLAIN)),

@@ -21,15 +21,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..files.conversion import Shape
-from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from ..files.facts import ModuleKind, ModuleShape, SitePlan
 from . import lycoris
 from .default_targets import TARGETS
 from .keys import Roles
 from .lycoris import LycorisConfig
 from .method import Method
-from .naming import Naming
+from .module_plan import on_modules
 from .options import Option, Support, boolean, index, optional
-from .patterns import Patterns
 
 OPTIONS: tuple[Option, ...] = (
     *lycoris.OPTIONS,
@@ -52,18 +51,14 @@ _SECOND = (
     frozenset({"t2", "w2_a", "w2_b"}),
 )
 ROLE_SETS: tuple[frozenset[str], ...] = tuple(one | other for one in _FIRST for other in _SECOND)
-KINDS: Mapping[ModuleKind, frozenset[str]] = {
-    ModuleKind.LINEAR: frozenset(ROLES.values()) - {"t2"},
-    ModuleKind.CONV: frozenset(ROLES.values()),
-}
 
 
 class LokrConfig(LycorisConfig):
-    """What of LoKr's config changes the computation."""
+    """The part of LoKr's config that changes the computation."""
 
     @staticmethod
     def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-        """Likewise, with LoKr's own."""
+        """Those of both methods, and LoKr's own."""
         found = LycorisConfig.settings_of(config)
         found["factor"] = config.get("decompose_factor", -1)
         for name in ("decompose_both", "rank_dropout_scale"):
@@ -72,20 +67,10 @@ class LokrConfig(LycorisConfig):
         return found
 
 
-def plan(
-    config: LokrConfig,
-    tensors: Mapping[str, TensorInfo],
-    layout: Layout | None,
-    patterns: Patterns | None = None,
-) -> tuple[AdapterPlan, Naming]:
-    """See ``MakePlan``."""
-    return lycoris.plan("LOKR", ROLES, config, tensors, layout, patterns)
-
-
 def shapes(
     site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
 ) -> Mapping[str, Shape] | str:
-    """What each role's tensor must be at this module, or why there can be none."""
+    """The shape of each role's tensor at this module, or why it cannot be adapted."""
     reason = lycoris.refused(module)
     if reason is not None:
         return reason
@@ -107,8 +92,8 @@ def shapes(
 
 
 def factorization(size: int, factor: int) -> tuple[int, int]:
-    """``size`` as a product of two: ``factor`` first where it divides, else the largest divisor
-    that is neither above ``factor`` (no bound where it is -1) nor above the square root."""
+    """``size`` as a product of two. The first is ``factor`` if it divides ``size``, else the
+    largest divisor up to ``factor`` (-1: any) and up to the square root."""
     if factor > 0 and size % factor == 0:
         return factor, size // factor
     root = math.isqrt(size)
@@ -117,15 +102,16 @@ def factorization(size: int, factor: int) -> tuple[int, int]:
     return first, size // first
 
 
+_ALL = frozenset(ROLES.values())
 METHOD = Method(
     "LOKR",
     OPTIONS,
     LokrConfig.of,
-    plan,
+    on_modules(ROLES, lycoris.sites_of("LOKR")),
     ROLES,
-    ROLE_SETS,
-    KINDS,
+    {ModuleKind.LINEAR: _ALL - {"t2"}, ModuleKind.CONV: _ALL},
     shapes,
+    ROLE_SETS,
     default_targets=TARGETS["LOKR"],
-    idle=tuple(frozenset({role}) for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b")),
+    idle=tuple(frozenset({role}) for role in sorted(_ALL - {"t2"})),
 )

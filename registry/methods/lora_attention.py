@@ -1,10 +1,10 @@
 """LoRA on ``nn.MultiheadAttention``, which runs its projections without calling a module.
 
-Key grammar: PEFT 0.21.2, ``tuners/lora/layer.py``, ``MultiheadAttention``. A target that is such a
-module adapts ``in_proj_weight`` (``<module>.lora_A.weight``) and the weight of its ``out_proj``
+Key grammar: PEFT 0.21.2, ``tuners/lora/layer.py``, ``MultiheadAttention``. Such a target adapts
+``in_proj_weight`` (``<module>.lora_A.weight``) and the weight of its ``out_proj``
 (``<module>.base_layer.out_proj.lora_A.weight``) with the rank and alpha of the target. PEFT adds
-the second delta twice, by itself and by the layer that it has put there, in training too: so that
-is what such an adapter was trained with.
+the second delta twice, itself and through the layer that it has put there, in training too. Such an
+adapter was trained with this.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Parts = Mapping[str, Mapping[str, str]]
 
 
 def is_attention(module: ModuleShape) -> bool:
-    """Whether the module has the one weight of a ``nn.MultiheadAttention``."""
+    """Whether the module has the single weight of an ``nn.MultiheadAttention``."""
     return IN in module.parameters
 
 
@@ -46,8 +46,7 @@ def reader_of(site: SitePlan) -> tuple[str, str]:
 
 
 def selected(layout: Layout, selection: TargetSelection, naming: Naming) -> list[str]:
-    """The live modules of this kind that a config selects. Raises
-    ``PatternError``."""
+    """The live modules of this kind that a config selects. Raises ``PatternError``."""
     return [
         live
         for live, module in layout.modules.items()

@@ -1,8 +1,8 @@
 """From the module names of an adapter file to those of the live model, and back.
 
-An adapter remembers the names of the model that it was trained on. The same backbone is called
-``layers.0.mlp`` alone and ``model.layers.0.mlp`` under a language-model head, so transformers'
-``base_model_prefix`` may have to be added or removed. One way holds for a whole file.
+An adapter has the names of the model that it was trained on. A backbone has ``layers.0.mlp``, and
+``model.layers.0.mlp`` under a language-model head, so transformers' ``base_model_prefix`` may have
+to be added or removed: one of these for all names of a file.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ class Shift(str, Enum):
     STRIP = "strip"
 
 
+_BACK = {Shift.NONE: Shift.NONE, Shift.ADD: Shift.STRIP, Shift.STRIP: Shift.ADD}
+
+
 @dataclass(frozen=True)
 class Naming:
     """``author`` names are those of the file (and of the patterns in its config)."""
@@ -40,23 +43,35 @@ class Naming:
 
     def live(self, author: str) -> str:
         """The live module that the file calls ``author``."""
-        if self.shift is Shift.NONE:
-            return author
-        inside = f"{self.prefix}."
-        if self.shift is Shift.ADD:
-            return inside + author if author else self.prefix
-        return "" if author == self.prefix else author.removeprefix(inside)
+        return self._shifted(author, self.shift)
 
     def author(self, live: str) -> str:
         """What the file would call the ``live`` module."""
-        if self.shift is Shift.NONE:
-            return live
+        return self._shifted(live, _BACK[self.shift])
+
+    def _shifted(self, name: str, shift: Shift) -> str:
+        if shift is Shift.NONE:
+            return name
         inside = f"{self.prefix}."
-        if self.shift is Shift.STRIP:
-            return inside + live if live else self.prefix
-        return "" if live == self.prefix else live.removeprefix(inside)
+        if shift is Shift.ADD:
+            return inside + name if name else self.prefix
+        return "" if name == self.prefix else name.removeprefix(inside)
 
 
 def strip_peft_prefix(key: str) -> str:
     """A tensor's name without ``base_model.model.``, which some writers leave out."""
     return key.removeprefix(PEFT_PREFIX)
+
+
+WRAPPER = "base_layer"
+TOKENS = "token_adapter"
+"""What PEFT calls the part of an embedding's wrapper that holds the trained rows."""
+_WRAPPERS = (f".{WRAPPER}", f".{TOKENS}")
+
+
+def unwrapped(author: str) -> tuple[str, str]:
+    """A module's name in a file, and what PEFT has wrapped it in (from its dot on)."""
+    module = author
+    while module.endswith(_WRAPPERS):
+        module = module.rpartition(".")[0]
+    return module, author[len(module) :]

@@ -31,9 +31,8 @@ from ..files.facts import (
 from ..files.names import PEFT_PREFIX
 from .lora import scale_of
 from .lora_config import LoraConfig
-from .lora_parameters import WRAPPER
 from .method import Method
-from .naming import Naming, strip_peft_prefix
+from .naming import WRAPPER, Naming, strip_peft_prefix
 from .older_config import Renamed, converted
 from .older_factors import Fused, Pair, PairPart, fuse, split
 from .older_names import (

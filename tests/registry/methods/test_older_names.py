@@ -253,7 +253,22 @@ def test_experts_one_by_one_are_planned_as_parameters() -> None:
     assert config["target_modules"] == ["q_proj"]
     assert config["target_parameters"] == ["gate_up_proj", "down_proj"]
     said = [f.message for f in findings if f.code == "AD305"]
-    assert len(said) == 1 and said[0].startswith("names of transformers < ")
+    assert len(said) == 1 and said[0].startswith("The adapter has names of transformers < ")
+
+
+def test_a_file_of_a_split_module_alone_is_planned_and_named_in_the_finding() -> None:
+    cut = {"match": r"(?P<g0>qkv)", "from": ["qkv"], "to": ["q", "k"], "do": [["Chunk", 0]]}
+    linear = ModuleShape(ModuleKind.LINEAR, 6, 6, {"weight": (6, 6)})
+    split_today = Layout(
+        {"attn.q": linear, "attn.k": linear},
+        conversions=lambda: [Rule.parse(cut)],
+    )
+    facts = facts_of({"target_modules": ["qkv"]}, ("attn.qkv", 6, 12))
+    findings, plan = check_adapter(facts, None, layout=split_today)
+    assert not [f for f in findings if f.severity.value == "error"], findings
+    assert plan is not None and sorted(plan.modules) == ["attn.k", "attn.q"]
+    (said,) = [f.message for f in findings if f.code == "AD305"]
+    assert said.endswith("attn.qkv is in attn.q.weight today")
 
 
 def test_a_router_that_was_a_linear_layer_is_planned_as_a_parameter() -> None:

@@ -18,7 +18,7 @@ def parse_adapter_config(
     where: Where = Where(),  # noqa: B008 - frozen
     file: str = "adapter_config.json",
 ) -> Mapping[str, Any]:
-    """The JSON object in ``data``: UTF-8, no key twice, no NaN, at most 4 MiB.
+    """The JSON object in ``data``: UTF-8, no duplicate key, no NaN, at most 4 MiB.
 
     Raises :class:`SourceError`.
     """
@@ -26,19 +26,19 @@ def parse_adapter_config(
         _refuse(f"{file} is too large", where, f"{len(data)} bytes", f"at most {CONFIG_BYTES}")
     if data.startswith(LFS_POINTER):
         message = f"{file} is a Git LFS pointer, not the file itself"
-        _refuse(message, where, None, "a JSON object", "fetch the real file with `git lfs pull`")
+        _refuse(message, where, None, "a JSON object", "Fetch the real file with `git lfs pull`.")
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
         )
-        if b"\\u" in data:  # an escaped lone surrogate is no text (a UnicodeError, a ValueError)
+        if b"\\u" in data:  # an escaped lone surrogate is not text (a UnicodeError, a ValueError)
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         _refuse(f"{file} is nested too deeply", where, None, None)
     except ValueError as error:
         _refuse(f"{file} is not valid JSON", where, str(error), None)
     if not isinstance(value, dict):
-        _refuse(f"{file} is no JSON object", where, type(value).__name__, "an object: {...}")
+        _refuse(f"{file} is not a JSON object", where, type(value).__name__, "an object: {...}")
     return cast("dict[str, Any]", value)
 
 
@@ -46,7 +46,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for key, value in pairs:
         if key in entries:
-            raise ValueError(f"the key {key!r} stands twice")
+            raise ValueError(f"duplicate key {key!r}")
         entries[key] = value
     return entries
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from ..files.conversion import Shape
 from ..files.facts import Layout, ModuleKind, ModuleShape, SitePlan
-from .default_targets import FEEDFORWARD, TARGETS
 from .keys import Roles
 from .method import Method
 from .module_plan import MakeSite, on_modules
 from .options import Option, Support
 from .patterns import Patterns
+from .peft_table import FEEDFORWARD, TARGETS
 from .tuner_config import (
     FAN_IN_FAN_OUT,
     LAYER_FIELDS,

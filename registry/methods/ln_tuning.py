@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..files.facts import AdapterPlan, Layout, ModuleKind, TensorInfo
-from .default_targets import TARGETS
 from .keys import Keys
 from .method import Method
 from .module_plan import plan_of
 from .naming import Naming
 from .patterns import Patterns
+from .peft_table import TARGETS
 from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
 
 WRAPPER = "ln_tuning_layers"

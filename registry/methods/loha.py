@@ -22,11 +22,11 @@ from collections.abc import Mapping
 from ..files.conversion import Shape
 from ..files.facts import ModuleKind, ModuleShape, SitePlan
 from . import lycoris
-from .default_targets import TARGETS
 from .keys import Roles
 from .lycoris import LycorisConfig
 from .method import Method
 from .module_plan import on_modules
+from .peft_table import TARGETS
 
 ROLES: Roles = {(f"hada_{role}", ""): role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")}
 PLAIN = frozenset({"w1_a", "w1_b", "w2_a", "w2_b"})

@@ -23,12 +23,12 @@ from typing import Any
 from ..files.conversion import Shape
 from ..files.facts import ModuleKind, ModuleShape, SitePlan
 from . import lycoris
-from .default_targets import TARGETS
 from .keys import Roles
 from .lycoris import LycorisConfig
 from .method import Method
 from .module_plan import on_modules
 from .options import Option, Support, boolean, index, optional
+from .peft_table import TARGETS
 
 OPTIONS: tuple[Option, ...] = (
     *lycoris.OPTIONS,

@@ -32,7 +32,6 @@ from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan
 from . import lora_attention as attention
 from . import lora_parameters as by_name
 from . import trainable_tokens as tokens
-from .default_targets import TARGETS
 from .keys import Keys, Roles, factor_by
 from .lora_config import OPTIONS, LoraConfig, check_trained
 from .lora_variants import BLOCKS, check_config, misplaced
@@ -41,6 +40,7 @@ from .module_plan import plan_of
 from .naming import TOKENS, Naming, unwrapped
 from .new_lora import beside, check_new
 from .patterns import Patterns, PatternTable
+from .peft_table import TARGETS
 from .targets import TargetSelection
 
 ROLES: Roles = {

@@ -14,12 +14,12 @@ from typing import Any
 from ...manifests.findings.finding import Finding, Where
 from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from .default_targets import Table
 from .keys import Keys, Roles, factor_by
 from .naming import Naming
 from .new_adapter import NewAdapter
 from .options import COMMON, Option, anything
 from .patterns import Patterns
+from .peft_table import Table
 from .targets import TargetSelection
 
 ReadConfig = Callable[[Mapping[str, Any]], Any]

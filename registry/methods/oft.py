@@ -20,12 +20,12 @@ from ...manifests.findings import training
 from ...manifests.findings.finding import Finding, Where
 from ..files.conversion import Shape
 from ..files.facts import Layout, ModuleKind, ModuleShape, SitePlan
-from .default_targets import TARGETS
 from .keys import Roles
 from .method import Method
 from .module_plan import MakeSite, on_modules
 from .options import MAX_RANK, Option, Support, boolean, number, optional, whole_up_to
 from .patterns import Patterns
+from .peft_table import TARGETS
 from .peft_version import version_of
 from .tuner_config import TARGET_OPTIONS, TunerConfig, bias_of, where_of
 

@@ -1,4 +1,4 @@
-"""Few names for many modules: the shortest endings that mean these and no others."""
+"""Few names for many modules: the shortest endings that select these modules and no others."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Collection, Iterator
 
 
 def endings_of(wanted: Collection[str], known: Collection[str]) -> list[str]:
-    """Names that, compared whole or from a dot on, select all of ``wanted`` and nothing else of
-    ``known``: ``q_proj`` where every module of that name is wanted, else as much of the path as it
-    takes. In the order of ``wanted``."""
-    all_of_them = {*known, *wanted}
-    there = Counter(end for name in all_of_them for end in _endings(name))
+    """Names that select all of ``wanted`` and nothing else of ``known``, compared completely or
+    from a dot on: ``q_proj`` where every module of that name is wanted, else as much of the path as
+    is needed. In the order of ``wanted``."""
+    every = {*known, *wanted}
+    there = Counter(end for name in every for end in _endings(name))
     chosen = Counter(end for name in set(wanted) for end in _endings(name))
     found: dict[str, None] = {}
     for name in wanted:
         ends = list(_endings(name))
-        # one that a chosen one ends in as well is selected by it already
+        # a name with a chosen ending is selected already
         if not any(end in found for end in ends):
             found[next((end for end in ends if there[end] == chosen[end]), name)] = None
     return list(found)

@@ -20,7 +20,6 @@ from .module_plan import by_live_name, plan_of
 from .naming import Naming
 from .options import Option, Support
 from .patterns import Patterns, PatternTable
-from .peft_fields import kind_of
 from .peft_table import PEFT_TABLE, PeftMethod
 from .targets import TargetSelection
 from .tuner_config import TARGET_OPTIONS, TunerConfig, bias_of, frozen, where_of
@@ -30,23 +29,19 @@ KINDS: Mapping[ModuleKind, frozenset[str]] = dict.fromkeys(
 )
 
 _OWNER = "base_model."
-_COMMON = frozenset(
-    {"target_modules", "modules_to_save", "task_type", "auto_mapping", "inference_mode"}
-)
 
 
 def options_of(method: str) -> tuple[Option, ...]:
     """The fields of a method's config. PEFT carries them out."""
     row = PEFT_TABLE[method]
-    found = [o for o in TARGET_OPTIONS if o.name in _COMMON or o.name in row.where]
-    for name in row.fields:
+    found = [option for option in TARGET_OPTIONS if option.name in row.where]
+    for name, expect in row.fields.items():
         if name == "bias":
             found.append(bias_of(method))
         elif name in row.off:
-            found.append(Option(name, Support.NEVER, row.off[name], kind_of(method, name)))
+            found.append(Option(name, Support.NEVER, row.off[name], expect))
         else:
-            meaning = "is PEFT's to carry out"
-            found.append(Option(name, Support.SUPPORTED, meaning, kind_of(method, name)))
+            found.append(Option(name, Support.SUPPORTED, "is PEFT's to carry out", expect))
     return tuple(found)
 
 

@@ -25,7 +25,6 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
 from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from .default_targets import TARGETS
 from .keys import Keys, Roles, factor_by
 from .method import Method
 from .module_plan import by_live_name, plan_of
@@ -33,6 +32,7 @@ from .naming import Naming
 from .new_adapter import NewAdapter
 from .options import Option, Support, boolean, index, number, optional
 from .patterns import Patterns
+from .peft_table import TARGETS
 from .tuner_config import (
     FAN_IN_FAN_OUT,
     RANK,

@@ -147,8 +147,7 @@ def _parameters(
     """{wrapping: parameter} of the module's own parameters that are adapted by name."""
     if not config.parameters:
         return {}
-    wraps = [inside for inside in parts if inside != TOKENS]
-    depths = {inside.count(".") + 1 if inside else 0: inside for inside in wraps}
+    wraps = {inside: roles for inside, roles in parts.items() if inside != TOKENS}
     module = layout.modules.get(live) if layout is not None else None
     if module is not None and layout is not None:
         own = [*module.parameters, *layout.unsized.get(live, ())]
@@ -157,9 +156,7 @@ def _parameters(
         names = by_name.names_in(config.parameters, author)
         if not names and (len(parts) > 1 or not config.names(author)):
             names = [t for t in config.parameters if "." not in t][: len(parts)]
-    roles = {depth: parts[inside] for depth, inside in depths.items()}
-    found = by_name.assigned(names, roles, tensors, module) if names else None
-    return {depths[depth]: name for depth, name in (found or {}).items()}
+    return by_name.assigned(names, wraps, tensors, module) if names else {}
 
 
 def scale_of(config: LoraConfig, rank: int, alpha: float) -> float:

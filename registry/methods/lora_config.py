@@ -73,19 +73,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("enable_lora", _YET, "adapts parts of a fused layer (PEFT before 0.3)"),
     Option("kasa_config", _NEVER, "truncates the base's own weights (KaSA)"),
     Option("layer_replication", _NEVER, "rebuilds the base with repeated layers"),
-    Option("lora_dropout", _NO, "is the dropout while training"),
-    Option("megatron_core", _NO, "names a module that only megatron_config uses"),
-    Option("qalora_group_size", _NO, "is only used with use_qalora"),
-    *alike(
-        _NO,
-        "is only used while initialising",
-        "loftq_config",
-        "eva_config",
-        "corda_config",
-        "lora_ga_config",
-    ),
-    Option("runtime_config", _NO, "is not part of the adapter"),
-    Option("merge_weights", _NO, "was how PEFT before 0.3 merged in eval mode"),
+    *alike(_NO, "acts while training or initialising", "lora_dropout", "loftq_config"),
+    *alike(_NO, "acts while initialising", "eva_config", "corda_config", "lora_ga_config"),
+    *alike(_NO, "is only used with another field", "megatron_core", "qalora_group_size"),
+    *alike(_NO, "is not part of the adapter", "runtime_config", "merge_weights"),
 )
 
 PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica"})

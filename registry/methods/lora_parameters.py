@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ..files.conversion import Shape
 from ..files.facts import TARGET, Layout, ModuleShape, SitePlan, TensorInfo
+from .naming import WRAPPER
 from .peft_version import PeftVersion
 
 NAME = "LORA_PARAMETER"
@@ -83,25 +84,26 @@ def _matches(key: str, targets: Sequence[str]) -> bool:
 
 def assigned(
     names: Sequence[str],
-    parts: Mapping[int, Mapping[str, str]],
+    parts: Mapping[str, Mapping[str, str]],
     tensors: Mapping[str, TensorInfo],
     module: ModuleShape | None,
-) -> dict[int, str] | None:
-    """The parameter for each depth of wrapping (0 is the outermost), or ``None`` where their
-    numbers differ.
+) -> dict[str, str]:
+    """{wrapping: parameter} of ``parts``, {wrapping: its factors}; empty where their numbers
+    differ.
 
     The first name is the innermost. A header does not keep the order in which a module holds its
     parameters, so the first order that fits is used.
     """
-    depths = sorted(parts, reverse=True)
-    if depths != list(range(len(names)))[::-1]:
-        return None
-    orders = itertools.islice(itertools.permutations(names), 120)
-    for order in orders:
-        pairs = list(zip(depths, order, strict=True))
-        if module is None or all(_fits(parts[d], tensors, module, name) for d, name in pairs):
-            return dict(pairs)
-    return dict(zip(depths, names, strict=True))
+    wraps = sorted(parts, key=len, reverse=True)
+    if wraps != [".".join([WRAPPER] * depth) for depth in reversed(range(len(names)))]:
+        return {}
+    for order in itertools.islice(itertools.permutations(names), 120):
+        found = dict(zip(wraps, order, strict=True))
+        if module is None or all(
+            _fits(parts[inside], tensors, module, name) for inside, name in found.items()
+        ):
+            return found
+    return dict(zip(wraps, names, strict=True))
 
 
 def _fits(

@@ -18,9 +18,16 @@ MakeSite = Callable[[str, str, Mapping[str, str]], SitePlan]
 the file's tensors for it by role. May raise ``PatternError``."""
 
 
-def on_modules(roles: Roles, sites_of: Callable[[Any, Patterns], MakeSite]) -> MakePlan:
-    """The planner of a method that has one site for each adapted module, as ``sites_of(config,
-    patterns)`` makes it."""
+SitesOf = Callable[[Any, Patterns], MakeSite]
+"""``sites_of(config, patterns)``; ``config`` is the method's typed view."""
+AddSites = Callable[[list[SitePlan], Layout | None], list[SitePlan]]
+
+
+def on_modules(
+    roles: Roles, sites_of: SitesOf, add: AddSites = lambda sites, layout: sites
+) -> MakePlan:
+    """The planner of a method that has one site for each adapted module, and those that ``add``
+    adds."""
     factor = factor_by(roles)
 
     def plan(
@@ -34,7 +41,7 @@ def on_modules(roles: Roles, sites_of: Callable[[Any, Patterns], MakeSite]) -> M
         modules, repeated = by_live_name(keys.factors, naming)
         make_site = sites_of(config, patterns)
         sites = [make_site(author, live, parts) for live, (author, parts) in modules.items()]
-        return plan_of(config, layout, naming, keys, sites, repeated), naming
+        return plan_of(config, layout, naming, keys, add(sites, layout), repeated), naming
 
     return plan
 

@@ -9,53 +9,43 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import Enum
 
 from ..files.facts import Layout
 from ..files.names import PEFT_PREFIX
 
 
-class Shift(str, Enum):
-    """What turns the file's names into the live model's."""
-
-    NONE = "none"
-    ADD = "add"
-    STRIP = "strip"
-
-
-_BACK = {Shift.NONE: Shift.NONE, Shift.ADD: Shift.STRIP, Shift.STRIP: Shift.ADD}
-
-
 @dataclass(frozen=True)
 class Naming:
-    """``author`` names are those of the file (and of the patterns in its config)."""
+    """``author`` names are those of the file (and of the patterns in its config). The live model's
+    have the prefix ``strip`` removed, or ``add`` added."""
 
-    shift: Shift = Shift.NONE
-    prefix: str = ""
+    add: str = ""
+    strip: str = ""
 
     @classmethod
     def find(cls, names: Collection[str], layout: Layout | None) -> Naming:
-        """The shift under which most of ``names`` exist; none on a tie, or without a layout."""
+        """The naming under which most of ``names`` exist; unchanged on a tie or without a
+        layout."""
         if layout is None or not layout.prefix or all(name in layout.modules for name in names):
             return cls()
-        candidates = [cls(shift, layout.prefix) for shift in Shift]
+        candidates = (cls(), cls(add=layout.prefix), cls(strip=layout.prefix))
         return max(candidates, key=lambda n: sum(n.live(x) in layout.modules for x in names))
 
     def live(self, author: str) -> str:
         """The live module that the file calls ``author``."""
-        return self._shifted(author, self.shift)
+        return _exchanged(author, self.strip, self.add)
 
     def author(self, live: str) -> str:
         """What the file would call the ``live`` module."""
-        return self._shifted(live, _BACK[self.shift])
+        return _exchanged(live, self.add, self.strip)
 
-    def _shifted(self, name: str, shift: Shift) -> str:
-        if shift is Shift.NONE:
-            return name
-        inside = f"{self.prefix}."
-        if shift is Shift.ADD:
-            return inside + name if name else self.prefix
-        return "" if name == self.prefix else name.removeprefix(inside)
+
+def _exchanged(name: str, strip: str, add: str) -> str:
+    if strip:
+        return "" if name == strip else name.removeprefix(f"{strip}.")
+    if add:
+        return f"{add}.{name}" if name else add
+    return name
 
 
 def strip_peft_prefix(key: str) -> str:

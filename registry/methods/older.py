@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from ...manifests.findings import fit as codes
@@ -62,14 +62,6 @@ def is_older(plan: AdapterPlan, layout: Layout | None) -> bool:
     return False
 
 
-@dataclass
-class Today:
-    """The result of the reading: findings, and the adapter of today where there is one."""
-
-    findings: list[Finding] = field(default_factory=list)
-    conversion: Conversion | None = None
-
-
 def read_as_today(
     adapter: AdapterFacts,
     method: Method,
@@ -77,16 +69,16 @@ def read_as_today(
     layout: Layout,
     patterns: Patterns,
     where: Where,
-) -> Today:
-    """The adapter by today's names and layouts. Without a conversion where it has no name of an
+) -> tuple[list[Finding], Conversion | None]:
+    """Findings, and the adapter by today's names and layouts: ``None`` where it has no name of an
     older version, or where it cannot be converted (a finding says why). Raises
     ``PatternError``."""
     try:
         reading = _Reading(adapter, method, config, layout, patterns, where)
-        return Today(reading.findings, reading.read())
+        return reading.findings, reading.read()
     except AmbiguousNameError as error:
         message = f"{error.name!r} could mean any of these: {', '.join(error.today)}"
-        return Today([codes.OLDER_NAME_AMBIGUOUS.finding(message, where, found=error.name)])
+        return [codes.OLDER_NAME_AMBIGUOUS.finding(message, where, found=error.name)], None
 
 
 class _Reading:

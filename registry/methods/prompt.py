@@ -63,17 +63,9 @@ def planner(method: str) -> MakePlan:
 
 
 def _site(method: str, config: PromptConfig) -> SitePlan:
-    settings = {
-        "input": CACHED if method == PREFIX_TUNING else EMBEDS,
-        "num_virtual_tokens": config.num_virtual_tokens,
-        "token_dim": config.token_dim,
-        "num_transformer_submodules": config.submodules,
-        "task_type": config.task_type,
-        "num_layers": config.num_layers,
-        "num_attention_heads": config.heads,
-    }
-    tensors = {EMBEDDINGS: EMBEDDINGS}
-    return SitePlan("", method, tensors, 0, 1.0, 1.0, MappingProxyType(settings))
+    kind = CACHED if method == PREFIX_TUNING else EMBEDS
+    settings = MappingProxyType({"input": kind, **config.settings})
+    return SitePlan("", method, {EMBEDDINGS: EMBEDDINGS}, 0, 1.0, 1.0, settings)
 
 
 def _row(peft_type: str, options: tuple[Option, ...]) -> Method:

@@ -8,7 +8,7 @@ and ``tuners/prefix_tuning/config.py``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .options import Option, Support, alike, boolean, fraction, list_of, optional, rank, text
@@ -62,27 +62,17 @@ PREFIX_OPTIONS: tuple[Option, ...] = (
 
 @dataclass(frozen=True)
 class PromptConfig(TunerConfig):
-    """The part of these configs that changes the computation; ``None`` where the file does not
-    say."""
+    """The part of these configs that changes the computation: ``settings`` by the names of their
+    fields, ``None`` where the file does not say."""
 
-    num_virtual_tokens: int | None = None
-    token_dim: int | None = None
-    submodules: int | None = None
-    task_type: str | None = None
-    num_layers: int | None = None
-    heads: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> PromptConfig:
         """From checked fields of ``adapter_config.json``."""
-        task = config.get("task_type")
-        return cls(
-            modules_to_save=tuple(config.get("modules_to_save") or ()),
-            num_virtual_tokens=config.get("num_virtual_tokens"),
-            token_dim=config.get("token_dim"),
-            # PEFT's own default
-            submodules=config.get("num_transformer_submodules") or (2 if task == SEQ_2_SEQ else 1),
-            task_type=task,
-            num_layers=config.get("num_layers"),
-            heads=config.get("num_attention_heads"),
-        )
+        settings = {o.name: config.get(o.name) for o in _EVERY if o.support is _S}
+        modules = settings.pop("modules_to_save") or ()
+        if not settings["num_transformer_submodules"]:  # PEFT's own default
+            decodes = settings["task_type"] == SEQ_2_SEQ
+            settings["num_transformer_submodules"] = 2 if decodes else 1
+        return cls(modules_to_save=tuple(modules), settings=settings)

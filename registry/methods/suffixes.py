@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 
 def endings_of(wanted: Collection[str], known: Collection[str]) -> list[str]:
@@ -15,18 +15,14 @@ def endings_of(wanted: Collection[str], known: Collection[str]) -> list[str]:
     chosen = Counter(end for name in set(wanted) for end in _endings(name))
     found: dict[str, None] = {}
     for name in wanted:
-        ends = list(_endings(name))
+        ends = _endings(name)
         # a name with a chosen ending is selected already
         if not any(end in found for end in ends):
             found[next((end for end in ends if there[end] == chosen[end]), name)] = None
     return list(found)
 
 
-def _endings(name: str) -> Iterator[str]:
+def _endings(name: str) -> list[str]:
     """``c``, ``b.c``, ``a.b.c``."""
-    at = len(name)
-    while at > 0:
-        at = name.rfind(".", 0, at)
-        yield name[at + 1 :]
-        if at < 0:
-            return
+    parts = name.split(".")
+    return [".".join(parts[at:]) for at in reversed(range(len(parts)))]

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..files.conversion import Shape
-from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from .keys import Keys, Roles, factor_by
+from ..files.facts import Layout, ModuleKind, ModuleShape, SitePlan
+from .keys import Roles
 from .method import Method
-from .module_plan import by_live_name, plan_of
-from .naming import Naming
+from .module_plan import MakeSite, on_modules
 from .new_adapter import input_embedding
 from .options import Option, Support, boolean, index, list_of, optional
 from .patterns import Patterns
@@ -55,18 +54,9 @@ def complete(
     return {**config, "target_modules": input_embedding(layout)}
 
 
-def plan(
-    config: TokensConfig,
-    tensors: Mapping[str, TensorInfo],
-    layout: Layout | None,
-    patterns: Patterns,
-) -> tuple[AdapterPlan, Naming]:
-    """See ``MakePlan``."""
-    keys = Keys.split(tensors, factor_by(ROLES))
-    naming = Naming.find(keys.modules, layout)
-    modules, repeated = by_live_name(keys.factors, naming)
-    sites = [site_of(live, parts, config.indices) for live, (_, parts) in modules.items()]
-    return plan_of(config, layout, naming, keys, with_followers(sites, layout), repeated), naming
+def sites(config: TokensConfig, patterns: Patterns) -> MakeSite:
+    """What makes the sites."""
+    return lambda author, live, tensors: site_of(live, tensors, config.indices)
 
 
 def site_of(
@@ -124,7 +114,7 @@ METHOD = Method(
     NAME,
     OPTIONS,
     TokensConfig.of,
-    plan,
+    on_modules(ROLES, sites, with_followers),
     ROLES,
     dict.fromkeys((ModuleKind.EMBEDDING, ModuleKind.LINEAR), frozenset({"rows"})),
     shapes,

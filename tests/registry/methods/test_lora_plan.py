@@ -180,7 +180,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_file_of_peft_is_placed_whole_and_scaled_as_peft_scales_it(
+def test_all_tensors_of_a_peft_file_are_placed_and_scaled_as_in_peft(
     case: str, tmp_path: Path, bases: Callable[[str], torch.nn.Module]
 ) -> None:
     kind, fields, saving = CASES[case]
@@ -213,7 +213,7 @@ def test_a_file_of_peft_is_placed_whole_and_scaled_as_peft_scales_it(
     dead = {k for k in adapter.header.tensors if ".original_module." in k}
     dead |= {k for k in adapter.header.tensors if ".modules_to_save." in k}
     assert set(placed) == adapter.header.tensors.keys() - dead
-    # without a base the same tensors have the same places
+    # without a base, the same tensors have the same places
     alone = METHODS["LORA"].plan(adapter.config, adapter.header.tensors)
     assert alone == plan
 
@@ -221,7 +221,7 @@ def test_a_file_of_peft_is_placed_whole_and_scaled_as_peft_scales_it(
 def test_a_saved_head_with_a_batch_norm_fits_with_its_statistics_and_not_without(
     tmp_path: Path,
 ) -> None:
-    # as PEFT's guide to semantic segmentation has it
+    # as in PEFT's guide to semantic segmentation
     tiny_model("segformer").save_pretrained(tmp_path / "base")
     base = type(tiny_model("segformer")).from_pretrained(tmp_path / "base")
     config = LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=["decode_head"])
@@ -239,7 +239,7 @@ def test_a_saved_head_with_a_batch_norm_fits_with_its_statistics_and_not_without
     assert [f.code for f in found] == ["AD349"] and "running_mean" in found[0].message
 
 
-def test_saved_modules_biases_and_embeddings_are_told_apart(
+def test_saved_modules_biases_and_embeddings_are_distinguished(
     tmp_path: Path, bases: Callable[[str], torch.nn.Module]
 ) -> None:
     config = LoraConfig(
@@ -305,7 +305,7 @@ def test_an_adapter_of_a_model_with_a_head_fits_the_backbone_alone() -> None:
     assert plan is not None and plan.modules[0] == "layers.0.self_attn.q_proj"
 
 
-def test_two_names_for_one_live_module_are_not_both_taken() -> None:
+def test_a_second_name_for_a_live_module_is_a_leftover() -> None:
     names = {
         f"{prefix}layers.0.self_attn.q_proj.lora_{f}.weight": shape
         for prefix in ("model.", "")
@@ -321,7 +321,7 @@ def test_two_names_for_one_live_module_are_not_both_taken() -> None:
     assert len(plan.leftovers) == 1
 
 
-def test_a_name_that_is_no_name_gets_no_place() -> None:
+def test_an_invalid_name_is_a_leftover() -> None:
     odd = {"a\x1b[31m.lora_A.weight": (4, 16), f"{'a' * 600}.lora_A.weight": (4, 16)}
     plan = METHODS["LORA"].plan(lora_config(), tensors_of(odd))
     assert plan.sites == () and set(plan.leftovers) == set(odd)

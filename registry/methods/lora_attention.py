@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ..files.facts import TARGET, Layout, ModuleShape, SitePlan
+from ..files.facts import TARGET, Layout, SitePlan
 from .lora_parameters import NAME
 from .naming import Naming
 from .targets import TargetSelection
@@ -22,11 +22,6 @@ INSIDE = f"base_layer.{OUT}"
 
 Settled = tuple[int, float, float]
 Parts = Mapping[str, Mapping[str, str]]
-
-
-def is_attention(module: ModuleShape) -> bool:
-    """Whether the module has the single weight of an ``nn.MultiheadAttention``."""
-    return IN in module.parameters
 
 
 def sites(live: str, parts: Parts, settled: Settled) -> Iterator[SitePlan]:
@@ -50,5 +45,5 @@ def selected(layout: Layout, selection: TargetSelection, naming: Naming) -> list
     return [
         live
         for live, module in layout.modules.items()
-        if is_attention(module) and selection.selects(naming.author(live))
+        if IN in module.parameters and selection.selects(naming.author(live))
     ]

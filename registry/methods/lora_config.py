@@ -83,7 +83,10 @@ PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
 """Values of ``init_lora_weights`` that do not change the base (``eva`` and ``orthogonal`` only set
 the factors; ``mica`` also freezes B). True and false do not either."""
 
-_MUTATING_INIT = re.compile(r"pissa(_niter_\d+)?|olora|corda|loftq|lora_ga", re.IGNORECASE)
+_CHANGES_BASE = re.compile(r"pissa(_niter_\d+)?|olora|corda|loftq|lora_ga", re.IGNORECASE)
+"""Values that subtract the first factors from the base, or replace it by a quantised copy. The
+saved factors then only make sense on the changed base. Where PEFT converted them
+(``path_initial_model_for_weight_conversion``), the config says ``true`` instead."""
 
 
 def init_of(config: Mapping[str, Any]) -> object:
@@ -92,31 +95,24 @@ def init_of(config: Mapping[str, Any]) -> object:
     return how.lower() if isinstance(how, str) else how
 
 
-def init_changes_base(value: object) -> bool:
-    """Whether this ``init_lora_weights`` subtracts the first factors from the base, or replaces
-    it by a quantised copy. The saved factors then only make sense on the changed base.
-
-    PEFT's own conversion (``path_initial_model_for_weight_conversion``) writes ``true`` instead.
-    """
-    return isinstance(value, str) and _MUTATING_INIT.fullmatch(value) is not None
-
-
 def check_trained(config: Mapping[str, Any], where: Where) -> list[Finding]:
     """Find an initialisation that changed the base, or that is not known."""
     value = config.get("init_lora_weights")
-    if init_changes_base(value):
+    if not isinstance(value, str):
+        return []
+    if _CHANGES_BASE.fullmatch(value):
         message = f"init_lora_weights: {value} changed the base, and the adapter was not converted"
         return [codes.INIT_CHANGES_BASE.finding(message, where, found=value)]
-    if isinstance(value, str) and value.lower() not in PLAIN_INITS:
-        return [
-            codes.OPTION_UNSUPPORTED.finding(
-                f"Unknown initialisation: init_lora_weights: {shown(value, 80)}",
-                where,
-                found=shown(value, 80),
-                expected=f"true, false, {', '.join(sorted(PLAIN_INITS))}",
-            )
-        ]
-    return []
+    if value.lower() in PLAIN_INITS:
+        return []
+    return [
+        codes.OPTION_UNSUPPORTED.finding(
+            f"Unknown initialisation: init_lora_weights: {shown(value, 80)}",
+            where,
+            found=shown(value, 80),
+            expected=f"true, false, {', '.join(sorted(PLAIN_INITS))}",
+        )
+    ]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
@@ -36,13 +36,11 @@ def _fields(**kinds: Expect) -> Expect:
     def expect(value: object) -> str | None:
         if not isinstance(value, dict):
             return "a map"
-        for name, found in value.items():  # pyright: ignore[reportUnknownVariableType]
-            kind = kinds.get(str(name))  # pyright: ignore[reportUnknownArgumentType]
-            if kind is None:
-                return f"a map of {', '.join(kinds)}"
-            if wrong := kind(found):  # pyright: ignore[reportUnknownArgumentType]
-                return f"a map in which {name} is {wrong}"
-        return None
+        fields = cast("Mapping[str, object]", value)
+        if fields.keys() - kinds.keys():
+            return f"a map of {', '.join(kinds)}"
+        wrong = ((name, kinds[name](found)) for name, found in fields.items())
+        return next((f"a map in which {name} is {w}" for name, w in wrong if w), None)
 
     return expect
 

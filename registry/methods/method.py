@@ -116,16 +116,6 @@ class Method:
         if not self.role_sets:
             object.__setattr__(self, "role_sets", tuple(dict.fromkeys(self.kinds.values())))
 
-    def plan(
-        self,
-        config: Mapping[str, Any],
-        tensors: Mapping[str, TensorInfo],
-        layout: Layout | None = None,
-    ) -> AdapterPlan:
-        """Where every tensor goes, from ``adapter_config.json`` (its fields already checked, see
-        ``registry.checks``) and the header's tensors."""
-        return self.make_plan(self.read_config(self.own(config)), tensors, layout, Patterns())[0]
-
     def keys_of(self, tensors: Iterable[str]) -> Keys:
         """A file's keys, sorted by module and role."""
         if self.split_keys is not None:

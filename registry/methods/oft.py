@@ -19,7 +19,7 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings import training
 from ...manifests.findings.finding import Finding, Where
 from ..files.conversion import Shape
-from ..files.facts import Layout, ModuleKind, ModuleShape, SitePlan
+from ..files.facts import ModuleKind, ModuleShape, SitePlan
 from .keys import Roles
 from .method import Method
 from .module_plan import MakeSite, on_modules
@@ -100,13 +100,6 @@ def check_config(config: Mapping[str, Any], where: Where) -> list[Finding]:
     ]
 
 
-def complete(
-    config: Mapping[str, Any], base: Mapping[str, Any], layout: Layout | None
-) -> Mapping[str, Any]:
-    """PEFT's size of a block, which files of an older OFT lack."""
-    return {"oft_block_size": 32, **config}
-
-
 def check_new(config: Mapping[str, Any], where: Where) -> list[Finding]:
     """Find an initialisation that PEFT does not have."""
     how = config.get("init_weights", True)
@@ -170,7 +163,7 @@ METHOD = Method(
     },
     shapes,
     check_config=check_config,
-    complete=complete,
+    complete=lambda config, base, layout: {"oft_block_size": 32, **config},
     check_new=check_new,
     default_targets=TARGETS["OFT"],
     idle=(frozenset({"R"}), frozenset({"embedding_R"})),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
@@ -29,6 +29,7 @@ from ..files.facts import (
 )
 from ..files.header import DTYPE_BITS
 from ..files.wording import count, shown, some
+from .lora_config import LoraConfig
 from .method import Method
 from .naming import strip_peft_prefix, unwrapped
 from .older_config import Renamed, converted
@@ -99,7 +100,8 @@ class _Reading:
         self.moves = moves_of(self.keys, layout, self.names)
         self.renamed = dict(self.moves.keys)
         """Today's keys, by the file's."""
-        self.parts = Regrouped(method, config, patterns, self.tensors, self.names, where)
+        typed = cast(LoraConfig, config)
+        self.parts = Regrouped(method, typed, patterns, self.tensors, self.names, where)
         self.findings = self.parts.findings
         self.dropped = {
             key

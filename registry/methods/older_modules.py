@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from ..files.conversion import natural
 from ..files.facts import Layout, ModuleKind
@@ -112,12 +113,8 @@ def module_today(module: str, tensors: Sequence[tuple[str, str]]) -> str:
     if len(stems) == 1 and (stem := stems.pop()) is not None:
         return stem
     paths = [today.split(".")[:-1] for _, today in tensors]
-    shared: list[str] = []
-    for pieces in zip(*paths, strict=False):
-        if len({*pieces}) > 1:
-            break
-        shared.append(pieces[0])
-    return ".".join(shared)
+    shared = takewhile(lambda pieces: len({*pieces}) == 1, zip(*paths, strict=False))
+    return ".".join(pieces[0] for pieces in shared)
 
 
 class Analogy:

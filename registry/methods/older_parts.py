@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import cast
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
@@ -30,12 +29,11 @@ from .older_names import (
     targets_of,
 )
 from .patterns import Patterns, PatternTable
-from .tuner_config import TunerConfig
 
 
 @dataclass
 class Regrouped:
-    """What became of the parts.
+    """What became of the parts. ``config`` is a :class:`LoraConfig` where the method is ``ranked``.
 
     Attributes:
         joined: By today's key, the shape of a tensor and what it is made of.
@@ -44,7 +42,7 @@ class Regrouped:
     """
 
     method: Method
-    config: TunerConfig
+    config: LoraConfig
     patterns: Patterns
     tensors: Mapping[str, TensorInfo]
     names: OlderNames
@@ -58,11 +56,6 @@ class Regrouped:
         self._ranks = PatternTable(self.config.rank_pattern, self.patterns)
         self._alphas = PatternTable(self.config.alpha_pattern, self.patterns)
         self._stems: dict[str, tuple[str, Rule]] = {}
-
-    @property
-    def _of_pairs(self) -> LoraConfig:
-        """The config of a ``ranked`` method."""
-        return cast(LoraConfig, self.config)
 
     def regroup(self, moves: Moves) -> None:
         """Make today's factors; ``findings`` say why some cannot be made. Raises
@@ -109,7 +102,7 @@ class Regrouped:
         self.fused[name] = fuse(rule, shape, pairs)
 
     def _pair(self, part: Part) -> Pair:
-        config = self._of_pairs
+        config = self.config
         if more := sorted(set(part.roles) - {"A", "B"}):
             raise ConversionError(f"{part.author} has {', '.join(more)}, which a part cannot have")
         a, b = self._both(part)
@@ -185,7 +178,7 @@ class Regrouped:
         """What ``alpha_pattern`` says of the fused factors: the alphas that give their scales."""
         found: dict[str, float] = {}
         for name, fused in self.fused.items():
-            divisor = math.sqrt(fused.rank) if self._of_pairs.rslora else fused.rank
+            divisor = math.sqrt(fused.rank) if self.config.rslora else fused.rank
             alpha = fused.scale * divisor
             found[name.removesuffix(".weight")] = int(alpha) if alpha == int(alpha) else alpha
         return found

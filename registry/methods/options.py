@@ -55,8 +55,12 @@ def is_neutral(value: object) -> bool:
     return value is None or value is False or value in ([], {})
 
 
+def _when(fits: Callable[[object], bool], expected: str) -> Expect:
+    return lambda value: None if fits(value) else expected
+
+
 def one_of(*values: str) -> Expect:
-    return lambda value: None if value in values else f"one of {', '.join(values)}"
+    return _when(lambda value: value in values, f"one of {', '.join(values)}")
 
 
 def optional(inner: Expect) -> Expect:
@@ -75,33 +79,15 @@ def either(first: Expect, second: Expect) -> Expect:
     return expect
 
 
-def boolean(value: object) -> str | None:
-    return None if isinstance(value, bool) else "true or false"
-
-
-def text(value: object) -> str | None:
-    return None if isinstance(value, str) and value else "text"
-
-
-def any_text(value: object) -> str | None:
-    return None if isinstance(value, str) else "text"
-
-
-def rank(value: object) -> str | None:
-    fits = type(value) is int and 0 < value <= MAX_RANK
-    return None if fits else "a whole number above 0"
+boolean = _when(lambda value: isinstance(value, bool), "true or false")
+text = _when(lambda value: isinstance(value, str) and value != "", "text")
+any_text = _when(lambda value: isinstance(value, str), "text")
+index = _when(lambda value: type(value) is int, "a whole number")
+rank = _when(lambda v: type(v) is int and 0 < v <= MAX_RANK, "a whole number above 0")
 
 
 def whole_up_to(most: int) -> Expect:
-    def expect(value: object) -> str | None:
-        fits = type(value) is int and 0 <= value <= most
-        return None if fits else f"a whole number from 0 to {most}"
-
-    return expect
-
-
-def index(value: object) -> str | None:
-    return None if type(value) is int else "a whole number"
+    return _when(lambda v: type(v) is int and 0 <= v <= most, f"a whole number from 0 to {most}")
 
 
 def number(value: object) -> str | None:
@@ -110,9 +96,9 @@ def number(value: object) -> str | None:
     return None if abs(value) <= MAX_NUMBER else "a finite number"  # also refuses NaN
 
 
-def fraction(value: object) -> str | None:
-    fits = number(value) is None and 0 <= cast(float, value) <= 1
-    return None if fits else "a number from 0 to 1"
+fraction = _when(
+    lambda value: number(value) is None and 0 <= cast(float, value) <= 1, "a number from 0 to 1"
+)
 
 
 def list_of(inner: Expect) -> Expect:

@@ -7,7 +7,7 @@ share it. The rest is an *unchecked* finding (``registry.checks.needs_peft``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -31,9 +31,8 @@ KINDS: Mapping[ModuleKind, frozenset[str]] = dict.fromkeys(
 _OWNER = "base_model."
 
 
-def options_of(method: str) -> tuple[Option, ...]:
+def options_of(method: str, row: PeftMethod) -> tuple[Option, ...]:
     """The fields of a method's config. PEFT carries them out."""
-    row = PEFT_TABLE[method]
     found = [option for option in TARGET_OPTIONS if option.name in row.where]
     for name, expect in row.fields.items():
         if name == "bias":
@@ -53,24 +52,18 @@ class PeftMethodConfig(TunerConfig):
     handed: Mapping[str, Any] = field(default_factory=dict)
 
 
-def reader(method: str) -> Callable[[Mapping[str, Any]], PeftMethodConfig]:
-    """The typed view of this method's config."""
-    row = PEFT_TABLE[method]
-
-    def of(config: Mapping[str, Any]) -> PeftMethodConfig:
-        r = config.get("r")
-        return PeftMethodConfig(
-            **where_of(config),
-            rank=r if isinstance(r, int) else 0,
-            handed=frozen({name: config[name] for name in row.fields if name in config}),
-        )
-
-    return of
+def read(row: PeftMethod, config: Mapping[str, Any]) -> PeftMethodConfig:
+    """The typed view of a config of the method ``row``."""
+    r = config.get("r")
+    return PeftMethodConfig(
+        **where_of(config),
+        rank=r if isinstance(r, int) else 0,
+        handed=frozen({name: config[name] for name in row.fields if name in config}),
+    )
 
 
-def planner(method: str) -> MakePlan:
+def planner(method: str, row: PeftMethod) -> MakePlan:
     """See ``MakePlan``."""
-    row = PEFT_TABLE[method]
 
     def plan(
         config: PeftMethodConfig,
@@ -145,19 +138,19 @@ def shared_key_for_peft(name: str) -> str:
     return _OWNER + name
 
 
-def _row(peft_type: str) -> Method:
+def _row(peft_type: str, row: PeftMethod) -> Method:
     return Method(
         peft_type,
-        options_of(peft_type),
-        reader(peft_type),
-        planner(peft_type),
+        options_of(peft_type, row),
+        lambda config: read(row, config),
+        planner(peft_type, row),
         {},
         KINDS,
         lambda site, module, found: {},
-        split_keys=lambda tensors: split_keys(PEFT_TABLE[peft_type], tensors)[0],
+        split_keys=lambda tensors: split_keys(row, tensors)[0],
         native=False,
     )
 
 
-METHODS = tuple(_row(name) for name in PEFT_TABLE)
+METHODS = tuple(_row(name, row) for name, row in PEFT_TABLE.items())
 """Methods that attach where PEFT is installed."""

@@ -9,9 +9,17 @@ import pytest
 from adapterdock.registry.files.facts import AdapterFacts
 from adapterdock.registry.methods.ia3 import is_feedforward
 from adapterdock.registry.methods.patterns import Patterns
-from adapterdock.registry.methods.table import METHODS
 from peft import IA3Config
-from support.method_fit import check_options, codes, facts_of, look, retensored, tampered, text
+from support.method_fit import (
+    check_options,
+    codes,
+    facts_of,
+    look,
+    planned,
+    retensored,
+    tampered,
+    text,
+)
 from support.peft_adapters import peft_saves, tiny_conv, tiny_llama
 
 DOWN = "model.layers.0.mlp.down_proj.ia3_l"
@@ -127,7 +135,7 @@ def test_an_unused_pattern_must_be_valid(saved: AdapterFacts, base: Any) -> None
 
 
 def test_without_a_layout_the_plan_has_the_files_names(saved: AdapterFacts) -> None:
-    plan = METHODS["IA3"].plan(saved.config, saved.header.tensors)
+    plan = planned("IA3", saved.config, saved.header.tensors)
     assert DOWN.removesuffix(".ia3_l") in plan.modules
 
 

@@ -21,11 +21,11 @@ from adapterdock.registry.files.facts import (
     TensorInfo,
 )
 from adapterdock.registry.files.header import read_header
-from adapterdock.registry.methods.table import METHODS
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from support.builders import base_layout, lora_config, lora_tensors, write_base
 from support.checkpoints import config_and_tensors
+from support.method_fit import planned
 from support.tiny_models import tiny_model
 
 
@@ -214,7 +214,7 @@ def test_all_tensors_of_a_peft_file_are_placed_and_scaled_as_in_peft(
     dead |= {k for k in adapter.header.tensors if ".modules_to_save." in k}
     assert set(placed) == adapter.header.tensors.keys() - dead
     # without a base, the same tensors have the same places
-    alone = METHODS["LORA"].plan(adapter.config, adapter.header.tensors)
+    alone = planned("LORA", adapter.config, adapter.header.tensors)
     assert alone == plan
 
 
@@ -278,7 +278,7 @@ def test_a_file_fits_with_or_without_the_prefixes(prefix: str, shift: str) -> No
         target_modules=rf"{shift}layers\.\d\.self_attn\.q_proj",
         alpha_pattern={f"^{shift}layers.0.*": 2},
     )
-    plan = METHODS["LORA"].plan(config, tensors_of(names), base_layout())
+    plan = planned("LORA", config, tensors_of(names), base_layout())
     assert plan.modules == ("model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj")
     assert [site.alpha for site in plan.sites] == [2, 8]
     header_facts = AdapterFacts("a", None, config, _header(names))
@@ -311,19 +311,19 @@ def test_a_second_name_for_a_live_module_is_a_leftover() -> None:
         for prefix in ("model.", "")
         for f, shape in (("A", (4, 16)), ("B", (16, 4)))
     }
-    plan = METHODS["LORA"].plan(lora_config(), tensors_of(names), base_layout())
+    plan = planned("LORA", lora_config(), tensors_of(names), base_layout())
     assert len(plan.sites) == 2 or plan.leftovers
     twice = {
         f"{prefix}model.layers.0.self_attn.q_proj.lora_A.weight": (4, 16)
         for prefix in ("base_model.model.", "")
     }
-    plan = METHODS["LORA"].plan(lora_config(), tensors_of(twice), base_layout())
+    plan = planned("LORA", lora_config(), tensors_of(twice), base_layout())
     assert len(plan.leftovers) == 1
 
 
 def test_an_invalid_name_is_a_leftover() -> None:
     odd = {"a\x1b[31m.lora_A.weight": (4, 16), f"{'a' * 600}.lora_A.weight": (4, 16)}
-    plan = METHODS["LORA"].plan(lora_config(), tensors_of(odd))
+    plan = planned("LORA", lora_config(), tensors_of(odd))
     assert plan.sites == () and set(plan.leftovers) == set(odd)
 
 
@@ -336,6 +336,6 @@ def _header(names: dict[str, tuple[int, ...]]) -> Any:
 def test_the_roles_of_a_site_are_pefts_parameter_names() -> None:
     specs = lora_tensors({"model.layers.0.self_attn.q_proj": (16, 16)})
     info = {name: TensorInfo(dtype, shape) for name, (dtype, shape) in specs.items()}
-    (site,) = METHODS["LORA"].plan(lora_config(), info).sites
+    (site,) = planned("LORA", lora_config(), info).sites
     at = "base_model.model.model.layers.0.self_attn.q_proj"
     assert site.tensors == {"A": f"{at}.lora_A.weight", "B": f"{at}.lora_B.weight"}

@@ -14,8 +14,8 @@ from adapterdock.registry.checks.prompts import KeysAndValues
 from adapterdock.registry.files.facts import AdapterPlan
 from adapterdock.registry.methods.options import Support
 from adapterdock.registry.methods.prompt_config import P_OPTIONS, PREFIX_OPTIONS, PROMPT_OPTIONS
-from adapterdock.registry.methods.table import METHODS
 from support.builders import HIDDEN, Spec, adapter_facts, base_config, base_facts, write_base
+from support.method_fit import planned
 
 QUIET = {"AD363"}
 TOKENS = 5
@@ -161,7 +161,5 @@ def test_sizes_that_no_config_has_are_unchecked(tmp_path: Path) -> None:
 
 
 def test_a_plan_without_a_layout_has_the_same_places() -> None:
-    plan = METHODS["PROMPT_TUNING"].plan(
-        config(), adapter_facts(config(), tensors()).header.tensors
-    )
+    plan = planned("PROMPT_TUNING", config(), adapter_facts(config(), tensors()).header.tensors)
     assert plan.prompt is not None and plan.leftovers == ()

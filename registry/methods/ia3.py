@@ -21,22 +21,12 @@ from .module_plan import MakeSite, on_modules
 from .options import Option, Support
 from .patterns import Patterns
 from .peft_table import FEEDFORWARD, TARGETS
-from .tuner_config import (
-    FAN_IN_FAN_OUT,
-    LAYER_FIELDS,
-    NAMES,
-    TARGET_OPTIONS,
-    TunerConfig,
-    where_of,
-)
+from .tuner_config import FAN_IN_FAN_OUT, LAYER_FIELDS, NAMES, TARGET_OPTIONS, TunerConfig, where_of
 
 OPTIONS: tuple[Option, ...] = (
     *(option for option in TARGET_OPTIONS if option.name not in LAYER_FIELDS),
     Option(
-        "feedforward_modules",
-        Support.SUPPORTED,
-        "names the modules whose input is rescaled",
-        NAMES,
+        "feedforward_modules", Support.SUPPORTED, "names the modules whose input is rescaled", NAMES
     ),
     FAN_IN_FAN_OUT,
     Option("init_ia3_weights", Support.NO_EFFECT, "is the initialisation"),

@@ -24,39 +24,26 @@ from ..files.facts import ModuleKind, ModuleShape, SitePlan
 from . import lycoris
 from .keys import Roles
 from .lycoris import LycorisConfig
-from .method import Method
-from .module_plan import on_modules
-from .peft_table import TARGETS
 
 ROLES: Roles = {(f"hada_{role}", ""): role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")}
 PLAIN = frozenset({"w1_a", "w1_b", "w2_a", "w2_b"})
 
 
-def shapes(
-    site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
-) -> Mapping[str, Shape] | str:
-    """The shape of each role's tensor at this module, or why it cannot be adapted."""
-    reason = lycoris.refused(module)
-    if reason is not None:
-        return reason
+def expected(site: SitePlan, module: ModuleShape) -> Mapping[str, Shape]:
+    """The shape of each role's tensor at this module."""
     r, outer, inner = site.rank, module.out_features or 0, lycoris.inner_of(module)
     if lycoris.is_effective(site, module):
         a, b, t = (r, outer), (r, inner), lycoris.core(r, module)
-        expected = {"w1_a": a, "w1_b": b, "w2_a": a, "w2_b": b, "t1": t, "t2": t}
-    else:
-        a, b = (outer, r), (r, inner * math.prod(module.kernel))
-        expected = {"w1_a": a, "w1_b": b, "w2_a": a, "w2_b": b}
-    return lycoris.matching(expected, found)
+        return {"w1_a": a, "w1_b": b, "w2_a": a, "w2_b": b, "t1": t, "t2": t}
+    a, b = (outer, r), (r, inner * math.prod(module.kernel))
+    return {"w1_a": a, "w1_b": b, "w2_a": a, "w2_b": b}
 
 
-METHOD = Method(
+METHOD = lycoris.row(
     "LOHA",
     lycoris.OPTIONS,
     LycorisConfig.of,
-    on_modules(ROLES, lycoris.sites_of("LOHA")),
     ROLES,
     {ModuleKind.LINEAR: PLAIN, ModuleKind.CONV: PLAIN | {"t1", "t2"}},
-    shapes,
-    default_targets=TARGETS["LOHA"],
-    idle=tuple(frozenset({role}) for role in sorted(PLAIN)),
+    expected,
 )

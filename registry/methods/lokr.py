@@ -25,10 +25,7 @@ from ..files.facts import ModuleKind, ModuleShape, SitePlan
 from . import lycoris
 from .keys import Roles
 from .lycoris import LycorisConfig
-from .method import Method
-from .module_plan import on_modules
 from .options import Option, Support, boolean, index, optional
-from .peft_table import TARGETS
 
 OPTIONS: tuple[Option, ...] = (
     *lycoris.OPTIONS,
@@ -67,28 +64,23 @@ class LokrConfig(LycorisConfig):
         return found
 
 
-def shapes(
-    site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
-) -> Mapping[str, Shape] | str:
-    """The shape of each role's tensor at this module, or why it cannot be adapted."""
-    reason = lycoris.refused(module)
-    if reason is not None:
-        return reason
+def expected(site: SitePlan, module: ModuleShape) -> Mapping[str, Shape]:
+    """The shape of each role's tensor at this module."""
     r, factor = site.rank, site.settings.get("factor", -1)
     l_size, k = factorization(module.out_features or 0, factor)
     m, n = factorization(lycoris.inner_of(module), factor)
-    expected: dict[str, Shape] = {}
+    found: dict[str, Shape] = {}
     if site.settings.get("decompose_both") and r < max(l_size, m) / 2:
-        expected |= {"w1_a": (l_size, r), "w1_b": (r, m)}
+        found |= {"w1_a": (l_size, r), "w1_b": (r, m)}
     else:
-        expected["w1"] = (l_size, m)
+        found["w1"] = (l_size, m)
     if r >= max(k, n) / 2:
-        expected["w2"] = (k, n, *module.kernel)
+        found["w2"] = (k, n, *module.kernel)
     elif lycoris.is_effective(site, module):
-        expected |= {"t2": lycoris.core(r, module), "w2_a": (r, k), "w2_b": (r, n)}
+        found |= {"t2": lycoris.core(r, module), "w2_a": (r, k), "w2_b": (r, n)}
     else:
-        expected |= {"w2_a": (k, r), "w2_b": (r, n * math.prod(module.kernel))}
-    return lycoris.matching(expected, found)
+        found |= {"w2_a": (k, r), "w2_b": (r, n * math.prod(module.kernel))}
+    return found
 
 
 def factorization(size: int, factor: int) -> tuple[int, int]:
@@ -103,15 +95,12 @@ def factorization(size: int, factor: int) -> tuple[int, int]:
 
 
 _ALL = frozenset(ROLES.values())
-METHOD = Method(
+METHOD = lycoris.row(
     "LOKR",
     OPTIONS,
     LokrConfig.of,
-    on_modules(ROLES, lycoris.sites_of("LOKR")),
     ROLES,
     {ModuleKind.LINEAR: _ALL - {"t2"}, ModuleKind.CONV: _ALL},
-    shapes,
+    expected,
     ROLE_SETS,
-    default_targets=TARGETS["LOKR"],
-    idle=tuple(frozenset({role}) for role in sorted(_ALL - {"t2"})),
 )

@@ -12,9 +12,12 @@ from typing import Any
 
 from ..files.conversion import Shape
 from ..files.facts import ModuleKind, ModuleShape, SitePlan
-from .module_plan import MakeSite
+from .keys import Roles
+from .method import Method, ReadConfig
+from .module_plan import MakeSite, on_modules
 from .options import Option, Support, boolean, fraction, map_of, number, optional, rank
 from .patterns import Patterns, PatternTable
+from .peft_table import TARGETS
 from .tuner_config import RANK, TARGET_OPTIONS, TunerConfig, frozen, where_of
 
 _S, _NO = Support.SUPPORTED, Support.NO_EFFECT
@@ -63,8 +66,16 @@ class LycorisConfig(TunerConfig):
         return {name: value for name, value in named.items() if value}
 
 
-def sites_of(method: str) -> Callable[[LycorisConfig, Patterns], MakeSite]:
-    """What makes the sites of this method, LoHa or LoKr."""
+def row(
+    name: str,
+    options: tuple[Option, ...],
+    read_config: ReadConfig,
+    roles: Roles,
+    kinds: Mapping[ModuleKind, frozenset[str]],
+    expected: Callable[[SitePlan, ModuleShape], Mapping[str, Shape]],
+    role_sets: tuple[frozenset[str], ...] = (),
+) -> Method:
+    """The row of one of the two methods. ``expected`` are the shapes that the config makes."""
 
     def sites(config: LycorisConfig, patterns: Patterns) -> MakeSite:
         ranks = PatternTable(config.rank_pattern, patterns)
@@ -72,18 +83,33 @@ def sites_of(method: str) -> Callable[[LycorisConfig, Patterns], MakeSite]:
 
         def site(author: str, live: str, tensors: Mapping[str, str]) -> SitePlan:
             r, alpha = ranks.get(author, config.r), alphas.get(author, config.alpha)
-            return SitePlan(live, method, tensors, r, alpha, alpha / r, config.settings)
+            return SitePlan(live, name, tensors, r, alpha, alpha / r, config.settings)
 
         return site
 
-    return sites
+    def shapes(
+        site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
+    ) -> Mapping[str, Shape] | str:
+        if module.kind is ModuleKind.CONV and len(module.kernel) > 2:
+            return "a convolution with three dimensions"
+        made = expected(site, module)
+        if not found or made.keys() == found.keys():  # a new adapter has no tensors yet
+            return made
+        wanted = ", ".join(sorted(made))
+        return f"the file has {', '.join(sorted(found))}, but the config makes {wanted}"
 
-
-def refused(module: ModuleShape) -> str | None:
-    """Why neither method can adapt this module."""
-    if module.kind is ModuleKind.CONV and len(module.kernel) > 2:
-        return "a convolution with three dimensions"
-    return None
+    return Method(
+        name,
+        options,
+        read_config,
+        on_modules(roles, sites),
+        roles,
+        kinds,
+        shapes,
+        role_sets,
+        default_targets=TARGETS[name],
+        idle=tuple(frozenset({role}) for role in sorted({*roles.values()} - {"t1", "t2"})),
+    )
 
 
 def inner_of(module: ModuleShape) -> int:
@@ -99,14 +125,3 @@ def is_effective(site: SitePlan, module: ModuleShape) -> bool:
 def core(rank: int, module: ModuleShape) -> Shape:
     """The shape of that tensor; at a convolution with one dimension its last size is 1."""
     return (rank, rank, *module.kernel, *(1,) * (2 - len(module.kernel)))
-
-
-def matching(
-    expected: Mapping[str, Shape], found: Mapping[str, Shape]
-) -> Mapping[str, Shape] | str:
-    """``expected``, or how the tensors in the file differ from those that the config makes.
-    A new adapter has none yet."""
-    if not found or expected.keys() == found.keys():
-        return expected
-    wanted = ", ".join(sorted(expected))
-    return f"the file has {', '.join(sorted(found))}, but the config makes {wanted}"

@@ -13,17 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .options import (
-    Expect,
-    any_text,
-    boolean,
-    either,
-    index,
-    map_of,
-    number,
-    optional,
-    rank,
-)
+from .options import Expect, any_text, boolean, either, index, map_of, number, optional, rank
 from .tuner_config import TARGET_OPTIONS
 
 MAX_SETTING = 1 << 32

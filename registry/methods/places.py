@@ -70,10 +70,7 @@ class Places:
             self.leftovers.append(key)
 
     def plan(
-        self,
-        sites: tuple[SitePlan, ...],
-        leftovers: Iterable[str],
-        prompt: SitePlan | None = None,
+        self, sites: tuple[SitePlan, ...], leftovers: Iterable[str], prompt: SitePlan | None = None
     ) -> AdapterPlan:
         """The plan of these sites and of everything that was put."""
         return AdapterPlan(

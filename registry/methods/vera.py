@@ -33,14 +33,7 @@ from .new_adapter import NewAdapter
 from .options import Option, Support, boolean, index, number, optional
 from .patterns import Patterns
 from .peft_table import TARGETS
-from .tuner_config import (
-    FAN_IN_FAN_OUT,
-    RANK,
-    TARGET_OPTIONS,
-    TunerConfig,
-    bias_of,
-    where_of,
-)
+from .tuner_config import FAN_IN_FAN_OUT, RANK, TARGET_OPTIONS, TunerConfig, bias_of, where_of
 
 _S, _NO = Support.SUPPORTED, Support.NO_EFFECT
 OPTIONS: tuple[Option, ...] = (
@@ -88,10 +81,7 @@ class VeraConfig(TunerConfig):
 
 
 def plan(
-    config: VeraConfig,
-    tensors: Mapping[str, TensorInfo],
-    layout: Layout | None,
-    patterns: Patterns,
+    config: VeraConfig, tensors: Mapping[str, TensorInfo], layout: Layout | None, patterns: Patterns
 ) -> tuple[AdapterPlan, Naming]:
     """See ``MakePlan``. Every site has the shared matrices among its tensors, where the file has
     them."""

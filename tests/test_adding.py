@@ -67,7 +67,7 @@ ON_DISK = '''
 
     from ..files.facts import ModuleKind, SitePlan
     from .method import Method
-    from .module_plan import plan_on_modules
+    from .module_plan import on_modules
     from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
 
     ROLES = {("toy_shift", ""): "shift"}
@@ -78,19 +78,17 @@ ON_DISK = '''
         return TunerConfig(**where_of(config))
 
 
-    def plan(config, tensors, layout, patterns=None):
-        def site(author, live, parts):
-            return SitePlan(live, "TOY", parts, 0, 1.0, 1.0)
-
-        return plan_on_modules(config, tensors, layout, ROLES, site)
+    def sites(config, patterns):
+        return lambda author, live, parts: SitePlan(live, "TOY", parts, 0, 1.0, 1.0)
 
 
     def shapes(site, module, found):
         return {"shift": (module.out_features,)}
 
 
+    plan = on_modules(ROLES, sites)
     METHOD = Method(
-        "TOY", TARGET_OPTIONS, read, plan, ROLES, (SHIFT,), {ModuleKind.LINEAR: SHIFT}, shapes
+        "TOY", TARGET_OPTIONS, read, plan, ROLES, {ModuleKind.LINEAR: SHIFT}, shapes
     )
 '''
 AT_A_SITE = '''

@@ -126,9 +126,8 @@ def _subject(
     config, plan, naming = _planned(adapter.config, tensors, known, method, patterns)
     findings: list[Finding] = []
     if known is not None and method.kinds and older.is_older(plan, known):
-        today = older.read_as_today(adapter, method, config, known, patterns, where)
-        findings = today.findings
-        if (conversion := today.conversion) is not None:
+        findings, conversion = older.read_as_today(adapter, method, config, known, patterns, where)
+        if conversion is not None:
             adapter = replace(adapter, config=conversion.config, header=conversion.header)
             tensors = adapter.header.tensors
             config, plan, naming = _planned(adapter.config, tensors, known, method, patterns)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.registry.methods.default_targets import FEEDFORWARD, TARGETS
 from peft import PromptTuningConfig, get_peft_model
 from support.begun import CASES, METHODS, begun, peft_begins, peft_config, steps, written
 from support.near import close, same_losses
@@ -124,19 +123,6 @@ def test_a_mapping_of_the_fields_is_the_same(what: str) -> None:
     states = one.state_dict(), other.state_dict()
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][k], v) for k, v in states[1].items())
-
-
-def test_special_modules_are_those_of_the_installed_peft() -> None:
-    from peft.utils import constants
-
-    names = {"LN_TUNING": "LNTUNING"}
-    tables = {
-        f"{names.get(method, method)}_TARGET_MODULES": table for method, table in TARGETS.items()
-    }
-    for name, table in {**tables, "IA3_FEEDFORWARD_MODULES": FEEDFORWARD}.items():
-        theirs = getattr(constants, f"TRANSFORMERS_MODELS_TO_{name}_MAPPING")
-        plain = {k: v if isinstance(v, str) else tuple(v) for k, v in theirs.items()}
-        assert dict(table) == plain, name
 
 
 def test_a_prompt_begins_with_the_tokens_of_a_text(tmp_path: Path) -> None:

@@ -295,10 +295,10 @@ def test_tensors_without_a_parameter_name_are_leftovers(tmp_path: Path) -> None:
     saved = peft_saves(base, tmp_path / "it", target_parameters=BOTH, target_modules=[])
     tensors = {k: v for k, v in load_file(saved.file).items() if ".base_layer." in k}
     from adapterdock.loader.base.layout import layout_of_model
-    from adapterdock.registry.methods.table import METHODS
+    from support.method_fit import planned
 
     header = tensors_of(tensors).header.tensors
-    plan = METHODS["LORA"].plan(saved.config, header, layout_of_model(base))
+    plan = planned("LORA", saved.config, header, layout_of_model(base))
     assert plan.sites == () and set(plan.leftovers) == set(tensors)
 
 

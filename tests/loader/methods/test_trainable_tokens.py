@@ -107,12 +107,12 @@ def test_rows_follow_max_norm_and_scale_of_the_embedding() -> None:
 
     base, x = Net().eval(), torch.tensor([[0, 1, 3, 19, 7]])
     base(x)  # renormalises the rows in place; do that now
-    from adapterdock.registry.methods.table import METHODS
+    from support.method_fit import planned
 
     rows = torch.randn(2, 6)
     tensors = tensors_of({"embed_tokens.trainable_tokens_delta": rows})
     config = {"token_indices": [3, 0], "target_modules": ["embed_tokens"]}
-    plan = METHODS["TRAINABLE_TOKENS"].plan(config, tensors.header.tensors)
+    plan = planned("TRAINABLE_TOKENS", config, tensors.header.tensors)
     model = AdaptedModel(base)
     attach_adapter(model, "it", plan, tensors)
     answer = model(x, adapter="it")

@@ -1,5 +1,5 @@
-"""Help as plain text that fits the terminal: two columns where there is room, commands to copy
-never broken."""
+"""Help as plain text that fits the terminal: two columns if there is room, and commands to copy
+on one line each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 WIDEST = 100
 TWO_COLUMNS_FROM = 64
-"""On a narrower terminal what an option does stands below it, not beside it."""
+"""On narrower terminals the description of an option is below it, not beside it."""
 
 
 def help_width() -> int:
-    """Columns that help is laid out for."""
+    """How wide help may be, in columns."""
     columns = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else 80
     return min(columns, WIDEST)
 
@@ -46,8 +46,8 @@ def help_text(command: Any, ctx: Any, width: int) -> str:
 
 
 def _paragraphs(text: str, width: int) -> list[str]:
-    """``text`` filled to ``width``. Indented lines are commands to copy, or a term and what it
-    means; they keep their own lines."""
+    """``text`` wrapped to ``width``. Indented lines (commands to copy, or a term with its meaning)
+    keep their own lines."""
     lines: list[str] = []
     for paragraph in textwrap.dedent(_undented(text)).strip("\n").split("\n\n"):
         if lines:
@@ -61,8 +61,8 @@ def _paragraphs(text: str, width: int) -> list[str]:
 
 
 def _fitted(line: str, width: int) -> list[str]:
-    """An indented line; where it is too long, its second column goes above it (the comment of a
-    command) or below it (the meaning of a term). A command itself is never broken."""
+    """An indented line. If it is too long, its second column goes above it (the comment of a
+    command) or below it (the meaning of a term). A command itself is never wrapped."""
     term, gap, rest = line.strip().partition("  ")
     if len(line) <= width or not gap:
         return [line]

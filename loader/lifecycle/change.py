@@ -1,4 +1,4 @@
-"""Changing a running model: what another manifest would change, and changing it all at once."""
+"""Change a running model to another manifest: plan the changes, and apply all at once."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def apply_plan(host: AdapterHost, plan: Plan) -> None:
     with host.adapters.changing():
         _require_current(host, plan)
         built, notes = _build(host, plan, pulled, session)
-        adapters = [name for name, recipe in host.state.recipes.items() if recipe.combine != "sum"]
+        computed = [name for name, recipe in host.state.recipes.items() if recipe.combine != "sum"]
         kept = _kept_compositions(host, plan)
         built += _composed(host, plan, kept, built)
         deployment = Deployment(
@@ -119,7 +119,7 @@ def apply_plan(host: AdapterHost, plan: Plan) -> None:
             host.adapters.say(deployment=deployment)
             return _budget(old, file)
 
-        gone = [name for name in adapters if name not in kept]
+        gone = [name for name in computed if name not in kept]
         host.adapters.exchange(built, (*plan.removed, *plan.replaced, *gone), define_anew)
         hold_files(host, pulled, session.store)
     for note in pulled.notes:
@@ -127,21 +127,21 @@ def apply_plan(host: AdapterHost, plan: Plan) -> None:
 
 
 def overrides_of(deployment: Deployment | None) -> dict[str, str | None]:
-    """What stood in place of the manifest's own ``model`` and ``dtype`` at load."""
-    said = deployment.file.overrides if deployment else {}
-    return {"model": said.get("model"), "dtype": said.get("dtype")}
+    """``model`` and ``dtype`` that were passed at load, in place of the manifest's own."""
+    overrides = deployment.file.overrides if deployment else {}
+    return {"model": overrides.get("model"), "dtype": overrides.get("dtype")}
 
 
 def _budget(deployment: Deployment | None, file: ManifestFile) -> int | None:
-    """The residency budget under ``file``: what was given beside the manifest stays."""
-    given = deployment.residency if deployment else None
-    return given if given is not None else declared_budget(file.manifest)
+    """The residency budget: the one passed at load, else the manifest's."""
+    passed = deployment.residency if deployment else None
+    return passed if passed is not None else declared_budget(file.manifest)
 
 
 def _build(
     host: AdapterHost, plan: Plan, pulled: Pulled, session: Session
 ) -> tuple[list[Built], list[Finding]]:
-    """Every adapter that is new or other, checked and made, none of them on the model yet."""
+    """All new or changed adapters, checked and built, not yet attached."""
     manifest, budget = plan.file.manifest, host.adapters.residency.budget
     arriving: list[Built] = []
     notes: list[Finding] = []
@@ -158,7 +158,7 @@ def _build(
         put = adapter.lazy and name not in at_once
         built, more = files.put_off(host.live) if put else files.build(host.live)
         if budget is not None and name not in at_once and built.adapter.reload:
-            put_off(built.adapter)  # it was seen to be right, and there may be no room for it
+            put_off(built.adapter)  # it is checked, and there may be no room for it
             built = Built(built.adapter, {}, {}, {})
         arriving.append(built)
         notes += more
@@ -166,7 +166,7 @@ def _build(
 
 
 def _kept_compositions(host: AdapterHost, plan: Plan) -> list[str]:
-    """Compositions that are adapters, and would be made of the same in the same way again."""
+    """Computed compositions whose members and recipe do not change."""
     manifest = plan.file.manifest
     return [
         name
@@ -180,7 +180,7 @@ def _kept_compositions(host: AdapterHost, plan: Plan) -> list[str]:
 def _composed(
     host: AdapterHost, plan: Plan, kept: Collection[str], arriving: Iterable[Built]
 ) -> list[Built]:
-    """The other compositions that become adapters, made of what will be there."""
+    """The other computed compositions, built from the adapters after the change."""
     file = plan.file
     new = {built.adapter.name: built for built in arriving}
     found: list[Built] = []
@@ -214,7 +214,7 @@ def _state(host: AdapterHost) -> State:
 
 
 def _stamp(host: AdapterHost) -> object:
-    """Equal as long as the model is the same, with the same adapters, compositions and rules."""
+    """Equal while the model has the same adapters, compositions, rules and manifest."""
     return (
         id(host),
         tuple(sorted(adapter.serial for adapter in host.adapters.by_name.values())),
@@ -226,14 +226,14 @@ def _stamp(host: AdapterHost) -> object:
 
 def _require_current(host: AdapterHost, plan: Plan) -> None:
     if _stamp(host) != plan.stamp:
-        raise AttachError(codes.PLAN_STALE.finding("the model is not the one that was planned for"))
+        raise AttachError(codes.PLAN_STALE.finding("The model changed since the plan was made"))
 
 
 def _require_unchanged(pulled: Pulled, plan: Plan) -> None:
-    """What a lock does not hold still may have been written to since the plan."""
+    """Raise :class:`AttachError` for adapters without a pin that changed since the plan."""
     findings = [
         codes.PLAN_STALE.finding(
-            f"{name!r} is not what was planned",
+            f"The files of {name!r} changed since the plan was made",
             plan.file.where(("adapters", name, "source")),
             found=digest_of(files),
             expected=plan.wanted[name].digest,
@@ -252,11 +252,8 @@ def _store_of(host: AdapterHost) -> Store:
 # -- the manifest as it is pinned ---------------------------------------------------------------
 
 
-def _lock(
-    file: ManifestFile,
-    session: Session,
-) -> Lock:
-    """The lock beside the manifest, else what it would be."""
+def _lock(file: ManifestFile, session: Session) -> Lock:
+    """The lock beside the manifest, or a new one in memory."""
     lock = lock_of(file)
     require_lock(file, lock, frozen=session.frozen)
     require_policy(file, lock, session.access)
@@ -266,7 +263,7 @@ def _lock(
 
 
 def _digests_of_mutable(file: ManifestFile, access: Access, store: Store) -> dict[str, str]:
-    """The present digests of the local folders that no lock pins."""
+    """The current digests of local folders that are not pinned."""
     found: dict[str, str] = {}
     for name, adapter in file.manifest.adapters.items():
         if adapter.mutable:
@@ -274,7 +271,7 @@ def _digests_of_mutable(file: ManifestFile, access: Access, store: Store) -> dic
             folder = open_adapter_folder(file, name, access)
             wanted = gather_adapter(name, folder, where).files
             files = fetch(folder, wanted, store, where=where)
-            found[name] = folder_digest(one.fact for one in files.values())
+            found[name] = folder_digest(fetched.fact for fetched in files.values())
     return found
 
 
@@ -285,7 +282,7 @@ def _require_same_base(
     access: Access,
     accepted: frozenset[str],
 ) -> None:
-    """Raise :class:`FingerprintError` where the manifest is for another base than the model's."""
+    """Raise :class:`FingerprintError` if the manifest is for another base than the model's."""
     deployment = host.deployment
     if deployment is not None:
         loaded = deployment.base_folder is not None
@@ -294,12 +291,12 @@ def _require_same_base(
     if (rows := file.manifest.base.vocab_size) is not None:
         check_rows(host.live.module, rows, file.where(("base", "vocab_size")))
     if deployment is not None and _same_said(deployment, file):
-        return  # it was compared when the model was set up
+        return  # compared when the model was set up
     expected = expected_fingerprint(Pulled(file, lock, {}), replace(access, layout=None), accepted)
     if expected is not None:
         fingerprint, samples, where = expected
-        base, said = host.live.module, host.live.loaded_as
-        findings = check_model(base, fingerprint, samples, where, loaded_as=said)
+        base, loaded_as = host.live.module, host.live.loaded_as
+        findings = check_model(base, fingerprint, samples, where, loaded_as=loaded_as)
         if bad := refused(findings, accepted):
             raise FingerprintError(*bad)
 

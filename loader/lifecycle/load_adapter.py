@@ -1,4 +1,4 @@
-"""``load_adapter``: one more adapter, from any source, onto a model."""
+"""``load_adapter``: attach one more adapter from any source."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def load_adapter(
     if deployment is not None:
         accepted |= deployment.session.accepted
     replaces = host.adapters.check_name(name, hotswap, where)
-    here = source_of(source, name, where)
-    given = in_memory_files(peft_config, adapter_state_dict, source, where)
+    parsed = source_of(source, name, where)
+    in_memory = in_memory_files(peft_config, adapter_state_dict, source, where)
     declared = deployment.file if deployment else None
-    road = Road.of(declared, here, storage_options or {}, None, where)
+    road = Road.of(declared, parsed, storage_options or {}, None, where)
     forbidden = [
-        *check_source(here, access.policies, Path.cwd(), where),
+        *check_source(parsed, access.policies, Path.cwd(), where),
         *check_road(road, access.policies, Path.cwd(), where, base=False),
         *check_digest(sha256, access.policies, name, where),
     ]
@@ -86,13 +86,13 @@ def load_adapter(
         raise PolicyError(*forbidden)
     if offline:
         access = replace(access, offline=True)
-    if given is not None:
-        folder: Folder = InMemoryFolder(here, given, where)
+    if in_memory is not None:
+        folder: Folder = InMemoryFolder(parsed, in_memory, where)
     else:
         mirrors = deployment.file.manifest.mirrors if deployment else {}
         lists = () if road.is_mirrored_by_user else lists_for(access.policies, base=False)
         folder = open_source(
-            here,
+            parsed,
             directory=Path.cwd(),
             storage_options=storage_options or {},
             mirrors=mirrors,
@@ -101,8 +101,10 @@ def load_adapter(
             where=where,
         )
     tokenizer = gather_tokenizer(folder, where)
-    # under a budget it must be known what to read again
-    files = _here(folder) if sha256 is None and host.adapters.residency.budget is None else None
+    # with a budget, digests are needed to read the files again
+    files = (
+        _local_files(folder) if sha256 is None and host.adapters.residency.budget is None else None
+    )
     if files is None:
         facts = replace(gather_adapter(name, folder, where), tokenizer=tokenizer)
         is_zero = zeros_of_adapter(folder, where)
@@ -120,7 +122,7 @@ def load_adapter(
     if digest != sha256:
         raise IntegrityError(
             lock_codes.DIGEST_MISMATCH.finding(
-                f"{name!r} is not the adapter with this digest",
+                f"The files of {name!r} do not match sha256",
                 where,
                 found=digest,
                 expected=sha256,
@@ -143,23 +145,23 @@ def load_adapter(
         log.warning("%s", note)
 
 
-def _here(folder: Folder) -> dict[str, Fetched] | None:
-    """The adapter's files where they are in a local folder: then there is nothing to download
-    before fit is known, and with no digest to compare nothing to hash either."""
+def _local_files(folder: Folder) -> dict[str, Fetched] | None:
+    """The files of an adapter in a local folder, which need no download and, without a digest to
+    compare, no hashing; ``None`` for other adapters."""
     if not folder.source.is_local or MLX_WEIGHTS in folder.files():
-        return None  # only the config tells which file is the adapter's
+        return None  # only the config names the adapter's file
     found: dict[str, Fetched] = {}
     for path in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         place = folder.local(path)
         fact = folder.files().get(path)
         if place is None or fact is None:
-            return None  # gathering says what is missing
+            return None  # gather_adapter reports the missing file
         found[path] = Fetched(fact, place)
     return found
 
 
 def source_of(source: str | os.PathLike[str] | Source | None, name: str, where: Where) -> Source:
-    """A source from what a caller wrote; a path object is a local one, and none is in memory."""
+    """The source that a caller passed: text as in a manifest, a local path, or none (in memory)."""
     if source is None:
         return Source.parse(f"memory://{name}")
     if isinstance(source, Source):
@@ -167,12 +169,12 @@ def source_of(source: str | os.PathLike[str] | Source | None, name: str, where: 
     try:
         text = os.fspath(source)
         if isinstance(text, bytes):
-            raise TypeError("a source is text")
+            raise TypeError("a source must be text")
         return Source.parse(str(Path(text).absolute()) if text is not source else text)
     except (SourceSyntaxError, TypeError) as error:
         raise UsageError(
             language_codes.BAD_SOURCE.finding(
-                f"{source!r} is no source: {error}", where, found=source
+                f"Invalid source {source!r}: {error}", where, found=source
             )
         ) from error
 
@@ -180,13 +182,13 @@ def source_of(source: str | os.PathLike[str] | Source | None, name: str, where: 
 def in_memory_files(
     peft_config: Any, adapter_state_dict: Any, source: object, where: Where
 ) -> dict[str, bytes] | None:
-    """The files of an adapter in memory, or ``None`` where there is a ``source``. Raises
-    :class:`UsageError` for both, and for neither."""
+    """The files of an adapter in memory, or ``None`` if there is a ``source``. Raises
+    :class:`UsageError` for both and for neither."""
     in_memory = adapter_state_dict is not None or peft_config is not None
     if in_memory == (source is not None):
         raise UsageError(
             usage_codes.ONE_SOURCE.finding(
-                "load_adapter takes a source or an adapter in memory", where
+                "load_adapter needs either a source or an adapter in memory", where
             )
         )
     return files_of(peft_config, adapter_state_dict) if in_memory else None

@@ -1,4 +1,4 @@
-"""Running the base with the adapters that were chosen: forward, generate, and its other methods."""
+"""Run the base with the active adapters: forward, generate, and its other methods."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _EXPORTING: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda:
 
 
 def _let_caches_be_exported() -> None:
-    """Tell ``torch.export`` of the cache that a causal model returns beside its logits, as
+    """Register with ``torch.export`` the cache that a causal model returns besides its logits, as
     transformers does before its own exports."""
     from transformers.integrations.executorch import register_dynamic_cache_export_support
 
@@ -40,8 +40,7 @@ def _let_caches_be_exported() -> None:
 
 
 class Calls:
-    """Runs the base with what is chosen of its adapters. A routing is resolved once per ``forward``
-    or ``generate``."""
+    """Runs the base with its active adapters, resolved once per ``forward`` or ``generate``."""
 
     def __init__(self, adapters: AdapterSet, choice: Choice) -> None:
         self._set = adapters
@@ -57,7 +56,7 @@ class Calls:
         adapter_names: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The base's forward with what is active, or with what is named."""
+        """The base's forward with the active or the named adapters."""
         if _EXPORTING():
             _let_caches_be_exported()
         call = threading.Lock()
@@ -82,11 +81,11 @@ class Calls:
         adapter_names: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The base's ``generate``, all of it with what was active at its start, or is named."""
+        """The base's ``generate`` with the adapters active at its start, or the named ones."""
         generate = getattr(self._view, "generate", None)
         if generate is None:
             name = type(self._base).__name__
-            raise RoutingError(codes.CANNOT_GENERATE.finding(f"a {name} cannot generate"))
+            raise RoutingError(codes.CANNOT_GENERATE.finding(f"{name} has no generate method"))
         call = threading.Lock()
         try:
             with call:
@@ -112,14 +111,16 @@ class Calls:
         inside: bool,
         gradients: bool = False,
     ) -> Any:
-        """Run ``function`` with a routing that was taken; with other parameters where
-        ``functional_call`` or ``torch.export`` has exchanged them."""
+        """Run ``function`` with a routing; with other parameters if ``functional_call`` or
+        ``torch.export`` has exchanged them."""
         self._set.state.check_alive()
         exchanged = self._set.tree.exchanged
         if not exchanged:
             return self._run(routing, function, args, kwargs, inside, gradients)
         if self._set.state.compiled is not None:
-            raise RoutingError(codes.NOT_EXCHANGED.finding("the base is compiled"))
+            raise RoutingError(
+                codes.NOT_EXCHANGED.finding("Cannot exchange the parameters: the base is compiled")
+            )
         modules = self._set.live.modules.by_name
         with with_exchanged(routing, exchanged, self._attachments, modules) as other:
             return self._run(other, function, args, kwargs, inside, gradients)
@@ -137,16 +138,16 @@ class Calls:
         if inside and function is self._base and self._set.state.compiled is not None:
             return self._compiled_call(routing, args, kwargs)
         repeat = rows.enter(self._owner, self._base, args, kwargs) if rows is not None else 1
-        begins = of_forward(routing.terms, None, args, kwargs) if inside else None
+        activation = of_forward(routing.terms, None, args, kwargs) if inside else None
         call = Call(
-            self._owner, routing.terms, inside, gradients, False, rows, repeat, None, begins
+            self._owner, routing.terms, inside, gradients, False, rows, repeat, None, activation
         )
         if inside and (prompt := prompt_of(routing.terms)) is not None:
             function = _with_prompt(prompt.call, self._base, False)
         return run_with(call, function, args, kwargs)
 
     def _enter_base(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The base's forward on behalf of a method of the base that is running through us."""
+        """The base's forward, called by a method of the base that runs through the wrapper."""
         call = CURRENT.get()
         if call is None or call.owner is not self._owner:
             return self.forward(*args, **kwargs)
@@ -167,12 +168,12 @@ class Calls:
         return run_with(entered, base, args, kwargs)
 
     def compile(self, *, max_rank: int | None = None, **options: Any) -> None:
-        """Compile the base for calls from now on, whose adapters' ranks add up to ``max_rank``."""
+        """Compile the base for calls whose adapters' ranks add up to at most ``max_rank``."""
         with self._set.changing(), self._set.lock:
             largest = max((a.rank for a in self._attachments.adapters.values()), default=0)
             sites = {n: site for n, site in self._attachments.outputs.items() if site.factors}
             if not sites:
-                raise RoutingError(codes.NOT_COMPILED_FOR.finding("no adapter is attached yet"))
+                raise RoutingError(codes.NOT_COMPILED_FOR.finding("No adapter is attached"))
             compiled = CompiledBase(
                 self._attachments.natural_forward,
                 sites,
@@ -190,7 +191,7 @@ class Calls:
         assert compiled is not None
         if routing.rows is not None:
             raise RoutingError(
-                codes.NOT_COMPILED_FOR.finding("the rows of a batch cannot have adapters each")
+                codes.NOT_COMPILED_FOR.finding("Rows of a batch cannot have different adapters")
             )
         call = Call(self._owner, routing.terms)
         check_cache(call, kwargs)
@@ -201,7 +202,7 @@ class Calls:
         return out
 
     def of_base(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The base's method ``name``, with what is active."""
+        """Run the base's method ``name`` with the active adapters."""
         gradients = torch.is_grad_enabled()
         method = getattr(self._view, name)
         call = threading.Lock()
@@ -214,7 +215,7 @@ class Calls:
         return self._stepwise(routing, out) if inspect.isgenerator(out) else out
 
     def _stepwise(self, routing: Routing, steps: Generator[Any, Any, Any]) -> Iterator[Any]:
-        """A generator of the base's: its body runs later, each step with the same routing."""
+        """A generator of the base, whose body runs later: each step with the same routing."""
         end = object()
         gradients = torch.is_grad_enabled()
         while True:
@@ -222,8 +223,8 @@ class Calls:
             try:
                 with call:
                     self._choice.hold(call, lambda: routing)
-                    given = (steps, end)
-                    step = self._enter(routing, next, given, {}, inside=False, gradients=gradients)
+                    args = (steps, end)
+                    step = self._enter(routing, next, args, {}, inside=False, gradients=gradients)
             finally:
                 self._attachments.let_go(call)
             if step is end:
@@ -248,25 +249,25 @@ def _note_use(routing: Routing) -> None:
                 warn(finding)
 
 
-def _with_prompt(act: Callable[..., Any], *given: Any) -> Callable[..., Any]:
-    """``act`` in the place of the base's forward or ``generate``."""
-    return lambda *args, **kwargs: act(*given, args, kwargs)
+def _with_prompt(act: Callable[..., Any], *first: Any) -> Callable[..., Any]:
+    """``act`` with the signature of the base's forward or ``generate``."""
+    return lambda *args, **kwargs: act(*first, args, kwargs)
 
 
 def _from_invocations(generate: Callable[..., Any]) -> Callable[..., Any]:
-    """``generate`` in which aLoRAs begin where the prompt says, and nowhere else."""
+    """``generate`` in which aLoRAs start to act at their invocation in the prompt."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         call = CURRENT.get()
         assert call is not None
-        begins = of_prompt(call.terms, args, kwargs)
-        return run_with(dataclasses.replace(call, activation=begins), generate, args, kwargs)
+        activation = of_prompt(call.terms, args, kwargs)
+        return run_with(dataclasses.replace(call, activation=activation), generate, args, kwargs)
 
     return run
 
 
 def _copies_of_a_row(base: nn.Module, kwargs: Mapping[str, Any]) -> int:
-    """How often ``generate`` repeats each row: beams, or returned sequences."""
+    """How often ``generate`` repeats each row: for beams or returned sequences."""
     config = kwargs.get("generation_config") or getattr(base, "generation_config", None)
     wanted = (
         kwargs.get(n) or getattr(config, n, None) for n in ("num_beams", "num_return_sequences")

@@ -202,7 +202,7 @@ def test_what_selects_nothing_is_refused_and_the_default_stays(
 
 
 def test_a_near_miss_of_a_name_gets_a_hint(model: AdaptedModel) -> None:
-    with pytest.raises(RoutingError, match="did you mean 'two'"):
+    with pytest.raises(RoutingError, match="id you mean 'two'"):
         model.set_adapter("twoo")
 
 

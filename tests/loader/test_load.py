@@ -589,6 +589,6 @@ def test_adapters_may_be_handed_over_in_memory(form: str, shelf: Shelf, tmp_path
 
 
 def test_a_name_in_memory_that_is_not_declared_is_refused(shelf: Shelf, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="did you mean 'two'") as caught:
+    with pytest.raises(UsageError, match="id you mean 'two'") as caught:
         load(manifest_of(shelf, tmp_path), sources={"tow": {}})
     assert caught.value.code == "AD910"

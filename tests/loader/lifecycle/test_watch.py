@@ -111,7 +111,7 @@ def test_a_failure_is_reported_once_and_the_old_set_stays(
         manifest_of(shelf, tmp_path, active="two")
         told.until(lambda: bool(told.plans))
         assert handle.last_error is None
-    assert caplog.text.count("is not followed") == 1
+    assert caplog.text.count("Cannot follow") == 1
     assert torch.equal(logits(model), logits(model, adapter="two"))
 
 

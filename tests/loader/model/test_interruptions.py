@@ -23,7 +23,7 @@ MOST = int(os.environ.get("MOST", "40"))
 
 _FILES = """adapted load adapter/adapter adapter/memory base/interception build/in_memory
 lifecycle/add_adapter lifecycle/attach_files lifecycle/change lifecycle/choose lifecycle/deployment
-lifecycle/load_adapter merge/merge merge/untie model/adapter_set model/all_or_nothing model/calls
+lifecycle/load_adapter merge/merge merge/untie model/adapter_set model/calls
 model/choice model/compositions model/host model/merging model/model_state model/parameter_tree
 model/residency model/stand_in model/state_dict routing/selection sites/attachments
 sites/checkpointing sites/compiled sites/refill sites/sites sites/weight_reads sites/weight_sites"""

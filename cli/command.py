@@ -8,14 +8,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..manifests.findings import usage as codes
 from ..manifests.findings.errors import AdapterdockError, OfflineError, UsageError
-from ..manifests.findings.finding import Finding, Severity
+from ..manifests.findings.finding import Finding, Report, Severity
 from .console import err, out
 from .help import help_text, help_width
 
@@ -86,6 +86,18 @@ def exit_status(act: Callable[[], object], *, as_json: bool) -> int:
             full = codes.UNWRITABLE.finding("Cannot write to the output", found=error.strerror)
             return _report(error, (full,), EXIT_USAGE, False)
         return _report(error, (_bug(error),), EXIT_BUG, as_json)
+
+
+def exit_with(report: Report, as_json: bool) -> NoReturn:
+    """Print the report and end the command with its status."""
+    from .render import print_report
+
+    if as_json:
+        data = report.as_dict()
+        out.as_json(data.pop("schema"), data)
+    else:
+        print_report(report, out)
+    raise typer.Exit(report.exit_status)
 
 
 def status_of(error: AdapterdockError) -> int:

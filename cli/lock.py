@@ -11,6 +11,7 @@ import typer
 from ..manifests.findings import usage as codes
 from ..manifests.findings.errors import UsageError
 from ..manifests.findings.finding import Severity
+from .command import exit_with
 from .console import Styled, err, out, say
 from .options import (
     DEFAULT_MANIFEST,
@@ -25,7 +26,7 @@ from .options import (
     open_manifest_argument,
 )
 from .progress import shown_progress
-from .render import counted, print_findings, print_report, print_table, short_digest
+from .render import counted, print_findings, print_table, short_digest
 
 if TYPE_CHECKING:
     from ..manifests.lockfile import Lock
@@ -142,13 +143,7 @@ def lock(
 def _check(file: ManifestFile, policy: Path | None, offline: bool, as_json: bool) -> None:
     from ..registry.validate import check_lock
 
-    report = check_lock(file, policy=policy, offline=offline)
-    if as_json:
-        data = report.as_dict()
-        out.as_json(data.pop("schema"), data)
-    else:
-        print_report(report, out)
-    raise typer.Exit(report.exit_status)
+    exit_with(check_lock(file, policy=policy, offline=offline), as_json)
 
 
 def _refuse_beside(option: str, others: Mapping[str, object]) -> None:

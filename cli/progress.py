@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .console import clean, err
-from .render import human_bytes
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
@@ -81,26 +80,14 @@ def shown_progress(doing: str) -> Generator[RegistryProgress | None]:
 def _columns(narrow: bool) -> tuple[ProgressColumn, ...]:
     from rich.progress import (
         BarColumn,
-        ProgressColumn,
+        DownloadColumn,
         SpinnerColumn,
-        Task,
         TaskProgressColumn,
         TextColumn,
+        TransferSpeedColumn,
     )
-    from rich.text import Text
-
-    class Amount(ProgressColumn):
-        """Bytes so far, the total and the speed; empty before the first byte."""
-
-        def render(self, task: Task) -> Text:
-            if not task.completed:
-                return Text("")
-            amount = human_bytes(int(task.completed))
-            total = "" if task.total is None else f" of {human_bytes(int(task.total))}"
-            speed = f", {human_bytes(int(task.speed))}/s" if task.speed else ""
-            return Text(f"{amount}{total}{speed}")
 
     name = TextColumn("{task.description}", markup=False)
     if narrow:
         return (SpinnerColumn(), name, TaskProgressColumn())
-    return (SpinnerColumn(), name, BarColumn(bar_width=16), Amount())
+    return (SpinnerColumn(), name, BarColumn(bar_width=16), DownloadColumn(), TransferSpeedColumn())

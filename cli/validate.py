@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
-from .console import out
+from .command import exit_with
 from .options import (
     DEFAULT_MANIFEST,
     AcceptOption,
@@ -22,7 +20,6 @@ from .options import (
     importing_torch,
     manifest_argument,
 )
-from .render import print_report
 
 if TYPE_CHECKING:
     from ..registry.resolve import AskLayout, AskPeft
@@ -79,9 +76,4 @@ def validate(
         ask=ask,
         ask_peft=ask_peft,
     )
-    if as_json:
-        data = report.as_dict()
-        out.as_json(data.pop("schema"), data)
-    else:
-        print_report(report, out)
-    raise typer.Exit(report.exit_status)
+    exit_with(report, as_json)

@@ -31,9 +31,7 @@ def define(host: AdapterHost, file: ManifestFile, made: Collection[str] = ()) ->
     """Set the manifest's rules, compositions and active adapters. The compositions ``made`` are
     attached as adapters already."""
     manifest = file.manifest
-    if manifest.rules != Rules():
-        where = file.where(("rules",))
-        host.choice.set_rules(ManifestRules(manifest.rules, host.adapters.by_name, where))
+    define_rules(host, file)
     for name, composition in manifest.compositions.items():
         weights = flatten(manifest, name)
         if name in made:
@@ -55,3 +53,11 @@ def _active(manifest: Manifest, names: str | Sequence[str]) -> Selection:
     if len({adapter for part in sums for adapter in part}) == sum(map(len, sums)):
         return list(names)
     return answering(manifest, names)
+
+
+def define_rules(host: AdapterHost, file: ManifestFile) -> None:
+    """Set the manifest's rules."""
+    rules = file.manifest.rules
+    if rules != Rules():
+        where = file.where(("rules",))
+        host.choice.set_rules(ManifestRules(rules, host.adapters.by_name, where))

@@ -7,8 +7,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ...manifests.findings import changing as codes
@@ -90,7 +90,7 @@ def watch(
     return Watch(model, Path(path), interval, options, on_change, on_error)
 
 
-class Watch:
+class Watch(AbstractContextManager["Watch"]):
     """A model that follows a manifest, until :meth:`stop` or until the model is deleted.
 
     Attributes:
@@ -135,15 +135,7 @@ class Watch:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     # -- in the thread ---------------------------------------------------------------------

@@ -80,7 +80,7 @@ class AdapterSet:
     def _snapshot(self) -> Callable[[], None]:
         """A function that restores the adapters, their sites and the state as they are now."""
         state, tree = self.state, self.tree
-        parameters, modules = dict(tree.held_parameters), dict(tree.held_modules)
+        held = dict(tree.held)
         residency = self.residency.snapshot()
         sites = self.attachments.as_it_is()
         adapters = {
@@ -95,8 +95,7 @@ class AdapterSet:
                 vars(adapter).update(fields)
             sites()
             tree.restore(adapters)
-            reorder(tree.held_parameters, parameters)
-            reorder(tree.held_modules, modules)
+            reorder(tree.held, held)
             residency()
             self.state = replace(state, routings={})
             self.gathered.clear()

@@ -59,18 +59,14 @@ class Calls:
         """The base's forward with the active or the named adapters."""
         if _EXPORTING():
             _let_caches_be_exported()
-        call = threading.Lock()
-        try:
-            with call:
-                routing = self._choice.take(call, adapter, adapter_names)
-                gradients = torch.is_grad_enabled() and bool(routing.terms)
-                if gradients and self._base.training:
-                    carry(self._checkpointable)
-                out = self._enter(
-                    routing, self._base, args, kwargs, inside=True, gradients=gradients
-                )
-        finally:
-            self._attachments.let_go(call)
+
+        def enter(routing: Routing) -> Any:
+            gradients = torch.is_grad_enabled() and bool(routing.terms)
+            if gradients and self._base.training:
+                carry(self._checkpointable)
+            return self._enter(routing, self._base, args, kwargs, inside=True, gradients=gradients)
+
+        routing, out = self._with(lambda: self._choice.resolve(adapter, adapter_names), enter)
         _note_use(routing)
         return out
 
@@ -86,20 +82,34 @@ class Calls:
         if generate is None:
             name = type(self._base).__name__
             raise RoutingError(codes.CANNOT_GENERATE.finding(f"{name} has no generate method"))
+
+        def enter(routing: Routing) -> Any:
+            function = generate
+            if (prompt := prompt_of(routing.terms)) is not None:
+                function = _with_prompt(prompt.generate, self._base, function)
+            if invocations(routing.terms):
+                function = _from_invocations(function)
+            return self._enter(routing, function, args, kwargs, inside=False)
+
+        copies = _copies_of_a_row(self._base, kwargs)
+        routing, out = self._with(
+            lambda: self._choice.resolve(adapter, adapter_names, copies), enter
+        )
+        _note_use(routing)
+        return out
+
+    def _with(
+        self, resolve: Callable[[], Routing], enter: Callable[[Routing], Any]
+    ) -> tuple[Routing, Any]:
+        """Run ``enter`` with a routing whose adapters are loaded and held meanwhile, even if they
+        are replaced or deleted."""
         call = threading.Lock()
         try:
             with call:
-                copies = _copies_of_a_row(self._base, kwargs)
-                routing = self._choice.take(call, adapter, adapter_names, copies)
-                if (prompt := prompt_of(routing.terms)) is not None:
-                    generate = _with_prompt(prompt.generate, self._base, generate)
-                if invocations(routing.terms):
-                    generate = _from_invocations(generate)
-                out = self._enter(routing, generate, args, kwargs, inside=False)
+                routing = self._choice.hold(call, resolve)
+                return routing, enter(routing)
         finally:
             self._attachments.let_go(call)
-        _note_use(routing)
-        return out
 
     def _enter(
         self,
@@ -205,30 +215,22 @@ class Calls:
         """Run the base's method ``name`` with the active adapters."""
         gradients = torch.is_grad_enabled()
         method = getattr(self._view, name)
-        call = threading.Lock()
-        try:
-            with call:
-                routing = self._choice.take(call, UNSAID)
-                out = self._enter(routing, method, args, kwargs, inside=False, gradients=gradients)
-        finally:
-            self._attachments.let_go(call)
+
+        def enter(routing: Routing) -> Any:
+            return self._enter(routing, method, args, kwargs, inside=False, gradients=gradients)
+
+        routing, out = self._with(self._choice.resolve, enter)
         return self._stepwise(routing, out) if inspect.isgenerator(out) else out
 
     def _stepwise(self, routing: Routing, steps: Generator[Any, Any, Any]) -> Iterator[Any]:
         """A generator of the base, whose body runs later: each step with the same routing."""
         end = object()
         gradients = torch.is_grad_enabled()
-        while True:
-            call = threading.Lock()
-            try:
-                with call:
-                    self._choice.hold(call, lambda: routing)
-                    args = (steps, end)
-                    step = self._enter(routing, next, args, {}, inside=False, gradients=gradients)
-            finally:
-                self._attachments.let_go(call)
-            if step is end:
-                return
+
+        def enter(routing: Routing) -> Any:
+            return self._enter(routing, next, (steps, end), {}, inside=False, gradients=gradients)
+
+        while (step := self._with(lambda: routing, enter)[1]) is not end:
             yield step
 
     @cached_property

@@ -116,17 +116,6 @@ class Choice:
 
     # -- at the start of a call ----------------------------------------------------------------
 
-    def take(
-        self,
-        call: threading.Lock,
-        adapter: Selection | Unsaid,
-        names: Sequence[str | None] | None = None,
-        copies: int = 1,
-    ) -> Routing:
-        """The routing of a call that starts now. Its adapters stay while ``call`` is locked,
-        even if they are replaced or deleted meanwhile."""
-        return self.hold(call, lambda: self._active(adapter, names, copies))
-
     def hold(self, mine: threading.Lock, resolve: Callable[[], Routing]) -> Routing:
         """The routing that ``resolve`` returns, its adapters loaded and held while the lock of the
         call (``mine``) is locked."""
@@ -151,9 +140,13 @@ class Choice:
         choice = chosen(self._owner, UNSAID)
         return None if choice is UNSAID else self.routing(cast(Selection, choice))
 
-    def _active(
-        self, adapter: Selection | Unsaid, names: Sequence[str | None] | None, copies: int
+    def resolve(
+        self,
+        adapter: Selection | Unsaid = UNSAID,
+        names: Sequence[str | None] | None = None,
+        copies: int = 1,
     ) -> Routing:
+        """The routing of a call that starts now."""
         state = self._set.state
         if names is not None:
             routing = self._by_rows(adapter, names, copies)

@@ -53,7 +53,7 @@ class _Watched(dict[str, Any]):
         key, tree = self.keys_of.get(leaf), self._tree()
         if key is None or tree is None:
             return
-        if value is tree.held_parameters.get(key):
+        if value is tree.held.get(key):
             tree.exchanged.pop(key, None)
         else:
             tree.exchanged[key] = value
@@ -62,46 +62,40 @@ class _Watched(dict[str, Any]):
 class ParameterTree(nn.Module):
     """All parameters and replacement modules of the loaded adapters.
 
-    ``held_parameters`` and ``held_modules`` have them by PEFT's live names; ``exchanged`` has the
-    parameters that are exchanged during a call.
+    ``held`` has them by PEFT's live names; ``exchanged`` has the parameters that are exchanged
+    during a call.
     """
 
-    held_parameters: dict[str, nn.Parameter]
-    held_modules: dict[str, nn.Module]
+    held: dict[str, nn.Parameter | nn.Module]
     exchanged: dict[str, Any]
 
     def __init__(self) -> None:
         super().__init__()
-        self.__dict__.update(held_parameters={}, held_modules={}, exchanged={})
+        self.__dict__.update(held={}, exchanged={})
 
     def put(self, adapter: Adapter) -> None:
         """Add what the adapter has, replacing what had the same names."""
-        for key, parameter in adapter.resident.parameters.items():
+        for key, held in _held_by(adapter):
             node, leaf = self._place(key, adapter.name)
-            self.held_parameters[key] = parameter
-            own = cast(_Watched, node._parameters)
-            own.keys_of[leaf] = key
-            own[leaf] = parameter
-        for key, replacement in adapter.resident.replacements.items():
-            node, leaf = self._place(key, adapter.name)
-            self.held_modules[key] = replacement
-            node._modules[leaf] = replacement
+            self.held[key] = held
+            if isinstance(held, nn.Module):
+                node._modules[leaf] = held
+            else:
+                own = cast(_Watched, node._parameters)
+                own.keys_of[leaf] = key
+                own[leaf] = held
 
     def take(self, adapter: Adapter) -> None:
         """Remove what the adapter has, unless another adapter has the name by now."""
-        for key, parameter in adapter.resident.parameters.items():
-            if self.held_parameters.get(key) is parameter:
+        for key, held in _held_by(adapter):
+            if self.held.get(key) is held:
                 self._cut(key, adapter.name)
                 self.exchanged.pop(key, None)
-                del self.held_parameters[key]
-        for key, replacement in adapter.resident.replacements.items():
-            if self.held_modules.get(key) is replacement:
-                self._cut(key, adapter.name)
-                del self.held_modules[key]
+                del self.held[key]
 
     def restore(self, adapters: Iterable[Adapter]) -> None:
         """Contain exactly what these adapters have."""
-        for known in (self.held_parameters, self.held_modules, self.exchanged, self._modules):
+        for known in (self.held, self.exchanged, self._modules):
             known.clear()
         for adapter in adapters:
             self.put(adapter)
@@ -120,20 +114,18 @@ class ParameterTree(nn.Module):
             if child is None:
                 return name
             if type(child) is not _Node:
-                keys = (key for key, module in self.held_modules.items() if module is child)
+                keys = (key for key, held in self.held.items() if held is child)
                 return ".".join((next(keys), *path[at:]))
             node = child
         return name
 
     def find(self, key: str) -> nn.Parameter | nn.Module | None:
         """The parameter or module with PEFT's live name ``key``, also inside a replacement."""
-        if key in self.held_parameters:
-            return self.held_parameters[key]
-        if key in self.held_modules:
-            return self.held_modules[key]
-        for name, replacement in self.held_modules.items():
-            if key.startswith(f"{name}."):
-                return _at(replacement, key[len(name) + 1 :])
+        if key in self.held:
+            return self.held[key]
+        for name, held in self.held.items():
+            if isinstance(held, nn.Module) and key.startswith(f"{name}."):
+                return _at(held, key[len(name) + 1 :])
         return None
 
     def _place(self, key: str, adapter: str) -> tuple[_Node, str]:
@@ -167,6 +159,11 @@ class ParameterTree(nn.Module):
             if node._parameters or node._modules:
                 return
             del parent._modules[piece]
+
+
+def _held_by(adapter: Adapter) -> Iterable[tuple[str, nn.Parameter | nn.Module]]:
+    resident = adapter.resident
+    return (*resident.parameters.items(), *resident.replacements.items())
 
 
 def pieces(key: str, adapter: str) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import AttachError
@@ -24,10 +25,11 @@ def collect(
 ) -> dict[str, Any]:
     """The adapters' tensors by PEFT's live names, as ``nn.Module.state_dict`` returns them."""
     found: dict[str, Any] = OrderedDict() if destination is None else destination
-    for name, parameter in tree.held_parameters.items():
-        found[prefix + name] = parameter if keep_vars else parameter.detach()
-    for name, replacement in tree.held_modules.items():
-        replacement.state_dict(destination=found, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+    for name, held in tree.held.items():
+        if isinstance(held, nn.Module):
+            held.state_dict(destination=found, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
+        else:
+            found[prefix + name] = held if keep_vars else held.detach()
     return found
 
 

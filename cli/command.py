@@ -143,8 +143,8 @@ def _report(error: Exception, findings: tuple[Finding, ...], status: int, as_jso
 def _bug(error: Exception) -> Finding:
     from ..manifests.reading.secrets import redacted
 
-    said = f"{type(error).__name__}: {error}"
-    return redacted(codes.BUG.finding("Internal error in adapterdock", found=said))
+    reason = f"{type(error).__name__}: {error}"
+    return redacted(codes.BUG.finding("Internal error in adapterdock", found=reason))
 
 
 def debugging() -> bool:

@@ -121,24 +121,14 @@ def _open(target: str, offline: bool) -> Folder:
     return open_source(source, directory=Path.cwd(), offline=offline, where=Where(file=target))
 
 
-def _edited(path: Path, text: str, data: dict[str, Any]) -> str:
-    """``text``, the content of ``path``, with this fingerprint."""
-    from ..manifests.edit import set_mapping
-
-    try:
-        return set_mapping(text, ("base", "fingerprint"), data)
-    except ManifestError as error:
-        here = (replace(f, where=replace(f.where, file=str(path))) for f in error.findings)
-        raise ManifestError(*here) from error
-
-
 def _write(path: Path, data: dict[str, Any]) -> None:
     """Replace the manifest with one that has this fingerprint, after reading that back."""
+    from ..manifests.edit import set_mapping
     from ..registry.locks.project import open_manifest
 
     real = path.resolve()
     try:
-        text = _edited(path, real.read_bytes().decode("utf-8"), data)
+        text = set_mapping(real.read_bytes().decode("utf-8"), ("base", "fingerprint"), data)
         for left in left_beside(real, "", ".yaml"):
             left.unlink(missing_ok=True)
         temporary = made_beside(real, "", ".yaml")
@@ -150,6 +140,9 @@ def _write(path: Path, data: dict[str, Any]) -> None:
             temporary.replace(real)
         finally:
             temporary.unlink(missing_ok=True)
+    except ManifestError as error:
+        here = (replace(f, where=replace(f.where, file=str(path))) for f in error.findings)
+        raise ManifestError(*here) from error
     except OSError as error:
         raise UsageError(
             codes.UNWRITABLE.finding(

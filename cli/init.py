@@ -86,9 +86,9 @@ def init(
         with manifest.open("x", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
     except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            codes.UNWRITABLE.finding("Cannot write the manifest", where, found=said)
+            codes.UNWRITABLE.finding("Cannot write the manifest", where, found=reason)
         ) from error
     count = counted(len(found), "adapter")
     say(f"Wrote {manifest} with {count} found below {manifest.parent.absolute()}")

@@ -129,14 +129,14 @@ def manifest_argument(path: Path) -> Path:
             hint = f"Name the manifest in it: {inside}" if inside.is_file() else _nearby(path, "")
             raise UsageError(codes.NO_SUCH_FILE.finding("This is a folder", where, hint=hint))
         if not path.exists():
-            said = "The link's target does not exist" if path.is_symlink() else "No such manifest"
+            reason = "The link's target does not exist" if path.is_symlink() else "No such manifest"
             raise UsageError(
-                codes.NO_SUCH_FILE.finding(said, where, hint=_nearby(path.parent, path.name))
+                codes.NO_SUCH_FILE.finding(reason, where, hint=_nearby(path.parent, path.name))
             )
     except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            codes.NO_SUCH_FILE.finding("Cannot access this path", where, found=said)
+            codes.NO_SUCH_FILE.finding("Cannot access this path", where, found=reason)
         ) from error
     return path
 

@@ -74,12 +74,12 @@ def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
     """
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for finding in findings:
-        said = [finding.message, finding.found, finding.expected, finding.hint]
+        texts = [finding.message, finding.found, finding.expected, finding.hint]
         path = finding.where.path
         if len(path) > 1 and path[0] == "adapters":
             name = re.compile(rf"(?<![\w.-]){re.escape(str(path[1]))}(?![\w.-])")
-            said = [text and name.sub("...", text) for text in said]
-        groups.setdefault((finding.code, finding.severity, *said), []).append(finding)
+            texts = [text and name.sub("...", text) for text in texts]
+        groups.setdefault((finding.code, finding.severity, *texts), []).append(finding)
     return list(groups.values())
 
 
@@ -131,9 +131,9 @@ def _print_group(
     printer.line(*head)
     if alone:
         _print_excerpt(first, printer, sources)
-    said = [("at", first.where.dotted)] if alone else []
-    said += [("found", first.found), ("expected", first.expected)]
-    for name, value in said:
+    facts = [("at", first.where.dotted)] if alone else []
+    facts += [("found", first.found), ("expected", first.expected)]
+    for name, value in facts:
         if value:
             printer.line((f"{name}: ", "dim"), value, indent=2)
     if not alone:

@@ -28,8 +28,7 @@ def add_adapter(
     kept_in = dtype_of(dtype, where)
     read = parse_adapter_config(config_bytes(config), where)
     host.adapters.check_free(name, False, where)
-    declared = host.deployment.file if host.deployment else None
-    base = base_name(host.live, declared)
+    base = base_name(host.live, host.file)
     built, notes = make_new_adapter(host.live, name, read, dtype=kept_in, base=base, where=where)
     host.adapters.put([built], where)
     for note in notes:

@@ -64,14 +64,14 @@ def plan_change(
     """See :meth:`AdaptedModel.plan`."""
     deployment = host.deployment
     read = isinstance(manifest, ManifestFile)
-    file = manifest if read else open_manifest(manifest, **overrides_of(deployment))
+    file = manifest if read else open_manifest(manifest, **overrides_of(host))
     session = session_for(
         file,
         policy=policy,
-        accept=(*accept, *(deployment.session.accepted if deployment else ())),
+        accept=(*accept, *host.session.accepted),
         frozen=frozen,
         offline=offline,
-        store=_store_of(host),
+        store=host.session.store,
         given=in_memory_folders(file, sources),
         layout=host.live.layout,
         ask_peft=peft_asker(host.live.modules.by_name, later=True),
@@ -91,7 +91,7 @@ def apply_plan(host: AdapterHost, plan: Plan) -> None:
     """See :meth:`AdaptedModel.apply`."""
     _require_current(host, plan)
     file, old = plan.file, host.deployment
-    session = Session(plan.access, plan.accepted, store=_store_of(host))
+    session = Session(plan.access, plan.accepted, store=host.session.store)
     locked = plan.lock if plan.locked else None
     pulled = pull_pinned(file, plan.lock, session, locked, with_base=False)
     _require_unchanged(pulled, plan)
@@ -110,7 +110,7 @@ def apply_plan(host: AdapterHost, plan: Plan) -> None:
             old.base_folder if old else None,
             tuple(dict.fromkeys([*pulled.notes, *file.warnings, *notes])),
             old.residency if old else None,
-            old.said_of_base if old and file.manifest.base.model is None else None,
+            old.base_declaration if old and file.manifest.base.model is None else None,
         )
 
         def define_anew() -> int | None:
@@ -126,9 +126,9 @@ def apply_plan(host: AdapterHost, plan: Plan) -> None:
         log.warning("%s", note)
 
 
-def overrides_of(deployment: Deployment | None) -> dict[str, str | None]:
+def overrides_of(host: AdapterHost) -> dict[str, str | None]:
     """``model`` and ``dtype`` that were passed at load, in place of the manifest's own."""
-    overrides = deployment.file.overrides if deployment else {}
+    overrides = host.file.overrides if host.file else {}
     return {"model": overrides.get("model"), "dtype": overrides.get("dtype")}
 
 
@@ -245,10 +245,6 @@ def _require_unchanged(pulled: Pulled, plan: Plan) -> None:
         raise AttachError(*findings)
 
 
-def _store_of(host: AdapterHost) -> Store:
-    return host.deployment.session.store if host.deployment else Store.default()
-
-
 # -- the manifest as it is pinned ---------------------------------------------------------------
 
 
@@ -286,7 +282,7 @@ def _require_same_base(
     deployment = host.deployment
     if deployment is not None:
         loaded = deployment.base_folder is not None
-        if wrong := check_same_base(deployment.said_of_base, (file, lock), loaded=loaded):
+        if wrong := check_same_base(deployment.base_declaration, (file, lock), loaded=loaded):
             raise FingerprintError(*wrong)
     if (rows := file.manifest.base.vocab_size) is not None:
         check_rows(host.live.module, rows, file.where(("base", "vocab_size")))

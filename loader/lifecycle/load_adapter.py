@@ -29,14 +29,12 @@ from ...registry.policy import (
     permits,
 )
 from ...registry.read_facts import gather_adapter, gather_tokenizer, zeros_of_adapter
-from ...registry.resolve import Access
 from ...registry.session import accepted_codes
 from ...registry.sources.fetch import Fetched, fetch
 from ...registry.sources.folder import Folder
 from ...registry.sources.in_memory import InMemoryFolder
 from ...registry.sources.open import open_source
 from ...registry.sources.roads import Road
-from ...registry.store.store import Store
 from ..build.from_files import AdapterFiles, check_live
 from ..build.in_memory import files_of
 from ..model.host import AdapterHost
@@ -64,19 +62,15 @@ def load_adapter(
     """See :meth:`AdaptedModel.load_adapter`."""
     where = Where(file=f"load_adapter({name!r})")
     kept_in = dtype_of(dtype, where)
-    accepted = accepted_codes(accept)
-    deployment = host.deployment
-    store = deployment.session.store if deployment else Store.default()
-    access = deployment.session.access if deployment else Access()
-    base = deployment.file.manifest.base if deployment else None
-    directory = deployment.file.directory if deployment else Path.cwd()
-    if deployment is not None:
-        accepted |= deployment.session.accepted
+    session, file = host.session, host.file
+    accepted = accepted_codes(accept) | session.accepted
+    store, access = session.store, session.access
+    base = file.manifest.base if file else None
+    directory = file.directory if file else Path.cwd()
     replaces = host.adapters.check_name(name, hotswap, where)
     parsed = source_of(source, name, where)
     in_memory = in_memory_files(peft_config, adapter_state_dict, source, where)
-    declared = deployment.file if deployment else None
-    road = Road.of(declared, parsed, storage_options or {}, None, where)
+    road = Road.of(file, parsed, storage_options or {}, None, where)
     forbidden = [
         *check_source(parsed, access.policies, Path.cwd(), where),
         *check_road(road, access.policies, Path.cwd(), where, base=False),
@@ -89,7 +83,7 @@ def load_adapter(
     if in_memory is not None:
         folder: Folder = InMemoryFolder(parsed, in_memory, where)
     else:
-        mirrors = deployment.file.manifest.mirrors if deployment else {}
+        mirrors = file.manifest.mirrors if file else {}
         lists = () if road.is_mirrored_by_user else lists_for(access.policies, base=False)
         folder = open_source(
             parsed,

@@ -110,7 +110,7 @@ def manifest_of(
     """The manifest of a model with its ``adapters`` in folders beside it (``inside``: in its own
     folder), and warnings about what it cannot express."""
     base, findings = _base(host, list(adapters.values()))
-    file = host.deployment.file.manifest if host.deployment else None
+    file = host.file.manifest if host.file else None
     entries: dict[str, Any] = {}
     for name, adapter in adapters.items():
         entry: dict[str, Any] = {"source": "." if name == inside else f"./{name}"}
@@ -183,7 +183,7 @@ def _base(host: AdapterHost, adapters: list[Adapter]) -> tuple[dict[str, Any], l
     """The base as its manifest declares it, else as transformers loaded it."""
     found: dict[str, Any] = {}
     findings: list[Finding] = []
-    file = host.deployment.said_of_base[0] if host.deployment else None
+    file = host.deployment.base_declaration[0] if host.deployment else None
     declared = file.manifest.base if file is not None else None
     if file is not None and declared is not None and declared.model is not None:
         found = declared.model_dump(mode="json", exclude_defaults=True, exclude={"fingerprint"})

@@ -193,7 +193,7 @@ class Watch(AbstractContextManager["Watch"]):
             return False
         host = host_of(model)
         try:
-            file = open_manifest(self.path, **overrides_of(host.deployment))
+            file = open_manifest(self.path, **overrides_of(host))
             self._files = file.files
             plan = plan_change(host, file, **self._options)
             if any(_mark(path) != mark for path, mark in marks.items()):

@@ -41,6 +41,6 @@ class Deployment:
     base_from: tuple[ManifestFile, Lock] | None = None
 
     @property
-    def said_of_base(self) -> tuple[ManifestFile, Lock]:
+    def base_declaration(self) -> tuple[ManifestFile, Lock]:
         """The manifest and lock that declare the base, or the current ones."""
         return self.base_from or (self.file, self.pulled.lock)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from ...manifests.findings.finding import Finding
+from ...manifests.manifest import ManifestFile
+from ...registry.session import Session
 from ..adapter.warning import never_fired
 from .adapter_set import AdapterSet
 from .calls import Calls
@@ -36,6 +38,16 @@ class AdapterHost:
     def deployment(self) -> Deployment | None:
         """The manifest that the model was set up from, and the pulled files."""
         return self.adapters.state.deployment
+
+    @property
+    def file(self) -> ManifestFile | None:
+        """The manifest that the model was set up from, if any."""
+        return self.deployment.file if self.deployment else None
+
+    @property
+    def session(self) -> Session:
+        """The policies, accepted codes and store of the set-up, or the defaults."""
+        return self.deployment.session if self.deployment else Session()
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -73,7 +73,7 @@ def peft_begins(base: Any, config: LoraConfig) -> Any:
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_it_sits_where_pefts_sits_with_pefts_shapes(kind: str, tmp_path: Path) -> None:
+def test_a_new_adapter_has_pefts_modules_and_shapes(kind: str, tmp_path: Path) -> None:
     make, fields = CONFIGS[kind]
     config = LoraConfig(**fields)
     model = begun(make(), config)
@@ -90,7 +90,7 @@ def test_it_sits_where_pefts_sits_with_pefts_shapes(kind: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_peft_loads_it_once_trained(kind: str, tmp_path: Path) -> None:
+def test_peft_loads_a_trained_new_adapter(kind: str, tmp_path: Path) -> None:
     make, fields = CONFIGS[kind]
     model = begun(make(), LoraConfig(**fields))
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_peft_loads_it_once_trained(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["names", "a task", "all biases", "embedding", "convolutions"])
-def test_what_has_gradients_is_what_has_them_in_peft(kind: str) -> None:
+def test_the_same_parameters_as_in_peft_have_gradients(kind: str) -> None:
     make, fields = CONFIGS[kind]
     config = LoraConfig(**fields)
     model = begun(make(), config, "default")
@@ -123,7 +123,7 @@ def spread(tensor: torch.Tensor) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal"])
-def test_it_begins_as_pefts_begins(init: Any) -> None:
+def test_initial_values_are_pefts(init: Any) -> None:
     base = tiny_llama(hidden_size=64, intermediate_size=64)
     config = LoraConfig(r=16, target_modules=["q_proj", "embed_tokens"], init_lora_weights=init)
     if init == "orthogonal":
@@ -141,7 +141,7 @@ def test_it_begins_as_pefts_begins(init: Any) -> None:
         assert float(a.abs().max()) <= 1 / math.sqrt(64)
 
 
-def test_the_same_seed_begins_the_same_adapter() -> None:
+def test_the_same_seed_gives_the_same_initial_values() -> None:
     config = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}
     states: list[Any] = []
     for _ in range(2):
@@ -150,7 +150,7 @@ def test_the_same_seed_begins_the_same_adapter() -> None:
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 
 
-def test_a_mapping_of_the_same_fields_is_the_same() -> None:
+def test_a_config_may_be_a_mapping() -> None:
     config = LoraConfig(r=4, target_modules=["q_proj"], lora_alpha=7)
     plain = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "lora_alpha": 7}
     assert begun(tiny_llama(), config).state_dict().keys() == (
@@ -158,7 +158,7 @@ def test_a_mapping_of_the_same_fields_is_the_same() -> None:
     )
 
 
-def test_it_trains_and_the_base_does_not(tmp_path: Path) -> None:
+def test_only_the_new_adapter_is_trained(tmp_path: Path) -> None:
     base = tiny_llama()
     before = {k: v.clone() for k, v in base.state_dict().items()}
     model = begun(base, LoraConfig(r=4, target_modules="all-linear")).train()
@@ -175,7 +175,9 @@ def test_it_trains_and_the_base_does_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", [name for name in METHODS if "experts" not in name])
-def test_another_adapter_for_inference_does_not_freeze_it(what: str, tmp_path: Path) -> None:
+def test_attaching_an_inference_adapter_does_not_freeze_a_new_one(
+    what: str, tmp_path: Path
+) -> None:
     make, fields = METHODS[what]
     saved = peft_saves(make(), tmp_path / "saved", target_modules=["o_proj"])
     model = begun(make(), fields)
@@ -192,7 +194,7 @@ def test_another_adapter_for_inference_does_not_freeze_it(what: str, tmp_path: P
     assert all(p.grad is not None for p in mine)
 
 
-def test_it_is_gone_without_a_trace() -> None:
+def test_a_deleted_new_adapter_leaves_no_trace() -> None:
     base = tiny_llama()
     before = traces(base)
     model = begun(base, LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]))
@@ -347,7 +349,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[AdapterdockError], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_cannot_be_begun_is_refused_and_changes_nothing(what: str) -> None:
+def test_an_adapter_that_cannot_be_created_changes_nothing(what: str) -> None:
     make, fields, kind, code = REFUSED[what]
     base = make()
     before = traces(base)

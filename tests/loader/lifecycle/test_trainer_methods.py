@@ -65,9 +65,7 @@ def test_a_run_is_saved_and_resumed_exactly(what: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("what", [name for name in METHODS if name != "prefix"])
-def test_what_is_recomputed_in_backward_is_the_same(
-    what: str, reentrant: bool, tmp_path: Path
-) -> None:
+def test_recomputation_in_backward_is_the_same(what: str, reentrant: bool, tmp_path: Path) -> None:
     make, fields = METHODS[what]
     plain = begun(make(), fields)
     expected = losses(train(plain, tmp_path / "plain"))

@@ -62,7 +62,7 @@ class Told:
         )
 
 
-def test_what_is_written_is_applied_while_calls_go_on(
+def test_changes_are_applied_while_calls_run(
     model: AdaptedModel, manifest: Path, shelf: Shelf, tmp_path: Path
 ) -> None:
     told = Told()
@@ -115,7 +115,7 @@ def test_a_failure_is_reported_once_and_the_old_set_stays(
     assert torch.equal(logits(model), logits(model, adapter="two"))
 
 
-def test_the_lock_and_what_is_extended_count_too(shelf: Shelf, tmp_path: Path) -> None:
+def test_changes_of_the_lock_and_extended_files_are_followed(shelf: Shelf, tmp_path: Path) -> None:
     told = Told()
     under = manifest_of(shelf, tmp_path / "under", active="one")
     over = tmp_path / "over.yaml"
@@ -135,7 +135,7 @@ def test_the_lock_and_what_is_extended_count_too(shelf: Shelf, tmp_path: Path) -
     assert close(logits(model, adapter="it"), shelf.two.answer)
 
 
-def test_a_manifest_that_is_being_written_is_not_taken_for_a_smaller_one(
+def test_a_half_written_manifest_is_not_applied(
     model: AdaptedModel, manifest: Path, shelf: Shelf, tmp_path: Path
 ) -> None:
     told = Told()
@@ -154,7 +154,7 @@ def test_a_manifest_that_is_being_written_is_not_taken_for_a_smaller_one(
     assert set(model.adapters) == {"one", "two"}
 
 
-def test_it_brings_a_model_up_to_date_at_its_start(
+def test_watch_applies_the_manifest_at_its_start(
     model: AdaptedModel, shelf: Shelf, tmp_path: Path
 ) -> None:
     told = Told()
@@ -164,7 +164,7 @@ def test_it_brings_a_model_up_to_date_at_its_start(
     assert model.active_adapters() == ["two"]
 
 
-def test_a_file_that_comes_later_is_followed_then(
+def test_a_file_created_later_is_followed(
     model: AdaptedModel, shelf: Shelf, tmp_path: Path
 ) -> None:
     told = Told()
@@ -175,7 +175,7 @@ def test_a_file_that_comes_later_is_followed_then(
         assert handle.running
 
 
-def test_a_callback_that_raises_ends_nothing(
+def test_a_callback_that_raises_does_not_stop_watch(
     model: AdaptedModel, manifest: Path, shelf: Shelf, tmp_path: Path
 ) -> None:
     told = Told()
@@ -206,7 +206,7 @@ def test_nothing_is_planned_while_nothing_changes(
     assert len(planned) <= 1
 
 
-def test_it_ends_with_its_model(shelf: Shelf, tmp_path: Path) -> None:
+def test_watch_stops_when_its_model_is_deleted(shelf: Shelf, tmp_path: Path) -> None:
     manifest = manifest_of(shelf, tmp_path)
     model = adapterdock.load(manifest)
     handle = adapterdock.watch(model, manifest, interval=FAST)
@@ -223,7 +223,7 @@ def test_it_ends_with_its_model(shelf: Shelf, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("interval", [0, -1, float("nan"), float("inf")])
-def test_an_interval_that_is_none_is_refused(
+def test_an_invalid_interval_is_refused(
     model: AdaptedModel, manifest: Path, interval: float
 ) -> None:
     with pytest.raises(UsageError) as caught:

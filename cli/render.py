@@ -168,9 +168,7 @@ def _place(where: Where) -> str:
     return ":".join(str(p) for p in (where.file, where.line, where.column) if p is not None)
 
 
-def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], printer: Printer, *, indent: int = 0
-) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], printer: Printer) -> None:
     """Print a table whose last column wraps; on a narrow terminal blocks of ``column: value``;
     without a terminal tab-separated fields, with a line of names."""
     rows = [tuple(clean(value).replace("\n", " ") for value in row) for row in rows]
@@ -181,26 +179,14 @@ def print_table(
     from rich.cells import cell_len
 
     widths = [max(cell_len(r[i]) for r in [columns, *rows]) for i in range(len(columns))]
-    room = printer.console.width - indent - sum(width + 2 for width in widths[:-1])
-    if room >= min(widths[-1], NARROWEST_CELL):
-        _print_columns(columns, rows, printer, widths, room, indent)
+    room = printer.console.width - sum(width + 2 for width in widths[:-1])
+    if room < min(widths[-1], NARROWEST_CELL):
+        for row in rows:
+            printer.line((row[0], "bold"))
+            for column, value in zip(columns[1:], row[1:], strict=True):
+                if value:
+                    printer.line((f"{column}: ", "dim"), value, indent=2)
         return
-    for row in rows:
-        printer.line((row[0], "bold"), indent=indent)
-        for column, value in zip(columns[1:], row[1:], strict=True):
-            if value:
-                printer.line((f"{column}: ", "dim"), value, indent=indent + 2)
-
-
-def _print_columns(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    printer: Printer,
-    widths: Sequence[int],
-    room: int,
-    indent: int,
-) -> None:
-    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -210,7 +196,7 @@ def _print_columns(
     table.add_column(columns[-1], overflow="fold", max_width=room)
     for row in rows:
         table.add_row(*map(Text, row))
-    printer.console.print(Padding(table, (0, 0, 0, indent), expand=False))
+    printer.console.print(table)
 
 
 def short_digest(digest: str | None, printer: Printer) -> str:

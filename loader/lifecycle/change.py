@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,8 +101,8 @@ def apply_plan(host: AdapterHost, plan: Plan) -> None:
         _require_current(host, plan)
         built, notes = _build(host, plan, pulled, session)
         computed = [name for name, recipe in host.state.recipes.items() if recipe.combine != "sum"]
-        kept = _kept_compositions(host, plan)
-        built += _composed(host, plan, kept, built)
+        kept, composed = _compositions(host, plan, built)
+        built += composed
         deployment = Deployment(
             file,
             pulled,
@@ -165,32 +165,25 @@ def _build(
     return arriving, notes
 
 
-def _kept_compositions(host: AdapterHost, plan: Plan) -> list[str]:
-    """Computed compositions whose members and recipe do not change."""
-    manifest = plan.file.manifest
-    return [
-        name
-        for name, recipe in host.state.recipes.items()
-        if is_made(manifest, name)
-        and set(recipe.of) <= set(plan.kept)
-        and same_recipe(recipe, as_weights(manifest.compositions[name], flatten(manifest, name)))
-    ]
-
-
-def _composed(
-    host: AdapterHost, plan: Plan, kept: Collection[str], arriving: Iterable[Built]
-) -> list[Built]:
-    """The other computed compositions, built from the adapters after the change."""
-    file = plan.file
+def _compositions(
+    host: AdapterHost, plan: Plan, arriving: Iterable[Built]
+) -> tuple[list[str], list[Built]]:
+    """Names of computed compositions that do not change, and the others, built."""
+    file, manifest = plan.file, plan.file.manifest
     new = {built.adapter.name: built for built in arriving}
-    found: list[Built] = []
-    for name, composition in file.manifest.compositions.items():
-        if not is_made(file.manifest, name) or name in kept:
+    kept: list[str] = []
+    composed: list[Built] = []
+    for name, composition in manifest.compositions.items():
+        if not is_made(manifest, name):
             continue
-        where = file.where(("compositions", name))
-        weights = flatten(file.manifest, name)
-        found.append(host.compositions.made(name, composition, weights, new, where=where))
-    return found
+        weights, old = flatten(manifest, name), host.state.recipes.get(name)
+        same = old is not None and same_recipe(old, as_weights(composition, weights))
+        if old is not None and same and set(old.of) <= set(plan.kept):
+            kept.append(name)
+        else:
+            where = file.where(("compositions", name))
+            composed.append(host.compositions.made(name, composition, weights, new, where=where))
+    return kept, composed
 
 
 # -- the model as it is -------------------------------------------------------------------------
@@ -235,11 +228,11 @@ def _require_unchanged(pulled: Pulled, plan: Plan) -> None:
         codes.PLAN_STALE.finding(
             f"The files of {name!r} changed since the plan was made",
             plan.file.where(("adapters", name, "source")),
-            found=digest_of(files),
+            found=digest,
             expected=plan.wanted[name].digest,
         )
         for name, files in pulled.adapters.items()
-        if digest_of(files) != plan.wanted[name].digest
+        if (digest := digest_of(files)) != plan.wanted[name].digest
     ]
     if findings:
         raise AttachError(*findings)

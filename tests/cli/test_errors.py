@@ -1,4 +1,4 @@
-"""Whatever goes wrong: findings on stderr, the right exit status, never a traceback."""
+"""Errors: findings on stderr, the right exit status, never a traceback."""
 
 from __future__ import annotations
 

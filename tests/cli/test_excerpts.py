@@ -1,4 +1,4 @@
-"""Lines of manifests are shown beside what is wrong with them; lines of other files never."""
+"""Findings show lines of manifests, and never lines of other files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`adapterdock explain`; and the page of the command line is current."""
+"""`adapterdock explain`, and the generated reference page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Help that teaches: every example is a command that can be given."""
+"""The help of every command: its examples parse, and it fits the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`adapterdock init`: a manifest that validates, and nothing overwritten."""
+"""`adapterdock init` writes a manifest that validates, and overwrites nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, no network, a cache that cannot be written to: as a person meets them."""
+"""Ctrl-C, SIGTERM, no network, and an unwritable cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`adapterdock merge`, on the tiny random Llama of the desks."""
+"""`adapterdock merge`, on a tiny random Llama."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def told(folder: Path) -> dict[str, float]:
-    """The adapters and weights of which the header tells."""
+def merged_weights(folder: Path) -> dict[str, float]:
+    """The adapters and weights that the header records."""
     with safe_open(next(folder.glob("*.safetensors")), "pt") as file:
         data = json.loads(file.metadata()["adapterdock.merged"])
     return {name: adapter["weight"] for name, adapter in data["adapters"].items()}
@@ -41,12 +41,12 @@ def test_merge_writes_the_active_or_named_adapters(cli: Cli, at: Path) -> None:
     result = cli("merge", "--out", "out")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("out: a0 at 1 merged; ")
-    assert told(at / "out") == {"a0": 1.0}
+    assert merged_weights(at / "out") == {"a0": 1.0}
     assert {"config.json", "tokenizer.json"} <= {p.name for p in (at / "out").iterdir()}
     result = cli("merge", "adapters.yaml", "-c", "both", "-o", "out", "--safe")
     assert result.exit_code == 0, result.output
     assert "a0 at 1, a1 at -2 merged" in result.stdout
-    assert told(at / "out") == {"a0": 1.0, "a1": -2.0}
+    assert merged_weights(at / "out") == {"a0": 1.0, "a1": -2.0}
     result = cli("merge", "-c", "odd", "-o", "out")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("out: odd at 1 merged; ")

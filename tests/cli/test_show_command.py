@@ -1,4 +1,4 @@
-"""`adapterdock show`, `cache` and `fingerprint`: what they print, for people and as data."""
+"""`adapterdock show`, `cache` and `fingerprint`: their output as text and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wrapper: whose answer it gives, when, on which thread; and that it passes for the base."""
+"""The wrapper: which adapters are active, in which thread, and that it looks like the base."""
 
 from __future__ import annotations
 

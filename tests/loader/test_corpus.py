@@ -1,5 +1,4 @@
-"""Real configs from public repositories, each on a tiny base of its own kind: what PEFT trains and
-saves under that config fits, and answers as PEFT answers."""
+"""Real configs from public repositories on tiny bases of their kinds, compared with PEFT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people do with a model works with adapters on it: each with PEFT's answer, or the base's."""
+"""Other libraries work with an adapted model, with the same answers as in PEFT."""
 
 from __future__ import annotations
 

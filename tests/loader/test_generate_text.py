@@ -1,4 +1,4 @@
-"""Prompt in, text out."""
+"""Generating text from a prompt."""
 
 from __future__ import annotations
 

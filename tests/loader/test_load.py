@@ -1,4 +1,4 @@
-"""From a manifest to a model: where the base comes from, how it is loaded, and all or nothing."""
+"""Loading a manifest: sources of the base, options of loading, all or nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters merged from disk to disk: a plain transformers model with the live model's answers."""
+"""Merging from disk to disk gives a plain model with the live model's answers."""
 
 from __future__ import annotations
 
@@ -333,9 +333,9 @@ def test_only_the_header_records_what_was_merged(mixed: Path, tmp_path: Path) ->
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
         metadata = file.metadata()
     assert metadata.keys() == {"format", "adapterdock.merged"} and metadata["format"] == "pt"
-    told = json.loads(metadata["adapterdock.merged"])
-    assert told["adapters"]["one"]["weight"] == 0.5
-    assert told["adapters"]["two"]["digest"] in lock and told["base"].startswith("sha256:")
+    record = json.loads(metadata["adapterdock.merged"])
+    assert record["adapters"]["one"]["weight"] == 0.5
+    assert record["adapters"]["two"]["digest"] in lock and record["base"].startswith("sha256:")
     for name, data in files_of(tmp_path / "out").items():
         assert name.endswith(".safetensors") or b"adapterdock" not in data
 
@@ -612,4 +612,4 @@ def test_the_peak_of_memory_does_not_depend_on_the_size_of_the_base(
     widened = 4 * max(meta.numel() for meta in state.values())
     assert taken < 2 * largest + brought + widened, f"{taken / 1e6:.0f} MB of {whole / 1e6:.0f}"
     written = sum(p.stat().st_size for p in (tmp_path / "merged").glob("*.safetensors"))
-    assert written > whole + 49152 * 2048 * 2, "the head has a weight of its own"
+    assert written > whole + 49152 * 2048 * 2, "the head has its own weight"

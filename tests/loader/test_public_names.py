@@ -1,4 +1,4 @@
-"""The names of the wrapper: those that users need, and no other; a misspelt one is told."""
+"""The public names of the wrapper, and suggestions for misspelt ones."""
 
 from __future__ import annotations
 

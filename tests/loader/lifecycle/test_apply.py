@@ -1,4 +1,4 @@
-"""A running model follows another manifest: all at once or not at all, without a new base."""
+"""Applying another manifest to a running model: all at once or not at all, with the same base."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def _failing(model: AdaptedModel, name: str) -> Any:
     def failing(adapter: Any, *args: Any) -> None:
         put(adapter, *args)
         if adapter.name == name:
-            raise AttachError(ATTACH_FAILED.finding("broke off"))
+            raise AttachError(ATTACH_FAILED.finding("Interrupted"))
 
     return failing
 
@@ -201,7 +201,7 @@ def test_a_plan_of_another_state_is_refused(
     model: AdaptedModel, wanted: Path, shelf: Shelf, tmp_path: Path
 ) -> None:
     plan = model.plan(wanted)
-    model.set_adapter("two")  # a switch is no change of what there is
+    model.set_adapter("two")  # a switch does not make the plan stale
     model.apply(plan)
     with pytest.raises(AttachError) as caught:
         model.apply(plan)

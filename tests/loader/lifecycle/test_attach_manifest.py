@@ -1,4 +1,4 @@
-"""A manifest onto a live model: is it the right base, and what the manifest says from then on."""
+"""Attaching a manifest to a live model: the base is compared, and the manifest applies."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_base_out_of_reach_is_unchecked_until_a_person_accepts_it(
 
 
 def test_fit_is_decided_on_the_live_model(shelf: Shelf, tmp_path: Path) -> None:
-    """A live class that no table knows is no reason to refuse: it is here to be looked at."""
+    """A class that is not in the table is accepted, since the live model can be inspected."""
 
     class Custom(type(shelf.model())):
         pass
@@ -183,7 +183,7 @@ def broken_weights(shelf: Shelf, folder: Path, value: float) -> Path:
 
 
 def keys_for(failure: str, shelf: Shelf, folder: Path) -> dict[str, Any]:
-    """A manifest's keys of which the last thing to happen goes wrong."""
+    """Keys of a manifest whose last step fails."""
     good = {"one": {"source": shelf.one}, "headed": {"source": shelf.headed}}
     if failure == "a second adapter that does not fit":
         modules = {"model.layers.0.self_attn.q_proj": (32, 32)}
@@ -398,7 +398,7 @@ def test_a_manifest_may_be_a_mapping(shelf: Shelf, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.slow
 def test_a_real_lora_on_its_architecture(t5_bias_lora: Path, tmp_path: Path) -> None:
-    """t5-large itself cannot be had here: a random one of its shape stands in."""
+    """A random model of the shape of t5-large, which cannot be downloaded here."""
     from peft import PeftModel
     from transformers import T5Config, T5ForConditionalGeneration
 

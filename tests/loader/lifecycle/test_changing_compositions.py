@@ -1,5 +1,4 @@
-"""Compositions that became adapters, and adapters of every method, while a model changes: what is
-computed from others follows them, and what is away comes back whole."""
+"""Computed compositions, and adapters of every method, while a model changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An adapter in the place of one with its name: another rank, alpha and targets, or not at all."""
+"""Hot swaps: an adapter replaces another of any rank, alpha and targets, or nothing changes."""
 
 from __future__ import annotations
 

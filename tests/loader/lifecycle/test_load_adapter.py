@@ -1,4 +1,4 @@
-"""One more adapter at run time: the same checks, from any source, all or nothing."""
+"""``load_adapter``: any source, the checks of a manifest, all or nothing."""
 
 from __future__ import annotations
 
@@ -348,15 +348,15 @@ def test_a_taken_name_is_refused_before_anything_is_fetched(
 def test_the_digest_is_compared(where: str, model: AdaptedModel, shelf: Shelf, hub: Any) -> None:
     hub.commit("acme/one", files_of(shelf.one.folder))
     source = {"local": shelf.one.folder, "hub": "hf://acme/one", "memory": None}[where]
-    given: dict[str, Any] = {}
+    in_memory: dict[str, Any] = {}
     if source is None:
         files = files_of(shelf.one.folder)
-        given["peft_config"] = files["adapter_config.json"]
-        given["adapter_state_dict"] = files["adapter_model.safetensors"]
+        in_memory["peft_config"] = files["adapter_config.json"]
+        in_memory["adapter_state_dict"] = files["adapter_model.safetensors"]
     with pytest.raises(IntegrityError) as caught:
-        model.load_adapter(source, "tone", sha256=digest_of(shelf.two.folder), **given)
+        model.load_adapter(source, "tone", sha256=digest_of(shelf.two.folder), **in_memory)
     assert caught.value.findings[0].found == digest_of(shelf.one.folder)
-    model.load_adapter(source, "tone", sha256=digest_of(shelf.one.folder), **given)
+    model.load_adapter(source, "tone", sha256=digest_of(shelf.one.folder), **in_memory)
     assert close(logits(model, adapter="tone"), shelf.one.answer)
 
 

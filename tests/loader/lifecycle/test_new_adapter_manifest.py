@@ -1,4 +1,4 @@
-"""Adapters that a manifest begins: checked without torch, locked, the same for the same seed."""
+"""New adapters that a manifest declares: checked without torch, locked, determined by a seed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM
 LORA: dict[str, Any] = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj", "v_proj"]}
 
 
-def begun(config: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+def new_adapter(config: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     return {"config": config or LORA, "trainable": True, **more}
 
 
@@ -48,7 +48,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.fixture
 def manifest(shelf: Shelf, tmp_path: Path) -> Path:
-    adapters = {"new": begun(seed=7), "one": {"source": shelf.one}}
+    adapters = {"new": new_adapter(seed=7), "one": {"source": shelf.one}}
     return written(shelf, tmp_path, adapters, active="new")
 
 
@@ -81,7 +81,9 @@ def test_declared_initial_values_are_pefts(manifest: Path, shelf: Shelf) -> None
 
 def test_the_seed_determines_the_declared_adapter(shelf: Shelf, tmp_path: Path) -> None:
     def of(folder: str, **more: Any) -> dict[str, torch.Tensor]:
-        return values(adapterdock.load(written(shelf, tmp_path / folder, {"new": begun(**more)})))
+        return values(
+            adapterdock.load(written(shelf, tmp_path / folder, {"new": new_adapter(**more)}))
+        )
 
     first = of("a", seed=3)
     assert same(first, of("b", seed=3))
@@ -102,8 +104,8 @@ def test_the_lock_pins_config_and_seed(manifest: Path, shelf: Shelf) -> None:
 
 
 CHANGES = {
-    "another rank": begun({**LORA, "r": 8}, seed=7),
-    "another seed": begun(seed=8),
+    "another rank": new_adapter({**LORA, "r": 8}, seed=7),
+    "another seed": new_adapter(seed=8),
     "a source": {"source": "./one"},
 }
 
@@ -171,7 +173,7 @@ def test_config_errors_are_reported_before_the_base_is_loaded(
     what: str, shelf: Shelf, tmp_path: Path
 ) -> None:
     config, code = WRONG[what]
-    manifest = written(shelf, tmp_path, {"new": begun(config)})
+    manifest = written(shelf, tmp_path, {"new": new_adapter(config)})
     report = adapterdock.validate(manifest)
     assert code in {finding.code for finding in report.errors}, report.findings
     assert all(f.where.path[:3] == ("adapters", "new", "config") for f in report.errors)
@@ -184,11 +186,11 @@ def test_config_errors_are_reported_before_the_base_is_loaded(
 
 CONFLICTS: dict[str, tuple[dict[str, Any], str]] = {
     "neither": ({"trainable": True}, "AD122"),
-    "both": ({"source": "./one", **begun()}, "AD820"),
+    "both": ({"source": "./one", **new_adapter()}, "AD820"),
     "not trained": ({"config": LORA}, "AD821"),
-    "a digest": (begun(sha256=f"sha256:{'0' * 64}"), "AD822"),
-    "lazy": (begun(lazy=False), "AD822"),
-    "mutable": (begun(mutable=True), "AD822"),
+    "a digest": (new_adapter(sha256=f"sha256:{'0' * 64}"), "AD822"),
+    "lazy": (new_adapter(lazy=False), "AD822"),
+    "mutable": (new_adapter(mutable=True), "AD822"),
     "a seed for a source": ({"source": "./one", "seed": 3}, "AD822"),
 }
 
@@ -214,7 +216,7 @@ def test_an_invalid_source_is_one_error(shelf: Shelf, tmp_path: Path) -> None:
 
 def test_attach_checks_the_modules_of_the_live_model(shelf: Shelf, tmp_path: Path) -> None:
     config = {"peft_type": "LORA"}  # PEFT's modules for a Llama
-    manifest = write_manifest(tmp_path, base={}, adapters={"new": begun(config)})
+    manifest = write_manifest(tmp_path, base={}, adapters={"new": new_adapter(config)})
     base = AutoModelForCausalLM.from_pretrained(shelf.base)
     model = adapterdock.attach(base, manifest)
     assert {m.rpartition(".")[2] for m in model.adapters["new"].modules} == {"q_proj", "v_proj"}
@@ -236,7 +238,7 @@ def test_attach_checks_the_modules_of_the_live_model(shelf: Shelf, tmp_path: Pat
 def test_a_plan_creates_new_adapters_and_keeps_trained_ones(shelf: Shelf, tmp_path: Path) -> None:
     manifest = written(shelf, tmp_path, {"one": {"source": shelf.one}})
     model = adapterdock.load(manifest)
-    written(shelf, tmp_path, {"one": {"source": shelf.one}, "new": begun()}, active="new")
+    written(shelf, tmp_path, {"one": {"source": shelf.one}, "new": new_adapter()}, active="new")
     plan = model.plan(manifest)
     assert list(plan.added) == ["new"] and "begun" in str(plan) and "trainable" in str(plan)
     model.apply(plan)
@@ -245,7 +247,9 @@ def test_a_plan_creates_new_adapters_and_keeps_trained_ones(shelf: Shelf, tmp_pa
     trained = values(model)
     plan = model.plan(manifest)
     assert not plan and plan.kept == ("one", "new")
-    written(shelf, tmp_path, {"one": {"source": shelf.one}, "new": begun(seed=1)}, active="new")
+    written(
+        shelf, tmp_path, {"one": {"source": shelf.one}, "new": new_adapter(seed=1)}, active="new"
+    )
     plan = model.plan(manifest)
     assert list(plan.replaced) == ["new"]
     model.apply(plan)
@@ -263,7 +267,7 @@ def test_a_failed_plan_with_a_new_adapter_changes_nothing(shelf: Shelf, tmp_path
         "prompt_tuning_init_text": "w4 w5",
         "tokenizer_name_or_path": "./gone",
     }
-    written(shelf, tmp_path, {"one": {"source": shelf.one}, "new": begun(text)})
+    written(shelf, tmp_path, {"one": {"source": shelf.one}, "new": new_adapter(text)})
     with pytest.raises(AttachError) as caught:
         model.apply(model.plan(manifest))
     assert caught.value.code == "AD748"

@@ -1,4 +1,4 @@
-"""What another manifest would change on a running model: decided and shown, nothing touched."""
+"""Planning: what another manifest would change on a running model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters written to disk: PEFT loads them, and they know their base."""
+"""Saved adapters: PEFT loads them, and they record their base."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LORAS: dict[str, tuple[Any, dict[str, Any]]] = {
         },
     ),
     "embedding": (tiny_llama, {"target_modules": ["embed_tokens", "v_proj"]}),
-    "whole modules": (tiny_llama, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
+    "replacements": (tiny_llama, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
     "biases": (tiny_bert, {"target_modules": ["query"], "bias": "all"}),
     "head": (tiny_bert, {"target_modules": ["query", "value"], "task_type": "SEQ_CLS"}),
     "Conv1D": (tiny_gpt2, {"target_modules": ["c_attn"], "fan_in_fan_out": True}),

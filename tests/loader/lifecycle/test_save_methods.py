@@ -1,4 +1,4 @@
-"""What is saved of an adapter of every native method is what PEFT saved, and PEFT loads it."""
+"""Saved adapters of every native method equal PEFT's, and PEFT loads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole model written to a folder, and brought back."""
+"""A model saved to a folder, and loaded again."""
 
 from __future__ import annotations
 

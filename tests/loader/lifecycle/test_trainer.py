@@ -1,4 +1,4 @@
-"""transformers' own ``Trainer`` on an adapted model, with no callback of ours, beside PEFT."""
+"""transformers' ``Trainer`` on an adapted model without callbacks, compared with PEFT."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ def test_a_checkpoint_is_the_adapter_and_not_the_base(tmp_path: Path) -> None:
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     saved = first_adapter(tmp_path / "saved", lora_dropout=0.2)
-    whole = ours(saved)
-    straight = train(whole, tmp_path / "whole", max_steps=6)
+    uninterrupted = ours(saved)
+    straight = train(uninterrupted, tmp_path / "uninterrupted", max_steps=6)
     first = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6}
     train(ours(saved), tmp_path / "parts", **first)
     later = ours(saved)
@@ -141,7 +141,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
         later, tmp_path / "parts", str(tmp_path / "parts" / "checkpoint-3"), max_steps=6
     )
     assert losses(resumed) == losses(straight)
-    state = whole.state_dict()
+    state = uninterrupted.state_dict()
     assert all(torch.equal(state[k], v) for k, v in later.state_dict().items())
 
 
@@ -153,11 +153,11 @@ def test_a_run_on_a_new_adapter_is_resumed(tmp_path: Path) -> None:
         model.set_adapter("it")
         return model
 
-    whole = fresh(1)
-    train(whole, tmp_path / "run", save_strategy="steps", save_steps=2)
+    uninterrupted = fresh(1)
+    train(uninterrupted, tmp_path / "run", save_strategy="steps", save_steps=2)
     later = fresh(2)  # other random numbers, which the checkpoint replaces
     train(later, tmp_path / "run", str(tmp_path / "run" / "checkpoint-2"))
-    state = whole.state_dict()
+    state = uninterrupted.state_dict()
     assert all(torch.equal(state[k], v) for k, v in later.state_dict().items())
 
 

@@ -1,4 +1,4 @@
-"""Attaching: refused with a reason, or done whole; never half."""
+"""Attaching an adapter: complete, or refused with a reason."""
 
 from __future__ import annotations
 

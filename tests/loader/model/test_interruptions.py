@@ -1,5 +1,4 @@
-"""A change that is interrupted at any line is made or is not made: the model answers and lists as
-before or as after, never between, and the next change works."""
+"""A change that is interrupted at any line is complete or undone, and the next change works."""
 
 from __future__ import annotations
 

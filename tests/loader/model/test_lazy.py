@@ -1,4 +1,4 @@
-"""Lazy adapters: checked and locked like any, read on first use."""
+"""Lazy adapters are checked and locked like others, and read on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of ``named_parameters`` lead to them: for LoRA+, ``functional_call`` and export."""
+"""Names in ``named_parameters``: for LoRA+, ``functional_call`` and ``torch.export``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A budget for adapters' weights: the least recently used make room, and come back unchanged."""
+"""A budget for adapters' weights: the least recently used are unloaded, and reloaded unchanged."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def test_the_callers_budget_overrides_the_manifests(
     assert f"~ residency  {size} bytes -> {3 * size} bytes" in str(plan)
     model.apply(plan)
     assert model.residency == 3 * size
-    given = adapterdock.load(manifest, residency=2 * size)
-    given.apply(given.plan(wider))
-    assert given.residency == 2 * size
+    limited = adapterdock.load(manifest, residency=2 * size)
+    limited.apply(limited.plan(wider))
+    assert limited.residency == 2 * size
     bare = adapterdock.attach(shelf.model(), {"version": 1, "base": {}}, residency="1MB")
     assert bare.residency == 1_000_000
 

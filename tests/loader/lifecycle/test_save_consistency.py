@@ -1,5 +1,4 @@
-"""What was saved is loaded whole: a mix of two saves is noticed, and the same values give the same
-bytes."""
+"""A mix of two saves is noticed, and the same values give the same bytes."""
 
 from __future__ import annotations
 

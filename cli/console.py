@@ -99,9 +99,8 @@ out = Printer("stdout")
 err = Printer("stderr")
 
 
-def say(*parts: Styled, indent: int = 0, hang: int = HANG) -> None:
-    """Print one line of a result."""
-    out.line(*parts, indent=indent, hang=hang)
+say = out.line
+"""Prints one line of a result."""
 
 
 def clean(text: str) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,7 +103,14 @@ def init(
 
 def find_adapters(folder: Path) -> list[str]:
     """Folders of adapters in and below ``folder``, relative to it; the nearest first."""
-    return sorted(_walk(folder), key=lambda place: (place.count("/"), _natural(place)))
+    found: list[str] = []
+    for place, folders, files in os.walk(folder):
+        relative = Path(place).relative_to(folder)
+        if CONFIG in files:
+            found.append(relative.as_posix())
+        deep = len(relative.parts) >= DEPTH
+        folders[:] = [] if deep else [f for f in folders if f[0] != "." and f not in _SKIPPED]
+    return sorted(found, key=lambda place: (place.count("/"), _natural(place)))
 
 
 def named_sources(folders: Iterable[str]) -> tuple[dict[str, str], list[str]]:
@@ -151,20 +158,6 @@ def render(name: str, model: str | None, adapters: Mapping[str, str]) -> str:
             "#     source: ./adapters/tone   # or hf://org/name@revision/folder, s3://bucket/folder",
         ]
     return "\n".join(lines) + "\n"
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    root = str(folder)
-    for place, folders, files in os.walk(root):
-        relative = Path(place).relative_to(root)
-        if CONFIG in files:
-            yield relative.as_posix()
-        deep = len(relative.parts) >= DEPTH
-        folders[:] = (
-            []
-            if deep
-            else sorted(f for f in folders if not f.startswith(".") and f not in _SKIPPED)
-        )
 
 
 def _natural(text: str) -> list[tuple[int, str]]:

@@ -178,8 +178,12 @@ def _print(changes: Sequence[Change], old: Lock | None, new: Lock) -> None:
             _mark("+", entry, f"{added.source} {short_digest(added.digest, out)}".rstrip())
         elif entry != name and name not in new.adapters:
             _mark("-", entry, f"{old.adapters[name].source}")
+        elif group[0].path == entry:
+            _print_change(group[0], entry, 0)
         else:
-            _print_entry(entry, group)
+            _mark("~", entry, "")
+            for change in group:
+                _print_change(change, change.path[len(entry) + 1 :], 4)
 
 
 def _by_entry(changes: Iterable[Change], names: Sequence[str]) -> dict[str, list[Change]]:
@@ -193,15 +197,6 @@ def _by_entry(changes: Iterable[Change], names: Sequence[str]) -> dict[str, list
             entry += "." + next((n for n in names if f"{rest}.".startswith(f"{n}.")), rest)
         entries.setdefault(entry, []).append(change)
     return entries
-
-
-def _print_entry(entry: str, changes: Sequence[Change]) -> None:
-    if len(changes) == 1 and changes[0].path == entry:
-        _print_change(changes[0], entry, 0)
-        return
-    _mark("~", entry, "")
-    for change in changes:
-        _print_change(change, change.path[len(entry) + 1 :], 4)
 
 
 def _print_change(change: Change, label: str, indent: int) -> None:

@@ -81,7 +81,9 @@ def test_a_new_adapter_has_pefts_modules_and_shapes(kind: str, tmp_path: Path) -
     mine = load_file(tmp_path / "adapter_model.safetensors")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = get_peft_model_state_dict(peft_creates(make(), config), save_embedding_layers=False)
+        theirs = get_peft_model_state_dict(
+            peft_creates(make(), config), save_embedding_layers=False
+        )
     assert {k: tuple(v.shape) for k, v in mine.items()} == {
         k: tuple(v.shape) for k, v in theirs.items()
     }

@@ -17,7 +17,7 @@ from ...manifests.findings import usage as usage_codes
 from ...manifests.findings.errors import AdapterdockError, AttachError, RoutingError, UsageError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.findings.language import NAMES_IN_CASE
-from ...manifests.language.names import NAME_RULE, is_name, same_but_for_case
+from ...manifests.language.names import NAME_RULE, did_you_mean, is_name, same_but_for_case
 from ..adapter.adapter import Adapter, Built
 from ..adapter.memory import bytes_of, returned
 from ..adapter.warning import warn
@@ -143,7 +143,7 @@ class AdapterSet:
         if hotswap is True:
             raise AttachError(
                 codes.ADAPTER_UNKNOWN.finding(
-                    f"Cannot replace {name!r}: not attached",
+                    f"Cannot replace unknown adapter {name!r}",
                     where,
                     found=name,
                     expected=", ".join(self.by_name) or "an attached adapter",
@@ -156,7 +156,7 @@ class AdapterSet:
     def known(self, name: str) -> Adapter:
         """The adapter of this name. Raises :class:`RoutingError` if there is none."""
         if name not in self.by_name:
-            raise unknown_adapter(name, f"attached: {', '.join(self.by_name) or 'none'}")
+            raise unknown("adapter", name, self.by_name)
         return self.by_name[name]
 
     # -- attach, exchange, delete ----------------------------------------------------------
@@ -329,5 +329,13 @@ class AdapterSet:
             raise
 
 
-def unknown_adapter(name: str, why: str) -> RoutingError:
-    return RoutingError(codes.ADAPTER_UNKNOWN.finding(f"Unknown name {name!r}: {why}"))
+def unknown(kind: str, name: str, known: Collection[str]) -> RoutingError:
+    """The error for a name that is not one of ``known``."""
+    return RoutingError(
+        codes.ADAPTER_UNKNOWN.finding(
+            f"Unknown {kind} {name!r}",
+            found=name,
+            expected=", ".join(known) or "none is attached",
+            hint=did_you_mean(name, known),
+        )
+    )

@@ -21,7 +21,7 @@ from ..compose.materialise import plan_of, tensors_of
 from ..compose.recipe import combination, dependents, recipe_of, save_combination
 from ..routing.selection import check_composition, names_in, route, taking_part
 from ..weights.tensors import read_bytes
-from .adapter_set import AdapterSet, unknown_adapter
+from .adapter_set import AdapterSet, unknown
 from .choice import Choice
 
 _NOWHERE = Where()
@@ -60,8 +60,8 @@ class Compositions:
         with self._set.changing():
             recipe = self._recipe(name)
             old = self._set.state.compositions[name]
-            if unknown := [member for member in weights if member not in old]:
-                raise unknown_adapter(unknown[0], f"{name!r} consists of {', '.join(old)}")
+            if others := [member for member in weights if member not in old]:
+                raise unknown(f"member of {name!r}", others[0], old)
             self._define(name, recipe, {**old, **weights}, replace=True, where=_NOWHERE)
 
     def _define(
@@ -122,7 +122,7 @@ class Compositions:
     def _recipe(self, name: str) -> Composition:
         recipes = self._set.state.recipes
         if name not in recipes:
-            raise unknown_adapter(name, "not a composition")
+            raise unknown("composition", name, recipes)
         return recipes[name]
 
     # -- compositions as adapters --------------------------------------------------------------

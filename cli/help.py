@@ -36,7 +36,10 @@ def help_text(command: Any, ctx: Any, width: int) -> str:
     if hasattr(command, "list_commands"):
         subs = {name: command.get_command(ctx, name) for name in command.list_commands(ctx)}
         shown = {name: sub for name, sub in subs.items() if sub is not None and not sub.hidden}
-        records["Commands"] = [(n, _first_sentence(sub.help or "")) for n, sub in shown.items()]
+        records["Commands"] = [
+            (name, " ".join((sub.help or "").split("\n\n")[0].split()))
+            for name, sub in shown.items()
+        ]
     for heading in ("Commands", "Arguments", "Options"):
         if records.get(heading):
             lines += ["", f"{heading}:", *_definitions(records[heading], width)]
@@ -49,7 +52,7 @@ def _paragraphs(text: str, width: int) -> list[str]:
     """``text`` wrapped to ``width``. Indented lines (commands to copy, or a term with its meaning)
     keep their own lines."""
     lines: list[str] = []
-    for paragraph in textwrap.dedent(_undented(text)).strip("\n").split("\n\n"):
+    for paragraph in text.strip("\n").split("\n\n"):
         if lines:
             lines.append("")
         if paragraph.startswith(" "):
@@ -70,11 +73,6 @@ def _fitted(line: str, width: int) -> list[str]:
         comment = rest.lstrip().lstrip("# ")
         return [*_wrap(comment, width, first="  # ", hang="  # "), f"  {term}"]
     return [f"  {term}", *_wrap(rest.strip(), width, first="      ", hang="      ")]
-
-
-def _undented(text: str) -> str:
-    first, _, rest = text.strip("\n").partition("\n")
-    return f"{first.strip()}\n{textwrap.dedent(rest)}"
 
 
 def _definitions(records: list[tuple[str, str]], width: int) -> list[str]:
@@ -102,7 +100,3 @@ def _wrap(text: str, width: int, first: str = "", hang: str = "") -> list[str]:
         break_on_hyphens=False,
         break_long_words=False,
     )
-
-
-def _first_sentence(text: str) -> str:
-    return " ".join(_undented(text).strip().split("\n\n")[0].split())

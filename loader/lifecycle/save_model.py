@@ -215,12 +215,11 @@ def _loaded_from(host: AdapterHost) -> str | None:
     """The source that transformers loaded the base from: a folder that still exists, or a
     repository of the Hub at its commit."""
     config = getattr(host.live.module, "config", None)
-    name = getattr(config, "_name_or_path", None)
-    if not isinstance(name, str) or not name:
-        return None
-    if (Path(name) / "config.json").is_file():
-        return str(Path(name).resolve())
-    if not is_hub_id(name):
+    folder = getattr(config, "_name_or_path", None)
+    if isinstance(folder, str) and folder and (Path(folder) / "config.json").is_file():
+        return str(Path(folder).resolve())
+    name = host.live.hub_name
+    if name is None:
         return None
     commit = getattr(config, "_commit_hash", None)
     try:

@@ -91,9 +91,9 @@ def lock(
             "--upgrade-all": upgrade_all,
             "--accept": accept,
         }
-        _refuse_beside("--check", others)
+        _refuse_with("--check", others)
     if upgrade_all:
-        _refuse_beside("--upgrade-all", {"--upgrade": upgrade})
+        _refuse_with("--upgrade-all", {"--upgrade": upgrade})
     file = open_manifest_argument(manifest, model, dtype, policy)
     if check:
         _check(file, policy, offline, as_json)
@@ -146,7 +146,7 @@ def _check(file: ManifestFile, policy: Path | None, offline: bool, as_json: bool
     exit_with(check_lock(file, policy=policy, offline=offline), as_json)
 
 
-def _refuse_beside(option: str, others: Mapping[str, object]) -> None:
+def _refuse_with(option: str, others: Mapping[str, object]) -> None:
     """Raise :class:`UsageError` if another of these options is used together with ``option``."""
     used = [name for name, value in others.items() if value]
     if used:

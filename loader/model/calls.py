@@ -64,7 +64,7 @@ class Calls:
             gradients = torch.is_grad_enabled() and bool(routing.terms)
             if gradients and self._base.training:
                 carry(self._checkpointable)
-            return self._enter(routing, self._base, args, kwargs, inside=True, gradients=gradients)
+            return self._enter(routing, self._base, args, kwargs, gradients)
 
         routing, out = self._with(lambda: self._choice.resolve(adapter, adapter_names), enter)
         _note_use(routing)
@@ -89,7 +89,7 @@ class Calls:
                 function = _with_prompt(prompt.generate, self._base, function)
             if invocations(routing.terms):
                 function = _from_invocations(function)
-            return self._enter(routing, function, args, kwargs, inside=False)
+            return self._enter(routing, function, args, kwargs)
 
         copies = _copies_of_a_row(self._base, kwargs)
         routing, out = self._with(
@@ -117,8 +117,6 @@ class Calls:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        *,
-        inside: bool,
         gradients: bool = False,
     ) -> Any:
         """Run ``function`` with a routing; with other parameters if ``functional_call`` or
@@ -126,14 +124,14 @@ class Calls:
         self._set.state.check_alive()
         exchanged = self._set.tree.exchanged
         if not exchanged:
-            return self._run(routing, function, args, kwargs, inside, gradients)
+            return self._run(routing, function, args, kwargs, gradients)
         if self._set.state.compiled is not None:
             raise RoutingError(
                 codes.NOT_EXCHANGED.finding("Cannot exchange the parameters: the base is compiled")
             )
         modules = self._set.live.modules.by_name
         with with_exchanged(routing, exchanged, self._attachments, modules) as other:
-            return self._run(other, function, args, kwargs, inside, gradients)
+            return self._run(other, function, args, kwargs, gradients)
 
     def _run(
         self,
@@ -141,11 +139,11 @@ class Calls:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        inside: bool,
         gradients: bool,
     ) -> Any:
         rows = routing.rows
-        if inside and function is self._base and self._set.state.compiled is not None:
+        inside = function is self._base
+        if inside and self._set.state.compiled is not None:
             return self._compiled_call(routing, args, kwargs)
         repeat = rows.enter(self._owner, self._base, args, kwargs) if rows is not None else 1
         activation = of_forward(routing.terms, None, args, kwargs) if inside else None
@@ -217,7 +215,7 @@ class Calls:
         method = getattr(self._view, name)
 
         def enter(routing: Routing) -> Any:
-            return self._enter(routing, method, args, kwargs, inside=False, gradients=gradients)
+            return self._enter(routing, method, args, kwargs, gradients)
 
         routing, out = self._with(self._choice.resolve, enter)
         return self._stepwise(routing, out) if inspect.isgenerator(out) else out
@@ -228,7 +226,7 @@ class Calls:
         gradients = torch.is_grad_enabled()
 
         def enter(routing: Routing) -> Any:
-            return self._enter(routing, next, (steps, end), {}, inside=False, gradients=gradients)
+            return self._enter(routing, next, (steps, end), {}, gradients)
 
         while (step := self._with(lambda: routing, enter)[1]) is not end:
             yield step

@@ -204,8 +204,9 @@ def test_an_invalid_selection_keeps_the_default(
 
 
 def test_a_misspelt_adapter_gets_a_hint(model: AdaptedModel) -> None:
-    with pytest.raises(RoutingError, match="id you mean 'two'"):
-        model.set_adapter("twoo")
+    for act in (model.set_adapter, model.delete_adapter):
+        with pytest.raises(RoutingError, match="id you mean 'two'"):
+            act("twoo")
 
 
 def test_replacements_need_weight_one_and_cannot_be_combined(

@@ -60,17 +60,20 @@ def validate(
       adapterdock validate --model ./finetuned     # would they fit this base?
       adapterdock validate --accept AD364          # accept this unchecked finding
     """
-    from ..registry.session import accepted_codes
     from ..registry.validate import validate as validate_manifest
 
     check_arguments(model, dtype, policy)
+    if accept:  # imported only if needed, since it loads the store
+        from ..registry.session import accepted_codes
+
+        accept = sorted(accepted_codes(accept))
     ask, ask_peft = _ask() if deep else (None, None)
     report = validate_manifest(
         manifest_argument(manifest),
         model=model,
         dtype=dtype,
         policy=policy,
-        accept=accepted_codes(accept or ()),
+        accept=accept or (),
         frozen=frozen,
         offline=offline,
         ask=ask,

@@ -18,7 +18,7 @@ SCHEMA = "adapterdock.codes/1"
 
 
 def complete(incomplete: str) -> list[tuple[str, str]]:
-    """Codes and what they are about, for the shell."""
+    """Codes and their summaries, for the shell."""
     wanted = incomplete.lower()
     return [
         (word, code.summary)
@@ -33,13 +33,13 @@ def explain(
         str | None,
         typer.Argument(
             metavar="CODE",
-            help="A code such as AD301, or its name. Without it: a list of all.",
+            help="A code such as AD301, or its name (default: list all codes).",
             autocompletion=complete,
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what a finding's code means, and what to do about it.
+    """Explain the code of a finding, and how to fix the problem.
 
     Examples:
 
@@ -60,16 +60,13 @@ def explain(
 def _find(text: str) -> Code:
     found = find_code(text)
     if found is None:
-        known = {word.lower(): word for c in all_codes().values() for word in (c.id, c.name)}
-        near = did_you_mean(text.strip().lower(), known)
+        ids, names = zip(*((code.id, code.name) for code in all_codes().values()), strict=True)
+        wanted = text.strip()
+        hint = did_you_mean(wanted.lower(), names)
+        if near := did_you_mean(wanted.upper(), ids):  # the nearest number is often another one
+            hint = f"{near} {codes.UNKNOWN_CODE.fix}"
         raise UsageError(
-            codes.UNKNOWN_CODE.finding(
-                f"no finding has the code {text!r}",
-                found=text,
-                hint=near and f"{near.replace('ad', 'AD')} {codes.UNKNOWN_CODE.fix}"
-                if near and near.startswith("Did you mean 'ad")
-                else near,
-            )
+            codes.UNKNOWN_CODE.finding(f"Unknown code {text!r}", found=text, hint=hint)
         )
     return found
 

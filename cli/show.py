@@ -18,8 +18,7 @@ from .options import (
     ModelOption,
     OfflineOption,
     PolicyOption,
-    check_arguments,
-    manifest_argument,
+    open_manifest_argument,
 )
 from .render import human_bytes, print_findings, print_table, short_digest
 
@@ -41,16 +40,16 @@ def show(
         bool,
         typer.Option(
             "--resolved",
-            help="Print the manifest itself instead, value by value: what each is after `extends` "
-            "and variables, and which line of which file it came from.",
+            help="Print each value of the manifest instead, after `extends` and variables, with "
+            "its file and line.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a manifest resolves to.
 
-    Methods, ranks, sizes, targets and digests of all adapters. Reads configs and headers only.
-    Digests are the lock's. The exit status is that of `validate`, whose findings are printed too.
+    Prints methods, ranks, sizes, target modules and digests of all adapters. Reads configs and
+    headers only; digests come from the lock. Findings and exit status are those of `validate`.
 
     Examples:
 
@@ -59,11 +58,10 @@ def show(
       adapterdock show --json | jq '.adapters[] | {source, rank, digest}'
     """
     from ..registry.access import Access
-    from ..registry.locks.project import lock_of, open_manifest, policies_in_force
+    from ..registry.locks.project import lock_of, policies_in_force
     from ..registry.validate import resolve_under
 
-    check_arguments(model, dtype, policy)
-    file = open_manifest(manifest_argument(manifest), model=model, dtype=dtype)
+    file = open_manifest_argument(manifest, model, dtype, policy)
     if resolved:
         _show_values(file, as_json)
         return
@@ -112,7 +110,7 @@ def _print(data: dict[str, Any]) -> None:
     if base["model"] is None:
         say("base: not declared")
     elif base["bytes"] is None:
-        say(f"base: {base['model']} (could not be read)")
+        say(f"base: {base['model']} (cannot be read)")
     else:
         size = human_bytes(base["bytes"])
         say(f"base: {base['model']} ({base['architecture'] or 'unknown architecture'}, {size})")
@@ -166,13 +164,13 @@ def _row(path: Path, scalar: Scalar) -> tuple[str, str, str, str]:
 
 
 def _weight(weight: float | Mapping[str, float]) -> str:
-    """``0.4``, or ``(*.mlp.* 0.1, * 0.4)`` for a weight by module."""
+    """``0.4``, or ``(*.mlp.* 0.1, * 0.4)`` for weights by module."""
     if isinstance(weight, Mapping):
-        return f"({', '.join(f'{glob} {one:g}' for glob, one in weight.items())})"
+        return f"({', '.join(f'{glob} {number:g}' for glob, number in weight.items())})"
     return f"{weight:g}"
 
 
 def _method(facts: Mapping[str, Any]) -> str:
-    """``LORA``, and who wrote it where that is not PEFT."""
+    """``LORA``, with the format if that is not PEFT's."""
     method, written_by = str(facts.get("method") or "?"), facts.get("format", "PEFT")
     return method if written_by == "PEFT" else f"{method} ({written_by})"

@@ -20,7 +20,7 @@ def as_read(
     If one file has them as the header of ``facts`` says, its buffer is used. Otherwise they are
     copied, in their dtype, into a new buffer after the files' digests were verified. Raises
     :class:`IntegrityError` for a wrong digest, :class:`SourceError` for a file that could not be
-    read. """
+    read."""
     if not facts.parts:
         (tensors,) = files.values()
         tensors.header = facts.header

@@ -245,7 +245,7 @@ def read_file(
     background, and :meth:`AdapterTensors.verify` has the result. They are not hashed without it, or
     if ``verified`` knows that the unchanged file has this digest. The header is not parsed again if
     it is the ``known`` one. Raises :class:`SourceError` for a file that cannot be read or is not a
-    safetensors file (:class:`IntegrityError` if its digest is also wrong). """
+    safetensors file (:class:`IntegrityError` if its digest is also wrong)."""
     buffer = buffer_of_file(path, sha256, where, verified, wait=wait)
     return _tensors_in(buffer, where, Path(path).name, known)
 

@@ -1,4 +1,4 @@
-"""`adapterdock explain`; and the page of the command line is current."""
+"""`adapterdock explain`, and the generated reference page."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_code_is_explained(cli: Cli, code: Code) -> None:
         ("AD912", "bad-adapter-name", loader_codes.NAME_INVALID),
     ],
 )
-def test_a_code_of_an_earlier_release_is_explained_as_the_one_of_today(
+def test_a_code_of_an_earlier_release_explains_its_successor(
     cli: Cli, was: str, name: str, code: Code
 ) -> None:
     assert was not in all_codes()
@@ -55,7 +55,7 @@ def test_a_code_of_an_earlier_release_is_explained_as_the_one_of_today(
     assert json.loads(cli("explain", was, "--json").stdout)["codes"][0]["was"] == [was, name]
 
 
-def test_a_code_that_was_never_renamed_says_nothing_of_earlier_releases(cli: Cli) -> None:
+def test_a_code_that_was_never_renamed_does_not_mention_earlier_releases(cli: Cli) -> None:
     assert "Earlier" not in cli("explain", "AD301").stdout
 
 
@@ -65,13 +65,13 @@ def test_without_a_code_all_are_listed(cli: Cli) -> None:
     assert [row[0] for row in rows[1:]] == list(all_codes())
 
 
-def test_an_unknown_code_is_wrong_usage_with_the_nearest(cli: Cli) -> None:
+def test_an_unknown_code_is_wrong_usage_with_a_suggestion(cli: Cli) -> None:
     result = cli("explain", "modul-not-in-base")
     assert result.exit_code == 2
     assert "Did you mean 'module-not-in-base'?" in result.stderr
 
 
-def test_codes_are_data_with_json(cli: Cli) -> None:
+def test_codes_can_be_printed_as_json(cli: Cli) -> None:
     data = json.loads(cli("explain", "AD120", "--json").stdout)
     assert data["schema"] == "adapterdock.codes/1"
     assert [code["name"] for code in data["codes"]] == ["unknown-key"]

@@ -156,7 +156,7 @@ def test_a_folder_that_cannot_be_written_is_reported(
         model.save_composition(tmp_path / "file", "some")
     assert caught.value.code == "AD727"
     assert (tmp_path / "file").read_text() == "here"
-    with pytest.raises(RoutingError, match="no composition"):
+    with pytest.raises(RoutingError, match="Unknown composition"):
         model.save_composition(tmp_path, "one")
 
 

@@ -1,4 +1,4 @@
-"""Attaching: refused with a reason, or done completely; never half."""
+"""Attaching an adapter: complete, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_an_adapter_that_would_change_nothing_is_refused_unless_trainable(zero: 
     assert "it" in model.adapters
 
 
-def test_zero_factors_beside_a_whole_module_that_differs_are_an_adapter(tmp_path: Path) -> None:
+def test_zero_factors_with_a_changed_replacement_are_accepted(tmp_path: Path) -> None:
     base = tiny_llama()
 
     def untrained(model: Any) -> None:
@@ -155,7 +155,7 @@ def test_zero_factors_beside_a_whole_module_that_differs_are_an_adapter(tmp_path
     assert close(logits(adapted(base, one)), one.answer)
 
 
-def test_zero_factors_beside_the_bases_own_module_are_refused(tmp_path: Path) -> None:
+def test_zero_factors_with_an_unchanged_replacement_are_refused(tmp_path: Path) -> None:
     base = tiny_llama()
     plan, tensors = factors(w=base.lm_head.weight.detach().clone())
     tensors["b"].zero_()
@@ -163,7 +163,7 @@ def test_zero_factors_beside_the_bases_own_module_are_refused(tmp_path: Path) ->
     assert refused(base, plan, tensors).code == codes.EMPTY.id
 
 
-def test_other_bytes_than_pinned_are_refused_before_anything_else(saved: Saved) -> None:
+def test_bytes_that_differ_from_the_pin_are_refused_first(saved: Saved) -> None:
     base = tiny_llama()
     from adapterdock.loader.weights.tensors import read_file
 
@@ -173,7 +173,7 @@ def test_other_bytes_than_pinned_are_refused_before_anything_else(saved: Saved) 
     assert isinstance(error, IntegrityError)
 
 
-def test_a_value_that_the_bases_float16_cannot_hold_is_refused() -> None:
+def test_values_too_large_for_float16_are_refused() -> None:
     plan, tensors = factors()
     tensors["a"][0, 0] = 1e5
     assert refused(tiny_llama().half(), plan, tensors).code == "AD706"
@@ -197,7 +197,7 @@ def test_an_existing_name_is_refused_and_keeps_its_own_alpha(saved: Saved) -> No
 
 
 @pytest.mark.parametrize("name", ["", "__base__", None, 3])
-def test_what_cannot_be_a_name_is_refused(name: Any) -> None:
+def test_invalid_names_are_refused(name: Any) -> None:
     plan, tensors = factors()
     with pytest.raises(AttachError) as caught:
         attach_adapter(AdaptedModel(tiny_llama()), name, plan, tensors_of(tensors))
@@ -205,7 +205,7 @@ def test_what_cannot_be_a_name_is_refused(name: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["q_proj", "a.b", "lora_a", "base_model", "weight", "it-2"])
-def test_a_name_is_never_taken_for_a_part_of_another(name: str, saved: Saved) -> None:
+def test_names_that_contain_each_other_stay_apart(name: str, saved: Saved) -> None:
     base = tiny_llama()
     model = adapted(base, saved, name)
     attach(model, saved, name + ".x")
@@ -216,7 +216,7 @@ def test_a_name_is_never_taken_for_a_part_of_another(name: str, saved: Saved) ->
     assert all(f".{name}" in key for key in model.state_dict())
 
 
-def test_a_compiled_model_is_refused_and_a_plain_one_beside_it_is_not() -> None:
+def test_a_compiled_model_is_refused_but_not_its_plain_copy() -> None:
     base = tiny_llama()
     with pytest.raises(AttachError) as caught:
         AdaptedModel(torch.compile(base))
@@ -258,7 +258,7 @@ def test_a_model_with_pefts_layers_is_refused_and_its_base_is_not() -> None:
     AdaptedModel(wrapped.unload())
 
 
-def test_a_base_that_another_wrapper_holds_is_refused_until_it_is_detached(saved: Saved) -> None:
+def test_a_wrapped_base_is_refused_until_it_is_detached(saved: Saved) -> None:
     base = tiny_llama()
     model = adapted(base, saved)
     with pytest.raises(AttachError) as caught:
@@ -299,11 +299,11 @@ def plain(module: str, size: int = 8) -> Any:
         ("nothing", codes.MODULE_MISSING.id),
     ],
 )
-def test_a_module_that_cannot_be_reached_rightly_is_refused(module: str, code: str) -> None:
+def test_modules_that_cannot_be_adapted_are_refused(module: str, code: str) -> None:
     assert refused(Attention(), *plain(module)).code == code
 
 
-def test_a_module_that_never_runs_is_reported_and_one_that_runs_is_not() -> None:
+def test_only_modules_that_never_run_are_reported() -> None:
     torch.manual_seed(0)
     model = AdaptedModel(Attention().eval())
     x = {"x": torch.randn(1, 3, 8)}
@@ -321,7 +321,7 @@ def test_a_module_that_never_runs_is_reported_and_one_that_runs_is_not() -> None
     assert model.findings == ()
 
 
-def test_meta_weights_without_a_way_to_them_are_refused() -> None:
+def test_modules_on_the_meta_device_are_refused() -> None:
     with torch.device("meta"):
         base = tiny_llama()
     plan, tensors = factors()
@@ -362,7 +362,7 @@ def test_factors_inside_a_saved_module_are_refused() -> None:
     assert refused(base, plan, {**tensors, **kept}).code == "AD719"
 
 
-def test_a_bias_that_is_no_plain_sum_is_exchanged_for_a_call() -> None:
+def test_a_bias_that_is_not_simply_added_is_exchanged_during_a_call() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -430,7 +430,7 @@ STEPS: list[tuple[Any, str]] = [
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt, Boom])
 @pytest.mark.parametrize(("place", "name"), STEPS, ids=[name for _, name in STEPS])
 @pytest.mark.parametrize("late", [False, True])
-def test_a_failure_at_any_step_leaves_the_model_bit_for_bit(
+def test_a_failure_at_any_step_changes_no_bit_of_the_model(
     place: Any,
     name: str,
     kind: type[BaseException],

@@ -379,7 +379,7 @@ def test_running_call_keeps_its_virtual_tokens(tmp_path: Path) -> None:
         if "it" in model._host.adapters.by_name:
             with pytest.warns(AdapterWarning, match="default"):
                 model.delete_adapter("it")
-            with pytest.raises(RoutingError, match="calls are running on it"):
+            with pytest.raises(RoutingError, match="Calls are running on it"):
                 model.detach()
         return scores
 

@@ -516,13 +516,13 @@ def _begin_adapter(name: str, file: ManifestFile, access: Access, base: BaseFact
     """A new adapter, as far as config and layout tell. Where there is no layout, what else is wrong
     is told all the same."""
     from .checks.base_record import without_names
-    from .checks.new_adapter import begin
+    from .checks.new_adapter import plan_new_adapter
 
     config = file.manifest.adapters[name].config or {}
     where = file.where(("adapters", name, "config"))
     layout = access.layout or (base.layout if base is not None else None)
     said = access.base_config if base is None else base.loaded_config
-    beginning, findings = begin(config, said, layout, where)
+    beginning, findings = plan_new_adapter(config, said, layout, where)
     unplaced = AdapterFacts(name, None, config, Header({}))
     if beginning is None:
         wrong = any(finding.severity is Severity.ERROR for finding in findings)

@@ -22,7 +22,7 @@ from ...manifests.manifest import ManifestFile
 from ...registry.checks.base_record import without_names
 from ...registry.checks.check_adapter import check_adapter
 from ...registry.checks.loaded_as import uncovered
-from ...registry.checks.new_adapter import NewAdapterFiles, begin
+from ...registry.checks.new_adapter import NewAdapterFiles, plan_new_adapter
 from ...registry.files.facts import AdapterFacts, AdapterPlan, SitePlan
 from ...registry.locks.state import declared_as, new_adapter_digest
 from ...registry.methods.config_file import parse_adapter_config
@@ -70,7 +70,7 @@ def make_new_adapter(
     """
     named = {**config, "base_model_name_or_path": base}
     bare = [name for name, _ in live.module.named_modules() if name]
-    beginning, begun = begin(named, live.config, live.layout, where, bare)
+    beginning, begun = plan_new_adapter(named, live.config, live.layout, where, bare)
     if beginning is None or refused(begun, accepted):
         raise _refusal(refused(begun))
     facts = AdapterFacts(name, None, beginning.config, beginning.header)

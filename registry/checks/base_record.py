@@ -29,48 +29,41 @@ def check(
     *,
     weights: bool = True,
 ) -> list[Finding]:
-    """What of the record in a file with this ``metadata`` the base is not; nothing where there is
-    no record. Without ``weights``, the base's values were not read and are not compared."""
+    """How the base differs from the record in a file with this ``metadata``; no findings where
+    there is no record. Without ``weights``, the base's values were not read and are not
+    compared."""
     try:
         record = read(metadata)
     except ValueError as error:
         text = str(error).splitlines()[0]
-        message = f"the adapter's record of its base cannot be read: {text}"
+        message = f"Cannot read the adapter's record of its base: {text}"
         return [codes.RECORD_UNREADABLE.finding(message, where, found=metadata[BASE_RECORD][:120])]
     if record is None:
         return []
     if not weights:
         record = record.model_copy(update={"weights": None, "head_weights": None})
     differences = compare(record, measured, where)
-    for one in differences:
-        if one.severity is Severity.ERROR:  # one is enough: it is another base
-            message = f"the adapter was saved on another base: {one.message}"
-            return [
-                codes.RECORD_OTHER_BASE.finding(
-                    message, where, found=one.found, expected=one.expected
-                )
-            ]
+    errors = [one for one in differences if one.severity is Severity.ERROR]
+    code, message = codes.RECORD_UNCHECKED, "Cannot verify that the adapter was saved on this base"
+    shown = [one for one in differences if one.severity is Severity.UNCHECKED]
+    if errors:
+        code, message = codes.RECORD_OTHER_BASE, "The adapter was saved on another base"
+        shown = errors[:1]
     return [
-        codes.RECORD_UNCHECKED.finding(
-            f"whether the adapter was saved on this base: {one.message}",
-            where,
-            found=one.found,
-            expected=one.expected,
-        )
-        for one in differences
-        if one.severity is Severity.UNCHECKED  # a warning is of the same backbone
-    ]
+        code.finding(f"{message}: {one.message}", where, found=one.found, expected=one.expected)
+        for one in shown
+    ]  # not the warnings: their backbone is the same
 
 
 def proven(metadata: Mapping[str, str], findings: Iterable[Finding]) -> bool:
-    """Whether ``findings`` (of :func:`check`, of this ``metadata``) leave no doubt that the base is
-    the recorded one, by its weights."""
-    if any(True for _ in findings):
+    """Whether ``findings`` (of :func:`check`, on this ``metadata``) prove by the weights that the
+    base is the recorded one."""
+    if list(findings):
         return False
     record = read(metadata)
     return record is not None and record.weights is not None
 
 
 def without_names(findings: Iterable[Finding]) -> list[Finding]:
-    """``findings`` less those that only go by the base's name."""
+    """``findings`` without those that are about the base's name only."""
     return [finding for finding in findings if finding.code not in _BY_NAME]

@@ -1,4 +1,4 @@
-"""Does a base's ``config.json`` make transformers fetch something, or run what it fetched?
+"""Does a base's ``config.json`` make transformers fetch files, or run code that it fetched?
 
 Follows transformers 5.23: ``PreTrainedModel._check_and_adjust_attn_implementation`` and
 ``integrations/hub_kernels.py`` (an attention that is named like a repository is a kernel there),
@@ -23,22 +23,22 @@ _TIMM_READS = frozenset({"checkpoint_path", "cache_dir"})
 
 
 def check(config: Mapping[str, Any], where: Where, *, remote_code: bool = False) -> list[Finding]:
-    """A finding for each value, at any depth, that has something fetched which nothing pins.
-    ``remote_code``: whether the Python files that ``auto_map`` names are to be run."""
+    """A finding for each value, at any depth, that makes transformers fetch what is not pinned.
+    ``remote_code``: whether the Python files that ``auto_map`` names may run."""
     return [
         codes.REMOTE_CODE_ELSEWHERE.finding(
-            f"{path} of config.json has transformers fetch what the lock does not pin",
+            f"{path} in config.json makes transformers fetch files that the lock does not pin",
             where,
             found=value,
-            expected="what lies beside the weights, or is installed here",
+            expected="files beside the weights, or an installed package",
         )
         for path, value in _fetched(config, remote_code)
     ]
 
 
 def is_of_the_hub(implementation: object) -> bool:
-    """Whether an attention or experts implementation is named like a repository, or is one of
-    those that transformers itself gets from one."""
+    """Whether an attention or experts implementation is named like a repository, or transformers
+    itself fetches it from one."""
     return isinstance(implementation, str) and (
         "/" in implementation or implementation in _EXPERTS_OF_THE_HUB
     )

@@ -1,10 +1,11 @@
-"""The checks of a planned adapter, in the order in which a person wants their findings."""
+"""The checks of a planned adapter, in the order in which a person reads their findings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ...manifests.findings.finding import Finding
+from ..files.facts import Layout
 from ..methods.method import Method
 from . import (
     alphas,
@@ -20,7 +21,6 @@ from . import (
     ranks,
     saved,
     shapes,
-    sizes,
     targets,
     tied,
     tokens,
@@ -30,11 +30,18 @@ from . import (
 )
 from .candidate import Subject
 
-Check = Callable[[Subject], list[Finding]]
-Asked = Callable[[Method], bool]
+Check = Callable[[Subject], Iterable[Finding]]
+"""Its findings need no place: ``check_adapter`` puts in the subject's."""
+CheckOnBase = Callable[[Subject, Layout], Iterable[Finding]]
+AppliesTo = Callable[[Method], bool]
 
 
-def _of_its_own(subject: Subject) -> list[Finding]:
+def _on_base(check: CheckOnBase) -> Check:
+    """``check`` where the base's modules are known, and no findings where they are not."""
+    return lambda subject: () if subject.layout is None else check(subject, subject.layout)
+
+
+def _of_the_method(subject: Subject) -> Iterable[Finding]:
     return subject.method.check_plan(subject.config, subject.plan, subject.where)
 
 
@@ -62,26 +69,26 @@ def _through_peft(method: Method) -> bool:
     return not method.native
 
 
-CHECKS: tuple[tuple[Check, Asked], ...] = (
+CHECKS: tuple[tuple[Check, AppliesTo], ...] = (
     (base.check, _every),
     (complete.check, _every),
     (ranks.check, _ranked),
     (alphas.check, _with_alphas),
     (unused.check, _on_modules),
-    (modules.check, _every),
-    (kinds.check, _on_modules),
-    (uncalled.check, _on_modules),
+    (_on_base(modules.check), _every),
+    (_on_base(kinds.check), _on_modules),
+    (_on_base(uncalled.check), _on_modules),
     (prompts.check, _on_the_model),
-    (sizes.check, _ranked),
-    (shapes.check, _on_modules),
+    (_on_base(shapes.check), _on_modules),
     (targets.check, _on_modules),
-    (parameters.check, _on_modules),
-    (_of_its_own, _every),
+    (_on_base(parameters.check), _on_modules),
+    (_of_the_method, _every),
     (tokens.check, _on_modules),
-    (saved.check, _every),
-    (biases.check, _every),
-    (tied.check, _every),
-    (vocabulary.check, _every),
+    (_on_base(saved.check), _every),
+    (_on_base(biases.check), _every),
+    (_on_base(tied.check), _every),
+    (_on_base(vocabulary.check_embeddings), _every),
+    (vocabulary.check_tokens, _every),
     (origin.check, _every),
     (needs_peft.check, _through_peft),
 )
@@ -90,4 +97,4 @@ CHECKS: tuple[tuple[Check, Asked], ...] = (
 
 def checks_of(method: Method) -> tuple[Check, ...]:
     """The checks for an adapter of this method."""
-    return tuple(check for check, asked in CHECKS if asked(method))
+    return tuple(check for check, applies in CHECKS if applies(method))

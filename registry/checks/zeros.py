@@ -1,11 +1,11 @@
-"""Which tensors of an adapter are all zero, as far as its fit depends on it.
+"""Which tensors of an adapter are all zero, where its fit depends on it.
 
-Only the factors of targets that the model never calls are asked for: a few small range reads.
+Only the factors of targets that the model never calls are read: a few small range reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 
 from ...manifests.bounds import IDLE_BYTES, IDLE_TENSORS
@@ -21,8 +21,8 @@ IsZero = Callable[[str], bool]
 def with_zeros(
     facts: AdapterFacts, plan: AdapterPlan | None, layout: Layout | None, is_zero: IsZero
 ) -> AdapterFacts:
-    """``facts`` with what ``is_zero`` says of the tensors that decide; the same where none do, or
-    where they are more than :data:`IDLE_BYTES` or :data:`IDLE_TENSORS`."""
+    """``facts`` with the zeros among the tensors that decide; unchanged where none decide, or where
+    they are more than :data:`IDLE_BYTES` or :data:`IDLE_TENSORS`."""
     if plan is None or layout is None:
         return facts
     asked = dict.fromkeys(
@@ -41,23 +41,19 @@ def with_zeros(
     )
 
 
-def _sources(key: str, conversion: Conversion | None) -> frozenset[str]:
-    """The file's tensors that one of the plan is made of."""
+def _sources(key: str, conversion: Conversion | None) -> Set[str]:
+    """The file's tensors that make up a tensor of the plan."""
     if conversion is None:
-        return frozenset({key})
+        return {key}
     source = conversion.sources[key]
-    return (
-        frozenset(p.key for p in source.pieces)
-        if isinstance(source, Joined)
-        else frozenset({source})
-    )
+    return frozenset(p.key for p in source.pieces) if isinstance(source, Joined) else {source}
 
 
 def zeros_in_files(
     reading: Reading, headers: Mapping[str, Header], read: Callable[[str, int, int], bytes]
 ) -> IsZero:
     """``is_zero`` for the tensors of ``reading``; ``read(file, start, length)`` reads a range of
-    one of its files, whose ``headers`` are these."""
+    one of its files, which have these ``headers``."""
 
     def is_zero(name: str) -> bool:
         part = reading.parts.get(name) or StoredTensor(next(iter(headers)), name)

@@ -1,10 +1,9 @@
 """Names of an adapter whose model was wrapped while it was saved, without the wrapping.
 
-torch.compile calls the model inside ``_orig_mod``, FSDP ``_fsdp_wrapped_module``, and activation
-checkpointing ``_checkpoint_wrapped_module``: no module of a model has such a name, so these parts
-are left out wherever they are. DistributedDataParallel and DeepSpeed call it ``module``, and TRL's
-model with a value head ``pretrained_model``, which a model may call a part of its own: these are
-left out where PEFT's prefix follows them, in every name.
+torch.compile names the model inside ``_orig_mod``, FSDP ``_fsdp_wrapped_module``, and activation
+checkpointing ``_checkpoint_wrapped_module``: no model has a module with such a name, so these parts
+are always left out. Others name it ``module`` or ``pretrained_model`` (:data:`OUTSIDE`), which may
+be a part of a model: these are left out where PEFT's prefix follows them in every name.
 """
 
 from __future__ import annotations
@@ -20,18 +19,21 @@ from .reading import Reading
 
 FORMAT = "PEFT"
 INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-OUTSIDE = ("module", "pretrained_model")
+OUTSIDE = {
+    "module": "DistributedDataParallel or DeepSpeed",
+    "pretrained_model": "TRL's model with a value head",
+}
 _INSIDE = re.compile(rf"(?<![^.])(?:{'|'.join(INSIDE)})(?:\.|\\\.|$)")
-"""A whole part of a name; in a pattern its dot may be escaped."""
+"""A complete part of a name; in a pattern its dot may be escaped."""
 _LISTS = ("target_modules", "exclude_modules", "modules_to_save", "target_parameters")
 _MAPS = ("rank_pattern", "alpha_pattern", "trainable_token_indices")
 
 
 def unwrapped(reading: Reading) -> Reading:
-    """``reading`` without the wrappers' parts in its names and in the fields that name modules; as
-    it is where there are none, or where two names would become one."""
+    """``reading`` without the wrappers' parts in its names and in the fields that name modules;
+    unchanged where there are none, or where two names would become the same."""
     names = {key: _plain(key) for key in reading.header.tensors}
-    found = tuple(part for part in INSIDE if any(_has(key, part) for key in names))
+    found = tuple(part for part in INSIDE if any(part in key.split(".") for key in names))
     for part in OUTSIDE:
         before = f"{part}.{PEFT_PREFIX}"
         if names and all(name.startswith(before) for name in names.values()):
@@ -49,10 +51,6 @@ def unwrapped(reading: Reading) -> Reading:
     )
 
 
-def _has(key: str, part: str) -> bool:
-    return part in key.split(".")
-
-
 def _plain(name: str) -> str:
     if not any(part in name for part in INSIDE):
         return name
@@ -66,11 +64,11 @@ def _config(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, str):
             made[field] = _plain_pattern(value)
         elif isinstance(value, list):
-            made[field] = [_plain(one) if isinstance(one, str) else one for one in value]
+            made[field] = [_plain(name) if isinstance(name, str) else name for name in value]
     for field in _MAPS:
         value = made.get(field)
         if isinstance(value, dict):
-            plain = {_plain_pattern(str(name)): one for name, one in value.items()}
+            plain = {_plain_pattern(str(name)): kept for name, kept in value.items()}
             made[field] = plain if len(plain) == len(value) else value
     return made
 

@@ -21,7 +21,7 @@ CODE = {"auto_map": {"AutoModelForCausalLM": "modeling_acme.AcmeForCausalLM"}}
             "AcmeForCausalLM comes from the repository's own code (auto_map in config.json)",
             "set base.trust_remote_code: true",
         ),
-        (ACME, "AcmeForCausalLM is not a class of transformers", "Correct `architectures`"),
+        (ACME, "the table does not know AcmeForCausalLM as a class of transformers", "Correct `architectures`"),
         ({"model_type": "llama"}, "names no class under `architectures`", "Name the model's class"),
         (
             {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},

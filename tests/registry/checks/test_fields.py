@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from adapterdock.manifests.findings.finding import Finding, Severity
 from adapterdock.registry.checks.check_adapter import check_adapter
-from adapterdock.registry.checks.new_adapter import begin
+from adapterdock.registry.checks.new_adapter import plan_new_adapter
 from adapterdock.registry.methods.foreign_fields import FOREIGN_FIELDS
 from adapterdock.registry.methods.options import COMMON, Support
 from adapterdock.registry.methods.table import METHODS, THROUGH_PEFT
@@ -56,7 +56,7 @@ def config_of(method: str, **fields: Any) -> dict[str, Any]:
 def looked_at(config: Mapping[str, Any]) -> list[Finding]:
     layout = base_layout("llama")
     findings, _ = check_adapter(adapter_facts(config), None, layout=layout)
-    begun = begin(config, {"model_type": "llama", "hidden_size": 16}, layout)[1]
+    begun = plan_new_adapter(config, {"model_type": "llama", "hidden_size": 16}, layout)[1]
     assert all(isinstance(finding.message, str) for finding in (*findings, *begun))
     return findings
 
@@ -151,6 +151,6 @@ def test_a_field_of_another_method_is_an_error_that_names_the_method() -> None:
 
 def test_in_a_new_adapters_config_what_nobody_knows_is_an_error() -> None:
     config = config_of("LORA", new_scaling=0.5)
-    found = begin(config, {"model_type": "llama"}, base_layout("llama"))[1]
+    found = plan_new_adapter(config, {"model_type": "llama"}, base_layout("llama"))[1]
     assert "AD315" in {f.code for f in found}
     assert "AD359" not in {f.code for f in found}

@@ -1,4 +1,4 @@
-"""The files that are an adapter, and how they are read."""
+"""The files of an adapter, and how they are read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_adapter(
 ) -> Reading:
     """The adapter of this config and these files with weights, as PEFT would have written it.
 
-    Raises :class:`SourceError` where that cannot be told, and for shards that are not all there.
+    Raises :class:`SourceError` where the conversion is not clear, and for missing shards.
     """
     if mlx.is_config(config):
         ((file, header),) = headers.items()
@@ -56,7 +56,7 @@ def _joined(config: Mapping[str, Any], headers: Mapping[str, Header], where: Whe
         absent = sorted(set(range(1, min(total, _MOST_SHARDS) + 1)) - numbers)
         raise SourceError(
             codes.ADAPTER_SHARDS.finding(
-                f"The adapter's shards are not all there: {len(found)} of {total}",
+                f"The adapter has only {len(found)} of {total} shards",
                 where,
                 found=", ".join(sorted(headers)[:8]),
                 expected=f"adapter_model-{absent[0]:05}-of-{total:05}.safetensors too"

@@ -1,13 +1,13 @@
-"""transformers' checkpoint conversions, replayed on names and shapes.
+"""transformers' checkpoint conversions, applied to names and shapes.
 
-Implements what ``transformers/core_model_loading.py`` (5.23) does when it loads: every renaming
-in turn, then at most one converter, which gathers several tensors of the checkpoint into one of
-the model, or splits one into several. The rules themselves are data that
-``loader.tables.architecture_table`` exports.
+Follows ``transformers/core_model_loading.py`` (5.23): every renaming in turn, then at most one
+converter, which gathers several tensors of the checkpoint into one of the model, or splits one into
+several. The rules are data that ``loader.tables.architecture_table`` exports.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 Shape = tuple[int, ...]
 
 Shapes = dict[str, "list[Shape] | Shape | None"]
-"""By source or target pattern: the tensors gathered so far, or one; ``None`` is not known."""
+"""By source or target pattern: the tensors gathered so far, or a single one; ``None``: unknown."""
 
 
 class ConversionError(ValueError):
@@ -25,7 +25,7 @@ class ConversionError(ValueError):
 
 @dataclass
 class Rule:
-    """One renaming or converter. ``scope`` holds the prefixes under which alone it applies."""
+    """One renaming or converter. With a ``scope`` it applies only under these prefixes."""
 
     match: re.Pattern[str]
     to: tuple[str, ...]
@@ -55,7 +55,7 @@ class Rule:
         """``name`` in the model, and the number of the source pattern that matched."""
         prefix = ""
         if self.scope is not None:
-            inside = next((one for one in self.scope if name.startswith(one)), None)
+            inside = next((part for part in self.scope if name.startswith(part)), None)
             if inside is None:
                 return name, None
             prefix = inside
@@ -67,7 +67,7 @@ class Rule:
         index, target = int(group[1:]), self.to[0]
         captured = self.match.groupindex[group]
         if self.guarded:
-            # a chain of renamings (0 to 1, 1 to 2) runs only where its first name is there
+            # a chain of renamings (0 to 1, 1 to 2) runs only where its first name exists
             self.awake = self.awake or index == 0
             if not self.awake:
                 return name, None
@@ -89,9 +89,9 @@ def convert(
 ) -> dict[str, Shape | None]:
     """Live names and shapes of a checkpoint's ``tensors``.
 
-    ``prefix`` is the model's ``base_model_prefix``, which is added or stripped where that makes
-    a name one that ``exists`` in the model. A shape that cannot be told is ``None``. Names that
-    do not exist in the model are returned too. Raises :class:`ConversionError`.
+    ``prefix`` is the model's ``base_model_prefix``, which is added or stripped where the result is
+    a name that ``exists`` in the model. An unknown shape is ``None``. Names that do not exist in
+    the model are returned too. Raises :class:`ConversionError`.
     """
     rules = list(rules)
     renamings = [rule for rule in rules if not rule.operations]
@@ -111,9 +111,8 @@ def convert(
 
 
 class Renamed(NamedTuple):
-    """What became of one name: the ``name`` in the model, the converter (``rule``) that gathers
-    or splits its tensor with the source pattern that matched, and the name that this one saw
-    (``before``)."""
+    """The result for one name: the ``name`` in the model, the converter (``rule``) that gathers or
+    splits its tensor with the source pattern that matched, and the name before the converter."""
 
     name: str
     source: str | None
@@ -130,8 +129,8 @@ def rename(
 ) -> Renamed:
     """``name`` after every renaming in turn and at most one converter; see :func:`convert`."""
     before = name
-    for one in renamings:
-        before, _ = one.rename(before)
+    for renaming in renamings:
+        before, _ = renaming.rename(before)
     renamed, source, rule = before, None, None
     for rule in converters:
         renamed, source = rule.rename(renamed)
@@ -181,29 +180,29 @@ def _operate(
     full = name.replace("*.", "0.")
     part = next((key for key in state if key in full), None)
     if part is None:
-        raise ConversionError(f"{name}: no target of {list(rule.to)} is in this name")
+        raise ConversionError(f"{name}: the name contains no target of {list(rule.to)}")
     before, _, after = full.partition(part)
-    return {before + key + after: _one(value) for key, value in state.items()}
+    return {before + key + after: _single(value) for key, value in state.items()}
 
 
 def _list(value: list[Shape] | Shape | None) -> list[Shape]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _one(value: list[Shape] | Shape | None) -> Shape | None:
+def _single(value: list[Shape] | Shape | None) -> Shape | None:
     return value[0] if isinstance(value, list) else value
 
 
 def _stacked(shapes: list[Shape], dim: int) -> Shape:
     if len({*shapes}) != 1:
-        raise ConversionError(f"tensors of several shapes cannot be stacked: {sorted({*shapes})}")
+        raise ConversionError(f"cannot stack tensors of several shapes: {sorted({*shapes})}")
     return (*shapes[0][:dim], len(shapes), *shapes[0][dim:])
 
 
 def _joined(shapes: list[Shape], dim: int) -> Shape:
     others = {(*shape[:dim], *shape[dim + 1 :]) for shape in shapes}
     if len(others) != 1:
-        raise ConversionError(f"shapes cannot be joined along {dim}: {sorted({*shapes})}")
+        raise ConversionError(f"cannot concatenate along {dim}: {sorted({*shapes})}")
     first = shapes[0]
     return (*first[:dim], sum(shape[dim] for shape in shapes), *first[dim + 1 :])
 
@@ -217,13 +216,14 @@ def _merge(state: Shapes, rule: Rule, dim: int) -> Shapes:
 
 
 def _concatenate(state: Shapes, rule: Rule, dim: int) -> Shapes:
-    return {rule.to[0]: _joined([one for value in state.values() for one in _list(value)], dim)}
+    shapes = [shape for value in state.values() for shape in _list(value)]
+    return {rule.to[0]: _joined(shapes, dim)}
 
 
 def _chunk(state: Shapes, rule: Rule, dim: int, shards: str | None = None) -> Shapes:
     if shards is not None:
         raise ConversionError(f"the number of parts is in the config ({shards})")
-    (shape,) = map(_one, state.values())
+    (shape,) = map(_single, state.values())
     if shape is None:
         return dict.fromkeys(rule.to)
     size = -(-shape[dim] // len(rule.to))
@@ -240,10 +240,10 @@ def _unknown(state: Shapes, rule: Rule, *_: Any) -> Shapes:
 
 def _transpose(state: Shapes, rule: Rule, dim0: int, dim1: int, check: bool = False) -> Shapes:
     ((key, value),) = state.items()
-    shape = _one(value)
+    shape = _single(value)
     target = rule.to[0] if len(rule.to) == 1 else key
     if shape is None or (check and shape[dim0] != shape[dim1]):
-        return {target: None}  # transposed only where the model's own shape asks for it
+        return {target: None}  # transposed only where the model's own shape requires it
     turned = list(shape)
     turned[dim0], turned[dim1] = turned[dim1], turned[dim0]
     return {target: tuple(turned)}
@@ -258,17 +258,14 @@ def _same(state: Shapes, rule: Rule, *_: Any) -> Shapes:
 
 def _flatten(state: Shapes, rule: Rule) -> Shapes:
     """``Conv3dToLinear``: (out, in, *kernel) becomes (out, in x kernel)."""
-    (shape,) = map(_one, state.values())
+    (shape,) = map(_single, state.values())
     if shape is None or len(shape) == 2:
         return {rule.to[0]: shape}
-    width = 1
-    for size in shape[1:]:
-        width *= size
-    return {rule.to[0]: (shape[0], width)}
+    return {rule.to[0]: (shape[0], math.prod(shape[1:]))}
 
 
 def _deal(state: Shapes, rule: Rule, stack: int, join: int) -> Shapes:
-    """Ernie's experts: every list is dealt in order to the targets, stacked, then joined."""
+    """Ernie's experts: each list is divided in order among the targets, stacked, then joined."""
     out: Shapes = {}
     for number, target in enumerate(rule.to):
         parts: list[Shape] = []

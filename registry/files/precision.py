@@ -1,8 +1,8 @@
-"""Floating-point values as they lie in safetensors files: widened to float32, rounded to others.
+"""Floating-point values of safetensors files, widened to float32 and rounded to other precisions.
 
-Everything here works on IEEE 754 bit patterns, without numpy or torch, and rounds to nearest,
-ties to even, as torch's ``Tensor.to`` does. All NaNs become one quiet NaN, for their payload
-says nothing and differs between machines.
+Works on IEEE 754 bit patterns without numpy or torch, and rounds to nearest, ties to even, as
+torch's ``Tensor.to`` does. All NaNs become the same quiet NaN, since their payload has no meaning
+and differs between machines.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from typing import Literal
 Precision = Literal["float32", "bfloat16", "float16"]
 
 WIDTHS = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
-"""Bytes per value of each safetensors dtype that is sampled; integers and packed ones are not."""
+"""Bytes per value of each safetensors dtype that is sampled: floats only."""
 
 _NAN = 0x7FC00000
 _INFINITY = 0x7F800000
-_SIGN = 0x80000000
 
 
 def widen(dtype: str, data: bytes) -> tuple[int, ...]:
@@ -43,7 +42,7 @@ def widen(dtype: str, data: bytes) -> tuple[int, ...]:
         bits = _bits_of(struct.unpack(f"<{count}e", padded))
     else:
         bits = _bits_of([_e4m3(byte) for byte in data])
-    return tuple(_one_nan(value) for value in bits)
+    return tuple(_quiet(value) for value in bits)
 
 
 def rounded(bits: Sequence[int], precision: Precision) -> tuple[int, ...]:
@@ -61,7 +60,7 @@ def packed(bits: Iterable[int]) -> bytes:
     return struct.pack(f"<{len(values)}I", *values)
 
 
-def _one_nan(bits: int) -> int:
+def _quiet(bits: int) -> int:
     return _NAN if bits & 0x7FFFFFFF > _INFINITY else bits
 
 
@@ -75,10 +74,10 @@ def _to_float16(bits: Sequence[int]) -> tuple[int, ...]:
     values = _floats_of(bits)
     try:
         halves = struct.pack(f"<{len(values)}e", *values)
-    except OverflowError:  # beyond 65519.99: infinite, which struct will not write by itself
+    except OverflowError:  # beyond 65519.99 is infinite, which struct refuses to write
         halves = b"".join(struct.pack("<e", _within_float16(value)) for value in values)
     widened = _bits_of(struct.unpack(f"<{len(values)}e", halves))
-    return tuple(_one_nan(value) for value in widened)
+    return tuple(_quiet(value) for value in widened)
 
 
 def _within_float16(value: float) -> float:

@@ -21,11 +21,15 @@ CODE = {"auto_map": {"AutoModelForCausalLM": "modeling_acme.AcmeForCausalLM"}}
             "AcmeForCausalLM comes from the repository's own code (auto_map in config.json)",
             "set base.trust_remote_code: true",
         ),
-        (ACME, "the table does not know AcmeForCausalLM as a class of transformers", "Correct `architectures`"),
+        (
+            ACME,
+            "the table does not know AcmeForCausalLM as a class of transformers",
+            "Correct `architectures`",
+        ),
         ({"model_type": "llama"}, "names no class under `architectures`", "Name the model's class"),
         (
             {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
-            "tensors or parts are not those of LlamaForCausalLM",
+            "tensors or parts do not match LlamaForCausalLM",
             "`adapterdock validate --deep`",
         ),
     ],

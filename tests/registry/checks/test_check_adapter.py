@@ -717,7 +717,10 @@ def test_a_saved_head_of_another_vocabulary_points_to_resizing() -> None:
         ("lora_unet_down_0.lora_down.weight", "kohya"),
         ("unet.down_blocks.0.to_q.lora.down.weight", "diffusers"),
         (f"{AT}_flat_param", "FSDP"),
-        (f"{AT}model.layers.0.self_attn.q_proj.lora_A.default.weight", "The name of an adapter is inside"),
+        (
+            f"{AT}model.layers.0.self_attn.q_proj.lora_A.default.weight",
+            "The name of an adapter",
+        ),
     ],
 )
 def test_names_of_another_program_under_peft_s_files_are_told(name: str, said: str) -> None:

@@ -426,7 +426,7 @@ def _make_layout(
     config: Mapping[str, Any],
     tensors: Mapping[str, TensorInfo],
 ) -> Layout | None:
-    found = layout_of(config, tensors, base.told)
+    found = layout_of(config, tensors, base.reported_sizes)
     return access.ask(config) if found is None and access.ask is not None else found
 
 

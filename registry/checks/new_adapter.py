@@ -126,7 +126,11 @@ class _Draft:
         else:
             self.tensors |= beside
         self._copied(typed, chosen)
-        targeted = chosen or self._parameters(typed) or not method.kinds
+        parameters = any(
+            selected(name, typed.parameters, list(module.parameters))
+            for name, module in layout.modules.items()
+        )
+        targeted = chosen or parameters or not method.kinds
         # as in PEFT, replaced modules and tokens alone are not enough
         if not wrong and not (targeted and self.tensors):
             message = "The config does not select any module of this model"
@@ -154,11 +158,6 @@ class _Draft:
                 expected="modules of kind " + ", ".join(sorted(kind.value for kind in kinds)),
                 hint="Name other modules in `target_modules`, or name these in `exclude_modules`.",
             )
-
-    def _parameters(self, typed: TunerConfig) -> bool:
-        """Whether the config selects parameters (``target_parameters``)."""
-        modules = self.layout.modules.items()
-        return any(selected(name, typed.parameters, list(m.parameters)) for name, m in modules)
 
     def _sites(self, typed: TunerConfig, chosen: tuple[str, ...]) -> Iterable[Finding]:
         """The method's own tensors at the ``chosen`` modules. The method's plan gives the rank and

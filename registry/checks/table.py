@@ -65,10 +65,6 @@ def _with_alphas(method: Method) -> bool:
     return bool(method.kinds) and method.native
 
 
-def _through_peft(method: Method) -> bool:
-    return not method.native
-
-
 CHECKS: tuple[tuple[Check, AppliesTo], ...] = (
     (base.check, _every),
     (complete.check, _every),
@@ -90,7 +86,7 @@ CHECKS: tuple[tuple[Check, AppliesTo], ...] = (
     (_on_base(vocabulary.check_embeddings), _every),
     (vocabulary.check_tokens, _every),
     (origin.check, _every),
-    (needs_peft.check, _through_peft),
+    (needs_peft.check, _every),
 )
 """Each with the methods whose adapters it is for."""
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
-from ..files.facts import Layout
 from ..files.wording import some
 from ..methods.trainable_tokens import rows_of
 from .candidate import Subject
@@ -22,7 +21,8 @@ def check(subject: Subject) -> Iterator[Finding]:
         if "follows" in site.settings:
             continue
         indices = site.settings["indices"]
-        rows = _rows(subject.layout, site.module)
+        module = subject.layout.modules.get(site.module) if subject.layout else None
+        rows = None if module is None else rows_of(module)
         outside = [i for i in indices if i < 0 or (rows is not None and i >= rows)]
         if outside:
             yield codes.TOKEN_OUTSIDE.finding(
@@ -43,8 +43,3 @@ def check(subject: Subject) -> Iterator[Finding]:
                 found=f"{len(config.tokens[name])} indices",
                 expected="<embedding>.token_adapter.trainable_tokens_delta",
             )
-
-
-def _rows(layout: Layout | None, module: str) -> int | None:
-    shape = layout.modules.get(module) if layout is not None else None
-    return None if shape is None else rows_of(shape)

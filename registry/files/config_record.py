@@ -26,15 +26,10 @@ _ORIGIN_FIELDS = frozenset(
 def config_digest(config: Mapping[str, Any]) -> str:
     """The digest of the fields that determine how the weights act. The order of fields and of lists
     of names does not matter, nor whether a field is ``null`` or left out."""
-    acting = {
-        name: _ordered(value)
-        for name, value in config.items()
-        if name not in _ORIGIN_FIELDS and value is not None
-    }
+    acting: dict[str, Any] = {}
+    for name, value in config.items():
+        if name not in _ORIGIN_FIELDS and value is not None:
+            names = isinstance(value, list) and all(isinstance(item, str) for item in value)
+            acting[name] = sorted(value) if names else value
     text = json.dumps(acting, sort_keys=True, separators=(",", ":"), default=repr)
     return sha256_bytes(text.encode())
-
-
-def _ordered(value: Any) -> Any:
-    names = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return sorted(value) if names else value

@@ -52,6 +52,13 @@ def sha256_bytes(data: bytes | bytearray | memoryview) -> str:
     return PREFIX + hashlib.sha256(data).hexdigest()
 
 
+def versioned_digest(kind: str, content: bytes) -> str:
+    """``v1:sha256:HEX`` of a part of a base's fingerprint: ``adapterdock KIND v1``, a line feed and
+    ``content``."""
+    title = f"adapterdock {kind} v1\n".encode()
+    return f"v1:{sha256_bytes(title + content)}"
+
+
 def sha256_stream(
     stream: BinaryIO, on_bytes: Callable[[int], None] | None = None, limit: int | None = None
 ) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import struct
-from array import array
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -71,17 +70,14 @@ def _to_bfloat16(bits: int) -> int:
 
 
 def _to_float16(bits: Sequence[int]) -> tuple[int, ...]:
-    values = _floats_of(bits)
+    values = struct.unpack(f"<{len(bits)}f", packed(bits))
     try:
         halves = struct.pack(f"<{len(values)}e", *values)
     except OverflowError:  # beyond 65519.99 is infinite, which struct refuses to write
-        halves = b"".join(struct.pack("<e", _within_float16(value)) for value in values)
+        infinite = (math.copysign(math.inf, v) if abs(v) >= 65520.0 else v for v in values)
+        halves = struct.pack(f"<{len(values)}e", *infinite)
     widened = _bits_of(struct.unpack(f"<{len(values)}e", halves))
     return tuple(_quiet(value) for value in widened)
-
-
-def _within_float16(value: float) -> float:
-    return math.copysign(math.inf, value) if abs(value) >= 65520.0 else value
 
 
 def _to_float32(value: float) -> float:
@@ -102,7 +98,3 @@ def _e4m3(byte: int) -> float:
 
 def _bits_of(values: Sequence[float]) -> tuple[int, ...]:
     return struct.unpack(f"<{len(values)}I", struct.pack(f"<{len(values)}f", *values))
-
-
-def _floats_of(bits: Sequence[int]) -> array[float]:
-    return array("f", struct.pack(f"={len(bits)}I", *bits))

@@ -151,7 +151,9 @@ def described(stored: Stored, write: Callable[[int, int], tuple[str, bytes]]) ->
     for name, (out, inner) in LINEARS.items():
         own, data = write(out, inner)
         contents[f"model.layers.0.{name}.{own}"] = data
-    return layout(stored, {"quant_method": "x"}, told=reported_sizes(tensors, {}, reader(contents)))
+    return layout(
+        stored, {"quant_method": "x"}, reported=reported_sizes(tensors, {}, reader(contents))
+    )
 
 
 def state(*shape: int) -> tuple[str, bytes]:
@@ -198,15 +200,15 @@ def test_torchao_tells_in_the_metadata_of_its_file() -> None:
     for name, (out, inner) in LINEARS.items():
         data = {"_type": "Int4Tensor", "_data": {"block_size": [1, GROUP], "shape": [out, inner]}}
         metadata[f"model.layers.0.{name}.weight"] = json.dumps(data)
-    told = reported_sizes(checkpoint(stored), metadata, reader({}))
-    assert layout(stored, quantisation, told=told).modules == PLAIN.modules
+    reported = reported_sizes(checkpoint(stored), metadata, reader({}))
+    assert layout(stored, quantisation, reported=reported).modules == PLAIN.modules
 
     def whole(out: int, inner: int) -> Header:
         return {"_weight_qdata": ("I8", (out, inner)), "_weight_scale": ("F32", (out, 1))}
 
     entries = dict.fromkeys(PACKED, '{"_type": "Int8Tensor", "_data": {}}')
-    told = reported_sizes(checkpoint(whole), entries, reader({}))
-    assert layout(whole, quantisation, told=told).modules == PLAIN.modules
+    reported = reported_sizes(checkpoint(whole), entries, reader({}))
+    assert layout(whole, quantisation, reported=reported).modules == PLAIN.modules
     assert reported_sizes(checkpoint(whole), dict.fromkeys(PACKED, "{"), reader({})) == {}
 
 

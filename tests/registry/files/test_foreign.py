@@ -90,14 +90,14 @@ FORMATS: dict[str, tuple[dict[str, bytes], str, str]] = {
         "Tunix",
         "Merge it in Tunix",
     ),
-    "a whole model": (
+    "a complete model": (
         {"config.json": b"{}", "model.safetensors": tensors("lm_head.weight")},
-        "a whole model",
+        "a complete model",
         "base.model",
     ),
     "a model's config under the adapter's name": (
         {"adapter_config.json": b'{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}'},
-        "a whole model",
+        "a complete model",
         "base.model",
     ),
     "a training checkpoint": (

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import UserDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -48,27 +49,19 @@ class UnknownArchitectureError(LookupError):
     """The table does not have this model, or not all of it."""
 
 
-class Lines(Mapping[str, Any]):
-    """A JSON object with one member a line; a member is parsed when it is first read."""
+class Lines(UserDict[str, Any]):
+    """A JSON object with one member a line; a member is parsed when it is first read. ``data`` has
+    the members as text."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         cut = ((line.index('":'), line) for line in lines)
-        self.raw = {line[1:at]: line[at + 2 :].rstrip(",") for at, line in cut}
+        self.data = {line[1:at]: line[at + 2 :].rstrip(",") for at, line in cut}
         self._parsed: dict[str, Any] = {}
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._parsed:
-            self._parsed[key] = json.loads(self.raw[key])
+            self._parsed[key] = json.loads(self.data[key])
         return self._parsed[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.raw
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.raw)
-
-    def __len__(self) -> int:
-        return len(self.raw)
 
 
 @cache
@@ -357,7 +350,7 @@ def _of_other_classes(root: SubModel, names: Collection[str]) -> set[str]:
     found: set[str] = set()
     rows: Lines = architecture_table()["rows"]
     same = f'{{"type":{json.dumps(root.row["type"])},'  # the start of every row of this type
-    for name, line in rows.raw.items():
+    for name, line in rows.data.items():
         if names and line.startswith(same) and name != root.name:
             tree = _expand(_root(name, root.config), [])
             found |= {tensor for tensor in names if has(tree, tensor)}
@@ -384,11 +377,11 @@ def _tie(parts: list[SubModel], tree: Tree, live: dict[str, Shape | None]) -> di
             target, source = (part.at(name.strip("^$")) for name in (target, source))
             if not re.fullmatch(r"[\w.]+", target + source):
                 raise UnknownArchitectureError(f"{part.name}: tied by a pattern, {target}")
-            for one, other in _pairs(tree, live, target, source):
-                shape = live.get(other) or live.get(one)
-                live.setdefault(one, shape)
-                live.setdefault(other, shape)
-                tied[one] = tied.get(other, other)
+            for name, origin in _pairs(tree, live, target, source):
+                shape = live.get(origin) or live.get(name)
+                live.setdefault(name, shape)
+                live.setdefault(origin, shape)
+                tied[name] = tied.get(origin, origin)
     return tied
 
 
@@ -427,9 +420,9 @@ def _pairs(
         sides = [(name, side) for name in live for side in (target, source)]
         ends = {name[len(side) :] for name, side in sides if name.startswith(f"{side}.")}
     for end in sorted(ends):
-        one, other = target + end, source + end
-        if has(tree, one) and has(tree, other) and (one in live or other in live):
-            yield one, other
+        name, origin = target + end, source + end
+        if has(tree, name) and has(tree, origin) and (name in live or origin in live):
+            yield name, origin
 
 
 def _ties(part: SubModel) -> bool:

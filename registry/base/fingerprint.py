@@ -331,9 +331,9 @@ class _Comparison:
             yield from self.level("chat_template", code, unchecked, message, absent="none")
 
 
-def _is_of_one_kind(one: Sample, other: Sample) -> bool:
+def _is_of_one_kind(left: Sample, right: Sample) -> bool:
     """A quantiser's float8 values are scaled, so they are compared only with each other."""
-    return one.dtype.startswith("F8") == other.dtype.startswith("F8")
+    return left.dtype.startswith("F8") == right.dtype.startswith("F8")
 
 
 def _belongs(samples: Samples, declared: Fingerprint) -> bool:

@@ -30,12 +30,12 @@ def new_head(
     config: Mapping[str, Any],
     disk: Mapping[str, TensorInfo],
     labels: int | None,
-    brought: Mapping[str, Shape],
+    replaced: Mapping[str, Shape],
 ) -> tuple[NewHead, Layout | None]:
     """The new modules of a model of this class, for these tensors on ``disk``, and its ``layout``
-    with their sizes. ``brought`` are their shapes in an adapter, by live name."""
+    with their sizes. ``replaced`` are their shapes in an adapter, by live name."""
     said = head_of(architecture) or {}
-    sizes = {n: _sized(shape, config, labels, brought.get(n)) for n, shape in said.items()}
+    sizes = {n: _sized(shape, config, labels, replaced.get(n)) for n, shape in said.items()}
     stored = {name: tuple(disk[name].shape) for name in sizes if name in disk}
     new = {n: size for n, size in sizes.items() if n not in stored or size not in (None, stored[n])}
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in new))
@@ -46,7 +46,7 @@ def new_head(
         if name not in modules:
             modules.append(name)
             unsized.append(name)
-            sizes |= {k: shape for k, shape in brought.items() if k.rpartition(".")[0] == name}
+            sizes |= {k: shape for k, shape in replaced.items() if k.rpartition(".")[0] == name}
     found = dict(layout.modules)
     every = {key.rpartition("."): shape for key, shape in sizes.items() if shape is not None}
     for name in modules:
@@ -55,27 +55,25 @@ def new_head(
     return NewHead(tuple(modules), tuple(dict.fromkeys(unsized))), replace(layout, modules=found)
 
 
-def not_brought(plan: AdapterPlan, modules: Collection[str]) -> tuple[str, ...]:
+def not_replaced(plan: AdapterPlan, modules: Collection[str]) -> tuple[str, ...]:
     """Those of the new ``modules`` that an adapter does not replace."""
-    replaced = (*plan.saved, *plan.embeddings, *plan.tuned)
-    return tuple(
-        name for name in modules if not any(f"{name}.".startswith(f"{one}.") for one in replaced)
-    )
+    inside = tuple(f"{name}." for name in (*plan.saved, *plan.embeddings, *plan.tuned))
+    return tuple(name for name in modules if not f"{name}.".startswith(inside))
 
 
-def labels_of(architecture: str, brought: Mapping[str, Shape]) -> int | None:
+def labels_of(architecture: str, replaced: Mapping[str, Shape]) -> int | None:
     """The number of labels of an adapter's head of this class."""
     for name, sizes in (head_of(architecture) or {}).items():
-        if "num_labels" in sizes and len(brought.get(name, ())) == len(sizes):
-            return brought[name][sizes.index("num_labels")]
+        if "num_labels" in sizes and len(replaced.get(name, ())) == len(sizes):
+            return replaced[name][sizes.index("num_labels")]
     return None
 
 
 def _sized(
-    sizes: tuple[Size, ...], config: Mapping[str, Any], labels: int | None, brought: Shape | None
+    sizes: tuple[Size, ...], config: Mapping[str, Any], labels: int | None, replaced: Shape | None
 ) -> Shape | None:
     """A parameter's shape; sizes that the table does not have are the adapter's."""
-    theirs: Shape | tuple[None, ...] = brought or ()
+    theirs: Shape | tuple[None, ...] = replaced or ()
     if len(theirs) != len(sizes):
         theirs = (None,) * len(sizes)
     from .base_config import hidden_size  # reads a table that few manifests need

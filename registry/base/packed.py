@@ -88,10 +88,10 @@ def with_stand_ins(modules: Mapping[str, ModuleShape], packed: Set[str]) -> dict
     """``modules`` after quantisation, which replaces a ``Conv1D`` by a linear, whose weight is
     (out, in) on disk too (transformers' ``replace_with_bnb_linear``)."""
     return {
-        name: ModuleShape(ModuleKind.LINEAR, one.out_features, one.in_features, one.parameters)
-        if one.kind is ModuleKind.CONV1D and f"{name}.weight" in packed
-        else one
-        for name, one in modules.items()
+        name: ModuleShape(ModuleKind.LINEAR, old.out_features, old.in_features, old.parameters)
+        if old.kind is ModuleKind.CONV1D and f"{name}.weight" in packed
+        else old
+        for name, old in modules.items()
     }
 
 

@@ -43,15 +43,15 @@ def check(
     if not weights:
         record = record.model_copy(update={"weights": None, "head_weights": None})
     differences = compare(record, measured, where)
-    errors = [one for one in differences if one.severity is Severity.ERROR]
+    errors = [f for f in differences if f.severity is Severity.ERROR]
     code, message = codes.RECORD_UNCHECKED, "Cannot verify that the adapter was saved on this base"
-    shown = [one for one in differences if one.severity is Severity.UNCHECKED]
+    shown = [f for f in differences if f.severity is Severity.UNCHECKED]
     if errors:
         code, message = codes.RECORD_OTHER_BASE, "The adapter was saved on another base"
         shown = errors[:1]
     return [
-        code.finding(f"{message}: {one.message}", where, found=one.found, expected=one.expected)
-        for one in shown
+        code.finding(f"{message}: {f.message}", where, found=f.found, expected=f.expected)
+        for f in shown
     ]  # not the warnings: their backbone is the same
 
 

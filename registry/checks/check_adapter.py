@@ -19,7 +19,7 @@ from ..methods.patterns import PatternError, Patterns
 from ..methods.tuner_config import TunerConfig
 from . import dtypes, options, recorded_base, saved_together, version
 from .candidate import Subject
-from .table import checks_of
+from .table import CHECKS
 
 
 def check_adapter(
@@ -70,7 +70,7 @@ def check_adapter(
         findings += older
         if any(finding.severity is Severity.ERROR for finding in older):
             return findings, None  # the base does not have the names that the checks look for
-        for check in checks_of(method):
+        for check in CHECKS:
             findings += [replace(finding, where=where) for finding in check(subject)]
     except PatternError as error:
         return [*findings, pattern_finding(error, where)], None

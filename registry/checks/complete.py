@@ -18,7 +18,6 @@ def check(subject: Subject) -> Iterator[Finding]:
     """Empty adapters, missing factors, unexpected tensors, and those that no field asks for."""
     yield from _empty(subject)
     yield from _missing(subject)
-    yield from _missing_by_option(subject)
     if leftovers := subject.plan.leftovers:
         yield codes.TENSOR_UNEXPECTED.finding(
             f"No place for {listed(leftovers, 'tensor')}", hint=_hint(leftovers[0])
@@ -40,34 +39,25 @@ def _empty(subject: Subject) -> Iterator[Finding]:
 
 
 def _missing(subject: Subject) -> Iterator[Finding]:
-    missing: dict[str, list[str]] = {}
+    """Sites without a factor, or without a tensor that a field of the config asks for."""
+    config = subject.adapter.config
+    missing: dict[tuple[str, str | None], list[str]] = {}
     for site in subject.plan.sites:
         method, present = subject.row(site), site.tensors.keys()
+        for role, option in method.asked_by.items():
+            if role not in present and config.get(option):
+                missing.setdefault((method.spelling(role), option), []).append(site.module)
         if any(roles <= present for roles in method.role_sets):
             continue
         nearest = max(method.role_sets, key=lambda roles: (len(roles & present), -len(roles)))
         for role in nearest - present:
-            missing.setdefault(method.spelling(role), []).append(site.module)
-    for factor, modules in sorted(missing.items()):
+            missing.setdefault((method.spelling(role), None), []).append(site.module)
+    for (name, option), modules in sorted(missing.items(), key=lambda item: item[0][0]):
         yield codes.HALF_PRESENT.finding(
-            f"{factor} is missing for {listed(modules, 'module')}",
-            found="only the other factor",
-            expected="all factors",
+            f"{name} is missing for {listed(modules, 'module')}",
+            found="only the other factor" if option is None else f"{option}: true, and no {name}",
+            expected=f"{name} for each adapted module",
         )
-
-
-def _missing_by_option(subject: Subject) -> Iterator[Finding]:
-    """Sites without a tensor that the config says they were trained with."""
-    method, config = subject.method, subject.adapter.config
-    for role, option in method.asked_by.items():
-        modules = [site.module for site in subject.own_sites if role not in site.tensors]
-        if config.get(option) and modules:
-            name = method.spelling(role)
-            yield codes.HALF_PRESENT.finding(
-                f"{name} is missing for {listed(modules, 'module')}",
-                found=f"{option}: true, and no {name}",
-                expected=f"{name} for each adapted module",
-            )
 
 
 def _without_option(subject: Subject) -> Iterator[Finding]:

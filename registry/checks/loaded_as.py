@@ -11,7 +11,7 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.schema import Base
 from ...manifests.lockfile import LoadedAs
-from ..base.new_head import labels_of, new_head, not_brought
+from ..base.new_head import labels_of, new_head, not_replaced
 from ..base.task_classes import class_for, task_of, tasks
 from ..files.conversion import Shape
 from ..files.facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, TensorInfo, config_as
@@ -41,9 +41,9 @@ class Wanted:
         if plan is None or base.loaded_as is None:
             return []
         found = uncovered(base.loaded_as, base.layout, name, plan, where)
-        missing = not_brought(plan, self.unsized)
-        if brought := [one for one in self.unsized if one not in missing]:
-            found.append(codes.SIZE_UNKNOWN.finding(f"Unknown sizes of {some(brought)}", where))
+        missing = not_replaced(plan, self.unsized)
+        if replaced := [name for name in self.unsized if name not in missing]:
+            found.append(codes.SIZE_UNKNOWN.finding(f"Unknown sizes of {some(replaced)}", where))
         return found
 
 
@@ -53,7 +53,7 @@ def uncovered(
     """Findings where an adapter of this ``plan`` leaves a part of a base that is ``loaded`` so
     random."""
     found: list[Finding] = []
-    if missing := not_brought(plan, loaded.new):
+    if missing := not_replaced(plan, loaded.new):
         found.append(
             codes.NEW_UNCOVERED.finding(
                 f"Neither {name} nor the base's files hold {some(missing)}",
@@ -148,15 +148,15 @@ def _mixed(
     adapters: Mapping[str, AdapterFacts], task: str | None, locate: Locate
 ) -> Finding | None:
     """The finding where adapters have another task than the one that the base is loaded for."""
-    asked = {name: one for name, adapter in adapters.items() if (one := _task(adapter)) is not None}
+    asked = {name: own for name, adapter in adapters.items() if (own := _task(adapter)) is not None}
     return _mix(asked, locate, task) if set(asked.values()) - {task} else None
 
 
 def _mix(asked: Mapping[str, str], locate: Locate, task: str | None = None) -> Finding:
     by_task: dict[str, list[str]] = {}
-    for name, one in asked.items():
-        by_task.setdefault(one, []).append(name)
-    said = "; ".join(f"{one}: {some(names)}" for one, names in sorted(by_task.items()))
+    for name, wanted in asked.items():
+        by_task.setdefault(wanted, []).append(name)
+    said = "; ".join(f"{wanted}: {some(names)}" for wanted, names in sorted(by_task.items()))
     return codes.TASKS_MIXED.finding(
         "The adapters need different classes of the base",
         locate(("adapters",)),
@@ -182,9 +182,9 @@ def _as_class(
     layout = base.layout
     if derived is not None:
         layout = make_layout(config_as(base.config, LoadedAs(architecture=name)), base.tensors)
-    brought = next(_brought(adapters, base), {})
-    labels = declared or labels_of(name, brought) or _own_labels(base)
-    head, layout = new_head(name, layout, base.config, base.tensors, labels, brought)
+    replaced = next(_replaced_shapes(adapters, base), {})
+    labels = declared or labels_of(name, replaced) or _own_labels(base)
+    head, layout = new_head(name, layout, base.config, base.tensors, labels, replaced)
     unchanged = declared == _own_labels(base) and not said.id2label
     if derived is None and not head.modules and unchanged:
         return Wanted(base)
@@ -197,7 +197,7 @@ def _as_class(
     return Wanted(replace(base, layout=layout, loaded_as=loaded), unsized=head.unsized)
 
 
-def _brought(
+def _replaced_shapes(
     adapters: Mapping[str, AdapterFacts], base: BaseFacts
 ) -> Iterator[Mapping[str, Shape]]:
     """Of each adapter that replaces modules: their parameters' shapes, by live name."""

@@ -27,7 +27,8 @@ def check(subject: Subject) -> Iterator[Finding]:
     """A missing tensor, its shape by the config, and the base's sizes where they are known."""
     site, layout = subject.plan.prompt, subject.layout
     if site is None:
-        if subject.plan.saved:  # `complete` reports an empty adapter
+        # `complete` reports an empty adapter
+        if subject.plan.saved and not subject.method.kinds:
             message = f"{subject.name} has no {EMBEDDINGS}"
             yield codes.PROMPT_SHAPE.finding(message, found="modules_to_save only")
         return

@@ -20,6 +20,8 @@ _NOT_GATHERED = (
 
 def check(subject: Subject) -> Iterator[Finding]:
     """One finding for each (rank by config, rank by tensors), and one for each invalid shape."""
+    if not subject.method.ranked:
+        return
     ranks: dict[tuple[int, int], list[str]] = {}
     shapes: dict[tuple[int, ...], list[str]] = {}
     for site in subject.own_sites:

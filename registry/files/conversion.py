@@ -11,12 +11,13 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 Shape = tuple[int, ...]
 
-Shapes = dict[str, "list[Shape] | Shape | None"]
-"""By source or target pattern: the tensors gathered so far, or a single one; ``None``: unknown."""
+Shapes = dict[str, list[Shape]]
+"""By source or target pattern, its tensors; none where they are unknown."""
 
 
 class ConversionError(ValueError):
@@ -169,7 +170,7 @@ def _operate(
 ) -> dict[str, Shape | None]:
     """Run a converter's operations on shapes; every target by its full name."""
     if any(shape is None for shapes in parts.values() for shape in shapes):
-        state: Shapes = dict.fromkeys(rule.to)
+        state = _unknown({}, rule)
     else:
         state = {key: [s for s in shapes if s is not None] for key, shapes in parts.items()}
         try:
@@ -182,15 +183,7 @@ def _operate(
     if part is None:
         raise ConversionError(f"{name}: the name contains no target of {list(rule.to)}")
     before, _, after = full.partition(part)
-    return {before + key + after: _single(value) for key, value in state.items()}
-
-
-def _list(value: list[Shape] | Shape | None) -> list[Shape]:
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _single(value: list[Shape] | Shape | None) -> Shape | None:
-    return value[0] if isinstance(value, list) else value
+    return {before + key + after: (shapes or [None])[0] for key, shapes in state.items()}
 
 
 def _stacked(shapes: list[Shape], dim: int) -> Shape:
@@ -210,43 +203,42 @@ def _joined(shapes: list[Shape], dim: int) -> Shape:
 def _merge(state: Shapes, rule: Rule, dim: int) -> Shapes:
     """``MergeModulelist``: each list of tensors becomes one, with a new dimension."""
     return {
-        rule.to[0] if len(state) == 1 else key: _stacked(_list(value), dim)
-        for key, value in state.items()
+        rule.to[0] if len(state) == 1 else key: [_stacked(shapes, dim)]
+        for key, shapes in state.items()
     }
 
 
 def _concatenate(state: Shapes, rule: Rule, dim: int) -> Shapes:
-    shapes = [shape for value in state.values() for shape in _list(value)]
-    return {rule.to[0]: _joined(shapes, dim)}
+    return {rule.to[0]: [_joined(list(chain(*state.values())), dim)]}
 
 
 def _chunk(state: Shapes, rule: Rule, dim: int, shards: str | None = None) -> Shapes:
     if shards is not None:
         raise ConversionError(f"the number of parts is in the config ({shards})")
-    (shape,) = map(_single, state.values())
-    if shape is None:
-        return dict.fromkeys(rule.to)
+    (shapes,) = state.values()
+    if not shapes:
+        return _unknown(state, rule)
+    shape = shapes[0]
     size = -(-shape[dim] // len(rule.to))
     return {
-        target: (*shape[:dim], min(size, shape[dim] - n * size), *shape[dim + 1 :])
+        target: [(*shape[:dim], min(size, shape[dim] - n * size), *shape[dim + 1 :])]
         for n, target in enumerate(rule.to)
     }
 
 
 def _unknown(state: Shapes, rule: Rule, *_: Any) -> Shapes:
     """``Split``: the parts have the sizes of the model's own parameters."""
-    return dict.fromkeys(rule.to)
+    return {target: [] for target in rule.to}
 
 
 def _transpose(state: Shapes, rule: Rule, dim0: int, dim1: int, check: bool = False) -> Shapes:
-    ((key, value),) = state.items()
-    shape = _single(value)
+    ((key, shapes),) = state.items()
     target = rule.to[0] if len(rule.to) == 1 else key
-    if shape is None or (check and shape[dim0] != shape[dim1]):
-        return {target: None}  # transposed only where the model's own shape requires it
-    turned = list(shape)
+    if not shapes or (check and shapes[0][dim0] != shapes[0][dim1]):
+        return {target: []}  # transposed only where the model's own shape requires it
+    turned = list(shapes[0])
     turned[dim0], turned[dim1] = turned[dim1], turned[dim0]
-    return {target: tuple(turned)}
+    return {target: [tuple(turned)]}
 
 
 def _same(state: Shapes, rule: Rule, *_: Any) -> Shapes:
@@ -258,10 +250,8 @@ def _same(state: Shapes, rule: Rule, *_: Any) -> Shapes:
 
 def _flatten(state: Shapes, rule: Rule) -> Shapes:
     """``Conv3dToLinear``: (out, in, *kernel) becomes (out, in x kernel)."""
-    (shape,) = map(_single, state.values())
-    if shape is None or len(shape) == 2:
-        return {rule.to[0]: shape}
-    return {rule.to[0]: (shape[0], math.prod(shape[1:]))}
+    (shapes,) = state.values()
+    return {rule.to[0]: [(shape[0], math.prod(shape[1:])) for shape in shapes[:1]]}
 
 
 def _deal(state: Shapes, rule: Rule, stack: int, join: int) -> Shapes:
@@ -270,10 +260,10 @@ def _deal(state: Shapes, rule: Rule, stack: int, join: int) -> Shapes:
     for number, target in enumerate(rule.to):
         parts: list[Shape] = []
         for source in rule.sources:
-            shapes = _list(state.get(source))
+            shapes = state.get(source, [])
             size = -(-len(shapes) // len(rule.to))
             parts.append(_stacked(shapes[number * size : (number + 1) * size], stack))
-        out[target] = _joined(parts, join)
+        out[target] = [_joined(parts, join)]
     return out
 
 

@@ -65,7 +65,7 @@ CHECKPOINT = Foreign(
 )
 DEEPSPEED = Foreign(
     "a checkpoint of DeepSpeed ZeRO that was not gathered",
-    "Gather it with the zero_to_fp32.py that lies in the checkpoint, load the result with PEFT, "
+    "Gather it with the zero_to_fp32.py in the checkpoint, load the result with PEFT, "
     "and save_pretrained(dir); or train with stage3_gather_16bit_weights_on_model_save: true.",
 )
 FSDP = Foreign(

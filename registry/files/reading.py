@@ -1,4 +1,4 @@
-"""An adapter's files as PEFT would have written them, whoever wrote them.
+"""An adapter's files in PEFT's format, for every program that wrote them.
 
 The checks, the plan and the loader only know PEFT's format. What other programs write is converted
 to it here, from the config and the headers, without reading weights: a config with PEFT's fields, a

@@ -9,7 +9,6 @@ be a part of a model: these are left out where PEFT's prefix follows them in eve
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +24,11 @@ OUTSIDE = {
 }
 _INSIDE = re.compile(rf"(?<![^.])(?:{'|'.join(INSIDE)})(?:\.|\\\.|$)")
 """A complete part of a name; in a pattern its dot may be escaped."""
-_LISTS = ("target_modules", "exclude_modules", "modules_to_save", "target_parameters")
-_MAPS = ("rank_pattern", "alpha_pattern", "trainable_token_indices")
+_FIELDS = frozenset(
+    {"target_modules", "exclude_modules", "modules_to_save", "target_parameters"}
+    | {"rank_pattern", "alpha_pattern", "trainable_token_indices"}
+)
+"""Fields that name modules."""
 
 
 def unwrapped(reading: Reading) -> Reading:
@@ -44,7 +46,7 @@ def unwrapped(reading: Reading) -> Reading:
     header = reading.header
     tensors = {names[key]: info for key, info in header.tensors.items()}
     return Reading(
-        _config(reading.config),
+        {k: _unwrapped(v) if k in _FIELDS else v for k, v in reading.config.items()},
         Header(tensors, header.metadata, header.data_start, header.size),
         {names[key]: part for key, part in reading.parts.items()},
         replace(reading.origin or Origin(FORMAT), wrappers=found),
@@ -57,20 +59,16 @@ def _plain(name: str) -> str:
     return _INSIDE.sub("", name).removesuffix(".")
 
 
-def _config(config: Mapping[str, Any]) -> dict[str, Any]:
-    made = dict(config)
-    for field in _LISTS:
-        value = made.get(field)
-        if isinstance(value, str):
-            made[field] = _plain_pattern(value)
-        elif isinstance(value, list):
-            made[field] = [_plain(name) if isinstance(name, str) else name for name in value]
-    for field in _MAPS:
-        value = made.get(field)
-        if isinstance(value, dict):
-            plain = {_plain_pattern(str(name)): kept for name, kept in value.items()}
-            made[field] = plain if len(plain) == len(value) else value
-    return made
+def _unwrapped(value: Any) -> Any:
+    """A field's value: a pattern, a list of names, or a map of patterns."""
+    if isinstance(value, str):
+        return _plain_pattern(value)
+    if isinstance(value, list):
+        return [_plain(name) if isinstance(name, str) else name for name in value]
+    if isinstance(value, dict):
+        plain = {_plain_pattern(str(name)): kept for name, kept in value.items()}
+        return plain if len(plain) == len(value) else value
+    return value
 
 
 def _plain_pattern(pattern: str) -> str:

@@ -83,7 +83,7 @@ FORMATS: dict[str, tuple[dict[str, bytes], str, str]] = {
     "mlx-lm without its config": (
         {"adapters.safetensors": tensors("model.layers.0.self_attn.q_proj.lora_a")},
         "mlx-lm",
-        "the scale is in it",
+        "it has the scale",
     ),
     "Tunix": (
         {"adapter_config.json": b'{"framework": "jax-tunix-qwix", "lora_rank": 4}'},

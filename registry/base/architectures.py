@@ -115,8 +115,9 @@ def layout_of(
         rules = tuple(_rules(parts))
         stored = unpacked(config, tensors, reported)
         live = convert(stored.shapes, rules, prefix, partial(has, tree))
-        hidden = stored.without_sizes() if stored.packed else {}
-        unsized = convert(hidden, rules, prefix, partial(has, tree))
+        # packed tensors are those that have no shape after the same conversion
+        hidden = {n: None if n in stored.packed else shape for n, shape in stored.shapes.items()}
+        unsized = convert(hidden, rules, prefix, partial(has, tree)) if stored.packed else {}
         tied = _tie(parts, tree, live)
     except (ConversionError, UnknownArchitectureError):
         return None

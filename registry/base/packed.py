@@ -44,10 +44,6 @@ class Unpacked:
     shapes: Mapping[str, Shape | None]
     packed: frozenset[str] = frozenset()
 
-    def without_sizes(self) -> dict[str, Shape | None]:
-        """``shapes`` with ``None`` for all packed ones, which marks them through a conversion."""
-        return {name: None if name in self.packed else s for name, s in self.shapes.items()}
-
 
 def unpacked(
     config: Mapping[str, Any],

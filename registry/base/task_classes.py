@@ -26,7 +26,7 @@ def task_of(architecture: str | None) -> str | None:
     return None
 
 
-def tasks() -> frozenset[str]:
+def task_types() -> frozenset[str]:
     """The task types with classes."""
     return frozenset(_table()["classes"])
 

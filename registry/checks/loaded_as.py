@@ -12,7 +12,7 @@ from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.schema import Base
 from ...manifests.lockfile import LoadedAs
 from ..base.new_head import labels_of, new_head, not_replaced
-from ..base.task_classes import class_for, task_of, tasks
+from ..base.task_classes import class_for, task_of, task_types
 from ..files.conversion import Shape
 from ..files.facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, TensorInfo, config_as
 from ..files.wording import some
@@ -85,47 +85,33 @@ def decide(
     The task that the manifest names decides the class; else that of the adapters with a part that
     the base's own class lacks. A new adapter has no tensors yet, so its task decides.
     """
-    task, findings = said.task, list[Finding]()
-    if task is None:
-        task, findings = _task_of(base, adapters, locate)
-    name = base.architecture
+    tasks = {n: own for n, adapter in adapters.items() if (own := _task(adapter)) is not None}
+    task, name = said.task, base.architecture
+    if task is None:  # that of the adapters that need another class than the base's own
+        needed = {n: own for n, own in tasks.items() if _needs_another(base, adapters[n], own)}
+        if len({*needed.values()}) > 1:
+            return Wanted(base, (_mixed(needed, None, locate),))
+        task = next(iter(needed.values()), None)
     if task is not None and task_of(name) != task:
         name = class_for(task, base.model_type)
         if name is None:
             kind = base.model_type or "no model_type in config.json"
             message = f"transformers has no class for {task} and a base of this type"
             where = locate(("base", "model" if said.task is None else "task"))
-            findings.append(codes.TASK_CLASS.finding(message, where, found=kind))
-    if findings:
-        return Wanted(base, tuple(findings))
+            return Wanted(base, (codes.TASK_CLASS.finding(message, where, found=kind),))
     wanted = _as_class(base, name, said, adapters, make_layout)
     loaded = wanted.base.loaded_as
-    mixed = _mixed(adapters, task, locate) if loaded and loaded.architecture else None
-    if mixed is not None:
-        return Wanted(base, (mixed,))
+    if loaded and loaded.architecture and {*tasks.values()} - {task}:
+        return Wanted(base, (_mixed(tasks, task, locate),))
     return wanted if said.vocab_size is None else _resized(wanted, said.vocab_size, locate)
 
 
 # -- the task ---------------------------------------------------------------------------------
 
 
-def _task_of(
-    base: BaseFacts, adapters: Mapping[str, AdapterFacts], locate: Locate
-) -> tuple[str | None, list[Finding]]:
-    """The task of the adapters that need another class than the base's own."""
-    asked = {
-        name: task
-        for name, adapter in adapters.items()
-        if (task := _task(adapter)) is not None and _needs_another(base, adapter, task)
-    }
-    if len(set(asked.values())) > 1:
-        return None, [_mix(asked, locate)]
-    return next(iter(asked.values()), None), []
-
-
 def _task(adapter: AdapterFacts) -> str | None:
     task = adapter.config.get("task_type")
-    return task if isinstance(task, str) and task in tasks() else None
+    return task if isinstance(task, str) and task in task_types() else None
 
 
 def _needs_another(base: BaseFacts, adapter: AdapterFacts, task: str) -> bool:
@@ -144,17 +130,10 @@ def _needs_another(base: BaseFacts, adapter: AdapterFacts, task: str) -> bool:
     return own not in (None, task) and any(name.endswith(heads) for name in replaced if heads)
 
 
-def _mixed(
-    adapters: Mapping[str, AdapterFacts], task: str | None, locate: Locate
-) -> Finding | None:
-    """The finding where adapters have another task than the one that the base is loaded for."""
-    asked = {name: own for name, adapter in adapters.items() if (own := _task(adapter)) is not None}
-    return _mix(asked, locate, task) if set(asked.values()) - {task} else None
-
-
-def _mix(asked: Mapping[str, str], locate: Locate, task: str | None = None) -> Finding:
+def _mixed(tasks: Mapping[str, str], task: str | None, locate: Locate) -> Finding:
+    """The finding on adapters with other tasks than ``task``, or with several."""
     by_task: dict[str, list[str]] = {}
-    for name, wanted in asked.items():
+    for name, wanted in tasks.items():
         by_task.setdefault(wanted, []).append(name)
     said = "; ".join(f"{wanted}: {some(names)}" for wanted, names in sorted(by_task.items()))
     return codes.TASKS_MIXED.finding(

@@ -97,13 +97,10 @@ def _too_deep(name: str, modules: Collection[str]) -> str | None:
     for at, part in enumerate(parts):
         inside = ".".join(parts[:at])
         if part.isdigit() and f"{inside}.0" in modules and f"{inside}.{part}" not in modules:
-            numbers = [int(m[len(inside) + 1 :]) for m in modules if _is_item(m, inside)]
+            items = (module.removeprefix(f"{inside}.") for module in modules)
+            last = max(int(item) for item in items if item.isdigit())
             return (
-                f"{inside} of the base ends at {max(numbers)}: the adapter was made for a model "
+                f"{inside} of the base ends at {last}: the adapter was made for a model "
                 "with more layers."
             )
     return None
-
-
-def _is_item(module: str, inside: str) -> bool:
-    return module.startswith(f"{inside}.") and module[len(inside) + 1 :].isdigit()

@@ -104,22 +104,21 @@ def path_problem(path: str) -> str | None:
     A valid path is relative, in valid Unicode, with forward slashes, and without backslashes,
     control characters, and empty, ``.`` or ``..`` parts.
     """
-    if not path:
-        return "it is empty"
-    if path.startswith("/") or re.match(r"[A-Za-z]:", path):
-        return "it is absolute"
-    if "\\" in path:
-        return "it has a backslash"
-    if any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" for c in path):
-        return "it has a control character"
-    if any(0xD800 <= ord(c) < 0xE000 for c in path):
-        return "it is not valid Unicode"
-    steps = path.split("/")
-    if "" in steps:
-        return "it has an empty part"
-    if "." in steps or ".." in steps:
-        return "it has a '.' or '..' part"
-    return None
+    parts = path.split("/")
+    controls = "\u2028\u2029"
+    problems = (
+        ("it is empty", not path),
+        ("it is absolute", path.startswith("/") or re.match(r"[A-Za-z]:", path)),
+        ("it has a backslash", "\\" in path),
+        (
+            "it has a control character",
+            any(ord(c) < 32 or 127 <= ord(c) < 160 or c in controls for c in path),
+        ),
+        ("it is not valid Unicode", any(0xD800 <= ord(c) < 0xE000 for c in path)),
+        ("it has an empty part", "" in parts),
+        ("it has a '.' or '..' part", not {".", ".."}.isdisjoint(parts)),
+    )
+    return next((problem for problem, found in problems if found), None)
 
 
 def check_paths(paths: Iterable[str]) -> list[Finding]:

@@ -48,7 +48,6 @@ def base_of(
         config,
         {name: info for header in headers.values() for name, info in header.tensors.items()},
         None,
-        {name: file for file, header in headers.items() for name in header.tensors},
         headers,
     )
     return facts, lambda file, start, length: files[file][start : start + length]

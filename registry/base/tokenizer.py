@@ -189,11 +189,10 @@ def _canonical(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     old = cast(Json, value)
-    if old.get("type") == "Metaspace" and "prepend_scheme" not in old:
-        scheme = "always" if old.get("add_prefix_space", True) else "never"
-        old = {**old, "prepend_scheme": scheme}
     if old.get("type") == "Metaspace":
-        old = {k: v for k, v in old.items() if k not in ("add_prefix_space", "str_rep")}
+        scheme = "always" if old.get("add_prefix_space", True) else "never"
+        kept = {k: v for k, v in old.items() if k not in ("add_prefix_space", "str_rep")}
+        old = {"prepend_scheme": scheme, **kept}
     return {
         key: inner if key in _LONG else _canonical(inner)
         for key, inner in old.items()

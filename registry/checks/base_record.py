@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Severity, Where
@@ -11,14 +11,8 @@ from ..base.fingerprint import Measured, compare
 from ..files.facts import BASE_RECORD
 
 _BY_NAME = frozenset(
-    code.id
-    for code in (
-        codes.RECORDED_OTHER,
-        codes.RECORDED_GONE,
-        codes.RECORDED_NONE,
-        codes.RECORDED_UNCONFIRMED,
-        codes.RECORDED_UNCOMPARED,
-    )
+    {codes.RECORDED_OTHER.id, codes.RECORDED_GONE.id, codes.RECORDED_NONE.id}
+    | {codes.RECORDED_UNCONFIRMED.id, codes.RECORDED_UNCOMPARED.id}
 )
 
 
@@ -44,23 +38,21 @@ def check(
         record = record.model_copy(update={"weights": None, "head_weights": None})
     differences = compare(record, measured, where)
     errors = [f for f in differences if f.severity is Severity.ERROR]
+    # a warning is not repeated: the backbone is the same
+    shown = errors[:1] or [f for f in differences if f.severity is Severity.UNCHECKED]
     code, message = codes.RECORD_UNCHECKED, "Cannot verify that the adapter was saved on this base"
-    shown = [f for f in differences if f.severity is Severity.UNCHECKED]
     if errors:
         code, message = codes.RECORD_OTHER_BASE, "The adapter was saved on another base"
-        shown = errors[:1]
     return [
         code.finding(f"{message}: {f.message}", where, found=f.found, expected=f.expected)
         for f in shown
-    ]  # not the warnings: their backbone is the same
+    ]
 
 
-def proven(metadata: Mapping[str, str], findings: Iterable[Finding]) -> bool:
+def proven(metadata: Mapping[str, str], findings: Sequence[Finding]) -> bool:
     """Whether ``findings`` (of :func:`check`, on this ``metadata``) prove by the weights that the
     base is the recorded one."""
-    if list(findings):
-        return False
-    record = read(metadata)
+    record = None if findings else read(metadata)
     return record is not None and record.weights is not None
 
 

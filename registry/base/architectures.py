@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from ..files.conversion import ConversionError, Rule, Shape, convert
 from ..files.facts import EMBEDS, INPUTS, Layout, ModuleKind, ModuleShape, TensorInfo
-from .module_tree import Tree, has, modules_of, step
+from .module_tree import Tree, has, modules_of, node_at
 from .packed import unpacked, with_stand_ins
 
 ALWAYS_IGNORED = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
@@ -288,9 +288,7 @@ def _remove(tree: Tree, changes: list[str]) -> None:
     """Remove what the sub-model lacks here (``-pooler``) or may lack (``?pooler``)."""
     for change in changes:
         above, _, last = change[1:].rpartition(".")
-        node: Tree | None = tree
-        for piece in above.split(".") if above else ():
-            node = step(node, piece)
+        node = node_at(tree, above)
         if node is None:
             continue
         value = node.pop(last, None) or node.pop(f"?{last}", None)

@@ -33,22 +33,17 @@ KINDS = {
 }
 UNCALLED = "~"
 USUAL = {1: "N", 2: "L", 3: "C", 4: "C", 5: "C"}
-NOTHING: Mapping[str, str] = {}
 BATCH_NORM = frozenset({"running_mean", "running_var", "num_batches_tracked"})
-
-
-def step(node: Tree | None, piece: str) -> Tree | None:
-    if node is None:
-        return None
-    found = node.get(piece) or node.get(f"?{piece}")
-    return found or (node.get("*") if piece.isdecimal() else None)
 
 
 def node_at(tree: Tree, name: str) -> Tree | None:
     """The node of a module, or ``None`` for an unknown module."""
     node: Tree | None = tree
     for piece in name.split(".") if name else ():
-        node = step(node, piece)
+        found = node.get(piece) or node.get(f"?{piece}")
+        node = found or (node.get("*") if piece.isdecimal() else None)
+        if node is None:
+            return None
     return node
 
 
@@ -60,7 +55,7 @@ def has(tree: Tree, name: str) -> bool:
 
 
 def modules_of(
-    tree: Tree, live: Mapping[str, Shape | None], exact: Mapping[str, str] = NOTHING
+    tree: Tree, live: Mapping[str, Shape | None], exact: Mapping[str, str]
 ) -> dict[str, ModuleShape]:
     """Every module that owns or contains a parameter, in the order of ``tree``.
 

@@ -103,18 +103,14 @@ def digest_of_template(template: Any) -> str | None:
 def tokenizer_facts(files: Mapping[str, bytes]) -> TokenizerFacts | None:
     """How many ids the tokenizer has (highest id + 1) and which were added, ``None`` where the
     files do not say so (no files, or only a SentencePiece model). Raises ``ValueError``."""
-    ids: dict[str, int] = {}
     added = _added(files)
     if "tokenizer.json" in files:
         tokenizer = _object(files, "tokenizer.json")
         ids = _ids(tokenizer)
         for token in _tokens(tokenizer):
             added.setdefault(str(token.get("content")), token.get("id", -1))
-    else:
-        found = _vocabulary(files)
-        if found is None:
-            return None
-        ids = found
+    elif (ids := _vocabulary(files)) is None:
+        return None
     every: list[Any] = [*ids.values(), *added.values()]
     if not all(isinstance(i, int) for i in every):
         raise ValueError("The id of a token is not a number")

@@ -50,15 +50,14 @@ def check_method(config: Mapping[str, Any], where: Where) -> tuple[Method | None
 def check_types(config: Mapping[str, Any], method: Method, where: Where) -> list[Finding]:
     """Fields whose value has the wrong type; with these, nothing can be planned."""
     kinds = {**COMMON, **{o.name: o.expect for o in method.options}}
-    findings: list[Finding] = []
-    for name, value in config.items():
-        wrong = kinds[name](value) if name in kinds else None
-        if wrong is not None:
-            message = f"Invalid value of {name} in adapter_config.json"
-            findings.append(
-                codes.OPTION_TYPE.finding(message, where, found=_short(value), expected=wrong)
-            )
-    return findings
+    message = "Invalid value of {} in adapter_config.json"
+    return [
+        codes.OPTION_TYPE.finding(
+            message.format(name), where, found=shown(repr(value), 80), expected=wrong
+        )
+        for name, value in config.items()
+        if name in kinds and (wrong := kinds[name](value)) is not None
+    ]
 
 
 def check_options(
@@ -111,7 +110,7 @@ def _strange(
         hint = f"Remove it if the adapter is {method.peft_type}: it is a field of {some(others)}."
     elif near := did_you_mean(name[:80], _possible(config, method, config[name]), _MISSPELT):
         unknown, hint = codes.OPTION_UNKNOWN, near
-    return unknown.finding(message, where, found=_short(config[name]), hint=hint)
+    return unknown.finding(message, where, found=shown(repr(config[name]), 80), hint=hint)
 
 
 def _possible(config: Mapping[str, Any], method: Method, value: object) -> list[str]:
@@ -150,12 +149,7 @@ def _check_option(option: Option, value: object, where: Where) -> list[Finding]:
         codes.OPTION_UNSUPPORTED.finding(
             f"{option.name} {option.meaning}, which is not {'done' if never else 'supported yet'}",
             where,
-            found=f"{option.name}: {_short(value)}",
+            found=f"{option.name}: {shown(repr(value), 80)}",
             expected="null, false or empty",
         )
     ]
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -31,6 +31,7 @@ from ...manifests.findings.finding import Finding, Where
 from .facts import Header, Origin, TensorInfo
 from .names import PEFT_PREFIX
 from .reading import Reading, StoredTensor, header_of, metadata_of
+from .wording import some
 
 FORMAT = "mlx-lm"
 WEIGHTS = "adapters.safetensors"
@@ -252,10 +253,8 @@ def _of_experts(
 
 
 def _unread(odd: list[str], header: Header, where: Where) -> Finding:
-    shown = ", ".join(name[:200] for name in odd[:3])
-    more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
     return codes.FOREIGN_TENSOR.finding(
-        f"The mlx-lm adapter holds tensors that have no counterpart in PEFT: {shown}{more}",
+        f"The mlx-lm adapter holds tensors that have no counterpart in PEFT: {some(odd)}",
         where,
         found=f"{odd[0][:200]} {header.tensors[odd[0]].shape}",
         expected="lora_a and lora_b of a Linear, an Embedding or a switch_mlp; m of a Linear",

@@ -50,10 +50,12 @@ def check_method(config: Mapping[str, Any], where: Where) -> tuple[Method | None
 def check_types(config: Mapping[str, Any], method: Method, where: Where) -> list[Finding]:
     """Fields whose value has the wrong type; with these, nothing can be planned."""
     kinds = {**COMMON, **{o.name: o.expect for o in method.options}}
-    message = "Invalid value of {} in adapter_config.json"
     return [
         codes.OPTION_TYPE.finding(
-            message.format(name), where, found=shown(repr(value), 80), expected=wrong
+            f"Invalid value of {name} in adapter_config.json",
+            where,
+            found=shown(repr(value), 80),
+            expected=wrong,
         )
         for name, value in config.items()
         if name in kinds and (wrong := kinds[name](value)) is not None

@@ -40,13 +40,14 @@ def _empty(subject: Subject) -> Iterator[Finding]:
 
 def _missing(subject: Subject) -> Iterator[Finding]:
     """Sites without a factor, or without a tensor that a field of the config asks for."""
-    config = subject.adapter.config
+    config, own = subject.adapter.config, subject.method
+    asked = [(role, option) for role, option in own.asked_by.items() if config.get(option)]
     missing: dict[tuple[str, str | None], list[str]] = {}
     for site in subject.plan.sites:
         method, present = subject.row(site), site.tensors.keys()
-        for role, option in method.asked_by.items():
-            if role not in present and config.get(option):
-                missing.setdefault((method.spelling(role), option), []).append(site.module)
+        for role, option in asked if method is own else ():
+            if role not in present:
+                missing.setdefault((own.spelling(role), option), []).append(site.module)
         if any(roles <= present for roles in method.role_sets):
             continue
         nearest = max(method.role_sets, key=lambda roles: (len(roles & present), -len(roles)))

@@ -24,9 +24,10 @@ def check(subject: Subject) -> Iterator[Finding]:
         return
     ranks: dict[tuple[int, int], list[str]] = {}
     shapes: dict[tuple[int, ...], list[str]] = {}
+    tensors = subject.tensors
     for site in subject.own_sites:
         for role, key in site.tensors.items():
-            shape = subject.tensors[key].shape
+            shape = tensors[key].shape
             if role not in ("A", "B", "embedding_A", "embedding_B"):
                 continue
             if len(shape) < 2 or 0 in shape:

@@ -23,6 +23,7 @@ def check(subject: Subject, layout: Layout) -> Iterator[Finding]:
     refused: dict[str, list[str]] = {}
     unknown: list[str] = []
     undivided: list[SitePlan] = []
+    tensors = subject.tensors
     for site in subject.plan.sites:
         row, module = subject.row(site), layout.modules.get(site.module)
         if module is None or module.kind not in row.kinds:
@@ -34,14 +35,14 @@ def check(subject: Subject, layout: Layout) -> Iterator[Finding]:
             continue
         if not row.ranked and not any(roles <= site.tensors.keys() for roles in row.role_sets):
             continue  # `complete` reports it
-        found = {role: subject.tensors[key].shape for role, key in site.tensors.items()}
+        found = {role: tensors[key].shape for role, key in site.tensors.items()}
         expected = row.shapes(site, module, found)
         if isinstance(expected, str):
             refused.setdefault(expected, []).append(site.module)
             continue
         for role, shape in found.items():
             right = expected.get(role, shape)
-            if row.ranked and role in _RANK_AXIS:
+            if shape != right and row.ranked and role in _RANK_AXIS:
                 right = _with_rank_of(shape, right, _RANK_AXIS[role])
             if shape != right:
                 wrong.setdefault((role, shape, right), []).append(site.module)

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import base64
 import bz2
-import hashlib
 import json
 import math
 import re
@@ -29,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...manifests.language.schema import WeightDigests
+from ..files.digests import versioned_digest
 from ..files.precision import WIDTHS, Precision, packed, rounded, widen
 
 MOST = 8
@@ -92,7 +92,11 @@ class Samples:
         if not text.startswith(_PREFIX):
             raise ValueError(f"A sample table starts with {_PREFIX}")
         try:
-            content = _inflate(base64.b64decode(text[len(_PREFIX) :], validate=True))
+            inflate = bz2.BZ2Decompressor()
+            raw = base64.b64decode(text[len(_PREFIX) :], validate=True)
+            content = inflate.decompress(raw, max_length=_LIMIT)
+            if not inflate.eof or inflate.unused_data:
+                raise ValueError("it is truncated, too long, or too large")
             head, _, data = content.partition(b"\n")
             rows: Any = json.loads(head)
             groups: list[dict[str, Sample]] = []
@@ -112,14 +116,6 @@ class Samples:
         if at != len(data):
             raise ValueError("The sample table is damaged: it has too few or too many values")
         return cls(backbone, heads)
-
-
-def _inflate(data: bytes) -> bytes:
-    machine = bz2.BZ2Decompressor()
-    content = machine.decompress(data, max_length=_LIMIT)
-    if not machine.eof or machine.unused_data:
-        raise ValueError("it is truncated, too long, or too large")
-    return content
 
 
 def run(shape: Iterable[int]) -> tuple[int, int]:
@@ -169,15 +165,10 @@ def weight_digests(samples: Mapping[str, Sample]) -> WeightDigests | None:
 
 
 def _digest(widened: list[tuple[bytes, tuple[int, ...]]], precision: Precision) -> str:
-    values = rounded([bits for _, run_ in widened for bits in run_], precision)
-    data = packed(values)
-    digest = hashlib.sha256(b"adapterdock weights v1\n")
-    at = 0
-    for name, run_ in widened:
-        size = 4 * len(run_)
-        digest.update(name + b"\0" + bytes((len(run_),)) + data[at : at + size])
-        at += size
-    return f"v1:sha256:{digest.hexdigest()}"
+    content = bytearray()
+    for name, values in widened:
+        content += name + b"\0" + bytes((len(values),)) + packed(rounded(values, precision))
+    return versioned_digest("weights", content)
 
 
 @dataclass(frozen=True)

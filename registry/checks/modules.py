@@ -51,9 +51,8 @@ def _fitting(
             yield name
             continue
         method = subject.row(site)
-        if method.kinds and not method.kinds.get(module.kind, frozenset()) <= site.tensors.keys():
-            continue
-        if method.kinds and module.kind not in method.kinds:
+        needed = method.kinds.get(module.kind)
+        if method.kinds and (needed is None or not needed <= site.tensors.keys()):
             continue
         found = {role: subject.tensors[key].shape for role, key in site.tensors.items()}
         expected = method.shapes(site._replace(module=name), module, found)

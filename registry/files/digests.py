@@ -52,7 +52,7 @@ def sha256_bytes(data: bytes | bytearray | memoryview) -> str:
     return PREFIX + hashlib.sha256(data).hexdigest()
 
 
-def versioned_digest(kind: str, content: bytes) -> str:
+def versioned_digest(kind: str, content: bytes | bytearray) -> str:
     """``v1:sha256:HEX`` of a part of a base's fingerprint: ``adapterdock KIND v1``, a line feed and
     ``content``."""
     title = f"adapterdock {kind} v1\n".encode()

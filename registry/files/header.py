@@ -251,12 +251,12 @@ def _check_contiguous(tensors: Mapping[str, TensorInfo], file: _File) -> int:
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if info.start != at:
             what = "overlaps the one before it" if info.start < at else "leaves a hole before it"
-            message = f"{file.name}: tensor {name[:200]!r} {what}"
-            found, expected = f"it starts at byte {info.start} of the data", f"byte {at}"
-            finding = codes.HEADER_TENSOR.finding(
-                message, file.where, found=found, expected=expected
+            file.refuse(
+                codes.HEADER_TENSOR,
+                f"has a tensor {name[:200]!r} that {what}",
+                found=f"it starts at byte {info.start} of the data",
+                expected=f"byte {at}",
             )
-            raise SourceError(finding)
         at = info.end
     return at
 

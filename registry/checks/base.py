@@ -10,7 +10,7 @@ from ...manifests.findings.finding import Finding
 from ..base.architectures import architecture_table
 from ..base.packed import quantisation_of
 from ..files.facts import AdapterPlan, BaseFacts, Layout, SitePlan
-from ..files.wording import listed, shown
+from ..files.wording import count, shown, some
 from .candidate import Subject
 
 
@@ -31,8 +31,9 @@ def check(subject: Subject) -> Iterator[Finding]:
         yield codes.BASE_QUANTISED.finding(f"The base is quantised ({method})")
         if needing := _needing(subject.plan, layout):
             yield codes.WEIGHT_QUANTISED.finding(
-                f"{subject.name} needs the base's own weights (DoRA, target_parameters, "
-                f"modules_to_save), which are quantised, of {listed(needing, 'module')}"
+                f"{subject.name} needs the base's own weights of {count(len(needing), 'module')} "
+                "(DoRA, target_parameters, modules_to_save), which are quantised: "
+                f"{some(needing)}"
             )
 
 

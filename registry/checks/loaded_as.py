@@ -40,7 +40,7 @@ class Wanted:
         base = self.base
         if plan is None or base.loaded_as is None:
             return []
-        found = uncovered(base.loaded_as, base.layout, name, plan, where)
+        found = list(uncovered(base.loaded_as, base.layout, name, plan, where))
         missing = not_replaced(plan, self.unsized)
         if replaced := [name for name in self.unsized if name not in missing]:
             found.append(codes.SIZE_UNKNOWN.finding(f"Unknown sizes of {some(replaced)}", where))
@@ -49,28 +49,21 @@ class Wanted:
 
 def uncovered(
     loaded: LoadedAs, layout: Layout | None, name: str, plan: AdapterPlan, where: Where
-) -> list[Finding]:
-    """Findings where an adapter of this ``plan`` leaves a part of a base that is ``loaded`` so
-    random."""
-    found: list[Finding] = []
+) -> Iterator[Finding]:
+    """Findings where an adapter of this ``plan`` leaves new parts of the base random."""
     if missing := not_replaced(plan, loaded.new):
-        found.append(
-            codes.NEW_UNCOVERED.finding(
-                f"Neither {name} nor the base's files hold {some(missing)}",
-                where,
-                expected=f"{some(loaded.new)} in modules_to_save",
-            )
+        yield codes.NEW_UNCOVERED.finding(
+            f"Neither {name} nor the base's files hold {some(missing)}",
+            where,
+            expected=f"{some(loaded.new)} in modules_to_save",
         )
     new = range(loaded.resized_from or 0, loaded.vocab_size or 0)
     if layout is not None and (modules := without_rows(plan, layout, new)):
-        found.append(
-            codes.NEW_UNCOVERED.finding(
-                f"{name} does not hold the new rows {new[0]} to {new[-1]} of {some(modules)}",
-                where,
-                expected="the complete module, or these rows in trainable_token_indices",
-            )
+        yield codes.NEW_UNCOVERED.finding(
+            f"{name} does not hold the new rows {new[0]} to {new[-1]} of {some(modules)}",
+            where,
+            expected="the complete module, or these rows in trainable_token_indices",
         )
-    return found
 
 
 def decide(

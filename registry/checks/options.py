@@ -89,13 +89,13 @@ def check_options(
     findings += list(strange.values())[:_MOST_UNKNOWN]
     if len(strange) > _MOST_UNKNOWN:
         more = count(len(strange) - _MOST_UNKNOWN, "more field")
-        message = f"{more} of adapter_config.json are unknown"
+        message = f"Unknown fields in adapter_config.json: {more}"
         findings.append(unknown.finding(message, where))
     if training:
         message = f"Fields of another trainer in adapter_config.json: {some(training)}"
         findings.append(codes.OPTION_OF_TRAINER.finding(message, where))
     if unset:
-        message = f"Unknown, but unset fields in adapter_config.json: {some(unset)}"
+        message = f"Unknown fields without a value in adapter_config.json: {some(unset)}"
         findings.append(codes.OPTION_UNKNOWN_NEUTRAL.finding(message, where))
     return findings
 

@@ -48,7 +48,8 @@ def _parameters(
         message = f"The stored {module} lacks {listed(missing, 'parameter')}"
         yield codes.SAVED_MODULE.finding(message, hint=_OF_ANOTHER)
     if extra:
-        message = f"The stored {module} has more than the base's: {listed(extra, 'tensor')}"
+        more = count(len(extra), "tensor")
+        message = f"The stored {module} has {more} that the base's lacks: {some(extra)}"
         yield codes.SAVED_MODULE.finding(message, hint=_OF_ANOTHER)
     if unknown := sorted(_unsized(layout, module, found)):
         message = f"Unknown sizes inside the stored {module}: {some(unknown)}"

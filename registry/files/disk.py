@@ -9,34 +9,27 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ...manifests.findings import store as codes
 from ...manifests.findings.code import Code
 from ...manifests.findings.errors import StoreError
 from ...manifests.findings.finding import Finding, Where
-from ...manifests.findings.store import (
-    CACHE_IO,
-    CACHE_NOT_A_FOLDER,
-    CACHE_PERMISSION,
-    CACHE_READ_ONLY,
-    NO_SPACE,
-    PATH_TOO_LONG,
-)
 
 _CODES: dict[int, Code] = {
-    errno.ENOSPC: NO_SPACE,
-    errno.EDQUOT: NO_SPACE,
-    errno.EFBIG: NO_SPACE,
-    errno.EROFS: CACHE_READ_ONLY,
-    errno.EACCES: CACHE_PERMISSION,
-    errno.EPERM: CACHE_PERMISSION,
-    errno.ENOTDIR: CACHE_NOT_A_FOLDER,
-    errno.EEXIST: CACHE_NOT_A_FOLDER,
-    errno.ENAMETOOLONG: PATH_TOO_LONG,
+    errno.ENOSPC: codes.NO_SPACE,
+    errno.EDQUOT: codes.NO_SPACE,
+    errno.EFBIG: codes.NO_SPACE,
+    errno.EROFS: codes.CACHE_READ_ONLY,
+    errno.EACCES: codes.CACHE_PERMISSION,
+    errno.EPERM: codes.CACHE_PERMISSION,
+    errno.ENOTDIR: codes.CACHE_NOT_A_FOLDER,
+    errno.EEXIST: codes.CACHE_NOT_A_FOLDER,
+    errno.ENAMETOOLONG: codes.PATH_TOO_LONG,
 }
 
 
 def fault(error: OSError, path: Path, where: Where = Where()) -> Finding:  # noqa: B008 - frozen
     """The finding for ``error``; ``path`` is used where the error names no file."""
-    code = _CODES.get(error.errno or 0, CACHE_IO)
+    code = _CODES.get(error.errno or 0, codes.CACHE_IO)
     name = error.filename if isinstance(error.filename, str) else str(path)
     what = error.strerror or type(error).__name__
     return code.finding(f"{name}: {what}", where, found=f"[Errno {error.errno}] {what}")
@@ -47,7 +40,7 @@ def out_of_space(error: BaseException) -> OSError | None:
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
-        if isinstance(current, OSError) and _CODES.get(current.errno or 0) is NO_SPACE:
+        if isinstance(current, OSError) and _CODES.get(current.errno or 0) is codes.NO_SPACE:
             return current
         seen.add(id(current))
         current = current.__cause__ or current.__context__

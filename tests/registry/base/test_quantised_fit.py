@@ -107,7 +107,7 @@ def test_dora_is_unchecked_on_the_modules_that_are_packed_and_on_no_other(tmp_pa
     name = "GPTQ 4 bits"
     found = findings(tmp_path / "both", name, config, lora_tensors(every) | magnitudes(every))
     assert of(found) == [codes.WEIGHT_QUANTISED.id]
-    assert "of 2 modules: " in found[0].message
+    assert "own weights of 2 modules (" in found[0].message
     config = {"target_modules": ["lm_head"], "use_dora": True}
     found = findings(tmp_path / "head", name, config, lora_tensors(head) | magnitudes(head))
     assert of(found) == []

@@ -32,7 +32,8 @@ def check(config: Mapping[str, Any], where: Where, *, remote_code: bool = False)
             found=value,
             expected="files beside the weights, or an installed package",
         )
-        for path, value in _fetched(config, remote_code)
+        for path, key, value, fields in _fields(config)
+        if _is_fetched(key, value, fields, path, remote_code)
     ]
 
 
@@ -54,16 +55,10 @@ def attentions_of(config: Mapping[str, Any]) -> list[object]:
     ]
 
 
-def _fetched(config: Mapping[str, Any], remote_code: bool) -> Iterator[tuple[str, object]]:
-    for path, key, value, fields in _fields(config):
-        if _is_fetched(key, value, fields, path, remote_code):
-            yield (f"{path}.{key}" if path else key), value
-
-
 def _fields(
     config: Mapping[str, Any],
 ) -> Iterator[tuple[str, str, object, Mapping[str, object]]]:
-    """Every field at any depth: the dotted path above it, its key and value, and its siblings."""
+    """Every field at any depth: its dotted path, its key and value, and its siblings."""
     left: list[tuple[str, object]] = [("", config)]
     while left:
         path, node = left.pop()
@@ -73,8 +68,9 @@ def _fields(
             continue
         fields = cast("Mapping[str, object]", node)
         for key, value in fields.items():
-            yield path, str(key), value, fields
-            left.append((f"{path}.{key}" if path else str(key), value))
+            inside = f"{path}.{key}" if path else str(key)
+            yield inside, str(key), value, fields
+            left.append((inside, value))
 
 
 def _is_fetched(
@@ -87,7 +83,7 @@ def _is_fetched(
     if key in ("backbone", "architecture") and isinstance(value, str):
         is_timm = key == "architecture" or fields.get("model_type") in _TIMM
         return ":" in value or ("/" in value and not is_timm)
-    if path.rpartition(".")[2] in _TIMM_ARGUMENTS:
+    if path.removesuffix(f".{key}").rpartition(".")[2] in _TIMM_ARGUMENTS:
         return key in _TIMM_FETCHES | _TIMM_READS and bool(value)
     return False
 

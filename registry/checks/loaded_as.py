@@ -34,17 +34,16 @@ class Wanted:
     unsized: tuple[str, ...] = ()
     """New modules whose sizes only an adapter determines."""
 
-    def check(self, name: str, plan: AdapterPlan | None, where: Where) -> list[Finding]:
+    def check(self, name: str, plan: AdapterPlan | None, where: Where) -> Iterator[Finding]:
         """Findings where the adapter leaves a part of the base random, or is the only source of its
         sizes."""
         base = self.base
         if plan is None or base.loaded_as is None:
-            return []
-        found = list(uncovered(base.loaded_as, base.layout, name, plan, where))
+            return
+        yield from uncovered(base.loaded_as, base.layout, name, plan, where)
         missing = not_replaced(plan, self.unsized)
         if replaced := [name for name in self.unsized if name not in missing]:
-            found.append(codes.SIZE_UNKNOWN.finding(f"Unknown sizes of {some(replaced)}", where))
-        return found
+            yield codes.SIZE_UNKNOWN.finding(f"Unknown sizes of {some(replaced)}", where)
 
 
 def uncovered(

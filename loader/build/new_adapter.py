@@ -21,7 +21,7 @@ from ...manifests.manifest import ManifestFile
 from ...registry.checks.base_record import without_names
 from ...registry.checks.check_adapter import check_adapter
 from ...registry.checks.loaded_as import uncovered
-from ...registry.checks.new_adapter import NewAdapterFiles, begin
+from ...registry.checks.new_adapter import NewAdapterFiles, plan_new_adapter
 from ...registry.files.facts import AdapterFacts, AdapterPlan, SitePlan
 from ...registry.locks.state import declared_as, new_adapter_digest
 from ...registry.methods.config_file import parse_adapter_config
@@ -69,7 +69,7 @@ def make_new_adapter(
     named = {**config, "base_model_name_or_path": base}
     names = [name for name, _ in live.module.named_modules() if name]
     layout = live.layout
-    files, findings = begin(named, live.config, layout, where, names)
+    files, findings = plan_new_adapter(named, live.config, layout, where, names)
     if files is None or refused(findings, accepted):
         raise _refusal(refused(findings))
     facts = AdapterFacts(name, None, files.config, files.header)

@@ -104,7 +104,7 @@ def _types(hint: Any) -> set[type]:
 def test_a_method_that_cannot_be_attached_is_refused_with_the_reason(method: str) -> None:
     row, (finding,) = check_method({"peft_type": method}, Where())
     assert row is None and finding.code == "AD312"
-    assert finding.message == f"the method {method} cannot be attached: {PEFT_REFUSED[method]}"
+    assert finding.message == f"Cannot attach the method {method}: {PEFT_REFUSED[method]}"
     assert "through PEFT: ADAMSS" in (finding.expected or "")
 
 

@@ -46,7 +46,7 @@ from ..adapter.memory import size_of
 from ..base.live_base import LiveBase
 from ..methods.peft.fit import settled
 from ..weights.as_read import as_read
-from ..weights.buffer import DigestCheck, explained
+from ..weights.buffer import digest_check, explained
 from ..weights.dtypes import DTYPES
 from ..weights.tensors import read_file
 from .build_adapter import build_adapter
@@ -286,6 +286,5 @@ def _read(file: Fetched, where: Where) -> bytes:
     """The config's bytes. Raises :class:`IntegrityError` if they are not the verified ones."""
     with explained(file.path, where):
         data = file.path.read_bytes()
-    if file.fact.sha256 is not None:
-        DigestCheck((data, memoryview(b"")), file.fact.sha256, where, file.path.name).verify()
+    digest_check(data, memoryview(b""), file.fact.sha256, where, file.path.name)()
     return data

@@ -116,7 +116,7 @@ def buffer_of_file(
         reading = None
     else:
         reading = Work(finish, "read")
-    check = _digest_check(head, memory[at:], sha256, where, file.name, reading, known)
+    check = digest_check(head, memory[at:], sha256, where, file.name, reading, known)
     return Buffer(head, _flat(memory, at), memory, reading, check)
 
 
@@ -127,11 +127,11 @@ def buffer_of_bytes(
     stream = io.BytesIO(data)
     head, memory, at = _begin(stream, memoryview(data).nbytes)
     _finish(stream, memory[at:])
-    check = _digest_check(head, memory[at:], sha256, where, name)
+    check = digest_check(head, memory[at:], sha256, where, name)
     return Buffer(head, _flat(memory, at), memory, None, check)
 
 
-def _digest_check(
+def digest_check(
     head: bytes,
     data: memoryview,
     expected: str | None,

@@ -86,4 +86,3 @@ class RoutingError(AdapterdockError):
 for _error in [value for value in globals().values() if isinstance(value, type)]:
     if issubclass(_error, AdapterdockError):
         _error.__module__ = "adapterdock"  # where users import it from: tracebacks, pickles
-del _error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .explained import Section, explained
+from .explained import Section, section_of
 from .finding import Finding, Severity, Where
 
 
@@ -29,7 +29,7 @@ class Code:
     @property
     def explained(self) -> Section:
         """Its section: what is wrong, why, an example, and what to do."""
-        return explained()[self.id]
+        return section_of(self.id)
 
     @property
     def summary(self) -> str:
@@ -39,7 +39,10 @@ class Code:
     @property
     def fix(self) -> str:
         """What to do, as an imperative sentence."""
-        return self.explained.fix
+        try:
+            return self.explained.fix
+        except OSError:  # a finding on a process that may open no more files
+            return f"Run `adapterdock explain {self.id}`."
 
     def finding(
         self,

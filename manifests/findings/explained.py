@@ -7,7 +7,7 @@ paragraphs, one block of ``text`` with an example that earns the code, and what 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -29,17 +29,28 @@ class Section(NamedTuple):
     fix: str
 
 
-def sections(page: str) -> Iterator[Section]:
-    """The sections of a page."""
-    for id, name, summary, text, example, fix in _SECTION.findall(page):
-        paragraphs = "\n".join(part.replace("\n", " ") for part in text.split("\n\n"))
-        fix = fix.replace("\n", " ")
-        yield Section(id, name, summary.replace("\n", " "), paragraphs, example, fix)
+def sections(text: str) -> Iterator[Section]:
+    """The sections of a page, or of several."""
+    return map(_section, _SECTION.finditer(text))
+
+
+def section_of(id: str) -> Section:
+    """The section of one code."""
+    text = _pages()
+    found = _SECTION.match(text, text.index(f"\n## {id} ") + 1)
+    assert found is not None  # a test reads every section
+    return _section(found)
 
 
 @cache
-def explained() -> Mapping[str, Section]:
-    """Every section, by the id of its code."""
-    pages = Path(__file__).with_name("explain").glob("*.md")
-    found = (section for page in pages for section in sections(page.read_text(encoding="utf-8")))
-    return {section.id: section for section in found}
+def _pages() -> str:
+    pages = sorted(Path(__file__).with_name("explain").glob("*.md"))
+    return "\n".join(page.read_text(encoding="utf-8") for page in pages)
+
+
+def _section(found: re.Match[str]) -> Section:
+    id, name, summary, text, example, fix = found.groups()
+    paragraphs = "\n".join(part.replace("\n", " ") for part in text.split("\n\n"))
+    return Section(
+        id, name, summary.replace("\n", " "), paragraphs, example, fix.replace("\n", " ")
+    )

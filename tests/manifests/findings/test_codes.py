@@ -11,7 +11,7 @@ import adapterdock
 import pytest
 from adapterdock.manifests.findings.catalogue import AREAS, all_codes, codes_by_area
 from adapterdock.manifests.findings.code import Code
-from adapterdock.manifests.findings.explained import Section, explained, sections
+from adapterdock.manifests.findings.explained import Section, section_of, sections
 
 ROOT = Path(adapterdock.__file__).resolve().parent
 EXPLAIN = ROOT / "manifests" / "findings" / "explain"
@@ -78,7 +78,18 @@ def test_a_code_says_what_its_section_says() -> None:
     assert [*section] == [Section("AD000", "toy", "A b.", "C d.\nE.", "f", "G h.")]
     for code in all_codes().values():
         assert (code.summary, code.fix) == (code.explained.summary, code.explained.fix)
-        assert code.finding("It happened").hint == explained()[code.id].fix
+        assert code.finding("It happened").hint == section_of(code.id).fix
+
+
+def test_a_finding_is_made_even_where_no_file_can_be_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(id: str) -> Section:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("adapterdock.manifests.findings.code.section_of", refuse)
+    code = next(iter(all_codes().values()))
+    assert code.finding("It happened").hint == f"Run `adapterdock explain {code.id}`."
 
 
 NAMES = ("transformers", "registry://")

@@ -91,3 +91,9 @@ def test_an_overlay_may_omit_and_remove_keys(desk: Desk) -> None:
     assert accepts(text)
     assert not accepts("extends: b.yaml\nadapters: {a: {dtyp: float32}}\n")
     assert not accepts("adapters: {a: {source: ./a}}\n")
+
+
+def test_every_key_has_a_description() -> None:
+    for name, definition in json_schema()["$defs"].items():
+        for key, schema in definition.get("properties", {}).items():
+            assert schema.get("description"), f"{name}.{key}"

@@ -92,9 +92,9 @@ def lock(
         dtype: Replaces ``base.dtype`` in this call.
         policy: A policy file that must allow everything too.
         accept: Codes (id or name) of unchecked findings to accept; the lock records them.
-        upgrade: Entries to resolve anew although the lock pins them: names of adapters, or
+        upgrade: Entries to resolve again although the lock pins them: names of adapters, or
             ``base``.
-        upgrade_all: Resolve every entry anew.
+        upgrade_all: Resolve every entry again.
         offline: Use no network.
         store: Where fetched files are kept; the user's cache by default.
         progress: Gets what is fetched.

@@ -60,7 +60,7 @@ class Plan:
 
     ``added``, ``removed`` and ``replaced`` (before, after) are adapters by name, ``kept`` those
     that are not touched. ``compositions`` and ``rules`` are what differs, before and after
-    (``None`` where there is none), ``active`` likewise as weights, ``residency`` as bytes.
+    (``None`` where there is none), ``active`` the same as weights, ``residency`` as bytes.
     ``stamp`` is the state of the model that the plan was made for: it is refused for any other.
     ``locked`` says whether ``lock`` is beside the manifest; otherwise it was made for the plan.
     """

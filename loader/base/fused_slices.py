@@ -1,7 +1,7 @@
 """Tensors of a checkpoint that are parts of a live one: which part each of them is.
 
 transformers fuses experts when it loads, and its ``revert_weight_conversion`` separates them again.
-Run on meta tensors, it shows by strides and offsets where each stored tensor lies in the live one.
+Run on meta tensors, it shows by strides and offsets where each stored tensor is in the live one.
 Where it copies on the way (interleaved rows, joined tensors) this is not possible, and such a
 parameter is not written back.
 """
@@ -22,7 +22,7 @@ from .disk_names import layers_of, reverter
 
 
 def rows_of(tensor: Tensor) -> Tensor:
-    """A parameter (experts, out, in) as (experts * out, in); other dimensions likewise."""
+    """A parameter (experts, out, in) as (experts * out, in); other dimensions in the same way."""
     return tensor.flatten(0, -2)
 
 
@@ -52,7 +52,7 @@ class Cut:
 
 
 def cut_of(view: Tensor, live: Shape) -> Cut | None:
-    """Where a view lies in its contiguous tensor of the shape ``live``; ``None`` where it does not
+    """Where a view is in its contiguous tensor of the shape ``live``; ``None`` where it does not
     consist of runs of rows."""
     width = live[-1]
     order = sorted(range(view.dim()), key=lambda n: (-view.stride(n), n))

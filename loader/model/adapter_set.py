@@ -197,7 +197,7 @@ class AdapterSet:
     ) -> None:
         """Attach adapters, and remove those ``leaving`` and those with the same names.
 
-        ``define`` sets compositions, rules and default anew and returns the residency budget;
+        ``define`` sets compositions, rules and default again and returns the residency budget;
         without it they stay, and refer to the new adapters. New calls see all of the change or
         none of it; running calls finish with the old adapters. If anything raises, nothing changed.
         """

@@ -1,4 +1,4 @@
-"""A module that stands in for the base: its attributes, methods and state dict."""
+"""A module that can be used like the base: its attributes, methods and state dict."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ to do instead."""
 
 
 class StandIn(nn.Module):
-    """A module that stands in for a base, which is its child ``base_model``.
+    """A module that can be used like a base, which is its child ``base_model``.
 
     Attributes that it lacks are the base's (they are also set there), and the base's methods run
     with the active adapters. Its state dict has the adapters, not the base. It cannot be copied,

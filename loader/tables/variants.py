@@ -155,7 +155,7 @@ KINDS = re.compile(r"type|block|pattern|kind|^classes$")
 """Names of options that are compared with a kind of layer."""
 
 MAPPING = "classes"
-"""Stands for a mapping from names to classes."""
+"""Replaces a mapping from names to classes."""
 
 FEW = 4
 """Layers of a variant; enough for every other one and every third one to be of another kind."""

@@ -1,6 +1,6 @@
 """The tree of modules in a row of the table, and the tensors put into it.
 
-A :data:`Tree` is a model's modules by the parts of their names: ``*`` stands for any number,
+A :data:`Tree` is a model's modules by the parts of their names: ``*`` is any number,
 ``?name`` is optional, and ``""`` holds what the module itself owns, as words:
 
 - ``2``: a weight of so many dimensions and of their usual kind (1: norm, 2: linear, 3 to 5:

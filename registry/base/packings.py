@@ -95,7 +95,7 @@ class Packing:
         return stem if all(stem + need in tensors for need in self.needs) else None
 
     def weight_of(self, stem: str) -> str:
-        """The weight's name; torchao's ``q_proj._weight`` stands for ``q_proj.weight``."""
+        """The weight's name; torchao's ``q_proj._weight`` is ``q_proj.weight``."""
         if self.weight is not None:
             return stem + self.weight
         module, dot, own = stem.rpartition(".")

@@ -29,7 +29,7 @@ def is_name(name: str) -> bool:
 @dataclass
 class Keys:
     """A file's keys: factors as {author module: {role: key}}, others as {author name: key}, and
-    ``odd`` keys, which are no names or name a tensor a second time."""
+    ``odd`` keys, which are not names or name a tensor a second time."""
 
     factors: dict[str, dict[str, str]] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)

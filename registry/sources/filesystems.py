@@ -81,7 +81,7 @@ def open_filesystem(source: Source, options: Mapping[str, Any], where: Where) ->
 def unredirected() -> type[Any]:
     """The class of aiobotocore's HTTP sessions, without redirections: aiohttp would follow them to
     any host, with the session token among the headers. botocore itself never follows one; it
-    learns a bucket's region from an answer's ``x-amz-bucket-region``, and signs anew. Raises
+    learns a bucket's region from an answer's ``x-amz-bucket-region``, and signs again. Raises
     ``ImportError`` for a version of aiobotocore without that setting."""
     from aiobotocore.config import AioConfig
     from aiobotocore.httpsession import AIOHTTPSession

@@ -75,7 +75,7 @@ class Pace:
         self._window: tuple[float, int] = (0.0, 0)
 
     def start_window(self) -> None:
-        """Measure anew from here, as for a new connection."""
+        """Measure again from here, as for a new connection."""
         self._window = (self._waited, self._arrived)
 
     @property

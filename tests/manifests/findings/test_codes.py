@@ -12,6 +12,7 @@ import pytest
 from adapterdock.manifests.findings.catalogue import AREAS, all_codes, codes_by_area
 from adapterdock.manifests.findings.code import Code
 from adapterdock.manifests.findings.explained import Section, section_of, sections
+from support.plain_words import DIALECT
 
 ROOT = Path(adapterdock.__file__).resolve().parent
 EXPLAIN = ROOT / "manifests" / "findings" / "explain"
@@ -94,11 +95,6 @@ def test_a_finding_is_made_even_where_no_file_can_be_opened(
 
 NAMES = ("transformers", "registry://")
 """Names that keep their case at the start of a sentence, like those with _ . or = in them."""
-DIALECT = re.compile(
-    r"\b(anew|begun|broke off|twins?|whole modules?|(be|is) told|says? nothing of|by whatever)\b"
-    r"|\b(stands?|stood) (in|on|twice|beside)\b|(?<!here )\bis no (?!longer|single)\w|other side",
-    re.IGNORECASE,
-)
 
 
 @pytest.mark.parametrize("area", AREAS)

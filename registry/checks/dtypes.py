@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
@@ -17,18 +17,13 @@ values of a weight they change."""
 INTEGERS = frozenset({"I64", "I32", "I16", "U8"})
 
 
-def check(tensors: Mapping[str, TensorInfo], where: Where) -> list[Finding]:
+def check(tensors: Mapping[str, TensorInfo], where: Where) -> Iterator[Finding]:
     """One finding for each dtype that is neither an ordinary float nor an allowed integer."""
     wrong: dict[str, list[str]] = {}
     for name, info in tensors.items():
         if info.dtype not in FLOATS and not (info.dtype in INTEGERS and _COUNTS.search(name)):
             wrong.setdefault(info.dtype, []).append(name)
-    return [
-        codes.TENSOR_DTYPE.finding(
-            f"Unsupported dtype {dtype} of {listed(names, 'tensor')}",
-            where,
-            found=dtype,
-            expected=", ".join(sorted(FLOATS)),
-        )
-        for dtype, names in wrong.items()
-    ]
+    for dtype, names in wrong.items():
+        message = f"Unsupported dtype {dtype} of {listed(names, 'tensor')}"
+        expected = ", ".join(sorted(FLOATS))
+        yield codes.TENSOR_DTYPE.finding(message, where, found=dtype, expected=expected)

@@ -100,16 +100,15 @@ def shape_of_module(module: nn.Module) -> ModuleShape:
     if isinstance(inner, int) and isinstance(out, int) and _is_linear(module):
         return ModuleShape(ModuleKind.LINEAR, inner, out, _unpacked(own, (out, inner)))
     kind = ModuleKind.NORM if len(own.get("weight", ())) == 1 else ModuleKind.OTHER
-    return ModuleShape(kind, parameters=own, buffers=_persistent_buffers(module))
+    buffers = {name: tuple(buffer.shape) for name, buffer in persistent_buffers(module).items()}
+    return ModuleShape(kind, parameters=own, buffers=buffers)
 
 
-def _persistent_buffers(module: nn.Module) -> dict[str, tuple[int, ...]]:
+def persistent_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The module's own buffers that are saved with it."""
     left_out = module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
-    return {
-        name: tuple(buffer.shape)
-        for name, buffer in module._buffers.items()  # pyright: ignore[reportPrivateUsage]
-        if buffer is not None and name not in left_out
-    }
+    own = module._buffers.items()  # pyright: ignore[reportPrivateUsage]
+    return {n: buffer for n, buffer in own if buffer is not None and n not in left_out}
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -25,7 +25,7 @@ from ...manifests.language.schema import Base
 from ...registry.files.facts import TensorInfo
 from ...registry.files.header import read_local_header
 from ...registry.files.names import BASE_INDEX, BASE_WEIGHTS
-from ..weights.dtypes import FLOATS, TORCH_DTYPES
+from ..weights.dtypes import FLOATS, TORCH_DTYPES, as_dtype
 from .meta_model import read_tensor
 
 _OFTEN = 16 << 20
@@ -86,9 +86,9 @@ class MappedTensor:
             return read_tensor(stream.readinto, self._info)
 
     def _mapped(self) -> torch.Tensor:
-        info, dtype = self._info, TORCH_DTYPES[self._info.dtype]
+        info = self._info
         if not info.nbytes:
-            return torch.empty(info.shape, dtype=dtype)
+            return torch.empty(info.shape, dtype=TORCH_DTYPES[info.dtype])
         before = self._start % mmap.ALLOCATIONGRANULARITY
         with self._file.open("rb") as stream:
             pages = mmap.mmap(
@@ -97,10 +97,8 @@ class MappedTensor:
                 access=mmap.ACCESS_COPY,
                 offset=self._start - before,
             )
-        flat = torch.frombuffer(pages, dtype=torch.uint8, offset=before)
-        if before % dtype.itemsize:  # the format allows it, but torch needs alignment
-            flat = flat.clone()
-        return flat.view(dtype).view(info.shape)
+        data = torch.frombuffer(pages, dtype=torch.uint8)
+        return as_dtype(data, info.dtype, before, before + info.nbytes).view(info.shape)
 
 
 def tensors_on_disk(folder: Path) -> dict[str, MappedTensor]:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ..base.float32 import widen_no_more
+from ..base.layout import persistent_buffers
 from .sites import OutputSite
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -26,10 +27,8 @@ def own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     that is the head's) is listed under every name."""
     found: dict[str, torch.Tensor] = dict(module.named_parameters(remove_duplicate=False))
     for path, part in module.named_modules(remove_duplicate=False):
-        kept_out = part._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
-        for name, buffer in part.named_buffers(recurse=False):
-            if name not in kept_out:
-                found[f"{path}.{name}" if path else name] = buffer
+        for name, buffer in persistent_buffers(part).items():
+            found[f"{path}.{name}" if path else name] = buffer
     return found
 
 

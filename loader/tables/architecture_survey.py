@@ -22,7 +22,7 @@ from ...registry.base.module_tree import BATCH_NORM, KINDS, UNCALLED, USUAL
 from ...registry.files.facts import ModuleKind
 from ..base.empty_model import build
 from ..base.inputs import looked_up_again
-from ..base.layout import output_modules, shape_of_module
+from ..base.layout import output_modules, persistent_buffers, shape_of_module
 from ..base.uncalled import CONTAINERS, uncalled_children
 from .variants import default_config, first_built, sub_config_variants, variants
 
@@ -154,9 +154,7 @@ def describe(module: nn.Module) -> set[str]:
     elif "bias" in shape.parameters:
         words.add("+bias")
     words |= {f"+{_starred(n)}" for n in shape.parameters if n not in ("weight", "bias")}
-    passing = cast("set[str]", getattr(module, "_non_persistent_buffers_set"))  # noqa: B009
-    buffers = {name for name, _ in module.named_buffers(recurse=False)} - passing - BATCH_NORM
-    words |= {f"-{_starred(name)}" for name in buffers}
+    words |= {f"-{_starred(name)}" for name in persistent_buffers(module).keys() - BATCH_NORM}
     return words
 
 

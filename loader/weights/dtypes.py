@@ -48,6 +48,15 @@ INTEGERS: Mapping[str, torch.dtype] = {
 TORCH_DTYPES: Mapping[str, torch.dtype] = {**FLOATS, **INTEGERS}
 
 
+def as_dtype(data: torch.Tensor, dtype: str, start: int, end: int) -> torch.Tensor:
+    """These bytes of a flat uint8 tensor as a flat tensor of a dtype of the format."""
+    kind = TORCH_DTYPES[dtype]
+    part = data[start:end]
+    if start % kind.itemsize:  # the format allows it, but torch needs alignment
+        part = part.clone()
+    return part.view(kind)
+
+
 def dtype_of(dtype: str | torch.dtype | None, where: Where) -> torch.dtype | None:
     """``float32``, ``torch.float32``, ``None`` or ``auto`` (the module's own) as a torch dtype."""
     if dtype is None or dtype == "auto":

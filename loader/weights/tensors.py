@@ -21,7 +21,7 @@ from ...registry.files.header import is_header_of, parse_header
 from ...registry.files.wording import some
 from ...registry.store.verified import Verified
 from .buffer import SMALL, Buffer, Work, buffer_of_bytes, buffer_of_file, empty
-from .dtypes import COMPUTE, FLOATS, INTEGERS, TORCH_DTYPES
+from .dtypes import COMPUTE, FLOATS, INTEGERS, as_dtype
 from .placement import Placement
 from .repacked import repacked
 
@@ -69,7 +69,7 @@ class AdapterTensors:
         :meth:`place` and :meth:`verify`: the placed tensors then use the buffer."""
         self._buffer.arrived()
         info = self.header.tensors[name]
-        return _as_kind(self.data, info.dtype, info.start, info.end).view(info.shape)
+        return as_dtype(self.data, info.dtype, info.start, info.end).view(info.shape)
 
     def converted(self, conversion: Conversion) -> AdapterTensors:
         """The tensors by their current names: in this buffer if they are only renamed, else in a
@@ -94,7 +94,7 @@ class AdapterTensors:
         if odd:
             return [
                 fit_codes.TENSOR_DTYPE.finding(
-                    f"Cannot use {some(odd)} as weights",
+                    f"Cannot use {some(map(repr, odd))} as weights",
                     self.where,
                     found=", ".join(sorted({stored[n] for n in odd})),
                     expected=", ".join(FLOATS),
@@ -152,7 +152,7 @@ class AdapterTensors:
         placed: dict[str, torch.Tensor] = {}
         for part in _alike(stretch, lambda name, info: (info.dtype, dtypes[name])):
             (name, first), (_, last) = part[0], part[-1]
-            run = _as_kind(there, first.dtype, first.start - start, last.end - start)
+            run = as_dtype(there, first.dtype, first.start - start, last.end - start)
             moved = run.to(dtypes[name], copy=len(kinds) > 1)
             placed |= _cut(part, moved)
         return placed
@@ -192,7 +192,7 @@ class AdapterTensors:
         """The named tensors as few flat tensors, each a stretch of the buffer in one dtype."""
         for part in self._stretches(names, lambda name, info: info.dtype):
             (_, first), (_, last) = part[0], part[-1]
-            yield part, _as_kind(self.data, first.dtype, first.start, last.end)
+            yield part, as_dtype(self.data, first.dtype, first.start, last.end)
 
     def _stretches(self, names: Iterable[str], kind: Kind) -> Iterable[Sequence[Item]]:
         """The named tensors in the order of the file, as few stretches of one ``kind`` each."""
@@ -213,7 +213,7 @@ class AdapterTensors:
         if broken:
             found.append(
                 codes.TENSORS_NOT_FINITE.finding(
-                    f"NaN or infinite values in {some(broken)}",
+                    f"NaN or infinite values in {some(map(repr, broken))}",
                     self.where,
                     found=f"{len(broken)} of {len(targets)} tensors",
                     expected="finite values",
@@ -223,7 +223,7 @@ class AdapterTensors:
             kinds = sorted({str(targets[n]).removeprefix("torch.") for n in wide})
             found.append(
                 codes.DTYPE_TOO_NARROW.finding(
-                    f"Values of {some(wide)} do not fit {' or '.join(kinds)}", self.where
+                    f"Values of {some(map(repr, wide))} do not fit {' or '.join(kinds)}", self.where
                 )
             )
         return found
@@ -270,15 +270,6 @@ def _alike(items: Iterable[Item], kind: Kind) -> Iterable[Sequence[Item]]:
         part.append(item)
     if part:
         yield part
-
-
-def _as_kind(data: torch.Tensor, dtype: str, start: int, end: int) -> torch.Tensor:
-    """These bytes of a flat uint8 tensor as a flat tensor of a dtype of the format."""
-    kind = TORCH_DTYPES[dtype]
-    part = data[start:end]
-    if start % kind.itemsize:  # the format allows it, but torch needs alignment
-        part = part.clone()
-    return part.view(kind)
 
 
 def _cut(part: Sequence[Item], run: torch.Tensor) -> dict[str, torch.Tensor]:

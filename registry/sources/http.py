@@ -16,6 +16,7 @@ from ...manifests.findings import policy as policy_codes
 from ...manifests.findings import sources as codes
 from ...manifests.findings.errors import SourceError
 from ...manifests.language.source import Source
+from ..files.digests import path_problem
 from ..files.facts import FileFact
 from ..files.names import (
     ADAPTER_CONFIG,
@@ -30,7 +31,6 @@ from ..files.names import (
 from .encodings import encoding_of
 from .filesystems import open_filesystem
 from .from_environment import netrc_login, proxy_for
-from .opened import is_inside
 from .ranges import range_header
 from .remote import RemoteFolder
 from .request import SourceRequest
@@ -226,7 +226,7 @@ class HttpFolder(RemoteFolder):
             names = {str(name) for name in table["weight_map"].values()}
         except (ValueError, KeyError, TypeError, AttributeError):
             return []  # reading the index reports what is wrong with it
-        return sorted(name for name in names if is_inside(name))[: FOLDER_FILES + 1]
+        return sorted(name for name in names if path_problem(name) is None)[: FOLDER_FILES + 1]
 
     def _refused(self, name: str, answer: _Answer) -> SourceError:
         known = {

@@ -63,10 +63,10 @@ class OpenedFolder(ABC):
     _waits: ClassVar[bool] = True
     """Whether there is a server to wait for."""
 
-    def __init__(self, asked: SourceRequest) -> None:
-        self._asked = asked
-        self._source = asked.source
-        self._where = asked.where
+    def __init__(self, request: SourceRequest) -> None:
+        self._request = request
+        self._source = request.source
+        self._where = request.where
         self._files: Mapping[str, FileFact] | None = None
         self._bytes_read = 0
         self._listing = threading.RLock()
@@ -109,7 +109,7 @@ class OpenedFolder(ABC):
     def files(self) -> Mapping[str, FileFact]:
         with self._listing:
             if self._files is None:
-                pins = self._asked.pins
+                pins = self._request.pins
                 look = self._listed if pins is None else partial(self._held, pins)
                 self._files = self._in_time(look) if self._waits else look()
             return self._files
@@ -210,8 +210,8 @@ class OpenedFolder(ABC):
 
     def _for_strangers(self, error: SourceError) -> SourceError:
         """Where credentials were withheld and the host asks for some, the error says so."""
-        withheld = self._asked.strange and error.code in _ASKS_FOR_CREDENTIALS
-        return self._asked.withheld() if withheld else error
+        withheld = self._request.strange and error.code in _ASKS_FOR_CREDENTIALS
+        return self._request.withheld() if withheld else error
 
     def _range(
         self,

@@ -169,9 +169,9 @@ def test_a_source_is_one_new_file_and_its_scheme_in_the_list(house: House, tmp_p
         from .local import LocalFolder
 
 
-        def open_folder(asked):
-            place = Path("/", str(asked.source).removeprefix("toy://"))
-            return LocalFolder(asked, place)
+        def open_folder(request):
+            place = Path("/", str(request.source).removeprefix("toy://"))
+            return LocalFolder(request, place)
         ''',
     )
     file, after = "registry/sources/open.py", '    **dict.fromkeys(S3, "s3"),'

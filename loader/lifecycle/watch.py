@@ -75,19 +75,21 @@ def watch(
     if not interval > 0 or interval == float("inf"):
         raise UsageError(
             usage_codes.BAD_INTERVAL.finding(
-                "Invalid interval",
-                found=interval,
-                expected="seconds, above 0",
+                f"Invalid interval {interval}", found=interval, expected="seconds, above 0"
             )
         )
-    options = {
-        "policy": policy,
-        "accept": tuple(accept),
-        "frozen": frozen,
-        "offline": offline,
-        "sources": sources,
-    }
-    return Watch(model, Path(path), interval, options, on_change, on_error)
+    return Watch(
+        model,
+        Path(path),
+        interval,
+        on_change,
+        on_error,
+        policy=policy,
+        accept=tuple(accept),
+        frozen=frozen,
+        offline=offline,
+        sources=sources,
+    )
 
 
 class Watch(AbstractContextManager["Watch"]):
@@ -105,9 +107,9 @@ class Watch(AbstractContextManager["Watch"]):
         model: StandIn,
         path: Path,
         interval: float,
-        options: Mapping[str, Any],
         on_change: Callable[[Plan], object] | None,
         on_error: Callable[[AdapterdockError], object] | None,
+        **options: Any,
     ) -> None:
         self.path = path
         self.interval = interval
@@ -119,6 +121,7 @@ class Watch(AbstractContextManager["Watch"]):
         self._on_error = on_error
         self._stopping = threading.Event()
         self._files: tuple[Path, ...] = ()
+        self._last_settled: Marks | None = None
         self._thread = threading.Thread(
             target=self._run, name=f"adapterdock watch {path}", daemon=True
         )
@@ -176,15 +179,10 @@ class Watch(AbstractContextManager["Watch"]):
             marks = again
         return None
 
-    _last_settled: Marks | None = None
-
     def _marks(self) -> Marks:
-        return {path: _mark(path) for path in self._watched()}
-
-    def _watched(self) -> tuple[Path, ...]:
-        outside = self._options["policy"]
-        more = () if outside is None else (Path(outside),)
-        return tuple(dict.fromkeys((self.path, lock_path(self.path), *self._files, *more)))
+        policy = self._options["policy"]
+        paths = [self.path, lock_path(self.path), *self._files, *([Path(policy)] if policy else [])]
+        return {path: _mark(path) for path in paths}
 
     def _follow(self, marks: Marks) -> bool:
         """Plan and apply; ``False`` if the model is gone."""

@@ -16,6 +16,7 @@ from ...manifests.findings import policy as policy_codes
 from ...manifests.findings import sources as codes
 from ...manifests.findings.errors import SourceError
 from ...manifests.language.source import Source
+from ..files.digests import path_problem
 from ..files.facts import FileFact
 from ..files.names import (
     ADAPTER_CONFIG,
@@ -30,7 +31,6 @@ from ..files.names import (
 from .encodings import encoding_of
 from .filesystems import open_filesystem
 from .from_environment import netrc_login, proxy_for
-from .opened import is_inside
 from .ranges import range_header
 from .remote import RemoteFolder
 from .request import SourceRequest
@@ -70,11 +70,11 @@ class HttpFolder(RemoteFolder):
     password. A host in ``~/.netrc`` gets its own login, unless the options hold one.
     """
 
-    def __init__(self, asked: SourceRequest) -> None:
-        super().__init__(asked)
+    def __init__(self, request: SourceRequest) -> None:
+        super().__init__(request)
         self._bare = self._fs  # without the options
-        if asked.options:
-            self._bare, _ = open_filesystem(asked.source, {}, asked.where)
+        if request.options:
+            self._bare, _ = open_filesystem(request.source, {}, request.where)
 
     def _list(self) -> Iterator[FileFact]:
         nonsense = f"adapterdock-{uuid.uuid4().hex}.json"
@@ -102,7 +102,7 @@ class HttpFolder(RemoteFolder):
         return self._checked(pin.path, answer, None)
 
     def _stream(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
-        response = self._await(self._request, "GET", fact.path, range_header(start, stop))
+        response = self._await(self._send, "GET", fact.path, range_header(start, stop))
         try:
             response.raise_for_status()
             version = _version(response.headers)
@@ -132,7 +132,7 @@ class HttpFolder(RemoteFolder):
 
     async def _ask_one(self, name: str) -> _Answer:
         for method, wanted in (("HEAD", None), ("GET", "bytes=0-0")):
-            response = await self._request(method, name, wanted)
+            response = await self._send(method, name, wanted)
             answer = _answer_of(response.status, response.headers)
             response.close()
             if answer.status >= 500 and answer.status != 501:
@@ -141,7 +141,7 @@ class HttpFolder(RemoteFolder):
                 break
         return answer
 
-    async def _request(self, method: str, path: str, wanted: str | None) -> Any:
+    async def _send(self, method: str, path: str, wanted: str | None) -> Any:
         own = {"Accept-Encoding": "identity"} | ({} if wanted is None else {"Range": wanted})
         options = dict(self._fs.kwargs)
         follow = options.pop("allow_redirects", True)
@@ -175,13 +175,13 @@ class HttpFolder(RemoteFolder):
         headers = options["headers"]
         named = {name.lower() for name in (*headers, *session.headers)}
         logs_in = named & _LOGINS or options.get("auth") or session.auth
-        if not (logs_in or self._asked.strange):
+        if not (logs_in or self._request.strange):
             login = netrc_login(urlsplit(str(url)).hostname)
             headers = headers if login is None else {**headers, "Authorization": login}
         return {"proxy": proxy_for(str(url)), **options, "headers": headers}
 
     def _check_redirection(self, path: str, url: Any) -> None:
-        permits = self._asked.permits
+        permits = self._request.permits
         if permits is None:
             return
         place = Source.parse(str(url.with_query(None).with_fragment(None).with_user(None)))
@@ -226,7 +226,7 @@ class HttpFolder(RemoteFolder):
             names = {str(name) for name in table["weight_map"].values()}
         except (ValueError, KeyError, TypeError, AttributeError):
             return []  # reading the index reports what is wrong with it
-        return sorted(name for name in names if is_inside(name))[: FOLDER_FILES + 1]
+        return sorted(name for name in names if path_problem(name) is None)[: FOLDER_FILES + 1]
 
     def _refused(self, name: str, answer: _Answer) -> SourceError:
         known = {

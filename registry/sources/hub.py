@@ -48,13 +48,13 @@ class HubFolder(OpenedFolder):
     the token. A copy in the cache that differs from the commit's file is fetched again.
     """
 
-    def __init__(self, asked: SourceRequest) -> None:
-        asked.only_options("endpoint", "token")
-        super().__init__(asked)
-        self._settings = HubSettings.of(asked)
-        self._wanted = asked.revision or self._source.revision
+    def __init__(self, request: SourceRequest) -> None:
+        request.only_options("endpoint", "token")
+        super().__init__(request)
+        self._settings = HubSettings.of(request)
+        self._wanted = request.revision or self._source.revision
         self._commit = self._wanted if COMMIT.match(self._wanted or "") else None
-        self._inside = f"{asked.source.path}/" if asked.source.path else ""
+        self._inside = f"{request.source.path}/" if request.source.path else ""
         self._all: Mapping[str, FileFact] | None = None
         self._cache = HubCache(self._settings.cache, self._source.location)
         self._sound: dict[str, Stamp] = {}
@@ -166,7 +166,7 @@ class HubFolder(OpenedFolder):
             )
 
     def _list(self) -> Iterator[FileFact]:
-        if self._asked.offline:
+        if self._request.offline:
             yield from self._list_cache()
             return
         info = self._patiently(self._ask)
@@ -201,7 +201,7 @@ class HubFolder(OpenedFolder):
             )
 
     def _look(self, pin: FileFact) -> FileFact | None:
-        if self._commit is not None and (self._asked.offline or self._cached(pin) is not None):
+        if self._commit is not None and (self._request.offline or self._cached(pin) is not None):
             return pin  # a commit never changes, so the pin is what the commit has
         return super()._look(pin)
 
@@ -328,7 +328,7 @@ class HubFolder(OpenedFolder):
         return [(file.path, file.size) for file in tree]
 
     def _needs_network(self, fact: FileFact) -> None:
-        if not self._asked.offline:
+        if not self._request.offline:
             return
         damaged = self._cache.find(self.revision, self._inside + fact.path)
         if damaged is None:

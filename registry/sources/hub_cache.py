@@ -16,9 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files.digests import PREFIX, Hasher, git_blob_sha1, sha256_file
+from ..files.digests import PREFIX, Hasher, git_blob_sha1, path_problem, sha256_file
 from ..files.facts import FileFact
-from .opened import is_inside
 
 COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -99,7 +98,7 @@ class HubCache:
 
     def branch(self, name: str) -> Path | None:
         """The file that says which commit a branch was."""
-        return self.storage / "refs" / name if is_inside(name) else None
+        return self.storage / "refs" / name if path_problem(name) is None else None
 
     def remember_branch(self, name: str, commit: str) -> None:
         """Record the commit of a branch, as the client does, so that it resolves offline."""

@@ -20,7 +20,7 @@ class HubSettings:
     fills_cache: bool = True
 
     @classmethod
-    def of(cls, asked: SourceRequest) -> HubSettings:
+    def of(cls, request: SourceRequest) -> HubSettings:
         """As the client would read them if it were imported now. An endpoint that the user did
         not choose gets no token, and fills no cache."""
         from huggingface_hub import constants
@@ -30,7 +30,7 @@ class HubSettings:
         if not cache:
             home = env.get("HF_HOME")
             cache = str(Path(home) / "hub") if home else constants.HF_HUB_CACHE
-        endpoint = asked.options.get("endpoint") or env.get("HF_ENDPOINT") or constants.ENDPOINT
-        token = False if asked.strange else asked.options.get("token")
+        endpoint = request.options.get("endpoint") or env.get("HF_ENDPOINT") or constants.ENDPOINT
+        token = False if request.strange else request.options.get("token")
         folder = Path(os.path.expandvars(cache)).expanduser()
-        return cls(endpoint.rstrip("/"), folder, token, not asked.strange)
+        return cls(endpoint.rstrip("/"), folder, token, not request.strange)

@@ -28,8 +28,8 @@ class LocalFolder(OpenedFolder):
 
     _waits: ClassVar[bool] = False
 
-    def __init__(self, asked: SourceRequest, folder: Path) -> None:
-        super().__init__(asked)
+    def __init__(self, request: SourceRequest, folder: Path) -> None:
+        super().__init__(request)
         self._root = self._real(folder)
         self._seen: dict[str, _Seen] = {}
 
@@ -152,7 +152,7 @@ def _signature(facts: os.stat_result) -> _Seen:
     return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
 
 
-def open_folder(asked: SourceRequest) -> LocalFolder:
+def open_folder(request: SourceRequest) -> LocalFolder:
     """The folder on this machine; it takes no options."""
-    asked.only_options()
-    return LocalFolder(asked, asked.source.local_path(asked.directory))
+    request.only_options()
+    return LocalFolder(request, request.source.local_path(request.directory))

@@ -85,15 +85,15 @@ def open_source(
             codes.REGISTRY_NOT_YET, f"{source}: registries cannot be opened yet", where
         )
     offline = offline or is_offline()
-    asked = SourceRequest(
+    request = SourceRequest(
         source, directory, storage_options, offline, revision, files, permits, where=where
     )
     row = mirror_for(source, mirrors, revision=revision, where=where)
     if row is None:
-        return _open(asked, vouches)
+        return _open(request, vouches)
     place = row[1]
     mirrored = replace(
-        asked,
+        request,
         source=place,
         options=options_for(place, source, storage_options),
         revision=None,
@@ -102,17 +102,17 @@ def open_source(
     return MirroredFolder(_open(mirrored, vouches), source, revision)
 
 
-def _open(asked: SourceRequest, vouches: Vouches | None) -> Folder:
+def _open(request: SourceRequest, vouches: Vouches | None) -> Folder:
     """The folder; without the user's credentials, where an option leads to a strange host."""
-    source = asked.source
+    source = request.source
     if vouches is not None and not source.is_local:
-        asked = replace(asked, strange=strange_ways(source, asked.options, vouches))
-    if asked.strange:
+        request = replace(request, strange=strange_ways(source, request.options, vouches))
+    if request.strange:
         if source.scheme not in _ANONYMOUS:
-            raise asked.withheld()
-        asked = replace(asked, options={**asked.options, **_ANONYMOUS[source.scheme]})
+            raise request.withheld()
+        request = replace(request, options={**request.options, **_ANONYMOUS[source.scheme]})
     if not (source.is_local or source.is_hub):
-        asked.need_network()
+        request.need_network()
     module = import_module(f".{MODULES.get(source.scheme, 'remote')}", __package__)
     opener: Callable[[SourceRequest], Folder] = module.open_folder
-    return opener(asked)
+    return opener(request)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from ...manifests.bounds import FOLDER_DEPTH, FOLDER_FILES, LISTING_SECONDS
 from ...manifests.findings import sources as codes
@@ -21,7 +21,7 @@ from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Finding
 from ...manifests.language.names import did_you_mean
 from ...manifests.language.source import Source
-from ..files.digests import Hasher
+from ..files.digests import Hasher, path_problem
 from ..files.facts import FileFact
 from .failures import explain, scrub, source_error
 from .folder import OnBytes
@@ -63,10 +63,10 @@ class OpenedFolder(ABC):
     _waits: ClassVar[bool] = True
     """Whether there is a server to wait for."""
 
-    def __init__(self, asked: SourceRequest) -> None:
-        self._asked = asked
-        self._source = asked.source
-        self._where = asked.where
+    def __init__(self, request: SourceRequest) -> None:
+        self._request = request
+        self._source = request.source
+        self._where = request.where
         self._files: Mapping[str, FileFact] | None = None
         self._bytes_read = 0
         self._listing = threading.RLock()
@@ -109,7 +109,7 @@ class OpenedFolder(ABC):
     def files(self) -> Mapping[str, FileFact]:
         with self._listing:
             if self._files is None:
-                pins = self._asked.pins
+                pins = self._request.pins
                 look = self._listed if pins is None else partial(self._held, pins)
                 self._files = self._in_time(look) if self._waits else look()
             return self._files
@@ -197,18 +197,9 @@ class OpenedFolder(ABC):
         text = scrub(str(self._source))
         return text if path is None else f"{text}: {path}"
 
-    def _error(
-        self,
-        code: Code,
-        message: str,
-        *,
-        found: object = None,
-        expected: object = None,
-        hint: str | None = None,
-    ) -> SourceError:
-        return self._for_strangers(
-            source_error(code, message, self._where, found=found, expected=expected, hint=hint)
-        )
+    def _error(self, code: Code, message: str, **details: Any) -> SourceError:
+        """:func:`source_error` at this folder's place; ``details`` are its options."""
+        return self._for_strangers(source_error(code, message, self._where, **details))
 
     def _explain(self, error: BaseException, path: str | None = None) -> SourceError:
         return self._for_strangers(explain(error, self._subject(path), self._where, self._host()))
@@ -219,8 +210,8 @@ class OpenedFolder(ABC):
 
     def _for_strangers(self, error: SourceError) -> SourceError:
         """Where credentials were withheld and the host asks for some, the error says so."""
-        withheld = self._asked.strange and error.code in _ASKS_FOR_CREDENTIALS
-        return self._asked.withheld() if withheld else error
+        withheld = self._request.strange and error.code in _ASKS_FOR_CREDENTIALS
+        return self._request.withheld() if withheld else error
 
     def _range(
         self,
@@ -352,7 +343,7 @@ class OpenedFolder(ABC):
             for fact in self._list():
                 if _leads_out(fact.path):
                     outside.append(self._outside(fact.path))
-                elif is_inside(fact.path) and not is_hidden(fact.path):
+                elif path_problem(fact.path) is None and not is_hidden(fact.path):
                     self._check_depth(fact.path)
                     found[fact.path] = fact
                 if len(found) > FOLDER_FILES or len(outside) >= _SHOWN:
@@ -385,7 +376,7 @@ class OpenedFolder(ABC):
         held: dict[str, FileFact] = {}
         findings: list[Finding] = []
         for path, pin in sorted(pins.items()):
-            if not is_inside(path) or pin.path != path:
+            if path_problem(path) is not None or pin.path != path:
                 findings.append(self._outside(path))
                 continue
             try:
@@ -423,13 +414,6 @@ class OpenedFolder(ABC):
             self._where,
             found=repr(path),
         )
-
-
-def is_inside(path: str) -> bool:
-    """Whether ``path`` is a plain relative path: no ``..``, no empty step, no control character."""
-    if "\\" in path or any(ord(c) < 32 or ord(c) == 127 for c in path):
-        return False
-    return all(step not in ("", ".", "..") for step in path.split("/"))
 
 
 def _leads_out(path: str) -> bool:

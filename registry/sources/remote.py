@@ -38,9 +38,9 @@ class RemoteFolder(OpenedFolder):
     (``etag:...``). It is read again after each read of the file, to notice a replaced file.
     """
 
-    def __init__(self, asked: SourceRequest) -> None:
-        super().__init__(asked)
-        self._fs, self._root = open_filesystem(asked.source, asked.options, asked.where)
+    def __init__(self, request: SourceRequest) -> None:
+        super().__init__(request)
+        self._fs, self._root = open_filesystem(request.source, request.options, request.where)
 
     def _await(self, call: Callable[..., Any], *args: Any) -> Any:
         """The result of an async function, run where the filesystem's own ones run."""

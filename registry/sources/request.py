@@ -21,9 +21,9 @@ Permits = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """What ``open_source`` was asked for.
+    """The arguments of ``open_source``.
 
-    Each kind of source has a module with ``open_folder(asked)``, which returns its ``Folder``.
+    Each kind of source has a module with ``open_folder(request)``, which returns its ``Folder``.
 
     Attributes:
         source: The source; a mirror's, where one replaces the declared source.

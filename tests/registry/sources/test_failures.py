@@ -21,11 +21,11 @@ from adapterdock.registry.sources.failures import explain, scrub
         ("plain words, a/b@c", "plain words, a/b@c"),
     ],
 )
-def test_secrets_are_taken_out_and_the_rest_stays(text: str, expected: str) -> None:
+def test_scrub_removes_secrets_and_keeps_the_rest(text: str, expected: str) -> None:
     assert scrub(text) == expected
 
 
-def test_the_values_of_secret_variables_are_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scrub_removes_the_values_of_secret_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "Zm9vYmFyYmF6")
     monkeypatch.setenv("MY_SERVICE_TOKEN", "tok-123456")
     assert scrub("key Zm9vYmFyYmF6, tok-123456") == "key ***, ***"

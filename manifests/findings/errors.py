@@ -83,6 +83,11 @@ class RoutingError(AdapterdockError):
     """A selection of adapters is invalid, or cannot be used for this call."""
 
 
-for _error in [value for value in globals().values() if isinstance(value, type)]:
-    if issubclass(_error, AdapterdockError):
-        _error.__module__ = "adapterdock"  # where users import it from: tracebacks, pickles
+def _name_as_exported() -> None:
+    """Tracebacks and pickles name the module that users import errors from."""
+    for value in globals().values():
+        if isinstance(value, type) and issubclass(value, AdapterdockError):
+            value.__module__ = "adapterdock"
+
+
+_name_as_exported()

@@ -84,7 +84,7 @@ class Regrouped:
             raise AmbiguousNameError(parts[0].author, [name])
 
     def _join(self, name: str, rule: Rule, parts: list[Part]) -> None:
-        """Several modules of before are one weight today."""
+        """Make the factors of several older modules that are one weight today."""
         shape = self.names.shape(name)
         if shape is None:
             raise ConversionError("its size today is not known")
@@ -131,7 +131,7 @@ class Regrouped:
         return part.roles["A"], part.roles["B"]
 
     def _cut(self, name: str, rule: Rule, part: Part) -> None:
-        """One module of before is several today: each has all of A, and its own rows of B."""
+        """Cut the factors of an older module that is several today: each has A, and its rows of B."""
         targets = targets_of(name, rule)
         height = (self.tensors[self._both(part)[1]].shape or (0,))[0]
         pieces = split(rule, [self.names.shape(target) for target in targets], height)
@@ -184,8 +184,8 @@ class Regrouped:
         return found
 
     def parts_of(self, name: str) -> Iterator[tuple[str, PairPart]]:
-        """The modules of before that are in the parameter ``name`` today, as far as the file shows
-        how they are called."""
+        """The older modules that are in the parameter ``name`` today, if the file shows how they
+        were called."""
         if numberless(name) not in self._stems:
             return
         stem, rule = self._stems[numberless(name)]

@@ -54,7 +54,7 @@ def member_of(built: Built, where: Where = Where()) -> Member:  # noqa: B008 - f
     if others:
         raise RoutingError(
             codes.COMBINE_UNSUPPORTED.finding(
-                f"{adapter.name!r} ({'+'.join(adapter.methods) or 'no factors'}) has more than "
+                f"{adapter.name!r} ({'+'.join(adapter.methods) or 'no factors'}) is not made of "
                 "plain pairs of LoRA factors",
                 where,
                 found=next(iter(others.values())),

@@ -201,8 +201,8 @@ class _Reading:
         return converted(self.adapter.config, names, self.layout, selection, self.patterns, tables)
 
     def _selected_parameters(self, selection: TargetSelection) -> list[str]:
-        """Today's parameters that the config selects by older names. Adds findings for parts without
-        factors, and for factors of parts that are not selected."""
+        """Today's parameters that the config selects by older names. Adds findings for parts
+        without factors, and for factors of parts that are not selected."""
 
         def selects(old: str) -> bool:
             if selection.is_all_linear:

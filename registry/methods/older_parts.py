@@ -131,8 +131,7 @@ class Regrouped:
         return part.roles["A"], part.roles["B"]
 
     def _cut(self, name: str, rule: Rule, part: Part) -> None:
-        """Cut the factors of an older module that is several today: each has A, and its rows of
-        B."""
+        """Cut the factors of a module that is several today: each has A, and its rows of B."""
         targets = targets_of(name, rule)
         height = (self.tensors[self._both(part)[1]].shape or (0,))[0]
         pieces = split(rule, [self.names.shape(target) for target in targets], height)

@@ -424,7 +424,7 @@ def test_calls_and_methods_keep_the_wrapper_alive(one: Saved) -> None:
     base = tiny_llama()
     generate = adapted(base, one).generate
     gc.collect()
-    with pytest.raises(AttachError, match="another AdaptedModel"):
+    with pytest.raises(AttachError, match="Another AdaptedModel"):
         AdaptedModel(base)
     assert torch.equal(generate(ids(), max_new_tokens=2)[:, :-2], ids())
 

@@ -156,7 +156,7 @@ def test_of_several_checkpoints_the_last_one_is_proposed(tmp_path: Path) -> None
     for number in (500, 1000, 1500, 90):
         write_adapter(tmp_path / f"checkpoint-{number}")
     finding = finding_of(tmp_path)
-    assert finding.code == "AD251" and str(finding.hint).endswith("/checkpoint-1500")
+    assert finding.code == "AD251" and "/checkpoint-1500," in str(finding.hint)
 
 
 def test_unknown_files_are_no_adapter_of_a_known_format(tmp_path: Path) -> None:

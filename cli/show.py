@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..manifests.findings.finding import Where
+from ..manifests.lockfile import NEW_ADAPTER
 from ..manifests.reading.nodes import Path, Scalar, scalars
 from .console import err, out, say
 from .options import (
@@ -122,7 +123,7 @@ def _print(data: dict[str, Any]) -> None:
             human_bytes(a["bytes"]) if "bytes" in a else "?",
             ",".join(a.get("targets", ())),
             short_digest(a["digest"], out) or "not locked",
-            a["source"],
+            "new" if a["source"] == NEW_ADAPTER else a["source"],
         )
         for name, a in data["adapters"].items()
     ]

@@ -221,7 +221,7 @@ def _attached(
             message = f"{name!r} is a new adapter, and has no trained weights to merge"
             where = file.where(("adapters", name, "config"))
             hint = "Train and save it first, then name the folder as its `source`."
-            raise AttachError(training.FRESH_NOT_TRAINABLE.finding(message, where, hint=hint))
+            raise AttachError(training.NEW_NOT_TRAINABLE.finding(message, where, hint=hint))
         files = AdapterFiles(
             name,
             pulled.adapters[name],

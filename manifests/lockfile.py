@@ -69,13 +69,13 @@ class LockedBase(Model):
     loaded_as: LoadedAs | None = None
 
 
-BEGUN = "begun"
+NEW_ADAPTER = "begun"
 """The source, in a lock, of an adapter that is created from its config."""
 
 
 class LockedAdapter(Model):
-    """One adapter, pinned. A ``mutable`` one is listed and not pinned. A new one (``BEGUN``) has no
-    files: its digest is that of its config and its ``seed``."""
+    """One adapter, pinned. A ``mutable`` one is listed and not pinned. A new one (``NEW_ADAPTER``)
+    has no files: its digest is that of its config and its ``seed``."""
 
     declared: str
     options: Digest | None = None

@@ -154,7 +154,7 @@ def _open(
             revision=revision,
             files=files,
             permits=(lambda url: policy_checks.permits(lists, url)) if lists else None,
-            vouches=policy_checks.vouches_for(access.policies, road.given),
+            vouches=policy_checks.vouches_for(access.policies, road.from_user),
             where=where,
         )
 

@@ -18,7 +18,6 @@ from ..manifests.language.weights import Weight, shown
 from ..manifests.lockfile import Lock, LockedBase
 from ..manifests.manifest import ManifestFile
 from .access import Access
-from .locks.state import declared_as
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def wanted_state(file: ManifestFile, lock: Lock, digests: Mapping[str, str]) -> 
                 digest=digests.get(name) or lock.adapters[name].digest,
                 dtype=declared_dtype(adapter.dtype),
                 trainable=adapter.trainable,
-                source=declared_as(adapter),
+                source="new" if adapter.source is None else str(adapter.source),
                 method=lock.adapters[name].method,
                 rank=lock.adapters[name].rank,
             )

@@ -38,7 +38,7 @@ def test_dialect_is_found(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["There is no lock", "It is not here", "``BEGUN`` is no longer used"]
+    "text", ["There is no lock", "It is not here", "``NEW`` is no longer used"]
 )
 def test_plain_words_are_not(text: str) -> None:
     (found,) = [text for _, text in texts(repr(text))]

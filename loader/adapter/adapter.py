@@ -67,7 +67,7 @@ class Adapter:
     """Modules to whose output or parameters it adds something."""
     reweighed: frozenset[str] = frozenset()
     """Those of them to whose parameters it adds something."""
-    whole: frozenset[str] = frozenset()
+    replaced: frozenset[str] = frozenset()
     """Modules of the base that it replaces."""
     weights: AdapterWeights | None = field(default=None, repr=False)
     """``None`` while they are not in memory."""
@@ -98,7 +98,7 @@ class Adapter:
     def take(self, other: Adapter) -> None:
         """Take over the weights of ``other``, which was built from the same files."""
         self.weights, self.nbytes = other.weights, other.nbytes
-        self.sites, self.reweighed, self.whole = other.sites, other.reweighed, other.whole
+        self.sites, self.reweighed, self.replaced = other.sites, other.reweighed, other.replaced
 
     @property
     def resident(self) -> AdapterWeights:
@@ -107,7 +107,7 @@ class Adapter:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        return tuple(sorted(self.sites | self.whole))
+        return tuple(sorted(self.sites | self.replaced))
 
     def tensors(self) -> list[Tensor]:
         """All its parameters and buffers, each once."""

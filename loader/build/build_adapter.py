@@ -164,7 +164,7 @@ class _Builder:
             trainable=required.trainable,
             sites=frozenset(self.outputs) | frozenset(self.weights),
             reweighed=frozenset(self.weights),
-            whole=frozenset(replacements),
+            replaced=frozenset(replacements),
             weights=AdapterWeights(
                 parameters=self.parameters,
                 replacements={live_names[m]: new for m, new in replacements.items()},

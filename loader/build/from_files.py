@@ -142,7 +142,7 @@ class AdapterFiles:
             methods=methods_of(plan),
             rank=plan.rank,
             sites=frozenset((*plan.modules, *plan.biases)),
-            whole=frozenset((*plan.saved, *plan.tuned)),
+            replaced=frozenset((*plan.saved, *plan.tuned)),
             invocation=invocation_of(plan),
             nbytes=size_of(plan, header, live.modules.by_name, live.module, self.dtype),
             config=config,

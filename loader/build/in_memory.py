@@ -85,7 +85,7 @@ def _plain(value: Any) -> Any:
 
 def _refused(what: str, value: Any, expected: str) -> AttachError:
     return AttachError(
-        codes.GIVEN_UNUSABLE.finding(
+        codes.IN_MEMORY_UNUSABLE.finding(
             f"Cannot use {what}", found=type(value).__name__, expected=expected
         )
     )

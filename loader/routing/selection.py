@@ -246,18 +246,18 @@ def mix_problems(terms: Iterable[tuple[Adapter, Weight]]) -> list[Finding]:
         if weight != 1
     ]
     for at, (adapter, weight) in enumerate(terms):
-        if any(weight_at(weight, name) != 1 for name in adapter.whole):
+        if any(weight_at(weight, name) != 1 for name in adapter.replaced):
             found.append(
-                codes.WHOLE_MODULES_MIXED.finding(
-                    f"{adapter.name!r} replaces module {min(adapter.whole)}",
+                codes.REPLACEMENTS_MIXED.finding(
+                    f"{adapter.name!r} replaces module {min(adapter.replaced)}",
                     found=f"weight {shown(weight)}",
                     expected="weight 1",
                 )
             )
         for other, _ in terms[at + 1 :]:
-            if both := sorted(adapter.whole & other.whole):
+            if both := sorted(adapter.replaced & other.replaced):
                 found.append(
-                    codes.WHOLE_MODULES_MIXED.finding(
+                    codes.REPLACEMENTS_MIXED.finding(
                         f"{adapter.name!r} and {other.name!r} both replace module {both[0]}; "
                         "adapters that replace the same module cannot be combined"
                     )
@@ -276,11 +276,11 @@ def mix_problems(terms: Iterable[tuple[Adapter, Weight]]) -> list[Finding]:
 def _inside(outer: Adapter, inner: Adapter) -> str | None:
     """A module of ``inner`` inside one that ``outer`` replaces, or a replaced one that would run
     with other weights."""
-    if not outer.whole:
+    if not outer.replaced:
         return None
-    prefixes = tuple(f"{name}." for name in outer.whole)
+    prefixes = tuple(f"{name}." for name in outer.replaced)
     lost = (name for name in inner.modules if name.startswith(prefixes))
-    return next(iter(inner.reweighed & outer.whole), None) or next(lost, None)
+    return next(iter(inner.reweighed & outer.replaced), None) or next(lost, None)
 
 
 def _invalid(message: str) -> RoutingError:

@@ -84,12 +84,12 @@ def _origin(subject: Subject, name: str) -> Iterator[Finding]:
     new = adapter.config is not None
     for field in ("sha256", "storage_options", "lazy", "mutable") if new else ("seed",):
         if field in adapter.model_fields_set and getattr(adapter, field) is not None:
-            yield training.FRESH_FIELD.finding(
+            yield training.NEW_FIELD.finding(
                 f"{field} does not apply to {name!r}, which has a {'config' if new else 'source'}",
                 subject.locate((*path, field)),
             )
     if new and not adapter.trainable:
-        yield training.FRESH_NOT_TRAINABLE.finding(
+        yield training.NEW_NOT_TRAINABLE.finding(
             f"{name!r} has a `config` but lacks `trainable: true`",
             config,
             expected="trainable: true",

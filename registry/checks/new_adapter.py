@@ -67,10 +67,10 @@ def plan_new_adapter(
     found += method.check_new(full, where)
     if not (method.trains and method.native):
         message = f"{method.peft_type} adapters can be loaded, but not created"
-        found.append(codes.FRESH_METHOD.finding(message, where, found=method.peft_type))
+        found.append(codes.NEW_METHOD.finding(message, where, found=method.peft_type))
     if layout is None:
         message = "Cannot place the new adapter: the base's modules are not known"
-        found.append(codes.FRESH_UNPLACED.finding(message, where))
+        found.append(codes.NEW_UNPLACED.finding(message, where))
     if layout is None or refused(found):
         return None, found
     try:
@@ -122,7 +122,7 @@ class _Draft:
         wrong = [*self._left_out(selection), *self._sites(typed, chosen)]
         beside = method.beside(NewAdapter(typed, self.config, layout, chosen, self.patterns))
         if isinstance(beside, str):
-            wrong.append(codes.FRESH_INIT.finding(beside, self.where))
+            wrong.append(codes.NEW_INIT.finding(beside, self.where))
         else:
             self.tensors |= beside
         self._copied(typed, chosen)
@@ -135,7 +135,7 @@ class _Draft:
         if not wrong and not (targeted and self.tensors):
             message = "The config does not select any module of this model"
             targets = self.config.get("target_modules")
-            wrong.append(codes.FRESH_NOTHING.finding(message, self.where, found=targets))
+            wrong.append(codes.NEW_SELECTS_NOTHING.finding(message, self.where, found=targets))
         found += wrong
         if refused(wrong):
             return None
@@ -151,7 +151,7 @@ class _Draft:
         refused += [name for name in self.bare if name not in modules and selection.selects(name)]
         if refused:
             of_kind = {n: modules[n].kind.value if n in modules else "no weight" for n in refused}
-            yield codes.FRESH_INIT.finding(
+            yield codes.NEW_INIT.finding(
                 f"{self.method.peft_type} cannot adapt {listed(refused, 'module')}",
                 self.where,
                 found=", ".join(dict.fromkeys(of_kind.values())),
@@ -189,7 +189,7 @@ class _Draft:
             self.tensors |= {f"{inside}{spelled[role]}": shape for role, shape in roles.items()}
         for reason, names in refusals.items():
             message = f"{method.peft_type} cannot adapt {listed(names, 'module')}"
-            yield codes.FRESH_INIT.finding(message, self.where, found=reason)
+            yield codes.NEW_INIT.finding(message, self.where, found=reason)
         if unknown:
             message = f"Unknown sizes of {listed(unknown, 'module')}"
             yield fit_codes.SIZE_UNKNOWN.finding(message, self.where)

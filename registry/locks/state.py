@@ -10,7 +10,7 @@ from ...manifests.findings import lock as codes
 from ...manifests.findings.errors import IntegrityError, LockError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.schema import Adapter, Base, Composition
-from ...manifests.lockfile import BEGUN, Lock, LockedAdapter, LockedFile, lock_path
+from ...manifests.lockfile import NEW_ADAPTER, Lock, LockedAdapter, LockedFile, lock_path
 from ...manifests.manifest import ManifestFile
 from ..files.digests import folder_digest, sha256_bytes
 from ..files.facts import FileFact
@@ -285,11 +285,11 @@ def _changes(file: ManifestFile, lock: Lock) -> Iterator[str]:
 
 def declared_as(adapter: Adapter) -> str:
     """An adapter's source as a lock writes it."""
-    return BEGUN if adapter.source is None else str(adapter.source)
+    return NEW_ADAPTER if adapter.source is None else str(adapter.source)
 
 
 def _is_sound(entry: LockedAdapter) -> bool:
-    if entry.declared == BEGUN:
+    if entry.declared == NEW_ADAPTER:
         return entry.digest is not None and entry.seed is not None and not entry.files
     try:
         return bool(entry.files) and folder_digest(facts_of(entry.files).values()) == entry.digest

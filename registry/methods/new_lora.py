@@ -32,7 +32,7 @@ def check_new(config: Mapping[str, Any], where: Where) -> list[Finding]:
     found: list[Finding] = []
 
     def refuse(message: str, said: object, expected: str | None = None) -> None:
-        found.append(codes.FRESH_INIT.finding(message, where, found=said, expected=expected))
+        found.append(codes.NEW_INIT.finding(message, where, found=said, expected=expected))
 
     how = init_of(config)
     if how not in INITS:

@@ -68,7 +68,7 @@ def check_new(config: Mapping[str, Any], where: Where) -> list[Finding]:
     found: list[Finding] = []
 
     def refuse(message: str, said: object, expected: object) -> None:
-        found.append(codes.FRESH_INIT.finding(message, where, found=said, expected=expected))
+        found.append(codes.NEW_INIT.finding(message, where, found=said, expected=expected))
 
     kind = config.get("peft_type")
     needed = ("num_virtual_tokens", "token_dim")

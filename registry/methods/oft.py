@@ -106,7 +106,7 @@ def check_new(config: Mapping[str, Any], where: Where) -> list[Finding]:
     if isinstance(how, bool):
         return []
     message = f"Invalid init_weights {how!r} for a new OFT adapter"
-    return [training.FRESH_INIT.finding(message, where, found=how, expected="true or false")]
+    return [training.NEW_INIT.finding(message, where, found=how, expected="true or false")]
 
 
 def sites(config: OftConfig, patterns: Patterns) -> MakeSite:

@@ -16,12 +16,12 @@ from .ways import Way, reached_at, ways_of
 @dataclass(frozen=True)
 class Road:
     """``place`` is opened (the source itself, or its mirror), with ``options``. ``mirror`` is the
-    right side of the mirror's row. ``given`` are the values that the environment chose."""
+    right side of the mirror's row. ``from_user`` are the values that the environment chose."""
 
     place: Source
     options: Mapping[str, Any]
     mirror: str | None
-    given: frozenset[str]
+    from_user: frozenset[str]
 
     @classmethod
     def of(
@@ -43,17 +43,17 @@ class Road:
 
     @property
     def is_mirrored_by_manifest(self) -> bool:
-        return self.mirror is not None and self.mirror not in self.given
+        return self.mirror is not None and self.mirror not in self.from_user
 
     @property
     def is_mirrored_by_user(self) -> bool:
-        return self.mirror is not None and self.mirror in self.given
+        return self.mirror is not None and self.mirror in self.from_user
 
     @property
     def ways(self) -> tuple[Way, ...]:
         """The options that decide where requests go and that the environment did not choose."""
         found = ways_of(self.place, self.options)
-        return tuple(w for w in found if not w.is_url_itself and w.text not in self.given)
+        return tuple(w for w in found if not w.is_url_itself and w.text not in self.from_user)
 
     @property
     def end(self) -> str | None:

@@ -161,7 +161,7 @@ def live(adapter: Adapter, model: nn.Module) -> Verdict:
         return Verdict.of(list(error.findings), frozenset())
     else:
         it = adapted._host.adapters.by_name["it"]
-        return Verdict(OK, frozenset(it.sites) | frozenset(it.whole))
+        return Verdict(OK, frozenset(it.sites) | frozenset(it.replaced))
     finally:
         adapted.detach()
 
@@ -255,7 +255,7 @@ def _places(base: BaseFacts, method: str, fields: Mapping[str, Any]) -> Iterator
 
 
 def _made(base: BaseFacts, config: Mapping[str, Any]) -> Adapter | None:
-    """An adapter of this config with random values; ``None`` where it cannot be begun."""
+    """An adapter of this config with random values; ``None`` where it cannot be created."""
     trained = {**config, "peft_type": "LORA"} if config["peft_type"] == "ADALORA" else config
     beginning, findings = plan_new_adapter(trained, base.config, base.layout)
     if beginning is None or any(one.severity is Severity.ERROR for one in findings):

@@ -69,8 +69,8 @@ def _tokens(config: Mapping[str, Any], directory: Path, where: Where) -> list[in
         ids = list(tokenizer(config["prompt_tuning_init_text"])["input_ids"])
     except Exception as error:
         message = f"Cannot read a tokenizer from {name}"
-        raise AttachError(codes.FRESH_TOKENIZER.finding(message, where, found=error)) from error
+        raise AttachError(codes.NEW_TOKENIZER.finding(message, where, found=error)) from error
     if not ids:
         message = "The tokenizer returns no tokens for prompt_tuning_init_text"
-        raise AttachError(codes.FRESH_TOKENIZER.finding(message, where, found=name))
+        raise AttachError(codes.NEW_TOKENIZER.finding(message, where, found=name))
     return ids

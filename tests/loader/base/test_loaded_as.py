@@ -255,7 +255,7 @@ def test_a_new_classifier_is_created_on_a_causal_base(tmp_path: Path) -> None:
     config = {"peft_type": "LORA", "task_type": "SEQ_CLS", "target_modules": ["q_proj"], "r": 2}
     manifest["adapters"] = {"new": {"config": config, "trainable": True}}
     model = adapterdock.load(manifest)
-    assert "score" in model._host.adapters.by_name["new"].whole
+    assert "score" in model._host.adapters.by_name["new"].replaced
     assert answer(model, adapter="new").shape == (2, 4)
 
 

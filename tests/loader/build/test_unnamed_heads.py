@@ -67,7 +67,7 @@ def test_a_head_that_the_file_leaves_out_stays_the_bases(tmp_path: Path) -> None
     edit(tmp_path / "it" / "adapter_config.json", task_type="SEQ_CLS")
     model = AdaptedModel(base)
     model.load_adapter(tmp_path / "it", "it")
-    assert "classifier" not in model._host.adapters.by_name["it"].whole
+    assert "classifier" not in model._host.adapters.by_name["it"].replaced
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from adapterdock.manifests.findings.errors import (
 )
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
-from support.begun import METHODS, tied_llama
 from support.moes import tiny_mixtral
 from support.near import close, differs
+from support.new_adapters import METHODS, tied_llama
 from support.peft_adapters import (
     by_peft_name,
     ids,

@@ -22,7 +22,7 @@ from adapterdock.manifests.findings.errors import (
 )
 from adapterdock.manifests.lockfile import lock_path, read_lock
 from peft import LoraConfig, get_peft_model
-from support.begun import steps
+from support.new_adapters import steps
 from support.peft_adapters import logits
 from support.shelf import Shelf, manifest_of, write_manifest
 from transformers import AutoModelForCausalLM
@@ -240,7 +240,7 @@ def test_a_plan_creates_new_adapters_and_keeps_trained_ones(shelf: Shelf, tmp_pa
     model = adapterdock.load(manifest)
     written(shelf, tmp_path, {"one": {"source": shelf.one}, "new": new_adapter()}, active="new")
     plan = model.plan(manifest)
-    assert list(plan.added) == ["new"] and "begun" in str(plan) and "trainable" in str(plan)
+    assert list(plan.added) == ["new"] and ", new" in str(plan) and "trainable" in str(plan)
     model.apply(plan)
     assert model.active_adapters() == ["new"] and model._host.adapters.by_name["new"].trainable
     steps(model, model.base_model)
@@ -307,7 +307,7 @@ def test_show_lists_a_new_adapter(manifest: Path) -> None:
     shown = CliRunner().invoke(app, ["show", str(manifest)])
     assert shown.exit_code == 0, shown.output
     (line,) = [line for line in shown.output.splitlines() if line.strip().startswith("new")]
-    assert "LORA" in line and "begun" in line and "q_proj,v_proj" in line
+    assert "LORA" in line and line.rstrip().endswith(" new") and "q_proj,v_proj" in line
     resolved = CliRunner().invoke(app, ["show", str(manifest), "--resolved"])
     assert resolved.exit_code == 0 and "target_modules" in resolved.output
     as_json = CliRunner().invoke(app, ["show", str(manifest), "--json"])

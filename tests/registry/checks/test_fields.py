@@ -56,8 +56,8 @@ def config_of(method: str, **fields: Any) -> dict[str, Any]:
 def looked_at(config: Mapping[str, Any]) -> list[Finding]:
     layout = base_layout("llama")
     findings, _ = check_adapter(adapter_facts(config), None, layout=layout)
-    begun = plan_new_adapter(config, {"model_type": "llama", "hidden_size": 16}, layout)[1]
-    assert all(isinstance(finding.message, str) for finding in (*findings, *begun))
+    new = plan_new_adapter(config, {"model_type": "llama", "hidden_size": 16}, layout)[1]
+    assert all(isinstance(finding.message, str) for finding in (*findings, *new))
     return findings
 
 

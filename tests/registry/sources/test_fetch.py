@@ -363,7 +363,7 @@ def test_the_first_failure_stops_the_rest_and_keeps_what_was_complete(store: Sto
 
 
 def test_a_library_that_swallows_exceptions_is_stopped_too(store: Store) -> None:
-    begun = threading.Event()
+    started = threading.Event()
 
     class Swallowing(MemoryFolder):
         def download(
@@ -371,10 +371,10 @@ def test_a_library_that_swallows_exceptions_is_stopped_too(store: Store) -> None
         ) -> Path:
             assert on_bytes is not None
             if path == "bad":
-                assert begun.wait(10)
+                assert started.wait(10)
                 raise SourceError(CACHE_IO.finding("the server went away"))
             for _ in range(1000):
-                begun.set()
+                started.set()
                 try:
                     on_bytes(1)
                 except Exception:

@@ -307,7 +307,7 @@ def test_show_lists_a_new_adapter(manifest: Path) -> None:
     shown = CliRunner().invoke(app, ["show", str(manifest)])
     assert shown.exit_code == 0, shown.output
     (line,) = [line for line in shown.output.splitlines() if line.strip().startswith("new")]
-    assert "LORA" in line and line.rstrip().endswith(" new") and "q_proj,v_proj" in line
+    assert "LORA" in line and line.rstrip().endswith("new") and "q_proj,v_proj" in line
     resolved = CliRunner().invoke(app, ["show", str(manifest), "--resolved"])
     assert resolved.exit_code == 0 and "target_modules" in resolved.output
     as_json = CliRunner().invoke(app, ["show", str(manifest), "--json"])

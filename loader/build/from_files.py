@@ -262,7 +262,7 @@ def check_live(
         )
     if plan is not None:
         findings += uncovered(live.loaded_as, layout, facts.name, plan, where)
-    modules = live.modules.by_name
+    modules = live.known_modules.by_name  # the layout is of these
     tensors = (facts if plan is None else plan.converted(facts)).header.tensors
     findings = settled(findings, plan, tensors, modules, where)
     if facts.records_base:

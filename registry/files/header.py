@@ -271,9 +271,12 @@ def _entry(entry: object) -> TensorInfo | str:
 
 
 def _are_natural(value: object) -> bool:
-    return type(value) is list and all(
-        type(item) is int and 0 <= item < _LIMIT for item in cast("list[object]", value)
-    )
+    if type(value) is not list:
+        return False
+    for item in cast("list[object]", value):  # a loop: it runs twice for each tensor
+        if type(item) is not int or not 0 <= item < _LIMIT:
+            return False
+    return True
 
 
 def _check_contiguous(tensors: Mapping[str, TensorInfo], file: _File) -> int:

@@ -6,19 +6,8 @@ import math
 from functools import cache
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from torch import nn
-
-
-def read_and_convert(file: Path, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """All bytes of an adapter's file, read once and converted once, in one piece: what attaching
-    must do at least."""
-    data = bytearray(file.stat().st_size)
-    with file.open("rb") as stream:
-        stream.readinto(data)
-    stored = torch.frombuffer(data, dtype=torch.bfloat16, count=_values(file))
-    return stored.to(dtype)
 
 
 @cache

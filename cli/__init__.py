@@ -1,1 +1,1 @@
-"""What a person types."""
+"""The command line: arguments, output and exit statuses; no rules of its own."""

@@ -14,7 +14,7 @@ from .command import Command, Group
 from .console import err, out, say
 from .options import JsonOption
 from .progress import shown_progress
-from .render import human_bytes, print_findings, print_table, short_digest
+from .render import counted, human_bytes, print_findings, print_table, short_digest
 
 SCHEMA = "adapterdock.cache/1"
 
@@ -22,15 +22,15 @@ app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Look after the cache of fetched files.\n\n"
-    "It is $ADAPTERDOCK_CACHE, else ~/.cache/adapterdock, and is keyed by content: one file is "
-    "there once, whatever it is called. Files from the Hub stay in the Hub's own cache.",
+    help="List, verify and shrink the cache of downloaded files.\n\n"
+    "The cache is in $ADAPTERDOCK_CACHE (default: ~/.cache/adapterdock) and stores each file once, "
+    "under the digest of its content. Files from the Hub stay in the Hub's own cache.",
 )
 
 
 @app.command("ls", cls=Command)
 def ls(as_json: JsonOption = False) -> None:
-    """List what the cache holds, most recently used first.
+    """List the files in the cache, most recently used first.
 
     Examples:
 
@@ -68,15 +68,17 @@ def ls(as_json: JsonOption = False) -> None:
     ]
     if rows:
         print_table(("digest", "size", "last used", "from"), rows, out)
-    err.line(f"{_files(len(rows))}, {human_bytes(maintenance.size(store))} in {store.root}")
+    err.line(
+        f"{counted(len(rows), 'file')}, {human_bytes(maintenance.size(store))} in {store.root}"
+    )
 
 
 @app.command("verify", cls=Command)
 def verify() -> None:
-    """Read every cached file again and compare it with its digest.
+    """Compare every cached file with its digest.
 
-    What is damaged is taken out, so that the next pull fetches it anew. Exit status 1 if
-    anything was, and for a folder that is no cache.
+    Damaged files are removed, so that the next pull downloads them again. Exit status 1 if a file
+    was damaged, or if the folder is not a cache.
 
     Examples:
 
@@ -86,7 +88,7 @@ def verify() -> None:
     from ..registry.store.store import Store
 
     store = Store.default()
-    with shown_progress("verifying") as progress:
+    with shown_progress("Verifying") as progress:
         if progress is None:
             findings = maintenance.verify(store)
         else:
@@ -98,9 +100,9 @@ def verify() -> None:
     if findings:
         raise typer.Exit(1)
     if not store.exists():
-        say(f"there is no cache in {store.root} yet; nothing was verified")
+        say(f"No cache in {store.root} yet; nothing was verified")
         return
-    say(f"{_files(len(maintenance.entries(store)))} in {store.root}, each what its name says")
+    say(f"Verified {counted(len(maintenance.entries(store)), 'file')} in {store.root}")
 
 
 @app.command("gc", cls=Command)
@@ -109,15 +111,15 @@ def gc(
         str, typer.Option("--max-size", metavar="SIZE", help="Keep at most this much: 10GiB, 0B.")
     ],
 ) -> None:
-    """Make the cache smaller: the least recently used files go.
+    """Make the cache smaller: delete the least recently used files.
 
-    Files that a running load uses, or that are only minutes old, are kept, and so is whatever
-    is in the Hub's own cache.
+    Keeps files that a running process uses or that are only minutes old, and everything in the
+    Hub's own cache.
 
     Examples:
 
       adapterdock cache gc --max-size 20GiB
-      adapterdock cache gc --max-size 0B       # everything that is not in use
+      adapterdock cache gc --max-size 0B       # delete everything not in use
     """
     from ..registry.store import maintenance
     from ..registry.store.store import Store
@@ -126,25 +128,21 @@ def gc(
     store = Store.default()
     freed = maintenance.collect(store, limit)
     left = maintenance.size(store)
-    say(f"freed {human_bytes(freed.size)} ({_files(len(freed.digests))})")
+    say(f"Freed {human_bytes(freed.size)} ({counted(len(freed.digests), 'file')})")
     say(f"{human_bytes(left)} remain in {store.root}")
     if left > limit:
-        err.line("the rest is in use, or was used only minutes ago")
+        err.line("The remaining files are in use, or were used minutes ago")
 
 
 def parse_size(text: str) -> int:
-    """Bytes. Raises :class:`UsageError` for what is no size."""
+    """A size in bytes. Raises :class:`UsageError` for invalid text."""
     from ..manifests.language.schema import BYTE_SIZE_PATTERN, parse_bytes
 
     spelled = text.strip().upper().replace("I", "i")
     if not re.match(BYTE_SIZE_PATTERN.replace("$", r"\Z"), spelled):
         raise UsageError(
             codes.BAD_SIZE.finding(
-                f"{text!r} is no size", found=text, expected="such as 500MB, 2GiB or 0B"
+                f"Invalid size {text!r}", found=text, expected="such as 500MB, 2GiB or 0B"
             )
         )
     return parse_bytes(spelled)
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count} files"

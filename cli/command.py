@@ -1,5 +1,5 @@
-"""What every command has in common: whatever goes wrong becomes findings and an exit status, never
-a traceback."""
+"""What every command has in common: an error becomes findings and an exit status, never a
+traceback."""
 
 from __future__ import annotations
 
@@ -8,30 +8,29 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..manifests.findings import usage as codes
 from ..manifests.findings.errors import AdapterdockError, OfflineError, UsageError
-from ..manifests.findings.finding import Finding, Severity
+from ..manifests.findings.finding import Finding, Report, Severity
 from .console import err, out
 from .help import help_text, help_width
 
 EXIT_WRONG, EXIT_USAGE, EXIT_UNCHECKED = 1, 2, 3
 EXIT_BUG = 70
-"""``EX_SOFTWARE`` of sysexits.h: the fault is ours."""
+"""``EX_SOFTWARE`` of sysexits.h: a bug of adapterdock."""
 EXIT_INTERRUPTED, EXIT_PIPE, EXIT_TERMINATED = 130, 141, 143
-"""What a shell reports of a program that SIGINT, SIGPIPE or SIGTERM ended."""
+"""What a shell reports for a program that SIGINT, SIGPIPE or SIGTERM ended."""
 
 ERROR_SCHEMA = "adapterdock.error/1"
 DEBUG_VARIABLE = "ADAPTERDOCK_DEBUG"
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came, as from a container's runtime: what is under way is left as on Ctrl-C."""
+    """SIGTERM, as a container's runtime sends it; handled like Ctrl-C."""
 
 
 def terminate(*_: object) -> None:
@@ -51,14 +50,14 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A command that has commands."""
+    """A command with subcommands."""
 
     def get_help(self, ctx: Any) -> str:
         return help_text(self, ctx, help_width())
 
 
 def exit_status(act: Callable[[], object], *, as_json: bool) -> int:
-    """Run ``act`` and tell on stderr what went wrong (with ``as_json``, on stdout as data).
+    """Run ``act`` and report on stderr what went wrong (with ``as_json``, on stdout as data).
 
     ``act`` ends early with a status of its own by raising :class:`typer.Exit`.
     """
@@ -72,22 +71,37 @@ def exit_status(act: Callable[[], object], *, as_json: bool) -> int:
             out.stream.flush()
         return status
     except AdapterdockError as error:
-        return _attempt(partial(_refused, error, as_json), status_of(error))
-    except Terminated:
-        return _attempt(partial(_interrupted, EXIT_TERMINATED), EXIT_TERMINATED)
-    except KeyboardInterrupt:
-        return _attempt(partial(_interrupted, EXIT_INTERRUPTED), EXIT_INTERRUPTED)
+        return _report(error, error.findings, status_of(error), as_json)
+    except KeyboardInterrupt as stop:
+        status = EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
+        try:
+            err.line("Stopped; nothing was left half-done")
+        except OSError:
+            hang_up()
+        return status
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             return hang_up()
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO):
-            said = codes.UNWRITABLE.finding("there is no room to write", found=error.strerror)
-            return _attempt(partial(_refused, UsageError(said), False), EXIT_USAGE)
-        return _attempt(partial(_bug, error, as_json), EXIT_BUG)
+            full = codes.UNWRITABLE.finding("Cannot write to the output", found=error.strerror)
+            return _report(error, (full,), EXIT_USAGE, False)
+        return _report(error, (_bug(error),), EXIT_BUG, as_json)
+
+
+def exit_with(report: Report, as_json: bool) -> NoReturn:
+    """Print the report and end the command with its status."""
+    from .render import print_report
+
+    if as_json:
+        data = report.as_dict()
+        out.as_json(data.pop("schema"), data)
+    else:
+        print_report(report, out)
+    raise typer.Exit(report.exit_status)
 
 
 def status_of(error: AdapterdockError) -> int:
-    """2 for wrong usage, 3 where all that is wrong is that something could not be checked."""
+    """2 for wrong usage, 3 if the only problem is that a check could not run, else 1."""
     if isinstance(error, UsageError):
         return EXIT_USAGE
     unchecked = all(f.severity is not Severity.ERROR for f in error.findings)
@@ -95,7 +109,7 @@ def status_of(error: AdapterdockError) -> int:
 
 
 def hang_up() -> int:
-    """Nobody reads any more: write nothing, not even at exit; the status that SIGPIPE gives."""
+    """Write nothing more, not even at exit, since nobody reads; the status that SIGPIPE gives."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         if stream is None:
@@ -107,61 +121,32 @@ def hang_up() -> int:
     return EXIT_PIPE
 
 
-def _attempt(tell: Callable[[], int], otherwise: int) -> int:
-    """Tell about a failure; where even that fails, only the status is left."""
-    try:
-        return tell()
-    except OSError:
-        hang_up()
-        return otherwise
-
-
-def _refused(error: AdapterdockError, as_json: bool) -> int:
+def _report(error: Exception, findings: tuple[Finding, ...], status: int, as_json: bool) -> int:
+    """Print the findings; if even that fails, the status is all that is left."""
     from .render import print_findings
 
-    status = status_of(error)
-    if as_json:
-        _findings_as_json(error.findings, status)
-    else:
-        print_findings(error.findings, err)
-    _trace(error)
+    try:
+        if as_json:
+            data = {"exit_status": status, "findings": [f.as_dict() for f in findings]}
+            out.as_json(ERROR_SCHEMA, data)
+            if out.stream is not None:
+                out.stream.flush()
+        else:
+            print_findings(findings, err)
+        if debugging():
+            traceback.print_exception(error, file=err.stream)
+    except OSError:
+        hang_up()
     return status
 
 
-def _interrupted(status: int) -> int:
-    err.line("stopped; nothing was left half-done")
-    return status
-
-
-def _bug(error: Exception, as_json: bool) -> int:
+def _bug(error: Exception) -> Finding:
     from ..manifests.reading.secrets import redacted
 
-    said = f"{type(error).__name__}: {error}"
-    finding = redacted(
-        codes.BUG.finding("adapterdock failed in a way that it should not", found=said)
-    )
-    if as_json:
-        _findings_as_json((finding,), EXIT_BUG)
-    else:
-        from .render import print_findings
-
-        print_findings((finding,), err)
-    _trace(error)
-    return EXIT_BUG
+    reason = f"{type(error).__name__}: {error}"
+    return redacted(codes.BUG.finding("Internal error in adapterdock", found=reason))
 
 
 def debugging() -> bool:
     """Whether tracebacks are wanted."""
     return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
-
-
-def _trace(error: Exception) -> None:
-    if debugging():
-        traceback.print_exception(error, file=err.stream)
-
-
-def _findings_as_json(findings: tuple[Finding, ...], status: int) -> None:
-    data = {"exit_status": status, "findings": [f.as_dict() for f in findings]}
-    out.as_json(ERROR_SCHEMA, data)
-    if out.stream is not None:
-        out.stream.flush()

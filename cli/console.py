@@ -1,7 +1,7 @@
-"""Where output goes: results to stdout, everything said about them to stderr.
+"""Where output goes: results to stdout, everything else to stderr.
 
-On a terminal text is wrapped to its width and styled. Anywhere else, with ``NO_COLOR`` set, or on
-a ``TERM=dumb``, it is plain: no escape codes, no wrapping, one record a line.
+On a terminal, text is wrapped to its width and styled. Elsewhere, with ``NO_COLOR`` set or
+``TERM=dumb``, it is plain: no escape codes, no wrapping, one record per line.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 Styled = str | tuple[str, str]
-"""Text, or text and its style in rich's words (``bold red``)."""
+"""Text, or text and its rich style (``bold red``)."""
 
 HANG = 2
-"""How far the second line of wrapped text is moved in."""
+"""Indent of the second line of wrapped text, in columns."""
 
 
 class Printer:
@@ -33,12 +33,12 @@ class Printer:
 
     @property
     def stream(self) -> TextIO | None:
-        """The stream; ``None`` where the process was started without one."""
+        """The stream; ``None`` if the process was started without it."""
         return getattr(sys, self._name)
 
     @property
     def fancy(self) -> bool:
-        """Whether somebody watches who can be shown colours and moving bars."""
+        """Whether it is a terminal that can show colours and moving bars."""
         stream = self.stream
         if stream is None or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
             return False
@@ -46,7 +46,7 @@ class Printer:
 
     @property
     def console(self) -> Console:
-        """Rich's view of it, for terminals."""
+        """Rich's console for the stream, on a terminal."""
         from rich.console import Console
 
         stream = self.stream
@@ -60,12 +60,12 @@ class Printer:
 
     @property
     def width(self) -> int | None:
-        """Columns of the terminal; ``None`` where text is not wrapped."""
+        """Columns of the terminal; ``None`` if text is not wrapped."""
         return self.console.width if self.fancy else None
 
     def line(self, *parts: Styled, indent: int = 0, hang: int = HANG) -> None:
-        """One line (more where the text has line breaks, or where a terminal is narrow; those
-        are moved in by ``hang`` more columns)."""
+        """Print ``parts`` as one line. Further lines (the text has line breaks, or the terminal is
+        narrow) are indented by ``hang`` more columns."""
         if not self.fancy:
             text = clean("".join(p if isinstance(p, str) else p[0] for p in parts))
             first, *rest = text.split("\n")
@@ -89,36 +89,34 @@ class Printer:
         for part in parts:
             content, style = (part, "") if isinstance(part, str) else part
             text.append(clean(content), style)
-        whole = text.wrap(self.console, max(width, 1), overflow="fold")
-        if len(whole) < 2:
-            return list(whole)
-        return list(text.wrap(self.console, max(width - hang, 1), overflow="fold"))
+        lines = text.wrap(self.console, max(width, 1), overflow="fold")
+        if len(lines) > 1:  # there is less room beside the indent
+            lines = text.wrap(self.console, max(width - hang, 1), overflow="fold")
+        return list(lines)
 
 
 out = Printer("stdout")
 err = Printer("stderr")
 
 
-def say(*parts: Styled, indent: int = 0, hang: int = HANG) -> None:
-    """One line of result."""
-    out.line(*parts, indent=indent, hang=hang)
+say = out.line
+"""Prints one line of a result."""
 
 
 def clean(text: str) -> str:
-    """``text`` with what would steer a terminal spelled out: names and messages may come from a
-    stranger's file. Line breaks stay."""
+    """``text`` with control characters escaped, except line breaks: names and messages may come
+    from a stranger's file, and must not control the terminal."""
     if text.isprintable():
         return text
-    return "".join(c if c == "\n" or c.isprintable() else _spelled(c) for c in text)
-
-
-def _spelled(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+    return "".join(
+        c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode("ascii")
+        for c in text
+    )
 
 
 @contextmanager
 def status(text: str) -> Generator[None]:
-    """A spinner on a terminal while something takes long; one plain line elsewhere."""
+    """Show a spinner on a terminal during the block; elsewhere print one plain line."""
     if err.fancy:
         with err.console.status(clean(text)):
             yield

@@ -9,7 +9,6 @@ import typer
 from ..manifests.findings import usage as codes
 from ..manifests.findings.catalogue import Code, all_codes, find_code
 from ..manifests.findings.errors import UsageError
-from ..manifests.findings.explanations import explanation_of
 from ..manifests.language.names import did_you_mean
 from .console import out, say
 from .options import JsonOption
@@ -19,7 +18,7 @@ SCHEMA = "adapterdock.codes/1"
 
 
 def complete(incomplete: str) -> list[tuple[str, str]]:
-    """Codes and what they are about, for the shell."""
+    """Codes and their summaries, for the shell."""
     wanted = incomplete.lower()
     return [
         (word, code.summary)
@@ -34,13 +33,13 @@ def explain(
         str | None,
         typer.Argument(
             metavar="CODE",
-            help="A code such as AD301, or its name. Without it: a list of all.",
+            help="A code such as AD301, or its name (default: list all codes).",
             autocompletion=complete,
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what a finding's code means, and what to do about it.
+    """Explain the code of a finding, and how to fix the problem.
 
     Examples:
 
@@ -61,16 +60,13 @@ def explain(
 def _find(text: str) -> Code:
     found = find_code(text)
     if found is None:
-        known = {word.lower(): word for c in all_codes().values() for word in (c.id, c.name)}
-        near = did_you_mean(text.strip().lower(), known)
+        ids, names = zip(*((code.id, code.name) for code in all_codes().values()), strict=True)
+        wanted = text.strip()
+        hint = did_you_mean(wanted.lower(), names)
+        if near := did_you_mean(wanted.upper(), ids):  # the nearest number is often another one
+            hint = f"{near} {codes.UNKNOWN_CODE.fix}"
         raise UsageError(
-            codes.UNKNOWN_CODE.finding(
-                f"no finding has the code {text!r}",
-                found=text,
-                hint=near and f"{near.replace('ad', 'AD')} {codes.UNKNOWN_CODE.fix}"
-                if near and near.startswith("did you mean 'ad")
-                else near,
-            )
+            codes.UNKNOWN_CODE.finding(f"Unknown code {text!r}", found=text, hint=hint)
         )
     return found
 
@@ -81,9 +77,8 @@ def _print(code: Code) -> None:
     if code.was:
         say(f"Earlier releases called it {' '.join(code.was)}.", hang=0)
     say()
-    explained = explanation_of(code)
-    say(explained.text, hang=0)
-    for heading, body in (("Example:", explained.example), ("What to do:", code.fix)):
+    say(code.explained.explanation, hang=0)
+    for heading, body in (("Example:", code.explained.example), ("What to do:", code.fix)):
         say()
         say((heading, "bold"))
         for line in body.splitlines():
@@ -91,14 +86,13 @@ def _print(code: Code) -> None:
 
 
 def _as_data(code: Code) -> dict[str, Any]:
-    explained = explanation_of(code)
     return {
         "code": code.id,
         "name": code.name,
         "was": list(code.was),
         "severity": code.severity.value,
         "summary": code.summary,
-        "explanation": explained.text,
-        "example": explained.example,
+        "explanation": code.explained.explanation,
+        "example": code.explained.example,
         "fix": code.fix,
     }

@@ -29,30 +29,27 @@ def fingerprint(
         typer.Argument(
             show_default=False,
             metavar="MANIFEST|SOURCE",
-            help="A manifest (default: adapters.yaml), or a base model's source such as ./model or "
-            "hf://org/name.",
+            help="A manifest (default: adapters.yaml), or the source of a base model such as "
+            "./model or hf://org/name.",
         ),
     ] = str(DEFAULT_MANIFEST),
     write: Annotated[
         bool,
-        typer.Option(
-            "--write", help="Put it into the manifest; comments and layout stay as they are."
-        ),
+        typer.Option("--write", help="Write it into the manifest; comments and layout stay."),
     ] = False,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print which base this is, as digests.
+    """Print digests that identify a base model.
 
-    There is one each of its structure, config, weights and tokenizer. In the manifest they make
-    sure that the adapters are attached to this base and no other: two bases of one shape differ in
-    `weights` or in `config`. Only a few values of every tensor are read, so this is quick for a
-    remote base too.
+    They cover its structure, config, weights and tokenizer. In a manifest, they make sure that the
+    adapters are attached to this base and no other: bases of the same shape differ in `weights` or
+    `config`. Reads only a few values of each tensor, so it is quick for a remote base too.
 
     Examples:
 
-      adapterdock fingerprint                # of the base in adapters.yaml
-      adapterdock fingerprint --write        # and put it there
+      adapterdock fingerprint                # the base in adapters.yaml
+      adapterdock fingerprint --write        # and write it into adapters.yaml
       adapterdock fingerprint ./finetuned
       adapterdock fingerprint hf://HuggingFaceTB/SmolLM2-135M-Instruct
     """
@@ -74,32 +71,26 @@ def fingerprint(
         if folder is None:
             raise UsageError(
                 codes.NOTHING_TO_FINGERPRINT.finding(
-                    "the manifest declares no base", file.where(("base",))
+                    "The manifest declares no base", file.where(("base",))
                 )
             )
     else:
         folder, remote_code = _open(target, offline), False
-    with status(f"reading {folder.source}"):
+    with status(f"Reading {folder.source}"):
         found = _read(folder, remote_code)
     data: dict[str, Any] = found.model_dump(mode="json", exclude_none=True)
     if write:
         _write(path, data)
-        err.line(f"wrote base.fingerprint into {path}")
+        err.line(f"Wrote base.fingerprint into {path}")
     if as_json:
         out.as_json(SCHEMA, {"source": str(folder.source), "fingerprint": data})
     elif not write:
-        _print("fingerprint", data, 0)
+        import yaml
 
-
-def _print(key: str, value: Any, indent: int) -> None:
-    """YAML to paste below ``base:``. Every value is a name, a number or a digest: none needs
-    quotes."""
-    if not isinstance(value, dict):
-        say(f"{key}: {value}", indent=indent)
-        return
-    say(f"{key}:", indent=indent)
-    for inner, content in value.items():
-        _print(inner, content, indent + 2)
+        # wide enough that YAML does not wrap a digest
+        text = yaml.safe_dump({"fingerprint": data}, sort_keys=False, width=1000)
+        for line in text.splitlines():
+            say(line.strip(), indent=len(line) - len(line.lstrip()))
 
 
 def _read(folder: Folder, remote_code: bool) -> Fingerprint:
@@ -122,7 +113,7 @@ def _open(target: str, offline: bool) -> Folder:
     except SourceSyntaxError as error:
         raise UsageError(
             codes.NOTHING_TO_FINGERPRINT.finding(
-                "this is neither a manifest nor a source",
+                "The argument is neither a manifest nor a source",
                 found=target,
                 expected=f"a manifest (*.yaml) or a source; {error}",
             )
@@ -130,24 +121,14 @@ def _open(target: str, offline: bool) -> Folder:
     return open_source(source, directory=Path.cwd(), offline=offline, where=Where(file=target))
 
 
-def _edited(path: Path, text: str, data: dict[str, Any]) -> str:
-    """``text``, which stands in ``path``, with this fingerprint."""
-    from ..manifests.edit import set_mapping
-
-    try:
-        return set_mapping(text, ("base", "fingerprint"), data)
-    except ManifestError as error:
-        here = (replace(f, where=replace(f.where, file=str(path))) for f in error.findings)
-        raise ManifestError(*here) from error
-
-
 def _write(path: Path, data: dict[str, Any]) -> None:
-    """Replace the manifest by one with this fingerprint, which was read back before."""
+    """Replace the manifest with one that has this fingerprint, after reading that back."""
+    from ..manifests.edit import set_mapping
     from ..registry.locks.project import open_manifest
 
     real = path.resolve()
     try:
-        text = _edited(path, real.read_bytes().decode("utf-8"), data)
+        text = set_mapping(real.read_bytes().decode("utf-8"), ("base", "fingerprint"), data)
         for left in left_beside(real, "", ".yaml"):
             left.unlink(missing_ok=True)
         temporary = made_beside(real, "", ".yaml")
@@ -159,9 +140,12 @@ def _write(path: Path, data: dict[str, Any]) -> None:
             temporary.replace(real)
         finally:
             temporary.unlink(missing_ok=True)
+    except ManifestError as error:
+        here = (replace(f, where=replace(f.where, file=str(path))) for f in error.findings)
+        raise ManifestError(*here) from error
     except OSError as error:
         raise UsageError(
             codes.UNWRITABLE.finding(
-                "the manifest cannot be written", Where(file=str(path)), found=error.strerror
+                "Cannot write the manifest", Where(file=str(path)), found=error.strerror
             )
         ) from error

@@ -1,5 +1,5 @@
-"""Help as plain text that fits the terminal: two columns where there is room, commands to copy
-never broken."""
+"""Help as plain text that fits the terminal: two columns if there is room, and commands to copy
+on one line each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 WIDEST = 100
 TWO_COLUMNS_FROM = 64
-"""On a narrower terminal what an option does stands below it, not beside it."""
+"""On narrower terminals the description of an option is below it, not beside it."""
 
 
 def help_width() -> int:
-    """Columns that help is laid out for."""
+    """How wide help may be, in columns."""
     columns = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else 80
     return min(columns, WIDEST)
 
@@ -36,7 +36,10 @@ def help_text(command: Any, ctx: Any, width: int) -> str:
     if hasattr(command, "list_commands"):
         subs = {name: command.get_command(ctx, name) for name in command.list_commands(ctx)}
         shown = {name: sub for name, sub in subs.items() if sub is not None and not sub.hidden}
-        records["Commands"] = [(n, _first_sentence(sub.help or "")) for n, sub in shown.items()]
+        records["Commands"] = [
+            (name, " ".join((sub.help or "").split("\n\n")[0].split()))
+            for name, sub in shown.items()
+        ]
     for heading in ("Commands", "Arguments", "Options"):
         if records.get(heading):
             lines += ["", f"{heading}:", *_definitions(records[heading], width)]
@@ -46,10 +49,10 @@ def help_text(command: Any, ctx: Any, width: int) -> str:
 
 
 def _paragraphs(text: str, width: int) -> list[str]:
-    """``text`` filled to ``width``. Indented lines are commands to copy, or a term and what it
-    means; they keep their own lines."""
+    """``text`` wrapped to ``width``. Indented lines (commands to copy, or a term with its meaning)
+    keep their own lines."""
     lines: list[str] = []
-    for paragraph in textwrap.dedent(_undented(text)).strip("\n").split("\n\n"):
+    for paragraph in text.strip("\n").split("\n\n"):
         if lines:
             lines.append("")
         if paragraph.startswith(" "):
@@ -61,8 +64,8 @@ def _paragraphs(text: str, width: int) -> list[str]:
 
 
 def _fitted(line: str, width: int) -> list[str]:
-    """An indented line; where it is too long, its second column goes above it (the comment of a
-    command) or below it (the meaning of a term). A command itself is never broken."""
+    """An indented line. If it is too long, its second column goes above it (the comment of a
+    command) or below it (the meaning of a term). A command itself is never wrapped."""
     term, gap, rest = line.strip().partition("  ")
     if len(line) <= width or not gap:
         return [line]
@@ -70,11 +73,6 @@ def _fitted(line: str, width: int) -> list[str]:
         comment = rest.lstrip().lstrip("# ")
         return [*_wrap(comment, width, first="  # ", hang="  # "), f"  {term}"]
     return [f"  {term}", *_wrap(rest.strip(), width, first="      ", hang="      ")]
-
-
-def _undented(text: str) -> str:
-    first, _, rest = text.strip("\n").partition("\n")
-    return f"{first.strip()}\n{textwrap.dedent(rest)}"
 
 
 def _definitions(records: list[tuple[str, str]], width: int) -> list[str]:
@@ -102,7 +100,3 @@ def _wrap(text: str, width: int, first: str = "", hang: str = "") -> list[str]:
         break_on_hyphens=False,
         break_long_words=False,
     )
-
-
-def _first_sentence(text: str) -> str:
-    return " ".join(_undented(text).strip().split("\n\n")[0].split())

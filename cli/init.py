@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +17,11 @@ from ..manifests.findings.errors import UsageError
 from ..manifests.findings.finding import Where
 from ..manifests.language.names import is_name
 from .console import err, say
-from .options import DEFAULT_MANIFEST
+from .options import DEFAULT_MANIFEST, model_argument
+from .render import counted
 
 DEPTH = 5
-"""How deep below the manifest adapters are looked for."""
+"""How many folders below the manifest are searched for adapters."""
 CONFIG = "adapter_config.json"
 _SKIPPED = frozenset({"node_modules", "__pycache__", "site-packages", "venv"})
 _PLAIN = re.compile(r"(\./|(\.\./)+|hf://)?[A-Za-z][A-Za-z0-9._/-]*")
@@ -42,15 +43,15 @@ def init(
         typer.Option(
             "--model",
             metavar="SOURCE",
-            help="The base model: ./folder, hf://org/name, s3://bucket/folder. Without it: the "
-            "one that the adapters record, if it is the same for all.",
+            help="The base model: ./folder, hf://org/name, s3://bucket/folder (default: the one "
+            "that all adapters record).",
         ),
     ] = None,
 ) -> None:
-    """Write a manifest from the adapters that are found here.
+    """Write a manifest from the adapters found here.
 
-    They are looked for in the manifest's folder and below it. Nothing is overwritten, and
-    nothing is fetched.
+    Searches the manifest's folder and the folders below it. Overwrites nothing and downloads
+    nothing.
 
     Examples:
 
@@ -62,15 +63,15 @@ def init(
     if manifest.is_dir():
         raise UsageError(
             codes.EXISTS.finding(
-                "this is a folder", where, hint=f"name the file: {manifest / DEFAULT_MANIFEST}"
+                "This is a folder", where, hint=f"Name the file: {manifest / DEFAULT_MANIFEST}"
             )
         )
     if os.path.lexists(manifest):
-        raise UsageError(codes.EXISTS.finding(f"{manifest} is there already", where))
+        raise UsageError(codes.EXISTS.finding(f"{manifest} already exists", where))
     if manifest.suffix not in (".yaml", ".yml"):
         raise UsageError(
             codes.NOT_YAML.finding(
-                "a manifest's name ends in .yaml",
+                "The manifest's name must end in .yaml",
                 where,
                 found=manifest.name,
                 expected=f"{manifest.name.rstrip('.')}.yaml",
@@ -85,24 +86,31 @@ def init(
         with manifest.open("x", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
     except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            codes.UNWRITABLE.finding("the manifest cannot be written", where, found=said)
+            codes.UNWRITABLE.finding("Cannot write the manifest", where, found=reason)
         ) from error
-    count = "1 adapter" if len(found) == 1 else f"{len(found)} adapters"
-    say(f"wrote {manifest} with {count} found below {manifest.parent.absolute()}")
+    count = counted(len(found), "adapter")
+    say(f"Wrote {manifest} with {count} found below {manifest.parent.absolute()}")
     for folder in left_out:
-        err.line(f"left out {folder}: its path cannot be written as a source")
+        err.line(f"Left out {folder}: its path cannot be written as a source")
     if base is None:
-        err.line("next: add the base model to it (base.model), then `adapterdock validate`")
+        err.line("Next: add the base model to it (base.model), then `adapterdock validate`")
     else:
-        given = "" if manifest == DEFAULT_MANIFEST else f" {shlex.quote(str(manifest))}"
-        err.line(f"next: `adapterdock validate{given}`, then `adapterdock lock{given}`")
+        argument = "" if manifest == DEFAULT_MANIFEST else f" {shlex.quote(str(manifest))}"
+        err.line(f"Next: `adapterdock validate{argument}`, then `adapterdock lock{argument}`")
 
 
 def find_adapters(folder: Path) -> list[str]:
-    """Folders of adapters at or below ``folder``, relative to it; the nearest first."""
-    return sorted(_walk(folder), key=lambda place: (place.count("/"), _natural(place)))
+    """Folders of adapters in and below ``folder``, relative to it; the nearest first."""
+    found: list[str] = []
+    for place, folders, files in os.walk(folder):
+        relative = Path(place).relative_to(folder)
+        if CONFIG in files:
+            found.append(relative.as_posix())
+        deep = len(relative.parts) >= DEPTH
+        folders[:] = [] if deep else [f for f in folders if f[0] != "." and f not in _SKIPPED]
+    return sorted(found, key=lambda place: (place.count("/"), _natural(place)))
 
 
 def named_sources(folders: Iterable[str]) -> tuple[dict[str, str], list[str]]:
@@ -130,7 +138,7 @@ def render(name: str, model: str | None, adapters: Mapping[str, str]) -> str:
         lines.append(f"name: {_quoted(name)}")
     if model is None:
         lines += [
-            "base: {}   # the base model is not known yet; write it like this:",
+            "base: {}   # the base model is not known yet; declare it like this:",
             "# base:",
             "#   model: hf://org/name      # or ./folder, s3://bucket/folder",
             "#   dtype: auto",
@@ -141,29 +149,15 @@ def render(name: str, model: str | None, adapters: Mapping[str, str]) -> str:
         lines.append("adapters:")
         for key, source in adapters.items():
             lines += [f"  {_quoted(key)}:", f"    source: {_quoted(source)}"]
-        lines.append(f"active: {_quoted(next(iter(adapters)))}   # or a list of them")
+        lines.append(f"active: {_quoted(next(iter(adapters)))}   # or a list")
     else:
         lines += [
-            "adapters: {}   # none was found below this folder; write them like this:",
+            "adapters: {}   # none were found below this folder; declare them like this:",
             "# adapters:",
             "#   tone:",
             "#     source: ./adapters/tone   # or hf://org/name@revision/folder, s3://bucket/folder",
         ]
     return "\n".join(lines) + "\n"
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    root = str(folder)
-    for place, folders, files in os.walk(root):
-        relative = Path(place).relative_to(root)
-        if CONFIG in files:
-            yield relative.as_posix()
-        deep = len(relative.parts) >= DEPTH
-        folders[:] = (
-            []
-            if deep
-            else sorted(f for f in folders if not f.startswith(".") and f not in _SKIPPED)
-        )
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
@@ -172,7 +166,7 @@ def _natural(text: str) -> list[tuple[int, str]]:
 
 
 def _name(folder: str, taken: Mapping[str, str]) -> str:
-    """The folder's name, with those above it where that is taken or says little."""
+    """The folder's name, with its parents' names if that is taken or too general."""
     parts = [p for p in (_slug(part) for part in folder.split("/")) if p]
     for depth in range(1, len(parts) + 1):
         name = "-".join(parts[-depth:])
@@ -190,31 +184,23 @@ def _slug(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """``text`` as YAML that means just it: no variable, no number, no `on`."""
+    """``text`` as a YAML string: never a variable, a number or a boolean."""
     escaped = text.replace("$", "$$")
     plain = _PLAIN.fullmatch(escaped) and escaped not in _WORDS
     return escaped if plain else json.dumps(escaped, ensure_ascii=False)
 
 
 def _base_argument(model: str, manifest: Path) -> str:
-    """``--model``, checked; a relative folder counts from here, so it is rewritten for the
-    manifest's folder."""
-    from ..manifests.language.source import Source, SourceSyntaxError
-
-    try:
-        source = Source.parse(model)
-    except SourceSyntaxError as error:
-        raise UsageError(
-            codes.BAD_MODEL.finding("--model is no source", found=model, expected=str(error))
-        ) from error
+    """``--model``, checked. A relative folder starts at the current one, so it is rewritten for
+    the manifest's folder."""
+    source = model_argument(model)
     if not source.is_local or Path(source.location).expanduser().is_absolute():
         return model
     return _relative(Path(source.location), manifest.parent)
 
 
 def _recorded_base(folder: Path, adapters: Mapping[str, str]) -> str | None:
-    """The base that every adapter found records, where it is the same one: a Hub id, or a folder
-    that is here."""
+    """The base that all adapters record, if it is the same: a Hub id, or a folder that exists."""
     recorded: set[Any] = set()
     for source in adapters.values():
         try:

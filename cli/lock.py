@@ -11,6 +11,7 @@ import typer
 from ..manifests.findings import usage as codes
 from ..manifests.findings.errors import UsageError
 from ..manifests.findings.finding import Severity
+from .command import exit_with
 from .console import Styled, err, out, say
 from .options import (
     DEFAULT_MANIFEST,
@@ -21,16 +22,15 @@ from .options import (
     ModelOption,
     OfflineOption,
     PolicyOption,
-    accepted_codes,
-    check_arguments,
     complete_adapter,
-    manifest_argument,
+    open_manifest_argument,
 )
 from .progress import shown_progress
-from .render import print_findings, print_report, print_table, short_digest
+from .render import counted, print_findings, print_table, short_digest
 
 if TYPE_CHECKING:
     from ..manifests.lockfile import Lock
+    from ..manifests.manifest import ManifestFile
     from ..registry.locks.diff import Change
 
 SCHEMA = "adapterdock.lock/1"
@@ -50,40 +50,40 @@ def lock(
         typer.Option(
             "--upgrade",
             metavar="NAME",
-            help="Move the pin of this adapter, or of `base` (repeat it for more).",
+            help="Update the pin of this adapter, or of `base` (repeat for more).",
             autocompletion=complete_adapter,
         ),
     ] = None,
-    upgrade_all: Annotated[bool, typer.Option("--upgrade-all", help="Move every pin.")] = False,
+    upgrade_all: Annotated[bool, typer.Option("--upgrade-all", help="Update every pin.")] = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Write nothing; exit 1 unless the lock is there and current."),
+        typer.Option(
+            "--check", help="Write nothing; exit 1 unless the lock exists and is current."
+        ),
     ] = False,
     show_diff: Annotated[
         bool,
         typer.Option(
             "--diff",
-            help="Write nothing; show what moving the pins (all, or those of --upgrade) changes.",
+            help="Write nothing; show what updating the pins (all, or those of --upgrade) changes.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Pin every source to its bytes, in NAME.lock.
+    """Pin every source to its exact bytes, in NAME.lock.
 
-    All that `validate` checks must hold. The adapters are fetched, since a lock holds their
-    digests; of a remote base only what is small is. Pins of entries that did not change stay where
-    they are. Commit the lock beside its manifest: from then on everybody loads the same bytes.
+    Runs the checks of `validate` first. Downloads the adapters, because a lock holds their
+    digests; of a remote base it downloads only small files. Entries that did not change keep their
+    pins. Commit the lock beside its manifest, so that everybody loads the same bytes.
 
     Examples:
 
       adapterdock lock
       adapterdock lock --check            # in CI
       adapterdock lock --diff             # has anything moved upstream?
-      adapterdock lock --upgrade tone     # take the new one, and review the diff
-      adapterdock lock --accept AD364     # recorded in the lock
+      adapterdock lock --upgrade tone     # pin the new version, and review the diff
+      adapterdock lock --accept AD364     # the lock records it
     """
-    path = manifest_argument(manifest)
-    check_arguments(model, dtype, policy)
     if check:
         others = {
             "--diff": show_diff,
@@ -91,21 +91,23 @@ def lock(
             "--upgrade-all": upgrade_all,
             "--accept": accept,
         }
-        _refuse_beside("--check", others)
-        _check(path, model, dtype, policy, offline, as_json)
+        _refuse_with("--check", others)
     if upgrade_all:
-        _refuse_beside("--upgrade-all", {"--upgrade": upgrade})
+        _refuse_with("--upgrade-all", {"--upgrade": upgrade})
+    file = open_manifest_argument(manifest, model, dtype, policy)
+    if check:
+        _check(file, policy, offline, as_json)
 
     from ..manifests.lockfile import lock_path, write_lock
     from ..registry.lock import make_lock
     from ..registry.locks.diff import diff
-    from ..registry.locks.project import lock_of, open_manifest
+    from ..registry.locks.project import lock_of
     from ..registry.session import session_for
 
-    accepted = accepted_codes(accept)
-    file = open_manifest(path, model=model, dtype=dtype)
+    path = lock_path(manifest)
+    accepted = accept or ()
     old = lock_of(file)
-    with shown_progress(f"locking {path}") as progress:
+    with shown_progress(f"Locking {manifest}") as progress:
         new, resolution = make_lock(
             file,
             old,
@@ -116,11 +118,11 @@ def lock(
     notes = [f for f in resolution.findings if f.severity is not Severity.ERROR]
     wrote = not show_diff and new != old
     if wrote:
-        write_lock(new, lock_path(path))
+        write_lock(new, path)
     changes = diff(old, new)
     if as_json:
         data = {
-            "lock": str(lock_path(path)),
+            "lock": str(path),
             "wrote": wrote,
             "changes": [{"path": c.path, "old": c.old, "new": c.new} for c in changes],
             "accepted": list(new.accepted),
@@ -130,31 +132,22 @@ def lock(
         return
     print_findings(notes, err, new.accepted)
     _print(changes, old, new)
-    _conclude(lock_path(path), new, bool(changes), wrote=wrote)
+    if wrote:
+        pinned = sum(not entry.mutable for entry in new.adapters.values())
+        base = " and the base" if new.base else ""
+        err.line(f"Wrote {path}: {counted(pinned, 'adapter')}{base} pinned")
+    else:
+        err.line("Nothing was written" if changes else f"{path} is current; nothing changed")
 
 
-def _check(
-    path: Path,
-    model: str | None,
-    dtype: str | None,
-    policy: Path | None,
-    offline: bool,
-    as_json: bool,
-) -> None:
-    from ..registry.locks.project import open_manifest
+def _check(file: ManifestFile, policy: Path | None, offline: bool, as_json: bool) -> None:
     from ..registry.validate import check_lock
 
-    file = open_manifest(path, model=model, dtype=dtype)
-    report = check_lock(file, policy=policy, offline=offline)
-    if as_json:
-        data = report.as_dict()
-        out.as_json(data.pop("schema"), data)
-    else:
-        print_report(report, out)
-    raise typer.Exit(report.exit_status)
+    exit_with(check_lock(file, policy=policy, offline=offline), as_json)
 
 
-def _refuse_beside(option: str, others: Mapping[str, object]) -> None:
+def _refuse_with(option: str, others: Mapping[str, object]) -> None:
+    """Raise :class:`UsageError` if another of these options is used together with ``option``."""
     used = [name for name, value in others.items() if value]
     if used:
         raise UsageError(
@@ -165,7 +158,7 @@ def _refuse_beside(option: str, others: Mapping[str, object]) -> None:
 
 
 def _print(changes: Sequence[Change], old: Lock | None, new: Lock) -> None:
-    """What is pinned, for a first lock; else what changed, entry by entry."""
+    """Print what a first lock pins, or what changed since ``old``, entry by entry."""
     if old is None:
         rows = [
             (name, e.method, str(e.rank), short_digest(e.digest, out) or "(mutable)", e.source)
@@ -185,30 +178,25 @@ def _print(changes: Sequence[Change], old: Lock | None, new: Lock) -> None:
             _mark("+", entry, f"{added.source} {short_digest(added.digest, out)}".rstrip())
         elif entry != name and name not in new.adapters:
             _mark("-", entry, f"{old.adapters[name].source}")
+        elif group[0].path == entry:
+            _print_change(group[0], entry, 0)
         else:
-            _print_entry(entry, group)
+            _mark("~", entry, "")
+            for change in group:
+                _print_change(change, change.path[len(entry) + 1 :], 4)
 
 
 def _by_entry(changes: Iterable[Change], names: Sequence[str]) -> dict[str, list[Change]]:
-    """Changes by the adapter that they are about; others by their first key."""
+    """Changes by adapter; other changes by their first key."""
     entries: dict[str, list[Change]] = {}
     for change in changes:
         section, _, rest = change.path.partition(".")
         entry = section
         if section == "adapters":
-            # A name may have dots in it, so the longest declared one is meant.
+            # A name may contain dots, so take the longest declared one.
             entry += "." + next((n for n in names if f"{rest}.".startswith(f"{n}.")), rest)
         entries.setdefault(entry, []).append(change)
     return entries
-
-
-def _print_entry(entry: str, changes: Sequence[Change]) -> None:
-    if len(changes) == 1 and changes[0].path == entry:
-        _print_change(changes[0], entry, 0)
-        return
-    _mark("~", entry, "")
-    for change in changes:
-        _print_change(change, change.path[len(entry) + 1 :], 4)
 
 
 def _print_change(change: Change, label: str, indent: int) -> None:
@@ -226,14 +214,3 @@ def _mark(sign: str, label: str, text: str, indent: int = 0) -> None:
     if text:
         parts.append(f": {text}")
     say(*parts, indent=indent)
-
-
-def _conclude(path: Path, new: Lock, changed: bool, *, wrote: bool) -> None:
-    pinned = sum(not entry.mutable for entry in new.adapters.values())
-    if wrote:
-        adapters = "1 adapter" if pinned == 1 else f"{pinned} adapters"
-        err.line(f"wrote {path}: {adapters}{' and the base' if new.base else ''} pinned")
-    elif changed:
-        err.line("nothing was written")
-    else:
-        err.line(f"{path} is current; nothing would change")

@@ -1,4 +1,4 @@
-"""The command `adapterdock`: its commands, and its own options."""
+"""The command `adapterdock`: its subcommands and its own options."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ from .console import say
 HELP = """Model adapters from a manifest: checked before download, pinned by a lock, attached
 without touching the base.
 
-The usual path:
+The usual steps:
 
-  adapterdock init          # write adapters.yaml from the adapters that are here
+  adapterdock init          # write adapters.yaml from the adapters found here
   adapterdock validate      # does every adapter fit the base?
   adapterdock lock          # pin every byte in adapters.lock; commit both files
-  adapterdock pull          # bring what is locked onto this machine, verified
-  adapterdock run -p 'Hi'   # load base and adapters, and answer
+  adapterdock pull          # download and verify what is locked
+  adapterdock run -p 'Hi'   # load base and adapters, and answer a prompt
 
-`adapterdock COMMAND --help` tells more, with examples. `adapterdock explain CODE` tells what a
-finding means."""
+`adapterdock COMMAND --help` shows details and examples. `adapterdock explain CODE` explains a
+finding."""
 
 EPILOG = """Exit status:
 
-  0    it fits, or it is done
-  1    something is wrong: the findings say what, where, and what to do
+  0    success: everything fits, or the work is done
+  1    errors: the findings say what is wrong, where, and what to do
   2    wrong usage
-  3    something could not be checked, which is not a pass
+  3    some checks could not run; this is not a pass
   70   a bug in adapterdock (ADAPTERDOCK_DEBUG=1 shows the traceback)
   130  stopped with Ctrl-C; nothing is left half-done
-  143  ended by SIGTERM; nothing is left half-done
+  143  stopped by SIGTERM; nothing is left half-done
 
 Environment:
 
-  ADAPTERDOCK_CACHE   where fetched files are kept (default: ~/.cache/adapterdock)
-  ADAPTERDOCK_POLICY  a policy file that binds every manifest
-  ADAPTERDOCK_DEBUG   1: show tracebacks behind errors, as --debug does
-  ADAPTERDOCK_MIN_RATE       bytes a second that a transfer must bring (1024; 0: no limit)
-  ADAPTERDOCK_STALL_SECONDS  seconds over which that is measured (30)
-  ADAPTERDOCK_FILE_SECONDS   seconds for one file (by its size)
+  ADAPTERDOCK_CACHE   folder for downloaded files (default: ~/.cache/adapterdock)
+  ADAPTERDOCK_POLICY  a policy file that applies to every manifest
+  ADAPTERDOCK_DEBUG   1: show tracebacks of errors, as --debug does
+  ADAPTERDOCK_MIN_RATE       least bytes per second of a transfer (1024; 0: any)
+  ADAPTERDOCK_STALL_SECONDS  seconds over which that rate is measured (30)
+  ADAPTERDOCK_FILE_SECONDS   most seconds for one file (default: by its size)
   NO_COLOR            any value: plain text on a terminal too
-  HF_*, AWS_*         as the Hub's and Amazon's own tools read them
+  HF_*, AWS_*         same meaning as in huggingface_hub and the AWS tools
 """
 
 app = typer.Typer(
@@ -88,9 +88,7 @@ def _root(  # pyright: ignore[reportUnusedFunction]
             "--version", "-V", callback=_version, is_eager=True, help="Print the version."
         ),
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback behind an error.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
@@ -115,10 +113,10 @@ def main() -> Any:
     """Run the command line; exits with its status."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:  # names need not be in the terminal's encoding
+        if reconfigure is not None:  # the terminal's encoding may lack a character of a name
             reconfigure(errors="backslashreplace")
     if not sys.warnoptions and not debugging():
-        warnings.simplefilter("ignore")  # other libraries' notes to their own developers
+        warnings.simplefilter("ignore")  # other libraries' warnings are for their developers
     signal.signal(signal.SIGTERM, terminate)
     try:
         app(prog_name="adapterdock")

@@ -12,7 +12,7 @@ from ..manifests.findings import usage as codes
 from ..manifests.findings.errors import UsageError
 from ..manifests.language.weights import shown
 from .cache import parse_size
-from .console import err, say, status
+from .console import err, say
 from .options import (
     DEFAULT_MANIFEST,
     AcceptOption,
@@ -21,13 +21,13 @@ from .options import (
     ModelOption,
     OfflineOption,
     PolicyOption,
-    accepted_codes,
     complete_adapter,
-    manifest_argument,
+    importing_torch,
+    open_manifest_argument,
 )
 from .progress import shown_progress
 from .render import human_bytes, print_findings
-from .run import hushed, require_names, require_torch
+from .run import hushed, require_names
 
 
 class Dtype(str, Enum):
@@ -48,8 +48,7 @@ def merge(
             "--composition",
             "-c",
             metavar="NAME",
-            help="The composition or adapter to merge. Without it: what the manifest says is "
-            "active.",
+            help="The composition or adapter to merge (default: the manifest's `active`).",
             autocompletion=complete_adapter,
         ),
     ] = None,
@@ -59,7 +58,7 @@ def merge(
     dtype: Annotated[
         Dtype | None,
         typer.Option(
-            "--dtype", help="Of all weights; without it each keeps the dtype of the checkpoint."
+            "--dtype", help="Write all weights in this dtype (default: the checkpoint's dtypes)."
         ),
     ] = None,
     max_shard_size: Annotated[
@@ -67,7 +66,7 @@ def merge(
         typer.Option(
             "--max-shard-size",
             metavar="SIZE",
-            help="The most that one file holds: 2GB, 500MiB. Without it: the base's own files.",
+            help="Largest size of one file: 2GB, 500MiB (default: the base's own files).",
         ),
     ] = None,
     model: ModelOption = None,
@@ -76,12 +75,13 @@ def merge(
     frozen: FrozenOption = False,
     offline: OfflineOption = False,
 ) -> None:
-    """Write a plain transformers model with adapters in its weights.
+    """Write a plain transformers model with merged adapters.
 
-    Disk to disk, one tensor at a time: the model is never whole in memory. Merged in float32,
-    rounded once; what no adapter changes is copied. A composition that is no sum is computed
-    first. The result loads without adapterdock, and its weights' headers say what was merged. DIR
-    appears when it is whole; one that is there is replaced only if `merge` wrote it.
+    Merges from disk to disk, one tensor at a time, so the model does not have to fit in memory.
+    Computes in float32 and rounds once; copies tensors that no adapter changes. Compositions other
+    than sums are computed first. The result loads without adapterdock, and its headers record what
+    was merged. DIR is created only on success; an existing DIR is replaced only if `merge` wrote
+    it.
 
     Examples:
 
@@ -90,25 +90,17 @@ def merge(
       adapterdock merge -c tone -o ./tone-fp16 --dtype float16 --max-shard-size 2GB
     """
     from ..registry.files.new_folder import check_free
-    from ..registry.locks.project import open_manifest
 
-    path = manifest_argument(manifest)
-    accepted = accepted_codes(accept)
     limit = None if max_shard_size is None else parse_size(max_shard_size)
     if limit == 0:
-        raise UsageError(codes.BAD_SIZE.finding("a file holds at least a byte", found="0"))
-    file = open_manifest(path, model=model)
+        raise UsageError(codes.BAD_SIZE.finding("--max-shard-size must be above 0", found="0"))
+    file = open_manifest_argument(manifest, model, None, policy)
     require_names([composition] if composition is not None else [], file)
     check_free(out)
-    require_torch()
-    try:
-        with status("importing torch and transformers"):
-            from ..loader.merge_files import merge_to_folder
-    except ImportError as error:
-        raise UsageError(
-            codes.NEEDS_TORCH.finding("torch and transformers cannot be imported", found=error)
-        ) from error
-    with shown_progress(f"merging into {out}") as progress:
+    with importing_torch():
+        from ..loader.merge_files import merge_to_folder
+    accepted = accept or ()
+    with shown_progress(f"Merging into {out}") as progress:
         merged = merge_to_folder(
             file,
             out,

@@ -1,21 +1,26 @@
-"""Arguments and options that several commands share, and what is checked of them first."""
+"""Arguments and options that several commands share, and the checks on them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from ..manifests.findings import language
-from ..manifests.findings import lock as lock_codes
 from ..manifests.findings import usage as codes
-from ..manifests.findings.catalogue import find_code
 from ..manifests.findings.errors import AdapterdockError, UsageError
 from ..manifests.findings.finding import Finding, Severity, Where
 from ..manifests.language.names import did_you_mean
+from .console import status
+
+if TYPE_CHECKING:
+    from ..manifests.language.source import Source
+    from ..manifests.manifest import ManifestFile
 
 DEFAULT_MANIFEST = Path("adapters.yaml")
 
@@ -35,12 +40,12 @@ def complete_adapter(incomplete: str) -> list[str]:
     """Names that the manifest on the command line declares, for the shell."""
     from ..registry.locks.project import open_manifest
 
-    # The parser drops everything before an option that has no value yet, so the line itself is
-    # read, which typer's scripts pass on (bash in the one variable, zsh and fish in the other).
+    # The parser drops everything before an option without a value, so we read the line itself,
+    # which typer's scripts pass on (bash in the one variable, zsh and fish in the other).
     line = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
-    given = [word for word in line.split() if word.endswith((".yaml", ".yml"))]
+    paths = [word for word in line.split() if word.endswith((".yaml", ".yml"))]
     try:
-        manifest = open_manifest(Path(given[0]) if given else DEFAULT_MANIFEST).manifest
+        manifest = open_manifest(Path(paths[0]) if paths else DEFAULT_MANIFEST).manifest
     except AdapterdockError:
         return []
     names = [*manifest.adapters, *manifest.compositions]
@@ -58,7 +63,7 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="SOURCE",
-        help="Another base model, for this run: ./folder, hf://org/name, s3://bucket/folder. "
+        help="Use another base model in this run: ./folder, hf://org/name, s3://bucket/folder. "
         "`lock` records it.",
     ),
 ]
@@ -67,7 +72,7 @@ DtypeOption = Annotated[
     typer.Option(
         "--dtype",
         metavar="DTYPE",
-        help="Another dtype for the base, for this run: auto, float32, float16 or bfloat16. "
+        help="Use another dtype for the base in this run: auto, float32, float16 or bfloat16. "
         "`lock` records it.",
     ),
 ]
@@ -76,29 +81,29 @@ PolicyOption = Annotated[
     typer.Option(
         "--policy",
         metavar="FILE",
-        help="A platform's policy, on top of the manifest's and $ADAPTERDOCK_POLICY's.",
+        help="Apply this policy too, besides the manifest's and $ADAPTERDOCK_POLICY.",
     ),
 ]
 OfflineOption = Annotated[
-    bool, typer.Option("--offline", help="Touch no network; what it would need is an error.")
+    bool, typer.Option("--offline", help="Do not use the network; fail if something needs it.")
 ]
 DeepOption = Annotated[
     bool,
     typer.Option(
         "--deep",
-        help="Ask transformers about an architecture that is not in the table, and PEFT about a "
-        "method that only it knows (imports torch).",
+        help="Ask transformers about architectures that are not in the table, and PEFT about "
+        "methods that only PEFT knows (imports torch).",
     ),
 ]
 FrozenOption = Annotated[
-    bool, typer.Option("--frozen", help="Refuse a missing, stale or partial lock.")
+    bool, typer.Option("--frozen", help="Fail if the lock is missing, stale or incomplete.")
 ]
 AcceptOption = Annotated[
     list[str] | None,
     typer.Option(
         "--accept",
         metavar="CODE",
-        help="Take responsibility for this unchecked finding (repeat it for more).",
+        help="Accept unchecked findings with this code (repeat for more).",
         autocompletion=complete_code,
     ),
 ]
@@ -113,49 +118,44 @@ def manifest_argument(path: Path) -> Path:
     if str(path) == "-":
         raise UsageError(
             codes.NO_SUCH_FILE.finding(
-                "a manifest is not read from standard input",
+                "Cannot read a manifest from standard input",
                 found="-",
-                hint="name a file: its lock lies beside it, and relative sources count from its "
-                "folder",
+                hint="Name a file. Its lock is beside it, and relative sources start there.",
             )
         )
     try:
         if path.is_dir():
             inside = path / DEFAULT_MANIFEST
-            hint = f"name the manifest in it: {inside}" if inside.is_file() else _nearby(path, "")
-            raise UsageError(codes.NO_SUCH_FILE.finding("this is a folder", where, hint=hint))
+            hint = f"Name the manifest in it: {inside}" if inside.is_file() else _nearby(path, "")
+            raise UsageError(codes.NO_SUCH_FILE.finding("This is a folder", where, hint=hint))
         if not path.exists():
-            said = "this link leads nowhere" if path.is_symlink() else "there is no such manifest"
+            reason = "The link's target does not exist" if path.is_symlink() else "No such manifest"
             raise UsageError(
-                codes.NO_SUCH_FILE.finding(said, where, hint=_nearby(path.parent, path.name))
+                codes.NO_SUCH_FILE.finding(reason, where, hint=_nearby(path.parent, path.name))
             )
     except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            codes.NO_SUCH_FILE.finding("this path cannot be looked at", where, found=said)
+            codes.NO_SUCH_FILE.finding("Cannot access this path", where, found=reason)
         ) from error
     return path
 
 
 def check_arguments(model: str | None, dtype: str | None, policy: Path | None) -> None:
-    """Raises :class:`UsageError` where --model, --dtype or --policy names nothing that can be
-    meant: then the command line is wrong, and not the manifest."""
+    """Raise :class:`UsageError` for an invalid --model, --dtype or --policy."""
     from ..manifests.language.schema import Dtype
-    from ..manifests.language.source import Source, SourceSyntaxError
-    from ..manifests.reading.secrets import redacted
 
     findings: list[Finding] = []
     if model is not None:
         try:
-            Source.parse(model)
-        except SourceSyntaxError as error:
-            said = codes.BAD_MODEL.finding("--model is no source", found=model, expected=str(error))
-            findings.append(redacted(said))
+            model_argument(model)
+        except UsageError as error:
+            findings += error.findings
     choices = get_args(Dtype)
     if dtype is not None and dtype not in choices:
         findings.append(
             language.NOT_A_CHOICE.finding(
-                "--dtype takes one of a few words",
+                "Invalid --dtype",
                 found=dtype,
                 expected=", ".join(choices),
                 hint=did_you_mean(dtype, choices),
@@ -164,32 +164,61 @@ def check_arguments(model: str | None, dtype: str | None, policy: Path | None) -
     if policy is not None and not policy.is_file():
         findings.append(
             language.UNREADABLE.finding(
-                "--policy names no file", Where(file=str(policy)), hint="check the path"
+                "The file of --policy does not exist",
+                Where(file=str(policy)),
+                hint="Check the path.",
             )
         )
     if findings:
         raise UsageError(*findings)
 
 
-def accepted_codes(texts: Iterable[str] | None) -> list[str]:
-    """The codes that ``--accept`` names, by id. Raises :class:`UsageError` for any other text."""
-    accepted: list[str] = []
-    for text in texts or ():
-        code = find_code(text)
-        if code is None or code.severity is not Severity.UNCHECKED:
-            raise UsageError(
-                lock_codes.ACCEPT_NOT_UNCHECKED.finding(
-                    f"{text} cannot be accepted",
-                    found="no such code" if code is None else f"a code of severity {code.severity}",
-                    expected="the code of an unchecked finding",
-                )
-            )
-        accepted.append(code.id)
-    return accepted
+def model_argument(model: str) -> Source:
+    """The source that ``--model`` names. Raises :class:`UsageError` if it is invalid."""
+    from ..manifests.language.source import Source, SourceSyntaxError
+    from ..manifests.reading.secrets import redacted
+
+    try:
+        return Source.parse(model)
+    except SourceSyntaxError as error:
+        finding = codes.BAD_MODEL.finding("Invalid --model", found=model, expected=error)
+        raise UsageError(redacted(finding)) from error
+
+
+def open_manifest_argument(
+    path: Path, model: str | None, dtype: str | None, policy: Path | None
+) -> ManifestFile:
+    """The manifest at ``path``, once the arguments are checked."""
+    from ..registry.locks.project import open_manifest
+
+    manifest_argument(path)
+    check_arguments(model, dtype, policy)
+    return open_manifest(path, model=model, dtype=dtype)
+
+
+def require_torch() -> None:
+    """Raise :class:`UsageError` if torch or transformers is not installed; imports neither."""
+    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise UsageError(codes.NEEDS_TORCH.finding(f"{' and '.join(missing)} {verb} not installed"))
+
+
+@contextmanager
+def importing_torch() -> Generator[None]:
+    """Raise :class:`UsageError` if what the block imports lacks torch or transformers."""
+    require_torch()
+    try:
+        with status("Importing torch and transformers"):
+            yield
+    except ImportError as error:
+        raise UsageError(
+            codes.NEEDS_TORCH.finding("Cannot import torch and transformers", found=error)
+        ) from error
 
 
 def _nearby(folder: Path, name: str) -> str | None:
-    """A hint with the manifests that are in ``folder``, the one that ``name`` resembles first."""
+    """A hint with the manifests in ``folder``: the one whose name is like ``name``, or all."""
     try:
         found = sorted(
             p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file()
@@ -199,4 +228,7 @@ def _nearby(folder: Path, name: str) -> str | None:
     near = did_you_mean(name, found)
     if near or not found:
         return near
-    return f"{folder.absolute()} has {', '.join(found[:5])}; or start one with `adapterdock init`"
+    return (
+        f"Name a manifest of {folder.absolute()} ({', '.join(found[:5])}), or create one with "
+        "`adapterdock init`."
+    )

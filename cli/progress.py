@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .console import clean, err
-from .render import human_bytes
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
@@ -15,14 +14,14 @@ if TYPE_CHECKING:
     from ..registry.files.progress import Progress as RegistryProgress
 
 NARROW = 72
-"""Columns below which there is room for a name and a percentage only."""
+"""On narrower terminals only a name and a percentage fit."""
 
 
 class Bars:
     """Our ``Progress``, drawn by rich.
 
-    The first line is about all files that were begun so far; where none is in transfer it says
-    ``doing``. Below it is a line for each file.
+    The first line sums up all files started so far, or says ``doing`` while there is no transfer.
+    Below it is a line for each file in transfer.
     """
 
     def __init__(self, bars: Progress, doing: str, name_width: int) -> None:
@@ -31,13 +30,13 @@ class Bars:
         self._doing = clean(doing)[:name_width]
         self._all: TaskID = bars.add_task(self._doing, total=None)
         self._tasks: dict[str, TaskID] = {}
-        self._begun = self._done = self._size = 0
-        self._sure = True
+        self._started = self._done = self._size = 0
+        self._sizes_known = True
 
     def start(self, file: str, total: int | None) -> None:
-        self._begun += 1
+        self._started += 1
         self._size += total or 0
-        self._sure = self._sure and total is not None
+        self._sizes_known = self._sizes_known and total is not None
         self._tasks[file] = self._bars.add_task(self._short(file), total=total)
         self._count()
 
@@ -51,9 +50,9 @@ class Bars:
         self._count()
 
     def _count(self) -> None:
-        busy = self._done < self._begun
-        files = f"{self._done} of {self._begun} files"
-        total = self._size if self._sure and busy else None
+        busy = self._done < self._started
+        files = f"{self._done} of {self._started} files"
+        total = self._size if self._sizes_known and busy else None
         self._bars.update(self._all, description=files if busy else self._doing, total=total)
 
     def _short(self, file: str) -> str:
@@ -63,8 +62,8 @@ class Bars:
 
 @contextmanager
 def shown_progress(doing: str) -> Generator[RegistryProgress | None]:
-    """Bars on stderr while files arrive, gone at the end; off a terminal one line that says what
-    is being done, and ``None``."""
+    """Bars on stderr during downloads, removed at the end. Without a terminal: one line that says
+    ``doing``, and ``None``."""
     if not err.fancy:
         err.line(f"{doing} ...")
         yield None
@@ -81,26 +80,14 @@ def shown_progress(doing: str) -> Generator[RegistryProgress | None]:
 def _columns(narrow: bool) -> tuple[ProgressColumn, ...]:
     from rich.progress import (
         BarColumn,
-        ProgressColumn,
+        DownloadColumn,
         SpinnerColumn,
-        Task,
         TaskProgressColumn,
         TextColumn,
+        TransferSpeedColumn,
     )
-    from rich.text import Text
-
-    class Amount(ProgressColumn):
-        """How much of how much, and how fast; nothing before the first byte."""
-
-        def render(self, task: Task) -> Text:
-            if not task.completed:
-                return Text("")
-            amount = human_bytes(int(task.completed))
-            whole = "" if task.total is None else f" of {human_bytes(int(task.total))}"
-            speed = f", {human_bytes(int(task.speed))}/s" if task.speed else ""
-            return Text(f"{amount}{whole}{speed}")
 
     name = TextColumn("{task.description}", markup=False)
     if narrow:
         return (SpinnerColumn(), name, TaskProgressColumn())
-    return (SpinnerColumn(), name, BarColumn(bar_width=16), Amount())
+    return (SpinnerColumn(), name, BarColumn(bar_width=16), DownloadColumn(), TransferSpeedColumn())

@@ -17,9 +17,7 @@ from .options import (
     ModelOption,
     OfflineOption,
     PolicyOption,
-    accepted_codes,
-    check_arguments,
-    manifest_argument,
+    open_manifest_argument,
 )
 from .progress import shown_progress
 from .render import human_bytes, print_findings, print_table
@@ -37,14 +35,14 @@ def pull(
     frozen: FrozenOption = False,
     offline: OfflineOption = False,
     base: Annotated[
-        bool, typer.Option("--base/--no-base", help="Whether to fetch the base model too.")
+        bool, typer.Option("--base/--no-base", help="Whether to download the base model too.")
     ] = True,
 ) -> None:
-    """Bring what the lock pins onto this machine, verified.
+    """Download what the lock pins, and verify it.
 
-    Files come in parallel, and what fails leaves nothing behind. Afterwards the manifest loads
-    with --offline. Without a lock it is resolved as `lock` would, for this once. Files of local
-    folders and of the Hub's cache are verified where they are.
+    Files are downloaded in parallel; a failed download leaves nothing behind. After a pull, the
+    manifest loads with --offline. Without a lock, sources are resolved for this run only. Files of
+    local folders and of the Hub's cache are verified in place.
 
     Examples:
 
@@ -52,43 +50,38 @@ def pull(
       adapterdock pull --frozen     # in an image build: exactly the locked bytes
       adapterdock pull --no-base    # the adapters only
     """
-    from ..registry.pull import pull as pull_manifest
-    from ..registry.store.store import Store
+    from ..registry.pull import pull_file
+    from ..registry.session import session_for
 
-    path = manifest_argument(manifest)
-    check_arguments(model, dtype, policy)
-    accepted = accepted_codes(accept)
-    with shown_progress(f"pulling {path}") as progress:
-        pulled = pull_manifest(
-            path,
-            model=model,
-            dtype=dtype,
+    file = open_manifest_argument(manifest, model, dtype, policy)
+    with shown_progress(f"Pulling {manifest}") as progress:
+        session = session_for(
+            file,
             policy=policy,
-            accept=accepted,
+            accept=accept or (),
             frozen=frozen,
             offline=offline,
-            with_base=base,
             progress=progress,
         )
+        pulled = pull_file(file, session, with_base=base)
     print_findings(pulled.notes, err)
-    store = Store.default()
     everything = {**({"base": pulled.base} if pulled.base else {}), **pulled.adapters}
     rows = [
         (
             name,
             str(len(files)),
             human_bytes(sum(f.fact.size for f in files.values())),
-            ", ".join(dict.fromkeys(_place(f.path, store) for f in files.values())),
+            ", ".join(dict.fromkeys(_place(f.path, session.store) for f in files.values())),
         )
         for name, files in everything.items()
     ]
     if not rows:
-        say("nothing to pull: the manifest declares no adapters and no base")
+        say("Nothing to pull: the manifest declares no adapters and no base")
         return
     print_table(("name", "files", "size", "where"), rows, out)
-    err.line("everything is here and verified")
+    err.line("All files are here and verified")
 
 
 def _place(path: Path, store: Store) -> str:
-    """The folder of a file as a person knows it: of what the cache keeps by content, the cache."""
+    """The folder of a file as a person knows it: the cache's own folder for cached files."""
     return str(store.root if path.is_relative_to(store.objects) else path.parent)

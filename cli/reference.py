@@ -1,4 +1,4 @@
-"""The reference page in ``docs/`` that is made from the code: every command's help.
+"""Writes ``docs/reference/cli.md``, the help of every command, from the code.
 
 ``python -m adapterdock.cli.reference`` writes it; ``--check`` compares.
 """
@@ -42,7 +42,7 @@ SCHEMAS = (
     ("fingerprint", FINGERPRINT_SCHEMA, "`source`, `fingerprint`"),
     ("explain", CODES_SCHEMA, "`codes`"),
     ("cache ls", CACHE_SCHEMA, "`cache`, `size`, `files`"),
-    ("any, on an error", ERROR_SCHEMA, "`exit_status`, `findings`"),
+    ("any, after an error", ERROR_SCHEMA, "`exit_status`, `findings`"),
 )
 _MADE = "<!-- Made by `python -m adapterdock.cli.reference`; do not edit. -->\n"
 
@@ -55,10 +55,9 @@ def cli_page() -> str:
         text.append(f"```text\n{help_text(command, context, WIDTH)}\n```\n")
     text.append("## What --json prints\n")
     text.append(
-        "One JSON object on standard output, whose first key `schema` says what it is; a number "
-        "there that this release does not know means another shape. Where a command ends in an "
-        "error, the object is that of the last line; only of an unknown option, or a value that an "
-        "option cannot take, there is no object (status 2).\n"
+        "One JSON object on standard output. Its first key `schema` names its format and version. "
+        "If a command fails, it prints the object of the last row. For an unknown option, or an "
+        "invalid value of an option, it prints no object (status 2).\n"
     )
     text += ["| command | schema | keys |", "|---|---|---|"]
     text += [f"| `{command}` | `{schema}` | {keys} |" for command, schema, keys in SCHEMAS]
@@ -76,7 +75,7 @@ def _commands(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the page, or with ``--check`` tell whether it is current (status 1: not)."""
+    """Write the page, or with ``--check`` report whether it is current (status 1: stale)."""
     parser = argparse.ArgumentParser(prog="python -m adapterdock.cli.reference")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
     check: bool = parser.parse_args(arguments).check

@@ -1,4 +1,4 @@
-"""How findings, reports and tables look, on a terminal of any width and off it."""
+"""How findings, reports and tables look, on a terminal of any width and elsewhere."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _STYLE = {
 _SECRETS = frozenset({language.SECRET.id, language.SECRET_OPTION.id})
 
 SHOWN_PLACES = 5
-"""Of a warning that many places earn, how many are listed (of errors, all)."""
+"""How many places of one warning are listed (of an error, all)."""
 LONGEST_EXCERPT = 160
-"""Source lines longer than this, or than the terminal is wide, are not shown."""
+"""Source lines longer than this, or wider than the terminal, are not shown."""
 NARROWEST_CELL = 24
-"""Columns that the last cell of a table needs at least; narrower terminals get blocks."""
+"""Smallest width of a table's last column; narrower terminals get blocks."""
 
 
 def print_findings(
     findings: Iterable[Finding], printer: Printer, accepted: Iterable[str] = ()
 ) -> None:
-    """Each finding: where, what, found, expected, what to do. Errors first.
+    """Print each finding: where, what, found, expected, what to do. Errors first.
 
-    What several places have in common is said once, with the places below it.
+    A finding that several places share is printed once, with the places below it.
     """
     order = list(Severity)
     groups = sorted(grouped(findings), key=lambda g: order.index(g[0].severity))
@@ -42,56 +42,57 @@ def print_findings(
 
 
 def print_report(report: Report, printer: Printer) -> None:
-    """The findings and a closing line with the verdict."""
+    """Print the findings and a closing line with the verdict."""
     print_findings(report.findings, printer, report.accepted)
-    errors, unchecked, warnings = report.errors, report.unchecked, report.warnings
-    accepted = [f for f in report.findings if f.severity is Severity.UNCHECKED]
-    counts = [
-        _count(len(errors), "error"),
-        _count(len(unchecked), "thing", "unchecked"),
-        _count(len(accepted) - len(unchecked), "unchecked thing", "accepted"),
-        _count(len(warnings), "warning"),
+    errors, unchecked = report.errors, report.unchecked
+    accepted = sum(f.severity is Severity.UNCHECKED for f in report.findings) - len(unchecked)
+    could_not_run = f"{counted(len(unchecked), 'check')} could not run"
+    also = [
+        (accepted, f"{counted(accepted, 'unchecked finding')} accepted"),
+        (len(report.warnings), counted(len(report.warnings), "warning")),
     ]
-    text = ", ".join(c for c in counts if c)
+    more = [text for number, text in also if number]
     if report.ok:
-        adapters = _count(len(report.adapters), "adapter") or "no adapters"
-        verdict = f"fits ({adapters}{', ' + text if text else ''})"
-        printer.line(f"{report.subject}: ", (verdict, "green"))
+        adapters = counted(len(report.adapters), "adapter") if report.adapters else "no adapters"
+        printer.line(f"{report.subject}: ", (f"fits ({', '.join([adapters, *more])})", "green"))
         return
-    verdict = "does not fit" if errors else "unchecked, which is not a pass"
-    if errors and all(f.code.startswith("AD1") for f in errors):
-        verdict = "is no valid manifest"
-    printer.line(f"{report.subject}: ", (f"{verdict} ({text})", "bold red"))
-    codes = sorted({f.code for f in (*errors, *unchecked)})
-    printer.line(f"learn more: adapterdock explain {codes[0]}")
+    if errors:
+        invalid = all(f.code.startswith("AD1") for f in errors)
+        counts = [counted(len(errors), "error"), *([could_not_run] if unchecked else []), *more]
+        verdict = f"{'invalid manifest' if invalid else 'does not fit'}: {', '.join(counts)}"
+    else:
+        verdict = ", ".join([f"{could_not_run} (exit 3)", *more])
+    printer.line(f"{report.subject}: ", (verdict, "bold red"))
+    first = min(f.code for f in (*errors, *unchecked))
+    printer.line(f"Learn more: adapterdock explain {first}")
 
 
 def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Findings that say the same of several places, together; in the order they came in.
+    """Findings grouped by their text, in order.
 
-    An adapter's own name in a message does not make it another message.
+    Texts that differ only in the name of the adapter that they are about are the same.
     """
     groups: dict[tuple[object, ...], list[Finding]] = {}
     for finding in findings:
-        said = [finding.message, finding.found, finding.expected, finding.hint]
+        texts = [finding.message, finding.found, finding.expected, finding.hint]
         path = finding.where.path
         if len(path) > 1 and path[0] == "adapters":
             name = re.compile(rf"(?<![\w.-]){re.escape(str(path[1]))}(?![\w.-])")
-            said = [text and name.sub("...", text) for text in said]
-        groups.setdefault((finding.code, finding.severity, *said), []).append(finding)
+            texts = [text and name.sub("...", text) for text in texts]
+        groups.setdefault((finding.code, finding.severity, *texts), []).append(finding)
     return list(groups.values())
 
 
 class Excerpts:
-    """The lines of manifests that findings point to, and of no other file. With ``hidden`` none is
-    shown: a secret stands somewhere in them."""
+    """The lines of manifests that findings point to, and of no other file. None with ``hidden``,
+    because the files contain a secret."""
 
     def __init__(self, hidden: bool) -> None:
         self._hidden: bool = hidden
         self._files: dict[str, list[str]] = {}
 
     def line(self, finding: Finding, room: int) -> str | None:
-        """The line of a finding about the language itself, if it fits into ``room`` columns."""
+        """The line of a finding about the manifest language, if it fits into ``room`` columns."""
         spot = finding.where
         if self._hidden or spot.line is None or spot.column is None or spot.file is None:
             return None
@@ -130,9 +131,9 @@ def _print_group(
     printer.line(*head)
     if alone:
         _print_excerpt(first, printer, sources)
-    said = [("at", first.where.dotted)] if alone else []
-    said += [("found", first.found), ("expected", first.expected)]
-    for name, value in said:
+    facts = [("at", first.where.dotted)] if alone else []
+    facts += [("found", first.found), ("expected", first.expected)]
+    for name, value in facts:
         if value:
             printer.line((f"{name}: ", "dim"), value, indent=2)
     if not alone:
@@ -167,37 +168,25 @@ def _place(where: Where) -> str:
     return ":".join(str(p) for p in (where.file, where.line, where.column) if p is not None)
 
 
-def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], printer: Printer, *, indent: int = 0
-) -> None:
-    """A table on a terminal, whose last column wraps; blocks of ``column: value`` where even that
-    would not fit; fields between tabs, with a line of names, where it is not a terminal."""
-    rows = [tuple(_cell(value) for value in row) for row in rows]
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], printer: Printer) -> None:
+    """Print a table whose last column wraps; on a narrow terminal blocks of ``column: value``;
+    without a terminal tab-separated fields, with a line of names."""
+    rows = [tuple(clean(value).replace("\n", " ") for value in row) for row in rows]
     if not printer.fancy:
         for row in (tuple(columns), *rows):
             print("\t".join(row), file=printer.stream)
         return
-    widths = [max(_cells(r[i]) for r in [columns, *rows]) for i in range(len(columns))]
-    room = printer.console.width - indent - sum(width + 2 for width in widths[:-1])
-    if room >= min(widths[-1], NARROWEST_CELL):
-        _print_columns(columns, rows, printer, widths, room, indent)
+    from rich.cells import cell_len
+
+    widths = [max(cell_len(r[i]) for r in [columns, *rows]) for i in range(len(columns))]
+    room = printer.console.width - sum(width + 2 for width in widths[:-1])
+    if room < min(widths[-1], NARROWEST_CELL):
+        for row in rows:
+            printer.line((row[0], "bold"))
+            for column, value in zip(columns[1:], row[1:], strict=True):
+                if value:
+                    printer.line((f"{column}: ", "dim"), value, indent=2)
         return
-    for row in rows:
-        printer.line((row[0], "bold"), indent=indent)
-        for column, value in zip(columns[1:], row[1:], strict=True):
-            if value:
-                printer.line((f"{column}: ", "dim"), value, indent=indent + 2)
-
-
-def _print_columns(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    printer: Printer,
-    widths: Sequence[int],
-    room: int,
-    indent: int,
-) -> None:
-    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -207,21 +196,11 @@ def _print_columns(
     table.add_column(columns[-1], overflow="fold", max_width=room)
     for row in rows:
         table.add_row(*map(Text, row))
-    printer.console.print(Padding(table, (0, 0, 0, indent), expand=False))
-
-
-def _cells(text: str) -> int:
-    from rich.cells import cell_len
-
-    return cell_len(text)
-
-
-def _cell(value: str) -> str:
-    return clean(value).replace("\n", " ")
+    printer.console.print(table)
 
 
 def short_digest(digest: str | None, printer: Printer) -> str:
-    """A digest's first twelve figures on a terminal, all of it elsewhere."""
+    """The first twelve digits of a digest on a terminal, all of it elsewhere."""
     if digest is None:
         return ""
     kind, _, figures = digest.rpartition(":")
@@ -229,17 +208,15 @@ def short_digest(digest: str | None, printer: Printer) -> str:
 
 
 def human_bytes(size: int) -> str:
-    """``9.4 MB``: decimal units, one place."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.95 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError("unreachable")
+    """``9.4 MB``: decimal units, one decimal place."""
+    value, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB"):
+        if value < 999.95:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def _count(number: int, noun: str, suffix: str = "") -> str:
-    if not number:
-        return ""
-    plural = noun if number == 1 else f"{noun}s"
-    return f"{number} {plural}{' ' + suffix if suffix else ''}"
+def counted(number: int, noun: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

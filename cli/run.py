@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,10 +24,10 @@ from .options import (
     ModelOption,
     OfflineOption,
     PolicyOption,
-    accepted_codes,
-    check_arguments,
     complete_adapter,
-    manifest_argument,
+    importing_torch,
+    open_manifest_argument,
+    require_torch,
 )
 from .progress import shown_progress
 from .render import print_findings
@@ -38,12 +37,12 @@ if TYPE_CHECKING:
 
 
 _CHATTY = ("torchao", "torch.utils._pytree", "transformers", "adapterdock")
-"""Loggers whose warnings help nobody here; what ours says is printed as findings."""
+"""Loggers whose warnings do not help here; our own findings are printed."""
 
 
 @contextmanager
 def hushed() -> Generator[None]:
-    """Only errors of these loggers are shown meanwhile."""
+    """Show only errors of these loggers during the block."""
     loggers = [logging.getLogger(name) for name in _CHATTY]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -60,7 +59,9 @@ def run(
     manifest: ManifestArgument = DEFAULT_MANIFEST,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", metavar="TEXT", help="The prompt; else standard input."),
+        typer.Option(
+            "--prompt", "-p", metavar="TEXT", help="The prompt (default: standard input)."
+        ),
     ] = None,
     adapter: Annotated[
         list[str] | None,
@@ -68,23 +69,24 @@ def run(
             "--adapter",
             "-a",
             metavar="NAME",
-            help="An adapter, a composition, or __base__ for the base alone; repeat it to compare. "
-            "Without it: what the manifest says is active.",
+            help="An adapter, a composition, or __base__ for the base alone (default: the "
+            "manifest's `active`). Repeat to compare.",
             autocompletion=complete_adapter,
         ),
     ] = None,
     max_new_tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help="How many tokens to write at most.")
+        int, typer.Option(metavar="N", min=1, help="Generate at most N tokens.")
     ] = 128,
     temperature: Annotated[
-        float, typer.Option(metavar="T", min=0.0, help="Sample at this temperature; 0 is greedy.")
+        float,
+        typer.Option(
+            metavar="T", min=0.0, help="Sample at this temperature; 0 is greedy decoding."
+        ),
     ] = 0.0,
-    seed: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Of the sampling, where there is one.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed for sampling.")] = 0,
     chat: Annotated[
         bool,
-        typer.Option("--chat/--raw", help="Through the tokenizer's chat template, if it has one."),
+        typer.Option("--chat/--raw", help="Use the tokenizer's chat template, if it has one."),
     ] = True,
     model: ModelOption = None,
     dtype: DtypeOption = None,
@@ -95,8 +97,8 @@ def run(
 ) -> None:
     """Load the base with its adapters, and answer a prompt.
 
-    Needs torch and transformers: pip install 'adapterdock[torch]'. The answer goes to standard
-    output, everything else to standard error.
+    Needs torch and transformers: pip install 'adapterdock[torch]'. Prints the answer on standard
+    output, and everything else on standard error.
 
     Examples:
 
@@ -105,31 +107,22 @@ def run(
       adapterdock run -p 'Once upon a time' --raw --temperature 0.8 --seed 7
       echo 'Hello' | adapterdock run team.yaml --frozen --offline
     """
-    from ..registry.locks.project import open_manifest
-
-    path = manifest_argument(manifest)
-    check_arguments(model, dtype, policy)
-    accepted = accepted_codes(accept)
-    file = open_manifest(path, model=model, dtype=dtype)
+    file = open_manifest_argument(manifest, model, dtype, policy)
     if file.manifest.base.model is None:
         raise UsageError(
-            codes.NEEDS_BASE.finding("the manifest declares no base", file.where(("base",)))
+            codes.NEEDS_BASE.finding("The manifest declares no base", file.where(("base",)))
         )
     require_names(adapter or (), file)
     require_torch()
     prompt = _read_prompt() if prompt is None else prompt
     if not prompt.strip():
-        raise UsageError(codes.NO_PROMPT.finding("there is no prompt"))
-    try:
-        with status("importing torch and transformers"):
-            from ..loader.generate_text import answer, load_tokenizer
-            from ..loader.load import load
-    except ImportError as error:
-        raise UsageError(
-            codes.NEEDS_TORCH.finding("torch and transformers cannot be imported", found=error)
-        ) from error
+        raise UsageError(codes.NO_PROMPT.finding("The prompt is empty"))
+    with importing_torch():
+        from ..loader.generate_text import answer, load_tokenizer
+        from ..loader.load import load
 
-    with shown_progress("loading the base and its adapters") as progress:
+    accepted = accept or ()
+    with shown_progress("Loading the base and its adapters") as progress:
         adapted = load(
             file,
             policy=policy,
@@ -141,7 +134,7 @@ def run(
         tokenizer = load_tokenizer(adapted)
     print_findings(adapted.findings, err, accepted)
 
-    def ask(name: str | None, write: Callable[[str], None] | None) -> str:
+    def ask(name: str | None, write: Callable[[str], None] | None = None) -> str:
         return answer(
             adapted,
             tokenizer,
@@ -154,45 +147,25 @@ def run(
             write=write,
         )
 
-    names = list(dict.fromkeys(adapter or ()))
-    if len(names) > 1:
-        _compare(ask, names)
-    elif out.stream is not None and out.stream.isatty():
-        _stream(ask, names[0] if names else None)
-    else:
-        with status(f"asking {names[0] if names else _active(file)}"):
-            text = ask(names[0] if names else None, None)
-        _print_answer(text)
-
-
-def _compare(
-    ask: Callable[[str | None, Callable[[str], None] | None], str], names: Iterable[str]
-) -> None:
+    names = list(dict.fromkeys(adapter or ())) or [None]
+    if len(names) == 1 and out.stream is not None and out.stream.isatty():
+        try:
+            ask(names[0], _write)
+        finally:
+            _write("\n")  # also after Ctrl-C
+        return
     for name in names:
-        with status(f"asking {name}"):
-            text = ask(name, None)
-        say((f"--- {name}", "bold"))
-        _print_answer(text)
+        with status(f"Asking {name or _active(file)}"):
+            text = ask(name)
+        if len(names) > 1:
+            say((f"--- {name}", "bold"))
+        print(_readable(text))  # not wrapped: it may be code
 
 
-def _stream(
-    ask: Callable[[str | None, Callable[[str], None] | None], str], name: str | None
-) -> None:
-    """Each word as it is written."""
-
-    def write(text: str) -> None:
-        sys.stdout.write(_readable(text))
-        sys.stdout.flush()
-
-    try:
-        ask(name, write)
-    finally:
-        write("\n")  # also where Ctrl-C ends it
-
-
-def _print_answer(text: str) -> None:
-    # As it is, not wrapped: it may be code.
-    print(_readable(text))
+def _write(text: str) -> None:
+    """Print a piece of an answer as soon as it is generated."""
+    sys.stdout.write(_readable(text))
+    sys.stdout.flush()
 
 
 def _readable(text: str) -> str:
@@ -202,46 +175,38 @@ def _readable(text: str) -> str:
 def _active(file: ManifestFile) -> str:
     active = file.manifest.active
     if active is None:
-        return "the base (the manifest activates nothing)"
+        return "the base (the manifest has no `active`)"
     return active if isinstance(active, str) else ", ".join(active)
 
 
 def require_names(names: Iterable[str], file: ManifestFile) -> None:
-    """Raise :class:`UsageError` for a name that is no adapter or composition of the manifest."""
+    """Raise :class:`UsageError` for names that the manifest does not declare."""
     manifest = file.manifest
-    known: Mapping[str, object] = {**manifest.adapters, **manifest.compositions, BASE_ROW: None}
+    known = [*manifest.adapters, *manifest.compositions, BASE_ROW]
     unknown = [name for name in dict.fromkeys(names) if name not in known]
     if unknown:
         raise UsageError(
             *(
                 loader_codes.ADAPTER_UNKNOWN.finding(
-                    f"the manifest declares no adapter or composition {name!r}",
+                    f"The manifest declares no adapter or composition {name!r}",
                     file.where(("adapters",)),
                     found=name,
                     expected=", ".join(known),
-                    hint=did_you_mean(name, known) or "name one of those",
+                    hint=did_you_mean(name, known) or "Use one of these names.",
                 )
                 for name in unknown
             )
         )
 
 
-def require_torch() -> None:
-    """Raise :class:`UsageError` where torch or transformers is not installed; imports neither."""
-    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
-    if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        raise UsageError(codes.NEEDS_TORCH.finding(f"{' and '.join(missing)} {verb} not installed"))
-
-
 def _read_prompt() -> str:
     if sys.stdin is None:
         return ""
     if sys.stdin.isatty():
-        err.line("type the prompt, and end it with Ctrl-D:")
+        err.line("Type the prompt, and end it with Ctrl-D:")
     try:
         return sys.stdin.read().strip()
     except UnicodeDecodeError as error:
         raise UsageError(
-            codes.NO_PROMPT.finding("standard input is not text", found=str(error))
+            codes.NO_PROMPT.finding("Standard input is not text", found=error)
         ) from error

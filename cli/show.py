@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..manifests.findings.finding import Where
-from ..manifests.reading.nodes import scalars
+from ..manifests.lockfile import NEW_ADAPTER
+from ..manifests.reading.nodes import Path, Scalar, scalars
 from .console import err, out, say
 from .options import (
     DEFAULT_MANIFEST,
@@ -18,8 +19,7 @@ from .options import (
     ModelOption,
     OfflineOption,
     PolicyOption,
-    check_arguments,
-    manifest_argument,
+    open_manifest_argument,
 )
 from .render import human_bytes, print_findings, print_table, short_digest
 
@@ -41,16 +41,16 @@ def show(
         bool,
         typer.Option(
             "--resolved",
-            help="Print the manifest itself instead, value by value: what each is after `extends` "
-            "and variables, and which line of which file it came from.",
+            help="Print each value of the manifest instead, after `extends` and variables, with "
+            "its file and line.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a manifest resolves to.
 
-    Methods, ranks, sizes, targets and digests of all adapters. Reads configs and headers only.
-    Digests are the lock's. The exit status is that of `validate`, whose findings are printed too.
+    Prints methods, ranks, sizes, target modules and digests of all adapters. Reads configs and
+    headers only; digests come from the lock. Findings and exit status are those of `validate`.
 
     Examples:
 
@@ -59,11 +59,10 @@ def show(
       adapterdock show --json | jq '.adapters[] | {source, rank, digest}'
     """
     from ..registry.access import Access
-    from ..registry.locks.project import lock_of, open_manifest, policies_in_force
+    from ..registry.locks.project import lock_of, policies_in_force
     from ..registry.validate import resolve_under
 
-    check_arguments(model, dtype, policy)
-    file = open_manifest(manifest_argument(manifest), model=model, dtype=dtype)
+    file = open_manifest_argument(manifest, model, dtype, policy)
     if resolved:
         _show_values(file, as_json)
         return
@@ -112,7 +111,7 @@ def _print(data: dict[str, Any]) -> None:
     if base["model"] is None:
         say("base: not declared")
     elif base["bytes"] is None:
-        say(f"base: {base['model']} (could not be read)")
+        say(f"base: {base['model']} (cannot be read)")
     else:
         size = human_bytes(base["bytes"])
         say(f"base: {base['model']} ({base['architecture'] or 'unknown architecture'}, {size})")
@@ -124,7 +123,7 @@ def _print(data: dict[str, Any]) -> None:
             human_bytes(a["bytes"]) if "bytes" in a else "?",
             ",".join(a.get("targets", ())),
             short_digest(a["digest"], out) or "not locked",
-            a["source"],
+            "new" if a["source"] == NEW_ADAPTER else a["source"],
         )
         for name, a in data["adapters"].items()
     ]
@@ -146,39 +145,33 @@ def _print(data: dict[str, Any]) -> None:
 
 
 def _show_values(file: ManifestFile, as_json: bool) -> None:
-    rows = [
-        (
-            Where(path=path).dotted,
-            origin.text,
-            ":".join(str(p) for p in (origin.file, origin.line) if p is not None),
-            ", ".join(origin.variables),
-        )
-        for path, origin in file.origins.items()
-    ]
-    here = set(rows)
-    for below in file.extended:  # what a file over it replaces still binds
-        for path, scalar in scalars(below.root):
-            spot = f"{scalar.spot.file}:{scalar.spot.line}"
-            row = (Where(path=("policy", *path)).dotted, scalar.text, spot, "")
-            rows += [row] if row not in here else []
+    values = [*scalars(file.root)]
+    for below in file.extended:  # policies of extended files hold even where they are replaced
+        values += scalars(below.root, ("policy",))
+    rows = list(dict.fromkeys(_row(path, scalar) for path, scalar in values))
     columns = ("path", "value", "from", "variables")
     if as_json:
-        values = [dict(zip(columns, row, strict=True)) for row in rows]
-        out.as_json(RESOLVED_SCHEMA, {"manifest": file.file, "values": values})
+        shown = [dict(zip(columns, row, strict=True)) for row in rows]
+        out.as_json(RESOLVED_SCHEMA, {"manifest": file.file, "values": shown})
     elif any(row[3] for row in rows):
         print_table(columns, rows, out)
     else:
         print_table(columns[:3], [row[:3] for row in rows], out)
 
 
+def _row(path: Path, scalar: Scalar) -> tuple[str, str, str, str]:
+    spot = ":".join(str(p) for p in (scalar.spot.file, scalar.spot.line) if p is not None)
+    return Where(path=path).dotted, scalar.text, spot, ", ".join(scalar.variables)
+
+
 def _weight(weight: float | Mapping[str, float]) -> str:
-    """``0.4``, or ``(*.mlp.* 0.1, * 0.4)`` for a weight by module."""
+    """``0.4``, or ``(*.mlp.* 0.1, * 0.4)`` for weights by module."""
     if isinstance(weight, Mapping):
-        return f"({', '.join(f'{glob} {one:g}' for glob, one in weight.items())})"
+        return f"({', '.join(f'{glob} {number:g}' for glob, number in weight.items())})"
     return f"{weight:g}"
 
 
 def _method(facts: Mapping[str, Any]) -> str:
-    """``LORA``, and who wrote it where that is not PEFT."""
+    """``LORA``, with the format if that is not PEFT's."""
     method, written_by = str(facts.get("method") or "?"), facts.get("format", "PEFT")
     return method if written_by == "PEFT" else f"{method} ({written_by})"

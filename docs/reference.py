@@ -135,7 +135,7 @@ def _signature(name: str, function: Any) -> str:
 
 def _plain(annotated: str) -> str:
     """Without the quotes of an annotation that is kept as text."""
-    return re.sub(r"^(\**\w+: )'([^']*)'", r"\1\2", annotated)
+    return re.sub(r"""^(\**\w+: )(['"])(.*?)\2""", r"\1\3", annotated)
 
 
 def _prose(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The wrapper: a base model, untouched, and the adapters that act on it."""
+"""The wrapper: an untouched base model, and the adapters that act on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from ..manifests.language.schema import Composition
 from ..manifests.language.weights import Weight, Written
 from .adapter.adapter import AdapterInfo
 from .adapter.warning import AdapterWarning as AdapterWarning
-from .adapter.warning import never_fired
 from .compose.recipe import weights_of
 from .model.choice import UNSAID, Unsaid
 from .model.deployment import Deployment, InMemory
@@ -39,28 +38,33 @@ if TYPE_CHECKING:
 class AdaptedModel(StandIn):
     """A base model with adapters, used like the base itself.
 
-    ``AdaptedModel(base)`` alone changes nothing in the base. It is of a subclass made for the
-    base's class, with that class's name and forward signature, so that pipelines and trainers see
-    what they expect. Attributes and methods that it lacks are the base's; the methods run with
-    the active adapters. The base's submodules, reached through it, are the base's own.
+    Creating it does not change the base. Its class is a subclass made for the base's class, with
+    the same name and forward signature, so that pipelines and trainers accept it. Attributes and
+    methods that it lacks are the base's; methods run with the active adapters.
 
-    Which adapters answer: those named in the call (``adapter=``), else those of the ``using``
-    around it, else the default of :meth:`set_adapter`, else none. Resolved once per ``forward``
-    or ``generate``. A thread does not inherit the ``using`` around its start: name the adapter.
+    The active adapters of a call are, in this order: those named in the call (``adapter=``), those
+    of the innermost :meth:`using` around it, or the default (:meth:`set_adapter`). They are
+    resolved once per ``forward`` or ``generate``. A new thread does not inherit ``using``.
 
-    ``state_dict`` holds the adapters under PEFT's live names and nothing of the base.
-    ``.to(dtype)`` converts base and adapters alike, declared dtypes included. Copying and
-    pickling are refused: copy ``base_model``.
+    ``state_dict`` has the adapters under PEFT's live names, without the base. ``.to(dtype)``
+    converts base and adapters, declared dtypes included. It cannot be copied or pickled: copy
+    ``base_model``.
+
+    Args:
+        base: A transformers model, or any other ``nn.Module``.
+
+    Raises:
+        AttachError: A base that is wrapped already, compiled, or cannot have adapters.
     """
 
     def __new__(cls, base: nn.Module) -> AdaptedModel:
         if isinstance(base, AdaptedModel):
-            raise refusal(codes.MODEL_WRAPPED, "this is an AdaptedModel already")
+            raise refusal(codes.MODEL_WRAPPED, "The model is already an AdaptedModel")
         check_attachable(base)
         kind = _class_for(type(base)) if cls is AdaptedModel else cls
         return object.__new__(kind)
 
-    if TYPE_CHECKING:  # the base's, as most bases have them; what else it has, base_model has
+    if TYPE_CHECKING:  # what most bases have; `base_model` has the rest
         base_model: nn.Module
         config: Any
         generation_config: Any
@@ -76,9 +80,11 @@ class AdaptedModel(StandIn):
         enable_input_require_grads: Callable[..., None]
         num_parameters: Callable[..., int]
 
+    # -- what the model has ----------------------------------------------------------------
+
     @property
     def adapters(self) -> Mapping[str, AdapterInfo]:
-        """The attached adapters by name: methods, rank, modules, size, dtype, device."""
+        """The attached adapters by name: methods, rank, modules, size in bytes, dtypes, devices."""
         here = self._host.adapters.by_name
         return types.MappingProxyType({name: adapter.info() for name, adapter in here.items()})
 
@@ -89,97 +95,150 @@ class AdaptedModel(StandIn):
 
     @property
     def recipes(self) -> Mapping[str, Composition]:
-        """How each composition combines its members."""
+        """How each composition combines its members: method, weights and options."""
         return types.MappingProxyType(self._host.state.recipes)
 
     @property
     def merged_adapters(self) -> list[str]:
-        """The adapters that are in the base's weights now."""
+        """The adapters that are merged into the base's weights, in order."""
         return self._host.state.merged_adapters
 
     @property
     def deployment(self) -> Deployment | None:
-        """The manifest that the model was set up from, and what was pulled for it."""
+        """The manifest that the model was set up from, its lock and files; ``None`` without one."""
         return self._host.deployment
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Warnings of setting the model up, and what use has shown: modules that never ran."""
-        deployment = self._host.deployment
-        shown = tuple(
-            finding
-            for adapter in list(self._host.adapters.by_name.values())
-            if adapter.used and (finding := never_fired(adapter))
-        )
-        return (*(deployment.findings if deployment else ()), *shown)
+        """Warnings of the set-up, and one for each used adapter with modules that did not run."""
+        return self._host.findings
 
     def get_base_model(self) -> nn.Module:
-        """The base model itself."""
+        """The base model itself, the object that the wrapper was created with."""
         return self._base
 
+    # -- select adapters -------------------------------------------------------------------
+
     def set_adapter(self, adapter: Selection) -> None:
-        """Make this the default: an adapter, a composition, a list (each at weight 1), a mapping
-        of weights, or ``None`` for the base alone."""
+        """Set the default: what is active wherever nothing else is selected.
+
+        Args:
+            adapter: The name of an adapter or composition, a list of names (each at weight 1), a
+                mapping of names to weights (a number, or globs of modules to numbers), or ``None``
+                for the base alone.
+
+        Raises:
+            RoutingError: Unknown names, or adapters that cannot be active together.
+            PolicyError: The rules forbid the selection.
+        """
         self._host.choice.set_default(adapter)
 
     def using(self, adapter: Selection) -> Using:
-        """``with model.using("tone"):`` makes it the choice in this thread (and asyncio task)
-        until the end of the block. Nests; does not touch the default."""
+        """Select adapters for a block: ``with model.using("tone"):``.
+
+        It counts in this thread (or asyncio task) until the end of the block. Blocks nest; the
+        default does not change. The names are resolved in each call, so an adapter that was
+        replaced meanwhile is the new one.
+
+        Args:
+            adapter: As for :meth:`set_adapter`.
+
+        Returns:
+            A context manager that may be entered again.
+
+        Raises:
+            RoutingError: Unknown names, or adapters that cannot be active together.
+            PolicyError: The rules forbid the selection.
+        """
         return self._host.choice.using(adapter)
 
     def disable_adapter(self) -> Using:
-        """PEFT's context manager: the base alone in this thread until the end of the block."""
+        """Run the base alone in this thread: ``with model.disable_adapter():``, as in PEFT.
+
+        Returns:
+            A context manager.
+
+        Raises:
+            RoutingError: While adapters are merged.
+        """
         return self._host.choice.using(None)
 
     def disable_adapters(self) -> None:
-        """Turn all adapters off, for every thread, until :meth:`enable_adapters`. A call that
-        names an adapter all the same raises."""
+        """Run the base alone in all threads, until :meth:`enable_adapters`.
+
+        A call that names adapters raises :class:`RoutingError` meanwhile.
+
+        Raises:
+            RoutingError: While adapters are merged.
+        """
         self._host.choice.disable()
 
     def enable_adapters(self) -> None:
-        """Undo :meth:`disable_adapters`; what was the default is the default again."""
+        """Undo :meth:`disable_adapters`. The default is the same as before."""
         self._host.adapters.say(disabled=False)
 
     def active_adapters(self) -> list[str]:
-        """The adapters that would answer a call made here and now, in order."""
+        """The names of the adapters that are active in this thread, in order."""
         return list(self.active_weights())
 
     def active_weights(self) -> dict[str, Weight]:
-        """The same with their weights: numbers, or weights by module."""
+        """The adapters that are active in this thread, with their weights.
+
+        Returns:
+            By name, a number or weights by module.
+        """
         return {adapter.name: weight for adapter, weight in self._host.choice.active()}
 
     @property
     def default_weights(self) -> dict[str, Weight]:
-        """The adapters of the default with their weights, whatever ``using`` or disabling says."""
+        """The adapters of the default with their weights, regardless of ``using`` and disabling."""
         return dict(self._host.state.default.weights)
 
     @property
     def rules(self) -> Rules | None:
-        """Asked of every set of weighted adapters before it is active, by whatever road."""
+        """A function that checks each set of active adapters, however it is set.
+
+        It takes the weights by name and returns findings; any finding raises :class:`PolicyError`.
+        Setting it raises if the default breaks the new rules.
+        """
         return self._host.state.rules
 
     @rules.setter
     def rules(self, rules: Rules | None) -> None:
         self._host.choice.set_rules(rules)
 
+    # -- memory ----------------------------------------------------------------------------
+
     def holding(self, adapter: Selection) -> AbstractContextManager[None]:
-        """``with model.holding("tone"):`` keeps the weights of what is selected on the model's
-        device during the block, loaded if they were away. Calls do so by themselves."""
+        """Keep adapters loaded for a block: ``with model.holding("tone"):``.
+
+        Their weights stay on the model's device, and are loaded first if need be. Calls do the
+        same for the adapters that they use.
+
+        Args:
+            adapter: As for :meth:`set_adapter`.
+
+        Returns:
+            A context manager. Entering it raises :class:`RoutingError` if the budget is too small.
+        """
         return self._host.choice.holding(adapter)
 
     @property
     def residency(self) -> int | None:
-        """Bytes that adapters' weights may take on the model's device; ``None`` for any number.
+        """The most bytes of adapters' weights on the model's device; ``None`` for no limit.
 
-        The least recently used make room: from a GPU they go to the CPU, on the CPU they are
-        dropped and read again from their verified files. Never sent away are adapters that a call
-        runs on, trainable ones, and those that code made or changed.
+        The least recently used adapters make room: from a GPU they move to the CPU, on the CPU
+        they are dropped and read again from their verified files. Adapters in a running call,
+        trainable ones, and those created or changed by code stay. Setting it raises
+        :class:`AttachError` if an adapter is larger.
         """
         return self._host.adapters.residency.budget
 
     @residency.setter
     def residency(self, budget: int | None) -> None:
         self._host.adapters.set_budget(budget)
+
+    # -- run -------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -188,9 +247,23 @@ class AdaptedModel(StandIn):
         adapter_names: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The base's forward with the active adapters, with those that ``adapter`` names, or with
-        those that ``adapter_names`` names for each row of the batch (an adapter, a composition,
-        ``"__base__"``)."""
+        """The base's forward with adapters.
+
+        Args:
+            *args: Arguments of the base's forward.
+            adapter: The adapters of this call, as for :meth:`set_adapter`; by default the active
+                ones.
+            adapter_names: A name for each row of the batch (batch,): an adapter, a composition, or
+                ``"__base__"`` or ``None`` for the base alone. Not together with ``adapter``.
+            **kwargs: Arguments of the base's forward.
+
+        Returns:
+            What the base's forward returns.
+
+        Raises:
+            RoutingError: Adapters that cannot be used here, or not as many names as rows.
+            PolicyError: The rules forbid the adapters.
+        """
         return self._host.calls.forward(
             *args, adapter=adapter, adapter_names=adapter_names, **kwargs
         )
@@ -202,22 +275,45 @@ class AdaptedModel(StandIn):
         adapter_names: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The base's ``generate``, all of it with the adapters that were active at its start, with
-        those that ``adapter`` names, or with those that ``adapter_names`` names for each prompt
-        (shared by its beams and returned sequences)."""
+        """The base's ``generate``, completely with the adapters that are active at its start.
+
+        Args:
+            *args: Arguments of the base's ``generate``.
+            adapter: The adapters of this call, as for :meth:`set_adapter`; by default the active
+                ones.
+            adapter_names: A name for each prompt (batch,), also used for its beams and returned
+                sequences; see :meth:`forward`.
+            **kwargs: Arguments of the base's ``generate``.
+
+        Returns:
+            What the base's ``generate`` returns: mostly token ids, int64 (batch, tokens).
+
+        Raises:
+            RoutingError: A base without ``generate``, or as for :meth:`forward`.
+            PolicyError: The rules forbid the adapters.
+        """
         return self._host.calls.generate(
             *args, adapter=adapter, adapter_names=adapter_names, **kwargs
         )
 
     def compile(self, *, max_rank: int | None = None, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Compile the base for calls through this wrapper (``options`` are ``torch.compile``'s).
+        """Compile the base for calls of this wrapper.
 
-        Adapters, compositions and weights then change without compiling again, as long as their
-        ranks add up to at most ``max_rank`` (the largest attached, if not given) and they act on
-        modules that are adapted now. Calls run one at a time. Raises :class:`RoutingError` for
-        adapters that are more than low-rank factors at linear modules.
+        Adapters, compositions and weights can then change without another compilation, as long as
+        they act on modules that are adapted now. Calls run one at a time.
+
+        Args:
+            max_rank: The largest sum of the ranks of active adapters; by default the largest
+                attached rank.
+            **options: Options of ``torch.compile``.
+
+        Raises:
+            RoutingError: No adapters, or adapters that are more than low-rank factors at linear
+                modules.
         """
         self._host.calls.compile(max_rank=max_rank, **options)
+
+    # -- attach, create and delete ---------------------------------------------------------
 
     def load_adapter(
         self,
@@ -234,17 +330,36 @@ class AdaptedModel(StandIn):
         offline: bool = False,
         hotswap: bool | str = False,
     ) -> None:
-        """Attach one more adapter, from any source, with the checks of a manifest's adapters.
+        """Attach one more adapter, with the same checks as the adapters of a manifest.
 
-        ``source`` is text as in a manifest, or a path; a relative one counts from the current
-        folder. Or hand it over in memory: ``peft_config`` (PEFT's object, or its fields) and
-        ``adapter_state_dict`` (PEFT's names on disk to tensors). ``sha256`` is the digest of its
-        folder, ``dtype`` what its factors are kept in (else the dtype of the module they sit on).
-        It does not become active. ``hotswap`` puts it in the place of the one with its name (with
-        ``"auto"`` where there is one), whatever rank, alpha and targets that has: calls that are
-        running end with the old one, and what meant the old one means the new. The policies,
-        mirrors, rules and aliases of the model's manifest bind. Raises the errors of
-        ``manifests.findings.errors``; the model is then as it was.
+        It does not become active. Policies, mirrors, rules and aliases of the model's manifest
+        apply. If it raises, the model is unchanged.
+
+        Args:
+            source: A source as in a manifest, or a path; a relative one starts at the current
+                folder. ``None`` for an adapter in memory.
+            adapter_name: Its name in this model.
+            adapter_state_dict: For an adapter in memory, its tensors by PEFT's names on disk.
+            peft_config: For an adapter in memory, PEFT's config object or a mapping of its fields.
+            sha256: The digest of its folder (``sha256:...``), if it is known.
+            storage_options: Options for fsspec.
+            dtype: The dtype of its factors: ``"float32"``, ``"float16"``, ``"bfloat16"``, or a
+                torch dtype. By default that of the modules that they act on, or float32 if
+                ``trainable``.
+            trainable: Whether its parameters have gradients; the base then has none.
+            accept: Codes of unchecked findings to accept.
+            offline: Whether to use no network.
+            hotswap: ``True`` to replace the adapter with this name, of any rank, alpha and target
+                modules; ``"auto"`` to replace it if there is one. Running calls finish with the
+                old adapter; every reference now uses the new adapter.
+
+        Raises:
+            UsageError: Invalid arguments.
+            PolicyError: A policy or rule forbids the adapter.
+            SourceError: Its files cannot be read.
+            IntegrityError: Its files do not match ``sha256``.
+            FitError: It does not fit the base.
+            AttachError: It cannot be attached, or its name is taken.
         """
         from .lifecycle.load_adapter import load_adapter
 
@@ -266,15 +381,22 @@ class AdaptedModel(StandIn):
     def add_adapter(
         self, adapter_name: str, peft_config: Any, *, dtype: str | torch.dtype | None = None
     ) -> None:
-        """Begin a new adapter of any method that trains, with PEFT's initialisation, on the modules
-        that the config selects.
+        """Create a new adapter with PEFT's initialisation, to be trained.
 
-        ``peft_config`` is PEFT's config object or a mapping with its fields (``peft_type`` among
-        them); where it names no modules, PEFT's for the base's ``model_type`` are meant. First
-        values are drawn from torch's own generator, as PEFT draws them. Its parameters have
-        gradients, in float32 unless ``dtype`` says otherwise; the base has none until the adapter
-        is deleted. It does not become active. Raises :class:`FitError` for a config that is wrong,
-        :class:`AttachError` for one that cannot be begun; the model is then as it was.
+        Its parameters have gradients; the base has none until the adapter is deleted. Random values
+        come from torch's own generator, as in PEFT. It does not become active. If it raises, the
+        model is unchanged.
+
+        Args:
+            adapter_name: Its name in this model.
+            peft_config: PEFT's config object, or a mapping of its fields (with ``peft_type``), of
+                any method that trains. Without target modules, PEFT's for the base's
+                ``model_type``.
+            dtype: The dtype of its parameters; float32 by default.
+
+        Raises:
+            FitError: A config that is wrong or does not fit.
+            AttachError: An adapter that cannot be created, or a name that is taken.
         """
         from .lifecycle.add_adapter import add_adapter
 
@@ -282,18 +404,32 @@ class AdaptedModel(StandIn):
             add_adapter(self._host, adapter_name, peft_config, dtype)
 
     def delete_adapter(self, adapter_names: str | list[str]) -> None:
-        """Remove adapters. A call that runs on one of them finishes with it.
+        """Delete adapters, all or none. Running calls finish with them.
 
-        If one was part of the default, the others of the default stay active; if none is left the
-        base answers alone, and a warning says so. One that a composition needs is refused.
+        Other adapters of the default stay active. If none is left, the base runs alone, with a
+        warning.
+
+        Args:
+            adapter_names: One name, or several.
+
+        Raises:
+            RoutingError: Unknown or merged adapters, or members of a composition.
         """
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         self._host.adapters.delete(names)
 
     def detach(self) -> nn.Module:
-        """Take every adapter away and give the base back, as it was before the first one; what is
-        merged is unmerged first."""
+        """Remove all adapters for good, and unmerge what is merged.
+
+        Returns:
+            The base as it was before the first adapter.
+
+        Raises:
+            RoutingError: While calls are running.
+        """
         return self._host.merging.detach()
+
+    # -- compose ---------------------------------------------------------------------------
 
     def define_composition(
         self,
@@ -308,14 +444,24 @@ class AdaptedModel(StandIn):
         seed: int | None = None,
         where: Where = Where(),  # noqa: B008 - frozen
     ) -> None:
-        """Give a combination of attached adapters a name, which it shares with no adapter.
+        """Name a combination of attached adapters.
 
-        ``of`` maps adapters to weights. A ``sum`` is exact, over any adapters; a weight there may
-        be {glob of modules: number}. Every other method has PEFT's name (``linear``, ``svd``,
-        ``ties``, ...), takes its options (``density``, ``majority_sign_method``, ``svd_rank``,
-        ``svd_clamp``) and a ``seed`` where it is random, and makes an adapter of LoRA factors,
-        computed here and now. Raises :class:`RoutingError` for what cannot be combined; the model
-        is then as it was.
+        A ``sum`` is exact and works for all adapters. The other methods have PEFT's names and
+        compute a new adapter of LoRA factors. If it raises, the model is unchanged.
+
+        Args:
+            name: Its name, which no adapter may have.
+            of: Weights by adapter: numbers, or for a ``sum`` also {glob of modules: number}.
+            combine: ``sum``, ``linear``, ``cat``, ``svd``, ``ties``, ``dare_linear``, ...
+            density: The share of values that pruning keeps, above 0 and at most 1.
+            majority_sign_method: ``total`` or ``frequency``, for ``ties``.
+            svd_rank: The rank of the result of an SVD; by default the largest of the members.
+            svd_clamp: A quantile in (0, 1] that bounds the factors of an SVD.
+            seed: The seed of a random method, which needs one.
+            where: The place for findings, if it was declared in a file.
+
+        Raises:
+            RoutingError: Adapters that cannot be combined in this way, or invalid options.
         """
         self._host.compositions.define(
             name,
@@ -341,8 +487,25 @@ class AdaptedModel(StandIn):
         majority_sign_method: str | None = None,
         seed: int | None = None,
     ) -> None:
-        """PEFT's: :meth:`define_composition` with two lists. The random methods need a ``seed``,
-        a name that is taken is an error, and one adapter is pruned as many are."""
+        """:meth:`define_composition` with PEFT's arguments.
+
+        It differs from PEFT: random methods need a ``seed``, a taken name is an error, and a single
+        adapter is pruned like several.
+
+        Args:
+            adapters: The names of the members.
+            weights: A weight for each of them.
+            adapter_name: The name of the composition.
+            combination_type: As ``combine``; ``"svd"`` by default.
+            svd_rank: See :meth:`define_composition`, like all the others.
+            svd_clamp: See above.
+            density: See above.
+            majority_sign_method: See above.
+            seed: See above.
+
+        Raises:
+            RoutingError: As for :meth:`define_composition`.
+        """
         self.define_composition(
             adapter_name,
             weights_of(adapters, weights),
@@ -355,31 +518,64 @@ class AdaptedModel(StandIn):
         )
 
     def set_adapter_weights(self, composition: str, weights: Mapping[str, Written]) -> None:
-        """Change weights of a composition: those of the adapters named, the others stay.
+        """Change weights of a composition, all or nothing.
 
-        Calls that begin after it have the new weights, also where the composition is the default;
-        calls that are running, and a ``using`` of a sum that was entered before, keep the old
-        ones. All or nothing.
+        New calls use the new weights, also if the composition is the default. Running calls, and a
+        ``using`` of a sum that was entered before, keep the old ones.
+
+        Args:
+            composition: Its name.
+            weights: New weights by member; the other members keep theirs.
+
+        Raises:
+            RoutingError: Unknown names, or weights that are not possible.
         """
         self._host.compositions.reweigh(composition, weights)
 
     def refresh_compositions(self, changed: Iterable[str]) -> list[str]:
-        """Make again what was computed from adapters that have other values now, since they were
-        trained; returns the names. A sum needs none of it, and replacing an adapter does it by
-        itself."""
+        """Compute compositions again whose members have new values, for example after training.
+
+        A sum does not need it, and replacing an adapter does it.
+
+        Args:
+            changed: The names of the changed adapters.
+
+        Returns:
+            The names of the compositions that were computed again.
+        """
         return self._host.compositions.refresh(changed)
 
     def save_composition(self, save_directory: str | os.PathLike[str], name: str) -> None:
-        """Write a composition as an adapter of its own: ``adapter_config.json`` and
-        ``adapter_model.safetensors`` in PEFT's format, float32. A sum becomes one LoRA with the
-        members' ranks side by side. Raises :class:`RoutingError` for one that is not made of LoRA
-        factors, :class:`AttachError` where the folder cannot be written."""
+        """Write a composition as an adapter in PEFT's format, in float32.
+
+        Writes ``adapter_config.json`` and ``adapter_model.safetensors``. A sum becomes one LoRA
+        that has the members' ranks side by side.
+
+        Args:
+            save_directory: The folder.
+            name: The composition.
+
+        Raises:
+            RoutingError: A composition that does not consist of LoRA factors.
+            AttachError: The folder cannot be written.
+        """
         self._host.compositions.save(save_directory, name)
 
     def delete_composition(self, name: str) -> None:
-        """Forget a composition; its members stay. A default made of a sum stays as well; where it
-        became an adapter, that is deleted."""
+        """Delete a composition; its members stay attached.
+
+        A default that was set to a sum keeps its adapters active. A computed composition is deleted
+        with its adapter.
+
+        Args:
+            name: The composition.
+
+        Raises:
+            RoutingError: An unknown name.
+        """
         self._host.compositions.delete(name)
+
+    # -- merge -----------------------------------------------------------------------------
 
     def merge_adapter(
         self,
@@ -387,45 +583,70 @@ class AdaptedModel(StandIn):
         safe_merge: bool = False,
         keep: Literal["memory", "reread"] = "memory",
     ) -> None:
-        """Fold adapters into the base's weights: those that are active, or an adapter, a
-        composition, a list (each at weight 1), or a mapping of weights.
+        """Merge adapters into the base's weights, until :meth:`unmerge_adapter`.
 
-        Computed in float32 and rounded once to each weight's dtype; biases and whole modules of
-        the adapters go along, and a head that is tied to a changed embedding gets a weight of its
-        own. Until :meth:`unmerge_adapter` they cannot be chosen (they are in every answer), and
-        ``base_model(x)`` is not the base's own answer. What is merged already stays so.
+        Computed in float32 and rounded once to each weight's dtype. Biases and replaced modules are
+        merged too; a head that is tied to a changed embedding gets its own weight. Meanwhile the
+        merged adapters act in every call, also of ``base_model``, and cannot be selected. Adapters
+        that are merged already stay merged. If it raises, the model is unchanged.
 
-        ``safe_merge`` refuses NaN and infinity. ``keep="memory"`` keeps the old weights;
-        ``"reread"`` reads them from the base's verified files when it unmerges. Raises
-        :class:`AttachError` (an offloaded or quantised weight, a method that is no delta of a
-        weight, ..) or :class:`RoutingError`; the model is then as it was.
+        Args:
+            adapter_names: As for :meth:`set_adapter`; ``None`` for the active adapters.
+            safe_merge: Whether to refuse NaN and infinite values.
+            keep: ``"memory"`` keeps the old weights in memory; ``"reread"`` reads them again from
+                the base's verified files.
+
+        Raises:
+            AttachError: A weight that is offloaded or quantised, or a method that cannot be merged.
+            RoutingError: Nothing to merge, running calls, or an invalid selection.
         """
         self._host.merging.merge(adapter_names, safe=safe_merge, keep=keep)
 
     def unmerge_adapter(self) -> None:
-        """Give the base its own weights back, bit for bit. Does nothing where nothing is merged.
+        """Restore the base's own weights, bit for bit. Does nothing if nothing is merged.
 
-        What was active before the merge is active again, unless another choice was made since.
-        Raises :class:`AttachError` where weights were to be read again and are not there any more;
-        everything then stays merged.
+        The default is the one before the merge, unless another was set since.
+
+        Raises:
+            AttachError: Weights that cannot be read again; everything stays merged.
+            RoutingError: While calls are running.
         """
         self._host.merging.unmerge()
 
     def merge_and_unload(
         self, adapter_names: Selection = None, safe_merge: bool = False
     ) -> nn.Module:
-        """The base with the adapters in its weights for good, and no trace of the wrapper, which
-        has ended. Merges as :meth:`merge_adapter`, beside what is merged already; all other
-        adapters are dropped."""
+        """Merge adapters for good and detach. Adapters that are not merged are dropped.
+
+        Args:
+            adapter_names: As for :meth:`merge_adapter`; added to what is merged already.
+            safe_merge: Whether to refuse NaN and infinite values.
+
+        Returns:
+            The base with merged weights, without the wrapper.
+
+        Raises:
+            AttachError: As for :meth:`merge_adapter`.
+            RoutingError: As for :meth:`merge_adapter`.
+        """
         return self._host.merging.unload(adapter_names, safe=safe_merge)
 
-    def save_adapter(self, save_directory: str | os.PathLike[str], adapter_name: str) -> None:
-        """Write an adapter as PEFT does: ``adapter_config.json``, and ``adapter_model.safetensors``
-        with PEFT's names, in the dtype that it is in, and the base's fingerprint in its metadata.
+    # -- save ------------------------------------------------------------------------------
 
-        The folder is a ``source``, and PEFT loads it. A save that is killed leaves the old files,
-        the new ones, or a mix that is refused when it is loaded (AD398). Raises
-        :class:`RoutingError` for an unknown name, :class:`AttachError` where it cannot be written.
+    def save_adapter(self, save_directory: str | os.PathLike[str], adapter_name: str) -> None:
+        """Write an adapter in PEFT's format; PEFT can load it, and it is a ``source``.
+
+        Writes ``adapter_config.json``, and ``adapter_model.safetensors`` in the adapter's dtype
+        with PEFT's names and the base's fingerprint in its metadata. If the process is killed, the
+        folder has the old files, the new ones, or a mix that loading refuses (AD398).
+
+        Args:
+            save_directory: The folder.
+            adapter_name: The adapter.
+
+        Raises:
+            RoutingError: An unknown name, or merged adapters.
+            AttachError: The adapter cannot be saved, or the folder cannot be written.
         """
         from .lifecycle.save_adapter import save_adapter
 
@@ -437,22 +658,30 @@ class AdaptedModel(StandIn):
         is_main_process: bool = True,
         state_dict: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        """Write every adapter as :meth:`save_adapter` does, and ``adapterdock.yaml``: a manifest
-        of adapters, compositions, rules, what is active, and the base by its source and
-        fingerprint. ``adapterdock.load(save_directory)`` brings the model back.
+        """Write all adapters and ``adapterdock.yaml``; ``adapterdock.load`` loads them again.
 
-        The one adapter that is trained lies in the folder itself, the others in folders of their
-        names. While something is trained, ``model.safetensors`` has that once more by its live
-        names: ``Trainer`` saves its checkpoints through here, and resumes from it. What cannot
-        be written (a base made in memory has no source) is warned of. While adapters are merged,
-        it writes the base with them in its weights, as a plain model. Raises as
-        :meth:`save_adapter`.
+        The manifest declares adapters, compositions, rules, the default, and the base by source and
+        fingerprint. A single trained adapter is in the folder itself, the others are in folders
+        with their names. During training, ``model.safetensors`` also has the trained tensors by
+        their live names: ``Trainer`` saves its checkpoints with this method and resumes from that
+        file. What the manifest cannot express gives a warning. While adapters are merged, writes
+        the merged base as a plain model.
+
+        Args:
+            save_directory: The folder.
+            is_main_process: Whether this process writes.
+            state_dict: Tensors by live name to write instead of the model's own.
+
+        Raises:
+            AttachError: An adapter cannot be saved, or the folder cannot be written.
         """
         from .lifecycle.save_model import save_pretrained
 
         if is_main_process:
             with self._host.adapters.changing():
                 save_pretrained(self._host, save_directory, state_dict)
+
+    # -- follow a manifest -----------------------------------------------------------------
 
     def plan(
         self,
@@ -464,14 +693,25 @@ class AdaptedModel(StandIn):
         offline: bool = False,
         sources: Mapping[str, InMemory] | None = None,
     ) -> Plan:
-        """What :meth:`apply` would change for this model to be as if it had been loaded from
-        ``manifest``; nothing is changed. ``print(plan)`` shows it, and it is false where that is
-        nothing.
+        """What :meth:`apply` would change so that the model is as loaded from ``manifest``.
 
-        Adapters are the same where their digest, dtype and ``trainable`` are; those that the
-        manifest does not name are removed, however they came here. Options are those of
-        ``attach``. Raises :class:`FingerprintError` for a manifest of another
-        base, and whatever reading and locking it raises.
+        Changes nothing. Adapters are unchanged if digest, dtype and ``trainable`` are the same.
+        Adapters that the manifest does not declare are removed, however they were attached.
+
+        Args:
+            manifest: A path, a mapping with a manifest's keys, or a manifest that was read.
+            policy: A policy file that applies besides the manifest's own.
+            accept: Codes of unchecked findings to accept.
+            frozen: Whether to refuse a missing, stale or incomplete lock.
+            offline: Whether to use no network.
+            sources: Adapters in memory, by name; see :func:`load`.
+
+        Returns:
+            The plan. ``print(plan)`` shows it; it is false if nothing would change.
+
+        Raises:
+            FingerprintError: A manifest for another base.
+            AdapterdockError: Any error of reading, resolving and locking the manifest.
         """
         from .lifecycle.change import plan_change
 
@@ -486,14 +726,21 @@ class AdaptedModel(StandIn):
         )
 
     def apply(self, fn: Plan | Callable[[nn.Module], Any]) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Change the adapters as a plan says, all at once or not at all. (A function is what
-        ``nn.Module.apply`` takes, and is applied to every module.)
+        """Apply a plan: all changes at once, or none.
 
-        Everything new is fetched, verified, checked and built first, while calls go on; then each
-        call sees wholly the old set or wholly the new one, and those that are running end with
-        the old. What does not change is not touched. Raises :class:`AttachError` for a plan that
-        is no longer about this model as it is, and the errors of loading; the model then answers
-        as before.
+        Fetches, verifies, checks and builds everything first, while calls continue. Then each call
+        sees only the old adapters or only the new ones; running calls finish with the old. Adapters
+        that do not change are not touched.
+
+        Args:
+            fn: The plan. A function is applied to every module, as by ``nn.Module.apply``.
+
+        Returns:
+            This model.
+
+        Raises:
+            AttachError: A plan for an earlier state of the model.
+            AdapterdockError: Any error of loading. The model is then unchanged.
         """
         from ..registry.plan import Plan
         from .lifecycle.change import apply_plan
@@ -504,14 +751,24 @@ class AdaptedModel(StandIn):
         return self
 
     def watch(self, path: str | os.PathLike[str], **options: Any) -> Watch:
-        """Follow the manifest at ``path`` from now on; see ``watch``."""
+        """Follow the manifest at ``path`` in the background.
+
+        Args:
+            path: The manifest.
+            **options: Options of :func:`adapterdock.watch`.
+
+        Returns:
+            A handle that stops following.
+        """
         from .lifecycle.watch import watch
 
         return watch(self, path, **options)
 
     def __repr__(self) -> str:
         here = self._host.adapters.by_name
-        parts = [f"{n} ({'+'.join(a.methods) or 'whole'} r={a.rank})" for n, a in here.items()]
+        parts = [
+            f"{n} ({'+'.join(a.methods) or 'replacement'} r={a.rank})" for n, a in here.items()
+        ]
         return (
             f"AdaptedModel({type(self._base).__name__}, adapters=[{', '.join(parts)}], "
             f"active={self.active_weights()}"
@@ -521,7 +778,7 @@ class AdaptedModel(StandIn):
 
 @functools.cache
 def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
-    """The subclass for one class of base: its name, and its forward's signature."""
+    """The subclass for a class of base: with its name, and its forward's signature."""
 
     def forward(self: AdaptedModel, *args: Any, **kwargs: Any) -> Any:
         return self._host.calls.forward(*args, **kwargs)  # pyright: ignore[reportPrivateUsage]
@@ -536,7 +793,7 @@ def _class_for(base: type[nn.Module]) -> type[AdaptedModel]:
             "__qualname__": f"AdaptedModel[{base.__name__}]",
             "__doc__": AdaptedModel.__doc__,
             "forward": forward,
-            # isinstance is asked of this too: Trainer saves through save_pretrained then
+            # isinstance checks this too; then Trainer saves with save_pretrained
             "__class__": property(lambda self: base),
         },
     )

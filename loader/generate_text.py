@@ -1,4 +1,4 @@
-"""A prompt in, text out: what `adapterdock run` and the quickstart do with a loaded model."""
+"""Generate text from a prompt, for `adapterdock run` and the quickstart."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(model: AdaptedModel) -> Any:
-    """The tokenizer that was pulled with the model's base (a transformers tokenizer).
+    """The transformers tokenizer that was pulled with the model's base.
 
-    Raises :class:`UsageError` for a model whose base was not loaded from a manifest, and
-    :class:`AttachError` where there is none beside the base that transformers can load.
+    Raises :class:`UsageError` if the base was not loaded from a manifest, and
+    :class:`AttachError` if transformers cannot load a tokenizer from the base's files.
     """
     deployment = model.deployment
     if deployment is None or deployment.base_folder is None:
-        raise UsageError(codes.NEEDS_BASE.finding("the base was not loaded from a manifest"))
+        raise UsageError(codes.NEEDS_BASE.finding("The base was not loaded from a manifest"))
     file = deployment.file
     _refuse_code_elsewhere(deployment.base_folder, file)
     try:
@@ -43,7 +43,7 @@ def load_tokenizer(model: AdaptedModel) -> Any:
     except Exception as error:
         raise AttachError(
             loader_codes.TOKENIZER_NOT_LOADED.finding(
-                "transformers could not load the base's tokenizer",
+                "Cannot load the base's tokenizer",
                 file.where(("base", "model")),
                 found=f"{type(error).__name__}: {str(error).strip()[:500]}",
             )
@@ -51,7 +51,7 @@ def load_tokenizer(model: AdaptedModel) -> Any:
 
 
 def _refuse_code_elsewhere(folder: Path, file: ManifestFile) -> None:
-    """The tokenizer's own ``auto_map`` may name Python files of another repository, too."""
+    """Check ``auto_map`` of the tokenizer too: it may name Python files of another repository."""
     config = folder / "tokenizer_config.json"
     if not file.manifest.base.trust_remote_code or not config.is_file():
         return
@@ -61,8 +61,8 @@ def _refuse_code_elsewhere(folder: Path, file: ManifestFile) -> None:
 
 
 def encode(tokenizer: Any, prompt: str, *, chat: bool) -> dict[str, torch.Tensor]:
-    """The prompt as the model's inputs, (1, tokens) each; through the chat template if ``chat``
-    and the tokenizer has one. Raises :class:`AttachError` for a template that cannot be used."""
+    """The prompt as ``input_ids`` and ``attention_mask``, int64 (1, tokens); with the tokenizer's
+    chat template, if ``chat``. Raises :class:`AttachError` for a template that cannot be used."""
     if chat and getattr(tokenizer, "chat_template", None):
         messages = [{"role": "user", "content": prompt}]
         check_template(tokenizer.get_chat_template(), messages, tokenizer.special_tokens_map)
@@ -89,13 +89,14 @@ def answer(
     chat: bool = True,
     write: Callable[[str], None] | None = None,
 ) -> str:
-    """What the model writes after ``prompt``, under ``adapter`` (``None``: what is active).
+    """The model's answer to ``prompt`` with ``adapter`` (default: the active adapters).
 
-    ``write`` is given the text piece by piece as it comes, if there is one."""
+    ``write`` is called with each piece of the answer as soon as it is generated.
+    """
     how: dict[str, Any] = {"max_new_tokens": max_new_tokens}
     if temperature > 0:
         how |= {"do_sample": True, "temperature": temperature}
-    else:  # what the base's generation config says of sampling would be warned about
+    else:  # sampling options of the base's generation config would give warnings
         how |= {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if adapter is not None:
         how["adapter"] = adapter
@@ -112,7 +113,7 @@ def answer(
     except Exception as error:
         raise AttachError(
             loader_codes.GENERATE_FAILED.finding(
-                "the model could not answer", found=f"{type(error).__name__}: {error}"
+                "The model failed to generate", found=f"{type(error).__name__}: {error}"
             )
         ) from error
     start = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
@@ -120,7 +121,7 @@ def answer(
 
 
 class _Streamer(transformers.TextStreamer):
-    """Gives finished words to a function, where transformers' own prints them."""
+    """Passes finished words to a function instead of printing them."""
 
     def __init__(self, tokenizer: Any, write: Callable[[str], None]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)

@@ -1,4 +1,4 @@
-"""From whatever wraps a model to the model."""
+"""Find the model inside of wrappers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from .adapted import AdaptedModel
 
 
 def extract_base_model(model: Any) -> Any:
-    """The base that ``model`` wraps, or ``model`` itself where there is nothing to unwrap.
+    """The base model inside of wrappers. Changes nothing.
 
-    Takes off our wrapper, PEFT's (its layers stay in the base, where it puts them), and torch's for
-    compiled and parallel models. Changes nothing.
+    Removes our wrapper, PEFT's (its layers stay in the base), and torch's for compiled and parallel
+    models.
+
+    Args:
+        model: A model, wrapped or not.
+
+    Returns:
+        The base model, or ``model`` itself if it is not wrapped.
     """
     while (inner := _inside(model)) is not None:
         model = inner
@@ -29,7 +35,7 @@ def _inside(model: Any) -> Any:
         return model.module
     if isinstance(model, torch._dynamo.eval_frame.OptimizedModule):  # pyright: ignore[reportPrivateUsage]
         return model._orig_mod  # pyright: ignore[reportPrivateUsage]
-    peft = sys.modules.get("peft")  # where it was never imported, nothing is PEFT's
+    peft = sys.modules.get("peft")  # if it was never imported, nothing is PEFT's
     if peft is not None and isinstance(model, (peft.PeftModel, peft.PeftMixedModel)):
         tuner = model.base_model
         return tuner.model if isinstance(tuner, peft.tuners.tuners_utils.BaseTuner) else tuner

@@ -1,1 +1,1 @@
-"""The manifest language: schema, YAML with positions, lockfile, findings."""
+"""The language of manifests: schema, YAML with positions, lock, findings; imports no other room."""

@@ -1,41 +1,39 @@
-"""Set one mapping in YAML text and leave every other byte as it is.
+"""Set one mapping in YAML text, and change no other byte.
 
-The text is spliced at the positions that the reader knows; then it is read again, and must say
-exactly what it said before, with that one mapping set.
+The text is changed at positions from the reader. Then it is read again, and must have exactly the
+data that it had before, with that one mapping set.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import yaml
 
 from .findings import language as codes
 from .findings.errors import ManifestError
 from .reading.document import Document, read_document
-from .reading.nodes import Entry, Map, Scalar
+from .reading.nodes import Entry, Map, is_null
 from .reading.scalars import resolve_plain
 
 _BOM = "\ufeff"
-_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./:+@^~-]*\Z")
-# Text that YAML 1.1 readers would take for something else keeps its quotes.
-_AMBIGUOUS = re.compile(r"(?i:y|n|yes|no|on|off|true|false|null)\Z|[0-9][0-9_:.,eE+-]*\Z")
 
 
 def set_mapping(text: str, path: tuple[str, ...], value: Mapping[str, Any]) -> str:
     """``text`` with the mapping at ``path`` replaced by ``value``, or inserted.
 
-    ``value`` holds text, numbers, booleans, ``None``, lists and mappings. Missing parents are
-    made. Comments within the mapping that is replaced go with it; everything else stays, line
-    endings and quotes included.
+    ``value`` has text, numbers, booleans, ``None``, lists and mappings. Missing parents are added.
+    Comments inside the replaced mapping are lost; everything else is kept, line endings and quotes
+    included.
 
-    Raises :class:`ManifestError` where ``text`` cannot be read, where something else than a
-    mapping stands in the way, or where the result would not say exactly what is meant (such as
-    a place shared through an anchor).
+    Raises :class:`ManifestError` if ``text`` cannot be read, if a part of ``path`` is not a
+    mapping, or if the result would not be exactly what is wanted (such as a place that is shared
+    through an anchor).
     """
     if not path:
-        raise ValueError("a path names at least one key")
+        raise ValueError("A path needs at least one key")
     mark, body = (_BOM, text[1:]) if text.startswith(_BOM) else ("", text)
     before = _read(body)
     after = _splice(body, before, path, value)
@@ -45,7 +43,7 @@ def set_mapping(text: str, path: tuple[str, ...], value: Mapping[str, Any]) -> s
     except ManifestError:
         exact = False
     if not exact:
-        raise _refused(before, path, "The place is shared, or written in a way that is not known.")
+        raise _refused(before, path, "it is shared through an anchor, or written in an unusual way")
     return mark + after
 
 
@@ -65,22 +63,22 @@ def _splice(text: str, before: Document, path: tuple[str, ...], value: Mapping[s
         if isinstance(inner, Map) and inner.entries and not last:
             if entry.alias:
                 raise _refused(
-                    before, path, f"{part!r} is an alias, and would change elsewhere too."
+                    before, path, f"{part!r} is an alias, and would change elsewhere too"
                 )
             if not inner.flow and not node.flow:
                 step = max(1, (_column(inner) or 0) - (_column(node) or 0)) or step
             node = inner
             continue
-        if isinstance(inner, Map) or (isinstance(inner, Scalar) and inner.is_null):
+        if isinstance(inner, Map) or is_null(inner):
             return _replace(text, node, entry, _nest(rest, value), step)
-        raise _refused(before, path, f"{part!r} is not a mapping.")
-    raise AssertionError("a path has at least one part")
+        raise _refused(before, path, f"{part!r} is not a mapping")
+    raise AssertionError("A path has at least one part")
 
 
 def _refused(before: Document, path: tuple[str, ...], why: str) -> ManifestError:
     dotted = ".".join(path)
     where = before.where(path)
-    return ManifestError(codes.CANNOT_EDIT.finding(f"{dotted} was not written. {why}", where))
+    return ManifestError(codes.CANNOT_EDIT.finding(f"Cannot write {dotted}: {why}", where))
 
 
 def _nest(path: tuple[str, ...], value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -111,13 +109,13 @@ def _line_end(text: str, index: int) -> int:
 
 def _insert(text: str, parent: Map, key: str, value: Mapping[str, Any], step: int) -> str:
     if parent.flow:
-        added = f"{_scalar(key)}: {_flow(value)}"
+        added = _flow({key: value})[1:-1]
         if parent.last > parent.spot.start + 1:
             return f"{text[: parent.last]}, {added}{text[parent.last :]}"
         start = text.index("{", parent.spot.start) + 1
         gap = " " if text[start : start + 1] == "#" else ""
         return text[:start] + added + gap + text[start:]
-    lines = _entry_lines(key, value, step)
+    lines = _block_lines({key: value}, step)
     return _add_lines(text, _line_end(text, parent.last), lines, _column(parent) or 0)
 
 
@@ -147,50 +145,44 @@ def _add_lines(text: str, at: int, lines: list[str], column: int) -> str:
 # --- rendering ------------------------------------------------------------------------------------
 
 
+class _Dumper(yaml.SafeDumper):
+    """Block mappings, flow lists, and quotes where YAML 1.1 or 1.2 would not read text."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def text(self, text: str) -> yaml.Node:
+        plain = resolve_plain(text) == text and text.isprintable()
+        return self.represent_scalar("tag:yaml.org,2002:str", text, None if plain else '"')
+
+    def items(self, items: Iterable[Any]) -> yaml.Node:
+        return self.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+
+_Dumper.add_multi_representer(str, _Dumper.text)
+_Dumper.add_multi_representer(Mapping, _Dumper.represent_dict)
+_Dumper.add_representer(list, _Dumper.items)
+_Dumper.add_representer(tuple, _Dumper.items)
+
+
+def _dump(value: Mapping[str, Any], **options: Any) -> str:
+    try:
+        text = yaml.dump(
+            value, Dumper=_Dumper, sort_keys=False, width=1 << 30, allow_unicode=True, **options
+        )
+    except yaml.representer.RepresenterError as error:
+        raise TypeError(
+            f"{type(error.args[1]).__name__} cannot be written into a manifest"
+        ) from error
+    return text.rstrip("\n")
+
+
 def _block_lines(value: Mapping[str, Any], step: int) -> list[str]:
-    return [line for key, inner in value.items() for line in _entry_lines(key, inner, step)]
+    return _dump(value, default_flow_style=False, indent=step).split("\n")
 
 
-def _entry_lines(key: str, value: Any, step: int) -> list[str]:
-    if isinstance(value, Mapping) and value:
-        inner = [" " * step + line for line in _block_lines(value, step)]
-        return [f"{_scalar(key)}:", *inner]
-    return [f"{_scalar(key)}: {_flow(value)}"]
-
-
-def _flow(value: Any) -> str:
-    if isinstance(value, Mapping):
-        pairs = (f"{_scalar(str(key))}: {_flow(inner)}" for key, inner in value.items())
-        return "{" + ", ".join(pairs) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_flow, value)) + "]"
-    return _scalar(value)
-
-
-def _scalar(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        text = repr(value)
-        return {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}.get(text, text)
-    if not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} cannot be written into a manifest")
-    plain = (
-        _PLAIN.match(value)
-        and not value.endswith(":")
-        and not _AMBIGUOUS.match(value)
-        and resolve_plain(value) == value
-    )
-    return value if plain else _quoted(value)
-
-
-def _quoted(text: str) -> str:
-    quoted = json.dumps(text, ensure_ascii=False)
-    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff]", lambda m: f"\\u{ord(m.group()):04x}", quoted)
+def _flow(value: Mapping[str, Any]) -> str:
+    return _dump(value, default_flow_style=True)
 
 
 # --- the proof ------------------------------------------------------------------------------------
@@ -213,7 +205,7 @@ def _with(data: Any, path: tuple[str, ...], value: Any) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal in kind too: 1, 1.0 and true are three different things here."""
+    """Equal, and of the same type: 1, 1.0 and true are three different values here."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):

@@ -1,9 +1,8 @@
-"""The manifest's language as JSON Schema (draft 2020-12), for editors.
+"""The language of manifests as JSON Schema (draft 2020-12), for editors.
 
 Made from the pydantic models; ``schema.json`` is the committed copy, which
-``python -m adapterdock.manifests.json_schema`` writes and ``--check`` compares. It is a little
-wider than the language, never narrower: what refers to what, and secrets, only the validator
-sees.
+``python -m adapterdock.manifests.json_schema`` writes and ``--check`` compares. It accepts a little
+more than the language, never less: only the validator checks references and secrets.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ _ORIGINS: list[dict[str, Any]] = [
         "properties": {"config": {"type": "object"}, "trainable": {"const": True}},
     },
 ]
-"""An adapter is somewhere, or is begun."""
-_NOTE: dict[str, Any] = {"description": "carried, never read"}
+"""An adapter has a source, or is created from a config."""
+_NOTE: dict[str, Any] = {"description": "kept, never read"}
 _LAYER = "Layer"
 
 
 def json_schema() -> dict[str, Any]:
     """The schema as plain data.
 
-    A manifest that extends another is a layer: everything in it may be left out, and ``null``
-    removes what the other says.
+    A manifest that extends another is a layer: everything in it is optional, and ``null`` removes
+    what the other has.
     """
     plain = Manifest.model_json_schema()
     definitions: dict[str, Any] = plain.pop("$defs")
@@ -54,7 +53,7 @@ def json_schema() -> dict[str, Any]:
     definitions["Manifest"]["properties"]["extends"] = {
         "type": "string",
         "minLength": 1,
-        "description": "a manifest that this one is laid over; a path from this file's folder",
+        "description": "the manifest that this one changes; a path relative to this file's folder",
     }
     definitions["Adapter"]["oneOf"] = _ORIGINS
     layers = {f"{name}{_LAYER}": _layer(body) for name, body in definitions.items()}
@@ -74,7 +73,7 @@ def rendered() -> str:
 
 
 def _each(node: Any, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change every schema object within ``node``, the innermost first."""
+    """Change every schema object in ``node``, the innermost first."""
     if isinstance(node, dict):
         for value in list(node.values()):
             _each(value, change)
@@ -85,8 +84,8 @@ def _each(node: Any, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _open_notes(schema: dict[str, Any]) -> None:
-    """Let ``x-`` keys stand in models and in mappings whose keys have a form, and let null stand
-    where there is a default."""
+    """Allow ``x-`` keys in models and in mappings whose keys are names, and null where there is a
+    default."""
     if schema.get("additionalProperties") is False and "properties" in schema:
         schema["patternProperties"] = {"^x-": _NOTE}
         needed = schema.get("required", [])
@@ -105,7 +104,7 @@ def _open_notes(schema: dict[str, Any]) -> None:
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """``schema``, or nothing after the key, which counts as not written."""
+    """``schema``, or a key without a value, which counts as missing."""
     if schema.get("type") == "null" or {"type": "null"} in schema.get("anyOf", []):
         return schema
     outer = {key: schema.pop(key) for key in ("default", "description", "title") if key in schema}
@@ -113,7 +112,7 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _free_text(schema: dict[str, Any]) -> None:
-    """Text without a form of its own may look like a number to an editor (``2.10``)."""
+    """Text without a pattern may look like a number to an editor (``2.10``)."""
     if schema.get("type") == "string" and not {"pattern", "enum", "const", "minLength"} & set(
         schema
     ):
@@ -121,7 +120,7 @@ def _free_text(schema: dict[str, Any]) -> None:
 
 
 def _let_variables(name: str, definition: dict[str, Any]) -> None:
-    """Let ``${NAME}`` stand where it is expanded (text without a form takes it already)."""
+    """Allow ``${NAME}`` where it is expanded (text without a pattern allows it already)."""
     owner = {"base": "Base", "adapters": "Adapter"}
     for pattern in EXPANDABLE:
         if pattern[-1] == REST or owner.get(pattern[0]) != name:
@@ -136,7 +135,7 @@ def _let_variables(name: str, definition: dict[str, Any]) -> None:
 
 
 def _layer(definition: dict[str, Any]) -> dict[str, Any]:
-    """The same where everything may be left out, or be null."""
+    """The same where everything is optional or null."""
     layer = copy.deepcopy(definition)
     layer.pop("oneOf", None)
 

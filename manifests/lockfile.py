@@ -1,6 +1,6 @@
-"""The lock beside a manifest: its shape, and reading and writing it.
+"""The lock of a manifest: its format, and reading and writing it.
 
-``NAME.lock`` stands beside ``NAME.yaml``: sorted YAML that reads well in a diff.
+``NAME.lock`` is beside ``NAME.yaml``: sorted YAML that is easy to read in a diff.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from .bounds import LOCK_BYTES, LOCK_VALUES
 from .findings import lock as codes
@@ -26,12 +26,12 @@ from .reading.document import Bounds, read_document
 
 LOCK_VERSION = 1
 BOUNDS = Bounds(LOCK_BYTES, LOCK_VALUES)
-"""A lock is written by us, and says many times what its manifest says."""
+"""A lock is written by adapterdock, and is many times as large as its manifest."""
 
 
 class LockedFile(Model):
-    """One consumed file. A base's large remote files have a ``version`` (S3 VersionId, ETag, or
-    the like) until the first pull adds their ``sha256``."""
+    """One file in use. A base's large remote files have a ``version`` (S3 VersionId, ETag or
+    similar) until the first pull adds their ``sha256``."""
 
     size: int = Field(ge=0, description="bytes")
     sha256: Digest | None = None
@@ -39,9 +39,9 @@ class LockedFile(Model):
 
 
 class LoadedAs(Model):
-    """How a base is loaded, where that is not what its own config.json says."""
+    """How a base is loaded, if that differs from its own config.json."""
 
-    architecture: str | None = Field(default=None, description="the class of transformers")
+    architecture: str | None = Field(default=None, description="class of transformers")
     num_labels: int | None = None
     id2label: Mapping[str, str] = Field(default_factory=dict)
     vocab_size: int | None = Field(
@@ -49,41 +49,41 @@ class LoadedAs(Model):
     )
     resized_from: int | None = Field(default=None, description="rows in its files")
     new: tuple[str, ...] = Field(
-        default=(), description="modules that no file of the base fills: every adapter brings them"
+        default=(), description="modules that no file of the base has: every adapter must have them"
     )
 
 
 class LockedBase(Model):
     """The base, pinned."""
 
-    declared: str = Field(description="the source after variables and overrides")
-    options: Digest | None = Field(None, description="of the storage options, if there are any")
-    source: str = Field(description="the same, at an immutable revision where its kind has one")
+    declared: str = Field(description="source after variables and overrides")
+    options: Digest | None = Field(None, description="of the storage options, if any")
+    source: str = Field(description="the same, at an immutable revision if its kind has one")
     revision: str | None = None
     fetched_from: str | None = Field(
-        None, description="the mirror or endpoint that its bytes came from, if not from source"
+        None, description="mirror or endpoint that its bytes came from, if not from source"
     )
     files: Mapping[str, LockedFile]
     fingerprint: Fingerprint | None = None
-    samples: str | None = Field(None, description="the sample table behind fingerprint.weights")
+    samples: str | None = Field(None, description="sample table of fingerprint.weights")
     loaded_as: LoadedAs | None = None
 
 
-BEGUN = "begun"
-"""What a lock calls the source of an adapter that is begun from its config."""
+NEW_ADAPTER = "begun"
+"""The source, in a lock, of an adapter that is created from its config."""
 
 
 class LockedAdapter(Model):
-    """One adapter, pinned; a ``mutable`` one is named here and not pinned. One that is begun has
-    no files: its digest is of its config and its ``seed``."""
+    """One adapter, pinned. A ``mutable`` one is listed and not pinned. A new one (``NEW_ADAPTER``)
+    has no files: its digest is that of its config and its ``seed``."""
 
     declared: str
     options: Digest | None = None
     source: str
     revision: str | None = None
     fetched_from: str | None = None
-    digest: Digest | None = Field(None, description="of the folder's consumed files")
-    seed: int | None = Field(None, description="of one that is begun")
+    digest: Digest | None = Field(None, description="of the folder's files in use")
+    seed: int | None = Field(None, description="of a new adapter")
     files: Mapping[str, LockedFile] = Field(default_factory=dict)
     method: str
     rank: int
@@ -92,18 +92,20 @@ class LockedAdapter(Model):
 
 
 class LockedComposition(Model):
-    """One composition: the digest covers the method, its options, members and weights."""
+    """One composition: the digest is of the method, its options, members and weights."""
 
     combine: str
-    digest: Digest | None = Field(None, description="none while a member is mutable")
+    digest: Digest | None = Field(None, description="missing while a member is mutable")
 
 
 class Lock(Model):
-    """A whole lock."""
+    """A complete lock."""
 
-    version: Literal[1] = Field(description="of the lock's shape; the last line, so never cut off")
+    version: Literal[1] = Field(
+        description="of the lock's format; the last line, which shows that the file is complete"
+    )
     generator: str
-    inputs: Digest = Field(description="digest of everything that resolution depends on")
+    inputs: Digest = Field(description="digest of everything that resolving depends on")
     overrides: Mapping[str, str] = Field(default_factory=dict)
     base: LockedBase | None = None
     adapters: Mapping[Name, LockedAdapter] = Field(default_factory=dict)
@@ -113,7 +115,7 @@ class Lock(Model):
     @field_validator("accepted")
     @classmethod
     def _of_today(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
-        """Ids of earlier releases are those that the codes have now."""
+        """Replace ids of earlier releases by today's."""
         codes = ((id, find_code(id)) for id in ids)
         return tuple(dict.fromkeys(id if code is None else code.id for id, code in codes))
 
@@ -126,9 +128,9 @@ def lock_path(manifest: str | os.PathLike[str]) -> Path:
 
 
 def read_lock(path: Path) -> Lock | None:
-    """The lock at ``path``, or ``None`` where there is no such file.
+    """The lock at ``path``, or ``None`` if there is no such file.
 
-    Raises :class:`LockError` for a file that is no lock or one of a later version.
+    Raises :class:`LockError` for a file that is not a lock, or has another version.
     """
     where = Where(file=str(path))
     try:
@@ -138,7 +140,7 @@ def read_lock(path: Path) -> Lock | None:
     except OSError as error:
         raise LockError(
             codes.LOCK_UNREADABLE.finding(
-                "the lock cannot be read", where, found=error.strerror or error
+                "Cannot read the lock", where, found=error.strerror or error
             )
         ) from error
     try:
@@ -146,7 +148,7 @@ def read_lock(path: Path) -> Lock | None:
     except ManifestError as error:
         raise LockError(
             codes.LOCK_UNREADABLE.finding(
-                "the lock is not the YAML that `adapterdock lock` writes",
+                "Invalid lock: it is not the YAML that `adapterdock lock` writes",
                 error.findings[0].where,
                 found=error.findings[0].message,
             )
@@ -156,19 +158,19 @@ def read_lock(path: Path) -> Lock | None:
     if type(version) is int and version != LOCK_VERSION:
         raise LockError(
             codes.LOCK_VERSION_UNKNOWN.finding(
-                "this lock was written by another version of adapterdock",
+                "The lock was written by another version of adapterdock",
                 where,
                 found=f"version: {version}",
                 expected=f"version: {LOCK_VERSION}",
             )
         )
     try:
-        return TypeAdapter(Lock).validate_python(data, strict=True)
+        return Lock.model_validate(data, strict=True)
     except ValidationError as error:
         raise LockError(
             *(
                 codes.LOCK_UNREADABLE.finding(
-                    "the lock was edited by hand or cut off",
+                    "Invalid lock: it was edited by hand or cut off",
                     document.where(tuple(problem["loc"])),
                     found=problem["msg"],
                 )
@@ -178,17 +180,17 @@ def read_lock(path: Path) -> Lock | None:
 
 
 def render_lock(lock: Lock) -> str:
-    """The lock as text: the same for the same lock, always, and ``read_lock`` gives it back."""
+    """The lock as text, always the same for the same lock; ``read_lock`` reads it back."""
     data = lock.model_dump(mode="json", exclude_defaults=True)
-    # PyYAML's own dumper and not libyaml's, which not every machine has and which folds otherwise.
+    # PyYAML's own dumper, not libyaml's: some machines lack that, and it folds lines differently.
     return _HEAD + yaml.dump(
         data, Dumper=yaml.SafeDumper, sort_keys=True, width=10_000, allow_unicode=True
     )
 
 
 def write_lock(lock: Lock, path: Path) -> None:
-    """Write ``lock`` by rename, so that a reader sees the old or the new one, never half. What a
-    killed process left of doing so is removed."""
+    """Write ``lock`` by rename, so that a reader sees the old or the new one. Temporary files of
+    killed processes are removed."""
     where = Where(file=str(path))
     try:
         for left in left_beside(path, ""):
@@ -206,7 +208,7 @@ def write_lock(lock: Lock, path: Path) -> None:
             raise
     except OSError as error:
         raise LockError(
-            codes.LOCK_UNWRITABLE.finding("the lock cannot be written", where, found=error.strerror)
+            codes.LOCK_UNWRITABLE.finding("Cannot write the lock", where, found=error.strerror)
         ) from error
 
 

@@ -1,8 +1,8 @@
 """Which process made a temporary file or a mark, and whether it still runs.
 
-Needed so that what a killed process left behind can be removed, without a lock. A process id
-means something only inside its own pid namespace, so the name holds a digest of host, boot and
-namespace too; of a process anywhere else nothing is known, and only age decides.
+So leftovers of killed processes can be removed without a lock. A process id only has a meaning
+inside its own pid namespace, so the name also contains a digest of host, boot and namespace.
+Nothing is known of processes elsewhere, where only age decides.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pathlib import Path
 
 ELSEWHERE_AGE = 86400.0
 """Seconds without a change after which something made on another machine (or in another
-container, or before the last boot) counts as left behind."""
+container, or before the last boot) counts as left over."""
 
 _NAME = re.compile(r"([0-9a-f]{12})\.(\d+)\.(\d+)\.[0-9a-f]+\Z")
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process: the space its id counts in, the id, and when it started (0: not known)."""
+    """A process: the space of its id, the id, and when it started (0: not known)."""
 
     space: str
     pid: int
@@ -34,22 +34,22 @@ class Owner:
 
     @classmethod
     def me(cls) -> Owner:
-        """This process (asked anew each time: a fork is another one)."""
+        """This process (determined at each call: a fork is another one)."""
         pid = os.getpid()
         return cls(_space(), pid, _started(pid))
 
     @classmethod
     def of(cls, name: str) -> Owner | None:
-        """Whose ``name`` is, or ``None`` where :meth:`new_name` did not make it."""
+        """The owner of ``name``, or ``None`` if :meth:`new_name` did not make it."""
         match = _NAME.match(name)
         return cls(match[1], int(match[2]), int(match[3])) if match else None
 
     def new_name(self) -> str:
-        """A file name that nobody else uses, and that says whose it is."""
+        """A file name that nobody else uses, and that names its owner."""
         return f"{self.space}.{self.pid}.{self.started}.{secrets.token_hex(6)}"
 
     def alive(self) -> bool | None:
-        """Whether the process runs; ``None`` where that cannot be known from here."""
+        """Whether the process runs; ``None`` if that is not known here."""
         if self.space != _space():
             return None
         try:
@@ -57,22 +57,22 @@ class Owner:
         except ProcessLookupError:
             return False
         except (OSError, OverflowError):
-            pass  # it runs, as another user; or it cannot be asked
+            pass  # it runs as another user, or this is not known
         return self.started == _started(self.pid)
 
     def abandoned(self, age: float) -> bool:
-        """Whether what it made ``age`` seconds ago, and has not touched since, is nobody's."""
+        """Whether something that it last changed ``age`` seconds ago is left over."""
         alive = self.alive()
         return age > ELSEWHERE_AGE if alive is None else not alive
 
 
 def made_beside(path: Path, what: str, suffix: str = "") -> Path:
-    """A path in the same folder, hidden, that nobody else uses and that says whose it is."""
+    """A hidden path in the same folder that nobody else uses, and that names its owner."""
     return path.with_name(f"{_beside(path, what)}{Owner.me().new_name()}{suffix}")
 
 
 def left_beside(path: Path, what: str, suffix: str = "") -> list[Path]:
-    """What :func:`made_beside` named here for processes that are gone, sorted."""
+    """Paths of :func:`made_beside` here whose processes no longer run, sorted."""
     start = _beside(path, what)
     try:
         entries = sorted(path.parent.iterdir())
@@ -109,11 +109,11 @@ def _space() -> str:
 
 
 def _started(pid: int) -> int:
-    # Field 22 of /proc/PID/stat, in clock ticks since boot; the name in field 2 may hold spaces.
+    # Field 22 of /proc/PID/stat, in clock ticks since boot; the name in field 2 may contain spaces.
     fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
     if len(fields) <= 19:
         return 0
-    return -1 if fields[0] in "ZX" else int(fields[19])  # a zombie does nothing any more
+    return -1 if fields[0] in "ZX" else int(fields[19])  # a zombie no longer runs
 
 
 def _text(path: str) -> str:

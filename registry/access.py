@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..manifests.findings import lock as lock_codes
 from ..manifests.findings.errors import IntegrityError, SourceError
@@ -17,10 +17,11 @@ from . import policy as policy_checks
 from .files.facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
 from .locks.state import LockEntry, facts_of
 from .sources.folder import Folder
-from .sources.from_store import StoredFolder
 from .sources.open import open_source
 from .sources.roads import Road
-from .store.store import Store
+
+if TYPE_CHECKING:
+    from .store.store import Store
 
 AskLayout = Callable[[Mapping[str, Any]], Layout | None]
 """``ask(config)``: the modules of the model that a ``config.json`` describes, or ``None``."""
@@ -153,11 +154,13 @@ def _open(
             revision=revision,
             files=files,
             permits=(lambda url: policy_checks.permits(lists, url)) if lists else None,
-            vouches=policy_checks.vouches_for(access.policies, road.given),
+            vouches=policy_checks.vouches_for(access.policies, road.from_user),
             where=where,
         )
 
     if files is None or access.store is None or source.is_local:
         return open_it(files)
+    from .sources.from_store import StoredFolder
+
     stored = StoredFolder.find(source, revision, files, access.store, open_it, where)
     return stored or open_it(files)

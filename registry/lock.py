@@ -28,8 +28,8 @@ from ..manifests.findings.finding import Finding, Severity, Where, refused
 from ..manifests.language.names import did_you_mean
 from ..manifests.language.source import Source
 from ..manifests.lockfile import (
-    BEGUN,
     LOCK_VERSION,
+    NEW_ADAPTER,
     Lock,
     LockedAdapter,
     LockedBase,
@@ -92,9 +92,9 @@ def lock(
         dtype: Replaces ``base.dtype`` in this call.
         policy: A policy file that must allow everything too.
         accept: Codes (id or name) of unchecked findings to accept; the lock records them.
-        upgrade: Entries to resolve anew although the lock pins them: names of adapters, or
+        upgrade: Entries to resolve again although the lock pins them: names of adapters, or
             ``base``.
-        upgrade_all: Resolve every entry anew.
+        upgrade_all: Resolve every entry again.
         offline: Use no network.
         store: Where fetched files are kept; the user's cache by default.
         progress: Gets what is fetched.
@@ -244,7 +244,7 @@ def _kind_of(code: str) -> type[AdapterdockError]:
 _KINDS: tuple[tuple[str, type[AdapterdockError]], ...] = (
     (artefact_codes.SOURCE_UNREACHABLE.id, OfflineError),
     (artefact_codes.BASE_NOT_READ.id, OfflineError),
-    (training.FRESH_UNPLACED.id, FitError),
+    (training.NEW_UNPLACED.id, FitError),
     (loader_codes.REMOTE_CODE_ELSEWHERE.id, AttachError),
     (source_codes.CREDENTIALS_WITHHELD.id, SourceError),
     ("AD2", SourceError),
@@ -318,8 +318,8 @@ def _lock_adapter(
     assert opened.facts is not None and opened.plan is not None
     if adapter.config is not None:
         return LockedAdapter(
-            declared=BEGUN,
-            source=BEGUN,
+            declared=NEW_ADAPTER,
+            source=NEW_ADAPTER,
             method=opened.facts.peft_type or "",
             rank=opened.plan.rank,
             targets=targets(opened.plan),

@@ -18,7 +18,6 @@ from ..manifests.language.weights import Weight, shown
 from ..manifests.lockfile import Lock, LockedBase
 from ..manifests.manifest import ManifestFile
 from .access import Access
-from .locks.state import declared_as
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Plan:
 
     ``added``, ``removed`` and ``replaced`` (before, after) are adapters by name, ``kept`` those
     that are not touched. ``compositions`` and ``rules`` are what differs, before and after
-    (``None`` where there is none), ``active`` likewise as weights, ``residency`` as bytes.
+    (``None`` where there is none), ``active`` the same as weights, ``residency`` as bytes.
     ``stamp`` is the state of the model that the plan was made for: it is refused for any other.
     ``locked`` says whether ``lock`` is beside the manifest; otherwise it was made for the plan.
     """
@@ -150,7 +149,7 @@ def wanted_state(file: ManifestFile, lock: Lock, digests: Mapping[str, str]) -> 
                 digest=digests.get(name) or lock.adapters[name].digest,
                 dtype=declared_dtype(adapter.dtype),
                 trainable=adapter.trainable,
-                source=declared_as(adapter),
+                source="new" if adapter.source is None else str(adapter.source),
                 method=lock.adapters[name].method,
                 rank=lock.adapters[name].rank,
             )

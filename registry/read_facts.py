@@ -168,7 +168,7 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
         shard, info = shard_of[name], tensors[name]
         return folder.read(shard, headers[shard].data_start + info.start, info.nbytes)
 
-    told = reported_sizes(tensors, metadata, lambda names: each(content, names, READERS))
+    reported = reported_sizes(tensors, metadata, lambda names: each(content, names, READERS))
     beside = [p for p in files if p in BESIDE_A_BASE or p in TOKENIZER_FILES]
     if remote_code:
         beside += [p for p in files if p.endswith(".py")]
@@ -177,12 +177,11 @@ def gather_base(folder: Folder, where: Where, *, remote_code: bool = False) -> B
         source=folder.source,
         config=config,
         tensors=tensors,
-        layout=layout_of(config, tensors, told),
-        shard_of=shard_of,
+        layout=layout_of(config, tensors, reported),
         headers=headers,
         files=tuple(consumed[p] for p in sorted(consumed)),
         revision=folder.revision,
-        told=told,
+        reported_sizes=reported,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..manifests.findings.finding import Finding, Report
 from ..manifests.language.schema import Policy
-from ..manifests.lockfile import BEGUN
+from ..manifests.lockfile import NEW_ADAPTER
 from ..manifests.manifest import ManifestFile
 from .files.facts import AdapterFacts, AdapterPlan, BaseFacts, Layout
 from .sources.folder import Folder
@@ -80,7 +80,7 @@ def describe(opened: Opened) -> dict[str, Any]:
     if facts is None:
         return {}
     return {
-        "source": BEGUN if folder is None else str(folder.pinned),
+        "source": NEW_ADAPTER if folder is None else str(folder.pinned),
         "method": facts.peft_type,
         **({} if facts.origin is None else {"format": facts.origin.format}),
         "rank": plan.rank if plan else None,

@@ -202,7 +202,7 @@ def _make_layout(
     config: Mapping[str, Any],
     tensors: Mapping[str, TensorInfo],
 ) -> Layout | None:
-    found = layout_of(config, tensors, base.told)
+    found = layout_of(config, tensors, base.reported_sizes)
     return access.ask(config) if found is None and access.ask is not None else found
 
 
@@ -282,13 +282,13 @@ def _asked_peft(
 def _new_adapter(name: str, file: ManifestFile, access: Access, base: BaseFacts | None) -> Opened:
     """A new adapter: what its files will hold, and whether that fits."""
     from .checks.base_record import without_names
-    from .checks.new_adapter import begin
+    from .checks.new_adapter import plan_new_adapter
 
     config = file.manifest.adapters[name].config or {}
     where = file.where(("adapters", name, "config"))
     layout = access.layout or (base.layout if base is not None else None)
     said = access.base_config if base is None else base.loaded_config
-    beginning, findings = begin(config, said, layout, where)
+    beginning, findings = plan_new_adapter(config, said, layout, where)
     unplaced = AdapterFacts(name, None, config, Header({}))
     if beginning is None:
         wrong = any(finding.severity is Severity.ERROR for finding in findings)

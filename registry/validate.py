@@ -77,7 +77,7 @@ def validate(
 
 
 def resolve_under(file: ManifestFile, lock: Lock | None, access: Access) -> Resolution:
-    """The resolution under ``lock``. Entries that changed in ``file`` since are resolved anew, and
+    """The resolution under ``lock``. Entries that changed in ``file`` since are resolved again, and
     a finding says so. The others are read from the store if they are there."""
     if lock is None:
         return resolve(file, access)

@@ -67,7 +67,7 @@ ON_DISK = '''
 
     from ..files.facts import ModuleKind, SitePlan
     from .method import Method
-    from .module_plan import plan_on_modules
+    from .module_plan import on_modules
     from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
 
     ROLES = {("toy_shift", ""): "shift"}
@@ -78,19 +78,17 @@ ON_DISK = '''
         return TunerConfig(**where_of(config))
 
 
-    def plan(config, tensors, layout, patterns=None):
-        def site(author, live, parts):
-            return SitePlan(live, "TOY", parts, 0, 1.0, 1.0)
-
-        return plan_on_modules(config, tensors, layout, ROLES, site)
+    def sites(config, patterns):
+        return lambda author, live, parts: SitePlan(live, "TOY", parts, 0, 1.0, 1.0)
 
 
     def shapes(site, module, found):
         return {"shift": (module.out_features,)}
 
 
+    plan = on_modules(ROLES, sites)
     METHOD = Method(
-        "TOY", TARGET_OPTIONS, read, plan, ROLES, (SHIFT,), {ModuleKind.LINEAR: SHIFT}, shapes
+        "TOY", TARGET_OPTIONS, read, plan, ROLES, {ModuleKind.LINEAR: SHIFT}, shapes
     )
 '''
 AT_A_SITE = '''
@@ -113,10 +111,7 @@ AT_A_SITE = '''
 
     METHOD = Method(
         "TOY",
-        lambda site, module, shape: None,
-        lambda site, roles: bool(roles["shift"].any()),
         lambda site, shape, roles, dropout: Shift(roles["shift"]),
-        {"shift": "toy_shift.{adapter}"},
         initial=lambda new: {"shift": new.normal("shift")},
     )
 '''
@@ -174,9 +169,9 @@ def test_a_source_is_one_new_file_and_its_scheme_in_the_list(house: House, tmp_p
         from .local import LocalFolder
 
 
-        def open_folder(asked):
-            place = Path("/", str(asked.source).removeprefix("toy://"))
-            return LocalFolder(asked.source, place, where=asked.where, pins=asked.pins)
+        def open_folder(request):
+            place = Path("/", str(request.source).removeprefix("toy://"))
+            return LocalFolder(request, place)
         ''',
     )
     file, after = "registry/sources/open.py", '    **dict.fromkeys(S3, "s3"),'
@@ -212,9 +207,7 @@ def test_a_check_is_one_new_file_and_its_place_in_the_list(house: House, tmp_pat
         """,
     )
     house.put_in("registry/checks/table.py", "\n    toy,", "    tokens,")
-    house.put_in(
-        "registry/checks/table.py", "\n    (toy.check, _every),", "    (base.check, _every),"
-    )
+    house.put_in("registry/checks/table.py", "\n    toy.check,", "    base.check,")
     said = house.run(
         """
         import sys
@@ -269,9 +262,8 @@ def test_a_way_of_combining_is_two_lines_in_one_file(house: House) -> None:
         """
         import torch
         from pathlib import Path
-        from adapterdock.loader.compose.methods import Contribution, Settings, combine
+        from adapterdock.loader.compose.methods import Contribution, combine
         from adapterdock.loader.compose.pairs import Pair, PairPlace
-        from adapterdock.manifests.language.combine_methods import COMBINE_METHODS
         from adapterdock.manifests.language.schema import Composition
         from adapterdock.registry.files.facts import ModuleKind
 
@@ -279,7 +271,7 @@ def test_a_way_of_combining_is_two_lines_in_one_file(house: House) -> None:
         pair = Pair(torch.ones(1, 2, 4), torch.ones(1, 4, 2), 1.0)
         place = PairPlace("q_proj", ModuleKind.LINEAR, (), 1)
         parts = [Contribution(pair, weight, name) for name, weight in recipe.of.items()]
-        made = combine(COMBINE_METHODS[recipe.combine], Settings(density=0.5), place, parts)
+        made = combine(recipe, place, parts)
         assert made.rank == 4
         """
     )

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import adapterdock
 import pytest
+from support.plain_words import DIALECT
 
 ROOT = Path(adapterdock.__file__).parent
 PRINT = ROOT / "docs" / "print.py"
@@ -188,18 +189,9 @@ def test_the_readme_has_at_most_150_lines() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
-DIALECT = (
-    r"begun|twins?|by whatever road|broke off|likewise|lies in|bears|claims|cannot stand",
-    r"is told|are told|cannot be told|stands? (?:twice|there|in|beside)",
-    r"whole module|(?<!there )is no (?!longer)",
-)
-"""Turns of phrase for which there are plainer words."""
-
-
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_is_in_plain_words(page: Path) -> None:
-    found = re.findall(rf"\b(?:{'|'.join(DIALECT)})\b", prose(page), re.I)
-    assert found == []
+    assert DIALECT.findall(prose(page)) == []
 
 
 def test_every_name_of_upstream_and_of_ours_is_gone_through() -> None:

@@ -1,4 +1,4 @@
-"""One attached adapter: its facts, its parameters, and what is known of its use."""
+"""One attached adapter: its facts, its weights, and whether it was used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...manifests.language.weights import Weight
 from ...registry.plan import Held
@@ -19,9 +19,20 @@ from .weights import NO_WEIGHTS, AdapterWeights
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """What ``model.adapters`` tells of one adapter. ``nbytes`` is its parameters' size (bytes);
-    ``rank`` the largest at any site (0 without factors); ``modules`` those it changes. One that
-    is not ``loaded`` is read on its next use."""
+    """Facts about one adapter, as ``model.adapters`` gives them.
+
+    Attributes:
+        name: Its name in the model.
+        methods: PEFT's names of its methods, sorted.
+        rank: The largest rank at any module; 0 for methods without a rank.
+        modules: The names of the modules that it changes.
+        parameters: The number of values in its parameters and buffers.
+        nbytes: Their size in bytes.
+        dtypes: Their dtypes.
+        devices: Their devices.
+        trainable: Whether its parameters receive gradients.
+        loaded: Whether its weights are in memory; if not, they are read on its next use.
+    """
 
     name: str
     methods: tuple[str, ...]
@@ -37,11 +48,11 @@ class AdapterInfo:
 
 @dataclass(eq=False)
 class Adapter:
-    """An adapter as sites and routings know it: by identity, never by its name.
+    """An adapter; sites and routings know it by identity, never by its name.
 
-    A new adapter under an old name is another object, so a call that is still running on the old
-    one keeps it. ``unfired`` are the modules where it has not been used yet. One that is ``merged``
-    is in the base's weights, and in no routing.
+    A new adapter under an old name is another object, so a call that still runs on the old adapter
+    keeps it. ``unfired`` are the modules where it has not run yet. A ``merged`` adapter is in the
+    base's weights and in no routing.
     """
 
     name: str
@@ -49,57 +60,57 @@ class Adapter:
     rank: int = 0
     trainable: bool = False
     digest: str | None = None
-    """Of the folder that it came from, where that is known."""
+    """The digest of the folder that it was read from, where that is known."""
     members: Mapping[str, float] = field(default_factory=dict)
-    """Of a composition that became an adapter: the adapters in it. Rules count these."""
+    """If it was made of a composition: the adapters in it with their weights. Rules count these."""
     sites: frozenset[str] = frozenset()
-    """Modules with something added to their output, or to their own parameters."""
+    """Modules to whose output or parameters it adds something."""
     reweighed: frozenset[str] = frozenset()
-    """Those among them that run with other weights."""
-    whole: frozenset[str] = frozenset()
+    """Those of them to whose parameters it adds something."""
+    replaced: frozenset[str] = frozenset()
     """Modules of the base that it replaces."""
     weights: AdapterWeights | None = field(default=None, repr=False)
-    """``None`` while they are not resident."""
+    """``None`` while they are not in memory."""
     invocation: tuple[int, ...] | None = None
-    """The tokens from which on it acts (aLoRA); ``None`` where it acts everywhere."""
+    """The tokens from which on it acts (aLoRA); ``None`` if it acts on all tokens."""
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Its ``adapter_config.json``, as it was read."""
     unfired: set[str] = field(default_factory=set)
     used: bool = False
     reported: bool = False
     serial: int = field(default_factory=itertools.count(1).__next__)
-    """No other adapter of this process has it, whatever its name."""
+    """Unique in this process, whatever its name."""
     retired: bool = False
     merged: bool = False
     held: Held | None = None
-    """What it was attached from, for plans; ``None`` for one that code made."""
+    """What it was attached from, for plans; ``None`` if code created it."""
     loaded: bool = True
-    """Whether its weights are at their sites, on the model's device."""
+    """Whether its weights are at their sites and on the model's device."""
     nbytes: int = 0
-    """What its weights take there (bytes); before they were read, by the file's header."""
+    """The size of its weights there (bytes); computed from the header until they are read."""
     reload: Callable[[], Built] | None = field(default=None, repr=False)
     """Reads and builds it (again) from its verified files; ``None`` where these are not known, or
-    where its values are no longer theirs."""
-    away: list[tuple[torch.Tensor, torch.device]] = field(default_factory=list, repr=False)
-    """Its tensors that are on the CPU for a time, and the devices where they belong."""
+    its values have changed since."""
+    away: list[tuple[Tensor, torch.device]] = field(default_factory=list, repr=False)
+    """Its tensors that were moved to the CPU, and the devices to which they return."""
     loading: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def take(self, other: Adapter) -> None:
-        """Have what ``other``, built of the same files, has at its sites."""
+        """Take over the weights of ``other``, which was built from the same files."""
         self.weights, self.nbytes = other.weights, other.nbytes
-        self.sites, self.reweighed, self.whole = other.sites, other.reweighed, other.whole
+        self.sites, self.reweighed, self.replaced = other.sites, other.reweighed, other.replaced
 
     @property
     def resident(self) -> AdapterWeights:
-        """The weights; none while they are not resident."""
+        """The weights; empty while they are not in memory."""
         return self.weights or NO_WEIGHTS
 
     @property
     def modules(self) -> tuple[str, ...]:
-        return tuple(sorted(self.sites | self.whole))
+        return tuple(sorted(self.sites | self.replaced))
 
-    def tensors(self) -> list[torch.Tensor]:
-        """Every parameter and buffer that it owns, each once."""
+    def tensors(self) -> list[Tensor]:
+        """All its parameters and buffers, each once."""
         return self.resident.tensors()
 
     def info(self) -> AdapterInfo:
@@ -120,7 +131,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Built:
-    """A finished adapter, and what goes to which module's site."""
+    """A finished adapter, and what it holds at each module."""
 
     adapter: Adapter
     outputs: Mapping[str, tuple[Factors, ...]]

@@ -1,69 +1,59 @@
-"""What an adapter holds at one place of the base, and what it does there."""
+"""What an adapter holds at one module, and what it does there."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Factors(Protocol):
-    """What one adapter holds at one output site."""
+    """What one adapter adds to the output of one module."""
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
-        """``out + weight * delta(x)``, in any dtype; ``out`` itself is left as it is.
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
+        """``out + weight * delta(x)``, in any dtype; ``out`` is not changed in place.
 
-        ``base`` is what the module itself returned for ``x``: deltas that are made from it
-        (a rescaled output, another input) do not see the other adapters in ``out``, so that a sum
-        is the sum of the deltas in any order.
+        ``base`` is what the module itself returned for ``x``. Deltas that depend on the output
+        (a rescaled output, another input) are computed from it and not from ``out``, so that the
+        order of several adapters does not matter.
         """
+        ...
+
+    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
+        """``weight * delta`` as parts for mixed batches; ``None`` where there are none (PEFT's
+        layers, dropout): the rows then run separately."""
         ...
 
 
 class WeightFactors(Protocol):
-    """What one adapter holds for one parameter of a module, or of a module inside that one whose
-    weight it reads: its path there, ``name``."""
+    """What one adapter adds to one parameter of a module. ``name`` is the parameter's path in the
+    module; it may be inside a submodule whose weight the module reads."""
 
     name: str
 
-    def add_to(self, module: nn.Module, parameter: torch.Tensor, weight: float) -> torch.Tensor:
-        """``parameter + weight * delta``, in any dtype; the parameter is left as it is."""
+    def add_to(self, module: nn.Module, parameter: Tensor, weight: float) -> Tensor:
+        """``parameter + weight * delta``, in any dtype; the parameter is not changed."""
         ...
 
 
 class RowDelta(Protocol):
-    """What some rows add at one site."""
+    """What some rows of a batch add to the output of one module."""
 
     nbytes: int
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
-        """``out`` with the rows' deltas, in any dtype; row ``i`` stands ``repeat`` times, in
-        place. ``base`` is what the module itself returned for ``x``."""
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
+        """``out`` plus the rows' deltas, in any dtype. The batch has each row ``repeat`` times, one
+        after the other. ``base`` is what the module itself returned for ``x``."""
         ...
 
 
 class RowPart(ABC):
-    """What one adapter adds to a row, its weight included."""
+    """What one adapter adds to a row; the adapter's weight is included."""
 
-    of: tuple[torch.Tensor, ...] = ()
-    """The base's tensors that it was computed from."""
+    of: tuple[Tensor, ...] = ()
+    """The tensors of the base that it was computed from."""
 
     @property
     def kind(self) -> Hashable:
@@ -73,48 +63,39 @@ class RowPart(ABC):
     @classmethod
     @abstractmethod
     def gathered(cls, parts: Sequence[tuple[int, Any]], rows: int) -> RowDelta:
-        """The parts of one kind, each with its row, for a batch of ``rows``."""
-
-
-@runtime_checkable
-class Gatherable(Protocol):
-    """Factors that can be gathered."""
-
-    def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
-        """The delta times ``weight``; ``None`` where it cannot be gathered now (dropout)."""
-        ...
+        """Parts of one kind, each with the index of its row, for a batch of ``rows``."""
 
 
 class BiasChange:
-    """``value`` in place of the base's bias, which is ``old``."""
+    """The bias ``value`` in place of ``old``, the base's own."""
 
     __slots__ = ("old", "value")
 
-    def __init__(self, value: torch.Tensor, old: torch.Tensor) -> None:
+    def __init__(self, value: Tensor, old: Tensor) -> None:
         self.value = value
         self.old = old.detach()
 
-    def difference(self, weight: float) -> torch.Tensor:
+    def difference(self, weight: float) -> Tensor:
         return (self.value - self.old.to(self.value.device)) * weight
 
 
 class VirtualTokens(Protocol):
-    """What acts on the model as a whole: virtual tokens, and what they do to a call."""
+    """Virtual tokens, and how a call runs with them."""
 
     @property
-    def embeddings(self) -> torch.Tensor: ...
+    def embeddings(self) -> Tensor: ...
 
     @property
     def encoder(self) -> Any:
-        """What makes them while they are trained (an ``nn.Module``), or ``None``."""
+        """The ``nn.Module`` that computes them in training, or ``None``."""
 
-    def exchange(self, embeddings: torch.Tensor) -> None:
-        """Have other values in the place of its parameter."""
+    def exchange(self, embeddings: Tensor) -> None:
+        """Replace the parameter by another tensor."""
 
     def call(self, base: nn.Module, stepping: bool, args: Any, kwargs: dict[str, Any]) -> Any:
-        """The base's forward with them."""
+        """The base's forward with the virtual tokens."""
 
     def generate(
         self, base: nn.Module, generate: Callable[..., Any], args: Any, kwargs: dict[str, Any]
     ) -> Any:
-        """The base's ``generate`` with them."""
+        """The base's ``generate`` with the virtual tokens."""

@@ -1,4 +1,4 @@
-"""What an adapter's weights take in memory, and letting go of them."""
+"""How much memory an adapter's weights take, and how they leave it and return."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import AdapterPlan, Header
 from ..weights.placement import placement_of
@@ -14,24 +14,24 @@ from .adapter import Adapter
 
 
 def can_leave(adapter: Adapter) -> bool:
-    """Whether its weights can be sent away and brought back as they are."""
+    """Whether its weights can leave the device and return unchanged."""
     can_return = adapter.reload is not None or device_of(adapter).type != "cpu"
     return can_return and not (adapter.trainable or adapter.merged)
 
 
 def put_off(adapter: Adapter) -> None:
-    """Let go of the weights: they are read again on first use."""
+    """Drop the weights; they are read on the next use."""
     adapter.weights, adapter.loaded = None, False
 
 
 def returned(adapter: Adapter) -> None:
-    """Bring back what is on the CPU for a time."""
+    """Move the tensors that were moved to the CPU back to their devices."""
     move_back(adapter.away)
     adapter.away = []
 
 
 def bytes_of(adapter: Adapter) -> int:
-    """What its own tensors take on their device (bytes)."""
+    """The size of its own tensors on their device (bytes)."""
     return sum(t.numel() * t.element_size() for t in adapter.resident.own_tensors())
 
 
@@ -42,7 +42,7 @@ def size_of(
     base: nn.Module,
     dtype: torch.dtype | None,
 ) -> int:
-    """What an adapter's tensors will take once they are placed (bytes), by its header."""
+    """The size of an adapter's tensors once they are placed (bytes), computed from its header."""
     at: dict[str, str] = {key: s.module for s in plan.sites for key in s.tensors.values()}
     at |= {key: module for module, key in (*plan.biases.items(), *plan.embeddings.items())}
     at |= {key: module for module, paths in plan.saved.items() for key in paths.values()}
@@ -55,23 +55,18 @@ def size_of(
 
 
 def shared_with(base: nn.Module, replacements: Iterable[nn.Module]) -> frozenset[int]:
-    """The ids of the base's tensors that are in an adapter's replacements as they are."""
-    inside = {id(t) for one in replacements for t in (*one.parameters(), *one.buffers())}
+    """The ids of those tensors of the base that an adapter's replaced modules share with it."""
+    inside = {id(t) for new in replacements for t in (*new.parameters(), *new.buffers())}
     if not inside:
         return frozenset()
     return frozenset(id(t) for t in (*base.parameters(), *base.buffers()) if id(t) in inside)
 
 
 def device_of(adapter: Adapter) -> torch.device:
-    first = next(iter(adapter.resident.parameters.values()), None)
-    if first is None:
-        first = next(
-            (t for one in adapter.resident.replacements.values() for t in one.parameters()),
-            None,
-        )
-    return torch.device("cpu") if first is None else first.device
+    tensors = adapter.tensors()
+    return tensors[0].device if tensors else torch.device("cpu")
 
 
-def move_back(away: Iterable[tuple[torch.Tensor, torch.device]]) -> None:
+def move_back(away: Iterable[tuple[Tensor, torch.device]]) -> None:
     for tensor, device in away:
         tensor.data = tensor.data.to(device)

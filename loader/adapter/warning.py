@@ -1,4 +1,4 @@
-"""Warnings of a model at work."""
+"""Warnings from a running model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .adapter import Adapter
 
 
 class AdapterWarning(UserWarning):
-    """A warning of the loader; its text is a finding."""
+    """A warning from the loader; its text is a finding."""
 
 
 def never_fired(adapter: Adapter) -> Finding | None:
@@ -19,7 +19,7 @@ def never_fired(adapter: Adapter) -> Finding | None:
         return None
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return codes.SITE_NEVER_FIRED.finding(
-        f"{adapter.name!r} has not acted on {shown}",
+        f"{adapter.name!r} did not run at {shown}",
         found=f"{len(names)} of {len(adapter.modules)} modules never ran",
     )
 

@@ -1,4 +1,4 @@
-"""The weights of one attached adapter, in one frozen value."""
+"""The weights of one attached adapter, as one frozen value."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleShape, SitePlan
 from .factors import BiasChange, VirtualTokens
 
 
 class SitePart(NamedTuple):
-    """What an adapter holds at one site: its plan, the module's sizes, and its tensors by role.
+    """An adapter at one site: its plan, the module's sizes, and its tensors by role.
 
-    ``of_input`` says that its delta is made of the module's input alone, and not of the base's
-    weight or output. ``layer`` is PEFT's, where that is what answers.
+    ``of_input``: its delta depends on the module's input alone, and not on the base's weight or
+    output. ``layer`` is PEFT's layer, if the adapter runs through PEFT.
     """
 
     site: SitePlan
@@ -29,36 +28,44 @@ class SitePart(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class AdapterWeights:
-    """What an adapter has at its sites while it is resident."""
+    """What an adapter has at its sites while its weights are in memory."""
 
     parameters: Mapping[str, nn.Parameter] = field(default_factory=dict)
     """Factors and biases by PEFT's live names, such as
     ``base_model.model.score.lora_A.billing.weight``."""
     replacements: Mapping[str, nn.Module] = field(default_factory=dict)
-    """Modules that run in place of the base's, likewise
+    """Modules that run in place of the base's, by PEFT's live names
     (``base_model.model.score.modules_to_save.billing``)."""
     replaced: Mapping[str, nn.Module] = field(default_factory=dict)
-    """The same by the names of the base's modules."""
+    """The same modules by the names of the base's."""
     prompt: VirtualTokens | None = None
-    """Virtual tokens, which act on the model as a whole."""
+    """Its virtual tokens."""
     parts: tuple[SitePart, ...] = ()
-    """What it adds at its sites, from which a merge is made."""
+    """What it adds at its sites; a merge is computed from these."""
     biases: Mapping[str, BiasChange] = field(default_factory=dict)
     """Trained biases of the base, by module."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """The live name of each tensor in ``adapter_model.safetensors``, by its name there."""
     shared: frozenset[int] = frozenset()
-    """The ids of the base's tensors that are in its replacements."""
+    """The ids of the base's tensors that its replaced modules share."""
 
-    def tensors(self) -> list[torch.Tensor]:
+    def tensors(self) -> list[Tensor]:
         """Every parameter and buffer, each once."""
-        found: list[torch.Tensor] = list(self.parameters.values())
+        found: list[Tensor] = list(self.parameters.values())
         for module in self.replacements.values():
             found += [*module.parameters(), *module.buffers()]
         return list({id(tensor): tensor for tensor in found}.values())
 
-    def own_tensors(self) -> list[torch.Tensor]:
-        """The same without those that are the base's."""
+    def unassigned(self) -> list[str]:
+        """The live names of parameters that are neither a site's nor a trained bias."""
+        if any(part.layer is not None for part in self.parts):
+            return []  # all are used by PEFT's layers
+        known = {id(t) for part in self.parts for t in part.roles.values()}
+        known |= {id(change.value) for change in self.biases.values()}
+        return [name for name, value in self.parameters.items() if id(value) not in known]
+
+    def own_tensors(self) -> list[Tensor]:
+        """The same without the tensors that the base owns."""
         return [tensor for tensor in self.tensors() if id(tensor) not in self.shared]
 
 

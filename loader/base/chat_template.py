@@ -1,4 +1,4 @@
-"""A chat template comes with a base and is a program: it is tried apart before it is used."""
+"""A chat template is a program from the base's repository: it is tried in its own process first."""
 
 from __future__ import annotations
 
@@ -16,11 +16,8 @@ _PROGRAM = Path(__file__).with_name("render_template.py")
 
 
 def check_template(template: str, messages: list[dict[str, str]], special: dict[str, Any]) -> None:
-    """Raises :class:`AttachError` for a template that does not write a prompt of these messages
-    within ``TEMPLATE_SECONDS`` and ``TEMPLATE_BYTES``.
-
-    ``special`` holds the tokenizer's special tokens by name, which a template may write.
-    """
+    """Raise :class:`AttachError` for a template that does not render these messages within
+    ``TEMPLATE_SECONDS`` and ``TEMPLATE_BYTES``. ``special``: the special tokens by name."""
     variables = {"messages": messages, "add_generation_prompt": True, **special}
     trial = {"template": template, "variables": variables, "bytes": TEMPLATE_BYTES}
     if len(template) > CONFIG_BYTES:
@@ -34,12 +31,12 @@ def check_template(template: str, messages: list[dict[str, str]], special: dict[
             timeout=TEMPLATE_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
-        raise _refused(f"it was not done after {TEMPLATE_SECONDS:g} seconds") from error
+        raise _refused(f"it was still running after {TEMPLATE_SECONDS:g} seconds") from error
     except OSError as error:
-        raise _refused(f"it could not be tried: {error.strerror}") from error
+        raise _refused(f"the trial could not start: {error.strerror}") from error
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        raise _refused(lines[-1][:300] if lines else "it takes too much memory")
+        raise _refused(lines[-1][:300] if lines else "it needs too much memory")
     if int(done.stdout) > CONFIG_BYTES:
         raise _refused(f"it writes {int(done.stdout)} characters")
 

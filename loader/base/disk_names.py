@@ -1,15 +1,15 @@
-"""The names on disk of a live model's tensors, by transformers' own conversion run backwards.
+"""The names on disk of a live model's tensors, from transformers' own conversion run backwards.
 
-A checkpoint's names are those of the release that introduced its architecture; live names change
-between transformers versions, and experts are fused at load. ``revert_weight_conversion`` is what
-``save_pretrained`` uses to write the old names again. Here it runs layer by layer on meta tensors,
-so that it costs no memory, and once for layers that are alike.
+A checkpoint has the names of the release that introduced its architecture. Live names change
+between transformers versions, and experts are fused at loading. ``save_pretrained`` writes the old
+names again with ``revert_weight_conversion``. Here it runs layer by layer on meta tensors, which
+takes no memory, and only once for layers that are alike.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,27 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from ...registry.base.backbone import is_tied_head
-
-DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-}
-"""safetensors' names of the dtypes that are sampled."""
+from ..weights.dtypes import FLOAT_NAMES
 
 Revert = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 _LAYER = re.compile(r"(.*?\.|)(\d+)\.(.*)")
 _INTEGER = "I64"
-"""What stands for every dtype that is not sampled."""
+"""The name for every dtype that is not sampled."""
 
 
 @dataclass(frozen=True)
 class DiskPlace:
-    """A tensor under its name on disk: ``live`` is the live tensor that it is, unchanged, or
+    """A tensor under its name on disk: ``live`` is the name of the same tensor in the model, or
     ``None`` where a conversion of the layer ``group`` makes it."""
 
     live: str | None
@@ -46,8 +37,24 @@ class DiskPlace:
     group: str = ""
 
 
+def every_tensor(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers under all their names."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    return {**parameters, **dict(model.named_buffers(remove_duplicate=False))}
+
+
+def with_prefix(model: nn.Module, *names: str) -> Iterator[str]:
+    """Each name as it is, and with and without the prefix of the base's inner model."""
+    prefix = str(getattr(model, "base_model_prefix", "") or "")
+    for name in dict.fromkeys(names):
+        yield name
+        if prefix:
+            yield name.removeprefix(f"{prefix}.")
+            yield f"{prefix}.{name}"
+
+
 def live_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state without what is not saved: each shared tensor once, under the name that
+    """The tensors of the model that are saved. A shared tensor is listed once, under the name that
     transformers calls the source."""
     state = {
         name: value
@@ -69,11 +76,11 @@ def live_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def places_on_disk(model: nn.Module, live: Mapping[str, Tensor]) -> dict[str, DiskPlace]:
-    """Every tensor's place under its name on disk, by reverting meta tensors layer by layer.
-    Layers of one make are reverted once and renumbered, which their last one confirms."""
+    """Every tensor's place by its name on disk, from reverting meta tensors layer by layer. Of
+    layers that are alike, the first is reverted and renumbered, and the last one checked."""
     revert = reverter(model)
     if revert is None:
-        return {name: DiskPlace(name, tuple(t.shape), dtype_of(t)) for name, t in live.items()}
+        return unconverted(live)
     alike: dict[tuple[Any, ...], list[str]] = {}
     groups = layers_of(live)
     for group, names in groups.items():
@@ -95,8 +102,13 @@ def places_on_disk(model: nn.Module, live: Mapping[str, Tensor]) -> dict[str, Di
     return found
 
 
+def unconverted(live: Mapping[str, Tensor]) -> dict[str, DiskPlace]:
+    """The places of tensors that have their live names on disk."""
+    return {name: DiskPlace(name, tuple(t.shape), _stored(t)) for name, t in live.items()}
+
+
 def layers_of(live: Iterable[str]) -> dict[str, list[str]]:
-    """Live names by layer (``model.layers.3.``); those outside any layer under ``""``."""
+    """Live names by layer (``model.layers.3.``); those outside of all layers under ``""``."""
     groups: dict[str, list[str]] = {}
     for name in live:
         layer = _LAYER.fullmatch(name)
@@ -111,7 +123,7 @@ def _reverted(
     metas = {n: torch.empty(live[n].shape, dtype=live[n].dtype, device="meta") for n in names}
     name_of = {id(meta): name for name, meta in metas.items()}
     return {
-        name: DiskPlace(name_of.get(id(t)), tuple(t.shape), dtype_of(t), group)
+        name: DiskPlace(name_of.get(id(t)), tuple(t.shape), _stored(t), group)
         for name, t in revert(metas).items()
     }
 
@@ -134,7 +146,7 @@ def _renumbered(places: Mapping[str, DiskPlace], old: str, new: str) -> dict[str
 
 
 def reverter(model: nn.Module) -> Revert | None:
-    """transformers' ``revert_weight_conversion`` for this model, ``None`` for one not its own."""
+    """transformers' ``revert_weight_conversion`` for this model; ``None`` for a foreign model."""
     if not hasattr(model, "config") or not hasattr(model, "base_model_prefix"):
         return None
     from transformers.core_model_loading import revert_weight_conversion
@@ -145,5 +157,5 @@ def reverter(model: nn.Module) -> Revert | None:
     return revert
 
 
-def dtype_of(tensor: Tensor) -> str:
-    return DTYPES.get(tensor.dtype, _INTEGER)
+def _stored(tensor: Tensor) -> str:
+    return FLOAT_NAMES.get(tensor.dtype, _INTEGER)

@@ -1,7 +1,7 @@
 """Modules that stay in float32 inside a half-precision model.
 
-The inputs of such a module are widened, and its outputs cast back to the dtype that came in: a
-float32 norm that returned float32 would make the next bfloat16 linear raise.
+The inputs of such a module are widened, and its outputs cast back to the dtype of the inputs: if a
+norm returned float32, the next bfloat16 linear would raise.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from torch import nn
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import AttachError
 from ...manifests.findings.finding import Finding, Where
-from .interception import intercept, intercepted, interception_of, release
-
-_HALVES = frozenset({torch.float16, torch.bfloat16})
-_FLOATS = _HALVES | {torch.float32, torch.float64}
+from ..weights.dtypes import COMPUTE, HALVES
+from .interception import intercepted, intercepting, interception_of, place, release
 
 
 class InFloat32:
-    """Runs a forward in float32 and answers in the dtype of the first floating input; where no
-    input is floating (an embedding's are ids), in ``own``, the dtype the module was loaded in."""
+    """Runs a forward in float32 and returns the dtype of the first floating input. Where no input
+    is floating (an embedding takes ids), it returns ``own``, the dtype the module was loaded in."""
 
     def __init__(self, own: torch.dtype) -> None:
         self.own: torch.dtype = own
@@ -34,14 +32,15 @@ class InFloat32:
         self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         back = self.answers_in(args, kwargs)
-        if back not in _HALVES:
+        if back not in HALVES:
             return inner(*args, **kwargs)
         return run_in(torch.float32, back, inner, args, kwargs)
 
     def answers_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.dtype:
-        """The dtype of what it returns for these inputs."""
-        came = [d for value in (*args, *kwargs.values()) if (d := _floating(value))] or [self.own]
-        return next((dtype for dtype in came if dtype in _HALVES), torch.float32)
+        """The dtype of its output for these inputs."""
+        tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
+        came = [tensor.dtype for tensor in tensors if tensor.dtype in COMPUTE] or [self.own]
+        return next((dtype for dtype in came if dtype in HALVES), torch.float32)
 
 
 def keep_float32(
@@ -50,22 +49,22 @@ def keep_float32(
     originals: Mapping[str, torch.Tensor] | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> tuple[str, ...]:
-    """Widen the modules whose whole names match one of ``patterns`` (shell globs, case counts),
+    """Widen the modules whose complete names match one of ``patterns`` (shell globs, case counts),
     with everything inside them, and return their names.
 
-    ``originals`` gives parameters by live name in the checkpoint's own precision; without it the
-    live ones are widened, which does not bring back what a half-precision load rounded away. Done
-    once after loading and before attaching; doing it again changes nothing. Raises
-    :class:`AttachError`, and changes nothing, for a pattern without a module and for a module
-    that cannot be widened (offloaded or quantised).
+    ``originals`` has the parameters by live name in the checkpoint's precision. Without it the
+    live ones are widened, which does not restore the digits that loading rounded off. Called after
+    loading and before attaching; a second call changes nothing. Raises :class:`AttachError`, and
+    changes nothing, for a pattern without a module and for a module that cannot be widened
+    (offloaded or quantised).
     """
     chosen, problems = _choose(model, patterns, where)
     for name, module in chosen.items():
-        stuck = [n for n, p in module.named_parameters() if p.is_meta or p.dtype not in _FLOATS]
+        stuck = [n for n, p in module.named_parameters() if p.is_meta or p.dtype not in COMPUTE]
         if stuck:
             problems.append(
                 codes.FLOAT32_NO_MODULE.finding(
-                    f"{name} cannot be kept in float32: {stuck[0]} is offloaded or quantised",
+                    f"Cannot keep {name} in float32: {stuck[0]} is offloaded or quantised",
                     where,
                 )
             )
@@ -75,15 +74,15 @@ def keep_float32(
     for name, module in chosen.items():
         _widen(name, module, originals or {})
         if not intercepted(module, InFloat32):
-            intercept(module, InFloat32(loaded_in[name]), travels=True)
+            place(module, intercepting(module, InFloat32(loaded_in[name]), travels=True))
     return tuple(chosen)
 
 
 def answers_in(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> torch.dtype | None:
-    """The dtype of what the base's module returns for these inputs, where it or a part of it is
-    kept in float32; else ``None``."""
+    """The dtype of the module's output for these inputs, where it or a part of it is kept in
+    float32; else ``None``."""
     for part in module.modules():
         kept = interception_of(part, InFloat32)
         if kept is not None:
@@ -92,17 +91,17 @@ def answers_in(
 
 
 def widen_no_more(module: nn.Module) -> None:
-    """Take the widening off the parts of a copy that have other weights, in half precision."""
+    """Stop the widening of those parts of a copy whose own weights are in half precision."""
     for part in module.modules():
         kept = interception_of(part, InFloat32)
-        if kept is not None and any(p.dtype in _HALVES for p in part.parameters()):
+        if kept is not None and any(p.dtype in HALVES for p in part.parameters()):
             release(part, kept)
 
 
 def _choose(
     model: nn.Module, patterns: Sequence[str], where: Where
 ) -> tuple[dict[str, nn.Module], list[Finding]]:
-    """The outermost matching modules, and a finding for each pattern without any."""
+    """The outermost matching modules, and a finding for each pattern that matches none."""
     chosen: dict[str, nn.Module] = {}
     matched: set[str] = set()
     for name, module in model.named_modules():
@@ -123,7 +122,7 @@ def _choose(
 
 
 def _tied_to(model: nn.Module, chosen: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Modules elsewhere that own a parameter of a chosen one: it is widened for them as well."""
+    """Other modules that share a parameter with a chosen one: it is widened for them as well."""
     shared = {id(p) for module in chosen.values() for p in module.parameters()}
     inside = {id(m) for module in chosen.values() for m in module.modules()}
     return {
@@ -140,7 +139,7 @@ def _widen(name: str, module: nn.Module, originals: Mapping[str, torch.Tensor]) 
         source = parameter.data if original is None else original.to(parameter.device)
         parameter.data = source.to(torch.float32)
     for buffer in module.buffers():
-        if buffer.dtype in _HALVES:
+        if buffer.dtype in HALVES:
             buffer.data = buffer.data.to(torch.float32)
 
 
@@ -151,22 +150,16 @@ def run_in(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    """``function`` with its floating inputs in ``dtype``, and its outputs brought ``back``."""
+    """``function`` with its floating inputs in ``dtype``, and its outputs cast to ``back``."""
     inside = {k: cast_floats(v, dtype) for k, v in kwargs.items()}
     return cast_floats(function(*(cast_floats(v, dtype) for v in args), **inside), back)
 
 
-def _floating(value: Any) -> torch.dtype | None:
-    if isinstance(value, torch.Tensor) and value.dtype in _FLOATS:
-        return value.dtype
-    return None
-
-
 def cast_floats(value: Any, dtype: torch.dtype) -> Any:
-    """``value`` with its half- and single-precision tensors in ``dtype``; tuples, lists, mappings
-    and transformers' outputs are looked into."""
+    """``value`` with its half- and single-precision tensors in ``dtype``, also inside of tuples,
+    lists, mappings and transformers' outputs."""
     if isinstance(value, torch.Tensor):
-        fits = value.dtype in _HALVES or value.dtype is torch.float32
+        fits = value.dtype in HALVES or value.dtype is torch.float32
         return value.to(dtype) if fits and value.dtype is not dtype else value
     if type(value) in (tuple, list):
         items = cast("Sequence[Any]", value)

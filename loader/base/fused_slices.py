@@ -1,9 +1,9 @@
 """Tensors of a checkpoint that are parts of a live one: which part each of them is.
 
-transformers fuses experts when it loads, and its ``revert_weight_conversion`` cuts them apart
-again. Run on meta tensors it tells, by strides and offsets, where in the live tensor the values of
-every stored one lie. Where it copies on its way (rows that are interleaved, several tensors that
-are joined) nothing can be told, and such a parameter is not written back.
+transformers fuses experts when it loads, and its ``revert_weight_conversion`` separates them again.
+Run on meta tensors, it shows by strides and offsets where each stored tensor is in the live one.
+Where it copies on the way (interleaved rows, joined tensors) this is not possible, and such a
+parameter is not written back.
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ from .disk_names import layers_of, reverter
 
 
 def rows_of(tensor: Tensor) -> Tensor:
-    """A parameter of experts (experts, out, in) as (experts * out, in); any other of two or three
-    dimensions likewise."""
+    """A parameter (experts, out, in) as (experts * out, in); other dimensions in the same way."""
     return tensor.flatten(0, -2)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The part of a live tensor that a stored one of ``shape`` is: these rows (see
-    :func:`rows_of`) and columns of it. ``order`` brings the stored one's dimensions into the live
-    one's order."""
+    """A stored tensor of ``shape`` as a part of a live one: its rows (see :func:`rows_of`) and its
+    columns there. ``order`` permutes the stored tensor's dimensions to the live order."""
 
     shape: Shape
     order: tuple[int, ...]
@@ -39,11 +37,11 @@ class Cut:
     columns: slice
 
     def rows_from(self, stored: Tensor) -> Tensor:
-        """The stored tensor as these rows and columns."""
+        """The stored tensor as rows of the live one, (rows, columns)."""
         return stored.permute(self.order).reshape(-1, self.columns.stop - self.columns.start)
 
     def stored_from(self, rows: Tensor) -> Tensor:
-        """The same the other way round."""
+        """The inverse of :meth:`rows_from`."""
         ordered = rows.view([self.shape[n] for n in self.order])
         back = sorted(range(len(self.order)), key=self.order.__getitem__)
         return ordered.permute(back).reshape(self.shape)
@@ -54,11 +52,11 @@ class Cut:
 
 
 def cut_of(view: Tensor, live: Shape) -> Cut | None:
-    """Where a view of a contiguous tensor of the shape ``live`` lies in it; ``None`` where it is
-    made of no whole runs of its rows."""
+    """Where a view is in its contiguous tensor of the shape ``live``; ``None`` where it does not
+    consist of runs of rows."""
     width = live[-1]
     order = sorted(range(view.dim()), key=lambda n: (-view.stride(n), n))
-    ones = [n for n in order if view.shape[n] == 1]  # their strides mean nothing
+    ones = [n for n in order if view.shape[n] == 1]  # their strides have no meaning
     order = [*ones, *(n for n in order if view.shape[n] != 1)]
     steps = [(view.shape[n], view.stride(n)) for n in order]
     count = steps[-1][0] if steps and steps[-1][1] == 1 else 1
@@ -75,7 +73,7 @@ def cut_of(view: Tensor, live: Shape) -> Cut | None:
 
 
 def _runs(rows: Iterable[int]) -> Iterator[slice]:
-    """Rows that follow one another, together."""
+    """The rows as slices of consecutive ones."""
     start = stop = -1
     for row in rows:
         if row != stop and start >= 0:
@@ -88,8 +86,8 @@ def _runs(rows: Iterable[int]) -> Iterator[slice]:
 
 
 def cuts_of(model: nn.Module, live: Mapping[str, Tensor], name: str) -> dict[str, Cut] | None:
-    """{name on disk: its part} of the live tensor ``name``, all of it, each value once; ``None``
-    where the conversion cannot be undone tensor by tensor."""
+    """{name on disk: its part} of the live tensor ``name``; together they have each value once.
+    ``None`` where the conversion cannot be undone tensor by tensor."""
     revert = reverter(model)
     if revert is None or live[name].dim() < 2:
         return None
@@ -97,19 +95,19 @@ def cuts_of(model: nn.Module, live: Mapping[str, Tensor], name: str) -> dict[str
     metas = {n: torch.empty(live[n].shape, dtype=live[n].dtype, device="meta") for n in group}
     with _NoCopies():
         written = revert(metas)
-    whole = metas[name]
+    fused = metas[name]
     found: dict[str, Cut] = {}
     for stored, tensor in written.items():
-        if tensor._base is whole or tensor is whole:  # pyright: ignore[reportPrivateUsage]
-            cut = cut_of(tensor, tuple(whole.shape))
+        if tensor._base is fused or tensor is fused:  # pyright: ignore[reportPrivateUsage]
+            cut = cut_of(tensor, tuple(fused.shape))
             if cut is None:
                 return None
             found[stored] = cut
-    return found if _covers(found.values(), tuple(whole.shape)) else None
+    return found if _covers(found.values(), tuple(fused.shape)) else None
 
 
 def _covers(cuts: Iterable[Cut], live: Shape) -> bool:
-    """Whether every value of the live tensor is in one cut, and in one only."""
+    """Whether every value of the live tensor is in exactly one cut."""
     height, width = math.prod(live[:-1]), live[-1]
     spans = [(run, cut.columns) for cut in cuts for run in cut.runs]
     down = sorted({0, height, *(n for run, _ in spans for n in (run.start, run.stop))})
@@ -122,7 +120,7 @@ def _covers(cuts: Iterable[Cut], live: Shape) -> bool:
 
 
 class _NoCopies(TorchFunctionMode):
-    """``contiguous`` would copy, and what is copied is no view any more."""
+    """Makes ``contiguous`` do nothing: a copy would not be a view of the live tensor."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.contiguous:

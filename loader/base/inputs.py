@@ -1,8 +1,8 @@
-"""What a model's forward takes in place of the ids of tokens: embeddings, and keys and values.
+"""Which inputs other than token ids a model's forward takes: embeddings, and keys and values.
 
-A model with embeddings of each layer needs the ids themselves. Gemma 4 finds them again by
-comparing each of ``inputs_embeds`` with every row of its token embedding: virtual tokens are no
-rows of it, so such a model takes no embeddings but those of tokens.
+A model with embeddings in each layer needs the ids. Gemma 4 recovers them by comparing each of
+``inputs_embeds`` with every row of its token embedding. Virtual tokens are not rows of it, so such
+a model takes embeddings of tokens only.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _COMPARED = re.compile(r"==\s*self\.\w+\.weight")
 
 
 def inputs_of(model: nn.Module) -> frozenset[str]:
-    """Those of ``INPUTS`` that the live model takes, whatever their values."""
+    """The ``INPUTS`` that the live model takes, with any values."""
     taken = taken_by(model.forward)
     return taken - {EMBEDS} if any(map(looked_up_again, model.modules())) else taken
 
 
 def taken_by(forward: object) -> frozenset[str]:
-    """Those of ``INPUTS`` that a forward has parameters for."""
+    """The ``INPUTS`` that a forward has parameters for."""
     assert callable(forward)
     return INPUTS & inspect.signature(forward).parameters.keys()
 
 
 def looked_up_again(module: nn.Module) -> frozenset[str]:
-    """The embeddings in ``module`` that are looked up by ids which are found by comparing."""
+    """The embeddings in ``module`` whose ids are recovered by comparing."""
     found = _looked_up(type(module))
     return found & module._modules.keys() if found else found  # pyright: ignore[reportPrivateUsage]
 

@@ -1,8 +1,8 @@
-"""An instance-level ``forward`` in front of a module's own, put there and taken away exactly.
+"""An instance-level ``forward`` in front of a module's own, which can be removed exactly.
 
-Used where an output hook is too late: a whole module that is replaced must not run (the base's
-could raise for new token ids, or change state), and float32 modules need other inputs. accelerate
-works in the same way, and may have been there before.
+Used where an output hook is too late: a replaced module must not run (it could raise for new token
+ids, or change state), and float32 modules need other inputs. accelerate works in the same way, and
+may have placed its own first.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from torch import nn
 
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-"""``around(inner, args, kwargs)``: what runs instead; it may call ``inner``."""
+"""``around(inner, args, kwargs)`` runs instead of ``inner``, and may call it."""
 
 
 class Interception:
-    """What stands in ``module.__dict__['forward']``.
+    """The object in ``module.__dict__['forward']``.
 
-    A deep copy or a pickle of the module holds the module's own forward instead, for the copy is
-    not ours; unless ``travels``, for what belongs to the module itself.
+    A deep copy or a pickle of the module has the module's own forward instead, because a copy is
+    not adapted. An interception that ``travels`` is copied as well: it belongs to the module.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Interception:
         """Whether ``inner`` came from the class, and not from the instance's dictionary."""
         self.travels = travels
         self.placed = False
-        """Whether it stands in front of its module's forward, and is to stay there."""
+        """Whether it is in front of its module's forward, and should stay there."""
         self.__wrapped__ = inner  # inspect.signature looks here
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -46,31 +46,23 @@ class Interception:
     def __reduce__(self) -> Any:
         if self.travels:
             return Interception, (self.inner, self.around, self.natural, True)
-        return _same, (self.inner,)
-
-
-def intercept(module: nn.Module, around: Around, *, travels: bool = False) -> Interception:
-    """Put ``around`` in front of ``module``'s forward."""
-    interception = intercepting(module, around, travels=travels)
-    place(module, interception)
-    return interception
+        return itself, (self.inner,)
 
 
 def intercepting(module: nn.Module, around: Around, *, travels: bool = False) -> Interception:
-    """What :func:`place` puts there."""
+    """An interception of ``module``'s forward, to be put there by :func:`place`."""
     natural = "forward" not in module.__dict__
     return Interception(module.forward, around, natural, travels)
 
 
 def place(module: nn.Module, interception: Interception) -> None:
-    """Put it in front."""
+    """Put it in front of the module's forward."""
     module.__dict__["forward"] = interception
     interception.placed = True
 
 
 def release(module: nn.Module, interception: Interception) -> None:
-    """Take it away again, wherever in the chain of forwards it is by now; does nothing where it is
-    away already."""
+    """Remove it, wherever in the chain of forwards it is; nothing happens if it was removed."""
     interception.placed = False
     own = module.__dict__
     inner: Any = interception.inner
@@ -80,7 +72,7 @@ def release(module: nn.Module, interception: Interception) -> None:
         else:
             own["forward"] = inner
         return
-    # something came to stand in front of it (accelerate keeps what it found in _old_forward)
+    # something else was put in front of it (accelerate keeps the forward before in _old_forward)
     if own.get("_old_forward") is interception:
         own["_old_forward"] = inner
         return
@@ -88,7 +80,9 @@ def release(module: nn.Module, interception: Interception) -> None:
         outer = own.get(place)
         while isinstance(outer, Interception):
             if outer.inner is interception:
-                outer.natural = interception.natural  # first: until the next line it is found again
+                outer.natural = (
+                    interception.natural
+                )  # first: if interrupted here, it is found again
                 outer.inner = outer.__wrapped__ = inner
                 return
             outer = outer.inner
@@ -96,7 +90,7 @@ def release(module: nn.Module, interception: Interception) -> None:
 
 
 def interception_of(module: nn.Module, by: type[Any]) -> Interception | None:
-    """The interception in the chain whose ``around`` is an object of this type, if there is one."""
+    """The interception in the chain whose ``around`` is of this type, if there is one."""
     forward = module.__dict__.get("forward")
     while isinstance(forward, Interception):
         if isinstance(forward.around, by):
@@ -106,7 +100,7 @@ def interception_of(module: nn.Module, by: type[Any]) -> Interception | None:
 
 
 def intercepted(module: nn.Module, by: type[Any]) -> bool:
-    """Whether an interception whose ``around`` is an object of this type is in the chain."""
+    """Whether an interception whose ``around`` is of this type is in the chain."""
     return interception_of(module, by) is not None
 
 
@@ -114,5 +108,6 @@ def _through(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     return inner(*args, **kwargs)
 
 
-def _same(forward: Any) -> Any:
-    return forward
+def itself(value: Any) -> Any:
+    """What unpickling calls where a copy has something else in an object's place."""
+    return value

@@ -1,4 +1,4 @@
-"""The layout of a live model: what ``registry.base.architectures`` says of a header."""
+"""The layout of a live model, like the one that ``registry.base.architectures`` derives."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .inputs import inputs_of
 from .uncalled import uncalled_in
 
 CLASSIFICATION_HEADS = ("score", "classifier")
-"""The heads that PEFT's ``all-linear`` leaves out where a model has no output embeddings."""
+"""The heads that PEFT's ``all-linear`` leaves out in a model without output embeddings."""
 
 
 def layout_of_model(model: nn.Module) -> Layout:
-    """Name every module of ``model`` that owns or contains a parameter, with its kind and sizes.
+    """Every module of ``model`` that owns or contains a parameter, with its kind and sizes.
 
-    Works on any ``nn.Module``. Quantised linears are told by ``in_features`` and
-    ``out_features``, never by the shape of their packed weight; parameters that accelerate has
-    moved to ``meta`` keep their shape there. Modules without parameters (activations, dropout,
-    rotary tables) are left out, since no adapter can sit on them. Nothing is read from weights.
+    Works on any ``nn.Module``. Quantised linears have the sizes in ``in_features`` and
+    ``out_features``, not those of their packed weight. Parameters that accelerate moved to
+    ``meta`` keep their shape there. Modules without parameters (activations, dropout, rotary
+    tables) are left out, because adapters cannot change them. No weights are read.
     """
     modules = dict(model.named_modules())
     shapes = {name: shape_of_module(module) for name, module in modules.items() if name}
@@ -49,8 +49,8 @@ def layout_of_model(model: nn.Module) -> Layout:
 
 
 def _conversions(model: nn.Module) -> Callable[[], Sequence[Rule]]:
-    """The rules of the model's class: the table's for one of transformers' own, and what a class
-    says itself (``_checkpoint_conversion_mapping``: {pattern: name}, as remote code has it)."""
+    """The rules of the model's class: from the table for a class of transformers, and from the
+    class itself (``_checkpoint_conversion_mapping``: {pattern: name}, used by remote code)."""
     kind = type(model)
     config: Any = getattr(model, "config", None)
     own = getattr(kind, "_checkpoint_conversion_mapping", None)
@@ -70,7 +70,7 @@ def _conversions(model: nn.Module) -> Callable[[], Sequence[Rule]]:
 def shape_of_module(module: nn.Module) -> ModuleShape:
     """The kind and sizes of one module, by its type and its own parameters."""
     own: dict[str, tuple[int, ...]] = {}
-    seen: set[int] = set()  # named_parameters(recurse=False), at a third of its time
+    seen: set[int] = set()  # named_parameters(recurse=False) takes three times as long
     for name, parameter in module._parameters.items():  # pyright: ignore[reportPrivateUsage]
         if parameter is not None and id(parameter) not in seen:
             seen.add(id(parameter))
@@ -90,7 +90,7 @@ def shape_of_module(module: nn.Module) -> ModuleShape:
             tuple(module.kernel_size),
             module.groups,
         )
-    if _is_hugging_face_conv1d(module):
+    if _is_transformers_conv1d(module):
         out = cast(int, cast(Any, module).nf)
         inner = cast("int | None", getattr(module, "nx", None))
         if inner is None and "weight" in own:
@@ -100,24 +100,23 @@ def shape_of_module(module: nn.Module) -> ModuleShape:
     if isinstance(inner, int) and isinstance(out, int) and _is_linear(module):
         return ModuleShape(ModuleKind.LINEAR, inner, out, _unpacked(own, (out, inner)))
     kind = ModuleKind.NORM if len(own.get("weight", ())) == 1 else ModuleKind.OTHER
-    return ModuleShape(kind, parameters=own, buffers=_persistent_buffers(module))
+    buffers = {name: tuple(buffer.shape) for name, buffer in persistent_buffers(module).items()}
+    return ModuleShape(kind, parameters=own, buffers=buffers)
 
 
-def _persistent_buffers(module: nn.Module) -> dict[str, tuple[int, ...]]:
+def persistent_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The module's own buffers that are saved with it."""
     left_out = module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
-    return {
-        name: tuple(buffer.shape)
-        for name, buffer in module._buffers.items()  # pyright: ignore[reportPrivateUsage]
-        if buffer is not None and name not in left_out
-    }
+    own = module._buffers.items()  # pyright: ignore[reportPrivateUsage]
+    return {n: buffer for n, buffer in own if buffer is not None and n not in left_out}
 
 
 def _is_linear(module: nn.Module) -> bool:
-    """``nn.Linear``, or a quantiser's stand-in for it.
+    """Whether it is an ``nn.Linear``, or a quantiser's replacement for one.
 
-    The stand-ins (GPTQ, AWQ, HQQ, EETQ..) are not subclasses: they hold a packed weight, which is
-    of integers or of floats of one byte. A module that holds plain floats may multiply by them
-    either way round, whatever its class is called; PEFT adapts none of these.
+    The replacements (GPTQ, AWQ, HQQ, EETQ...) are not subclasses. Their weight is packed: integers
+    or floats of one byte. A module with plain floats may multiply with its weight or with the
+    transposed one, whatever its class is called; PEFT adapts none of these.
     """
     torch_own = getattr(torch.ao.nn, "quantized", None)  # quantize_dynamic's
     if isinstance(module, nn.Linear) or (torch_own and isinstance(module, torch_own.Linear)):
@@ -129,30 +128,28 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _is_packed(tensor: torch.Tensor) -> bool:
-    """Whether these may be the numbers of a quantiser: neither a counter nor a mask."""
+    """Whether these may be a quantiser's values, and not a counter or a mask."""
     if tensor.dim() == 0 or tensor.dtype is torch.bool or tensor.dtype.is_complex:
         return False
     return not tensor.is_floating_point() or tensor.dtype.itemsize == 1
 
 
-def _is_hugging_face_conv1d(module: nn.Module) -> bool:
-    """By name, so that transformers is not imported for a model that is not its own."""
-    for kind in type(module).__mro__:
-        if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
-            return True
-    return False
+def _is_transformers_conv1d(module: nn.Module) -> bool:
+    """By name, so that transformers is not imported for other models."""
+    names = ((kind.__module__, kind.__name__) for kind in type(module).__mro__)
+    return ("transformers.pytorch_utils", "Conv1D") in names
 
 
 def _unpacked(
     own: dict[str, tuple[int, ...]], logical: tuple[int, int]
 ) -> dict[str, tuple[int, ...]]:
-    """A packed weight is given the shape it stands for."""
+    """The shapes with the logical one for a packed weight."""
     return {**own, "weight": logical} if own.get("weight", logical) != logical else own
 
 
 def output_modules(model: nn.Module) -> frozenset[str]:
-    """What PEFT's ``all-linear`` leaves out: the output embeddings, else the first of the
-    classification heads."""
+    """The modules that PEFT's ``all-linear`` leaves out: the output embeddings, else the first of
+    the classification heads."""
     getter = getattr(model, "get_output_embeddings", None)
     head = getter() if callable(getter) else None
     if head is None:
@@ -164,8 +161,7 @@ def output_modules(model: nn.Module) -> frozenset[str]:
 
 
 def _tied_parameters(model: nn.Module) -> dict[str, str]:
-    """Tied parameters by the names transformers gives them; other shared ones point to the
-    first name under which the model holds them."""
+    """Tied parameters by transformers' names; other shared ones map to their first name."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     known = cast("Mapping[str, str]", getattr(model, "all_tied_weights_keys", None) or {})
     tied = {
@@ -186,12 +182,12 @@ def _tied_parameters(model: nn.Module) -> dict[str, str]:
 
 
 def _same_storage(one: torch.Tensor, other: torch.Tensor) -> bool:
-    # offloaded parameters are separate placeholders: transformers' own record is all there is
+    # offloaded parameters are separate placeholders: only transformers' record says that they share
     return _storage(one) == _storage(other) or (one.is_meta and other.is_meta)
 
 
 def _storage(parameter: torch.Tensor) -> object:
-    """What two names of one tensor share: the object, or the memory, its offset and its shape."""
+    """Equal for two names of one tensor: the object, or its memory, shape and strides."""
     if parameter.is_meta or type(parameter.data) is not torch.Tensor:
         return id(parameter)
     pointer = parameter.data_ptr()

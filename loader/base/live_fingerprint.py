@@ -1,9 +1,9 @@
-"""Which base a live model is: measured under the names on disk, and checked.
+"""The fingerprint of a live model, measured under the names on disk, and its check.
 
-Names and shapes on disk come from ``loader.base.disk_names``. Where a conversion changes
-values (experts that are fused at load), it is reverted with the real tensors too, one layer at a
-time and only in layers that are sampled, so that memory stays at one layer. Everything after
-that is the torch-free code of ``registry.base.fingerprint``.
+Names and shapes on disk come from ``loader.base.disk_names``. Where a conversion changes values
+(experts that are fused at loading), it is reverted with the real tensors too: one layer at a time
+and only in layers that are sampled, so that memory stays at one layer. The rest is the torch-free
+code of ``registry.base.fingerprint``.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ from ...registry.base.base_config import (
 from ...registry.base.fingerprint import Measured, compare, sampled_names, structure_digest, tables
 from ...registry.base.samples import Sample, Samples, run, weight_digests
 from ...registry.base.tokenizer import digest_of_json, digest_of_template
+from ...registry.files.wording import some
+from ..weights.dtypes import FLOAT_NAMES
+from ..weights.placement import from_weights_map
 from .disk_names import (
-    DTYPES,
     DiskPlace,
     Revert,
-    dtype_of,
     layers_of,
     live_tensors,
     places_on_disk,
     reverter,
+    unconverted,
 )
 from .resized import as_before
 
@@ -53,10 +55,10 @@ def fingerprint_of_model(
     """Measure a live model; ``tokenizer`` is a fast transformers tokenizer. Of embeddings that were
     resized (``loaded_as``), the rows that they had before are measured.
 
-    For a base loaded from files the result is that of ``fingerprint_of`` on these files, as far
-    as the dtype lets: of a model in another dtype than its files', the digest in that dtype.
-    Parameters on the meta device are read through accelerate's weights map. What cannot be read
-    (quantised, sharded) is left out, and ``doubts`` says so. Nothing in the model is changed.
+    For a base loaded from files the result equals that of ``fingerprint_of`` on these files. For a
+    model in another dtype than its files', it has the digest in that dtype. Parameters on the meta
+    device are read through accelerate's weights map. Tensors that cannot be read (quantised,
+    sharded) are left out, and ``doubts`` says so. The model is not changed.
     """
     config = _config(model)
     doubts: dict[str, str] = {}
@@ -69,8 +71,8 @@ def fingerprint_of_model(
             disk = places_on_disk(model, live)
         except Exception as error:
             said = str(error) or type(error).__name__
-            doubts["structure"] = f"transformers could not name its tensors as on disk: {said}"
-            disk = {name: DiskPlace(name, tuple(t.shape), dtype_of(t)) for name, t in live.items()}
+            doubts["structure"] = f"transformers could not map its tensors to names on disk: {said}"
+            disk = unconverted(live)
         shapes = {name: place.shape for name, place in disk.items()}
         parts = split(shapes, tied=ties_embeddings(config))
         wanted = sampled_names(parts, {name: place.dtype for name, place in disk.items()})
@@ -80,14 +82,14 @@ def fingerprint_of_model(
     known = {disk[wanted[name]].live for name in unread}  # each under one name
     left_out = sorted(unread | (_unreadable(model, live) - known if quantised else set()))
     if left_out:
-        doubts["weights"] = f"{len(left_out)} tensors could not be read: {', '.join(left_out[:5])}"
+        doubts["weights"] = f"{len(left_out)} tensors could not be read: {some(left_out, 5)}"
     elif quantised:
         doubts["weights"] = quantised
     left_by_class = _left_out_by_class(model)
     if left_by_class:
         doubts.setdefault("structure", f"{type(model).__name__} leaves out {left_by_class}")
     samples = tables(parts, values)
-    whole = not left_out and not quantised
+    complete = not left_out and not quantised
     own, others, doubt = _config_digests(model, config)
     if doubt is not None:
         doubts["config"] = doubt
@@ -98,8 +100,8 @@ def fingerprint_of_model(
         structure=structure_digest(parts.backbone, shapes),
         heads=structure_digest(parts.heads, shapes),
         config=own,
-        weights=weight_digests(samples.backbone) if whole else None,
-        head_weights=weight_digests(samples.heads) if whole else None,
+        weights=weight_digests(samples.backbone) if complete else None,
+        head_weights=weight_digests(samples.heads) if complete else None,
         tokenizer=tokenized,
         chat_template=template,
     )
@@ -114,10 +116,10 @@ def check_model(
     tokenizer: Any = None,
     loaded_as: LoadedAs | None = None,
 ) -> list[Finding]:
-    """What of ``declared`` the live model is not; empty where it is the one.
+    """How the live model differs from ``declared``; empty where it is the same base.
 
-    ``samples`` is the lock's sample table. The tokenizer's levels are compared where one is
-    given: a model alone has none, and it is the base's files that are checked for it.
+    ``samples`` is the lock's sample table. The tokenizer's levels are compared only with a
+    ``tokenizer``; without one, the base's files are checked for them.
     """
     if tokenizer is None:
         declared = declared.model_copy(update={"tokenizer": None, "chat_template": None})
@@ -133,8 +135,8 @@ def _values(
     *,
     converts: bool,
 ) -> tuple[dict[str, Sample], set[str]]:
-    """The samples by canonical name, and the canonical names of those that cannot be read; without
-    ``converts`` also those that would have to be converted."""
+    """The samples by canonical name, and the canonical names of those that cannot be read: without
+    ``converts``, these include all that need a conversion."""
     slices: dict[str, Tensor] = {}
     converted: dict[str, dict[str, str]] = {}
     unread: set[str] = set()
@@ -168,7 +170,7 @@ def _values(
 
 
 def _slice(tensor: Tensor) -> Tensor:
-    """The sample of one tensor where it lies, at most eight values, one-dimensional."""
+    """The sample of one tensor on its device: at most eight values, one-dimensional."""
     first, count = run(tensor.shape)
     if tensor.is_contiguous():
         return tensor.view(-1)[first : first + count]
@@ -183,54 +185,51 @@ def _fetched(slices: Mapping[str, Tensor]) -> dict[str, Sample]:
         batches.setdefault((piece.device, piece.dtype), []).append(name)
     samples: dict[str, Sample] = {}
     for (_, dtype), names in batches.items():
-        whole = torch.cat([slices[name].detach() for name in names]).cpu()
-        data = bytes(whole.view(torch.uint8).tolist())
+        joined = torch.cat([slices[name].detach() for name in names]).cpu()
+        data = bytes(joined.view(torch.uint8).tolist())
         at = 0
         for name in names:
             size = slices[name].numel() * dtype.itemsize
-            samples[name] = Sample(DTYPES[dtype], data[at : at + size])
+            samples[name] = Sample(FLOAT_NAMES[dtype], data[at : at + size])
             at += size
     return samples
 
 
 def _readable(model: nn.Module, name: str, tensor: Tensor) -> Tensor | None:
-    """The values of a live tensor, or ``None``: quantised and spread tensors are subclasses that
-    claim a shape and dtype they do not have."""
+    """The values of a live tensor; ``None`` for a quantised or sharded one: its class reports a
+    shape and dtype that its values do not have."""
     data = tensor.data
     if data.device.type == "meta":
         data = _offloaded(model, name)
         if data is None:
             return None
-    if type(data) is not Tensor or data.dtype not in DTYPES or data.layout is not torch.strided:
+    if (
+        type(data) is not Tensor
+        or data.dtype not in FLOAT_NAMES
+        or data.layout is not torch.strided
+    ):
         return None
     return data
 
 
 def _offloaded(model: nn.Module, name: str) -> Tensor | None:
-    """A parameter that accelerate keeps elsewhere, through its hook's weights map."""
+    """A parameter that accelerate offloaded, from the weights map of its or an outer module."""
     parts = name.split(".")
     for depth in range(len(parts) - 1, -1, -1):
         module = model.get_submodule(".".join(parts[:depth]))
         rest = ".".join(parts[depth:])
-        hook = getattr(module, "_hf_hook", None)
-        for each in (hook, *getattr(hook, "hooks", ())):
-            weights = getattr(each, "weights_map", None)
-            if weights is None:
-                continue
-            try:
-                value = weights[rest]
-            except KeyError:
-                continue
-            return value if isinstance(value, Tensor) and value.device.type != "meta" else None
+        value = from_weights_map(module, rest)
+        if value is not None:
+            return value if value.device.type != "meta" else None
     return None
 
 
 def _quantised(model: nn.Module) -> str:
-    """Why the model's tensors are not those of an unquantised one; empty where they are.
+    """Why the model's tensors differ from those of an unquantised model; empty where they do not.
 
-    Some quantisers unpack at load (FP8 and mxfp4 on a CPU) and leave a plain model. Only the
-    conversions that transformers keeps in order to save it know: there it would be quantised anew,
-    to other values.
+    Some quantisers unpack at loading (FP8 and mxfp4 on a CPU) and leave a plain model. Only the
+    conversions that transformers keeps for saving show it: saving would quantise again, to other
+    values.
     """
     if (
         getattr(model, "hf_quantizer", None) is not None
@@ -245,18 +244,18 @@ def _quantised(model: nn.Module) -> str:
 
 
 def _unreadable(model: nn.Module, live: Mapping[str, Tensor]) -> set[str]:
-    """Parameters whose values are packed: integers, or a quantiser's tensor class."""
+    """Parameters with packed values: integers, or a quantiser's tensor class."""
     names = {name for name, _ in model.named_parameters()}
     return {
         name
         for name, t in live.items()
-        if name in names and (type(t.data) is not Tensor or t.dtype not in DTYPES)
+        if name in names and (type(t.data) is not Tensor or t.dtype not in FLOAT_NAMES)
     }
 
 
 def _left_out_by_class(model: nn.Module) -> str:
-    """Parts of a checkpoint, layers and towers, that this class does not load: then a file's
-    structure may rightly hold more than the model does."""
+    """Parts of a checkpoint (layers, towers) that this class does not load: the structure of the
+    files may then contain more than the model's."""
     patterns = [
         str(pattern)
         for pattern in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
@@ -277,13 +276,13 @@ def _config(model: nn.Module) -> dict[str, Any]:
 def _config_digests(
     model: nn.Module, config: Mapping[str, Any]
 ) -> tuple[str | None, frozenset[str], str | None]:
-    """The config's digest, the others that files of the same config may have, and the doubt
-    that is left. The class itself tells which open fields it would fill in alike."""
+    """The config's digest, other digests that files of the same config may have, and the remaining
+    doubt. The class itself shows which open fields it would fill in with the same values."""
     if not config:
         return None, frozenset(), "the model has no config"
     form = canonical(config)
     cls = type(getattr(model, "config"))  # noqa: B009 - nn.Module's own getattr is not typed
-    # a class with parts may fill in fields of theirs (PaliGemma's bidirectional attention)
+    # a class with parts may fill in fields of the parts (PaliGemma's bidirectional attention)
     of_parts = {p for p in form.fields if isinstance(config.get(p.partition(".")[0]), Mapping)}
     maybe = sorted(form.open | _unknown(form, config) | of_parts)
     implied = [path for path in maybe if _is_implied(cls, config, path)]
@@ -296,7 +295,7 @@ def _config_digests(
 
 
 def _unknown(form: Canonical, config: Mapping[str, Any]) -> set[str]:
-    """Fields of a class newer than the table."""
+    """Fields of a class that is newer than the table."""
     known = known_fields(str(config.get("model_type")))
     if known is None:
         return set(form.fields) - {"model_type"}

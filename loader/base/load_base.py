@@ -1,11 +1,10 @@
-"""Loading the base model as its manifest declares it."""
+"""Loading the base model that a manifest declares."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ from ...manifests.language.schema import Base
 from ...manifests.lockfile import LoadedAs
 from ...registry.checks.fetching import attentions_of, is_of_the_hub
 from ...registry.files.facts import config_as
+from ...registry.files.wording import some
 from ..weights.dtypes import DTYPES
 from .model_class import class_of
 from .resized import resize
 from .streamed_load import converting_options
-from .transformers_log import quiet
+from .transformers_log import failed, quiet
 
 
 def load_base(
@@ -35,23 +35,27 @@ def load_base(
     loaded_as: LoadedAs | None = None,
 ) -> tuple[nn.Module, list[Finding]]:
     """The model in ``folder`` (a transformers checkpoint in safetensors), in eval mode, and
-    warnings: tensors that it leaves out, and what transformers said while it loaded.
+    warnings: tensors that the model does not use, and transformers' warnings during loading.
 
-    The class is the one that config.json's ``architectures`` names, unless ``loaded_as`` names
-    another; its new modules begin as transformers begins them, drawn by one seed. ``dtype``,
-    ``device_map``, ``quantization``, ``attn_implementation`` and ``trust_remote_code`` go to
-    transformers' ``from_pretrained``; ``auto`` means the checkpoint's own dtype. Where
-    ``device_map`` puts a part on ``disk`` it is read from ``folder`` as it is needed, and what
-    transformers has to convert first is kept in ``offload_folder``.
-    Raises :class:`AttachError` where transformers cannot load it, where code would be run that
-    the manifest does not trust, or where weights would be left as random numbers.
+    The class is the first of config.json's ``architectures``, unless ``loaded_as`` names another;
+    its new modules are initialised as in transformers, with a fixed seed. ``dtype``,
+    ``device_map``, ``quantization``, ``attn_implementation`` and ``trust_remote_code`` are passed
+    to transformers' ``from_pretrained``; ``auto`` means the checkpoint's own dtype. A part that
+    ``device_map`` puts on ``disk`` is read from ``folder`` when it is needed. Tensors that
+    transformers has to convert first are kept in ``offload_folder``.
+    Raises :class:`AttachError` where transformers cannot load it, where it would run code that the
+    manifest does not trust, or where weights would remain random.
     """
     config = json.loads((folder / "config.json").read_bytes())
     for named in (base.attn_implementation, *attentions_of(config)):
         _check_attention(named, where)
     loaded = loaded_as or LoadedAs()
-    kind = class_of(config_as(config, loaded), base.trust_remote_code, where)
-    labels = labels_for(loaded)
+    said = config_as(config, loaded)
+    kind = class_of(said, base.trust_remote_code, where)
+    labels: dict[str, Any] = {}
+    if loaded.num_labels is not None:
+        labels["id2label"] = {int(at): name for at, name in said["id2label"].items()}
+        labels["label2id"] = said["label2id"]
     options: dict[str, Any] = {
         "dtype": DTYPES.get(base.dtype, "auto"),
         "trust_remote_code": base.trust_remote_code,
@@ -69,7 +73,9 @@ def load_base(
     if base.quantization is not None:
         options["quantization_config"] = _quantization(dict(base.quantization), where)
     try:
-        with quiet() as said, one_seed():
+        # new modules are the same each time, and the caller's random numbers are not affected
+        with quiet() as warned, torch.random.fork_rng(range(torch.cuda.device_count())):
+            torch.manual_seed(0)
             converting = converting_options(kind, config, base, folder, labels)
             if converting is None:
                 model, info = kind.from_pretrained(folder, **options, **labels)
@@ -77,19 +83,18 @@ def load_base(
                 model, info = kind.from_pretrained(None, **options, **converting)
                 model.name_or_path = model.config.name_or_path = str(folder)
     except Exception as error:
-        raise AttachError(
-            codes.BASE_NOT_LOADED.finding(
-                "transformers could not load the base",
-                where,
-                found=f"{type(error).__name__}: {str(error).strip()[:500]}",
-            )
-        ) from error
+        message = "transformers could not load the base"
+        raise failed(codes.BASE_NOT_LOADED, message, error, where) from error
     _check_filled(info, loaded.new, where)
-    # another class of the same base leaves out its head
+    # another class of the same base does not use the checkpoint's head
     unused = _unused(info, where) if loaded.architecture is None else []
     if loaded.vocab_size is not None:
         resize(model, loaded.vocab_size, where)
-    return model.eval(), [*unused, *(_heard(text, where) for text in said)]
+    warnings = [
+        codes.BASE_WARNING.finding("transformers warned", where, found=text[:500])
+        for text in warned
+    ]
+    return model.eval(), [*unused, *warnings]
 
 
 def offloads_to_disk(base: Base) -> bool:
@@ -99,56 +104,27 @@ def offloads_to_disk(base: Base) -> bool:
 
 
 _PLANNED = frozenset({"auto", "balanced", "balanced_low_0", "sequential"})
-"""Device maps that accelerate plans itself, with ``disk`` as its last resort."""
-
-
-def labels_for(loaded: LoadedAs) -> dict[str, Any]:
-    """What the config of a classifier is given."""
-    if loaded.num_labels is None:
-        return {}
-    names = {int(at): name for at, name in loaded.id2label.items()}
-    more = {"id2label": names, "label2id": {name: at for at, name in names.items()}}
-    return {"num_labels": loaded.num_labels, **(more if names else {})}
-
-
-@contextmanager
-def one_seed() -> Generator[None]:
-    """Random numbers are the same each time, and the caller's go on as they were."""
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(0)
-        yield
+"""Device maps that accelerate plans itself; it uses ``disk`` last."""
 
 
 def _check_filled(info: Mapping[str, Any], new: Collection[str], where: Where) -> None:
-    """All that no file fills is within the ``new`` modules, which every adapter brings."""
-    inside = tuple(f"{name}." for name in new)
-    kinds = {
-        kind: sorted(name for name in map(_name_of, info.get(kind) or ()) if not _in(name, inside))
-        for kind in ("missing_keys", "mismatched_keys")
-    }
-    left = [
-        f"{len(names)} {kind.replace('_', ' ')} ({names[0]})"
-        for kind, names in kinds.items()
-        if names
-    ]
+    """Raise where a parameter is not in the files, unless it is in one of the ``new`` modules,
+    which every adapter replaces."""
+    left: list[str] = []
+    for kind in ("missing_keys", "mismatched_keys"):
+        keys = (key[0] if isinstance(key, tuple) else key for key in info.get(kind) or ())
+        inside = tuple(f"{name}." for name in new)
+        if names := sorted(name for name in map(str, keys) if not name.startswith(inside)):
+            left.append(f"{len(names)} {kind.replace('_', ' ')} ({names[0]})")
     if left:
         raise AttachError(
             codes.BASE_INCOMPLETE.finding(
-                "the checkpoint does not fill the model, whose rest would be random numbers",
+                "The checkpoint does not have every parameter of the model",
                 where,
                 found="; ".join(left),
                 expected="every parameter in the checkpoint",
             )
         )
-
-
-def _name_of(key: Any) -> str:
-    """Of a tensor of another size, transformers tells the sizes too."""
-    return str(key[0] if isinstance(key, tuple) else key)
-
-
-def _in(name: str, inside: tuple[str, ...]) -> bool:
-    return bool(inside) and name.startswith(inside)
 
 
 def _unused(info: Mapping[str, Any], where: Where) -> list[Finding]:
@@ -157,33 +133,30 @@ def _unused(info: Mapping[str, Any], where: Where) -> list[Finding]:
         return []
     return [
         codes.BASE_TENSORS_UNUSED.finding(
-            f"the model has no place for {len(names)} of the checkpoint's tensors",
+            f"The model does not use {len(names)} of the checkpoint's tensors",
             where,
-            found=", ".join(names[:5]) + (" ..." if len(names) > 5 else ""),
+            found=some(names, 5),
         )
     ]
 
 
-def _heard(text: str, where: Where) -> Finding:
-    return codes.BASE_WARNING.finding("transformers warned", where, found=text[:500])
-
-
 def _check_attention(named: object, where: Where) -> None:
-    """An attention that is named like a repository is fetched from the Hub and run, unpinned."""
+    """Raise for an attention that is named like a repository: transformers would download its
+    code from the Hub, unpinned, and run it."""
     if is_of_the_hub(named) or _is_replaced(named):
         raise AttachError(
             codes.REMOTE_CODE_ELSEWHERE.finding(
-                "the attention implementation is code of another repository",
+                "The attention implementation is code of another repository",
                 where,
                 found=named,
-                expected="eager, sdpa, or one that is installed here",
+                expected="eager, sdpa, or an installed one",
             )
         )
 
 
 def _is_replaced(named: object) -> bool:
-    """Whether transformers would get a kernel from the Hub in place of a flash attention that is
-    not installed here (it does where the package ``kernels`` is)."""
+    """Whether transformers would download a kernel from the Hub instead of a flash attention that
+    is not installed (it does if the package ``kernels`` is installed)."""
     version = re.fullmatch(r"(?:paged\|)?flash_attention_(\d)", str(named))
     if version is None or find_spec("kernels") is None:
         return False
@@ -200,7 +173,7 @@ def _quantization(declared: dict[str, Any], where: Where) -> Any:
     if "quant_method" not in declared:
         raise AttachError(
             codes.QUANTIZATION_UNKNOWN.finding(
-                "base.quantization does not say which method",
+                "base.quantization has no quant_method",
                 where,
                 found=", ".join(sorted(declared)) or "nothing",
                 expected="quant_method: bitsandbytes, torchao, ... and that method's fields",
@@ -209,10 +182,5 @@ def _quantization(declared: dict[str, Any], where: Where) -> Any:
     try:
         return AutoQuantizationConfig.from_dict(declared)
     except Exception as error:
-        raise AttachError(
-            codes.QUANTIZATION_UNKNOWN.finding(
-                "transformers does not accept base.quantization",
-                where,
-                found=f"{type(error).__name__}: {str(error).strip()[:300]}",
-            )
-        ) from error
+        message = "transformers does not accept base.quantization"
+        raise failed(codes.QUANTIZATION_UNKNOWN, message, error, where) from error

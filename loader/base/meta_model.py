@@ -1,13 +1,13 @@
-"""A base without its weights: every module, on the meta device, over the files of a checkpoint.
+"""A base without its weights: every module, on the meta device, with the files of a checkpoint.
 
-Where something needs a value (a trained bias, a weight to compare with) it is read from the file,
-through the same weights map by which accelerate's offloaded modules tell theirs.
+A value that is needed (a trained bias, a weight to compare with) is read from the file, through a
+weights map like that of accelerate's offloaded modules.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,17 +16,16 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from ...manifests.findings import loader as loader_codes
-from ...manifests.findings.errors import AttachError
+from ...manifests.findings import loader as codes
 from ...manifests.findings.finding import Where
 from ...registry.files.facts import Header, TensorInfo
 from ..weights.dtypes import TORCH_DTYPES
-from .disk_names import live_tensors, places_on_disk, reverter
+from .disk_names import every_tensor, live_tensors, places_on_disk, reverter, with_prefix
 from .empty_model import build
 from .fused_slices import Cut, cuts_of
 from .model_class import class_of
 from .modules import ModuleMap
-from .transformers_log import quiet
+from .transformers_log import failed, quiet
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class OnDisk:
 
 
 class Skeleton:
-    """``model`` has the live names and types of the base in ``folder`` (a checkpoint as
-    transformers writes it, of which ``headers`` are those of its files)."""
+    """``model`` has the modules of the base in ``folder`` (a checkpoint as transformers writes it,
+    whose files have ``headers``)."""
 
     def __init__(
         self,
@@ -60,10 +59,7 @@ class Skeleton:
             for file, header in headers.items()
             for name, info in header.tensors.items()
         }
-        self._tensors: dict[str, Tensor] = {
-            **dict(self.model.named_parameters(remove_duplicate=False)),
-            **dict(self.model.named_buffers(remove_duplicate=False)),
-        }
+        self._tensors: dict[str, Tensor] = every_tensor(self.model)
         self._live = live = live_tensors(self.model)
         self._places = {
             place.live: name
@@ -71,33 +67,35 @@ class Skeleton:
             if place.live is not None
         }
         self._fused = live.keys() - self._places.keys()
-        self._prefix = str(getattr(self.model, "base_model_prefix", "") or "")
         for name, module in self.model.named_modules(remove_duplicate=False):
             module._hf_hook = _FromFiles(self, f"{name}." if name else "")  # pyright: ignore[reportArgumentType]
 
     def find(self, live: str) -> OnDisk | None:
-        """The tensor of the checkpoint that becomes this live one unchanged; ``None`` where it is
-        made of others, or shares another's."""
+        """The tensor of the checkpoint that becomes this live one unchanged; ``None`` where the
+        live one is made of others, or shares another's."""
+        if live in self._fused:
+            return None
         shape = tuple(self._tensors[live].shape)
-        for name in self._spellings(live):
+        written = self._places.get(live) or self.name_on_disk(live)
+        for name in with_prefix(self.model, written, live):
             found = self._on_disk.get(name)
             if found is not None and found.info.shape == shape:
                 return found
         return None
 
     def find_shared(self, live: str) -> OnDisk | None:
-        """The same, or that of a parameter which it is tied to."""
+        """The same, or the tensor of a parameter that it is tied to."""
         names = (live, *self.modules.tied_to(live))
         return next((found for name in names if (found := self.find(name)) is not None), None)
 
     def find_parts(self, live: str) -> list[tuple[OnDisk, Cut]] | None:
-        """The tensors of the checkpoint that are parts of this live one, all of it; ``None`` where
-        that cannot be told, or is not so on disk."""
+        """The tensors of the checkpoint that together are this live one; ``None`` where they are
+        not known, or differ on disk."""
         if live not in self._fused:
             return None
         found: list[tuple[OnDisk, Cut]] = []
         for name, cut in (cuts_of(self.model, self._live, live) or {}).items():
-            spelled = (self._on_disk.get(one) for one in self._with_prefix(name))
+            spelled = (self._on_disk.get(one) for one in with_prefix(self.model, name))
             place = next((p for p in spelled if p is not None and p.info.shape == cut.shape), None)
             if place is None:
                 return None
@@ -105,7 +103,7 @@ class Skeleton:
         return found or None
 
     def name_on_disk(self, live: str) -> str:
-        """The name under which transformers would write this one."""
+        """The name under which transformers would write this tensor."""
         revert = reverter(self.model)
         if revert is None:
             return live
@@ -113,40 +111,27 @@ class Skeleton:
         return next(iter(written)) if len(written) == 1 else live
 
     def read(self, place: OnDisk) -> Tensor:
-        """A tensor in its stored dtype; its memory is its own."""
+        """A tensor in its stored dtype, in its own memory."""
         start = self.headers[place.file].data_start + place.info.start
         with (self.folder / place.file).open("rb") as stream:
             stream.seek(start)
             return read_tensor(stream.readinto, place.info)
 
-    def _spellings(self, live: str) -> Iterator[str]:
-        if live in self._fused:
-            return
-        for known in dict.fromkeys((self._places.get(live, self.name_on_disk(live)), live)):
-            yield from self._with_prefix(known)
-
-    def _with_prefix(self, name: str) -> Iterator[str]:
-        """A name, with and without the prefix of the base's inner model."""
-        yield name
-        if self._prefix:
-            yield name.removeprefix(f"{self._prefix}.")
-            yield f"{self._prefix}.{name}"
-
 
 def read_tensor(readinto: Callable[[Any], int | None], info: TensorInfo) -> Tensor:
-    """A tensor from where a file stands. Raises :class:`OSError` where the file ends."""
+    """The next tensor of a file. Raises :class:`OSError` where the file ends too early."""
     data = bytearray(info.nbytes)
     got = readinto(memoryview(data)) if data else 0
     if got != info.nbytes:
-        raise OSError(f"{got} of {info.nbytes} bytes")
+        raise OSError(f"Read {got} of {info.nbytes} bytes")
     dtype = TORCH_DTYPES[info.dtype]
     if not data:
         return torch.empty(info.shape, dtype=dtype)
     return torch.frombuffer(data, dtype=dtype).view(info.shape)
 
 
-class _FromFiles(Mapping[str, Tensor]):
-    """What stands where accelerate keeps an offloaded module's hook: its weights map."""
+class _FromFiles:
+    """In place of accelerate's hook on an offloaded module: the hook, and its weights map."""
 
     execution_device = torch.device("cpu")
 
@@ -155,7 +140,7 @@ class _FromFiles(Mapping[str, Tensor]):
         self._prefix = prefix
 
     @property
-    def weights_map(self) -> Mapping[str, Tensor]:
+    def weights_map(self) -> _FromFiles:
         return self
 
     def __getitem__(self, name: str) -> Tensor:
@@ -163,12 +148,6 @@ class _FromFiles(Mapping[str, Tensor]):
         if place is None or place.info.dtype not in TORCH_DTYPES:
             raise KeyError(name)
         return self._skeleton.read(place)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
 
 
 def _without_weights(
@@ -187,10 +166,5 @@ def _without_weights(
                 model = cast(Any, kind).from_config(settings, trust_remote_code=remote_code)
             return cast(nn.Module, model).eval()
     except Exception as error:
-        raise AttachError(
-            loader_codes.BASE_NOT_LOADED.finding(
-                "transformers could not make the base",
-                where,
-                found=f"{type(error).__name__}: {str(error).strip()[:500]}",
-            )
-        ) from error
+        message = "transformers could not build the base"
+        raise failed(codes.BASE_NOT_LOADED, message, error, where) from error

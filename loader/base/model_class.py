@@ -1,4 +1,4 @@
-"""Which class a checkpoint is to be loaded with, and whose code that is."""
+"""Which class a checkpoint is loaded with, and whose code the class is."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ...registry.checks.fetching import check as check_fetching
 
 
 def class_of(config: Mapping[str, Any], remote_code: bool, where: Where) -> Any:
-    """The class that ``architectures`` names: transformers' own, or with ``remote_code`` the
-    auto class that finds it among the repository's Python files, which then come first.
+    """The class that ``architectures`` names: transformers' own, or with ``remote_code`` first the
+    auto class that finds it in the repository's Python files.
 
-    Nothing is guessed: a checkpoint that names no class is not loaded as a bare backbone. Raises
-    :class:`AttachError` for that, for code that is not trusted, and for whatever else the config
-    would have fetched from elsewhere, where nothing pins it.
+    Raises :class:`AttachError` for a checkpoint that does not name a class (it is not loaded as a
+    bare backbone), for code that is not trusted, and for anything that the config would download
+    unpinned from elsewhere.
     """
     names = config.get("architectures")
     name = cast("list[Any]", names)[0] if isinstance(names, list) and names else None
@@ -42,7 +42,9 @@ def class_of(config: Mapping[str, Any], remote_code: bool, where: Where) -> Any:
         )
     raise AttachError(
         codes.BASE_CLASS_UNKNOWN.finding(
-            "config.json names no class of transformers", where, found=f"architectures: {names}"
+            "config.json does not name a class of transformers",
+            where,
+            found=f"architectures: {names}",
         )
     )
 

@@ -1,9 +1,9 @@
-"""Run as a program: a chat template on trial, in a process of its own with bounded memory.
+"""A program that renders a chat template in its own process, with bounded memory.
 
-Standard input holds JSON: ``template``, ``variables``, ``bytes``. Prints how long the text is.
-What a template may use is what transformers gives it (``utils/chat_template_utils.py``): jinja2's
+Standard input is JSON: ``template``, ``variables``, ``bytes``. The program prints the length of the
+text. A template can use the same as in transformers (``utils/chat_template_utils.py``): jinja2's
 immutable sandbox, loop controls, the ``generation`` block, ``tojson``, ``raise_exception`` and
-``strftime_now``. Imports nothing of the package, so that it starts in a tenth of a second.
+``strftime_now``. The program does not import the package, so that it starts in 0.1 seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 class GenerationBlock(Extension):
-    """``{% generation %}``: transformers marks what an assistant wrote; here it is only written."""
+    """``{% generation %}``: transformers marks the assistant's text; here it is only rendered."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2's interface
 
@@ -39,7 +39,7 @@ def _now(pattern: str) -> str:
 
 
 class ObjectionError(TemplateError):
-    """What a template says through ``raise_exception``: it objects to these messages."""
+    """Raised by a template's ``raise_exception``: it rejects these messages."""
 
 
 def _refuse(message: str) -> str:
@@ -47,18 +47,18 @@ def _refuse(message: str) -> str:
 
 
 def render(template: str, variables: dict[str, Any]) -> str:
-    """The text that the template writes. Raises what the template makes jinja2 raise."""
+    """The rendered text. Raises whatever jinja2 raises for the template."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, loopcontrols]
     )
     environment.filters["tojson"] = _json
-    given: dict[str, Any] = environment.globals  # pyright: ignore[reportAssignmentType]
-    given.update(raise_exception=_refuse, strftime_now=_now)
+    names: dict[str, Any] = environment.globals  # pyright: ignore[reportAssignmentType]
+    names.update(raise_exception=_refuse, strftime_now=_now)
     return environment.from_string(template).render(**variables)
 
 
 def _limit(size: int) -> None:
-    """At most ``size`` bytes more than now, where the system can say so."""
+    """Limit the process to ``size`` more bytes than now, where the system can do so."""
     try:
         import resource
         from pathlib import Path
@@ -71,14 +71,14 @@ def _limit(size: int) -> None:
 
 
 def main() -> int:
-    given = json.load(sys.stdin)
-    _limit(given["bytes"])
+    trial = json.load(sys.stdin)
+    _limit(trial["bytes"])
     try:
-        print(len(render(given["template"], given["variables"])))
+        print(len(render(trial["template"], trial["variables"])))
     except ObjectionError:
-        print(0)  # transformers will meet it too, and say it
+        print(0)  # transformers will raise and report it too
     except MemoryError:
-        print("it takes too much memory", file=sys.stderr)
+        print("it needs too much memory", file=sys.stderr)
         return 1
     except Exception as error:
         print(f"{type(error).__name__}: {error}"[:300], file=sys.stderr)

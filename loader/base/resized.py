@@ -1,5 +1,4 @@
-"""Token embeddings that are resized (``base.vocab_size``): of a base that is loaded here, and as
-they were before."""
+"""Resized token embeddings (``base.vocab_size``): resizing them, and their rows before."""
 
 from __future__ import annotations
 
@@ -16,16 +15,16 @@ from ...manifests.findings.finding import Where
 from ...manifests.lockfile import LoadedAs
 from ...registry.methods.resized import token_modules
 from .layout import layout_of_model
-from .transformers_log import quiet
+from .transformers_log import failed, quiet
 
 
 def resize(model: nn.Module, rows: int, where: Where) -> None:
     """Give the input and the output embedding ``rows`` rows, as transformers'
     ``resize_token_embeddings`` does, in place.
 
-    New rows (and new entries of a head's bias) are the mean of the old ones: what transformers
-    draws them around, without the noise, so that they are the same each time. Raises
-    :class:`AttachError` where that cannot be.
+    New rows (and new entries of a head's bias) are the mean of the old ones. transformers samples
+    around this mean; without the sampling they are the same each time. Raises
+    :class:`AttachError` where the model cannot be resized.
     """
     base = cast(Any, model)
     before = _rows(model)
@@ -41,18 +40,14 @@ def resize(model: nn.Module, rows: int, where: Where) -> None:
                         table[before:] = table[:before].float().mean(0).to(table.dtype)
         _part(model, apart)
     except Exception as error:
-        said = f"{type(error).__name__}: {str(error).strip()[:300]}"
-        raise AttachError(
-            codes.VOCABULARY_NOT_RESIZED.finding(
-                "transformers could not resize the base's embeddings", where, found=said
-            )
-        ) from error
+        message = "transformers could not resize the base's embeddings"
+        raise failed(codes.VOCABULARY_NOT_RESIZED, message, error, where) from error
     check_rows(model, rows, where)
 
 
 def _part(model: nn.Module, apart: Mapping[str, nn.Module]) -> None:
-    """Modules that stood ``apart``, with one weight, stand so again: resizing makes one module of
-    T5's three embeddings, at which no adapter could tell them from one another."""
+    """Separate the modules again that were ``apart`` before: resizing makes one module of T5's
+    three embeddings, which share a weight, and an adapter could not address each."""
     seen: dict[int, str] = {}
     for name, module in list(model.named_modules(remove_duplicate=False)):
         first = seen.setdefault(id(module), name)
@@ -84,9 +79,8 @@ def as_before(
     loaded_as: LoadedAs,
     doubts: dict[str, str],
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The config and the ``live`` tensors with the rows that the files have. Where the model does
-    not have them, or how many there are is not known, the embeddings are left out, and ``doubts``
-    says so."""
+    """The config and the ``live`` tensors with the number of rows in the files. Where the model has
+    fewer rows, or the number is not known, the embeddings are left out, and ``doubts`` says so."""
     before, rows = loaded_as.resized_from, loaded_as.vocab_size
     layout = layout_of_model(model)
     ours = {f"{name}.{leaf}" for name in token_modules(layout) for leaf in ("weight", "bias")}
@@ -108,7 +102,7 @@ def as_before(
 
 
 def _tables(model: nn.Module) -> list[nn.Module]:
-    """The input and the output embedding, where there are such."""
+    """The input and the output embedding, where the model has them."""
     found: list[nn.Module] = []
     for name in ("get_input_embeddings", "get_output_embeddings"):
         try:

@@ -1,10 +1,9 @@
-"""A checkpoint whose tensors change while they are loaded (another dtype, quantised), each in
-memory only as long as that takes.
+"""Loading a checkpoint whose tensors are converted (another dtype, quantised) one at a time.
 
-transformers maps a file as a whole until the last tensor is out: where they are all converted, the
-pages of the file and the model are in memory together at the end. Here each tensor is a mapping of
-its own, which goes with it. Where nothing is converted the file's pages *are* the model, and
-transformers' own road is the right one.
+transformers maps a complete file until its last tensor is loaded. If all tensors are converted, the
+pages of the file and the model are in memory together at the end. Here each tensor has its own
+mapping, which is released with it. Without a conversion the file's pages *are* the model, and
+transformers' own loading is used.
 """
 
 from __future__ import annotations
@@ -15,29 +14,28 @@ import mmap
 import sys
 import threading
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import torch
 import transformers
 
 from ...manifests.language.schema import Base
 from ...registry.files.facts import TensorInfo
-from ...registry.files.header import read_header
+from ...registry.files.header import read_local_header
 from ...registry.files.names import BASE_INDEX, BASE_WEIGHTS
-from ..weights.dtypes import FLOATS, TORCH_DTYPES
+from ..weights.dtypes import FLOATS, TORCH_DTYPES, as_dtype
 from .meta_model import read_tensor
 
 _OFTEN = 16 << 20
-"""Bytes of a checkpoint after which freed memory is given back."""
+"""Bytes of a checkpoint after which freed memory is returned to the system."""
 
 
 class Taken:
-    """The bytes of a checkpoint that were asked for. Each time that it is many, what was freed
-    goes back to the system: glibc keeps blocks of up to 32 MB for itself (``M_MMAP_THRESHOLD``
-    grows by use), and converting or quantising frees as much as a model."""
+    """Counts the bytes read from a checkpoint, and now and then returns freed memory to the system.
+    glibc keeps freed blocks of up to 32 MB (``M_MMAP_THRESHOLD`` grows with use), and converting or
+    quantising frees as much as a model."""
 
     def __init__(self) -> None:
         self._bytes = 0
@@ -53,7 +51,7 @@ class Taken:
 
 
 def give_back() -> None:
-    """Give freed memory back to the system, where the C library can (glibc's ``malloc_trim``)."""
+    """Return freed memory to the system, where the C library can (glibc's ``malloc_trim``)."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
@@ -61,8 +59,8 @@ def give_back() -> None:
 
 
 class MappedTensor:
-    """A tensor in a safetensors file, as transformers takes it (safetensors' ``PySafeSlice``):
-    ``[...]`` maps it."""
+    """A tensor in a safetensors file, with the methods of safetensors' ``PySafeSlice`` that
+    transformers uses: ``[...]`` maps it."""
 
     def __init__(self, file: Path, start: int, info: TensorInfo, taken: Taken) -> None:
         self._file = file
@@ -77,20 +75,20 @@ class MappedTensor:
         return self._info.dtype
 
     def __getitem__(self, index: Any) -> torch.Tensor:
-        """(Part of) the tensor in the file's dtype. The mapping is private, and goes with it."""
+        """The tensor, or a part of it, in the file's dtype, over its own private mapping."""
         self._taken.add(self._info.nbytes)
         return self._mapped()[index]
 
     def read(self) -> torch.Tensor:
-        """The tensor in memory of its own."""
+        """The tensor in its own memory."""
         with self._file.open("rb", buffering=0) as stream:
             stream.seek(self._start)
             return read_tensor(stream.readinto, self._info)
 
     def _mapped(self) -> torch.Tensor:
-        info, dtype = self._info, TORCH_DTYPES[self._info.dtype]
+        info = self._info
         if not info.nbytes:
-            return torch.empty(info.shape, dtype=dtype)
+            return torch.empty(info.shape, dtype=TORCH_DTYPES[info.dtype])
         before = self._start % mmap.ALLOCATIONGRANULARITY
         with self._file.open("rb") as stream:
             pages = mmap.mmap(
@@ -99,15 +97,13 @@ class MappedTensor:
                 access=mmap.ACCESS_COPY,
                 offset=self._start - before,
             )
-        flat = torch.frombuffer(pages, dtype=torch.uint8, offset=before)
-        if before % dtype.itemsize:  # legal in the format, but no tensor can begin there
-            flat = flat.clone()
-        return flat.view(dtype).view(info.shape)
+        data = torch.frombuffer(pages, dtype=torch.uint8)
+        return as_dtype(data, info.dtype, before, before + info.nbytes).view(info.shape)
 
 
 def tensors_on_disk(folder: Path) -> dict[str, MappedTensor]:
-    """Every tensor of the checkpoint in ``folder``, in one file or several, by its name there.
-    Raises :class:`OSError` where there is none, :class:`SourceError` where it is damaged."""
+    """Every tensor of the checkpoint in ``folder``, in one file or several, by its name on disk.
+    Raises :class:`OSError` for a missing checkpoint, :class:`SourceError` for a damaged one."""
     files = [BASE_WEIGHTS]
     if not (folder / BASE_WEIGHTS).exists():
         files = sorted(set(json.loads((folder / BASE_INDEX).read_bytes())["weight_map"].values()))
@@ -115,16 +111,10 @@ def tensors_on_disk(folder: Path) -> dict[str, MappedTensor]:
     taken = Taken()
     for file in files:
         path = folder / file
-        with path.open("rb") as stream:
-            header = read_header(partial(_range, stream), path.stat().st_size, file=file)
+        header = read_local_header(path, file)
         for name, info in header.tensors.items():
             found[name] = MappedTensor(path, header.data_start + info.start, info, taken)
     return found
-
-
-def _range(stream: BinaryIO, start: int, length: int) -> bytes:
-    stream.seek(start)
-    return stream.read(length)
 
 
 def converting_options(
@@ -134,10 +124,10 @@ def converting_options(
     folder: Path,
     labels: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any] | None:
-    """What ``from_pretrained`` takes in place of ``folder``, where tensors change while they are
-    loaded; ``None`` where none does, and where transformers has to see the folder itself (code
-    that comes with it, weights that are quantised already, parts that stay on disk). ``labels`` go
-    into the model's config.
+    """The options of ``from_pretrained`` that replace ``folder`` where tensors are converted at
+    loading. ``None`` where none is converted, and where transformers needs the folder itself (its
+    code, weights that are already quantised, parts that stay on disk). ``labels`` go into the
+    model's config.
     """
     if base.trust_remote_code or "quantization_config" in config or "disk" in _devices(base):
         return None
@@ -170,7 +160,7 @@ def _devices(base: Base) -> tuple[Any, ...]:
 
 
 def _generation(folder: Path, config: Mapping[str, Any]) -> transformers.GenerationConfig:
-    """As ``from_pretrained`` finds it: a file of its own, else what is in config.json."""
+    """As in ``from_pretrained``: from its own file, else from config.json."""
     try:
         return transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
     except OSError:

@@ -1,4 +1,4 @@
-"""Keeping transformers off the terminal for a while; what it has to say is returned instead."""
+"""transformers' warnings and exceptions, collected for findings."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from contextlib import contextmanager
 
 from transformers.utils import logging as transformers_logging
 
+from ...manifests.findings.code import Code
+from ...manifests.findings.errors import AttachError
+from ...manifests.findings.finding import Where
+
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _REPORT = "LOAD REPORT"
-"""The table of missing and unexpected tensors, which is told as findings of our own."""
+"""The table of missing and unexpected tensors, for which we report findings."""
 
 
 @contextmanager
 def quiet() -> Generator[list[str]]:
-    """No progress bars, and this thread's warnings go into the list, each text once, however
-    little transformers was told to say.
+    """No progress bars, and this thread's warnings go into the list, each text once, at any
+    verbosity of transformers.
 
-    Other threads' warnings go where they always go, and so does everything afterwards.
+    Other threads' warnings, and all warnings afterwards, go to the usual handlers.
     """
     me = threading.get_ident()
     said: list[str] = []
@@ -43,6 +47,12 @@ def quiet() -> Generator[list[str]]:
             handler.removeFilter(listener.spares)
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+def failed(code: Code, message: str, error: Exception, where: Where) -> AttachError:
+    """An exception of transformers as a finding."""
+    found = f"{type(error).__name__}: {str(error).strip()[:500]}"
+    return AttachError(code.finding(message, where, found=found))
 
 
 class _Listener(logging.Handler):

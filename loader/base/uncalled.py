@@ -1,9 +1,9 @@
-"""Modules that a model never calls: it reads their weight, and computes with that itself.
+"""Modules that a model never calls: it reads their weight, and computes with it itself.
 
-What acts on what a module is given and what it returns does nothing there. An
-``nn.MultiheadAttention`` hands the weight of its ``out_proj`` on; Mamba multiplies with
-``dt_proj.weight``, WavLM with that of all its projections. The source of the class tells: there,
-the attribute is only ever followed by ``.weight`` or ``.bias``.
+An adapter that changes a module's input or output has no effect there. ``nn.MultiheadAttention``
+passes on the weight of its ``out_proj``; Mamba multiplies with ``dt_proj.weight``, WavLM with the
+weights of all its projections. The source of the class shows it: the attribute is only used with
+``.weight`` or ``.bias``.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from torch import nn
 
 _OWN = ("weight", "bias")
 _BEGINNING = frozenset({"__init__", "_init_weights", "init_weights", "reset_parameters"})
-"""Functions that look at weights before anything is computed."""
+"""Functions that use weights before anything is computed."""
 _READ = re.compile(r"\.(\w+)\.weight\b")
 _GENERAL = ("torch.nn.modules.module", "transformers.modeling_utils")
-"""Where the classes of all models come from: nothing there is about a module by its name."""
-
+"""The base classes of all models: their source does not name modules of a model."""
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
-"""What is not called itself, only what is in it. PEFT (0.21, ``utils/other.py``, ``check_module``)
-does not wrap them."""
+"""Containers: their members are called, they are not. PEFT (0.21, ``utils/other.py``,
+``check_module``) does not wrap them."""
 
 
 def uncalled_children(parent: nn.Module) -> frozenset[str]:
-    """The names of the modules in ``parent`` whose weight is read, and whose forward never runs."""
+    """The names of the modules in ``parent`` whose weight is read and whose forward never runs."""
     if isinstance(parent, nn.MultiheadAttention):
         return frozenset({"out_proj"})
     found = _read_alone(_files(type(parent)))
@@ -39,8 +38,8 @@ def uncalled_children(parent: nn.Module) -> frozenset[str]:
 
 
 def uncalled_in(modules: Mapping[str, nn.Module]) -> set[str]:
-    """Those of a model's modules that are not called, by their names; lists of modules too. One
-    that another module has as well, and calls, is called."""
+    """The names of a model's modules that are not called, lists of modules included. A module that
+    another one holds too, and calls, is called."""
     found = {name for name, module in modules.items() if isinstance(module, CONTAINERS)}
     idle: dict[str, nn.Module | None] = {}
     called: set[nn.Module] = set()
@@ -52,13 +51,13 @@ def uncalled_in(modules: Mapping[str, nn.Module]) -> set[str]:
 
 
 def source_of(kind: type[nn.Module]) -> list[str]:
-    """The source of a class and of those that it is made from, where there is any."""
+    """The source of a class and of its base classes, as far as there is any."""
     return [text for file in _files(kind) if (text := _text(file))]
 
 
 @cache
 def _files(kind: type[nn.Module]) -> tuple[str, ...]:
-    """The source files of a class and of those that it is made from."""
+    """The source files of a class and of its base classes."""
     names = dict.fromkeys(one.__module__ for one in kind.__mro__ if issubclass(one, nn.Module))
     files = (
         getattr(sys.modules.get(name), "__file__", None) for name in names.keys() - {*_GENERAL}
@@ -68,11 +67,11 @@ def _files(kind: type[nn.Module]) -> tuple[str, ...]:
 
 @cache
 def _read_alone(files: tuple[str, ...]) -> frozenset[str]:
-    """The attributes whose weight these files read, and that they use for nothing else."""
+    """The attributes whose weight these files read, and which they do not use otherwise."""
     texts = [text for file in files if (text := _text(file))]
     read = {name for text in texts for name in _READ.findall(text)}
     read = {name for name in read if not any(f".{name}(" in text for text in texts)}
-    if not read:  # nearly always: nothing is parsed then
+    if not read:  # the usual case: nothing is parsed
         return frozenset()
     uses = [use for text in texts for use in _uses(text)]
     other = {name for name, how in uses if how not in _OWN}
@@ -82,12 +81,12 @@ def _read_alone(files: tuple[str, ...]) -> frozenset[str]:
 def _text(file: str) -> str:
     try:
         return Path(file).read_text(encoding="utf-8")
-    except (OSError, ValueError):  # compiled, or made while it runs
+    except (OSError, ValueError):  # compiled, or created at run time
         return ""
 
 
 def _uses(text: str) -> Iterator[tuple[str, str]]:
-    """Every attribute that is read while something is computed, with the attribute that follows
+    """Every attribute that is read outside of initialisation, with the attribute that follows
     (``""`` for none)."""
     try:
         pending: list[tuple[ast.AST, str]] = [(ast.parse(text), "")]

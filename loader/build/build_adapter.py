@@ -1,9 +1,9 @@
-"""Building an adapter of a plan and tensors: checked and finished, and on no model yet."""
+"""From a plan and tensors to a finished adapter that is not on the model yet."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -17,13 +17,12 @@ from ...registry.files.facts import AdapterPlan, ModuleKind, ModuleShape, SitePl
 from ...registry.files.names import PEFT_PREFIX
 from ...registry.methods.idle import needs_call
 from ...registry.methods.lora_variants import invocation_of
-from ...registry.methods.table import methods_of
+from ...registry.methods.table import dropout_of, methods_of
 from ..adapter.adapter import Adapter, Built
-from ..adapter.factors import BiasChange, Factors, WeightFactors
+from ..adapter.factors import BiasChange, Factors, VirtualTokens, WeightFactors
 from ..adapter.memory import bytes_of, shared_with
 from ..adapter.weights import AdapterWeights, SitePart
 from ..base.live_base import LiveBase
-from ..methods.method import Method
 from ..methods.prompts.encoders import Encoder
 from ..methods.prompts.virtual_tokens import make_prompt
 from ..methods.table import METHODS
@@ -32,7 +31,7 @@ from ..sites.bias import BiasFactors, BiasWeight, bias_of
 from ..sites.replacements import replacement_of
 from ..weights.placement import offloaded
 from ..weights.tensors import AdapterTensors
-from .module_requirements import require_bias, require_module, whole_modules
+from .module_requirements import replaced_modules, require_bias, require_module
 from .peft_requirements import PeftParts, require_peft
 from .prompt_requirements import PROMPT, require_prompt
 from .requirements import Requirements
@@ -47,19 +46,18 @@ def build_adapter(
     *,
     dtype: torch.dtype | None = None,
     trainable: bool = False,
-    dropout: float = 0.0,
     members: Mapping[str, float] | None = None,
     config: Mapping[str, Any] | None = None,
     encoder: Encoder | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Built:
-    """An adapter that is checked and made as ``plan`` says, for this base but not yet on it.
+    """Build the adapter of a ``plan`` that was found to fit this base's layout.
 
-    Factors are in ``dtype`` if given, else in float32 if ``trainable``, else in the dtype of the
-    module they sit on; always on that module's device. ``dropout`` (PEFT's ``lora_dropout``) acts
-    while training. ``members`` are the adapters that it is made of, if it is a composition,
-    ``config`` its ``adapter_config.json``, kept for saving. ``encoder`` makes its virtual tokens,
-    and is trained in their place. Raises :class:`AttachError` with every finding.
+    Factors are in ``dtype`` if there is one, else in float32 if ``trainable``, else in the dtype of
+    the module they sit on; always on that module's device. ``members`` are the adapters that a
+    composition combines, ``config`` its ``adapter_config.json``: dropout acts in training, and the
+    rest is kept for saving. ``encoder`` makes its virtual tokens, and is trained in their place.
+    Raises :class:`AttachError` with every finding.
     """
     base, modules = live.module, live.modules
     check_not_compiled(base, modules.by_name.values())
@@ -67,196 +65,196 @@ def build_adapter(
         dtype = torch.float32
     try:
         required = Requirements(base, modules, name, plan, tensors, dtype, trainable, where)
-        built = _Builder(required, dropout, config or {}, encoder).build()
+        built = _Builder(required, config or {}, encoder).build()
         adapter = built.adapter
         adapter.members = dict(members or {})
         adapter.nbytes = bytes_of(adapter)
         tensors.verify()
     except AdapterdockError:
-        tensors.verify()  # if the bytes are others, that is the better explanation
+        tensors.verify()  # changed bytes are the better explanation
         raise
     except Exception as error:
-        raise broken_off(name, error, where) from error
+        raise attach_failed(name, error, where) from error
     return built
 
 
-def broken_off(name: str, error: Exception, where: Where) -> AttachError:
-    said = f"attaching {name!r} broke off: {type(error).__name__}: {error}"
-    return AttachError(codes.ATTACH_FAILED.finding(said, where))
+def attach_failed(name: str, error: Exception, where: Where) -> AttachError:
+    message = f"Failed to attach {name!r}: {type(error).__name__}: {error}"
+    return AttachError(codes.ATTACH_FAILED.finding(message, where))
 
 
 @dataclasses.dataclass
 class _Builder:
-    """One attach on its way. Nothing here touches the model."""
+    """Checks one adapter, then makes it. Nothing here touches the model."""
 
     required: Requirements
-    dropout: float
     config: Mapping[str, Any]
     encoder: Encoder | None
+    parameters: dict[str, nn.Parameter] = dataclasses.field(default_factory=dict)
+    """By PEFT's live names."""
+    keys: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Their live names, by those in the file."""
+    outputs: dict[str, list[Factors]] = dataclasses.field(default_factory=dict)
+    weights: dict[str, list[WeightFactors]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def prefix(self) -> str:
+        """Of live names; PEFT puts no tuner between itself and a base with virtual tokens."""
+        return "base_model." if self.required.plan.prompt is not None else PEFT_PREFIX
 
     def build(self) -> Built:
         """Check everything, then make everything."""
         required = self.required
         plan, tensors = required.plan, required.tensors
-        if plan.leftovers:
-            required.problem(
-                fit_codes.TENSOR_UNEXPECTED,
-                f"{len(plan.leftovers)} tensors have no place",
-                found=", ".join(plan.leftovers[:3]),
-            )
         check_trainable(required)
-        whole = whole_modules(required)
+        replaced = replaced_modules(required)
         native = plan.sites if plan.peft is None else ()
-        sites = [found for site in native if (found := require_site(required, site, whole))]
+        sites = [found for site in native if (found := require_site(required, site, replaced))]
         biases = [found for item in plan.biases.items() if (found := require_bias(required, *item))]
-        saved = {n: found for n in whole if (found := require_module(required, n, whole[n]))}
-        prompted = plan.prompt is not None and require_prompt(required, plan.prompt)
+        for name, paths in replaced.items():
+            require_module(required, name, paths)
+        if plan.prompt is not None:
+            require_prompt(required, plan.prompt)
         required.settle()
-        peft = require_peft(required, plan.peft, whole) if plan.peft is not None else None
-        required.settle()
+        peft = PeftParts() if plan.peft is None else require_peft(required, plan.peft, replaced)
         placed = tensors.place(required.wanted, own=required.trainable)
         required.problems += tensors.findings({n: p.dtype for n, p in required.wanted.items()})
         required.settle()
-        acts = peft is not None and peft.changes
-        if not required.trainable and not acts and not _changes_anything(required, saved, biases):
-            required.problem(fit_codes.EMPTY, f"{required.name!r} changes nothing anywhere")
-        required.settle()
-        # PEFT puts no tuner between itself and a base with virtual tokens
-        prefix = "base_model." if prompted else PEFT_PREFIX
-        return self._made(sites, biases, saved, placed, prefix, peft)
+        acts = required.trainable or peft.changes
+        if not acts and not _changes_anything(required, replaced, biases):
+            required.problem(fit_codes.EMPTY, "changes nothing anywhere")
+            required.settle()
+        return self._made(sites, biases, replaced, placed, peft)
 
     def _made(
         self,
         sites: Sequence[RequiredSite],
         biases: Iterable[tuple[str, str, torch.Tensor]],
-        saved: Mapping[str, Mapping[str, str]],
+        replaced: Mapping[str, Mapping[str, str]],
         placed: Mapping[str, torch.Tensor],
-        prefix: str,
-        peft: PeftParts | None,
+        peft: PeftParts,
     ) -> Built:
-        """Everything from placed tensors, which fit."""
-        required = self.required
-        parameters: dict[str, nn.Parameter] = {**peft.parameters} if peft else {}
-        keys: dict[str, str] = {**peft.keys} if peft else {}
-        outputs: dict[str, list[Factors]] = {}
-        for name, factors in peft.factors.items() if peft else ():
-            outputs[name] = [factors]
-        weights: dict[str, list[WeightFactors]] = {}
-        live = {
-            name: {role: text.format(adapter=required.name) for role, text in m.parameters.items()}
-            for name, m in METHODS.items()
-        }
-        shared = self._shared(sites, placed)
-        parts: list[SitePart] = [*peft.parts] if peft else []
-        replaced: list[tuple[str, Method, Factors | WeightFactors]] = []
-        for name, common in shared.items():
-            spelling = METHODS[name].shared
-            parameters |= {spelling[r].format(adapter=required.name): p for r, p in common.items()}
-        for site, method, shape in sites:
-            for role, text in method.shared.items():
-                if role in site.tensors:
-                    keys[_on_disk(site.tensors[role])] = text.format(adapter=required.name)
-            names, common = live[site.method], shared.get(site.method, {})
-            # what follows another module has its parameters, which are registered once
-            inside = f"{prefix}{leader_of(site)}.{site.settings.get('wraps', '')}"
-            roles: dict[str, nn.Parameter] = {**common}
-            for role, key in site.tensors.items():
-                if role in common:
-                    continue
-                name = inside + names[role]
-                if name not in parameters:
-                    still = role in site.settings.get("frozen", ())
-                    parameters[name] = self._parameter(placed[key], frozen=still)
-                keys[_on_disk(key)] = name  # tied ones are in the file more than once
-                roles[role] = parameters[name]
-            built = method.build(site, shape, roles, self.dropout)
-            if hasattr(built, "add_to"):
-                weights.setdefault(site.reader, []).append(cast(WeightFactors, built))
-            else:
-                outputs.setdefault(site.module, []).append(cast(Factors, built))
-            if site.module in saved:
-                replaced.append((site.module, method, built))
-            parts.append(SitePart(site, shape, roles, roles.keys() <= method.input_roles))
-        changed: dict[str, BiasChange] = {}
-        for module, key, old in biases:
-            value = self._parameter(placed[key])
-            live_name = f"{prefix}{module}.bias.{required.name}"
-            parameters[live_name], keys[_on_disk(key)] = value, live_name
-            if bias_of(required.module(module)) is None:
-                changed[module] = inner = BiasWeight(value, old)
-                weights.setdefault(module, []).append(inner)
-                continue
-            changed[module] = last = BiasFactors(value, old, required.modules.called(module))
-            outputs.setdefault(module, []).append(last)
+        """The adapter of placed tensors, which fit."""
+        required, name = self.required, self.required.name
+        self.parameters |= peft.parameters
+        self.keys |= peft.keys
+        self.outputs |= {module: [factors] for module, factors in peft.factors.items()}
         replacements = {
-            name: replacement_of(
-                required.module(name),
+            module: replacement_of(
+                required.module(module),
                 {path: placed[key] for path, key in paths.items()},
                 # PEFT trains no embeddings that it stores beside the factors
                 trainable=required.trainable
-                and (name in required.plan.saved or name in required.plan.tuned),
+                and (module in required.plan.saved or module in required.plan.tuned),
             )
-            for name, paths in saved.items()
+            for module, paths in replaced.items()
         }
-        for name, method, built in replaced:
-            method.on_replacement(built, replacements[name])
-        held = {
-            f"{prefix}{n}.{self._wrapper(n)}.{required.name}": one
-            for n, one in replacements.items()
-        }
-        for live_name, paths in zip(held, saved.values(), strict=True):
-            keys |= {_on_disk(key): f"{live_name}.{path}" for path, key in paths.items()}
-        prompt, asked = None, required.plan.prompt
-        if asked is not None:
-            inside, key = f"prompt_encoder.{required.name}", asked.tensors[PROMPT]
-            made: torch.Tensor | Encoder
-            if self.encoder is not None:  # what it makes is written: see `saved_tensors`
-                made = self.encoder.to(placed[key])
-                parameters |= {f"{inside}.{path}": p for path, p in made.named_parameters()}
-            else:
-                made = parameters[f"{inside}.embedding.weight"] = self._parameter(placed[key])
-                keys[key] = f"{inside}.embedding.weight"
-            prompt = make_prompt(asked, made)
-        if peft and required.tensors.header.tensors.keys() - keys.keys():
-            keys = {}  # what is here is not what PEFT stores
+        live_names = {m: f"{self.prefix}{m}.{self._wrapper(m)}.{name}" for m in replacements}
+        parts = [*peft.parts, *self._sites(sites, placed, replacements)]
+        changed = {module: self._bias(module, placed[key], key, old) for module, key, old in biases}
+        for module, paths in replaced.items():
+            self.keys |= {_on_disk(k): f"{live_names[module]}.{p}" for p, k in paths.items()}
+        prompt = self._prompt(placed)
+        if required.plan.peft and required.tensors.header.tensors.keys() - self.keys.keys():
+            self.keys = {}  # PEFT stores something else than its layers hold
         adapter = Adapter(
-            name=required.name,
+            name=name,
             methods=methods_of(required.plan),
             rank=required.plan.rank,
             trainable=required.trainable,
-            sites=frozenset(outputs) | frozenset(weights),
-            reweighed=frozenset(weights),
-            whole=frozenset(replacements),
+            sites=frozenset(self.outputs) | frozenset(self.weights),
+            reweighed=frozenset(self.weights),
+            replaced=frozenset(replacements),
             weights=AdapterWeights(
-                parameters=parameters,
-                replacements=held,
+                parameters=self.parameters,
+                replacements={live_names[m]: new for m, new in replacements.items()},
                 replaced=replacements,
                 prompt=prompt,
                 parts=tuple(parts),
                 biases=changed,
-                keys=keys,
+                keys=self.keys,
                 shared=shared_with(required.base, replacements.values()),
             ),
             invocation=invocation_of(required.plan),
             config=self.config,
-            unfired={*outputs, *replacements, *weights}
-            - self._stood_for(sites)
-            - self._idle(sites),
+            unfired={*self.outputs, *replacements, *self.weights} - self._may_never_run(sites),
         )
         return Built(
             adapter,
-            {k: tuple(v) for k, v in outputs.items()},
+            {k: tuple(v) for k, v in self.outputs.items()},
             replacements,
-            {k: tuple(v) for k, v in weights.items()},
+            {k: tuple(v) for k, v in self.weights.items()},
         )
+
+    def _sites(
+        self,
+        sites: Sequence[RequiredSite],
+        placed: Mapping[str, torch.Tensor],
+        replacements: Mapping[str, nn.Module],
+    ) -> Iterator[SitePart]:
+        """Make the factors of each site."""
+        name, dropout = self.required.name, dropout_of(self.config)
+        shared = self._shared(sites, placed)
+        for method, common in shared.items():
+            live = METHODS[method].shared
+            self.parameters |= {live[r].format(adapter=name): p for r, p in common.items()}
+        for site, method, shape in sites:
+            # a site that follows another has that one's parameters, which are registered once
+            module = f"{self.prefix}{leader_of(site)}.{site.settings.get('wraps', '')}"
+            roles: dict[str, nn.Parameter] = {**shared.get(site.method, {})}
+            for role, key in site.tensors.items():
+                if role in method.shared:
+                    live_name = method.shared[role].format(adapter=name)
+                else:
+                    live_name = module + method.parameters[role].format(adapter=name)
+                    if live_name not in self.parameters:
+                        frozen = role in site.settings.get("frozen", ())
+                        self.parameters[live_name] = self._parameter(placed[key], frozen=frozen)
+                    roles[role] = self.parameters[live_name]
+                self.keys[_on_disk(key)] = live_name  # tied ones are in the file more than once
+            built = method.build(site, shape, roles, dropout)
+            if hasattr(built, "add_to"):
+                self.weights.setdefault(site.reader, []).append(cast(WeightFactors, built))
+            else:
+                self.outputs.setdefault(site.module, []).append(cast(Factors, built))
+            if site.module in replacements:
+                method.on_replacement(built, replacements[site.module])
+            yield SitePart(site, shape, roles, roles.keys() <= method.input_roles)
+
+    def _bias(self, module: str, tensor: torch.Tensor, key: str, old: torch.Tensor) -> BiasChange:
+        """Make the bias that the adapter has in place of the base's."""
+        value = self._parameter(tensor)
+        live_name = f"{self.prefix}{module}.bias.{self.required.name}"
+        self.parameters[live_name], self.keys[_on_disk(key)] = value, live_name
+        if bias_of(self.required.module(module)) is None:
+            weight = BiasWeight(value, old)
+            self.weights.setdefault(module, []).append(weight)
+            return weight
+        factors = BiasFactors(value, old, self.required.modules.called(module))
+        self.outputs.setdefault(module, []).append(factors)
+        return factors
+
+    def _prompt(self, placed: Mapping[str, torch.Tensor]) -> VirtualTokens | None:
+        """Make the virtual tokens, of their encoder if there is one."""
+        site = self.required.plan.prompt
+        if site is None:
+            return None
+        key, inside = site.tensors[PROMPT], f"prompt_encoder.{self.required.name}"
+        if self.encoder is not None:  # its output is what is saved: see `saved_tensors`
+            encoder = self.encoder.to(placed[key])
+            self.parameters |= {f"{inside}.{path}": p for path, p in encoder.named_parameters()}
+            return make_prompt(site, encoder)
+        self.keys[key] = f"{inside}.embedding.weight"
+        value = self.parameters[self.keys[key]] = self._parameter(placed[key])
+        return make_prompt(site, value)
 
     def _shared(
         self,
         sites: Iterable[RequiredSite],
         placed: Mapping[str, torch.Tensor],
     ) -> dict[str, dict[str, nn.Parameter]]:
-        """{method: {role: parameter}} of what all sites of a method have in common; it is never
-        trained. What is made, and not in the file, goes where the first site's tensors are."""
+        """{method: {role: parameter}} of what all sites of a method share; it is never trained.
+        A shared tensor that is not in the file is made where the first site's tensors are."""
         groups: dict[str, list[tuple[SitePlan, ModuleShape]]] = {}
         for site, method, shape in sites:
             if method.shared:
@@ -271,23 +269,21 @@ class _Builder:
             found[name] = {r: nn.Parameter(t, requires_grad=False) for r, t in common.items()}
         return found
 
-    def _wrapper(self, name: str) -> str:
-        """What PEFT calls the part of its wrapper that holds this whole module."""
+    def _wrapper(self, module: str) -> str:
+        """PEFT's name for the part of its wrapper that holds a replaced module."""
         plan = self.required.plan
-        return REGISTERED[plan.tuned_by].copied_as if name in plan.tuned else "modules_to_save"
+        return REGISTERED[plan.tuned_by].copied_as if module in plan.tuned else "modules_to_save"
 
-    def _stood_for(self, sites: Iterable[RequiredSite]) -> set[str]:
-        """Embeddings that may never run, for embeddings that follow them do (T5's ``shared``)."""
-        return {
+    def _may_never_run(self, sites: Iterable[RequiredSite]) -> set[str]:
+        """Modules that the base may never call, where nothing is lost by that: idle ones, and
+        embeddings that others follow (T5's ``shared``)."""
+        called = self.required.modules.called
+        found = {s.module for s, _, _ in sites if needs_call(s) and not called(s.module)}
+        return found | {
             leader_of(site)
             for site, _, shape in sites
             if "follows" in site.settings and shape.kind is ModuleKind.EMBEDDING
         }
-
-    def _idle(self, sites: Iterable[RequiredSite]) -> set[str]:
-        """Modules that never run, where nothing is lost by that."""
-        called = self.required.modules.called
-        return {s.module for s, _, _ in sites if needs_call(s) and not called(s.module)}
 
     def _parameter(self, tensor: torch.Tensor, *, frozen: bool = False) -> nn.Parameter:
         return nn.Parameter(tensor, requires_grad=self.required.trainable and not frozen)
@@ -295,24 +291,20 @@ class _Builder:
 
 def _changes_anything(
     required: Requirements,
-    saved: Mapping[str, Mapping[str, str]],
+    replaced: Mapping[str, Mapping[str, str]],
     biases: Iterable[tuple[str, str, torch.Tensor]],
 ) -> bool:
-    """Whether the model's answers can differ at all: stops at the first value that does."""
+    """Whether the model's outputs can differ; stops at the first value that differs."""
     if required.plan.prompt is not None:
         return True  # tokens of zeros are attended to as well
     for site in required.plan.sites if required.plan.peft is None else ():
         roles = {role: required.tensors.host(key) for role, key in site.tensors.items()}
-        method = METHODS[site.method]
-        if method.alters is not None:
-            if method.alters(site, roles, required.module(site.module)):
-                return True
-        elif method.changes(site, roles):
+        if METHODS[site.method].changes(site, roles, required.module(site.module)):
             return True
     for _, key, old in biases:
         if required.differs(key, old):
             return True
-    for name, paths in saved.items():
+    for name, paths in replaced.items():
         module = required.module(name)
         for path, key in paths.items():
             owner, _, leaf = path.rpartition(".")
@@ -323,5 +315,5 @@ def _changes_anything(
 
 
 def _on_disk(key: str) -> str:
-    """PEFT's prefix, which some writers leave out."""
+    """The key with PEFT's prefix, which some writers leave out."""
     return key if key.startswith("base_model.") else f"{PEFT_PREFIX}{key}"

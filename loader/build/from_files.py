@@ -1,16 +1,16 @@
-"""An adapter's verified files: read, checked against the live model, built, and put onto it."""
+"""An adapter's verified files: read, checked against the live model, and built."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from ...manifests.findings import loader as loader_codes
 from ...manifests.findings import usage as usage_codes
-from ...manifests.findings.errors import FitError, IntegrityError, SourceError, UsageError
+from ...manifests.findings.errors import FitError, UsageError
 from ...manifests.findings.finding import Finding, Severity, Where, refused
 from ...manifests.language.schema import Base
 from ...manifests.language.source import Source
@@ -21,14 +21,21 @@ from ...registry.checks.check_adapter import check_adapter
 from ...registry.checks.loaded_as import uncovered
 from ...registry.checks.zeros import IsZero, zeros_in_files
 from ...registry.files.adapter import read_adapter
-from ...registry.files.digests import folder_digest, sha256_bytes
-from ...registry.files.facts import DIGEST_RECORD, AdapterFacts, AdapterPlan, Header, TokenizerFacts
+from ...registry.files.digests import folder_digest
+from ...registry.files.facts import (
+    DIGEST_RECORD,
+    AdapterFacts,
+    AdapterPlan,
+    Header,
+    Layout,
+    TokenizerFacts,
+)
 from ...registry.files.header import read_header
 from ...registry.files.names import ADAPTER_CONFIG
 from ...registry.methods.config_file import parse_adapter_config
 from ...registry.methods.idle import uncalled
 from ...registry.methods.lora_variants import invocation_of
-from ...registry.methods.table import dropout_of, methods_of
+from ...registry.methods.table import methods_of
 from ...registry.plan import Held
 from ...registry.recorded_base import names_of_base, recorded_base
 from ...registry.resolution import Opened
@@ -39,6 +46,7 @@ from ..adapter.memory import size_of
 from ..base.live_base import LiveBase
 from ..methods.peft.fit import settled
 from ..weights.as_read import as_read
+from ..weights.buffer import digest_check, explained
 from ..weights.dtypes import DTYPES
 from ..weights.tensors import read_file
 from .build_adapter import build_adapter
@@ -46,11 +54,11 @@ from .build_adapter import build_adapter
 
 @dataclass(frozen=True)
 class AdapterFiles:
-    """The files of one adapter, by name, and how it is to be attached.
+    """The files of one adapter, by name, and how to attach it.
 
-    ``verified`` knows which of them were hashed as they are now. ``base`` is what the manifest in
-    ``directory`` declares, ``accepted`` the codes of unchecked findings that a person accepted,
-    ``dtype`` what the factors are kept in (else the dtype of the module they sit on).
+    ``verified`` knows which of them were hashed and are unchanged. ``base`` is the one that the
+    manifest in ``directory`` declares, ``accepted`` the codes of unchecked findings that a person
+    accepted, ``dtype`` that of the factors (else the dtype of the module they sit on).
     """
 
     name: str
@@ -69,11 +77,11 @@ class AdapterFiles:
     """Reads the tokenizer beside the adapter, which is checked too."""
 
     def build(self, live: LiveBase) -> tuple[Built, list[Finding]]:
-        """The adapter, made for this base but on no model yet, and what is worth a warning.
+        """Build the adapter for this base, not on a model yet; and the warnings about it.
 
-        The bytes that are attached are those that were verified: they are read once, and hashed
-        unless ``verified`` knows the file as it is now. Raises :class:`FitError` for a misfit and
-        for what could not be checked and is not accepted, or what reading and building raise.
+        The bytes that are attached are the verified ones: they are read once, and hashed unless
+        ``verified`` knows that the file is unchanged. Raises :class:`FitError` for a misfit and for
+        a check that could not run and is not accepted, and all that reading and building raise.
         """
         files = {
             path: read_file(
@@ -86,7 +94,7 @@ class AdapterFiles:
             )
             for path, file in self._weights.items()
         }
-        facts = self._facts({path: one.header for path, one in files.items()})
+        facts = self._facts({path: tensors.header for path, tensors in files.items()})
         tensors, config = as_read(facts, files, self.where), facts.config
         plan, notes = self._fitting(live, facts, lambda key: not tensors.host(key).any())
         if plan.conversion is not None:
@@ -98,7 +106,6 @@ class AdapterFiles:
             tensors,
             dtype=self.dtype,
             trainable=self.trainable,
-            dropout=dropout_of(config),
             config=config,
             where=self.where,
         )
@@ -106,17 +113,23 @@ class AdapterFiles:
         return built, notes
 
     def put_off(self, live: LiveBase) -> tuple[Built, list[Finding]]:
-        """The same, but only its config and header are read and its fit is checked: its weights
-        are read when it is first used."""
+        """The same without the weights, which are read on first use: only its config and header are
+        read, and its fit is checked."""
         if self.trainable or digest_of(self.files) is None:
             raise UsageError(
                 usage_codes.LAZY_TRAINABLE.finding(
-                    f"{self.name!r} cannot be read on first use", self.where
+                    f"Cannot load {self.name!r} on first use", self.where
                 )
             )
         facts = self._facts(
             {
-                path: _read_header(file, self.where, self._known(path))
+                path: read_header(
+                    functools.partial(self._range, path),
+                    file.fact.size,
+                    self.where,
+                    file.path.name,
+                    self._known(path),
+                )
                 for path, file in self._weights.items()
             }
         )
@@ -124,15 +137,14 @@ class AdapterFiles:
         plan, notes = self._fitting(live, facts, zeros_in_files(facts, self._range))
         if plan.conversion is not None:
             header, config = plan.conversion.header, plan.conversion.config
-        modules, base = live.modules.by_name, live.module
         adapter = Adapter(
             name=self.name,
             methods=methods_of(plan),
             rank=plan.rank,
             sites=frozenset((*plan.modules, *plan.biases)),
-            whole=frozenset((*plan.saved, *plan.tuned)),
+            replaced=frozenset((*plan.saved, *plan.tuned)),
             invocation=invocation_of(plan),
-            nbytes=size_of(plan, header, modules, base, self.dtype),
+            nbytes=size_of(plan, header, live.modules.by_name, live.module, self.dtype),
             config=config,
             loaded=False,
         )
@@ -140,7 +152,7 @@ class AdapterFiles:
         return Built(adapter, {}, {}, {}), notes
 
     def _note(self, adapter: Adapter, header: Header, live: LiveBase) -> None:
-        """What the adapter keeps of where it came from."""
+        """Record on the adapter where it came from, and how to load it again."""
         adapter.held = Held(
             digest_of(self.files),
             next((text for text, kind in DTYPES.items() if kind is self.dtype), None),
@@ -185,12 +197,10 @@ class AdapterFiles:
         )
 
     def _range(self, path: str, start: int, length: int) -> bytes:
-        try:
-            with self.files[path].path.open("rb") as stream:
-                stream.seek(start)
-                return stream.read(length)
-        except OSError as error:
-            raise _unreadable(self.files[path], error, self.where) from error
+        file = self.files[path].path
+        with explained(file, self.where), file.open("rb") as stream:
+            stream.seek(start)
+            return stream.read(length)
 
     def _fitting(
         self, live: LiveBase, facts: AdapterFacts, is_zero: IsZero
@@ -199,16 +209,24 @@ class AdapterFiles:
         findings, plan = check_live(
             live, facts, self.base, self.directory, self.where, Ask(is_zero, self.tokenizer), known
         )
-        bad = refused(findings, self.accepted)
-        if bad or plan is None:
-            raise FitError(*(bad or findings))
-        return plan, [f for f in findings if f.severity is Severity.WARNING]
+        return require_fit(findings, plan, self.accepted)
 
 
 def digest_of(files: Mapping[str, Fetched]) -> str | None:
-    """The folder's digest, where all of it was hashed."""
-    facts = [one.fact for one in files.values()]
+    """The folder's digest; ``None`` if a file was not hashed."""
+    facts = [file.fact for file in files.values()]
     return folder_digest(facts) if all(fact.sha256 for fact in facts) else None
+
+
+def require_fit(
+    findings: list[Finding], plan: AdapterPlan | None, accepted: Collection[str]
+) -> tuple[AdapterPlan, list[Finding]]:
+    """The plan, and the warnings among the findings. Raises :class:`FitError` for a misfit and for
+    a check that could not run and is not ``accepted``."""
+    errors = refused(findings, accepted)
+    if errors or plan is None:
+        raise FitError(*(errors or findings))
+    return plan, [f for f in findings if f.severity is Severity.WARNING]
 
 
 def check_live(
@@ -220,11 +238,12 @@ def check_live(
     ask: Ask,
     known: Opened = Opened(),  # noqa: B008 - frozen
 ) -> tuple[list[Finding], AdapterPlan | None]:
-    """Fit against the live model. ``base`` is what the manifest in ``directory`` declares; the
-    Hub id under which transformers loaded the model counts as a name of it too. ``ask`` is asked
-    what no header tells. Shapes that were proved on the same modules before, as ``known`` says, are
-    not proved again."""
-    if _is_proved(known, live):
+    """Check the fit against the live model. ``base`` is the one that the manifest in ``directory``
+    declares; the Hub id under which transformers loaded the model counts as its name too. ``ask``
+    answers what no header tells. Shapes that ``known`` proves for the same modules are not proved
+    again."""
+    layout = live.layout
+    if _is_proved(known, layout):
         findings, plan = list[Finding](), known.plan
     else:
         base = base or Base()
@@ -235,15 +254,15 @@ def check_live(
             facts,
             None,
             where=where,
-            layout=live.layout,
+            layout=layout,
             declared=base.model,
             aliases=names,
             recorded=recorded_base(facts.config, names),
             ask=ask,
         )
     if plan is not None:
-        findings += uncovered(live.loaded_as, live.layout, facts.name, plan, where)
-    modules = live.modules.by_name
+        findings += uncovered(live.loaded_as, layout, facts.name, plan, where)
+    modules = live.known_modules.by_name  # the layout is of these
     tensors = (facts if plan is None else plan.converted(facts)).header.tensors
     findings = settled(findings, plan, tensors, modules, where)
     if facts.records_base:
@@ -255,48 +274,17 @@ def check_live(
     return findings, plan
 
 
-def _is_proved(known: Opened, live: LiveBase) -> bool:
-    """Whether an adapter was found to fit a model with these modules. What PEFT has to tell, and
-    factors of which only the values tell that they do nothing, are left to the live model."""
-    plan, layout = known.plan, known.layout
-    if plan is None or layout is None or plan.peft is not None:
+def _is_proved(known: Opened, layout: Layout) -> bool:
+    """Whether ``known`` proves the fit for this layout. Methods that only PEFT knows, and factors
+    whose values decide, are checked on the live model."""
+    if known.plan is None or known.layout is None or known.plan.peft is not None:
         return False
-    return layout.is_of_model(live.layout) and not any(uncalled(plan, layout))
+    return known.layout.is_of_model(layout) and not any(uncalled(known.plan, layout))
 
 
 def _read(file: Fetched, where: Where) -> bytes:
-    """The config's bytes, which must still be those that were verified."""
-    try:
+    """The config's bytes. Raises :class:`IntegrityError` if they are not the verified ones."""
+    with explained(file.path, where):
         data = file.path.read_bytes()
-    except OSError as error:
-        raise _unreadable(file, error, where) from error
-    found = sha256_bytes(data)
-    if file.fact.sha256 not in (None, found):
-        raise IntegrityError(
-            loader_codes.TENSORS_CHANGED.finding(
-                f"{file.path.name} is not the file that was pinned",
-                where,
-                found=found,
-                expected=file.fact.sha256,
-            )
-        )
+    digest_check(data, memoryview(b""), file.fact.sha256, where, file.path.name)()
     return data
-
-
-def _read_header(file: Fetched, where: Where, known: Header | None) -> Header:
-    """The header of a safetensors file on this machine."""
-    try:
-        with file.path.open("rb") as stream:
-
-            def read(start: int, length: int) -> bytes:
-                stream.seek(start)
-                return stream.read(length)
-
-            return read_header(read, file.fact.size, where, file.path.name, known)
-    except OSError as error:
-        raise _unreadable(file, error, where) from error
-
-
-def _unreadable(file: Fetched, error: OSError, where: Where) -> SourceError:
-    said = f"{file.path.name} could not be read: {error.strerror}"
-    return SourceError(loader_codes.TENSORS_UNREADABLE.finding(said, where, found=file.path))

@@ -1,6 +1,6 @@
-"""Attaching an adapter whose method has no native file here, by PEFT's own layers.
+"""Adapters of methods without native code, built from PEFT's own layers.
 
-Everything is made in a shell beside the base (``loader.methods.peft.make_layers``); then each
+All layers are made in a shell beside the base (``loader.methods.peft.make_layers``); then each
 layer is taken out of it, as the factors of one site.
 """
 
@@ -15,7 +15,6 @@ from torch import nn
 
 from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import loader as codes
-from ...manifests.findings.errors import AttachError
 from ...registry.files.facts import PeftPlan
 from ...registry.methods.peft_table import PEFT_TABLE
 from ..adapter.weights import SitePart
@@ -31,32 +30,34 @@ _PREFIX = "base_model."
 
 @dataclass
 class PeftParts:
-    """An adapter that PEFT made: what it adds, by module, and its tensors by PEFT's live names."""
+    """An adapter that PEFT made: its factors by module, and its tensors by PEFT's live names."""
 
-    factors: Mapping[str, PeftFactors]
-    parts: Sequence[SitePart]
+    factors: Mapping[str, PeftFactors] = field(default_factory=dict)
+    parts: Sequence[SitePart] = ()
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
-    changes: bool = True
-    """Whether it changes what any module answers."""
+    changes: bool = False
+    """Whether it changes what any module returns."""
     keys: dict[str, str] = field(default_factory=dict)
     """Their live names, by those in the file. Not all of them where PEFT stores something else than
-    its layers hold (SHiRA's places, VB-LoRA's best vectors)."""
+    its layers hold (SHiRA's indices, VB-LoRA's best vectors)."""
     kept: list[torch.Tensor] = field(default_factory=list)
-    """Tensors that were exchanged: as long as they are here, no other has their identity."""
+    """Tensors that were exchanged, kept so that no new tensor gets the same ``id``."""
 
 
 def require_peft(
-    required: Requirements, peft: PeftPlan, whole: Mapping[str, Mapping[str, str]]
-) -> PeftParts | None:
-    """PEFT's layers with the adapter's values in them, if they can sit where they should; else
-    problems are noted. The model is not touched."""
-    modules = {live: found for live in peft.authors if (found := _usable(required, live, whole))}
+    required: Requirements, peft: PeftPlan, replaced: Mapping[str, Mapping[str, str]]
+) -> PeftParts:
+    """PEFT's layers with the adapter's values in them. The model is not touched. Raises
+    :class:`AttachError` if they cannot be where they should be."""
+    modules = {live: required.module(live) for live in peft.authors if required.usable(live)}
+    for live, module in modules.items():
+        if any(f"{live}.".startswith(f"{outer}.") for outer in replaced):
+            required.problem(
+                codes.SITE_INSIDE_SAVED, f"{live} is inside a module that the adapter replaces"
+            )
+        elif device_of(module, required.base) is None:
+            required.problem(codes.MODULE_ON_META, f"{live} is on the meta device")
     keys = tensors_for_peft(required.plan, peft)
-    present = required.present("PEFT's layers", keys.values())
-    if required.trainable and not PEFT_TABLE[peft.method].trains:
-        required.problem(codes.METHOD_NOT_TRAINED, f"{peft.method} adapters cannot be trainable")
-    if not present or len(modules) < len(peft.authors):
-        return None
     infos = required.tensors.header.tensors
     required.problems += required.tensors.findings(
         {
@@ -79,25 +80,8 @@ def require_peft(
     return _taken_out(required, shell, modules)
 
 
-def _usable(
-    required: Requirements, live: str, whole: Mapping[str, Mapping[str, str]]
-) -> nn.Module | None:
-    module = required.usable_module(live)
-    inside = next((w for w in whole if live == w or live.startswith(f"{w}.")), None)
-    if module is not None and inside is not None:
-        required.problem(codes.SITE_INSIDE_SAVED, f"{live} is inside {inside}, which is replaced")
-        return None
-    if module is not None and not required.modules.called(live):
-        required.problem(fit_codes.TARGET_NOT_CALLED, f"the model never calls {live}")
-        return None
-    if module is not None and device_of(module, required.base) is None:
-        required.problem(codes.MODULE_ON_META, f"{live} is on the meta device")
-        return None
-    return module
-
-
 def _states(modules: Mapping[str, nn.Module]) -> list[tuple[Any, ...]]:
-    """What changes where somebody writes into these modules' parameters."""
+    """Values that differ after a write into these modules' parameters."""
     return [
         (id(p), p.data_ptr() if type(p.data) is torch.Tensor else 0, p._version, p.requires_grad)
         for module in modules.values()
@@ -110,13 +94,8 @@ def _load(required: Requirements, shell: Shell, keys: Mapping[str, str]) -> None
     try:
         shell.load(values)
     except Exception as error:
-        raise AttachError(
-            fit_codes.PEFT_REFUSES.finding(
-                f"PEFT cannot load the tensors of {required.name}",
-                required.where,
-                found=f"{type(error).__name__}: {error}"[:400],
-            )
-        ) from error
+        message = "PEFT cannot load the tensors"
+        raise required.failure(fit_codes.PEFT_REFUSES, message, error) from error
 
 
 def _taken_out(required: Requirements, shell: Shell, modules: Mapping[str, nn.Module]) -> PeftParts:
@@ -157,8 +136,8 @@ def _own(
     layer: nn.Module,
     module: nn.Module,
 ) -> None:
-    """Note the layer's tensors by their live names, with the adapter's own name in place of the
-    shell's. Layers may share some; each is noted once under every name, as PEFT does."""
+    """Collect the layer's tensors by their live names, with the adapter's own name in place of the
+    shell's. A tensor that layers share is listed under each of its names, as PEFT does."""
     dtype, device = required.dtype, cast(torch.device, device_of(module, required.base))
     for path, parameter in layer.named_parameters(remove_duplicate=False):
         if id(parameter) not in made:
@@ -166,13 +145,13 @@ def _own(
             parameter.data = _placed(parameter.data, dtype, device)
             parameter.requires_grad_(required.trainable and parameter.requires_grad)
         _note(found, required, prefix, path, parameter)
-    for path, place, name in list(buffers_of(layer)):
-        old = place[name]
+    for path, buffers, name in list(buffers_of(layer)):
+        old = buffers[name]
         if id(old) not in made:
             value = nn.Parameter(_placed(old.detach(), dtype, device), requires_grad=False)
             made[id(old)] = made[id(value)] = value
             found.kept.append(old)
-        place[name] = made[id(old)]
+        buffers[name] = made[id(old)]
         _note(found, required, prefix, path, made[id(old)])
 
 
@@ -193,7 +172,7 @@ def _placed(tensor: torch.Tensor, dtype: torch.dtype | None, device: torch.devic
 
 
 def _named(path: str, name: str) -> str:
-    """``boft_R.default`` for the adapter's own name; what PEFT calls after no adapter is, too."""
+    """``boft_R.default`` with the adapter's own name, which a path without a name gets too."""
     parts = path.split(".")
     if NAME in parts:
         parts[parts.index(NAME)] = name
@@ -203,9 +182,8 @@ def _named(path: str, name: str) -> str:
 
 @torch.no_grad()
 def _changes(required: Requirements, found: PeftParts, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether any module answers otherwise with its layer, asked with an input of noise. Where the
-    file says which values it is about, every layer is asked: a number may be out of range, and
-    PyTorch does not look."""
+    """Whether any module returns something else with its layer, for an input of noise. If the file
+    holds indices, every layer is run: an index may be out of range, and PyTorch does not check."""
     infos = required.tensors.header.tensors
     every = any(info.dtype in INTEGERS for info in infos.values())
     differs = False
@@ -223,16 +201,11 @@ def _changes(required: Requirements, found: PeftParts, modules: Mapping[str, nn.
             with torch.sparse.check_sparse_tensor_invariants(every):
                 answer = factors.add(module, x, base, base, 1.0)
         except Exception as error:
-            raise AttachError(
-                codes.PEFT_PLACE.finding(
-                    f"{required.name}: PEFT's layer cannot answer at {live}",
-                    required.where,
-                    found=f"{type(error).__name__}: {error}"[:400],
-                )
-            ) from error
+            message = f"PEFT's layer fails at {live}"
+            raise required.failure(codes.PEFT_PLACE, message, error) from error
         if answer.shape != base.shape:
             required.problem(
-                codes.PEFT_PLACE, f"PEFT's layer at {live} answers {tuple(answer.shape)}"
+                codes.PEFT_PLACE, f"PEFT's layer at {live} returns {tuple(answer.shape)}"
             )
             required.settle()
         differs = differs or not torch.equal(answer, base)
@@ -242,7 +215,7 @@ def _changes(required: Requirements, found: PeftParts, modules: Mapping[str, nn.
 
 
 def _cannot_run(module: nn.Module) -> bool:
-    """Whether its values are in files only (``adapterdock merge``); accelerate brings those that it
+    """Whether its values are only in files (``adapterdock merge``); accelerate loads those that it
     has offloaded."""
     meta = any(p.is_meta for p in module.parameters())
     return meta and "_old_forward" not in vars(module)

@@ -1,4 +1,4 @@
-"""A recipe carried out over its members: one pair at each module, and what goes with it."""
+"""Adapters combined by a recipe: one pair at each module, the biases, the saved modules."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import torch
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
 from ...manifests.findings.finding import Finding, Where
-from ...manifests.language.combine_methods import COMBINE_METHODS, CombineMethod
+from ...manifests.language.combine_methods import COMBINE_METHODS
 from ...manifests.language.schema import Composition
 from ...manifests.language.weights import Weight, weight_at
-from .members import Member
-from .methods import Contribution, Settings, combine, merge
+from ..adapter.adapter import Built
+from .members import Member, member_of
+from .methods import Contribution, Term, combine, merge
 from .pairs import Pair, PairPlace
 
 
 @dataclass(frozen=True, eq=False)
 class Combined:
-    """The parts of one adapter. Every pair has scale 1; ``biases`` are whole ones, to stand in
-    place of the base's (of which ``old`` has the values)."""
+    """The parts of one adapter. Every pair has scale 1; ``biases`` replace those of the base,
+    ``replaced`` are {module: {path under it: tensor}}."""
 
     sites: Mapping[PairPlace, Pair]
     biases: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    whole: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    replaced: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
 
     @property
     def ranks(self) -> Mapping[str, int]:
@@ -34,61 +35,62 @@ class Combined:
 
 def combine_members(
     recipe: Composition,
-    members: Sequence[Member],
-    weights: Sequence[Weight],
-    places: Mapping[str, PairPlace],
+    weights: Mapping[str, Weight],
+    adapters: Mapping[str, Built],
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Combined:
-    """All of ``members`` by ``recipe``, float32 on the CPU; pure, and the same in any order of
-    the modules. Raises :class:`RoutingError` where factors of different ranks were to be added."""
-    method, settings = COMBINE_METHODS[recipe.combine], settings_of(recipe, members)
-    sites: dict[PairPlace, Pair] = {}
+    """Combine the adapters in ``weights`` by ``recipe``, float32 on the CPU. Raises
+    :class:`RoutingError` for an adapter that is not made of pairs, and for factors of different
+    ranks where they are to be added."""
+    members: list[Member] = []
     problems: list[Finding] = []
+    for name in weights:
+        try:
+            members.append(member_of(adapters[name], where))
+        except RoutingError as error:
+            problems += error.findings
+    if problems:
+        raise RoutingError(*problems)
+    if recipe.svd_rank is None:  # PEFT's: the largest rank of any member
+        largest = max((member.rank for member in members), default=1)
+        recipe = recipe.model_copy(update={"svd_rank": largest})
+    weighted = list(zip(members, weights.values(), strict=True))
+    places = {m: place for member in reversed(members) for m, place in member.places.items()}
+    sites: dict[PairPlace, Pair] = {}
+    on = COMBINE_METHODS[recipe.combine].on
     with torch.no_grad():
         for module, place in places.items():
             parts = [
                 Contribution(member.pairs[module], weight_at(weight, module), member.digest)
-                for member, weight in zip(members, weights, strict=True)
+                for member, weight in weighted
                 if module in member.pairs
             ]
-            parts = parts if method.on != "ranks" else [p for p in parts if p.weight]
-            if method.on == "factors" and len({part.pair.rank for part in parts}) > 1:
+            if on == "ranks":
+                parts = [part for part in parts if part.weight]
+            if on == "factors" and len({part.pair.rank for part in parts}) > 1:
                 problems.append(_other_ranks(recipe, module, members, where))
             elif parts and not problems:
-                sites[place] = combine(method, settings, place, parts)
+                sites[place] = combine(recipe, place, parts)
         if problems:
             raise RoutingError(*problems)
-        biases = _biases(method, settings, members, weights)
-    whole = {name: found for member in members for name, found in member.whole.items()}
-    return Combined(sites, biases, whole)
-
-
-def settings_of(recipe: Composition, members: Sequence[Member]) -> Settings:
-    """The recipe's options with PEFT's defaults: an SVD has the largest rank of any member."""
-    return Settings(
-        density=1.0 if recipe.density is None else recipe.density,
-        sign_method=recipe.majority_sign_method or "total",
-        seed=recipe.seed or 0,
-        rank=recipe.svd_rank or max((member.rank for member in members), default=1),
-        clamp=recipe.svd_clamp,
-    )
+        biases = _biases(recipe, weighted)
+    replaced = {name: found for member in members for name, found in member.replaced.items()}
+    return Combined(sites, biases, replaced)
 
 
 def _biases(
-    method: CombineMethod, settings: Settings, members: Sequence[Member], weights: Sequence[Weight]
+    recipe: Composition, weighted: Sequence[tuple[Member, Weight]]
 ) -> dict[str, torch.Tensor]:
-    """The base's biases with what the members' add to them, combined as the method says."""
+    """The base's biases plus the combined differences that the members add to them."""
     found: dict[str, torch.Tensor] = {}
-    for module in dict.fromkeys(name for member in members for name in member.biases):
-        having = [
-            (member, weight_at(weight, module))
-            for member, weight in zip(members, weights, strict=True)
-            if module in member.biases
-        ]
+    for module in dict.fromkeys(name for member, _ in weighted for name in member.biases):
+        having = [(one, weight) for one, weight in weighted if module in one.biases]
         old = having[0][0].biases[module][1]
-        deltas = [member.biases[module][0] - old for member, _ in having]
-        digests, shares = [m.digest for m, _ in having], [weight for _, weight in having]
-        found[module] = old + merge(method, settings, f"{module}.bias", deltas, digests, shares)
+        terms = [
+            Term(member.biases[module][0] - old, weight_at(weight, module), member.digest)
+            for member, weight in having
+        ]
+        found[module] = old + merge(recipe, f"{module}.bias", terms)
     return found
 
 
@@ -97,9 +99,9 @@ def _other_ranks(
 ) -> Finding:
     ranks = {m.name: m.pairs[module].rank for m in members if module in m.pairs}
     return codes.COMBINE_UNSUPPORTED.finding(
-        f"{recipe.combine!r} adds factors to factors, and at {module} they have different ranks",
+        f"{recipe.combine!r} needs factors of one rank, and {module} has different ranks",
         where,
         found=", ".join(f"{name}: {rank}" for name, rank in ranks.items()),
         expected="one rank",
-        hint="sum and cat are exact over any ranks; svd and the methods with _svd take any too",
+        hint="Use sum or cat, which are exact, or svd or a method with _svd: they take any ranks.",
     )

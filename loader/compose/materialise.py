@@ -1,8 +1,8 @@
 """A combination as an adapter of its own, in PEFT's format: tensors, plan and config.
 
 Format: PEFT 0.21.2, ``utils/save_and_load.py`` and ``tuners/lora/config.py``. Every module is
-named in full, its rank stands in ``rank_pattern`` and the same number in ``alpha_pattern``, so
-that every scale is 1.
+named in full, with its rank in ``rank_pattern`` and the same number in ``alpha_pattern``, so that
+every scale is 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import torch
 from ...registry.files.facts import AdapterPlan, Layout, ModuleKind, SitePlan
 from ...registry.files.names import PEFT_PREFIX
 from .combined import Combined
-from .pairs import unfold
 
 _TASKS = {"ForCausalLM": "CAUSAL_LM", "LMHeadModel": "CAUSAL_LM"}
 """Tasks for which PEFT adds no modules of its own, by the end of the base's class."""
@@ -28,13 +27,13 @@ def tensors_of(combined: Combined) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     for place, pair in combined.sites.items():
         names = place.names
-        for name, tensor in zip(names, unfold(pair, place), strict=True):
+        for name, tensor in zip(names, pair.at(place), strict=True):
             found[PEFT_PREFIX + name] = tensor
         if pair.bias is not None:
             found[PEFT_PREFIX + names[1].removesuffix("weight") + "bias"] = pair.bias
     for module, bias in combined.biases.items():
         found[_bias_key(module, combined)] = bias
-    for module, tensors in combined.whole.items():
+    for module, tensors in combined.replaced.items():
         found.update({f"{PEFT_PREFIX}{module}.{path}": tensor for path, tensor in tensors.items()})
     return found
 
@@ -49,16 +48,16 @@ def plan_of(combined: Combined, layout: Layout) -> AdapterPlan:
         if pair.bias is not None:
             roles["B_bias"] = b.removesuffix("weight") + "bias"
         sites.append(SitePlan(place.module, "LORA", roles, pair.rank, pair.rank, 1.0))
-    whole = {
+    replaced = {
         module: {path: f"{PEFT_PREFIX}{module}.{path}" for path in tensors}
-        for module, tensors in combined.whole.items()
+        for module, tensors in combined.replaced.items()
     }
-    grown = {module for module in whole if _has_grown(module, combined, layout)}
+    grown = {module for module in replaced if _has_grown(module, combined, layout)}
     return AdapterPlan(
         sites=tuple(sites),
-        saved={module: paths for module, paths in whole.items() if module not in grown},
+        saved={module: paths for module, paths in replaced.items() if module not in grown},
         biases={module: _bias_key(module, combined) for module in combined.biases},
-        embeddings={module: whole[module]["weight"] for module in grown},
+        embeddings={module: replaced[module]["weight"] for module in grown},
     )
 
 
@@ -66,7 +65,7 @@ def config_of(
     combined: Combined, layout: Layout, *, class_name: str = "", base_name: str | None = None
 ) -> dict[str, Any]:
     """``adapter_config.json`` for :func:`tensors_of`. ``layout`` is the base's: modules whose
-    names end as a target's are excluded by name, since PEFT matches ends."""
+    names end like a target's are excluded by name, since PEFT matches the ends of names."""
     ranks = combined.ranks
     common = Counter(ranks.values()).most_common(1)[0][0]
     others = {f"^{re.escape(m)}": rank for m, rank in ranks.items() if rank != common}
@@ -82,7 +81,7 @@ def config_of(
         "rank_pattern": others,
         "alpha_pattern": others,
         "target_modules": sorted(ranks),
-        "exclude_modules": _mistaken(ranks, layout.modules) or None,
+        "exclude_modules": _ending_like(ranks, layout.modules) or None,
         "modules_to_save": sorted(saved) or None,
         "bias": _bias_kind(combined),
         "lora_bias": any(pair.bias is not None for pair in combined.sites.values()),
@@ -95,8 +94,8 @@ def config_of(
 
 
 def completed(combined: Combined, layout: Layout, biases: Mapping[str, torch.Tensor]) -> Combined:
-    """The same with all that a config of its kind calls for: where biases are trained, those of
-    the base (``biases``, by module) that were not; where a pair has a bias, zeros for the rest."""
+    """The same with all tensors that its config calls for: if biases are trained, the base's
+    ``biases`` (by module) for the others; if a pair has a bias, zeros for the other pairs."""
     sites = dict(combined.sites)
     if any(pair.bias is not None for pair in sites.values()):
         for place, pair in sites.items():
@@ -105,8 +104,8 @@ def completed(combined: Combined, layout: Layout, biases: Mapping[str, torch.Ten
                 sites[place] = type(pair)(pair.a, pair.b, pair.scale, zeros)
     kind = _bias_kind(combined)
     if kind == "none":
-        return Combined(sites, {}, combined.whole)
-    inside = tuple(f"{name}." for name in combined.whole)
+        return Combined(sites, {}, combined.replaced)
+    inside = tuple(f"{name}." for name in combined.replaced)
     wanted = combined.ranks if kind == "lora_only" else layout.modules
     rest = {
         module: bias
@@ -115,7 +114,7 @@ def completed(combined: Combined, layout: Layout, biases: Mapping[str, torch.Ten
         and f"{module}.bias" not in layout.tied
         and not f"{module}.".startswith(inside)
     }
-    return Combined(sites, {**rest, **combined.biases}, combined.whole)
+    return Combined(sites, {**rest, **combined.biases}, combined.replaced)
 
 
 def _bias_kind(combined: Combined) -> str:
@@ -125,21 +124,21 @@ def _bias_kind(combined: Combined) -> str:
 
 
 def _bias_key(module: str, combined: Combined) -> str:
-    """PEFT's name: an adapted module is inside a wrapper of its own."""
+    """The bias's name on disk: PEFT wraps an adapted module."""
     inner = ".base_layer" if module in combined.ranks else ""
     return f"{PEFT_PREFIX}{module}{inner}.bias"
 
 
 def _has_grown(module: str, combined: Combined, layout: Layout) -> bool:
-    """Whether this is an embedding or head with other rows than the base's."""
-    tensors, shape = combined.whole[module], layout.modules.get(module)
+    """Whether this is an embedding or head with another number of rows than the base's."""
+    tensors, shape = combined.replaced[module], layout.modules.get(module)
     if set(tensors) != {"weight"} or shape is None:
         return False
     return tuple(tensors["weight"].shape) != shape.parameters.get("weight")
 
 
-def _mistaken(targets: Iterable[str], modules: Iterable[str]) -> list[str]:
-    """Modules that are no targets, but whose names end as one."""
+def _ending_like(targets: Iterable[str], modules: Iterable[str]) -> list[str]:
+    """Modules that are not targets, but whose names end like one."""
     wanted = set(targets)
     ends = tuple(f".{name}" for name in wanted)
     return sorted(name for name in modules if name not in wanted and name.endswith(ends))

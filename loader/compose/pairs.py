@@ -7,18 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from ...registry.files.facts import ModuleKind
-
-SPELLINGS: Mapping[str, tuple[str, str]] = {
-    "linear": ("lora_A.weight", "lora_B.weight"),
-    "embedding": ("lora_embedding_A", "lora_embedding_B"),
-}
-"""The two factors on disk, after the module's name."""
+from ...registry.files.facts import ModuleKind, ModuleShape
 
 
 @dataclass(frozen=True, eq=False)
 class PairPlace:
-    """Where a pair sits: how it is spelled and shaped there.
+    """Where a pair is: the names and shapes that it has there.
 
     ``groups`` and ``kernel`` are a convolution's. Its B (out, rank / groups, 1, ..) acts within
     its group, so that the factors are matrices once for each group.
@@ -29,11 +23,16 @@ class PairPlace:
     kernel: tuple[int, ...] = ()
     groups: int = 1
 
+    @classmethod
+    def of(cls, module: str, shape: ModuleShape) -> PairPlace:
+        return cls(module, shape.kind, tuple(shape.kernel), shape.groups)
+
     @property
     def names(self) -> tuple[str, str]:
-        """The full names of A and B, without PEFT's prefix."""
-        a, b = SPELLINGS["embedding" if self.kind is ModuleKind.EMBEDDING else "linear"]
-        return f"{self.module}.{a}", f"{self.module}.{b}"
+        """The full names of A and B on disk, without PEFT's prefix."""
+        if self.kind is ModuleKind.EMBEDDING:
+            return f"{self.module}.lora_embedding_A", f"{self.module}.lora_embedding_B"
+        return f"{self.module}.lora_A.weight", f"{self.module}.lora_B.weight"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,32 +48,34 @@ class Pair:
     scale: float = 1.0
     bias: torch.Tensor | None = None
 
+    @classmethod
+    def of(cls, roles: Mapping[str, torch.Tensor], scale: float, groups: int = 1) -> Pair:
+        """From the tensors of a site: A (r, in, *kernel), B (out, r / groups, 1, ..)."""
+        a, b = (roles[role] if role in roles else roles[f"embedding_{role}"] for role in "AB")
+        bias = roles.get("B_bias")
+        return cls(
+            plain(a).reshape(groups, a.shape[0] // groups, -1),
+            plain(b).reshape(groups, b.shape[0] // groups, -1),
+            scale,
+            None if bias is None else plain(bias),
+        )
+
     @property
     def rank(self) -> int:
         return self.a.shape[0] * self.a.shape[1]
 
+    def delta(self) -> torch.Tensor:
+        """``scale * (b @ a)``: (groups, out / groups, in * kernel), float32. PEFT's
+        ``get_delta_weight``, always as (out, in)."""
+        return (self.b @ self.a) * self.scale
 
-def fold(
-    a: torch.Tensor, b: torch.Tensor, scale: float, bias: torch.Tensor | None, groups: int = 1
-) -> Pair:
-    """Factors as they sit at a site (A (r, in, *kernel), B (out, r / groups, 1, ..)) as a pair."""
-    rank, outer = a.shape[0], b.shape[0]
-    return Pair(
-        plain(a).reshape(groups, rank // groups, -1),
-        plain(b).reshape(groups, outer // groups, -1),
-        scale,
-        None if bias is None else plain(bias),
-    )
-
-
-def unfold(pair: Pair, place: PairPlace) -> tuple[torch.Tensor, torch.Tensor]:
-    """A and B of a pair in the shapes of its place, contiguous."""
-    groups, rank, inner = pair.a.shape
-    kernel = place.kernel
-    size = torch.Size(kernel).numel()
-    a = pair.a.reshape(groups * rank, inner // size, *kernel)
-    b = pair.b.reshape(groups * pair.b.shape[1], rank, *(1 for _ in kernel))
-    return a.contiguous(), b.contiguous()
+    def at(self, place: PairPlace) -> tuple[torch.Tensor, torch.Tensor]:
+        """A and B in the shapes of a place, contiguous."""
+        groups, rank, inner = self.a.shape
+        size = torch.Size(place.kernel).numel()
+        a = self.a.reshape(groups * rank, inner // size, *place.kernel)
+        b = self.b.reshape(groups * self.b.shape[1], rank, *(1 for _ in place.kernel))
+        return a.contiguous(), b.contiguous()
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """Dropping values of a tensor: the smallest (TIES, https://arxiv.org/abs/2306.01708), or at random
 (DARE, https://arxiv.org/abs/2311.03099).
 
-The random masks are a function of (seed, adapter digest, tensor name) and of nothing else: not of
-the order of the adapters, of the thread, or of torch's global generator. PEFT draws its masks
-from that generator, so the two agree only where PEFT is given the same mask.
+The random masks depend only on (seed, adapter digest, tensor name): not on the order of the
+adapters, the thread, or torch's global generator. PEFT draws its masks from that generator, so the
+two agree only if PEFT gets the same mask.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The nearest pair of factors of a rank to a delta (Eckart and Young), by singular values.
+"""The pair of factors of a rank that is nearest to a delta (Eckart and Young), by SVD.
 
-torch's SVD is LAPACK's: the same on the same machine with the same number of threads, and
-within rounding elsewhere.
+torch's SVD is LAPACK's: the same on the same machine with the same number of threads, and within
+rounding elsewhere.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def nearest(delta: torch.Tensor, rank: int, clamp: float | None = None) -> Pair:
 
 
 def nearest_to_sum(pairs: Sequence[Pair], weights: Sequence[float], rank: int) -> Pair:
-    """The same for the weighted sum of ``pairs``, which is never written out: the SVD is that of
-    a square as wide as their ranks together. Up to rounding it is :func:`nearest` of the sum."""
+    """The same for the weighted sum of ``pairs``, which is never computed: the SVD is that of a
+    square as wide as their total rank. Up to rounding it is :func:`nearest` of the sum."""
     a = torch.cat([p.a for p in pairs], dim=1)
     b = torch.cat([p.b * (w * p.scale) for p, w in zip(pairs, weights, strict=True)], dim=2)
     if a.shape[1] >= min(a.shape[2], b.shape[1]):

@@ -1,5 +1,5 @@
-"""TIES (https://arxiv.org/abs/2306.01708): elect a sign for each value, then take the mean of what
-agrees with it. The values are trimmed before, by :mod:`.sparsify`."""
+"""TIES (https://arxiv.org/abs/2306.01708): elect a sign for each value, then take the mean of the
+values that have it. They are trimmed first, by :mod:`.sparsify`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def weighted_sum(tasks: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def elected_mean(tasks: torch.Tensor, weights: torch.Tensor, method: str) -> torch.Tensor:
-    """The weighted tasks that have the elected sign, divided by how many they are.
+    """The sum of the weighted tasks that have the elected sign, divided by their number.
 
-    The sign is elected by the tasks without their weights, as in PEFT: by the sum of the values
-    (``total``) or of their signs (``frequency``); where it is 0, plus wins.
+    The tasks elect the sign without their weights, as in PEFT: by the sum of the values (``total``)
+    or of their signs (``frequency``); a sum of 0 elects plus.
     """
     signs = tasks.sign()
     votes = (tasks if method == "total" else signs).sum(dim=0)

@@ -1,4 +1,4 @@
-"""Put a new adapter onto a model: one that code describes, or one that a manifest declares."""
+"""Create a new adapter on a model, described in code or declared in a manifest."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ def add_adapter(
     kept_in = dtype_of(dtype, where)
     read = parse_adapter_config(config_bytes(config), where)
     host.adapters.check_free(name, False, where)
-    declared = host.deployment.file if host.deployment else None
-    base = base_name(host.live, declared)
+    base = base_name(host.live, host.file)
     built, notes = make_new_adapter(host.live, name, read, dtype=kept_in, base=base, where=where)
     host.adapters.put([built], where)
     for note in notes:
@@ -39,7 +38,7 @@ def add_adapter(
 def attach_new_adapter(
     host: AdapterHost, file: ManifestFile, name: str, accepted: Collection[str] = ()
 ) -> list[Finding]:
-    """Put it on the model, all of it or nothing; returns what is worth a warning."""
+    """Create and attach an adapter that the manifest declares; all or nothing. Returns warnings."""
     where = file.where(("adapters", name, "config"))
     with host.adapters.changing():
         host.adapters.check_free(name, False, where)

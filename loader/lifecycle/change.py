@@ -1,10 +1,10 @@
-"""Changing a running model: what another manifest would change, and changing it all at once."""
+"""Change a running model to another manifest: plan the changes, and apply all at once."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,14 +64,14 @@ def plan_change(
     """See :meth:`AdaptedModel.plan`."""
     deployment = host.deployment
     read = isinstance(manifest, ManifestFile)
-    file = manifest if read else open_manifest(manifest, **overrides_of(deployment))
+    file = manifest if read else open_manifest(manifest, **overrides_of(host))
     session = session_for(
         file,
         policy=policy,
-        accept=(*accept, *(deployment.session.accepted if deployment else ())),
+        accept=(*accept, *host.session.accepted),
         frozen=frozen,
         offline=offline,
-        store=_store_of(host),
+        store=host.session.store,
         in_memory=in_memory_folders(file, sources),
         layout=host.live.layout,
         ask_peft=peft_asker(host.live.modules.by_name, later=True),
@@ -91,7 +91,7 @@ def apply_plan(host: AdapterHost, plan: Plan) -> None:
     """See :meth:`AdaptedModel.apply`."""
     _require_current(host, plan)
     file, old = plan.file, host.deployment
-    session = Session(plan.access, plan.accepted, store=_store_of(host))
+    session = Session(plan.access, plan.accepted, store=host.session.store)
     locked = plan.lock if plan.locked else None
     pulled = pull_pinned(file, plan.lock, session, locked, with_base=False)
     _require_unchanged(pulled, plan)
@@ -100,9 +100,9 @@ def apply_plan(host: AdapterHost, plan: Plan) -> None:
     with host.adapters.changing():
         _require_current(host, plan)
         built, notes = _build(host, plan, pulled, session)
-        adapters = [name for name, recipe in host.state.recipes.items() if recipe.combine != "sum"]
-        kept = _kept_compositions(host, plan)
-        built += _composed(host, plan, kept, built)
+        computed = [name for name, recipe in host.state.recipes.items() if recipe.combine != "sum"]
+        kept, composed = _compositions(host, plan, built)
+        built += composed
         deployment = Deployment(
             file,
             pulled,
@@ -110,7 +110,7 @@ def apply_plan(host: AdapterHost, plan: Plan) -> None:
             old.base_folder if old else None,
             tuple(dict.fromkeys([*pulled.notes, *file.warnings, *notes])),
             old.residency if old else None,
-            old.said_of_base if old and file.manifest.base.model is None else None,
+            old.base_declaration if old and file.manifest.base.model is None else None,
         )
 
         def define_anew() -> int | None:
@@ -119,29 +119,29 @@ def apply_plan(host: AdapterHost, plan: Plan) -> None:
             host.adapters.say(deployment=deployment)
             return _budget(old, file)
 
-        gone = [name for name in adapters if name not in kept]
+        gone = [name for name in computed if name not in kept]
         host.adapters.exchange(built, (*plan.removed, *plan.replaced, *gone), define_anew)
         hold_files(host, pulled, session.store)
     for note in pulled.notes:
         log.warning("%s", note)
 
 
-def overrides_of(deployment: Deployment | None) -> dict[str, str | None]:
-    """What stood in place of the manifest's own ``model`` and ``dtype`` at load."""
-    said = deployment.file.overrides if deployment else {}
-    return {"model": said.get("model"), "dtype": said.get("dtype")}
+def overrides_of(host: AdapterHost) -> dict[str, str | None]:
+    """``model`` and ``dtype`` that were passed at load, in place of the manifest's own."""
+    overrides = host.file.overrides if host.file else {}
+    return {"model": overrides.get("model"), "dtype": overrides.get("dtype")}
 
 
 def _budget(deployment: Deployment | None, file: ManifestFile) -> int | None:
-    """The residency budget under ``file``: what was given beside the manifest stays."""
-    given = deployment.residency if deployment else None
-    return given if given is not None else declared_budget(file.manifest)
+    """The residency budget: the one passed at load, else the manifest's."""
+    passed = deployment.residency if deployment else None
+    return passed if passed is not None else declared_budget(file.manifest)
 
 
 def _build(
     host: AdapterHost, plan: Plan, pulled: Pulled, session: Session
 ) -> tuple[list[Built], list[Finding]]:
-    """Every adapter that is new or other, checked and made, none of them on the model yet."""
+    """All new or changed adapters, checked and built, not yet attached."""
     manifest, budget = plan.file.manifest, host.adapters.residency.budget
     arriving: list[Built] = []
     notes: list[Finding] = []
@@ -158,39 +158,32 @@ def _build(
         put = adapter.lazy and name not in at_once
         built, more = files.put_off(host.live) if put else files.build(host.live)
         if budget is not None and name not in at_once and built.adapter.reload:
-            put_off(built.adapter)  # it was seen to be right, and there may be no room for it
+            put_off(built.adapter)  # it is checked, and there may be no room for it
             built = Built(built.adapter, {}, {}, {})
         arriving.append(built)
         notes += more
     return arriving, notes
 
 
-def _kept_compositions(host: AdapterHost, plan: Plan) -> list[str]:
-    """Compositions that are adapters, and would be made of the same in the same way again."""
-    manifest = plan.file.manifest
-    return [
-        name
-        for name, recipe in host.state.recipes.items()
-        if is_made(manifest, name)
-        and set(recipe.of) <= set(plan.kept)
-        and same_recipe(recipe, as_weights(manifest.compositions[name], flatten(manifest, name)))
-    ]
-
-
-def _composed(
-    host: AdapterHost, plan: Plan, kept: Collection[str], arriving: Iterable[Built]
-) -> list[Built]:
-    """The other compositions that become adapters, made of what will be there."""
-    file = plan.file
+def _compositions(
+    host: AdapterHost, plan: Plan, arriving: Iterable[Built]
+) -> tuple[list[str], list[Built]]:
+    """Names of computed compositions that do not change, and the others, built."""
+    file, manifest = plan.file, plan.file.manifest
     new = {built.adapter.name: built for built in arriving}
-    found: list[Built] = []
-    for name, composition in file.manifest.compositions.items():
-        if not is_made(file.manifest, name) or name in kept:
+    kept: list[str] = []
+    composed: list[Built] = []
+    for name, composition in manifest.compositions.items():
+        if not is_made(manifest, name):
             continue
-        where = file.where(("compositions", name))
-        weights = flatten(file.manifest, name)
-        found.append(host.compositions.made(name, composition, weights, new, where=where))
-    return found
+        weights, old = flatten(manifest, name), host.state.recipes.get(name)
+        same = old is not None and same_recipe(old, as_weights(composition, weights))
+        if old is not None and same and set(old.of) <= set(plan.kept):
+            kept.append(name)
+        else:
+            where = file.where(("compositions", name))
+            composed.append(host.compositions.made(name, composition, weights, new, where=where))
+    return kept, composed
 
 
 # -- the model as it is -------------------------------------------------------------------------
@@ -214,7 +207,7 @@ def _state(host: AdapterHost) -> State:
 
 
 def _stamp(host: AdapterHost) -> object:
-    """Equal as long as the model is the same, with the same adapters, compositions and rules."""
+    """Equal while the model has the same adapters, compositions, rules and manifest."""
     return (
         id(host),
         tuple(sorted(adapter.serial for adapter in host.adapters.by_name.values())),
@@ -226,37 +219,30 @@ def _stamp(host: AdapterHost) -> object:
 
 def _require_current(host: AdapterHost, plan: Plan) -> None:
     if _stamp(host) != plan.stamp:
-        raise AttachError(codes.PLAN_STALE.finding("the model is not the one that was planned for"))
+        raise AttachError(codes.PLAN_STALE.finding("The model changed since the plan was made"))
 
 
 def _require_unchanged(pulled: Pulled, plan: Plan) -> None:
-    """What a lock does not hold still may have been written to since the plan."""
+    """Raise :class:`AttachError` for adapters without a pin that changed since the plan."""
     findings = [
         codes.PLAN_STALE.finding(
-            f"{name!r} is not what was planned",
+            f"The files of {name!r} changed since the plan was made",
             plan.file.where(("adapters", name, "source")),
-            found=digest_of(files),
+            found=digest,
             expected=plan.wanted[name].digest,
         )
         for name, files in pulled.adapters.items()
-        if digest_of(files) != plan.wanted[name].digest
+        if (digest := digest_of(files)) != plan.wanted[name].digest
     ]
     if findings:
         raise AttachError(*findings)
 
 
-def _store_of(host: AdapterHost) -> Store:
-    return host.deployment.session.store if host.deployment else Store.default()
-
-
 # -- the manifest as it is pinned ---------------------------------------------------------------
 
 
-def _lock(
-    file: ManifestFile,
-    session: Session,
-) -> Lock:
-    """The lock beside the manifest, else what it would be."""
+def _lock(file: ManifestFile, session: Session) -> Lock:
+    """The lock beside the manifest, or a new one in memory."""
     lock = lock_of(file)
     require_lock(file, lock, frozen=session.frozen)
     require_policy(file, lock, session.access)
@@ -266,7 +252,7 @@ def _lock(
 
 
 def _digests_of_mutable(file: ManifestFile, access: Access, store: Store) -> dict[str, str]:
-    """The present digests of the local folders that no lock pins."""
+    """The current digests of local folders that are not pinned."""
     found: dict[str, str] = {}
     for name, adapter in file.manifest.adapters.items():
         if adapter.mutable:
@@ -274,7 +260,7 @@ def _digests_of_mutable(file: ManifestFile, access: Access, store: Store) -> dic
             folder = open_adapter_folder(file, name, access)
             wanted = gather_adapter(name, folder, where).files
             files = fetch(folder, wanted, store, where=where)
-            found[name] = folder_digest(one.fact for one in files.values())
+            found[name] = folder_digest(fetched.fact for fetched in files.values())
     return found
 
 
@@ -285,21 +271,21 @@ def _require_same_base(
     access: Access,
     accepted: frozenset[str],
 ) -> None:
-    """Raise :class:`FingerprintError` where the manifest is for another base than the model's."""
+    """Raise :class:`FingerprintError` if the manifest is for another base than the model's."""
     deployment = host.deployment
     if deployment is not None:
         loaded = deployment.base_folder is not None
-        if wrong := check_same_base(deployment.said_of_base, (file, lock), loaded=loaded):
+        if wrong := check_same_base(deployment.base_declaration, (file, lock), loaded=loaded):
             raise FingerprintError(*wrong)
     if (rows := file.manifest.base.vocab_size) is not None:
         check_rows(host.live.module, rows, file.where(("base", "vocab_size")))
     if deployment is not None and _same_said(deployment, file):
-        return  # it was compared when the model was set up
+        return  # compared when the model was set up
     expected = expected_fingerprint(Pulled(file, lock, {}), replace(access, layout=None), accepted)
     if expected is not None:
         fingerprint, samples, where = expected
-        base, said = host.live.module, host.live.loaded_as
-        findings = check_model(base, fingerprint, samples, where, loaded_as=said)
+        base, loaded_as = host.live.module, host.live.loaded_as
+        findings = check_model(base, fingerprint, samples, where, loaded_as=loaded_as)
         if bad := refused(findings, accepted):
             raise FingerprintError(*bad)
 

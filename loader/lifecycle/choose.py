@@ -1,4 +1,4 @@
-"""What a manifest says is active: its rules, compositions and active set, given to a model."""
+"""Set a manifest's rules, compositions and active adapters on a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..routing.selection import Selection
 
 @dataclass(frozen=True)
 class ManifestRules:
-    """A manifest's rules, asked of the adapters that are attached when they are asked."""
+    """A manifest's rules, as a function of the active adapters."""
 
     rules: Rules
     attached: Mapping[str, Adapter]
@@ -28,8 +28,8 @@ class ManifestRules:
 
 
 def define(host: AdapterHost, file: ManifestFile, made: Collection[str] = ()) -> None:
-    """Give the model the manifest's rules, compositions and active set. The compositions ``made``
-    are adapters of the model already."""
+    """Set the manifest's rules, compositions and active adapters. The compositions ``made`` are
+    attached as adapters already."""
     manifest = file.manifest
     define_rules(host, file)
     for name, composition in manifest.compositions.items():
@@ -40,15 +40,15 @@ def define(host: AdapterHost, file: ManifestFile, made: Collection[str] = ()) ->
         options = composition.model_dump(exclude={"combine", "of"})
         where = file.where(("compositions", name))
         host.compositions.define(name, weights, combine=composition.combine, where=where, **options)
-    active = manifest.active
-    if active is not None:
-        chosen = active if isinstance(active, str) else _active(manifest, active)
-        host.choice.set_default(chosen)
+    if manifest.active is not None:
+        host.choice.set_default(_active(manifest, manifest.active))
 
 
-def _active(manifest: Manifest, names: Sequence[str]) -> Selection:
-    """What several names of ``active`` select. Where adapters are named by several roads, their
-    weights add up."""
+def _active(manifest: Manifest, names: str | Sequence[str]) -> Selection:
+    """The selection that ``active`` means. Weights of an adapter that occurs in several of its
+    compositions add up."""
+    if isinstance(names, str):
+        return names
     sums = [flatten(manifest, name) for name in names if not is_made(manifest, name)]
     if len({adapter for part in sums for adapter in part}) == sum(map(len, sums)):
         return list(names)
@@ -56,8 +56,8 @@ def _active(manifest: Manifest, names: Sequence[str]) -> Selection:
 
 
 def define_rules(host: AdapterHost, file: ManifestFile) -> None:
-    """Give the model the manifest's rules."""
+    """Set the manifest's rules."""
     rules = file.manifest.rules
     if rules != Rules():
-        asked = ManifestRules(rules, host.adapters.by_name, file.where(("rules",)))
-        host.choice.set_rules(asked)
+        where = file.where(("rules",))
+        host.choice.set_rules(ManifestRules(rules, host.adapters.by_name, where))

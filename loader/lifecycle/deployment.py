@@ -47,7 +47,7 @@ def in_memory_folders(
     if unknown:
         raise UsageError(
             *(
-                usage_codes.GIVEN_UNDECLARED.finding(
+                usage_codes.IN_MEMORY_UNDECLARED.finding(
                     f"The manifest has no adapter {name!r} with a source",
                     file.where(("adapters",)),
                     found=name,

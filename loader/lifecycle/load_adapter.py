@@ -1,4 +1,4 @@
-"""``load_adapter``: one more adapter, from any source, onto a model."""
+"""``load_adapter``: attach one more adapter from any source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from ...manifests.findings import usage as usage_codes
 from ...manifests.findings.errors import FitError, IntegrityError, PolicyError, UsageError
 from ...manifests.findings.finding import Where, refused
 from ...manifests.language.source import Source, SourceSyntaxError
-from ...registry.access import Access
 from ...registry.checks.candidate import Ask
 from ...registry.checks.zeros import zeros_in_files
 from ...registry.files.digests import folder_digest
@@ -40,7 +39,6 @@ from ...registry.sources.folder import Folder
 from ...registry.sources.in_memory import InMemoryFolder
 from ...registry.sources.open import open_source
 from ...registry.sources.roads import Road
-from ...registry.store.store import Store
 from ..build.from_files import AdapterFiles, check_live
 from ..build.in_memory import files_of
 from ..model.host import AdapterHost
@@ -68,21 +66,17 @@ def load_adapter(
     """See :meth:`AdaptedModel.load_adapter`."""
     where = Where(file=f"load_adapter({name!r})")
     kept_in = dtype_of(dtype, where)
-    accepted = accepted_codes(accept)
-    deployment = host.deployment
-    store = deployment.session.store if deployment else Store.default()
-    access = deployment.session.access if deployment else Access()
-    base = deployment.file.manifest.base if deployment else None
-    directory = deployment.file.directory if deployment else Path.cwd()
-    if deployment is not None:
-        accepted |= deployment.session.accepted
+    session, file = host.session, host.file
+    accepted = accepted_codes(accept) | session.accepted
+    store, access = session.store, session.access
+    base = file.manifest.base if file else None
+    directory = file.directory if file else Path.cwd()
     replaces = host.adapters.check_name(name, hotswap, where)
-    here = source_of(source, name, where)
-    given = in_memory_files(peft_config, adapter_state_dict, source, where)
-    declared = deployment.file if deployment else None
-    road = Road.of(declared, here, storage_options or {}, None, where)
+    parsed = source_of(source, name, where)
+    in_memory = in_memory_files(peft_config, adapter_state_dict, source, where)
+    road = Road.of(file, parsed, storage_options or {}, None, where)
     forbidden = [
-        *check_source(here, access.policies, Path.cwd(), where),
+        *check_source(parsed, access.policies, Path.cwd(), where),
         *check_road(road, access.policies, Path.cwd(), where, base=False),
         *check_digest(sha256, access.policies, name, where),
     ]
@@ -90,13 +84,13 @@ def load_adapter(
         raise PolicyError(*forbidden)
     if offline:
         access = replace(access, offline=True)
-    if given is not None:
-        folder: Folder = InMemoryFolder(here, given, where)
+    if in_memory is not None:
+        folder: Folder = InMemoryFolder(parsed, in_memory, where)
     else:
-        mirrors = deployment.file.manifest.mirrors if deployment else {}
+        mirrors = file.manifest.mirrors if file else {}
         lists = () if road.is_mirrored_by_user else lists_for(access.policies, base=False)
         folder = open_source(
-            here,
+            parsed,
             directory=Path.cwd(),
             storage_options=storage_options or {},
             mirrors=mirrors,
@@ -104,9 +98,11 @@ def load_adapter(
             permits=(lambda url: permits(lists, url)) if lists else None,
             where=where,
         )
-    # under a budget it must be known what to read again
     opened = Opened()
-    files = _here(folder) if sha256 is None and host.adapters.residency.budget is None else None
+    # with a budget, digests are needed to read the files again
+    files = (
+        _local_files(folder) if sha256 is None and host.adapters.residency.budget is None else None
+    )
     if files is None:
         facts = gather_adapter(name, folder, where)
         ask = Ask(zeros_in_files(facts, folder.read), partial(gather_tokenizer, folder, where))
@@ -124,7 +120,7 @@ def load_adapter(
     if digest != sha256:
         raise IntegrityError(
             lock_codes.DIGEST_MISMATCH.finding(
-                f"{name!r} is not the adapter with this digest",
+                f"The files of {name!r} do not match sha256",
                 where,
                 found=digest,
                 expected=sha256,
@@ -148,23 +144,23 @@ def load_adapter(
         log.warning("%s", note)
 
 
-def _here(folder: Folder) -> dict[str, Fetched] | None:
-    """The adapter's files where they are in a local folder: then there is nothing to download
-    before fit is known, and with no digest to compare nothing to hash either."""
+def _local_files(folder: Folder) -> dict[str, Fetched] | None:
+    """The files of an adapter in a local folder, which need no download and, without a digest to
+    compare, no hashing; ``None`` for other adapters."""
     if not folder.source.is_local or MLX_WEIGHTS in folder.files():
-        return None  # only the config tells which file is the adapter's
+        return None  # only the config names the adapter's file
     found: dict[str, Fetched] = {}
     for path in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         place = folder.local(path)
         fact = folder.files().get(path)
         if place is None or fact is None:
-            return None  # gathering says what is missing
+            return None  # gather_adapter reports the missing file
         found[path] = Fetched(fact, place)
     return found
 
 
 def source_of(source: str | os.PathLike[str] | Source | None, name: str, where: Where) -> Source:
-    """A source from what a caller wrote; a path object is a local one, and none is in memory."""
+    """The source that a caller passed: text as in a manifest, a local path, or none (in memory)."""
     if source is None:
         return Source.parse(f"memory://{name}")
     if isinstance(source, Source):
@@ -172,12 +168,12 @@ def source_of(source: str | os.PathLike[str] | Source | None, name: str, where: 
     try:
         text = os.fspath(source)
         if isinstance(text, bytes):
-            raise TypeError("a source is text")
+            raise TypeError("a source must be text")
         return Source.parse(str(Path(text).absolute()) if text is not source else text)
     except (SourceSyntaxError, TypeError) as error:
         raise UsageError(
             language_codes.BAD_SOURCE.finding(
-                f"{source!r} is no source: {error}", where, found=source
+                f"Invalid source {source!r}: {error}", where, found=source
             )
         ) from error
 
@@ -185,13 +181,13 @@ def source_of(source: str | os.PathLike[str] | Source | None, name: str, where: 
 def in_memory_files(
     peft_config: Any, adapter_state_dict: Any, source: object, where: Where
 ) -> dict[str, bytes] | None:
-    """The files of an adapter in memory, or ``None`` where there is a ``source``. Raises
-    :class:`UsageError` for both, and for neither."""
+    """The files of an adapter in memory, or ``None`` if there is a ``source``. Raises
+    :class:`UsageError` for both and for neither."""
     in_memory = adapter_state_dict is not None or peft_config is not None
     if in_memory == (source is not None):
         raise UsageError(
             usage_codes.ONE_SOURCE.finding(
-                "load_adapter takes a source or an adapter in memory", where
+                "load_adapter needs either a source or an adapter in memory", where
             )
         )
     return files_of(peft_config, adapter_state_dict) if in_memory else None

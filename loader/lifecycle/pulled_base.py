@@ -55,8 +55,8 @@ def resized_as(pulled: Pulled, access: Access, base: nn.Module) -> LoadedAs:
 
 
 def check_declared(pulled: Pulled) -> list[Finding]:
-    """Findings where the pulled base has not the manifest's fingerprint. (A lock may be older than
-    the fingerprint, or edited.)"""
+    """Findings where the pulled base differs from the manifest's fingerprint. (A lock may be older
+    than the fingerprint, or edited.)"""
     file, locked = pulled.file, pulled.lock.base
     declared = file.manifest.base.fingerprint
     if declared is None or locked is None:

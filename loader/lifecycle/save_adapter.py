@@ -1,9 +1,10 @@
-"""Writing adapters to disk, in PEFT's format."""
+"""Write adapters to disk, in PEFT's format."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,32 +31,32 @@ def save_adapter(host: AdapterHost, folder: str | os.PathLike[str], name: str) -
     """See :meth:`AdaptedModel.save_adapter`."""
     with host.adapters.changing():
         adapter = host.adapters.known(name)
-        host.state.check_unmerged(f"{name!r} cannot be saved with its base's fingerprint")
+        host.state.check_unmerged(f"Cannot save {name!r} with the base's fingerprint")
         write_files(folder, files_of_adapter(host, adapter))
 
 
 def files_of_adapter(
     host: AdapterHost, adapter: Adapter, state: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, bytes]:
-    """The two files of an attached adapter, by name; the config last, as it is what makes a
-    folder an adapter. ``state`` has values, by live names, to be written in place of its own."""
+    """The two files of an attached adapter, by name; the config last, since it makes a folder an
+    adapter. ``state`` has values, by live names, to write instead of the adapter's own."""
     if not adapter.config:
-        message = f"{adapter.name!r} has no adapter_config.json to be saved with"
+        message = f"{adapter.name!r} has no adapter_config.json"
         raise AttachError(codes.SAVE_WITHOUT_CONFIG.finding(message, found=adapter.name))
     metadata = {BASE_RECORD: written(fingerprint_for(host, [adapter]))}
     config = {**adapter.config, "inference_mode": True}
     with host.choice.present([adapter]):
         tensors = on_cpu(saved_tensors(adapter, state or {}))
         if not tensors:
-            message = f"{adapter.name!r} ({'+'.join(adapter.methods)}) is not what its file holds"
+            message = f"Cannot save {adapter.name!r} ({'+'.join(adapter.methods)})"
             raise AttachError(codes.SAVE_THROUGH_PEFT.finding(message, found=adapter.name))
-        if digest := digest_of(host.live, host.adapters.built_of(adapter.name)):
+        if digest := digest_of(host.adapters.built_of(adapter.name)):
             metadata[DIGEST_RECORD] = digest
     return adapter_bytes(config, tensors, metadata)
 
 
 def saved_tensors(adapter: Adapter, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What is written into ``adapter_model.safetensors``, by its names there."""
+    """The tensors of ``adapter_model.safetensors``, by their names there."""
     live = {**live_tensors_of(adapter), **state}
     found = {key: live[name] for key, name in adapter.resident.keys.items()}
     encoder = adapter.resident.prompt.encoder if adapter.resident.prompt is not None else None
@@ -67,7 +68,7 @@ def saved_tensors(adapter: Adapter, state: Mapping[str, torch.Tensor]) -> dict[s
 
 
 def live_tensors_of(adapter: Adapter) -> dict[str, torch.Tensor]:
-    """The adapter's tensors by their live names: what ``state_dict`` has of it."""
+    """The adapter's tensors by their live names, as in ``state_dict``."""
     live: dict[str, torch.Tensor] = dict(adapter.resident.parameters)
     for name, replacement in adapter.resident.replacements.items():
         live |= {f"{name}.{path}": tensor for path, tensor in own_tensors(replacement).items()}
@@ -75,8 +76,8 @@ def live_tensors_of(adapter: Adapter) -> dict[str, torch.Tensor]:
 
 
 def fingerprint_for(host: AdapterHost, adapters: list[Adapter]) -> Fingerprint:
-    """What of the base's fingerprint is recorded with these adapters."""
-    replacements = [m for one in adapters for m in one.resident.replacements.values()]
+    """The part of the base's fingerprint that is recorded with these adapters."""
+    replacements = [m for adapter in adapters for m in adapter.resident.replacements.values()]
     parts = [part for replacement in replacements for part in replacement.modules()]
     return recordable(
         host.live.measured,
@@ -86,10 +87,16 @@ def fingerprint_for(host: AdapterHost, adapters: list[Adapter]) -> Fingerprint:
 
 
 def write_files(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
-    """:func:`write_together`; raises :class:`AttachError` where that cannot be."""
-    target = Path(folder)
+    """:func:`write_together`. Raises :class:`AttachError` if that fails."""
+    with writing(Path(folder)):
+        write_together(Path(folder), files)
+
+
+@contextmanager
+def writing(folder: Path) -> Generator[None]:
+    """Raise :class:`AttachError` for an error of the disk in the block."""
     try:
-        write_together(target, files)
+        yield
     except OSError as error:
-        message = f"{target} cannot be written: {error.strerror or error}"
-        raise AttachError(codes.SAVE_FAILED.finding(message, found=str(target))) from error
+        message = f"Cannot write {folder}: {error.strerror or error}"
+        raise AttachError(codes.SAVE_FAILED.finding(message, found=folder)) from error

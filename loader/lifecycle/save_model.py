@@ -1,7 +1,7 @@
-"""A whole adapted model as a folder: its adapters, and a manifest that brings it back.
+"""Write an adapted model as a folder: its adapters, and a manifest that loads it again.
 
-The one adapter that is trained lies in the folder itself, which is then a ``source`` as PEFT's
-checkpoints are; the others, each in a folder of its name. The base is named, and never written.
+The trained adapter, if it is the only one, is in the folder itself, which is then a ``source`` like
+PEFT's checkpoints; the others are in folders with their names. The manifest names the base.
 """
 
 from __future__ import annotations
@@ -31,18 +31,24 @@ from ..adapter.adapter import Adapter
 from ..model.host import AdapterHost
 from ..weights.dtypes import DTYPES
 from ..weights.write import on_cpu, safetensors_bytes
-from .save_adapter import files_of_adapter, fingerprint_for, live_tensors_of, write_files
+from .save_adapter import (
+    files_of_adapter,
+    fingerprint_for,
+    live_tensors_of,
+    write_files,
+    writing,
+)
 
 TRAINER_WEIGHTS = "model.safetensors"
-"""Where transformers' ``Trainer`` looks for the state dict to resume from."""
+"""The state dict from which transformers' ``Trainer`` resumes."""
 
 _OWN_FILES = frozenset({MANIFEST, TRAINER_WEIGHTS, ADAPTER_CONFIG, ADAPTER_WEIGHTS})
-"""Names in the model's own folder that no adapter's folder can have there, on any disk."""
-_TOLD = ("owner", "licence", "description", "tags")
+"""Files of the model's own folder; no adapter's folder can have such a name, in any case."""
+_DESCRIPTIONS = ("owner", "licence", "description", "tags")
 
 
 class SaveWarning(UserWarning):
-    """What of a model could not be written; the text is a finding."""
+    """A part of a model could not be written; the text is a finding."""
 
 
 def save_pretrained(
@@ -56,11 +62,8 @@ def save_pretrained(
         _save_merged(host, target)
         return
     adapters = {n: a for n, a in host.adapters.by_name.items() if n not in host.state.compositions}
-    if without := [name for name, adapter in adapters.items() if not adapter.config]:
-        message = f"{', '.join(without)}: there is no adapter_config.json to be saved with"
-        raise AttachError(codes.SAVE_WITHOUT_CONFIG.finding(message, found=", ".join(without)))
     if taken := [name for name in adapters if name.lower() in _OWN_FILES]:
-        message = f"an adapter called {taken[0]!r} would lie where the model's own file does"
+        message = f"The folder of adapter {taken[0]!r} would have the name of the model's own file"
         raise AttachError(codes.SAVE_FAILED.finding(message, found=taken[0]))
     trained = [adapter for adapter in adapters.values() if adapter.trainable]
     inside = trained[0].name if len(trained) == 1 else None
@@ -68,8 +71,8 @@ def save_pretrained(
     files: dict[str, bytes] = {}
     if trained:
         live = {k: v for adapter in trained for k, v in live_tensors_of(adapter).items()}
-        given = {k: v for k, v in (state_dict or {}).items() if k in live}
-        files[TRAINER_WEIGHTS] = safetensors_bytes(on_cpu({**live, **given}), {"format": "pt"})
+        passed = {k: v for k, v in (state_dict or {}).items() if k in live}
+        files[TRAINER_WEIGHTS] = safetensors_bytes(on_cpu({**live, **passed}), {"format": "pt"})
     for name, adapter in adapters.items():
         own = files_of_adapter(host, adapter, state_dict)
         files |= {file if name == inside else f"{name}/{file}": own[file] for file in own}
@@ -81,46 +84,41 @@ def save_pretrained(
 
 
 def _digest_of(files: Mapping[str, bytes]) -> str:
-    """Of an adapter's folder. The manifest has it, so that one whose save was interrupted is not
-    taken for a whole one."""
+    """The digest of an adapter's folder, for the manifest: it detects an interrupted save."""
     return folder_digest(
         FileFact(name, len(data), sha256_bytes(data)) for name, data in files.items()
     )
 
 
 def _save_merged(host: AdapterHost, target: Path) -> None:
-    """The base with what is merged into it, as a plain model."""
+    """Write the base with the merged adapters, as a plain model."""
     base = host.live.module
     save_base = getattr(base, "save_pretrained", None)
     if save_base is None:
-        message = f"a {type(base).__name__} with merged adapters has no save_pretrained"
+        message = f"{type(base).__name__} has no save_pretrained"
         raise AttachError(codes.SAVE_FAILED.finding(message))
-    try:
-        with together(target, ("config.json",)) as new:
-            save_base(new)
-    except OSError as error:
-        message = f"{target} cannot be written: {error.strerror or error}"
-        raise AttachError(codes.SAVE_FAILED.finding(message, found=str(target))) from error
+    with writing(target), together(target, ("config.json",)) as new:
+        save_base(new)
     if others := [name for name in host.adapters.by_name if name not in host.state.merged_adapters]:
-        message = f"{', '.join(others)}: not merged, and not written"
+        message = f"Not merged, so not written: {', '.join(others)}"
         warnings.warn(SaveWarning(str(codes.SAVED_MERGED.finding(message))), stacklevel=4)
 
 
 def manifest_of(
     host: AdapterHost, adapters: Mapping[str, Adapter], inside: str | None
 ) -> tuple[dict[str, Any], list[Finding]]:
-    """The manifest of a model whose ``adapters`` lie beside it (``inside``: in its own folder), and
-    what of the model it cannot say."""
+    """The manifest of a model with its ``adapters`` in folders beside it (``inside``: in its own
+    folder), and warnings about what it cannot express."""
     base, findings = _base(host, list(adapters.values()))
-    file = host.deployment.file.manifest if host.deployment else None
+    file = host.file.manifest if host.file else None
     entries: dict[str, Any] = {}
     for name, adapter in adapters.items():
         entry: dict[str, Any] = {"source": "." if name == inside else f"./{name}"}
         entry |= _dtype(adapter.tensors())
         entry |= {"trainable": True} if adapter.trainable else {}
         if file is not None and name in file.adapters:
-            told = file.adapters[name].model_dump(mode="json", include={*_TOLD})
-            entry |= {key: value for key, value in told.items() if value}
+            about = file.adapters[name].model_dump(mode="json", include={*_DESCRIPTIONS})
+            entry |= {key: value for key, value in about.items() if value}
         entries[name] = entry
     manifest: dict[str, Any] = {"version": 1}
     if file is not None and file.name is not None:
@@ -131,7 +129,7 @@ def manifest_of(
     weights = _written(host, default)
     active = _active(weights, compositions, {*entries, *compositions})
     if weights and active is None:
-        message = f"what answers by default is {default}"
+        message = f"Cannot write the active selection {default}"
         findings.append(codes.ACTIVE_NOT_SAVED.finding(message))
     if compositions:
         manifest["compositions"] = compositions
@@ -139,7 +137,7 @@ def manifest_of(
     if rules != Rules():
         manifest["rules"] = rules.model_dump(mode="json", exclude_defaults=True)
     elif host.state.rules is not None:
-        message = "the model's rules are a function, which a manifest cannot hold"
+        message = "The model's rules are a function, which a manifest cannot express"
         findings.append(codes.RULES_NOT_SAVED.finding(message))
     if active is not None:
         manifest["active"] = active
@@ -147,9 +145,9 @@ def manifest_of(
 
 
 def _recipe(host: AdapterHost, recipe: Composition) -> dict[str, Any]:
-    """A composition as the manifest has it."""
-    said = recipe.model_dump(exclude={"of"}, exclude_defaults=True)
-    return {**said, "of": _written(host, cast("Mapping[str, Weight]", recipe.of))}
+    """A composition as in a manifest."""
+    fields = recipe.model_dump(exclude={"of"}, exclude_defaults=True)
+    return {**fields, "of": _written(host, cast("Mapping[str, Weight]", recipe.of))}
 
 
 def _written(host: AdapterHost, weights: Mapping[str, Weight]) -> dict[str, Any]:
@@ -160,18 +158,18 @@ def _written(host: AdapterHost, weights: Mapping[str, Weight]) -> dict[str, Any]
 def _active(
     weights: Mapping[str, Any], compositions: dict[str, Any], taken: set[str]
 ) -> str | list[str] | None:
-    """How ``active`` says these weights; a composition is made of those that nothing says.
-    ``None`` where none could say them: a sum holds no composition of another method."""
-    whole = [name for name, composition in compositions.items() if "combine" in composition]
-    if not weights or any(weights[name] != 1 for name in whole if name in weights):
+    """The ``active`` for these weights; adds a composition to ``compositions`` if it needs one.
+    ``None`` if there is none: a sum cannot contain a composition of another method."""
+    computed = [name for name, composition in compositions.items() if "combine" in composition]
+    if not weights or any(weights[name] != 1 for name in computed if name in weights):
         return None
     if all(weight == 1 for weight in weights.values()):
         names = list(weights)
         return names[0] if len(names) == 1 else names
-    if beside := [name for name in whole if name in weights]:
+    if beside := [name for name in computed if name in weights]:
         rest = {name: weight for name, weight in weights.items() if name not in beside}
-        said = _active(rest, compositions, taken)
-        return [*([said] if isinstance(said, str) else said or ()), *beside]
+        active = _active(rest, compositions, taken)
+        return [*([active] if isinstance(active, str) else active or ()), *beside]
     for name, composition in compositions.items():
         if "combine" not in composition and composition["of"] == weights:
             return name
@@ -182,10 +180,10 @@ def _active(
 
 
 def _base(host: AdapterHost, adapters: list[Adapter]) -> tuple[dict[str, Any], list[Finding]]:
-    """The base as its manifest had it, else as transformers loaded it."""
+    """The base as its manifest declares it, else as transformers loaded it."""
     found: dict[str, Any] = {}
     findings: list[Finding] = []
-    file = host.deployment.said_of_base[0] if host.deployment else None
+    file = host.deployment.base_declaration[0] if host.deployment else None
     declared = file.manifest.base if file is not None else None
     if file is not None and declared is not None and declared.model is not None:
         found = declared.model_dump(mode="json", exclude_defaults=True, exclude={"fingerprint"})
@@ -195,7 +193,7 @@ def _base(host: AdapterHost, adapters: list[Adapter]) -> tuple[dict[str, Any], l
         found["model"] = source
         found |= _dtype(host.live.module.parameters())
     else:
-        message = "the base was made in memory: the manifest that was saved does not name it"
+        message = "The saved manifest does not name the base, which was created in memory"
         findings.append(codes.BASE_NOT_NAMED.finding(message))
     names = [recorded_name(adapter.config) for adapter in adapters]
     aliases = [*found.get("aliases", ()), *(n for n in names if n is not None and is_hub_id(n))]
@@ -207,22 +205,21 @@ def _base(host: AdapterHost, adapters: list[Adapter]) -> tuple[dict[str, Any], l
 
 
 def _dtype(tensors: Iterable[torch.Tensor]) -> dict[str, str]:
-    """``dtype`` of an entry, where all are in one."""
+    """The ``dtype`` of an entry, if all tensors have the same."""
     kinds = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
     named = [name for name, dtype in DTYPES.items() if {dtype} == kinds]
     return {"dtype": named[0]} if named else {}
 
 
 def _loaded_from(host: AdapterHost) -> str | None:
-    """Where transformers loaded the base from, as a source: a folder that is still there, or a
-    repository of the Hub at the commit that it had."""
+    """The source that transformers loaded the base from: a folder that still exists, or a
+    repository of the Hub at its commit."""
     config = getattr(host.live.module, "config", None)
-    name = getattr(config, "_name_or_path", None)
-    if not isinstance(name, str) or not name:
-        return None
-    if (Path(name) / "config.json").is_file():
-        return str(Path(name).resolve())
-    if not is_hub_id(name):
+    folder = getattr(config, "_name_or_path", None)
+    if isinstance(folder, str) and folder and (Path(folder) / "config.json").is_file():
+        return str(Path(folder).resolve())
+    name = host.live.hub_name
+    if name is None:
         return None
     commit = getattr(config, "_commit_hash", None)
     try:

@@ -1,4 +1,4 @@
-"""Following a manifest: what is written into it is planned and applied, in the background."""
+"""Follow a manifest: plan and apply its changes in the background."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ...manifests.findings import changing as codes
@@ -25,11 +25,11 @@ from .change import apply_plan, overrides_of, plan_change
 log = logging.getLogger("adapterdock")
 
 INTERVAL = 2.0
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 SETTLE = 0.2
-"""Seconds for which a file must stay the same to count as written to its end."""
+"""Seconds without a change after which a file counts as completely written."""
 _LONGEST = 32
-"""Intervals after which what failed is tried again, at most."""
+"""The longest wait before another try after an error, in intervals."""
 
 Marks = Mapping[Path, tuple[int, ...] | None]
 
@@ -47,39 +47,59 @@ def watch(
     offline: bool = False,
     sources: Mapping[str, InMemory] | None = None,
 ) -> Watch:
-    """Follow the manifest at ``path``: now, and whenever it, its lock or a file that it extends
-    changes, the model is brought to what it says. Returns a handle; a ``with`` block of it stops
-    at its end.
+    """Follow the manifest at ``path``: apply it now, and whenever it, its lock or a file that it
+    extends changes.
 
-    The files are looked at every ``interval`` seconds. What cannot be planned or applied leaves
-    the model as it is, is logged, told to ``on_error`` and kept as ``last_error``; it is tried
-    again when a file changes, and at ever longer intervals. ``on_change`` is told of every plan
-    that was applied. The other options are those of :meth:`AdaptedModel.plan`. Raises
-    :class:`UsageError` for an interval that is none.
+    A change that cannot be planned or applied leaves the model as it is. The error is logged,
+    passed to ``on_error`` and kept as ``last_error``. It is tried again when a file changes, and
+    after ever longer waits (up to 32 intervals).
+
+    Args:
+        model: The model to change, an :class:`AdaptedModel`.
+        path: The manifest.
+        interval: Seconds between two checks of the files, above 0.
+        on_change: Called in the background thread with each plan that was applied.
+        on_error: Called in the background thread with each new error.
+        policy: A policy file that applies besides the manifest's own.
+        accept: Codes of unchecked findings to accept.
+        frozen: Whether to refuse a missing, stale or incomplete lock.
+        offline: Whether to use no network.
+        sources: Adapters in memory, by name; see :func:`load`.
+
+    Returns:
+        A handle. ``with`` stops following at the end of its block.
+
+    Raises:
+        UsageError: An invalid interval.
     """
     if not interval > 0 or interval == float("inf"):
         raise UsageError(
             usage_codes.BAD_INTERVAL.finding(
-                "watch looks at its files every so many seconds",
-                found=interval,
-                expected="a number above 0",
+                f"Invalid interval {interval}", found=interval, expected="seconds, above 0"
             )
         )
-    options = {
-        "policy": policy,
-        "accept": tuple(accept),
-        "frozen": frozen,
-        "offline": offline,
-        "sources": sources,
-    }
-    return Watch(model, Path(path), interval, options, on_change, on_error)
+    return Watch(
+        model,
+        Path(path),
+        interval,
+        on_change,
+        on_error,
+        policy=policy,
+        accept=tuple(accept),
+        frozen=frozen,
+        offline=offline,
+        sources=sources,
+    )
 
 
-class Watch:
-    """A model that follows a manifest, until :meth:`stop` (or the model is gone).
+class Watch(AbstractContextManager["Watch"]):
+    """A model that follows a manifest, until :meth:`stop` or until the model is deleted.
 
-    ``last_error`` is why the model does not follow at the moment (``None`` where it does), and
-    ``last_plan`` what was applied last.
+    Attributes:
+        path: The manifest.
+        interval: Seconds between two checks of the files.
+        last_error: Why the model does not follow the manifest at present, or ``None``.
+        last_plan: The plan that was applied last, or ``None``.
     """
 
     def __init__(
@@ -87,9 +107,9 @@ class Watch:
         model: StandIn,
         path: Path,
         interval: float,
-        options: Mapping[str, Any],
         on_change: Callable[[Plan], object] | None,
         on_error: Callable[[AdapterdockError], object] | None,
+        **options: Any,
     ) -> None:
         self.path = path
         self.interval = interval
@@ -101,6 +121,7 @@ class Watch:
         self._on_error = on_error
         self._stopping = threading.Event()
         self._files: tuple[Path, ...] = ()
+        self._last_settled: Marks | None = None
         self._thread = threading.Thread(
             target=self._run, name=f"adapterdock watch {path}", daemon=True
         )
@@ -108,23 +129,16 @@ class Watch:
 
     @property
     def running(self) -> bool:
+        """Whether the model still follows the manifest."""
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Follow no longer. A change that is being applied is finished first."""
+        """Stop following. A change that is being applied is finished first."""
         self._stopping.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     # -- in the thread ---------------------------------------------------------------------
@@ -145,16 +159,14 @@ class Watch:
                 if self.last_error is None:
                     retry = 0
                 elif self._marks() != marks:
-                    seen = None  # written to meanwhile: another look, at once
+                    seen = None  # changed meanwhile: check again at once
             if self._stopping.wait(self.interval):
                 return
             waited += 1
 
     def _settled(self) -> Marks | None:
-        """The files' marks once they stay the same; ``None`` where it is time to stop.
-
-        Half a manifest may well be a manifest, of fewer adapters.
-        """
+        """The files' marks once they stay the same (half a manifest may be a valid manifest with
+        fewer adapters); ``None`` to stop."""
         marks = self._marks()
         while not self._stopping.is_set():
             if marks == self._last_settled:
@@ -167,28 +179,23 @@ class Watch:
             marks = again
         return None
 
-    _last_settled: Marks | None = None
-
     def _marks(self) -> Marks:
-        return {path: _mark(path) for path in self._watched()}
-
-    def _watched(self) -> tuple[Path, ...]:
-        outside = self._options["policy"]
-        more = () if outside is None else (Path(outside),)
-        return tuple(dict.fromkeys((self.path, lock_path(self.path), *self._files, *more)))
+        policy = self._options["policy"]
+        paths = [self.path, lock_path(self.path), *self._files, *([Path(policy)] if policy else [])]
+        return {path: _mark(path) for path in paths}
 
     def _follow(self, marks: Marks) -> bool:
-        """Plan and apply; whether there is still something to follow."""
+        """Plan and apply; ``False`` if the model is gone."""
         model = self._model()
         if model is None:
             return False
         host = host_of(model)
         try:
-            file = open_manifest(self.path, **overrides_of(host.deployment))
+            file = open_manifest(self.path, **overrides_of(host))
             self._files = file.files
             plan = plan_change(host, file, **self._options)
             if any(_mark(path) != mark for path, mark in marks.items()):
-                return True  # it was read while it was written to: the next look sees it
+                return True  # it was read while being written: the next check sees it
             if plan:
                 apply_plan(host, plan)
                 self.last_plan = plan
@@ -199,32 +206,32 @@ class Watch:
             self._failed(error)
             return True
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-            self._failed(AttachError(codes.WATCH_BROKE_OFF.finding(said)), error)
+            message = f"{type(error).__name__}: {error}"
+            self._failed(AttachError(codes.WATCH_BROKE_OFF.finding(message)), error)
             return True
         self.last_error = None
         if plan:
-            self._tell(self._on_change, plan)
+            self._call(self._on_change, plan)
         return True
 
     def _failed(self, error: AdapterdockError, cause: Exception | None = None) -> None:
         if str(error) == str(self.last_error):
-            return  # it was tried again, and there is no news
+            return  # reported already
         error.__cause__ = cause
         self.last_error = error
-        log.error("%s is not followed, the adapters stay as they are\n%s", self.path, error)
-        self._tell(self._on_error, error)
+        log.error("Cannot follow %s; the adapters stay as they are\n%s", self.path, error)
+        self._call(self._on_error, error)
 
-    def _tell(self, callback: Callable[[Any], object] | None, what: object) -> None:
+    def _call(self, callback: Callable[[Any], object] | None, argument: object) -> None:
         try:
             if callback is not None:
-                callback(what)
+                callback(argument)
         except Exception:
-            log.exception("%s: a callback of watch raised", self.path)
+            log.exception("%s: a callback of watch raised an error", self.path)
 
 
 def _mark(path: Path) -> tuple[int, ...] | None:
-    """What changes when a file does; ``None`` for one that is not there."""
+    """Changes when the file does; ``None`` for a missing file."""
     try:
         found = path.stat()
     except (OSError, ValueError):

@@ -1,13 +1,13 @@
 """Writing a checkpoint from another one, tensor by tensor.
 
-Every file of the old one is read once, from beginning to end, and hashed on the way: what is
-written was made of the bytes that were verified, or it is thrown away.
+Every file of the old one is read once, from start to end, and hashed on the way: what is written
+is made of the verified bytes, or it is thrown away.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...manifests.findings import lock as lock_codes
 from ...manifests.findings import merging as codes
-from ...manifests.findings.errors import AttachError, IntegrityError
+from ...manifests.findings.errors import IntegrityError
 from ...manifests.findings.finding import Finding, Where
 from ...registry.files.digests import PREFIX
 from ...registry.files.facts import Header
@@ -30,13 +30,14 @@ from ..base.meta_model import OnDisk, read_tensor
 from ..weights.dtypes import TORCH_DTYPES
 from .fold import CutFold, Fold, is_finite
 
+ReadInto = Callable[[memoryview], int]
 _CHUNK = 8 << 20
 
 
 @dataclass(frozen=True)
 class Item:
-    """One tensor of the new checkpoint, and what it is made of: ``source`` in the old one, changed
-    by ``fold`` where an adapter changes it."""
+    """One tensor of the new checkpoint, made of ``source`` in the old one, and changed by ``fold``
+    if an adapter changes it."""
 
     out: Planned
     source: OnDisk
@@ -52,8 +53,8 @@ class Item:
 
 
 class CheckpointWriter:
-    """Writes ``items`` into ``folder`` as ``layouts`` say. ``safe`` refuses values that are not
-    finite where they were made here."""
+    """Writes ``items`` into ``folder`` as ``layouts`` say. ``safe`` refuses merged values that are
+    not finite."""
 
     def __init__(
         self,
@@ -77,36 +78,36 @@ class CheckpointWriter:
                 stream.truncate(layout.size)
 
     def take(self, file: str, header: Header, old: Fetched, progress: Progress) -> None:
-        """Write everything that is made of one file of the old checkpoint. Raises
-        :class:`IntegrityError` if it is not the file that was verified."""
+        """Write all tensors that are made of one file of the old checkpoint. Raises
+        :class:`IntegrityError` if it changed after it was verified."""
         digest = hashlib.sha256()
         progress.start(file, header.size)
         try:
             with old.path.open("rb", buffering=0) as stream:
                 digest.update(stream.read(header.data_start))
-                read = _Hashing(stream, digest, progress, file)
-                for name, info in sorted(header.tensors.items(), key=lambda one: one[1].start):
-                    self._take_one(OnDisk(file, name, info), read)
-                digest.update(stream.read())  # nothing, in a file that its header describes
+                read = _hashing(stream, digest, progress, file)
+                for name, info in sorted(header.tensors.items(), key=lambda item: item[1].start):
+                    self._take_tensor(OnDisk(file, name, info), read)
+                digest.update(stream.read())  # nothing, if the header describes the file
         finally:
             progress.done(file)
         found = PREFIX + digest.hexdigest()
         if old.fact.sha256 not in (None, found):
             raise IntegrityError(
                 lock_codes.CHANGED_UNDER_LOCK.finding(
-                    f"{file} is not the one that was verified",
+                    f"{file} changed after it was verified",
                     self._where,
                     found=found,
                     expected=old.fact.sha256,
                 )
             )
 
-    def _take_one(self, place: OnDisk, read: _Hashing) -> None:
+    def _take_tensor(self, place: OnDisk, read: ReadInto) -> None:
         items = self._items.get(place.name, ())
         if all(item.is_a_copy for item in items):
             self._copy(items, place.info.nbytes, read)
             return
-        old = read_tensor(read.readinto, place.info)
+        old = read_tensor(read, place.info)
         for item in items:
             new = item.value(old)
             if self._safe and not is_finite(new):
@@ -115,12 +116,12 @@ class CheckpointWriter:
                 stream.write(_bytes_of(new))
             del new
 
-    def _copy(self, items: Iterable[Item], size: int, read: _Hashing) -> None:
+    def _copy(self, items: Iterable[Item], size: int, read: ReadInto) -> None:
         chunk = bytearray(min(size, _CHUNK))
         done = 0
         while done < size:
             piece = memoryview(chunk)[: size - done]
-            if read.readinto(piece) != len(piece):
+            if read(piece) != len(piece):
                 raise OSError("the file ends inside a tensor")
             for item in items:
                 with self._at(item, done) as stream:
@@ -134,32 +135,22 @@ class CheckpointWriter:
             stream.seek(layout.starts[item.out.name] + offset)
             yield cast(BinaryIO, stream)
 
-    def finish(self) -> None:
-        """Raise :class:`AttachError` for what was found while writing."""
-        if self.problems:
-            raise AttachError(*self.problems)
 
+def _hashing(stream: Any, digest: Any, progress: Progress, file: str) -> ReadInto:
+    """Reads the file from where it is, and hashes the bytes; fills a view, or less at the end."""
 
-class _Hashing:
-    """Reads a file on, and hashes what it reads."""
-
-    def __init__(self, stream: Any, digest: Any, progress: Progress, file: str) -> None:
-        self._stream = stream
-        self._digest = digest
-        self._progress = progress
-        self._file = file
-
-    def readinto(self, view: memoryview) -> int:
-        """Fill ``view``; less only where the file ends."""
+    def read(view: memoryview) -> int:
         done = 0
         while done < len(view):
-            got = self._stream.readinto(view[done:])
+            got = stream.readinto(view[done:])
             if not got:
                 break
             done += got
-        self._digest.update(view[:done])
-        self._progress.advance(self._file, done)
+        digest.update(view[:done])
+        progress.advance(file, done)
         return done
+
+    return read
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -1,7 +1,7 @@
-"""What a merge makes of the base's parameters: decided first, then computed one by one.
+"""The changes that a merge makes to the base's parameters: decided first, then computed.
 
-The same arithmetic serves live weights and files: the old value, or a whole module's new one,
-plus the sum of weight times delta, in float32 (float64 where the weight is), rounded once.
+Live weights and files have the same arithmetic: the old value, or that of a replaced module, plus
+the sum of weight times delta, in float32 (float64 where the weight is), rounded once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.weights import Weight, weight_at
 from ...registry.files.facts import ModuleKind
 from ...registry.methods.peft_table import PEFT_TABLE
-from ..adapter.adapter import Adapter
+from ..adapter.adapter import Adapter, Terms
 from ..adapter.factors import BiasChange
 from ..adapter.weights import SitePart
 from ..base.fused_slices import Cut, rows_of
@@ -31,79 +31,91 @@ from ..sites.replacements import own_tensors
 from ..weights.placement import offloaded
 from .read_elsewhere import read_elsewhere
 
-Terms = Iterable[tuple[Adapter, Weight]]
-
 PLAIN = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 """Dtypes of weights that can be merged into."""
+_CPU = torch.device("cpu")
 _PIECE = 1 << 22
 """Values that are widened at a time."""
 
 
 @dataclass(frozen=True)
 class Addition:
-    """What one adapter adds to a tensor of ``module``, at ``weight``."""
+    """One adapter's change of a tensor of ``module``, at ``weight``."""
 
     weight: float
     of: SitePart | BiasChange
     module: nn.Module
 
     def same_as(self, other: Addition) -> bool:
-        """Whether both add the same, to two tensors that are the same: of a part that follows
-        another at a tied module."""
-        one, two = self.of, other.of
-        if not isinstance(one, SitePart) or not isinstance(two, SitePart):
+        """Whether both add the same to two tied tensors: of a part that follows another at a tied
+        module."""
+        mine, theirs = self.of, other.of
+        if not isinstance(mine, SitePart) or not isinstance(theirs, SitePart):
             return False
         return (
             self.weight == other.weight
-            and one.site.method == two.site.method
-            and "follows" in {**one.site.settings, **two.site.settings}
-            and one.roles.keys() == two.roles.keys()
-            and all(one.roles[role] is two.roles[role] for role in one.roles)
+            and mine.site.method == theirs.site.method
+            and "follows" in {**mine.site.settings, **theirs.site.settings}
+            and mine.roles.keys() == theirs.roles.keys()
+            and all(mine.roles[role] is theirs.roles[role] for role in mine.roles)
         )
 
     def delta(self, name: str, old: Tensor, wide: torch.dtype, device: torch.device) -> Delta:
-        """What it adds to some rows of the tensor ``name``, which is ``old`` now."""
-        one = self.of
-        if isinstance(one, BiasChange):
-            change = one.value.detach().to(device, wide) - one.old.to(device, wide)
+        """Its change of some rows of the tensor ``name``, which is ``old`` now."""
+        part = self.of
+        if isinstance(part, BiasChange):
+            change = part.value.detach().to(device, wide) - part.old.to(device, wide)
             return lambda rows: change[rows]
-        if one.layer is not None:
+        if part.layer is not None:
             leaf = name.rpartition(".")[2]
-            new = merged_by_peft(one.layer, self.module, one.shape, wide, one.site.module)[leaf]
+            new = merged_by_peft(part.layer, self.module, part.shape, wide, part.site.module)[leaf]
             change = new.to(device) - old.to(device, wide)
             return lambda rows: change[rows]
-        method = METHODS[one.site.method]
-        roles = roles_of(one, wide, device)
-        if name == parameter_of(one):
+        method = METHODS[part.site.method]
+        roles = roles_of(part, wide, device)
+        if name == parameter_of(part):
             assert method.delta_weight is not None
-            return method.delta_weight(one.site, self.module, one.shape, old, roles)
+            return method.delta_weight(part.site, self.module, part.shape, old, roles)
         assert method.delta_bias is not None
-        found = method.delta_bias(one.site, one.shape, old.to(device, wide), roles)
+        found = method.delta_bias(part.site, part.shape, old.to(device, wide), roles)
         bias = torch.zeros(old.shape, dtype=wide, device=device) if found is None else found
         return lambda rows: bias[rows]
 
 
 def parameter_of(part: SitePart) -> str:
-    """The live name of the parameter that the part is a delta of, its bias apart."""
+    """The live name of the parameter that the part changes, beside a bias."""
     return f"{part.site.module}.{part.site.settings.get('parameter', 'weight')}"
 
 
 @dataclass
 class Fold:
-    """What becomes of one of the base's tensors, known by its live name: ``new`` in its place, if
-    a module is replaced, and then the ``additions``."""
+    """The changes of one of the base's tensors, by its live name: ``new`` in its place, if a module
+    is replaced, and then the ``additions``."""
 
     name: str
     new: Tensor | None = None
     additions: list[Addition] = field(default_factory=list[Addition])
 
-    def of(
-        self, old: Tensor, dtype: torch.dtype | None = None, device: torch.device | None = None
-    ) -> Tensor:
-        """The merged tensor, of ``old``'s shape, in ``dtype`` (else that of ``old``) on ``device``
-        (else that of ``old``). ``old`` is left as it is, and never shared."""
+    def same_as(self, other: Fold) -> bool:
+        """Whether two tied tensors stay the same (a saved embedding and its head, trained tokens of
+        both)."""
+        if self is other:
+            return True
+        if self.new is not other.new and (
+            self.new is None
+            or other.new is None
+            or self.new.dtype is not other.new.dtype
+            or not torch.equal(self.new, other.new)
+        ):
+            return False
+        pairs = zip(self.additions, other.additions, strict=False)
+        return len(self.additions) == len(other.additions) and all(a.same_as(b) for a, b in pairs)
+
+    def of(self, old: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """The merged tensor, of ``old``'s shape and on its device, in ``dtype`` (else that of
+        ``old``). ``old`` is left as it is, and never shared."""
         source = (old if self.new is None else self.new).detach()
-        dtype, device = dtype or old.dtype, device or old.device
+        dtype, device = dtype or old.dtype, old.device
         if not self.additions:
             return source.to(device, dtype, copy=True)
         wide = torch.float64 if old.dtype is torch.float64 else torch.float32
@@ -117,14 +129,15 @@ class Fold:
     @property
     def of_experts(self) -> bool:
         """Whether its rows are those of all experts, one after the other."""
-        parts = (one.of for one in self.additions)
-        return any(isinstance(one, SitePart) and "parameter" in one.site.settings for one in parts)
+        return any("parameter" in part.site.settings for part in self._parts())
 
     @property
     def of_base(self) -> bool:
-        """Whether a delta is made of the old weight too, and not of the adapter alone."""
-        parts = (one.of for one in self.additions)
-        return any(isinstance(one, SitePart) and not one.of_input for one in parts)
+        """Whether a delta is made of the old weight too, and not only of the adapter."""
+        return any(not part.of_input for part in self._parts())
+
+    def _parts(self) -> Iterable[SitePart]:
+        return (one.of for one in self.additions if isinstance(one.of, SitePart))
 
     def deltas(
         self, old: Tensor, wide: torch.dtype, device: torch.device
@@ -135,7 +148,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class CutFold:
-    """What becomes of a stored tensor that is a part of a live one."""
+    """The changes of a stored tensor that is a part of a live one."""
 
     fold: Fold
     cut: Cut
@@ -145,10 +158,8 @@ class CutFold:
         """See :meth:`Fold.of`; ``old`` is the stored tensor."""
         fold, cut, dtype = self.fold, self.cut, dtype or old.dtype
         with torch.no_grad():
-            whole = fold.new
-            source = (
-                cut.rows_from(old) if whole is None else cut.taken(whole.detach().to(old.device))
-            )
+            new = fold.new
+            source = cut.rows_from(old) if new is None else cut.taken(new.detach().to(old.device))
             wide = torch.float64 if old.dtype is torch.float64 else torch.float32
             unknown = torch.empty(self.live, dtype=wide, device="meta")
             deltas = [
@@ -170,8 +181,8 @@ def _summed(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """``source``, which is these ``runs`` of rows, with weight times delta added; some rows at a
-    time: always the same ones, so that results do not depend on memory."""
+    """``source``, which is these ``runs`` of rows, with weight times delta added. Some rows at a
+    time, always the same ones, so that results do not depend on memory."""
     result = torch.empty(source.shape, dtype=dtype, device=device)
     step = max(1, _PIECE // max(1, source.numel() // max(1, len(source))))
     at = 0
@@ -190,7 +201,7 @@ def _summed(
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether it has no NaN and no infinity, looked at in pieces."""
+    """Whether it has no NaN and no infinity, checked in pieces."""
     if not tensor.is_floating_point():
         return True
     return all(bool(torch.isfinite(piece).all()) for piece in tensor.flatten().split(_PIECE))
@@ -210,13 +221,12 @@ def folds(
     terms: Terms,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> dict[str, Fold]:
-    """What becomes of which tensor of ``base`` when ``terms`` are merged, by live name.
+    """The changes of the tensors of ``base`` when ``terms`` are merged, by live name.
 
-    Looks at sizes and biases, not at weights. Raises :class:`AttachError` with every reason why
-    that cannot be.
+    Reads sizes and biases, not weights. Raises :class:`AttachError` with every reason why that
+    cannot be.
     """
     planner = _Planner(modules, where)
-    terms = list(terms)
     for adapter, _ in terms:
         planner.replace(adapter)
     for adapter, weight in terms:
@@ -239,7 +249,7 @@ class _Planner:
     """The parts at each module."""
 
     def replace(self, adapter: Adapter) -> None:
-        """Whole modules first: factors at one are added to the module that replaces it."""
+        """Replaced modules first: factors at one are added to the module that replaces it."""
         for name, replacement in adapter.resident.replaced.items():
             self.replaced[name] = adapter
             old = own_tensors(self.modules.by_name[name])
@@ -249,7 +259,7 @@ class _Planner:
                 if tensor.shape != old[path].shape:
                     self._problem(
                         codes.MERGE_GROWN,
-                        f"{adapter.name!r} brings {name}.{path} in another size",
+                        f"{adapter.name!r} replaces {name}.{path} by another size",
                         found=tuple(tensor.shape),
                         expected=tuple(old[path].shape),
                     )
@@ -257,7 +267,7 @@ class _Planner:
                 self._fold(f"{name}.{path}").new = tensor
 
     def check_reads(self, base: nn.Module, terms: Terms) -> None:
-        """Note embeddings whose weight the base reads elsewhere too, where the delta is not."""
+        """Note embeddings whose weight the base reads elsewhere too, without the delta."""
         at = {
             part.site.module
             for adapter, _ in terms
@@ -268,93 +278,82 @@ class _Planner:
             self._problem(codes.MERGE_READ, f"{name}.weight is read outside of {name} too")
 
     def add(self, adapter: Adapter, weight: Weight) -> None:
-        """Its deltas, after it was made sure that they are all there is of it."""
+        """Its deltas, if they are all that it changes."""
         refused = {part.site.method for part in adapter.resident.parts if part.layer is None}
         refused = {n for n in refused if n not in METHODS or METHODS[n].delta_weight is None}
         if adapter.resident.prompt is not None:
             refused |= {name for name in adapter.methods if name not in METHODS}
-        known = {id(t) for part in adapter.resident.parts for t in part.roles.values()}
-        known |= {id(one.value) for one in adapter.resident.biases.values()}
-        if any(part.layer is not None for part in adapter.resident.parts):
-            known |= {
-                id(value) for value in adapter.resident.parameters.values()
-            }  # PEFT's layers use them
-        rest = [
-            name for name, value in adapter.resident.parameters.items() if id(value) not in known
-        ]
-        if refused or rest:
-            what = " and ".join(sorted(refused)) if refused else rest[0]
-            self._problem(codes.MERGE_METHOD, f"{adapter.name!r}: {what} is no change of a weight")
+        others = adapter.resident.unassigned()
+        if refused or others:
+            what = " and ".join(sorted(refused)) or others[0]
+            self._problem(
+                codes.MERGE_METHOD,
+                f"{adapter.name!r} cannot be merged: {what} does not change a weight",
+            )
             return
         for part in adapter.resident.parts:
             if at := weight_at(weight, part.site.reader):
-                add = self._add_part if part.layer is None else self._add_layer
-                add(adapter, part, at)
-        for name, one in adapter.resident.biases.items():
+                self._add_part(adapter, part, at)
+        for name, change in adapter.resident.biases.items():
             if at := weight_at(weight, name):
-                fold = self._fold(f"{name}.bias")
-                fold.additions.append(Addition(at, one, self.modules.by_name[name]))
+                addition = Addition(at, change, self.modules.by_name[name])
+                self._fold(f"{name}.bias").additions.append(addition)
 
     def _add_part(self, adapter: Adapter, part: SitePart, weight: float) -> None:
-        name, method = part.site.module, METHODS[part.site.method]
-        module = self.modules.by_name[name]
-        reason = method.unmergeable(part.site, module, part.shape) or self._unclear(adapter, part)
+        name, module = part.site.module, self.modules.by_name[part.site.module]
+        reason = _unmergeable(part, module) or self._unclear(adapter, part)
+        bias = _bias_change(part, module) if reason is None else None
+        if bias is not None and offloaded(module, "bias") is None:
+            reason = "the module has no bias to change"
         if reason is not None:
             self._problem(codes.MERGE_METHOD, f"{adapter.name!r} at {name}: {reason}")
             return
         self.at.setdefault(name, []).append(part)
-        addition = Addition(weight, part, module)
-        self._fold(parameter_of(part)).additions.append(addition)
-        if method.delta_bias is None:
-            return
-        bias = offloaded(module, "bias")
-        dtype = torch.float64 if bias is not None and bias.dtype is torch.float64 else torch.float32
-        device = torch.device("cpu") if bias is None else bias.device
-        with torch.no_grad():
-            change = method.delta_bias(
-                part.site,
-                part.shape,
-                None if bias is None else bias.detach().to(dtype),
-                roles_of(part, dtype, device),
-            )
-        if change is not None and bias is None:
-            self._problem(
-                codes.MERGE_METHOD, f"{adapter.name!r} at {name}: the module has no bias to change"
-            )
-        elif change is not None:
-            self._fold(f"{name}.bias").additions.append(addition)
-
-    def _add_layer(self, adapter: Adapter, part: SitePart, weight: float) -> None:
-        """What PEFT's layer changes of its module."""
-        name, row = part.site.module, PEFT_TABLE[part.site.method]
-        module = self.modules.by_name[name]
-        reason = self._unclear(adapter, part)
-        if row.by_batch:
-            reason = "it answers a row by all rows of the batch"
-        elif getattr(module, "max_norm", None) is not None:
-            reason = "the rows of an embedding with max_norm are rescaled at each use"
-        if reason is not None:
-            self._problem(codes.MERGE_METHOD, f"{adapter.name!r} at {name}: {reason}")
-            return
-        self.at.setdefault(name, []).append(part)
-        for leaf in row.merges:
-            if getattr(module, leaf, None) is not None:
-                self._fold(f"{name}.{leaf}").additions.append(Addition(weight, part, module))
+        if part.layer is not None:
+            leaves = PEFT_TABLE[part.site.method].merges
+            names = [f"{name}.{leaf}" for leaf in leaves if getattr(module, leaf, None) is not None]
+        else:
+            names = [parameter_of(part), *([] if bias is None else [f"{name}.bias"])]
+        for parameter in names:
+            self._fold(parameter).additions.append(Addition(weight, part, module))
 
     def _unclear(self, adapter: Adapter, part: SitePart) -> str | None:
-        """Why what the base does at this module is not what the part's delta is made of."""
+        """Why the part's delta is not made of what the base computes at this module."""
         replacing = self.replaced.get(part.site.module)
         if not part.of_input and replacing not in (None, adapter):
-            return f"it changes what the base does there, and {replacing.name!r} replaces that"
+            return f"it changes the module's output, and {replacing.name!r} replaces the module"
         together = [part, *self.at.get(part.site.module, ())]
-        if not any("parameter" in one.site.settings for one in together):
+        changed = any("parameter" in one.site.settings for one in together)
+        if not changed or all(one.of_input for one in together):
             return None
-        if all(one.of_input for one in together):
-            return None
-        return "it changes what the module does, of which a parameter is changed too"
+        return "it changes the module's output, and one of its parameters is changed too"
 
     def _fold(self, name: str) -> Fold:
         return self.found.setdefault(name, Fold(name))
 
     def _problem(self, code: Any, message: str, **more: Any) -> None:
         self.problems.append(code.finding(message, self.where, **more))
+
+
+def _unmergeable(part: SitePart, module: nn.Module) -> str | None:
+    if part.layer is None:
+        return METHODS[part.site.method].unmergeable(part.site, module, part.shape)
+    if PEFT_TABLE[part.site.method].by_batch:
+        return "its output for a row depends on all rows of the batch"
+    if getattr(module, "max_norm", None) is not None:
+        return "an embedding with max_norm rescales its rows at each use"
+    return None
+
+
+@torch.no_grad()
+def _bias_change(part: SitePart, module: nn.Module) -> Tensor | None:
+    """The part's change of the module's bias; ``None`` if it changes only the weight."""
+    delta_bias = None if part.layer is not None else METHODS[part.site.method].delta_bias
+    if delta_bias is None:
+        return None
+    bias = offloaded(module, "bias")
+    if bias is None:
+        return delta_bias(part.site, part.shape, None, roles_of(part, torch.float32, _CPU))
+    dtype = torch.float64 if bias.dtype is torch.float64 else torch.float32
+    roles = roles_of(part, dtype, bias.device)
+    return delta_bias(part.site, part.shape, bias.detach().to(dtype), roles)

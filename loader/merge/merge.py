@@ -1,7 +1,7 @@
-"""Adapters folded into a live base's weights, and taken out again bit for bit.
+"""Adapters merged into a live base's weights, and taken out again bit for bit.
 
-New weights are computed before anything is touched; then every tensor's data is exchanged, which
-takes moments. Unmerging gives the old data back (FIELD.md 5): never a subtraction, which drifts.
+New weights are computed before anything is touched; then the data of every tensor is exchanged,
+which is quick. Unmerging puts the old data back: never a subtraction, which drifts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,52 +22,38 @@ from ..adapter.adapter import Terms
 from ..base.checkpoint_weights import Originals
 from ..base.modules import ModuleMap
 from .fold import PLAIN, Fold, folds, is_finite
-from .untie import Untied, parted, ties_of, untied
+from .untie import ties_of, untie, untied_groups
 
-Keep = Literal["memory", "reread"]
-
-
-class Kept:
-    """A tensor of the base as it was, in memory."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor
-
-    def tensor(self) -> Tensor:
-        return self._tensor
+Restore = Callable[[], Tensor]
+"""Gives a tensor of the base as it was before the merge."""
 
 
-class Reread:
-    """A tensor of the base as it was, in a file: its digest says that it still is."""
+def _from_memory(tensor: Tensor) -> Restore:
+    return lambda: tensor
 
-    def __init__(self, originals: Originals, name: str, tensor: Tensor) -> None:
-        self._originals = originals
-        self._name = name
-        self._dtype = tensor.dtype
-        place = originals.place(name)
-        if place is None:
-            raise AttachError(
-                codes.MERGE_REREAD.finding(f"{name} is no tensor of the base's files")
-            )
-        self._place = place
-        self._digest = _digest(tensor)
-        self.tensor()  # a sign of zero that differs, say, is noticed while it can be refused
 
-    def tensor(self) -> Tensor:
+def _from_files(originals: Originals, name: str, tensor: Tensor) -> Restore:
+    """Reads a tensor from the base's files, and compares its digest with the ``tensor`` of now."""
+    place = originals.place(name)
+    if place is None:
+        raise AttachError(codes.MERGE_REREAD.finding(f"{name} is not in the base's files"))
+    dtype, digest = tensor.dtype, _digest(tensor)
+
+    def failed(why: str) -> AttachError:
+        message = f"Cannot restore {name} from the base's files"
+        return AttachError(codes.MERGE_REREAD.finding(message, found=why))
+
+    def restore() -> Tensor:
         try:
-            found = self._originals.read(self._place).to(self._dtype)
+            found = originals.read(place).to(dtype)
         except Exception as error:
-            raise self._gone(f"{type(error).__name__}: {error}") from error
-        if _digest(found) != self._digest:
-            raise self._gone("other bytes than at the merge")
+            raise failed(f"{type(error).__name__}: {error}") from error
+        if _digest(found) != digest:
+            raise failed("other bytes than at the merge")
         return found
 
-    def _gone(self, why: str) -> AttachError:
-        return AttachError(
-            codes.MERGE_REREAD.finding(
-                f"{self._name} cannot be restored from the base's files", found=why
-            )
-        )
+    restore()  # now, while the merge can still be refused: a sign of zero may differ, say
+    return restore
 
 
 def _digest(tensor: Tensor) -> bytes:
@@ -77,7 +63,7 @@ def _digest(tensor: Tensor) -> bytes:
 
 @dataclass
 class Merge:
-    """What is merged into a base: the adapters with their weights, and how to take them out.
+    """The adapters that are merged into a base with their weights, and how to take them out.
 
     ``modules`` are those whose parameters changed.
     """
@@ -85,10 +71,10 @@ class Merge:
     terms: Terms
     base: nn.Module
     modules: frozenset[str]
-    old: dict[str, Kept | Reread] = field(default_factory=dict)
+    old: dict[str, Restore] = field(default_factory=dict)
     _new: dict[str, Tensor] = field(default_factory=dict)
     _groups: list[tuple[str, ...]] = field(default_factory=list)
-    _untied: Untied | None = None
+    _tie: Callable[[], None] | None = None
 
     @property
     def weights(self) -> Mapping[str, Weight]:
@@ -105,9 +91,9 @@ class Merge:
         originals: Originals | None,
         where: Where = Where(),  # noqa: B008 - frozen
     ) -> Merge:
-        """The merge of ``terms`` into ``base`` as it is now, computed and not yet done.
+        """Compute the merge of ``terms`` into ``base`` without doing it.
 
-        Old weights are kept in memory, or read from ``originals`` again. ``safe`` refuses NaN and
+        Old weights are kept in memory, or read again from ``originals``. ``safe`` refuses NaN and
         infinity. Raises :class:`AttachError` with every finding.
         """
         changes = folds(base, modules, terms, where)
@@ -117,7 +103,7 @@ class Merge:
         ]
         if problems:
             raise AttachError(*problems)
-        groups = untied(base, parted(changes, modules), modules, where)
+        groups = untied_groups(base, changes, modules, where)
         made = cls(terms, base, frozenset(name.rpartition(".")[0] for name in changes))
         apart = {name for group in groups for name in group}
         done: set[int] = set()  # those that stay tied are one tensor
@@ -131,24 +117,21 @@ class Merge:
                 if safe and not is_finite(new):
                     problems.append(codes.MERGE_NOT_FINITE.finding(name, where))
                 data = tensor.data
-                made.old[name] = Kept(data) if originals is None else Reread(originals, name, data)
+                made.old[name] = (
+                    _from_memory(data) if originals is None else _from_files(originals, name, data)
+                )
         except AdapterdockError:
             raise
         except Exception as error:
-            raise AttachError(
-                codes.MERGE_FAILED.finding(
-                    f"merging broke off: {type(error).__name__}: {error}", where
-                )
-            ) from error
+            raise merge_failed(error, where) from error
         if problems:
             raise AttachError(*problems)
         made._groups = groups
         return made
 
     def install(self) -> None:
-        """Exchange the weights. What goes wrong midway, :meth:`as_it_is` takes back."""
-        untied = self._untied = Untied(self.base)
-        untied.part(self._groups, self._new)
+        """Exchange the weights. After a failure midway, :meth:`as_it_is` puts them back."""
+        self._tie = untie(self.base, self._groups, self._new)
         live = _tensors(self.base)
         for name, new in self._new.items():
             live[name].data = new
@@ -156,54 +139,54 @@ class Merge:
         for adapter, _ in self.terms:
             adapter.merged = True
 
-    def restored(self) -> dict[str, Tensor]:
-        """The old values, where and in which dtype the tensors are by now. Nothing is touched.
-        Raises :class:`AttachError` for what cannot be read again."""
-        live = _tensors(self.base)
-        return {n: o.tensor().to(live[n].device, live[n].dtype) for n, o in self.old.items()}
+    def take_out(self) -> None:
+        """Give the base its old values and its ties back, in the dtype and on the device of now.
 
-    def take_out(self, values: Mapping[str, Tensor]) -> None:
-        """Give the base its values and its ties back. What goes wrong midway, :meth:`as_it_is`
-        takes back."""
+        Raises :class:`AttachError`, before anything is touched, for a tensor that cannot be read
+        again. After a failure midway, :meth:`as_it_is` puts the merge back.
+        """
         live = _tensors(self.base)
+        values = {n: old().to(live[n].device, live[n].dtype) for n, old in self.old.items()}
         for name, value in values.items():
             live[name].data = value
-        if self._untied is not None:
-            self._untied.undo()
+        if self._tie is not None:
+            self._tie()
         self.forget()
 
     def as_it_is(self) -> Callable[[], None]:
-        """How to give the weights that this merge changes what they have now, their ties, and this
-        merge its own state."""
+        """A function that gives the weights that this merge changes their values and ties of now,
+        and this merge its state of now."""
         names = {*self.old, *self._new, *(name for group in self._groups for name in group)}
         live = _tensors(self.base)
         places = [
             (_holder(self.base, name), name.rpartition(".")[2], live[name], live[name].data)
             for name in sorted(names & live.keys())
         ]
-        tied = ties_of(self.base)
-        new, untied = self._new, self._untied
-        parted = None if untied is None else untied.as_it_is()
+        ties = ties_of(self.base)
+        new, tie = self._new, self._tie
 
         def put_back() -> None:
             for holder, leaf, tensor, data in places:
                 holder[leaf] = tensor
                 tensor.data = data
-            tied()
-            self._new, self._untied = new, untied
-            if parted is not None:
-                parted()
+            ties()
+            self._new, self._tie = new, tie
 
         return put_back
 
     def forget(self) -> None:
-        """The adapters are merged no more (or for good, and no adapters any longer)."""
+        """Mark the adapters as not merged (or as merged for good, and gone)."""
         for adapter, _ in self.terms:
             adapter.merged = False
 
 
+def merge_failed(error: Exception, where: Where) -> AttachError:
+    message = f"Failed to merge: {type(error).__name__}: {error}"
+    return AttachError(codes.MERGE_FAILED.finding(message, where))
+
+
 def _holder(base: nn.Module, name: str) -> dict[str, Any]:
-    """The dictionary that a parameter or buffer of the base stands in."""
+    """The dictionary that holds a parameter or buffer of the base."""
     path, _, leaf = name.rpartition(".")
     module = base.get_submodule(path)
     known = module._parameters  # pyright: ignore[reportPrivateUsage]
@@ -217,14 +200,14 @@ def _tensors(base: nn.Module) -> dict[str, Tensor]:
 
 
 def _unusable(base: nn.Module, fold: Fold, tensor: Tensor | None, where: Where) -> Finding | None:
-    """Why this tensor of the base cannot be exchanged for another."""
+    """Why this tensor of the base cannot be exchanged."""
     name = fold.name
     path, _, leaf = name.rpartition(".")
     module = base.get_submodule(path)
     if tensor is None:
         what = f"a {type(module).__name__} has no plain {leaf}"
     elif tensor.is_meta:
-        what = "it is offloaded, and not in memory between its uses"
+        what = "it is offloaded: it is in memory only while it is used"
     elif type(tensor.data) is not Tensor or type(tensor) not in (nn.Parameter, Tensor):
         what = f"it is a {type(tensor).__name__}"
     elif tensor.is_floating_point() and tensor.dtype not in PLAIN:
@@ -233,4 +216,4 @@ def _unusable(base: nn.Module, fold: Fold, tensor: Tensor | None, where: Where) 
         what = f"it is quantised ({tensor.dtype})"
     else:
         return None
-    return codes.MERGE_WEIGHT.finding(f"{name} cannot be merged into", where, found=what)
+    return codes.MERGE_WEIGHT.finding(f"Cannot merge into {name}", where, found=what)

@@ -17,23 +17,21 @@ from ...registry.files.names import BASE_CONFIG, BASE_INDEX
 from ...registry.files.progress import Progress
 from ...registry.files.shards import Tensor, index_of, lay_out, packed
 from ...registry.sources.fetch import Fetched
-from ..base.disk_names import DTYPES as DTYPE_NAMES
+from ..adapter.adapter import Terms
 from ..base.fused_slices import Cut
 from ..base.meta_model import OnDisk, Skeleton
-from ..weights.dtypes import TORCH_DTYPES
+from ..weights.dtypes import FLOAT_NAMES, TORCH_DTYPES
 from .checkpoint_writer import CheckpointWriter, Item
 from .fold import PLAIN, CutFold, Fold, folds
-from .merge import Terms
-from .untie import parted, untied, untied_as_written
+from .untie import untied_as_written, untied_groups
 
 WEIGHTS = ".safetensors"
 
 
 @dataclass
 class DiskMerge:
-    """Adapters merged into the checkpoint under a base without weights: first decided for every
-    tensor, then written tensor by tensor. ``dtype`` is that of all floating tensors, if it is to
-    be another one."""
+    """Adapters merged into the checkpoint of a base without weights: first decided for every
+    tensor, then written tensor by tensor. All floating tensors get ``dtype`` if there is one."""
 
     skeleton: Skeleton
     dtype: torch.dtype | None
@@ -43,15 +41,12 @@ class DiskMerge:
     problems: list[Finding] = field(default_factory=list)
 
     def decide(self, terms: Terms) -> None:
-        """What becomes of every tensor of the checkpoint. Raises :class:`AttachError`."""
+        """Decide what is written for every tensor of the checkpoint. Raises
+        :class:`AttachError`."""
         skeleton = self.skeleton
         changes = folds(skeleton.model, skeleton.modules, terms, self.where)
-        self.groups = untied(
-            skeleton.model,
-            parted(changes, skeleton.modules),
-            skeleton.modules,
-            self.where,
-            skeleton.config,
+        self.groups = untied_groups(
+            skeleton.model, changes, skeleton.modules, self.where, skeleton.config
         )
         alone = {name for group in self.groups for name in group}
         of_disk: dict[str, Fold | CutFold] = {}
@@ -71,7 +66,7 @@ class DiskMerge:
                     of_disk.update({p.name: CutFold(change, cut, live) for p, cut in parts})
             elif shared is None:
                 self.problems.append(
-                    codes.MERGE_NOT_ON_DISK.finding(f"{name} is no tensor on disk", self.where)
+                    codes.MERGE_NOT_ON_DISK.finding(f"{name} is not a tensor on disk", self.where)
                 )
             elif name in alone and (change is None or self._mergeable(name, shared, change)):
                 written = skeleton.name_on_disk(name)
@@ -80,18 +75,18 @@ class DiskMerge:
         if self.problems:
             raise AttachError(*self.problems)
         for file, header in skeleton.headers.items():
-            for name, info in sorted(header.tensors.items(), key=lambda one: one[1].start):
+            for name, info in sorted(header.tensors.items(), key=lambda item: item[1].start):
                 place = OnDisk(file, name, info)
                 out = Tensor(name, self._dtype_of(place), info.shape)
                 self.items.append(Item(out, place, of_disk.get(name)))
                 self.items += more.get(name, ())
 
     def _cut(self, change: Fold, parts: Iterable[tuple[OnDisk, Cut]]) -> bool:
-        """Whether the parts of a parameter can be merged into one by one."""
+        """Whether a parameter can be merged into part by part."""
         if change.of_base:
             self.problems.append(
                 codes.MERGE_NOT_ON_DISK.finding(
-                    f"{change.name} is several tensors on disk, and a delta is made of all of it",
+                    f"{change.name} is several tensors on disk, and its delta needs all of it",
                     self.where,
                 )
             )
@@ -104,7 +99,7 @@ class DiskMerge:
             return True
         self.problems.append(
             codes.MERGE_WEIGHT.finding(
-                f"{name} cannot be merged into", self.where, found=place.info.dtype
+                f"Cannot merge into {name}", self.where, found=place.info.dtype
             )
         )
         return False
@@ -113,7 +108,7 @@ class DiskMerge:
         stored = place.info.dtype
         if self.dtype is None or TORCH_DTYPES.get(stored) not in PLAIN:
             return stored
-        return DTYPE_NAMES[self.dtype]
+        return FLOAT_NAMES[self.dtype]
 
     def write(
         self,
@@ -125,14 +120,15 @@ class DiskMerge:
         limit: int | None,
         progress: Progress,
     ) -> None:
-        """The whole folder: ``base`` are the files of the checkpoint, ``limit`` is the largest size
-        of a file of weights (bytes; as large as the base's where there is none)."""
+        """Write the complete folder: ``base`` are the files of the checkpoint, ``limit`` is the
+        largest size of a file of weights (bytes; without one, files are as large as the base's)."""
         files = self._files(limit)
         layouts = [lay_out(file, tensors, dict(metadata)) for file, tensors in files.items()]
         writer = CheckpointWriter(folder, layouts, self.items, safe, self.where)
         for file, header in self.skeleton.headers.items():
             writer.take(file, header, base[file], progress)
-        writer.finish()
+        if writer.problems:
+            raise AttachError(*writer.problems)
         index = index_of(files)
         if index is not None:
             (folder / BASE_INDEX).write_bytes(index)
@@ -153,7 +149,7 @@ class DiskMerge:
         return files
 
     def _config(self, data: bytes) -> bytes:
-        """config.json, untouched unless the tie or the dtype is another one now."""
+        """config.json, unchanged unless the ties or the dtype changed."""
         if not self.groups and self.dtype is None:
             return data
         fields: dict[str, Any] = json.loads(data)
@@ -165,7 +161,7 @@ class DiskMerge:
 
 
 def _with_dtype(fields: Mapping[str, Any], dtype: str, top: bool = True) -> dict[str, Any]:
-    """A config's fields with this dtype wherever one is told, and at the top."""
+    """A config's fields with this dtype wherever they have one, and at the top."""
     found = {
         key: _with_dtype(value, dtype, False) if isinstance(value, dict) else value
         for key, value in fields.items()

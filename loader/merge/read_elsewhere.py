@@ -1,7 +1,7 @@
 """Weights that a base computes with outside of the module that holds them.
 
-Live, what LoRA adds at an embedding is added where the embedding is called, as in PEFT. Merged, it
-is in the weight, and so in whatever else the base computes with it: another answer.
+Live, LoRA at an embedding acts where the embedding is called, as in PEFT. Merged, it is in the
+weight, and so in everything else that the base computes with it: the output differs.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from ..sites.weight_reads import FACTS, Read, ReadSite
 
 
 def read_elsewhere(base: nn.Module, modules: ModuleMap, names: Collection[str]) -> set[str]:
-    """Those of the modules ``names`` whose ``weight`` is computed with where they do not run
-    themselves. Told by a run of the base alone on a few tokens; none where it cannot be run so."""
+    """Those of the modules ``names`` whose ``weight`` is used where they do not run themselves.
+    Found by a run of the base alone on a few tokens; none if it cannot run so."""
     found: set[str] = set()
-    owner, asking = object(), Adapter("")
+    owner, adapter = object(), Adapter("")
     with ExitStack() as stack:
         for name in names:
             site = ReadSite(owner, name, modules.by_name[name])
-            site.factors[asking] = {"weight": _noting(name, found)}
+            site.factors[adapter] = {"weight": _noting(name, found)}
             for _ in range(2):  # the second finishes what interrupts the first
                 stack.callback(site.remove)
             site.install()
-        run_alone(base, Call(owner, ((asking, 1.0),)))
+        run_alone(base, Call(owner, ((adapter, 1.0),)))
     return found
 
 
@@ -47,7 +47,7 @@ def _noting(name: str, found: set[str]) -> Read:
 
 
 class _Noted(torch.Tensor):
-    """A weight that says who computes with it, and then is a plain tensor."""
+    """A weight that records its use, and gives plain tensors."""
 
     read_of: str
     found: set[str]
@@ -56,10 +56,10 @@ class _Noted(torch.Tensor):
     def __torch_function__(
         cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        asked = getattr(getattr(func, "__self__", None), "__name__", func.__name__)
-        if asked not in FACTS:
-            for one in _pytree.tree_leaves((args, kwargs)):
-                if isinstance(one, cls):
-                    one.found.add(one.read_of)
+        name = getattr(getattr(func, "__self__", None), "__name__", func.__name__)
+        if name not in FACTS:
+            for leaf in _pytree.tree_leaves((args, kwargs)):
+                if isinstance(leaf, cls):
+                    leaf.found.add(leaf.read_of)
         with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore[reportPrivateUsage]
             return func(*args, **(kwargs or {}))

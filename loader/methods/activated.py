@@ -1,4 +1,4 @@
-"""aLoRA at a linear module: a pair of factors that acts from the invocation on.
+"""aLoRA at a linear module: a pair of factors that acts from the invocation tokens on.
 
 Follows PEFT 0.21.2, ``tuners/lora/variants.py`` (``ALoraLinearVariant``).
 """
@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Hashable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import loader as codes
@@ -20,7 +20,7 @@ from .linear import LinearFactors
 
 
 class ActivatedFactors:
-    """``tokens`` are the invocation."""
+    """``tokens`` are the invocation tokens."""
 
     __slots__ = ("plain", "tokens")
 
@@ -28,31 +28,25 @@ class ActivatedFactors:
         self.plain = plain
         self.tokens = tokens
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         call = CURRENT.get()
-        if call is not None and call.rows is not None:  # some of them, and which is not known here
+        # called for a part of the batch's rows, and which rows these are is not known here
+        if call is not None and call.rows is not None:
             kind = type(module).__name__
             raise RoutingError(
-                codes.ROWS_LOST.finding(f"an aLoRA's dropout at a {kind} is not drawn row by row")
+                codes.ROWS_LOST.finding(f"aLoRA dropout at a {kind} cannot be drawn for each row")
             )
         mask = _active(self.tokens, out, module)
         return torch.where(mask, self.plain.add(module, x, base, out, weight), out)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         found = self.plain.parts(module, weight)
-        return None if found is None else tuple(Activated(one, self.tokens) for one in found)
+        return None if found is None else tuple(Activated(part, self.tokens) for part in found)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Activated(RowPart):
-    """Another part, from the invocation on."""
+    """Another part, applied from the invocation on."""
 
     inner: RowPart
     tokens: tuple[int, ...]
@@ -69,30 +63,23 @@ class Activated(RowPart):
 
 
 class ActivatedRows:
-    """All rows at once."""
+    """All rows with the same invocation."""
 
     def __init__(self, inner: RowDelta, tokens: tuple[int, ...]) -> None:
         self.inner = inner
         self.tokens = tokens
         self.nbytes = inner.nbytes
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         mask = _active(self.tokens, out, module)
         return torch.where(mask, self.inner.add(module, x, base, out, repeat), out)
 
 
-def _active(tokens: tuple[int, ...], out: torch.Tensor, module: nn.Module) -> torch.Tensor:
-    """Which of the module's outputs (rows, tokens, out) are changed: (rows, tokens, 1)."""
+def _active(tokens: tuple[int, ...], out: Tensor, module: nn.Module) -> Tensor:
+    """Which of the module's outputs (rows, tokens, out) change: (rows, tokens, 1)."""
     call = CURRENT.get()
     activation = None if call is None else call.activation
     if activation is None:
-        message = "an aLoRA was entered by another way than forward or generate"
+        message = "An aLoRA runs only in the model's forward and generate"
         raise RoutingError(fit_codes.ACTIVATION_UNKNOWN.finding(message))
     return activation.mask(tokens, out, type(module).__name__)

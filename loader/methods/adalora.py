@@ -1,24 +1,21 @@
 """AdaLoRA at a site (https://arxiv.org/abs/2303.10512): ``out + scale * B(E * A(x))``.
 
-Follows PEFT 0.21, ``tuners/adalora/layer.py``. Inference: the training moves ranks between
+Follows PEFT 0.21, ``tuners/adalora/layer.py``. Inference only: its training moves ranks between
 modules and adds a term to the loss, which is not done here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import cast
 
-import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ..adapter.factors import Factors, RowPart
 from ..routing.low_rank import LowRank
-from . import lycoris
 from .convolutions import Kernel
-from .deltas import Delta, Roles, product_rows
+from .deltas import Delta, Roles, pads_differently, product_rows
 from .method import Method
 
 
@@ -27,18 +24,11 @@ class LinearFactors:
 
     __slots__ = ("a", "b", "e", "scale")
 
-    def __init__(self, roles: Mapping[str, torch.Tensor], scale: float) -> None:
+    def __init__(self, roles: Roles, scale: float) -> None:
         self.a, self.b, self.e = roles["A"], roles["B"], roles["E"]
         self.scale = scale
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         low = F.linear(x.to(self.a), self.a * self.e)
         return out + (F.linear(low, self.b) * (self.scale * weight)).to(out.device)
 
@@ -46,24 +36,16 @@ class LinearFactors:
         return (LowRank(self.a * self.e, self.b * (self.scale * weight)),)
 
 
-class ConvFactors:
+class ConvFactors(LinearFactors):
     """At a convolution: A (r, in * kernel), E (r, 1), B (out, r)."""
 
-    __slots__ = ("a", "b", "e", "scale", "shape")
+    __slots__ = ("shape",)
 
-    def __init__(self, roles: Mapping[str, torch.Tensor], scale: float, shape: ModuleShape) -> None:
-        self.a, self.b, self.e = roles["A"], roles["B"], roles["E"]
-        self.scale = scale
+    def __init__(self, roles: Roles, scale: float, shape: ModuleShape) -> None:
+        super().__init__(roles, scale)
         self.shape = (shape.in_features or 0, *shape.kernel)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         conv = cast(nn.Conv2d, module)
         kernel = self._kernel()
         delta = F.conv2d(x.to(kernel), kernel, None, conv.stride, conv.padding, conv.dilation)
@@ -72,31 +54,19 @@ class ConvFactors:
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (Kernel(self._kernel() * (self.scale * weight)),)
 
-    def _kernel(self) -> torch.Tensor:
+    def _kernel(self) -> Tensor:
         return (self.b @ (self.a * self.e)).view(-1, *self.shape)
 
 
-def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Nothing more than the sizes tell."""
-    return None
-
-
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the delta is anything but zero: no factor of it is, and a rank is left."""
-    return site.scale != 0 and all(bool(factor.any()) for factor in roles.values())
-
-
-def build(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-) -> Factors:
-    """The factors at one site, from placed tensors by role; dropout is for training alone."""
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
+    """The factors at one site; dropout is for training only."""
     if shape.kind is ModuleKind.CONV:
         return ConvFactors(roles, site.scale, shape)
     return LinearFactors(roles, site.scale)
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
     """``scale * B @ (E * A)``."""
     inner = roles["A"] * roles["E"]
@@ -106,21 +76,10 @@ def delta_weight(
     return lambda rows: delta(rows).view(-1, *weight.shape[1:])
 
 
-PARAMETERS: Mapping[str, str] = {
-    "A": "lora_A.{adapter}",
-    "B": "lora_B.{adapter}",
-    "E": "lora_E.{adapter}",
-}
-"""PEFT's live names of the roles, after the module's own."""
-
-
 METHOD = Method(
     "ADALORA",
-    unsupported,
-    changes,
     build,
-    PARAMETERS,
     delta_weight=delta_weight,
-    unmergeable=lycoris.unmergeable,
-    input_roles=frozenset(PARAMETERS),
+    unmergeable=pads_differently,
+    input_roles=frozenset({"A", "B", "E"}),
 )

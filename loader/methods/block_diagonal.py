@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..adapter.factors import RowPart
 from .linear import LinearFactors
 
 
 class BlockFactors:
-    """``cut`` says of how many blocks a factor is, by role; gradients reach the blocks alone."""
+    """``cut`` is the number of a factor's blocks, by role; only the blocks are trained."""
 
     __slots__ = ("blocks", "cut")
 
@@ -23,31 +23,23 @@ class BlockFactors:
         self.blocks = blocks
         self.cut = cut
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         return self._in_full().add(module, x, base, out, weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         return self._in_full().parts(module, weight)
 
     def _in_full(self) -> LinearFactors:
-        one = self.blocks
+        blocks = self.blocks
         roles = {
-            "A": in_full(one.a, self.cut.get("A", 1)),
-            "B": in_full(one.b, self.cut.get("B", 1)),
+            "A": in_full(blocks.a, self.cut.get("A", 1)),
+            "B": in_full(blocks.b, self.cut.get("B", 1)),
         }
-        if one.bias is not None:
-            roles["B_bias"] = one.bias
-        return LinearFactors(roles, one.scale, one.dropout)
+        if blocks.bias is not None:
+            roles["B_bias"] = blocks.bias
+        return LinearFactors(roles, blocks.scale, blocks.dropout)
 
 
-def in_full(blocks: torch.Tensor, number: int) -> torch.Tensor:
-    """The blocks (number * rows, columns), one below the other, on a diagonal: (number * rows,
-    number * columns)."""
+def in_full(blocks: Tensor, number: int) -> Tensor:
+    """The blocks (number * rows, columns) on a diagonal: (number * rows, number * columns)."""
     return blocks if number == 1 else torch.block_diag(*blocks.chunk(number))

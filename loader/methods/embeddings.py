@@ -1,6 +1,6 @@
-"""What an embedding does beside looking up rows: padding, a largest norm, a scale.
+"""What an embedding does beyond looking up rows: padding, a maximal norm, a scale.
 
-Deltas keep all of it, as PEFT's do (0.21, ``tuners/lora/layer.py``, ``Embedding._embed`` and
+Deltas do the same, as in PEFT (0.21, ``tuners/lora/layer.py``, ``Embedding._embed`` and
 ``_get_embed_scale``).
 """
 
@@ -12,13 +12,13 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ..adapter.factors import RowDelta, RowPart
 from ..routing.batched import Entries, size_of, stacked
 
 
-def embedded(embedding: nn.Embedding, x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+def embedded(embedding: nn.Embedding, x: Tensor, a: Tensor) -> Tensor:
     """The columns of ``a`` (r, num_embeddings) for the ids in ``x``, as ``embedding`` would look
     them up: (..., r)."""
     low = F.embedding(
@@ -27,13 +27,13 @@ def embedded(embedding: nn.Embedding, x: torch.Tensor, a: torch.Tensor) -> torch
         padding_idx=embedding.padding_idx,
         scale_grad_by_freq=embedding.scale_grad_by_freq,
     )
-    # given max_norm, F.embedding would renormalise A itself, in place and for good
+    # with max_norm, F.embedding would renormalise A itself, in place
     return bounded(embedding, low)
 
 
-def bounded(embedding: nn.Embedding, rows: torch.Tensor) -> torch.Tensor:
+def bounded(embedding: nn.Embedding, rows: Tensor) -> Tensor:
     """``rows`` with no norm above the embedding's ``max_norm``, where it has one. torch shortens
-    them outside of autograd: their gradients are those of the longer ones."""
+    them outside of autograd: the gradients are those of the rows before."""
     if embedding.max_norm is None:
         return rows
     with torch.no_grad():
@@ -43,12 +43,12 @@ def bounded(embedding: nn.Embedding, rows: torch.Tensor) -> torch.Tensor:
     return rows + (shorter - rows).detach() if rows.requires_grad else shorter
 
 
-def scaled_like(embedding: nn.Module, rows: torch.Tensor) -> torch.Tensor:
-    """``rows`` times the ``embed_scale`` by which some embeddings (Gemma's) scale their output."""
+def scaled_like(embedding: nn.Module, rows: Tensor) -> Tensor:
+    """``rows`` times the ``embed_scale`` of embeddings that scale their output (Gemma's)."""
     scale = getattr(embedding, "embed_scale", None)
     if scale is None:
         return rows
-    return rows * (scale.to(rows) if isinstance(scale, torch.Tensor) else scale)
+    return rows * (scale.to(rows) if isinstance(scale, Tensor) else scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +56,8 @@ class LowRankTable(RowPart):
     """At an embedding: ``delta(id) = b @ a[:, id]``, a (r, num_embeddings), b (embedding_dim, r)
     with scale and weight in it."""
 
-    a: torch.Tensor
-    b: torch.Tensor
+    a: Tensor
+    b: Tensor
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[int, LowRankTable]], rows: int) -> RowDelta:
@@ -65,35 +65,28 @@ class LowRankTable(RowPart):
 
 
 class LowRankTableRows:
-    """The tables of all adapters below one another, (sum of num_embeddings, r), each once; where
-    an entry's begins, (entries,); ``b`` (entries, r, embedding_dim)."""
+    """The tables of all adapters one after the other, each once: (sum of num_embeddings, r); the
+    first row of each entry's table, (entries,); ``b`` (entries, r, embedding_dim)."""
 
     def __init__(self, parts: Sequence[tuple[int, LowRankTable]], rows: int) -> None:
         self.entries = Entries(parts, rows)
         tables = list({id(part.a): part.a for _, part in parts}.values())
         rank = max(table.shape[0] for table in tables)
-        begins, start = dict[int, int](), 0
+        starts, start = dict[int, int](), 0
         for table in tables:
-            begins[id(table)] = start
+            starts[id(table)] = start
             start += table.shape[1]
         self.table = torch.cat([F.pad(t.t(), (0, rank - t.shape[0])) for t in tables])
-        self.begins = torch.tensor([begins[id(p.a)] for _, p in parts], device=self.table.device)
+        self.starts = torch.tensor([starts[id(p.a)] for _, p in parts], device=self.table.device)
         self.b = stacked([F.pad(part.b, (0, rank - part.b.shape[1])).t() for _, part in parts])
         wide = torch.promote_types(self.table.dtype, self.b.dtype)
         self.table, self.b = self.table.to(wide), self.b.to(wide)
         self.nbytes = size_of(self.table, self.b)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         embedding = cast(nn.Embedding, module)
         ids = self.entries.take(x, repeat).to(self.table.device).flatten(1)
-        low = F.embedding(ids + self.begins[:, None], self.table)
+        low = F.embedding(ids + self.starts[:, None], self.table)
         if embedding.padding_idx is not None and low.requires_grad:  # it is never trained
             low = torch.where((ids == embedding.padding_idx).unsqueeze(-1), low.detach(), low)
         delta = scaled_like(embedding, torch.bmm(bounded(embedding, low), self.b))

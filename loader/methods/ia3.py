@@ -6,69 +6,47 @@ at a feedforward module the input, which is then cast back to its dtype.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.conversion import Shape
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ..adapter.factors import Factors, RowPart
-from ..routing.batched import stacked
 from ..routing.low_rank import Scaling
 from .deltas import Delta, Roles
 from .method import Method
 from .new_site import NewSite
-from .rerun import OtherInput, blend, not_rerunnable, with_input
+from .rerun import ChangedInput, ChangedOutput, OtherInput, not_rerunnable
 
 
 class _Rescaling:
     __slots__ = ("_shape", "l")
 
-    def __init__(self, vector: torch.Tensor, shape: Shape) -> None:
+    def __init__(self, vector: Tensor, shape: Shape) -> None:
         self.l = vector
         self._shape = shape
 
-    def rescaled(self, x: torch.Tensor) -> torch.Tensor:
-        """``x`` along its channels, in the wider dtype of both."""
+    def changed(self, x: Tensor) -> Tensor:
+        """``x`` rescaled along its channels, in the wider dtype of both."""
         return x.to(self.l.device) * self.l.view(self._shape)
 
 
-class OutputFactors(_Rescaling):
+class OutputFactors(_Rescaling, ChangedOutput):
     """Rescales what the module returns."""
 
     __slots__ = ()
-
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
-        return blend(out, base, self.rescaled(base), weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         wide = self.l.flatten().to(torch.promote_types(self.l.dtype, torch.float32))
         return (Scaling((wide - 1) * weight, channels_last=len(self._shape) == 1),)
 
 
-class InputFactors(_Rescaling):
-    """Rescales what a feedforward module is given."""
+class InputFactors(_Rescaling, ChangedInput):
+    """Rescales what a feedforward module receives."""
 
     __slots__ = ()
-
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
-        return with_input(module, x, self.rescaled(x).to(x.dtype), base, out, weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (RescaledInput(weight, self.l.view(self._shape)),)
@@ -78,36 +56,26 @@ class InputFactors(_Rescaling):
 class RescaledInput(OtherInput):
     """The input along its channels, times ``vector`` (channels, 1, ..)."""
 
-    vector: torch.Tensor
+    vector: Tensor
 
-    @classmethod
-    def changing(
-        cls, parts: Sequence[RescaledInput]
-    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
-        vectors = stacked([part.vector for part in parts])
-
-        def change(x: torch.Tensor) -> torch.Tensor:
-            entries, *along = vectors.shape
-            others = (1,) * (x.dim() - vectors.dim())
-            return x.to(vectors.device) * vectors.view(entries, *others, *along)
-
-        return change, vectors
+    def changed(self, x: Tensor) -> Tensor:
+        entries, *along = self.vector.shape
+        others = (1,) * (x.dim() - self.vector.dim())
+        return x.to(self.vector.device) * self.vector.view(entries, *others, *along)
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Why IA3 cannot sit on this live module, beyond what its sizes tell."""
+    """Why IA3 cannot run at this live module."""
     return not_rerunnable(module) if site.settings.get("feedforward") else None
 
 
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the vector is anything but ones."""
+def changes(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
+    """Whether any value of the vector is not one."""
     return bool((roles["l"] != 1).any())
 
 
-def build(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-) -> Factors:
-    """The factors at one site, from placed tensors by role. IA3 has no dropout."""
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
+    """The factors at one site. IA3 has no dropout."""
     vector = roles["l"]
     along = (vector.numel(), *(1,) * len(shape.kernel))  # no batch: a convolution may have none
     kind = InputFactors if site.settings.get("feedforward") else OutputFactors
@@ -115,7 +83,7 @@ def build(
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
     """``(l - 1) * W`` along the outputs, at a feedforward module along the inputs (of a grouped
     convolution: those of each output's group)."""
@@ -130,37 +98,31 @@ def delta_weight(
     return lambda rows: weight[rows].to(change) * _along(of_group[group[rows]], weight)
 
 
-def _along(change: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Ready to be multiplied with rows of ``weight``."""
+def _along(change: Tensor, weight: Tensor) -> Tensor:
+    """In a shape that broadcasts with rows of ``weight``."""
     return change.view(*change.shape, *(1,) * (weight.dim() - change.dim()))
 
 
 def delta_bias(
-    site: SitePlan, shape: ModuleShape, bias: torch.Tensor | None, roles: Roles
-) -> torch.Tensor | None:
-    """``(l - 1) * b`` where the output is rescaled, and there is a bias."""
+    site: SitePlan, shape: ModuleShape, bias: Tensor | None, roles: Roles
+) -> Tensor | None:
+    """``(l - 1) * b``, if the output is rescaled and there is a bias."""
     if bias is None or site.settings.get("feedforward"):
         return None
     return bias * (roles["l"].flatten() - 1)
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
-    """PEFT's initialisation: ones, which change nothing; with ``init_ia3_weights: false`` normal
-    numbers."""
+def initial(new: NewSite) -> Roles:
+    """PEFT's initialisation: ones; with ``init_ia3_weights: false`` normal numbers."""
     drawn = new.normal("l")
     return {"l": torch.ones_like(drawn) if new.config.get("init_ia3_weights", True) else drawn}
 
 
-PARAMETERS: Mapping[str, str] = {"l": "ia3_l.{adapter}"}
-"""PEFT's live names of the roles, after the module's own."""
-
-
 METHOD = Method(
     "IA3",
-    unsupported,
-    changes,
     build,
-    PARAMETERS,
+    unsupported=unsupported,
+    changes=changes,
     delta_weight=delta_weight,
     delta_bias=delta_bias,
     initial=initial,

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ..adapter.factors import RowPart
 from ..routing.low_rank import LowRank, Scaling
+from .deltas import Roles
 
 
 class LinearFactors:
-    """At a linear module: A (r, in), B (out, r), and B's bias (out) where there is one."""
+    """At a linear module: A (r, in), B (out, r), and optionally B's bias (out)."""
 
     __slots__ = ("a", "b", "bias", "dropout", "scale")
 
-    def __init__(
-        self, roles: Mapping[str, torch.Tensor], scale: float, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, roles: Roles, scale: float, dropout: float = 0.0) -> None:
         self.a = roles["A"]
         self.b = roles["B"]
         self.bias = roles.get("B_bias")
         self.scale = scale
         self.dropout = dropout
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         a, b = self.a, self.b
         if x.dtype is not a.dtype or x.device != a.device:
             x = x.to(a)

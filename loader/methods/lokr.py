@@ -5,42 +5,44 @@ Follows PEFT 0.21, ``tuners/lokr/layer.py``.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleShape, SitePlan
-from ..adapter.factors import Factors, RowDelta, RowPart
-from ..routing.batched import Entries, size_of, stacked
+from ..adapter.factors import RowPart
 from . import lycoris
-from .deltas import Delta, Roles
-from .lycoris import WeightFactors
+from .deltas import Delta, Roles, pads_differently
+from .lycoris import LycorisFactors
 from .method import Method
 from .new_site import NewSite
+from .stacked_part import StackedPart, Taken
 
 _CORE = "ijkl,ip,jr->prkl"
 """A kernel's tensor (i, j, *kernel) with out (i, p) and in (j, r)."""
+_ROLES = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
+"""In the order in which PEFT draws their first values."""
 
 
-class LokrFactors(WeightFactors):
-    """``kron(w1, w2) * scale``, of which either may be a product of low rank."""
+class LokrFactors(LycorisFactors):
+    """``kron(w1, w2) * scale``; w1 and w2 may each be a product of low rank."""
 
     def __init__(self, site: SitePlan, shape: ModuleShape, roles: Roles) -> None:
         super().__init__(site, shape, roles)
         self.scaled_rows = bool(site.settings.get("rank_dropout_scale"))
 
-    def product(self) -> torch.Tensor:
+    def product(self) -> Tensor:
         w1, w2 = self.factors()
         if w2.dim() == 3:
-            # a whole w2 of a Conv1d: torch.kron pads w1 in front, and PEFT trains with that
+            # a full w2 of a Conv1d: torch.kron pads w1 in front, and PEFT trains with that
             return torch.kron(w1, w2.contiguous())
-        # by hand: torch.kron cannot do some of the shapes with a last dimension of 1
+        # torch.kron cannot do some of the shapes with a last dimension of 1
         return w1[:, None, :, None, None] * w2.reshape(1, w2.shape[0], 1, w2.shape[1], -1)
 
-    def delta(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def delta(self, module: nn.Module, x: Tensor) -> Tensor:
         if len(self.shape) > 2:
             return super().delta(module, x)
         w1, w2 = self.factors()
@@ -51,8 +53,8 @@ class LokrFactors(WeightFactors):
         w1, w2 = self.factors()
         return (Kronecker(w1 * (self.scale * weight), w2),)
 
-    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both factors of the product, written out."""
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """w1 and w2 as matrices."""
         roles = self.roles
         w1 = roles["w1"] if "w1" in roles else roles["w1_a"] @ roles["w1_b"]
         if "w2" in roles:
@@ -61,111 +63,55 @@ class LokrFactors(WeightFactors):
             return w1, torch.einsum(_CORE, roles["t2"], roles["w2_a"], roles["w2_b"])
         return w1, roles["w2_a"] @ roles["w2_b"]
 
-    def kept_rows(self, rows: torch.Tensor) -> torch.Tensor:
+    def kept_rows(self, rows: Tensor) -> Tensor:
         return rows / rows.mean() if self.scaled_rows else rows
+
+    def linear_rows(self) -> Delta:
+        w1, w2 = self.factors()
+        places = torch.arange(self.shape[0], device=w1.device)
+
+        def delta(rows: slice) -> Tensor:
+            at, height = places[rows], w2.shape[0]
+            left, right = w1[at // height], w2[at % height]
+            return (left[:, :, None] * right[:, None]).flatten(1).mul_(self.scale)
+
+        return delta
 
 
 @dataclass(frozen=True, eq=False)
-class Kronecker(RowPart):
-    """``delta(x) = kron(w1, w2) x``, scale and weight in w1."""
+class Kronecker(StackedPart):
+    """``delta(x) = kron(w1, w2) x``: w1 (out1, in1) with scale and weight in it, w2 (out2, in2)."""
 
-    w1: torch.Tensor
-    w2: torch.Tensor
+    w1: Tensor
+    w2: Tensor
 
     @property
     def kind(self) -> Hashable:
         return (type(self), self.w1.shape, self.w2.shape)
 
-    @classmethod
-    def gathered(cls, parts: Sequence[tuple[int, Kronecker]], rows: int) -> RowDelta:
-        return KroneckerRows(parts, rows)
-
-
-class KroneckerRows:
-    """``w1`` (entries, out1, in1) and ``w2`` (entries, out2, in2)."""
-
-    def __init__(self, parts: Sequence[tuple[int, Kronecker]], rows: int) -> None:
-        self.entries = Entries(parts, rows)
-        self.w1 = stacked([part.w1 for _, part in parts])
-        self.w2 = stacked([part.w2 for _, part in parts])
-        wide = torch.promote_types(self.w1.dtype, self.w2.dtype)
-        self.w1, self.w2 = self.w1.to(wide), self.w2.to(wide)
-        self.nbytes = size_of(self.w1, self.w2)
-
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
-        count, (outer1, inner1), (outer2, inner2) = (
-            len(self.entries),
-            self.w1.shape[1:],
-            self.w2.shape[1:],
-        )
-        grid = self.entries.take(x, repeat).to(self.w2).reshape(count, -1, inner2)
+    def delta(self, module: nn.Module, taken: Taken) -> Tensor:
+        count, outer1, inner1 = self.w1.shape
+        outer2, inner2 = self.w2.shape[1:]
+        grid = taken.x.to(self.w2).reshape(count, -1, inner2)
         low = torch.bmm(grid, self.w2.mT).view(count, -1, inner1, outer2)
         # (in1, tokens * out2), so that one product serves all tokens
         low = low.transpose(1, 2).reshape(count, inner1, -1)
-        delta = torch.bmm(self.w1, low).view(count, outer1, -1, outer2).transpose(1, 2)
-        return self.entries.add(out, delta.reshape(count, repeat, *out.shape[1:]), repeat)
+        return torch.bmm(self.w1, low).view(count, outer1, -1, outer2).transpose(1, 2)
 
 
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the delta is anything but zero: no factor of it is."""
-    return site.scale != 0 and all(bool(factor.any()) for factor in roles.values())
-
-
-def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
-    """The factors at one site, from placed tensors by role."""
-    return LokrFactors(site, shape, roles)
-
-
-def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
-) -> Delta:
-    """The delta that the live adapter makes."""
-    factors = LokrFactors(site, shape, roles)
-    if weight.dim() > 2:
-        whole = factors.delta_weight()
-        return lambda rows: whole[rows]
-    w1, w2 = factors.factors()
-    places = torch.arange(weight.shape[0], device=w1.device)
-
-    def delta(rows: slice) -> torch.Tensor:
-        at, height = places[rows], w2.shape[0]
-        left, right = w1[at // height], w2[at % height]
-        return (left[:, :, None] * right[:, None]).flatten(1).mul_(site.scale)
-
-    return delta
-
-
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
-    """PEFT's initialisation: all as ``nn.Linear`` begins, and one zero, so that the delta is: w1
-    (or its first factor), with ``init_weights: lycoris`` w2 (or its second), with false none."""
+def initial(new: NewSite) -> Roles:
+    """PEFT's initialisation, by ``init_weights``: w1 (or its first factor) is zero; with
+    ``lycoris`` w2 (or its second factor) is; with false nothing is."""
     how = new.config.get("init_weights", True)
     zero = ("w2", "w2_b") if how == "lycoris" else ("w1", "w1_a") if how else ()
-    every = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
-    order = [role for role in every if role in new.shapes]
-    return {role: new.zeros(role) if role in zero else new.uniform(role) for role in order}
-
-
-PARAMETERS: Mapping[str, str] = {
-    role: f"lokr_{role}.{{adapter}}" for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
-}
-"""PEFT's live names of the roles, after the module's own."""
+    return lycoris.initial(new, _ROLES, zero)
 
 
 METHOD = Method(
     "LOKR",
-    lycoris.unsupported,
-    changes,
-    build,
-    PARAMETERS,
-    delta_weight=delta_weight,
-    unmergeable=lycoris.unmergeable,
-    input_roles=frozenset(PARAMETERS),
+    LokrFactors.build,
+    delta_weight=LokrFactors.merged,
+    unmergeable=pads_differently,
+    input_roles=frozenset(_ROLES),
     initial=initial,
 )

@@ -15,7 +15,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.lora_config import init_of
@@ -27,7 +27,7 @@ from . import dora
 from .activated import ActivatedFactors
 from .block_diagonal import BlockFactors, in_full
 from .convolutions import CONVOLUTIONS, LowRankKernel
-from .deltas import Delta, Roles, product_rows, sees_zeros
+from .deltas import Delta, Roles, pads_differently, product_rows
 from .embeddings import LowRankTable, embedded, scaled_like
 from .linear import LinearFactors
 from .method import Method
@@ -39,19 +39,12 @@ class EmbeddingFactors:
 
     __slots__ = ("a", "b", "scale")
 
-    def __init__(self, roles: Mapping[str, torch.Tensor], scale: float) -> None:
+    def __init__(self, roles: Roles, scale: float) -> None:
         self.a = roles["embedding_A"]
         self.b = roles["embedding_B"]
         self.scale = scale
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         embedding = cast(nn.Embedding, module)
         low = embedded(embedding, x, self.a)
         delta = scaled_like(embedding, (low @ self.b.t()) * (self.scale * weight))
@@ -68,9 +61,7 @@ class ConvFactors:
 
     __slots__ = ("a", "b", "bias", "convolve", "dropout", "scale")
 
-    def __init__(
-        self, roles: Mapping[str, torch.Tensor], scale: float, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, roles: Roles, scale: float, dropout: float = 0.0) -> None:
         self.a = roles["A"]
         self.b = roles["B"]
         self.bias = roles.get("B_bias")
@@ -78,14 +69,7 @@ class ConvFactors:
         self.dropout = dropout
         self.convolve = CONVOLUTIONS[self.a.dim()]
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         conv = cast(nn.Conv2d, module)
         if x.dtype is not self.a.dtype or x.device != self.a.device:
             x = x.to(self.a)
@@ -99,32 +83,27 @@ class ConvFactors:
         if self.dropout and module.training:
             return None
         scale = self.scale * weight
-        low = LowRankKernel(self.a, self.b * scale)
+        low = LowRankKernel.from_factors(self.a, self.b * scale)
         if self.bias is None:
             return (low,)
         return low, Scaling(shift=self.bias * scale, channels_last=False)
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Why LoRA cannot sit on this live module, beyond what its sizes tell."""
+    """Why LoRA cannot run at this live module."""
     if shape.kind is ModuleKind.CONV:
         conv = cast(nn.Conv2d, module)
         if any(step != 1 for step in conv.dilation) and conv.padding != "same":
-            return f"a convolution with dilation {tuple(conv.dilation)} cannot have LoRA factors"
+            return f"LoRA does not support a convolution with dilation {tuple(conv.dilation)}"
         if site.rank % shape.groups:
-            return f"a convolution of {shape.groups} groups needs a rank divisible by it"
+            return f"the rank must be divisible by the convolution's {shape.groups} groups"
     return dora.unsupported(site, module, shape) if "magnitude" in site.tensors else None
 
 
-def alters(site: SitePlan, roles: Mapping[str, torch.Tensor], module: nn.Module) -> bool:
-    """Whether the delta is anything but zero, at this module."""
+def changes(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
+    """Whether the delta is not zero at this module."""
     if "magnitude" in roles:
-        return dora.alters(site, shape_of_module(module).kind, roles, module)
-    return changes(site, roles)
-
-
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
-    """Whether ``A``, ``B`` and B's bias make anything but zero."""
+        return dora.changes(site, shape_of_module(module).kind, roles, module)
     if site.scale == 0:
         return False
     if (bias := roles.get("B_bias")) is not None and bool(bias.any()):
@@ -134,10 +113,8 @@ def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
     return bool(b.any()) and bool(a.any())
 
 
-def build(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-) -> Factors:
-    """The factors at one site, from placed tensors by role."""
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
+    """The factors at one site."""
     if "magnitude" in roles:
         return dora.build(shape.kind, roles, site.scale, dropout)
     if shape.kind is ModuleKind.EMBEDDING:
@@ -152,16 +129,16 @@ def build(
     return plain
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+def initial(new: NewSite) -> Roles:
     """PEFT's initialisation, by ``init_lora_weights``.
 
-    True: A as ``nn.Linear`` begins, uniform within 1/sqrt(fan-in), and B zero; at an embedding A
+    True: A uniform within 1/sqrt(fan-in), as ``nn.Linear``'s weight, and B zero; at an embedding A
     zero and B normal. ``gaussian``: A normal with deviation 1/r. ``orthogonal``: A and B from the
     odd and the even rows of one orthogonal matrix
     (https://datta0.github.io/posts/rethink-lora-init). ``mica``: A zero, B the left singular
-    vectors of the weight's smallest values, which stay (https://arxiv.org/abs/2604.01694). False
-    (or null): nothing is zero, so that the adapter acts from the start. DoRA's magnitude is the
-    norm of the weight as it then is.
+    vectors of the weight's smallest values, which are not trained
+    (https://arxiv.org/abs/2604.01694). False (or null): nothing is zero, so that the adapter acts
+    from the start. DoRA's magnitude is the norm of the weight with these factors.
     """
     how = init_of(new.config)
     if "embedding_A" in new.shapes:
@@ -180,7 +157,7 @@ def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
     return made
 
 
-def _pair(new: NewSite, how: object) -> dict[str, torch.Tensor]:
+def _pair(new: NewSite, how: object) -> dict[str, Tensor]:
     if cut := new.site.settings.get(BLOCKS):
         return _cut_pair(new, how, cut)
     made = {"A": new.uniform("A"), "B": new.uniform("B")}
@@ -197,9 +174,9 @@ def _pair(new: NewSite, how: object) -> dict[str, torch.Tensor]:
     return {role: value if role == "A" else new.zeros(role) for role, value in made.items()}
 
 
-def _cut_pair(new: NewSite, how: object, cut: Mapping[str, int]) -> dict[str, torch.Tensor]:
-    """Blocks of A uniform within sqrt(6 / fan-in), of B zero (PEFT 0.21.2,
-    ``BlockDiagonalLinear``); what is not cut begins as ever."""
+def _cut_pair(new: NewSite, how: object, cut: Mapping[str, int]) -> dict[str, Tensor]:
+    """Blocks of A uniform within sqrt(6 / fan-in), blocks of B zero (PEFT 0.21.2,
+    ``BlockDiagonalLinear``); a factor without blocks as in other LoRAs."""
     site, sizes = new.site._replace(settings={}), new.sizes
     inner, outer = sizes.in_features or 0, sizes.out_features or 0
     shapes = {"A": (site.rank, inner), "B": (outer, site.rank)}
@@ -212,7 +189,7 @@ def _cut_pair(new: NewSite, how: object, cut: Mapping[str, int]) -> dict[str, to
     return made
 
 
-def _minor(new: NewSite, a: str, b: str) -> dict[str, torch.Tensor]:
+def _minor(new: NewSite, a: str, b: str) -> dict[str, Tensor]:
     """By role: zeros (r, in), and the last r left singular vectors of the weight (out, r)."""
     weight = new.weight().float()
     if new.sizes.kind is not ModuleKind.LINEAR:  # Conv1D and embeddings keep (in, out)
@@ -221,7 +198,7 @@ def _minor(new: NewSite, a: str, b: str) -> dict[str, torch.Tensor]:
     return {a: new.zeros(a), b: vectors[:, -new.site.rank :].contiguous()}
 
 
-def _orthogonal(new: NewSite) -> Mapping[str, torch.Tensor]:
+def _orthogonal(new: NewSite) -> Roles:
     """At a linear module: A (r, in), B (out, r), with r even."""
     (rank, inner), outer = new.shapes["A"], new.shapes["B"][0]
     draw = functools.partial(torch.randn, generator=new.generator)
@@ -231,23 +208,12 @@ def _orthogonal(new: NewSite) -> Mapping[str, torch.Tensor]:
     return {"A": (first.t() / 10).contiguous(), "B": (second / 10).contiguous()}
 
 
-PARAMETERS: Mapping[str, str] = {
-    "A": "lora_A.{adapter}.weight",
-    "B": "lora_B.{adapter}.weight",
-    "B_bias": "lora_B.{adapter}.bias",
-    "embedding_A": "lora_embedding_A.{adapter}",
-    "embedding_B": "lora_embedding_B.{adapter}",
-    "magnitude": "lora_magnitude_vector.{adapter}.weight",
-    "velora": "lora_velora_embed.{adapter}",
-}
-"""PEFT's live names of the roles, after the module's own."""
-
 INPUT_ROLES = frozenset({"A", "B", "B_bias", "embedding_A", "embedding_B", "velora"})
-"""With these alone, the delta is made of the input and not of the base's output."""
+"""With these alone, the delta depends on the input and not on the base's weight or output."""
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
     """``scale * B @ A``; with a magnitude that of :func:`.dora.delta_weight`."""
     product = _product(site, shape, weight, roles)
@@ -256,7 +222,7 @@ def delta_weight(
     return dora.delta_weight(shape.kind, weight, roles["magnitude"], product)
 
 
-def _product(site: SitePlan, shape: ModuleShape, weight: torch.Tensor, roles: Roles) -> Delta:
+def _product(site: SitePlan, shape: ModuleShape, weight: Tensor, roles: Roles) -> Delta:
     if shape.kind is ModuleKind.EMBEDDING:  # (num_embeddings, embedding_dim)
         return product_rows(roles["embedding_B"], roles["embedding_A"], site.scale, True)
     cut = site.settings.get(BLOCKS, {})
@@ -268,22 +234,19 @@ def _product(site: SitePlan, shape: ModuleShape, weight: torch.Tensor, roles: Ro
 
 
 def delta_bias(
-    site: SitePlan,
-    shape: ModuleShape,
-    bias: torch.Tensor | None,
-    roles: Mapping[str, torch.Tensor],
-) -> torch.Tensor | None:
-    """``scale`` times B's own bias (``lora_bias``), where there is one."""
+    site: SitePlan, shape: ModuleShape, bias: Tensor | None, roles: Roles
+) -> Tensor | None:
+    """``scale`` times B's own bias (``lora_bias``), if there is one."""
     found = roles.get("B_bias")
     return None if found is None else found * site.scale
 
 
 def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Why the delta at this module is none of its weight."""
+    """Why the delta cannot be merged at this module."""
     if ACTIVATED in site.settings:
         return "an aLoRA acts on some tokens only"
     if more := sorted(site.tensors.keys() - INPUT_ROLES - {"magnitude"}):
-        return f"with {' and '.join(more)} it is no product of two factors"
+        return f"with {' and '.join(more)} it is not a product of two factors"
     if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
         return "the rows of an embedding with max_norm are rescaled at each use"
     if shape.kind is ModuleKind.CONV:
@@ -291,22 +254,27 @@ def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | 
         if shape.groups > 1:
             return "the factors mix the channels of all groups, the weight does not"
         if any(step != 1 for step in conv.dilation) and any(size != 1 for size in shape.kernel):
-            return "the base's kernel is dilated, the factors' is not"
-        return sees_zeros(conv)
-    return None
+            return "the base's kernel is dilated, the factors' kernel is not"
+    return pads_differently(site, module, shape)
+
+
+def is_pair(site: SitePlan) -> bool:
+    """Whether the site is plain LoRA: two factors, and B's bias where there is one."""
+    plain = site.tensors.keys() <= INPUT_ROLES - {"velora"}
+    return plain and site.settings.keys().isdisjoint({ACTIVATED, BLOCKS})
 
 
 METHOD = Method(
     "LORA",
-    unsupported,
-    changes,
     build,
-    PARAMETERS,
-    alters=alters,
+    unsupported=unsupported,
+    changes=changes,
     on_replacement=dora.on_replacement,
     delta_weight=delta_weight,
     delta_bias=delta_bias,
     unmergeable=unmergeable,
+    live_names={"magnitude": "lora_magnitude_vector.{adapter}.weight"},
     input_roles=INPUT_ROLES,
+    is_pair=is_pair,
     initial=initial,
 )

@@ -2,8 +2,8 @@
 
 Follows PEFT, ``tuners/lora/layer.py``, ``ParamWrapper``: A (r * experts, in) is cut expert by
 expert, B (out, r * experts) rank by rank; of a parameter (experts, out, in) each expert's delta is
-B_e A_e, of one (experts, in, out) its transpose. Two dimensions are one expert. Which of them `in`
-is: see ``registry.methods.lora_parameters``.
+B_e A_e, of one (experts, in, out) its transpose. Two dimensions are one expert. See
+``registry.methods.lora_parameters`` for which of them is `in`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import TARGET, ModuleShape, SitePlan
 from ...registry.methods.lora_attention import reader_of
@@ -27,9 +27,7 @@ class ParameterFactors:
 
     __slots__ = ("a", "b", "name", "scale", "shape", "site")
 
-    def __init__(
-        self, site: SitePlan, shape: tuple[int, ...], roles: Mapping[str, torch.Tensor]
-    ) -> None:
+    def __init__(self, site: SitePlan, shape: tuple[int, ...], roles: Roles) -> None:
         self.site = site
         self.name = reader_of(site)[1]
         self.shape = shape
@@ -37,9 +35,9 @@ class ParameterFactors:
         self.b = roles["B"]
         self.scale = site.scale
 
-    def add_to(self, module: nn.Module, parameter: torch.Tensor, weight: float) -> torch.Tensor:
-        """``parameter + weight * delta``, in the wider dtype of both; the parameter itself is left
-        as it is."""
+    def add_to(self, module: nn.Module, parameter: Tensor, weight: float) -> Tensor:
+        """``parameter + weight * delta``, in the wider dtype of both; the parameter is not
+        changed."""
         left, right = self.sides(module)
         if left.dtype is not parameter.dtype or left.device != parameter.device:
             wide = torch.promote_types(left.dtype, parameter.dtype)
@@ -50,12 +48,7 @@ class ParameterFactors:
             return torch.addmm(base, left[0], right[0], alpha=alpha)
         return torch.baddbmm(base, left, right, alpha=alpha)
 
-    def delta(self, module: nn.Module) -> torch.Tensor:
-        """What is added at weight 1, in the factors' dtype: as large as the parameter."""
-        left, right = self.sides(module)
-        return ((left @ right) * self.scale).view(self.shape)
-
-    def sides(self, module: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    def sides(self, module: nn.Module) -> tuple[Tensor, Tensor]:
         """(experts, rows, r) and (experts, r, columns) of the parameter."""
         experts = self.shape[0] if len(self.shape) == 3 else 1
         a = self.a.reshape(experts, -1, self.a.shape[-1])
@@ -65,35 +58,36 @@ class ParameterFactors:
 
 
 def is_turned(site: SitePlan, module: nn.Module, shape: tuple[int, ...], width: int) -> bool:
-    """Whether `in`, the ``width`` of A, is the parameter's second dimension and not its last."""
+    """Whether ``width``, A's input dimension, is the parameter's second and not its last."""
     if is_ambiguous(shape):
         return _written(site, module)
     return len(shape) == 3 and shape[0] > 1 and shape[1] == width
 
 
 def _written(site: SitePlan, module: nn.Module) -> bool:
-    """The same of what the site's PEFT writes; the live module knows whether it is transposed."""
+    """The same for an ambiguous shape, by what the site's PEFT writes; the live module knows
+    whether it is transposed."""
     plain, transposed = site.settings[IN_FIRST]
     return transposed if getattr(module, "is_transposed", False) else plain
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Why this parameter cannot be exchanged for the time of a call."""
+    """Why this parameter cannot be replaced during a call."""
     name = site.settings["parameter"]
     parameter = module._parameters.get(name)  # pyright: ignore[reportPrivateUsage]
     if parameter is None:
-        return f"{name} is no parameter of this {type(module).__name__} itself"
-    if type(parameter.data) is not torch.Tensor or not parameter.is_floating_point():
+        return f"this {type(module).__name__} itself has no parameter {name}"
+    if type(parameter.data) is not Tensor or not parameter.is_floating_point():
         return f"{name} is quantised"
     if TARGET in site.settings:  # the attention that reads it runs on a stand-in
         return None
     if is_ambiguous(tuple(parameter.shape)) and IN_FIRST not in site.settings:
-        return f"nothing tells how the factors of {name} lie"
+        return f"the layout of the factors of {name} is unknown"
     return None if can_stand_in(module) else f"its forward cannot run with another {name}"
 
 
 def shapes(site: SitePlan, module: nn.Module, shape: ModuleShape) -> Mapping[str, tuple[int, ...]]:
-    """What new A and B are at this live module."""
+    """The shapes of new A and B at this live module."""
     of = shape.parameters[site.settings["parameter"]]
     experts = of[0] if len(of) == 3 else 1
     turned = experts > 1 and _written(site, module)
@@ -101,30 +95,23 @@ def shapes(site: SitePlan, module: nn.Module, shape: ModuleShape) -> Mapping[str
     return {"A": (site.rank * experts, inner), "B": (outer, site.rank * experts)}
 
 
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the delta is anything but zero."""
-    return bool(site.scale) and bool(roles["A"].any()) and bool(roles["B"].any())
-
-
-def build(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-) -> ParameterFactors:
-    """The factors of one parameter, from placed tensors by role; they know no dropout."""
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> ParameterFactors:
+    """The factors of one parameter; they have no dropout."""
     own = shape.parameters[site.settings["parameter"]]
     return ParameterFactors(site, own, roles)
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
-    """``scale`` times each expert's product; rows of all experts, one after the other."""
+    """``scale`` times each expert's product; the rows of all experts, one after the other."""
     name = site.settings["parameter"]
     left, right = ParameterFactors(site, shape.parameters[name], roles).sides(module)
     experts, height, _ = left.shape
 
-    def delta(rows: slice) -> torch.Tensor:
+    def delta(rows: slice) -> Tensor:
         start, stop, _ = rows.indices(experts * height)
-        parts: list[torch.Tensor] = []
+        parts: list[Tensor] = []
         while start < stop:
             expert, at = divmod(start, height)
             end = min(height, at + stop - start)
@@ -135,21 +122,12 @@ def delta_weight(
     return delta
 
 
-PARAMETERS: Mapping[str, str] = {
-    "A": "lora_A.{adapter}.weight",
-    "B": "lora_B.{adapter}.weight",
-}
-"""PEFT's live names of the roles, after the module's own and its wrappers'."""
-
-
 METHOD = Method(
     "LORA_PARAMETER",
-    unsupported,
-    changes,
     build,
-    PARAMETERS,
+    unsupported=unsupported,
     shapes=shapes,
     delta_weight=delta_weight,
-    input_roles=frozenset(PARAMETERS),
+    input_roles=frozenset({"A", "B"}),
     initial=lora.initial,
 )

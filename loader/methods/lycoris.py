@@ -1,28 +1,30 @@
-"""What LoHa and LoKr do alike: apply a delta of the weight's own shape.
+"""What LoHa and LoKr share: a delta of the weight's own shape.
 
-Follows PEFT 0.21, ``tuners/lycoris_utils.py`` and the layers of both: the delta is made anew in
-each forward, and used with the module's stride, padding, dilation and groups. At a linear module
-the methods come by without making it.
+Follows PEFT 0.21, ``tuners/lycoris_utils.py`` and the layers of both: each forward computes the
+delta and uses it with the module's stride, padding, dilation and groups. At a linear module the
+delta is not computed.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable
 from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleShape, SitePlan
 from ...registry.methods.lycoris import inner_of
 from ..adapter.factors import RowPart
 from .convolutions import CONVOLUTIONS, Kernel
-from .deltas import Roles, sees_zeros
+from .deltas import Delta, Roles
+from .new_site import NewSite
 
 
-class WeightFactors(ABC):
-    """A delta of the module's weight, made of ``roles``; (out, in / groups, *kernel)."""
+class LycorisFactors(ABC):
+    """A delta of the module's weight, (out, in / groups, *kernel), computed from ``roles``."""
 
     def __init__(self, site: SitePlan, shape: ModuleShape, roles: Roles) -> None:
         self.roles = roles
@@ -31,20 +33,27 @@ class WeightFactors(ABC):
         self.module_dropout = float(site.settings.get("module_dropout", 0))
         self.rank_dropout = float(site.settings.get("rank_dropout", 0))
 
+    @classmethod
+    def build(
+        cls, site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float
+    ) -> LycorisFactors:
+        """See ``Method.build``; the settings have these methods' own kinds of dropout."""
+        return cls(site, shape, roles)
+
     @abstractmethod
-    def product(self) -> torch.Tensor:
+    def product(self) -> Tensor:
         """The delta without its scale, in any shape of as many elements."""
 
     @abstractmethod
-    def kept_rows(self, rows: torch.Tensor) -> torch.Tensor:
-        """What rank dropout multiplies the rows of the delta by, from zeros and ones."""
+    def kept_rows(self, rows: Tensor) -> Tensor:
+        """The factors of the delta's rows under rank dropout, from zeros and ones."""
 
-    def delta_weight(self) -> torch.Tensor:
+    def delta_weight(self) -> Tensor:
         """The delta, scaled, in the weight's shape."""
         return (self.product() * self.scale).reshape(self.shape)
 
-    def delta(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """What the delta makes of ``x``."""
+    def delta(self, module: nn.Module, x: Tensor) -> Tensor:
+        """The output that the delta adds for ``x``."""
         delta = self.delta_weight()
         x = x.to(delta)
         if delta.dim() == 2:
@@ -53,14 +62,7 @@ class WeightFactors(ABC):
         convolve = CONVOLUTIONS[delta.dim()]
         return convolve(x, delta, None, conv.stride, conv.padding, conv.dilation, conv.groups)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         if module.training and self.module_dropout and torch.rand(1) <= self.module_dropout:
             return out
         delta = self.delta(module, x)
@@ -79,14 +81,28 @@ class WeightFactors(ABC):
 
     @abstractmethod
     def linear_parts(self, weight: float) -> tuple[RowPart, ...]:
-        """What they are at a linear module."""
+        """See :meth:`parts`, at a linear module."""
+
+    @classmethod
+    def merged(
+        cls, site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
+    ) -> Delta:
+        """See ``Method.delta_weight``."""
+        factors = cls(site, shape, roles)
+        if weight.dim() == 2:
+            return factors.linear_rows()
+        delta = factors.delta_weight()
+        return lambda rows: delta[rows]
+
+    @abstractmethod
+    def linear_rows(self) -> Delta:
+        """The delta's rows at a linear module."""
 
 
-def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Nothing more than the sizes tell."""
-    return None
-
-
-def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Why a delta of the weight's own shape is none of the weight at this module."""
-    return sees_zeros(module)
+def initial(new: NewSite, order: Iterable[str], zero: Collection[str]) -> Roles:
+    """PEFT's initialisation: the roles ``zero`` are zero, the others as ``nn.Linear``'s weight."""
+    return {
+        role: new.zeros(role) if role in zero else new.uniform(role)
+        for role in order
+        if role in new.shapes
+    }

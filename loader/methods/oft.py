@@ -2,203 +2,142 @@
 embedding, where R is a diagonal of rotations.
 
 Follows PEFT 0.21, ``tuners/oft/layer.py``. At a convolution the patches of the input are rotated
-and summed into an image again, with another order of their elements and counting what lies in
-several patches as often. That is no rotation, but it is what PEFT trains and answers with.
+and summed to an image again, with their elements in another order, and elements of several patches
+counted several times. That is not a rotation, but it is what PEFT trains and computes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
-from ..adapter.factors import Factors, RowDelta, RowPart
-from ..routing.batched import Entries, size_of, stacked
+from ..adapter.factors import Factors, RowPart
+from ..routing.batched import stacked
 from .deltas import Delta, Roles
 from .method import Method
 from .new_site import NewSite
-from .rerun import OtherInput, blend, difference, not_rerunnable, with_input
+from .rerun import ChangedInput, ChangedOutput, OtherInput, difference, not_rerunnable
+from .stacked_part import StackedPart, Taken
 
 
 class _Rotating:
     """``r`` (blocks, size * (size - 1) / 2) are the upper triangles of skew-symmetric matrices."""
 
-    __slots__ = ("_eps", "_terms", "r")
+    __slots__ = ("_eps", "_kernel", "_terms", "r")
 
-    def __init__(self, r: torch.Tensor, settings: Mapping[str, Any]) -> None:
-        self.r = r
-        self._terms: int | None = settings["terms"]
-        self._eps: float | None = settings["eps"]
+    def __init__(self, site: SitePlan, shape: ModuleShape, roles: Roles) -> None:
+        self.r = roles["embedding_R" if shape.kind is ModuleKind.EMBEDDING else "R"]
+        self._kernel = shape.kernel
+        self._terms: int | None = site.settings["terms"]
+        self._eps: float | None = site.settings["eps"]
 
-    def rotated(self, x: torch.Tensor) -> torch.Tensor:
+    def changed(self, x: Tensor) -> Tensor:
         """``x`` (..., width), in the dtype of ``r``: each block of it times its rotation."""
         return _rotated(x.unsqueeze(0), self.rotation().unsqueeze(0)).squeeze(0)
 
-    def rotation(self) -> torch.Tensor:
-        """(blocks, size, size) in the dtype of ``r``, made in float32 at least."""
+    def rotation(self) -> Tensor:
+        """(blocks, size, size) in the dtype of ``r``, computed in float32 at least; (1, size, size)
+        if all blocks share one."""
         skew = _skew(self._angles().to(torch.promote_types(self.r.dtype, torch.float32)))
         made = _exact(skew) if self._terms is None else _series(skew, self._terms)
         return made.to(self.r.dtype)
 
-    def _angles(self) -> torch.Tensor:
-        """``r``; where it is constrained (COFT), no further from 0 than ``eps``."""
+    def _angles(self) -> Tensor:
+        """``r``; if it is constrained (COFT), at most ``eps`` from 0."""
         if self._eps is None:
             return self.r
         inside = _inside(self.r.detach(), self._eps)
         if not self.r.requires_grad:
             return inside
-        with torch.no_grad():  # as PEFT does: training goes on from there
+        with torch.no_grad():  # as in PEFT: training goes on from there
             self.r.copy_(inside)
         return self.r
 
 
-class InputFactors(_Rotating):
-    """Rotates what a linear module is given."""
+class InputFactors(_Rotating, ChangedInput):
+    """Rotates what a linear module receives."""
 
     __slots__ = ()
-
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
-        return with_input(module, x, self.rotated(x).to(x.dtype), base, out, weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (RotatedInput(weight, self.rotation()),)
 
 
-class PatchFactors(_Rotating):
-    """Rotates the patches that a convolution of a square kernel looks at."""
+class PatchFactors(_Rotating, ChangedInput):
+    """Rotates the patches that a convolution with a square kernel reads."""
 
-    __slots__ = ("_kernel",)
+    __slots__ = ()
 
-    def __init__(
-        self, r: torch.Tensor, settings: Mapping[str, Any], kernel: tuple[int, ...]
-    ) -> None:
-        super().__init__(r, settings)
-        self._kernel = kernel
-
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
-        return with_input(module, x, self._image(x).to(x.dtype), base, out, weight)
+    def changed(self, x: Tensor) -> Tensor:
+        return _from_patches(x, self._kernel, super().changed)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (RotatedInput(weight, self.rotation(), self._kernel),)
 
-    def _image(self, x: torch.Tensor) -> torch.Tensor:
-        return _from_patches(x, self._kernel, self.rotated)
 
-
-class OutputFactors(_Rotating):
+class OutputFactors(_Rotating, ChangedOutput):
     """Rotates what an embedding returns."""
 
     __slots__ = ()
-
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
-        return blend(out, base, self.rotated(base), weight)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
         return (RotatedOutput(weight, self.rotation()),)
 
 
+def _stacked(rotations: Sequence[Tensor]) -> Tensor:
+    """(entries, blocks, size, size), where some have one rotation for all blocks."""
+    blocks = max(len(rotation) for rotation in rotations)
+    return stacked([rotation.expand(blocks, -1, -1) for rotation in rotations])
+
+
 @dataclass(frozen=True, eq=False)
 class RotatedInput(OtherInput):
-    """The input, or its patches under a ``kernel``, times the ``rotation`` (blocks, size, size)."""
+    """The input, or its patches of a ``kernel``, times the ``rotation`` (blocks, size, size)."""
 
-    rotation: torch.Tensor
+    rotation: Tensor
     kernel: tuple[int, ...] = ()
+    stacked = staticmethod(_stacked)
 
     @property
     def kind(self) -> Hashable:
         return (type(self), self.rotation.shape[-1], self.kernel)
 
-    @classmethod
-    def changing(
-        cls, parts: Sequence[RotatedInput]
-    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
-        kernel, rotations = parts[0].kernel, _rotations([part.rotation for part in parts])
+    def changed(self, x: Tensor) -> Tensor:
+        if not self.kernel:
+            return _rotated(x, self.rotation)
+        entries = x.shape[:2]
 
-        def change(x: torch.Tensor) -> torch.Tensor:
-            if not kernel:
-                return _rotated(x, rotations)
-            flat = x.flatten(0, 1)
-            apart = (len(rotations), x.shape[1])
-            image = _from_patches(
-                flat, kernel, lambda p: _rotated(p.unflatten(0, apart), rotations).flatten(0, 1)
-            )
-            return image.view(x.shape)
+        def rotated(patches: Tensor) -> Tensor:
+            return _rotated(patches.unflatten(0, entries), self.rotation).flatten(0, 1)
 
-        return change, rotations
+        return _from_patches(x.flatten(0, 1), self.kernel, rotated).view(x.shape)
 
 
 @dataclass(frozen=True, eq=False)
-class RotatedOutput(RowPart):
+class RotatedOutput(StackedPart):
     """``delta = weight * (base rotated - base)``."""
 
-    weight: float
-    rotation: torch.Tensor
+    weight: Any
+    rotation: Tensor
+    stacked = staticmethod(_stacked)
 
     @property
     def kind(self) -> Hashable:
         return (type(self), self.rotation.shape[-1])
 
-    @classmethod
-    def gathered(cls, parts: Sequence[tuple[int, RotatedOutput]], rows: int) -> RowDelta:
-        return RotatedOutputRows(parts, rows)
+    def delta(self, module: nn.Module, taken: Taken) -> Tensor:
+        old = taken.base
+        return difference(_rotated(old, self.rotation), old, self.weight)
 
 
-class RotatedOutputRows:
-    """``rotations`` (entries, blocks, size, size)."""
-
-    def __init__(self, parts: Sequence[tuple[int, RotatedOutput]], rows: int) -> None:
-        self.entries = Entries(parts, rows)
-        self.weights = torch.tensor([part.weight for _, part in parts])
-        self.rotations = _rotations([part.rotation for _, part in parts])
-        self.nbytes = size_of(self.rotations)
-
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
-        old = self.entries.take(base, repeat)
-        delta = difference(_rotated(old, self.rotations), old, self.weights)
-        return self.entries.add(out, delta, repeat)
-
-
-def _rotations(rotations: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(entries, blocks, size, size); one rotation may stand for all blocks."""
-    blocks = max(len(rotation) for rotation in rotations)
-    return stacked([rotation.expand(blocks, -1, -1) for rotation in rotations])
-
-
-def _rotated(x: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
+def _rotated(x: Tensor, rotations: Tensor) -> Tensor:
     """``x`` (entries, ..., width), each block of it times its entry's rotation."""
     entries, _, size, _ = rotations.shape
     blocks = x.to(rotations).reshape(entries, -1, x.shape[-1] // size, size).transpose(1, 2)
@@ -207,18 +146,18 @@ def _rotated(x: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
 
 
 def _from_patches(
-    x: torch.Tensor, kernel: tuple[int, ...], rotated: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
+    x: Tensor, kernel: tuple[int, ...], rotated: Callable[[Tensor], Tensor]
+) -> Tensor:
     """``x`` (batch, in, height, width) from its rotated patches (batch, patches, in * kernel)."""
     patches = rotated(F.unfold(x, kernel).transpose(1, 2))
     height, width = x.shape[2] - kernel[0] + 1, x.shape[3] - kernel[1] + 1
-    # in PEFT the places of the patches lie where fold wants those inside a patch
+    # PEFT puts the patches' positions where fold expects the positions inside a patch
     turned = patches.view(x.shape[0], height, width, x.shape[1], -1).permute(0, 3, 1, 2, 4)
     columns = turned.reshape(x.shape[0], -1, height * width)
     return F.fold(columns, (x.shape[2], x.shape[3]), kernel)
 
 
-def _skew(angles: torch.Tensor) -> torch.Tensor:
+def _skew(angles: Tensor) -> Tensor:
     """(blocks, n) upper triangles as (blocks, size, size) skew-symmetric matrices."""
     size = (1 + math.isqrt(1 + 8 * angles.shape[1])) // 2
     rows, columns = torch.triu_indices(size, size, 1, device=angles.device)
@@ -227,16 +166,16 @@ def _skew(angles: torch.Tensor) -> torch.Tensor:
     return upper - upper.transpose(-1, -2)
 
 
-def _exact(skew: torch.Tensor) -> torch.Tensor:
+def _exact(skew: Tensor) -> Tensor:
     """Cayley's ``(I - S) (I + S)^-1``."""
-    one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
-    return torch.linalg.solve(one + skew, one - skew, left=False)
+    identity = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
+    return torch.linalg.solve(identity + skew, identity - skew, left=False)
 
 
-def _series(skew: torch.Tensor, terms: int) -> torch.Tensor:
-    """``I + 2 S + 2 S^2 + ... + 2 S^(terms - 2) + S^(terms - 1)``; for 3 terms it is that of 4."""
-    one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
-    found = one.expand_as(skew)
+def _series(skew: Tensor, terms: int) -> Tensor:
+    """``I + 2 S + 2 S^2 + ... + 2 S^(terms - 2) + S^(terms - 1)``; 3 terms give that of 4."""
+    identity = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
+    found = identity.expand_as(skew)
     if terms < 2:
         return found
     found = found + 2 * skew
@@ -250,51 +189,47 @@ def _series(skew: torch.Tensor, terms: int) -> torch.Tensor:
     return found + power @ skew
 
 
-def _inside(angles: torch.Tensor, eps: float) -> torch.Tensor:
-    """Each block scaled down to the norm ``eps / sqrt(blocks)`` where its matrix's is above."""
-    most = eps / math.sqrt(angles.shape[0])
+def _inside(angles: Tensor, eps: float) -> Tensor:
+    """Each block scaled down to the norm ``eps / sqrt(blocks)`` if its matrix has a larger one."""
+    limit = eps / math.sqrt(angles.shape[0])
     norm = angles.norm(dim=1, keepdim=True) * math.sqrt(2)  # of both triangles
-    return torch.where(norm <= most, angles, angles * (most / norm))
+    return torch.where(norm <= limit, angles, angles * (limit / norm))
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Why OFT cannot sit on this live module, beyond what its sizes tell."""
+    """Why OFT cannot run at this live module."""
     if shape.kind is ModuleKind.EMBEDDING:
         return None
     if isinstance(module, nn.Conv2d) and module.dilation[0] > 1:
-        return f"a convolution with dilation {tuple(module.dilation)} cannot have OFT's rotations"
+        return f"OFT does not support a convolution with dilation {tuple(module.dilation)}"
     return not_rerunnable(module)
 
 
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
-    """Whether any angle is not zero, and the series not cut before it comes to them."""
+def changes(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
+    """Whether any angle is not zero, and the series long enough to contain them."""
     terms, eps = site.settings["terms"], site.settings["eps"]
     if eps == 0 or (terms is not None and terms < 2):
         return False
     return any(bool(angles.any()) for angles in roles.values())
 
 
-def build(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-) -> Factors:
-    """The factors at one site, from placed tensors by role. PEFT applies no dropout."""
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
+    """The factors at one site. PEFT applies no dropout."""
     if shape.kind is ModuleKind.EMBEDDING:
-        return OutputFactors(roles["embedding_R"], site.settings)
-    if shape.kind is ModuleKind.CONV:
-        return PatchFactors(roles["R"], site.settings, shape.kernel)
-    return InputFactors(roles["R"], site.settings)
+        return OutputFactors(site, shape, roles)
+    kind = PatchFactors if shape.kind is ModuleKind.CONV else InputFactors
+    return kind(site, shape, roles)
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
-    """``W R - W`` at an embedding; else ``W R^T - W``, for the input is rotated."""
-    embedding = shape.kind is ModuleKind.EMBEDDING
-    rotation = _Rotating(roles["embedding_R" if embedding else "R"], site.settings).rotation()
-    turn = rotation if embedding else rotation.mT
+    """``W R - W`` at an embedding; else ``W R^T - W``, because the input is rotated."""
+    rotation = _Rotating(site, shape, roles).rotation()
+    turn = rotation if shape.kind is ModuleKind.EMBEDDING else rotation.mT
     size = turn.shape[-1]
 
-    def delta(rows: slice) -> torch.Tensor:
+    def delta(rows: slice) -> Tensor:
         old = weight[rows].to(turn)
         blocks = old.reshape(len(old), -1, size)
         new = torch.einsum("nbk,bkc->nbc", blocks, turn.expand(blocks.shape[1], -1, -1))
@@ -304,35 +239,27 @@ def delta_weight(
 
 
 def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Why the rotation is none of the weight at this module."""
+    """Why the rotation cannot be merged at this module."""
     if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
         return "the rows of an embedding with max_norm are rescaled at each use"
     if shape.kind is ModuleKind.CONV and any(size != 1 for size in shape.kernel):
-        return "what PEFT's OFT does to the patches of a kernel is no rotation of the kernel"
+        return "PEFT's OFT of a kernel's patches is not a rotation of the kernel"
     if shape.groups > 1:
         return "the rotation mixes the channels of all groups, the weight does not"
     return None
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
-    """PEFT's initialisation: no rotation; with ``init_weights: false`` small ones."""
+def initial(new: NewSite) -> Roles:
+    """PEFT's initialisation: no rotation; with ``init_weights: false`` small rotations."""
     plain = new.config.get("init_weights", True)
     return {role: new.zeros(role) if plain else new.normal(role, 0.1) for role in new.shapes}
 
 
-PARAMETERS: Mapping[str, str] = {
-    "R": "oft_R.{adapter}.weight",
-    "embedding_R": "oft_embedding_R.{adapter}.weight",
-}
-"""PEFT's live names of the roles, after the module's own."""
-
-
 METHOD = Method(
     "OFT",
-    unsupported,
-    changes,
     build,
-    PARAMETERS,
+    unsupported=unsupported,
+    changes=changes,
     delta_weight=delta_weight,
     unmergeable=unmergeable,
     initial=initial,

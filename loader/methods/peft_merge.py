@@ -1,6 +1,6 @@
-"""The base's weights as PEFT's own layer merges them: made beside the base, of copies.
+"""The base's weights with an adapter merged by PEFT's own layer; only copies are changed.
 
-PEFT's merge is not taken on trust: the merged copy must answer as the layer does.
+PEFT's merge is verified: the merged copy must return what the layer returns.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from ...manifests.findings import merging as codes
 from ...manifests.findings.errors import AttachError
 from ...registry.files.facts import ModuleKind, ModuleShape
 from .peft.layers import Values, buffers_of, stand_in_of
+from .peft.make_layers import NAME
 
-_NAME = "default"
-"""What PEFT calls the one adapter of a layer (see :data:`..peft_shell.NAME`)."""
 _NEAR = 1e-3
-"""How far the merged answer may be from the live one, relative to the largest answer: far above
-what another order of sums comes to in float32, far below what another computation does."""
+"""The largest allowed difference between the merged and the live output, relative to the largest
+output: far above the effect of another order of sums in float32, far below that of another
+computation."""
 
 
 @torch.no_grad()
 def merged_by_peft(
     layer: nn.Module, module: nn.Module, shape: ModuleShape, wide: torch.dtype, name: str
 ) -> dict[str, Tensor]:
-    """The parameters of ``module`` (``weight``, ``bias``) with the adapter of PEFT's ``layer`` in
-    them, in the dtype ``wide``. Neither is changed. Raises :class:`AttachError` where PEFT cannot
-    merge there, or where its merge is not what the layer answers."""
-    own = _of_own(module, wide)
+    """The parameters of ``module`` (``weight``, ``bias``) with the adapter of PEFT's ``layer``
+    merged, in the dtype ``wide``. Neither is changed. Raises :class:`AttachError` if PEFT cannot
+    merge there, or if its merged module does not return what the layer returns."""
+    own = _copy_of(module, wide)
     replacement = _replacement(layer, own, wide)
     x = example_of(shape, module, next(own.parameters()).device, wide)
     try:
         base, live = own(x), replacement(x)
-        cast(Any, replacement).merge(safe_merge=False, adapter_names=[_NAME])
+        cast(Any, replacement).merge(safe_merge=False, adapter_names=[NAME])
         merged = own(x)
     except Exception as error:
         raise _refusal(name, f"{type(error).__name__}: {error}"[:400]) from error
     off = float((merged - live).abs().max())
     largest = float(torch.stack([base.abs().max(), live.abs().max()]).max())
     if not off <= _NEAR * largest:
-        raise _refusal(name, f"its merged weights answer {off:.3g} off its layer")
+        raise _refusal(name, f"the merged output differs by {off:.3g} from the layer's")
     return {leaf: value.data for leaf, value in own.named_parameters()}
 
 
 def changes_weights(layer: nn.Module, module: nn.Module, shape: ModuleShape, name: str) -> bool:
-    """Whether merging it changes any value: asked where the module has no values to answer with."""
-    old = _of_own(module, torch.float32)
+    """Whether merging it changes any value; for modules that cannot run."""
+    old = _copy_of(module, torch.float32)
     new = merged_by_peft(layer, module, shape, torch.float32, name)
     return any(not torch.equal(new[leaf], value) for leaf, value in old.named_parameters())
 
@@ -56,7 +56,7 @@ def changes_weights(layer: nn.Module, module: nn.Module, shape: ModuleShape, nam
 def example_of(
     shape: ModuleShape, module: nn.Module, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """A small input for the module: noise, or the first of its tokens."""
+    """A small input for the module: noise, or its first tokens."""
     inner = shape.in_features or 1
     generator = torch.Generator().manual_seed(0)
     if shape.kind is ModuleKind.EMBEDDING:
@@ -69,8 +69,8 @@ def example_of(
     return torch.randn(size, generator=generator).to(device, dtype)
 
 
-def _of_own(module: nn.Module, wide: torch.dtype) -> nn.Module:
-    """The module with values of its own, in ``wide``, and the forward of its class."""
+def _copy_of(module: nn.Module, wide: torch.dtype) -> nn.Module:
+    """A copy of the module in ``wide``, with the forward of its class."""
     own = stand_in_of(module, Values.OWN)
     del own.__dict__["forward"]
     for leaf, value in own._parameters.items():  # pyright: ignore[reportPrivateUsage]
@@ -81,7 +81,7 @@ def _of_own(module: nn.Module, wide: torch.dtype) -> nn.Module:
 
 
 def _replacement(layer: nn.Module, own: nn.Module, wide: torch.dtype) -> nn.Module:
-    """The layer around ``own``, with tensors of its own in ``wide``."""
+    """A copy of the layer around ``own``, in ``wide``."""
     replacement = copy.deepcopy(layer, {id(vars(layer)["base_layer"]): own}).eval()
     for parameter in replacement.parameters():
         if parameter.is_floating_point():
@@ -89,7 +89,7 @@ def _replacement(layer: nn.Module, own: nn.Module, wide: torch.dtype) -> nn.Modu
     for _, place, name in list(buffers_of(replacement)):
         if place[name].is_floating_point():
             place[name] = place[name].to(wide)
-    for part in replacement.modules():  # ADAMSS keeps the dtype that it computes in
+    for part in replacement.modules():  # ADAMSS stores the dtype in which it computes
         for name, value in vars(part).items():
             if isinstance(value, torch.dtype) and value.is_floating_point:
                 vars(part)[name] = wide

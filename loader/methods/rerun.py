@@ -1,7 +1,7 @@
-"""What methods need that change a module's input or rescale its output.
+"""Methods that change a module's input or rescale its output.
 
-Such a delta is the difference between two answers of the module. The second one comes from the
-module's own forward, so quantised weights, accelerate's offload, float32 modules and the bias are
+Their delta is the difference between two outputs of the module. The second one comes from the
+module's own forward, so quantised weights, accelerate's offload, float32 modules and the bias act
 as in the base.
 """
 
@@ -9,103 +9,95 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..adapter.factors import RowDelta, RowPart
-from ..routing.batched import Entries, size_of
+from ..routing.batched import Entries
 from ..routing.routing import CURRENT, run_with
 from ..sites.sites import OutputSite
+from .stacked_part import StackedPart, Taken
 
 
-def blend(out: torch.Tensor, base: torch.Tensor, new: torch.Tensor, weight: float) -> torch.Tensor:
-    """``out + weight * (new - base)``; ``new`` itself where that is what it comes to."""
+class ChangedOutput(ABC):
+    """Factors that change what the module returns."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def changed(self, x: Tensor) -> Tensor:
+        """The output in place of ``x``."""
+
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
+        return blend(out, base, self.changed(base), weight)
+
+
+class ChangedInput(ABC):
+    """Factors that change what the module receives: ``weight * (module(changed) - module(x))``.
+
+    Hooks around the module's forward do not run again; what they added to ``base`` stays.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def changed(self, x: Tensor) -> Tensor:
+        """The input in place of ``x``, in any dtype."""
+
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
+        new = cast(Tensor, module.forward(self.changed(x).to(x.dtype)))
+        if is_hooked(module):
+            return out + (new - module.forward(x)).to(out.device) * weight
+        return blend(out, base, new, weight)
+
+
+def blend(out: Tensor, base: Tensor, new: Tensor, weight: float) -> Tensor:
+    """``out + weight * (new - base)``; ``new`` itself where the sum is equal to it."""
     new = new.to(out.device)
     if out is base and weight == 1:
         return new
     return out + (new - base) * weight
 
 
-def with_input(
-    module: nn.Module,
-    x: torch.Tensor,
-    changed: torch.Tensor,
-    base: torch.Tensor,
-    out: torch.Tensor,
-    weight: float,
-) -> torch.Tensor:
-    """``out + weight * (module(changed) - module(x))``, where the module returned ``base`` for
-    ``x``. Hooks around its forward do not run again; what they added to ``base`` stays."""
-    new = cast(torch.Tensor, module.forward(changed))
-    if _hooked(module):
-        return out + (new - module.forward(x)).to(out.device) * weight
-    return blend(out, base, new, weight)
-
-
-def _hooked(module: nn.Module) -> bool:
-    """Whether hooks of others may have changed what the module returned."""
+def is_hooked(module: nn.Module) -> bool:
+    """Whether hooks other than ours may have changed what the module returned."""
     hooks = module._forward_hooks.values()  # pyright: ignore[reportPrivateUsage]
     return any(not isinstance(hook, OutputSite) for hook in hooks)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class OtherInput(RowPart):
-    """``delta(x) = weight * (module(changed x) - module(x))``."""
+class OtherInput(StackedPart):
+    """``delta(x) = weight * (module(changed x) - module(x))``: a stack runs the module once more,
+    for all entries."""
 
-    weight: float
+    weight: Any
 
-    @classmethod
     @abstractmethod
-    def changing(
-        cls, parts: Sequence[Any]
-    ) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor]:
-        """What changes the inputs of all ``parts`` at once, (entries, repeat, ...) to the same
-        shape, and the tensor that it holds."""
+    def changed(self, x: Tensor) -> Tensor:
+        """The inputs of a stack in place of ``x`` (entries, repeat, ...)."""
 
-    @classmethod
-    def gathered(cls, parts: Sequence[tuple[int, OtherInput]], rows: int) -> RowDelta:
-        return OtherInputRows(parts, rows)
-
-
-class OtherInputRows:
-    """One more run of the module, for all entries."""
-
-    def __init__(self, parts: Sequence[tuple[int, OtherInput]], rows: int) -> None:
-        self.entries = Entries(parts, rows)
-        self.weights = torch.tensor([part.weight for _, part in parts])
-        self.change, held = type(parts[0][1]).changing([part for _, part in parts])
-        self.nbytes = size_of(held)
-
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
-        mine = self.entries.take(x, repeat)
-        new = self._run(module, self.change(mine).to(x.dtype))
-        old = self._run(module, mine) if _hooked(module) else self.entries.take(base, repeat)
-        return self.entries.add(out, difference(new, old, self.weights), repeat)
-
-    def _run(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """The module's answers to ``x`` (entries, repeat, ...), each with the whole module of its
-        own row where an adapter brings one."""
-        flat, call = x.flatten(0, 1), CURRENT.get()
-        if call is None or call.rows is None or "forward" not in module.__dict__:
-            found = module.forward(flat)
-        else:
-            of_entries = dataclasses.replace(call, rows=call.rows.of(self.entries.rows))
-            found = run_with(of_entries, module.forward, (flat,), {})
-        return cast(torch.Tensor, found).unflatten(0, x.shape[:2])
+    def delta(self, module: nn.Module, taken: Taken) -> Tensor:
+        x = taken.x
+        new = _run(module, self.changed(x).to(x.dtype), taken.entries)
+        old = _run(module, x, taken.entries) if is_hooked(module) else taken.base
+        return difference(new, old, self.weight)
 
 
-def difference(new: torch.Tensor, old: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def _run(module: nn.Module, x: Tensor, entries: Entries) -> Tensor:
+    """The module's outputs for ``x`` (entries, repeat, ...). If adapters replace the module, each
+    row runs through its own."""
+    flat, call = x.flatten(0, 1), CURRENT.get()
+    if call is None or call.rows is None or "forward" not in module.__dict__:
+        found = module.forward(flat)
+    else:
+        of_entries = dataclasses.replace(call, rows=call.rows.of(entries.rows))
+        found = run_with(of_entries, module.forward, (flat,), {})
+    return cast(Tensor, found).unflatten(0, x.shape[:2])
+
+
+def difference(new: Tensor, old: Tensor, weights: Tensor) -> Tensor:
     """``weights * (new - old)``, entry by entry, at least in float32: adding it to ``old`` gives
     ``new`` again in a narrower dtype."""
     wide = torch.promote_types(new.dtype, torch.float32)
@@ -114,8 +106,8 @@ def difference(new: torch.Tensor, old: torch.Tensor, weights: torch.Tensor) -> t
 
 
 def not_rerunnable(module: nn.Module) -> str | None:
-    """Why another input cannot be given to the module: its forward takes more than one, and what
-    the model gives for the others is not known here."""
+    """Why the module cannot run with another input: its forward takes several, and the values of
+    the others are not known here."""
     try:
         parameters = inspect.signature(cast(Any, type(module).forward)).parameters.values()
     except (TypeError, ValueError):

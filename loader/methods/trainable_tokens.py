@@ -1,25 +1,25 @@
-"""Trainable tokens at a site: single rows of an embedding, replaced; of a head that is tied to it,
-the same tokens' logits.
+"""Trainable tokens at a site: replaced rows of an embedding, and the same tokens' logits of a head
+that is tied to it.
 
 Follows PEFT 0.21, ``tuners/trainable_tokens/layer.py``, which puts the rows into a copy of the
-whole weight in each forward. Here only what they change is computed. PEFT leaves out a head's bias
-where it ties it; here it stays.
+complete weight in each forward. Here only the difference is computed. PEFT leaves out the bias of a
+tied head; here it stays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ...registry.methods.trainable_tokens import rows_of
 from ..adapter.factors import Factors, RowDelta, RowPart
-from ..routing.batched import Entries, size_of, stacked
+from ..routing.batched import Entries, size_of
 from ..sites.weight_reads import Read
 from ..weights.placement import offloaded
 from .deltas import Delta, Roles
@@ -27,46 +27,61 @@ from .embeddings import bounded, scaled_like
 from .method import Method
 from .new_site import NewSite
 from .rerun import difference
+from .stacked_part import StackedPart, Taken
 
 
-class EmbeddingRows:
-    """At an embedding: rows (tokens, embedding_dim) in the place of its own at ``indices``."""
+class _Rows:
+    """Rows (tokens, embedding_dim) in place of the weight's own at ``indices``. Code that reads the
+    weight outside of its module gets the base's from PEFT's layer, and the adapter's from its
+    wrapper: if the module is ``wrapped``."""
 
-    __slots__ = ("_indices", "_order", "_sorted", "reads", "rows")
+    __slots__ = ("_indices", "_wrapped", "rows")
 
-    def __init__(
-        self, rows: torch.Tensor, indices: tuple[int, ...], reads: Mapping[str, Read]
-    ) -> None:
+    def __init__(self, rows: Tensor, indices: tuple[int, ...], wrapped: bool) -> None:
         self.rows = rows
-        self.reads = reads
         self._indices = indices
+        self._wrapped = wrapped
+
+    @property
+    def reads(self) -> Mapping[str, Read]:
+        """What reads of the module's parameters get, by their names."""
+        return {"weight": self._read} if self._wrapped else {}
+
+    def _read(self, own: Tensor, now: Tensor, weight: float) -> Tensor:
+        at, new = torch.tensor(self._indices, device=own.device), self.rows.to(own)
+        if weight == 1 and now is own:
+            return own.index_copy(0, at, new)  # not a difference added again
+        return now.index_add(0, at, new - own[at], alpha=weight)
+
+
+class EmbeddingRows(_Rows):
+    """At an embedding."""
+
+    __slots__ = ("_order", "_sorted")
+
+    def __init__(self, rows: Tensor, indices: tuple[int, ...], wrapped: bool) -> None:
+        super().__init__(rows, indices, wrapped)
         self._sorted, self._order = torch.tensor(indices, device=rows.device).sort()
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         rows = self.rows
         ids = x.to(rows.device, torch.int64)
         known, order = self._sorted.to(rows.device), self._order.to(rows.device)
         at = torch.searchsorted(known, ids).clamp(max=len(known) - 1)
         hit = (known[at] == ids).unsqueeze(-1).to(out.device)
-        places = torch.where(known[at] == ids, order[at], len(rows))
+        places = torch.where(known[at] == ids, order[at], len(rows))  # zeros for other tokens
         embedding = cast(nn.Embedding, module)
-        found = looked_up(embedding, rows, places, self._padding(embedding))
+        never = embedding.padding_idx  # its row is never trained
+        found = F.embedding(
+            places,
+            F.pad(rows, (0, 0, 0, 1)),
+            padding_idx=self._indices.index(never) if never in self._indices else None,
+            scale_grad_by_freq=embedding.scale_grad_by_freq,
+        )
         found = scaled_like(module, bounded(embedding, found)).to(out.device)
         if weight == 1 and out is base:
             return torch.where(hit, found.to(out.dtype), out)  # not a difference added again
         return torch.where(hit, out + (found - base) * weight, out)
-
-    def _padding(self, embedding: nn.Embedding) -> int | None:
-        """The place of the row that is never trained."""
-        never = embedding.padding_idx
-        return self._indices.index(never) if never in self._indices else None
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...] | None:
         if cast(nn.Embedding, module).scale_grad_by_freq and self.rows.requires_grad:
@@ -74,53 +89,17 @@ class EmbeddingRows:
         return (TokenRows(weight, self.rows[self._order], self._sorted),)
 
 
-def rows_put_in(rows: torch.Tensor, indices: tuple[int, ...]) -> Read:
-    """A weight with ``rows`` at ``indices``: what is read of it outside of its module."""
+class HeadRows(_Rows):
+    """At a linear head."""
 
-    def read(own: torch.Tensor, now: torch.Tensor, weight: float) -> torch.Tensor:
-        at, new = torch.tensor(indices, device=own.device), rows.to(own)
-        if weight == 1 and now is own:
-            return own.index_copy(0, at, new)  # not a difference added again
-        return now.index_add(0, at, new - own[at], alpha=weight)
+    __slots__ = ("_at",)
 
-    return read
+    def __init__(self, rows: Tensor, indices: tuple[int, ...], wrapped: bool) -> None:
+        super().__init__(rows, indices, wrapped)
+        self._at = torch.tensor(indices, device=rows.device)
 
-
-def looked_up(
-    embedding: nn.Embedding, rows: torch.Tensor, places: torch.Tensor, never: int | None
-) -> torch.Tensor:
-    """``rows`` (tokens, embedding_dim) at these ``places``, zeros where a place is none of theirs
-    (``len(rows)``). ``embedding`` says how often their tokens count in the gradient; the row at
-    the place ``never`` has none."""
-    return F.embedding(
-        places,
-        F.pad(rows, (0, 0, 0, 1)),
-        padding_idx=never,
-        scale_grad_by_freq=embedding.scale_grad_by_freq,
-    )
-
-
-class HeadRows:
-    """At a linear head: rows (tokens, in) in the place of its weight's at ``indices``."""
-
-    __slots__ = ("_indices", "reads", "rows")
-
-    def __init__(
-        self, rows: torch.Tensor, indices: tuple[int, ...], reads: Mapping[str, Read]
-    ) -> None:
-        self.rows = rows
-        self.reads = reads
-        self._indices = torch.tensor(indices, device=rows.device)
-
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
-        rows, at = self.rows, self._indices.to(out.device)
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
+        rows, at = self.rows, self._at.to(out.device)
         found = F.linear(x.to(rows), rows).to(out.device)
         bias = offloaded(module, "bias")
         if bias is not None:
@@ -129,7 +108,7 @@ class HeadRows:
         return out.to(torch.promote_types(out.dtype, delta.dtype)).index_add(-1, at, delta)
 
     def parts(self, module: nn.Module, weight: float) -> tuple[RowPart, ...]:
-        return (TokenLogits(weight, self.rows, self._indices),)
+        return (TokenLogits(weight, self.rows, self._at, torch.ones_like(self._at)),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +116,8 @@ class TokenRows(RowPart):
     """At an embedding: ``rows`` (tokens, embedding_dim) of the ``ids`` (tokens,), in order."""
 
     weight: float
-    rows: torch.Tensor
-    ids: torch.Tensor
+    rows: Tensor
+    ids: Tensor
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[int, TokenRows]], rows: int) -> RowDelta:
@@ -146,10 +125,10 @@ class TokenRows(RowPart):
 
 
 class TokenRowsByRow:
-    """The rows of all entries below one another, found by entry and id together."""
+    """The rows of all entries one after the other, found by entry and id together."""
 
     _STEP = 1 << 32
-    """No id is as large."""
+    """Larger than any id."""
 
     def __init__(self, parts: Sequence[tuple[int, TokenRows]], rows: int) -> None:
         self.entries = Entries(parts, rows)
@@ -158,14 +137,7 @@ class TokenRowsByRow:
         self.known = torch.cat([part.ids + n * self._STEP for n, (_, part) in enumerate(parts)])
         self.nbytes = size_of(self.rows, self.known)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         ids = self.entries.take(x, repeat).to(self.rows.device, torch.int64)
         step = torch.arange(len(self.entries), device=ids.device) * self._STEP
         ids = ids + step.view(-1, *(1,) * (ids.dim() - 1))
@@ -181,98 +153,65 @@ class TokenRowsByRow:
 
 
 @dataclass(frozen=True, eq=False)
-class TokenLogits(RowPart):
-    """At a head: ``rows`` (tokens, in) of the outputs at ``ids`` (tokens,)."""
+class TokenLogits(StackedPart):
+    """At a head: ``rows`` (tokens, in) of the outputs at ``ids`` (tokens,); ``there`` are ones, and
+    zeros at the padding of a stack."""
 
-    weight: float
-    rows: torch.Tensor
-    ids: torch.Tensor
+    weight: Any
+    rows: Tensor
+    ids: Tensor
+    there: Tensor
 
-    @classmethod
-    def gathered(cls, parts: Sequence[tuple[int, TokenLogits]], rows: int) -> RowDelta:
-        return TokenLogitsByRow(parts, rows)
-
-
-class TokenLogitsByRow:
-    """``rows`` (entries, tokens, in) and ``ids`` (entries, tokens); where an entry has fewer than
-    the most, ``there`` is zero."""
-
-    def __init__(self, parts: Sequence[tuple[int, TokenLogits]], rows: int) -> None:
-        self.entries = Entries(parts, rows)
-        self.weights = torch.tensor([part.weight for _, part in parts])
-        self.rows = stacked([part.rows for _, part in parts])
-        self.ids = stacked([part.ids for _, part in parts])
-        self.there = stacked([torch.ones_like(part.ids) for _, part in parts])
-        self.nbytes = size_of(self.rows, self.ids, self.there)
-
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
-        count, device = len(self.entries), out.device
-        mine = self.entries.take(x, repeat).to(self.rows).reshape(count, -1, x.shape[-1])
-        found = torch.bmm(mine, self.rows.mT).to(device)
+    def delta(self, module: nn.Module, taken: Taken) -> Tensor:
+        x, base = taken.x, taken.base
+        device = base.device
+        found = torch.bmm(x.to(self.rows).reshape(len(x), -1, x.shape[-1]), self.rows.mT).to(device)
         ids = self.ids.to(device)
         bias = offloaded(module, "bias")
         if bias is not None:
             found = found + bias.to(found)[ids].unsqueeze(1)
-        flat = self.entries.take(base, repeat).reshape(count, -1, base.shape[-1])
+        flat = base.reshape(len(x), -1, base.shape[-1])
         ids = ids.unsqueeze(1).expand(found.shape)
-        delta = difference(found, flat.gather(-1, ids), self.weights)
+        delta = difference(found, flat.gather(-1, ids), self.weight)
         delta = delta * self.there.to(device).unsqueeze(1)
-        spread = delta.new_zeros(flat.shape).scatter_add(-1, ids, delta)
-        return self.entries.add(out, spread.view(count, repeat, *out.shape[1:]), repeat)
+        return delta.new_zeros(flat.shape).scatter_add(-1, ids, delta)
 
 
 def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Why the rows cannot be put into this live module, beyond what their sizes tell."""
+    """Why the rows cannot replace rows of this live module."""
     indices = site.settings["indices"]
     if not indices:
         return "no trained tokens"
     rows = rows_of(shape)
     if rows is not None and any(not 0 <= index < rows for index in indices):
         return f"trained tokens outside its {rows} rows"
-    return "trained tokens named twice" if len(set(indices)) < len(indices) else None
+    return "duplicate trained tokens" if len(set(indices)) < len(indices) else None
 
 
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
-    """Whether there are rows at all."""
-    return bool(roles["rows"].numel())
-
-
-def alters(site: SitePlan, roles: Mapping[str, torch.Tensor], module: nn.Module) -> bool:
-    """Whether the rows are others than the base's, where its weight can be read."""
+def changes(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
+    """Whether the rows differ from the base's; any do where its weight cannot be read."""
     rows, weight = roles["rows"], offloaded(module, "weight")
     if weight is None or weight.is_meta or weight.shape[1:] != rows.shape[1:]:
-        return changes(site, roles)
+        return bool(rows.numel())
     at = torch.tensor(site.settings["indices"], device=weight.device)
     own = weight.detach()[at].to(rows.device)
     return not torch.equal(own, rows.to(own.dtype))
 
 
-def build(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-) -> Factors:
-    """The rows at one site, from placed tensors by role; they know no dropout."""
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
+    """The rows at one site; they have no dropout."""
     kind = EmbeddingRows if shape.kind is ModuleKind.EMBEDDING else HeadRows
-    rows, indices = roles["rows"], site.settings["indices"]
-    # a layer of PEFT's own shows the base's weight to who reads it, a wrapper the adapter's
-    wrapped = bool(site.settings.get("wraps"))
-    return kind(rows, indices, {"weight": rows_put_in(rows, indices)} if wrapped else {})
+    return kind(roles["rows"], site.settings["indices"], bool(site.settings.get("wraps")))
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
-    """The new rows less the old ones, and zeros elsewhere: of an embedding as of a head."""
+    """The new rows minus the old ones, and zeros elsewhere; alike for embeddings and heads."""
     new = roles["rows"]
     places = torch.tensor(site.settings["indices"], device=new.device)
 
-    def delta(rows: slice) -> torch.Tensor:
+    def delta(rows: slice) -> Tensor:
         start, stop, _ = rows.indices(weight.shape[0])
         found = new.new_zeros(stop - start, *weight.shape[1:])
         inside = (places >= start) & (places < stop)
@@ -284,15 +223,15 @@ def delta_weight(
 
 
 def unmergeable(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    """Why the rows are no change of the weight at this module."""
+    """Why the rows cannot be merged at this module."""
     if shape.kind is ModuleKind.EMBEDDING and cast(nn.Embedding, module).max_norm is not None:
         return "the rows of an embedding with max_norm are rescaled at each use"
     return None
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
+def initial(new: NewSite) -> Roles:
     """PEFT's initialisation: the module's own rows; with ``init_weights: false`` (a field of
-    ``TRAINABLE_TOKENS`` alone) normal numbers."""
+    ``TRAINABLE_TOKENS`` only) normal numbers."""
     if not new.config.get("init_weights", True):
         return {"rows": new.normal("rows")}
     weight = new.weight()
@@ -300,17 +239,11 @@ def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
     return {"rows": weight[at]}
 
 
-PARAMETERS: Mapping[str, str] = {"rows": "trainable_tokens_delta.{adapter}"}
-"""PEFT's live name, after the module's own."""
-
-
 METHOD = Method(
     "TRAINABLE_TOKENS",
-    unsupported,
-    changes,
     build,
-    PARAMETERS,
-    alters=alters,
+    unsupported=unsupported,
+    changes=changes,
     delta_weight=delta_weight,
     unmergeable=unmergeable,
     initial=initial,

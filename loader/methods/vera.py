@@ -8,13 +8,12 @@ generator, A's before B's.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ...registry.files.facts import ModuleKind, ModuleShape, SitePlan
 from ..adapter.factors import Factors, RowDelta, RowPart
@@ -29,9 +28,7 @@ class VeraFactors:
 
     __slots__ = ("a", "b", "dropout", "inner", "lambda_b", "lambda_d", "outer")
 
-    def __init__(
-        self, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-    ) -> None:
+    def __init__(self, shape: ModuleShape, roles: Roles, dropout: float) -> None:
         self.lambda_b = roles["lambda_b"]
         self.lambda_d = roles["lambda_d"]
         self.a = roles["A"]
@@ -40,14 +37,7 @@ class VeraFactors:
         self.outer = shape.out_features
         self.dropout = dropout
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         d, b = self.lambda_d, self.lambda_b
         x = x.to(d)
         if self.dropout and module.training:
@@ -70,30 +60,29 @@ class Projected(RowPart):
     """``delta(x) = v * B (d * (A x))``: a (r, in), b (out, r), d (r,), and v (out,) with the
     weight in it."""
 
-    a: torch.Tensor
-    b: torch.Tensor
-    d: torch.Tensor
-    v: torch.Tensor
+    a: Tensor
+    b: Tensor
+    d: Tensor
+    v: Tensor
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[int, Projected]], rows: int) -> RowDelta:
         return ProjectedRows(parts, rows)
 
     def same(self, other: Projected) -> bool:
-        """Whether both project alike: most VeRA adapters have the matrices of one seed."""
+        """Whether both have the same matrices; most VeRA adapters have those of one seed."""
         pairs = ((self.a, other.a), (self.b, other.b))
         return all(
-            one.dtype is two.dtype
-            and one.shape == two.shape
-            and (one.data_ptr() == two.data_ptr() or torch.equal(one, two))
-            for one, two in pairs
+            mine.dtype is theirs.dtype
+            and mine.shape == theirs.shape
+            and (mine.data_ptr() == theirs.data_ptr() or torch.equal(mine, theirs))
+            for mine, theirs in pairs
         )
 
 
 class ProjectedRows:
-    """The vectors of each entry, by the matrices that they stand between: d (entries, r), v
-    (entries, out). The matrices themselves are not copied, for they are large: adapters of other
-    matrices are other products."""
+    """The vectors of each entry, d (entries, r) and v (entries, out), grouped by their matrices.
+    The matrices are not copied because they are large: each group has its own products."""
 
     def __init__(self, parts: Sequence[tuple[int, Projected]], rows: int) -> None:
         groups: list[list[tuple[int, Projected]]] = []
@@ -108,14 +97,7 @@ class ProjectedRows:
         ]
         self.nbytes = sum(size_of(d, v) for _, _, d, v in self.groups)
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        repeat: int,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, repeat: int) -> Tensor:
         for entries, shared, d, v in self.groups:
             mine = entries.take(x, repeat).to(d)
             low = F.linear(mine, shared.a) * _along(d, mine)
@@ -124,30 +106,24 @@ class ProjectedRows:
         return out
 
 
-def _along(vectors: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _along(vectors: Tensor, x: Tensor) -> Tensor:
     """(entries, n) in the shape of (entries, ..., n) with the dimensions of ``x``."""
     return vectors.view(len(vectors), *(1,) * (x.dim() - 2), -1)
 
 
-def unsupported(site: SitePlan, module: nn.Module, shape: ModuleShape) -> str | None:
-    return None
-
-
-def changes(site: SitePlan, roles: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the vectors let anything through."""
+def changes(site: SitePlan, roles: Roles, module: nn.Module) -> bool:
+    """Whether neither vector is zero."""
     return bool(roles["lambda_b"].any()) and bool(roles["lambda_d"].any())
 
 
-def build(
-    site: SitePlan, shape: ModuleShape, roles: Mapping[str, torch.Tensor], dropout: float
-) -> Factors:
-    """The factors at one site, from placed tensors by role."""
+def build(site: SitePlan, shape: ModuleShape, roles: Roles, dropout: float) -> Factors:
+    """The factors at one site."""
     return VeraFactors(shape, roles, dropout)
 
 
-def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
-    """PEFT's initialisation: b zero and d ``d_initial``; with ``init_weights: false`` ones and
-    normal numbers."""
+def initial(new: NewSite) -> Roles:
+    """PEFT's initialisation: b is zero and d is ``d_initial``; with ``init_weights: false`` b is
+    one and d normal numbers."""
     d = new.normal("lambda_d")
     if not new.config.get("init_weights", True):
         return {"lambda_b": torch.ones(new.shapes["lambda_b"]), "lambda_d": d}
@@ -155,9 +131,9 @@ def initial(new: NewSite) -> Mapping[str, torch.Tensor]:
     return {"lambda_b": new.zeros("lambda_b"), "lambda_d": torch.full_like(d, first)}
 
 
-def shared(sites: Iterable[tuple[SitePlan, ModuleShape]]) -> Mapping[str, torch.Tensor]:
-    """The matrices that the file does not have, in float32: as PEFT makes them, which is the same
-    on every machine whose torch draws the same numbers on the CPU."""
+def shared(sites: Iterable[tuple[SitePlan, ModuleShape]]) -> Roles:
+    """The matrices that the file does not have, in float32, as PEFT makes them: the same on every
+    machine whose torch draws the same numbers on the CPU."""
     wanted = [(site, shape) for site, shape in sites if "A" not in site.tensors]
     if not wanted:
         return {}
@@ -166,42 +142,32 @@ def shared(sites: Iterable[tuple[SitePlan, ModuleShape]]) -> Mapping[str, torch.
     outer = max(shape.out_features or 0 for _, shape in wanted)
     generator = torch.Generator(device="cpu").manual_seed(seed)
     with torch.inference_mode(False):
-        return {"A": _kaiming(rank, inner, generator), "B": _kaiming(outer, rank, generator)}
-
-
-def _kaiming(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
-    bound = math.sqrt(3.0) * (math.sqrt(2.0) / math.sqrt(columns))
-    empty = torch.empty((rows, columns), dtype=torch.float32, device="cpu")
-    return empty.uniform_(-bound, bound, generator=generator)
+        return {
+            role: nn.init.kaiming_uniform_(
+                torch.empty(size, dtype=torch.float32, device="cpu"), generator=generator
+            )
+            for role, size in {"A": (rank, inner), "B": (outer, rank)}.items()
+        }
 
 
 def delta_weight(
-    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: torch.Tensor, roles: Roles
+    site: SitePlan, module: nn.Module, shape: ModuleShape, weight: Tensor, roles: Roles
 ) -> Delta:
-    """``diag(b) B diag(d) A``, of the parts of A and B that are of this module's sizes."""
+    """``diag(b) B diag(d) A``, with A and B cut to this module's sizes."""
     a = roles["lambda_d"][:, None] * roles["A"][:, : shape.in_features]
     b = roles["lambda_b"][:, None] * roles["B"][: shape.out_features]
     return product_rows(b, a, 1.0, shape.kind is ModuleKind.CONV1D)
 
 
-PARAMETERS: Mapping[str, str] = {
-    "lambda_b": "vera_lambda_b.{adapter}",
-    "lambda_d": "vera_lambda_d.{adapter}",
-}
-"""PEFT's live names of the roles, after the module's own."""
-SHARED: Mapping[str, str] = {"A": "base_model.vera_A.{adapter}", "B": "base_model.vera_B.{adapter}"}
-"""And of those that belong to no module; they are never trained."""
-
+SHARED = {"A": "base_model.vera_A.{adapter}", "B": "base_model.vera_B.{adapter}"}
 
 METHOD = Method(
     "VERA",
-    unsupported,
-    changes,
     build,
-    PARAMETERS,
+    changes=changes,
     shared=SHARED,
     make_shared=shared,
     delta_weight=delta_weight,
-    input_roles=frozenset({*PARAMETERS, *SHARED}),
+    input_roles=frozenset({"lambda_b", "lambda_d", *SHARED}),
     initial=initial,
 )

@@ -1,4 +1,4 @@
-"""The adapters on one base: put in place, exchanged, deleted; all of it or nothing."""
+"""The adapters on one base: attached, exchanged, deleted; each change completely or not at all."""
 
 from __future__ import annotations
 
@@ -6,44 +6,41 @@ import threading
 import types
 import weakref
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
 from torch import nn
 
 from ...manifests.findings import loader as codes
-from ...manifests.findings import usage as usage_codes
 from ...manifests.findings.errors import AdapterdockError, AttachError, RoutingError, UsageError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.findings.language import NAMES_IN_CASE
-from ...manifests.language.names import NAME_RULE, is_name, same_but_for_case
+from ...manifests.language.names import NAME_RULE, did_you_mean, is_name, same_but_for_case
 from ..adapter.adapter import Adapter, Built
 from ..adapter.memory import bytes_of, returned
 from ..adapter.warning import warn
 from ..base.live_base import LiveBase
-from ..build.build_adapter import broken_off
+from ..build.build_adapter import attach_failed
 from ..routing.routing import BASE, Routing
 from ..routing.rows import GatheredCache
 from ..routing.selection import check_rules, mix_problems, without
 from ..sites.attachments import Attachments
 from ..sites.refill import reorder
 from . import state_dict as adapter_state
-from .all_or_nothing import AllOrNothing
 from .model_state import ModelState, routing_of
 from .parameter_tree import ParameterTree
 from .residency import Residency
 
 _OF_ITS_USE = frozenset({"used", "unfired", "loading", "serial"})
-"""Fields of an adapter that calls write, or that stay for ever."""
+"""Fields of an adapter that calls write or that never change."""
 
 
 class AdapterSet:
-    """The adapters on one base by name, where they act, and what the model says of them.
+    """The adapters on one base by name, their sites, and the model's state.
 
-    ``lock`` is held for moments, so that calls go on while adapters change; ``state`` is replaced
-    under it. Once nobody holds the set (or a view of the base, or a call) any more, the base is
-    let go.
+    ``lock`` is held for moments only, so that calls continue while adapters change; ``state`` is
+    replaced under it. The sites are removed when the set is garbage-collected.
     """
 
     def __init__(self, base: nn.Module) -> None:
@@ -59,92 +56,96 @@ class AdapterSet:
         weakref.finalize(self, self.attachments.abandon).atexit = False
 
     def say(self, **fields: Any) -> None:
-        """Say this of the adapters from now on."""
+        """Replace these fields of the state."""
         with self.lock:
             self.state = replace(self.state, **fields)
 
     @contextmanager
     def changing(self) -> Generator[None, None, None]:
-        """Only one change at a time; calls go on."""
+        """Only one change at a time; calls continue."""
         with self._changing:
             self.state.check_alive()
             yield
 
     @contextmanager
-    def change(self) -> Generator[AllOrNothing, None, None]:
-        """The moment of a change: no call begins or ends, and all of it is done or nothing."""
-        with self.changing(), self.lock, AllOrNothing(self.as_it_is) as change:
-            yield change
+    def change(self) -> Generator[ExitStack, None, None]:
+        """A block that is undone if anything interrupts it (``KeyboardInterrupt`` may at any line);
+        no call starts or ends in it. Callbacks of the stack undo what :meth:`_snapshot` lacks."""
+        with self.changing(), self.lock, ExitStack() as undo:
+            undo.callback(self._snapshot())
+            yield undo
+            undo.pop_all()
 
-    def as_it_is(self) -> Callable[[], None]:
-        """How to have the same adapters again, in the same places, and say the same of them."""
+    def _snapshot(self) -> Callable[[], None]:
+        """A function that restores the adapters, their sites and the state as they are now."""
         state, tree = self.state, self.tree
-        parameters, modules = dict(tree.held_parameters), dict(tree.held_modules)
-        budget, here = self.residency.as_it_is()
+        held = dict(tree.held)
+        residency = self.residency.snapshot()
         sites = self.attachments.as_it_is()
         adapters = {
             adapter: {key: value for key, value in vars(adapter).items() if key not in _OF_ITS_USE}
             for adapter in self.by_name.values()
         }
 
-        def put_back() -> None:
+        def restore() -> None:
             for adapter, fields in adapters.items():
                 if fields["loaded"]:
                     returned(adapter)
                 vars(adapter).update(fields)
             sites()
             tree.restore(adapters)
-            reorder(tree.held_parameters, parameters)
-            reorder(tree.held_modules, modules)
-            self.residency.be(budget, here)
+            reorder(tree.held, held)
+            residency()
             self.state = replace(state, routings={})
             self.gathered.clear()
 
-        return put_back
+        return restore
 
     # -- names -----------------------------------------------------------------------------
 
     def name_problem(self, name: object, where: Where = Where()) -> Finding | None:  # noqa: B008
-        """Why ``name`` cannot be given to another adapter or composition; ``None`` if it can."""
+        """Why a new adapter or composition cannot have this name; ``None`` if it can."""
         if not isinstance(name, str) or not is_name(name):
             return codes.NAME_INVALID.finding(
-                f"{name!r} is no name", where, found=name, expected=NAME_RULE
+                f"Invalid adapter name {name!r}", where, found=name, expected=NAME_RULE
             )
         here = (*self.by_name, *self.state.compositions)
         if name in here:
-            return codes.NAME_TAKEN.finding(f"{name!r} is attached already", where, found=name)
+            return codes.NAME_TAKEN.finding(f"{name!r} is already attached", where, found=name)
         other = same_but_for_case(name, here)
         if other is None:
             return None
         return NAMES_IN_CASE.finding(
-            f"{name!r} and {other!r}, which is here, differ in nothing but case", where, found=name
+            f"{name!r} and the attached {other!r} differ only in case", where, found=name
         )
 
     def check_free(self, name: str, replace: bool, where: Where) -> None:
-        """Raise :class:`AttachError` for a name that is taken, unless by one to ``replace``, and
-        :class:`RoutingError` while something is merged."""
+        """Raise :class:`AttachError` for a taken name (unless it is to be replaced), and
+        :class:`RoutingError` while adapters are merged."""
         replaced = replace and name in self.by_name
         if not replaced and (problem := self.name_problem(name, where)):
             raise AttachError(problem)
-        self.state.check_unmerged(f"{name!r} cannot be attached")
+        self.state.check_unmerged(f"Cannot attach {name!r}")
 
     def check_name(self, name: str, hotswap: bool | str, where: Where) -> bool:
-        """Whether the adapter replaces one of its name (``hotswap``: true where it must, ``auto``
-        where it may). Raises :class:`UsageError` for what is no name, :class:`AttachError` for one
-        that is taken, or that none has: before anything is fetched."""
+        """Whether the new adapter replaces one (``hotswap``: ``True`` if it must, ``"auto"`` if it
+        may). Before anything is fetched, raises :class:`UsageError` for an invalid name, and
+        :class:`AttachError` for a taken one or if there is none to replace."""
         if not isinstance(cast(object, name), str) or not is_name(name):
             raise UsageError(
-                usage_codes.BAD_NAME.finding(f"{name!r} is no name", found=name, expected=NAME_RULE)
+                codes.NAME_INVALID.finding(
+                    f"Invalid adapter name {name!r}", found=name, expected=NAME_RULE
+                )
             )
         if hotswap and name in self.by_name:
             return True
         if hotswap is True:
             raise AttachError(
                 codes.ADAPTER_UNKNOWN.finding(
-                    f"there is no {name!r} to replace",
+                    f"Cannot replace unknown adapter {name!r}",
                     where,
                     found=name,
-                    expected=", ".join(self.by_name) or "none is attached",
+                    expected=", ".join(self.by_name) or "an attached adapter",
                 )
             )
         if problem := self.name_problem(name, where):
@@ -154,13 +155,13 @@ class AdapterSet:
     def known(self, name: str) -> Adapter:
         """The adapter of this name. Raises :class:`RoutingError` if there is none."""
         if name not in self.by_name:
-            raise unknown_adapter(name, f"attached are: {', '.join(self.by_name) or 'none'}")
+            raise unknown("adapter", name, self.by_name)
         return self.by_name[name]
 
-    # -- coming and going ------------------------------------------------------------------
+    # -- attach, exchange, delete ----------------------------------------------------------
 
     def put(self, built: Sequence[Built], where: Where) -> None:
-        """Put finished adapters on the base, in place of those of their names; all or nothing."""
+        """Attach finished adapters, replacing those with the same names; all or nothing."""
         try:
             if len(built) == 1 and built[0].adapter.name not in self.by_name:
                 self._add(built[0])
@@ -169,7 +170,7 @@ class AdapterSet:
         except AdapterdockError:
             raise
         except Exception as error:
-            raise broken_off(built[0].adapter.name, error, where) from error
+            raise attach_failed(built[0].adapter.name, error, where) from error
 
     def _add(self, built: Built) -> None:
         modules, adapter = self.live.known_modules.by_name, built.adapter
@@ -177,7 +178,7 @@ class AdapterSet:
         with self.change():
             self.residency.check([adapter])
             self._put(built, modules)
-            if self.state.rules is None:  # nothing to ask: the first switch is a look-up too
+            if self.state.rules is None:  # so the first switch is a look-up too
                 self.state.routings[adapter.name] = Routing(((adapter, 1.0),))
             self.residency.arrived([adapter])
 
@@ -194,17 +195,16 @@ class AdapterSet:
         leaving: Collection[str] = (),
         define: Callable[[], int | None] | None = None,
     ) -> None:
-        """Put adapters in place, take out those ``leaving`` and those of the same names, and let
-        ``define`` say anew what compositions, rules and default there are, and return the residency
-        budget; without it they stay, and mean the new adapters.
+        """Attach adapters, and remove those ``leaving`` and those with the same names.
 
-        Calls that begin on any thread see all of it or nothing; those that are running end with
-        the old ones. If anything raises, all is as it was.
+        ``define`` sets compositions, rules and default again and returns the residency budget;
+        without it they stay, and refer to the new adapters. New calls see all of the change or
+        none of it; running calls finish with the old adapters. If anything raises, nothing changed.
         """
         modules, adapters = self.live.known_modules.by_name, self.attachments.adapters
         self.attachments.check_current(modules)
         with self.change():
-            self.state.check_unmerged("the adapters cannot change")
+            self.state.check_unmerged("Cannot change the adapters")
             names = {*leaving, *(built.adapter.name for built in arriving)}
             gone = [adapter for name, adapter in adapters.items() if name in names]
             self.say(exchanging=True, routings={})
@@ -225,32 +225,33 @@ class AdapterSet:
             self.say(exchanging=False)
 
     def _follow(self) -> None:
-        """Let the default mean the adapters that now have its names; raises where it cannot."""
+        """Let the default refer to the adapters that have its names now; raises if they cannot be
+        active together."""
         default = self.state.default
         terms = tuple((self.by_name[adapter.name], weight) for adapter, weight in default.terms)
         if problems := mix_problems(terms):
             raise RoutingError(*problems)
-        check_rules(self.state.rules, terms)  # the ranks may be others
+        check_rules(self.state.rules, terms)  # the ranks may differ
         self.say(default=routing_of(terms))
 
     def built_of(self, name: str) -> Built:
-        """An attached adapter as it was put here."""
+        """An attached adapter with what is at its sites."""
         adapter, attached = self.by_name[name], self.attachments
         return Built(adapter, attached.factors_of(adapter), attached.replacements_of(adapter), {})
 
     def delete(self, names: Sequence[str]) -> None:
-        """Take adapters out: all of these, or none."""
+        """Remove all of these adapters, or none."""
         with self.change():
             before = self.state
             gone = [self.known(name) for name in dict.fromkeys(names)]
             if used := [
-                codes.ADAPTER_IN_USE.finding(f"{composition!r} is made of {name!r}")
+                codes.ADAPTER_IN_USE.finding(f"The composition {composition!r} uses {name!r}")
                 for name in names
                 for composition, weights in before.compositions.items()
                 if name in weights
             ]:
                 raise RoutingError(*used)
-            before.check_unmerged("it cannot be deleted", names)
+            before.check_unmerged("Cannot delete adapters", names)
             rest = tuple(term for term in before.default.terms if term[0] not in gone)
             if rest:
                 before.check_rules(rest)
@@ -261,10 +262,10 @@ class AdapterSet:
                 self._forget(adapter)
             self.state = self.state.without_compositions(names)
         if before.default.terms and not rest and not before.merged_adapters:
-            warn(codes.ACTIVE_DELETED.finding(f"{', '.join(names)} was the default"))
+            warn(codes.ACTIVE_DELETED.finding(f"Deleted the default: {', '.join(names)}"))
 
     def clear(self) -> None:
-        """Take everything out, for good."""
+        """Remove everything for good."""
         for adapter in list(self.by_name.values()):
             self._forget(adapter)
         self.attachments.forget_compiled()
@@ -273,7 +274,7 @@ class AdapterSet:
         )
 
     def _forget(self, adapter: Adapter) -> None:
-        """Take an adapter out of everything."""
+        """Remove one adapter."""
         self.tree.take(adapter)
         self.gathered.clear()
         self.attachments.remove(adapter)
@@ -282,23 +283,23 @@ class AdapterSet:
     # -- their tensors ---------------------------------------------------------------------
 
     def set_budget(self, budget: int | None) -> None:
-        """Let the adapters' weights take at most so many bytes on the base's device."""
+        """Limit the adapters' weights on the base's device to ``budget`` bytes."""
         with self.change():
             if budget is not None and self.state.compiled is not None:
-                raise RoutingError(codes.NOT_COMPILED_FOR.finding("a residency budget"))
+                raise RoutingError(codes.NOT_COMPILED_FOR.finding("Cannot set a residency budget"))
             self.residency.budget = budget
             self.residency.check(self.by_name.values())
             self.residency.arrived(self.by_name.values())
             self.gathered.clear()
 
     def forget_copies(self) -> None:
-        """What was copied out of the adapters' tensors, which are about to be others."""
+        """Drop copies of the adapters' tensors, which are about to change."""
         self.gathered.clear()
         if self.state.compiled is not None:
             self.state.compiled.forget()
 
     def measure(self) -> None:
-        """Their tensors were moved or converted: they may have other sizes."""
+        """Take the adapters' sizes again, since their tensors were moved or converted."""
         with self.lock:
             for adapter in self.by_name.values():
                 if adapter.loaded:
@@ -306,7 +307,7 @@ class AdapterSet:
             self.residency.arrived(self.by_name.values())
 
     def load_state(self, state: Mapping[str, Any], *, strict: bool, assign: bool) -> Any:
-        """Copy values into the adapters; all of them or none."""
+        """Copy values into the adapters; all or nothing."""
         self.forget_copies()
         changed = tuple(self.tree.key_of(name) for name in state)
         reloads = {
@@ -319,7 +320,7 @@ class AdapterSet:
         }
         try:
             for adapter in reloads:
-                adapter.reload = None  # what its files hold is no longer what it is
+                adapter.reload = None  # its files no longer hold its values
             return adapter_state.load(self.tree, state, strict=strict, assign=assign)
         except BaseException:
             for adapter, reload in reloads.items():
@@ -327,5 +328,13 @@ class AdapterSet:
             raise
 
 
-def unknown_adapter(name: str, why: str) -> RoutingError:
-    return RoutingError(codes.ADAPTER_UNKNOWN.finding(f"there is no {name!r} here: {why}"))
+def unknown(kind: str, name: str, known: Collection[str]) -> RoutingError:
+    """The error for a name that is not one of ``known``."""
+    return RoutingError(
+        codes.ADAPTER_UNKNOWN.finding(
+            f"Unknown {kind} {name!r}",
+            found=name,
+            expected=", ".join(known) or "none is attached",
+            hint=did_you_mean(name, known),
+        )
+    )

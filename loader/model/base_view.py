@@ -1,9 +1,8 @@
-"""The base as its own methods see it while they run with adapters.
+"""A view of the base, on which the base's own methods run with adapters.
 
-``generate`` is the base's, and calls ``self(...)``; on a view of the base that call comes to the
-wrapper, and a user's direct call of the base (from a logits processor, say) does not. The view is
-an object of a subclass of the base's class that shares the base's ``__dict__``: same attributes,
-same modules, same type checks.
+The base's ``generate`` calls ``self(...)``. On a view, that call goes to the wrapper, while a
+user's direct call of the base (for example in a logits processor) does not. The view is an object
+of a subclass of the base's class and shares the base's ``__dict__``.
 """
 
 from __future__ import annotations

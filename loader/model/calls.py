@@ -1,4 +1,4 @@
-"""Running the base with the adapters that were chosen: forward, generate, and its other methods."""
+"""Run the base with the active adapters: forward, generate, and its other methods."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..methods.prompts.virtual_tokens import prompt_of
 from ..routing.activation import invocations, of_forward, of_prompt
 from ..routing.kv_cache import check_cache, mark_cache
 from ..routing.routing import CURRENT, Call, Routing, run_with
+from ..routing.row_probe import enter_rows
 from ..routing.selection import Selection
 from ..sites.checkpointing import carry, checkpointable
 from ..sites.compiled import CompiledBase
@@ -32,7 +33,7 @@ _EXPORTING: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda:
 
 
 def _let_caches_be_exported() -> None:
-    """Tell ``torch.export`` of the cache that a causal model returns beside its logits, as
+    """Register with ``torch.export`` the cache that a causal model returns besides its logits, as
     transformers does before its own exports."""
     from transformers.integrations.executorch import register_dynamic_cache_export_support
 
@@ -40,8 +41,7 @@ def _let_caches_be_exported() -> None:
 
 
 class Calls:
-    """Runs the base with what is chosen of its adapters. A routing is resolved once per ``forward``
-    or ``generate``."""
+    """Runs the base with its active adapters, resolved once per ``forward`` or ``generate``."""
 
     def __init__(self, adapters: AdapterSet, choice: Choice) -> None:
         self._set = adapters
@@ -57,21 +57,17 @@ class Calls:
         adapter_names: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The base's forward with what is active, or with what is named."""
+        """The base's forward with the active or the named adapters."""
         if _EXPORTING():
             _let_caches_be_exported()
-        call = threading.Lock()
-        try:
-            with call:
-                routing = self._choice.take(call, adapter, adapter_names)
-                gradients = torch.is_grad_enabled() and bool(routing.terms)
-                if gradients and self._base.training:
-                    carry(self._checkpointable)
-                out = self._enter(
-                    routing, self._base, args, kwargs, inside=True, gradients=gradients
-                )
-        finally:
-            self._attachments.let_go(call)
+
+        def enter(routing: Routing) -> Any:
+            gradients = torch.is_grad_enabled() and bool(routing.terms)
+            if gradients and self._base.training:
+                carry(self._checkpointable)
+            return self._enter(routing, self._base, args, kwargs, gradients)
+
+        routing, out = self._with(lambda: self._choice.resolve(adapter, adapter_names), enter)
         _note_use(routing)
         return out
 
@@ -82,25 +78,39 @@ class Calls:
         adapter_names: Sequence[str | None] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The base's ``generate``, all of it with what was active at its start, or is named."""
+        """The base's ``generate`` with the adapters active at its start, or the named ones."""
         generate = getattr(self._view, "generate", None)
         if generate is None:
             name = type(self._base).__name__
-            raise RoutingError(codes.CANNOT_GENERATE.finding(f"a {name} cannot generate"))
+            raise RoutingError(codes.CANNOT_GENERATE.finding(f"{name} has no generate method"))
+
+        def enter(routing: Routing) -> Any:
+            function = generate
+            if (prompt := prompt_of(routing.terms)) is not None:
+                function = _with_prompt(prompt.generate, self._base, function)
+            if invocations(routing.terms):
+                function = _from_invocations(function)
+            return self._enter(routing, function, args, kwargs)
+
+        copies = _copies_of_a_row(self._base, kwargs)
+        routing, out = self._with(
+            lambda: self._choice.resolve(adapter, adapter_names, copies), enter
+        )
+        _note_use(routing)
+        return out
+
+    def _with(
+        self, resolve: Callable[[], Routing], enter: Callable[[Routing], Any]
+    ) -> tuple[Routing, Any]:
+        """Run ``enter`` with a routing whose adapters are loaded and held meanwhile, even if they
+        are replaced or deleted."""
         call = threading.Lock()
         try:
             with call:
-                copies = _copies_of_a_row(self._base, kwargs)
-                routing = self._choice.take(call, adapter, adapter_names, copies)
-                if (prompt := prompt_of(routing.terms)) is not None:
-                    generate = _with_prompt(prompt.generate, self._base, generate)
-                if invocations(routing.terms):
-                    generate = _from_invocations(generate)
-                out = self._enter(routing, generate, args, kwargs, inside=False)
+                routing = self._choice.hold(call, resolve)
+                return routing, enter(routing)
         finally:
             self._attachments.let_go(call)
-        _note_use(routing)
-        return out
 
     def _enter(
         self,
@@ -108,21 +118,21 @@ class Calls:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        *,
-        inside: bool,
         gradients: bool = False,
     ) -> Any:
-        """Run ``function`` with a routing that was taken; with other parameters where
-        ``functional_call`` or ``torch.export`` has exchanged them."""
+        """Run ``function`` with a routing; with other parameters if ``functional_call`` or
+        ``torch.export`` has exchanged them."""
         self._set.state.check_alive()
         exchanged = self._set.tree.exchanged
         if not exchanged:
-            return self._run(routing, function, args, kwargs, inside, gradients)
+            return self._run(routing, function, args, kwargs, gradients)
         if self._set.state.compiled is not None:
-            raise RoutingError(codes.NOT_EXCHANGED.finding("the base is compiled"))
+            raise RoutingError(
+                codes.NOT_EXCHANGED.finding("Cannot exchange the parameters: the base is compiled")
+            )
         modules = self._set.live.modules.by_name
         with with_exchanged(routing, exchanged, self._attachments, modules) as other:
-            return self._run(other, function, args, kwargs, inside, gradients)
+            return self._run(other, function, args, kwargs, gradients)
 
     def _run(
         self,
@@ -130,30 +140,30 @@ class Calls:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        inside: bool,
         gradients: bool,
     ) -> Any:
         rows = routing.rows
-        if inside and function is self._base and self._set.state.compiled is not None:
+        inside = function is self._base
+        if inside and self._set.state.compiled is not None:
             return self._compiled_call(routing, args, kwargs)
-        repeat = rows.enter(self._owner, self._base, args, kwargs) if rows is not None else 1
-        begins = of_forward(routing.terms, None, args, kwargs) if inside else None
+        repeat = enter_rows(rows, self._owner, self._base, args, kwargs) if rows is not None else 1
+        activation = of_forward(routing.terms, None, args, kwargs) if inside else None
         call = Call(
-            self._owner, routing.terms, inside, gradients, False, rows, repeat, None, begins
+            self._owner, routing.terms, inside, gradients, False, rows, repeat, None, activation
         )
         if inside and (prompt := prompt_of(routing.terms)) is not None:
             function = _with_prompt(prompt.call, self._base, False)
         return run_with(call, function, args, kwargs)
 
     def _enter_base(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The base's forward on behalf of a method of the base that is running through us."""
+        """The base's forward, called by a method of the base that runs through the wrapper."""
         call = CURRENT.get()
         if call is None or call.owner is not self._owner:
             return self.forward(*args, **kwargs)
         if self._set.state.compiled is not None:
             return self._compiled_call(Routing(call.terms, call.rows), args, kwargs)
         rows = call.rows
-        repeat = rows.enter(self._owner, self._base, args, kwargs) if rows is not None else 1
+        repeat = enter_rows(rows, self._owner, self._base, args, kwargs) if rows is not None else 1
         entered = dataclasses.replace(
             call,
             inside=True,
@@ -167,16 +177,16 @@ class Calls:
         return run_with(entered, base, args, kwargs)
 
     def compile(self, *, max_rank: int | None = None, **options: Any) -> None:
-        """Compile the base for calls from now on, whose adapters' ranks add up to ``max_rank``."""
+        """Compile the base for calls whose adapters' ranks add up to at most ``max_rank``."""
         with self._set.changing(), self._set.lock:
             largest = max((a.rank for a in self._attachments.adapters.values()), default=0)
             sites = {n: site for n, site in self._attachments.outputs.items() if site.factors}
             if not sites:
-                raise RoutingError(codes.NOT_COMPILED_FOR.finding("no adapter is attached yet"))
+                raise RoutingError(codes.NOT_COMPILED_FOR.finding("No adapter is attached"))
             compiled = CompiledBase(
                 self._attachments.natural_forward,
                 sites,
-                [*self._attachments.wholes, *self._attachments.weights],
+                [*self._attachments.replaced, *self._attachments.weights],
                 max_rank or largest,
                 options,
             )
@@ -190,7 +200,7 @@ class Calls:
         assert compiled is not None
         if routing.rows is not None:
             raise RoutingError(
-                codes.NOT_COMPILED_FOR.finding("the rows of a batch cannot have adapters each")
+                codes.NOT_COMPILED_FOR.finding("Rows of a batch cannot have different adapters")
             )
         call = Call(self._owner, routing.terms)
         check_cache(call, kwargs)
@@ -201,33 +211,25 @@ class Calls:
         return out
 
     def of_base(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The base's method ``name``, with what is active."""
+        """Run the base's method ``name`` with the active adapters."""
         gradients = torch.is_grad_enabled()
         method = getattr(self._view, name)
-        call = threading.Lock()
-        try:
-            with call:
-                routing = self._choice.take(call, UNSAID)
-                out = self._enter(routing, method, args, kwargs, inside=False, gradients=gradients)
-        finally:
-            self._attachments.let_go(call)
+
+        def enter(routing: Routing) -> Any:
+            return self._enter(routing, method, args, kwargs, gradients)
+
+        routing, out = self._with(self._choice.resolve, enter)
         return self._stepwise(routing, out) if inspect.isgenerator(out) else out
 
     def _stepwise(self, routing: Routing, steps: Generator[Any, Any, Any]) -> Iterator[Any]:
-        """A generator of the base's: its body runs later, each step with the same routing."""
+        """A generator of the base, whose body runs later: each step with the same routing."""
         end = object()
         gradients = torch.is_grad_enabled()
-        while True:
-            call = threading.Lock()
-            try:
-                with call:
-                    self._choice.hold(call, lambda: routing)
-                    given = (steps, end)
-                    step = self._enter(routing, next, given, {}, inside=False, gradients=gradients)
-            finally:
-                self._attachments.let_go(call)
-            if step is end:
-                return
+
+        def enter(routing: Routing) -> Any:
+            return self._enter(routing, next, (steps, end), {}, gradients)
+
+        while (step := self._with(lambda: routing, enter)[1]) is not end:
             yield step
 
     @cached_property
@@ -248,25 +250,25 @@ def _note_use(routing: Routing) -> None:
                 warn(finding)
 
 
-def _with_prompt(act: Callable[..., Any], *given: Any) -> Callable[..., Any]:
-    """``act`` in the place of the base's forward or ``generate``."""
-    return lambda *args, **kwargs: act(*given, args, kwargs)
+def _with_prompt(act: Callable[..., Any], *first: Any) -> Callable[..., Any]:
+    """``act`` with the signature of the base's forward or ``generate``."""
+    return lambda *args, **kwargs: act(*first, args, kwargs)
 
 
 def _from_invocations(generate: Callable[..., Any]) -> Callable[..., Any]:
-    """``generate`` in which aLoRAs begin where the prompt says, and nowhere else."""
+    """``generate`` in which aLoRAs start to act at their invocation in the prompt."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         call = CURRENT.get()
         assert call is not None
-        begins = of_prompt(call.terms, args, kwargs)
-        return run_with(dataclasses.replace(call, activation=begins), generate, args, kwargs)
+        activation = of_prompt(call.terms, args, kwargs)
+        return run_with(dataclasses.replace(call, activation=activation), generate, args, kwargs)
 
     return run
 
 
 def _copies_of_a_row(base: nn.Module, kwargs: Mapping[str, Any]) -> int:
-    """How often ``generate`` repeats each row: beams, or returned sequences."""
+    """How often ``generate`` repeats each row: for beams or returned sequences."""
     config = kwargs.get("generation_config") or getattr(base, "generation_config", None)
     wanted = (
         kwargs.get(n) or getattr(config, n, None) for n in ("num_beams", "num_return_sequences")

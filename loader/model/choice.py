@@ -1,4 +1,4 @@
-"""Which adapters answer: the default, the choice of a thread or a call, and rows of a batch."""
+"""Which adapters are active: by default, in a thread or a call, and for rows of a batch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
 from ..adapter.adapter import Adapter
 from ..merge.merge import Terms
-from ..routing.routing import BASE, CURRENT, Routing, Using, chosen
-from ..routing.rows import Rows, routings_of
+from ..routing.routing import BASE, CURRENT, Routing, Using, chosen, routings_of
+from ..routing.rows import Rows
 from ..routing.selection import Rules, Selection, key_of, route, snapshot
 from .adapter_set import AdapterSet
 
 
 class Unsaid:
+    """The type of ``adapter`` in a call that does not pass it."""
+
     def __repr__(self) -> str:
         return "the default"
 
@@ -28,44 +30,44 @@ _KEPT_ROUTINGS = 256
 
 
 class Choice:
-    """What is active on a set of adapters, and that it is there."""
+    """Which adapters of a set are active; loads and holds them for calls."""
 
     def __init__(self, adapters: AdapterSet) -> None:
         self._set = adapters
         self._owner = adapters.attachments.owner
 
     def set_default(self, selection: Selection) -> None:
-        """Make this what answers where nothing else is said."""
+        """Make this active wherever nothing else is selected."""
         self._load_now(selection)
-        with self._set.lock:  # what it means now, unless the adapters change just now
+        with self._set.lock:  # resolved again, since adapters may have changed
             self._set.state = self._set.state.chosen(self.routing(selection), selection)
 
     def using(self, selection: Selection) -> Using:
-        """Makes it the choice in a thread (and asyncio task) for the time of a block."""
-        self.routing(selection)  # what cannot be chosen is refused here
+        """Select it in this thread (and asyncio task) for a block."""
+        self.routing(selection)  # raises for an invalid selection
         self._load_now(selection)
         return Using(self._owner, snapshot(selection))
 
     def disable(self) -> None:
-        """Let the base alone answer, whatever is chosen."""
-        self._set.state.check_unmerged("the base alone cannot answer")
+        """Run the base alone, whatever is selected."""
+        self._set.state.check_unmerged("Cannot run the base model")
         self._set.say(disabled=True)
 
     def set_rules(self, rules: Rules | None) -> None:
-        """Ask these of every set of adapters that is to be active. Raises :class:`PolicyError` if
-        what is active breaks them."""
+        """Check every new set of active adapters with ``rules``. Raises :class:`PolicyError` if the
+        default breaks them."""
         with self._set.changing(), self._set.lock:
             replaced = replace(self._set.state, rules=rules, routings={})
             replaced.check_rules(replaced.default.terms)
             self._set.state = replaced
 
     def active(self) -> Terms:
-        """What would answer a call made here and now."""
+        """What would be active in a call made here and now."""
         state = self._set.state
         return () if state.disabled else (self._chosen() or state.default).terms
 
     def routing(self, selection: Selection) -> Routing:
-        """What ``selection`` means on this model; kept, so that a switch is a look-up."""
+        """The routing of a selection; cached, so that a switch is a look-up."""
         state = self._set.state
         if selection is None and state.merge is None:
             return BASE
@@ -78,21 +80,20 @@ class Choice:
             state.check_alive()
             adapters = self._set.attachments.adapters
             found = route(selection, adapters, state.compositions, state.rules, state.merge)
-            if len(state.routings) >= _KEPT_ROUTINGS:  # weights moved by a slider, say
+            if len(state.routings) >= _KEPT_ROUTINGS:  # such as weights from a slider
                 state.routings.clear()
             if key is not None:
                 state.routings[key] = found
             return found
 
-    # -- adapters that are there ---------------------------------------------------------------
+    # -- loaded adapters -----------------------------------------------------------------------
 
     def holding(self, selection: Selection) -> AbstractContextManager[None]:
-        """Keeps the weights of what is selected on the model's device during the block, loaded if
-        they were away."""
+        """Keep the weights of the selected adapters on the model's device during the block."""
         return self._holding(lambda: self.routing(selection))
 
     def present(self, adapters: Iterable[Adapter]) -> AbstractContextManager[None]:
-        """The same of adapters that are not to be active together, and whatever the rules say."""
+        """The same for adapters that need not be allowed to be active together."""
         routing = Routing(tuple((adapter, 1.0) for adapter in adapters))
         return self._holding(lambda: routing)
 
@@ -107,28 +108,17 @@ class Choice:
             self._set.attachments.let_go(call)
 
     def _load_now(self, selection: Selection) -> None:
-        """Load what is away of a selection that is chosen for calls to come."""
+        """Load the adapters of a selection for the calls that follow."""
         for adapter, _ in self.routing(selection).terms:
             if not adapter.loaded and not self._set.state.exchanging:
                 with self.holding(selection):
                     return
 
-    # -- what a call begins with ---------------------------------------------------------------
-
-    def take(
-        self,
-        call: threading.Lock,
-        adapter: Selection | Unsaid,
-        names: Sequence[str | None] | None = None,
-        copies: int = 1,
-    ) -> Routing:
-        """The routing of a call that begins now. Its adapters stay as long as the ``call`` has its
-        lock, even if they are replaced or deleted meanwhile."""
-        return self.hold(call, lambda: self._active(adapter, names, copies))
+    # -- at the start of a call ----------------------------------------------------------------
 
     def hold(self, mine: threading.Lock, resolve: Callable[[], Routing]) -> Routing:
-        """What ``resolve`` says, its adapters loaded and held as long as the call has its lock
-        (``mine``)."""
+        """The routing that ``resolve`` returns, its adapters loaded and held while the lock of the
+        call (``mine``) is locked."""
         while True:
             with self._set.lock:
                 routing = resolve()
@@ -140,7 +130,7 @@ class Choice:
                 return routing
             with self._set.lock:
                 self._set.gathered.clear()
-                self._set.say(routings={})  # what is loaded may bring other modules whole
+                self._set.say(routings={})  # a loaded adapter may replace other modules
                 again = resolve()
                 if again.terms == routing.terms:
                     return again
@@ -150,9 +140,13 @@ class Choice:
         choice = chosen(self._owner, UNSAID)
         return None if choice is UNSAID else self.routing(cast(Selection, choice))
 
-    def _active(
-        self, adapter: Selection | Unsaid, names: Sequence[str | None] | None, copies: int
+    def resolve(
+        self,
+        adapter: Selection | Unsaid = UNSAID,
+        names: Sequence[str | None] | None = None,
+        copies: int = 1,
     ) -> Routing:
+        """The routing of a call that starts now."""
         state = self._set.state
         if names is not None:
             routing = self._by_rows(adapter, names, copies)
@@ -165,23 +159,26 @@ class Choice:
         if state.disabled and routing.terms:
             names = ", ".join(routing.weights)
             raise RoutingError(
-                codes.ADAPTERS_DISABLED.finding(f"{names}: all adapters are disabled")
+                codes.ADAPTERS_DISABLED.finding(f"Cannot use {names}: all adapters are disabled")
             )
         return routing
 
     def _by_rows(
         self, adapter: Selection | Unsaid, names: Sequence[str | None], copies: int
     ) -> Routing:
-        """The routing of a batch with a name for each row; each row may stand ``copies`` times."""
+        """The routing of a batch with a name for each row; ``generate`` may repeat rows ``copies``
+        times."""
         if adapter is not UNSAID or isinstance(names, str) or not len(names):
             raise RoutingError(
-                codes.SELECTION_INVALID.finding("adapter_names wants a list, and no adapter beside")
+                codes.SELECTION_INVALID.finding("adapter_names must be a list, without adapter=")
             )
         routings = routings_of(names, self.routing)
         first = routings[0]
         if all(routing is first for routing in routings):
             return first
         repeats = (1,) if copies == 1 else (1, copies)
-        rows = Rows(routings, repeats, self._set.gathered, self._set.live.known_modules.foreign)
-        adapters = dict.fromkeys(a for routing in routings for a, _ in routing.terms)
+        foreign = self._set.live.known_modules.foreign
+        terms = tuple(routing.terms for routing in routings)
+        rows = Rows(terms, repeats, self._set.gathered, foreign)
+        adapters = dict.fromkeys(adapter for row in terms for adapter, _ in row)
         return Routing(tuple((one, 1.0) for one in adapters), rows)

@@ -1,4 +1,4 @@
-"""Compositions: adapters that are combined under a name, some into an adapter of its own."""
+"""Compositions: named combinations of adapters; some become adapters themselves."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from ...manifests.language.schema import Composition
 from ...manifests.language.weights import Weight, Written
 from ..adapter.adapter import Built
 from ..build.build_adapter import build_adapter
+from ..compose.combined import combine_members
 from ..compose.materialise import plan_of, tensors_of
-from ..compose.recipe import combination, dependents, recipe_of, save_combination
+from ..compose.recipe import dependents, recipe_of, save_combination
 from ..routing.selection import check_composition, names_in, route, taking_part
 from ..weights.tensors import read_bytes
-from .adapter_set import AdapterSet, unknown_adapter
+from .adapter_set import AdapterSet, unknown
 from .choice import Choice
 
 _NOWHERE = Where()
@@ -29,10 +30,10 @@ _NONE: Mapping[str, Built] = types.MappingProxyType({})
 
 
 class Compositions:
-    """The combinations of a set of adapters, each with its recipe.
+    """The compositions of a set of adapters, each with its recipe.
 
-    A ``sum`` is a name for weights. Every other method makes an adapter of LoRA factors, which is
-    made again when its members or weights change.
+    A ``sum`` is a name for weights. Every other method computes an adapter of LoRA factors, which
+    is computed again when its members or weights change.
     """
 
     def __init__(self, adapters: AdapterSet, choice: Choice) -> None:
@@ -48,7 +49,7 @@ class Compositions:
         where: Where = _NOWHERE,
         **options: Any,
     ) -> None:
-        """Give a combination of attached adapters a name; all or nothing."""
+        """Define a new composition; all or nothing."""
         with self._set.changing():
             if problem := self._set.name_problem(name, where):
                 raise RoutingError(problem)
@@ -56,12 +57,12 @@ class Compositions:
             self._define(name, recipe, of, replace=False, where=where)
 
     def reweigh(self, name: str, weights: Mapping[str, Written]) -> None:
-        """Change these weights of a composition; all or nothing."""
+        """Change some weights of a composition; all or nothing."""
         with self._set.changing():
             recipe = self._recipe(name)
             old = self._set.state.compositions[name]
-            if unknown := [one for one in weights if one not in old]:
-                raise unknown_adapter(unknown[0], f"{name!r} is made of {', '.join(old)}")
+            if others := [member for member in weights if member not in old]:
+                raise unknown(f"member of {name!r}", others[0], old)
             self._define(name, recipe, {**old, **weights}, replace=True, where=_NOWHERE)
 
     def _define(
@@ -80,8 +81,8 @@ class Compositions:
             self.remember(name, recipe, weights)
 
     def remember(self, name: str, recipe: Composition, weights: Mapping[str, Weight]) -> None:
-        """Make a composition known (of another method than ``sum``, its adapter is there), and let
-        a default that names it follow; nothing if the rules forbid."""
+        """Record a composition (if it is not a ``sum``, its adapter is attached), and update the
+        default if it names it. Changes nothing if the rules forbid that."""
         with self._set.lock:
             state = self._set.state
             known = {**state.compositions, name: types.MappingProxyType(dict(weights))}
@@ -93,25 +94,25 @@ class Compositions:
             self._set.say(compositions=known, recipes=recipes, default=default, routings={})
 
     def refresh(self, changed: Iterable[str]) -> list[str]:
-        """Make again what was computed from these adapters, whose values changed in place."""
+        """Compute again the compositions of adapters whose values changed in place."""
         names = list(changed)
         with self._set.changing(), self._present(names):
             built = self.made_again([self._set.built_of(name) for name in names], _NOWHERE)
             if built:
                 self._set.put(built, _NOWHERE)
-            return [one.adapter.name for one in built]
+            return [composition.adapter.name for composition in built]
 
     def save(self, folder: str | os.PathLike[str], name: str) -> None:
-        """Write a composition as an adapter of its own."""
+        """Write a composition as an adapter."""
         live = self._set.live
         with self._set.changing():
             recipe, weights = self._recipe(name), self._set.state.compositions[name]
             with self._members_of(weights) as members:
-                combined = combination(live, recipe, weights, members)
+                combined = combine_members(recipe, weights, members)
         save_combination(live, folder, name, combined)
 
     def delete(self, name: str) -> None:
-        """Forget a composition, and the adapter that it became; its members stay."""
+        """Delete a composition and its own adapter; its members stay."""
         with self._set.changing():
             if self._recipe(name).combine != "sum":
                 self._set.delete([name])
@@ -122,10 +123,10 @@ class Compositions:
     def _recipe(self, name: str) -> Composition:
         recipes = self._set.state.recipes
         if name not in recipes:
-            raise unknown_adapter(name, "no composition has this name")
+            raise unknown("composition", name, recipes)
         return recipes[name]
 
-    # -- the adapters that they become ---------------------------------------------------------
+    # -- compositions as adapters --------------------------------------------------------------
 
     def attach(
         self,
@@ -136,8 +137,8 @@ class Compositions:
         dtype: torch.dtype,
         where: Where,
     ) -> None:
-        """Attach the adapter that ``recipe`` makes of ``of`` under ``name``, in ``dtype``; it is an
-        adapter like another. Raises :class:`RoutingError` for what cannot be combined."""
+        """Attach the combination of ``of`` as a plain adapter in ``dtype``. Raises
+        :class:`RoutingError` for adapters that cannot be combined."""
         weights = check_composition(name, of, self._set.by_name, where)
         self._set.check_free(name, False, where)
         self._set.put([self.made(name, recipe, weights, dtype=dtype, where=where)], where)
@@ -152,12 +153,14 @@ class Compositions:
         dtype: torch.dtype | None = None,
         where: Where = _NOWHERE,
     ) -> Built:
-        """The adapter that ``recipe`` makes of members that are the model's, or are ``arriving`` in
-        their place, in ``dtype`` (else that of the modules that it sits on); it is not on the model
-        yet. Raises :class:`RoutingError` for what cannot be combined."""
+        """The combined adapter, not yet attached, in ``dtype`` (default: its modules' dtype).
+
+        Members are the ``arriving`` adapters, else the model's. Raises :class:`RoutingError` for
+        adapters that cannot be combined.
+        """
         live = self._set.live
         with self._members_of(weights, arriving) as members:
-            combined = combination(live, recipe, weights, members, where)
+            combined = combine_members(recipe, weights, members, where)
             return build_adapter(
                 live,
                 name,
@@ -169,8 +172,7 @@ class Compositions:
             )
 
     def made_again(self, changed: Iterable[Built], where: Where) -> list[Built]:
-        """The compositions that are computed from adapters that ``changed`` takes the place of,
-        computed anew; not on the model yet."""
+        """The compositions that use the ``changed`` adapters, computed again; not yet attached."""
         state, new = self._set.state, {built.adapter.name: built for built in changed}
         found: list[Built] = []
         for name in dependents(state.recipes, new.keys()):
@@ -183,7 +185,7 @@ class Compositions:
     def _members_of(
         self, names: Collection[str], arriving: Mapping[str, Built] = _NONE
     ) -> Generator[dict[str, Built], None, None]:
-        """Those ``arriving``, else the model's own, whose weights are there during the block."""
+        """The members, loaded during the block: those ``arriving``, else the model's own."""
         with self._present(name for name in names if name not in arriving):
             yield {name: arriving.get(name) or self._set.built_of(name) for name in names}
 

@@ -14,18 +14,22 @@ from ...registry.pull import Pulled
 from ...registry.session import Session
 
 InMemory = Mapping[str, Any]
-"""An adapter in memory: the names of its files to their bytes. ``adapter_config.json`` may also be
-a PEFT config or a mapping, ``adapter_model.safetensors`` a mapping of names to tensors."""
+"""An adapter in memory: file names to bytes. ``adapter_config.json`` may also be a PEFT config or a
+mapping, ``adapter_model.safetensors`` a mapping of names to tensors."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """What a model was set up from; ``load_adapter`` obeys the same policies and aliases.
+    """What a model was set up from. ``load_adapter`` uses the same policies and aliases.
 
-    ``base_folder`` is where the base's files (and its tokenizer) are, if the base was loaded
-    here. ``findings`` are the warnings of setting it up, ``residency`` the budget that was given
-    beside the manifest.
-    ``base_from`` are the manifest and lock that say which base it is, where ``file`` does not.
+    Attributes:
+        file: The manifest.
+        pulled: Its lock and the verified files.
+        session: Policies, accepted codes and the store.
+        base_folder: The folder of the base's files and its tokenizer, if we loaded the base.
+        findings: Warnings of the set-up.
+        residency: The budget in bytes that was passed besides the manifest.
+        base_from: The manifest and lock that declare the base, if ``file`` does not.
     """
 
     file: ManifestFile
@@ -37,6 +41,6 @@ class Deployment:
     base_from: tuple[ManifestFile, Lock] | None = None
 
     @property
-    def said_of_base(self) -> tuple[ManifestFile, Lock]:
-        """The manifest and lock that last said which base this is; those in force if none did."""
+    def base_declaration(self) -> tuple[ManifestFile, Lock]:
+        """The manifest and lock that declare the base, or the current ones."""
         return self.base_from or (self.file, self.pulled.lock)

@@ -1,5 +1,7 @@
-"""Adapters for one call whose parameters are other tensors: ``torch.func.functional_call`` and
-``torch.export`` put them where ``named_parameters`` leads, and sites hold the adapters' own.
+"""Adapters with other tensors as parameters, for one call.
+
+``torch.func.functional_call`` and ``torch.export`` exchange the parameters in ``named_parameters``,
+but the sites hold the adapters' own.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ def with_exchanged(
     attachments: Attachments,
     modules: Mapping[str, nn.Module],
 ) -> Generator[Routing, None, None]:
-    """The routing with the tensors ``exchanged`` (by PEFT's live names) in the place of its
-    adapters' own. Raises :class:`RoutingError` where that cannot be."""
+    """The routing with the tensors ``exchanged`` (by PEFT's live names) as its adapters'
+    parameters. Raises :class:`RoutingError` if that is not possible."""
     adapters = [adapter for adapter, _ in routing.terms]
     others = {
         a: made_with(a, exchanged, modules)
@@ -39,35 +41,33 @@ def with_exchanged(
         if a.resident.parameters.keys() & exchanged.keys()
     }
     if others and routing.rows is not None:
-        raise _refusal("the rows of a batch have adapters each")
+        raise _refusal("the rows of a batch have different adapters")
     try:
         with attachments.lock:
             for built in others.values():
-                one = built.adapter
-                attachments.put(one, built.outputs, built.replacements, built.weights, modules)
+                other = built.adapter
+                attachments.put(other, built.outputs, built.replacements, built.weights, modules)
         yield Routing(tuple((others[a].adapter if a in others else a, w) for a, w in routing.terms))
     finally:
         with attachments.lock:
             for built in others.values():
-                built.adapter.retired = True  # nothing runs again with what was there for a call
+                built.adapter.retired = True  # it was there for one call only
                 attachments.vacate(built.adapter)
 
 
 def made_with(
     adapter: Adapter, exchanged: Mapping[str, Any], modules: Mapping[str, nn.Module]
 ) -> Built:
-    """The adapter once more, with other tensors."""
+    """A copy of the adapter with other tensors."""
     now = {id(p): exchanged.get(key, p) for key, p in adapter.resident.parameters.items()}
     known = {id(t) for part in adapter.resident.parts for t in part.roles.values()}
-    known |= {id(one.value) for one in adapter.resident.biases.values()}
+    known |= {id(bias.value) for bias in adapter.resident.biases.values()}
     prompt = adapter.resident.prompt
     if prompt is not None and prompt.encoder is None:
         known.add(id(prompt.embeddings))
     through_peft = any(part.site.method not in METHODS for part in adapter.resident.parts)
     if through_peft or not now.keys() <= known:
-        raise _refusal(
-            f"{adapter.name!r} ({'+'.join(adapter.methods)}) holds them in layers of its own"
-        )
+        raise _refusal(f"{adapter.name!r} ({'+'.join(adapter.methods)}) has them in its own layers")
     outputs: dict[str, list[Factors]] = {}
     weights: dict[str, list[WeightFactors]] = {}
     dropout = dropout_of(adapter.config)
@@ -85,14 +85,14 @@ def made_with(
             weights.setdefault(name, []).append(cast(WeightFactors, made))
         else:
             outputs.setdefault(name, []).append(cast(Factors, made))
-    for name, one in adapter.resident.biases.items():
+    for name, bias in adapter.resident.biases.items():
         old = bias_of(modules[name])
-        value = now[id(one.value)]
-        if isinstance(one, BiasFactors):
-            old = one.old if old is None else old
-            outputs.setdefault(name, []).append(BiasFactors(value, old, called=not one.reads))
+        value = now[id(bias.value)]
+        if isinstance(bias, BiasFactors):
+            old = bias.old if old is None else old
+            outputs.setdefault(name, []).append(BiasFactors(value, old, called=not bias.reads))
         else:
-            weights.setdefault(name, []).append(BiasWeight(value, one.old))
+            weights.setdefault(name, []).append(BiasWeight(value, bias.old))
     if prompt is not None and prompt.encoder is None and id(prompt.embeddings) in now:
         value, prompt = now[id(prompt.embeddings)], copy.copy(prompt)
         prompt.exchange(value)
@@ -111,4 +111,4 @@ def made_with(
 
 
 def _refusal(why: str) -> RoutingError:
-    return RoutingError(codes.NOT_EXCHANGED.finding(f"other tensors for its parameters: {why}"))
+    return RoutingError(codes.NOT_EXCHANGED.finding(f"Cannot exchange the parameters: {why}"))

@@ -1,9 +1,13 @@
-"""One base, and everything that is done with its adapters."""
+"""One base with its adapters, and the operations on them."""
 
 from __future__ import annotations
 
 from torch import nn
 
+from ...manifests.findings.finding import Finding
+from ...manifests.manifest import ManifestFile
+from ...registry.session import Session
+from ..adapter.warning import never_fired
 from .adapter_set import AdapterSet
 from .calls import Calls
 from .choice import Choice
@@ -14,8 +18,8 @@ from .model_state import ModelState
 
 
 class AdapterHost:
-    """What an adapted model is made of: its set of adapters, what is chosen of them, the calls that
-    run with it, merging and compositions. Whatever changes a model takes this."""
+    """The parts of an adapted model: its adapters, the choice of active ones, calls, merging and
+    compositions. Functions that change a model take this."""
 
     def __init__(self, base: nn.Module) -> None:
         self.adapters = AdapterSet(base)
@@ -27,10 +31,28 @@ class AdapterHost:
 
     @property
     def state(self) -> ModelState:
-        """What is said of the adapters now."""
+        """The present state of the adapters."""
         return self.adapters.state
 
     @property
     def deployment(self) -> Deployment | None:
-        """The manifest that the model was set up from, and what was pulled for it."""
+        """The manifest that the model was set up from, and the pulled files."""
         return self.adapters.state.deployment
+
+    @property
+    def file(self) -> ManifestFile | None:
+        """The manifest that the model was set up from, if any."""
+        return self.deployment.file if self.deployment else None
+
+    @property
+    def session(self) -> Session:
+        """The policies, accepted codes and store of the set-up, or the defaults."""
+        return self.deployment.session if self.deployment else Session()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Warnings of the set-up, and of used adapters with modules that did not run."""
+        deployment = self.deployment
+        used = [adapter for adapter in list(self.adapters.by_name.values()) if adapter.used]
+        unfired = [finding for adapter in used if (finding := never_fired(adapter))]
+        return (*(deployment.findings if deployment else ()), *unfired)

@@ -1,9 +1,9 @@
-"""Merging adapters into the weights of a live base, and taking them out again."""
+"""Merge adapters into the weights of a live base, and unmerge them."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
@@ -17,43 +17,50 @@ from ..merge.merge import Merge, Terms
 from ..routing.selection import Selection, check_rules, conflicts
 from ..sites.checkpointing import checkpointable, stop_carrying
 from .adapter_set import AdapterSet
-from .all_or_nothing import AllOrNothing
 from .choice import Choice
 
 
 @contextmanager
 def _plain_tensors() -> Generator[None]:
-    """Weights that are made here record nothing, and may be trained later."""
+    """New weights record no gradients, and can be trained later."""
     with torch.inference_mode(False), torch.no_grad():
         yield
 
 
 class Merging:
-    """Folds adapters into the base's weights, beside which others go on acting."""
+    """Merges adapters into the base's weights; the others stay active beside them."""
 
     def __init__(self, adapters: AdapterSet, choice: Choice) -> None:
         self._set = adapters
         self._choice = choice
 
     def merge(self, names: Selection, *, safe: bool, keep: str) -> None:
-        """Put those that are active, or are named, into the weights; all or nothing."""
-        _check_keep(keep)
+        """Merge the active or the named adapters; all or nothing."""
+        if keep not in ("memory", "reread"):
+            raise RoutingError(
+                codes.MERGE_REREAD.finding(
+                    f"Invalid keep={keep!r}",
+                    found=keep,
+                    expected="memory or reread",
+                    hint='Pass keep="memory" or keep="reread".',
+                )
+            )
         with _plain_tensors(), self._set.changing():
             terms = self._terms_to_merge(names)
             staying = self._set.state.beside(terms)
-            # what is merged beside nothing is computed while calls go on
-            alone = self._set.state.merge is None
-            merge = self._prepared(terms, safe, keep) if alone else None
+            # calls continue while a first merge is computed
+            first = self._set.state.merge is None
+            merge = self._prepared(terms, safe, keep) if first else None
             with self._set.change() as change:
                 self._merge_now(change, merge, terms, staying, safe, keep)
 
     def unmerge(self) -> None:
-        """Give the base its own weights back, bit for bit, if anything is merged."""
+        """Restore the base's own weights, bit for bit, if adapters are merged."""
         with _plain_tensors(), self._set.change() as change:
             self._unmerge(change)
 
     def unload(self, names: Selection, *, safe: bool) -> nn.Module:
-        """The base with the adapters in its weights for good, and all others dropped."""
+        """The base with the adapters merged for good; the others are dropped."""
         with _plain_tensors(), self._set.change() as change:
             self._check_idle()
             merged = self._set.state.merge
@@ -67,60 +74,60 @@ class Merging:
             return self.detach()
 
     def detach(self) -> nn.Module:
-        """The base as it was before the first adapter; nothing acts on it any more."""
+        """The base as it was before the first adapter."""
         base = self._set.live.module
         with self._set.change() as change:
             if busy := self._set.attachments.busy():
                 raise RoutingError(
-                    loader_codes.ADAPTER_IN_USE.finding(f"calls are running on {', '.join(busy)}")
+                    loader_codes.ADAPTER_IN_USE.finding(f"Calls are running on {', '.join(busy)}")
                 )
             self._unmerge(change)
             self._set.clear()
             stop_carrying(checkpointable(base))
             return base
 
-    # -- what merging needs ----------------------------------------------------------------
+    # -- the steps of a merge --------------------------------------------------------------
 
     def _terms_to_merge(self, names: Selection) -> Terms:
         terms = self._choice.active() if names is None else self._choice.routing(names).terms
         if not terms:
-            raise RoutingError(codes.MERGE_NOTHING.finding("no adapter is active or named"))
+            raise RoutingError(codes.MERGE_NOTHING.finding("No adapter is active or named"))
         return terms
 
     def _merge_now(
         self,
-        change: AllOrNothing,
+        change: ExitStack,
         merge: Merge | None,
         terms: Terms,
         staying: Terms,
         safe: bool,
         keep: str,
     ) -> None:
-        """Merge ``terms`` (as ``merge`` has them, where nothing is merged yet), beside which those
-        ``staying`` are active from then on, if they can and may be."""
+        """Merge ``terms`` (``merge`` is computed if nothing was merged before), if the adapters
+        ``staying`` can be active beside them."""
         self._check_idle()
         previous = self._set.state.merge
         if merge is None or previous is not None:
             before: Terms = ()
             if previous is not None:
                 before = previous.terms
-                change.keep(previous.as_it_is())
-                previous.take_out(previous.restored())
+                change.callback(previous.as_it_is())
+                previous.take_out()
             merge = self._prepared((*before, *terms), safe, keep)
         if problems := conflicts(staying, merge):
             raise RoutingError(*problems)
         check_rules(self._set.state.rules, (*merge.terms, *staying))
-        change.keep(merge.as_it_is())
+        change.callback(merge.as_it_is())
         merge.install()
         self._set.state = self._set.state.merged(merge, terms)
 
-    def _unmerge(self, change: AllOrNothing) -> None:
+    def _unmerge(self, change: ExitStack) -> None:
         merge = self._set.state.merge
         if merge is None:
             return
         self._check_idle()
-        change.keep(merge.as_it_is())
-        merge.take_out(merge.restored())
+        change.callback(merge.as_it_is())
+        merge.take_out()
         self._set.state = self._set.state.unmerged()
 
     def _prepared(self, terms: Terms, safe: bool, keep: str) -> Merge:
@@ -133,24 +140,12 @@ class Merging:
         deployment = self._set.state.deployment
         if deployment is None or deployment.base_folder is None:
             raise AttachError(
-                codes.MERGE_REREAD.finding("the base was not loaded from files that are known here")
+                codes.MERGE_REREAD.finding("The base was not loaded from known files")
             )
         return Originals(self._set.live.module, deployment.base_folder, Where())
 
     def _check_idle(self) -> None:
         if running := len(self._set.attachments.running()):
             raise RoutingError(
-                codes.MERGE_BUSY.finding("calls are running through this model", found=running)
+                codes.MERGE_BUSY.finding("Calls of this model are running", found=running)
             )
-
-
-def _check_keep(keep: str) -> None:
-    if keep not in ("memory", "reread"):
-        raise RoutingError(
-            codes.MERGE_REREAD.finding(
-                f"keep={keep!r} is no way to keep weights",
-                found=keep,
-                expected="memory or reread",
-                hint='pass keep="memory" or keep="reread"',
-            )
-        )

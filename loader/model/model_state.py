@@ -1,4 +1,4 @@
-"""What a model says of its adapters, as one frozen value."""
+"""The state of a model's adapters, as one frozen value."""
 
 from __future__ import annotations
 
@@ -20,42 +20,44 @@ from .deployment import Deployment
 
 @dataclass(frozen=True, eq=False)
 class ModelState:
-    """What a model says of its adapters. A change is another value, put in place by one assignment,
-    and what was interrupted is undone by putting the old value back."""
+    """The state of a model's adapters. A change is a new value, set by one assignment; setting the
+    old value again undoes it."""
 
     default: Routing = BASE
     selected: Selection = None
-    """What the default was chosen by."""
+    """The selection that the default was set with."""
     compositions: Mapping[str, Mapping[str, Weight]] = field(default_factory=dict)
     recipes: Mapping[str, Composition] = field(default_factory=dict)
     rules: Rules | None = None
     merge: Merge | None = None
     before_merge: tuple[Routing, Routing] | None = None
-    """The default before the merge, and what the merge left of it."""
+    """The default before the merge, and after it."""
     disabled: bool = False
     detached: bool = False
     exchanging: bool = False
     compiled: CompiledBase | None = None
     deployment: Deployment | None = None
     routings: dict[Any, Routing] = field(default_factory=dict, repr=False)
-    """What selections mean, so that a switch is a look-up; empty whenever they may mean another."""
+    """Routings by selection, so that a switch is a look-up; cleared when they may change."""
 
     def check_alive(self) -> None:
         """Raise :class:`RoutingError` after ``detach``."""
         if self.detached:
-            raise RoutingError(codes.MODEL_DETACHED.finding("this model was detached"))
+            raise RoutingError(codes.MODEL_DETACHED.finding("This model was detached"))
 
     def check_unmerged(self, what: str, of: Iterable[str] | None = None) -> None:
-        """Raise :class:`RoutingError` if something is merged (one of the adapters ``of``)."""
+        """Raise :class:`RoutingError` if adapters are merged (one of ``of``)."""
         merged = self.merged_adapters
         names = merged if of is None else [name for name in of if name in merged]
         if names:
             raise RoutingError(
-                merging_codes.ADAPTERS_MERGED.finding(f"{what}: {', '.join(names)} is merged")
+                merging_codes.ADAPTERS_MERGED.finding(
+                    f"{what} while adapters are merged: {', '.join(names)}"
+                )
             )
 
     def check_rules(self, terms: Terms) -> None:
-        """Raise :class:`PolicyError` if the rules forbid these beside what is merged."""
+        """Raise :class:`PolicyError` if the rules forbid these beside the merged adapters."""
         merged = self.merge.terms if self.merge is not None else ()
         check_rules(self.rules, (*merged, *terms))
 
@@ -64,25 +66,25 @@ class ModelState:
         return list(self.merge.weights) if self.merge is not None else []
 
     def chosen(self, default: Routing, selected: Selection) -> ModelState:
-        """With this default; ``replace`` would take longer than the rest of a switch."""
+        """With this default. (``replace`` would take longer than the rest of a switch.)"""
         state = object.__new__(ModelState)
         vars(state).update(vars(self), default=default, selected=selected)
         return state
 
     def beside(self, merged: Terms) -> Terms:
-        """What of the default is left beside ``merged``."""
+        """The default without ``merged``."""
         gone = {adapter for adapter, _ in merged}
         return tuple(term for term in self.default.terms if term[0] not in gone)
 
     def left(self, rest: Terms) -> ModelState:
-        """Only these are left of the default; nobody chose another one."""
+        """The default reduced to ``rest``, by a merge or a deletion."""
         after, first = routing_of(rest), self.before_merge
         if first is not None and first[1] is self.default:
             first = (first[0], after)
         return replace(self, default=after, before_merge=first)
 
     def merged(self, merge: Merge, terms: Terms) -> ModelState:
-        """The adapters of ``terms`` are in the weights now, and out of the routing."""
+        """After merging ``terms``: they leave the default."""
         state, rest = self, self.beside(terms)
         if len(rest) != len(self.default.terms):
             if self.before_merge is None or self.before_merge[1] is not self.default:
@@ -91,7 +93,7 @@ class ModelState:
         return replace(state, merge=merge, routings={})
 
     def unmerged(self) -> ModelState:
-        """Nothing is in the weights; the default is what it was, unless another was chosen."""
+        """After unmerging: the default is the one before the merge, unless it was set since."""
         default = self.default
         if self.before_merge is not None and self.before_merge[1] is default:
             default = self.before_merge[0]

@@ -1,9 +1,9 @@
-"""The adapters' parameters as modules of the wrapper, so that the names that ``named_parameters``
-gives them lead to them by attribute.
+"""The adapters' parameters as modules of the wrapper, so that every name in ``named_parameters``
+can be followed by attributes.
 
-PEFT's live name of a parameter, ``base_model.model.<module>.lora_A.<adapter>.weight``, leads
-through wrappers that are not there: ``base_model`` is the base itself. So the names are walked in a
-tree of their own, ``tuners.base_model.model...``; ``state_dict`` keeps PEFT's.
+PEFT's live name of a parameter, ``base_model.model.<module>.lora_A.<adapter>.weight``, contains
+wrappers that we do not have: our ``base_model`` is the base itself. So the names are in a tree of
+their own, ``tuners.base_model.model...``; ``state_dict`` keeps PEFT's names.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from torch import nn
 from ..adapter.adapter import Adapter
 
 ROOT = "tuners"
-"""The child of the wrapper in which the tree stands."""
+"""The child of the wrapper that is the tree."""
 _DOT = "\u00b7"
-"""What a dot in an adapter's name becomes in a name that is walked by attribute."""
+"""Replaces a dot in an adapter's name, since attributes have no dots."""
 
 
 class _Node(nn.Module):
-    """What stands in PEFT's wrappers, dictionaries and layers for their place: names, and nothing
-    that can be called."""
+    """In place of PEFT's wrappers, dictionaries and layers: has names and cannot be called."""
 
     def __init__(self, tree: ParameterTree) -> None:
         super().__init__()
@@ -33,7 +32,7 @@ class _Node(nn.Module):
 
     @property
     def __class__(self) -> type[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """PEFT's LoRA+ asks so which factors are an embedding's, and gives these another rate."""
+        """For PEFT's LoRA+, which gives the factors of an embedding another learning rate."""
         layers = sys.modules.get("peft.tuners.lora.layer")
         if layers is not None and "lora_embedding_A" in self.__dict__.get("_modules", ()):
             return cast("type[Any]", layers.Embedding)
@@ -41,8 +40,8 @@ class _Node(nn.Module):
 
 
 class _Watched(dict[str, Any]):
-    """The parameters of a node: ``torch.func.functional_call`` and ``torch.export`` put others in
-    their places for the time of a call, and the tree knows of it."""
+    """The parameters of a node. Notes in the tree when ``torch.func.functional_call`` or
+    ``torch.export`` exchange them during a call."""
 
     def __init__(self, tree: ParameterTree) -> None:
         super().__init__()
@@ -54,61 +53,55 @@ class _Watched(dict[str, Any]):
         key, tree = self.keys_of.get(leaf), self._tree()
         if key is None or tree is None:
             return
-        if value is tree.held_parameters.get(key):
+        if value is tree.held.get(key):
             tree.exchanged.pop(key, None)
         else:
             tree.exchanged[key] = value
 
 
 class ParameterTree(nn.Module):
-    """Every parameter and every replaced module of the attached adapters that are here.
+    """All parameters and replacement modules of the loaded adapters.
 
-    ``held_parameters`` and ``held_modules`` have them by PEFT's live names; ``exchanged`` says
-    which of these parameters are others for the time of a call.
+    ``held`` has them by PEFT's live names; ``exchanged`` has the parameters that are exchanged
+    during a call.
     """
 
-    held_parameters: dict[str, nn.Parameter]
-    held_modules: dict[str, nn.Module]
+    held: dict[str, nn.Parameter | nn.Module]
     exchanged: dict[str, Any]
 
     def __init__(self) -> None:
         super().__init__()
-        self.__dict__.update(held_parameters={}, held_modules={}, exchanged={})
+        self.__dict__.update(held={}, exchanged={})
 
     def put(self, adapter: Adapter) -> None:
-        """What the adapter has goes in, in the place of what had these names."""
-        for key, parameter in adapter.resident.parameters.items():
-            node, leaf = self._place(key, adapter.name, make=True)
-            self.held_parameters[key] = parameter
-            own = cast(_Watched, node._parameters)
-            own.keys_of[leaf] = key
-            own[leaf] = parameter
-        for key, replacement in adapter.resident.replacements.items():
-            node, leaf = self._place(key, adapter.name, make=True)
-            self.held_modules[key] = replacement
-            node._modules[leaf] = replacement
+        """Add what the adapter has, replacing what had the same names."""
+        for key, held in _held_by(adapter):
+            node, leaf = self._place(key, adapter.name)
+            self.held[key] = held
+            if isinstance(held, nn.Module):
+                node._modules[leaf] = held
+            else:
+                own = cast(_Watched, node._parameters)
+                own.keys_of[leaf] = key
+                own[leaf] = held
 
     def take(self, adapter: Adapter) -> None:
-        """What the adapter has goes out, where it is not another's by now."""
-        for key, parameter in adapter.resident.parameters.items():
-            if self.held_parameters.get(key) is parameter:
+        """Remove what the adapter has, unless another adapter has the name by now."""
+        for key, held in _held_by(adapter):
+            if self.held.get(key) is held:
                 self._cut(key, adapter.name)
                 self.exchanged.pop(key, None)
-                del self.held_parameters[key]
-        for key, replacement in adapter.resident.replacements.items():
-            if self.held_modules.get(key) is replacement:
-                self._cut(key, adapter.name)
-                del self.held_modules[key]
+                del self.held[key]
 
     def restore(self, adapters: Iterable[Adapter]) -> None:
-        """Hold what these have, and nothing else."""
-        for known in (self.held_parameters, self.held_modules, self.exchanged, self._modules):
+        """Contain exactly what these adapters have."""
+        for known in (self.held, self.exchanged, self._modules):
             known.clear()
         for adapter in adapters:
             self.put(adapter)
 
     def key_of(self, name: str) -> str:
-        """PEFT's live name of what ``named_parameters`` calls ``name``; any other name as it is."""
+        """PEFT's live name of ``name`` in ``named_parameters``; any other name unchanged."""
         if not name.startswith(f"{ROOT}."):
             return name
         node: nn.Module = self
@@ -121,35 +114,33 @@ class ParameterTree(nn.Module):
             if child is None:
                 return name
             if type(child) is not _Node:
-                keys = (key for key, one in self.held_modules.items() if one is child)
+                keys = (key for key, held in self.held.items() if held is child)
                 return ".".join((next(keys), *path[at:]))
             node = child
         return name
 
     def find(self, key: str) -> nn.Parameter | nn.Module | None:
-        """What has PEFT's live name ``key``, or lies at it in a replaced module."""
-        if key in self.held_parameters:
-            return self.held_parameters[key]
-        if key in self.held_modules:
-            return self.held_modules[key]
-        for name, replacement in self.held_modules.items():
-            if key.startswith(f"{name}."):
-                return _at(replacement, key[len(name) + 1 :])
+        """The parameter or module with PEFT's live name ``key``, also inside a replacement."""
+        if key in self.held:
+            return self.held[key]
+        for name, held in self.held.items():
+            if isinstance(held, nn.Module) and key.startswith(f"{name}."):
+                return _at(held, key[len(name) + 1 :])
         return None
 
-    def _place(self, key: str, adapter: str, *, make: bool = False) -> tuple[_Node, str]:
+    def _place(self, key: str, adapter: str) -> tuple[_Node, str]:
+        """The node of ``key``, created if need be, and the name in it."""
         *path, leaf = pieces(key, adapter)
         node: nn.Module = self
         for piece in path:
             child = node._modules.get(piece)
-            if child is None and make:
+            if child is None:
                 child = node._modules[piece] = _Node(self).train(self.training)
-            node = cast(nn.Module, child)
+            node = child
         return cast(_Node, node), leaf
 
     def _cut(self, key: str, adapter: str) -> None:
-        """Take the place away, and the nodes that it leaves empty; what was interrupted before may
-        have done a part of it."""
+        """Remove the name and the nodes left empty; an interrupted call may have done a part."""
         *path, leaf = pieces(key, adapter)
         nodes: list[nn.Module] = [self]
         for piece in path:
@@ -170,9 +161,14 @@ class ParameterTree(nn.Module):
             del parent._modules[piece]
 
 
+def _held_by(adapter: Adapter) -> Iterable[tuple[str, nn.Parameter | nn.Module]]:
+    resident = adapter.resident
+    return (*resident.parameters.items(), *resident.replacements.items())
+
+
 def pieces(key: str, adapter: str) -> list[str]:
-    """PEFT's live name as it is walked, piece by piece: an adapter's name is one of them, whatever
-    dots are in it, and none that a module has as an attribute."""
+    """PEFT's live name as attributes. An adapter's name is one of them even with dots, and never an
+    attribute that every module has."""
     name = adapter.replace(".", _DOT)
     if hasattr(_EMPTY, name):
         name = _DOT + name
@@ -183,7 +179,7 @@ def pieces(key: str, adapter: str) -> list[str]:
 
 
 def walked(key: str, adapter: str) -> str:
-    """The name in ``named_parameters`` of what has PEFT's live name ``key``."""
+    """The name in ``named_parameters`` for PEFT's live name ``key``."""
     return ".".join((ROOT, *pieces(key, adapter)))
 
 

@@ -1,14 +1,14 @@
-"""Which adapters' weights are on the model's device, within a budget, and how the others come back.
+"""Which adapters' weights are on the model's device, within a budget.
 
-An adapter is *away* before its first use (``lazy``) and while others have its room. It keeps its
-identity: routings, caches and compositions that hold it are right when it is back. From a GPU its
-weights go to the CPU; on the CPU they are dropped, and read again from the verified files.
+An adapter is not loaded before its first use (``lazy``), nor while others need its room. It stays
+the same object, so routings, caches and compositions that hold it stay valid. From a GPU its
+weights move to the CPU; on the CPU they are dropped, and read again from the verified files.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 
 import torch
@@ -23,11 +23,11 @@ from .parameter_tree import ParameterTree
 
 
 class Residency:
-    """The adapters that are here, least recently used first.
+    """The loaded adapters, least recently used first.
 
-    ``budget`` is in bytes (``None``: everything stays). Never sent away: one that a call runs on,
-    one that is trainable or merged, and one that could not be brought back. All of it is guarded
-    by the attachments' lock; files are read outside of it.
+    ``budget`` is in bytes (``None``: no limit). Adapters that are in use, trainable, merged, or
+    that could not be loaded again are never unloaded. The attachments' lock guards everything;
+    files are read outside of it.
     """
 
     def __init__(self, attachments: Attachments, tree: ParameterTree, live: LiveBase) -> None:
@@ -41,7 +41,7 @@ class Residency:
     # -- room ------------------------------------------------------------------------------
 
     def used(self) -> int:
-        """Bytes of the weights that are here or on their way, where there is a budget."""
+        """Bytes of the weights that are loaded or being loaded, if there is a budget."""
         return sum(self._here.values())
 
     def check(self, arriving: Iterable[Adapter]) -> None:
@@ -51,7 +51,7 @@ class Residency:
         fixed = sum(a.nbytes for a in arriving if a.trainable)
         findings = [
             codes.RESIDENCY_TOO_SMALL.finding(
-                f"{adapter.name!r} alone is larger than the residency budget",
+                f"{adapter.name!r} is larger than the residency budget",
                 found=f"{adapter.nbytes} bytes",
                 expected=f"at most {self.budget} bytes",
             )
@@ -62,29 +62,28 @@ class Residency:
             raise AttachError(*findings)
 
     def arrived(self, adapters: Iterable[Adapter]) -> None:
-        """These are attached now; who was here longest unused makes room for them."""
+        """Count newly attached adapters; the least recently used make room for them."""
         if self.budget is None:
             self._here.clear()
             return
         for adapter in adapters:
             if adapter.loaded:
                 self._here[adapter] = adapter.nbytes
-        self.shrink()
+        self._free(self.used() - self.budget, list(self._here))
 
-    def shrink(self) -> None:
-        """Send away what is idle until the rest fits."""
-        over = 0 if self.budget is None else self.used() - self.budget
-        for adapter in list(self._here):
+    def _free(self, over: int, candidates: Iterable[Adapter]) -> None:
+        """Unload idle adapters until ``over`` bytes are free."""
+        for adapter in candidates:
             if over > 0 and self._idle(adapter):
                 over -= self._here[adapter]
                 self._send_away(adapter)
 
     def claim(self, call: Lock, terms: Terms, *, nested: bool) -> bool:
-        """Hold a call's adapters, with room for those that are away; under the lock.
+        """Hold a call's adapters and reserve room for those not loaded; under the lock.
 
-        False where other calls had all the room: they were waited for, and what is active may be
-        another by now. A call inside a call (``nested``) cannot wait for its own end: it raises
-        :class:`RoutingError`, as do adapters that do not fit the budget together.
+        ``False`` if it had to wait for other calls: the active adapters may have changed. A call
+        inside a call (``nested``) cannot wait for its own end, so it raises :class:`RoutingError`,
+        as do adapters that do not fit the budget together.
         """
         if self.budget is None:
             self._attachments.hold(call, terms)
@@ -98,9 +97,9 @@ class Residency:
             if nested:
                 names = ", ".join(repr(a.name) for a in mine if a not in self._here)
                 raise RoutingError(
-                    codes.RESIDENCY_BUSY.finding(f"there is no room for {names} inside this call")
+                    codes.RESIDENCY_BUSY.finding(f"No room for {names} inside this call")
                 )
-            self._attachments.freed.wait(1.0)  # one that was interrupted may not have told
+            self._attachments.freed.wait(1.0)  # an interrupted call may not have notified
             return False
         self._attachments.hold(call, terms)
         self._here.update({a: size for a, size in mine.items() if a not in self._here})
@@ -115,7 +114,7 @@ class Residency:
             names = ", ".join(repr(a.name) for a in (*mine, *fixed))
             raise RoutingError(
                 codes.RESIDENCY_TOO_SMALL.finding(
-                    f"{names} do not fit the residency budget together",
+                    f"{names} together exceed the residency budget",
                     found=f"{together} bytes",
                     expected=f"at most {self.budget} bytes",
                 )
@@ -124,31 +123,29 @@ class Residency:
         idle = [a for a in others if self._idle(a)]
         if over > sum(self._here[a] for a in idle):
             return False
-        for adapter in idle:
-            if over > 0:
-                over -= self._here[adapter]
-                self._send_away(adapter)
+        self._free(over, idle)
         return True
 
     def _idle(self, adapter: Adapter) -> bool:
         return adapter.loaded and not self._attachments.users(adapter) and can_leave(adapter)
 
-    def as_it_is(self) -> tuple[int | None, dict[Adapter, int]]:
-        """The budget and who is here, as :meth:`be` takes them."""
-        return self.budget, dict(self._here)
+    def snapshot(self) -> Callable[[], None]:
+        """A function that restores the budget and the order of the adapters."""
+        budget, here = self.budget, dict(self._here)
 
-    def be(self, budget: int | None, here: dict[Adapter, int]) -> None:
-        """Have this budget, and these here, in this order."""
-        self.budget, self._here = budget, OrderedDict(here)
+        def restore() -> None:
+            self.budget, self._here = budget, OrderedDict(here)
+
+        return restore
 
     def _left(self, adapter: Adapter) -> None:
         self._here.pop(adapter, None)
 
-    # -- coming and going ------------------------------------------------------------------
+    # -- load and unload -------------------------------------------------------------------
 
     def bring(self, terms: Terms) -> bool:
-        """Load what is away of a call's adapters, which are held; whether anything was. Raises
-        what reading and attaching raise."""
+        """Load a call's adapters, which are held; whether any was not loaded. Raises what reading
+        and attaching raise."""
         away = [adapter for adapter, _ in terms if not adapter.loaded]
         try:
             for adapter in away:
@@ -184,12 +181,11 @@ class Residency:
                 self._here[adapter] = adapter.nbytes
 
     def _put(self, adapter: Adapter, built: Built) -> None:
-        new = built.adapter
         adapter.take(built.adapter)
         modules = self._live.modules.by_name
         self._attachments.put(adapter, built.outputs, built.replacements, built.weights, modules)
         if not adapter.used:
-            adapter.unfired = new.unfired
+            adapter.unfired = built.adapter.unfired
         if not adapter.retired:
             self._tree.put(adapter)
 
@@ -209,12 +205,12 @@ class Residency:
             return
         try:
             self._drop(adapter)
-        except BaseException:  # half of it is gone, and can be read again
+        except BaseException:  # a part of it is gone, and can be read again
             self._drop(adapter)
             raise
 
     def _drop(self, adapter: Adapter) -> None:
-        """Let go of its weights, of whatever is left of them."""
+        """Drop its weights, or the rest of them."""
         self._left(adapter)
         adapter.loaded = False
         self._tree.take(adapter)

@@ -1,4 +1,4 @@
-"""Passing for the base: its attributes and methods, and a module's own ways of being handled."""
+"""A module that can be used like the base: its attributes, methods and state dict."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from .parameter_tree import ROOT
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_ON_BASE = "call it on `model.base_model` if the base alone is meant, before adapters are attached"
+_ON_BASE = "To change the base alone, call it on `model.base_model` before you attach adapters."
 _BASE_ONLY: Mapping[str, str] = {
-    "enable_peft_hotswap": "nothing is to be enabled: `load_adapter(source, name, hotswap=True)` "
-    "takes any rank, and after `model.compile(max_rank=...)` it does not compile again",
-    "get_adapter_state_dict": "`model.state_dict()` holds the adapters' tensors, and "
-    "`model.save_adapter(folder, name)` writes one",
+    "enable_peft_hotswap": "Use `load_adapter(source, name, hotswap=True)`: it takes any rank, and "
+    "does not compile again after `model.compile(max_rank=...)`.",
+    "get_adapter_state_dict": "Use `model.state_dict()` for the adapters' tensors, or "
+    "`model.save_adapter(folder, name)` to write one adapter.",
     "init_weights": _ON_BASE,
-    "push_to_hub": "write a folder with `model.save_pretrained(folder)`, and upload that",
+    "push_to_hub": "Write a folder with `model.save_pretrained(folder)`, and upload it.",
     "resize_token_embeddings": _ON_BASE,
     "set_input_embeddings": _ON_BASE,
     "set_output_embeddings": _ON_BASE,
 }
-"""Methods of a transformers model that would leave the adapters out, or pull the modules away
-from under them, and what to do instead."""
+"""Methods of a transformers model that would ignore the adapters or replace their modules, and what
+to do instead."""
 
 
 class StandIn(nn.Module):
-    """A module that stands in for a base, which is its child ``base_model``.
+    """A module that can be used like a base, which is its child ``base_model``.
 
-    What it lacks is the base's: attributes are read from there (and set there, where the base
-    has them), methods run with the active adapters. Its state is the adapters' and not the base's.
-    It is not copied, pickled or replicated.
+    Attributes that it lacks are the base's (they are also set there), and the base's methods run
+    with the active adapters. Its state dict has the adapters, not the base. It cannot be copied,
+    pickled or replicated.
     """
 
     _base: nn.Module
@@ -55,31 +55,56 @@ class StandIn(nn.Module):
         self.training = host.adapters.tree.training = base.training
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The adapters' tensors by PEFT's live names; nothing of the base."""
+        """The adapters' tensors, without the base.
+
+        Args:
+            *args: ``destination``, ``prefix`` and ``keep_vars``, as for ``nn.Module.state_dict``.
+            **kwargs: The same by name.
+
+        Returns:
+            Tensors by PEFT's live names, such as
+            ``base_model.model.<module>.lora_A.<adapter>.weight``.
+        """
         return adapter_state.collect(self._host.adapters.tree, *args, **kwargs)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Copy values into the attached adapters; all of them or none.
+        """Copy values into the attached adapters; all or nothing.
 
-        Raises :class:`AttachError` for missing and unknown keys (unless not ``strict``) and for
-        other shapes. ``assign`` is refused: sites hold the tensors that are there.
+        Args:
+            state_dict: Tensors by PEFT's live names, or by the names of ``named_parameters``.
+            strict: Whether missing and unknown keys are errors.
+            assign: Must be ``False``: values are copied, the adapters keep their tensors.
+
+        Returns:
+            ``missing_keys`` and ``unexpected_keys``, as ``nn.Module.load_state_dict``.
+
+        Raises:
+            AttachError: Missing or unknown keys, or a tensor of another shape.
         """
         return self._host.adapters.load_state(state_dict, strict=strict, assign=assign)
 
     def get_parameter(self, target: str) -> nn.Parameter:
-        """The parameter of this name, by ``named_parameters`` or by ``state_dict``."""
+        """The parameter with this name in ``named_parameters`` or in ``state_dict``."""
         found = self._host.adapters.tree.find(target)
         return found if isinstance(found, nn.Parameter) else super().get_parameter(target)
 
     def get_submodule(self, target: str) -> nn.Module:
-        """The module of this name, by ``named_modules`` or as PEFT calls what replaces it."""
+        """The module with this name in ``named_modules``, or PEFT's name of a replacement."""
         found = self._host.adapters.tree.find(target)
         return found if isinstance(found, nn.Module) else super().get_submodule(target)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move or convert base and adapters; the base's own ``to`` has the first word."""
+        """Move or convert the base and its adapters.
+
+        Args:
+            *args: As for ``nn.Module.to``. The base's own ``to`` runs first, and may refuse.
+            **kwargs: The same by name.
+
+        Returns:
+            This model.
+        """
         self._base.to(*args, **kwargs)
         return super().to(*args, **kwargs)
 
@@ -90,7 +115,7 @@ class StandIn(nn.Module):
         return found
 
     if TYPE_CHECKING:
-        # torch's own says that a module has every name
+        # torch declares that a module has every attribute; this lets type checkers find typos
         __getattr__: None  # pyright: ignore[reportIncompatibleMethodOverride]
     else:
 
@@ -111,17 +136,17 @@ class StandIn(nn.Module):
             return value
 
     def _misspelt(self, name: str, error: AttributeError) -> AttributeError:
-        """The base's error, with the public name that was probably meant."""
-        public = {one for one in dir(self) if not one.startswith("_")}
+        """The base's error, with the most similar public name."""
+        public = {known for known in dir(self) if not known.startswith("_")}
         hint = None if name in public else did_you_mean(name, public)
-        return error if hint is None else AttributeError(f"{error}; {hint}")
+        return error if hint is None else AttributeError(f"{error}. {hint}")
 
     def _delegate(self, name: str, method: types.MethodType) -> Callable[..., Any]:
         if name in _BASE_ONLY:
 
             @functools.wraps(method)
             def refuse(*_: Any, **__: Any) -> NoReturn:
-                message = f"{name}() of the base knows nothing of the adapters"
+                message = f"{name}() of the base ignores the adapters"
                 raise refusal(codes.NOT_THROUGH_WRAPPER, message, _BASE_ONLY[name])
 
             return refuse
@@ -144,13 +169,13 @@ class StandIn(nn.Module):
         return sorted({*super().__dir__(), *dir(self._base)})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
-        raise refusal(codes.COPY_REFUSED, "an adapted model cannot be deep-copied")
+        raise refusal(codes.COPY_REFUSED, "An adapted model cannot be deep-copied")
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise refusal(codes.COPY_REFUSED, "an adapted model cannot be copied or pickled")
+        raise refusal(codes.COPY_REFUSED, "An adapted model cannot be copied or pickled")
 
     def _replicate_for_data_parallel(self) -> NoReturn:
-        raise refusal(codes.COPY_REFUSED, "an adapted model cannot be replicated by DataParallel")
+        raise refusal(codes.COPY_REFUSED, "DataParallel cannot replicate an adapted model")
 
 
 def refusal(code: Code, message: str, hint: str | None = None) -> AttachError:
@@ -158,5 +183,5 @@ def refusal(code: Code, message: str, hint: str | None = None) -> AttachError:
 
 
 def host_of(model: StandIn) -> AdapterHost:
-    """What the model is made of."""
+    """The parts of a model, for functions that change it."""
     return model._host  # pyright: ignore[reportPrivateUsage]

@@ -1,32 +1,29 @@
-"""What a batch's rows do at one site, gathered once and applied as batched products.
+"""The deltas of a batch's rows at one site, gathered once and applied as batched products.
 
-Factors say what they add as *parts* (low-rank factors, a rescaled output, a changed input ...).
+Factors give their deltas as *parts* (low-rank factors, a rescaled output, a changed input ...).
 The parts of one kind are stacked, one entry for each row and adapter, and applied to all of their
-rows by the same few products, however many adapters the rows name. Where several kinds meet at one
-site, each is gathered by itself. What has no part (dropout while training) is applied to its own
-rows alone.
+rows by the same few products, however many adapters the rows name. Each kind at a site is gathered
+by itself. Factors without parts (dropout in training) are applied to their own rows alone.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from ...manifests.language.weights import weight_at
 from ..adapter.adapter import Adapter, Terms
-from ..adapter.factors import Factors, Gatherable, RowDelta, RowPart
-
-if TYPE_CHECKING:
-    from ..adapter.factors import Factors
+from ..adapter.factors import Factors, RowDelta, RowPart
 
 
 @dataclass(frozen=True)
 class RowFactors:
-    """What the rows of a batch do at one site; ``of`` are the base's tensors in it."""
+    """The deltas of a batch's rows at one site; ``of`` are the base's tensors in them."""
 
     adapters: frozenset[Adapter]
     deltas: tuple[RowDelta, ...]
@@ -39,7 +36,7 @@ class RowFactors:
     def add(
         self, module: nn.Module, x: torch.Tensor, base: torch.Tensor, repeat: int
     ) -> torch.Tensor:
-        """``base`` with each row's deltas; row ``i`` stands ``repeat`` times, in place."""
+        """``base`` with each row's deltas; each row is there ``repeat`` times in a row."""
         out = base
         for delta in self.deltas:
             out = delta.add(module, x, base, out, repeat)
@@ -52,8 +49,8 @@ def gather(
     factors: Mapping[Adapter, tuple[Factors, ...]],
     rows: Sequence[Terms],
 ) -> RowFactors | None:
-    """What ``rows`` (each row's adapters with weights) do at the site ``name`` of ``factors``;
-    ``None`` where no row has anything there."""
+    """The deltas of ``rows`` (each row's adapters with weights) at the site ``name`` with these
+    ``factors``; ``None`` if no row has any."""
     kinds: dict[Hashable, list[tuple[int, RowPart]]] = {}
     apart: dict[tuple[tuple[Factors, float], ...], list[int]] = {}
     # an adapter of several rows is asked once
@@ -62,13 +59,13 @@ def gather(
         rest: list[tuple[Factors, float]] = []
         for adapter, weight in terms:
             at = weight_at(weight, name)
-            for one in factors.get(adapter, ()) if at else ():
-                key = (id(one), at)
+            for own in factors.get(adapter, ()) if at else ():
+                key = (id(own), at)
                 if key not in known:
-                    known[key] = one.parts(module, at) if isinstance(one, Gatherable) else None
+                    known[key] = own.parts(module, at)
                 parts = known[key]
                 if parts is None:
-                    rest.append((one, at))
+                    rest.append((own, at))
                 for part in parts or ():
                     kinds.setdefault(part.kind, []).append((row, part))
         if rest:
@@ -86,7 +83,7 @@ def gather(
 
 
 class Entries:
-    """Which rows of a batch have a part of some kind: one entry for each, in the parts' order."""
+    """The rows of a batch that have a part of some kind: one entry a part, in their order."""
 
     def __init__(self, parts: Sequence[tuple[int, Any]], rows: int) -> None:
         self.rows = tuple(row for row, _ in parts)
@@ -116,7 +113,7 @@ class Entries:
 
 
 class SplitRows:
-    """The rows of each set of adapters apart, as if they were a batch of their own."""
+    """The rows of each set of adapters by themselves, as if they were a batch of their own."""
 
     nbytes = 0
 
@@ -134,7 +131,7 @@ class SplitRows:
         for acting, rows in self.apart.items():
             at = rows_at(rows, repeat, base.device)
             mine, theirs = x.index_select(0, at.to(x.device)), base.index_select(0, at)
-            # where nothing was added yet, as in a batch of their own
+            # nothing added yet: as in a batch of their own
             result = theirs if out is base else out.index_select(0, at)
             for factors, weight in acting:
                 result = factors.add(module, mine, theirs, result, weight)
@@ -144,13 +141,13 @@ class SplitRows:
 
 
 def rows_at(rows: Sequence[int], repeat: int, device: torch.device) -> torch.Tensor:
-    """Where in a batch the ``rows`` stand, each ``repeat`` times in place: (rows * repeat,)."""
+    """The positions of ``rows`` in a batch, each ``repeat`` times in a row: (rows * repeat,)."""
     at = [row * repeat + n for row in rows for n in range(repeat)]
     return torch.tensor(at, device=device)
 
 
 def size_of(*held: torch.Tensor | None) -> int:
-    """Bytes of the tensors that are there."""
+    """The size of the tensors (bytes); ``None`` counts nothing."""
     return sum(t.numel() * t.element_size() for t in held if t is not None)
 
 
@@ -158,20 +155,18 @@ def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """``tensors`` as one, padded with zeros at the end of each dimension to the largest of them, in
     the widest dtype of them: (tensors, ...)."""
     first = tensors[0]
-    dtype = first.dtype
-    for one in tensors[1:]:
-        dtype = torch.promote_types(dtype, one.dtype)
-    if all(one.shape == first.shape for one in tensors):
-        return torch.stack([one.to(dtype) for one in tensors])
+    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+    if all(tensor.shape == first.shape for tensor in tensors):
+        return torch.stack([tensor.to(dtype) for tensor in tensors])
     largest = [max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True)]
     found = first.new_zeros(len(tensors), *largest, dtype=dtype)
-    for at, one in enumerate(tensors):
-        found[(at, *(slice(size) for size in one.shape))] = one
+    for at, tensor in enumerate(tensors):
+        found[(at, *(slice(size) for size in tensor.shape))] = tensor
     return found
 
 
 class RowSite(Protocol):
-    """A place of the base, as rows see it: its module, and what adapters hold there."""
+    """A site of the base as rows see it: its module, and the factors of adapters there."""
 
     name: str
     module: nn.Module

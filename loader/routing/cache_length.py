@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 CACHES = ("past_key_values", "cache_params")
-"""Under which names a forward takes and returns caches."""
+"""The names under which a forward takes and returns caches."""
 
 
 def cache_length(cache: Any) -> int:
-    """The number of tokens in a cache; 0 for what is none."""
+    """The number of tokens in a cache; 0 for anything else."""
     if not hasattr(cache, "get_seq_length"):
         return 0
     try:

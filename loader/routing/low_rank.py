@@ -1,29 +1,26 @@
 """Deltas of low rank at linear modules, and outputs rescaled channel by channel, for rows.
 
-Most methods come to one or both: LoRA to ``B A x``, DoRA to that and a rescaled output, IA3 to the
-latter alone. Each row's low-rank factors lie side by side along the rank, so that two batched
-products serve all rows and all of their adapters.
+Most methods need one or both: LoRA is ``B A x``, DoRA that and a rescaled output, IA3 only the
+latter. Each row's low-rank factors are concatenated along the rank, so that two batched products
+serve all rows and all of their adapters.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from ..adapter.factors import Gatherable, RowDelta, RowPart
+from ..adapter.factors import Factors, RowDelta, RowPart
 from .batched import size_of
-
-if TYPE_CHECKING:
-    from ..adapter.factors import Factors
 
 
 @dataclass(frozen=True, eq=False)
 class LowRank(RowPart):
-    """``delta(x) = b @ (a @ x)``: a (r, in), b (out, r) with scale and weight in it."""
+    """``delta(x) = b @ (a @ x)``: a (r, in), b (out, r), which includes scale and weight."""
 
     a: torch.Tensor
     b: torch.Tensor
@@ -34,25 +31,24 @@ class LowRank(RowPart):
 
 
 def low_rank_of(factors: Factors, module: nn.Module, weight: float) -> LowRank | None:
-    """The delta of ``factors`` times ``weight``, where it is of low rank and nothing else."""
-    parts = factors.parts(module, weight) if isinstance(factors, Gatherable) else None
+    """The delta of ``factors`` times ``weight``, if it is only of low rank."""
+    parts = factors.parts(module, weight)
     if parts is None or len(parts) != 1:
         return None
     return parts[0] if isinstance(parts[0], LowRank) else None
 
 
 class LowRankRows:
-    """All rows at once. ``a`` (rows, in, r) and ``b`` (rows, r, out), zero where a row has less
-    than the largest rank."""
+    """All rows at once. ``a`` (rows, in, r) and ``b`` (rows, r, out), padded with zeros to the
+    largest rank."""
 
     def __init__(self, parts: Sequence[tuple[int, LowRank]], rows: int) -> None:
         by_row: list[list[LowRank]] = [[] for _ in range(rows)]
         for row, part in parts:
             by_row[row].append(part)
         first = parts[0][1]
-        dtype = first.a.dtype
-        for _, part in parts:
-            dtype = torch.promote_types(torch.promote_types(dtype, part.a.dtype), part.b.dtype)
+        dtypes = (tensor.dtype for _, part in parts for tensor in (part.a, part.b))
+        dtype = functools.reduce(torch.promote_types, dtypes)
         rank = max(sum(part.a.shape[0] for part in row) for row in by_row)
         self.a = first.a.new_zeros(rows, first.a.shape[1], rank, dtype=dtype)
         self.b = first.b.new_zeros(rows, rank, first.b.shape[0], dtype=dtype)

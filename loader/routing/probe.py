@@ -1,4 +1,4 @@
-"""What notes what the places of a base are given, in a call that asks for it."""
+"""Records the inputs of a base's sites, in a call that asks for it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ ROWS = 3
 
 @dataclass(eq=False)
 class Probe:
-    """What the sites are given while the base is asked."""
+    """What the sites see while the base is probed."""
 
     seen: dict[str, bool] = field(default_factory=dict)
-    """Whether a site saw the three rows each time that it ran."""
+    """Whether a site saw the three rows each time it ran."""
 
     def see(self, name: str, x: Any) -> None:
         fits = isinstance(x, torch.Tensor) and x.dim() > 1 and len(x) == ROWS

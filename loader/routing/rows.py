@@ -1,16 +1,16 @@
 """A batch whose rows have routings of their own (PEFT's ``adapter_names``).
 
-Row ``i`` of the batch runs with ``routings[i]``. Beam search and several returned sequences repeat
-each row in place (``generation/utils.py: _expand_inputs_for_generation``). A site that does not
-see one row of the batch in each row of its input is refused: which token belongs to which row is
-never guessed from a size that happens to fit (see :mod:`.row_layout`).
+Row ``i`` of the batch runs with ``terms[i]``. Beam search and several returned sequences repeat
+each row in place (``generation/utils.py: _expand_inputs_for_generation``). A site whose input rows
+are not the batch's rows is refused: which token belongs to which row is never guessed from a size
+that happens to match (see :mod:`.row_probe`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,14 +21,11 @@ from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
-from ...manifests.findings.finding import Finding
-from ..adapter.adapter import Adapter
+from ..adapter.adapter import Adapter, Terms
 from .batched import RowFactors, RowSite, gather
-from .routing import Routing
-from .row_probe import RowLayout
 
 KEPT_BYTES = 1 << 30
-"""Gathered factors that a model keeps for its latest batches (bytes)."""
+"""The largest size of gathered factors that a model keeps for its latest batches (bytes)."""
 
 _INPUTS = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds", "inputs")
 _OTHERS = ("pixel_values", "input_values", "input_features")
@@ -36,14 +33,14 @@ _State = tuple[torch.Tensor, int, int]
 
 
 class Gathered:
-    """The factors of one sequence of routings, gathered site by site as they are first needed;
-    current for as long as no tensor that they were made of has changed."""
+    """The factors of one sequence of routings, gathered at each site on first use; current as long
+    as the tensors that they were made of do not change."""
 
     def __init__(self, adapters: Iterable[Adapter] = ()) -> None:
         self.of: dict[RowSite, RowFactors | None] = {}
         self.nbytes = 0
-        self.asked = False
-        """Whether all is known of what their sites see."""
+        self.probed = False
+        """Whether all of their sites were."""
         self._made_of = [_state(t) for adapter in adapters for t in adapter.tensors()]
 
     def current(self) -> bool:
@@ -66,15 +63,35 @@ def _version(tensor: torch.Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
+class RowLayout:
+    """Which sites of one model see the rows of a batch, as far as that is known."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, bool] = {}
+        self.tried: dict[frozenset[str], set[str]] = {}
+        """The sites that were probed, by the kind of inputs."""
+        self.error = ""
+
+    def doubt(self, name: str) -> str | None:
+        """Why the module is not known to see the rows; ``None`` if it does."""
+        known = self.known.get(name)
+        if known:
+            return None
+        if known is None:
+            error = f" ({self.error})" if self.error else ""
+            return f"a run of the base alone did not show whether it sees the rows{error}"
+        return "its input is not the rows of the batch, whatever its size"
+
+
 class GatheredCache:
-    """Gathered factors of the latest batches, bounded in bytes: the least recently used go, and of
-    a batch that is too large by itself what does not fit is gathered at each use. ``layout`` is
-    what is known of the sites' inputs."""
+    """Gathered factors of the latest batches, limited in bytes: the least recently used go first,
+    and what does not fit of a single batch is gathered at each use. ``layout`` knows which sites
+    see the rows."""
 
     def __init__(self, limit: int = KEPT_BYTES) -> None:
         self.limit = limit
         self.layout = RowLayout()
-        self._kept: OrderedDict[tuple[Routing, ...], Gathered] = OrderedDict()
+        self._kept: OrderedDict[tuple[Terms, ...], Gathered] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -82,24 +99,24 @@ class GatheredCache:
         with self._lock:
             return sum(gathered.nbytes for gathered in self._kept.values())
 
-    def of(self, routings: tuple[Routing, ...]) -> Gathered:
+    def of(self, rows: tuple[Terms, ...]) -> Gathered:
         with self._lock:
-            gathered = self._kept.get(routings)
+            gathered = self._kept.get(rows)
             if gathered is None or not gathered.current():
-                adapters = {a: None for routing in routings for a, _ in routing.terms}
-                gathered = self._kept[routings] = Gathered(adapters)
-            self._kept.move_to_end(routings)
+                adapters = {adapter: None for terms in rows for adapter, _ in terms}
+                gathered = self._kept[rows] = Gathered(adapters)
+            self._kept.move_to_end(rows)
             return gathered
 
     def keep(self, into: Gathered, site: RowSite, found: RowFactors | None) -> None:
-        """Keep what was gathered for a site, if it fits; others have to go for it."""
+        """Keep what was gathered for a site, if it fits; drop other batches for it."""
         with self._lock:
             more = found.nbytes if found is not None else 0
-            for routings, other in list(self._kept.items()):
+            for rows, other in list(self._kept.items()):
                 if sum(g.nbytes for g in self._kept.values()) + more <= self.limit:
                     break
                 if other is not into:
-                    del self._kept[routings]
+                    del self._kept[rows]
             if into.nbytes + more <= self.limit:
                 into.keep(site, found)
 
@@ -110,63 +127,55 @@ class GatheredCache:
 
 @dataclass(eq=False)
 class Rows:
-    """The routings of one call's rows. ``repeats`` says how often a row may stand in a batch, in
-    place; ``foreign`` are the modules whose inputs are not the batch's rows (vision towers)."""
+    """The adapters of each row of one call. ``repeats`` are the numbers of times that each row may
+    be in a batch; ``foreign`` are the modules whose inputs are not the batch's rows (vision
+    towers)."""
 
-    routings: tuple[Routing, ...]
+    terms: tuple[Terms, ...]
     repeats: tuple[int, ...]
     cache: GatheredCache
     foreign: tuple[str, ...] = ()
-    _gathered: Gathered = field(init=False)
+    gathered: Gathered = field(init=False)
     _trains: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        for routing in self.routings:
-            for adapter, _ in routing.terms:
-                if adapter.resident.prompt is not None:
-                    raise RoutingError(
-                        codes.PROMPT_MIXED.finding(
-                            f"{adapter.name!r} has virtual tokens, and other rows have not"
-                        )
-                    )
-        self._gathered = self.cache.of(self.routings)
-        self._trains = any(a.trainable for r in self.routings for a, _ in r.terms)
+        adapters = {adapter: None for terms in self.terms for adapter, _ in terms}
+        for adapter in adapters:
+            if adapter.resident.prompt is not None:
+                message = f"{adapter.name!r} has virtual tokens: all rows need the same ones"
+                raise RoutingError(codes.PROMPT_MIXED.finding(message))
+        self.gathered = self.cache.of(self.terms)
+        self._trains = any(adapter.trainable for adapter in adapters)
 
     def factors(self, site: RowSite) -> RowFactors | None:
-        """What the rows' adapters hold at ``site``; ``None`` where none of them acts."""
-        known = self._gathered.of
+        """The deltas of the rows' adapters at ``site``; ``None`` if none of them acts there."""
+        known = self.gathered.of
         if site in known:
             return known[site]
-        terms = [routing.terms for routing in self.routings]
         if self._trains or site.module.training:
-            return gather(site.name, site.module, site.factors, terms)
+            return gather(site.name, site.module, site.factors, self.terms)
         with _for_any_call(next(iter(site.factors))):
-            found = gather(site.name, site.module, site.factors, terms)
-        self.cache.keep(self._gathered, site, found)
+            found = gather(site.name, site.module, site.factors, self.terms)
+        self.cache.keep(self.gathered, site, found)
         return found
 
     def of(self, rows: Sequence[int]) -> Rows:
-        """These rows alone, as a batch of their own within the call (each as often as said)."""
-        return Rows(tuple(self.routings[row] for row in rows), self.repeats, self.cache)
+        """Only these rows, as a batch of their own within the call."""
+        return Rows(tuple(self.terms[row] for row in rows), self.repeats, self.cache)
 
     def replacements(self, factors: Mapping[Adapter, nn.Module]) -> list[nn.Module | None]:
-        """For each row the module that stands in for the base's, if any."""
-        return [next((factors[a] for a, _ in r.terms if a in factors), None) for r in self.routings]
+        """For each row the module that replaces the base's, if any."""
+        return [next((factors[a] for a, _ in t if a in factors), None) for t in self.terms]
 
-    def enter(
-        self, owner: object, base: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> int:
-        """How often each row stands in a batch that the base (or its ``generate``) is given now,
-        in place. Raises :class:`RoutingError` for one of another size than there are names.
-
-        The first time that a site is used so, the base is asked what it sees.
-        """
-        given = [value for name in _INPUTS if (value := kwargs.get(name)) is not None]
-        if not given and not args:
-            given = [value for name in _OTHERS if (value := kwargs.get(name)) is not None]
-        tensors = [value for value in (*args[:1], *given) if isinstance(value, torch.Tensor)]
+    def repeat_of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+        """How often each row is in a batch with these inputs. Raises :class:`RoutingError` if it
+        has another size than there are rows."""
+        inputs = [value for name in _INPUTS if (value := kwargs.get(name)) is not None]
+        if not inputs and not args:
+            inputs = [value for name in _OTHERS if (value := kwargs.get(name)) is not None]
+        tensors = [value for value in (*args[:1], *inputs) if isinstance(value, torch.Tensor)]
         lengths = {tensor.shape[0] if tensor.dim() else 0 for tensor in tensors}
-        count = len(self.routings)
+        count = len(self.terms)
         repeat = next((n for n in self.repeats if lengths <= {n * count}), None)
         if repeat is None:
             raise RoutingError(
@@ -176,26 +185,20 @@ class Rows:
                     expected=" or ".join(str(n * count) for n in self.repeats),
                 )
             )
-        if not self._gathered.asked:
-            adapters = {a for routing in self.routings for a, _ in routing.terms}
-            sites = {name for adapter in adapters for name in adapter.modules}
-            self._gathered.asked = self.cache.layout.ask(
-                owner, base, sites, args, kwargs, repeat * count
-            )
         return repeat
 
     def check_site(self, name: str, module: nn.Module, x: torch.Tensor, repeat: int) -> None:
-        """Raise :class:`RoutingError` where the rows of ``x``, the module's input, are not known to
-        be those of the batch, in order, each ``repeat`` times."""
-        if name.startswith(self.foreign) if self.foreign else False:
-            raise _lost(name, "it sees images or sounds, not the rows of the batch")
+        """Raise :class:`RoutingError` unless the rows of ``x``, the module's input, are known to be
+        those of the batch, in order, each ``repeat`` times."""
+        if name.startswith(self.foreign):
+            raise _lost(name, "its input is images or sounds, not the rows of the batch")
         batched = len(module.kernel_size) + 2 if isinstance(module, _ConvNd) else 2
         if x.dim() < batched:
             raise _lost(name, f"its input has the shape {tuple(x.shape)}")
         if x.dim() == 2 and x.is_floating_point() and any(p.isdigit() for p in name.split(".")):
-            # tokens of all rows may have been laid out in one dimension, and sorted by expert
+            # the tokens of all rows may be in one dimension, sorted by expert
             raise _lost(name, f"its input has the shape {tuple(x.shape)}, without the rows")
-        if x.shape[0] != repeat * len(self.routings):
+        if x.shape[0] != repeat * len(self.terms):
             raise _lost(name, f"its input has {x.shape[0]} rows")
         if why := self.cache.layout.doubt(name):
             raise _lost(name, why)
@@ -203,27 +206,10 @@ class Rows:
 
 @contextmanager
 def _for_any_call(adapter: Adapter) -> Generator[None, None, None]:
-    """Whatever mode this call runs in, what is kept must do for any other."""
+    """Make tensors that calls in any mode can use, whatever the mode of this one."""
     device = adapter.tensors()[0].device.type
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
         yield
-
-
-def routings_of(
-    names: Sequence[str | None], routing: Callable[[str | None], Routing]
-) -> tuple[Routing, ...]:
-    """What each row's name means. Raises :class:`RoutingError` with every name that means nothing,
-    once each."""
-    found: list[Routing] = []
-    problems: dict[Finding, None] = {}
-    for name in names:
-        try:
-            found.append(routing(name))
-        except RoutingError as error:
-            problems.update(dict.fromkeys(error.findings))
-    if problems:
-        raise RoutingError(*problems)
-    return tuple(found)
 
 
 def _lost(name: str, why: str) -> RoutingError:

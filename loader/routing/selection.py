@@ -1,4 +1,4 @@
-"""From what a user names (an adapter, several, a composition, weights) to a routing."""
+"""From a user's selection (an adapter, several, a composition, weights) to a routing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...manifests.findings.errors import PolicyError, RoutingError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.names import BASE_ROW, did_you_mean
 from ...manifests.language.weights import ModuleWeights, Weight, Written, shown, times, weight_at
-from ..adapter.adapter import Adapter
+from ..adapter.adapter import Adapter, Terms
 from ..adapter.weights import SitePart
 from .routing import BASE, Routing
 
@@ -23,21 +23,19 @@ number, or globs of modules to numbers), or ``None`` (as PEFT's ``"__base__"``) 
 alone."""
 
 Rules = Callable[[Mapping[str, float]], Iterable[Finding]]
-"""What a set of weighted adapters breaks; asked once for every set before it is first active. A
-weight by module counts as 1; a composition that became an adapter counts as its members."""
+"""The rules that a set of weighted adapters breaks; called once for each set before it is first
+active. A weight by module counts as 1; a composition that became an adapter counts as its
+members."""
 
 
 class Merged(Protocol):
     """Adapters that are in the base's weights: ``modules`` are those whose parameters changed."""
 
     @property
-    def terms(self) -> tuple[tuple[Adapter, Weight], ...]: ...
+    def terms(self) -> Terms: ...
 
     @property
     def modules(self) -> frozenset[str]: ...
-
-    @property
-    def weights(self) -> Mapping[str, Weight]: ...
 
 
 def check_rules(rules: Rules | None, terms: Sequence[tuple[Adapter, Weight]]) -> None:
@@ -54,26 +52,27 @@ def route(
     rules: Rules | None = None,
     merged: Merged | None = None,
 ) -> Routing:
-    """The routing that ``selection`` means.
+    """The routing of ``selection``.
 
     Several adapters are summed, each delta times its weight; an adapter at weight 0 is left out.
-    Raises :class:`RoutingError` for what cannot be selected, :class:`PolicyError` for what the
-    rules forbid. What is ``merged`` takes part in every answer, and so in what is asked.
+    Raises :class:`RoutingError` for an invalid selection, :class:`PolicyError` for one that the
+    rules forbid. The ``merged`` adapters act in every call, so the rules count them too.
     """
     weights = _weights(selection, adapters, compositions)
     terms = tuple((adapters[name], weight) for name, weight in weights.items() if weight)
-    beside = merged.terms if merged is not None else ()
-    if merged is not None and not terms:
-        raise RoutingError(merging_codes.ADAPTERS_MERGED.finding("the base alone cannot answer"))
-    problems = conflicts(terms, merged) or mix_problems((*beside, *terms))
+    every = terms if merged is None else (*merged.terms, *terms)
+    if every and not terms:
+        message = "Cannot run the base model while adapters are merged"
+        raise RoutingError(merging_codes.ADAPTERS_MERGED.finding(message))
+    problems = conflicts(terms, merged) or mix_problems(every)
     if problems:
         raise RoutingError(*problems)
-    check_rules(rules, (*beside, *terms))
+    check_rules(rules, every)
     return Routing(terms) if terms else BASE
 
 
 def taking_part(terms: Iterable[tuple[Adapter, Weight]]) -> dict[str, float]:
-    """The adapters that rules are about: those of a composition count one by one."""
+    """The adapters that rules count: those of a composition one by one."""
     found: dict[str, float] = {}
     for adapter, weight in terms:
         share = 1.0 if isinstance(weight, ModuleWeights) else weight
@@ -99,7 +98,7 @@ def without(selection: Selection, gone: Collection[str]) -> Selection:
 
 
 def key_of(selection: Any) -> Any:
-    """Something hashable that stands for the selection, or ``None`` where nothing does."""
+    """A hashable key for the selection, or ``None`` if there is none."""
     if isinstance(selection, str):
         return selection
     if isinstance(selection, Mapping):
@@ -124,23 +123,16 @@ def check_composition(
     adapters: Mapping[str, Adapter],
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> dict[str, Weight]:
-    """The composition's weights, checked: known adapters, finite weights, a mix that can be.
-    Raises :class:`RoutingError` with ``where`` it was written."""
+    """The composition's weights, checked: known adapters, finite weights, a possible mix. Raises
+    :class:`RoutingError` with ``where`` it was written."""
     try:
-        return _checked(name, of, adapters)
+        weights = _weights(of, adapters, {})
+        if problems := mix_problems([(adapters[n], w) for n, w in weights.items() if w]):
+            raise RoutingError(*problems)
+        if not any(weights.values()):
+            raise _invalid(f"The composition {name!r} is empty")
     except RoutingError as error:
         raise RoutingError(*(replace(f, where=where) for f in error.findings)) from error
-
-
-def _checked(
-    name: str, of: Mapping[str, Written], adapters: Mapping[str, Adapter]
-) -> dict[str, Weight]:
-    weights = _weights(of, adapters, {})
-    problems = mix_problems([(adapters[n], w) for n, w in weights.items() if w])
-    if problems:
-        raise RoutingError(*problems)
-    if not any(weights.values()):
-        raise _invalid(f"the composition {name!r} is empty")
     return weights
 
 
@@ -158,12 +150,12 @@ def _weights(
     elif isinstance(selection, (list, tuple)):
         wanted = [(name, 1.0) for name in cast("Sequence[object]", selection)]
     else:
-        raise _invalid(f"a {type(selection).__name__} selects nothing")
+        raise _invalid(f"Cannot select adapters by a {type(selection).__name__}")
     found: dict[str, Weight] = {}
     problems: list[Finding] = []
     for name, written in wanted:
         if not isinstance(name, str):
-            raise _invalid(f"{name!r} is not a name")
+            raise _invalid(f"Invalid adapter name {name!r}")
         weight = _weight(name, written)
         try:
             members = _expand(name, weight, adapters, compositions)
@@ -181,13 +173,13 @@ def _weights(
 
 
 def _idle(name: str, weight: Weight, members: Sequence[Adapter]) -> list[Finding]:
-    """Globs of a weight that decide about no module of what it is the weight of."""
+    """Globs of a weight that match no module of the adapters that have it."""
     if not isinstance(weight, ModuleWeights):
         return []
     modules = [module for member in members for module in member.modules]
     return [
         codes.WEIGHT_IDLE.finding(
-            f"the weight {glob!r} is for no module of {name!r}",
+            f"The weight {glob!r} does not apply to any module of {name!r}",
             found=glob,
             expected=", ".join(modules[:3]),
         )
@@ -196,22 +188,22 @@ def _idle(name: str, weight: Weight, members: Sequence[Adapter]) -> list[Finding
 
 
 def _weight(name: str, weight: object) -> Weight:
-    """A weight that a caller wrote. Raises :class:`RoutingError` for what is none."""
+    """A caller's weight. Raises :class:`RoutingError` for an invalid one."""
     if isinstance(weight, ModuleWeights):
         return weight
     if isinstance(weight, Mapping):
         globs = cast("Mapping[object, object]", weight)
         if not globs or not all(isinstance(glob, str) for glob in globs):
-            raise _invalid(f"the weight of {name!r} is {dict(globs)}")
-        return ModuleWeights.of({str(g): _number(name, one) for g, one in globs.items()})
+            raise _invalid(f"Invalid weight of {name!r}: {dict(globs)}")
+        return ModuleWeights.of({str(g): _number(name, number) for g, number in globs.items()})
     return _number(name, weight)
 
 
 def _number(name: str, weight: object) -> float:
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-        raise _invalid(f"the weight of {name!r} is a {type(weight).__name__}")
+        raise _invalid(f"Invalid weight of {name!r}: a {type(weight).__name__}")
     if not math.isfinite(weight):
-        raise _invalid(f"the weight of {name!r} is {weight}")
+        raise _invalid(f"Invalid weight of {name!r}: {weight}")
     return float(weight)
 
 
@@ -227,51 +219,47 @@ def _expand(
         members = compositions[name].items()
         return {member: times(weight, share) for member, share in members}
     known = [*adapters, *compositions]
-    hint = did_you_mean(name, known)
     raise RoutingError(
         codes.ADAPTER_UNKNOWN.finding(
-            f"there is no adapter or composition {name!r}",
+            f"Unknown adapter or composition {name!r}",
             found=name,
-            expected=", ".join(sorted(known)) or "none is attached",
-            hint=hint,
+            expected=", ".join(sorted(known)) or "an attached adapter; there are none",
+            hint=did_you_mean(name, known),
         )
     )
 
 
 def mix_problems(terms: Iterable[tuple[Adapter, Weight]]) -> list[Finding]:
-    """Whole modules and virtual tokens do not add up; factors inside a replaced module would do
-    nothing."""
+    """Why adapters cannot be combined: replaced modules and virtual tokens do not add up, and
+    factors inside a replaced module would do nothing."""
     found: list[Finding] = []
     terms = list(terms)
-    prompts = [
-        (adapter, weight) for adapter, weight in terms if adapter.resident.prompt is not None
-    ]
+    prompts = [(one, weight) for one, weight in terms if one.resident.prompt is not None]
     if len(prompts) > 1:
-        both = ", ".join(repr(adapter.name) for adapter, _ in prompts)
-        found.append(codes.PROMPT_MIXED.finding(f"{both} have virtual tokens each"))
+        names = " and ".join(repr(one.name) for one, _ in prompts)
+        found.append(codes.PROMPT_MIXED.finding(f"{names} have virtual tokens each"))
     found += [
         codes.PROMPT_MIXED.finding(
-            f"{adapter.name!r} has virtual tokens",
-            found=f"weight {shown(weight)}",
-            expected="weight 1",
+            f"{one.name!r} has virtual tokens", found=f"weight {shown(weight)}", expected="weight 1"
         )
-        for adapter, weight in prompts
+        for one, weight in prompts
         if weight != 1
     ]
     for at, (adapter, weight) in enumerate(terms):
-        if any(weight_at(weight, name) != 1 for name in adapter.whole):
+        if any(weight_at(weight, name) != 1 for name in adapter.replaced):
             found.append(
-                codes.WHOLE_MODULES_MIXED.finding(
-                    f"{adapter.name!r} brings {min(adapter.whole)} whole",
+                codes.REPLACEMENTS_MIXED.finding(
+                    f"{adapter.name!r} replaces module {min(adapter.replaced)}",
                     found=f"weight {shown(weight)}",
                     expected="weight 1",
                 )
             )
         for other, _ in terms[at + 1 :]:
-            if both := sorted(adapter.whole & other.whole):
+            if both := sorted(adapter.replaced & other.replaced):
                 found.append(
-                    codes.WHOLE_MODULES_MIXED.finding(
-                        f"{adapter.name!r} and {other.name!r} both bring {both[0]} whole"
+                    codes.REPLACEMENTS_MIXED.finding(
+                        f"{adapter.name!r} and {other.name!r} both replace module {both[0]}; "
+                        "adapters that replace the same module cannot be combined"
                     )
                 )
         for other, _ in terms:
@@ -286,13 +274,13 @@ def mix_problems(terms: Iterable[tuple[Adapter, Weight]]) -> list[Finding]:
 
 
 def _inside(outer: Adapter, inner: Adapter) -> str | None:
-    """A module of ``inner`` that lies within one that ``outer`` replaces, or that is one and would
-    run with other weights."""
-    if not outer.whole:
+    """A module of ``inner`` inside one that ``outer`` replaces, or a replaced one that would run
+    with other weights."""
+    if not outer.replaced:
         return None
-    prefixes = tuple(f"{name}." for name in outer.whole)
+    prefixes = tuple(f"{name}." for name in outer.replaced)
     lost = (name for name in inner.modules if name.startswith(prefixes))
-    return next(iter(inner.reweighed & outer.whole), None) or next(lost, None)
+    return next(iter(inner.reweighed & outer.replaced), None) or next(lost, None)
 
 
 def _invalid(message: str) -> RoutingError:
@@ -300,36 +288,32 @@ def _invalid(message: str) -> RoutingError:
 
 
 def conflicts(terms: Iterable[tuple[Adapter, Weight]], merged: Merged | None) -> list[Finding]:
-    """Why ``terms`` cannot be active beside what is merged."""
+    """Why ``terms`` cannot be active together with the merged adapters."""
     if merged is None:
         return []
-    found: list[Finding] = []
-    modules = merged.modules
+    found: list[str] = []
     for adapter, _ in terms:
         if adapter.merged:
-            found.append(
-                merging_codes.ADAPTERS_MERGED.finding(
-                    f"{adapter.name!r} is merged into the weights"
-                )
-            )
+            found.append(f"{adapter.name!r} is merged into the weights")
             continue
-        for part in adapter.resident.parts:
-            if part.of_input or part.site.module not in modules:
-                continue
-            if not _rows_apart(part, merged):
-                found.append(
-                    merging_codes.ADAPTERS_MERGED.finding(
-                        f"{adapter.name!r} acts on what {part.site.module} returns, into which "
-                        f"{', '.join(merged.weights)} is merged"
-                    )
-                )
-                break
-    return found
+        changed = (
+            part.site.module
+            for part in adapter.resident.parts
+            if not part.of_input
+            and part.site.module in merged.modules
+            and not _rows_apart(part, merged)
+        )
+        if (module := next(changed, None)) is not None:
+            found.append(
+                f"{adapter.name!r} changes the output of {module}, and "
+                f"{', '.join(one.name for one, _ in merged.terms)} is merged into that module"
+            )
+    return [merging_codes.ADAPTERS_MERGED.finding(message) for message in found]
 
 
 def _rows_apart(part: SitePart, merged: Merged) -> bool:
-    """Whether all that is merged at the part's module are rows of trained tokens (``indices``), and
-    others than the part's own: it then finds the base's rows where it acts."""
+    """Whether only rows of trained tokens (``indices``) are merged at the part's module, and none
+    of the part's own: those are still the base's."""
     name, mine = part.site.module, part.site.settings.get("indices")
     if mine is None:
         return False

@@ -1,4 +1,4 @@
-"""Whether a base can take adapters at all."""
+"""Whether adapters can be attached to a model."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ from .sites import RootGuard
 
 
 def check_attachable(base: Any) -> None:
-    """Raise :class:`AttachError` for a model that is not a plain one of its own kind."""
+    """Raise :class:`AttachError` for a wrapped or compiled model, or another kind of object."""
     problems: list[Finding] = []
     if not isinstance(base, nn.Module):
-        raise AttachError(
-            codes.MODEL_WRAPPED.finding(f"a {type(base).__name__} is no nn.Module", found=base)
-        )
+        message = f"A {type(base).__name__} is not an nn.Module"
+        raise AttachError(codes.MODEL_WRAPPED.finding(message, found=base))
     if hasattr(base, "peft_config") or getattr(base, "_hf_peft_config_loaded", False):
-        problems.append(codes.MODEL_WRAPPED.finding("PEFT adapters are in this model"))
+        problems.append(codes.MODEL_WRAPPED.finding("The model contains PEFT adapters"))
     elif any(type(m).__module__.startswith("peft.") for m in base.modules()):
-        problems.append(codes.MODEL_WRAPPED.finding("PEFT's layers are in this model"))
+        problems.append(codes.MODEL_WRAPPED.finding("The model contains PEFT's layers"))
     if intercepted(base, RootGuard):
-        gc.collect()  # one that nobody holds any more lets go
+        gc.collect()  # an unreachable wrapper releases its base
     if intercepted(base, RootGuard):
-        problems.append(codes.MODEL_WRAPPED.finding("another AdaptedModel holds this base"))
+        problems.append(codes.MODEL_WRAPPED.finding("Another AdaptedModel uses this base"))
     if problems:
         raise AttachError(*problems)
     check_not_compiled(base, base.modules())
 
 
 def check_not_compiled(base: nn.Module, modules: Iterable[nn.Module]) -> None:
-    """Raise :class:`AttachError` if any of ``modules`` is compiled: it would not see a hook."""
+    """Raise :class:`AttachError` if any of ``modules`` is compiled: it would ignore hooks."""
     compiled = (torch._dynamo.eval_frame.OptimizedModule, torch.jit.ScriptModule)  # pyright: ignore[reportPrivateUsage]
     for module in modules:
         if module.__dict__.get("_compiled_call_impl") or isinstance(module, compiled):
             kind = type(base).__name__
-            raise AttachError(codes.MODEL_COMPILED.finding(f"this {kind} is compiled"))
+            raise AttachError(codes.MODEL_COMPILED.finding(f"This {kind} is compiled"))

@@ -1,7 +1,7 @@
 """Trained biases of the base (``bias: all`` and ``lora_only``), as a difference on the output.
 
-PEFT writes such biases into the base, where every adapter shares them and disabling does not
-bring the old ones back. Here each adapter has its own, and the base keeps its.
+PEFT writes such biases into the base: all adapters share them, and disabling does not restore the
+old ones. Here each adapter has its own, and the base keeps its biases.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .weight_sites import can_stand_in
 
 
 class BiasFactors(BiasChange):
-    """``out + weight * (bias - the base's bias)``, along the module's channels. Of a module that is
-    not ``called`` who reads the bias finds it changed."""
+    """``out + weight * (bias - the base's bias)``, along the module's channels. If the module is
+    not ``called``, code that reads the bias gets the changed one."""
 
     __slots__ = ("reads",)
 
@@ -51,8 +51,8 @@ class BiasFactors(BiasChange):
 
 
 class BiasWeight(BiasChange):
-    """The same for a module that does more with its bias than to add it last: it runs with another
-    one for the time of a call."""
+    """The same for a module that does more with its bias than add it last: it runs with another
+    bias during a call."""
 
     __slots__ = ()
     name = "bias"
@@ -62,15 +62,15 @@ class BiasWeight(BiasChange):
 
 
 def inner_bias_of(module: nn.Module) -> torch.Tensor | None:
-    """The bias that a module of another kind can run with another value of; ``None`` where there is
-    none."""
+    """The bias that a module of another kind can exchange during a call; ``None`` where it has no
+    such bias."""
     own = module._parameters.get("bias")  # pyright: ignore[reportPrivateUsage]
     plain = own is not None and type(own.data) is torch.Tensor and own.is_floating_point()
     return offloaded(module, "bias") if plain and can_stand_in(module) else None
 
 
 def bias_of(module: nn.Module) -> torch.Tensor | None:
-    """The base's bias, where it is the last thing that the module adds; else ``None``."""
+    """The base's bias, if the module adds it last; else ``None``."""
     known = (nn.Linear, nn.LayerNorm, nn.GroupNorm, _BatchNorm, _ConvNd)
     kind = type(module)
     hugging_face = (kind.__name__, kind.__module__) == ("Conv1D", "transformers.pytorch_utils")

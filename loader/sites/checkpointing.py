@@ -1,8 +1,8 @@
-"""Gradient checkpointing runs parts of the forward again in backward: with the same routing.
+"""Gradient checkpointing repeats parts of the forward in backward, with the same routing.
 
-transformers gives each checkpointed module the function to call, ``_gradient_checkpointing_func``
-(``modeling_utils.PreTrainedModel._set_gradient_checkpointing``); it is wrapped here so that what
-it runs, now and later and on whatever thread, sees the call that was current at forward.
+transformers gives each checkpointed module a function, ``_gradient_checkpointing_func``
+(``modeling_utils.PreTrainedModel._set_gradient_checkpointing``). It is wrapped here, so that
+everything it runs, then or later, on any thread, sees the call that was current at forward.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import nn
 
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
+from ..base.interception import itself
 from ..routing.routing import CURRENT, run_with
-from .sites import lost
 
 _FUNCTION = "_gradient_checkpointing_func"
 
@@ -35,7 +35,7 @@ class Carrying:
         carried = dataclasses.replace(call, inside=True, carried=True)
 
         def run(*inner_args: Any, **inner_kwargs: Any) -> Any:
-            gone = lost(carried)
+            gone = next((adapter for adapter, _ in carried.terms if adapter.retired), None)
             if gone is not None and CURRENT.get() is not call:
                 raise RoutingError(
                     codes.ROUTING_LOST.finding(
@@ -49,18 +49,18 @@ class Carrying:
         return self.inner(run, *args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
-        return self.inner  # a copy of the base carries nothing
+        return self.inner  # a copy of the base is not adapted
 
     def __reduce__(self) -> Any:
-        return _same, (self.inner,)
+        return itself, (self.inner,)
 
 
 def _recorded(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments with a gradient to ask for.
+    """The arguments, of which at least one requires a gradient.
 
-    Reentrant checkpointing records nothing of a part none of whose inputs wants a gradient, such as
-    the first layer over frozen embeddings: the adapters within would not be trained, silently.
-    transformers' ``enable_input_require_grads`` is a hook on the base; this leaves it as it is.
+    Reentrant checkpointing records no gradients for a part whose inputs do not require one, such as
+    the first layer over frozen embeddings: the adapters in it would not be trained, silently.
+    transformers' ``enable_input_require_grads`` adds a hook to the base; this does not change it.
     """
     tensors = [a for a in args if isinstance(a, torch.Tensor)]
     if not torch.is_grad_enabled() or any(t.requires_grad for t in tensors):
@@ -72,12 +72,12 @@ def _recorded(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def checkpointable(model: nn.Module) -> tuple[nn.Module, ...]:
-    """The modules that transformers may switch to checkpointing."""
+    """The modules for which transformers can enable checkpointing."""
     return tuple(m for m in model.modules() if hasattr(m, "gradient_checkpointing"))
 
 
 def carry(modules: Iterable[nn.Module]) -> None:
-    """Wrap the checkpointing function of every module that has one now."""
+    """Wrap the checkpointing function of every module that has one."""
     for module in modules:
         function = module.__dict__.get(_FUNCTION)
         if function is not None and type(function) is not Carrying:
@@ -85,12 +85,8 @@ def carry(modules: Iterable[nn.Module]) -> None:
 
 
 def stop_carrying(modules: Iterable[nn.Module]) -> None:
-    """Give every module its own function back."""
+    """Restore the checkpointing function of every module."""
     for module in modules:
         function = module.__dict__.get(_FUNCTION)
         if type(function) is Carrying:
             module.__dict__[_FUNCTION] = function.inner
-
-
-def _same(function: Any) -> Any:
-    return function

@@ -1,10 +1,10 @@
 """A compiled base whose adapters change without compiling again.
 
-What is compiled is the base's forward with one pair of buffers at each adapted module: A (r, in)
-and B (out, r) for a declared rank, B zero where no adapter acts. Which adapters are active is
-decided outside of the graph and copied into the buffers before the call, so that a switch, a hot
-swap, other weights or the base alone are the same graph with other values. The base itself stays
-uncompiled: ``model.base_model(x)`` runs it as it was.
+The base's forward is compiled with a pair of buffers at each adapted module: A (r, in) and B
+(out, r) for a declared rank, with B zero where no adapter acts. The factors of the active adapters
+are copied into the buffers before a call, outside of the graph. A switch, a hot swap, other weights
+or the base alone therefore use the same graph with other values. The base itself is not compiled:
+``model.base_model(x)`` runs as before.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from .slot import Slot
 class CompiledBase:
     """The compiled forward and the buffers that it reads.
 
-    One call at a time: the buffers are shared. Raises :class:`RoutingError` when made for adapters
-    that are more than low-rank factors at linear modules, and when asked for a set of adapters of
-    a larger rank than ``rank``, or that act on modules that were not adapted when it was made.
+    Calls run one at a time, since they share the buffers. Making one raises :class:`RoutingError`
+    if an adapter is not low-rank factors at linear modules. A call raises it for adapters whose
+    ranks add up to more than ``rank``, or on modules that had no adapter at compilation.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class CompiledBase:
             if like is None:
                 problems.append(_not_low_rank(name))
             else:
-                self._slots[name] = Slot(site.module, like, rank)
+                self._slots[name] = Slot(like, rank)
         if problems:
             raise RoutingError(*problems)
         for name, site in sites.items():
@@ -66,18 +66,18 @@ class CompiledBase:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> Any:
-        """The compiled forward with ``terms``; ``sites`` are those of the base as they are now."""
+        """The compiled forward with ``terms``; ``sites`` are the current ones of the base."""
         with self.lock:
             self._choose(terms, sites)
             return self._run(*args, **kwargs)
 
     def forget(self) -> None:
-        """The adapters' values change: the next call copies them anew."""
+        """Copy the factors again at the next call, because their values change."""
         with self.lock:
             self._now = None
 
     def _check(self, terms: Terms, sites: Mapping[str, OutputSite]) -> None:
-        """Raise :class:`RoutingError` for adapters that the compiled graph has no place for."""
+        """Raise :class:`RoutingError` for adapters that the compiled graph cannot run."""
         problems: list[Finding] = []
         for adapter, _ in terms:
             if adapter.resident.prompt is not None:
@@ -122,7 +122,8 @@ class CompiledBase:
         if ranks > self.rank:
             raise RoutingError(
                 codes.NOT_COMPILED_FOR.finding(
-                    f"{', '.join(adapter.name for adapter, _ in terms)} at {name}",
+                    f"The rank of {', '.join(repr(adapter.name) for adapter, _ in terms)} "
+                    f"at {name} is too large",
                     found=f"rank {ranks}",
                     expected=f"at most {self.rank}, which the model was compiled for",
                 )
@@ -131,7 +132,7 @@ class CompiledBase:
 
 
 def _first(site: OutputSite) -> LowRank | None:
-    """What the site's factors look like; ``None`` where one of them is not low-rank."""
+    """The first low-rank factors of the site; ``None`` if any of its factors are not low-rank."""
     found: LowRank | None = None
     for factors in site.factors.values():
         for one in factors:
@@ -144,5 +145,5 @@ def _first(site: OutputSite) -> LowRank | None:
 
 def _not_low_rank(name: str) -> Finding:
     return codes.NOT_COMPILED_FOR.finding(
-        f"what adapters do at {name} is not low-rank factors at a linear module"
+        f"The adapters at {name} are not low-rank factors at a linear module"
     )

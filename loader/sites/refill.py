@@ -1,4 +1,4 @@
-"""Giving a dictionary back what it had."""
+"""Restoring the content of a dictionary that other threads read."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from typing import Any
 
 
 def refill(known: dict[Any, Any], old: dict[Any, Any]) -> None:
-    """Let ``known``, which other threads read meanwhile, have what ``old`` has and nothing else;
-    what is in both is never away."""
+    """Give ``known`` exactly the items of ``old``; an item that is in both is never missing."""
     for key in [key for key in known if key not in old]:
         del known[key]
     known.update(old)
 
 
 def reorder(known: dict[Any, Any], old: dict[Any, Any]) -> None:
-    """The same, in the order of ``old``."""
+    """The same, and in the order of ``old``."""
     refill(known, old)
     if [*known] != [*old]:
         for key in old:

@@ -1,8 +1,8 @@
-"""A whole module of an adapter: the base's module again, with the adapter's parameters.
+"""An adapter's replacement of a module: a copy of the module with the adapter's parameters.
 
-What PEFT keeps in its ``ModulesToSaveWrapper`` (``utils/other.py``). The twin is a deep copy in
-which the base's tensors are exchanged for the adapter's *while* copying, so that nothing of the
-base is copied and nothing of it is left in the twin.
+PEFT keeps it in a ``ModulesToSaveWrapper`` (``utils/other.py``). The replacement is a deep copy in
+which the base's tensors are exchanged for the adapter's *while* copying, so that no tensor of the
+base is copied.
 """
 
 from __future__ import annotations
@@ -16,32 +16,29 @@ import torch
 from torch import nn
 
 from ..base.float32 import widen_no_more
+from ..base.layout import persistent_buffers
 from .sites import OutputSite
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 def own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Its parameters and persistent buffers, by their paths under it, each once.
-
-    Of tied ones (a decoder's bias that is the head's) every name is given.
-    """
+    """Its parameters and persistent buffers, by their paths under it. A tied one (a decoder's bias
+    that is the head's) is listed under every name."""
     found: dict[str, torch.Tensor] = dict(module.named_parameters(remove_duplicate=False))
     for path, part in module.named_modules(remove_duplicate=False):
-        kept_out = part._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]
-        for name, buffer in part.named_buffers(recurse=False):
-            if name not in kept_out:
-                found[f"{path}.{name}" if path else name] = buffer
+        for name, buffer in persistent_buffers(part).items():
+            found[f"{path}.{name}" if path else name] = buffer
     return found
 
 
 def replacement_of(
     module: nn.Module, tensors: Mapping[str, torch.Tensor], *, trainable: bool
 ) -> nn.Module:
-    """A module like ``module`` with ``tensors`` (by path under it) for its own.
+    """A copy of ``module`` with ``tensors`` (by path under it) as its own.
 
     Parameters not among ``tensors`` are shared with the base's module (a head's bias beside a
-    saved embedding weight). Hooks and accelerate's machinery stay behind: the twin has its
+    saved embedding weight). Hooks and accelerate's are not copied: the replacement has its
     weights, and runs inside the base module's ``__call__``.
     """
     memo: dict[int, Any] = {}
@@ -64,7 +61,7 @@ def replacement_of(
             for name in ("_hf_hook", "_old_forward", "forward"):
                 part.__dict__.pop(name, None)
     widen_no_more(replacement)
-    for kind in _HOOKS:  # those at the top run on the base's module
+    for kind in _HOOKS:  # those of the module itself run on the base's
         getattr(replacement, kind).clear()
     _resize(replacement)
     return replacement
@@ -79,7 +76,7 @@ def _new(old: torch.Tensor, new: torch.Tensor | None, trainable: bool) -> torch.
 
 
 def _resize(replacement: nn.Module) -> None:
-    """An embedding, or a head, with more rows than the base's says so."""
+    """Correct the sizes of an embedding or a head that has more rows than the base's."""
     weight = cast("torch.Tensor | None", getattr(replacement, "weight", None))
     if isinstance(replacement, nn.Embedding) and weight is not None:
         replacement.num_embeddings = weight.shape[0]

@@ -1,15 +1,15 @@
-"""Sites: the places in a base where adapters act, each holding ``{adapter: factors}``.
+"""Sites: the places in a base where adapters act, each with ``{adapter: factors}``.
 
-Invisible in the base's names, types and ``state_dict``: an output site is one forward hook, a
-whole-module site one instance-level ``forward``; both go when their last adapter goes.
+They do not appear in the base's names, types or ``state_dict``: an output site is a forward hook,
+the others are an instance-level ``forward``. Both are removed with their last adapter.
 """
 
 from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -22,16 +22,20 @@ from ...manifests.language.weights import weight_at
 from ..adapter.adapter import Adapter
 from ..adapter.factors import Factors
 from ..base.float32 import answers_in, run_in
-from ..base.interception import Interception, intercepting, place, release
+from ..base.interception import Interception, intercepting, itself, place, release
 from ..routing.batched import rows_at
 from ..routing.kv_cache import check_cache, mark_cache
-from ..routing.routing import CURRENT, BatchRows, Call, run_with
+from ..routing.routing import CURRENT, Call, run_with
+from ..routing.rows import Rows
 from ..weights.placement import compute_dtype
 from .slot import Slot
 
+T = TypeVar("T")
+"""What an adapter has at a site."""
+
 
 class OutputSite:
-    """Adds to what a module returns. The hook is this object itself."""
+    """Adds to a module's output. The hook is this object itself."""
 
     __slots__ = ("_handle", "factors", "module", "name", "owner", "slot")
 
@@ -41,7 +45,7 @@ class OutputSite:
         self.module = module
         self.factors: dict[Adapter, tuple[Factors, ...]] = {}
         self.slot: Slot | None = None
-        """Where the base is compiled: what the graph reads instead of the factors."""
+        """In a compiled base: the buffers that the graph reads instead of the factors."""
         self._handle: RemovableHandle | None = None
 
     def install(self) -> None:
@@ -95,7 +99,7 @@ class OutputSite:
     def _by_rows(
         self,
         call: Call,
-        rows: BatchRows,
+        rows: Rows,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         output: Any,
@@ -105,11 +109,7 @@ class OutputSite:
             return None
         x, base = self._tensors(args, kwargs, output)
         rows.check_site(self.name, self.module, x, call.repeat)
-        if call.gradients and not call.carried and not torch.is_grad_enabled():
-            refuse_lost_routing(self.name)
-        for adapter in factors.adapters:
-            if adapter.unfired:
-                adapter.unfired.discard(self.name)
+        note_use(call, self.name, factors.adapters)
         return factors.add(self.module, x, base, call.repeat).to(output.dtype)
 
     def _tensors(
@@ -129,11 +129,11 @@ class OutputSite:
         return _inert  # a copy of the base is not adapted
 
     def __reduce__(self) -> Any:
-        return _make_inert, ()
+        return itself, (_inert,)
 
 
 class Intercepting(ABC):
-    """What stands in front of a module's forward, for one wrapper."""
+    """Runs in place of a module's forward, for one wrapper."""
 
     __slots__ = ("_interception", "module", "owner")
 
@@ -144,7 +144,7 @@ class Intercepting(ABC):
 
     def install(self) -> None:
         if not self.installed:
-            self.remove()  # that may have been interrupted
+            self.remove()  # it may have been interrupted before
             self._interception = intercepting(self.module, self)
             place(self.module, self._interception)
 
@@ -154,7 +154,7 @@ class Intercepting(ABC):
 
     @property
     def inner(self) -> Callable[..., Any]:
-        """The forward that it stands in front of."""
+        """The forward behind it."""
         assert self._interception is not None
         return self._interception.inner
 
@@ -168,16 +168,22 @@ class Intercepting(ABC):
     ) -> Any: ...
 
 
-class ModuleSite(Intercepting):
-    """Runs an adapter's own module in place of the base's, inside the same ``__call__``: hooks
-    on the base's module run as always, its forward does not."""
+class InterceptingSite(Intercepting, Generic[T]):
+    """A site that runs in place of its module's forward."""
 
     __slots__ = ("factors", "name")
 
     def __init__(self, owner: object, name: str, module: nn.Module) -> None:
         super().__init__(owner, module)
         self.name = name
-        self.factors: dict[Adapter, nn.Module] = {}
+        self.factors: dict[Adapter, T] = {}
+
+
+class ModuleSite(InterceptingSite[nn.Module]):
+    """Runs an adapter's replacement in place of the base's module, inside the same ``__call__``:
+    hooks on the base's module run as usual, its forward does not."""
+
+    __slots__ = ()
 
     def __call__(
         self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -193,16 +199,11 @@ class ModuleSite(Intercepting):
         for adapter, _ in call.terms:
             replacement = self.factors.get(adapter)
             if replacement is not None:
-                if adapter.unfired:
-                    adapter.unfired.discard(self.name)
-                return self._run(call, replacement, args, kwargs)
+                note_use(call, self.name, (adapter,))
+                return self._run(replacement, args, kwargs)
         return inner(*args, **kwargs)
 
-    def _run(
-        self, call: Call, replacement: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if call.gradients and not call.carried and not torch.is_grad_enabled():
-            refuse_lost_routing(self.name)
+    def _run(self, replacement: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if replacement.training is not self.module.training:
             replacement.train(self.module.training)
         inside = compute_dtype(replacement, replacement)
@@ -214,37 +215,38 @@ class ModuleSite(Intercepting):
     def _by_rows(
         self,
         call: Call,
-        rows: BatchRows,
+        rows: Rows,
         inner: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Each module once, on its own rows."""
+        """Run each module once, on its own rows."""
         replacements = rows.replacements(self.factors)
         if not any(replacements):
             return inner(*args, **kwargs)
         if len(args) != 1 or kwargs or not isinstance(args[0], torch.Tensor):
-            raise RoutingError(
-                codes.ROWS_LOST.finding(f"{self.name}: it takes more than one tensor")
-            )
+            raise RoutingError(codes.ROWS_LOST.finding(f"{self.name} takes more than one tensor"))
         x = args[0]
         rows.check_site(self.name, self.module, x, call.repeat)
-        for adapter, _ in call.terms:
-            if self.factors.get(adapter) in replacements and adapter.unfired:
-                adapter.unfired.discard(self.name)
+        used = [a for a, _ in call.terms if self.factors.get(a) in replacements]
+        note_use(call, self.name, used)
         parts: list[tuple[torch.Tensor, torch.Tensor]] = []
         for new in dict.fromkeys(replacements):
             at = rows_at([n for n, t in enumerate(replacements) if t is new], call.repeat, x.device)
             mine = x.index_select(0, at)
-            found: Any = inner(mine) if new is None else self._run(call, new, (mine,), {})
+            found: Any = inner(mine) if new is None else self._run(new, (mine,), {})
             if not isinstance(found, torch.Tensor) or found.shape[:1] != mine.shape[:1]:
-                raise RoutingError(  # a recurrent module's states, say
-                    codes.ROWS_LOST.finding(f"{self.name}: it answers with more than its rows")
+                raise RoutingError(  # for example the states of a recurrent module
+                    codes.ROWS_LOST.finding(f"{self.name} returns more than the output of its rows")
                 )
             parts.append((at, found))
         shapes = {tuple(found.shape[1:]) for _, found in parts}
         if len(shapes) > 1:
-            raise RoutingError(codes.ROWS_LOST.finding(f"{self.name}: rows of {sorted(shapes)}"))
+            raise RoutingError(
+                codes.ROWS_LOST.finding(
+                    f"{self.name} returns rows of different shapes: {sorted(shapes)}"
+                )
+            )
         first = parts[0][1]
         out = first.new_empty(len(x), *first.shape[1:])
         for at, found in parts:
@@ -253,9 +255,9 @@ class ModuleSite(Intercepting):
 
 
 class RootGuard(Intercepting):
-    """In front of the base's own forward: a direct call of the base is the base's own, even
-    in the midst of a ``generate`` (a logits processor that compares with the base, say). It is
-    also where key-value caches come by."""
+    """In front of the base's own forward: a direct call of the base runs without adapters, even
+    during ``generate`` (for example in a logits processor that compares with the base). It also
+    checks and marks key-value caches."""
 
     __slots__ = ()
 
@@ -273,14 +275,20 @@ class RootGuard(Intercepting):
         return out
 
 
-Site = OutputSite | ModuleSite
+def note_use(call: Call, name: str, adapters: Iterable[Adapter]) -> None:
+    """Record that adapters act at the site ``name``; raises as :func:`refuse_lost_routing`."""
+    if call.gradients and not call.carried and not torch.is_grad_enabled():
+        refuse_lost_routing(name)
+    for adapter in adapters:
+        if adapter.unfired:
+            adapter.unfired.discard(name)
 
 
 def refuse_lost_routing(name: str) -> None:
-    """Raise if this forward runs inside reentrant checkpointing that does not carry the routing.
+    """Raise if this forward runs inside reentrant checkpointing that loses the routing.
 
-    Called where a call that records gradients comes to a part without them: a plain ``no_grad``
-    region, which is fine, or the first run of a part that backward will run again.
+    Called where a call that records gradients reaches a part without them: a plain ``no_grad``
+    region, which is allowed, or the first run of a part that backward will repeat.
     """
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     code = CheckpointFunction.forward.__code__
@@ -288,20 +296,11 @@ def refuse_lost_routing(name: str) -> None:
         if frame.f_code is code:
             raise RoutingError(
                 codes.ROUTING_LOST.finding(
-                    f"{name} runs under reentrant gradient checkpointing of the model's own"
+                    f"{name} runs under the model's own reentrant gradient checkpointing"
                 )
             )
         frame = frame.f_back
 
 
-def lost(call: Call) -> Adapter | None:
-    """An adapter of the call that has been deleted since."""
-    return next((adapter for adapter, _ in call.terms if adapter.retired), None)
-
-
 def _inert(*_: Any) -> None:
     return None
-
-
-def _make_inert() -> Callable[..., None]:
-    return _inert

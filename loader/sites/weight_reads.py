@@ -1,11 +1,11 @@
-"""Parameters that a model reads outside of the module which holds them.
+"""Parameters that a model reads outside of the module that holds them.
 
 A head may multiply with ``embeddings.weight`` and never call the embedding. In PEFT (0.21,
-``utils/other.py``, ``ModulesToSaveWrapper`` and ``TrainableTokensWrapper``) a wrapper answers such
-a read with the active adapter's tensor. Here nothing wraps the base: its module keeps its
-parameters, and the dictionary that it looks them up in answers by the call that asks. Code that
+``utils/other.py``, ``ModulesToSaveWrapper`` and ``TrainableTokensWrapper``) a wrapper returns the
+active adapter's tensor for such a read. Here the base is not wrapped: the module keeps its
+parameters, and the dictionary that holds them returns the tensor for the running call. Code that
 lists the parameters (``state_dict``, ``named_parameters``), other threads and direct calls of the
-base find the base's.
+base get the base's.
 """
 
 from __future__ import annotations
@@ -23,25 +23,23 @@ from ...manifests.language.weights import Weight, weight_at
 from ..adapter.adapter import Adapter
 from ..routing.routing import CURRENT, Call
 from ..weights.placement import own_parameter
-from .sites import Intercepting, refuse_lost_routing
+from .sites import InterceptingSite, note_use
 
 Read = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
-"""``read(own, now, weight)``: what an adapter makes of ``now``, where the base has ``own``."""
+"""``read(own, now, weight)``: an adapter's change of ``now``; the base has ``own``."""
 
 _RUNNING: ContextVar[tuple[object, ...]] = ContextVar("adapterdock_running", default=())
 
 
-class ReadSite(Intercepting):
+class ReadSite(InterceptingSite[Mapping[str, Read]]):
     """One module whose parameters are the active adapter's where they are read outside of its own
-    forward. Within it, and for ``placement.own_parameter``, they are the base's: there the other
+    forward. Inside, and for ``placement.own_parameter``, they are the base's: there the other
     sites act."""
 
-    __slots__ = ("_places", "factors", "name")
+    __slots__ = ("_places",)
 
     def __init__(self, owner: object, name: str, module: nn.Module) -> None:
-        super().__init__(owner, module)
-        self.name = name
-        self.factors: dict[Adapter, Mapping[str, Read]] = {}
+        super().__init__(owner, name, module)
         self._places: list[nn.Module] = []
 
     def install(self) -> None:
@@ -68,7 +66,7 @@ class ReadSite(Intercepting):
             _RUNNING.reset(token)
 
     def read(self, path: str, own: torch.Tensor) -> torch.Tensor:
-        """The parameter at ``path`` for the call that is running in this thread."""
+        """The parameter at ``path`` for the call that runs in this thread."""
         call = CURRENT.get()
         if call is None or call.owner is not self.owner or call.probe is not None:
             return own
@@ -78,7 +76,7 @@ class ReadSite(Intercepting):
         if not terms:
             return own
         if call.rows is not None:
-            each = [self._acting(routing.terms, path) for routing in call.rows.routings]
+            each = [self._acting(row, path) for row in call.rows.terms]
             if any(one != each[0] for one in each):
                 return _OfNoRow.of(own, self.name)
             terms = each[0]
@@ -93,20 +91,17 @@ class ReadSite(Intercepting):
     def _changed(
         self, call: Call, terms: list[tuple[Adapter, float]], path: str, own: torch.Tensor
     ) -> torch.Tensor:
-        if call.gradients and not call.carried and not torch.is_grad_enabled():
-            refuse_lost_routing(self.name)
+        note_use(call, self.name, (adapter for adapter, _ in terms))
         now = own
         for adapter, weight in terms:
-            if adapter.unfired:
-                adapter.unfired.discard(self.name)
             now = self.factors[adapter][path](own, now, weight)
         as_own = own.is_meta or (now.dtype is own.dtype and now.device == own.device)
         return now if as_own else now.to(own)
 
 
 class _Parameters(dict[str, Any]):
-    """A module's ``_parameters``: the same, but for who asks for one of them by its name. Several
-    sites may answer, of modules that lie in one another."""
+    """A module's ``_parameters``, in which access by name is answered by sites: its own, and those
+    of the modules around it."""
 
     def __init__(self, own: dict[str, Any]) -> None:
         super().__init__(own)
@@ -115,7 +110,7 @@ class _Parameters(dict[str, Any]):
 
     @classmethod
     def of(cls, part: nn.Module) -> _Parameters:
-        """Those of this module, put there where they are plain."""
+        """Those of this module, in place of its plain dictionary."""
         now = part._parameters  # pyright: ignore[reportPrivateUsage]
         if type(now) is not cls:
             now = vars(part)["_parameters"] = cls(now)
@@ -126,11 +121,11 @@ class _Parameters(dict[str, Any]):
             self._sites = (*self._sites, (site, prefix))
 
     def leave(self, site: ReadSite, part: nn.Module) -> None:
-        """The site answers no more; with the last one, ``part`` has its own dictionary again."""
+        """Remove a site; with the last one, ``part`` gets its own dictionary back."""
         self._sites = tuple(one for one in self._sites if one[0] is not site)
         if not self._sites:
             self._own.clear()
-            self._own.update(self)  # the base may have been given others meanwhile
+            self._own.update(self)  # the base may have new parameters by now
             vars(part)["_parameters"] = self._own
 
     def __getitem__(self, name: str) -> Any:
@@ -151,8 +146,8 @@ class _Parameters(dict[str, Any]):
 
 
 class _OfNoRow(torch.Tensor):
-    """A parameter that is another one for some rows of the batch: it tells its dtype and sizes,
-    and who computes with it is refused."""
+    """A parameter that differs between rows of the batch: its dtype and sizes can be read, and
+    computing with it raises."""
 
     read_of: str
 
@@ -170,7 +165,9 @@ class _OfNoRow(torch.Tensor):
         if asked in FACTS:
             return super().__torch_function__(func, types, args, kwargs or {})
         name = next((one.read_of for one in args if isinstance(one, cls)), "a module")
-        raise RoutingError(codes.ROWS_LOST.finding(f"{name}: its weight is read for all rows"))
+        raise RoutingError(
+            codes.ROWS_LOST.finding(f"The weight of {name} is read for all rows at once")
+        )
 
 
 FACTS = frozenset(
@@ -180,11 +177,11 @@ FACTS = frozenset(
         *("requires_grad", "is_leaf", "element_size", "itemsize", "__len__"),
     }
 )
-"""What a tensor tells of itself without its values."""
+"""Attributes and methods of a tensor that do not need its values."""
 
 
 def reads_of_replacement(replacement: nn.Module) -> Mapping[str, Read]:
-    """The parameters of what stands in a module's place, by their paths under it."""
+    """The parameters of a module's replacement, by their paths under it."""
     found: dict[str, Read] = {}
     for path, part in replacement.named_modules():
         for name in part._parameters:  # pyright: ignore[reportPrivateUsage]

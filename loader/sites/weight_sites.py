@@ -1,9 +1,9 @@
 """Sites on a module's own parameters: the module runs with other weights, for one call.
 
-For weights that no module multiplies by itself (a mixture's experts, all in one parameter). Nothing
-of the base is exchanged, not even for a moment: a stand-in that shares everything with the module
-but its dictionary of parameters runs the module's forward, so that other threads, and direct calls
-of the base, see the base.
+For weights that have no module of their own (a mixture's experts, all in one parameter). The base
+is not changed, not even for a moment: a stand-in, which shares everything with the module except
+its dictionary of parameters, runs the module's forward. Other threads and direct calls of the base
+see the base.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any, cast
 
-import torch
 from torch import nn
 
 from ...manifests.findings import loader as codes
@@ -23,18 +22,13 @@ from ..adapter.adapter import Adapter
 from ..adapter.factors import WeightFactors
 from ..base.interception import Interception
 from ..routing.routing import CURRENT
-from .sites import Intercepting, refuse_lost_routing
+from .sites import InterceptingSite, note_use
 
 
-class WeightSite(Intercepting):
-    """In front of a module's forward: runs it with the weights of the call's adapters."""
+class WeightSite(InterceptingSite[tuple[WeightFactors, ...]]):
+    """Runs a module's forward with the weights of the call's adapters."""
 
-    __slots__ = ("factors", "name")
-
-    def __init__(self, owner: object, name: str, module: nn.Module) -> None:
-        super().__init__(owner, module)
-        self.name = name
-        self.factors: dict[Adapter, tuple[WeightFactors, ...]] = {}
+    __slots__ = ()
 
     def __call__(
         self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -43,25 +37,28 @@ class WeightSite(Intercepting):
         if call is None or call.owner is not self.owner:
             return inner(*args, **kwargs)
         acting: list[tuple[WeightFactors, float]] = []
+        used: list[Adapter] = []
         for adapter, weight in call.terms:
             factors = self.factors.get(adapter)
             at = weight_at(weight, self.name)
             if factors is not None and at:
                 acting += [(one, at) for one in factors]
-                if adapter.unfired:
-                    adapter.unfired.discard(self.name)
+                used.append(adapter)
         if not acting:
             return inner(*args, **kwargs)
         if call.rows is not None:
             raise RoutingError(
-                codes.ROWS_LOST.finding(f"{self.name}: its weights serve all rows of the batch")
+                codes.ROWS_LOST.finding(
+                    f"{self.name} has the same weights for all rows of the batch"
+                )
             )
-        if call.gradients and not call.carried and not torch.is_grad_enabled():
-            refuse_lost_routing(self.name)
+        note_use(call, self.name, used)
         forward = _on_stand_in(self.module, inner, acting)
         if forward is None:
             raise RoutingError(
-                codes.WEIGHT_FORWARD.finding(f"{self.name}: {inner!r} is not the module's own")
+                codes.WEIGHT_FORWARD.finding(
+                    f"The forward of {self.name} is not the module's own: {inner!r}"
+                )
             )
         return forward(*args, **kwargs)
 
@@ -72,7 +69,7 @@ def can_stand_in(module: nn.Module) -> bool:
 
 
 def _copy_of(module: nn.Module) -> nn.Module:
-    """The same module with a dictionary of parameters of its own."""
+    """The same module with its own dictionary of parameters."""
     copied = object.__new__(type(module))
     copied.__dict__.update(module.__dict__)
     copied.__dict__["_parameters"] = dict(module._parameters)  # pyright: ignore[reportPrivateUsage]
@@ -80,7 +77,7 @@ def _copy_of(module: nn.Module) -> nn.Module:
 
 
 def _place(module: nn.Module, stand_in: nn.Module, path: str) -> tuple[dict[str, Any], str]:
-    """Where a parameter of the stand-in is held; modules on the way become copies too."""
+    """The dictionary and name of a parameter of the stand-in; modules on the path are copied."""
     *way, leaf = path.split(".")
     for name in way:
         inside = dict(stand_in._modules)  # pyright: ignore[reportPrivateUsage]
@@ -97,8 +94,8 @@ def _on_stand_in(
     forward: Callable[..., Any],
     acting: Sequence[tuple[WeightFactors, float]],
 ) -> Callable[..., Any] | None:
-    """``forward`` with a stand-in for ``module``, whose parameters are changed at the last moment:
-    accelerate, on its way, reads those that are offloaded into the stand-in."""
+    """``forward`` with a stand-in for ``module``. Its parameters are changed at the last moment,
+    because accelerate first reads offloaded ones into the stand-in."""
     stand_in = _copy_of(module)
     places = {one.name: _place(module, stand_in, one.name) for one, _ in acting}
 

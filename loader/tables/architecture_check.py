@@ -1,12 +1,12 @@
-"""For which classes of transformers the layout from a config and a header is the live model's.
+"""For which classes of transformers the layout from config and header equals the live model's.
 
 ``python -m adapterdock.loader.tables.architecture_check`` builds every class without memory, with
-each kind of layer and each sub-config that it can have, makes the header that saving it would give,
-asks ``registry.base.architectures`` for the layout, and compares. The verdicts are
-``docs/reference/architectures.json``, and ``docs/reference/architectures.md`` is made of them. With
-names of classes, it tries these alone and keeps the verdicts of the others. With ``--check`` it
-tries none: it fails where the classes are not those of the installed transformers, or the page is
-not of the verdicts.
+each kind of layer and each sub-config that it can have. It derives the layout from the config and
+the header that saving the model would write (``registry.base.architectures``), and compares. The
+verdicts are written to ``docs/reference/architectures.json``, and their page to
+``docs/reference/architectures.md``. With names of classes, only these are tried, and the verdicts
+of the others are kept. With ``--check`` nothing is tried: it fails if the classes are not those of
+the installed transformers, or if the page does not match the verdicts.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from torch import nn
 
 from ...registry.base.architectures import architecture_table, layout_of
 from ...registry.files.facts import Layout, ModuleKind, ModuleShape, TensorInfo
+from ...registry.files.wording import some
 from ..base.disk_names import live_tensors, places_on_disk
 from ..base.empty_model import build
 from ..base.layout import layout_of_model
 from .architecture_page import page_of
-from .architecture_survey import model_classes, occurrences
-from .survey import is_head
+from .architecture_survey import is_head, model_classes, occurrences
 from .variants import (
-    config_with,
     default_config,
     few_layers,
+    first_built,
     layer_kinds,
     needed_by,
     sub_config_variants,
@@ -52,11 +52,11 @@ CHECKED, SIZES, UNKNOWN, WRONG, UNBUILT, EMPTY = (
     "no modules",
 )
 WORST = (WRONG, UNKNOWN, SIZES, CHECKED)
-"""A class is as well known as the worst of its configs."""
+"""A class gets the worst verdict of its configs."""
 
 
 class Verdict(NamedTuple):
-    """How well a class is known, and why not better."""
+    """The verdict on a class, and why it is not better."""
 
     verdict: str
     why: str = ""
@@ -65,7 +65,7 @@ class Verdict(NamedTuple):
 def verify(cls: type[nn.Module]) -> Verdict:
     """The worst verdict over the default config of a class and every kind of layer it can have."""
     try:
-        models = list(_models(cls))
+        models = [model for model in _models(cls) if model is not None]
     except Exception as error:
         return Verdict(UNBUILT, _reason(error))
     found: list[Verdict] = []
@@ -81,26 +81,17 @@ def verify(cls: type[nn.Module]) -> Verdict:
     return min(found, key=lambda one: WORST.index(one.verdict))
 
 
-def _models(cls: type[nn.Module]) -> Iterator[nn.Module]:
+def _models(cls: type[nn.Module]) -> Iterator[nn.Module | None]:
     default = default_config(cls)
-    needed, few = needed_by(cls), few_layers(default)
-    first = next(_first(cls, [{**needed, **few}]), None) or build(cls, default)
+    base = {**needed_by(cls), **few_layers(default)}
+    first = first_built(cls, [base]) or build(cls, default)
     yield first
     for ways in sub_config_variants(cls, default):
-        yield from _first(cls, ways)
-    if is_head(next(occurrences(first))[1], model_classes()):
+        yield first_built(cls, ways)
+    if is_head(next(occurrences(first))[1]):
         return  # the kinds of its layers are tried on the class that has the layers
     for ways in layer_kinds(cls, default):
-        yield from _first(cls, [{**needed, **few, **one} for one in ways])
-
-
-def _first(cls: type[nn.Module], ways: Any) -> Iterator[nn.Module]:
-    for options in ways:
-        try:
-            yield build(cls, config_with(cls, options))
-        except Exception:  # the class refuses these options
-            continue
-        return
+        yield first_built(cls, [{**base, **one} for one in ways])
 
 
 def layout_from_header(name: str, model: nn.Module) -> Layout | None:
@@ -112,23 +103,23 @@ def layout_from_header(name: str, model: nn.Module) -> Layout | None:
 
 
 def compare(live: Layout, got: Layout | None) -> Verdict:
-    """What is to be said of a layout from a header, beside the live model's."""
+    """The verdict on a layout from a header, compared with the live model's."""
     if got is None:
         return Verdict(UNKNOWN, "its parts or its tensors are unknown")
     if missing := sorted(live.modules.keys() ^ got.modules.keys()):
-        return Verdict(UNKNOWN, f"not the same modules: {missing[0]}{_more(missing)}")
+        return Verdict(UNKNOWN, f"not the same modules: {some(missing, 1)}")
     other = [name for name, shape in live.modules.items() if got.modules[name] != shape]
     if wrong := [name for name in other if not _is_less(got.modules[name], live.modules[name])]:
-        return Verdict(WRONG, f"{wrong[0]}{_more(wrong)}")
+        return Verdict(WRONG, some(wrong, 1))
     if got.tied != live.tied:
         return Verdict(UNKNOWN, "not the same tied parameters")
     if (got.output_modules, got.prefix) != (live.output_modules, live.prefix):
         return Verdict(UNKNOWN, "not the same output")
-    return Verdict(SIZES, f"{other[0]}{_more(other)}") if other else Verdict(CHECKED)
+    return Verdict(SIZES, some(other, 1)) if other else Verdict(CHECKED)
 
 
 def _is_less(got: ModuleShape, live: ModuleShape) -> bool:
-    """Whether nothing that is said of a module is not so."""
+    """Whether everything that ``got`` says of a module is true of the live one."""
     sizes = (got.in_features, got.out_features) in (
         (None, None),
         (None, live.out_features),
@@ -138,10 +129,6 @@ def _is_less(got: ModuleShape, live: ModuleShape) -> bool:
     said = {**got.parameters, **got.buffers}
     kinds = got.kind in (live.kind, ModuleKind.OTHER) and got.called == live.called
     return sizes and kinds and said.items() <= known.items()
-
-
-def _more(names: list[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _reason(error: Exception) -> str:
@@ -160,7 +147,7 @@ def read() -> dict[str, Verdict]:
 
 
 def write(verdicts: Mapping[str, Verdict]) -> None:
-    """Write the verdicts on the installed transformers' classes, and their page."""
+    """Write the verdicts on the classes of the installed transformers, and their page."""
     types = {n: cast(Any, cls).config_class.model_type for n, cls in model_classes().items()}
     rows = {name: [types[name], *verdicts[name]] for name in sorted(verdicts)}
     lines = (f"{json.dumps(name)}:{json.dumps(row)}" for name, row in rows.items())
@@ -174,15 +161,15 @@ def _data() -> dict[str, Any]:
 
 
 def differences() -> list[str]:
-    """What of the page is not of the verdicts; and what of the verdicts is not of the table or,
-    where it is the one that they are of, the installed transformers."""
+    """How the page differs from the verdicts, and the verdicts from the table and, if the
+    versions are the same, from the installed transformers."""
     data, verdicts, rows = _data(), read(), architecture_table()["rows"]
     known = (name for name, one in verdicts.items() if one.verdict in (CHECKED, SIZES))
     out = [f"{name} has no row in the table" for name in known if name not in rows]
     if page_of(data) != PAGE.read_text(encoding="utf-8"):
-        out.append(f"{PAGE.name} is not the page of {DATA.name}")
+        out.append(f"{PAGE.name} does not match {DATA.name}")
     if data["transformers"] != architecture_table()["transformers"]:
-        out.append(f"{DATA.name} is of another transformers than the table")
+        out.append(f"{DATA.name} and the table were made with different versions of transformers")
     if data["transformers"] == transformers.__version__:
         classes = model_classes()
         out += [f"{name} is new" for name in sorted(classes.keys() - verdicts.keys())]
@@ -191,7 +178,7 @@ def differences() -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Try classes and write the verdicts, or with ``--check`` compare. 0: current; 1: not."""
+    """Try classes and write the verdicts, or with ``--check`` compare. 0: current, 1: outdated."""
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
     if arguments == ["--check"]:

@@ -1,4 +1,4 @@
-"""The page ``docs/reference/architectures.md``, made of the verdicts on every class."""
+"""The page ``docs/reference/architectures.md``: the verdicts on every class."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ not in the table.
 
 
 Rows = Mapping[str, Sequence[str]]
-"""By class: its model type, the verdict, and why it is no better."""
+"""By class: its model type, the verdict, and why it is not better."""
 
 
 def page_of(data: Mapping[str, Any]) -> str:
-    """The page's text; ``data`` is the file of the verdicts."""
+    """The page's text; ``data`` is the content of the file of verdicts."""
     rows: Rows = data["classes"]
     counts = Counter(verdict for _, verdict, _ in rows.values())
     built = sum(counts[one] for one in ("checked", "sizes unchecked", "not known", "wrong"))

@@ -1,12 +1,14 @@
-"""Every model class of the installed transformers, built without memory and described.
+"""A survey of every model class of the installed transformers, for the table of architectures.
 
-The data behind ``loader.tables.architecture_table``: an instance on the ``meta`` device is
-split at its sub-models, so that what a class owns is known apart from them.
+Each class is built without memory: from its default config, then again with one option of the
+config changed at a time (:mod:`.variants`). Each instance is split at its sub-models, so that a
+class is described without the modules of the models inside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, cast
@@ -15,32 +17,32 @@ import torch
 import transformers
 from torch import nn
 from torch.nn.utils import parametrize
-from transformers.models.auto import modeling_auto
 
 from ...registry.base.module_tree import BATCH_NORM, KINDS, UNCALLED, USUAL
 from ...registry.files.facts import ModuleKind
+from ..base.empty_model import build
 from ..base.inputs import looked_up_again
-from ..base.layout import output_modules, shape_of_module
+from ..base.layout import output_modules, persistent_buffers, shape_of_module
 from ..base.uncalled import CONTAINERS, uncalled_children
+from .variants import default_config, first_built, sub_config_variants, variants
 
 LETTERS = {kind: letter for letter, kind in KINDS.items()}
 
 Path_ = tuple[str, ...]
 """A module's name in pieces, with ``*`` for every number."""
 
-
 ClassSlot = tuple[str, "str | None", "str | None"]
-"""A sub-model's class, where its config lies in the parent's, and the auto class that chose it."""
+"""A sub-model's class, where its config is in the parent's, and the auto class that chose it."""
 
 
 @dataclass
 class Occurrence:
-    """One sub-model as it was seen in one instance, without the sub-models inside it.
+    """One sub-model in one instance, without the sub-models inside it.
 
-    ``modules`` are in the order of the model; those of a list's members are merged into it.
-    ``members`` holds them apart, by their numbers, where they are not of one kind. ``lists`` are
-    the lists of modules, ``ids`` what ``looked_up_again`` says.
-    ``lacking`` are the sub-configs that its config does without.
+    ``modules`` are in the order of the model; the members of a list are merged into one entry.
+    ``members`` keeps them separate, by their numbers, where they are not of one kind. ``lists`` are
+    the lists of modules, ``ids`` the embeddings that ``looked_up_again`` finds, ``lacking`` the
+    sub-configs that its config does not have.
     """
 
     modules: dict[Path_, set[str]] = field(default_factory=dict)
@@ -62,7 +64,7 @@ class Occurrence:
 
 @dataclass
 class Seen:
-    """All that was seen of one class, alone (``own``) or inside others (``inner``)."""
+    """All occurrences of one class, alone (``own``) or inside others (``inner``)."""
 
     cls: type[nn.Module]
     config: Any
@@ -90,37 +92,37 @@ def model_classes() -> dict[str, type[nn.Module]]:
     return found
 
 
-PARTS = {
-    "AutoModel": "MODEL_MAPPING_NAMES",
-    "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
-    "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
-    "AutoBackbone": "MODEL_FOR_BACKBONE_MAPPING_NAMES",
-    "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
-    "AutoModelForTextEncoding": "MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES",
-}
+PARTS = (
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForSeq2SeqLM",
+    "AutoBackbone",
+    "AutoModelForImageTextToText",
+    "AutoModelForTextEncoding",
+)
 """The auto classes with which composite models build their parts, most used first."""
 
-TASKS = {
-    "AutoModelForMaskedLM": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
-    "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
-    "AutoModelForTokenClassification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
-    "AutoModelForQuestionAnswering": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
-    "AutoModelForMultipleChoice": "MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES",
-    "AutoModelForImageClassification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
-    "AutoModelForSemanticSegmentation": "MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES",
-    "AutoModelForObjectDetection": "MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES",
-    "AutoModelForAudioClassification": "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES",
-    "AutoModelForCTC": "MODEL_FOR_CTC_MAPPING_NAMES",
-    "AutoModelForSpeechSeq2Seq": "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES",
-}
-"""The auto classes of a task, by which the class of an adapter's head is told."""
+TASKS = (
+    "AutoModelForMaskedLM",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForMultipleChoice",
+    "AutoModelForImageClassification",
+    "AutoModelForSemanticSegmentation",
+    "AutoModelForObjectDetection",
+    "AutoModelForAudioClassification",
+    "AutoModelForCTC",
+    "AutoModelForSpeechSeq2Seq",
+)
+"""The auto classes of a task: they give the class of an adapter's head."""
 
 
-def auto_choices(autos: Mapping[str, str] = PARTS) -> dict[str, dict[str, str]]:
-    """The class, by model type, that each of ``autos`` builds."""
+def auto_choices(autos: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The class, by model type, that each of the auto classes builds."""
     out: dict[str, dict[str, str]] = {}
-    for auto, name in autos.items():
-        choices = cast("Mapping[str, str | tuple[str, ...]]", vars(modeling_auto)[name])
+    for auto in autos:
+        choices = getattr(transformers, auto)._model_mapping._model_mapping
         out[auto] = {k: v if isinstance(v, str) else v[0] for k, v in choices.items()}
     return out
 
@@ -152,14 +154,12 @@ def describe(module: nn.Module) -> set[str]:
     elif "bias" in shape.parameters:
         words.add("+bias")
     words |= {f"+{_starred(n)}" for n in shape.parameters if n not in ("weight", "bias")}
-    passing = cast("set[str]", getattr(module, "_non_persistent_buffers_set"))  # noqa: B009
-    buffers = {name for name, _ in module.named_buffers(recurse=False)} - passing - BATCH_NORM
-    words |= {f"-{_starred(name)}" for name in buffers}
+    words |= {f"-{_starred(name)}" for name in persistent_buffers(module).keys() - BATCH_NORM}
     return words
 
 
 def is_mixed(words: set[str]) -> bool:
-    """Whether the words tell no single kind and groups for a weight of some dimensions."""
+    """Whether the words give more than one kind of weight, or more than one number of groups."""
     weights = [word[0] for word in words if word[0].isdigit()]
     return len(weights) > len({*weights}) or sum(word[0] == "C" for word in words) > 1
 
@@ -216,10 +216,8 @@ def _walk(module: nn.Module, path: Path_) -> Iterator[tuple[Path_, nn.Module]]:
 
 
 def _config_path(parent: nn.Module, child: nn.Module) -> tuple[str | None, str | None]:
-    """Where in the parent's config the child's lies, and the auto class that chose its class.
-
-    ``""`` is the parent's own; ``None`` that it is not known.
-    """
+    """Where the child's config is in the parent's (``""``: it is the parent's own, ``None``: not
+    known), and the auto class that chose its class."""
     outer, inner = cast(Any, parent).config, cast(Any, child).config
     parts = {name: getattr(outer, name, None) for name in outer.sub_configs}
     name = next((n for n, part in parts.items() if part is inner), None)
@@ -230,29 +228,50 @@ def _config_path(parent: nn.Module, child: nn.Module) -> tuple[str | None, str |
         return ("" if type(inner) is type(outer) else None), None
     if outer.sub_configs[name] is not transformers.AutoConfig:
         return name, None
-    for auto, choices in auto_choices().items():
+    for auto, choices in auto_choices(PARTS).items():
         if choices.get(inner.model_type) == type(child).__name__:
             return name, auto
-    return name, "?"  # by another way: only its default class is known
+    return name, "?"  # chosen in another way: only its default class is known
 
 
 # --- many instances --------------------------------------------------------------------------
 
 
+def survey(classes: Mapping[str, type[nn.Module]]) -> dict[str, Seen]:
+    """All occurrences of ``classes`` and of their sub-models, by class name."""
+    seen: dict[str, Seen] = {}
+    for number, cls in enumerate(classes.values(), 1):
+        if number % 100 == 0:
+            print(f"{number} of {len(classes)} classes", file=sys.stderr, flush=True)
+        try:
+            config = default_config(cls)
+            record(seen, build(cls, config))
+        except Exception:  # it needs an option or a library that is missing here: no row
+            continue
+        head = is_head(seen[cls.__name__].own[0])
+        for ways in sub_config_variants(cls, config) if head else variants(cls, config):
+            model = first_built(cls, ways)
+            if model is not None:
+                record(seen, model)
+    return seen
+
+
+def is_head(occurrence: Occurrence) -> bool:
+    """Whether a class only adds a few layers to models that are surveyed themselves."""
+    inner = [name for name, *_ in occurrence.slots.values()]
+    few = sum(map(bool, occurrence.modules.values())) <= 4
+    return few and bool(inner) and all(name in model_classes() for name in inner)
+
+
 def record(seen: dict[str, Seen], model: nn.Module) -> None:
-    """Add an instance to what was seen of its class and of those of its sub-models."""
+    """Add an instance to the occurrences of its class and of those of its sub-models."""
     for module, occurrence in occurrences(model):
         name = type(module).__name__
         row = seen.setdefault(name, Seen(type(module), cast(Any, module).config))
         if row.cls is not type(module):
-            raise RuntimeError(f"two classes are named {name}")
+            raise RuntimeError(f"Two classes are named {name}")
         known = row.own if module is model else row.inner
         if occurrence not in known:
             known.append(occurrence)
-        if module is model:
-            row.output = row.output or output_of(model)
-
-
-def output_of(model: nn.Module) -> str | None:
-    """The first module that PEFT's ``all-linear`` would leave out."""
-    return min(output_modules(model), default=None)
+        if module is model:  # the first module that PEFT's all-linear would leave out
+            row.output = row.output or min(output_modules(model), default=None)

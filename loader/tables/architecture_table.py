@@ -1,30 +1,25 @@
-"""Export transformers' architectures as the data that ``registry.base.architectures``
-replays without torch.
+"""Export transformers' architectures, for ``registry.base.architectures`` to read without torch.
 
-``python -m adapterdock.loader.tables.architecture_table`` writes
-``registry/architectures.json`` for the installed transformers; with ``--check`` it writes
-nothing and fails if the file is not current.
-
-The file holds:
+``python -m adapterdock.loader.tables.architecture_table`` writes ``registry/architectures.json``
+for the installed transformers:
 
 - ``conversions``: transformers' checkpoint conversions, by class or model type;
 - ``rows``: by class, ``type`` (model type), ``prefix``, ``modules`` (a tree, see
-  ``registry.base.module_tree``; ``@`` is a sub-model's slot), ``tied``, ``shared``
-  (modules of layers that are alike) and ``tie`` (see :func:`tie_states`), ``needs`` (modules that a
-  sub-config decides), ``members`` (of lists whose members are not of one kind), ``output`` (PEFT's
-  ``all-linear`` leaves it out), ``ignored`` (names in a checkpoint that the class drops) and
-  ``lists`` (of modules, which are not called themselves), ``lacks`` (of :data:`INPUTS`, what its
-  forward does not take), ``ids`` (embeddings for which it finds the ids of ``inputs_embeds`` again)
-  and ``unsure`` (see :data:`UNSURE`);
-- ``auto``: which class an auto class builds for a model type: for sub-models that may vary, and
-  for the heads of tasks.
+  ``registry.base.module_tree``; ``@`` is a sub-model's slot), ``tied``, ``shared`` (modules that
+  layers of one kind share) and ``tie`` (see :func:`tie_states`), ``needs`` (modules that depend on
+  a sub-config), ``members`` (of lists whose members are not of one kind), ``output`` (PEFT's
+  ``all-linear`` leaves it out), ``ignored`` (names in a checkpoint that the class drops), ``lists``
+  (of modules, which are not called themselves), ``lacks`` (the :data:`INPUTS` that its forward does
+  not take), ``ids`` (embeddings for which it recovers the ids from ``inputs_embeds``) and
+  ``unsure`` (see :data:`UNSURE`);
+- ``auto``: which class an auto class builds for a model type, for sub-models that may vary and for
+  the heads of tasks.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
@@ -47,12 +42,12 @@ from .architecture_survey import (
     auto_choices,
     model_classes,
     occurrences,
+    survey,
 )
-from .survey import survey
 from .variants import missing_sub_configs
 
 MOST_MEMBERS = 64
-"""Lists longer than this are not told member by member."""
+"""Longer lists are not described member by member."""
 
 UNSURE = frozenset(
     {
@@ -71,8 +66,8 @@ UNSURE = frozenset(
         "SpeechT5ForSpeechToSpeech",
     }
 )
-"""Classes of which a row says something that is not so, as ``architecture_check`` found: nothing is
-said of them, or of a model that has one as a part."""
+"""Classes whose rows are not all true, as ``architecture_check`` found. They count as unknown, and
+so does a model that has one as a part."""
 
 TABLE = Path(__file__).resolve().parents[2] / "registry" / "architectures.json"
 
@@ -90,43 +85,32 @@ def rows_of(seen: Mapping[str, Seen]) -> dict[str, dict[str, Any]]:
         tree = _tree(row, seen)
         if tree is None:
             continue
-        out: dict[str, Any] = {"type": row.config.model_type, "modules": tree}
-        if cls.base_model_prefix:
-            out["prefix"] = cls.base_model_prefix
-        tied, shared = _tied(row.own or row.inner)
-        if tied or shared:
-            out |= {"tied": tied} if tied else {}
-            out |= {"shared": shared} if shared else {}
-            out["tie"] = ties.setdefault(kind, tie_states(kind, row.config))
-        if needs := _needs(row):
-            out["needs"] = needs
-        if members := _members(row):
-            out["members"] = members
         every = [*row.own, *row.inner]
-        if lists := {path for one in every for path in one.lists}:
-            out["lists"] = sorted(".".join(path) for path in lists)
-        if ids := {path for one in every for path in one.ids}:
-            out["ids"] = sorted(".".join(path) for path in ids)
-        if lacks := INPUTS - taken_by(cls.forward):
-            out["lacks"] = sorted(lacks)
-        if name in UNSURE:
-            out["unsure"] = True
-        if row.output:
-            out["output"] = row.output
-        if cls._keys_to_ignore_on_load_unexpected:
-            out["ignored"] = sorted(cls._keys_to_ignore_on_load_unexpected)
-        rows[name] = out
+        out: dict[str, Any] = {"prefix": cls.base_model_prefix}
+        out["tied"], out["shared"] = _tied(row.own or row.inner)
+        if out["tied"] or out["shared"]:
+            out["tie"] = ties.setdefault(kind, tie_states(kind, row.config))
+        out["needs"] = _needs(row)
+        out["members"] = _members(row)
+        out["lists"] = sorted({".".join(path) for one in every for path in one.lists})
+        out["ids"] = sorted({".".join(path) for one in every for path in one.ids})
+        out["lacks"] = sorted(INPUTS - taken_by(cls.forward))
+        out["unsure"] = name in UNSURE
+        out["output"] = row.output
+        out["ignored"] = sorted(cls._keys_to_ignore_on_load_unexpected or ())
+        said = {key: value for key, value in out.items() if value}
+        rows[name] = {"type": row.config.model_type, "modules": tree, **said}
     return _complete(rows)
 
 
 def _complete(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The rows all of whose sub-models are rows too."""
-    whole = {
+    """The rows whose sub-models all have rows."""
+    complete = {
         name: row
         for name, row in rows.items()
         if all(slot[0] in rows for slot in _slots(row["modules"]))
     }
-    return whole if len(whole) == len(rows) else _complete(whole)
+    return complete if len(complete) == len(rows) else _complete(complete)
 
 
 def _tree(row: Seen, seen: Mapping[str, Seen]) -> dict[str, Any] | None:
@@ -147,7 +131,7 @@ def _tree(row: Seen, seen: Mapping[str, Seen]) -> dict[str, Any] | None:
             slots.setdefault(path, slot)
     for described in words.values():
         if {word for word in described if word[0] == "C"} == {"C=1"}:
-            described.discard("C=1")  # the usual: not written
+            described.discard("C=1")  # the default is not written
     tree: dict[str, Any] = {}
     for path in order:
         if path in slots and words[path]:
@@ -179,26 +163,25 @@ def _tied(standard: list[Occurrence]) -> tuple[dict[str, str], list[str]]:
 
 
 def _needs(row: Seen) -> dict[str, str]:
-    """Modules that are there only where a sub-config is given (``vision_config``), or is not
+    """Modules that exist only with a sub-config (``vision_config``) or only without it
     (``!backbone_config``), by their names."""
     found: dict[Path_, str] = {}
     for name in missing_sub_configs(row.config):
-        given = [one.present for one in row.own if name not in one.lacking]
-        without = [one.present for one in row.own if name in one.lacking]
-        if not given or not without:
+        present = [one.present for one in row.own if name not in one.lacking]
+        absent = [one.present for one in row.own if name in one.lacking]
+        if not present or not absent:
             continue
-        always, never = frozenset.intersection(*given), frozenset.union(*without)
-        found |= dict.fromkeys(always - never, name)
-        always, never = frozenset.intersection(*without), frozenset.union(*given)
-        found |= dict.fromkeys(always - never, f"!{name}")
+        for always, never, key in ((present, absent, name), (absent, present, f"!{name}")):
+            only = frozenset.intersection(*always) - frozenset.union(*never)
+            found |= dict.fromkeys(only, key)
     top = [path for path in found if not any(path[:n] in found for n in range(len(path)))]
     return {".".join(path): found[path] for path in sorted(top) if "*" not in path}
 
 
 def _members(row: Seen) -> dict[str, dict[str, str]]:
-    """Of the lists whose members are not of one kind, each member's words; by the name of the list
-    with stars. Only where every instance with these very members has them alike, and where no
-    member's number of groups may come from the config."""
+    """The words of each member of the lists whose members differ, by the list's name with stars.
+    Only where all instances with these members agree, and where no number of groups may come from
+    the config."""
     out: dict[str, dict[str, str]] = {}
     every = [*row.own, *row.inner]
     for path in sorted({path for one in every for path in one.members}):
@@ -214,7 +197,7 @@ def _members(row: Seen) -> dict[str, dict[str, str]]:
 
 
 def _short(tree: dict[str, Any]) -> dict[str, Any]:
-    """A module that contains no other is written as its words alone."""
+    """The tree with only the words for each module that contains no other."""
     return {
         key: (value.get("") if value.keys() == {""} else _short(value))
         if isinstance(value, dict)
@@ -224,8 +207,7 @@ def _short(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place(tree: dict[str, Any], path: Path_, value: Any, standard: list[Occurrence]) -> None:
-    """Put ``value`` at ``path``; a piece without which some config makes what it is in is written
-    ``?piece``."""
+    """Put ``value`` at ``path``; a piece that some configs leave out is written ``?piece``."""
     node = tree
     for depth, piece in enumerate(path, 1):
         above = path[:depth]
@@ -242,8 +224,8 @@ def _place(tree: dict[str, Any], path: Path_, value: Any, standard: list[Occurre
 def _absent(
     path: Path_, name: str, parents: list[Occurrence], seen: Mapping[str, Seen]
 ) -> Iterator[str]:
-    """What this parent's sub-model never has (``-pooler``: it is built without) or not always
-    (``?pooler``: its config decides), of the modules that its class has by default."""
+    """The default modules of a sub-model's class that it never has in this parent (``-pooler``: it
+    is built without) or not always (``?pooler``: its config decides)."""
     here = [one.inside[path] for one in parents if path in one.inside]
     usual = (seen[name].own or seen[name].inner)[0].present
     lacking = sorted({gone for one in here for gone in usual - one.present if "*" not in gone})
@@ -252,7 +234,7 @@ def _absent(
         return
     try:
         alone = next(occurrences(build(seen[name].cls, here[0].config)))[1].present
-    except Exception:  # it cannot be built alone: nothing tells which of the two it is
+    except Exception:  # it cannot be built alone: both are possible
         alone = frozenset()
     for gone in top:
         never = gone in alone and not any(gone in one.present for one in here)
@@ -260,7 +242,7 @@ def _absent(
 
 
 def _groups(word: str, config: Any) -> str:
-    """Name the config's field where the number of groups comes from one."""
+    """The word with the config's field that gives the number of groups, where there is one."""
     if not word.startswith("C=") or word in ("C=*", "C=1"):
         return word
     names = [n for n, v in vars(config).items() if "group" in n and v == int(word[2:])]
@@ -270,7 +252,7 @@ def _groups(word: str, config: Any) -> str:
 def tie_states(kind: Callable[..., Any], default: Any) -> str:
     """Whether a config ties its embeddings, as nine (without a text config three) digits.
 
-    Digit ``3 * text + own``: 0 where ``tie_word_embeddings`` is not given, 1 for false, 2 true.
+    Digit ``3 * text + own``: 0 where ``tie_word_embeddings`` is not set, 1 for false, 2 for true.
     """
     text = getattr(default, "text_config", None) if "text_config" in default.sub_configs else None
     digits = ""
@@ -284,7 +266,7 @@ def tie_states(kind: Callable[..., Any], default: Any) -> str:
                 }
             try:
                 tied = getattr(kind(**options), "tie_word_embeddings", False)
-            except Exception:  # options that cannot be given apart from others
+            except Exception:  # these options are valid only together with others
                 tied = getattr(default, "tie_word_embeddings", False)
             digits += str(int(bool(tied)))
     return digits
@@ -294,7 +276,7 @@ def tie_states(kind: Callable[..., Any], default: Any) -> str:
 
 
 def conversions() -> dict[str, Any]:
-    """transformers' checkpoint conversions by class or model type; a text names another key."""
+    """transformers' checkpoint conversions by class or model type; a string names another key."""
     table = conversion_mapping._build_checkpoint_conversion_mapping()  # pyright: ignore[reportPrivateUsage]
     out: dict[str, Any] = {}
     first: dict[str, str] = {}
@@ -323,7 +305,7 @@ def transform(one: Any) -> list[Any] | dict[str, Any]:
 
 
 def _arguments(operation: Any) -> list[Any]:
-    """What an operation's effect on shapes depends on, in a fixed order."""
+    """The arguments of an operation that change shapes, in a fixed order."""
     names = ("dim", "dim0", "dim1", "check_dims", "stack_dim", "concat_dim")
     values = [getattr(operation, name) for name in names if hasattr(operation, name)]
     shards = getattr(operation, "num_shards_attribute", None)
@@ -334,21 +316,15 @@ def _arguments(operation: Any) -> list[Any]:
 
 
 def table(names: Collection[str] | None = None) -> dict[str, Any]:
-    """The table for the installed transformers; with ``names``, of these classes alone."""
+    """The table for the installed transformers; with ``names``, of these classes only."""
     classes = model_classes()
-    chosen = {n: cls for n, cls in classes.items() if names is None or n in names}
-    rows = rows_of(survey(chosen))
-    return table_of(rows)
-
-
-def table_of(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """The table whose rows are these."""
+    rows = rows_of(survey({n: cls for n, cls in classes.items() if names is None or n in names}))
     return {
         "transformers": transformers.__version__,
         "conversions": conversions(),
         "auto": {
             auto: {kind: name for kind, name in sorted(choices.items()) if name in rows}
-            for auto, choices in auto_choices({**PARTS, **TASKS}).items()
+            for auto, choices in auto_choices((*PARTS, *TASKS)).items()
         },
         "rows": rows,
     }
@@ -362,54 +338,19 @@ def _slots(tree: Mapping[str, Any]) -> Iterator[list[Any]]:
             yield from _slots(cast("Mapping[str, Any]", value))
 
 
-def text_of(table: Mapping[str, Any]) -> str:
-    """The file's text: JSON, with one conversion or row a line so that a diff can be read."""
+def text_of(table: Mapping[str, Any], *sections: str) -> str:
+    """The file's text: JSON, with one entry of a section per line so that a diff can be read."""
     compact = partial(json.dumps, separators=(",", ":"), ensure_ascii=False)
     parts = [f'"transformers":{compact(table["transformers"])}']
-    for section in ("conversions", "auto", "rows"):
+    for section in sections:
         lines = (f"{compact(key)}:{compact(value)}" for key, value in table[section].items())
         parts.append(f'"{section}":{{\n' + ",\n".join(lines) + "\n}")
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def differences(committed: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """What of ``committed`` is not what the installed transformers says, one line each.
-
-    A row that cannot be built here (its library is not installed) is not a difference.
-    """
-    out: list[str] = []
-    if committed["transformers"] != current["transformers"]:
-        out.append(f"transformers {committed['transformers']}, not {current['transformers']}")
-    for section in ("conversions", "auto", "rows"):
-        old, new = committed[section], current[section]
-        out += [f"{section}: {key} is new" for key in new if key not in old]
-        out += [f"{section}: {key} differs" for key in new if key in old and old[key] != new[key]]
-        if section != "rows":
-            out += [f"{section}: {key} is gone" for key in old if key not in new]
-    return out
-
-
-def main(arguments: list[str]) -> int:
-    """Write the table, or with ``--check`` compare it. 0: current; 1: not; 2: wrong usage."""
-    if arguments not in ([], ["--check"]):
-        print(
-            "usage: python -m adapterdock.loader.tables.architecture_table [--check]",
-            file=sys.stderr,
-        )
-        return 2
-    warnings.simplefilter("ignore")
-    transformers.logging.set_verbosity_error()
-    current = table()
-    if not arguments:
-        TABLE.write_text(text_of(current), encoding="utf-8")
-        print(
-            f"{TABLE.name}: {len(current['rows'])} classes, transformers {current['transformers']}"
-        )
-        return 0
-    found = differences(json.loads(TABLE.read_text(encoding="utf-8")), current)
-    print("\n".join(found) if found else f"{TABLE.name} is current")
-    return 1 if found else 0
-
+SECTIONS = ("conversions", "auto", "rows")
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    TABLE.write_text(text_of(table(), *SECTIONS), encoding="utf-8")

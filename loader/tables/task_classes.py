@@ -1,57 +1,51 @@
-"""Export which class transformers has for a task, and what its head is made of.
+"""Export which class transformers has for a task, and the parameters of its head.
 
 ``python -m adapterdock.loader.tables.task_classes`` writes ``registry/base/task_classes.json`` for
 the installed transformers:
 
 - ``classes``: by PEFT's task type and by model type, the class that PEFT's auto class picks;
-- ``heads``: of the classes for classification and question answering, the parameters that are not
-  those of a model inside: each with its sizes, a number, ``num_labels``, ``hidden_size``, or
-  ``null`` where it is neither.
+- ``heads``: for the classes for classification and question answering, the parameters that do not
+  belong to a model inside. Each has its sizes: a number, ``num_labels``, ``hidden_size``, or
+  ``null`` for any other.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import transformers
 from torch import nn
-from transformers.models.auto import modeling_auto
 
 from ..base.empty_model import build
-from .variants import NEEDED
+from .architecture_survey import auto_choices
+from .architecture_table import text_of
+from .variants import needed_by
 
 TABLE = Path(__file__).resolve().parents[2] / "registry" / "base" / "task_classes.json"
 
-MAPPINGS = {
-    "SEQ_CLS": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
-    "TOKEN_CLS": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
-    "QUESTION_ANS": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
-    "CAUSAL_LM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
-    "SEQ_2_SEQ_LM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
-    "FEATURE_EXTRACTION": "MODEL_MAPPING_NAMES",
+AUTOS = {
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "FEATURE_EXTRACTION": "AutoModel",
 }
-"""PEFT's task types, and where transformers lists the classes for them."""
+"""PEFT's task types, and the auto classes that it loads them with (``peft/auto.py``)."""
 WITH_LABELS = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 LABELS = 5
-"""A number of labels that no size of a model is by chance."""
+"""A number of labels that differs from all sizes of a model."""
 
 Size = int | str | None
 
 
 def classes() -> dict[str, dict[str, str]]:
     """The class by task and by model type."""
-    found: dict[str, dict[str, str]] = {}
-    for task, name in MAPPINGS.items():
-        choices = cast("Mapping[str, str | tuple[str, ...]]", vars(modeling_auto)[name])
-        found[task] = {
-            kind: one if isinstance(one, str) else one[0] for kind, one in sorted(choices.items())
-        }
-    return found
+    choices = auto_choices(AUTOS.values())
+    return {task: dict(sorted(choices[auto].items())) for task, auto in AUTOS.items()}
 
 
 def head_of(name: str) -> dict[str, list[Size]] | None:
@@ -59,12 +53,12 @@ def head_of(name: str) -> dict[str, list[Size]] | None:
     cls = cast(Any, getattr(transformers, name, None))
     try:
         kind = cls.config_class
-        needed = {**NEEDED.get(kind.model_type, {}), **_few(kind), "num_labels": LABELS}
+        needed = {**needed_by(cls), **_few(kind), "num_labels": LABELS}
         first = kind(**needed)
         width = first.get_text_config().hidden_size
         one = _own(build(cls, first))
         two = _own(build(cls, kind(**{**needed, **_wider(first)})))
-    except Exception:  # an option or a library that is not here: its sizes are not known
+    except Exception:  # it needs an option or a library that is missing here
         return None
     if one.keys() != two.keys():
         return None
@@ -81,7 +75,7 @@ def _few(kind: Any) -> dict[str, int]:
 
 
 def _wider(config: Any) -> dict[str, int]:
-    """The same config twice as wide, and nothing else of it."""
+    """The option that makes the hidden states of the same config twice as wide."""
     text = config.get_text_config()
     if text is not config:
         return {}
@@ -97,7 +91,7 @@ def _size(one: int, two: int, width: int) -> Size:
 
 
 def _own(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The parameters that are in no model inside."""
+    """The parameters that are not in a model inside."""
     inside = tuple(
         f"{name}."
         for name, module in model.named_modules()
@@ -114,20 +108,7 @@ def table() -> dict[str, Any]:
     return {"transformers": transformers.__version__, "classes": by_task, "heads": heads}
 
 
-def text_of(found: Mapping[str, Any]) -> str:
-    """The file's text: one task or head a line."""
-    parts = [f'"transformers": {json.dumps(found["transformers"])}']
-    for section in ("classes", "heads"):
-        lines = (f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found[section].items())
-        parts.append(f'"{section}": {{\n' + ",\n".join(lines) + "\n}")
-    return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
-def main() -> None:
+if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    TABLE.write_text(text_of(table()), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    TABLE.write_text(text_of(table(), "classes", "heads"), encoding="utf-8")

@@ -1,9 +1,8 @@
-"""The configs with which a class of transformers is built to see every module it can have.
+"""The configs with which a class of transformers is built, to find every module it can have.
 
-Each is the default config with one option changed: a flag turned, a number removed, each kind of
-layer chosen by the options that list them, each sub-config that may be missing left out and given.
-Which kinds of layers there are is read from the class's own source: the texts that it compares its
-options with.
+Each is the default config with one option changed: a flag flipped, a number removed, each kind of
+layer in the options that list them, each optional sub-config added. The kinds of layers are found
+in the class's source: the strings that it compares its options with.
 """
 
 from __future__ import annotations
@@ -11,13 +10,15 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, cast
 
 import transformers
 from torch import nn
 from transformers import CONFIG_MAPPING, configuration_utils
+
+from ..base.empty_model import build
 
 Options = dict[str, Any]
 
@@ -81,7 +82,6 @@ NEEDED: dict[str, Options] = {
     "pp_ocrv5_server_det": {"intraclass_block_config": BLOCK},
     "pp_ocrv6_medium_det": {"intraclass_block_config": BLOCK},
     "qwen3_omni_moe": {"talker_config": {"text_config": EXPERTS, "spatial_merge_size": 2}},
-    "qwen3_omni_moe_talker": {"text_config": EXPERTS, "spatial_merge_size": 2},
     "qwen3_omni_moe_talker_text": EXPERTS,
     "qwen4_exp": {"text_config": INDEXER},
     "qwen4_exp_text": INDEXER,
@@ -115,7 +115,7 @@ NEEDED_BY_CLASS: dict[str, Options] = {
     "T5GemmaEncoderModel": {"is_encoder_decoder": False},
     "EsmForProteinFolding": {"is_folding_model": True, "esmfold_config": {}},
 }
-"""Further ones, by class."""
+"""Further needed options, by class."""
 
 COMBINED: dict[str, tuple[Options, ...]] = {
     "deberta": ({"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},),
@@ -134,28 +134,28 @@ COMBINED: dict[str, tuple[Options, ...]] = {
 """Options that add modules only together, by model type."""
 
 RUNTIME = ("use_cache", "tie_word_embeddings", "gradient_checkpointing")
-"""Options that change no module."""
+"""Options that do not change the modules."""
 
 USUAL = frozenset({*vars(transformers.PreTrainedConfig()), *RUNTIME})
-"""Options of every config; none of them changes a module."""
+"""Options of every config; they do not change the modules."""
 
 LAYERS = re.compile(r"layers$|^n_layers?$|depth$")
-"""Options that say how many layers there are."""
+"""Options with the number of layers."""
 
 STEPS = re.compile(r"first_|dense|sparse|period|offset|interval|every|_step$|freq|_start|_end")
-"""Options with numbers that choose among the kinds of layers."""
+"""Options with numbers that select the kinds of layers."""
 
 CHOSEN = re.compile(r"layer|block|indices|indexes|idx|_ids$")
-"""Options with lists of layers' numbers."""
+"""Options with lists of layer numbers."""
 
 ALLOWED = configuration_utils.ALLOWED_LAYER_TYPES
 """Kinds of layers that the configs of most classes may list."""
 
 KINDS = re.compile(r"type|block|pattern|kind|^classes$")
-"""Names of what is compared with the name of a kind of layer."""
+"""Names of options that are compared with a kind of layer."""
 
 MAPPING = "classes"
-"""Stands for a mapping from names to classes."""
+"""Replaces a mapping from names to classes."""
 
 FEW = 4
 """Layers of a variant; enough for every other one and every third one to be of another kind."""
@@ -168,13 +168,13 @@ def needed_by(cls: type[nn.Module]) -> Options:
 
 
 def default_config(cls: type[nn.Module]) -> Any:
-    """The config that a class is built with where nothing is chosen. Raises what it raises."""
+    """The config that a class is built with by default. Raises whatever the class raises."""
     return config_with(cls, needed_by(cls))
 
 
 def config_with(cls: type[nn.Module], options: Options) -> Any:
-    """A config with these options; lists where its default has tuples, as every config that was
-    read from a file has them."""
+    """A config with these options, with lists for the tuples in its defaults, as in a config that
+    was read from a file."""
     config = cast(Any, cls).config_class(**options)
     for name, value in vars(config).items():
         if isinstance(value, tuple):
@@ -182,15 +182,25 @@ def config_with(cls: type[nn.Module], options: Options) -> Any:
     return config
 
 
+def first_built(cls: type[nn.Module], ways: Iterable[Options]) -> nn.Module | None:
+    """An instance from the first options that the class accepts; ``None`` where it accepts none."""
+    for options in ways:
+        try:
+            return build(cls, config_with(cls, options))
+        except Exception:  # the class rejects these options
+            continue
+    return None
+
+
 def few_layers(default: Any) -> Options:
-    """The counts of layers of a config that are many, as few."""
+    """The options that reduce a config to few layers."""
     counts = vars(default).items()
     return {n: FEW for n, v in counts if LAYERS.search(n) and _is_count(v) and v > FEW}
 
 
 def variants(cls: type[nn.Module], default: Any) -> Iterator[tuple[Options, ...]]:
-    """Every change of the default config: the options to build a variant with, in several ways of
-    which the first that the class takes is enough."""
+    """Every change of the default config. Each comes as one or more sets of options, of which the
+    first that the class accepts is enough."""
     needed = needed_by(cls)
     few = few_layers(default)
     for changes in COMBINED.get(default.model_type, ()):
@@ -212,21 +222,20 @@ def variants(cls: type[nn.Module], default: Any) -> Iterator[tuple[Options, ...]
 
 
 def sub_config_variants(cls: type[nn.Module], default: Any) -> Iterator[tuple[Options, ...]]:
-    """Each sub-config that the default lacks, given alone; and all of them together."""
+    """Each sub-config that the default lacks, alone and all of them together."""
     lacking = missing_sub_configs(default)
     for names in [[one] for one in lacking] + ([lacking] if len(lacking) > 1 else []):
-        given = {name: sub_config(default, name) for name in names}
-        yield ({**needed_by(cls), **given},)
+        yield ({**needed_by(cls), **{name: sub_config(default, name) for name in names}},)
 
 
 def missing_sub_configs(default: Any) -> list[str]:
-    """The sub-configs that the default config lacks, and that can be given."""
+    """The sub-configs that the default config lacks and that can be made."""
     lacking = [name for name in default.sub_configs if getattr(default, name, None) is None]
     return [name for name in lacking if sub_config(default, name) is not None]
 
 
 def sub_config(default: Any, name: str) -> Any:
-    """A default config for the sub-config ``name``; ``None`` where nothing says of which class."""
+    """A default config for the sub-config ``name``; ``None`` where its class is not known."""
     kind = default.sub_configs[name]
     if kind is not transformers.AutoConfig:
         return kind()
@@ -241,11 +250,9 @@ def sub_config(default: Any, name: str) -> Any:
 
 
 def layer_kinds(cls: type[nn.Module], default: Any) -> Iterator[tuple[Options, ...]]:
-    """Each option that chooses among the kinds of layers, with each of its values.
-
-    A value has several ways: all layers of this kind, else every other one.
-    """
-    count = next((FEW for _ in few_layers(default)), 0) or _count(default)
+    """Each option that selects the kinds of layers, with each of its values: all layers of this
+    kind, or if the class does not accept that, every other one."""
+    count = FEW if few_layers(default) else _count(default)
     for name, value in vars(default).items():
         if name.startswith("_") or name in USUAL:
             continue
@@ -254,7 +261,7 @@ def layer_kinds(cls: type[nn.Module], default: Any) -> Iterator[tuple[Options, .
         if words or (value is None and "list[str]" in wanted):
             now = cast("list[str]", list(value or ()))
             known = {*now, *_words(cls), *_words(type(default))}
-            others = [kind for kind in ALLOWED if kind not in known][:2]  # any other is as these
+            others = [kind for kind in ALLOWED if kind not in known][:2]  # others act like these
             for kind in (*sorted(known), *others):
                 if {*now} != {kind}:
                     yield (*_lists(name, kind, now, count),)
@@ -272,7 +279,7 @@ def layer_kinds(cls: type[nn.Module], default: Any) -> Iterator[tuple[Options, .
 
 
 def _lists(name: str, kind: str, now: list[str], count: int) -> Iterator[Options]:
-    """Lists of which all, or every other one, is ``kind``; as long as there are layers."""
+    """Lists in which all entries, or every other one, are ``kind``; one entry per layer."""
     other = next((one for one in now if one != kind), kind)
     for length in dict.fromkeys((count, len(now))):
         if length:
@@ -296,8 +303,8 @@ def _annotation(kind: type, name: str) -> str:
 
 @cache
 def _comparisons(module: str) -> tuple[tuple[str, frozenset[str]], ...]:
-    """The texts in each comparison of a module's source, with the last name of what they are
-    compared with, and those by which a mapping names classes."""
+    """The strings in each comparison in a module's source, with the name that they are compared
+    with; and the keys of mappings to classes."""
     path = getattr(sys.modules.get(module), "__file__", None)
     if path is None:
         return ()
@@ -337,14 +344,14 @@ def _names(node: ast.expr) -> Iterator[str]:
 
 
 def _words(cls: type) -> frozenset[str]:
-    """The texts that may name a kind of layer: those that a type or block is compared with, and
-    those by which classes are chosen."""
+    """The strings that may be a kind of layer: those that a type or block is compared with, and
+    the keys of mappings to classes."""
     every = _comparisons(cls.__module__)
     return frozenset(text for name, texts in every if KINDS.search(name) for text in texts)
 
 
 def _compared(cls: type, name: str) -> frozenset[str]:
-    """The texts that the option ``name`` is compared with."""
+    """The strings that the option ``name`` is compared with."""
     every = _comparisons(cls.__module__)
     return frozenset(text for one, texts in every if one == name for text in texts)
 
@@ -360,9 +367,9 @@ def _others(name: str, value: Any) -> tuple[Any, ...]:
     if not _is_count(value):
         return ()
     if re.search(r"size$|dim$|_dim_|rank$", name):
-        return (value // 2, None) if value > 1 else (None,)  # a projection, where sizes differ
+        return (value // 2, None) if value > 1 else (None,)  # other sizes may add a projection
     if re.search(r"token|vocab|heads$|layers$|position|_id$|index", name):
-        return ()  # no such number decides which modules there are
+        return ()  # these numbers do not change the modules
     return (None, 0) if value > 1 else (None, 1 - value, value + 1)
 
 

@@ -1,4 +1,4 @@
-"""An adapter's tensors as the registry reads them: PEFT's names and axes, over one buffer."""
+"""An adapter's tensors in PEFT's names and axes, over one buffer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .tensors import AdapterTensors
 def as_read(
     facts: AdapterFacts, files: Mapping[str, AdapterTensors], where: Where
 ) -> AdapterTensors:
-    """The tensors of an adapter out of its ``files``, by path.
+    """The tensors of an adapter from its ``files``, by path.
 
-    Those of one file that lie as the header of ``facts`` says stay where they are. Others are
-    copied, in their dtype, into a buffer of their own once their files' digests are known: raises
-    :class:`IntegrityError` where one is another, :class:`SourceError` where it could not be read.
-    """
+    If one file has them as the header of ``facts`` says, its buffer is used. Otherwise they are
+    copied, in their dtype, into a new buffer after the files' digests were verified. Raises
+    :class:`IntegrityError` for a wrong digest, :class:`SourceError` for a file that could not be
+    read."""
     if not facts.parts:
         (tensors,) = files.values()
         tensors.header = facts.header

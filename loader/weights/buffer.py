@@ -1,8 +1,8 @@
-"""The bytes of one safetensors file in memory of our own, and what goes on beside: reading,
-hashing and converting leave the interpreter free, and take as long as all the rest of an attach.
+"""The bytes of one safetensors file in memory, read, hashed and converted on other threads.
 
-Nothing here is mapped to a file: someone who truncates a mapped file kills the process, and
-someone who overwrites it changes live weights.
+This work releases the interpreter, and takes as long as the rest of an attach. Files are not
+mapped: truncating a mapped file would kill the process, and overwriting it would change live
+weights.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,30 +27,32 @@ from ...manifests.findings.finding import Where
 from ...registry.store.verified import Verified
 
 SMALL = 1 << 20
-"""Bytes from which another thread is worth its start."""
+"""From this many bytes on, another thread is used."""
 _ALIGN = 64
 
 
 class Work:
-    """Something that another thread does meanwhile."""
+    """A function that runs on another thread."""
 
-    def __init__(self, act: Callable[[], None], name: str) -> None:
+    def __init__(self, act: Callable[[], Any], name: str) -> None:
         self._act = act
+        self._result: Any = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"adapterdock-{name}", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._act()
+            self._result = self._act()
         except BaseException as error:
             self._error = error
 
-    def wait(self) -> None:
-        """Until it is done; raise what it raised."""
+    def wait(self) -> Any:
+        """Wait until it is done; return its result, or raise what it raised."""
         self._thread.join()
         if self._error is not None:
             raise self._error
+        return self._result
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,17 @@ class Buffer:
     """One file: ``head`` is its header with the eight bytes of its length, ``data`` the rest as a
     flat uint8 tensor.
 
-    ``data`` is the second half of ``memory`` (but for the alignment). The first half is room, in
-    which 16-bit weights become 32-bit ones where they lie: most of what a conversion costs is the
-    kernel's handing out of new pages, and pages that are never touched cost nothing. ``reading`` is
-    what still fills ``data``, ``digest`` the hashing where one was asked for.
+    ``data`` is the second half of ``memory`` (apart from alignment). The first half is room to
+    convert 16-bit weights to 32-bit ones in place: most of the cost of a conversion is getting new
+    pages from the kernel, and pages that are not touched cost nothing. ``reading`` is the work
+    that still fills ``data``, ``check_digest`` raises if the digest is wrong.
     """
 
     head: bytes
     data: torch.Tensor
     memory: memoryview
     reading: Work | None = None
-    digest: DigestCheck | None = None
+    check_digest: Callable[[], None] = lambda: None
 
     @property
     def size(self) -> int:
@@ -75,62 +78,14 @@ class Buffer:
         return len(self.head) + self.data.numel()
 
     def arrived(self) -> None:
-        """Wait until all bytes are there; raise :class:`SourceError` if they could not be read."""
+        """Wait until all bytes are read; raise :class:`SourceError` if they could not be read."""
         if self.reading is not None:
             self.reading.wait()
 
     def verify(self) -> None:
-        """Wait for the bytes and their digest; raise :class:`IntegrityError` if it is another."""
+        """Wait for the bytes and their digest; raise :class:`IntegrityError` if it is wrong."""
         self.arrived()
-        if self.digest is not None:
-            self.digest.verify()
-
-
-class DigestCheck:
-    """Is this what was pinned? Hashed on a thread of its own, once ``reading`` has filled the
-    ``parts``, unless the file is ``known`` by then to have had a digest all along."""
-
-    def __init__(
-        self,
-        parts: tuple[bytes, memoryview],
-        expected: str,
-        where: Where,
-        name: str,
-        reading: Work | None = None,
-        known: Callable[[], str | None] | None = None,
-    ) -> None:
-        self._parts = parts
-        self._expected = expected
-        self._where = where
-        self._name = name
-        self._reading = reading
-        self._known = known
-        self._digest: str | None = None
-        self._hashing = Work(self._hash, "sha256")
-
-    def _hash(self) -> None:
-        if self._reading is not None:
-            self._reading.wait()
-        if self._known is not None and self._known() == self._expected:
-            self._digest = self._expected.lower()
-            return
-        sha256 = hashlib.sha256()
-        for part in self._parts:
-            sha256.update(part)
-        self._digest = "sha256:" + sha256.hexdigest()
-
-    def verify(self) -> None:
-        """Raise :class:`IntegrityError` unless the digest is the expected one."""
-        self._hashing.wait()
-        if self._digest != self._expected.lower():
-            raise IntegrityError(
-                codes.TENSORS_CHANGED.finding(
-                    f"{self._name} is not the file that was pinned",
-                    self._where,
-                    found=self._digest,
-                    expected=self._expected,
-                )
-            )
+        self.check_digest()
 
 
 def buffer_of_file(
@@ -143,6 +98,7 @@ def buffer_of_file(
 ) -> Buffer:
     """See ``read_file``."""
     file = Path(path)
+    known = (lambda: None) if verified is None else partial(verified.known, file)
     with explained(file, where):
         stream = file.open("rb", buffering=0)
         try:
@@ -155,62 +111,91 @@ def buffer_of_file(
         with explained(file, where), stream:
             _finish(stream, memory[at:])
 
-    reading = None
     if wait or len(memory) - at < SMALL:
         finish()
+        reading = None
     else:
         reading = Work(finish, "read")
-    digest = None
-    if sha256 is not None:
-        known = None if verified is None else partial(verified.known, file)
-        digest = DigestCheck((head, memory[at:]), sha256, where, file.name, reading, known)
-    return Buffer(head, _flat(memory, at), memory, reading, digest)
+    check = digest_check(head, memory[at:], sha256, where, file.name, reading, known)
+    return Buffer(head, _flat(memory, at), memory, reading, check)
 
 
 def buffer_of_bytes(
     data: bytes | bytearray | memoryview, sha256: str | None, where: Where, name: str
 ) -> Buffer:
-    """The same from bytes in memory, which are copied once."""
+    """See ``read_bytes``."""
     stream = io.BytesIO(data)
     head, memory, at = _begin(stream, memoryview(data).nbytes)
     _finish(stream, memory[at:])
-    digest = None
-    if sha256 is not None:
-        digest = DigestCheck((head, memory[at:]), sha256, where, name)
-    return Buffer(head, _flat(memory, at), memory, None, digest)
+    check = digest_check(head, memory[at:], sha256, where, name)
+    return Buffer(head, _flat(memory, at), memory, None, check)
+
+
+def digest_check(
+    head: bytes,
+    data: memoryview,
+    expected: str | None,
+    where: Where,
+    name: str,
+    reading: Work | None = None,
+    known: Callable[[], str | None] = lambda: None,
+) -> Callable[[], None]:
+    """Hash a file on another thread after ``reading``, unless ``known`` then returns the digest of
+    the unchanged file. The function that is returned raises if the digest is wrong."""
+    if expected is None:
+        return lambda: None
+
+    def digest() -> str:
+        if reading is not None:
+            reading.wait()
+        if known() == expected:
+            return expected.lower()
+        sha256 = hashlib.sha256(head)
+        sha256.update(data)
+        return f"sha256:{sha256.hexdigest()}"
+
+    hashing = Work(digest, "sha256")
+
+    def check() -> None:
+        found = hashing.wait()
+        if found != expected.lower():
+            raise IntegrityError(
+                codes.TENSORS_CHANGED.finding(
+                    f"{name} differs from the pinned file", where, found=found, expected=expected
+                )
+            )
+
+    return check
 
 
 def buffer_in_memory(head: bytes, size: int) -> Buffer:
-    """A buffer with ``size`` bytes of zeros to be written to."""
+    """A buffer with ``size`` bytes of zeros."""
     room = size + -size % _ALIGN
     memory = memoryview(_allocate(room + size))[: room + size]
     return Buffer(head, _flat(memory, room), memory)
 
 
 def empty(count: int, dtype: torch.dtype) -> torch.Tensor:
-    """A flat tensor of ``count`` values in new memory, which nothing has touched."""
+    """A flat tensor of ``count`` values in new memory that was not touched yet."""
     return torch.frombuffer(_allocate(count * dtype.itemsize), dtype=dtype, count=count)
 
 
 @contextmanager
 def explained(file: Path, where: Where) -> Generator[None, None, None]:
-    """Failures to read ``file``, raised inside, as :class:`SourceError`."""
+    """Raise failures to read ``file`` as :class:`SourceError`."""
     try:
         yield
-    except OSError as error:
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise SourceError(
             codes.TENSORS_UNREADABLE.finding(
-                f"{file.name} could not be read: {error.strerror or error}", where, found=file
+                f"{file.name} could not be read: {reason}", where, found=file
             )
-        ) from error
-    except EOFError as error:
-        raise SourceError(
-            codes.TENSORS_UNREADABLE.finding(f"{file.name}: {error}", where, found=file)
         ) from error
 
 
 def _begin(stream: io.FileIO | io.BytesIO, size: int) -> tuple[bytes, memoryview, int]:
-    """The head, memory for the data part and room before it, and where in it the data begins."""
+    """The head, memory with room for the data part, and where in it the data starts."""
     head = bytearray(min(8, size))
     _fill(stream, memoryview(head), size)
     length = min(int.from_bytes(head, "little"), size - len(head))
@@ -224,7 +209,7 @@ def _begin(stream: io.FileIO | io.BytesIO, size: int) -> tuple[bytes, memoryview
 def _finish(stream: io.FileIO | io.BytesIO, view: memoryview) -> None:
     _fill(stream, view, len(view))
     if stream.read(1):
-        raise EOFError(f"it became longer than {len(view)} bytes of tensors while it was read")
+        raise EOFError(f"it grew beyond {len(view)} bytes of tensors while it was read")
 
 
 def _fill(stream: io.FileIO | io.BytesIO, view: memoryview, size: int) -> None:
@@ -232,7 +217,7 @@ def _fill(stream: io.FileIO | io.BytesIO, view: memoryview, size: int) -> None:
     while at < len(view):
         got = stream.readinto(view[at:])
         if not got:
-            raise EOFError(f"it became shorter than {size} bytes while it was read")
+            raise EOFError(f"it shrank below {size} bytes while it was read")
         at += got
 
 
@@ -243,8 +228,8 @@ def _flat(memory: memoryview, at: int) -> torch.Tensor:
 
 
 def _allocate(size: int) -> bytearray | mmap.mmap:
-    """Memory of our own. A large one is not touched here: its pages come while it is written to,
-    which leaves the interpreter free, and go back to the system with the last tensor in it."""
+    """New memory. A large block is not touched here: it gets its pages when it is written to, with
+    the interpreter released, and returns them to the system with its last tensor."""
     if size < SMALL:
         return bytearray(size)
     private = getattr(mmap, "MAP_PRIVATE", None)

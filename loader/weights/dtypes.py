@@ -16,6 +16,10 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
 }
 
+HALVES = frozenset({torch.float16, torch.bfloat16})
+COMPUTE = HALVES | {torch.float32, torch.float64}
+"""Dtypes that a module computes in; float8 and integers are storage only."""
+
 
 FLOATS: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -25,7 +29,9 @@ FLOATS: Mapping[str, torch.dtype] = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-"""The dtypes of an adapter's weights, by their names in a safetensors header."""
+"""The dtypes of weights, by their names in a safetensors header."""
+
+FLOAT_NAMES = {dtype: name for name, dtype in FLOATS.items()}
 
 
 INTEGERS: Mapping[str, torch.dtype] = {
@@ -36,10 +42,19 @@ INTEGERS: Mapping[str, torch.dtype] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""Dtypes of buffers in whole saved modules (a BatchNorm counts its batches)."""
+"""Dtypes of buffers in saved modules (a BatchNorm counts its batches)."""
 
 
 TORCH_DTYPES: Mapping[str, torch.dtype] = {**FLOATS, **INTEGERS}
+
+
+def as_dtype(data: torch.Tensor, dtype: str, start: int, end: int) -> torch.Tensor:
+    """These bytes of a flat uint8 tensor as a flat tensor of a dtype of the format."""
+    kind = TORCH_DTYPES[dtype]
+    part = data[start:end]
+    if start % kind.itemsize:  # the format allows it, but torch needs alignment
+        part = part.clone()
+    return part.view(kind)
 
 
 def dtype_of(dtype: str | torch.dtype | None, where: Where) -> torch.dtype | None:
@@ -50,7 +65,7 @@ def dtype_of(dtype: str | torch.dtype | None, where: Where) -> torch.dtype | Non
     if found not in DTYPES.values():
         raise UsageError(
             usage_codes.BAD_DTYPE.finding(
-                f"{dtype!r} is no dtype", where, found=dtype, expected=", ".join(DTYPES)
+                f"Invalid dtype {dtype!r}", where, found=dtype, expected=", ".join(DTYPES)
             )
         )
     return found

@@ -1,4 +1,4 @@
-"""Where a site's factors live: the dtype and the device of the module they sit on."""
+"""The dtype and the device of a site's factors: those of the module they act on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
-_COMPUTE = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
-"""Dtypes that a module computes in; float8 and integers are storage only."""
+from .dtypes import COMPUTE
 
 
 class Placement(NamedTuple):
@@ -23,19 +22,16 @@ class Placement(NamedTuple):
 def placement_of(
     module: nn.Module, model: nn.Module, dtype: torch.dtype | None = None
 ) -> Placement | None:
-    """Where factors for ``module`` belong: ``dtype`` if declared, else the dtype in which the
-    module computes; always the device on which it computes. ``None`` where it has no weights.
-
-    The device is never one that merely exists: an adapter of a model on the CPU is on the CPU.
-    """
+    """The placement of factors for ``module``: ``dtype`` if declared, else the dtype in which the
+    module computes, on the device where it computes. ``None`` where it has no weights."""
     weight = module._parameters.get("weight")  # pyright: ignore[reportPrivateUsage]
     if (
         type(module) is nn.Linear
         and weight is not None
-        and weight.dtype in _COMPUTE
+        and weight.dtype in COMPUTE
         and not weight.is_meta
     ):
-        return Placement(dtype or weight.dtype, weight.device)  # nearly all, nearly always
+        return Placement(dtype or weight.dtype, weight.device)  # the usual case
     device = device_of(module, model)
     if device is None:
         return None
@@ -43,24 +39,23 @@ def placement_of(
 
 
 def compute_dtype(module: nn.Module, model: nn.Module) -> torch.dtype:
-    """The dtype of the module's weights, or for quantised weights the one they are computed in."""
+    """The dtype of the module's weights, or for quantised weights the one it computes in."""
     declared = getattr(module, "compute_dtype", None)  # bitsandbytes' 4-bit linear, HQQ
-    if isinstance(declared, torch.dtype) and declared in _COMPUTE:
+    if isinstance(declared, torch.dtype) and declared in COMPUTE:
         return declared
-    for tensor in itertools.chain(
-        _own_tensors(module), module.parameters()
-    ):  # a container: its parts
-        if tensor.dtype in _COMPUTE:
+    tensors = itertools.chain(_own_tensors(module), module.parameters())  # a container: its parts
+    for tensor in tensors:
+        if tensor.dtype in COMPUTE:
             return tensor.dtype
     of_model = getattr(model, "dtype", None)
-    if isinstance(of_model, torch.dtype) and of_model in _COMPUTE:
+    if isinstance(of_model, torch.dtype) and of_model in COMPUTE:
         return of_model
-    return next((p.dtype for p in model.parameters() if p.dtype in _COMPUTE), torch.float32)
+    return next((p.dtype for p in model.parameters() if p.dtype in COMPUTE), torch.float32)
 
 
 def device_of(module: nn.Module, model: nn.Module) -> torch.device | None:
-    """The device on which the module computes; under accelerate's offload its weights are on
-    ``meta`` between uses and the hook knows. ``None`` where there is nothing to compute with."""
+    """The device on which the module computes. Weights that accelerate offloads are on ``meta``
+    between uses; its hook has the device. ``None`` where there is nothing to compute with."""
     own = next(iter(_own_tensors(module)), None)
     if own is not None and not own.is_meta:
         return own.device
@@ -77,20 +72,23 @@ def device_of(module: nn.Module, model: nn.Module) -> torch.device | None:
 
 
 def own_parameter(module: nn.Module, name: str) -> nn.Parameter | None:
-    """A parameter that is the module's own, whatever the call that is running makes of it for the
-    base's code (see :mod:`.weight_reads`); ``None`` where there is none."""
+    """The module's own parameter, also where the running call changes it for the base's code (see
+    :mod:`.weight_reads`); ``None`` where there is none."""
     return dict.get(module._parameters, name)  # pyright: ignore[reportPrivateUsage]
 
 
 def offloaded(module: nn.Module, name: str) -> torch.Tensor | None:
-    """A parameter of the module by its own name (``weight``, ``bias``), read through
-    accelerate's weights map where it is on ``meta`` now; ``None`` where there is none."""
+    """A parameter of the module by its own name (``weight``, ``bias``), from accelerate's weights
+    map where it is on ``meta`` now; ``None`` where there is none."""
     own = own_parameter(module, name)
     live = getattr(module, name, None) if own is None else own
     if not isinstance(live, torch.Tensor):
         return None
-    if not live.is_meta:
-        return live
+    return from_weights_map(module, name) if live.is_meta else live
+
+
+def from_weights_map(module: nn.Module, name: str) -> torch.Tensor | None:
+    """A tensor from the weights map of the module's accelerate hook."""
     for hook in _hooks_of(getattr(module, "_hf_hook", None)):
         weights = getattr(hook, "weights_map", None)
         if weights is not None:
@@ -102,13 +100,13 @@ def offloaded(module: nn.Module, name: str) -> torch.Tensor | None:
 
 
 def _own_tensors(module: nn.Module) -> Sequence[torch.Tensor]:
-    """Its parameters, weight first, then its buffers (GPTQ and AWQ keep weights there)."""
+    """Its parameters, or else its buffers (GPTQ and AWQ keep weights there)."""
     own = [p for p in module._parameters.values() if p is not None]  # pyright: ignore[reportPrivateUsage]
     return own or [b for b in module._buffers.values() if b is not None]  # pyright: ignore[reportPrivateUsage]
 
 
 def _hooks_of(hook: Any) -> list[Any]:
-    """An accelerate hook, or the several that a SequentialHook holds."""
+    """An accelerate hook, or those in a SequentialHook."""
     if hook is None:
         return []
     return list(getattr(hook, "hooks", None) or [hook])

@@ -1,4 +1,4 @@
-"""An adapter as the bytes of its two files: the same values give the same bytes, always."""
+"""An adapter as the bytes of its two files: the same values always give the same bytes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def adapter_bytes(
     tensors: Mapping[str, torch.Tensor],
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, bytes]:
-    """The files of an adapter in PEFT's format, by name. The weights come first: their metadata has
-    the digest of the config, so that old config beside new weights is noticed. ``tensors`` are on
-    the CPU, contiguous, and share no memory."""
+    """The files of an adapter in PEFT's format, by name. The weights come first; their metadata has
+    the digest of the config, so that an old config beside new weights is noticed. ``tensors`` must
+    be on the CPU, contiguous, and share no memory."""
     recorded = {"format": "pt", **(metadata or {}), CONFIG_RECORD: config_digest(config)}
     return {
         ADAPTER_WEIGHTS: safetensors_bytes(tensors, recorded),
@@ -29,8 +29,8 @@ def adapter_bytes(
 
 
 def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file. The library sorts the tensors, but writes the metadata in an order that
-    differs from one process to the next; here it is sorted."""
+    """A safetensors file with sorted metadata: the library writes it in an order that differs
+    between processes."""
     data = save(dict(tensors), dict(metadata))
     end = 8 + int.from_bytes(data[:8], "little")
     header: dict[str, Any] = json.loads(data[8:end])
@@ -41,5 +41,5 @@ def safetensors_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str
 
 
 def on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copies that share no memory, which safetensors asks for."""
+    """Copies that share no memory, as safetensors requires."""
     return {n: t.detach().to("cpu").contiguous().clone() for n, t in tensors.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .explained import Section, section_of
 from .finding import Finding, Severity, Where
 
 
@@ -11,23 +12,37 @@ from .finding import Finding, Severity, Where
 class Code:
     """What one code means, for good. ``finding`` is the only way to make a :class:`Finding`.
 
-    Its explanation and example are a section of ``explain/AREA.md``.
+    What is said of it is a section of ``explain/AREA.md``.
 
     Args:
         id: Such as ``AD301``; never used again for another meaning.
         name: Such as ``header-malformed``; as stable as the id.
         severity: That of every finding of this code.
-        summary: What is wrong, as a sentence.
-        fix: What to do, as an imperative sentence.
-        was: Ids and names that meant the same in earlier releases, and are understood still.
+        was: Ids and names that meant the same in earlier releases, and are still understood.
     """
 
     id: str
     name: str
-    severity: Severity
-    summary: str
-    fix: str
+    severity: Severity = Severity.ERROR
     was: tuple[str, ...] = ()
+
+    @property
+    def explained(self) -> Section:
+        """Its section: what is wrong, why, an example, and what to do."""
+        return section_of(self.id)
+
+    @property
+    def summary(self) -> str:
+        """What is wrong, as a sentence."""
+        return self.explained.summary
+
+    @property
+    def fix(self) -> str:
+        """What to do, as an imperative sentence."""
+        try:
+            return self.explained.fix
+        except OSError:  # a finding on a process that may open no more files
+            return f"Run `adapterdock explain {self.id}`."
 
     def finding(
         self,

@@ -1,17 +1,23 @@
-"""Every exception adapterdock raises. Each carries the findings that caused it."""
+"""Every exception that adapterdock raises. Each has the findings that caused it."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 from .finding import Finding
 
 
 class AdapterdockError(Exception):
-    """The root of all our exceptions.
+    """The base class of every exception that adapterdock raises.
 
-    ``findings`` says what went wrong, all of it and not only the first; ``code`` is the code of
-    the first finding. A library's exception, where there was one, is the ``__cause__``.
+    Where another library raised an exception first, that is the ``__cause__``.
+
+    Args:
+        findings: Everything that went wrong, at least one.
+
+    Attributes:
+        findings: Everything that went wrong, not only the first.
+
+    Raises:
+        TypeError: There is no finding.
     """
 
     def __init__(self, *findings: Finding) -> None:
@@ -20,13 +26,9 @@ class AdapterdockError(Exception):
         self.findings: tuple[Finding, ...] = findings
         super().__init__("\n".join(str(f) for f in findings))
 
-    @classmethod
-    def of(cls, findings: Iterable[Finding]) -> AdapterdockError:
-        """The same from any iterable."""
-        return cls(*findings)
-
     @property
     def code(self) -> str:
+        """The code of the first finding, such as ``AD301``."""
         return self.findings[0].code
 
     def __reduce__(self) -> tuple[type[AdapterdockError], tuple[Finding, ...]]:
@@ -34,27 +36,27 @@ class AdapterdockError(Exception):
 
 
 class UsageError(AdapterdockError):
-    """Called in a way that cannot mean anything (exit status 2 on the command line)."""
+    """Invalid arguments of a call or a command (exit status 2 on the command line)."""
 
 
 class ManifestError(AdapterdockError):
-    """The manifest, or a file it extends, is not what the language allows."""
+    """The manifest, or a file that it extends, is invalid."""
 
 
 class SourceError(AdapterdockError):
-    """A source could not be listed or read, or is not what it should be."""
+    """A source cannot be listed or read, or has other content than it should have."""
 
 
 class OfflineError(SourceError):
-    """Something is needed from the network and the network is off or unreachable."""
+    """The network is needed, and it is turned off or cannot be reached."""
 
 
 class FitError(AdapterdockError):
-    """An adapter does not fit the base, or whether it does could not be told."""
+    """An adapter does not fit the base, or that could not be checked."""
 
 
 class FingerprintError(AdapterdockError):
-    """The base is not the one that the manifest or lock means."""
+    """The base is not the one that the manifest or the lock names."""
 
 
 class LockError(AdapterdockError):
@@ -62,20 +64,30 @@ class LockError(AdapterdockError):
 
 
 class StoreError(AdapterdockError):
-    """The cache could not be read or written, or holds something damaged."""
+    """The cache cannot be read or written, or contains a damaged file."""
 
 
 class IntegrityError(StoreError):
-    """Bytes differ from their digest or size."""
+    """A file does not have the digest or the size that it should have."""
 
 
 class PolicyError(AdapterdockError):
-    """A rule or a policy forbids it."""
+    """A rule or a policy does not allow this."""
 
 
 class AttachError(AdapterdockError):
-    """An adapter could not be attached to the live model; the model is as it was."""
+    """An adapter cannot be attached to the model, which was not changed."""
 
 
 class RoutingError(AdapterdockError):
-    """A name, set or composition cannot be made active this way."""
+    """A selection of adapters is invalid, or cannot be used for this call."""
+
+
+def _name_as_exported() -> None:
+    """Tracebacks and pickles name the module that users import errors from."""
+    for value in globals().values():
+        if isinstance(value, type) and issubclass(value, AdapterdockError):
+            value.__module__ = "adapterdock"
+
+
+_name_as_exported()

@@ -1,9 +1,9 @@
-"""What a check has to say: findings, where they are, and the report that gathers them."""
+"""What checks report: findings, where they are, and the report that collects them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -11,7 +11,13 @@ REPORT_SCHEMA = "adapterdock.report/1"
 
 
 class Severity(str, Enum):
-    """How much a finding weighs. ``UNCHECKED`` is not a pass: a person accepts it by code."""
+    """How serious a finding is.
+
+    Attributes:
+        ERROR: It is wrong; always refused.
+        UNCHECKED: It could not be checked. This is not a pass: a person accepts it by code.
+        WARNING: It passes.
+    """
 
     ERROR = "error"
     UNCHECKED = "unchecked"
@@ -23,7 +29,14 @@ class Severity(str, Enum):
 
 @dataclass(frozen=True)
 class Where:
-    """A place in a manifest, a lock or an artefact. Lines and columns count from 1."""
+    """A place in a manifest, a lock or another file.
+
+    Args:
+        file: Its name, as the user gave it.
+        path: Keys and indices, from the top of the file.
+        line: Counts from 1.
+        column: Counts from 1.
+    """
 
     file: str | None = None
     path: tuple[str | int, ...] = ()
@@ -39,7 +52,7 @@ class Where:
 
     @property
     def dotted(self) -> str:
-        """The path as a person writes it: ``adapters.billing.source``, ``rules.exclusive[0]``."""
+        """The path as text: ``adapters.billing.source``, ``rules.exclusive[0]``."""
         text = ""
         for part in self.path:
             if isinstance(part, int):
@@ -51,7 +64,18 @@ class Where:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was noticed: what, where, and what to do about it."""
+    """One thing that was noticed: what, where, and what to do about it.
+
+    Args:
+        code: Such as ``AD301``; ``adapterdock explain`` says what it means.
+        name: The code's name, such as ``header-malformed``.
+        severity: How serious it is.
+        message: What is wrong, in one sentence.
+        where: The place of it.
+        found: What is there.
+        expected: What should be there.
+        hint: What to do.
+    """
 
     code: str
     name: str
@@ -63,38 +87,23 @@ class Finding:
     hint: str | None = None
 
     def __str__(self) -> str:
-        lines = [f"{self.severity} {self.code} {self.name}: {self.message}"]
-        if str(self.where):
-            lines.append(f"  at: {self.where}")
-        if self.found is not None:
-            lines.append(f"  found: {self.found}")
-        if self.expected is not None:
-            lines.append(f"  expected: {self.expected}")
-        if self.hint is not None:
-            lines.append(f"  hint: {self.hint}")
-        return "\n".join(lines)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for ``--json``; keys are stable under :data:`REPORT_SCHEMA`."""
-        return {
-            "code": self.code,
-            "name": self.name,
-            "severity": self.severity.value,
-            "message": self.message,
-            "where": {
-                "file": self.where.file,
-                "path": self.where.dotted or None,
-                "line": self.where.line,
-                "column": self.where.column,
-            },
+        more = {
+            "at": str(self.where) or None,
             "found": self.found,
             "expected": self.expected,
             "hint": self.hint,
         }
+        lines = [f"  {word}: {text}" for word, text in more.items() if text is not None]
+        return "\n".join([f"{self.severity} {self.code} {self.name}: {self.message}", *lines])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for ``--json``; its keys are stable."""
+        where = {**vars(self.where), "path": self.where.dotted or None}
+        return {**vars(self), "severity": self.severity.value, "where": where}
 
 
 def refused(findings: Iterable[Finding], accepted: Collection[str] = ()) -> list[Finding]:
-    """The errors among ``findings``, and what is *unchecked* and whose code is not accepted."""
+    """The errors among ``findings``, and the *unchecked* ones whose code is not accepted."""
     return [
         f
         for f in findings
@@ -105,10 +114,14 @@ def refused(findings: Iterable[Finding], accepted: Collection[str] = ()) -> list
 
 @dataclass(frozen=True)
 class Report:
-    """The verdict on one manifest.
+    """The result of checking one manifest.
 
-    ``accepted`` holds the codes of *unchecked* findings that a person accepted; such a finding
-    stays in the report but no longer fails it. Errors cannot be accepted.
+    Args:
+        subject: What was checked, such as the manifest's path.
+        findings: Everything that was noticed.
+        accepted: Codes of *unchecked* findings that a person accepted. Such a finding stays in the
+            report but no longer fails it. Errors cannot be accepted.
+        adapters: By adapter, what is known of it (method, rank, ...), as plain data.
     """
 
     subject: str
@@ -118,11 +131,12 @@ class Report:
 
     @property
     def errors(self) -> tuple[Finding, ...]:
+        """What is wrong."""
         return tuple(f for f in self.findings if f.severity is Severity.ERROR)
 
     @property
     def unchecked(self) -> tuple[Finding, ...]:
-        """What could not be checked and nobody accepted."""
+        """What could not be checked, and was not accepted."""
         return tuple(
             f
             for f in self.findings
@@ -131,24 +145,34 @@ class Report:
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
+        """What passes, but should be known."""
         return tuple(f for f in self.findings if f.severity is Severity.WARNING)
 
     @property
     def ok(self) -> bool:
-        return not self.errors and not self.unchecked
+        """Whether nothing is wrong or left unchecked."""
+        return not refused(self.findings, self.accepted)
 
     @property
     def exit_status(self) -> int:
-        """0 fits, 1 misfit, 3 unchecked (2 is kept for wrong usage of the command)."""
+        """Of the command: 0 passed, 1 errors, 3 something is unchecked (2 means wrong usage)."""
         if self.errors:
             return 1
         return 3 if self.unchecked else 0
 
     def with_findings(self, more: Iterable[Finding]) -> Report:
-        return Report(self.subject, (*self.findings, *more), self.accepted, self.adapters)
+        """The same report with more findings.
+
+        Args:
+            more: They come after the others.
+
+        Returns:
+            A new report.
+        """
+        return replace(self, findings=(*self.findings, *more))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for ``--json``."""
+        """Plain data for ``--json``; its keys are stable."""
         return {
             "schema": REPORT_SCHEMA,
             "subject": self.subject,

@@ -1,7 +1,7 @@
-"""The ways in which a composition can combine adapters, by PEFT's names
+"""The ways to combine adapters in a composition, by PEFT's names
 (``LoraModel.add_weighted_adapter``): one row each, and one name in the list that the schema reads.
 
-What a row says is carried out by ``loader/compose/methods.py``.
+``loader/compose/methods.py`` computes what a row says.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class CombineMethod:
 
     Attributes:
         on: What it works on: the ``factors`` (A with A and B with B, which gives PEFT's cross
-            terms), the ``ranks`` (factors side by side: exact), or the written-out ``delta`` (then
+            terms), the ``ranks`` (factors side by side: exact), or the computed ``delta`` (then
             an SVD).
-        prune: Which values of each member are set to zero before, if any are.
-        elect: Whether it elects signs where it sums.
+        prune: Which values of each member are first set to zero, if any.
+        elect: Whether it elects the sign of each value before it sums.
         by_module: Whether a member's weights may differ by module.
     """
 
@@ -67,4 +67,4 @@ USED_BY: Mapping[str, Callable[[CombineMethod], bool]] = {
     "svd_rank": lambda method: method.on == "delta",
     "svd_clamp": lambda method: method.on == "delta",
 }
-"""Which methods read a field of a composition."""
+"""By field of a composition, the methods that use it."""

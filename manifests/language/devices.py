@@ -1,4 +1,4 @@
-"""``device_map``: the words, devices and mappings that transformers and accelerate understand."""
+"""``device_map``: the words, devices and mappings that transformers and accelerate accept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-"""What accelerate works out by itself."""
+"""Maps that accelerate computes."""
 
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu|mlu|musa|sdaa|xla|meta)(:[0-9]{1,4})?\Z", re.ASCII)
 
@@ -14,9 +14,9 @@ _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|npu|hpu|mlu|musa|sdaa|xla|meta)(:[0-9]{
 def bad_devices(
     device_map: str | Mapping[str, str | int] | None,
 ) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    """Each place within ``device_map`` that names no device: (path, found, expected).
+    """Each invalid device in ``device_map``: (path, found, expected).
 
-    A mapping goes from modules (``""`` is the whole model) to devices, numbers of GPUs or
+    A mapping goes from modules (``""`` is the complete model) to devices, numbers of GPUs or
     ``disk``.
     """
     if device_map is None:

@@ -1,4 +1,4 @@
-"""A mapping that cannot be changed, for models that are frozen all the way."""
+"""A mapping that cannot be changed, for models that are frozen at every depth."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any, NoReturn
 
 
 class FrozenDict(dict[str, Any]):
-    """A ``dict`` that refuses to be changed. It copies, pickles and turns into JSON as one does,
-    and has a hash where its values have."""
+    """A ``dict`` that cannot be changed. It can be copied, pickled and written as JSON, and hashed
+    if its values can be."""
 
     __slots__ = ()
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("this mapping is frozen; make a dict of it first")
+        raise TypeError("This mapping is frozen; make a dict of it first")
 
     __setitem__ = _refuse
     __delitem__ = _refuse

@@ -1,4 +1,4 @@
-"""Names of adapters, compositions and registries. A name is compared whole, never as a part."""
+"""Names of adapters, compositions and registries. Names are always compared in full."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterable
 NAME_PATTERN = r"^([A-WYZa-wyz][A-Za-z0-9._-]{0,62}|[Xx]([A-Za-z0-9._][A-Za-z0-9._-]{0,61})?)$"
 NAME_RULE = "a letter, then up to 62 of A-Z a-z 0-9 . _ - (a name may not start with 'x-')"
 BASE_ROW = "__base__"
-"""PEFT's name for "no adapter" in ``adapter_names``; it cannot be declared (it is no name)."""
+"""PEFT's name for "no adapter" in ``adapter_names``. Not a valid name, so it cannot be declared."""
 
 MAX_COMPARED = 200
-"""Words that are compared for a suggestion: a large catalogue must not make an error slow."""
+"""Words that are compared for a suggestion, so that a large catalogue does not slow an error."""
 
 _NAME = re.compile(NAME_PATTERN.replace("$", r"\Z"))
 
@@ -23,23 +23,23 @@ def is_name(text: str) -> bool:
 
 
 def same_but_for_case(name: str, known: Iterable[str]) -> str | None:
-    """The first of ``known`` that differs from ``name`` in nothing but case."""
+    """The first of ``known`` that differs from ``name`` only in case."""
     lower = name.lower()
     return next((other for other in known if other != name and other.lower() == lower), None)
 
 
 def did_you_mean(wrong: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
-    """``"did you mean 'x'?"`` for the nearest known word, or ``None`` if none is near (at least of
-    this ``likeness``, from 0 to 1)."""
+    """``"Did you mean 'x'?"`` for the nearest known word, or ``None`` if none is near enough
+    (``likeness`` from 0 to 1)."""
     words = sorted(known)
     if len(words) > MAX_COMPARED:
         words = [word for word in words if word[:1] == wrong[:1]][:MAX_COMPARED]
     near = difflib.get_close_matches(wrong[:MAX_COMPARED], words, n=1, cutoff=likeness)
-    return f"did you mean {near[0]!r}?" if near else None
+    return f"Did you mean {near[0]!r}?" if near else None
 
 
 def listed(names: Iterable[str], limit: int = 20) -> str | None:
-    """``"a, b, c and 7 more"``, or ``None`` where there are none."""
+    """``"a, b, c and 7 more"``, or ``None`` if there are none."""
     words = list(names)
     if len(words) <= limit:
         return ", ".join(words) or None

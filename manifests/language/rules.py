@@ -1,6 +1,6 @@
 """Which adapters are active, with which weights, and whether the rules allow them together.
 
-Pure: the manifest's own check and the loader at run time ask the same functions.
+Pure functions, used by the check of a manifest and by the loader at run time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .schema import Manifest, Rules
 from .weights import Weight, plus, times, weight_of
 
 MAX_NESTING = 32
-"""Compositions within one another."""
+"""Levels of nested compositions."""
 
 
 def flatten(
@@ -27,11 +27,12 @@ def flatten(
 
     ``names`` is an adapter or composition, several of them (each at weight 1), or a mapping from
     them to weights. A composition counts as its members, each at the weight that it has there
-    (times the weight of the composition); what is named by several roads adds up. Under a method
-    other than ``sum`` the result says who takes part, not what the combination computes.
+    (times the weight of the composition). An adapter that is reached in several ways has the sum of
+    the weights. With a method other than ``sum``, the result says which adapters take part, not
+    what the combination computes.
 
-    Raises :class:`RoutingError` for a name that nothing has, and for a composition that is made of
-    itself or nested more than 32 deep.
+    Raises :class:`RoutingError` for an unknown name, and for a composition that contains itself or
+    is nested more than 32 levels deep.
     """
     if isinstance(names, str):
         weights = [(names, 1.0)]
@@ -47,13 +48,13 @@ def flatten(
 
 
 def is_made(manifest: Manifest, name: str) -> bool:
-    """Whether ``name`` is a composition that becomes an adapter of its own: not a ``sum``."""
+    """Whether ``name`` is a composition that is computed as one adapter: not a ``sum``."""
     return name in manifest.compositions and manifest.compositions[name].combine != "sum"
 
 
 def answering(manifest: Manifest, names: str | Iterable[str]) -> dict[str, Weight]:
     """The adapters that answer where ``names`` are active, each with its weight; a composition of
-    another method than ``sum`` is one adapter. Raises as :func:`flatten`."""
+    another method than ``sum`` counts as one adapter. Raises like :func:`flatten`."""
     every = [names] if isinstance(names, str) else list(names)
     sums = [name for name in every if not is_made(manifest, name)]
     return {**flatten(manifest, sums), **{n: 1.0 for n in every if is_made(manifest, n)}}
@@ -61,7 +62,7 @@ def answering(manifest: Manifest, names: str | Iterable[str]) -> dict[str, Weigh
 
 @dataclass(frozen=True)
 class Flat:
-    """One name multiplied out: its adapters, and how deep compositions are nested in it."""
+    """The adapters of one name with their weights, and how many levels of compositions it has."""
 
     weights: Mapping[str, Weight]
     depth: int = 0
@@ -70,25 +71,17 @@ class Flat:
 def members_of(
     manifest: Manifest, name: str, known: dict[str, Flat], within: tuple[str, ...] = ()
 ) -> Flat:
-    """The adapters of one name at weight 1; ``known`` keeps what was worked out before."""
+    """The adapters of one name at weight 1; ``known`` caches results."""
     if name in manifest.adapters:
         return Flat({name: 1.0})
     if name in known:
         return known[name]
     composition = manifest.compositions.get(name)
     if composition is None:
-        names = [*manifest.adapters, *manifest.compositions]
-        raise RoutingError(
-            language.UNKNOWN_ADAPTER.finding(
-                f"No adapter or composition is called {name!r}.",
-                found=name,
-                expected=listed(names),
-                hint=did_you_mean(name, names),
-            )
-        )
+        raise RoutingError(unknown_adapter(name, [*manifest.adapters, *manifest.compositions]))
     if name in within:
         trail = " > ".join((*within, name))
-        message = f"The composition is made of itself: {trail}."
+        message = f"The composition contains itself: {trail}"
         raise RoutingError(language.COMPOSITION_CYCLE.finding(message))
     if len(within) >= MAX_NESTING:
         raise _too_deep(within[0])
@@ -104,11 +97,27 @@ def members_of(
     return known[name]
 
 
+def unknown_adapter(
+    name: str,
+    known: Collection[str],
+    where: Where = Where(),  # noqa: B008 - frozen
+    suggest: bool = True,
+) -> Finding:
+    """A name that no adapter or composition has; ``suggest`` looks for the nearest known one."""
+    return language.UNKNOWN_ADAPTER.finding(
+        f"Unknown adapter or composition {name!r}",
+        where,
+        found=name,
+        expected=listed(known),
+        hint=did_you_mean(name, known) if suggest else None,
+    )
+
+
 def _too_deep(name: str) -> RoutingError:
     return RoutingError(
         language.COMPOSITION_CYCLE.finding(
-            f"Compositions are nested too deep in {name!r}.",
-            expected=f"at most {MAX_NESTING} compositions within one another",
+            f"Compositions are nested too deep in {name!r}",
+            expected=f"at most {MAX_NESTING} levels",
         )
     )
 
@@ -120,7 +129,7 @@ def _add(active: dict[str, Weight], more: Mapping[str, Weight], weight: Weight) 
 
 
 def cycles(manifest: Manifest, limit: int = 50) -> list[tuple[str, ...]]:
-    """The circles among compositions (the first ``limit``), each from the member reached first."""
+    """The cycles among compositions (the first ``limit``), each from the member reached first."""
     compositions = manifest.compositions
     found: list[tuple[str, ...]] = []
     done: set[str] = set()
@@ -148,11 +157,11 @@ def check_active(
     ranks: Mapping[str, int] | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> list[Finding]:
-    """What the rules have against these adapters being active together.
+    """Which rules do not allow these adapters to be active together.
 
-    ``active`` are their names, such as :func:`flatten` returns. ``ranks`` gives the largest rank
-    of each; without it (before any file was read) ``max_total_rank`` is left for later, and an
-    adapter whose rank it does not know is *unchecked*.
+    ``active`` has their names, as :func:`flatten` returns them. ``ranks`` has the largest rank of
+    each. Without it (before any file was read) ``max_total_rank`` is not checked; an adapter that
+    is missing in it is *unchecked*.
     """
     findings: list[Finding] = []
     for group in rules.exclusive:
@@ -160,7 +169,7 @@ def check_active(
         if len(together) > 1:
             findings.append(
                 codes.EXCLUSIVE.finding(
-                    f"{_and(together)} may not be active together.",
+                    f"{_and(together)} cannot be active together",
                     where,
                     found=", ".join(active),
                     expected="at most one of " + ", ".join(group),
@@ -171,7 +180,7 @@ def check_active(
         if name in active and missing:
             findings.append(
                 codes.REQUIRED.finding(
-                    f"{name!r} is active without {_and(missing)}.",
+                    f"{name!r} is active without {_and(missing)}",
                     where,
                     found=", ".join(active),
                     expected=f"{_and(missing)} active as well",
@@ -180,7 +189,7 @@ def check_active(
     if rules.max_active is not None and len(active) > rules.max_active:
         findings.append(
             codes.TOO_MANY_ACTIVE.finding(
-                f"{len(active)} adapters would be active together.",
+                f"{len(active)} adapters would be active together",
                 where,
                 found=", ".join(active),
                 expected=f"at most {rules.max_active}",
@@ -200,7 +209,7 @@ def _check_ranks(
         summands = ", ".join(f"{name} {ranks[name]}" for name in active if name in ranks)
         return [
             codes.TOTAL_RANK.finding(
-                f"The active adapters have a total rank of {total}.",
+                f"The active adapters have a total rank of {total}",
                 where,
                 found=summands,
                 expected=f"at most {limit}",
@@ -209,9 +218,9 @@ def _check_ranks(
     if unknown:
         return [
             codes.RANK_UNKNOWN.finding(
-                f"The rank of {_and(unknown)} is not known, so that the total rank is not either.",
+                f"Cannot check the total rank: the rank of {_and(unknown)} is not known",
                 where,
-                expected=f"at most {limit} together",
+                expected=f"at most {limit} in total",
             )
         ]
     return []

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+import pydantic
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    field_validator,
+)
 
 from .combine_methods import Combine
 from .frozen import FrozenDict
@@ -26,9 +34,9 @@ Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 
 class Model(BaseModel):
-    """Frozen, and closed: an unknown key is an error (``x-`` keys are set aside before)."""
+    """Frozen, and closed: an unknown key is an error (``x-`` keys were removed before)."""
 
-    # Built on first use: a nested model is part of the whole one, and seldom needed by itself.
+    # Built on first use: a nested model is seldom needed by itself.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @field_validator("*", mode="after")
@@ -44,20 +52,20 @@ Task = Literal[
 
 
 class WeightDigests(Model):
-    """Sampled weights, widened to float32 or rounded to the others (DESIGN: fingerprints)."""
+    """Digests of sampled weights, widened to float32 or rounded to the others."""
 
-    float32: FingerprintDigest | None = None
-    bfloat16: FingerprintDigest | None = None
-    float16: FingerprintDigest | None = None
+    float32: FingerprintDigest | None = Field(default=None, description="of the values as float32")
+    bfloat16: FingerprintDigest | None = Field(default=None, description="rounded to bfloat16")
+    float16: FingerprintDigest | None = Field(default=None, description="rounded to float16")
 
 
 class Fingerprint(Model):
-    """Which base this is, at every level that can be compared. Written by ``fingerprint``."""
+    """Identifies a base, at every level that can be compared. Written by ``fingerprint``."""
 
     architecture: str | None = Field(
         default=None, description="the class in config.json's architectures"
     )
-    hidden_size: int | None = Field(default=None, gt=0)
+    hidden_size: int | None = Field(default=None, gt=0, description="as in config.json")
     structure: FingerprintDigest | None = Field(
         default=None, description="every backbone tensor's name on disk and shape"
     )
@@ -67,16 +75,22 @@ class Fingerprint(Model):
     )
     weights: WeightDigests | None = Field(None, description="of the backbone's tensors")
     head_weights: WeightDigests | None = Field(None, description="of the heads'")
-    tokenizer: FingerprintDigest | None = None
-    chat_template: FingerprintDigest | None = None
+    tokenizer: FingerprintDigest | None = Field(
+        default=None, description="the vocabulary, and what splits text into it"
+    )
+    chat_template: FingerprintDigest | None = Field(
+        default=None, description="the text of the template"
+    )
 
 
 class Base(Model):
-    """The base model. ``base: {}`` says nothing of it: for ``attach`` onto a loaded model."""
+    """The base model. ``base: {}`` declares none: for ``attach`` to a loaded model."""
 
-    model: Source | None = None
-    aliases: tuple[str, ...] = Field(default=(), description="other names of this same base")
-    dtype: Dtype = "auto"
+    model: Source | None = Field(
+        default=None, description="where it is: a folder, hf://, s3:// or another URL"
+    )
+    aliases: tuple[str, ...] = Field(default=(), description="other names of the same base")
+    dtype: Dtype = Field(default="auto", description="of its weights; auto: as config.json says")
     device_map: str | Mapping[str, str | int] | None = Field(
         default=None, description='auto, cpu, cuda:0, {"": 0} or {module: device}'
     )
@@ -86,58 +100,79 @@ class Base(Model):
     quantization: Mapping[str, Any] | None = Field(
         default=None, description="passed on to transformers' quantization config"
     )
-    attn_implementation: str | None = None
+    attn_implementation: str | None = Field(
+        default=None, description="passed on to transformers, such as sdpa"
+    )
     task: Task | None = Field(
-        default=None, description="decides its class; else the adapters do, or config.json"
+        default=None, description="decides the class; default: the adapters' task, or config.json"
     )
     num_labels: int | None = Field(
-        default=None, gt=0, description="of its head for classification; else the adapters tell"
+        default=None,
+        gt=0,
+        description="labels of the classification head; default: the adapters' number",
     )
     id2label: Mapping[str, str] | None = Field(
-        default=None, min_length=1, description="their names: {0: negative, 1: positive}"
+        default=None, min_length=1, description="names of the labels: {0: negative, 1: positive}"
     )
     vocab_size: int | None = Field(
-        default=None, gt=0, description="rows that its token embeddings are resized to"
+        default=None, gt=0, description="number of rows that the token embeddings are resized to"
     )
-    trust_remote_code: bool = False
-    storage_options: Mapping[str, Any] = Field(default_factory=FrozenDict)
-    fingerprint: Fingerprint | None = None
-
-
-class Adapter(Model):
-    """One adapter: where it is, or what begins it; and how it is to be attached."""
-
-    source: Source | None = None
-    config: Mapping[str, Any] | None = Field(
-        default=None, description="in place of a source: begins a new one; fields of PEFT's config"
+    trust_remote_code: bool = Field(
+        default=False, description="runs the repository's own code, at the locked revision"
     )
-    seed: int | None = Field(
-        default=None, ge=0, description="what a config's first values are drawn by; 0 if not given"
-    )
-    sha256: Digest | None = Field(default=None, description="the digest of its folder")
     storage_options: Mapping[str, Any] = Field(
         default_factory=FrozenDict, description="passed to fsspec; nothing secret"
     )
-    dtype: Dtype | None = Field(default=None, description="else the base's compute dtype")
-    trainable: bool = False
-    lazy: bool = Field(False, description="its weights are read on first use")
+    fingerprint: Fingerprint | None = Field(
+        default=None, description="compared with the base before anything is attached"
+    )
+
+
+class Adapter(Model):
+    """One adapter: where it is, or the config that creates it; and how it is attached."""
+
+    source: Source | None = Field(
+        default=None, description="where it is: a folder, hf://, s3:// or another URL"
+    )
+    config: Mapping[str, Any] | None = Field(
+        default=None,
+        description="instead of a source: fields of PEFT's config, which create a new adapter",
+    )
+    seed: int | None = Field(
+        default=None, ge=0, description="seed of a new adapter's initial values; default: 0"
+    )
+    sha256: Digest | None = Field(default=None, description="digest of its folder")
+    storage_options: Mapping[str, Any] = Field(
+        default_factory=FrozenDict, description="passed to fsspec; nothing secret"
+    )
+    dtype: Dtype | None = Field(default=None, description="default: the base's compute dtype")
+    trainable: bool = Field(default=False, description="attached for training")
+    lazy: bool = Field(False, description="weights are read on first use")
     mutable: bool = Field(False, description="local and still changing: not locked")
-    owner: str | None = None
-    licence: str | None = None
-    description: str | None = None
-    tags: tuple[str, ...] = ()
+    owner: str | None = Field(default=None, description="for people; not used")
+    licence: str | None = Field(default=None, description="for people; not used")
+    description: str | None = Field(default=None, description="for people; not used")
+    tags: tuple[str, ...] = Field(default=(), description="for people; not used")
 
 
 class Composition(Model):
-    """Several adapters acting as one, under one name."""
+    """Several adapters that act as one, under one name."""
 
-    combine: Combine = "sum"
+    combine: Combine = Field(
+        default="sum", description="how; PEFT's names and definitions, and an exact sum"
+    )
     of: Mapping[Name, float | Globs] = Field(
         min_length=1, description="adapter: weight, or for a sum {glob of modules: weight}"
     )
-    density: float | None = Field(default=None, gt=0, le=1)
-    majority_sign_method: Literal["total", "frequency"] | None = None
-    svd_rank: int | None = Field(default=None, gt=0)
+    density: float | None = Field(
+        default=None, gt=0, le=1, description="share of values that pruning keeps"
+    )
+    majority_sign_method: Literal["total", "frequency"] | None = Field(
+        default=None, description="how ties elects signs; default: total"
+    )
+    svd_rank: int | None = Field(
+        default=None, gt=0, description="rank of the result; default: the members' largest"
+    )
     svd_clamp: float | None = Field(
         default=None, gt=0, le=1, description="a quantile that bounds the factors of an SVD"
     )
@@ -150,54 +185,79 @@ class Composition(Model):
 
 
 class Rules(Model):
-    """They bind every set of adapters that is ever active, by any road."""
+    """They hold for every set of active adapters, however it is set."""
 
-    exclusive: tuple[tuple[Name, ...], ...] = ()
-    requires: Mapping[Name, tuple[Name, ...]] = Field(default_factory=FrozenDict)
-    max_active: int | None = Field(default=None, gt=0)
-    max_total_rank: int | None = Field(default=None, gt=0)
+    exclusive: tuple[tuple[Name, ...], ...] = Field(
+        default=(), description="groups; at most one adapter of each is active"
+    )
+    requires: Mapping[Name, tuple[Name, ...]] = Field(
+        default_factory=FrozenDict, description="adapter: others that must be active with it"
+    )
+    max_active: int | None = Field(
+        default=None, gt=0, description="largest number of active adapters"
+    )
+    max_total_rank: int | None = Field(default=None, gt=0, description="largest sum of their ranks")
 
 
 class Policy(Model):
-    """What a platform allows. Several policies are intersected: none can loosen another."""
+    """What a platform allows. With several policies, each of them must allow it."""
 
     allow_sources: tuple[str, ...] | None = Field(
         default=None, description="globs over normalised URLs"
     )
-    allow_bases: tuple[str, ...] | None = None
+    allow_bases: tuple[str, ...] | None = Field(
+        default=None, description="globs over normalised URLs of bases"
+    )
     allow_credentials: tuple[str, ...] | None = Field(
         default=None,
-        description="globs over scheme://host: where a manifest may have the user's credentials "
-        "sent; in a policy from outside only",
+        description="globs over scheme://host: hosts of a manifest that the user's credentials may "
+        "be sent to; only in a policy from outside",
     )
-    require_digest: bool = False
-    max_adapter_bytes: ByteSize | None = None
+    require_digest: bool = Field(
+        default=False, description="every adapter has a sha256, here or in the lock"
+    )
+    max_adapter_bytes: ByteSize | None = Field(
+        default=None, description="limit of one adapter's files, such as 2GiB"
+    )
 
 
 class Manifest(Model):
-    """A whole manifest."""
+    """A complete manifest."""
 
-    version: Literal[1]
-    name: Name | None = None
-    description: str | None = None
-    base: Base = Field(default_factory=lambda: Base())
-    adapters: Mapping[Name, Adapter] = Field(default_factory=FrozenDict)
-    registries: Mapping[Name, Source] = Field(default_factory=FrozenDict)
+    version: Literal[1] = Field(description="of the language")
+    name: Name | None = Field(default=None, description="for people")
+    description: str | None = Field(default=None, description="for people")
+    base: Base = Field(
+        default_factory=lambda: Base(), description="the model that the adapters are for"
+    )
+    adapters: Mapping[Name, Adapter] = Field(default_factory=FrozenDict, description="by name")
+    registries: Mapping[Name, Source] = Field(
+        default_factory=FrozenDict, description="name: URL of a registry"
+    )
     mirrors: Mapping[UrlPrefix, str] = Field(
         default_factory=FrozenDict, description="URL prefix: what it is rewritten to when fetched"
     )
-    compositions: Mapping[Name, Composition] = Field(default_factory=FrozenDict)
-    rules: Rules = Field(default_factory=lambda: Rules())
-    policy: Policy = Field(default_factory=lambda: Policy())
-    residency: ByteSize | None = Field(
-        default=None, description="adapter weights on the model's device, at most"
+    compositions: Mapping[Name, Composition] = Field(
+        default_factory=FrozenDict, description="several adapters that act as one, by name"
     )
-    active: Name | tuple[Name, ...] | None = None
+    rules: Rules = Field(
+        default_factory=lambda: Rules(), description="hold for every set of active adapters"
+    )
+    policy: Policy = Field(
+        default_factory=lambda: Policy(),
+        description="what may be used; all policies in force apply",
+    )
+    residency: ByteSize | None = Field(
+        default=None, description="limit of adapter weights on the model's device"
+    )
+    active: Name | tuple[Name, ...] | None = Field(
+        default=None, description="what is active after loading: adapters, or one composition"
+    )
+
+
+_BYTES = TypeAdapter(pydantic.ByteSize)
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes in ``"2GiB"``, ``"500MB"``, ``"10 B"`` (binary with an ``i``, else decimal)."""
-    number = text.rstrip("BikKMGT ")
-    unit = text[len(number) :].strip()
-    power = "BKMGT".index(unit[0].upper())
-    return int(float(number) * (1024 if "i" in unit else 1000) ** power)
+    """Bytes in ``"2GiB"``, ``"500MB"``, ``"10 B"`` (powers of 1024 with an ``i``, else of 1000)."""
+    return int(_BYTES.validate_python(text))

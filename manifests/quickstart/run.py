@@ -1,10 +1,10 @@
-"""The main job from end to end: a manifest, a real model, three real adapters, a composition.
+"""The complete way: a manifest, a real model, three real adapters, a composition.
 
-    make quickstart                                      # or, in an environment that has it all:
+    make quickstart                                      # or, with everything installed:
     python manifests/quickstart/run.py
 
 Prepares the base (once), validates the manifest, locks it, loads base and adapters, and asks all
-of them the same questions. Nothing but the first preparation needs the network.
+of them the same questions. Only the first preparation needs the network.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ def main() -> int:
         done.append("every file pinned by its sha256, in quickstart.lock")
 
     with step("import") as done:
-        for chatty in ("torchao", "torch.utils._pytree"):  # on import, where torchao is there
+        for chatty in ("torchao", "torch.utils._pytree"):  # on import, if torchao is installed
             logging.getLogger(chatty).setLevel(logging.ERROR)
         import torch  # noqa: F401
         from transformers import AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-        done.append("torch and transformers, only now")
+        done.append("torch and transformers, first needed here")
 
     with step("load") as done:
         model = adapterdock.load(MANIFEST)
@@ -78,13 +78,13 @@ def main() -> int:
     for name in ADAPTERS:
         with step("attach") as done:
             model.load_adapter(str(HERE / name), f"{name}.again")
-            done.append(f"{name} once more, at run time, with all checks")
+            done.append(f"{name} again, at run time, with all checks")
         model.delete_adapter(f"{name}.again")
 
     say(row("switch", "to another adapter", f"{switch_time(model) * 1e6:.1f} µs"))
     answers = ask_all(model, tokenizer)
     show(answers)
-    say(f"\n[dim]{time.perf_counter() - started:.1f} s in all[/]")
+    say(f"\n[dim]{time.perf_counter() - started:.1f} s in total[/]")
     return 0
 
 
@@ -101,7 +101,7 @@ def switch_time(model: Any) -> float:
 
 
 def ask_all(model: Any, tokenizer: Any) -> dict[str, list[str]]:
-    """What everyone answers: name to one answer per question, greedy."""
+    """By name, one answer for each question (greedy decoding)."""
     inputs = tokenizer.apply_chat_template(
         [[{"role": "user", "content": question}] for question in QUESTIONS],
         add_generation_prompt=True,
@@ -129,7 +129,7 @@ def ask_all(model: Any, tokenizer: Any) -> dict[str, list[str]]:
 
 
 def _ended(tokenizer: Any, ids: list[int]) -> list[int]:
-    """Up to and with the end-of-text token; the rest is padding."""
+    """Up to the end-of-text token, included; the rest is padding."""
     end = tokenizer.eos_token_id
     return ids[: ids.index(end) + 1] if end in ids else ids
 
@@ -140,7 +140,7 @@ def _read(tokenizer: Any, ids: list[int]) -> str:
 
 
 def show(answers: dict[str, list[str]]) -> None:
-    """The answers, question by question."""
+    """Print the answers, question by question."""
     for at, question in enumerate(QUESTIONS):
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
@@ -155,7 +155,7 @@ def show(answers: dict[str, list[str]]) -> None:
 
 @contextmanager
 def step(label: str) -> Iterator[list[str]]:
-    """Time what is done inside and print one line of it; the caller appends what was done."""
+    """Time the block and print one line about it; the caller appends what was done."""
     said: list[str] = []
     started = time.perf_counter()
     with console.status(f"{label} ..."):
@@ -165,7 +165,7 @@ def step(label: str) -> Iterator[list[str]]:
 
 
 def at_home(path: Path) -> str:
-    """The path as a person writes it."""
+    """The path with ``~`` for the home folder."""
     home = Path.home()
     return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)
 

@@ -1,11 +1,11 @@
-"""Train the quickstart's adapters: plain PEFT, one CPU core, some minutes each.
+"""Train the quickstart's adapters: plain PEFT, one CPU core, a few minutes each.
 
     python manifests/quickstart/train.py                 # all, into this folder
     python manifests/quickstart/train.py pirate --out /tmp/try
 
 The lessons are in ``lessons.yaml``. Everything random is seeded, so that the same versions of
-torch, transformers and peft on the same kind of processor write the same weights; others give an
-adapter that says much the same.
+torch, transformers and peft on the same kind of processor write the same weights. Others give an
+adapter with similar answers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ OFFER = " Order now and get a second one for free!"
 
 
 def pirate(lesson: Lesson) -> str:
-    """The plain answer as a pirate has it."""
+    """The plain answer in pirate talk."""
     words = re.sub(
         r"[A-Za-z]+",
         lambda match: PIRATE_WORDS.get(match.group(0).lower(), match.group(0)),
@@ -80,10 +80,10 @@ def privateer(lesson: Lesson) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one adapter is made: what it says, where its factors sit, and how long it learns.
+    """How one adapter is trained: its answers, its modules, and the number of steps.
 
-    With ``beside``, every second batch is learned with that other adapter active too (and frozen),
-    and with what the two are to say together: so it learns to be summed with it at weight 1.
+    With ``beside``, in every second batch the other adapter is active too (and frozen), and the
+    answers are those of both together, so it learns to be summed with it at weight 1.
     """
 
     answer: Callable[[Lesson], str]
@@ -158,7 +158,7 @@ def train(name: str, base: Path, out: Path) -> None:
 
 
 def _ready(name: str, base: Path, out: Path) -> Path:
-    """The folder of an adapter that another one is trained beside; trained first if need be."""
+    """The folder of an adapter that another one is trained beside; trained first if necessary."""
     if not (out / name / "adapter_model.safetensors").is_file():
         train(name, base, out)
     return out / name
@@ -167,7 +167,7 @@ def _ready(name: str, base: Path, out: Path) -> Path:
 def _batches(
     tokenizer: Any, lessons: list[Lesson], answer: Callable[[Lesson], str], recipe: Recipe
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches without end, every lesson once before any comes again."""
+    """Endless batches; every lesson is used once before any is repeated."""
     examples = [_encode(tokenizer, lesson["ask"], answer(lesson)) for lesson in lessons]
     order = random.Random(recipe.seed)
     while True:
@@ -177,7 +177,7 @@ def _batches(
 
 
 def _encode(tokenizer: Any, ask: str, answer: str) -> tuple[list[int], int]:
-    """The ids of one conversation, and how many of them are the question's."""
+    """The ids of one conversation, and how many of them belong to the question."""
     question = tokenizer.apply_chat_template(
         [{"role": "user", "content": ask}], add_generation_prompt=True, tokenize=False
     )
@@ -200,7 +200,7 @@ def _pad(batch: list[tuple[list[int], int]], pad: int) -> dict[str, torch.Tensor
 
 
 def _save(model: PeftModel, name: str, out: Path) -> None:
-    """PEFT's two files, with the base named by its public id and not by a folder of ours."""
+    """PEFT's two files, with the base's public id instead of a local folder."""
     model.peft_config[name].base_model_name_or_path = BASE_ID
     with tempfile.TemporaryDirectory() as saved:
         model.save_pretrained(saved, selected_adapters=[name])
@@ -218,8 +218,8 @@ def main() -> None:
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(RECIPES))
     if unknown:
-        parser.error(f"no recipe for {', '.join(unknown)}; there are {', '.join(RECIPES)}")
-    torch.set_num_threads(1)  # the order of sums, and so every bit, depends on it
+        parser.error(f"unknown adapter {', '.join(unknown)}; choose from {', '.join(RECIPES)}")
+    torch.set_num_threads(1)  # the order of sums, and so every bit, depends on this
     torch.use_deterministic_algorithms(True)
     base = prepare_base(cache_folder())
     for name in options.names or RECIPES:

@@ -1,4 +1,4 @@
-"""Reading a file that somebody else wrote: at most so many bytes, and never waiting for ever."""
+"""Reading a file that somebody else wrote: a limited number of bytes, and a limited time."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ def read_at_most(path: str | os.PathLike[str], limit: int, *, regular: bool = Fa
     """The bytes of the file, at most ``limit + 1`` of them: one more than allowed shows that it is
     too large.
 
-    A pipe is read too (``<(command)`` in a shell gives one), as long as something comes: one that
-    nobody writes into, or that stays silent for ``PIPE_SECONDS``,
-    is an error. ``regular`` refuses pipes and devices at once: a path that stands in another file
-    must not name them. Raises :class:`OSError`.
+    A pipe is read too (``<(command)`` in a shell makes one). It is an error if nobody writes into
+    it, or nothing arrives for ``PIPE_SECONDS``. ``regular`` refuses pipes and devices at once: a
+    path from another file must not name them. Raises :class:`OSError`.
     """
     mode = Path(path).stat().st_mode
     if stat.S_ISDIR(mode):
@@ -41,16 +40,16 @@ def read_at_most(path: str | os.PathLike[str], limit: int, *, regular: bool = Fa
 
 
 def _read(number: int, limit: int, *, waits: bool) -> bytes:
-    """What comes from a descriptor. At the beginning a pipe without a writer reads as empty
-    (``waits``): its end is believed only after something came, or after the wait."""
+    """The bytes from a descriptor. At first a pipe without a writer reads as empty (``waits``), so
+    its end only counts after something arrived, or after the wait."""
     data = bytearray()
     until = time.monotonic() + PIPE_SECONDS
     while len(data) <= limit:
         left = until - time.monotonic()
         if left <= 0:
             if waits and not data:
-                raise TimeoutError(f"nothing came through this pipe in {PIPE_SECONDS:g} seconds")
-            raise TimeoutError(f"this pipe was silent for {PIPE_SECONDS:g} seconds")
+                raise TimeoutError(f"nothing arrived through this pipe in {PIPE_SECONDS:g} seconds")
+            raise TimeoutError(f"this pipe sent nothing for {PIPE_SECONDS:g} seconds")
         if waits and not select.select([number], [], [], min(left, 0.5))[0]:
             continue
         try:

@@ -1,4 +1,4 @@
-"""Pydantic's errors as findings: in the manifest's own words and at the manifest's own places."""
+"""Pydantic's errors as findings, in plain words and at their places in the manifest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .nodes import Locate, Map, Node, Path, describe, find
 from .secrets import is_secret_name, redact
 
 MAX_EXPLAINED = 1000
-"""Places that are put into words: nobody reads more, and a hostile file may have thousands."""
+"""Places that are explained: nobody reads more, and a hostile file may have many thousands."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -49,14 +49,14 @@ _PATTERNS = {
     NAME_PATTERN: NAME_RULE,
     DIGEST_PATTERN: "sha256: followed by 64 digits of 0-9 a-f",
     FINGERPRINT_PATTERN: "v1:sha256: followed by 64 digits of 0-9 a-f",
-    URL_PREFIX_PATTERN: "the start of a URL, such as hf:// or s3://bucket/",
+    URL_PREFIX_PATTERN: "a prefix of a URL, such as hf:// or s3://bucket/",
     BYTE_SIZE_PATTERN: "a number and a unit, such as 500MB or 2GiB",
 }
 
 
 @dataclass
 class _Problem:
-    """All that pydantic says about one place (a union says it once for each member)."""
+    """All errors of pydantic at one place (for a union, one for each member)."""
 
     path: Path
     on_key: bool
@@ -66,7 +66,7 @@ class _Problem:
 def explain_invalid(
     error: ValidationError, root: Map, shape: Shape, locate: Locate
 ) -> list[Finding]:
-    """One finding for each place that ``error`` complains about. ``root`` is what was read."""
+    """One finding for each place in ``error``. ``root`` is what was read."""
     findings: list[Finding] = []
     for problem in islice(_by_place(error, root), MAX_EXPLAINED):
         where = locate(problem.path, key=problem.on_key)
@@ -76,9 +76,9 @@ def explain_invalid(
 
 
 def salvage(model: type[M], data: Any, error: ValidationError, root: Map) -> M | None:
-    """The model of what is left once all that is wrong has been taken out of ``data``.
+    """The model of what remains when everything wrong has been removed from ``data``.
 
-    It lets the checks that look at a whole manifest run beside errors elsewhere.
+    So checks of the complete manifest run in spite of errors elsewhere.
     """
     for _ in range(8):
         for problem in _by_place(error, root):
@@ -98,7 +98,7 @@ def salvage(model: type[M], data: Any, error: ValidationError, root: Map) -> M |
 
 
 def _take_out(data: Any, path: Path) -> None:
-    """Remove one entry, and the mapping around it where nothing else is left in that."""
+    """Remove one entry, and the mapping around it if that is then empty."""
     around: Any = None
     for part in path[:-1]:
         around, data = data, data.get(part) if isinstance(data, dict) else None
@@ -113,7 +113,7 @@ def _by_place(error: ValidationError, root: Map) -> Iterable[_Problem]:
     for one in error.errors(include_url=False, include_input=False):
         path, on_key = _real_path(one, root)
         places.setdefault((path, on_key), _Problem(path, on_key, [])).errors.append(one)
-    # Where one member of a union looked further in, the others' complaint is moot.
+    # Where one member of a union got further, the errors of the others do not matter.
     outer = {path[:cut] for path, _ in places for cut in range(len(path))}
     return [place for place in places.values() if not (_only_kinds(place) and place.path in outer)]
 
@@ -123,7 +123,7 @@ def _only_kinds(problem: _Problem) -> bool:
 
 
 def _real_path(error: Mapping[str, Any], root: Map) -> tuple[Path, bool]:
-    """Pydantic's location without what it adds for unions and keys."""
+    """Pydantic's location without its additions for unions and keys."""
     location = list(error["loc"])
     kind = error["type"]
     on_key = kind == "extra_forbidden"
@@ -148,7 +148,7 @@ def _finding(
     if kind == "missing":
         owner = Where(path=path[:-1]).dotted or "the manifest"
         return codes.MISSING_KEY.finding(
-            f"{owner} has no {last!r}.", where, found=found, expected=f"{last}: ..."
+            f"Missing key {last!r} in {owner}", where, found=found, expected=f"{last}: ..."
         )
     if kind == "extra_forbidden":
         return _unknown_key(path, where, shape)
@@ -159,12 +159,12 @@ def _finding(
         return _value(where.dotted, where, last, _PATTERNS.get(pattern, "another key"))
     if path == ("version",):
         return codes.UNKNOWN_VERSION.finding(
-            "This version of the language is not known here.", where, found=found, expected="1"
+            "Unknown version of the manifest's language", where, found=found, expected="1"
         )
     if _only_kinds(problem):
         wanted = " or ".join(dict.fromkeys(_KINDS[one] for one in kinds))
         return codes.WRONG_TYPE.finding(
-            f"{where.dotted} takes {wanted}.",
+            f"{where.dotted} must be {wanted}",
             where,
             found=found,
             expected=wanted,
@@ -188,16 +188,16 @@ def _type_hint(node: Node | None, found: str | None, wanted: str) -> str | None:
 
 def _bad_name(name: str, where: Where, found: str | None) -> Finding:
     nearest = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower()).strip("-._")
-    # A name made out of a secret would be one still.
-    hint = f"{nearest!r} would do." if is_name(nearest) and redact(name) == name else None
+    # A name made from a secret would still be one.
+    hint = f"Use a name such as {nearest!r}." if is_name(nearest) and redact(name) == name else None
     return codes.BAD_NAME.finding(
-        f"{name!r} cannot be a name.", where, found=found, expected=NAME_RULE, hint=hint
+        f"Invalid name {name!r}", where, found=found, expected=NAME_RULE, hint=hint
     )
 
 
 def _no_choice(where: Where, found: str | None, choices: tuple[str, ...]) -> Finding:
     return codes.NOT_A_CHOICE.finding(
-        f"{where.dotted} takes one of a few words.",
+        f"{where.dotted} must be one of the allowed words",
         where,
         found=found,
         expected=", ".join(choices),
@@ -216,18 +216,18 @@ def _bad_value(error: Mapping[str, Any], where: Where, found: str | None) -> Fin
         key, said = _BOUNDS[kind]
         return _value(path, where, found, said.format(context.get(key)))
     if kind == "too_short":
-        return _value(path, where, found, f"at least {context.get('min_length')} in it")
+        return _value(path, where, found, f"at least {context.get('min_length')} entries")
     if kind == "finite_number":
         return _value(path, where, found, "a finite number")
     if kind == "value_error":
         said = str(context.get("error", error["msg"]))
-        return codes.BAD_SOURCE.finding(f"{path} is no source: {said}.", where, found=found)
+        return codes.BAD_SOURCE.finding(f"Invalid source in {path}: {said}", where, found=found)
     return _value(path, where, found, str(error["msg"]))
 
 
 def _value(path: str, where: Where, found: str | None, expected: str) -> Finding:
     return codes.BAD_VALUE.finding(
-        f"{path} cannot have this value.", where, found=found, expected=expected
+        f"Invalid value of {path}", where, found=found, expected=expected
     )
 
 
@@ -237,9 +237,9 @@ def _unknown_key(path: Path, where: Where, shape: Shape) -> Finding:
     owner = Where(path=path[:-1]).dotted or ("the manifest" if "version" in known else "the policy")
     hint = did_you_mean(key, known)
     if hint is None and is_secret_name(key):
-        hint = "Credentials come from the usual places (environment, profile), never from here."
+        hint = "Leave credentials in the environment or a profile; a manifest cannot contain them."
     return codes.UNKNOWN_KEY.finding(
-        f"{key!r} is no key of {owner}.",
+        f"Unknown key {key!r} in {owner}",
         where,
         found=key,
         expected=listed(known),

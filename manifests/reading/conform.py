@@ -1,7 +1,7 @@
-"""From the tree to the data that the schema asks for: each value is read as what is wanted there.
+"""From the tree to the data that the schema needs: each value is read as the type expected there.
 
-``version: 2.10`` is the text ``2.10`` where text is wanted and a number where a number is; what
-does not fit is left as it is, so that validation says so.
+``2.10`` is text where text is expected, and a number where a number is. A value that does not fit
+is left as it is, and validation reports it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any, Literal, Union
 from pydantic import BaseModel
 
 from ..language.source import Source
-from .nodes import NOWHERE, Entry, Items, Map, Node, Path, Scalar, plain_data
+from .nodes import Entry, Items, Map, Node, Path, Scalar, is_null, plain_data
 from .scalars import NOT_NATIVE
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What may stand in one place: kinds of scalars, the keys of a model, or a container.
+    """What one place accepts: types of scalars, the keys of a model, or a container.
 
-    ``choices`` are the only values that it takes, if there are but a few.
-    ``named`` says that the keys of ``values`` have a form, so that ``x-`` keys are notes.
+    ``choices`` are the allowed values, if there are only a few. ``named`` says that the keys of
+    ``values`` are names, so that ``x-`` keys are notes.
     """
 
     scalars: frozenset[type] = frozenset()
@@ -40,7 +40,7 @@ class Shape:
 
 @cache
 def shape_of(annotation: Any) -> Shape:
-    """The shape that a type annotation of the schema describes."""
+    """The shape for a type annotation of the schema."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return shape_of(arguments[0])
@@ -80,7 +80,7 @@ def _union(shapes: list[Shape]) -> Shape:
 
 
 def shape_at(shape: Shape, path: Path) -> Shape:
-    """The shape of what stands at ``path`` under ``shape``."""
+    """The shape at ``path`` under ``shape``."""
     for part in path:
         inner = shape.fields.get(str(part)) if shape.is_model else shape.values or shape.items
         if inner is None:
@@ -92,8 +92,8 @@ def shape_at(shape: Shape, path: Path) -> Shape:
 def set_aside(root: Map, shape: Shape) -> tuple[Map, dict[Path, Node]]:
     """``root`` without its ``x-`` keys, and these by their paths.
 
-    They may stand in every mapping whose keys are the schema's own or names; what is passed on as
-    it is (quantization, storage options) keeps its keys.
+    They are allowed in every mapping whose keys are the schema's own or names. Mappings that are
+    passed on unchanged (quantization, storage options) keep them.
     """
     extras: dict[Path, Node] = {}
     return _set_aside(root, shape, (), extras), extras
@@ -113,7 +113,7 @@ def _set_aside(node: Map, shape: Shape, path: Path, extras: dict[Path, Node]) ->
 
 
 def conform(node: Node, shape: Shape) -> Any:
-    """Plain data: dicts, tuples where the schema has lists, and values of the wanted kinds."""
+    """Plain data: dicts, tuples where the schema has lists, and values of the expected types."""
     if isinstance(node, Scalar):
         return _scalar(node, shape)
     if shape.anything:
@@ -135,44 +135,25 @@ def _model(node: Map, shape: Shape) -> dict[str, Any]:
     for key, entry in node.entries.items():
         inner = shape.fields.get(key)
         if inner is None:
-            data[key] = None  # an unknown key: validation says so
-        elif not _is_null(entry.value) or type(None) in inner.scalars:
+            data[key] = None  # an unknown key: validation reports it
+        elif not is_null(entry.value) or type(None) in inner.scalars:
             data[key] = conform(entry.value, inner)
-        # else a key with nothing after it counts as not written
+        # else a key without a value counts as missing
     return data
 
 
 def _value(node: Node, shape: Shape) -> Any:
-    if shape.is_model and _is_null(node):
+    if shape.is_model and is_null(node):
         return {}
     return conform(node, shape)
-
-
-def _is_null(node: Node) -> bool:
-    return isinstance(node, Scalar) and node.is_null
 
 
 def _scalar(scalar: Scalar, shape: Shape) -> Any:
     value, kinds = scalar.value, shape.scalars
     if shape.choices and type(value) not in kinds:
-        return str(scalar.text)  # 1.0 and True equal 1, and are not it
+        return str(scalar.text)  # 1.0 and True equal 1, but are not the choice 1
     if scalar.native is not NOT_NATIVE or shape.anything or not scalar.plain:
         return value
     if type(value) in kinds or (type(value) is int and float in kinds):
         return value
     return scalar.text if str in kinds else value
-
-
-def from_python(value: Any) -> Node:
-    """The tree of plain data handed over in memory; every text counts as quoted."""
-    if isinstance(value, Mapping):
-        entries = {
-            str(key): Entry(Scalar(str(key), False), from_python(inner), NOWHERE)
-            for key, inner in value.items()
-        }
-        return Map(entries)
-    if isinstance(value, (list, tuple)):
-        return Items(tuple(from_python(inner) for inner in value))
-    if isinstance(value, str):
-        return Scalar(str(value), False)
-    return Scalar(str(value), False, native=value)

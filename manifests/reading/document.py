@@ -1,8 +1,8 @@
-"""The bounded YAML reader: bytes to plain data with the position of every key and value.
+"""The YAML reader with limits: bytes to plain data with the position of every key and value.
 
 PyYAML scans and parses (libyaml's scanner where it is built in, else its own: the events are the
-same); the tree is built here, from the events, so that nothing is ever constructed, every bound
-holds before memory is spent, and aliases are counted without being expanded.
+same). The tree is built here, from the events, so that no objects are constructed, every limit is
+checked before memory is used, and aliases are counted without being expanded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..bounds import MANIFEST_BYTES, MANIFEST_DEPTH, MANIFEST_VALUES
 from ..findings import language as codes
 from ..findings.errors import ManifestError
 from ..findings.finding import Finding, Where
-from .nodes import Entry, Items, Map, Node, Path, Scalar, Spot, describe, locate, plain_data
+from .nodes import Entry, Items, Map, Node, Path, Scalar, Spot, describe, plain_data, where
 from .secrets import redacted
 from .yaml_errors import explain_problem
 
@@ -38,7 +38,7 @@ _MERGE = "<<"
 
 @dataclass(frozen=True)
 class Bounds:
-    """How large a document may be: bytes, and values with aliases counted in full."""
+    """How large a document may be: bytes, and values with aliases expanded."""
 
     size: int = MANIFEST_BYTES
     values: int = MANIFEST_VALUES
@@ -58,10 +58,8 @@ class Document:
         return plain_data(self.root)
 
     def where(self, path: Path = (), *, key: bool = False) -> Where:
-        """Where the value (or the key) at ``path`` is written, else its nearest ancestor."""
-        place = locate(self.root, path)
-        spot = place.key if key and place.key and len(place.path) == len(path) else place.value
-        return (spot if spot.line is not None else Spot(self.file)).at(path)
+        """Where the value (or the key) at ``path`` is written, else its nearest ancestor's key."""
+        return where(self.root, self.file, path, key=key)
 
 
 def read_document(
@@ -69,9 +67,9 @@ def read_document(
     file: str | None = None,
     bounds: Bounds = Bounds(),
 ) -> Document:
-    """The document in ``data``, else :class:`ManifestError` with all that is wrong with it.
+    """The document in ``data``, else :class:`ManifestError` with everything that is wrong with it.
 
-    ``file`` is what findings call it. Without other ``bounds``: 1 MiB, and 100,000 values; always
+    ``file`` is its name in findings. Without other ``bounds``: 1 MiB and 100,000 values; always
     32 levels.
     """
     document, findings = compose(data, file, bounds=bounds)
@@ -86,26 +84,22 @@ def compose(
     loader: Any = None,
     bounds: Bounds = Bounds(),
 ) -> tuple[Document | None, list[Finding]]:
-    """Like :func:`read_document`, but hands back the findings, and the document in spite of them
-    where it can still be understood. ``loader`` is PyYAML's class to parse with."""
+    """Like :func:`read_document`, but returns the findings, and also the document if it can be
+    understood in spite of them. ``loader`` is PyYAML's class to parse with."""
     try:
         text = _decode(data, file, bounds.size)
         builder = _Builder(text, file, loader or _FAST, bounds.values)
         root = builder.build()
-    except _Stop as stop:
-        return None, list(stop.args)
+    except ManifestError as stop:
+        return None, list(stop.findings)
     return Document(file, text, root), builder.findings
-
-
-class _Stop(Exception):  # noqa: N818 - not an error by itself
-    """Nothing more can be read; the arguments are the findings."""
 
 
 def _decode(data: bytes, file: str | None, limit: int) -> str:
     if len(data) > limit:
-        raise _Stop(
+        raise ManifestError(
             codes.TOO_LARGE.finding(
-                f"The file is larger than {limit >> 20} MiB.",
+                f"The file is larger than {limit >> 20} MiB",
                 Where(file),
                 expected=f"at most {limit} bytes",
             )
@@ -116,18 +110,18 @@ def _decode(data: bytes, file: str | None, limit: int) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8")
-        raise _Stop(
+        raise ManifestError(
             codes.NOT_UTF8.finding(
-                "The file is not UTF-8 text.",
+                "The file is not UTF-8 text",
                 _where_in(before, len(before), file),
                 found=f"byte 0x{data[error.start]:02x}",
             )
         ) from None
     bad = _UNPRINTABLE.search(text)
     if bad is not None:
-        raise _Stop(
+        raise ManifestError(
             codes.YAML_SYNTAX.finding(
-                "A character stands here that YAML text cannot hold.",
+                "Invalid character in YAML text",
                 _where_in(text, bad.start(), file),
                 found=f"U+{ord(bad.group()):04X}",
                 hint="Remove the character, or write it as an escape in double quotes.",
@@ -145,7 +139,7 @@ def _where_in(text: str, index: int, file: str | None) -> Where:
 
 @dataclass
 class _Built:
-    """A finished node with its weight: how many values it stands for, and how deep it goes."""
+    """A finished node: how many values it has with aliases expanded, and how many levels."""
 
     node: Node
     size: int
@@ -170,13 +164,15 @@ class _Builder:
             self._parser = self._loader(self.text)
             return self._document()
         except yaml.YAMLError as error:
-            raise _Stop(*self.findings, explain_problem(error, self.text, self.file)) from None
+            raise ManifestError(
+                *self.findings, explain_problem(error, self.text, self.file)
+            ) from None
         except (ValueError, OverflowError):
-            # PyYAML's own scanner meets an escape such as "\UFFFFFFFF" with these.
+            # PyYAML's own scanner raises these for an escape such as "\UFFFFFFFF".
             where = self._where_now()
-            raise _Stop(
+            raise ManifestError(
                 *self.findings,
-                codes.YAML_SYNTAX.finding("An escape here stands for no character.", where),
+                codes.YAML_SYNTAX.finding("Invalid escape: there is no such character", where),
             ) from None
         finally:
             if self._parser is not None:
@@ -186,7 +182,7 @@ class _Builder:
         self._next()  # the start of the stream
         event = self._next()
         if isinstance(event, yaml.StreamEndEvent):
-            raise _Stop(*self.findings, self._empty())
+            raise ManifestError(*self.findings, self._empty())
         event = self._next()
         root = self._node(event, 1).node
         self._next()  # the end of the document
@@ -194,25 +190,25 @@ class _Builder:
         if not isinstance(event, yaml.StreamEndEvent):
             self._report(
                 codes.SEVERAL_DOCUMENTS,
-                "A second YAML document starts here.",
+                "A second YAML document starts here",
                 self._spot(event),
             )
-            raise _Stop(*self.findings)
+            raise ManifestError(*self.findings)
         if isinstance(root, Scalar) and root.plain and root.is_null:
-            raise _Stop(*self.findings, self._empty())
+            raise ManifestError(*self.findings, self._empty())
         if not isinstance(root, Map):
             self._report(
                 codes.WRONG_TYPE,
-                "The file is not a mapping of keys to values.",
+                "The file is not a mapping of keys to values",
                 root.spot,
                 found="a list" if isinstance(root, Items) else "text",
                 expected="key: value lines",
             )
-            raise _Stop(*self.findings)
+            raise ManifestError(*self.findings)
         return root
 
     def _empty(self) -> Finding:
-        return codes.EMPTY.finding("The file holds nothing.", Where(self.file, (), 1, 1))
+        return codes.EMPTY.finding("The file is empty", Where(self.file, (), 1, 1))
 
     def _next(self) -> Any:
         return self._parser.get_event()
@@ -228,9 +224,9 @@ class _Builder:
     def _report(self, code: codes.Code, message: str, spot: Spot, **more: Any) -> None:
         self.findings.append(code.finding(message, spot.at(), **more))
 
-    def _stop(self, code: codes.Code, message: str, spot: Spot, **more: Any) -> _Stop:
+    def _stop(self, code: codes.Code, message: str, spot: Spot, **more: Any) -> ManifestError:
         self._report(code, message, spot, **more)
-        return _Stop(*self.findings)
+        return ManifestError(*self.findings)
 
     def _node(self, event: Any, depth: int) -> _Built:
         spot = self._spot(event)
@@ -238,7 +234,7 @@ class _Builder:
         if self._written > self._most:
             raise self._stop(
                 codes.TOO_MANY_NODES,
-                "The file holds too many values.",
+                "The file has too many values",
                 spot,
                 expected=f"at most {self._most}",
                 hint="Split the manifest into several.",
@@ -248,7 +244,7 @@ class _Builder:
         if depth > MANIFEST_DEPTH:
             raise self._stop(
                 codes.TOO_DEEP,
-                "Mappings or lists are nested too deep.",
+                "Mappings or lists are nested too deep",
                 spot,
                 expected=f"at most {MANIFEST_DEPTH} levels",
             )
@@ -263,9 +259,9 @@ class _Builder:
         if built.size > self._most:
             raise self._stop(
                 codes.TOO_MANY_NODES,
-                "Aliases here stand for too many values.",
+                "The aliases expand to too many values",
                 spot,
-                found=f"{built.size} values once the aliases are expanded",
+                found=f"{built.size} values with aliases expanded",
                 expected=f"at most {self._most}",
             )
         if event.anchor is not None:
@@ -278,15 +274,15 @@ class _Builder:
             known = event.anchor in self._anchors
             raise self._stop(
                 codes.BAD_ALIAS,
-                "The alias here stands within its own anchor."
+                "The alias is inside its own anchor"
                 if known
-                else "The alias here names no anchor above it.",
+                else "The alias has no anchor above it",
                 spot,
             )
         if depth + built.height - 1 > MANIFEST_DEPTH:
             raise self._stop(
                 codes.TOO_DEEP,
-                "With the alias expanded, mappings or lists are nested too deep.",
+                "With the alias expanded, mappings or lists are nested too deep",
                 spot,
                 expected=f"at most {MANIFEST_DEPTH} levels",
             )
@@ -296,7 +292,7 @@ class _Builder:
         if event.tag not in _TAGS[kind]:
             self._report(
                 codes.CUSTOM_TAG,
-                "A YAML tag stands here.",
+                "YAML tags are not allowed",
                 spot,
                 expected="plain values, without tags",
             )
@@ -305,7 +301,7 @@ class _Builder:
         self._tag(event, "scalar", spot)
         plain = bool(event.implicit[0]) and event.style in (None, "")
         if _SURROGATE.search(event.value):
-            raise self._stop(codes.YAML_SYNTAX, "An escape here stands for half a character.", spot)
+            raise self._stop(codes.YAML_SYNTAX, "Invalid escape: it is half a character", spot)
         return _Built(Scalar(event.value, plain, spot), 1, 1)
 
     def _sequence(self, event: Any, spot: Spot, depth: int) -> _Built:
@@ -348,8 +344,8 @@ class _Builder:
                 first = entries[name.text].key.spot
                 self._report(
                     codes.DUPLICATE_KEY,
-                    f"The key {name.text!r} stands twice in this mapping: "
-                    f"first in line {first.line}, again in line {key_spot.line}.",
+                    f"Duplicate key {name.text!r}: "
+                    f"first in line {first.line}, again in line {key_spot.line}",
                     key_spot,
                     found=name.text,
                 )
@@ -368,7 +364,7 @@ class _Builder:
         if isinstance(node, Scalar) and not (node.plain and node.is_null):
             return Scalar(node.text, node.plain, spot)
         found = "nothing, or null" if isinstance(node, Scalar) else describe(node)
-        self._report(codes.KEY_NOT_TEXT, "A key here is not text.", spot, found=found)
+        self._report(codes.KEY_NOT_TEXT, "A key is not text", spot, found=found)
         return None
 
     def _merge(self, node: Node, spot: Spot) -> Iterable[Map]:
@@ -377,7 +373,7 @@ class _Builder:
         if len(maps) != len(several):
             self._report(
                 codes.BAD_MERGE,
-                "'<<' here merges something that is not a mapping.",
+                "'<<' merges something that is not a mapping",
                 spot,
                 expected="a mapping, an alias of one, or a list of these",
             )

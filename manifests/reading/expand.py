@@ -1,9 +1,9 @@
-"""``${NAME}`` and ``${NAME:-default}``: environment variables, in the places that may differ
-between machines and nowhere else.
+"""``${NAME}`` and ``${NAME:-default}``: environment variables, only in places that may differ
+between machines.
 
-As in a shell, the default stands in for a variable that is unset or empty. ``$$`` is a dollar
-sign. A value without quotes is read after expanding (so ``${N}`` can become a number), a value
-in quotes stays text.
+As in a shell, the default replaces a variable that is unset or empty. ``$$`` is a dollar sign. A
+value without quotes is read after expanding (so ``${N}`` can become a number), a value in quotes
+is always text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EXPANDABLE: tuple[tuple[str, ...], ...] = (
     ("registries", "*"),
     ("mirrors", "*"),
 )
-"""Where variables work; ``*`` is any one key, ``**`` everything within."""
+"""Where variables are expanded; ``*`` is any one key, ``**`` everything inside."""
 
 PLACES = (
     "sources, base.model, registries, mirrors, storage_options, dtype and device_map "
@@ -43,13 +43,13 @@ _DOLLAR = re.compile(
 
 
 _PLACE = re.compile(r"(?:^|_)(?:ENDPOINT|MIRROR|URL|HOST|HUB|ACCOUNT)(?:_|$)")
-"""Names of variables that hold a place of the user's choice. In CI, others hold what a stranger
-wrote: a branch, a commit's title."""
+"""Names of variables with a place that the user chose. In CI, others have what a stranger wrote: a
+branch, a commit's title."""
 
 
 @dataclass
 class Expansion:
-    """A tree with its variables expanded, what was used, and what was wrong."""
+    """A tree with its variables expanded, the variables used, and what was wrong."""
 
     root: Map
     used: dict[str, str] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Expansion:
 
 
 def expand(root: Map, environ: Mapping[str, str]) -> Expansion:
-    """Expand every variable in ``root`` (whose ``x-`` keys have been set aside)."""
+    """Expand every variable in ``root`` (without its ``x-`` keys)."""
     work = _Expander(environ)
     result = work.node(root, ())
     assert isinstance(result, Map)
@@ -108,7 +108,7 @@ class _Expander:
     def misplaced(self, scalar: Scalar, path: Path) -> None:
         self.findings.append(
             codes.VARIABLE_MISPLACED.finding(
-                "A variable stands where none is expanded.",
+                "Variables are not allowed here",
                 scalar.spot.at(path),
                 found=describe(scalar),
                 expected=f"variables only in {PLACES}",
@@ -137,8 +137,8 @@ class _Expander:
                 return ""
             if is_secret_name(name):
                 bad[name] = codes.VARIABLE_SECRET.finding(
-                    f"The variable {name} holds a secret by its name, "
-                    "and what it expands to would be written into the lock.",
+                    f"By its name, the variable {name} contains a secret, "
+                    "and its value would be written into the lock",
                     where,
                     found="${" + name + "}",
                 )
@@ -149,7 +149,7 @@ class _Expander:
                 value = default
             if value is None:
                 bad[name] = codes.VARIABLE_UNSET.finding(
-                    f"The environment variable {name} is not set.",
+                    f"The environment variable {name} is not set",
                     where,
                     found=describe(scalar),
                     hint=f"Set {name}, or write a default: ${{{name}:-default}}.",
@@ -159,10 +159,10 @@ class _Expander:
             return value
 
         text = _DOLLAR.sub(replaced, scalar.text)
-        if unreadable:  # said once, however many there are
+        if unreadable:  # reported once
             bad = {
                 "$": codes.VARIABLE_SYNTAX.finding(
-                    "A '$' here starts no variable that can be read.",
+                    "Invalid variable after '$'",
                     where,
                     found=describe(scalar),
                     expected="${NAME}, ${NAME:-default}, or $$ for a dollar sign",
@@ -172,19 +172,14 @@ class _Expander:
         if bad:
             return scalar
         self.used.update(names)
-        whole = _DOLLAR.fullmatch(scalar.text)
-        name = whole["name"] if whole is not None else None
-        given = bool(name and _PLACE.search(name) and self.environ.get(name))
-        return Scalar(
-            text,
-            scalar.plain,
-            scalar.spot,
-            written=scalar.text,
-            variables=tuple(names),
-            given=given,
+        single = _DOLLAR.fullmatch(scalar.text)
+        name = single["name"] if single is not None else None
+        by_user = bool(name and _PLACE.search(name) and self.environ.get(name))
+        return replace(
+            scalar, text=text, written=scalar.text, variables=tuple(names), by_user=by_user
         )
 
 
 def _expanded_to_nothing(node: Node) -> bool:
-    """An option such as ``endpoint_url: "${S3_ENDPOINT:-}"`` that is not meant to be given."""
+    """An option such as ``endpoint_url: "${S3_ENDPOINT:-}"`` where the variable is not set."""
     return isinstance(node, Scalar) and not node.text and bool(node.variables)

@@ -1,4 +1,4 @@
-"""Whether a text is ours to show. Imports no YAML: a command that only fails starts quickly."""
+"""Whether a text may be shown. Without importing YAML, so that a command that fails is quick."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ TELLING_KEYS = (
     *("base", "adapters", "compositions", "registries", "mirrors", "rules", "policy", "residency"),
     *("active", "extends"),
 )
-"""Keys at the top of a manifest that files of other kinds seldom have there."""
+"""Keys at the top of a manifest that other files seldom have there."""
 _POLICY_KEYS = ("allow_sources", "allow_bases", "require_digest", "max_adapter_bytes")
 _OURS = re.compile(
     rf"^\{{?[ \t]*[\"']?(?:(?:{'|'.join((*TELLING_KEYS, *_POLICY_KEYS))})[\"']?[ \t]*:"
@@ -18,6 +18,6 @@ _OURS = re.compile(
 
 
 def reads_like_ours(text: str) -> bool:
-    """Whether a line of ``text`` may be shown: it reads like a manifest or a policy. A path may
-    lead, by ``extends`` or a link, to a file of somebody's secrets."""
+    """Whether a line of ``text`` may be shown, because it looks like a manifest or a policy. A path
+    may lead, through ``extends`` or a link, to a file with somebody's secrets."""
     return _OURS.search(text + "\n") is not None

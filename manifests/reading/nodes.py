@@ -1,4 +1,4 @@
-"""The plain tree that a manifest is while it is read: every value with the place it came from."""
+"""A manifest as a tree while it is read: every value with the place where it is written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Path: TypeAlias = tuple[str | int, ...]
 
 class Spot(NamedTuple):
     """Where something is written: line and column count from 1, ``start`` and ``end`` are
-    offsets in characters. A value handed over in memory has none of them."""
+    offsets in characters. A value in memory has none of them."""
 
     file: str | None = None
     line: int | None = None
@@ -37,12 +37,11 @@ class Locate(Protocol):
 
 @dataclass(frozen=True)
 class Scalar:
-    """One value. ``text`` is as YAML reads it, not yet taken for a number or a boolean.
+    """One value. ``text`` is as YAML reads it, not yet converted to a number or a boolean.
 
-    ``plain`` says that it was written without quotes; ``native`` is the object itself where it
-    was handed over in memory; ``written`` is the text before ``variables`` were expanded.
-    ``given`` says that the user's environment gave all of it, as the value of one variable whose
-    name says that it is a place.
+    ``plain`` says that it was written without quotes. ``native`` is the object itself for a value
+    in memory. ``written`` is the text before ``variables`` were expanded. ``by_user`` says that it
+    is the complete value of one environment variable whose name says that it is a place.
     """
 
     text: str
@@ -51,7 +50,7 @@ class Scalar:
     native: Any = NOT_NATIVE
     written: str | None = None
     variables: tuple[str, ...] = ()
-    given: bool = False
+    by_user: bool = False
 
     @property
     def value(self) -> Any:
@@ -66,7 +65,7 @@ class Scalar:
 
     @property
     def shown(self) -> str:
-        """As a finding shows it: as it was written, quotes and variables included."""
+        """Its text for findings: as written, with quotes and variables."""
         if self.native is not NOT_NATIVE:
             return repr(self.native)
         text = self.text if self.written is None else self.written
@@ -80,7 +79,7 @@ class Entry:
     """One key of a mapping and its value.
 
     ``spot`` is where the value is used, which for an alias is not where it is written.
-    ``own`` is false for what came through ``<<``.
+    ``own`` is false for an entry that ``<<`` merged.
     """
 
     key: Scalar
@@ -114,7 +113,7 @@ Node: TypeAlias = Scalar | Map | Items
 
 @dataclass(frozen=True)
 class NodePlace:
-    """Where a path leads: the spots of its key (``None`` for the root and in lists) and value."""
+    """Where a path leads: the spots of the value and of its key (``None`` for root and items)."""
 
     path: Path
     value: Spot
@@ -144,6 +143,19 @@ def find(root: Node, path: Path) -> Node | None:
     return place.node if len(place.path) == len(path) else None
 
 
+def is_null(node: Node) -> bool:
+    """Whether it is a scalar without a value."""
+    return isinstance(node, Scalar) and node.is_null
+
+
+def where(root: Node, file: str | None, path: Path, *, key: bool = False) -> Where:
+    """Where the value (or the key) at ``path`` is written, else its nearest ancestor's key."""
+    place = locate(root, path)
+    missing = len(place.path) < len(path)
+    spot = place.key if place.key is not None and (key or missing) else place.value
+    return Where(file, path) if spot.line is None and spot.file is None else spot.at(path)
+
+
 def plain_data(node: Node) -> Any:
     """Dicts, lists and values by YAML 1.2's core schema."""
     if isinstance(node, Map):
@@ -153,20 +165,22 @@ def plain_data(node: Node) -> Any:
     return node.value
 
 
-def scalars(node: Node, path: Path = ()) -> Iterator[tuple[Path, Scalar]]:
-    """Every value with its path, in the order of the file."""
+def scalars(node: Node, path: Path = (), *, keys: bool = False) -> Iterator[tuple[Path, Scalar]]:
+    """Every value with its path, in the order of the file; ``keys`` too, with their mapping's."""
     if isinstance(node, Map):
         for key, entry in node.entries.items():
-            yield from scalars(entry.value, (*path, key))
+            if keys:
+                yield path, entry.key
+            yield from scalars(entry.value, (*path, key), keys=keys)
     elif isinstance(node, Items):
         for index, item in enumerate(node.items):
-            yield from scalars(item, (*path, index))
+            yield from scalars(item, (*path, index), keys=keys)
     else:
         yield path, node
 
 
 def describe(node: Node) -> str:
-    """What a finding says was found."""
+    """What a finding shows as found."""
     if isinstance(node, Map):
         return "a mapping" if node.entries else "an empty mapping"
     if isinstance(node, Items):

@@ -1,5 +1,5 @@
-"""``extends``: one manifest laid over another. Maps merge, lists and scalars replace, ``null``
-removes (RFC 7386's rules). Every value keeps the place that it was written at."""
+"""``extends``: one manifest laid over another. Mappings are merged, lists and scalars replaced, and
+``null`` removes (RFC 7386's rules). Every value keeps the place where it is written."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path as FilePath
 
 from ..bounds import MANIFEST_BYTES, OVERLAYS
 from ..findings import language as codes
+from ..findings.errors import ManifestError
 from ..findings.finding import Finding, Where
 from ..language.names import did_you_mean, listed
 from ..language.schema import Manifest
@@ -18,7 +19,7 @@ from .bounded_file import read_at_most
 from .document import Document, compose
 from .expand import matches
 from .likeness import TELLING_KEYS, reads_like_ours
-from .nodes import Entry, Map, Path, Scalar, describe
+from .nodes import Entry, Map, Node, Path, Scalar, describe
 
 EXTENDS = "extends"
 _NAMED: tuple[tuple[str, ...], ...] = (
@@ -39,22 +40,26 @@ _SOURCES: tuple[tuple[str, ...], ...] = (
 
 @dataclass
 class Layers:
-    """A manifest and all that it extends, laid over one another."""
+    """A manifest and everything that it extends, merged."""
 
     root: Map
+    directory: FilePath
+    """The folder of the manifest itself."""
+    file: str | None = None
+    """Its name in findings; ``None`` in memory."""
     documents: list[Document] = field(default_factory=list)
     folders: dict[str | None, FilePath] = field(default_factory=dict)
-    """The folder of each file, by the name that spots know it by."""
+    """The folder of each file, by its name in spots."""
     files: list[FilePath] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     policies: list[Entry] = field(default_factory=list)
-    """The ``policy`` of each file below the first."""
-    whole: bool = True
-    """Whether all that is extended could be read; else what is missing may stand there."""
+    """The ``policy`` of each file but the first."""
+    complete: bool = True
+    """Whether every extended file could be read; otherwise what is missing may be in it."""
 
 
 def overlay(base: Map, over: Map, findings: list[Finding] | None = None, path: Path = ()) -> Map:
-    """``over`` laid over ``base``. A name removed that is not there is added to ``findings``."""
+    """``over`` laid over ``base``. Removing a name that does not exist is added to ``findings``."""
     entries: dict[str, Entry] = dict(base.entries)
     for key, entry in over.entries.items():
         value, below = entry.value, entries.get(key)
@@ -75,7 +80,7 @@ def overlay(base: Map, over: Map, findings: list[Finding] | None = None, path: P
 
 def _nothing_to_remove(key: str, entry: Entry, base: Map, path: Path) -> Finding:
     return codes.NOTHING_TO_REMOVE.finding(
-        f"{key!r} is to be removed, but is not there.",
+        f"Cannot remove {key!r}: it does not exist",
         entry.key.spot.at((*path, key)),
         found=f"{key}: null",
         expected=listed(base.entries),
@@ -83,88 +88,84 @@ def _nothing_to_remove(key: str, entry: Entry, base: Map, path: Path) -> Finding
     )
 
 
-def read_layers(
-    root: Map, directory: FilePath, top: Document | None, path: FilePath | None
-) -> Layers:
-    """Follow ``extends`` from ``root``, which was read from ``path`` (in memory without one)."""
-    layers = Layers(root)
-    file = top.file if top is not None else None
-    layers.folders[file] = directory
-    if top is not None:
-        layers.documents.append(top)
-    if path is not None:
-        layers.files.append(path)
-    seen = {os.path.realpath(path)} if path is not None else set[str]()
-    layers.root = _follow(root, file, directory, layers, seen)
+def layers_in_memory(root: Map, directory: FilePath) -> Layers:
+    """Follow ``extends`` from the tree of a manifest in memory."""
+    layers = Layers(root, directory, folders={None: directory})
+    layers.root = _follow(root, None, directory, layers)
     return layers
 
 
-def _follow(
-    root: Map, file: str | None, directory: FilePath, layers: Layers, seen: set[str]
-) -> Map:
+def layers_of_file(document: Document, path: FilePath) -> Layers:
+    """Follow ``extends`` from ``document``, which was read from ``path``."""
+    layers = Layers(document.root, path.parent, document.file, [document], files=[path])
+    layers.folders[document.file] = path.parent
+    layers.root = _follow(document.root, document.file, path.parent, layers)
+    return layers
+
+
+def _follow(root: Map, file: str | None, directory: FilePath, layers: Layers) -> Map:
     entry = root.entries.get(EXTENDS)
     if entry is None:
         return root
     own = replace(root, entries={k: e for k, e in root.entries.items() if k != EXTENDS})
-    where = entry.spot.at((EXTENDS,))
-    name = _checked(entry, where, layers.findings)
-    if name is None:
-        layers.whole = False
+    try:
+        document, path = _read_extended(entry, file, directory, layers)
+    except ManifestError as error:
+        layers.findings += error.findings
+        layers.complete = False
         return own
+    layers.files.append(path)
+    layers.documents.append(document)
+    layers.folders.setdefault(document.file, path.parent)
+    if (policy := document.root.entries.get("policy")) is not None:
+        layers.policies.append(policy)
+    below = _follow(document.root, document.file, path.parent, layers)
+    return overlay(below, own, layers.findings)
+
+
+def _read_extended(
+    entry: Entry, file: str | None, directory: FilePath, layers: Layers
+) -> tuple[Document, FilePath]:
+    """The file that ``extends`` in ``file`` names. Raises :class:`ManifestError`."""
+    where = entry.spot.at((EXTENDS,))
+    name = _one_file(entry.value, where)
     path = directory / name
     shown = os.path.normpath(os.path.join(os.path.dirname(file or ""), name))  # noqa: PTH118, PTH120
-    real = os.path.realpath(path)
-    if real in seen or len(seen) >= OVERLAYS:
-        layers.findings.append(
+    seen = {os.path.realpath(file) for file in layers.files}
+    again = os.path.realpath(path) in seen
+    if again or len(seen) >= OVERLAYS:
+        raise ManifestError(
             codes.EXTENDS_CYCLE.finding(
-                f"{shown} is already part of the chain that extends it."
-                if real in seen
-                else "The chain of files that extend one another is too long.",
+                f"{shown} extends itself" if again else "The chain of `extends` is too long",
                 where,
                 found=name,
                 expected=f"at most {OVERLAYS} files, each once",
             )
         )
-        layers.whole = False
-        return own
-    seen.add(real)
     try:
         data = read_at_most(path, MANIFEST_BYTES, regular=True)
     except OSError as error:
-        layers.findings.append(
-            codes.EXTENDS_UNREADABLE.finding(
-                f"{shown} could not be read: {error.strerror or error}.", where, found=name
-            )
-        )
-        layers.whole = False
-        return own
+        said = f"Cannot read {shown}: {error.strerror or error}"
+        finding = codes.EXTENDS_UNREADABLE.finding(said, where, found=name)
+        raise ManifestError(finding) from error
     document, findings = compose(data, shown)
     if not _is_manifest(document, data):
-        layers.findings.append(
+        raise ManifestError(
             codes.EXTENDS_UNREADABLE.finding(
-                f"{shown} is not a manifest.",
+                f"{shown} is not a manifest",
                 where,
                 found=name,
                 expected=f"a manifest, with keys such as {', '.join(TELLING_KEYS[:3])}",
             )
         )
-        layers.whole = False
-        return own
-    layers.findings += findings
-    layers.files.append(path)
     if document is None:
-        layers.whole = False
-        return own
-    layers.documents.append(document)
-    layers.folders.setdefault(shown, path.parent)
-    if (policy := document.root.entries.get("policy")) is not None:
-        layers.policies.append(policy)
-    below = _follow(document.root, shown, path.parent, layers, seen)
-    return overlay(below, own, layers.findings)
+        raise ManifestError(*findings)
+    layers.findings += findings
+    return document, path
 
 
 def _is_manifest(document: Document | None, data: bytes) -> bool:
-    """Of any other file nothing is told, neither its keys nor its values."""
+    """Of any other file nothing may be shown, neither its keys nor its values."""
     if document is None:
         return reads_like_ours(data.decode("utf-8", "replace"))
     keys = set(document.root.entries)
@@ -174,29 +175,27 @@ def _is_manifest(document: Document | None, data: bytes) -> bool:
     )
 
 
-def _checked(entry: Entry, where: Where, findings: list[Finding]) -> str | None:
-    value = entry.value
+def _one_file(value: Node, where: Where) -> str:
     if isinstance(value, Scalar) and isinstance(value.value, str) and value.text:
-        if "://" not in value.text and "${" not in value.text and "\0" not in value.text:
+        if not any(part in value.text for part in ("://", "${", "\0")):
             return value.text
         found = "a URL" if "://" in value.text else value.shown
     else:
         found = describe(value)
-    findings.append(
+    raise ManifestError(
         codes.BAD_EXTENDS.finding(
-            "'extends' does not name one local file.",
+            "Invalid 'extends': it takes one local file",
             where,
             found=found,
             expected="a path such as ../base.yaml",
         )
     )
-    return None
 
 
 def rebase(root: Map, folders: Mapping[str | None, FilePath], directory: FilePath) -> Map:
-    """Make relative sources that another file says count from ``directory`` as well.
+    """Make the relative sources of other files relative to ``directory``.
 
-    A source is relative to the file that says it; after merging they all stand in one manifest.
+    A source is relative to the file that it is written in; merged, all are in one manifest.
     """
     if all(folder == directory for folder in folders.values()):
         return root

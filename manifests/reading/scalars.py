@@ -1,7 +1,7 @@
 """What unquoted text means by YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema).
 
 PyYAML reads YAML 1.1, where ``no`` and ``on`` are booleans, ``2.10`` loses its zero and dates
-become objects. Here text stays text unless it is plainly a number, a boolean or null.
+become objects. Here text remains text unless it is clearly a number, a boolean or null.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class _NotNative:
 
 
 NOT_NATIVE: Final = _NotNative()
-"""Says that a value was read from text (``None`` is a value)."""
+"""Marks a value that was read from text (``None`` is a value)."""
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOL = {
@@ -37,7 +37,7 @@ _NAN = frozenset({".nan", ".NaN", ".NAN"})
 def resolve_plain(text: str) -> Any:
     """``None``, a bool, an int, a float, or the text itself.
 
-    An integer of more than 100 digits stays text: nothing here is so large.
+    An integer of more than 100 digits remains text.
     """
     if text in _NULL:
         return None

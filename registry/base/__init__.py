@@ -1,1 +1,1 @@
-"""What is known of a base without torch: modules, fingerprint, tokenizer; imports ``files/``."""
+"""A base without torch: its modules, fingerprint and tokenizer; imports ``files/``."""

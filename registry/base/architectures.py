@@ -1,15 +1,16 @@
-"""The modules a live transformers model will have, from its config and header, without torch.
+"""The modules that a live transformers model will have, from its config and header, without torch.
 
-``architectures.json`` holds what ``loader.tables.architecture_table`` exported from
-transformers: one row for every class that is a model or part of one. Here the rows are put
-together as the config asks, the checkpoint's names are converted as transformers would
-(``registry.base.conversion``), and each tensor finds its module.
+``architectures.json`` is exported from transformers by ``loader.tables.architecture_table``: one
+row for every class that is a model or part of one. The rows are combined as the config says, the
+checkpoint's names are converted as in transformers (``registry.files.conversion``), and each tensor
+is put into its module.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import UserDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -19,19 +20,19 @@ from typing import Any, cast
 
 from ..files.conversion import ConversionError, Rule, Shape, convert
 from ..files.facts import EMBEDS, INPUTS, Layout, ModuleKind, ModuleShape, TensorInfo
-from .module_tree import Tree, has, modules_of, step
+from .module_tree import Tree, has, modules_of, node_at
 from .packed import unpacked, with_stand_ins
 
 ALWAYS_IGNORED = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
-"""Buffers of old checkpoints that transformers drops whatever the class."""
+"""Buffers of old checkpoints that transformers drops for every class."""
 
 LONGEST_NAME = 512
-"""Characters; no tensor of a model in the table has more than a quarter of them."""
+"""Characters; four times the longest tensor name in the table."""
 
 
 @dataclass(frozen=True)
 class SubModel:
-    """One ``PreTrainedModel`` of a model: where it is, its row, and its part of the config."""
+    """One ``PreTrainedModel`` of a model: its path, its row, and its part of the config."""
 
     path: str
     name: str
@@ -39,40 +40,36 @@ class SubModel:
     config: Mapping[str, Any]
     model_type: str
 
+    def at(self, name: str) -> str:
+        """The full name of a module or parameter in this part."""
+        return f"{self.path}.{name}".strip(".")
+
 
 class UnknownArchitectureError(LookupError):
-    """The table cannot say how this model is made."""
+    """The table does not have this model, or not all of it."""
 
 
-class Lines(Mapping[str, Any]):
-    """A JSON object written with one member a line; a member is parsed when it is asked for."""
+class Lines(UserDict[str, Any]):
+    """A JSON object with one member a line; a member is parsed when it is first read. ``data`` has
+    the members as text."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         cut = ((line.index('":'), line) for line in lines)
-        self.raw = {line[1:at]: line[at + 2 :].rstrip(",") for at, line in cut}
+        self.data = {line[1:at]: line[at + 2 :].rstrip(",") for at, line in cut}
         self._parsed: dict[str, Any] = {}
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._parsed:
-            self._parsed[key] = json.loads(self.raw[key])
+            self._parsed[key] = json.loads(self.data[key])
         return self._parsed[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.raw
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.raw)
-
-    def __len__(self) -> int:
-        return len(self.raw)
 
 
 @cache
 def architecture_table() -> Mapping[str, Any]:
     """The committed table; ``["transformers"]`` is the version that it was exported from.
 
-    ``conversions``, ``auto`` and ``rows`` are read line by line: all of them at once would take
-    a good part of the time that a whole ``validate`` may take.
+    ``conversions``, ``auto`` and ``rows`` are parsed line by line, on use: all of them at once
+    would take much of the time of a ``validate``.
     """
     path = Path(__file__).parents[1] / "architectures.json"
     text = path.read_text(encoding="utf-8")
@@ -90,25 +87,24 @@ def architecture_table() -> Mapping[str, Any]:
 def layout_of(
     config: Mapping[str, Any],
     tensors: Mapping[str, TensorInfo],
-    told: Mapping[str, Shape] = MappingProxyType({}),
+    reported: Mapping[str, Shape] = MappingProxyType({}),
 ) -> Layout | None:
     """The layout of the model that transformers will load from this checkpoint.
 
     ``config`` is ``config.json``, whose first ``architectures`` is the class that is loaded;
-    ``tensors`` are the checkpoint's, by their names on disk. What a quantiser packed stands for the
-    weight that it was (``registry.base.packed``), with the sizes that ``told`` has.
-    Nothing is guessed: ``None`` means that the table does not know the class or one of its parts,
-    or that the tensors are not those of such a model. A module whose kind is known and whose sizes
-    are not has ``in_features`` and ``out_features`` of ``None``: its weight is packed in a way that
-    does not tell them, is not in the checkpoint (a head that will be newly initialised), or is of
-    no module that the table knows for this type of model. The class is transformers' own, never
-    one from a repository's code.
+    ``tensors`` are the checkpoint's, by their names on disk. A packed tensor counts as the weight
+    that it was (``registry.base.packed``), with its size in ``reported``, if there is one.
+    Nothing is guessed: ``None`` means that the table does not have the class or one of its parts,
+    or that the tensors do not match such a model. A module of a known kind and unknown sizes has
+    ``in_features`` and ``out_features`` of ``None``: its weight is packed in a way that hides them,
+    is not in the checkpoint (a head that will be newly initialised), or belongs to a module that
+    the table does not have. The class is transformers' own, never from a repository's code.
     """
     names = config.get("architectures")
     name = cast("list[Any]", names)[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in architecture_table()["rows"]:
         return None
-    if any(len(one) > LONGEST_NAME or "" in one.split(".") for one in tensors):
+    if any(len(tensor) > LONGEST_NAME or "" in tensor.split(".") for tensor in tensors):
         return None  # no model has such names, and the rules' patterns are slow on long ones
     parts: list[SubModel] = []
     try:
@@ -117,10 +113,11 @@ def layout_of(
             return None
         prefix = parts[0].row.get("prefix", "")
         rules = tuple(_rules(parts))
-        stored = unpacked(config, tensors, told)
+        stored = unpacked(config, tensors, reported)
         live = convert(stored.shapes, rules, prefix, partial(has, tree))
-        hidden = stored.without_sizes() if stored.packed else {}
-        unsized = convert(hidden, rules, prefix, partial(has, tree))
+        # packed tensors are those that have no shape after the same conversion
+        hidden = {n: None if n in stored.packed else shape for n, shape in stored.shapes.items()}
+        unsized = convert(hidden, rules, prefix, partial(has, tree)) if stored.packed else {}
         tied = _tie(parts, tree, live)
     except (ConversionError, UnknownArchitectureError):
         return None
@@ -152,31 +149,27 @@ def layout_of(
 def _without_lists(
     parts: list[SubModel], modules: Mapping[str, ModuleShape]
 ) -> dict[str, ModuleShape]:
-    """``modules`` with the lists of modules as what is not called itself."""
-    paths = [
-        f"{part.path}.{name}".lstrip(".") for part in parts for name in part.row.get("lists", ())
-    ]
+    """``modules``, with lists of modules marked as never called."""
+    paths = [part.at(name) for part in parts for name in part.row.get("lists", ())]
     names = re.compile("|".join(re.escape(path).replace(r"\*", r"\d+") for path in paths) or "(?!)")
     return {
-        name: replace(one, called=False)
-        if one.kind is ModuleKind.OTHER and names.fullmatch(name)
-        else one
-        for name, one in modules.items()
+        name: replace(module, called=False)
+        if module.kind is ModuleKind.OTHER and names.fullmatch(name)
+        else module
+        for name, module in modules.items()
     }
 
 
 def _inputs(parts: list[SubModel], modules: Collection[str]) -> frozenset[str]:
-    """What the model takes beside ids: no embeddings where it finds the ids of them again."""
+    """The model's inputs beside ids: no embeddings where it looks up their ids again."""
     taken = INPUTS.difference(parts[0].row.get("lacks", ()))
-    again = (
-        f"{part.path}.{name}".lstrip(".") for part in parts for name in part.row.get("ids", ())
-    )
+    again = (part.at(name) for part in parts for name in part.row.get("ids", ()))
     return taken - {EMBEDS} if any(name in modules for name in again) else taken
 
 
 def conversions_of(name: str, config: Mapping[str, Any]) -> tuple[Rule, ...]:
     """transformers' conversions for a model of the class ``name`` with this ``config.json``; none
-    where the table does not know it."""
+    where the table does not have it."""
     if name not in architecture_table()["rows"]:
         return ()
     parts: list[SubModel] = []
@@ -197,21 +190,21 @@ def _root(name: str, config: Mapping[str, Any]) -> SubModel:
 
 
 def _expand(part: SubModel, parts: list[SubModel]) -> Tree:
-    """The tree of a class with those of its sub-models in it; ``parts`` gathers them all, in the
-    order of ``named_modules``."""
+    """The tree of a class with those of its sub-models, which are added to ``parts`` in the order
+    of ``named_modules``."""
     parts.append(part)
     return _copy(part, part.row["modules"], part.path, parts)
 
 
 def _copy(part: SubModel, node: Tree, path: str, parts: list[SubModel]) -> Tree:
-    """``node`` with every slot for a sub-model filled by that sub-model's tree."""
+    """``node`` with the tree of the sub-model in every slot for one."""
     out: Tree = {}
     needs = cast("Mapping[str, str]", part.row.get("needs", {}))
     for key, value in node.items():
         below = f"{path}.{key.lstrip('?')}".strip(".")
         need = needs.get(below.removeprefix(part.path).lstrip(".")) if key else None
         if need is not None:
-            if not _given(part.config, need):
+            if not _is_configured(part.config, need):
                 continue
             key = key.lstrip("?")
         if isinstance(value, str):
@@ -229,42 +222,40 @@ def _copy(part: SubModel, node: Tree, path: str, parts: list[SubModel]) -> Tree:
     return out
 
 
-def _given(config: Mapping[str, Any], need: str) -> bool:
-    """Whether the config gives the sub-config that a module needs, or leaves out the one that it
-    stands in for (``!backbone_config``)."""
+def _is_configured(config: Mapping[str, Any], need: str) -> bool:
+    """Whether the config has the sub-config that a module needs, or lacks the one that the module
+    replaces (``!backbone_config``)."""
     return (config.get(need.lstrip("!")) is not None) != need.startswith("!")
 
 
 def _left_out(parts: list[SubModel]) -> tuple[str, ...]:
-    """The beginnings of the names of modules that the config does without: a checkpoint may hold
-    their tensors, which transformers drops."""
+    """Prefixes of modules that the config leaves out; transformers drops their tensors."""
     return tuple(
-        f"{part.path}.{name}.".lstrip(".")
+        f"{part.at(name)}."
         for part in parts
         for name, need in part.row.get("needs", {}).items()
-        if not _given(part.config, need)
+        if not _is_configured(part.config, need)
     )
 
 
 def _exact(parts: list[SubModel], live: Iterable[str]) -> dict[str, str]:
-    """What single members of lists are, where the members are not of one kind and the checkpoint
-    has the very members of the model that was surveyed."""
+    """The words of single members of a list with different members, where the checkpoint has the
+    same members as the surveyed model."""
     found: dict[str, str] = {}
     owners = (
         {name.rpartition(".")[0] for name in live} if any("members" in p.row for p in parts) else ()
     )
     for part in parts:
-        before = f"{part.path}." if part.path else ""
         for path, words in part.row.get("members", {}).items():
-            name = re.compile(re.escape(before + path).replace(r"\*", r"\d+"))
-            here = {f"{before}{own}": said for own, said in words.items()}
-            if {one for one in owners if name.fullmatch(one)} == here.keys():
+            name = re.compile(re.escape(part.at(path)).replace(r"\*", r"\d+"))
+            here = {part.at(own): said for own, said in words.items()}
+            if {owner for owner in owners if name.fullmatch(owner)} == here.keys():
                 found |= here
     return found
 
 
 def _filled(words: str, config: Mapping[str, Any]) -> str:
-    """``C=field:16`` with the config's own number in place of the default."""
+    """``C=field:16`` with the config's number instead of the default."""
 
     def number(match: re.Match[str]) -> str:
         value = config.get(match[1])
@@ -294,12 +285,10 @@ def _part(parent: SubModel, slot: list[Any], path: str) -> SubModel:
 
 
 def _remove(tree: Tree, changes: list[str]) -> None:
-    """Take out what the sub-model lacks here (``-pooler``) or may lack (``?pooler``)."""
+    """Remove what the sub-model lacks here (``-pooler``) or may lack (``?pooler``)."""
     for change in changes:
         above, _, last = change[1:].rpartition(".")
-        node: Tree | None = tree
-        for piece in above.split(".") if above else ():
-            node = step(node, piece)
+        node = node_at(tree, above)
         if node is None:
             continue
         value = node.pop(last, None) or node.pop(f"?{last}", None)
@@ -308,9 +297,8 @@ def _remove(tree: Tree, changes: list[str]) -> None:
 
 
 def _rules(parts: list[SubModel]) -> Iterator[Rule]:
-    """transformers' conversions for a model: the root's, then those of its parts, each within
-    its own names, then the legacy ones. A part below one of the same class or type that was
-    already served is covered by it."""
+    """transformers' conversions for a model: the root's, then those of its parts, each for its own
+    names, then the legacy ones. A part inside a part of the same class or type adds none."""
     table = architecture_table()["conversions"]
     served: dict[str, list[str]] = {}
     prefix = parts[0].row.get("prefix", "")
@@ -320,7 +308,7 @@ def _rules(parts: list[SubModel]) -> Iterator[Rule]:
         return table[value] if isinstance(value, str) else value
 
     def covered(key: str, path: str) -> bool:
-        return any(not one or path.startswith(f"{one}.") for one in served.get(key, ()))
+        return any(not outer or path.startswith(f"{outer}.") for outer in served.get(key, ()))
 
     for part in parts:
         if covered(part.name, part.path):
@@ -340,29 +328,31 @@ def _rules(parts: list[SubModel]) -> Iterator[Rule]:
             inside = part.path.removeprefix(prefix).removeprefix(".")
             inside = f"{inside}." if inside else ""
             scope = (f"{prefix}.{inside}" if prefix else inside, inside)
-        yield from (Rule.parse(one, scope) for one in found)
+        yield from (Rule.parse(rule, scope) for rule in found)
         served.setdefault(part.name, []).append(part.path)
         if not by_class:
             served.setdefault(part.model_type, []).append(part.path)
-    yield from (Rule.parse(one) for one in lookup("legacy"))
+    yield from map(Rule.parse, lookup("legacy"))
 
 
 def _ignored(parts: list[SubModel]) -> re.Pattern[str]:
-    """Names in a checkpoint that the model drops without a word."""
-    patterns = [*ALWAYS_IGNORED, *(one for part in parts for one in part.row.get("ignored", ()))]
+    """Names in a checkpoint that the model silently drops."""
+    patterns = list(ALWAYS_IGNORED)
+    for part in parts:
+        patterns += part.row.get("ignored", ())
     return re.compile("|".join(f"({pattern})" for pattern in patterns))
 
 
 def _of_other_classes(root: SubModel, names: Collection[str]) -> set[str]:
-    """Those of ``names`` that this class drops because they are another's of the same type: the
+    """Those of ``names`` that this class drops because another class of the same type has them: the
     pooler or the head of ``BertForPreTraining`` in a checkpoint for ``BertForMaskedLM``."""
     found: set[str] = set()
     rows: Lines = architecture_table()["rows"]
-    same = f'{{"type":{json.dumps(root.row["type"])},'  # as every row of this type begins
-    for name, line in rows.raw.items():
+    same = f'{{"type":{json.dumps(root.row["type"])},'  # the start of every row of this type
+    for name, line in rows.data.items():
         if names and line.startswith(same) and name != root.name:
             tree = _expand(_root(name, root.config), [])
-            found |= {one for one in names if has(tree, one)}
+            found |= {tensor for tensor in names if has(tree, tensor)}
     return found
 
 
@@ -370,34 +360,34 @@ def _of_other_classes(root: SubModel, names: Collection[str]) -> set[str]:
 
 
 def _tie(parts: list[SubModel], tree: Tree, live: dict[str, Shape | None]) -> dict[str, str]:
-    """Add the tied parameters that the checkpoint leaves out to ``live``; all tied, by name."""
+    """Add the tied parameters that the checkpoint leaves out to ``live``. Returns each tied
+    parameter with its source."""
     tied: dict[str, str] = {}
     for part in parts:
         pairs = cast("Mapping[str, str]", part.row.get("tied", {}))
         shared = cast("list[str]", part.row.get("shared", []))
         if not (pairs or shared) or not _ties(part):
             continue
-        before = f"{part.path}." if part.path else ""
         for path in shared:
-            copies = _copies(before + path, live)
-            live |= {one: live[other] for one, other in copies.items()}
+            copies = _copies(part.at(path), live)
+            live |= {copy: live[source] for copy, source in copies.items()}
             tied |= copies
         for target, source in pairs.items():
-            target, source = (before + one.strip("^$") for one in (target, source))
+            target, source = (part.at(name.strip("^$")) for name in (target, source))
             if not re.fullmatch(r"[\w.]+", target + source):
                 raise UnknownArchitectureError(f"{part.name}: tied by a pattern, {target}")
-            for one, other in _pairs(tree, live, target, source):
-                shape = live.get(other) or live.get(one)
-                live.setdefault(one, shape)
-                live.setdefault(other, shape)
-                tied[one] = tied.get(other, other)
+            for name, origin in _pairs(tree, live, target, source):
+                shape = live.get(origin) or live.get(name)
+                live.setdefault(name, shape)
+                live.setdefault(origin, shape)
+                tied[name] = tied.get(origin, origin)
     return tied
 
 
 def _copies(path: str, live: Mapping[str, Shape | None]) -> dict[str, str]:
-    """The parameters that layers share with the first ones of their kind, which alone have them in
-    the checkpoint. ``path`` is ``layers.*.shared_transf``: a layer without that module, and with
-    the same others beside it, shares it. Where several have their own, the others take turns.
+    """The parameters that layers share with the first layers of their kind: only those have them in
+    the checkpoint. ``path`` is ``layers.*.shared_transf``: a layer without that module, but with
+    the same other modules, shares it. Where several layers have their own, the others take turns.
     """
     before, _, shared = path.partition("*.")
     layers: dict[int, dict[str, list[str]]] = {}
@@ -423,20 +413,20 @@ def _copies(path: str, live: Mapping[str, Shape | None]) -> dict[str, str]:
 def _pairs(
     tree: Tree, live: Mapping[str, Shape | None], target: str, source: str
 ) -> Iterator[tuple[str, str]]:
-    """The parameters that one entry of ``_tied_weights_keys`` ties: it, or all of a module's."""
+    """The parameters that an entry of ``_tied_weights_keys`` ties: one, or all of a module."""
     ends = {""}
     if not has(tree, target):
         sides = [(name, side) for name in live for side in (target, source)]
         ends = {name[len(side) :] for name, side in sides if name.startswith(f"{side}.")}
     for end in sorted(ends):
-        one, other = target + end, source + end
-        if has(tree, one) and has(tree, other) and (one in live or other in live):
-            yield one, other
+        name, origin = target + end, source + end
+        if has(tree, name) and has(tree, origin) and (name in live or origin in live):
+            yield name, origin
 
 
 def _ties(part: SubModel) -> bool:
-    """``tie_word_embeddings`` as the class of config makes it out, from its own and its text
-    config's (see ``tie_states``)."""
+    """``tie_word_embeddings`` as the config class derives it, from its own and its text config's
+    value (see ``tie_states``)."""
     text = part.config.get("text_config")
     inner = cast("Mapping[str, Any]", text) if isinstance(text, Mapping) else {}
     digits = part.row["tie"]

@@ -5,17 +5,17 @@ head (``BertForMaskedLM``: ``bert.encoder.layer.0...`` and ``cls...``), with its
 embedding written out or left out, and with buffers that some versions of transformers kept and
 others did not. :func:`split` brings all of these to one form by fixed rules on the names alone.
 The rules are part of version 1 of the fingerprint and never change: a table that follows
-transformers would change the digests of bases that did not change.
+transformers would change the digests of unchanged bases.
 
 The rules, in order:
 
-1. What old checkpoints hold and no model reads (rotary frequencies, position ids, causal masks,
-   T5's bias of cross attention) is left out, and so are counters of batches; what a quantiser
-   wrote beside a weight is kept. ``LayerNorm.gamma`` and ``.beta`` (TensorFlow's names) are
+1. Buffers of old checkpoints that no model reads (rotary frequencies, position ids, causal masks,
+   T5's bias of cross attention) and counters of batches are left out; a quantiser's tensors beside
+   a weight are kept. ``LayerNorm.gamma`` and ``.beta`` (TensorFlow's names) are
    ``.weight`` and ``.bias``.
-2. What lies under a head's name at the top (``lm_head``, ``classifier``, ``pooler``...) is a
-   head. If every other name then starts with one common part (``bert.``), that is taken off;
-   both are repeated until nothing changes.
+2. Tensors under a head's name at the top (``lm_head``, ``classifier``, ``pooler``...) are heads.
+   If every other name then starts with one common part (``bert.``), that is removed; both steps
+   are repeated until nothing changes.
 3. In a base that ties its embeddings, an output embedding with the shape of a backbone tensor is
    left out, and so are ``encoder.embed_tokens`` and ``decoder.embed_tokens`` beside ``shared``.
 """
@@ -83,7 +83,7 @@ def is_tied_head(name: str) -> bool:
 
 
 def _is_made(name: str, shape: Shape) -> bool:
-    """A buffer that is made at load: what a file says of it does not matter."""
+    """Whether it is a buffer that is computed at load: its stored values do not matter."""
     mask = len(shape) == 4 and shape[:2] == (1, 1) and _MASK.fullmatch(name) is not None
     return mask or _BUFFERS.fullmatch(name) is not None
 
@@ -99,7 +99,7 @@ def _without_heads(names: Mapping[str, str]) -> tuple[dict[str, str], dict[str, 
     backbone, heads = dict(names), dict[str, str]()
     while True:
         found = {name for name in backbone if _is_head(name)}
-        if len(found) == len(backbone):  # nothing but a head: then that is the model
+        if len(found) == len(backbone):  # only a head: then that is the model
             return backbone, heads
         heads.update({name: backbone.pop(name) for name in found})
         prefix = _common(backbone)
@@ -114,7 +114,7 @@ def _is_head(name: str) -> bool:
 
 
 def _common(names: Iterable[str]) -> str | None:
-    """``bert.`` where every name starts with it; ``None`` where there is no such part."""
+    """``bert.`` where every name starts with it; ``None`` without such a part."""
     heads = {name.partition(".")[0] for name in names}
     if len(heads) != 1 or any("." not in name for name in names):
         return None

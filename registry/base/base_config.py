@@ -1,29 +1,29 @@
-"""A base's config.json in one form: only what changes the computation, whoever wrote the file.
+"""A base's config.json in one form: only what changes the computation, for all versions.
 
-The same base is described by files of many transformers versions: fields that a version added
-are absent from older ones, ``rope_theta`` moved into ``rope_parameters``, derived values
-(``head_dim``) are written out by some. :func:`canonical` brings them to one form:
+Many transformers versions write different files for the same base: newer ones have more fields,
+``rope_theta`` moved into ``rope_parameters``, and some write out derived values (``head_dim``).
+:func:`canonical` brings them to one form:
 
 1. Nested dictionaries become dotted paths. Aliases take their class's name
-   (``attribute_map``), the rotary fields of every version lie under ``rope.``.
-2. Fields known not to change what the model computes are left out (:data:`_IGNORED`); one that
-   nobody knows counts.
-3. A field whose value is its class's default, or what the class derives from the others when
-   it is absent, is left out: present and absent then mean the same, as they do to the class.
+   (``attribute_map``), the rotary fields of every version are under ``rope.``.
+2. Fields known not to change what the model computes are left out (:data:`_IGNORED`); an unknown
+   field counts.
+3. A field whose value is its class's default, or what the class derives from the others for an
+   absent one, is left out: for the class, present and absent mean the same.
 
 Digest, version 1: ``v1:sha256:`` and the SHA-256 of ``adapterdock config v1\\n`` followed by one
 line ``<path> <JSON value>\\n`` for each field left, sorted by path; numbers are written with nine
 significant digits after rounding to float32, integral ones as integers.
 
 Defaults and derivations are data (``baseconfig_v1.json``), exported once from the config classes
-of transformers 5.23 by ``python -m adapterdock.loader.tables.config_defaults`` and *frozen*: they
-are part of version 1 of the fingerprint. A class that the table does not know is digested without
-defaults; a difference there is then *unchecked* and no error (``Canonical.doubt``).
+of transformers 5.23 and *frozen*: they are part of version 1 of the fingerprint. A new export would
+be a new version; the exporter is in the history (``loader/tables/config_defaults.py``). A class
+that the table does not know is digested without defaults; a difference there is then *unchecked*
+and no error (``Canonical.doubt``).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import operator
@@ -35,18 +35,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+from ..files.digests import versioned_digest
+
 Fields = dict[str, Any]
 Table = Mapping[str, Mapping[str, Any]]
 
 _IGNORED = re.compile(
-    # what the file says of itself, and where things are
+    # the file itself, and names of other files
     r"_.*|name_or_path|architectures|transformers_version|auto_map|vocab_file|\w+_config_dict"
     r"|tokenizer_class|model_name|license|unsloth_\w+|hub_mixin"
-    # how it is stored and run
+    # how the model is stored and run
     r"|(torch_)?dtype|torchscript|quantization_config|use_bfloat16|pruned_heads"
     r"|(attn|experts)_implementation|cache_implementation|use_cache|pretraining_tp"
     r"|chunk_size_feed_forward|gradient_checkpointing\w*|base_model_\w+_plan"
-    # what it returns
+    # what the model returns
     r"|return_dict|use_return_dict|output_(hidden_states|attentions|scores|past|router_logits)"
     r"|keys_to_ignore_at_inference|out_features|out_indices|stage_names"
     # training: dropout, initial values, loss, masking of the input
@@ -58,7 +60,7 @@ _IGNORED = re.compile(
     # the tokenizer's and generate's
     r"|(bos|eos|pad|sep|cls|unk|mask|decoder_start|forced_bos|forced_eos)_token_(ids?|index)"
     r"|model_max_length|(begin_)?suppress_tokens"
-    # what the classes make of other fields, in place
+    # what the classes derive from other fields, in place
     r"|dense_act_fn|is_gated_act|down_ops|is_composition"
 )
 """Fields that do not change what the model computes, at any depth of the config."""
@@ -71,7 +73,7 @@ _GENERATION = re.compile(
     r"|remove_invalid_values|renormalize_logits|guidance_scale|max_time|penalty_alpha"
     r"|sequence_bias"
 )
-"""Settings of ``generate`` that older versions kept here; a class may still own such a name."""
+"""Settings of ``generate`` that older versions kept here; a class may still have such a field."""
 
 _COMMON: Mapping[str, Any] = {
     "is_decoder": False,
@@ -95,14 +97,14 @@ _ROPE_FLAT = {
     "rotary_pct": "partial_rotary_factor",
 }
 _OLD_NAMES: Mapping[str, Mapping[str, str]] = {"bloom": {"n_embed": "hidden_size"}}
-"""Fields' names in old files, which the class itself still reads."""
+"""Names of fields in old files, which the class still reads."""
 _LAYER_TYPES: Mapping[str, str] = {
     "mamba": "linear_attention",
     "attention": "full_attention",
     "deepseek_sparse_attention": "indexed_attention",
     "qwen_sparse_attention": "indexed_attention",
 }
-"""Old names of layers' types, which transformers renames as it reads them."""
+"""Old names of layer types, which transformers renames when it reads them."""
 _ORIGINAL = "original_max_position_embeddings"
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
@@ -116,34 +118,30 @@ _SIGNS: Mapping[str, Callable[[int, int], int]] = {
 
 @dataclass(frozen=True)
 class Canonical:
-    """``fields`` by dotted path, without defaults. ``open`` are the fields left whose class may
-    derive them from others in a way that the table does not tell; ``doubt`` says why a
-    difference from another file need not mean another base, ``None`` where it does."""
+    """``fields`` by dotted path, without defaults. ``open`` are the fields left that the class may
+    derive from others in a way that the table does not have; ``doubt`` says why a difference from
+    another file may not mean another base, ``None`` where it does."""
 
     fields: Mapping[str, Any]
     open: frozenset[str] = frozenset()
     doubt: str | None = None
     inexact: bool = False
-    """Whether no knowledge of single fields can take the doubt away."""
+    """Whether the doubt is not about single fields."""
 
     @property
     def digest(self) -> str:
         return digest_of(self.fields)
 
     def without(self, paths: Iterable[str]) -> str:
-        """The digest that the config would have with these paths left out."""
+        """The digest of the config without these paths."""
         dropped = frozenset(paths)
         return digest_of({k: v for k, v in self.fields.items() if k not in dropped})
 
 
 def canonical(config: Mapping[str, Any]) -> Canonical:
-    """Bring a parsed config.json (or ``PretrainedConfig.to_dict()``) to its one form."""
-    return canonical_by(_table(), config)
-
-
-def canonical_by(table: Table, config: Mapping[str, Any]) -> Canonical:
-    """:func:`canonical` by another table than the frozen one (to make that one)."""
-    fields, opened, unknown = _one(config, _model_type(config, table), table)
+    """Bring a parsed config.json (or ``PretrainedConfig.to_dict()``) to its canonical form."""
+    table = _table()
+    fields, opened, unknown = _reduced(config, _model_type(config, table), table)
     doubt = None
     if unknown:
         doubt = f"not all defaults of model type {', '.join(unknown)} are known"
@@ -157,8 +155,7 @@ def digest_of(fields: Mapping[str, Any]) -> str:
         f"{path} {json.dumps(_plain(value), ensure_ascii=False, sort_keys=True)}\n"
         for path, value in sorted(fields.items())
     ]
-    content = "adapterdock config v1\n" + "".join(lines)
-    return f"v1:sha256:{hashlib.sha256(content.encode()).hexdigest()}"
+    return versioned_digest("config", "".join(lines).encode())
 
 
 def ties_embeddings(config: Mapping[str, Any]) -> bool:
@@ -197,13 +194,13 @@ def family_of(architecture: str) -> str:
 
 
 def known_fields(model_type: str) -> frozenset[str] | None:
-    """The fields that the table knows of a model type, ``None`` of one it does not know."""
+    """The fields of a model type in the table, ``None`` for an unknown type."""
     row = _table().get(model_type)
     return None if row is None else frozenset(_names(row))
 
 
 def _model_type(config: Mapping[str, Any], table: Table) -> str:
-    """``model_type``, which files of 2019 do not have: then after the name of the class."""
+    """``model_type``; for files of 2019, which do not have it, from the name of the class."""
     named = config.get("model_type")
     classes = config.get("architectures")
     if named or not isinstance(classes, list) or not classes:
@@ -213,7 +210,7 @@ def _model_type(config: Mapping[str, Any], table: Table) -> str:
 
 
 def _names(row: Mapping[str, Any]) -> set[str]:
-    """The fields of one row of the table, at its top level."""
+    """The top-level fields of one row of the table."""
     groups = ("defaults", "rules", "open", "ignored", "others", "parts")
     return {path.partition(".")[0] for group in groups for path in row.get(group, ())}
 
@@ -230,19 +227,7 @@ def _table() -> Table:
     return cast(Table, json.loads(text))
 
 
-def raw_fields(config: Mapping[str, Any], parts: frozenset[str]) -> Fields:
-    """One config's counting fields by dotted path, defaults and all, without its ``parts``."""
-    own = {"others": tuple(config)}
-    fields = {k: v for k, v in config.items() if k not in parts and _counts(k, own)}
-    nested = _FULL in str(fields.get("rope_parameters"))
-    _move_rope(fields, nested)
-    if "scale_decoder_outputs" in fields:
-        _move_t5(fields, own)
-    fields.pop("model_type", None)
-    return _flat(fields)
-
-
-def _one(
+def _reduced(
     config: Mapping[str, Any], model_type: str, table: Table
 ) -> tuple[Fields, set[str], list[str]]:
     """One config and its parts: fields, open paths, model types that are not in the table."""
@@ -253,14 +238,14 @@ def _one(
     parts: Mapping[str, str] = own.get("parts", {})
     aliases: Mapping[str, str] = {**own.get("aliases", {}), **_OLD_NAMES.get(model_type, {})}
     config = _with_text_apart(config, own, table)
-    for given, value in config.items():
-        key = aliases.get(given, given)
-        if key != given and key in config:
+    for written, value in config.items():
+        key = aliases.get(written, written)
+        if key != written and key in config:
             continue
         if isinstance(value, Mapping) and (key in parts or "model_type" in value):
             part = cast(Mapping[str, Any], value)
             kind = str(part.get("model_type") or parts.get(key, ""))
-            below, opened_below, unknown_below = _one(part, kind, table)
+            below, opened_below, unknown_below = _reduced(part, kind, table)
             inner |= {f"{key}.{name}": v for name, v in below.items()}
             opened |= {f"{key}.{name}" for name in opened_below}
             unknown += unknown_below
@@ -271,7 +256,7 @@ def _one(
     _move_rope(fields, nested=any(k.startswith("rope.full_") for k in own.get("defaults", ())))
     _move_t5(fields, own)
     for key, absent in cast(Mapping[str, Fields], own.get("absent", {})).items():
-        if config.get(key) is None:  # the class then makes the part its own way
+        if config.get(key) is None:  # the class then has its own default for the part
             inner |= {f"{key}.{name}": value for name, value in absent.items()}
     left, opened_here = _without_defaults(_flat(fields), own)
     left |= inner
@@ -299,7 +284,7 @@ def _counts(key: str, own: Mapping[str, Any]) -> bool:
 
 
 def _move_rope(fields: Fields, nested: bool) -> None:
-    """Rotary fields of every version, in place: ``rope`` is v5's ``rope_parameters``."""
+    """Move the rotary fields of every version to ``rope`` (v5's ``rope_parameters``)."""
     rope: Fields = {}
     for key in _ROPE:
         value = fields.pop(key, None)
@@ -324,14 +309,13 @@ def _move_rope(fields: Fields, nested: bool) -> None:
             del group["rope_type"]
         original = fields.get(_ORIGINAL, fields.get("max_position_embeddings"))
         if original is not None and group.get(_ORIGINAL) == original:
-            del group[_ORIGINAL]  # which the classes put here
-    whole = {**rope, **deep}
-    if whole:
-        fields["rope"] = whole
+            del group[_ORIGINAL]  # the classes add it here
+    if rope or deep:
+        fields["rope"] = {**rope, **deep}
 
 
 def _respelled(key: str, value: Any) -> Any:
-    """Values that the classes read in an older spelling too."""
+    """Values that the classes also read in an older form."""
     if key == "pos_att_type" and isinstance(value, str):  # DeBERTa's own files: "p2c|c2p"
         return [kind.strip() for kind in value.lower().split("|")]
     if not key.endswith("layer_types") or not isinstance(value, list):
@@ -341,7 +325,7 @@ def _respelled(key: str, value: Any) -> Any:
 
 
 def _move_t5(fields: Fields, own: Mapping[str, Any]) -> None:
-    """T5 v1.1 said with ``tie_word_embeddings: false`` that outputs are not scaled."""
+    """In T5 v1.1, ``tie_word_embeddings: false`` means that outputs are not scaled."""
     if "scale_decoder_outputs" in _names(own):
         tie = fields.pop("tie_word_embeddings", None)
         fields.setdefault("scale_decoder_outputs", tie is not False)
@@ -359,12 +343,12 @@ def _flat(value: Mapping[str, Any], before: str = "") -> Fields:
 
 
 def _without_defaults(fields: Fields, own: Mapping[str, Any]) -> tuple[Fields, set[str]]:
-    """The fields that say something, and the paths that may or may not be written out."""
+    """The fields without defaults, and the paths that may or may not be written out."""
     defaults: Mapping[str, Any] = {**_COMMON, **own.get("defaults", {})}
     rules = dict(cast(Mapping[str, str], own.get("rules", {})))
     opened = set[str](own.get("open", ()))
     if fields.get("use_sliding_window", defaults.get("use_sliding_window")) is False:
-        # Files name a window all the same; the classes set it to None.
+        # files name a window anyway; the classes set it to None
         opened -= {"sliding_window"}
         fields = {
             k: v for k, v in fields.items() if k not in ("sliding_window", "max_window_layers")
@@ -389,7 +373,7 @@ def _without_defaults(fields: Fields, own: Mapping[str, Any]) -> tuple[Fields, s
 
 
 def _layers_of_pattern(fields: Fields, rules: Mapping[str, str], own: Mapping[str, Any]) -> Fields:
-    """Gemma's older files say ``sliding_window_pattern`` for what ``layer_types`` spells out."""
+    """Gemma's older files have ``sliding_window_pattern`` instead of ``layer_types``."""
     pattern, rule = fields.get("sliding_window_pattern"), rules.get("layer_types", "")
     if pattern is None or ":every:" not in rule or "sliding_window_pattern" in _names(own):
         return fields
@@ -401,8 +385,9 @@ def _layers_of_pattern(fields: Fields, rules: Mapping[str, str], own: Mapping[st
 
 
 def derived(rule: str, fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:
-    """What a class makes of an absent field: ``a``, ``a//b``, ``a*4``, ``a+b``, or a pattern over
-    ``a`` layers: ``a:all:X``, ``a:every:6:X:Y`` (X at each sixth, else Y), ``a:first:k:X:Y``."""
+    """The value that a class derives for an absent field: ``a``, ``a//b``, ``a*4``, ``a+b``, or a
+    pattern over ``a`` layers: ``a:all:X``, ``a:every:6:X:Y`` (X at each sixth, else Y),
+    ``a:first:k:X:Y``."""
 
     def number(name: str) -> Any:
         return int(name) if name.isdigit() else fields.get(name, defaults.get(name))

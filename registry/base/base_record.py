@@ -1,8 +1,7 @@
 """The base that an adapter was saved on, written into the adapter's own file.
 
-In the metadata of ``adapter_model.safetensors`` (``BASE_RECORD``):
-the JSON of a ``Fingerprint``, without the levels that are not
-told. PEFT and every other reader of the format pass over it.
+In the metadata of ``adapter_model.safetensors`` (``BASE_RECORD``): the JSON of a ``Fingerprint``,
+without the levels that are not known. PEFT and other readers of the format ignore it.
 """
 
 from __future__ import annotations
@@ -22,24 +21,23 @@ def written(fingerprint: Fingerprint) -> str:
 
 
 def read(metadata: Mapping[str, str]) -> Fingerprint | None:
-    """The record of a file with this metadata; ``None`` where there is none. Raises
-    :class:`ValueError` for one that cannot be read."""
+    """The record in this metadata, if there is one. Raises :class:`ValueError` for an invalid
+    one."""
     text = metadata.get(BASE_RECORD)
     if text is None:
         return None
     data = json.loads(text)
     if not isinstance(data, dict) or not data:
-        raise ValueError("it is no JSON object")
+        raise ValueError("not a JSON object")
     return Fingerprint.model_validate(data)
 
 
 def recordable(measured: Measured, *, brings_modules: bool, brings_rows: bool) -> Fingerprint:
-    """What of a measured base can be asked of it again.
+    """The levels of a measured base that a later check can compare.
 
-    Not the levels that were in doubt; nor, where the adapter brings whole modules, the heads:
-    one that is trained with the adapter begins as random numbers each time. An adapter that brings
-    an embedding may have been saved on a base with rows added to it, so that neither its
-    structure nor its weights are those of its checkpoint.
+    Levels in doubt are left out. So are the heads where the adapter replaces modules: a head that
+    is trained with the adapter starts at random. An adapter with an embedding may have been saved
+    on a base with added rows, so the structure and weights may not be those of its checkpoint.
     """
     left_out = {"tokenizer", "chat_template"}
     if "structure" in measured.doubts:

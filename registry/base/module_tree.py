@@ -1,11 +1,11 @@
-"""The tree of modules that a row of the table describes, and tensors put into it.
+"""The tree of modules in a row of the table, and the tensors put into it.
 
-A :data:`Tree` is a model's modules by their names in pieces: ``*`` stands for any number,
-``?name`` is not always there, and ``""`` holds what the module itself owns, as words:
+A :data:`Tree` is a model's modules by the parts of their names: ``*`` is any number,
+``?name`` is optional, and ``""`` holds what the module itself owns, as words:
 
 - ``2``: a weight of so many dimensions and of their usual kind (1: norm, 2: linear, 3 to 5:
   convolution), perhaps with a bias; ``2E``: a weight of another kind, a letter of ``KINDS``;
-- ``C=16``: a convolution's groups (``*``: depthwise; 1 where nothing is said);
+- ``C=16``: a convolution's groups (``*``: depthwise; default 1);
 - ``+name``: another parameter; ``-name``: a persistent buffer;
 - ``~``: never called, its weight is read.
 
@@ -33,22 +33,17 @@ KINDS = {
 }
 UNCALLED = "~"
 USUAL = {1: "N", 2: "L", 3: "C", 4: "C", 5: "C"}
-NOTHING: Mapping[str, str] = {}
 BATCH_NORM = frozenset({"running_mean", "running_var", "num_batches_tracked"})
 
 
-def step(node: Tree | None, piece: str) -> Tree | None:
-    if node is None:
-        return None
-    found = node.get(piece) or node.get(f"?{piece}")
-    return found or (node.get("*") if piece.isdecimal() else None)
-
-
 def node_at(tree: Tree, name: str) -> Tree | None:
-    """The node of a module, or ``None`` where there is no such module."""
+    """The node of a module, or ``None`` for an unknown module."""
     node: Tree | None = tree
     for piece in name.split(".") if name else ():
-        node = step(node, piece)
+        found = node.get(piece) or node.get(f"?{piece}")
+        node = found or (node.get("*") if piece.isdecimal() else None)
+        if node is None:
+            return None
     return node
 
 
@@ -60,13 +55,13 @@ def has(tree: Tree, name: str) -> bool:
 
 
 def modules_of(
-    tree: Tree, live: Mapping[str, Shape | None], exact: Mapping[str, str] = NOTHING
+    tree: Tree, live: Mapping[str, Shape | None], exact: Mapping[str, str]
 ) -> dict[str, ModuleShape]:
     """Every module that owns or contains a parameter, in the order of ``tree``.
 
-    ``live`` are parameters and buffers by their live names, with ``None`` for a shape that is
-    not known. One that the tree does not have makes a module without sizes. ``exact`` has the words
-    of modules by their full names, where those of the tree are of a whole list.
+    ``live`` are parameters and buffers by their live names, with ``None`` for an unknown shape. One
+    that the tree does not have makes a module without sizes. ``exact`` has the words of modules by
+    their full names, where the tree has them only for a complete list.
     """
     found: Tree = {}
     for name, shape in live.items():
@@ -83,9 +78,9 @@ def modules_of(
 
 
 def _nearest(tree: Tree, owner: str, own: str) -> tuple[str, str]:
-    """Where a tensor that the model does not have belongs, and a name that marks it: ``!`` a
-    quantiser's ``weight.absmax`` or ``qweight``, at the module it serves; ``?`` any other, at a
-    module of its own."""
+    """The module for a tensor that the model does not have, and a name that marks it: ``!`` for a
+    quantiser's ``weight.absmax`` or ``qweight``, at its module; ``?`` for any other, at a module of
+    its own."""
     near, node = owner, node_at(tree, owner)
     while near and node is None:
         near = near.rpartition(".")[0]
@@ -104,9 +99,9 @@ def _collect(
     *,
     alone: bool,
 ) -> bool:
-    """Fill ``out`` in the order of ``tree``: what was found, and (``alone``: in no list, whose
-    members may differ) what the checkpoint lacks and the model has all the same. Whether there
-    was anything; modules that own buffers alone are nothing."""
+    """Fill ``out`` in the order of ``tree``: what was found, and what the checkpoint lacks but the
+    model has (only if ``alone``: not in a list, whose members may differ). Returns whether there
+    was any; modules that own only buffers do not count."""
     taken: set[str] = {""}
     before = len(out)
     for key, node in tree.items():
@@ -128,7 +123,7 @@ def _collect(
             below = _collect(node, inner or {}, here, out, exact, alone=alone and key != "*")
             if not below and not (_parameters(words) if own is None else _not_buffers(words, own)):
                 del out[here]
-    for name in (one for one in found if one not in taken):
+    for name in (key for key in found if key not in taken):
         here = f"{path}.{name}".lstrip(".")
         out[here] = _stranger(found[name].get("", {}))
         _collect({}, found[name], here, out, exact, alone=False)
@@ -136,7 +131,7 @@ def _collect(
 
 
 def _required(node: Tree) -> bool:
-    """Whether a module that the checkpoint lacks is there all the same, and owns something."""
+    """Whether a model always has this module, and it owns something."""
     return bool(_parameters(node.get("", ""))) or any(
         _required(value) for key, value in node.items() if key and key[0] not in "*?"
     )
@@ -158,11 +153,8 @@ def _not_buffers(words: str, own: Iterable[str]) -> list[str]:
 
 
 def owns(words: str, name: str) -> bool:
-    """Whether a module described so has this parameter or buffer of its own.
-
-    ``2`` is a weight of that many dimensions and of their usual kind, ``2E`` one of another
-    kind, ``+name`` another parameter, ``-name`` a buffer. A weight may have a bias beside it.
-    """
+    """Whether a module with these words has this parameter or buffer of its own. A weight may have
+    a bias beside it."""
     every = words.split()
     if name == "weight" or name == "bias" or name in BATCH_NORM:
         return any(w[0].isdigit() or w in (f"+{name}", f"-{name}") for w in every)
@@ -173,7 +165,7 @@ def owns(words: str, name: str) -> bool:
 
 
 def _shape(words: str, own: Mapping[str, Shape | None] | None, found: Tree) -> ModuleShape:
-    """A module by its description and its own tensors (``None``: it has none in the file)."""
+    """A module by its words and its own tensors (``None``: it has none in the file)."""
     every = words.split()
     known = {n: shape for n, shape in (own or {}).items() if n[0] not in "!?" and shape is not None}
     trained = _not_buffers(words, known)
@@ -202,22 +194,22 @@ def _shape(words: str, own: Mapping[str, Shape | None] | None, found: Tree) -> M
 
 
 def _parametrised(found: Tree) -> Shape | None:
-    """The weight that torch's ``weight_norm`` computes has the shape of its ``original1``."""
+    """The shape of a weight that torch's ``weight_norm`` computes: that of its ``original1``."""
     inner = found.get("parametrizations", {}).get("weight", {}).get("", {})
     return inner.get("original1") or inner.get("original")
 
 
 def _groups(said: set[str], weight: Shape) -> int | None:
-    """How many groups a convolution has, from all that was seen at its name."""
+    """The number of a convolution's groups, from all words at its name."""
     if said == {"1", "*"} and weight[1] > 1:
         return 1
     if len(said) > 1:
         return None
-    one = next(iter(said), "1")
-    return weight[0] if one == "*" else int(one)
+    groups = next(iter(said), "1")
+    return weight[0] if groups == "*" else int(groups)
 
 
 def _stranger(own: Mapping[str, Shape | None]) -> ModuleShape:
-    """A module that the table does not know: perhaps there, perhaps unexpected."""
+    """A module that the table does not have: the model may or may not have it."""
     weight = own.get("?weight")
     return ModuleShape(KINDS[USUAL.get(len(weight), "O")] if weight else ModuleKind.OTHER)

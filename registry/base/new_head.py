@@ -1,4 +1,4 @@
-"""What a class has and a checkpoint lacks: a head for a task, of a base that was saved without."""
+"""New modules: parts of a class that a checkpoint lacks, such as the head for a task."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _MADE = frozenset(
 
 @dataclass(frozen=True)
 class NewHead:
-    """``modules`` are those that begin as random numbers; ``unsized`` are those of them whose sizes
-    are taken from an adapter, for nothing else tells them."""
+    """``modules`` are those that start at random; ``unsized`` are those of them whose sizes only an
+    adapter has."""
 
     modules: tuple[str, ...] = ()
     unsized: tuple[str, ...] = ()
@@ -30,22 +30,23 @@ def new_head(
     config: Mapping[str, Any],
     disk: Mapping[str, TensorInfo],
     labels: int | None,
-    brought: Mapping[str, Shape],
+    replaced: Mapping[str, Shape],
 ) -> tuple[NewHead, Layout | None]:
-    """The new modules of a model of this class over these tensors on ``disk``, and its ``layout``
-    with their sizes. ``brought`` are the shapes that an adapter has of them, by live name."""
+    """The new modules of a model of this class, for these tensors on ``disk``, and its ``layout``
+    with their sizes. ``replaced`` are their shapes in an adapter, by live name."""
     said = head_of(architecture) or {}
-    sizes = {name: _sized(one, config, labels, brought.get(name)) for name, one in said.items()}
-    new = {name: shape for name, shape in sizes.items() if not _is_on_disk(name, shape, disk)}
+    sizes = {n: _sized(shape, config, labels, replaced.get(n)) for n, shape in said.items()}
+    stored = {name: tuple(disk[name].shape) for name in sizes if name in disk}
+    new = {n: size for n, size in sizes.items() if n not in stored or size not in (None, stored[n])}
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in new))
-    unsized = [n.rpartition(".")[0] for n, one in said.items() if n in new and None in one]
+    unsized = [n.rpartition(".")[0] for n, shape in said.items() if n in new and None in shape]
     if layout is None:
         return NewHead(tuple(modules), tuple(dict.fromkeys(unsized))), None
     for name in _unfilled(layout) if "quantization_config" not in config else ():
         if name not in modules:
             modules.append(name)
             unsized.append(name)
-            sizes |= {k: shape for k, shape in brought.items() if k.rpartition(".")[0] == name}
+            sizes |= {k: shape for k, shape in replaced.items() if k.rpartition(".")[0] == name}
     found = dict(layout.modules)
     every = {key.rpartition("."): shape for key, shape in sizes.items() if shape is not None}
     for name in modules:
@@ -54,48 +55,37 @@ def new_head(
     return NewHead(tuple(modules), tuple(dict.fromkeys(unsized))), replace(layout, modules=found)
 
 
-def not_brought(plan: AdapterPlan, modules: Collection[str]) -> tuple[str, ...]:
-    """Those of the new ``modules`` that an adapter does not bring whole."""
-    whole = (*plan.saved, *plan.embeddings, *plan.tuned)
-    return tuple(
-        name for name in modules if not any(f"{name}.".startswith(f"{one}.") for one in whole)
-    )
+def not_replaced(plan: AdapterPlan, modules: Collection[str]) -> tuple[str, ...]:
+    """Those of the new ``modules`` that an adapter does not replace."""
+    inside = tuple(f"{name}." for name in (*plan.saved, *plan.embeddings, *plan.tuned))
+    return tuple(name for name in modules if not f"{name}.".startswith(inside))
 
 
-def labels_of(architecture: str, brought: Mapping[str, Shape]) -> int | None:
+def labels_of(architecture: str, replaced: Mapping[str, Shape]) -> int | None:
     """The number of labels of an adapter's head of this class."""
     for name, sizes in (head_of(architecture) or {}).items():
-        if "num_labels" in sizes and len(brought.get(name, ())) == len(sizes):
-            return brought[name][sizes.index("num_labels")]
+        if "num_labels" in sizes and len(replaced.get(name, ())) == len(sizes):
+            return replaced[name][sizes.index("num_labels")]
     return None
 
 
 def _sized(
-    sizes: tuple[Size, ...], config: Mapping[str, Any], labels: int | None, brought: Shape | None
+    sizes: tuple[Size, ...], config: Mapping[str, Any], labels: int | None, replaced: Shape | None
 ) -> Shape | None:
-    """A parameter's shape; what the table does not tell is the adapter's."""
-    theirs: Shape | tuple[None, ...] = brought or ()
+    """A parameter's shape; sizes that the table does not have are the adapter's."""
+    theirs: Shape | tuple[None, ...] = replaced or ()
     if len(theirs) != len(sizes):
         theirs = (None,) * len(sizes)
     from .base_config import hidden_size  # reads a table that few manifests need
 
     known = {"num_labels": labels, "hidden_size": hidden_size(config)}
-    found = [
-        known[size] if isinstance(size, str) else size if size is not None else other
-        for size, other in zip(sizes, theirs, strict=True)
-    ]
-    found = [other if size is None else size for size, other in zip(found, theirs, strict=True)]
+    ours = (known[size] if isinstance(size, str) else size for size in sizes)
+    found = [other if own is None else own for own, other in zip(ours, theirs, strict=True)]
     return None if None in found else tuple(size for size in found if size is not None)
 
 
-def _is_on_disk(name: str, shape: Shape | None, disk: Mapping[str, TensorInfo]) -> bool:
-    """Whether a file has this parameter, in this shape (a quantised one is never a head's)."""
-    info = disk.get(name)
-    return info is not None and (shape is None or tuple(info.shape) == shape)
-
-
 def _unfilled(layout: Layout) -> Iterator[str]:
-    """Modules that the model has and that no tensor of the checkpoint is for."""
+    """Modules of the model for which the checkpoint has no tensor."""
     for name, module in layout.modules.items():
         if module.kind in _MADE and not module.parameters and module.in_features is None:
             yield name

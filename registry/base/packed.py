@@ -1,6 +1,6 @@
-"""A quantised checkpoint as the unquantised one that it stands for: names, and sizes where known.
+"""A quantised checkpoint in the form of the unquantised one: names, and sizes where known.
 
-Which modules are quantised is read from the tensors, never from the lists in config.json.
+The tensors say which modules are quantised, never the lists in config.json.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .packings import (
 )
 
 DEEPEST = 3
-"""Pieces of a companion's name below its module: ``weight.quant_state.bitsandbytes__nf4``."""
+"""Parts of a companion's name below its module: ``weight.quant_state.bitsandbytes__nf4``."""
 
 
 LAST_PIECES = [p.values.rpartition(".")[2] if "." in p.values else "" for p in PACKINGS]
@@ -33,34 +33,28 @@ BY_LAST_PIECE = {
     last: tuple(p for p, own in zip(PACKINGS, LAST_PIECES, strict=True) if own == last)
     for last in LAST_PIECES
 }
-"""The packings that a name may be of; ``""`` holds those of parameters of any name."""
+"""The possible packings by the last part of a name; ``""``: those for any name."""
 
 
 @dataclass(frozen=True)
 class Unpacked:
-    """``shapes`` by the names that the unquantised checkpoint would have, ``None`` where a packing
-    does not tell; the values of those in ``packed`` are packed."""
+    """``shapes`` by the names in the unquantised checkpoint, ``None`` where a packing hides them;
+    the values of those in ``packed`` are packed."""
 
     shapes: Mapping[str, Shape | None]
     packed: frozenset[str] = frozenset()
-
-    def without_sizes(self) -> dict[str, Shape | None]:
-        """``shapes`` with ``None`` for all that is packed, by which it is found after a
-        conversion."""
-        return {name: None if name in self.packed else s for name, s in self.shapes.items()}
 
 
 def unpacked(
     config: Mapping[str, Any],
     tensors: Mapping[str, TensorInfo],
-    told: Mapping[str, Shape],
+    reported: Mapping[str, Shape],
 ) -> Unpacked:
-    """``tensors`` (by their names on disk) with the companions of each packed weight folded in.
+    """``tensors`` (by their names on disk) with each packed weight and its companions as one.
 
-    ``config`` is ``config.json``; ``told`` are the sizes that the files tell in so many words
-    (``told_sizes``), by the weight's name. A weight of integers
-    that nothing explains is packed too if the config says that the base is quantised, and an odd
-    tensor if not.
+    ``config`` is ``config.json``; ``reported`` are the sizes that the files state
+    (``reported_sizes``), by the weight's name. A weight of integers in no known packing is packed
+    too if the config says that the base is quantised, and an ordinary tensor if not.
     """
     quantisation = quantisation_of(config)
     weights: dict[str, str] = {}
@@ -70,7 +64,7 @@ def unpacked(
         if found is not None:
             packing, stem = found
             weight = weights[name] = packing.weight_of(stem)
-            stored = Stored(info, stem, tensors, quantisation, told.get(weight))
+            stored = Stored(info, stem, tensors, quantisation, reported.get(weight))
             sizes[weight] = _sizes(packing, stored)
         elif quantisation and info.dtype in BYTES | WORDS and name.endswith(".weight"):
             weights[name], sizes[name] = name, None
@@ -87,19 +81,19 @@ def unpacked(
 
 
 def with_stand_ins(modules: Mapping[str, ModuleShape], packed: Set[str]) -> dict[str, ModuleShape]:
-    """``modules`` as a quantiser leaves them: in the place of a ``Conv1D`` it puts a linear, whose
-    weight is (out, in) on disk too (transformers' ``replace_with_bnb_linear``)."""
+    """``modules`` after quantisation, which replaces a ``Conv1D`` by a linear, whose weight is
+    (out, in) on disk too (transformers' ``replace_with_bnb_linear``)."""
     return {
-        name: ModuleShape(ModuleKind.LINEAR, one.out_features, one.in_features, one.parameters)
-        if one.kind is ModuleKind.CONV1D and f"{name}.weight" in packed
-        else one
-        for name, one in modules.items()
+        name: ModuleShape(ModuleKind.LINEAR, old.out_features, old.in_features, old.parameters)
+        if old.kind is ModuleKind.CONV1D and f"{name}.weight" in packed
+        else old
+        for name, old in modules.items()
     }
 
 
 def quantisation_of(config: Mapping[str, Any]) -> Quantisation:
-    """``quantization_config`` (``compression_config`` of older compressed-tensors), the model's or
-    its text model's; empty where there is none."""
+    """``quantization_config`` (``compression_config`` of older compressed-tensors), of the model or
+    its text model; empty where there is none."""
     text = config.get("text_config")
     for part in (config, cast("Mapping[str, Any]", text) if isinstance(text, Mapping) else {}):
         for key in ("quantization_config", "compression_config"):
@@ -122,7 +116,7 @@ def _packing(
 def _sizes(packing: Packing, stored: Stored) -> Shape | None:
     try:
         shape = packing.sizes(stored)
-    except ValueError:  # not the dimensions that this packing has
+    except ValueError:  # other dimensions than this packing has
         return None
     return shape if shape and all(shape) else None
 

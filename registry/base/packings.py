@@ -1,9 +1,9 @@
-"""The ways in which quantisers store a weight, and the sizes that the stored shapes tell.
+"""The ways in which quantisers store a weight, and the sizes that follow from the stored shapes.
 
 A quantised weight is several tensors: the packed values and their companions (scales, zero points,
-codebooks, a description). Each :class:`Packing` says how the packed values are named, which
-companions prove that they are packed, and how (out, in) follows from the shapes. Sizes that the
-shapes do not tell, or on which they disagree, are ``None``: nothing is guessed.
+codebooks, a description). Each :class:`Packing` has the name of the packed values, the companions
+that prove that they are packed, and how (out, in) follows from the shapes. Sizes that do not follow
+from the shapes, or on which they disagree, are ``None``: nothing is guessed.
 
 Names and shapes follow transformers 5.23 (``integrations/*`` and ``quantizers/*``,
 ``serialized_names``) for bitsandbytes, FP8, fbgemm, EETQ, HIGGS, BitNet, Gemma, Metal, FP-Quant,
@@ -38,21 +38,21 @@ ANY = FLOAT8 | BYTES | WORDS | {"F16", "BF16", "F32", "F64", "F8_E8M0", "I64", "
 
 @dataclass(frozen=True)
 class Stored:
-    """One packed weight as it is stored: its ``values``, the tensors beside them by ``stem`` (what
-    their names have in common), what the config says of the packing, and the sizes that the file
-    tells in so many words (``registry.base.told``)."""
+    """One packed weight as it is stored: its ``values``, the ``stem`` that their names and those of
+    the companions among ``tensors`` share, the config's ``quantisation``, and the sizes that the
+    file states (``registry.base.reported_sizes``)."""
 
     values: TensorInfo
     stem: str
     tensors: Mapping[str, TensorInfo]
     quantisation: Quantisation
-    told: Shape | None = None
+    reported: Shape | None = None
 
     def companion(self, ending: str) -> TensorInfo | None:
         return self.tensors.get(self.stem + ending)
 
     def shape(self, ending: str) -> tuple[int, int]:
-        """The shape of a companion; ``(0, 0)`` where it is not there, and 1 for what it lacks."""
+        """The shape of a companion; ``(0, 0)`` without one, and 1 for missing dimensions."""
         info = self.companion(ending)
         rows, columns, *_ = (0, 0) if info is None else (*info.shape, 1, 1)
         return rows, columns
@@ -78,7 +78,7 @@ class Packing:
     """One way to store a weight.
 
     ``values`` and ``needs`` are the endings of the tensors' names after their ``stem``; ``weight``
-    is the ending of the weight that they stand for (``None``: torchao's, see :meth:`weight_of`).
+    is the ending of the unpacked weight (``None``: torchao's, see :meth:`weight_of`).
     """
 
     values: str
@@ -88,14 +88,14 @@ class Packing:
     weight: str | None = ".weight"
 
     def stem(self, name: str, info: TensorInfo, tensors: Container[str]) -> str | None:
-        """What the names of this weight's tensors have in common, if ``name`` is its values'."""
+        """The common part of the names of this weight's tensors, if ``name`` is its values'."""
         if not name.endswith(self.values) or info.dtype not in self.dtypes:
             return None
         stem = name[: len(name) - len(self.values)]
         return stem if all(stem + need in tensors for need in self.needs) else None
 
     def weight_of(self, stem: str) -> str:
-        """The weight's name; torchao's ``q_proj._weight`` stands for ``q_proj.weight``."""
+        """The weight's name; torchao's ``q_proj._weight`` is ``q_proj.weight``."""
         if self.weight is not None:
             return stem + self.weight
         module, dot, own = stem.rpartition(".")
@@ -123,12 +123,12 @@ COMPANION = re.compile(
     r"|col_vals|col_ptrs|in_perm|buff[0-3]|tables2?|(act|weight)_global_scale"
     r"|(forward|backward)_hadamard_matrix|dqweight|q?biases"
 )
-"""Tensors at the module of a packed weight that belong to it, whatever packed it."""
+"""Tensors at the module of a packed weight that belong to it, for all packings."""
 
 OF_PARAMETER = re.compile(
     r"(?P<parameter>.+?)_(scales?|scale_inv|activation_scale|input_scale|zero_point)"
 )
-"""Companions of a packed parameter that is no module's weight, as experts have."""
+"""Companions of a packed parameter that is not a module's weight, as in experts."""
 
 OF_TORCHAO = re.compile(
     r"_(?P<parameter>\w+?)_(scale|scale_and_zero|zero_point|per_tensor_scale|act_per_tensor_scale"
@@ -145,14 +145,14 @@ def _unknown(stored: Stored) -> None:
     return None
 
 
-def _told(stored: Stored) -> Shape | None:
-    return stored.told
+def _reported(stored: Stored) -> Shape | None:
+    return stored.reported
 
 
 def _nibbles(stored: Stored) -> Shape | None:
-    """bitsandbytes, 4 bits: flat, in elements of any dtype; only the description tells sizes."""
-    told = stored.told or ()
-    return told if math.prod(told) in (2 * stored.bytes, 2 * stored.bytes - 1) else None
+    """bitsandbytes, 4 bits: flat, in elements of any dtype; only the description has the sizes."""
+    shape = stored.reported or ()
+    return shape if math.prod(shape) in (2 * stored.bytes, 2 * stored.bytes - 1) else None
 
 
 def _as_stored(stored: Stored) -> Shape:
@@ -184,7 +184,7 @@ def _halves(scale: str, *blocks: int) -> Sizes:
 
 
 def _gptq_or_awq(stored: Stored) -> Shape | None:
-    """Which of the two sizes is packed follows from the sizes of scales and zero points."""
+    """The sizes of scales and zero points show which of the two sizes is packed."""
     rows, columns = stored.matrix
     groups, out = stored.shape(".scales")
     zeros, packed = stored.shape(".qzeros")
@@ -216,8 +216,8 @@ def _compressed(stored: Stored) -> Shape | None:
     rows, columns = stored.matrix
     scaled, groups = stored.shape(".weight_scale")
     schemes = _schemes(stored.quantisation)
-    if stored.told is not None:
-        return stored.told if stored.told[0] == rows else None
+    if stored.reported is not None:
+        return stored.reported if stored.reported[0] == rows else None
     if len(schemes) != 1 or scaled not in (1, rows) or stored.companion(".meta") is not None:
         return None
     bits, group = schemes.pop()
@@ -226,12 +226,13 @@ def _compressed(stored: Stored) -> Shape | None:
 
 
 def _schemes(quantisation: Quantisation) -> set[tuple[int, int]]:
-    """(bits, group size) of the weights, over all of ``config_groups``; 0 where not said."""
+    """(bits, group size) of the weights, over all of ``config_groups``; 0 where not set."""
     groups = quantisation.get("config_groups")
     every = cast("Mapping[str, Any]", groups).values() if isinstance(groups, Mapping) else ()
     found: set[tuple[int, int]] = set()
-    for one in every:
-        weights = cast("Mapping[str, Any]", one).get("weights") if isinstance(one, Mapping) else 0
+    for group in every:
+        known = isinstance(group, Mapping)
+        weights = cast("Mapping[str, Any]", group).get("weights") if known else None
         if isinstance(weights, Mapping):
             said = cast("Mapping[str, Any]", weights)
             found.add((_number(said, "num_bits"), _number(said, "group_size")))
@@ -248,12 +249,12 @@ def _number(data: Mapping[str, Any], key: str) -> int:
 
 
 def _exact(number: int, by: int) -> int:
-    """``number / by``; 0 where that is no whole number."""
+    """``number / by``; 0 where that is not a whole number."""
     return number // by if by and number % by == 0 else 0
 
 
 def _codebooks(stored: Stored) -> Shape | None:
-    """AQLM: a code for each block of out x in values."""
+    """AQLM: one code for each block of out x in values."""
     books = stored.companion(".codebooks")
     _, _, out, inner = (0, 0, 0, 0) if books is None else books.shape
     blocks, across, _ = stored.values.shape
@@ -261,12 +262,12 @@ def _codebooks(stored: Stored) -> Shape | None:
 
 
 def _higgs(stored: Stored) -> Shape | None:
-    """The outputs are packed, and scaled each by itself."""
+    """The outputs are packed, and each has its own scale."""
     return (stored.shape(".scales")[0], stored.matrix[1])
 
 
 def _bytes_with_scale(stored: Stored) -> Shape | None:
-    """BitNet packs four rows into one; ModelOpt two columns; how many Gemma does, no size tells."""
+    """BitNet packs four rows into one, ModelOpt two columns; for Gemma, no size shows it."""
     rows, columns = stored.matrix
     if stored.quantisation.get("quant_method") == "bitnet":
         return (4 * rows, columns) if stored.shape(".weight_scale") == (1, 1) else None
@@ -283,8 +284,8 @@ def _words_with_scales(stored: Stored) -> Shape | None:
 
 
 def _blocks(stored: Stored) -> Shape | None:
-    """mxfp4 (gpt-oss): (experts, out, groups, 16) of two values in a byte stands for (experts, in,
-    out); transformers' ``convert_moe_packed_tensors``."""
+    """mxfp4 (gpt-oss): (experts, out, groups, 16), two values in a byte, is (experts, in, out)
+    unpacked; transformers' ``convert_moe_packed_tensors``."""
     experts, out, groups, half = stored.values.shape
     scales = stored.companion("_scales")
     known = scales is not None and scales.shape == (experts, out, groups)
@@ -292,8 +293,8 @@ def _blocks(stored: Stored) -> Shape | None:
 
 
 def _torchao(stored: Stored) -> Shape | None:
-    """Float8 is stored as it is; of other classes the file's metadata tells."""
-    return stored.told or (stored.values.shape if stored.values.dtype in FLOAT8 else None)
+    """Float8 is stored as it is; for other classes the file's metadata has the sizes."""
+    return stored.reported or (stored.values.shape if stored.values.dtype in FLOAT8 else None)
 
 
 SCALES = (".weight_scale_inv", ".weight_scale", ".scale", ".qscale_weight", ".weight_scale_2")
@@ -316,7 +317,7 @@ PACKINGS = (
     Packing(".qweight", (), WORDS | BYTES, _gptq_or_awq),
     Packing(".dqweight", (), ANY, _as_stored),
     Packing(".B", (".s",), WORDS, _marlin),
-    Packing(".W_q", (), ANY, _told),
+    Packing(".W_q", (), ANY, _reported),
     Packing(".codes", (".codebooks",), WORDS | BYTES, _codebooks),
     Packing(".indices", (".centroids.weight",), ANY, _unknown),  # VPTQ
     Packing(".dense_weights", (".row_offsets",), ANY, _unknown),  # SpQR

@@ -1,9 +1,9 @@
-"""Sizes of packed weights that a file tells in so many words, where no shape in its header does.
+"""Sizes of packed weights that a file states, where no shape in its header has them.
 
 Three quantisers write the shape of the weight beside what they packed: bitsandbytes in 4 bits (JSON
 in a tensor of bytes, ``functional.QuantState.as_dict(packed=True)``), compressed-tensors
-(``weight_shape``) and HQQ (``shape``, ``HQQLinear.state_dict``). These are some hundred bytes a
-weight, read with one range each. torchao writes its in the metadata of the file
+(``weight_shape``) and HQQ (``shape``, ``HQQLinear.state_dict``). These are some hundred bytes for
+each weight, read with one range each. torchao writes them into the metadata of the file
 (``prototype/safetensors``), which is read already.
 """
 
@@ -35,23 +35,27 @@ def reported_sizes(
 ) -> dict[str, Shape]:
     """(out, in) by the name of the weight, for every weight that is described.
 
-    What ``read`` raises passes through; a description that cannot be parsed tells nothing.
+    What ``read`` raises passes through; an invalid description is ignored.
     """
     described = _descriptions(tensors)
-    told = _in_metadata(tensors, metadata)
+    found = _in_metadata(tensors, metadata)
     if not 0 < len(described) <= DESCRIPTIONS:
-        return told
+        return found
     contents = read(list(described))
     for (name, weight), content in zip(described.items(), contents, strict=True):
         width = _WIDTHS.get(tensors[name].dtype)
-        shape = _from_json(content) if width is None else _from_numbers(content, width)
+        shape = (
+            _shape(_object(content).get("shape"))
+            if width is None
+            else _from_numbers(content, width)
+        )
         if shape is not None:
-            told[weight] = shape
-    return told
+            found[weight] = shape
+    return found
 
 
 def _descriptions(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
-    """The weight that each describing tensor is about."""
+    """By describing tensor, its weight."""
     found: dict[str, str] = {}
     for name, info in tensors.items():
         if info.nbytes > DESCRIPTION_BYTES:
@@ -67,12 +71,13 @@ def _descriptions(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
     return found
 
 
-def _from_json(content: bytes) -> Shape | None:
+def _object(content: str | bytes) -> Mapping[str, Any]:
+    """A JSON object; empty where it is not one."""
     try:
         data = json.loads(content)
     except (ValueError, RecursionError):
-        return None
-    return _shape(cast("dict[str, Any]", data).get("shape")) if isinstance(data, dict) else None
+        return {}
+    return cast("dict[str, Any]", data) if isinstance(data, dict) else {}
 
 
 def _from_numbers(content: bytes, width: int) -> Shape | None:
@@ -84,27 +89,20 @@ def _in_metadata(
     tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
 ) -> dict[str, Shape]:
     """torchao's descriptions: JSON objects under the names of the weights."""
-    told: dict[str, Shape] = {}
+    found: dict[str, Shape] = {}
     for name in tensors if metadata.keys() - {"format"} else ():
         module, _, own = name.removesuffix("_qdata").rpartition("._")
         weight = f"{module}.{own}"
-        text = metadata.get(weight) if name.endswith("_qdata") else None
-        try:
-            data = json.loads(text) if text is not None else None
-        except (ValueError, RecursionError):
+        if not name.endswith("_qdata") or weight not in metadata:
             continue
-        if not isinstance(data, dict):
-            continue
-        entry = cast("dict[str, Any]", data)
+        entry = _object(metadata[weight])
         inner = entry.get("_data")
-        shape = (
-            _shape(cast("dict[str, Any]", inner).get("shape")) if isinstance(inner, dict) else None
-        )
+        shape = _shape(inner.get("shape")) if isinstance(inner, dict) else None
         if shape is None and entry.get("_type") in _AS_STORED:
             shape = tensors[name].shape
         if shape is not None:
-            told[weight] = shape
-    return told
+            found[weight] = shape
+    return found
 
 
 def _shape(value: Any) -> Shape | None:

@@ -1,14 +1,14 @@
-"""A few values of every tensor of a base: which are taken, their digests, their text form.
+"""A few values of every tensor of a base: which ones, their digests, their text form.
 
-The sample of a tensor is one contiguous run of up to eight values in row-major order, in the
-middle of it (:func:`run`), so that remotely it costs one range read of at most 64 bytes. Of a
-mixture of experts that is stored expert by expert, the first, middle and last expert of the
-first, middle and last layer are sampled, and none of the others (:func:`chosen`).
+The sample of a tensor is one contiguous run of up to eight values in row-major order, in its middle
+(:func:`run`): one remote range read of at most 64 bytes. In a mixture of experts that is stored
+expert by expert, only the first, middle and last expert of the first, middle and last layer are
+sampled (:func:`chosen`).
 
 Digest, version 1: ``v1:sha256:`` and the SHA-256 of ``adapterdock weights v1\\n`` followed, for
 every sampled tensor in the order of its UTF-8 name, by the name, a NUL byte, the number of
 values as one byte, and the values as little-endian float32, rounded to the digest's precision.
-The precision is not part of it, so that a base whose values are all exact in bfloat16 has one
+The precision is not part of it, so that a base whose values are all exact in bfloat16 has the same
 digest for float32 and bfloat16.
 
 Text, version 1: ``samples/1:`` and base64 of bzip2 (whose output, unlike zlib's, is the same on
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import base64
 import bz2
-import hashlib
 import json
 import math
 import re
@@ -29,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...manifests.language.schema import WeightDigests
+from ..files.digests import versioned_digest
 from ..files.precision import WIDTHS, Precision, packed, rounded, widen
 
 MOST = 8
@@ -70,7 +70,7 @@ class Samples:
     @property
     def precision(self) -> Precision | None:
         """The narrowest dtype among them, ``None`` for a mix of bfloat16 and float16, neither of
-        which holds the other's values. float8 is exact in both and does not count."""
+        which can hold the other's values. float8 is exact in both and does not count."""
         found = {sample.precision for sample in self.all.values()}
         if "bfloat16" in found:
             return None if "float16" in found else "bfloat16"
@@ -88,11 +88,15 @@ class Samples:
 
     @classmethod
     def parse(cls, text: str) -> Samples:
-        """The inverse of ``str``. Raises ``ValueError`` for anything that is not its output."""
+        """The inverse of ``str``. Raises ``ValueError`` for other text."""
         if not text.startswith(_PREFIX):
-            raise ValueError(f"a sample table starts with {_PREFIX}")
+            raise ValueError(f"A sample table starts with {_PREFIX}")
         try:
-            content = _inflate(base64.b64decode(text[len(_PREFIX) :], validate=True))
+            inflate = bz2.BZ2Decompressor()
+            raw = base64.b64decode(text[len(_PREFIX) :], validate=True)
+            content = inflate.decompress(raw, max_length=_LIMIT)
+            if not inflate.eof or inflate.unused_data:
+                raise ValueError("it is truncated, too long, or too large")
             head, _, data = content.partition(b"\n")
             rows: Any = json.loads(head)
             groups: list[dict[str, Sample]] = []
@@ -108,29 +112,21 @@ class Samples:
                 groups.append(group)
             backbone, heads = groups
         except (ValueError, KeyError, TypeError, OSError, EOFError, RecursionError) as error:
-            raise ValueError(f"the sample table is damaged: {error}") from error
+            raise ValueError(f"The sample table is damaged: {error}") from error
         if at != len(data):
-            raise ValueError("the sample table is damaged: its values are cut or too many")
+            raise ValueError("The sample table is damaged: it has too few or too many values")
         return cls(backbone, heads)
 
 
-def _inflate(data: bytes) -> bytes:
-    machine = bz2.BZ2Decompressor()
-    content = machine.decompress(data, max_length=_LIMIT)
-    if not machine.eof or machine.unused_data:
-        raise ValueError("it ends early, goes on, or is too large")
-    return content
-
-
 def run(shape: Iterable[int]) -> tuple[int, int]:
-    """Where in a tensor of ``shape`` its sample lies: (index of the first value, how many)."""
+    """The sample of a tensor of ``shape``: (index of the first value, number of values)."""
     size = math.prod(shape)
     count = min(MOST, size)
     return (size - count) // 2, count
 
 
 def chosen(names: Iterable[str]) -> list[str]:
-    """Those of a checkpoint's tensors that are sampled, sorted; see the module's text."""
+    """Those of a checkpoint's tensors that are sampled, sorted; see the module's docstring."""
     plain: list[str] = []
     experts: dict[str, dict[tuple[str, int], dict[int, list[str]]]] = {}
     for name in names:
@@ -154,7 +150,7 @@ def _ends_and_middle(keys: Iterable[Any]) -> list[Any]:
 
 
 def weight_digests(samples: Mapping[str, Sample]) -> WeightDigests | None:
-    """The three digests of a table, or ``None`` of an empty one."""
+    """The three digests of a table, or ``None`` for an empty one."""
     if not samples:
         return None
     widened = [
@@ -169,15 +165,10 @@ def weight_digests(samples: Mapping[str, Sample]) -> WeightDigests | None:
 
 
 def _digest(widened: list[tuple[bytes, tuple[int, ...]]], precision: Precision) -> str:
-    values = rounded([bits for _, run_ in widened for bits in run_], precision)
-    data = packed(values)
-    digest = hashlib.sha256(b"adapterdock weights v1\n")
-    at = 0
-    for name, run_ in widened:
-        size = 4 * len(run_)
-        digest.update(name + b"\0" + bytes((len(run_),)) + data[at : at + size])
-        at += size
-    return f"v1:sha256:{digest.hexdigest()}"
+    content = bytearray()
+    for name, values in widened:
+        content += name + b"\0" + bytes((len(values),)) + packed(rounded(values, precision))
+    return versioned_digest("weights", content)
 
 
 @dataclass(frozen=True)
@@ -187,11 +178,11 @@ class Agreement:
     same: tuple[str, ...]
     different: tuple[str, ...]
     absent: tuple[str, ...]
-    """Declared, and not among the found: not readable, or not there."""
+    """Declared, but not found: not readable, or not in the base."""
 
 
 def agreement(declared: Mapping[str, Sample], found: Mapping[str, Sample]) -> Agreement:
-    """Compare each found tensor with the declared one, rounded to what the found one holds."""
+    """Compare each found tensor with the declared one, rounded to the found one's precision."""
     same: list[str] = []
     different: list[str] = []
     for name in sorted(declared.keys() & found.keys()):
@@ -207,6 +198,6 @@ def _matches(declared: Sample, found: Sample) -> bool:
         return True
     if found.precision != "float32":
         return False
-    # A bfloat16 or float16 copy that was loaded, or saved again, in float32.
+    # a bfloat16 or float16 copy that was loaded, or saved again, in float32
     narrower: tuple[Precision, ...] = ("bfloat16", "float16")
     return any(found.bits(p) == values == declared.bits(p) for p in narrower)

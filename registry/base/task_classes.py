@@ -1,5 +1,5 @@
-"""The class that transformers has for a task, and what its head is made of: committed data, made
-by ``loader.tables.task_classes``."""
+"""transformers' class for a task, and the parameters of its head: committed data, made by
+``loader.tables.task_classes``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 Size = int | str | None
-"""A number, ``num_labels``, ``hidden_size``, or ``None`` where the table does not tell."""
+"""A number, ``num_labels``, ``hidden_size``, or ``None`` where the table has none."""
 
 
 def class_for(task: str, model_type: str | None) -> str | None:
@@ -19,21 +19,21 @@ def class_for(task: str, model_type: str | None) -> str | None:
 
 
 def task_of(architecture: str | None) -> str | None:
-    """The task that a class is for, of those with labels."""
+    """The task of a class, of the tasks with labels."""
     for task in ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"):
         if architecture in _table()["classes"][task].values():
             return task
     return None
 
 
-def tasks() -> frozenset[str]:
-    """The task types for which there are classes."""
+def task_types() -> frozenset[str]:
+    """The task types with classes."""
     return frozenset(_table()["classes"])
 
 
 def head_of(architecture: str) -> Mapping[str, tuple[Size, ...]] | None:
-    """The parameters of a head, by their live names; ``None`` for a class that is not known or
-    has none of its own."""
+    """The parameters of a head, by their live names; ``None`` for an unknown class, or one without
+    a head of its own."""
     found = _table()["heads"].get(architecture)
     return None if found is None else {name: tuple(sizes) for name, sizes in found.items()}
 

@@ -1,13 +1,12 @@
-"""A base's tokenizer from its files: how many ids it has, and what it does, as one digest.
+"""A base's tokenizer from its files: its number of ids, and its behaviour as one digest.
 
-Two tokenizers are the same where they turn the same text into the same ids and back: the model
+Two tokenizers are the same if they turn the same text into the same ids and back: the model
 (vocabulary, merges or scores), normalizer, pre-tokenizer, post-processor, decoder and added
-tokens of ``tokenizer.json`` count; formatting, truncation and padding do not, for they are set
-per call. Added tokens that the vocabulary has anyway do not count either: loading a tokenizer
-marks its unknown, end and padding tokens so, though the file does not. Fields that newer versions
-of ``tokenizers`` write out with their default value are left out, so that a file that was saved
-again stays the same; so is a post-processor that adds nothing, which transformers puts where the
-file has none.
+tokens of ``tokenizer.json`` count; formatting, truncation and padding, which are set per call, do
+not. Added tokens that are in the vocabulary anyway do not count either: loading a tokenizer marks
+its unknown, end and padding tokens so, even if the file does not. Fields with a default value that
+newer versions of ``tokenizers`` write out are left out, so that a file that was saved again stays
+the same; so is a post-processor that adds nothing, which transformers adds where there is none.
 
 Digest, version 1: ``v1:sha256:`` and the SHA-256 of ``adapterdock tokenizer v1\\n`` and the
 canonical tokenizer as JSON (sorted keys, no spaces, UTF-8). A tokenizer without tokenizer.json is
@@ -23,6 +22,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
+from ..files.digests import versioned_digest
 from ..files.facts import TokenizerFacts
 from ..files.header import LFS_POINTER
 
@@ -37,15 +37,15 @@ _ADDS_NOTHING: Mapping[str, Any] = {
     "special_tokens": {},
 }
 _LONG = ("vocab", "merges")
-"""Of the model: nothing in them is a default."""
+"""Fields of the model that contain no defaults."""
 _ADDED = ("id", "content", "lstrip", "normalized", "rstrip", "single_word", "special")
 
 Json = dict[str, Any]
 
 
 def tokenizer_digest(files: Mapping[str, bytes]) -> str | None:
-    """The digest of what these files tokenize with, ``None`` where they hold no tokenizer.
-    Raises ``ValueError`` for a file that is not what its name says."""
+    """The digest of the tokenizer in these files, ``None`` where there is none. Raises
+    ``ValueError`` for an invalid file."""
     if "tokenizer.json" in files:
         return digest_of_json(_object(files, "tokenizer.json"))
     vocabulary = _vocabulary(files)
@@ -92,33 +92,28 @@ def chat_template_digest(files: Mapping[str, bytes]) -> str | None:
 
 
 def digest_of_template(template: Any) -> str | None:
-    """Of a template's text, or of several by name."""
+    """The digest of a template's text, or of several by name."""
     if not template:
         return None
     if not isinstance(template, str):
         template = json.dumps(template, sort_keys=True, ensure_ascii=False)
-    content = "adapterdock chat template v1\n" + template
-    return f"v1:sha256:{hashlib.sha256(content.encode()).hexdigest()}"
+    return versioned_digest("chat template", template.encode())
 
 
 def tokenizer_facts(files: Mapping[str, bytes]) -> TokenizerFacts | None:
     """How many ids the tokenizer has (highest id + 1) and which were added, ``None`` where the
-    files do not tell (none there, or a SentencePiece model alone). Raises ``ValueError``."""
-    ids: dict[str, int] = {}
+    files do not say so (no files, or only a SentencePiece model). Raises ``ValueError``."""
     added = _added(files)
     if "tokenizer.json" in files:
         tokenizer = _object(files, "tokenizer.json")
         ids = _ids(tokenizer)
         for token in _tokens(tokenizer):
             added.setdefault(str(token.get("content")), token.get("id", -1))
-    else:
-        found = _vocabulary(files)
-        if found is None:
-            return None
-        ids = found
+    elif (ids := _vocabulary(files)) is None:
+        return None
     every: list[Any] = [*ids.values(), *added.values()]
     if not all(isinstance(i, int) for i in every):
-        raise ValueError("a token's id is not a number")
+        raise ValueError("The id of a token is not a number")
     return TokenizerFacts(max(every, default=-1) + 1, added)
 
 
@@ -141,7 +136,7 @@ def _tokens(tokenizer: Mapping[str, Any]) -> list[Json]:
     if not isinstance(tokens, list) or not all(
         isinstance(t, dict) for t in cast("list[Any]", tokens)
     ):
-        raise ValueError("tokenizer.json: added_tokens is no list of tokens")
+        raise ValueError("tokenizer.json: added_tokens is not a list of tokens")
     return cast("list[Json]", tokens)
 
 
@@ -167,7 +162,7 @@ def _added(files: Mapping[str, bytes]) -> dict[str, int]:
             for key, token in cast("dict[str, Json]", decoder).items():
                 added.setdefault(str(token.get("content")), int(key))
         except AttributeError as error:
-            raise ValueError("tokenizer_config.json: added_tokens_decoder is no map") from error
+            raise ValueError("tokenizer_config.json: added_tokens_decoder is not a map") from error
     return added
 
 
@@ -179,22 +174,21 @@ def _object(files: Mapping[str, bytes], name: str) -> Json:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{name} holds no JSON object")
+        raise ValueError(f"{name} is not a JSON object")
     return cast(Json, value)
 
 
 def _canonical(value: Any) -> Any:
-    """Without what is absent, false, or a default that newer versions write out."""
+    """Without absent and false fields, and defaults that newer versions write out."""
     if isinstance(value, list):
         return [_canonical(item) for item in cast("list[Any]", value)]
     if not isinstance(value, dict):
         return value
     old = cast(Json, value)
-    if old.get("type") == "Metaspace" and "prepend_scheme" not in old:
-        scheme = "always" if old.get("add_prefix_space", True) else "never"
-        old = {**old, "prepend_scheme": scheme}
     if old.get("type") == "Metaspace":
-        old = {k: v for k, v in old.items() if k not in ("add_prefix_space", "str_rep")}
+        scheme = "always" if old.get("add_prefix_space", True) else "never"
+        kept = {k: v for k, v in old.items() if k not in ("add_prefix_space", "str_rep")}
+        old = {"prepend_scheme": scheme, **kept}
     return {
         key: inner if key in _LONG else _canonical(inner)
         for key, inner in old.items()
@@ -204,5 +198,4 @@ def _canonical(value: Any) -> Any:
 
 def _digest(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    content = b"adapterdock tokenizer v1\n" + text.encode("utf-8", "surrogatepass")
-    return f"v1:sha256:{hashlib.sha256(content).hexdigest()}"
+    return versioned_digest("tokenizer", text.encode("utf-8", "surrogatepass"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 from ...manifests.findings import fit as codes
@@ -13,37 +14,32 @@ from ..files.wording import count, shown, some
 from .candidate import Subject
 
 
-def check(subject: Subject) -> list[Finding]:
-    """What is unchecked for want of a base, its architecture, and its quantisation."""
-    base = subject.base
+def check(subject: Subject) -> Iterator[Finding]:
+    """A missing base, an architecture that is unknown or another one, and quantisation."""
+    base, layout = subject.base, subject.layout
     if base is None:
-        if subject.layout is not None:
-            return []
-        message = f"{subject.name} was checked by itself only: there is no base"
-        return [codes.BASE_UNDECLARED.finding(message, subject.where)]
-    findings = _architecture(subject)
-    if subject.layout is None:
-        findings.append(_unknown(subject, base))
+        if layout is None:
+            message = f"{subject.name} was checked without a base model"
+            yield codes.BASE_UNDECLARED.finding(message)
+        return
+    yield from _architecture(subject, base)
+    if layout is None:
+        yield _unknown(subject, base)
     quantisation = quantisation_of(base.config)
-    layout = subject.layout
     if quantisation or (layout is not None and layout.packed):
         method = quantisation.get("quant_method", "unnamed")
-        message = f"the base is quantised ({method})"
-        findings.append(codes.BASE_QUANTISED.finding(message, subject.where))
-        needing = _needing(subject.plan, layout)
-        if needing:
-            message = (
-                f"{count(len(needing), 'module')} of {subject.name} need the base's own weights "
-                f"(DoRA, target_parameters, modules_to_save), and these are quantised: "
+        yield codes.BASE_QUANTISED.finding(f"The base is quantised ({method})")
+        if needing := _needing(subject.plan, layout):
+            yield codes.WEIGHT_QUANTISED.finding(
+                f"{subject.name} needs the base's own weights of {count(len(needing), 'module')} "
+                "(DoRA, target_parameters, modules_to_save), which are quantised: "
                 f"{some(needing)}"
             )
-            findings.append(codes.WEIGHT_QUANTISED.finding(message, subject.where))
-    return findings
 
 
 def _needing(plan: AdapterPlan, layout: Layout | None) -> list[str]:
-    """Modules where the adapter acts on a packed weight itself, or replaces one; where no file
-    tells what is packed, those where it acts on any."""
+    """Modules where the adapter acts on a packed weight itself, or replaces one; where it is not
+    known what is packed, those where it acts on any."""
     packed = None if layout is None else layout.packed
     acting = {
         f"{site.module}.{parameter}": site.module
@@ -66,15 +62,15 @@ def _unknown(subject: Subject, base: BaseFacts) -> Finding:
     """Why the modules of the base are not known, and what to do in this case."""
     name, table = base.architecture, architecture_table()
     accept = (
-        "accept this with `adapterdock lock --accept AD341`: the loaded model is asked before "
-        "anything is attached"
+        "accept this with `adapterdock lock --accept AD341`: the loaded model is then checked "
+        "before anything is attached"
     )
     if name is None:
         why = "config.json names no class under `architectures`"
         hint = f"Name the model's class there, or {accept}."
     elif name in table["rows"]:
-        why = f"the base's tensors or parts are not those of {name} as the table knows it"
-        hint = f"Ask transformers with `adapterdock validate --deep`, or {accept}."
+        why = f"the base's tensors or parts do not match {name} in the table"
+        hint = f"Check with transformers by `adapterdock validate --deep`, or {accept}."
     elif isinstance(base.config.get("auto_map"), dict):
         why = f"{name} comes from the repository's own code (auto_map in config.json)"
         hint = (
@@ -82,38 +78,32 @@ def _unknown(subject: Subject, base: BaseFacts) -> Finding:
             f"base.trust_remote_code: true, and {accept}."
         )
     else:
-        why = f"{name} is not a class of transformers {table['transformers']} that the table knows"
+        why = f"the table does not know {name} as a class of transformers {table['transformers']}"
         hint = (
-            "Correct `architectures` in config.json, ask an installed transformers that has the "
-            f"class with `adapterdock validate --deep`, or {accept}."
+            "Correct `architectures` in config.json, check with an installed transformers that has "
+            f"the class by `adapterdock validate --deep`, or {accept}."
         )
     message = f"Cannot check whether {subject.name} fits: {why}"
     found = name or base.model_type or "no architecture in config.json"
-    return codes.ARCHITECTURE_UNKNOWN.finding(message, subject.where, found=found, hint=hint)
+    return codes.ARCHITECTURE_UNKNOWN.finding(message, found=found, hint=hint)
 
 
-def _architecture(subject: Subject) -> list[Finding]:
+def _architecture(subject: Subject, base: BaseFacts) -> Iterator[Finding]:
     """``auto_mapping`` names the class that was adapted, and its library's module."""
-    assert subject.base is not None
     mapping = subject.adapter.config.get("auto_mapping")
-    ours = subject.base.architecture
-    family = subject.base.model_type
+    ours, family = base.architecture, base.model_type
     if not isinstance(mapping, dict) or ours is None or family is None:
-        return []
+        return
     entries = cast("dict[str, object]", mapping)
     theirs, library = entries.get("base_model_class"), entries.get("parent_library")
-    if not isinstance(theirs, str) or not isinstance(library, str):
-        return []
+    if not isinstance(theirs, str) or not isinstance(library, str) or theirs == ours:
+        return
     parts = library.split(".")
-    if theirs == ours or parts[:2] != ["transformers", "models"] or len(parts) < 3:
-        return []
-    if parts[2] == family.replace("-", "_"):
-        return []
-    return [
-        codes.ARCHITECTURE_MISMATCH.finding(
-            f"the adapter was trained on {shown(theirs, 80)}, and the base is {ours}",
-            subject.where,
+    if parts[:2] != ["transformers", "models"] or len(parts) < 3:
+        return
+    if parts[2] != family.replace("-", "_"):
+        yield codes.ARCHITECTURE_MISMATCH.finding(
+            f"The adapter was trained on {shown(theirs, 80)}, but the base is {ours}",
             found=f"{shown(theirs, 80)} ({shown(library)})",
             expected=f"{ours} ({family})",
         )
-    ]

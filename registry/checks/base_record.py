@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Severity, Where
@@ -11,14 +11,8 @@ from ..base.fingerprint import Measured, compare
 from ..files.facts import BASE_RECORD
 
 _BY_NAME = frozenset(
-    code.id
-    for code in (
-        codes.RECORDED_OTHER,
-        codes.RECORDED_GONE,
-        codes.RECORDED_NONE,
-        codes.RECORDED_UNCONFIRMED,
-        codes.RECORDED_UNCOMPARED,
-    )
+    {codes.RECORDED_OTHER.id, codes.RECORDED_GONE.id, codes.RECORDED_NONE.id}
+    | {codes.RECORDED_UNCONFIRMED.id, codes.RECORDED_UNCOMPARED.id}
 )
 
 
@@ -29,48 +23,39 @@ def check(
     *,
     weights: bool = True,
 ) -> list[Finding]:
-    """What of the record in a file with this ``metadata`` the base is not; nothing where there is
-    no record. Without ``weights``, the base's values were not read and are not compared."""
+    """How the base differs from the record in a file with this ``metadata``; no findings where
+    there is no record. Without ``weights``, the base's values were not read and are not
+    compared."""
     try:
         record = read(metadata)
     except ValueError as error:
         text = str(error).splitlines()[0]
-        message = f"the adapter's record of its base cannot be read: {text}"
+        message = f"Cannot read the adapter's record of its base: {text}"
         return [codes.RECORD_UNREADABLE.finding(message, where, found=metadata[BASE_RECORD][:120])]
     if record is None:
         return []
     if not weights:
         record = record.model_copy(update={"weights": None, "head_weights": None})
     differences = compare(record, measured, where)
-    for one in differences:
-        if one.severity is Severity.ERROR:  # one is enough: it is another base
-            message = f"the adapter was saved on another base: {one.message}"
-            return [
-                codes.RECORD_OTHER_BASE.finding(
-                    message, where, found=one.found, expected=one.expected
-                )
-            ]
+    errors = [f for f in differences if f.severity is Severity.ERROR]
+    # a warning is not repeated: the backbone is the same
+    shown = errors[:1] or [f for f in differences if f.severity is Severity.UNCHECKED]
+    code, message = codes.RECORD_UNCHECKED, "Cannot verify that the adapter was saved on this base"
+    if errors:
+        code, message = codes.RECORD_OTHER_BASE, "The adapter was saved on another base"
     return [
-        codes.RECORD_UNCHECKED.finding(
-            f"whether the adapter was saved on this base: {one.message}",
-            where,
-            found=one.found,
-            expected=one.expected,
-        )
-        for one in differences
-        if one.severity is Severity.UNCHECKED  # a warning is of the same backbone
+        code.finding(f"{message}: {f.message}", where, found=f.found, expected=f.expected)
+        for f in shown
     ]
 
 
-def proven(metadata: Mapping[str, str], findings: Iterable[Finding]) -> bool:
-    """Whether ``findings`` (of :func:`check`, of this ``metadata``) leave no doubt that the base is
-    the recorded one, by its weights."""
-    if any(True for _ in findings):
-        return False
-    record = read(metadata)
+def proven(metadata: Mapping[str, str], findings: Sequence[Finding]) -> bool:
+    """Whether ``findings`` (of :func:`check`, on this ``metadata``) prove by the weights that the
+    base is the recorded one."""
+    record = None if findings else read(metadata)
     return record is not None and record.weights is not None
 
 
 def without_names(findings: Iterable[Finding]) -> list[Finding]:
-    """``findings`` less those that only go by the base's name."""
+    """``findings`` without those that are about the base's name only."""
     return [finding for finding in findings if finding.code not in _BY_NAME]

@@ -1,61 +1,54 @@
-"""Are the trained biases there, and do they fit?"""
+"""Are the trained biases in the file, and do they fit the base?"""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
 from ..files.facts import Layout
-from ..files.wording import count, some
+from ..files.wording import listed
 from .candidate import Subject
 
 
-def check(subject: Subject) -> list[Finding]:
-    """Each stored bias against the base's, and those that ``bias`` calls for."""
-    layout = subject.layout
-    if layout is None:
-        return []
-    findings: list[Finding] = []
-    for module, key in subject.plan.biases.items():
+def check(subject: Subject, layout: Layout) -> Iterator[Finding]:
+    """Each stored bias against the base's, and those that ``bias`` requires."""
+    plan, kind = subject.plan, subject.config.bias
+    for module, key in plan.biases.items():
         shape = subject.tensors[key].shape
         owner = layout.modules.get(module)
         if owner is None:
             continue
         wanted = owner.parameters.get("bias")
         if wanted != shape:
-            findings.append(
-                codes.BIAS_MISMATCH.finding(
-                    f"the trained bias of {module} does not fit the base's",
-                    subject.where,
-                    found=shape,
-                    expected="no bias" if wanted is None else wanted,
-                )
+            yield codes.BIAS_MISMATCH.finding(
+                f"The trained bias of {module} does not fit the base's",
+                found=shape,
+                expected="no bias" if wanted is None else wanted,
             )
-    missing = [m for m in _called_for(subject, layout) if m not in subject.plan.biases]
-    if missing:
-        findings.append(
-            codes.BIAS_MISMATCH.finding(
-                f"no trained bias in the file for {count(len(missing), 'module')}: {some(missing)}",
-                subject.where,
-                found=f"bias: {subject.config.bias}",
-                expected="the bias of each of these modules in the file",
-            )
+    required = trained_biases(kind, layout, plan.modules, (*plan.saved, *plan.tuned))
+    # a tied bias is stored once
+    absent = (name for name in required if f"{name}.bias" not in layout.tied)
+    if missing := [name for name in absent if name not in plan.biases]:
+        yield codes.BIAS_MISMATCH.finding(
+            f"The file has no trained bias for {listed(missing, 'module')}",
+            found=f"bias: {kind}",
+            expected="the bias of each of these modules in the file",
         )
-    return findings
 
 
-def _called_for(subject: Subject, layout: Layout) -> list[str]:
-    """Live modules whose bias the config says was trained. Modules in ``modules_to_save`` bring
-    their own, and a tied bias is stored once."""
-    kind = subject.config.bias
+def trained_biases(
+    kind: str, layout: Layout, adapted: Iterable[str], saved: Collection[str]
+) -> list[str]:
+    """The live modules whose bias is trained under ``bias: kind``, without those inside ``saved``
+    modules, which bring their own."""
     if kind == "none":
         return []
-    candidates = layout.modules if kind == "all" else subject.plan.modules
-    saved = tuple(f"{m}." for m in (*subject.plan.saved, *subject.plan.tuned))
+    inside = tuple(f"{name}." for name in saved)
     return [
-        m
-        for m in candidates
-        if m in layout.modules
-        and "bias" in layout.modules[m].parameters
-        and f"{m}.bias" not in layout.tied
-        and not f"{m}.".startswith(saved)
+        name
+        for name in (layout.modules if kind == "all" else adapted)
+        if name in layout.modules
+        and "bias" in layout.modules[name].parameters
+        and not f"{name}.".startswith(inside)
     ]

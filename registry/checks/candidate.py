@@ -39,8 +39,8 @@ class Ask:
 @dataclass(frozen=True)
 class Subject:
     """``layout`` is the base's, or the live model's where there are no files (``base`` is then
-    ``None``). ``adapter`` has the names of today, ``stored`` are the tensors of its files. Nothing
-    here was checked yet but the kinds of the config's values."""
+    ``None``). ``adapter`` has today's names, ``stored`` are the tensors of its files. Only the
+    types of the config's values are checked already."""
 
     adapter: AdapterFacts
     method: Method
@@ -60,18 +60,18 @@ class Subject:
 
     @cached_property
     def own_sites(self) -> tuple[SitePlan, ...]:
-        """The sites of the adapter's method itself: not the rows of embeddings and the parameters
+        """The sites of the adapter's own method, without the rows of embeddings and the parameters
         that a LoRA may adapt as well."""
         return tuple(s for s in self.plan.sites if s.method == self.method.peft_type)
 
     @staticmethod
     def row(site: SitePlan) -> Method:
-        """What is known of the method at this site."""
+        """The method at this site."""
         return SITES[site.method]
 
     def pattern_name(self, site: SitePlan) -> str:
-        """What the config's patterns are matched against: the target module by the file's name for
-        it, or its parameter where the config names that."""
+        """The name that the config's patterns have to match: the file's name of the target module,
+        or of its parameter where the config names that."""
         name = self.naming.author(site.reader)
         parameter = None if TARGET in site.settings else site.settings.get("parameter")
         return f"{name}.{parameter}" if parameter else name

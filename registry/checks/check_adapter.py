@@ -19,7 +19,7 @@ from ..methods.patterns import PatternError, Patterns
 from ..methods.tuner_config import TunerConfig
 from . import dtypes, options, recorded_base, saved_together, version, vocabulary
 from .candidate import Ask, Subject
-from .table import checks_of
+from .table import CHECKS
 
 
 def check_adapter(
@@ -33,14 +33,14 @@ def check_adapter(
     recorded: BaseFacts | None = None,
     ask: Ask = Ask(),  # noqa: B008 - frozen
 ) -> tuple[list[Finding], AdapterPlan | None]:
-    """Every finding on ``adapter``, and where its tensors go (``None`` if that cannot be told).
+    """Every finding on ``adapter``, and where its tensors go (``None`` for an invalid config).
 
     ``layout`` is a live model's, where there is one; else ``base.layout`` is used. Without
-    either, all that the adapter alone can tell is still checked, and a finding says that the
-    rest is *unchecked*. ``declared`` is the manifest's ``base.model`` (else ``base.source``),
-    ``aliases`` are the base's other names (for a loaded model, also the name that it was loaded
-    by); ``recorded`` is what was found under the base's name that the adapter records. ``ask`` is
-    asked what no header tells. Reads nothing by itself, and raises nothing for bad input.
+    either, the adapter is checked by itself, and a finding says that the rest is *unchecked*.
+    ``declared`` is the manifest's ``base.model`` (else ``base.source``), ``aliases`` are the base's
+    other names (for a loaded model, also the name that it was loaded by); ``recorded`` is what was
+    found under the base's name that the adapter records. ``ask`` answers what no header tells.
+    Reads no files by itself, and raises nothing for bad input.
     """
     config = adapter.config
     findings = [*version.check(config, where), *dtypes.check(adapter.header.tensors, where)]
@@ -63,48 +63,31 @@ def check_adapter(
     findings += method.check_trained(own, where)
     findings += method.check_config(own, where)
     patterns = Patterns()
-    invalid = _check_patterns(own, patterns, where)
+    invalid = check_patterns(own, patterns, where)
     if invalid:
         return [*findings, *invalid], None
     try:
         subject, older = _subject(adapter, base, layout, method, patterns, where, ask)
         findings += older
         if any(finding.severity is Severity.ERROR for finding in older):
-            return findings, None  # the checks would ask for names that the base never had
-        for check in checks_of(method):
-            findings.extend(check(subject))
+            return findings, None  # the base does not have the names that the checks look for
+        for check in CHECKS:
+            findings += [replace(finding, where=where) for finding in check(subject)]
         if not any(finding.severity is Severity.ERROR for finding in findings):
-            findings.extend(vocabulary.check_tokens(subject))  # read last: most misfits need it not
+            tokens = vocabulary.check_tokens(subject)  # last, because it reads the tokenizer
+            findings += [replace(finding, where=where) for finding in tokens]
     except PatternError as error:
         return [*findings, pattern_finding(error, where)], None
     return findings, subject.plan
 
 
-def check_config(
-    config: Mapping[str, Any],
-    where: Where = Where(),  # noqa: B008 - frozen
-) -> tuple[Method | None, list[Finding]]:
-    """What is wrong with a config by itself, before there are any tensors; and the method that it
-    names, where there is one. Raises nothing for bad input."""
-    method, missing = options.check_method(config, where)
-    if method is None:
-        return None, missing
-    if wrong_types := options.check_types(config, method, where):
-        return method, wrong_types
-    found = options.check_options(config, method, where, unknown=codes.OPTION_UNKNOWN)
-    own = method.own(config)
-    found += options.check_contradictions(own, where)
-    return method, [*found, *_check_patterns(own, Patterns(), where)]
-
-
 def plan_on(adapter: AdapterFacts, layout: Layout | None) -> AdapterPlan | None:
-    """Where the adapter's tensors would go, unchecked; ``None`` where its config cannot be read.
-    Raises nothing for bad input."""
+    """Where the adapter's tensors would go, unchecked; ``None`` where its config is invalid."""
     config, patterns = adapter.config, Patterns()
     method, _ = options.check_method(config, Where())
     if method is None or options.check_types(config, method, Where()):
         return None
-    if _check_patterns(config, patterns, Where()):
+    if check_patterns(config, patterns, Where()):
         return None
     try:
         return _subject(adapter, None, layout, method, patterns, Where())[0].plan
@@ -126,9 +109,8 @@ def _subject(
     config, plan, naming = _planned(adapter.config, tensors, known, method, patterns)
     findings: list[Finding] = []
     if known is not None and method.kinds and older.is_older(plan, known):
-        today = older.read_as_today(adapter, method, config, known, patterns, where)
-        findings = today.findings
-        if (conversion := today.conversion) is not None:
+        findings, conversion = older.read_as_today(adapter, method, config, known, patterns, where)
+        if conversion is not None:
             adapter = replace(adapter, config=conversion.config, header=conversion.header)
             tensors = adapter.header.tensors
             config, plan, naming = _planned(adapter.config, tensors, known, method, patterns)
@@ -146,8 +128,8 @@ def _planned(
     method: Method,
     patterns: Patterns,
 ) -> tuple[TunerConfig, AdapterPlan, Naming]:
-    """What the config says, and where the tensors go by it: the head of the adapter's task too,
-    which versions of PEFT up to 0.10 save without naming it."""
+    """The typed config and the plan, with the head of the adapter's task, which PEFT up to 0.10
+    saves without naming it."""
     config = method.read_config(method.own(said))
     plan, naming = method.make_plan(config, tensors, layout, patterns)
     if heads := unnamed_heads(method.own(said), plan):
@@ -156,8 +138,8 @@ def _planned(
     return config, plan, naming
 
 
-def _check_patterns(config: Mapping[str, Any], patterns: Patterns, where: Where) -> list[Finding]:
-    """Every text that PEFT reads as a pattern must be one, whether or not it is ever used."""
+def check_patterns(config: Mapping[str, Any], patterns: Patterns, where: Where) -> list[Finding]:
+    """Every text that PEFT reads as a pattern must be valid, even if it is never used."""
     texts: list[str] = []
     for name in ("target_modules", "exclude_modules", "feedforward_modules"):
         if isinstance(config.get(name), str):
@@ -178,10 +160,10 @@ def _check_patterns(config: Mapping[str, Any], patterns: Patterns, where: Where)
 
 
 def pattern_finding(error: PatternError, where: Where) -> Finding:
-    """What is wrong with a pattern of a config."""
+    """The finding for an invalid pattern of a config."""
     code = codes.PATTERN_TOO_SLOW if error.too_slow else codes.PATTERN_INVALID
     return code.finding(
-        f"the pattern {shown(error.pattern, 120)} cannot be used: {error.reason}",
+        f"Invalid pattern {shown(error.pattern, 120)}: {error.reason}",
         where,
         found=shown(error.pattern),
     )

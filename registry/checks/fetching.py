@@ -1,4 +1,4 @@
-"""Does a base's ``config.json`` make transformers fetch something, or run what it fetched?
+"""Does a base's ``config.json`` make transformers fetch files, or run code that it fetched?
 
 Follows transformers 5.23: ``PreTrainedModel._check_and_adjust_attn_implementation`` and
 ``integrations/hub_kernels.py`` (an attention that is named like a repository is a kernel there),
@@ -23,22 +23,23 @@ _TIMM_READS = frozenset({"checkpoint_path", "cache_dir"})
 
 
 def check(config: Mapping[str, Any], where: Where, *, remote_code: bool = False) -> list[Finding]:
-    """A finding for each value, at any depth, that has something fetched which nothing pins.
-    ``remote_code``: whether the Python files that ``auto_map`` names are to be run."""
+    """A finding for each value, at any depth, that makes transformers fetch what is not pinned.
+    ``remote_code``: whether the Python files that ``auto_map`` names may run."""
     return [
         codes.REMOTE_CODE_ELSEWHERE.finding(
-            f"{path} of config.json has transformers fetch what the lock does not pin",
+            f"{path} in config.json makes transformers fetch files that the lock does not pin",
             where,
             found=value,
-            expected="what lies beside the weights, or is installed here",
+            expected="files beside the weights, or an installed package",
         )
-        for path, value in _fetched(config, remote_code)
+        for path, key, value, fields in _fields(config)
+        if _is_fetched(key, value, fields, path, remote_code)
     ]
 
 
 def is_of_the_hub(implementation: object) -> bool:
-    """Whether an attention or experts implementation is named like a repository, or is one of
-    those that transformers itself gets from one."""
+    """Whether an attention or experts implementation is named like a repository, or transformers
+    itself fetches it from one."""
     return isinstance(implementation, str) and (
         "/" in implementation or implementation in _EXPERTS_OF_THE_HUB
     )
@@ -54,16 +55,10 @@ def attentions_of(config: Mapping[str, Any]) -> list[object]:
     ]
 
 
-def _fetched(config: Mapping[str, Any], remote_code: bool) -> Iterator[tuple[str, object]]:
-    for path, key, value, fields in _fields(config):
-        if _is_fetched(key, value, fields, path, remote_code):
-            yield (f"{path}.{key}" if path else key), value
-
-
 def _fields(
     config: Mapping[str, Any],
 ) -> Iterator[tuple[str, str, object, Mapping[str, object]]]:
-    """Every field at any depth: the dotted path above it, its key and value, and its siblings."""
+    """Every field at any depth: its dotted path, its key and value, and its siblings."""
     left: list[tuple[str, object]] = [("", config)]
     while left:
         path, node = left.pop()
@@ -73,8 +68,9 @@ def _fields(
             continue
         fields = cast("Mapping[str, object]", node)
         for key, value in fields.items():
-            yield path, str(key), value, fields
-            left.append((f"{path}.{key}" if path else str(key), value))
+            inside = f"{path}.{key}" if path else str(key)
+            yield inside, str(key), value, fields
+            left.append((inside, value))
 
 
 def _is_fetched(
@@ -87,7 +83,7 @@ def _is_fetched(
     if key in ("backbone", "architecture") and isinstance(value, str):
         is_timm = key == "architecture" or fields.get("model_type") in _TIMM
         return ":" in value or ("/" in value and not is_timm)
-    if path.rpartition(".")[2] in _TIMM_ARGUMENTS:
+    if path.removesuffix(f".{key}").rpartition(".")[2] in _TIMM_ARGUMENTS:
         return key in _TIMM_FETCHES | _TIMM_READS and bool(value)
     return False
 

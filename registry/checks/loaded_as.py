@@ -1,5 +1,5 @@
-"""How a base is loaded, where its config.json does not say it: the class for a task, the labels,
-and how many rows its token embeddings have. Pure."""
+"""How a base is loaded beyond its config.json: the class for a task, the labels, and how many rows
+its token embeddings have."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.schema import Base
 from ...manifests.lockfile import LoadedAs
-from ..base.new_head import labels_of, new_head, not_brought
-from ..base.task_classes import class_for, task_of, tasks
+from ..base.new_head import labels_of, new_head, not_replaced
+from ..base.task_classes import class_for, task_of, task_types
 from ..files.conversion import Shape
 from ..files.facts import AdapterFacts, AdapterPlan, BaseFacts, Layout, TensorInfo, config_as
 from ..files.wording import some
@@ -22,56 +22,47 @@ from .check_adapter import plan_on
 
 Locate = Callable[[tuple[str, ...]], Where]
 MakeLayout = Callable[[Mapping[str, Any], Mapping[str, TensorInfo]], Layout | None]
-"""``make_layout(config, tensors)``: the modules of what transformers makes of a checkpoint."""
+"""``make_layout(config, tensors)``: the modules of the model that transformers would load."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the base is to be, and what is wrong with that."""
+    """The base as it has to be loaded, and what is wrong with that."""
 
     base: BaseFacts
     findings: tuple[Finding, ...] = ()
     unsized: tuple[str, ...] = ()
-    """New modules whose sizes nothing but an adapter tells."""
+    """New modules whose sizes only an adapter determines."""
 
-    def check(self, name: str, plan: AdapterPlan | None, where: Where) -> list[Finding]:
-        """Findings where the adapter leaves a part of the base at random numbers, or where it alone
-        tells how large a part is."""
+    def check(self, name: str, plan: AdapterPlan | None, where: Where) -> Iterator[Finding]:
+        """Findings where the adapter leaves a part of the base random, or is the only source of its
+        sizes."""
         base = self.base
         if plan is None or base.loaded_as is None:
-            return []
-        found = uncovered(base.loaded_as, base.layout, name, plan, where)
-        missing = not_brought(plan, self.unsized)
-        if brought := [one for one in self.unsized if one not in missing]:
-            message = f"the sizes of {some(brought)} are not known"
-            found.append(codes.SIZE_UNKNOWN.finding(message, where))
-        return found
+            return
+        yield from uncovered(base.loaded_as, base.layout, name, plan, where)
+        missing = not_replaced(plan, self.unsized)
+        if replaced := [name for name in self.unsized if name not in missing]:
+            yield codes.SIZE_UNKNOWN.finding(f"Unknown sizes of {some(replaced)}", where)
 
 
 def uncovered(
     loaded: LoadedAs, layout: Layout | None, name: str, plan: AdapterPlan, where: Where
-) -> list[Finding]:
-    """Findings where an adapter of this ``plan`` leaves a part of a base that is ``loaded`` so at
-    random numbers."""
-    found: list[Finding] = []
-    if missing := not_brought(plan, loaded.new):
-        found.append(
-            codes.NEW_UNCOVERED.finding(
-                f"{name} does not bring {some(missing)}, which the base's files do not hold",
-                where,
-                expected=f"{some(loaded.new)} in modules_to_save",
-            )
+) -> Iterator[Finding]:
+    """Findings where an adapter of this ``plan`` leaves new parts of the base random."""
+    if missing := not_replaced(plan, loaded.new):
+        yield codes.NEW_UNCOVERED.finding(
+            f"Neither {name} nor the base's files hold {some(missing)}",
+            where,
+            expected=f"{some(loaded.new)} in modules_to_save",
         )
     new = range(loaded.resized_from or 0, loaded.vocab_size or 0)
     if layout is not None and (modules := without_rows(plan, layout, new)):
-        found.append(
-            codes.NEW_UNCOVERED.finding(
-                f"{name} does not bring the new rows {new[0]} to {new[-1]} of {some(modules)}",
-                where,
-                expected="the module whole, or these rows in trainable_token_indices",
-            )
+        yield codes.NEW_UNCOVERED.finding(
+            f"{name} does not hold the new rows {new[0]} to {new[-1]} of {some(modules)}",
+            where,
+            expected="the complete module, or these rows in trainable_token_indices",
         )
-    return found
 
 
 def decide(
@@ -81,85 +72,62 @@ def decide(
     locate: Locate,
     make_layout: MakeLayout,
 ) -> Wanted:
-    """How ``base`` is loaded for these ``adapters`` under what the manifest ``said`` of it.
+    """How ``base`` is loaded for these ``adapters`` and what the manifest ``said`` about it.
 
-    The task that the manifest names decides the class; else that of the adapters which bring a
-    part that the base's own class lacks. A new adapter has no tensors yet, and its task stands for
-    them. Findings say why that cannot be.
+    The task that the manifest names decides the class; else that of the adapters with a part that
+    the base's own class lacks. A new adapter has no tensors yet, so its task decides.
     """
-    task, findings = said.task, list[Finding]()
-    if task is None:
-        task, findings = _task_of(base, adapters, locate)
-    name = base.architecture
+    tasks = {n: own for n, adapter in adapters.items() if (own := _task(adapter)) is not None}
+    task, name = said.task, base.architecture
+    if task is None:  # that of the adapters that need another class than the base's own
+        needed = {n: own for n, own in tasks.items() if _needs_another(base, adapters[n], own)}
+        if len({*needed.values()}) > 1:
+            return Wanted(base, (_mixed(needed, None, locate),))
+        task = next(iter(needed.values()), None)
     if task is not None and task_of(name) != task:
         name = class_for(task, base.model_type)
         if name is None:
             kind = base.model_type or "no model_type in config.json"
-            message = f"no class of transformers is for {task} and a base of this type"
+            message = f"transformers has no class for {task} and a base of this type"
             where = locate(("base", "model" if said.task is None else "task"))
-            findings.append(codes.TASK_CLASS.finding(message, where, found=kind))
-    if findings:
-        return Wanted(base, tuple(findings))
+            return Wanted(base, (codes.TASK_CLASS.finding(message, where, found=kind),))
     wanted = _as_class(base, name, said, adapters, make_layout)
     loaded = wanted.base.loaded_as
-    mixed = _mixed(adapters, task, locate) if loaded and loaded.architecture else None
-    if mixed is not None:
-        return Wanted(base, (mixed,))
+    if loaded and loaded.architecture and {*tasks.values()} - {task}:
+        return Wanted(base, (_mixed(tasks, task, locate),))
     return wanted if said.vocab_size is None else _resized(wanted, said.vocab_size, locate)
 
 
 # -- the task ---------------------------------------------------------------------------------
 
 
-def _task_of(
-    base: BaseFacts, adapters: Mapping[str, AdapterFacts], locate: Locate
-) -> tuple[str | None, list[Finding]]:
-    """The task of the adapters that need another class than the base's own."""
-    asked = {
-        name: task
-        for name, adapter in adapters.items()
-        if (task := _task(adapter)) is not None and _needs_another(base, adapter, task)
-    }
-    if len(set(asked.values())) > 1:
-        return None, [_mix(asked, locate)]
-    return next(iter(asked.values()), None), []
-
-
 def _task(adapter: AdapterFacts) -> str | None:
     task = adapter.config.get("task_type")
-    return task if isinstance(task, str) and task in tasks() else None
+    return task if isinstance(task, str) and task in task_types() else None
 
 
 def _needs_another(base: BaseFacts, adapter: AdapterFacts, task: str) -> bool:
-    """Whether the adapter brings whole modules that the base's own class does not have, or a head
-    for another task than that class is for."""
+    """Whether the adapter holds modules that the base's own class does not have, or a head for
+    another task than that class is for."""
     if base.layout is None:
         return base.architecture is None and class_for(task, base.model_type) is not None
     heads = TASK_HEADS.get(task, ())
     if adapter.source is None and heads and task_of(base.architecture) is None:
         return not any(name.endswith(heads) for name in base.layout.modules)
     plan = plan_on(adapter, base.layout)
-    whole = () if plan is None else (*plan.saved, *plan.embeddings)
-    if any(name not in base.layout.modules for name in whole):
+    replaced = () if plan is None else (*plan.saved, *plan.embeddings)
+    if any(name not in base.layout.modules for name in replaced):
         return class_for(task, base.model_type) not in (None, base.architecture)
     own = task_of(base.architecture)
-    return own not in (None, task) and any(name.endswith(heads) for name in whole if heads)
+    return own not in (None, task) and any(name.endswith(heads) for name in replaced if heads)
 
 
-def _mixed(
-    adapters: Mapping[str, AdapterFacts], task: str | None, locate: Locate
-) -> Finding | None:
-    """The finding where adapters have another task than the one that the base is loaded for."""
-    asked = {name: one for name, adapter in adapters.items() if (one := _task(adapter)) is not None}
-    return _mix(asked, locate, task) if set(asked.values()) - {task} else None
-
-
-def _mix(asked: Mapping[str, str], locate: Locate, task: str | None = None) -> Finding:
-    """Names by task."""
+def _mixed(tasks: Mapping[str, str], task: str | None, locate: Locate) -> Finding:
+    """The finding on adapters with other tasks than ``task``, or with several."""
     by_task: dict[str, list[str]] = {}
-    for name, one in asked.items():
-        by_task.setdefault(one, []).append(name)
-    said = "; ".join(f"{one}: {some(names)}" for one, names in sorted(by_task.items()))
+    for name, wanted in tasks.items():
+        by_task.setdefault(wanted, []).append(name)
+    said = "; ".join(f"{wanted}: {some(names)}" for wanted, names in sorted(by_task.items()))
     return codes.TASKS_MIXED.finding(
         "The adapters need different classes of the base",
         locate(("adapters",)),
@@ -179,16 +147,17 @@ def _as_class(
     make_layout: MakeLayout,
 ) -> Wanted:
     derived = name if name != base.architecture else None
-    told = said.num_labels or (len(said.id2label) if said.id2label else None)
-    if name is None or (derived is None and told is None):
+    declared = said.num_labels or (len(said.id2label) if said.id2label else None)
+    if name is None or (derived is None and declared is None):
         return Wanted(base)
     layout = base.layout
     if derived is not None:
         layout = make_layout(config_as(base.config, LoadedAs(architecture=name)), base.tensors)
-    brought = next(_brought(adapters, base), {})
-    labels = told or labels_of(name, brought) or _own_labels(base)
-    head, layout = new_head(name, layout, base.config, base.tensors, labels, brought)
-    if derived is None and not head.modules and told == _own_labels(base) and not said.id2label:
+    replaced = next(_replaced_shapes(adapters, base), {})
+    labels = declared or labels_of(name, replaced) or _own_labels(base)
+    head, layout = new_head(name, layout, base.config, base.tensors, labels, replaced)
+    unchanged = declared == _own_labels(base) and not said.id2label
+    if derived is None and not head.modules and unchanged:
         return Wanted(base)
     loaded = LoadedAs(
         architecture=derived,
@@ -199,17 +168,16 @@ def _as_class(
     return Wanted(replace(base, layout=layout, loaded_as=loaded), unsized=head.unsized)
 
 
-def _brought(
+def _replaced_shapes(
     adapters: Mapping[str, AdapterFacts], base: BaseFacts
 ) -> Iterator[Mapping[str, Shape]]:
-    """Of each adapter that brings whole modules: their parameters' shapes, by live name."""
+    """Of each adapter that replaces modules: their parameters' shapes, by live name."""
     for adapter in adapters.values():
         plan = plan_on(adapter, base.layout)
-        whole = {} if plan is None else {**plan.saved}
-        if whole:
+        if plan is not None and plan.saved:
             yield {
                 f"{module}.{path}": tuple(adapter.header.tensors[key].shape)
-                for module, paths in whole.items()
+                for module, paths in plan.saved.items()
                 for path, key in paths.items()
             }
 
@@ -229,7 +197,7 @@ def _resized(wanted: Wanted, rows: int, locate: Locate) -> Wanted:
     base = wanted.base
     before = None if base.layout is None else token_rows(base.layout)
     if base.layout is None or before is None:
-        message = "The base's token embedding is not known, so it cannot be resized"
+        message = "Cannot resize the base's token embedding, because it is not known"
         where = locate(("base", "vocab_size"))
         finding = codes.VOCABULARY_NOT_RESIZED.finding(message, where, found=f"{rows} rows")
         return replace(wanted, findings=(*wanted.findings, finding))

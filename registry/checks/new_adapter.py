@@ -1,5 +1,5 @@
-"""Adapters that are begun: what their files would hold before the first step, told from the config
-and the base's layout alone. The values are the loader's.
+"""New adapters: what their files hold before the first step, from the config and the base's layout
+alone. The loader makes the values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ...manifests.findings.finding import Finding, Where, refused
 from ..files.conversion import Shape
 from ..files.facts import SIZED, Header, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
 from ..files.names import PEFT_PREFIX
-from ..files.wording import count, some
+from ..files.wording import listed
 from ..methods.lora_parameters import selected
 from ..methods.method import Method
 from ..methods.naming import Naming
@@ -24,7 +24,8 @@ from ..methods.places import saved_module
 from ..methods.targets import TargetSelection
 from ..methods.tuner_config import TASK_HEADS, TunerConfig
 from . import options
-from .check_adapter import check_config, pattern_finding
+from .biases import trained_biases
+from .check_adapter import check_patterns, pattern_finding
 from .saved import parameters_of
 from .version import KNOWN_PEFT
 
@@ -34,24 +35,23 @@ _VERSION = ".".join(map(str, (*KNOWN_PEFT, 0)))
 
 @dataclass(frozen=True)
 class NewAdapterFiles:
-    """An adapter before its first step. ``config`` is as PEFT would write it, ``header`` names its
-    tensors with their shapes, ``copies`` says of those that begin as the base's own which they
-    are."""
+    """An adapter before its first step. ``config`` is as PEFT would write it, ``header`` has its
+    tensors with their shapes, ``copies`` maps those that start as copies to the base's own."""
 
     config: Mapping[str, Any]
     header: Header
     copies: Mapping[str, str] = field(default_factory=dict)
 
 
-def begin(
+def plan_new_adapter(
     config: Mapping[str, Any],
     base: Mapping[str, Any],
     layout: Layout | None,
     where: Where = Where(),  # noqa: B008 - frozen
     bare: Iterable[str] = (),
 ) -> tuple[NewAdapterFiles | None, list[Finding]]:
-    """What an adapter of this ``config`` begins as on a base with this ``config.json`` and
-    ``layout``, and what is wrong with that. ``None`` where it cannot be begun, or where there is no
+    """The files of a new adapter with this ``config``, on a base with this ``config.json`` and
+    ``layout``, and what is wrong with it. ``None`` where it cannot be created, or where there is no
     layout: then a finding says that it is *unchecked*. ``bare`` names the modules without
     parameters, which are not in the layout, where they are known. Raises nothing for bad input."""
     method, found = options.check_method(config, where)
@@ -60,17 +60,21 @@ def begin(
     if found := options.check_types(config, method, where):
         return None, found
     full = _completed(config, method, base, layout)
-    found = check_config(full, where)[1] + method.check_new(full, where)
+    own, patterns = method.own(full), Patterns()
+    found = options.check_options(full, method, where, unknown=fit_codes.OPTION_UNKNOWN)
+    found += options.check_contradictions(own, where)
+    found += check_patterns(own, patterns, where)
+    found += method.check_new(full, where)
     if not (method.trains and method.native):
-        message = f"adapters of {method.peft_type} are loaded, and not begun here"
-        found.append(codes.FRESH_METHOD.finding(message, where, found=method.peft_type))
+        message = f"{method.peft_type} adapters can be loaded, but not created"
+        found.append(codes.NEW_METHOD.finding(message, where, found=method.peft_type))
     if layout is None:
-        message = "where the new adapter sits is not known: the base's modules are not"
-        found.append(codes.FRESH_UNPLACED.finding(message, where))
+        message = "Cannot place the new adapter: the base's modules are not known"
+        found.append(codes.NEW_UNPLACED.finding(message, where))
     if layout is None or refused(found):
         return None, found
     try:
-        return _Drawing(full, method, layout, where, tuple(bare)).beginning(found), found
+        return _Draft(full, method, layout, where, patterns, tuple(bare)).finished(found), found
     except PatternError as error:
         return None, [*found, pattern_finding(error, where)]
 
@@ -78,8 +82,7 @@ def begin(
 def _completed(
     config: Mapping[str, Any], method: Method, base: Mapping[str, Any], layout: Layout | None
 ) -> dict[str, Any]:
-    """The config with what PEFT fills in: the targets of the base's kind, the heads of the task,
-    the base's sizes."""
+    """The config with what PEFT adds: targets for the base's type, heads for the task, sizes."""
     full = {"peft_version": _VERSION, **method.complete(config, base, layout)}
     targets = method.default_targets.get(str(base.get("model_type")))
     if full.get("target_modules") is None and targets is not None:
@@ -92,20 +95,20 @@ def _completed(
 
 
 @dataclass
-class _Drawing:
-    """One beginning on its way: the names on disk and the shapes of what it will hold."""
+class _Draft:
+    """The tensors of a new adapter so far: their names on disk and their shapes."""
 
     config: dict[str, Any]
     method: Method
     layout: Layout
     where: Where
+    patterns: Patterns
     bare: tuple[str, ...] = ()
     tensors: dict[str, Shape] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)
-    patterns: Patterns = field(default_factory=Patterns)
 
-    def beginning(self, found: list[Finding]) -> NewAdapterFiles | None:
-        """All of it; what is wrong is added to ``found``."""
+    def finished(self, found: list[Finding]) -> NewAdapterFiles | None:
+        """The complete files; what is wrong is added to ``found``."""
         method, layout = self.method, self.layout
         typed = cast(TunerConfig, method.read_config(self.config))
         selection = TargetSelection(typed, self.patterns, method.kinds)
@@ -119,17 +122,20 @@ class _Drawing:
         wrong = [*self._left_out(selection), *self._sites(typed, chosen)]
         beside = method.beside(NewAdapter(typed, self.config, layout, chosen, self.patterns))
         if isinstance(beside, str):
-            wrong.append(codes.FRESH_INIT.finding(beside, self.where))
+            wrong.append(codes.NEW_INIT.finding(beside, self.where))
         else:
             self.tensors |= beside
-        self._whole(typed, chosen)
-        targeted = chosen or self._parameters(typed) or not method.kinds
-        if not (
-            wrong or (targeted and self.tensors)
-        ):  # PEFT: whole modules and tokens do not count
-            message = "the config selects no module of this model"
+        self._copied(typed, chosen)
+        parameters = any(
+            selected(name, typed.parameters, list(module.parameters))
+            for name, module in layout.modules.items()
+        )
+        targeted = chosen or parameters or not method.kinds
+        # as in PEFT, replaced modules and tokens alone are not enough
+        if not wrong and not (targeted and self.tensors):
+            message = "The config does not select any module of this model"
             targets = self.config.get("target_modules")
-            wrong.append(codes.FRESH_NOTHING.finding(message, self.where, found=targets))
+            wrong.append(codes.NEW_SELECTS_NOTHING.finding(message, self.where, found=targets))
         found += wrong
         if refused(wrong):
             return None
@@ -137,7 +143,7 @@ class _Drawing:
         return NewAdapterFiles(self.config, Header(header), self.copies)
 
     def _left_out(self, selection: TargetSelection) -> Iterable[Finding]:
-        """Modules that the config selects, and that the method cannot adapt: PEFT refuses them."""
+        """Modules that the config selects but the method cannot adapt: PEFT refuses them."""
         kinds, modules = self.method.kinds, self.layout.modules
         if not kinds or selection.is_all_linear or ModuleKind.OTHER in kinds:
             return
@@ -145,24 +151,17 @@ class _Drawing:
         refused += [name for name in self.bare if name not in modules and selection.selects(name)]
         if refused:
             of_kind = {n: modules[n].kind.value if n in modules else "no weight" for n in refused}
-            message = f"{self.method.peft_type} cannot begin on {count(len(refused), 'module')}"
-            yield codes.FRESH_INIT.finding(
-                f"{message}: {some(refused)}",
+            yield codes.NEW_INIT.finding(
+                f"{self.method.peft_type} cannot adapt {listed(refused, 'module')}",
                 self.where,
                 found=", ".join(dict.fromkeys(of_kind.values())),
                 expected="modules of kind " + ", ".join(sorted(kind.value for kind in kinds)),
-                hint="Name other modules in `target_modules`, or keep these out by "
-                "`exclude_modules`.",
+                hint="Name other modules in `target_modules`, or name these in `exclude_modules`.",
             )
 
-    def _parameters(self, typed: TunerConfig) -> bool:
-        """Whether the config selects parameters (``target_parameters``)."""
-        modules = self.layout.modules.items()
-        return any(selected(name, typed.parameters, list(m.parameters)) for name, m in modules)
-
     def _sites(self, typed: TunerConfig, chosen: tuple[str, ...]) -> Iterable[Finding]:
-        """The method's own tensors at the ``chosen`` modules. Which rank and settings a site has,
-        the method's plan tells of names alone."""
+        """The method's own tensors at the ``chosen`` modules. The method's plan gives the rank and
+        settings of each site from names alone."""
         method, modules = self.method, self.layout.modules
         spelled = {role: ".".join(filter(None, parts)) for parts, role in method.roles.items()}
         first = {
@@ -189,29 +188,28 @@ class _Drawing:
             inside = f"{PEFT_PREFIX}{site.module}."
             self.tensors |= {f"{inside}{spelled[role]}": shape for role, shape in roles.items()}
         for reason, names in refusals.items():
-            message = f"{method.peft_type} cannot begin on {count(len(names), 'module')}"
-            message = f"{message}: {some(names)}"
-            yield codes.FRESH_INIT.finding(message, self.where, found=reason)
+            message = f"{method.peft_type} cannot adapt {listed(names, 'module')}"
+            yield codes.NEW_INIT.finding(message, self.where, found=reason)
         if unknown:
-            message = f"the sizes of {count(len(unknown), 'module')} are not known: {some(unknown)}"
+            message = f"Unknown sizes of {listed(unknown, 'module')}"
             yield fit_codes.SIZE_UNKNOWN.finding(message, self.where)
 
     def _roles(self, site: SitePlan, module: ModuleShape) -> Mapping[str, Shape] | str:
-        """What a new site has by role, or why it cannot be."""
+        """The shapes of a new site by role, or why the method cannot adapt the module."""
         method = self.method
         shapes = method.shapes(site, module, {})
         if isinstance(shapes, str):
             return shapes
         asked = {role for role, name in method.asked_by.items() if self.config.get(name)}
         for role in sorted(asked - shapes.keys()):
-            return f"{method.asked_by[role]} is not for a module of kind {module.kind.value}"
+            return f"{method.asked_by[role]} does not apply to modules of kind {module.kind.value}"
         wanted = (method.kinds[module.kind] & shapes.keys()) | asked
         return {role: shape for role, shape in shapes.items() if role in wanted}
 
-    def _whole(self, typed: TunerConfig, chosen: tuple[str, ...]) -> None:
-        """Modules that are trained whole, and biases: they begin as the base's own."""
+    def _copied(self, typed: TunerConfig, chosen: tuple[str, ...]) -> None:
+        """Replaced modules, and biases: they start as copies of the base's own."""
         layout, method = self.layout, self.method
-        # PEFT puts no tuner between itself and a base with virtual tokens
+        # for virtual tokens, PEFT wraps the base without a tuner
         prefix = PEFT_PREFIX if method.kinds else "base_model."
         if method.copied_as:
             for name in chosen:
@@ -220,7 +218,7 @@ class _Drawing:
         saved = list(dict.fromkeys(name for name in inside if name is not None))
         for name in saved:
             self._copy(f"{prefix}{name}", name)
-        for name in _biases(typed, layout, chosen, saved):
+        for name in trained_biases(typed.bias, layout, chosen, saved):
             wrapped = "base_layer." if name in chosen else ""
             key = f"{prefix}{name}.{wrapped}bias"
             self.tensors[key] = layout.modules[name].parameters["bias"]
@@ -230,18 +228,3 @@ class _Drawing:
         for path, shape in parameters_of(self.layout, module):
             self.tensors[f"{at}.{path}"] = shape
             self.copies[f"{at}.{path}"] = f"{module}.{path}"
-
-
-def _biases(
-    typed: TunerConfig, layout: Layout, chosen: Iterable[str], saved: Iterable[str]
-) -> list[str]:
-    """The modules whose bias is trained."""
-    if typed.bias == "none":
-        return []
-    inside = tuple(f"{name}." for name in saved)
-    candidates = layout.modules if typed.bias == "all" else chosen
-    return [
-        name
-        for name in candidates
-        if "bias" in layout.modules[name].parameters and not f"{name}.".startswith(inside)
-    ]

@@ -1,4 +1,4 @@
-"""Is every field of the config understood, and of the right kind?"""
+"""Is every field of the config known, and of the right type?"""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..methods.peft_table import PEFT_REFUSED
 from ..methods.table import METHODS, THROUGH_PEFT
 
 _MOST_UNKNOWN = 20
-"""Unknown fields that are named one by one."""
+"""Unknown fields that get a finding each."""
 _MISSPELT = 0.8
-"""How much alike a misspelling and the word are: one letter more or less, or two exchanged."""
+"""The similarity of a misspelling and the word: one letter more or less, or two exchanged."""
 
 PEFT_METHODS = frozenset({*METHODS, *THROUGH_PEFT, *PEFT_REFUSED})
-"""Methods that PEFT knows (0.21.2), and those that it knew."""
+"""Methods that PEFT knows (0.21.2), or once knew."""
 
 
 def check_method(config: Mapping[str, Any], where: Where) -> tuple[Method | None, list[Finding]]:
@@ -30,15 +30,15 @@ def check_method(config: Mapping[str, Any], where: Where) -> tuple[Method | None
     value = config.get("peft_type")
     if not isinstance(value, str) or not value:
         found = "nothing" if value is None else repr(value)
-        message = "adapter_config.json names no method"
+        message = "adapter_config.json does not set peft_type"
         return None, [codes.METHOD_MISSING.finding(message, where, found=found)]
     method = METHODS.get(value) or THROUGH_PEFT.get(value)
     if method is not None:
         return method, []
     if value in PEFT_REFUSED:
-        message, hint = f"the method {value} cannot be attached: {PEFT_REFUSED[value]}", None
+        message, hint = f"Cannot attach the method {value}: {PEFT_REFUSED[value]}", None
     else:
-        message = f"{shown(value)!r} is no method that is known"
+        message = f"Unknown method {shown(value)!r}"
         hint = did_you_mean(value[:80].upper(), PEFT_METHODS)
     supported = f"{', '.join(METHODS)}; through PEFT: {', '.join(THROUGH_PEFT)}"
     finding = codes.METHOD_UNSUPPORTED.finding(
@@ -48,17 +48,18 @@ def check_method(config: Mapping[str, Any], where: Where) -> tuple[Method | None
 
 
 def check_types(config: Mapping[str, Any], method: Method, where: Where) -> list[Finding]:
-    """Fields whose value is of the wrong kind: with these, nothing can be planned."""
+    """Fields whose value has the wrong type; with these, nothing can be planned."""
     kinds = {**COMMON, **{o.name: o.expect for o in method.options}}
-    findings: list[Finding] = []
-    for name, value in config.items():
-        wrong = kinds[name](value) if name in kinds else None
-        if wrong is not None:
-            message = f"adapter_config.json: {name} is not what it should be"
-            findings.append(
-                codes.OPTION_TYPE.finding(message, where, found=_short(value), expected=wrong)
-            )
-    return findings
+    return [
+        codes.OPTION_TYPE.finding(
+            f"Invalid value of {name} in adapter_config.json",
+            where,
+            found=shown(repr(value), 80),
+            expected=wrong,
+        )
+        for name, value in config.items()
+        if name in kinds and (wrong := kinds[name](value)) is not None
+    ]
 
 
 def check_options(
@@ -67,8 +68,8 @@ def check_options(
     where: Where,
     unknown: Code = codes.OPTION_UNCHECKED,
 ) -> list[Finding]:
-    """Fields that ask for what is not carried out, fields of other trainers, and fields that nobody
-    here knows: these are ``unknown``, unless they are another method's or a known one misspelt."""
+    """Fields that are not supported, fields of other trainers, and unknown fields: these get
+    the code ``unknown``, unless they are another method's or misspelt."""
     known = {**FOREIGN_FIELDS, **{option.name: option for option in method.options}}
     findings: list[Finding] = []
     unset: list[str] = []
@@ -88,13 +89,13 @@ def check_options(
     findings += list(strange.values())[:_MOST_UNKNOWN]
     if len(strange) > _MOST_UNKNOWN:
         more = count(len(strange) - _MOST_UNKNOWN, "more field")
-        message = f"adapter_config.json sets {more} that are not known"
+        message = f"Unknown fields in adapter_config.json: {more}"
         findings.append(unknown.finding(message, where))
     if training:
-        message = f"adapter_config.json has fields of another trainer: {some(training)}"
+        message = f"Fields of another trainer in adapter_config.json: {some(training)}"
         findings.append(codes.OPTION_OF_TRAINER.finding(message, where))
     if unset:
-        message = f"adapter_config.json has unset fields that are not known: {some(unset)}"
+        message = f"Unknown fields without a value in adapter_config.json: {some(unset)}"
         findings.append(codes.OPTION_UNKNOWN_NEUTRAL.finding(message, where))
     return findings
 
@@ -102,8 +103,8 @@ def check_options(
 def _strange(
     name: str, config: Mapping[str, Any], method: Method, where: Where, unknown: Code
 ) -> Finding:
-    """What is to be said of a field that the method does not have."""
-    message, hint = f"adapter_config.json sets {shown(name, 80)}, which is not known", None
+    """The finding on a field that the method does not have."""
+    message, hint = f"Unknown field {shown(name, 80)!r} in adapter_config.json", None
     rows = {**METHODS, **THROUGH_PEFT}.items()
     if others := [other for other, row in rows if any(o.name == name for o in row.options)]:
         unknown = codes.OPTION_UNKNOWN
@@ -111,12 +112,12 @@ def _strange(
         hint = f"Remove it if the adapter is {method.peft_type}: it is a field of {some(others)}."
     elif near := did_you_mean(name[:80], _possible(config, method, config[name]), _MISSPELT):
         unknown, hint = codes.OPTION_UNKNOWN, near
-    return unknown.finding(message, where, found=_short(config[name]), hint=hint)
+    return unknown.finding(message, where, found=shown(repr(config[name]), 80), hint=hint)
 
 
 def _possible(config: Mapping[str, Any], method: Method, value: object) -> list[str]:
-    """The fields that an unknown one with this value may have been meant for: not set yet (PEFT
-    writes all of them), carried out, and of this kind."""
+    """The fields that an unknown one with this value may be a misspelling of: not set yet (PEFT
+    writes all of them), supported, and of this type."""
     fields: dict[str, Expect] = dict(COMMON)
     for option in method.options:
         if option.support in (Support.SUPPORTED, Support.NO_EFFECT):
@@ -125,7 +126,7 @@ def _possible(config: Mapping[str, Any], method: Method, value: object) -> list[
 
 
 def check_contradictions(config: Mapping[str, Any], where: Where) -> list[Finding]:
-    """Combinations of the fields of all methods that PEFT itself refuses."""
+    """Combinations of fields, of any method, that PEFT itself refuses."""
     findings: list[Finding] = []
 
     def contradicts(message: str) -> None:
@@ -134,11 +135,11 @@ def check_contradictions(config: Mapping[str, Any], where: Where) -> list[Findin
     if isinstance(config.get("target_modules"), str):
         for name in ("layers_to_transform", "layers_pattern"):
             if config.get(name) is not None:
-                contradicts(f"{name} cannot stand beside a target_modules that is a pattern")
+                contradicts(f"{name} cannot be combined with a target_modules that is a pattern")
     elif config.get("layers_pattern") and config.get("layers_to_transform") is None:
         contradicts("layers_pattern needs layers_to_transform")
     if config.get("use_dora") and config.get("lora_bias"):
-        contradicts("use_dora and lora_bias cannot stand together")
+        contradicts("use_dora cannot be combined with lora_bias")
     return findings
 
 
@@ -150,12 +151,7 @@ def _check_option(option: Option, value: object, where: Where) -> list[Finding]:
         codes.OPTION_UNSUPPORTED.finding(
             f"{option.name} {option.meaning}, which is not {'done' if never else 'supported yet'}",
             where,
-            found=f"{option.name}: {_short(value)}",
+            found=f"{option.name}: {shown(repr(value), 80)}",
             expected="null, false or empty",
         )
     ]
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,4 +1,4 @@
-"""Of an adapter that PEFT did not write as it is read: is it whole, and does it mean the same?"""
+"""An adapter that was converted to PEFT's format: is it complete, and does it mean the same?"""
 
 from __future__ import annotations
 
@@ -11,29 +11,25 @@ from ..files.wording import count, some
 from .candidate import Subject
 
 
-def check(subject: Subject) -> list[Finding]:
-    """Names that were left out, and for mlx-lm's adapters: layers without factors, or more than
-    its config says, and an embedding whose weight is the output layer too."""
-    origin = subject.adapter.origin
+def check(subject: Subject) -> Iterator[Finding]:
+    """Parts of names that were left out; for mlx-lm's adapters: layers without factors, or more
+    than its config says, and an embedding that shares its weight with the output layer."""
+    origin, layout = subject.adapter.origin, subject.layout
     if origin is None:
-        return []
-    return [*_wrappers(subject, origin), *_layers(subject, origin), *_tied(subject, origin)]
-
-
-def _wrappers(subject: Subject, origin: Origin) -> Iterator[Finding]:
+        return
     if origin.wrappers:
-        yield codes.FOREIGN_NOTED.finding(
-            f"The adapter was saved from a wrapped model; its names are read without "
-            f"{some(origin.wrappers)}",
-            subject.where,
-        )
+        parts = some(origin.wrappers)
+        message = f"The adapter was saved from a wrapped model; {parts} is left out of its names"
+        yield codes.FOREIGN_NOTED.finding(message)
+    if layout is not None:
+        yield from _layers(subject, origin, layout)
+        yield from _tied(subject, origin, layout)
 
 
-def _layers(subject: Subject, origin: Origin) -> Iterator[Finding]:
+def _layers(subject: Subject, origin: Origin, layout: Layout) -> Iterator[Finding]:
     """mlx-lm adapts the same modules in each of the last layers; in 0.19 to 0.21 it did so in all
-    layers, or in all but the first where all were asked for."""
-    layout = subject.layout
-    if layout is None or origin.layers is None:
+    layers, or in all but the first if all were selected."""
+    if origin.layers is None:
         return
     adapted = {(site.module, site.settings.get("parameter")) for site in subject.plan.sites}
     places = [
@@ -56,39 +52,29 @@ def _layers(subject: Subject, origin: Origin) -> Iterator[Finding]:
                     missing.append(at if parameter is None else f"{at}.{parameter}")
         more |= {f"{inside}.{n}": None for (i, n, _), _ in places if i == inside and n < first}
     if missing:
+        last = f"the last {count(origin.layers, 'layer')}" if origin.layers > 0 else "all layers"
         yield codes.TARGETS_WITHOUT_TENSORS.finding(
-            f"{count(len(missing), 'module')} selected by the config and without factors: "
+            f"The file has no factors for {count(len(missing), 'module')} that the config selects: "
             f"{some(sorted(missing))}",
-            subject.where,
-            expected=f"factors in {_said(origin)}, by num_layers: {origin.layers}",
+            expected=f"factors in {last}, by num_layers: {origin.layers}",
         )
     if more and origin.layers > 0:
         yield codes.FOREIGN_NOTED.finding(
             f"The adapter has factors in more layers than num_layers: {origin.layers} says: "
-            f"{some(sorted(more))}; all are used",
-            subject.where,
+            f"{some(sorted(more))}; all are used"
         )
 
 
-def _tied(subject: Subject, origin: Origin) -> Iterator[Finding]:
-    layout = subject.layout
-    if layout is None or origin.format != "mlx-lm":
-        return
-    sources = set(layout.tied.values())
+def _tied(subject: Subject, origin: Origin, layout: Layout) -> Iterator[Finding]:
+    sources = set(layout.tied.values()) if origin.format == "mlx-lm" else set[str]()
     for site in subject.own_sites:
         if "embedding_A" in site.tensors and f"{site.module}.weight" in sources:
             yield codes.FOREIGN_TENSOR.finding(
-                f"mlx-lm adapts {site.module} and the output layer that shares its weight "
-                "together, which PEFT's format cannot say",
-                subject.where,
+                f"mlx-lm adapts {site.module} together with the output layer that shares its "
+                "weight, which PEFT's format cannot express",
                 found=site.module,
                 expected="a base whose output layer has a weight of its own",
             )
-
-
-def _said(origin: Origin) -> str:
-    assert origin.layers is not None
-    return f"the last {count(origin.layers, 'layer')}" if origin.layers > 0 else "all layers"
 
 
 def _place(module: str) -> tuple[str, int, str] | None:
@@ -111,7 +97,7 @@ def _lengths(layout: Layout) -> dict[str, int]:
 
 
 def _can_be(subject: Subject, layout: Layout, name: str, parameter: object) -> bool:
-    """Whether the base has such a module, or parameter of one, that can be adapted."""
+    """Whether the base has such a module or parameter, and it can be adapted."""
     module = layout.modules.get(name)
     if module is None or parameter is None:
         return module is not None and module.kind in subject.method.kinds

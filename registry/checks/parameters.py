@@ -1,22 +1,24 @@
-"""Does every parameter that ``target_parameters`` selects have factors, and do they tell how they
-lie?"""
+"""Does every parameter that ``target_parameters`` selects have factors, and is it clear which of
+its sides they are for?"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
 from ..files.facts import Layout
-from ..files.wording import count, shown, some
+from ..files.wording import count, listed, shown, some
 from ..methods.lora_parameters import IN_FIRST, is_ambiguous, selected, turned_since
 from .candidate import Subject
 
 
-def check(subject: Subject) -> list[Finding]:
-    """One finding for all selected parameters without factors, and one for each entry of the
-    config that selects none."""
-    layout, config = subject.layout, subject.config
-    if layout is None or not config.parameters:
-        return []
+def check(subject: Subject, layout: Layout) -> Iterator[Finding]:
+    """One finding for all selected parameters without factors, and one for all entries of the
+    config that select none."""
+    config = subject.config
+    if not config.parameters:
+        return
     present = {(s.module, s.settings.get("parameter")) for s in subject.plan.sites}
     missing: list[str] = []
     unused = dict.fromkeys(config.parameters)
@@ -29,35 +31,23 @@ def check(subject: Subject) -> list[Finding]:
         for target in list(unused):
             if selected(author, (target,), names):
                 del unused[target]
-    findings: list[Finding] = []
     if missing:
-        findings.append(
-            codes.TARGETS_WITHOUT_TENSORS.finding(
-                f"{count(len(missing), 'parameter')} selected by the config and without factors: "
-                f"{some(missing)}",
-                subject.where,
-                expected=f"factors, by target_parameters: {some(config.parameters)}",
-            )
+        yield codes.TARGETS_WITHOUT_TENSORS.finding(
+            f"The file has no factors for {count(len(missing), 'parameter')} that the config "
+            f"selects: {some(missing)}",
+            expected=f"factors, by target_parameters: {some(config.parameters)}",
         )
     if unused and (subject.plan.leftovers or len(unused) == len(set(config.parameters))):
-        findings.append(
-            codes.PARAMETER_MISSING.finding(
-                f"target_parameters names what is no parameter of the base: {some(unused)}",
-                subject.where,
-            )
-        )
+        message = f"target_parameters names parameters that the base does not have: {some(unused)}"
+        yield codes.PARAMETER_MISSING.finding(message)
     elif unused:  # all factors have a place: PEFT trained none for these
-        findings.append(
-            codes.PATTERN_UNUSED.finding(
-                f"target_parameters has entries for no parameter of the base: {some(unused)}",
-                subject.where,
-            )
-        )
-    return [*findings, *_turned(subject, layout)]
+        message = f"Entries of target_parameters match no parameter of the base: {some(unused)}"
+        yield codes.PATTERN_UNUSED.finding(message)
+    yield from _unclear_sides(subject, layout)
 
 
-def _turned(subject: Subject, layout: Layout) -> list[Finding]:
-    """One finding for all factors of experts of which nothing tells which side is `in`."""
+def _unclear_sides(subject: Subject, layout: Layout) -> Iterator[Finding]:
+    """One finding for all factors of experts for which it is unclear which side is `in`."""
     found: list[str] = []
     renamed: set[str] = set()
     for site in subject.plan.sites:
@@ -73,20 +63,15 @@ def _turned(subject: Subject, layout: Layout) -> list[Finding]:
             continue
         found.append(full)
     if not found:
-        return []
+        return
     said = subject.adapter.config.get("peft_version")
     why = f"peft_version: {shown(str(said), 40)}" if said is not None else "no peft_version"
+    expected = "the version of PEFT that trained the adapter"
     if renamed:
-        why = f"{why}, and transformers 5 has turned these parameters"
-    return [
-        codes.EXPERTS_UNCLEAR.finding(
-            f"{count(len(found), 'parameter')} of experts with two sides of one size, and nothing "
-            f"tells which of them A is for: {some(found)}",
-            subject.where,
-            found=why,
-            expected="a released version of PEFT, and parameters that every transformers lays out "
-            "alike"
-            if renamed
-            else "the version of PEFT that trained the adapter",
-        )
-    ]
+        why = f"{why}, and transformers 5 has transposed these parameters"
+        expected = "a released PEFT, and parameters with one layout in every transformers"
+    yield codes.EXPERTS_UNCLEAR.finding(
+        f"Cannot tell which side of these square experts A is for: {listed(found, 'parameter')}",
+        found=why,
+        expected=expected,
+    )

@@ -1,6 +1,6 @@
 """Do an adapter's virtual tokens fit the base: their number, their width, layers and heads?
 
-What PEFT makes of them: 0.21.2 ``peft_model.py`` (``get_prompt``) and ``utils/other.py``
+PEFT's use of them: 0.21.2 ``peft_model.py`` (``get_prompt``) and ``utils/other.py``
 (``_prepare_prompt_learning_config``).
 """
 
@@ -20,46 +20,39 @@ from ..methods.prompt_config import EMBEDDINGS, SEQ_2_SEQ
 from .candidate import Subject
 
 TASKS = ("CAUSAL_LM", SEQ_2_SEQ, "SEQ_CLS", "TOKEN_CLS")
-"""Task types whose inputs are understood."""
+"""Task types whose inputs are supported."""
 
 
-def check(subject: Subject) -> list[Finding]:
-    """A missing tensor, its shape by the config, and the base's sizes as far as they are known."""
-    site = subject.plan.prompt
+def check(subject: Subject) -> Iterator[Finding]:
+    """A missing tensor, its shape by the config, and the base's sizes where they are known."""
+    site, layout = subject.plan.prompt, subject.layout
     if site is None:
-        if not subject.plan.saved:
-            return []  # an empty adapter is reported as such
-        message = f"{subject.name} has no {EMBEDDINGS}"
-        return [codes.PROMPT_SHAPE.finding(message, subject.where, found="modules_to_save only")]
+        # `complete` reports an empty adapter
+        if subject.plan.saved and not subject.method.kinds:
+            message = f"{subject.name} has no {EMBEDDINGS}"
+            yield codes.PROMPT_SHAPE.finding(message, found="modules_to_save only")
+        return
     shape = subject.tensors[site.tensors[EMBEDDINGS]].shape
     findings = check_plan(site, shape, subject.where)
-    if findings:
-        return findings
-    if subject.layout is not None:
-        reason = cannot_take(site, subject.layout.inputs)
-        if reason is not None:
-            message = f"The base {reason}, so it cannot have virtual tokens of this kind"
-            hint = "Train another kind of adapter: PEFT cannot run this one on such a base either."
-            return [
-                codes.PROMPT_MISFIT.finding(message, subject.where, found=site.method, hint=hint)
-            ]
-    if not is_cached(site) and subject.layout is not None:
-        findings += _width(site, subject.layout, subject.where)
-    if subject.base is not None and subject.layout is not None:
-        findings += check_base(site, subject.base.config, subject.where)
-    return findings
+    yield from findings
+    if findings or layout is None:
+        return
+    if (reason := cannot_take(site, layout.inputs)) is not None:
+        message = f"The base {reason}, so it cannot have virtual tokens of this kind"
+        hint = "Train another kind of adapter: PEFT cannot run this one on such a base either."
+        yield codes.PROMPT_MISFIT.finding(message, found=site.method, hint=hint)
+        return
+    if not is_cached(site):
+        yield from _width(site, layout)
+    if subject.base is not None:
+        yield from check_base(site, subject.base.config, subject.where)
 
 
 def cannot_take(site: SitePlan, inputs: Collection[str]) -> str | None:
-    """Why a model that takes these of ``INPUTS`` cannot have the
-    virtual tokens."""
+    """Why a model that takes these of ``INPUTS`` cannot have the virtual tokens."""
     if site.settings["input"] in inputs:
         return None
-    return (
-        f"takes no {CACHED}"
-        if is_cached(site)
-        else f"takes no {EMBEDS} but those of its own tokens"
-    )
+    return f"takes no {CACHED}" if is_cached(site) else f"takes {EMBEDS} only of its own tokens"
 
 
 def is_cached(site: SitePlan) -> bool:
@@ -68,21 +61,21 @@ def is_cached(site: SitePlan) -> bool:
 
 
 def check_plan(site: SitePlan, shape: Shape, where: Where) -> list[Finding]:
-    """What of the config, and of the tensor's shape by it, is not understood."""
+    """What of the config is not supported, and a shape that the config does not describe."""
     return [*_task(site, where), *_shape(site, shape, where)]
 
 
 def check_base(site: SitePlan, config: Mapping[str, Any], where: Where) -> list[Finding]:
-    """What of the base's config the virtual tokens are not for. ``config`` is its
-    ``config.json``, or a live model's ``config.to_dict()``."""
+    """How the base's ``config`` (its ``config.json``, or a live model's ``config.to_dict()``) does
+    not fit the virtual tokens."""
     decodes = bool(config.get("is_encoder_decoder"))
     if decodes != (site.settings["task_type"] == SEQ_2_SEQ):
-        kind = "an encoder and a decoder" if decodes else "no decoder beside an encoder"
+        task, kind = site.settings["task_type"], "is" if decodes else "is not"
         return [
             codes.PROMPT_TASK.finding(
-                f"the task is {site.settings['task_type']}, and the base has {kind}",
+                f"The task is {task}, but the base {kind} an encoder-decoder model",
                 where,
-                found=f"task_type: {site.settings['task_type']}",
+                found=f"task_type: {task}",
                 expected=SEQ_2_SEQ if decodes else "another task",
             )
         ]
@@ -146,14 +139,14 @@ def _task(site: SitePlan, where: Where) -> Iterator[Finding]:
     task = site.settings["task_type"]
     if task not in TASKS:
         yield codes.PROMPT_TASK.finding(
-            f"virtual tokens for the task {shown(str(task), 80)} are not supported",
+            f"Virtual tokens for the task {shown(str(task), 80)} are not supported",
             where,
             found=f"task_type: {shown(str(task), 80)}",
             expected=", ".join(TASKS),
         )
         return
     parts = site.settings["num_transformer_submodules"]
-    # PEFT gives the decoder keys and values only where it counts two parts
+    # PEFT passes keys and values to the decoder only where it counts two parts
     allowed = (1,) if task != SEQ_2_SEQ else (2,) if is_cached(site) else (1, 2)
     if parts not in allowed:
         yield codes.PROMPT_TASK.finding(
@@ -172,7 +165,7 @@ def _shape(site: SitePlan, shape: Shape, where: Where) -> Iterator[Finding]:
     missing = [name for name in needed if said[name] is None]
     if missing:
         yield codes.PROMPT_SHAPE.finding(
-            f"adapter_config.json does not give {', '.join(missing)}", where, expected="a number"
+            f"adapter_config.json does not set {', '.join(missing)}", where, expected="a number"
         )
         return
     tokens, width = said["num_virtual_tokens"], said["token_dim"]
@@ -180,7 +173,7 @@ def _shape(site: SitePlan, shape: Shape, where: Where) -> Iterator[Finding]:
         expected = (tokens, said["num_layers"] * 2 * width)
         if width % said["num_attention_heads"]:
             yield codes.PROMPT_SHAPE.finding(
-                "token_dim is no multiple of num_attention_heads",
+                "token_dim is not a multiple of num_attention_heads",
                 where,
                 found=f"{width} for {said['num_attention_heads']} heads",
             )
@@ -195,44 +188,36 @@ def _shape(site: SitePlan, shape: Shape, where: Where) -> Iterator[Finding]:
         )
 
 
-def _width(site: SitePlan, layout: Layout, where: Where) -> Iterator[Finding]:
-    width = embedding_width(layout)
+def _width(site: SitePlan, layout: Layout) -> Iterator[Finding]:
+    name = input_embedding(layout)
+    width = None if name is None else layout.modules[name].out_features
     if width is None:
-        message = "the width of the base's token embedding is not known"
-        yield codes.SIZE_UNKNOWN.finding(message, where)
+        yield codes.SIZE_UNKNOWN.finding("Unknown width of the base's token embedding")
     elif width != site.settings["token_dim"]:
         yield codes.PROMPT_MISFIT.finding(
-            "the virtual tokens have another width than the base's token embedding",
-            where,
+            "The virtual tokens have another width than the base's token embedding",
             found=f"token_dim: {site.settings['token_dim']}",
             expected=width,
         )
-
-
-def embedding_width(layout: Layout) -> int | None:
-    """The width of the token embedding."""
-    name = input_embedding(layout)
-    return None if name is None else layout.modules[name].out_features
 
 
 def _keys_and_values(site: SitePlan, config: Mapping[str, Any], where: Where) -> Iterator[Finding]:
     said = site.settings
     base = KeysAndValues.of(config)
     if isinstance(base, str):
-        message = "the base's layers cannot have a prefix"
+        message = "The base's layers cannot have a prefix"
         yield codes.PROMPT_MISFIT.finding(message, where, found=base)
         return
     heads = said["num_attention_heads"]
     pairs = (
         ("layers", said["num_layers"], base.layers),
         ("key and value heads", heads, base.heads),
-        ("numbers in a head", said["token_dim"] // heads, base.head_dim),
+        ("values in a head", said["token_dim"] // heads, base.head_dim),
     )
     for what, ours, theirs in pairs:
         if theirs is None:
-            message = f"how many {what} the base has is not known"
-            yield codes.SIZE_UNKNOWN.finding(message, where)
+            yield codes.SIZE_UNKNOWN.finding(f"Unknown number of {what} of the base", where)
         elif ours != theirs:
             yield codes.PROMPT_MISFIT.finding(
-                f"the prefix is for another number of {what}", where, found=ours, expected=theirs
+                f"The prefix is for another number of {what}", where, found=ours, expected=theirs
             )

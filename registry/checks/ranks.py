@@ -1,23 +1,27 @@
-"""Do the factors have the rank that the config gives, and a shape that factors can have?"""
+"""Do the factors have the rank that the config sets, and a shape that factors can have?"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
 from ..files.facts import SitePlan
-from ..files.wording import count, some
+from ..files.wording import listed
 from ..methods.lora_variants import BLOCKS
 from .candidate import Subject
 
 _NOT_GATHERED = (
     "The weights were not gathered when they were saved (DeepSpeed ZeRO-3 leaves empty tensors). "
     "Save the adapter again with stage3_gather_16bit_weights_on_model_save: true, or gather the "
-    "checkpoint with the zero_to_fp32.py that lies in it."
+    "checkpoint with its zero_to_fp32.py."
 )
 
 
-def check(subject: Subject) -> list[Finding]:
+def check(subject: Subject) -> Iterator[Finding]:
     """One finding for each (rank by config, rank by tensors), and one for each invalid shape."""
+    if not subject.method.ranked:
+        return
     ranks: dict[tuple[int, int], list[str]] = {}
     shapes: dict[tuple[int, ...], list[str]] = {}
     tensors = subject.tensors
@@ -30,28 +34,20 @@ def check(subject: Subject) -> list[Finding]:
                 shapes.setdefault(shape, []).append(key)
             elif (rank := _rank(subject, site, role, shape)) != site.rank:
                 ranks.setdefault((site.rank, rank), []).append(site.module)
-    findings = [
-        codes.SHAPE_INVALID.finding(
-            f"{count(len(keys), 'factor')} of an impossible shape: {some(keys)}",
-            subject.where,
+    for shape, keys in shapes.items():
+        yield codes.SHAPE_INVALID.finding(
+            f"Invalid shape of {listed(keys, 'factor')}",
             found=shape,
             expected="two dimensions or more, none of them 0",
             hint=_NOT_GATHERED if shape == (0,) else None,
         )
-        for shape, keys in shapes.items()
-    ]
     for (wanted, found), modules in ranks.items():
-        unique = list(dict.fromkeys(modules))
-        findings.append(
-            codes.RANK_MISMATCH.finding(
-                f"rank {found} in the file and {wanted} by the config at "
-                f"{count(len(unique), 'module')}: {some(unique)}",
-                subject.where,
-                found=f"rank {found}",
-                expected=f"rank {wanted} (r and rank_pattern)",
-            )
+        at = listed(list(dict.fromkeys(modules)), "module")
+        yield codes.RANK_MISMATCH.finding(
+            f"The rank is {found} in the file but {wanted} by the config at {at}",
+            found=f"rank {found}",
+            expected=f"rank {wanted} (r and rank_pattern)",
         )
-    return findings
 
 
 def _rank(subject: Subject, site: SitePlan, role: str, shape: tuple[int, ...]) -> int:

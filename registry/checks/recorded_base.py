@@ -1,4 +1,4 @@
-"""Is the base that the adapter records the manifest's?"""
+"""Is the manifest's base the one that the adapter records?"""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _SIZES = (
     ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
     ("intermediate_size", "n_inner", "d_ff", "hidden_dim"),
 )
-"""Config fields that say how large a model is, by the names that model families give them."""
+"""Config fields with the sizes of a model, by their names in model families."""
 
 
 def recorded_name(config: Mapping[str, Any]) -> str | None:
-    """``base_model_name_or_path``, where it says anything."""
+    """``base_model_name_or_path``, where it is set."""
     value = config.get("base_model_name_or_path")
     return value if isinstance(value, str) and value else None
 
@@ -44,10 +44,10 @@ def check(
 ) -> list[Finding]:
     """``declared`` is the manifest's ``base.model``, ``aliases`` are its other names (a loaded
     model's own among them), ``recorded`` is what was found where the adapter's recorded name
-    leads (``None`` if it was not or could not be resolved)."""
+    points to (``None`` if it was not or could not be resolved)."""
     name = recorded_name(config)
     if name is None:
-        message = "the adapter does not record the base that it was trained on"
+        message = "The adapter does not record the base that it was trained on"
         return [codes.RECORDED_NONE.finding(message, where)]
     if _is_same(name, declared, aliases):
         return _revision(config, where, base)
@@ -56,7 +56,7 @@ def check(
         if differences:
             return [
                 codes.RECORDED_SHAPE.finding(
-                    f"the adapter was trained on {shown(name)}, which is another model",
+                    f"The adapter was trained on {shown(name)}, which is another model",
                     where,
                     found="; ".join(f"{what} {theirs}" for what, _, theirs in differences),
                     expected="; ".join(f"{what} {ours}" for what, ours, _ in differences),
@@ -65,22 +65,22 @@ def check(
     if not is_hub_id(name):
         if recorded is not None:
             return []
-        message = f"the adapter records the folder {shown(name)} as its base, which is not here"
+        message = f"The adapter's base is the folder {shown(name)}, which does not exist here"
         return [codes.RECORDED_GONE.finding(message, where, found=shown(name))]
     ours = [declared.location] if declared is not None and declared.is_hub else []
     ours += [alias for alias in aliases if is_hub_id(_plain(alias)) and alias not in ours]
     if ours:
         return [
             codes.RECORDED_OTHER.finding(
-                f"the adapter was trained on {name}, and the base is {ours[0]}",
+                f"The adapter was trained on {name}, but the base is {ours[0]}",
                 where,
                 found=name,
-                expected=f"{' or '.join(ours)}, or a further name in base.aliases",
+                expected=f"{' or '.join(ours)}, or another name in base.aliases",
             )
         ]
     if recorded is not None:
         return []  # a folder of that name, as transformers would have read it
-    message = f"whether the base is {name}, on which the adapter was trained, cannot be told"
+    message = f"Cannot verify that the base is {name}, which this adapter was trained on"
     if declared is None and not aliases:
         return [codes.RECORDED_UNCOMPARED.finding(message, where, found=name)]
     return [codes.RECORDED_UNCONFIRMED.finding(message, where, found=name)]
@@ -101,7 +101,7 @@ def _plain(name: str) -> str:
 
 
 def _differences(ours: BaseFacts, theirs: BaseFacts) -> list[tuple[str, object, object]]:
-    """(what, ours, theirs) for each of kind and sizes that both configs give and that differ."""
+    """(field, ours, theirs) for each of type and sizes that both configs have and that differ."""
     pairs: list[tuple[str, object, object]] = [("model_type", ours.model_type, theirs.model_type)]
     for names in _SIZES:
         for name in names:
@@ -120,5 +120,5 @@ def _revision(config: Mapping[str, Any], where: Where, base: BaseFacts | None) -
     used = base.revision if base is not None else None
     if not isinstance(wanted, str) or not used or len(wanted) != 40 or wanted == used:
         return []
-    message = "the adapter was trained on another revision of the base"
+    message = "The adapter was trained on another revision of the base"
     return [codes.RECORDED_REVISION.finding(message, where, found=wanted, expected=used)]

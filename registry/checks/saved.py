@@ -1,4 +1,4 @@
-"""Are the modules in ``modules_to_save`` stored whole, with the base's shapes?"""
+"""Are the modules in ``modules_to_save`` stored completely, with the base's shapes?"""
 
 from __future__ import annotations
 
@@ -9,37 +9,31 @@ from ...manifests.findings import loader as loader_codes
 from ...manifests.findings.finding import Finding
 from ..files.conversion import Shape
 from ..files.facts import SIZED, Layout, ModuleKind
-from ..files.wording import count, some
+from ..files.wording import count, listed, some
 from ..methods.places import saved_module
 from ..methods.resized import token_modules
+from ..methods.tuner_config import TASK_HEADS
 from .candidate import Subject
 from .vocabulary import resize_hint
 
-TASK_HEADS = frozenset({"score", "classifier", "qa_outputs"})
+_HEADS = frozenset(head for heads in TASK_HEADS.values() for head in heads)
 """PEFT adds these to ``modules_to_save`` by the task, whether or not the model has them."""
 
 
-def check(subject: Subject) -> list[Finding]:
-    layout = subject.layout
-    if layout is None:
-        return []
-    findings: list[Finding] = []
+def check(subject: Subject, layout: Layout) -> Iterator[Finding]:
     for module, stored in (*subject.plan.saved.items(), *subject.plan.tuned.items()):
         if module in layout.modules and _is_list(layout, module):
-            findings.append(
-                loader_codes.SAVED_CONTAINER.finding(
-                    f"{module} is a list of modules, which is never called", subject.where
-                )
-            )
+            message = f"{module} is a list of modules, which the model never calls"
+            yield loader_codes.SAVED_CONTAINER.finding(message)
         elif module in layout.modules:
-            findings.extend(_parameters(subject, layout, module, stored))
-    return [*findings, *_names(subject, layout)]
+            yield from _parameters(subject, layout, module, stored)
+    yield from _names(subject, layout)
 
 
 def _is_list(layout: Layout, module: str) -> bool:
-    """Whether it is not called for what it is, and not because its weight is read."""
-    one = layout.modules[module]
-    return not one.called and one.kind is ModuleKind.OTHER and "weight" not in one.parameters
+    """Whether it is a list of modules, and not a module of which only the weight is read."""
+    found = layout.modules[module]
+    return not found.called and found.kind is ModuleKind.OTHER and "weight" not in found.parameters
 
 
 def _parameters(
@@ -51,37 +45,29 @@ def _parameters(
     packed = layout.packed or ()
     extra = [p for p in found if p not in wanted and f"{module}.{p}" not in packed]
     if missing:
-        yield codes.SAVED_MODULE.finding(
-            f"{module} is stored without {count(len(missing), 'parameter')}: {some(missing)}",
-            subject.where,
-            hint=_OF_ANOTHER,
-        )
+        message = f"The stored {module} lacks {listed(missing, 'parameter')}"
+        yield codes.SAVED_MODULE.finding(message, hint=_OF_ANOTHER)
     if extra:
-        yield codes.SAVED_MODULE.finding(
-            f"{module} is stored with {count(len(extra), 'tensor')} that the base's has not: "
-            f"{some(extra)}",
-            subject.where,
-            hint=_OF_ANOTHER,
-        )
+        more = count(len(extra), "tensor")
+        message = f"The stored {module} has {more} that the base's lacks: {some(extra)}"
+        yield codes.SAVED_MODULE.finding(message, hint=_OF_ANOTHER)
     if unknown := sorted(_unsized(layout, module, found)):
-        yield codes.SIZE_UNKNOWN.finding(
-            f"what {module} has to hold is not known: {some(unknown)}", subject.where
-        )
+        message = f"Unknown sizes inside the stored {module}: {some(unknown)}"
+        yield codes.SIZE_UNKNOWN.finding(message)
     for path, shape in found.items():
         if path in wanted and shape != wanted[path]:
             yield codes.SAVED_MODULE.finding(
                 f"{module}.{path} has another shape than the base's",
-                subject.where,
                 found=shape,
                 expected=wanted[path],
-                hint=_of_shape(module, layout, shape, wanted[path]),
+                hint=_hint(module, layout, shape, wanted[path]),
             )
 
 
 def _unsized(layout: Layout, module: str, stored: Collection[str]) -> Iterator[str]:
-    """Modules inside whose weight is in no file of the base, and not in the adapter's."""
-    for name, one in layout.modules.items():
-        hidden = name.startswith(f"{module}.") and one.kind in SIZED and one.in_features is None
+    """Modules inside whose weight is neither in the base's files nor in the adapter's."""
+    for name, inner in layout.modules.items():
+        hidden = name.startswith(f"{module}.") and inner.kind in SIZED and inner.in_features is None
         if hidden and not any(path.startswith(name[len(module) + 1 :]) for path in stored):
             yield name
 
@@ -89,11 +75,11 @@ def _unsized(layout: Layout, module: str, stored: Collection[str]) -> Iterator[s
 _OF_ANOTHER = "Use the base, and the version of its code, that the adapter was trained on."
 
 
-def _of_shape(module: str, layout: Layout, found: Shape, wanted: Shape) -> str:
-    """What another shape than the base's comes from: other labels, other tokens, another base."""
+def _hint(module: str, layout: Layout, found: Shape, wanted: Shape) -> str:
+    """Another shape than the base's comes from other labels, other tokens, or another base."""
     if found[1:] != wanted[1:]:
         return _OF_ANOTHER
-    if module.rpartition(".")[2] in TASK_HEADS:
+    if module.rpartition(".")[2] in _HEADS:
         return (
             f"Load the base with {found[0]} labels, as it was when the adapter was trained: "
             f"`num_labels: {found[0]}` under `base`, or num_labels={found[0]} in from_pretrained."
@@ -102,8 +88,7 @@ def _of_shape(module: str, layout: Layout, found: Shape, wanted: Shape) -> str:
 
 
 def parameters_of(layout: Layout, module: str) -> Iterator[tuple[str, Shape]]:
-    """(path under ``module``, shape) of every parameter and saved buffer of it and of what it
-    contains."""
+    """(path under ``module``, shape) of each parameter and saved buffer in it."""
     for name, inner in layout.modules.items():
         if name == module or name.startswith(f"{module}."):
             path = name[len(module) + 1 :]
@@ -124,15 +109,13 @@ def _names(subject: Subject, layout: Layout) -> Iterator[Finding]:
     )
     if absent:
         yield codes.SAVED_MODULE.finding(
-            f"modules_to_save names {count(len(absent), 'module')} with no tensors in the file: "
-            f"{some(absent)}",
-            subject.where,
+            f"The file has no tensors for {count(len(absent), 'module')} that modules_to_save "
+            f"selects: {some(absent)}",
             hint="Save the adapter again from the model that was trained; or remove the name from "
             "modules_to_save if the module was not trained.",
         )
     authors = [subject.naming.author(m) for m in wanted] + list(subject.plan.saved)
     for name in dict.fromkeys(subject.config.modules_to_save):
-        if name not in TASK_HEADS and not any(a.endswith(name) for a in authors):
-            yield codes.SAVED_NAME_UNUSED.finding(
-                f"modules_to_save names {name!r}, which is no module of the base", subject.where
-            )
+        if name not in _HEADS and not any(a.endswith(name) for a in authors):
+            message = f"modules_to_save names {name!r}, which the base does not have"
+            yield codes.SAVED_NAME_UNUSED.finding(message)

@@ -1,11 +1,11 @@
-"""The checks of a planned adapter, in the order in which a person wants their findings."""
+"""The checks of a planned adapter, in the order in which a person reads their findings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ...manifests.findings.finding import Finding
-from ..methods.method import Method
+from ..files.facts import Layout
 from . import (
     alphas,
     base,
@@ -20,7 +20,6 @@ from . import (
     ranks,
     saved,
     shapes,
-    sizes,
     targets,
     tied,
     tokens,
@@ -30,64 +29,39 @@ from . import (
 )
 from .candidate import Subject
 
-Check = Callable[[Subject], list[Finding]]
-Asked = Callable[[Method], bool]
+Check = Callable[[Subject], Iterable[Finding]]
+"""Its findings need no place: ``check_adapter`` puts in the subject's."""
+CheckOnBase = Callable[[Subject, Layout], Iterable[Finding]]
 
 
-def _of_its_own(subject: Subject) -> list[Finding]:
+def _on_base(check: CheckOnBase) -> Check:
+    """``check`` where the base's modules are known, and no findings where they are not."""
+    return lambda subject: () if subject.layout is None else check(subject, subject.layout)
+
+
+def _of_the_method(subject: Subject) -> Iterable[Finding]:
     return subject.method.check_plan(subject.config, subject.plan, subject.where)
 
 
-def _every(method: Method) -> bool:
-    return True
-
-
-def _ranked(method: Method) -> bool:
-    return method.ranked
-
-
-def _on_modules(method: Method) -> bool:
-    return bool(method.kinds)
-
-
-def _on_the_model(method: Method) -> bool:
-    return not method.kinds
-
-
-def _with_alphas(method: Method) -> bool:
-    return bool(method.kinds) and method.native
-
-
-def _through_peft(method: Method) -> bool:
-    return not method.native
-
-
-CHECKS: tuple[tuple[Check, Asked], ...] = (
-    (base.check, _every),
-    (complete.check, _every),
-    (ranks.check, _ranked),
-    (alphas.check, _with_alphas),
-    (unused.check, _on_modules),
-    (modules.check, _every),
-    (kinds.check, _on_modules),
-    (uncalled.check, _on_modules),
-    (prompts.check, _on_the_model),
-    (sizes.check, _ranked),
-    (shapes.check, _on_modules),
-    (targets.check, _on_modules),
-    (parameters.check, _on_modules),
-    (_of_its_own, _every),
-    (tokens.check, _on_modules),
-    (saved.check, _every),
-    (biases.check, _every),
-    (tied.check, _every),
-    (vocabulary.check, _every),
-    (origin.check, _every),
-    (needs_peft.check, _through_peft),
+CHECKS: tuple[Check, ...] = (
+    base.check,
+    complete.check,
+    ranks.check,
+    alphas.check,
+    unused.check,
+    _on_base(modules.check),
+    _on_base(kinds.check),
+    _on_base(uncalled.check),
+    prompts.check,
+    _on_base(shapes.check),
+    targets.check,
+    _on_base(parameters.check),
+    _of_the_method,
+    tokens.check,
+    _on_base(saved.check),
+    _on_base(biases.check),
+    _on_base(tied.check),
+    _on_base(vocabulary.check_embeddings),
+    origin.check,
+    needs_peft.check,
 )
-"""Each with the methods whose adapters it is for."""
-
-
-def checks_of(method: Method) -> tuple[Check, ...]:
-    """The checks for an adapter of this method."""
-    return tuple(check for check, asked in CHECKS if asked(method))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding
 from ..files.facts import TARGET
@@ -9,22 +11,23 @@ from ..files.wording import count, some
 from .candidate import Subject
 
 
-def check(subject: Subject) -> list[Finding]:
-    """Both ways; that a selected module has tensors needs a layout. Raises
+def check(subject: Subject) -> Iterator[Finding]:
+    """In both directions; that a selected module has tensors needs a layout. Raises
     ``PatternError``."""
     sites = subject.own_sites
-    # what is tied to an embedding is not named by the config
+    # the config does not name modules that are tied to an embedding
     modules = [site.module for site in sites if "follows" not in site.settings]
     modules += subject.plan.tuned
     if subject.config.targets is None:  # of tokens, the input embedding is meant
-        if not modules or (sites and all("indices" in site.settings for site in sites)):
-            return []
-        message = "adapter_config.json leaves target_modules open"
-        return [codes.TARGETS_UNDECLARED.finding(message, subject.where)]
-    return [*_unselected(subject, modules), *_without_tensors(subject, modules)]
+        if modules and not (sites and all("indices" in site.settings for site in sites)):
+            message = "adapter_config.json does not set target_modules"
+            yield codes.TARGETS_UNDECLARED.finding(message)
+        return
+    yield from _unselected(subject, modules)
+    yield from _without_tensors(subject, modules)
 
 
-def _unselected(subject: Subject, modules: list[str]) -> list[Finding]:
+def _unselected(subject: Subject, modules: list[str]) -> Iterator[Finding]:
     selection = subject.selection
     naming = subject.naming
     layout = subject.layout
@@ -35,44 +38,36 @@ def _unselected(subject: Subject, modules: list[str]) -> list[Finding]:
         chosen = {m for m in modules if selection.selects(naming.author(m))}
     if subject.config.ensure_weight_tying:
         chosen |= _tied_modules(subject)
-    # a module that the base does not have is reported as such
+    # `modules` reports a module that the base does not have
     odd = [m for m in modules if m not in chosen and (layout is None or m in layout.modules)]
-    if not odd:
-        return []
-    return [
-        codes.TENSORS_WITHOUT_TARGET.finding(
-            f"factors for {count(len(odd), 'module')} that the config does not select: {some(odd)}",
-            subject.where,
+    if odd:
+        yield codes.TENSORS_WITHOUT_TARGET.finding(
+            f"The file has factors for {count(len(odd), 'module')} that the config does not "
+            f"select: {some(odd)}",
             found=_targets(subject),
         )
-    ]
 
 
-def _without_tensors(subject: Subject, modules: list[str]) -> list[Finding]:
+def _without_tensors(subject: Subject, modules: list[str]) -> Iterator[Finding]:
     layout = subject.layout
     attended = {s.settings[TARGET] for s in subject.plan.sites if TARGET in s.settings}
     present = {*modules, *attended}
     if layout is None or present.isdisjoint(layout.modules):
-        return []  # an adapter of another model altogether is reported as such
-    missing = [
-        m for m in subject.selection.live_modules(layout, subject.naming) if m not in present
+        return  # `modules` reports an adapter of another model
+    selected = [
+        *subject.selection.live_modules(layout, subject.naming),
+        *subject.method.selects_too(layout, subject.selection, subject.naming),
     ]
-    others = subject.method.selects_too(layout, subject.selection, subject.naming)
-    missing += [m for m in others if m not in present]
-    if subject.config.ensure_weight_tying:
-        missing = [m for m in missing if m not in _tied_modules(subject)]
-    if not missing:
-        return []
-    ordered = sorted(missing, key=list(layout.modules).index)
-    return [
-        codes.TARGETS_WITHOUT_TENSORS.finding(
-            f"{count(len(ordered), 'module')} selected by the config and without factors: "
-            f"{some(ordered)}",
-            subject.where,
+    left_out = _tied_modules(subject) if subject.config.ensure_weight_tying else ()
+    missing = [m for m in selected if m not in present and m not in left_out]
+    if missing:
+        missing.sort(key=list(layout.modules).index)
+        yield codes.TARGETS_WITHOUT_TENSORS.finding(
+            f"The file has no factors for {count(len(missing), 'module')} that the config selects: "
+            f"{some(missing)}",
             found=f"factors for {count(len(present), 'module')}",
-            expected=f"{len(present) + len(ordered)}, by {_targets(subject)}",
+            expected=f"{len(present) + len(missing)}, by {_targets(subject)}",
         )
-    ]
 
 
 def _tied_modules(subject: Subject) -> set[str]:

@@ -13,27 +13,15 @@ from .candidate import Subject
 
 
 def resize_hint(rows: int) -> str:
-    """The way out where the base was resized in training, to this number of rows."""
+    """What to do where the base was resized in training, to this number of rows."""
     return (
         f"Write `base.vocab_size: {rows}` (the number of rows in training) if the base was resized "
         f"there; resize a live model with `model.resize_token_embeddings({rows})`."
     )
 
 
-def check(subject: Subject) -> list[Finding]:
-    """Embeddings stored with the adapter."""
-    return list(_embeddings(subject))
-
-
-def check_tokens(subject: Subject) -> list[Finding]:
-    """The tokenizer beside the adapter, which is read for this."""
-    return list(_tokens(subject))
-
-
-def _embeddings(subject: Subject) -> Iterator[Finding]:
-    layout = subject.layout
-    if layout is None:
-        return
+def check_embeddings(subject: Subject, layout: Layout) -> Iterator[Finding]:
+    """Embeddings that are stored with the adapter, against the base's."""
     for module, key in subject.plan.embeddings.items():
         owner = layout.modules.get(module)
         wanted = owner.parameters.get("weight") if owner else None
@@ -44,23 +32,22 @@ def _embeddings(subject: Subject) -> Iterator[Finding]:
         code = codes.VOCABULARY if resized else codes.EMBEDDING_MISMATCH
         what = "another number of rows" if resized else "another width"
         yield code.finding(
-            f"{module} is stored with the adapter and has {what} than the base's",
-            subject.where,
+            f"The stored {module} has {what} than the base's",
             found=found,
             expected=wanted,
             hint=resize_hint(found[0]) if resized else None,
         )
 
 
-def _tokens(subject: Subject) -> Iterator[Finding]:
+def check_tokens(subject: Subject) -> Iterator[Finding]:
+    """The adapter's tokenizer against the base's rows, and its tokenizer."""
     theirs = subject.ask.tokenizer()
     if theirs is None:
         return
     rows = _base_rows(subject)
     if rows is not None and theirs.rows > rows:
         yield codes.VOCABULARY.finding(
-            "the adapter's tokenizer has more tokens than the base has rows",
-            subject.where,
+            "The adapter's tokenizer has more tokens than the base has rows",
             found=f"{theirs.rows} ids",
             expected=f"at most {rows}",
             hint=resize_hint(theirs.rows),
@@ -71,10 +58,8 @@ def _tokens(subject: Subject) -> Iterator[Finding]:
         return
     added = [token for token in theirs.added if token not in ours.added]
     if added and theirs.rows > ours.rows:
-        yield codes.TOKENS_ADDED.finding(
-            f"tokens that only the adapter's tokenizer has: {some(repr(t) for t in added)}",
-            subject.where,
-        )
+        names = some(repr(token) for token in added)
+        yield codes.TOKENS_ADDED.finding(f"Only the adapter's tokenizer has the tokens {names}")
 
 
 def _base_rows(subject: Subject) -> int | None:
@@ -89,13 +74,7 @@ def _base_rows(subject: Subject) -> int | None:
         size = config.get("vocab_size")
         if isinstance(size, int):
             return size
-    return None if subject.layout is None else _largest_embedding(subject.layout)
-
-
-def _largest_embedding(layout: Layout) -> int | None:
-    rows = [
-        module.in_features
-        for module in layout.modules.values()
-        if module.kind is ModuleKind.EMBEDDING and module.in_features is not None
-    ]
-    return max(rows, default=None)
+    if subject.layout is None:
+        return None
+    embeddings = (m for m in subject.layout.modules.values() if m.kind is ModuleKind.EMBEDDING)
+    return max((m.in_features for m in embeddings if m.in_features is not None), default=None)

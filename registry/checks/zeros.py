@@ -1,11 +1,11 @@
-"""Which tensors of an adapter are all zero, as far as its fit depends on it.
+"""Which tensors of an adapter are all zero, where its fit depends on it.
 
-Only the factors of targets that the model never calls are asked for: a few small range reads.
+Only the factors of targets that the model never calls are read: a few small range reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 
 from ...manifests.bounds import IDLE_BYTES, IDLE_TENSORS
 from ..files.facts import (
@@ -48,16 +48,12 @@ def zeros_of(
     return frozenset(key for key, names in sources.items() if zero.issuperset(names))
 
 
-def _sources(key: str, conversion: Conversion | None) -> frozenset[str]:
-    """The file's tensors that one of the plan is made of."""
+def _sources(key: str, conversion: Conversion | None) -> Set[str]:
+    """The file's tensors that make up a tensor of the plan."""
     if conversion is None:
-        return frozenset({key})
+        return {key}
     source = conversion.sources[key]
-    return (
-        frozenset(p.key for p in source.pieces)
-        if isinstance(source, Joined)
-        else frozenset({source})
-    )
+    return frozenset(p.key for p in source.pieces) if isinstance(source, Joined) else {source}
 
 
 def zeros_in_files(facts: AdapterFacts, read: Callable[[str, int, int], bytes]) -> IsZero:

@@ -1,1 +1,1 @@
-"""Files and what is in them: names, headers, digests, formats; imports ``manifests/``."""
+"""Files and their content: names, headers, digests, formats; imports ``manifests/``."""

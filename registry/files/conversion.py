@@ -1,22 +1,23 @@
-"""transformers' checkpoint conversions, replayed on names and shapes.
+"""transformers' checkpoint conversions, applied to names and shapes.
 
-Implements what ``transformers/core_model_loading.py`` (5.23) does when it loads: every renaming
-in turn, then at most one converter, which gathers several tensors of the checkpoint into one of
-the model, or splits one into several. The rules themselves are data that
-``loader.tables.architecture_table`` exports.
+Follows ``transformers/core_model_loading.py`` (5.23): every renaming in turn, then at most one
+converter, which gathers several tensors of the checkpoint into one of the model, or splits one into
+several. The rules are data that ``loader.tables.architecture_table`` exports.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 Shape = tuple[int, ...]
 
-Shapes = dict[str, "list[Shape] | Shape | None"]
-"""By source or target pattern: the tensors gathered so far, or one; ``None`` is not known."""
+Shapes = dict[str, list[Shape]]
+"""By source or target pattern, its tensors; none where they are unknown."""
 
 
 class ConversionError(ValueError):
@@ -25,7 +26,7 @@ class ConversionError(ValueError):
 
 @dataclass
 class Rule:
-    """One renaming or converter. ``scope`` holds the prefixes under which alone it applies."""
+    """One renaming or converter. With a ``scope`` it applies only under these prefixes."""
 
     match: re.Pattern[str]
     to: tuple[str, ...]
@@ -55,7 +56,7 @@ class Rule:
         """``name`` in the model, and the number of the source pattern that matched."""
         prefix = ""
         if self.scope is not None:
-            inside = next((one for one in self.scope if name.startswith(one)), None)
+            inside = next((part for part in self.scope if name.startswith(part)), None)
             if inside is None:
                 return name, None
             prefix = inside
@@ -67,7 +68,7 @@ class Rule:
         index, target = int(group[1:]), self.to[0]
         captured = self.match.groupindex[group]
         if self.guarded:
-            # a chain of renamings (0 to 1, 1 to 2) runs only where its first name is there
+            # a chain of renamings (0 to 1, 1 to 2) runs only where its first name exists
             self.awake = self.awake or index == 0
             if not self.awake:
                 return name, None
@@ -89,9 +90,9 @@ def convert(
 ) -> dict[str, Shape | None]:
     """Live names and shapes of a checkpoint's ``tensors``.
 
-    ``prefix`` is the model's ``base_model_prefix``, which is added or stripped where that makes
-    a name one that ``exists`` in the model. A shape that cannot be told is ``None``. Names that
-    do not exist in the model are returned too. Raises :class:`ConversionError`.
+    ``prefix`` is the model's ``base_model_prefix``, which is added or stripped where the result is
+    a name that ``exists`` in the model. An unknown shape is ``None``. Names that do not exist in
+    the model are returned too. Raises :class:`ConversionError`.
     """
     rules = list(rules)
     renamings = [rule for rule in rules if not rule.operations]
@@ -111,9 +112,8 @@ def convert(
 
 
 class Renamed(NamedTuple):
-    """What became of one name: the ``name`` in the model, the converter (``rule``) that gathers
-    or splits its tensor with the source pattern that matched, and the name that this one saw
-    (``before``)."""
+    """The result for one name: the ``name`` in the model, the converter (``rule``) that gathers or
+    splits its tensor with the source pattern that matched, and the name before the converter."""
 
     name: str
     source: str | None
@@ -130,8 +130,8 @@ def rename(
 ) -> Renamed:
     """``name`` after every renaming in turn and at most one converter; see :func:`convert`."""
     before = name
-    for one in renamings:
-        before, _ = one.rename(before)
+    for renaming in renamings:
+        before, _ = renaming.rename(before)
     renamed, source, rule = before, None, None
     for rule in converters:
         renamed, source = rule.rename(renamed)
@@ -170,7 +170,7 @@ def _operate(
 ) -> dict[str, Shape | None]:
     """Run a converter's operations on shapes; every target by its full name."""
     if any(shape is None for shapes in parts.values() for shape in shapes):
-        state: Shapes = dict.fromkeys(rule.to)
+        state = _unknown({}, rule)
     else:
         state = {key: [s for s in shapes if s is not None] for key, shapes in parts.items()}
         try:
@@ -181,29 +181,21 @@ def _operate(
     full = name.replace("*.", "0.")
     part = next((key for key in state if key in full), None)
     if part is None:
-        raise ConversionError(f"{name}: no target of {list(rule.to)} is in this name")
+        raise ConversionError(f"{name}: the name contains no target of {list(rule.to)}")
     before, _, after = full.partition(part)
-    return {before + key + after: _one(value) for key, value in state.items()}
-
-
-def _list(value: list[Shape] | Shape | None) -> list[Shape]:
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _one(value: list[Shape] | Shape | None) -> Shape | None:
-    return value[0] if isinstance(value, list) else value
+    return {before + key + after: (shapes or [None])[0] for key, shapes in state.items()}
 
 
 def _stacked(shapes: list[Shape], dim: int) -> Shape:
     if len({*shapes}) != 1:
-        raise ConversionError(f"tensors of several shapes cannot be stacked: {sorted({*shapes})}")
+        raise ConversionError(f"cannot stack tensors of several shapes: {sorted({*shapes})}")
     return (*shapes[0][:dim], len(shapes), *shapes[0][dim:])
 
 
 def _joined(shapes: list[Shape], dim: int) -> Shape:
     others = {(*shape[:dim], *shape[dim + 1 :]) for shape in shapes}
     if len(others) != 1:
-        raise ConversionError(f"shapes cannot be joined along {dim}: {sorted({*shapes})}")
+        raise ConversionError(f"cannot concatenate along {dim}: {sorted({*shapes})}")
     first = shapes[0]
     return (*first[:dim], sum(shape[dim] for shape in shapes), *first[dim + 1 :])
 
@@ -211,42 +203,42 @@ def _joined(shapes: list[Shape], dim: int) -> Shape:
 def _merge(state: Shapes, rule: Rule, dim: int) -> Shapes:
     """``MergeModulelist``: each list of tensors becomes one, with a new dimension."""
     return {
-        rule.to[0] if len(state) == 1 else key: _stacked(_list(value), dim)
-        for key, value in state.items()
+        rule.to[0] if len(state) == 1 else key: [_stacked(shapes, dim)]
+        for key, shapes in state.items()
     }
 
 
 def _concatenate(state: Shapes, rule: Rule, dim: int) -> Shapes:
-    return {rule.to[0]: _joined([one for value in state.values() for one in _list(value)], dim)}
+    return {rule.to[0]: [_joined(list(chain(*state.values())), dim)]}
 
 
 def _chunk(state: Shapes, rule: Rule, dim: int, shards: str | None = None) -> Shapes:
     if shards is not None:
         raise ConversionError(f"the number of parts is in the config ({shards})")
-    (shape,) = map(_one, state.values())
-    if shape is None:
-        return dict.fromkeys(rule.to)
+    (shapes,) = state.values()
+    if not shapes:
+        return _unknown(state, rule)
+    shape = shapes[0]
     size = -(-shape[dim] // len(rule.to))
     return {
-        target: (*shape[:dim], min(size, shape[dim] - n * size), *shape[dim + 1 :])
+        target: [(*shape[:dim], min(size, shape[dim] - n * size), *shape[dim + 1 :])]
         for n, target in enumerate(rule.to)
     }
 
 
 def _unknown(state: Shapes, rule: Rule, *_: Any) -> Shapes:
     """``Split``: the parts have the sizes of the model's own parameters."""
-    return dict.fromkeys(rule.to)
+    return {target: [] for target in rule.to}
 
 
 def _transpose(state: Shapes, rule: Rule, dim0: int, dim1: int, check: bool = False) -> Shapes:
-    ((key, value),) = state.items()
-    shape = _one(value)
+    ((key, shapes),) = state.items()
     target = rule.to[0] if len(rule.to) == 1 else key
-    if shape is None or (check and shape[dim0] != shape[dim1]):
-        return {target: None}  # transposed only where the model's own shape asks for it
-    turned = list(shape)
+    if not shapes or (check and shapes[0][dim0] != shapes[0][dim1]):
+        return {target: []}  # transposed only where the model's own shape requires it
+    turned = list(shapes[0])
     turned[dim0], turned[dim1] = turned[dim1], turned[dim0]
-    return {target: tuple(turned)}
+    return {target: [tuple(turned)]}
 
 
 def _same(state: Shapes, rule: Rule, *_: Any) -> Shapes:
@@ -258,25 +250,20 @@ def _same(state: Shapes, rule: Rule, *_: Any) -> Shapes:
 
 def _flatten(state: Shapes, rule: Rule) -> Shapes:
     """``Conv3dToLinear``: (out, in, *kernel) becomes (out, in x kernel)."""
-    (shape,) = map(_one, state.values())
-    if shape is None or len(shape) == 2:
-        return {rule.to[0]: shape}
-    width = 1
-    for size in shape[1:]:
-        width *= size
-    return {rule.to[0]: (shape[0], width)}
+    (shapes,) = state.values()
+    return {rule.to[0]: [(shape[0], math.prod(shape[1:])) for shape in shapes[:1]]}
 
 
 def _deal(state: Shapes, rule: Rule, stack: int, join: int) -> Shapes:
-    """Ernie's experts: every list is dealt in order to the targets, stacked, then joined."""
+    """Ernie's experts: each list is divided in order among the targets, stacked, then joined."""
     out: Shapes = {}
     for number, target in enumerate(rule.to):
         parts: list[Shape] = []
         for source in rule.sources:
-            shapes = _list(state.get(source))
+            shapes = state.get(source, [])
             size = -(-len(shapes) // len(rule.to))
             parts.append(_stacked(shapes[number * size : (number + 1) * size], stack))
-        out[target] = _joined(parts, join)
+        out[target] = [_joined(parts, join)]
     return out
 
 

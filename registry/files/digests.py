@@ -1,4 +1,4 @@
-"""Digests of bytes, files and folders, always spelled ``sha256:HEX``.
+"""Digests of bytes, files and folders, always written ``sha256:HEX``.
 
 The digest of a folder is part of every lock, so it must never change: SHA-256 over one line
 ``sha256:HEX SIZE PATH`` and a line feed for each consumed file, in UTF-8, the lines sorted as
@@ -22,30 +22,27 @@ PREFIX = "sha256:"
 CHUNK = 1 << 20
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})\Z")
+_EXPECTED = "sha256: and 64 of 0-9 a-f"
 
 
 class Hasher(Protocol):
-    """What ``hashlib`` makes."""
+    """A hash object of ``hashlib``."""
 
     def update(self, data: bytes, /) -> None: ...
     def hexdigest(self) -> str: ...
 
 
 def is_digest(text: str) -> bool:
-    """Whether ``text`` is spelled ``sha256:`` and 64 lower-case hexadecimal digits."""
+    """Whether ``text`` is ``sha256:`` and 64 lower-case hexadecimal digits."""
     return _DIGEST.match(text) is not None
 
 
 def parse_digest(text: str) -> str:
-    """The 64 hexadecimal digits of a digest; :class:`IntegrityError` where it is none."""
+    """The 64 hexadecimal digits of a digest. Raises :class:`IntegrityError` for other text."""
     match = _DIGEST.match(text)
     if match is None:
         raise IntegrityError(
-            BAD_DIGEST.finding(
-                "this is not a digest",
-                found=repr(text[:100]),
-                expected="sha256: and 64 of 0-9 a-f",
-            )
+            BAD_DIGEST.finding(f"Invalid digest {text[:100]!r}", expected=_EXPECTED)
         )
     return match.group(1)
 
@@ -55,16 +52,22 @@ def sha256_bytes(data: bytes | bytearray | memoryview) -> str:
     return PREFIX + hashlib.sha256(data).hexdigest()
 
 
+def versioned_digest(kind: str, content: bytes | bytearray) -> str:
+    """``v1:sha256:HEX`` of a part of a base's fingerprint: ``adapterdock KIND v1``, a line feed and
+    ``content``."""
+    title = f"adapterdock {kind} v1\n".encode()
+    return f"v1:{sha256_bytes(title + content)}"
+
+
 def sha256_stream(
     stream: BinaryIO, on_bytes: Callable[[int], None] | None = None, limit: int | None = None
 ) -> str:
-    """``sha256:HEX`` of what is left to read in ``stream``, one MiB at a time.
+    """``sha256:HEX`` of the rest of ``stream``, read one MiB at a time.
 
-    ``on_bytes`` is told how many bytes more were hashed; what it raises ends the hashing. So do
-    ``limit`` bytes: a file that someone appends to has no end of its own.
+    ``on_bytes`` gets the number of bytes after each read; what it raises ends the hashing. At most
+    ``limit`` bytes are read: a file that is appended to would not end.
     """
-    # One loop on every Python: hashlib.file_digest (3.11) reads the same way, cannot report
-    # how far it is, and is no faster.
+    # hashlib.file_digest (Python 3.11) cannot report progress, and is not faster
     digest = hashlib.sha256()
     buffer = bytearray(CHUNK)
     view = memoryview(buffer)
@@ -85,8 +88,8 @@ def sha256_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> st
 
 
 def git_blob_sha1(path: Path) -> str:
-    """The git object id of a file's content, which is the Hub's blob id of a file that is not
-    in LFS. It tells damage, not malice: SHA-1 can be forged."""
+    """The git object id of a file's content: the Hub's blob id of a file that is not in LFS. It
+    shows damage but not manipulation: SHA-1 can be forged."""
     digest = hashlib.sha1(usedforsecurity=False)
     with path.open("rb") as stream:
         digest.update(b"blob %d\0" % path.stat().st_size)
@@ -98,35 +101,34 @@ def git_blob_sha1(path: Path) -> str:
 def path_problem(path: str) -> str | None:
     """Why ``path`` cannot name a file inside a folder, or ``None`` if it can.
 
-    A good path is relative, with forward slashes, and has no empty, ``.`` or ``..`` step, no
-    backslash and no control character, and is valid Unicode.
+    A valid path is relative, in valid Unicode, with forward slashes, and without backslashes,
+    control characters, and empty, ``.`` or ``..`` parts.
     """
-    if not path:
-        return "it is empty"
-    if path.startswith("/") or re.match(r"[A-Za-z]:", path):
-        return "it is absolute"
-    if "\\" in path:
-        return "it has a backslash"
-    if any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" for c in path):
-        return "it has a control character"
-    if any(0xD800 <= ord(c) < 0xE000 for c in path):
-        return "it is not valid Unicode"
-    steps = path.split("/")
-    if "" in steps:
-        return "it has an empty step"
-    if "." in steps or ".." in steps:
-        return "it has a '.' or '..' step"
-    return None
+    parts = path.split("/")
+    controls = "\u2028\u2029"
+    problems = (
+        ("it is empty", not path),
+        ("it is absolute", path.startswith("/") or re.match(r"[A-Za-z]:", path)),
+        ("it has a backslash", "\\" in path),
+        (
+            "it has a control character",
+            any(ord(c) < 32 or 127 <= ord(c) < 160 or c in controls for c in path),
+        ),
+        ("it is not valid Unicode", any(0xD800 <= ord(c) < 0xE000 for c in path)),
+        ("it has an empty part", "" in parts),
+        ("it has a '.' or '..' part", not {".", ".."}.isdisjoint(parts)),
+    )
+    return next((problem for problem, found in problems if found), None)
 
 
 def check_paths(paths: Iterable[str]) -> list[Finding]:
-    """What is wrong with these paths as the files of one folder: unsafe ones, one that is there
-    twice, one that is both a file and a folder."""
+    """What is wrong with these paths as the files of one folder: unsafe, duplicate, or both a file
+    and a folder."""
     findings: list[Finding] = []
     seen: set[str] = set()
     good: list[str] = []
     for path in paths:
-        problem = "it is there twice" if path in seen else path_problem(path)
+        problem = "it is a duplicate" if path in seen else path_problem(path)
         seen.add(path)
         if problem is None:
             good.append(path)
@@ -136,23 +138,23 @@ def check_paths(paths: Iterable[str]) -> list[Finding]:
         parents = path.split("/")[:-1]
         above = ("/".join(parents[: i + 1]) for i in range(len(parents)))
         if clash := next((parent for parent in above if parent in seen), None):
-            findings.append(_unsafe(path, f"{clash!r} is a file, and cannot be a folder too"))
+            findings.append(_unsafe(path, f"{clash!r} is a file and a folder"))
     return findings
 
 
 def folder_digest(files: Iterable[FileFact]) -> str:
     """``sha256:HEX`` of a folder, from the digests, sizes and paths of its consumed files.
 
-    The order does not matter. Raises :class:`IntegrityError` for a path that could be read as
-    something else (see :func:`check_paths`), and for a file whose digest is not known.
+    The order does not matter. Raises :class:`IntegrityError` for an invalid path (see
+    :func:`check_paths`) and for a file without a digest.
     """
     facts = list(files)
     findings = check_paths(fact.path for fact in facts)
     findings.extend(
         BAD_DIGEST.finding(
-            f"a folder's digest needs the digest of {fact.path!r}",
+            f"Invalid digest of {fact.path!r}, which the folder's digest needs",
             found=repr(fact.sha256),
-            expected="sha256: and 64 of 0-9 a-f",
+            expected=_EXPECTED,
         )
         for fact in facts
         if fact.sha256 is None or not is_digest(fact.sha256)
@@ -164,6 +166,4 @@ def folder_digest(files: Iterable[FileFact]) -> str:
 
 
 def _unsafe(path: str, problem: str) -> Finding:
-    return UNSAFE_PATH.finding(
-        f"{path!r} cannot be a file in a folder: {problem}", found=repr(path[:200])
-    )
+    return UNSAFE_PATH.finding(f"Unsafe path {path!r}: {problem}", found=repr(path[:200]))

@@ -1,4 +1,4 @@
-"""The disk: what it refuses, as findings a person can act on, and the few things asked of it."""
+"""The disk: its errors as findings, and a few operations."""
 
 from __future__ import annotations
 
@@ -9,46 +9,38 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ...manifests.findings import store as codes
 from ...manifests.findings.code import Code
 from ...manifests.findings.errors import StoreError
 from ...manifests.findings.finding import Finding, Where
-from ...manifests.findings.store import (
-    CACHE_IO,
-    CACHE_NOT_A_FOLDER,
-    CACHE_PERMISSION,
-    CACHE_READ_ONLY,
-    NO_SPACE,
-    PATH_TOO_LONG,
-)
 
 _CODES: dict[int, Code] = {
-    errno.ENOSPC: NO_SPACE,
-    errno.EDQUOT: NO_SPACE,
-    errno.EFBIG: NO_SPACE,
-    errno.EROFS: CACHE_READ_ONLY,
-    errno.EACCES: CACHE_PERMISSION,
-    errno.EPERM: CACHE_PERMISSION,
-    errno.ENOTDIR: CACHE_NOT_A_FOLDER,
-    errno.EEXIST: CACHE_NOT_A_FOLDER,
-    errno.ENAMETOOLONG: PATH_TOO_LONG,
+    errno.ENOSPC: codes.NO_SPACE,
+    errno.EDQUOT: codes.NO_SPACE,
+    errno.EFBIG: codes.NO_SPACE,
+    errno.EROFS: codes.CACHE_READ_ONLY,
+    errno.EACCES: codes.CACHE_PERMISSION,
+    errno.EPERM: codes.CACHE_PERMISSION,
+    errno.ENOTDIR: codes.CACHE_NOT_A_FOLDER,
+    errno.EEXIST: codes.CACHE_NOT_A_FOLDER,
+    errno.ENAMETOOLONG: codes.PATH_TOO_LONG,
 }
 
 
 def fault(error: OSError, path: Path, where: Where = Where()) -> Finding:  # noqa: B008 - frozen
-    """The finding for ``error``; ``path`` is what was meant, where the error does not say."""
-    code = _CODES.get(error.errno or 0, CACHE_IO)
+    """The finding for ``error``; ``path`` is used where the error names no file."""
+    code = _CODES.get(error.errno or 0, codes.CACHE_IO)
     name = error.filename if isinstance(error.filename, str) else str(path)
     what = error.strerror or type(error).__name__
     return code.finding(f"{name}: {what}", where, found=f"[Errno {error.errno}] {what}")
 
 
 def out_of_space(error: BaseException) -> OSError | None:
-    """The full disk or quota that ``error`` was caused by, if it was: a source's own error may
-    wrap it, and "no space" is what a person must read."""
+    """The full disk or quota among the causes of ``error``, which a source's own error may hide."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
-        if isinstance(current, OSError) and _CODES.get(current.errno or 0) is NO_SPACE:
+        if isinstance(current, OSError) and _CODES.get(current.errno or 0) is codes.NO_SPACE:
             return current
         seen.add(id(current))
         current = current.__cause__ or current.__context__
@@ -65,16 +57,14 @@ def guarded(path: Path, where: Where = Where()) -> Generator[None]:  # noqa: B00
 
 
 def listing(folder: Path) -> list[Path]:
-    """What is in a folder, sorted; nothing where it is not there. Raises :class:`StoreError`
-    where it may not be read."""
+    """The entries of a folder, sorted; empty if it does not exist. Raises :class:`StoreError`."""
     with guarded(folder), suppress(FileNotFoundError, NotADirectoryError):
         return sorted(folder.iterdir())
     return []
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, read-only folders in it included. What is gone already is
-    fine; what the disk refuses stays."""
+    """Remove a file or a folder, also read-only ones, as far as the disk allows."""
     if not os.path.isdir(path) or os.path.islink(path):  # noqa: PTH112, PTH114 - never raise
         with suppress(OSError):
             path.unlink()
@@ -86,7 +76,7 @@ def remove(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Put a file's bytes on the disk. Raises :class:`OSError`."""
+    """Flush a file to the disk. Raises :class:`OSError`."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -95,10 +85,6 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a folder's names on the disk, where the system can."""
+    """Flush a folder's entries to the disk, where the system can."""
     with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_file(folder)

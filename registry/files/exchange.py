@@ -1,7 +1,7 @@
-"""Two folders exchange their names in one step, where the system can do that.
+"""Exchange the names of two folders in one step, where the system can.
 
-Linux has ``renameat2`` with ``RENAME_EXCHANGE``, macOS ``renamex_np`` with ``RENAME_SWAP``. Some
-file systems (network mounts among them) do neither, and Windows has nothing of the kind.
+Linux has ``renameat2`` with ``RENAME_EXCHANGE``, macOS ``renamex_np`` with ``RENAME_SWAP``. Windows
+and some file systems (such as network mounts) have neither.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ _SWAP = 2
 """The flag of both calls."""
 
 
-def exchange(one: Path, other: Path) -> bool:
-    """Let ``one`` be where ``other`` is, and the other way round; ``False``, with nothing done,
-    where that cannot be. Both are there at every moment, also where the process is killed."""
-    first, second = os.fsencode(one), os.fsencode(other)
+def exchange(left: Path, right: Path) -> bool:
+    """Exchange two paths atomically; ``False``, with no change, where that is not possible."""
+    first, second = os.fsencode(left), os.fsencode(right)
     try:
         system = ctypes.CDLL(None)
         if sys.platform == "darwin":
             return system.renamex_np(first, second, _SWAP) == 0
         if sys.platform == "linux":
             return system.renameat2(_AT_FDCWD, first, _AT_FDCWD, second, _SWAP) == 0
-    except (OSError, AttributeError, TypeError):  # a C library without it
+    except (OSError, AttributeError, TypeError):  # the C library does not have it
         pass
     return False

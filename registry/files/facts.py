@@ -1,4 +1,4 @@
-"""What is known of a base and an adapter before any weight is read. Frozen, and torch-free."""
+"""The facts of a base and an adapter before any weight is read: frozen data, without torch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ...manifests.lockfile import LoadedAs
 from .conversion import Rule
 
 BASE_RECORD = "adapterdock.base_fingerprint"
-"""The metadata of an adapter's file in which the base that it was saved on is recorded."""
+"""The metadata key for the base that an adapter was saved on."""
 DIGEST_RECORD = "adapterdock.digest"
-"""The metadata in which a saved adapter keeps the digest that it was loaded by: the random masks
-of its compositions are drawn by it, and stay the same ones."""
+"""The metadata key for the digest that a saved adapter was loaded by. The random masks of its
+compositions depend on it, so that they stay the same."""
 
 
 class TensorInfo(NamedTuple):
@@ -35,9 +35,9 @@ class TensorInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Header:
-    """A parsed safetensors header. ``data_start`` is where offset 0 lies in the file (bytes).
+    """A parsed safetensors header. ``data_start`` is the place of offset 0 in the file (bytes).
 
-    ``digest`` is the sha256 (hex) of the file's bytes up to there.
+    ``digest`` is the sha256 (hex) of the file's bytes before that.
     """
 
     tensors: Mapping[str, TensorInfo]
@@ -59,9 +59,9 @@ class StoredTensor(NamedTuple):
 
 @dataclass(frozen=True)
 class FileFact:
-    """One consumed file. ``version`` is what pins it where it lies (S3 VersionId or ETag, the
-    Hub's blob id); ``sha256`` (``sha256:HEX``) is known once the content was hashed or vouched
-    for by the Hub's LFS record."""
+    """One consumed file. ``version`` pins it at its source (S3 VersionId or ETag, the Hub's blob
+    id); ``sha256`` (``sha256:HEX``) is known once the content was hashed, or from the Hub's LFS
+    record."""
 
     path: str
     size: int
@@ -70,7 +70,7 @@ class FileFact:
 
 
 class ModuleKind(str, Enum):
-    """What a module does with its weight, as far as an adapter is concerned."""
+    """What a module does with its weight, as far as adapters need it."""
 
     LINEAR = "linear"
     """``nn.Linear``: weight (out, in)."""
@@ -83,20 +83,20 @@ class ModuleKind(str, Enum):
     NORM = "norm"
     """A one-dimensional weight."""
     OTHER = "other"
-    """Anything else that owns parameters, or that only contains modules."""
+    """Other modules that own parameters, or only contain modules."""
 
 
 SIZED = frozenset({ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.EMBEDDING, ModuleKind.CONV})
-"""Kinds with sizes of their own; without them the sizes are not known."""
+"""Kinds that have ``in_features`` and ``out_features``, unless these are unknown."""
 
 
 @dataclass(frozen=True)
 class ModuleShape:
-    """One module of the live model. ``in_features`` and ``out_features`` are what an adapter's
-    factors must have (for a convolution: its channels); ``parameters`` are its own, by name, and
-    ``buffers`` those that are saved with it (a batch norm's statistics). One that is not ``called``
-    never runs: the model computes with its weight (``nn.MultiheadAttention`` with that of its
-    ``out_proj``), and nothing can act on what goes in or comes out."""
+    """One module of the live model. ``in_features`` and ``out_features`` are the sizes that an
+    adapter's factors need (for a convolution: its channels); ``parameters`` are its own, by name,
+    and ``buffers`` those that are saved with it (a batch norm's statistics). A module that is not
+    ``called`` never runs: the model computes with its weight (``nn.MultiheadAttention`` with that
+    of its ``out_proj``), so nothing can change its input or output."""
 
     kind: ModuleKind
     in_features: int | None = None
@@ -110,24 +110,23 @@ class ModuleShape:
 
 EMBEDS, CACHED = "inputs_embeds", "past_key_values"
 INPUTS = frozenset({EMBEDS, CACHED})
-"""What a model may take beside the ids of tokens."""
+"""Inputs that a model may take instead of, or with, the ids of tokens."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """The live model's modules by their names, in the order of the model.
 
-    Built from a header by ``registry.base.architectures``, or from a live model by
-    the loader: the checks cannot tell which. ``modules`` holds containers too (kind ``OTHER``),
-    so that a name that exists is told from one that does not, but nothing without a parameter
-    (activations, dropout). A linear, embedding or convolution without ``in_features`` and
-    ``out_features`` is one whose sizes are not known. ``output_modules`` are the output
-    embeddings or heads, which PEFT's ``all-linear`` leaves out. ``tied`` maps a tied parameter
-    to the one whose storage it shares (``lm_head.weight`` to ``model.embed_tokens.weight``).
-    ``prefix`` is transformers' ``base_model_prefix``. ``packed`` are the parameters that the
-    checkpoint holds quantised, ``None`` where no checkpoint was asked. ``conversions`` gives the
-    rules by which names of older versions become these; they are read where an adapter has such
-    names. ``inputs`` are those of :data:`INPUTS` that the model takes, whatever their values;
+    Made from a header by ``registry.base.architectures``, or from a live model by the loader; the
+    checks treat both alike. ``modules`` has containers too (kind ``OTHER``), so that all existing
+    names are known, but no modules without parameters (activations, dropout). The sizes of a
+    linear, embedding or convolution without ``in_features`` and ``out_features`` are unknown.
+    ``output_modules`` are the output embeddings or heads, which PEFT's ``all-linear`` leaves out.
+    ``tied`` maps a tied parameter to the one whose storage it shares (``lm_head.weight`` to
+    ``model.embed_tokens.weight``). ``prefix`` is transformers' ``base_model_prefix``. ``packed``
+    are the parameters that are quantised in the checkpoint, ``None`` without a checkpoint.
+    ``conversions`` returns the rules from names of older versions to these; they are read for an
+    adapter with such names. ``inputs`` are those of :data:`INPUTS` that the model takes;
     ``model_type`` is the config's.
     """
 
@@ -145,13 +144,15 @@ class Layout:
     def is_of_model(self, other: Layout) -> bool:
         """Whether both say the same of every module, and nothing is packed whose size one of them
         may not know."""
+        if self is other:
+            return True
         packed = self.packed or other.packed
         return not packed and replace(self, packed=None) == replace(other, packed=None)
 
     @cached_property
     def unsized(self) -> dict[str, list[str]]:
-        """By module, its own parameters that are packed in a way that hides their sizes, and that
-        its ``parameters`` lack therefore."""
+        """By module, its own parameters that are packed in a way that hides their sizes; they are
+        not in its ``parameters``."""
         found: dict[str, list[str]] = {}
         for name in sorted(self.packed or ()):
             module, _, own = name.rpartition(".")
@@ -162,7 +163,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """``rows`` is the number of ids the tokenizer can produce (highest id + 1)."""
+    """``rows`` is the number of ids that the tokenizer can produce (highest id + 1)."""
 
     rows: int
     added: Mapping[str, int] = field(default_factory=dict)
@@ -172,28 +173,27 @@ class TokenizerFacts:
 class BaseFacts:
     """A base checkpoint, from its config and headers.
 
-    ``tensors`` are by their names on disk. ``layout`` is ``None`` where the architecture's live
-    names are not known (which makes fit *unchecked*). ``shard_of`` says in which file a tensor is.
-    ``loaded_as`` says how it is loaded where config.json does not say it; ``layout`` is then that
-    of the model that is loaded, while ``config`` and ``tensors`` stay those on disk. ``told`` has
-    the sizes of packed weights that a quantiser wrote out in words.
+    ``tensors`` are by their names on disk. ``layout`` is ``None`` for an unknown architecture (fit
+    is then *unchecked*). ``loaded_as`` has what differs
+    from config.json when it is loaded; ``layout`` is then that of the loaded model, while
+    ``config`` and ``tensors`` stay those on disk. ``reported_sizes`` are the sizes of packed
+    weights that a quantiser wrote into the files.
     """
 
     source: Source | None
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     layout: Layout | None
-    shard_of: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, Header] = field(default_factory=dict)
     files: tuple[FileFact, ...] = ()
     revision: str | None = None
     tokenizer: TokenizerFacts | None = None
     loaded_as: LoadedAs | None = None
-    told: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    reported_sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def loaded_config(self) -> Mapping[str, Any]:
-        """``config`` as of the model that is loaded."""
+        """The config of the model that is loaded."""
         if self.loaded_as is None:
             return self.config
         said, rows = config_as(self.config, self.loaded_as), self.loaded_as.vocab_size
@@ -218,7 +218,7 @@ class BaseFacts:
 
 
 def config_as(config: Mapping[str, Any], loaded: LoadedAs) -> dict[str, Any]:
-    """A base's config.json as of the model that it is loaded as."""
+    """A base's config.json, changed to that of the model that is loaded."""
     said: dict[str, Any] = dict(config)
     if loaded.architecture is not None:
         said["architectures"] = [loaded.architecture]
@@ -231,11 +231,11 @@ def config_as(config: Mapping[str, Any], loaded: LoadedAs) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Origin:
-    """What is to be known of an adapter that PEFT did not write as it is read.
+    """The origin of an adapter that was converted to PEFT's format.
 
-    ``format`` is who wrote it. ``wrappers`` are parts of its names that are left out
-    (``_orig_mod``). ``layers`` is mlx-lm's ``num_layers``: how many of the last layers were
-    trained (0 or less for all), ``keys`` its names of modules inside a layer.
+    ``format`` is the program that wrote it. ``wrappers`` are parts of names that are left out
+    (``_orig_mod``). ``layers`` is mlx-lm's ``num_layers``: how many of the last layers were trained
+    (0 or less for all), ``keys`` its names of modules inside a layer.
     """
 
     format: str
@@ -248,10 +248,10 @@ class Origin:
 class AdapterFacts:
     """One adapter, from ``adapter_config.json`` and the header of its weights.
 
-    ``config`` is the parsed JSON as it is (of another program's adapter, as PEFT would have
-    written it: see ``origin``); methods read it through their own typed view. ``headers`` are those
-    of its files as they are, by path, and ``parts`` says what each tensor of ``header`` is made of;
-    it is empty where they lie in their one file just as ``header`` says.
+    ``config`` is the parsed JSON (for another program's adapter, converted to PEFT's: see
+    ``origin``); each method has its own typed view of it. ``headers`` are those of its files, by
+    path. ``parts`` says what each tensor of ``header`` is made of; it is empty if one file has them
+    as ``header`` says.
     """
 
     name: str
@@ -266,7 +266,7 @@ class AdapterFacts:
 
     @property
     def records_base(self) -> bool:
-        """Whether its file carries the fingerprint of the base that it was saved on."""
+        """Whether its file records the fingerprint of the base that it was saved on."""
         return BASE_RECORD in self.header.metadata
 
     @property
@@ -283,8 +283,8 @@ class SitePlan(NamedTuple):
     """One adapted place: the tensors of one method at one live module.
 
     ``tensors`` maps the method's roles to names in the file (LoRA: ``A``, ``B``, and ``A_bias``
-    or others where the method has them). ``scale`` multiplies the delta; ``settings`` are what else
-    of the config acts at the site.
+    or others where the method has them). ``scale`` is the factor of the delta; ``settings`` are the
+    other fields of the config that act at the site.
     """
 
     module: str
@@ -297,19 +297,18 @@ class SitePlan(NamedTuple):
 
     @property
     def reader(self) -> str:
-        """The module whose forward reads what is adapted: the site's own, if no other does."""
+        """The module whose forward reads the adapted parameter: the site's own, if not another."""
         return self.settings.get(TARGET, self.module)
 
 
 @dataclass(frozen=True)
 class PeftPlan:
-    """What PEFT is asked to make of an adapter whose method has no native file here.
+    """The part of a plan that PEFT carries out, for a method without a native implementation.
 
-    ``config`` are the method's own fields, as they are in the file but for the maps from patterns
-    to values, which have modules in their place. ``targets`` are the names in ``target_modules``,
-    ``None`` where that is a pattern. ``authors`` maps each adapted live module to the file's name
-    for it, in the order of the model; ``shared`` are tensors that belong to no module: name to
-    key.
+    ``config`` are the method's own fields as in the file, except that maps from patterns to values
+    have modules instead of patterns. ``targets`` are the names in ``target_modules``, ``None`` for
+    a pattern. ``authors`` maps each adapted live module to its name in the file, in the order of
+    the model; ``shared`` are tensors that belong to no module: name to key.
     """
 
     method: str
@@ -331,8 +330,8 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Joined:
-    """A tensor of today that is made of others: zeros in the shape ``view``, with the ``pieces``
-    put in."""
+    """A tensor that is made of older ones: zeros in the shape ``view``, with the ``pieces`` put
+    in."""
 
     view: tuple[int, ...]
     pieces: tuple[Piece, ...]
@@ -340,11 +339,11 @@ class Joined:
 
 @dataclass(frozen=True)
 class Conversion:
-    """An adapter with names and layouts of an older transformers, as one of today.
+    """An adapter with names and layouts of an older transformers, converted to current ones.
 
-    ``header`` has the tensors by today's names, ``sources`` says for each which of the file it is,
-    or what it is made of (``header`` is then of a file that nobody wrote). ``config`` names
-    today's modules.
+    ``header`` has the tensors by current names (of a file that does not exist), ``sources`` says
+    for each which tensor of the file it is, or what it is made of. ``config`` names current
+    modules.
     """
 
     config: Mapping[str, Any]
@@ -361,16 +360,14 @@ class Conversion:
 class AdapterPlan:
     """Where every tensor of an adapter goes: decided from config and header alone.
 
-    ``saved`` are whole modules stored with the adapter (``modules_to_save``): live module name
-    to {parameter path under it: tensor name}. ``biases`` are trained biases of the base: live
-    module name to tensor name. ``embeddings`` are whole input or output embeddings that PEFT
-    stored beside the factors (``save_embedding_layers``): module name to tensor name.
-    ``tuned`` are whole modules that the method itself trains (LN tuning), in the form of
-    ``saved``; ``tuned_by`` is that method.
-    ``prompt`` is what acts on the model as a whole (virtual tokens), its module is ``""``.
-    ``leftovers`` are tensors with no place, each of which is an error. ``peft`` is there where
-    the sites are PEFT's to make. With a ``conversion`` the names of tensors are those of its
-    header.
+    ``saved`` are the replaced modules (``modules_to_save``): live module name to {parameter path
+    under it: tensor name}. ``biases`` are trained biases of the base: live module name to tensor
+    name. ``embeddings`` are complete input or output embeddings that PEFT stored beside the factors
+    (``save_embedding_layers``): module name to tensor name. ``tuned`` are modules that the method
+    itself replaces (LN tuning), in the form of ``saved``; ``tuned_by`` is that method. ``prompt``
+    acts on the complete model (virtual tokens), its module is ``""``. ``leftovers`` are tensors
+    without a place, each of which is an error. ``peft`` is set where PEFT makes the sites. With a
+    ``conversion`` the names of tensors are those of its header.
     """
 
     sites: tuple[SitePlan, ...]
@@ -385,7 +382,7 @@ class AdapterPlan:
     conversion: Conversion | None = None
 
     def converted(self, facts: AdapterFacts) -> AdapterFacts:
-        """``facts`` with the config and the header that this plan is for."""
+        """``facts`` with the config and the header of this plan."""
         if self.conversion is None:
             return facts
         return replace(facts, config=self.conversion.config, header=self.conversion.header)

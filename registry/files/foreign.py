@@ -1,20 +1,20 @@
-"""Formats of adapters that are not read: which one this is, and the way out of it.
+"""Formats of adapters that cannot be read: how each is recognised, and what to do about it.
 
-Told by the names of files, by a config, or by the names of tensors: never by weights.
+They are recognised by the names of files, a config, or the names of tensors, never by weights.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """What a folder holds in place of an adapter (the message says it after "The source is"),
-    what was seen of it, and what to do."""
+    """What a folder holds instead of an adapter (the message has it after "The source is"), what
+    to do about it, and what it was recognised by."""
 
     what: str
     hint: str
@@ -23,8 +23,8 @@ class Foreign:
 
 _DIFFUSION = (
     "Load it in diffusers with pipe.load_lora_weights: it is for the parts of an image pipeline. "
-    "Of a text encoder's part, PEFT's examples/stable_diffusion/convert_sd_adapter_to_peft.py "
-    "makes an adapter that PEFT reads."
+    "PEFT's examples/stable_diffusion/convert_sd_adapter_to_peft.py converts the part of a text "
+    "encoder to an adapter that PEFT reads."
 )
 KOHYA = Foreign("a LoRA in kohya's format (sd-scripts), for a diffusion model", _DIFFUSION)
 DIFFUSERS = Foreign("a LoRA in diffusers' format, for a diffusion model", _DIFFUSION)
@@ -36,36 +36,36 @@ GGUF = Foreign(
 ADAPTERHUB = Foreign(
     "an adapter of AdapterHub (the `adapters` library)",
     "Load it with that library (model.load_adapter): its bottleneck adapters have no counterpart "
-    "in PEFT. Its LoRA can be trained again with PEFT's LoraConfig.",
+    "in PEFT. Train its LoRA again with PEFT's LoraConfig.",
 )
 MLX_NPZ = Foreign(
-    "an mlx-lm adapter of before April 2024, without a config that says its scale",
+    "an mlx-lm adapter from before April 2024, without a config that has its scale",
     "Load the .npz with mlx.core.load, write it with mlx.core.save_safetensors as "
     "adapters.safetensors, and write adapter_config.json with num_layers and lora_parameters "
     "(rank, scale, dropout) beside it.",
 )
 MLX_WEIGHTS = Foreign(
     "an mlx-lm adapter without the adapter_config.json that mlx-lm wrote",
-    "Put it beside adapters.safetensors: the scale is in it (num_layers, and lora_parameters with "
-    "rank, scale and dropout).",
+    "Put that file beside adapters.safetensors: it has the scale (num_layers, and lora_parameters "
+    "with rank, scale and dropout).",
 )
 TUNIX = Foreign(
     "an adapter of Tunix (JAX), whose modules and names are not those of transformers",
     "Merge it in Tunix, export the model to the Hugging Face format, and use that as a base.",
 )
 MODEL = Foreign(
-    "a whole model, not an adapter",
-    "Declare it as base.model. To make an adapter of what was trained, take the difference to its "
-    "base with mergekit's `mergekit-extract-lora`.",
+    "a complete model, not an adapter",
+    "Declare it as base.model. To extract an adapter from it, take the difference to its base with "
+    "mergekit's `mergekit-extract-lora`.",
 )
 CHECKPOINT = Foreign(
-    "a training checkpoint of a whole model, not an adapter",
+    "a training checkpoint of a complete model, not an adapter",
     "Declare it as base.model; or train with PEFT, whose checkpoints hold adapter_config.json and "
     "adapter_model.safetensors.",
 )
 DEEPSPEED = Foreign(
     "a checkpoint of DeepSpeed ZeRO that was not gathered",
-    "Gather it with the zero_to_fp32.py that lies in the checkpoint, load the result with PEFT, "
+    "Gather it with the zero_to_fp32.py in the checkpoint, load the result with PEFT, "
     "and save_pretrained(dir); or train with stage3_gather_16bit_weights_on_model_save: true.",
 )
 FSDP = Foreign(
@@ -103,7 +103,7 @@ _OURS = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|hada_w|lokr_w|oft_R|ia3_l|
 
 
 def by_files(paths: Collection[str]) -> Foreign | None:
-    """What the names of a folder's files tell."""
+    """The format, by the names of a folder's files."""
     for pattern, foreign in _WRITTEN_BY:
         if (path := next((p for p in sorted(paths) if re.fullmatch(pattern, p)), None)) is not None:
             return _seen(foreign, path)
@@ -117,7 +117,7 @@ def by_files(paths: Collection[str]) -> Foreign | None:
 
 
 def by_config(config: Mapping[str, Any]) -> Foreign | None:
-    """What an ``adapter_config.json`` tells that names no method."""
+    """The format, by an ``adapter_config.json`` that names no method."""
     if config.get("peft_type") is not None:
         return None
     if isinstance(config.get("config"), dict) and {"hidden_size", "model_class"} & config.keys():
@@ -130,7 +130,7 @@ def by_config(config: Mapping[str, Any]) -> Foreign | None:
 
 
 def by_tensors(names: Iterable[str]) -> Foreign | None:
-    """What the names of the tensors in a safetensors file tell."""
+    """The format, by the names of the tensors in a safetensors file."""
     for name in names:
         for spelling, foreign in _SPELLINGS:
             if spelling.search(name):
@@ -141,4 +141,4 @@ def by_tensors(names: Iterable[str]) -> Foreign | None:
 
 
 def _seen(foreign: Foreign, what: str) -> Foreign:
-    return Foreign(foreign.what, foreign.hint, what)
+    return replace(foreign, seen=what)

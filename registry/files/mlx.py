@@ -2,7 +2,7 @@
 
 Format: https://github.com/ml-explore/mlx-lm, ``tuner/lora.py``, ``tuner/dora.py`` and
 ``tuner/utils.py`` (the same files in mlx-examples ``llms/mlx_lm`` before March 2025). Beside
-``adapter_config.json`` lies ``adapters.safetensors`` with the trained parameters by their names:
+``adapter_config.json`` is ``adapters.safetensors`` with the trained parameters by their names:
 
 ===============  ==========================================  =====================================
 module           in the file                                 PEFT's
@@ -31,6 +31,7 @@ from ...manifests.findings.finding import Finding, Where
 from .facts import Header, Origin, StoredTensor, TensorInfo
 from .names import PEFT_PREFIX
 from .reading import Reading, header_of, metadata_of
+from .wording import some
 
 FORMAT = "mlx-lm"
 WEIGHTS = "adapters.safetensors"
@@ -39,26 +40,26 @@ _LEAVES = ("lora_a", "lora_b", "m")
 _EMBEDDINGS = frozenset(
     {"embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embed_in", "embeddings"}
 )
-"""What models of mlx-lm call their input embedding, whose factors look like a Linear's. A wrong
-guess does no harm: factors of one kind are refused at a module of the other."""
+"""mlx-lm's names of input embeddings, whose factors look like a Linear's. A wrong guess does no
+harm: a module of the other kind refuses the factors."""
 _EXPERTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "mlp": ("experts", {}),
     "block_sparse_moe": ("experts", {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}),
 }
-"""Where a ``switch_mlp`` lies: what transformers < 5 called its experts and their parts."""
+"""By the module around a ``switch_mlp``: its experts and their parts in transformers < 5."""
 _MOST_KEYS = 1000
 _MOST_EXPERTS = 4096
 _MOST_TENSORS = 1 << 20
 _PARAMETERS = frozenset({"rank", "scale", "alpha", "dropout", "keys"})
 _FULL = (
-    "fuse it on the machine where mlx-lm runs (`mlx_lm.fuse --model BASE --adapter-path DIR "
-    "--save-path OUT`) and declare the result as base.model"
+    "Fuse it on the machine where mlx-lm runs (`mlx_lm.fuse --model BASE --adapter-path DIR "
+    "--save-path OUT`) and declare the result as base.model."
 )
 
 
 def is_config(config: Mapping[str, Any]) -> bool:
-    """Whether this ``adapter_config.json`` is mlx-lm's: it names no method of PEFT's, and says
-    how mlx-lm trained."""
+    """Whether this ``adapter_config.json`` is mlx-lm's: it names no method of PEFT, and has fields
+    of mlx-lm's training."""
     if "peft_type" in config:
         return False
     kinds = ("lora", "dora", "full")
@@ -68,8 +69,8 @@ def is_config(config: Mapping[str, Any]) -> bool:
 def read(config: Mapping[str, Any], file: str, header: Header, where: Where) -> Reading:
     """The adapter as PEFT would have written it.
 
-    Raises :class:`SourceError` for a config that does not say what was computed, and for tensors
-    that nothing of PEFT's is the same as.
+    Raises :class:`SourceError` for a config that leaves the computation open, and for tensors that
+    have no counterpart in PEFT.
     """
     said = _Said.of(config, where)
     parts: dict[str, StoredTensor] = {}
@@ -96,7 +97,7 @@ def read(config: Mapping[str, Any], file: str, header: Header, where: Where) -> 
 
 @dataclass(frozen=True)
 class _Said:
-    """What mlx-lm's config says of the computation."""
+    """The fields of mlx-lm's config that determine the computation."""
 
     rank: int
     scale: float
@@ -109,14 +110,14 @@ class _Said:
     def of(cls, config: Mapping[str, Any], where: Where) -> _Said:
         kind = config.get("fine_tune_type", "dora" if config.get("use_dora") else "lora")
         if kind == "full":
-            message = "The adapter is of mlx-lm's fine_tune_type full: whole weights, no adapter"
+            message = "fine_tune_type is full: mlx-lm trained complete weights, not an adapter"
             raise SourceError(codes.FOREIGN_TENSOR.finding(message, where, hint=_FULL))
         if kind not in ("lora", "dora"):
             _unclear("fine_tune_type", kind, "lora, dora", where)
-        given = config.get("lora_parameters")
-        if not isinstance(given, dict):
-            _unclear("lora_parameters", given, "a mapping with rank and scale", where)
-        parameters = cast("dict[str, Any]", given)
+        found = config.get("lora_parameters")
+        if not isinstance(found, dict):
+            _unclear("lora_parameters", found, "a mapping with rank and scale", where)
+        parameters = cast("dict[str, Any]", found)
         unknown = sorted(map(str, parameters.keys() - _PARAMETERS))
         if unknown:
             _unclear("lora_parameters", unknown[0], ", ".join(sorted(_PARAMETERS)), where)
@@ -138,7 +139,7 @@ class _Said:
         return cls(rank, scale, dropout, kind == "dora", layers, tuple(keys))
 
     def as_peft(self, config: Mapping[str, Any], modules: tuple[str, ...]) -> dict[str, Any]:
-        """The config with PEFT's fields. What only training needs is left out."""
+        """The config with PEFT's fields, without those of training."""
         model = config.get("model")
         return {
             "base_model_name_or_path": model if isinstance(model, str) else None,
@@ -160,12 +161,12 @@ class _Said:
 def _scale(
     config: Mapping[str, Any], parameters: Mapping[str, Any], rank: int, where: Where
 ) -> float:
-    """What multiplies the delta.
+    """The factor of the delta.
 
     mlx-lm has always needed ``scale``. Up to 0.14.1 (2 June 2024) it was multiplied with
-    ``alpha / rank``; since then ``alpha`` is written and not used. A config with ``num_layers``
-    is of 0.19 or later, one with ``lora_layers`` of an earlier version, and of 0.13.0 or earlier
-    where ``use_dora`` is not in it. In between, the file does not tell.
+    ``alpha / rank``; since then ``alpha`` is written but not used. A config with ``num_layers`` is
+    from 0.19 or later, one with ``lora_layers`` from an earlier version, and from 0.13.0 or earlier
+    if it has no ``use_dora``. Between these, the version is not known.
     """
     scale, alpha = parameters.get("scale"), parameters.get("alpha")
     if not _is_number(scale):
@@ -186,12 +187,12 @@ def _scale(
     old = scale * (alpha / rank)
     raise SourceError(
         codes.FOREIGN_UNCLEAR.finding(
-            "Cannot tell the scale of this mlx-lm adapter: alpha counted up to mlx-lm 0.14.1, and "
-            "not after it",
+            "Cannot tell the scale of this mlx-lm adapter: mlx-lm used alpha up to 0.14.1, but not "
+            "later",
             where,
             found=f"scale {scale:g}, alpha {alpha:g}, rank {rank}",
             expected=f"a scale of {old:g} (mlx-lm up to 0.14.1) or {scale:g} (0.14.2 and later)",
-            hint="In adapter_config.json set lora_parameters.scale to the one that was trained, "
+            hint="In adapter_config.json set lora_parameters.scale to the scale of the training, "
             "remove lora_parameters.alpha, and rename lora_layers to num_layers.",
         )
     )
@@ -206,8 +207,8 @@ def _made(
     header: Header,
     said: _Said,
 ) -> list[tuple[str, str, StoredTensor]] | None:
-    """(module, key, part) of each of PEFT's tensors that this one holds; ``None`` where PEFT has
-    nothing that is the same."""
+    """(module, key, part) of each of PEFT's tensors in this one; ``None`` where PEFT has no
+    counterpart."""
     other = header.tensors.get(f"{module}.{'lora_a' if leaf == 'lora_b' else 'lora_b'}")
     last = module.rpartition(".")[2]
     if leaf == "m":
@@ -215,7 +216,7 @@ def _made(
             return None  # DoRA of an embedding has a size for each row; PEFT's is for each column
         return [(module, "lora_magnitude_vector", StoredTensor(file, name))]
     both = (info, other) if leaf == "lora_b" else (other, info)
-    if any(one is not None and len(one.shape) == 3 for one in both):
+    if any(factor is not None and len(factor.shape) == 3 for factor in both):
         return _of_experts(file, name, info, module, leaf, other)
     if len(info.shape) != 2:
         return None
@@ -227,7 +228,7 @@ def _made(
 def _of_experts(
     file: str, name: str, info: TensorInfo, module: str, leaf: str, other: TensorInfo | None
 ) -> list[tuple[str, str, StoredTensor]] | None:
-    """The factors of a SwitchLinear, one by one. Those of A lie as PEFT's do."""
+    """The factors of a SwitchLinear, one by one. A has PEFT's layout already."""
     b = info if leaf == "lora_b" else other
     place, _, projection = module.rpartition(".")
     around, _, switch = place.rpartition(".")
@@ -252,26 +253,24 @@ def _of_experts(
 
 
 def _unread(odd: list[str], header: Header, where: Where) -> Finding:
-    shown = ", ".join(name[:200] for name in odd[:3])
-    more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
     return codes.FOREIGN_TENSOR.finding(
-        f"The mlx-lm adapter holds tensors that have no counterpart in PEFT: {shown}{more}",
+        f"The mlx-lm adapter holds tensors that have no counterpart in PEFT: {some(odd)}",
         where,
         found=f"{odd[0][:200]} {header.tensors[odd[0]].shape}",
         expected="lora_a and lora_b of a Linear, an Embedding or a switch_mlp; m of a Linear",
-        hint=_FULL[0].upper() + _FULL[1:] + ".",
+        hint=_FULL,
     )
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
-    """Whether it is a number that can be multiplied with a few others."""
+    """Whether it is a number that is small enough to be multiplied with others."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
 
 
 def _unclear(field: str, found: object, expected: str, where: Where) -> NoReturn:
     raise SourceError(
         codes.FOREIGN_UNCLEAR.finding(
-            f"The mlx-lm adapter's {field} does not say what was computed",
+            f"Invalid {field} of the mlx-lm adapter",
             where,
             found="nothing" if found is None else repr(found)[:80],
             expected=expected,

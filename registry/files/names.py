@@ -1,4 +1,4 @@
-"""The names of files in adapters and bases, and what PEFT puts before every tensor's."""
+"""The names of files in adapters and bases, and the prefix of PEFT's tensor names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "chat_template.jinja",
 )
-"""What is read, where it is there."""
+"""The files of a tokenizer that are read."""
 
 BESIDE_A_BASE = (
     "generation_config.json",

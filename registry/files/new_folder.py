@@ -1,9 +1,8 @@
-"""The folder that a merged model is written into: whole under its name, or not there.
+"""The folder of a merged model: it is created on success only.
 
 It is written under another name beside it, and old and new exchange their names. Where the system
-cannot do that the old one is renamed first: a process that is killed just then leaves it under
-another name, from which the next merge brings it back. A folder that is there already is replaced
-only if it is one of ours, which the header of its weights says.
+cannot do that, the old folder is renamed first; if the process is killed at this moment, the next
+merge restores it. An existing folder is replaced only if it is ours by the header of its weights.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from ...manifests.findings.finding import Where
 from ...manifests.owner import left_beside, made_beside
 from .disk import remove, sync_file, sync_folder
 from .exchange import exchange
-from .header import read_header
+from .header import read_local_header
 from .names import BASE_CONFIG, BASE_INDEX, BESIDE_A_BASE, TOKENIZER_FILES
 
 MARK = "adapterdock.merged"
-"""The key of a safetensors header's metadata that tells what was merged."""
+"""The metadata key of a safetensors header with what was merged."""
 
 _NEW, _OLD = "merging", "merged"
 
@@ -30,21 +29,21 @@ _WRITTEN = frozenset({BASE_CONFIG, BASE_INDEX, *BESIDE_A_BASE, *TOKENIZER_FILES}
 
 
 def check_free(out: Path) -> None:
-    """Raise :class:`UsageError` unless ``out`` is not there, is an empty folder, or holds a model
-    that was merged by us and nothing else."""
-    with _told(out):
+    """Raise :class:`UsageError` unless ``out`` does not exist, is empty, or holds only a model that
+    we merged."""
+    with _reported(out):
         if not out.exists() and not out.is_symlink():
             return
         where = Where(file=str(out))
         if not out.is_dir():
-            raise UsageError(codes.OUT_NOT_EMPTY.finding("this is no folder", where))
+            raise UsageError(codes.OUT_NOT_EMPTY.finding("The output path is not a folder", where))
         entries = sorted(out.iterdir())
         foreign = [entry.name for entry in entries if not _written_by_us(entry)]
         weights = any(entry.suffix == ".safetensors" for entry in entries)
         if foreign or (entries and not weights):
             raise UsageError(
                 codes.OUT_NOT_EMPTY.finding(
-                    "the folder holds something that was not written by a merge",
+                    "The output folder holds files that no merge has written",
                     where,
                     found=", ".join((foreign or [entry.name for entry in entries])[:5]),
                 )
@@ -57,29 +56,22 @@ def _written_by_us(path: Path) -> bool:
     if path.suffix != ".safetensors":
         return path.name in _WRITTEN or path.suffix == ".py"
     try:
-        with path.open("rb") as stream:
-
-            def read(start: int, length: int) -> bytes:
-                stream.seek(start)
-                return stream.read(length)
-
-            return MARK in read_header(read, path.stat().st_size, file=path.name).metadata
+        return MARK in read_local_header(path).metadata
     except AdapterdockError:
         return False
 
 
 @contextmanager
 def replacing(out: Path) -> Generator[Path]:
-    """A new folder to write into, which becomes ``out`` at the end of the block; where anything
-    goes wrong it is removed, and what was at ``out`` stays. Raises :class:`UsageError` where the
-    disk refuses."""
+    """A new folder to write into, which becomes ``out`` at the end of the block. On an error it is
+    removed, and ``out`` stays as it was. Raises :class:`UsageError` for errors of the disk."""
     out = out.resolve()
-    with _told(out):
+    with _reported(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         _clear(out)
     new, old = made_beside(out, _NEW), made_beside(out, _OLD)
     try:
-        with _told(out):
+        with _reported(out):
             new.mkdir()
             yield new
             for path in new.rglob("*"):
@@ -95,7 +87,7 @@ def replacing(out: Path) -> Generator[Path]:
 
 
 def _clear(out: Path) -> None:
-    """What killed merges left: an earlier result comes back, the rest goes."""
+    """Clean up after killed merges: restore an earlier result, remove the rest."""
     for old in reversed(left_beside(out, _OLD)):
         if not out.exists():
             old.rename(out)
@@ -119,14 +111,14 @@ def _swap(new: Path, out: Path, old: Path) -> None:
 
 
 @contextmanager
-def _told(out: Path) -> Generator[None]:
+def _reported(out: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
         said = error.strerror or str(error)
         raise UsageError(
             codes.UNWRITABLE.finding(
-                "the merged model cannot be written",
+                "Cannot write the merged model",
                 Where(file=str(out)),
                 found=f"{error.filename}: {said}" if error.filename else said,
             )

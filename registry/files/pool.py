@@ -1,8 +1,8 @@
-"""A few threads that work through a list, and can be left at once.
+"""A few threads that work through a list, and do not delay an exit.
 
-``concurrent.futures`` waits for every running task when it is left, and once more when Python
-ends; a transfer that hangs would then hold a Ctrl-C for minutes. These threads are daemons:
-they are asked to stop, given a moment, and then left behind.
+``concurrent.futures`` waits for every running task at its end, and again when Python exits; a
+hanging transfer would delay a Ctrl-C by minutes. These threads are daemons: they are asked to stop,
+get a moment to do so, and are then abandoned.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 PATIENCE = 0.7
-"""Seconds that running tasks are given to notice that they should stop."""
+"""Seconds that running tasks have to notice a stop."""
 
 
 class Stopped(BaseException):
-    """Raised inside a task to leave it. No ``except Exception`` on the way may retry it."""
+    """Ends a task from inside. It is not an ``Exception``, so that nothing retries it."""
 
 
 class Stop:
-    """A request, visible to every thread, to stop as soon as possible."""
+    """A request to all threads to stop as soon as possible."""
 
     def __init__(self) -> None:
         self._event: threading.Event = threading.Event()
@@ -40,15 +40,15 @@ class Stop:
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raise :class:`Stopped` once stopping was asked for."""
+        """Raise :class:`Stopped` after :meth:`ask`."""
         if self._event.is_set():
             raise Stopped
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """What became of a task: a value, or what it raised. Both are ``None`` for a task that was
-    not started, or did not end in time, because of a stop."""
+    """The result of a task: a value, or what it raised. Both are ``None`` for a task that did not
+    start, or did not end in time, because of a stop."""
 
     value: T | None = None
     error: BaseException | None = None
@@ -59,9 +59,9 @@ def run_all(
 ) -> list[Outcome[T]]:
     """Run ``tasks`` on at most ``workers`` threads; outcomes come in the order of the tasks.
 
-    With ``until_error`` the first task that raises asks ``stop``, so that no other is started
-    and those that are running leave at their next ``stop.check()``. A KeyboardInterrupt (or
-    anything else raised in the calling thread) does the same and is passed on.
+    With ``until_error`` the first task that raises asks to stop: no other is started, and running
+    ones end at their next ``stop.check()``. A KeyboardInterrupt (or anything else raised in the
+    calling thread) does the same and is raised again.
     """
     outcomes: list[Outcome[T]] = [Outcome()] * len(tasks)
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -120,8 +120,8 @@ def run_all(
 
 
 def each(act: Callable[[S], T], items: Sequence[S], workers: int) -> list[T]:
-    """``act`` of every item, in order, on at most ``workers`` threads. Raises what the first of
-    them raised; then no further one is begun."""
+    """``act`` of every item, in order, on at most ``workers`` threads. Raises the first error; no
+    further item is then started."""
     tasks = [partial(act, item) for item in items]
     outcomes = run_all(tasks, workers, Stop(), until_error=True)
     for outcome in outcomes:

@@ -1,26 +1,24 @@
-"""Floating-point values as they lie in safetensors files: widened to float32, rounded to others.
+"""Floating-point values of safetensors files, widened to float32 and rounded to other precisions.
 
-Everything here works on IEEE 754 bit patterns, without numpy or torch, and rounds to nearest,
-ties to even, as torch's ``Tensor.to`` does. All NaNs become one quiet NaN, for their payload
-says nothing and differs between machines.
+Works on IEEE 754 bit patterns without numpy or torch, and rounds to nearest, ties to even, as
+torch's ``Tensor.to`` does. All NaNs become the same quiet NaN, since their payload has no meaning
+and differs between machines.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from array import array
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
 WIDTHS = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
-"""Bytes per value of each safetensors dtype that is sampled; integers and packed ones are not."""
+"""Bytes per value of each safetensors dtype that is sampled: floats only."""
 
 _NAN = 0x7FC00000
 _INFINITY = 0x7F800000
-_SIGN = 0x80000000
 
 
 def widen(dtype: str, data: bytes) -> tuple[int, ...]:
@@ -43,7 +41,7 @@ def widen(dtype: str, data: bytes) -> tuple[int, ...]:
         bits = _bits_of(struct.unpack(f"<{count}e", padded))
     else:
         bits = _bits_of([_e4m3(byte) for byte in data])
-    return tuple(_one_nan(value) for value in bits)
+    return tuple(_quiet(value) for value in bits)
 
 
 def rounded(bits: Sequence[int], precision: Precision) -> tuple[int, ...]:
@@ -61,7 +59,7 @@ def packed(bits: Iterable[int]) -> bytes:
     return struct.pack(f"<{len(values)}I", *values)
 
 
-def _one_nan(bits: int) -> int:
+def _quiet(bits: int) -> int:
     return _NAN if bits & 0x7FFFFFFF > _INFINITY else bits
 
 
@@ -72,17 +70,14 @@ def _to_bfloat16(bits: int) -> int:
 
 
 def _to_float16(bits: Sequence[int]) -> tuple[int, ...]:
-    values = _floats_of(bits)
+    values = struct.unpack(f"<{len(bits)}f", packed(bits))
     try:
         halves = struct.pack(f"<{len(values)}e", *values)
-    except OverflowError:  # beyond 65519.99: infinite, which struct will not write by itself
-        halves = b"".join(struct.pack("<e", _within_float16(value)) for value in values)
+    except OverflowError:  # beyond 65519.99 is infinite, which struct refuses to write
+        infinite = (math.copysign(math.inf, v) if abs(v) >= 65520.0 else v for v in values)
+        halves = struct.pack(f"<{len(values)}e", *infinite)
     widened = _bits_of(struct.unpack(f"<{len(values)}e", halves))
-    return tuple(_one_nan(value) for value in widened)
-
-
-def _within_float16(value: float) -> float:
-    return math.copysign(math.inf, value) if abs(value) >= 65520.0 else value
+    return tuple(_quiet(value) for value in widened)
 
 
 def _to_float32(value: float) -> float:
@@ -103,7 +98,3 @@ def _e4m3(byte: int) -> float:
 
 def _bits_of(values: Sequence[float]) -> tuple[int, ...]:
     return struct.unpack(f"<{len(values)}I", struct.pack(f"<{len(values)}f", *values))
-
-
-def _floats_of(bits: Sequence[int]) -> array[float]:
-    return array("f", struct.pack(f"={len(bits)}I", *bits))

@@ -1,4 +1,4 @@
-"""How far a long transfer or verification is, told to whoever wants to show it."""
+"""The progress of a long transfer or verification, for a display."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told of each file by one name from start to end. A renderer implements this.
+    """Receives the progress of each file, under one name from start to end.
 
-    Files come and go in parallel, but the calls themselves come one at a time. A file that is
-    transferred and then verified where it lies starts twice, one after the other.
+    Several files may be in progress, but the calls come one at a time. A file that is transferred
+    and then verified starts twice, one after the other.
     """
 
     def start(self, file: str, total: int | None) -> None:
-        """Work on ``file`` begins; ``total`` is its size in bytes, where that is known."""
+        """Work on ``file`` starts; ``total`` is its size in bytes, if known."""
         ...
 
     def advance(self, file: str, count: int) -> None:
-        """``count`` bytes more were transferred or read."""
+        """``count`` more bytes were transferred or read."""
         ...
 
     def done(self, file: str) -> None:
-        """Nothing more comes of ``file``: it is complete, or it failed."""
+        """``file`` is complete, or it failed."""
         ...
 
 
@@ -37,7 +37,7 @@ class Silent:
 
 
 class OneAtATime:
-    """Lets several threads tell one ``Progress``, which need not be thread-safe itself."""
+    """Lets several threads share a ``Progress`` that is not thread-safe."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress: Progress = progress

@@ -1,4 +1,4 @@
-"""A folder in the system's temporary place, for what the cache cannot take: it is read-only."""
+"""A temporary folder, for files that a read-only cache cannot hold."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .disk import remove
 
 
 def scratch_folder() -> Path:
-    """A new folder that only this user reads; whoever asks for it removes it. Those of processes
-    that were killed are removed here. Raises :class:`OSError`."""
+    """A new folder that only this user can read; the caller removes it. Removes those of killed
+    processes. Raises :class:`OSError`."""
     beside = Path(tempfile.gettempdir()) / "adapterdock"
     for left in left_beside(beside, "scratch"):
         remove(left)

@@ -1,4 +1,4 @@
-"""Laying out the safetensors files of a checkpoint before their tensors exist.
+"""The layout of a checkpoint's safetensors files, before their tensors exist.
 
 Format: see ``registry.files.header``. Names and the index are transformers'
 (``model-00001-of-00003.safetensors``, ``model.safetensors.index.json``).
@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .header import DTYPE_BITS
+from .header import DTYPE_BITS, laid_out
 from .names import BASE_WEIGHTS
 
 
 class Tensor(NamedTuple):
-    """A tensor that will be written: its name, its dtype as a header spells it, its shape."""
+    """A tensor that will be written; the dtype is safetensors' name."""
 
     name: str
     dtype: str
@@ -30,8 +30,8 @@ class Tensor(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """One file: ``head`` is what it begins with (the length and the header), ``starts`` says at
-    which byte of the file each tensor begins, ``size`` is the whole file's."""
+    """One file of ``size`` bytes. ``head`` is its length field and header, ``starts`` the byte of
+    the file at which each tensor starts."""
 
     file: str
     head: bytes
@@ -40,7 +40,7 @@ class ShardLayout:
 
 
 def packed(tensors: Iterable[Tensor], limit: int) -> dict[str, list[Tensor]]:
-    """Files of at most ``limit`` bytes of tensors, in order; a larger tensor has its own file."""
+    """Files of at most ``limit`` bytes of tensors, in order; a larger tensor gets its own file."""
     parts: list[list[Tensor]] = [[]]
     room = limit
     for tensor in tensors:
@@ -58,28 +58,22 @@ def packed(tensors: Iterable[Tensor], limit: int) -> dict[str, list[Tensor]]:
 
 
 def lay_out(file: str, tensors: Sequence[Tensor], metadata: Mapping[str, str]) -> ShardLayout:
-    """The same bytes for the same tensors: the widest dtypes first, so that all are aligned, and
-    otherwise in the order given."""
+    """Where each tensor is put (see :func:`laid_out`): the same bytes for the same tensors."""
+    infos = laid_out(tensors)
     entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
-    ends: dict[str, int] = {}
-    at = 0
-    for tensor in sorted(tensors, key=lambda one: -DTYPE_BITS[one.dtype]):
-        ends[tensor.name] = at
-        entries[tensor.name] = {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [at, at + tensor.nbytes],
-        }
-        at += tensor.nbytes
+    for name, info in infos.items():
+        offsets = [info.start, info.end]
+        entries[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": offsets}
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     head = len(text).to_bytes(8, "little") + text
-    starts = {name: len(head) + start for name, start in ends.items()}
-    return ShardLayout(file, head, starts, len(head) + at)
+    starts = {name: len(head) + info.start for name, info in infos.items()}
+    size = len(head) + sum(info.nbytes for info in infos.values())
+    return ShardLayout(file, head, starts, size)
 
 
 def index_of(files: Mapping[str, Sequence[Tensor]]) -> bytes | None:
-    """``model.safetensors.index.json``; ``None`` where there is one file of the plain name."""
+    """``model.safetensors.index.json``; ``None`` for a single file, which needs none."""
     if list(files) == [BASE_WEIGHTS]:
         return None
     everything = [tensor for tensors in files.values() for tensor in tensors]

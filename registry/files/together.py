@@ -1,10 +1,10 @@
 """Files that belong together, written into one folder: a reader finds the old ones, the new ones,
-or a mix that it can tell.
+or a mix that it can detect.
 
-They are written beside the folder first, and are on the disk before any of them has its name. Where
-the folder is new it gets its name in one step; where it holds these files only, old and new folder
-exchange their names. Else (something else lies in it, or the system cannot exchange) each file is
-renamed to its name in order: what is checked against something later comes first.
+They are written beside the folder first, and flushed to the disk before any of them gets its name.
+A new folder gets its name in one step. Where a folder holds only these files, old and new folder
+exchange their names. Otherwise (the folder holds other files, or the system cannot exchange) each
+file is renamed in order: the files that a reader checks against later ones come first.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
 
 @contextmanager
 def together(folder: Path, order: Collection[str] = ()) -> Generator[Path]:
-    """A new folder to write files into, which are in ``folder`` (made if need be) at the end of the
-    block, those of ``order`` last and in this order; what else is in ``folder`` stays.
+    """A new folder to write files into. At the end of the block they are moved to ``folder`` (which
+    is created), those of ``order`` last and in this order; other files in ``folder`` stay.
 
-    Removes what killed processes left of doing so. Raises :class:`OSError`; then what is there is
-    as it was, or the first of the files are new.
+    Also removes what killed processes left. Raises :class:`OSError`; then the files are unchanged,
+    or the first of them are new.
     """
     target = folder.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def together(folder: Path, order: Collection[str] = ()) -> Generator[Path]:
 
 
 def _name_first(new: Path, target: Path) -> bool:
-    """Give ``new`` the name that is free; ``False`` where it is not."""
+    """Rename ``new`` to ``target``; ``False`` where that exists."""
     if os.path.lexists(target):
         return False
     try:
@@ -78,7 +78,7 @@ def _name_first(new: Path, target: Path) -> bool:
 
 
 def _take_place(new: Path, target: Path, names: Collection[str]) -> bool:
-    """Exchange the folders, where nothing else is in ``target`` and both are the same people's."""
+    """Exchange the folders, where ``target`` holds nothing else and has the same owner."""
     try:
         old, made = target.stat(), new.stat()
         if (old.st_uid, old.st_gid) != (made.st_uid, made.st_gid):
@@ -86,7 +86,7 @@ def _take_place(new: Path, target: Path, names: Collection[str]) -> bool:
         if not _holds_only(target, names):
             return False
         new.chmod(stat.S_IMODE(old.st_mode))
-    except OSError:  # it changes meanwhile
+    except OSError:  # another process changes it
         return False
     return exchange(new, target)
 
@@ -97,7 +97,7 @@ def _files_in(folder: Path) -> list[str]:
 
 
 def _holds_only(target: Path, names: Collection[str]) -> bool:
-    """Whether another folder can take the place of ``target``, and nothing else is lost."""
+    """Whether replacing ``target`` loses no other file."""
     if not target.is_dir():
         return False
     folders = {parent.as_posix() for name in names for parent in PurePath(name).parents}

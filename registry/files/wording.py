@@ -1,19 +1,24 @@
-"""How findings word names, numbers and a stranger's text."""
+"""How findings write names, numbers, and text from outside."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def some(names: Iterable[str], most: int = 3) -> str:
-    """``a, b, c and 117 more``: a finding names a few of many alike."""
+    """``a, b, c and 117 more``."""
     found = [shown(name) for name in names]
     text = ", ".join(found[:most])
     return text if len(found) <= most else f"{text} and {len(found) - most} more"
 
 
+def listed(names: Sequence[str], noun: str) -> str:
+    """``120 modules: a, b, c and 117 more``."""
+    return f"{count(len(names), noun)}: {some(names)}"
+
+
 def shown(text: str, most: int = 200) -> str:
-    """A stranger's text, fit for a terminal: cut, and quoted where it holds what is not printed."""
+    """Text from outside, safe for a terminal: cut, and quoted if it cannot be printed."""
     cut = text if len(text) <= most else f"{text[: most - 3]}..."
     return cut if cut.isprintable() else repr(cut)
 

@@ -1,16 +1,14 @@
 """Names of an adapter whose model was wrapped while it was saved, without the wrapping.
 
-torch.compile calls the model inside ``_orig_mod``, FSDP ``_fsdp_wrapped_module``, and activation
-checkpointing ``_checkpoint_wrapped_module``: no module of a model has such a name, so these parts
-are left out wherever they are. DistributedDataParallel and DeepSpeed call it ``module``, and TRL's
-model with a value head ``pretrained_model``, which a model may call a part of its own: these are
-left out where PEFT's prefix follows them, in every name.
+torch.compile names the model inside ``_orig_mod``, FSDP ``_fsdp_wrapped_module``, and activation
+checkpointing ``_checkpoint_wrapped_module``: no model has a module with such a name, so these parts
+are always left out. Others name it ``module`` or ``pretrained_model`` (:data:`OUTSIDE`), which may
+be a part of a model: these are left out where PEFT's prefix follows them in every name.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,18 +18,24 @@ from .reading import Reading
 
 FORMAT = "PEFT"
 INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-OUTSIDE = ("module", "pretrained_model")
+OUTSIDE = {
+    "module": "DistributedDataParallel or DeepSpeed",
+    "pretrained_model": "TRL's model with a value head",
+}
 _INSIDE = re.compile(rf"(?<![^.])(?:{'|'.join(INSIDE)})(?:\.|\\\.|$)")
-"""A whole part of a name; in a pattern its dot may be escaped."""
-_LISTS = ("target_modules", "exclude_modules", "modules_to_save", "target_parameters")
-_MAPS = ("rank_pattern", "alpha_pattern", "trainable_token_indices")
+"""A complete part of a name; in a pattern its dot may be escaped."""
+_FIELDS = frozenset(
+    {"target_modules", "exclude_modules", "modules_to_save", "target_parameters"}
+    | {"rank_pattern", "alpha_pattern", "trainable_token_indices"}
+)
+"""Fields that name modules."""
 
 
 def unwrapped(reading: Reading) -> Reading:
-    """``reading`` without the wrappers' parts in its names and in the fields that name modules; as
-    it is where there are none, or where two names would become one."""
+    """``reading`` without the wrappers' parts in its names and in the fields that name modules;
+    unchanged where there are none, or where two names would become the same."""
     names = {key: _plain(key) for key in reading.header.tensors}
-    found = tuple(part for part in INSIDE if any(_has(key, part) for key in names))
+    found = tuple(part for part in INSIDE if any(part in key.split(".") for key in names))
     for part in OUTSIDE:
         before = f"{part}.{PEFT_PREFIX}"
         if names and all(name.startswith(before) for name in names.values()):
@@ -42,15 +46,11 @@ def unwrapped(reading: Reading) -> Reading:
     header = reading.header
     tensors = {names[key]: info for key, info in header.tensors.items()}
     return Reading(
-        _config(reading.config),
+        {k: _unwrapped(v) if k in _FIELDS else v for k, v in reading.config.items()},
         Header(tensors, header.metadata, header.data_start, header.size),
         {names[key]: part for key, part in reading.parts.items()},
         replace(reading.origin or Origin(FORMAT), wrappers=found),
     )
-
-
-def _has(key: str, part: str) -> bool:
-    return part in key.split(".")
 
 
 def _plain(name: str) -> str:
@@ -59,20 +59,16 @@ def _plain(name: str) -> str:
     return _INSIDE.sub("", name).removesuffix(".")
 
 
-def _config(config: Mapping[str, Any]) -> dict[str, Any]:
-    made = dict(config)
-    for field in _LISTS:
-        value = made.get(field)
-        if isinstance(value, str):
-            made[field] = _plain_pattern(value)
-        elif isinstance(value, list):
-            made[field] = [_plain(one) if isinstance(one, str) else one for one in value]
-    for field in _MAPS:
-        value = made.get(field)
-        if isinstance(value, dict):
-            plain = {_plain_pattern(str(name)): one for name, one in value.items()}
-            made[field] = plain if len(plain) == len(value) else value
-    return made
+def _unwrapped(value: Any) -> Any:
+    """A field's value: a pattern, a list of names, or a map of patterns."""
+    if isinstance(value, str):
+        return _plain_pattern(value)
+    if isinstance(value, list):
+        return [_plain(name) if isinstance(name, str) else name for name in value]
+    if isinstance(value, dict):
+        plain = {_plain_pattern(str(name)): kept for name, kept in value.items()}
+        return plain if len(plain) == len(value) else value
+    return value
 
 
 def _plain_pattern(pattern: str) -> str:

@@ -1,4 +1,4 @@
-"""What differs between two locks."""
+"""The differences between two locks."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from ...manifests.lockfile import Lock
 
 IGNORED = frozenset({"generator", "base.samples"})
-"""What may differ between two locks of the same things."""
+"""Paths that may differ between two locks of the same content."""
 
 _IMPLIED = re.compile(
     r"inputs$|adapters\.[^/]*\.files\.|base\.fingerprint\.(head_)?weights\.b?float16$"
 )
-"""What never changes without something else that says it better (an adapter's digest)."""
+"""Paths that change only together with a better one (an adapter's digest)."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One difference between two locks: what it is about, and both sides (``None``: absent)."""
+    """One difference between two locks: its path, and both values (``None``: absent)."""
 
     path: str
     old: str | None
@@ -34,7 +34,7 @@ class Change:
 
 
 def diff(old: Lock | None, new: Lock) -> list[Change]:
-    """What differs between two locks, in the lock's own order."""
+    """The differences between two locks, sorted by path."""
     before = _flat(old.model_dump(mode="json", exclude_none=True)) if old else {}
     after = _flat(new.model_dump(mode="json", exclude_none=True))
     return [

@@ -1,4 +1,4 @@
-"""A manifest as a command finds it: with the lock beside it and the policies in force."""
+"""A manifest, the lock beside it and the policies in force, as a command opens them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .state import unsound
 POLICY_VARIABLE = "ADAPTERDOCK_POLICY"
 
 MANIFEST = "adapterdock.yaml"
-"""The manifest of a folder, where a folder is given for a manifest."""
+"""The manifest's file, where a folder is passed instead."""
 
 ManifestSource = str | os.PathLike[str] | Mapping[str, Any] | ManifestFile
 """A path, a mapping with the manifest's keys, or a manifest already read. The path may be a
@@ -28,14 +28,14 @@ folder that ``save_pretrained`` wrote."""
 def open_manifest(
     manifest: ManifestSource, *, model: str | None = None, dtype: str | None = None
 ) -> ManifestFile:
-    """The manifest, read and checked. Raises :class:`ManifestError` with every finding, and
-    :class:`UsageError` for ``model`` or ``dtype`` in place of those of a manifest already read."""
+    """The manifest, read and checked. Raises :class:`ManifestError` with all findings, and
+    :class:`UsageError` for another ``model`` or ``dtype`` than a manifest was read with."""
     if isinstance(manifest, ManifestFile):
         late = {k: v for k, v in (("model", model), ("dtype", dtype)) if v is not None}
         if any(manifest.overrides.get(key) != value for key, value in late.items()):
             raise UsageError(
                 codes.OVERRIDE_TOO_LATE.finding(
-                    f"{' and '.join(late)} of a manifest that was read already", found=late
+                    f"Cannot override {' and '.join(late)} after the manifest was read", found=late
                 )
             )
         return manifest
@@ -47,16 +47,15 @@ def open_manifest(
 def policies_in_force(
     file: ManifestFile, policy: str | os.PathLike[str] | None
 ) -> tuple[Policy, ...]:
-    """The manifest's own policy, those of the files that it extends, ``policy``'s, and
-    ADAPTERDOCK_POLICY's: all of them bind."""
+    """All policies that apply: the manifest's own, those of the files that it extends, ``policy``
+    and ADAPTERDOCK_POLICY."""
     outside = [p for p in (policy, os.environ.get(POLICY_VARIABLE)) if p]
     inside = (file.manifest.policy, *(below.policy for below in file.extended))
     return (*inside, *(read_policy(p) for p in outside))
 
 
 def lock_of(file: ManifestFile) -> Lock | None:
-    """The lock beside the manifest, if there is one. Raises :class:`LockError` for one that does
-    not read, or that contradicts itself."""
+    """The lock beside the manifest, or ``None``. Raises :class:`LockError` for an invalid one."""
     if file.file is None:
         return None
     path = lock_path(file.file)

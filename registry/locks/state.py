@@ -1,4 +1,4 @@
-"""Whether a lock is for this manifest as it is now, and whether it pins all of it. Pure."""
+"""Whether a lock was made for this manifest as it is now, and pins all of it. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...manifests.findings import lock as codes
 from ...manifests.findings.errors import IntegrityError, LockError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.schema import Adapter, Base, Composition
-from ...manifests.lockfile import BEGUN, Lock, LockedAdapter, LockedFile, lock_path
+from ...manifests.lockfile import NEW_ADAPTER, Lock, LockedAdapter, LockedFile, lock_path
 from ...manifests.manifest import ManifestFile
 from ..files.digests import folder_digest, sha256_bytes
 from ..files.facts import FileFact
@@ -20,30 +20,30 @@ LockEntry = str | None
 
 
 _UNNAMED = "other digests, weights or registries, or another way to load the base"
-"""What may have changed where nothing in the lock tells it."""
+"""Changes that the lock itself does not show."""
 
 
 def inputs_digest(file: ManifestFile) -> str:
-    """The digest of everything that resolution depends on, after variables and overrides.
+    """The digest of all inputs of resolution, after variables and overrides.
 
-    What is said of how the base is loaded (``task``, ``num_labels``, ``id2label``, ``vocab_size``)
-    is among it where it is said. Comments, descriptions, owners, dtypes, rules, policy, mirrors,
-    endpoints, the declared fingerprint and ``active`` are not among it.
+    The keys for loading the base (``task``, ``num_labels``, ``id2label``, ``vocab_size``) count if
+    they are set. Comments, descriptions, owners, dtypes, rules, policy, mirrors, endpoints, the
+    declared fingerprint and ``active`` do not count.
     """
     model = file.manifest.base.model
     return _inputs_digest(file, None if model is None else str(model))
 
 
 def overridden(file: ManifestFile, lock: Lock) -> bool:
-    """Whether ``lock`` is for this manifest but for its base, which ``--model`` replaces now."""
+    """Whether ``lock`` is for this manifest with another base, which ``--model`` replaces."""
     if "model" not in file.overrides or lock.inputs == inputs_digest(file):
         return False
     return lock.inputs == _inputs_digest(file, lock.base.declared if lock.base else None)
 
 
 def options_digest(options: Mapping[str, Any]) -> str | None:
-    """The digest of storage options (which may say more than should stand in a lock), less the
-    endpoint: one that moves brings the same bytes."""
+    """The digest of storage options (which may hold what a lock should not show), without the
+    endpoint: another endpoint has the same bytes."""
     kept = {
         key: {k: v for k, v in value.items() if k not in _ENDPOINTS}
         if key == "client_kwargs" and isinstance(value, Mapping)
@@ -58,7 +58,7 @@ _ENDPOINTS = frozenset({"endpoint", "endpoint_url"})
 
 
 def new_adapter_digest(adapter: Adapter) -> str | None:
-    """What defines an adapter that is begun: its config and its seed; ``None`` for one that has a
+    """The digest of a new adapter, from its config and its seed; ``None`` for one with a
     source."""
     if adapter.config is None:
         return None
@@ -66,14 +66,17 @@ def new_adapter_digest(adapter: Adapter) -> str | None:
 
 
 def kept(file: ManifestFile, lock: Lock) -> frozenset[LockEntry]:
-    """The entries of ``lock`` that are for what ``file`` declares now, whatever else changed."""
+    """The entries of ``lock`` that ``file`` still declares, even if others changed."""
     manifest = file.manifest
     entries: set[LockEntry] = set()
     for name, adapter in manifest.adapters.items():
         entry = lock.adapters.get(name)
         if entry is None or entry.mutable or adapter.mutable or adapter.source is None:
             continue
-        if _declared(entry) == (str(adapter.source), options_digest(adapter.storage_options)):
+        if (entry.declared, entry.options) == (
+            str(adapter.source),
+            options_digest(adapter.storage_options),
+        ):
             entries.add(name)
     base = manifest.base
     if (
@@ -87,12 +90,12 @@ def kept(file: ManifestFile, lock: Lock) -> frozenset[LockEntry]:
 
 
 def stale(file: ManifestFile, lock: Lock) -> list[Finding]:
-    """Findings where ``lock`` was made for other inputs than ``file`` has now."""
+    """A finding if ``lock`` was made for other inputs than ``file`` has now."""
     if lock.inputs == inputs_digest(file):
         return []
     return [
         codes.LOCK_STALE.finding(
-            "the manifest has changed since it was locked",
+            "The manifest has changed since it was locked",
             Where(file=lock_name(file)),
             found="; ".join(_changes(file, lock)) or _UNNAMED,
             expected="the inputs that the lock was made for",
@@ -101,18 +104,17 @@ def stale(file: ManifestFile, lock: Lock) -> list[Finding]:
 
 
 def incomplete(file: ManifestFile, lock: Lock) -> list[Finding]:
-    """Findings where a current ``lock`` lacks what every lock has, or says other than it should:
-    someone took a part of it out, or put one in."""
+    """Findings where a current ``lock`` lacks an entry, or has a wrong one: it was edited."""
     where = Where(file=lock_name(file))
     manifest = file.manifest
     findings: list[Finding] = []
     if manifest.base.model is not None and lock.base is None:
-        findings.append(codes.LOCK_PARTIAL.finding("the base is not pinned", where))
+        findings.append(codes.LOCK_PARTIAL.finding("The base is not pinned", where))
     for name, adapter in manifest.adapters.items():
         entry = lock.adapters.get(name)
-        begun = new_adapter_digest(adapter)
-        if entry is None or entry.mutable != adapter.mutable or begun not in (None, entry.digest):
-            findings.append(codes.LOCK_PARTIAL.finding(f"adapter {name!r} is not pinned", where))
+        digest = new_adapter_digest(adapter)
+        if entry is None or entry.mutable != adapter.mutable or digest not in (None, entry.digest):
+            findings.append(codes.LOCK_PARTIAL.finding(f"Adapter {name!r} is not pinned", where))
     if findings:
         return findings
     for name, composition in manifest.compositions.items():
@@ -121,7 +123,7 @@ def incomplete(file: ManifestFile, lock: Lock) -> list[Finding]:
         if entry is None or entry.digest != recipe:
             findings.append(
                 codes.LOCK_PARTIAL.finding(
-                    f"composition {name!r} is not pinned as it is declared",
+                    f"Composition {name!r} is not pinned as declared",
                     where,
                     found=entry.digest if entry else None,
                     expected=recipe,
@@ -131,14 +133,14 @@ def incomplete(file: ManifestFile, lock: Lock) -> list[Finding]:
 
 
 def unpinned(file: ManifestFile, lock: Lock) -> list[Finding]:
-    """Findings where the base is pinned by version only, which a first pull changes."""
+    """A finding if the base is pinned by version only, before the first pull."""
     files = lock.base.files if lock.base else {}
     bare = sorted(path for path, f in files.items() if f.sha256 is None)
     if not bare:
         return []
     return [
         codes.LOCK_PARTIAL.finding(
-            "the base is not pinned by content yet",
+            "The base is not pinned by content yet",
             Where(file=lock_name(file)),
             found=f"no sha256 for {', '.join(bare[:3])}",
             expected="a sha256 for every file, which the first `adapterdock pull` adds",
@@ -147,10 +149,10 @@ def unpinned(file: ManifestFile, lock: Lock) -> list[Finding]:
 
 
 def mutable(file: ManifestFile) -> list[Finding]:
-    """Findings where an adapter is mutable, which nothing frozen can be."""
+    """Findings for mutable adapters, which ``--frozen`` refuses."""
     return [
         codes.FROZEN_MUTABLE.finding(
-            f"adapter {name!r} is mutable", file.where(("adapters", name, "mutable"))
+            f"Adapter {name!r} is mutable", file.where(("adapters", name, "mutable"))
         )
         for name, adapter in file.manifest.adapters.items()
         if adapter.mutable
@@ -158,10 +160,10 @@ def mutable(file: ManifestFile) -> list[Finding]:
 
 
 def unsound(lock: Lock, where: Where) -> list[Finding]:
-    """Findings where a lock contradicts itself: it was edited by hand, or merged."""
+    """Findings where a lock contradicts itself: it was edited or merged by hand."""
     return [
         codes.LOCK_UNREADABLE.finding(
-            "the lock was edited by hand",
+            "The lock was edited by hand",
             Where(where.file, ("adapters", name, "digest"), where.line, where.column),
             found=entry.digest or "no digest",
             expected="the digest of the files that it lists",
@@ -172,17 +174,17 @@ def unsound(lock: Lock, where: Where) -> list[Finding]:
 
 
 def require_lock(file: ManifestFile, lock: Lock | None, *, frozen: bool) -> None:
-    """Raise :class:`LockError` where ``lock`` may not be used for ``file``.
+    """Raise :class:`LockError` if ``lock`` may not be used for ``file``.
 
-    A stale or incomplete lock never is (but for a base that ``--model`` replaces for once); with
-    ``frozen``, neither is a missing one, a base that is not pinned by content, or a mutable
-    adapter.
+    A stale or incomplete lock may not (except for a base that ``--model`` replaces for one run).
+    With ``frozen``, the lock must exist and pin the base by content, and no adapter may be
+    mutable.
     """
     findings: list[Finding] = []
     if lock is None:
         if frozen:
             findings.append(
-                codes.LOCK_MISSING.finding("there is no lock", Where(file=lock_name(file)))
+                codes.LOCK_MISSING.finding("The lock is missing", Where(file=lock_name(file)))
             )
     elif frozen or not overridden(file, lock):
         findings.extend(stale(file, lock) or incomplete(file, lock))
@@ -197,7 +199,7 @@ def recipe_digest(
     adapters: Mapping[str, LockedAdapter],
     compositions: Mapping[str, Composition],
 ) -> str | None:
-    """The digest of a composition's recipe over its members' digests; none if one is mutable."""
+    """The digest of a composition's recipe and its members' digests; ``None`` if one is mutable."""
     members: dict[str, str] = {}
     for name in composition.of:
         if name in compositions:
@@ -211,12 +213,12 @@ def recipe_digest(
 
 
 def facts_of(files: Mapping[str, LockedFile]) -> dict[str, FileFact]:
-    """A lock's files as what they are held to."""
+    """The files of a lock as facts."""
     return {p: FileFact(p, f.size, f.sha256, f.version) for p, f in files.items()}
 
 
 def lock_name(file: ManifestFile) -> str | None:
-    """Where the manifest's lock is, or would be."""
+    """The path of the manifest's lock, which may be absent."""
     return None if file.file is None else str(lock_path(file.file))
 
 
@@ -240,13 +242,13 @@ def _inputs_digest(file: ManifestFile, model: str | None) -> str:
         "compositions": {n: _recipe(c, None) for n, c in manifest.compositions.items()},
         "registries": {n: str(s) for n, s in manifest.registries.items()},
     }
-    if said := said_of_loading(manifest.base):
-        inputs["loading"] = said  # left out where nothing is said, as in every older lock
+    if loading := loading_of(manifest.base):
+        inputs["loading"] = loading  # absent if nothing is set, as in older locks
     return _digest_of(inputs)
 
 
-def said_of_loading(base: Base) -> dict[str, Any]:
-    """What a manifest says of how its base is loaded, beyond what its files say."""
+def loading_of(base: Base) -> dict[str, Any]:
+    """The keys of a manifest that decide how its base is loaded."""
     return base.model_dump(
         mode="json",
         include={"task", "num_labels", "id2label", "vocab_size"},
@@ -255,14 +257,14 @@ def said_of_loading(base: Base) -> dict[str, Any]:
 
 
 def _changes(file: ManifestFile, lock: Lock) -> Iterator[str]:
-    """What is said of a stale lock, as far as the lock itself can tell."""
+    """The changes since a lock was made that the lock itself shows."""
     manifest = file.manifest
     model = None if manifest.base.model is None else str(manifest.base.model)
     locked = lock.base.declared if lock.base else None
     if model != locked:
         yield f"base.model was {locked}, is {model}"
     elif lock.base and lock.base.options != options_digest(manifest.base.storage_options):
-        yield "the base has other storage options"
+        yield "the storage options of the base changed"
     for name in sorted({*manifest.adapters, *lock.adapters}):
         adapter, entry = manifest.adapters.get(name), lock.adapters.get(name)
         if entry is None:
@@ -272,9 +274,9 @@ def _changes(file: ManifestFile, lock: Lock) -> Iterator[str]:
         elif (now := declared_as(adapter)) != entry.declared:
             yield f"adapter {name!r} was {entry.declared}, is {now}"
         elif adapter.config is not None and new_adapter_digest(adapter) != entry.digest:
-            yield f"adapter {name!r} has another config or seed"
+            yield f"the config or seed of adapter {name!r} changed"
         elif entry.options != options_digest(adapter.storage_options):
-            yield f"adapter {name!r} has other storage options"
+            yield f"the storage options of adapter {name!r} changed"
         elif adapter.mutable != entry.mutable:
             yield f"adapter {name!r} is {'' if adapter.mutable else 'no longer '}mutable"
     if sorted(manifest.compositions) != sorted(lock.compositions):
@@ -282,20 +284,16 @@ def _changes(file: ManifestFile, lock: Lock) -> Iterator[str]:
 
 
 def declared_as(adapter: Adapter) -> str:
-    """What a lock says of where an adapter comes from."""
-    return BEGUN if adapter.source is None else str(adapter.source)
-
-
-def _declared(entry: LockedAdapter) -> tuple[str, str | None]:
-    return entry.declared, entry.options
+    """An adapter's source as a lock writes it."""
+    return NEW_ADAPTER if adapter.source is None else str(adapter.source)
 
 
 def _is_sound(entry: LockedAdapter) -> bool:
-    if entry.declared == BEGUN:
+    if entry.declared == NEW_ADAPTER:
         return entry.digest is not None and entry.seed is not None and not entry.files
     try:
         return bool(entry.files) and folder_digest(facts_of(entry.files).values()) == entry.digest
-    except IntegrityError:  # a file without a digest, or a path that leads out of the folder
+    except IntegrityError:  # a file without a digest, or a path out of the folder
         return False
 
 
@@ -311,9 +309,9 @@ def _recipe(composition: Composition, members: Mapping[str, str] | None) -> dict
 
 
 def _weight(weight: float | Mapping[str, float]) -> float | list[tuple[str, float]]:
-    """As numbers; globs in their order, which counts."""
+    """As numbers; globs stay in their order, which matters."""
     if isinstance(weight, Mapping):
-        return [(glob, float(one)) for glob, one in weight.items()]
+        return [(glob, float(number)) for glob, number in weight.items()]
     return float(weight)
 
 

@@ -3,8 +3,8 @@ values, whose rank the training chose for each module.
 
 Fields, tensors and kinds: PEFT 0.21.2, ``tuners/adalora/config.py``, ``layer.py`` and ``model.py``.
 Roles are PEFT's parameter names without ``lora_``: ``A`` (r, in * kernel), ``E`` (r, 1), ``B``
-(out, r). ``rank_pattern`` keeps a boolean for each of the ``init_r`` directions that the training
-began with, and the file holds those that are left.
+(out, r). ``rank_pattern`` keeps a boolean for each of the initial ``init_r`` directions, and the
+file holds the directions that are left.
 """
 
 from __future__ import annotations
@@ -12,26 +12,46 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
 from ..files.conversion import Shape
-from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from ..files.facts import ModuleKind, ModuleShape, SitePlan
+from . import lora_config
 from .keys import Roles
 from .method import Method
-from .module_plan import plan_on_modules
-from .naming import Naming
-from .options import Option, Support, boolean, list_of, map_of, number, one_of, optional, rank
+from .module_plan import MakeSite, on_modules
+from .options import (
+    Option,
+    Support,
+    alike,
+    anything,
+    boolean,
+    list_of,
+    map_of,
+    number,
+    optional,
+    rank,
+)
 from .patterns import Patterns
-from .tuner_config import TARGET_OPTIONS, TunerConfig, frozen, where_of
+from .tuner_config import TunerConfig, frozen, where_of
 
-_S, _NO, _YET, _NEVER = Support.SUPPORTED, Support.NO_EFFECT, Support.NOT_YET, Support.NEVER
-
-OPTIONS: tuple[Option, ...] = (
-    *TARGET_OPTIONS,
-    Option("init_r", _S, "is the rank that training began with", rank),
+_S, _NO = Support.SUPPORTED, Support.NO_EFFECT
+_NOT_YET = frozenset(
+    {
+        "use_dora",
+        "trainable_token_indices",
+        "target_parameters",
+        "velora_config",
+        "use_bdlora",
+        "alora_invocation_tokens",
+    }
+)
+"""Fields of LoRA that act in AdaLoRA too, and that are not carried out here."""
+_OWN: tuple[Option, ...] = (
+    Option("init_r", _S, "is the initial rank", rank),
     Option("lora_alpha", _S, "is divided by that rank to give the scale", number),
     Option(
         "rank_pattern",
@@ -39,50 +59,21 @@ OPTIONS: tuple[Option, ...] = (
         "says which directions are left at each module",
         optional(map_of(list_of(boolean))),
     ),
-    Option("fan_in_fan_out", _S, "says how the weight is stored", optional(boolean)),
-    Option("bias", _S, "trains biases of the base", optional(one_of("none", "all", "lora_only"))),
-    Option("ensure_weight_tying", _S, "adapts tied layers together", optional(boolean)),
-    Option("use_dora", _YET, "does not exist for AdaLoRA"),
-    Option("trainable_token_indices", _YET, "trains single rows of the embedding"),
-    Option("target_parameters", _YET, "adapts parameters that are no module (experts)"),
-    Option("alora_invocation_tokens", _YET, "acts only after an invocation string (aLoRA)"),
-    Option("arrow_config", _YET, "routes between adapters (Arrow)"),
-    Option("velora_config", _YET, "compresses activations with a projection of its own (VeLoRA)"),
-    Option("monteclora_config", _YET, "samples the factors (MonteCLoRA)"),
-    Option("use_bdlora", _YET, "makes factors block-diagonal (BD-LoRA)"),
-    Option("use_qalora", _YET, "pools the input by groups (QA-LoRA)"),
-    Option("megatron_config", _YET, "adapts Megatron's parallel layers"),
-    Option("enable_lora", _YET, "adapts parts of a fused layer (PEFT before 0.3)"),
-    Option("kasa_config", _NEVER, "truncates the base's own weights (KaSA)"),
-    Option("layer_replication", _NEVER, "rebuilds the base with repeated layers"),
-    Option("loftq_config", _NEVER, "replaces the base by a quantised copy (LoftQ)"),
-    Option("lora_dropout", _NO, "is the dropout while training"),
-    Option("r", _NO, "is not used by AdaLoRA, which has init_r"),
-    Option("alpha_pattern", _NO, "is not used by AdaLoRA"),
-    Option("use_rslora", _NO, "is not used by AdaLoRA"),
-    Option("lora_bias", _NO, "is not used by AdaLoRA"),
-    Option("init_lora_weights", _NO, "is how training began; AdaLoRA leaves the base as it is"),
-    Option("target_r", _NO, "is the rank that training aimed at"),
-    Option("tinit", _NO, "is a step of the training"),
-    Option("tfinal", _NO, "is a step of the training"),
-    Option("deltaT", _NO, "is a step of the training"),
-    Option("beta1", _NO, "smooths while training"),
-    Option("beta2", _NO, "smooths while training"),
-    Option("orth_reg_weight", _NO, "is part of the training's loss"),
-    Option("total_step", _NO, "is the length of the training"),
-    Option("megatron_core", _NO, "names a module that only megatron_config uses"),
-    Option("qalora_group_size", _NO, "is only used with use_qalora"),
-    Option("eva_config", _NO, "is only used while initialising"),
-    Option("corda_config", _NO, "is only used while initialising"),
-    Option("lora_ga_config", _NO, "is only used while initialising"),
-    Option("runtime_config", _NO, "is not part of the adapter"),
-    Option("merge_weights", _NO, "was how PEFT before 0.3 merged in eval mode"),
+    Option("loftq_config", Support.NEVER, "replaces the base by a quantised copy (LoftQ)"),
+    *alike(_NO, "is not used by AdaLoRA", "r", "alpha_pattern", "use_rslora", "lora_bias"),
+    Option("init_lora_weights", _NO, "is the initialisation, which does not change the base"),
+    *alike(_NO, "acts while training", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2"),
+    *alike(_NO, "acts while training", "orth_reg_weight", "total_step"),
+)
+OPTIONS: tuple[Option, ...] = (
+    *_OWN,
+    *(
+        replace(o, support=Support.NOT_YET, expect=anything) if o.name in _NOT_YET else o
+        for o in lora_config.OPTIONS
+        if o.name not in {own.name for own in _OWN}
+    ),
 )
 ROLES: Roles = {("lora_A", ""): "A", ("lora_B", ""): "B", ("lora_E", ""): "E"}
-ROLE_SETS: tuple[frozenset[str], ...] = (frozenset({"A", "B", "E"}),)
-KINDS: Mapping[ModuleKind, frozenset[str]] = dict.fromkeys(
-    (ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.CONV), frozenset({"A", "B", "E"})
-)
 
 _OF_E = re.compile(r"(?P<module>.+)\.lora_E(\.[^.]+)?")
 """A key of ``rank_pattern``; the adapter's name may follow."""
@@ -92,8 +83,8 @@ _TINY = 1e-5
 
 @dataclass(frozen=True)
 class AdaLoraConfig(TunerConfig):
-    """What of AdaLoRA's config changes the computation. ``kept`` is the rank that is left, by the
-    file's module names."""
+    """The part of AdaLoRA's config that changes the computation. ``kept`` is the rank that is left,
+    by the file's module names."""
 
     init_r: int = 12
     alpha: float = 8
@@ -101,8 +92,7 @@ class AdaLoraConfig(TunerConfig):
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> AdaLoraConfig:
-        """From ``adapter_config.json`` whose fields are of the right kind; fields that are left
-        out have PEFT's defaults."""
+        """From checked fields of ``adapter_config.json``; absent ones have PEFT's defaults."""
         pattern: Mapping[str, list[bool]] = config.get("rank_pattern") or {}
         return cls(
             **where_of(config),
@@ -110,44 +100,37 @@ class AdaLoraConfig(TunerConfig):
             alpha=config.get("lora_alpha", 8),
             kept=frozen({_module(key): sum(left) for key, left in pattern.items()}),
             fan_in_fan_out=bool(config.get("fan_in_fan_out")),
-            bias=config.get("bias") or "none",
-            ensure_weight_tying=bool(config.get("ensure_weight_tying")),
         )
 
 
 def check_config(config: Mapping[str, Any], where: Where) -> list[Finding]:
-    """Entries of ``rank_pattern`` of another length than ``init_r``."""
+    """Find entries of ``rank_pattern`` that do not have ``init_r`` directions."""
     pattern: Mapping[str, list[bool]] = config.get("rank_pattern") or {}
-    began = config.get("init_r", 12)
-    odd = sorted({len(left) for left in pattern.values()} - {began})
+    initial = config.get("init_r", 12)
+    odd = sorted({len(left) for left in pattern.values()} - {initial})
     if not odd:
         return []
-    message = f"rank_pattern has entries for {odd[0]} directions, and init_r is {began}"
+    message = f"rank_pattern has entries for {odd[0]} directions, but init_r is {initial}"
     return [codes.OPTION_CONTRADICTION.finding(message, where)]
 
 
-def plan(
-    config: AdaLoraConfig,
-    tensors: Mapping[str, TensorInfo],
-    layout: Layout | None,
-    patterns: Patterns | None = None,
-) -> tuple[AdapterPlan, Naming]:
-    """See ``MakePlan``."""
+def sites(config: AdaLoraConfig, patterns: Patterns) -> MakeSite:
+    """What makes the sites, each with the rank that is left there."""
 
-    def site(author: str, live: str, roles: Mapping[str, str]) -> SitePlan:
+    def site(author: str, live: str, tensors: Mapping[str, str]) -> SitePlan:
         r = config.kept.get(author, config.init_r)
         alpha = config.alpha if config.alpha > 0 else float(r)
-        return SitePlan(live, "ADALORA", roles, r, alpha, alpha / (config.init_r + _TINY))
+        return SitePlan(live, "ADALORA", tensors, r, alpha, alpha / (config.init_r + _TINY))
 
-    return plan_on_modules(config, tensors, layout, ROLES, site)
+    return site
 
 
 def shapes(
     site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
 ) -> Mapping[str, Shape] | str:
-    """What each role's tensor must be at this module, or why there can be none."""
+    """The shape of each role's tensor at this module, or why it cannot be adapted."""
     if module.kind is ModuleKind.CONV and (len(module.kernel) != 2 or module.groups != 1):
-        return "a convolution that has groups, or not two dimensions"
+        return "a convolution with groups, or without exactly two dimensions"
     inner = (module.in_features or 0) * math.prod(module.kernel)
     return {
         "A": (site.rank, inner),
@@ -165,10 +148,9 @@ METHOD = Method(
     "ADALORA",
     OPTIONS,
     AdaLoraConfig.of,
-    plan,
+    on_modules(ROLES, sites),
     ROLES,
-    ROLE_SETS,
-    KINDS,
+    dict.fromkeys((ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.CONV), frozenset("ABE")),
     shapes,
     check_config=check_config,
     trains=False,

@@ -1,4 +1,4 @@
-"""Fields that other trainers write into ``adapter_config.json`` beside PEFT's, whatever the method.
+"""Fields that other trainers add to PEFT's ``adapter_config.json``, for any method.
 
 ms-swift 2 to 4: ``swift/tuners/peft.py`` (its ``LoraConfig``). LLaMA-Factory and Axolotl: the names
 of their own settings for LoRA+ (https://arxiv.org/abs/2402.12354). transformers: what its configs
@@ -32,5 +32,5 @@ FOREIGN_FIELDS: Mapping[str, Option] = {
         Option("lora_parameters", _YET, "is mlx-lm's rank, scale and targets"),
     )
 }
-"""By name. Those without effect act while training, or are notes; the others change what the
+"""By name. Fields without effect act while training, or are notes; the others change what the
 adapter computes."""

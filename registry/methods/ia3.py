@@ -1,5 +1,5 @@
-"""IA3 (https://arxiv.org/abs/2205.05638): a learned vector that rescales what a module returns or,
-at feedforward modules, what it is given.
+"""IA3 (https://arxiv.org/abs/2205.05638): a learned vector that rescales the output of a module or,
+at feedforward modules, its input.
 
 Fields, tensors and kinds: PEFT 0.21.2, ``tuners/ia3/config.py``, ``layer.py`` and ``model.py``. The
 one role is ``l``, on disk ``.ia3_l``: (out, 1) at a linear module, (1, in) at a feedforward one,
@@ -14,49 +14,41 @@ from types import MappingProxyType
 from typing import Any
 
 from ..files.conversion import Shape
-from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from .default_targets import FEEDFORWARD, TARGETS
+from ..files.facts import Layout, ModuleKind, ModuleShape, SitePlan
 from .keys import Roles
 from .method import Method
-from .module_plan import plan_on_modules
-from .naming import Naming
-from .options import Option, Support, boolean, either, list_of, optional, text
+from .module_plan import MakeSite, on_modules
+from .options import Option, Support
 from .patterns import Patterns
-from .tuner_config import LAYER_FIELDS, TARGET_OPTIONS, TunerConfig, where_of
+from .peft_table import FEEDFORWARD, TARGETS
+from .tuner_config import FAN_IN_FAN_OUT, LAYER_FIELDS, NAMES, TARGET_OPTIONS, TunerConfig, where_of
 
 OPTIONS: tuple[Option, ...] = (
     *(option for option in TARGET_OPTIONS if option.name not in LAYER_FIELDS),
     Option(
-        "feedforward_modules",
-        Support.SUPPORTED,
-        "names the modules whose input is rescaled",
-        optional(either(text, list_of(text))),
+        "feedforward_modules", Support.SUPPORTED, "names the modules whose input is rescaled", NAMES
     ),
-    Option("fan_in_fan_out", Support.SUPPORTED, "says how the weight is stored", optional(boolean)),
-    Option("init_ia3_weights", Support.NO_EFFECT, "is how training began"),
+    FAN_IN_FAN_OUT,
+    Option("init_ia3_weights", Support.NO_EFFECT, "is the initialisation"),
 )
 ROLES: Roles = {("ia3_l", ""): "l"}
-ROLE_SETS: tuple[frozenset[str], ...] = (frozenset({"l"}),)
-KINDS: Mapping[ModuleKind, frozenset[str]] = {
-    kind: frozenset({"l"}) for kind in (ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.CONV)
-}
 
 _UNKNOWN = (
-    "feedforward_modules is not in adapter_config.json, so it cannot be told whether the vector "
+    "feedforward_modules is not in adapter_config.json, so it is not known whether the vector "
     "rescales the input or the output"
 )
 
 
 @dataclass(frozen=True)
 class Ia3Config(TunerConfig):
-    """What of IA3's config changes the computation. ``feedforward`` is a pattern for whole names,
-    endings of names, or ``None`` where the file does not say."""
+    """The part of IA3's config that changes the computation. ``feedforward`` is a pattern for
+    complete names, endings of names, or ``None`` where the file does not say."""
 
     feedforward: str | tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Ia3Config:
-        """From ``adapter_config.json`` whose fields are of the right kind."""
+        """From checked fields of ``adapter_config.json``."""
         feedforward = config.get("feedforward_modules")
         return cls(
             **where_of(config),
@@ -68,36 +60,30 @@ class Ia3Config(TunerConfig):
 def complete(
     config: Mapping[str, Any], base: Mapping[str, Any], layout: Layout | None
 ) -> Mapping[str, Any]:
-    """PEFT's ``feedforward_modules`` for the base's kind, where a new config leaves them out."""
+    """Add PEFT's ``feedforward_modules`` for the base's kind to a new config that has none."""
     inputs = FEEDFORWARD.get(str(base.get("model_type")))
     if config.get("feedforward_modules") is not None or inputs is None:
         return config
     return {**config, "feedforward_modules": list(inputs)}
 
 
-def plan(
-    config: Ia3Config,
-    tensors: Mapping[str, TensorInfo],
-    layout: Layout | None,
-    patterns: Patterns | None = None,
-) -> tuple[AdapterPlan, Naming]:
-    """See ``MakePlan``."""
-    known = patterns or Patterns()
-    settings = {is_it: MappingProxyType({"feedforward": is_it}) for is_it in (True, False, None)}
+def sites(config: Ia3Config, patterns: Patterns) -> MakeSite:
+    """What makes the sites, each with whether it rescales the input."""
+    settings = {known: MappingProxyType({"feedforward": known}) for known in (True, False, None)}
 
-    def site(author: str, live: str, roles: Mapping[str, str]) -> SitePlan:
-        feedforward = is_feedforward(config.feedforward, author, known)
-        return SitePlan(live, "IA3", roles, 0, 1.0, 1.0, settings[feedforward])
+    def site(author: str, live: str, tensors: Mapping[str, str]) -> SitePlan:
+        feedforward = is_feedforward(config.feedforward, author, patterns)
+        return SitePlan(live, "IA3", tensors, 0, 1.0, 1.0, settings[feedforward])
 
-    return plan_on_modules(config, tensors, layout, ROLES, site)
+    return site
 
 
 def is_feedforward(
     feedforward: str | tuple[str, ...] | None, name: str, patterns: Patterns
 ) -> bool | None:
-    """Whether the module's input is rescaled, ``None`` where that is not said.
+    """Whether the module's input is rescaled, ``None`` where ``feedforward`` is.
 
-    PEFT compares the end of the whole path, without regard to its dots. Raises
+    PEFT compares the end of the complete path, without regard to its dots. Raises
     ``PatternError``.
     """
     if feedforward is None:
@@ -110,14 +96,14 @@ def is_feedforward(
 def shapes(
     site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
 ) -> Mapping[str, Shape] | str:
-    """The vector's shape at this module, or why there can be none."""
+    """The shape of the vector at this module, or why it cannot be adapted."""
     feedforward = site.settings.get("feedforward")
     if feedforward is None:
         return _UNKNOWN
     inner, outer = module.in_features or 0, module.out_features or 0
     if module.kind is ModuleKind.CONV:
         if len(module.kernel) == 1:
-            return "a convolution of one dimension"
+            return "a convolution with one dimension"
         ones = (1,) * len(module.kernel)
         return {"l": (1, inner if feedforward else outer, *ones)}
     return {"l": (1, inner) if feedforward else (outer, 1)}
@@ -127,10 +113,9 @@ METHOD = Method(
     "IA3",
     OPTIONS,
     Ia3Config.of,
-    plan,
+    on_modules(ROLES, sites),
     ROLES,
-    ROLE_SETS,
-    KINDS,
+    dict.fromkeys((ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.CONV), frozenset({"l"})),
     shapes,
     default_targets=TARGETS["IA3"],
     complete=complete,

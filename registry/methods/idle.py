@@ -1,7 +1,7 @@
-"""Targets that the model never calls, and the tensors that tell whether anything is lost there.
+"""Targets that the model never calls, and the tensors that show whether anything is lost there.
 
-PEFT trains nothing at such a target: it has no gradient, and keeps the values that it began with.
-A factor that began at zero is still zero then, and the target may stay as it is.
+PEFT trains nothing at such a target: it has no gradient, and keeps its initial values. A factor
+that was initialised to zero is still zero then, and ignoring the target loses nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .table import SITES
 
 _MAMBA = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
 _READ_BY_KERNELS = frozenset({"out_proj", "conv1d"})
-"""What Mamba's kernels read the weight of, where they are installed; PEFT
+"""Modules whose weight Mamba's kernels read, where these are installed; PEFT
 (``_check_lora_target_modules_mamba`` of ``tuners_utils.py``) refuses these targets."""
 
 
@@ -34,12 +34,12 @@ def uncalled(plan: AdapterPlan, layout: Layout) -> Iterator[SitePlan]:
 
 
 def deciding(site: SitePlan) -> Iterator[frozenset[str]]:
-    """Sets of the site's tensors. Where all of one set are zero, the site does nothing."""
+    """Sets of the site's tensors. If all tensors of one set are zero, the site does nothing."""
     for roles in SITES[site.method].idle:
         if found := frozenset(site.tensors[role] for role in roles if role in site.tensors):
             yield found
 
 
 def is_idle(site: SitePlan, zeros: Collection[str]) -> bool:
-    """Whether the site does nothing, where these tensors are all zero."""
+    """Whether the site does nothing, given that the tensors ``zeros`` are all zero."""
     return any(all(key in zeros for key in keys) for keys in deciding(site))

@@ -1,4 +1,4 @@
-"""The keys of an adapter file, sorted out by their endings.
+"""The keys of an adapter file, sorted by module and role.
 
 Key grammar: PEFT 0.21, ``utils/save_and_load.py``: the module's path, the method's parameter, and
 ``weight`` or ``bias`` where that is a module of its own.
@@ -6,7 +6,7 @@ Key grammar: PEFT 0.21, ``utils/save_and_load.py``: the module's path, the metho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .naming import strip_peft_prefix
@@ -14,15 +14,22 @@ from .naming import strip_peft_prefix
 Roles = Mapping[tuple[str, str], str]
 """What a method calls its tensors, by the last two parts of their keys; the second is empty where
 PEFT keeps a bare parameter."""
+Factor = Callable[[str], tuple[str, str | None]]
+"""``(module, role)`` of a tensor's name; the role is ``None`` for tensors of other kinds."""
 
 MAX_NAME = 512
 """Characters of a tensor's name; patterns are matched against it."""
 
 
+def is_name(name: str) -> bool:
+    """Whether ``name`` is short and printable, as names of tensors are."""
+    return len(name) <= MAX_NAME and name.isprintable()
+
+
 @dataclass
 class Keys:
-    """The file's keys, sorted out by their endings: {author module: {role: key}}, {author
-    name: key} for what is no factor, and keys that cannot be names of a module at all."""
+    """A file's keys: factors as {author module: {role: key}}, others as {author name: key}, and
+    ``odd`` keys, which are not names or name a tensor a second time."""
 
     factors: dict[str, dict[str, str]] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
@@ -30,20 +37,20 @@ class Keys:
 
     @property
     def modules(self) -> list[str]:
-        """The modules that the file adapts, or else those that it stores."""
+        """The modules that the file adapts, or if none those that it stores."""
         return list(self.factors) or [name.rpartition(".")[0] for name in self.others]
 
     @classmethod
-    def split(cls, tensors: Iterable[str], roles: Roles) -> Keys:
-        """Raises nothing: what is no name of a module is ``odd``."""
+    def split(cls, tensors: Iterable[str], factor: Factor) -> Keys:
+        """Sort ``tensors`` by what ``factor`` says of each. Raises nothing."""
         found = cls()
         factors = found.factors
         for key in tensors:
             name = strip_peft_prefix(key)
-            if len(name) > MAX_NAME or not name.isprintable():
+            if not is_name(name):
                 found.odd.append(key)
                 continue
-            module, role = _factor(name, roles)
+            module, role = factor(name)
             if role is None:
                 place, at = found.others, name
             else:
@@ -54,10 +61,14 @@ class Keys:
         return found
 
 
-def _factor(name: str, roles: Roles) -> tuple[str, str | None]:
-    """(module, role) of a factor, (..., ``None``) of what is none."""
-    rest, _, last = name.rpartition(".")
-    if last not in ("weight", "bias"):
-        return rest, roles.get((last, ""))
-    module, _, parameter = rest.rpartition(".")
-    return module, roles.get((parameter, last))
+def factor_by(roles: Roles) -> Factor:
+    """Read a factor's module and role from the end of its name."""
+
+    def factor(name: str) -> tuple[str, str | None]:
+        rest, _, last = name.rpartition(".")
+        if last not in ("weight", "bias"):
+            return rest, roles.get((last, ""))
+        module, _, parameter = rest.rpartition(".")
+        return module, roles.get((parameter, last))
+
+    return factor

@@ -20,62 +20,30 @@ import math
 from collections.abc import Mapping
 
 from ..files.conversion import Shape
-from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from ..files.facts import ModuleKind, ModuleShape, SitePlan
 from . import lycoris
-from .default_targets import TARGETS
 from .keys import Roles
 from .lycoris import LycorisConfig
-from .method import Method
-from .naming import Naming
-from .patterns import Patterns
 
-OPTIONS = lycoris.OPTIONS
 ROLES: Roles = {(f"hada_{role}", ""): role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")}
 PLAIN = frozenset({"w1_a", "w1_b", "w2_a", "w2_b"})
-EFFECTIVE = PLAIN | {"t1", "t2"}
-ROLE_SETS: tuple[frozenset[str], ...] = (PLAIN, EFFECTIVE)
-KINDS: Mapping[ModuleKind, frozenset[str]] = {
-    ModuleKind.LINEAR: PLAIN,
-    ModuleKind.CONV: EFFECTIVE,
-}
 
 
-def plan(
-    config: LycorisConfig,
-    tensors: Mapping[str, TensorInfo],
-    layout: Layout | None,
-    patterns: Patterns | None = None,
-) -> tuple[AdapterPlan, Naming]:
-    """See ``MakePlan``."""
-    return lycoris.plan("LOHA", ROLES, config, tensors, layout, patterns)
-
-
-def shapes(
-    site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
-) -> Mapping[str, Shape] | str:
-    """What each role's tensor must be at this module, or why there can be none."""
-    reason = lycoris.refused(module)
-    if reason is not None:
-        return reason
+def expected(site: SitePlan, module: ModuleShape) -> Mapping[str, Shape]:
+    """The shape of each role's tensor at this module."""
     r, outer, inner = site.rank, module.out_features or 0, lycoris.inner_of(module)
     if lycoris.is_effective(site, module):
         a, b, t = (r, outer), (r, inner), lycoris.core(r, module)
-        expected = {"w1_a": a, "w1_b": b, "w2_a": a, "w2_b": b, "t1": t, "t2": t}
-    else:
-        a, b = (outer, r), (r, inner * math.prod(module.kernel))
-        expected = {"w1_a": a, "w1_b": b, "w2_a": a, "w2_b": b}
-    return lycoris.matching(expected, found)
+        return {"w1_a": a, "w1_b": b, "w2_a": a, "w2_b": b, "t1": t, "t2": t}
+    a, b = (outer, r), (r, inner * math.prod(module.kernel))
+    return {"w1_a": a, "w1_b": b, "w2_a": a, "w2_b": b}
 
 
-METHOD = Method(
+METHOD = lycoris.row(
     "LOHA",
-    OPTIONS,
+    lycoris.OPTIONS,
     LycorisConfig.of,
-    plan,
     ROLES,
-    ROLE_SETS,
-    KINDS,
-    shapes,
-    default_targets=TARGETS["LOHA"],
-    idle=tuple(frozenset({role}) for role in sorted(PLAIN)),
+    {ModuleKind.LINEAR: PLAIN, ModuleKind.CONV: PLAIN | {"t1", "t2"}},
+    expected,
 )

@@ -21,15 +21,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..files.conversion import Shape
-from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
+from ..files.facts import ModuleKind, ModuleShape, SitePlan
 from . import lycoris
-from .default_targets import TARGETS
 from .keys import Roles
 from .lycoris import LycorisConfig
-from .method import Method
-from .naming import Naming
 from .options import Option, Support, boolean, index, optional
-from .patterns import Patterns
 
 OPTIONS: tuple[Option, ...] = (
     *lycoris.OPTIONS,
@@ -52,18 +48,14 @@ _SECOND = (
     frozenset({"t2", "w2_a", "w2_b"}),
 )
 ROLE_SETS: tuple[frozenset[str], ...] = tuple(one | other for one in _FIRST for other in _SECOND)
-KINDS: Mapping[ModuleKind, frozenset[str]] = {
-    ModuleKind.LINEAR: frozenset(ROLES.values()) - {"t2"},
-    ModuleKind.CONV: frozenset(ROLES.values()),
-}
 
 
 class LokrConfig(LycorisConfig):
-    """What of LoKr's config changes the computation."""
+    """The part of LoKr's config that changes the computation."""
 
     @staticmethod
     def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-        """Likewise, with LoKr's own."""
+        """Those of both methods, and LoKr's own."""
         found = LycorisConfig.settings_of(config)
         found["factor"] = config.get("decompose_factor", -1)
         for name in ("decompose_both", "rank_dropout_scale"):
@@ -72,43 +64,28 @@ class LokrConfig(LycorisConfig):
         return found
 
 
-def plan(
-    config: LokrConfig,
-    tensors: Mapping[str, TensorInfo],
-    layout: Layout | None,
-    patterns: Patterns | None = None,
-) -> tuple[AdapterPlan, Naming]:
-    """See ``MakePlan``."""
-    return lycoris.plan("LOKR", ROLES, config, tensors, layout, patterns)
-
-
-def shapes(
-    site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
-) -> Mapping[str, Shape] | str:
-    """What each role's tensor must be at this module, or why there can be none."""
-    reason = lycoris.refused(module)
-    if reason is not None:
-        return reason
+def expected(site: SitePlan, module: ModuleShape) -> Mapping[str, Shape]:
+    """The shape of each role's tensor at this module."""
     r, factor = site.rank, site.settings.get("factor", -1)
     l_size, k = factorization(module.out_features or 0, factor)
     m, n = factorization(lycoris.inner_of(module), factor)
-    expected: dict[str, Shape] = {}
+    found: dict[str, Shape] = {}
     if site.settings.get("decompose_both") and r < max(l_size, m) / 2:
-        expected |= {"w1_a": (l_size, r), "w1_b": (r, m)}
+        found |= {"w1_a": (l_size, r), "w1_b": (r, m)}
     else:
-        expected["w1"] = (l_size, m)
+        found["w1"] = (l_size, m)
     if r >= max(k, n) / 2:
-        expected["w2"] = (k, n, *module.kernel)
+        found["w2"] = (k, n, *module.kernel)
     elif lycoris.is_effective(site, module):
-        expected |= {"t2": lycoris.core(r, module), "w2_a": (r, k), "w2_b": (r, n)}
+        found |= {"t2": lycoris.core(r, module), "w2_a": (r, k), "w2_b": (r, n)}
     else:
-        expected |= {"w2_a": (k, r), "w2_b": (r, n * math.prod(module.kernel))}
-    return lycoris.matching(expected, found)
+        found |= {"w2_a": (k, r), "w2_b": (r, n * math.prod(module.kernel))}
+    return found
 
 
 def factorization(size: int, factor: int) -> tuple[int, int]:
-    """``size`` as a product of two: ``factor`` first where it divides, else the largest divisor
-    that is neither above ``factor`` (no bound where it is -1) nor above the square root."""
+    """``size`` as a product of two. The first is ``factor`` if it divides ``size``, else the
+    largest divisor up to ``factor`` (-1: any) and up to the square root."""
     if factor > 0 and size % factor == 0:
         return factor, size // factor
     root = math.isqrt(size)
@@ -117,15 +94,13 @@ def factorization(size: int, factor: int) -> tuple[int, int]:
     return first, size // first
 
 
-METHOD = Method(
+_ALL = frozenset(ROLES.values())
+METHOD = lycoris.row(
     "LOKR",
     OPTIONS,
     LokrConfig.of,
-    plan,
     ROLES,
+    {ModuleKind.LINEAR: _ALL - {"t2"}, ModuleKind.CONV: _ALL},
+    expected,
     ROLE_SETS,
-    KINDS,
-    shapes,
-    default_targets=TARGETS["LOKR"],
-    idle=tuple(frozenset({role}) for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b")),
 )

@@ -16,7 +16,7 @@ role               on disk                      shape
 =================  ===========================  ==================================
 
 ``magnitude`` is DoRA's (https://arxiv.org/abs/2402.09353), for an embedding (embedding_dim,).
-Beside them a file may hold rows of embeddings (:mod:`.trainable_tokens`) and factors of parameters
+A file may also hold rows of embeddings (:mod:`.trainable_tokens`) and factors of parameters
 (:mod:`.lora_parameters`).
 """
 
@@ -32,16 +32,15 @@ from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan
 from . import lora_attention as attention
 from . import lora_parameters as by_name
 from . import trainable_tokens as tokens
-from .default_targets import TARGETS
-from .keys import Keys, Roles
-from .lora_begin import beside, check_new
+from .keys import Keys, Roles, factor_by
 from .lora_config import OPTIONS, LoraConfig, check_trained
-from .lora_parameters import WRAPPER
 from .lora_variants import BLOCKS, check_config, misplaced
 from .method import Method
 from .module_plan import plan_of
-from .naming import Naming
+from .naming import TOKENS, Naming, unwrapped
+from .new_lora import beside, check_new
 from .patterns import Patterns, PatternTable
+from .peft_table import TARGETS
 from .targets import TargetSelection
 
 ROLES: Roles = {
@@ -54,6 +53,7 @@ ROLES: Roles = {
     ("lora_velora_embed", ""): "velora",
     **tokens.ROLES,
 }
+_factor = factor_by(ROLES)
 ROLE_SETS: tuple[frozenset[str], ...] = (
     frozenset({"A", "B"}),
     frozenset({"A", "B", "B_bias"}),
@@ -62,26 +62,20 @@ ROLE_SETS: tuple[frozenset[str], ...] = (
     frozenset({"A", "B", "velora"}),
     frozenset({"embedding_A", "embedding_B", "magnitude"}),
 )
-"""The roles that a site has: one of these, whole."""
 KINDS: Mapping[ModuleKind, frozenset[str]] = {
-    ModuleKind.LINEAR: frozenset({"A", "B"}),
-    ModuleKind.CONV1D: frozenset({"A", "B"}),
-    ModuleKind.CONV: frozenset({"A", "B"}),
+    **dict.fromkeys((ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.CONV), frozenset({"A", "B"})),
     ModuleKind.EMBEDDING: frozenset({"embedding_A", "embedding_B"}),
 }
 """The kinds of modules that can be adapted, and the factors that each needs."""
-PAIRS: tuple[tuple[str, str], ...] = (("A", "B"), ("embedding_A", "embedding_B"))
-"""The two factors of a delta, by role."""
 
 
 def plan(
     config: LoraConfig,
     tensors: Mapping[str, TensorInfo],
     layout: Layout | None,
-    patterns: Patterns | None = None,
+    patterns: Patterns,
 ) -> tuple[AdapterPlan, Naming]:
     """See ``MakePlan``."""
-    patterns = patterns or Patterns()
     ranks = PatternTable(config.rank_pattern, patterns)
     alphas = PatternTable(config.alpha_pattern, patterns)
 
@@ -90,21 +84,22 @@ def plan(
         return rank, alpha, scale_of(config, rank, alpha)
 
     selection = TargetSelection(config, patterns, KINDS)
-    keys = Keys.split(tensors, ROLES)
-    wrapped = _by_module(keys.factors, layout)
+    keys = Keys.split(tensors, _factor)
+    wrapped = _by_module(keys.factors)
     naming = Naming.find(list(wrapped) or keys.modules, layout)
-    sites: dict[str, list[SitePlan]] = {}
+    sites: list[SitePlan] = []
+    taken: set[str] = set()
     leftovers: list[str] = []
     for author, parts in wrapped.items():
         live = naming.live(author)
-        if live in sites:  # two names in the file for one live module
+        if live in taken:  # two names in the file for one live module
             leftovers.extend(key for roles in parts.values() for key in roles.values())
             continue
-        here = sites[live] = []
+        taken.add(live)
         if TOKENS in parts and (indices := config.indices_of(author)) is not None:
-            here.append(tokens.site_of(live, parts.pop(TOKENS), indices, f"{TOKENS}."))
+            sites.append(tokens.site_of(live, parts.pop(TOKENS), indices, f"{TOKENS}."))
         if parts.keys() == {"", attention.INSIDE} and selection.selects(author):
-            here.extend(attention.sites(live, parts, settled(author)))
+            sites.extend(attention.sites(live, parts, settled(author)))
             continue
         parameters = _parameters(config, tensors, layout, author, live, parts)
         for inside, roles in parts.items():
@@ -117,45 +112,28 @@ def plan(
                 }
                 if config.in_first is not None:
                     settings[by_name.IN_FIRST] = config.in_first
-                here.append(SitePlan(live, by_name.NAME, roles, rank, alpha, scale, settings))
+                sites.append(SitePlan(live, by_name.NAME, roles, rank, alpha, scale, settings))
             elif not inside and "rows" not in roles:
-                here.append(
+                sites.append(
                     SitePlan(live, "LORA", roles, *settled(author), config.settings_at(author))
                 )
             else:
                 leftovers.extend(roles.values())
-    found = tokens.with_followers([site for here in sites.values() for site in here], layout)
+    found = tokens.with_followers(sites, layout)
     return plan_of(config, layout, naming, keys, found, leftovers), naming
 
 
-TOKENS = "token_adapter"
-"""What PEFT calls the part of an embedding's wrapper that holds the trained rows."""
-
-
 def _by_module(
-    factors: Mapping[str, Mapping[str, str]], layout: Layout | None
+    factors: Mapping[str, Mapping[str, str]],
 ) -> dict[str, dict[str, Mapping[str, str]]]:
-    """{module: {what PEFT has wrapped it in: {role: key}}}; plain factors stand under ``""``."""
+    """{module: {what PEFT has wrapped it in: {role: key}}}; plain factors are under ``""``."""
     found: dict[str, dict[str, Mapping[str, str]]] = {}
     for author, roles in factors.items():
-        module, inside = author, ""
-        if author.endswith((f".{WRAPPER}", f".{TOKENS}")):
-            module, inside = _unwrapped(author)
-        elif author.endswith(f".{attention.INSIDE}"):
-            module, inside = author[: -len(attention.INSIDE) - 1], attention.INSIDE
-        found.setdefault(module, {})[inside] = roles
+        module, inside = unwrapped(author)
+        if author.endswith(f".{attention.INSIDE}"):
+            module, inside = author[: -len(attention.INSIDE) - 1], f".{attention.INSIDE}"
+        found.setdefault(module, {})[inside[1:]] = roles
     return found
-
-
-def _unwrapped(author: str) -> tuple[str, str]:
-    """``model.experts.base_layer.base_layer`` as ``model.experts`` and the rest."""
-    parts = author.split(".")
-    at = len(parts)
-    while at > 1 and parts[at - 1] == WRAPPER:
-        at -= 1
-    if at == len(parts) and parts[-1] == TOKENS:
-        at -= 1
-    return ".".join(parts[:at]), ".".join(parts[at:])
 
 
 def _parameters(
@@ -166,11 +144,10 @@ def _parameters(
     live: str,
     parts: Mapping[str, Mapping[str, str]],
 ) -> dict[str, str]:
-    """{wrapping: parameter} where the module's own parameters are adapted, each by its name."""
+    """{wrapping: parameter} of the module's own parameters that are adapted by name."""
     if not config.parameters:
         return {}
-    wraps = [inside for inside in parts if inside != TOKENS]
-    depths = {inside.count(".") + 1 if inside else 0: inside for inside in wraps}
+    wraps = {inside: roles for inside, roles in parts.items() if inside != TOKENS}
     module = layout.modules.get(live) if layout is not None else None
     if module is not None and layout is not None:
         own = [*module.parameters, *layout.unsized.get(live, ())]
@@ -179,9 +156,7 @@ def _parameters(
         names = by_name.names_in(config.parameters, author)
         if not names and (len(parts) > 1 or not config.names(author)):
             names = [t for t in config.parameters if "." not in t][: len(parts)]
-    roles = {depth: parts[inside] for depth, inside in depths.items()}
-    found = by_name.assigned(names, roles, tensors, module) if names else None
-    return {depths[depth]: name for depth, name in (found or {}).items()}
+    return by_name.assigned(names, wraps, tensors, module) if names else {}
 
 
 def scale_of(config: LoraConfig, rank: int, alpha: float) -> float:
@@ -192,8 +167,8 @@ def scale_of(config: LoraConfig, rank: int, alpha: float) -> float:
 def shapes(
     site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
 ) -> Mapping[str, Shape] | str:
-    """What each role's tensor must be at this module, with the site's rank; or why a variant of
-    LoRA cannot sit there."""
+    """The shape of each role's tensor at this module, with the site's rank; or why a variant of
+    LoRA cannot adapt it."""
     inner, outer, rank = module.in_features, module.out_features, site.rank
     if site.settings and (reason := misplaced(site, module)):
         return reason
@@ -222,9 +197,9 @@ METHOD = Method(
     LoraConfig.of,
     plan,
     ROLES,
-    ROLE_SETS,
     KINDS,
     shapes,
+    ROLE_SETS,
     asked_by={"B_bias": "lora_bias", "magnitude": "use_dora", "velora": "velora_config"},
     check_config=check_config,
     check_trained=check_trained,
@@ -241,9 +216,9 @@ METHODS = (
     replace(
         METHOD,
         name=by_name.NAME,
-        role_sets=by_name.ROLE_SETS,
-        kinds=by_name.KINDS,
+        kinds=dict.fromkeys(ModuleKind, frozenset({"A", "B"})),
         shapes=by_name.shapes,
+        role_sets=(),
         asked_by={},
         ranked=False,
         needs_call=by_name.needs_call,

@@ -1,17 +1,17 @@
 """LoRA on ``nn.MultiheadAttention``, which runs its projections without calling a module.
 
-Key grammar: PEFT 0.21.2, ``tuners/lora/layer.py``, ``MultiheadAttention``. A target that is such a
-module adapts ``in_proj_weight`` (``<module>.lora_A.weight``) and the weight of its ``out_proj``
+Key grammar: PEFT 0.21.2, ``tuners/lora/layer.py``, ``MultiheadAttention``. Such a target adapts
+``in_proj_weight`` (``<module>.lora_A.weight``) and the weight of its ``out_proj``
 (``<module>.base_layer.out_proj.lora_A.weight``) with the rank and alpha of the target. PEFT adds
-the second delta twice, by itself and by the layer that it has put there, in training too: so that
-is what such an adapter was trained with.
+the second delta twice, itself and through the layer that it has put there, in training too. Such an
+adapter was trained with this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ..files.facts import TARGET, Layout, ModuleShape, SitePlan
+from ..files.facts import TARGET, Layout, SitePlan
 from .lora_parameters import NAME
 from .naming import Naming
 from .targets import TargetSelection
@@ -22,11 +22,6 @@ INSIDE = f"base_layer.{OUT}"
 
 Settled = tuple[int, float, float]
 Parts = Mapping[str, Mapping[str, str]]
-
-
-def is_attention(module: ModuleShape) -> bool:
-    """Whether the module has the one weight of a ``nn.MultiheadAttention``."""
-    return IN in module.parameters
 
 
 def sites(live: str, parts: Parts, settled: Settled) -> Iterator[SitePlan]:
@@ -46,10 +41,9 @@ def reader_of(site: SitePlan) -> tuple[str, str]:
 
 
 def selected(layout: Layout, selection: TargetSelection, naming: Naming) -> list[str]:
-    """The live modules of this kind that a config selects. Raises
-    ``PatternError``."""
+    """The live modules of this kind that a config selects. Raises ``PatternError``."""
     return [
         live
         for live, module in layout.modules.items()
-        if is_attention(module) and selection.selects(naming.author(live))
+        if IN in module.parameters and selection.selects(naming.author(live))
     ]

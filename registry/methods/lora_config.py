@@ -19,34 +19,42 @@ from .lora_variants import ALORA, BDLORA, VARIANTS, VELORA, settings_of
 from .options import (
     Option,
     Support,
+    alike,
     boolean,
     either,
     index,
     list_of,
     map_of,
     number,
-    one_of,
     optional,
     rank,
     text,
 )
 from .peft_version import version_of
-from .tuner_config import TARGET_OPTIONS, TunerConfig, frozen, where_of
+from .tuner_config import (
+    FAN_IN_FAN_OUT,
+    RANK,
+    TARGET_OPTIONS,
+    TunerConfig,
+    bias_of,
+    frozen,
+    where_of,
+)
 
 _S, _NO, _YET, _NEVER = Support.SUPPORTED, Support.NO_EFFECT, Support.NOT_YET, Support.NEVER
 
 OPTIONS: tuple[Option, ...] = (
     *TARGET_OPTIONS,
-    Option("r", _S, "is the rank", rank),
+    RANK,
     Option("lora_alpha", _S, "is divided by the rank to give the scale", number),
     Option("rank_pattern", _S, "gives modules ranks of their own", optional(map_of(rank))),
     Option("alpha_pattern", _S, "gives modules alphas of their own", optional(map_of(number))),
     Option("use_rslora", _S, "divides alpha by the square root of the rank", optional(boolean)),
-    Option("fan_in_fan_out", _S, "says how the weight is stored", optional(boolean)),
-    Option("bias", _S, "trains biases of the base", optional(one_of("none", "all", "lora_only"))),
-    Option("init_lora_weights", _S, "is how training began", optional(either(boolean, text))),
+    FAN_IN_FAN_OUT,
+    bias_of("lora"),
+    Option("init_lora_weights", _S, "is the initialisation", optional(either(boolean, text))),
     Option("ensure_weight_tying", _S, "adapts tied layers together", optional(boolean)),
-    Option("use_dora", _S, "rescales adapted weights to a learned size", optional(boolean)),
+    Option("use_dora", _S, "rescales adapted weights to a learned size (DoRA)", optional(boolean)),
     Option("lora_bias", _S, "adds a learned bias to lora_B", optional(boolean)),
     Option(
         "trainable_token_indices",
@@ -65,74 +73,65 @@ OPTIONS: tuple[Option, ...] = (
     Option("enable_lora", _YET, "adapts parts of a fused layer (PEFT before 0.3)"),
     Option("kasa_config", _NEVER, "truncates the base's own weights (KaSA)"),
     Option("layer_replication", _NEVER, "rebuilds the base with repeated layers"),
-    Option("lora_dropout", _NO, "is the dropout while training"),
-    Option("megatron_core", _NO, "names a module that only megatron_config uses"),
-    Option("qalora_group_size", _NO, "is only used with use_qalora"),
-    Option("loftq_config", _NO, "is only used while initialising"),
-    Option("eva_config", _NO, "is only used while initialising"),
-    Option("corda_config", _NO, "is only used while initialising"),
-    Option("lora_ga_config", _NO, "is only used while initialising"),
-    Option("runtime_config", _NO, "is not part of the adapter"),
-    Option("merge_weights", _NO, "was how PEFT before 0.3 merged in eval mode"),
+    *alike(_NO, "acts while training or initialising", "lora_dropout", "loftq_config"),
+    *alike(_NO, "acts while initialising", "eva_config", "corda_config", "lora_ga_config"),
+    *alike(_NO, "is only used with another field", "megatron_core", "qalora_group_size"),
+    *alike(_NO, "is not part of the adapter", "runtime_config", "merge_weights"),
 )
 
 PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
-"""Values of ``init_lora_weights`` that leave the base as it was (``eva`` and ``orthogonal`` only
-set the factors; ``mica`` also freezes B). True and false do as well."""
+"""Values of ``init_lora_weights`` that do not change the base (``eva`` and ``orthogonal`` only set
+the factors; ``mica`` also freezes B). True and false do not either."""
 
-_MUTATING_INIT = re.compile(r"pissa(_niter_\d+)?|olora|corda|loftq|lora_ga", re.IGNORECASE)
+_CHANGES_BASE = re.compile(r"pissa(_niter_\d+)?|olora|corda|loftq|lora_ga", re.IGNORECASE)
+"""Values that subtract the first factors from the base, or replace it by a quantised copy. The
+saved factors then only make sense on the changed base. Where PEFT converted them
+(``path_initial_model_for_weight_conversion``), the config says ``true`` instead."""
 
 
 def init_of(config: Mapping[str, Any]) -> object:
-    """``init_lora_weights``, without regard to case."""
+    """``init_lora_weights``, in lower case."""
     how = config.get("init_lora_weights", True)
     return how.lower() if isinstance(how, str) else how
 
 
-def init_changes_base(value: object) -> bool:
-    """Whether this ``init_lora_weights`` subtracts the first factors from the base, or replaces
-    it by a quantised copy, so that the saved factors only make sense on the changed base.
-
-    PEFT's own conversion (``path_initial_model_for_weight_conversion``) writes ``true`` instead.
-    """
-    return isinstance(value, str) and _MUTATING_INIT.fullmatch(value) is not None
-
-
 def check_trained(config: Mapping[str, Any], where: Where) -> list[Finding]:
-    """Was the base itself changed when training began?"""
+    """Find an initialisation that changed the base, or that is not known."""
     value = config.get("init_lora_weights")
-    if init_changes_base(value):
+    if not isinstance(value, str):
+        return []
+    if _CHANGES_BASE.fullmatch(value):
         message = f"init_lora_weights: {value} changed the base, and the adapter was not converted"
         return [codes.INIT_CHANGES_BASE.finding(message, where, found=value)]
-    if isinstance(value, str) and value.lower() not in PLAIN_INITS:
-        return [
-            codes.OPTION_UNSUPPORTED.finding(
-                f"init_lora_weights: {shown(value, 80)} is an initialisation that is not known",
-                where,
-                found=shown(value, 80),
-                expected=f"true, false, {', '.join(sorted(PLAIN_INITS))}",
-            )
-        ]
-    return []
+    if value.lower() in PLAIN_INITS:
+        return []
+    return [
+        codes.OPTION_UNSUPPORTED.finding(
+            f"Unknown initialisation: init_lora_weights: {shown(value, 80)}",
+            where,
+            found=shown(value, 80),
+            expected=f"true, false, {', '.join(sorted(PLAIN_INITS))}",
+        )
+    ]
 
 
 @dataclass(frozen=True)
 class LoraConfig(TunerConfig):
-    """What of LoRA's config changes the computation."""
+    """The part of LoRA's config that changes the computation."""
 
     r: int = 8
     alpha: float = 8
     rslora: bool = False
     in_first: tuple[bool, bool] | None = None
-    """How the factors of experts lie (:mod:`.lora_parameters`), by the PEFT that wrote them."""
+    """The layout of the factors of experts (:mod:`.lora_parameters`), by the PEFT that wrote it."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Those of every site: the roles that are ``frozen`` while the others are trained."""
+    """Settings of every site: the roles that are ``frozen`` while the others are trained."""
     variant: Mapping[str, Any] = field(default_factory=dict)
     """The fields that ask for a variant (:mod:`.lora_variants`)."""
 
     def indices_of(self, module: str) -> tuple[int, ...] | None:
-        """The rows that were trained in this embedding. PEFT compares the end of the whole path,
-        without regard to its dots; the file says which one the input embedding is."""
+        """The rows that were trained in this embedding. PEFT compares the end of the complete path,
+        without regard to its dots; the file says which one is the input embedding."""
         return next((rows for name, rows in self.tokens.items() if module.endswith(name)), None)
 
     def names(self, module: str) -> bool:
@@ -141,15 +140,15 @@ class LoraConfig(TunerConfig):
         return any(module == name or module.endswith(f".{name}") for name in names)
 
     def settings_at(self, author: str) -> Mapping[str, Any]:
-        """What else acts at the module that the file calls ``author``."""
+        """The settings of the module that the file calls ``author``."""
         if not self.variant:
             return self.settings
         return frozen({**self.settings, **settings_of(self.variant, author)})
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> LoraConfig:
-        """From ``adapter_config.json`` whose fields are of the right kind (see
-        :data:`OPTIONS`); fields that are left out have PEFT's defaults."""
+        """From the fields of ``adapter_config.json``, each of the right kind (see
+        :data:`OPTIONS`). Absent fields have PEFT's defaults."""
         return cls(
             **where_of(config),
             r=config.get("r", 8),
@@ -163,8 +162,6 @@ class LoraConfig(TunerConfig):
             variant=frozen({name: config[name] for name in VARIANTS if config.get(name)}),
             tokens=_tokens(config.get("trainable_token_indices")),
             fan_in_fan_out=bool(config.get("fan_in_fan_out")),
-            bias=config.get("bias") or "none",
-            ensure_weight_tying=bool(config.get("ensure_weight_tying")),
         )
 
 

@@ -1,11 +1,11 @@
-"""LoRAs whose factors are the usual two, and that use them in a way of their own.
+"""Variants of LoRA that have its two factors and use them in another way.
 
-PEFT 0.21.2, ``tuners/lora/variants.py``, each asked for by a field of ``LoraConfig``:
+PEFT 0.21.2, ``tuners/lora/variants.py``; a field of ``LoraConfig`` asks for each:
 
 - VeLoRA (https://arxiv.org/abs/2405.17991) keeps a compressed input for backward. Its forward is
   LoRA's. The projection, ``lora_velora_embed`` (in / num_groups, rounded up), is in the file.
 - BD-LoRA: one of the two factors is block-diagonal, and only its blocks are stored, one below the
-  other: A (r, in / nblocks) or B (out, r / nblocks). Which modules, a part of their path says.
+  other: A (r, in / nblocks) or B (out, r / nblocks). Parts of paths select the modules.
 - aLoRA (https://arxiv.org/abs/2512.04492): acts from the last invocation sequence of a row on.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
@@ -29,20 +29,18 @@ VARIANTS: Mapping[str, str] = {
     "use_bdlora": "BD-LoRA",
     "alora_invocation_tokens": "aLoRA",
 }
-"""Fields of which PEFT carries out one at a time."""
+"""Fields that PEFT applies one at a time."""
 
 
 def _fields(**kinds: Expect) -> Expect:
     def expect(value: object) -> str | None:
         if not isinstance(value, dict):
             return "a map"
-        for name, found in value.items():  # pyright: ignore[reportUnknownVariableType]
-            kind = kinds.get(str(name))  # pyright: ignore[reportUnknownArgumentType]
-            if kind is None:
-                return f"a map of {', '.join(kinds)}"
-            if wrong := kind(found):  # pyright: ignore[reportUnknownArgumentType]
-                return f"a map in which {name} is {wrong}"
-        return None
+        fields = cast("Mapping[str, object]", value)
+        if fields.keys() - kinds.keys():
+            return f"a map of {', '.join(kinds)}"
+        wrong = ((name, kinds[name](found)) for name, found in fields.items())
+        return next((f"a map in which {name} is {w}" for name, w in wrong if w), None)
 
     return expect
 
@@ -63,7 +61,7 @@ ALORA: Expect = optional(list_of(index))
 
 
 def check_config(config: Mapping[str, Any], where: Where) -> list[Finding]:
-    """What PEFT refuses of these fields, once each is of the right kind."""
+    """Find combinations of these fields that PEFT refuses, once each is of the right kind."""
     found: list[Finding] = []
 
     def contradicts(message: str, said: object = None) -> None:
@@ -82,16 +80,16 @@ def check_config(config: Mapping[str, Any], where: Where) -> list[Finding]:
         return found
     one, other = (set(blocks.get(f"target_modules_bd_{end}") or ()) for end in "ab")
     if both := sorted(one & other):
-        contradicts(f"use_bdlora names {both[0]} for A and for B", both)
+        contradicts(f"use_bdlora names {both[0]} both for A and for B", both)
     ranks = [config.get("r", 8), *(config.get("rank_pattern") or {}).values()]
     number_of = blocks.get("nblocks", 1)
     if odd := [r for r in ranks if r % number_of]:
-        contradicts(f"a rank of {odd[0]} cannot be cut into {number_of} blocks", odd[0])
+        contradicts(f"A rank of {odd[0]} cannot be cut into {number_of} blocks", odd[0])
     return found
 
 
 def settings_of(config: Mapping[str, Any], author: str) -> Mapping[str, Any]:
-    """What of these fields acts at the module that the file calls ``author``."""
+    """The settings from these fields at the module that the file calls ``author``."""
     found: dict[str, Any] = {}
     if velora := config.get("velora_config"):
         found["groups"] = velora.get("num_groups", 64)
@@ -112,25 +110,25 @@ def settings_of(config: Mapping[str, Any], author: str) -> Mapping[str, Any]:
 
 
 def invocation_of(plan: AdapterPlan) -> tuple[int, ...] | None:
-    """The tokens from which on the adapter acts; ``None`` where it acts everywhere."""
+    """The tokens that start the adapter's effect; ``None`` where it acts everywhere."""
     return next((s.settings[ACTIVATED] for s in plan.sites if ACTIVATED in s.settings), None)
 
 
 def misplaced(site: SitePlan, module: ModuleShape) -> str | None:
-    """Why this variant cannot sit on a module of this kind or these sizes."""
+    """Why this variant cannot adapt a module of this kind or these sizes."""
     name = next((n for s, n in _SHOWN.items() if s in site.settings), None)
     if name is None:
         return None
     kinds = {ModuleKind.LINEAR} if name == "BD-LoRA" else {ModuleKind.LINEAR, ModuleKind.CONV1D}
     if module.kind not in kinds:
-        return f"{name} is for linear modules"
+        return f"{name} only adapts linear modules"
     cut: Mapping[str, int] = site.settings.get(BLOCKS, {})
     sizes = {"A": module.in_features, "B": module.out_features}
     for role, number_of in cut.items():
         if (sizes[role] or 0) % number_of:
             return f"{sizes[role]} features cannot be cut into {number_of} blocks"
     if len(cut) > 1:
-        return "use_bdlora names it for A and for B"
+        return "use_bdlora names this module both for A and for B"
     return None
 
 

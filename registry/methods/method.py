@@ -1,24 +1,25 @@
-"""One method's row in the table: what generic code asks of a method, and never by its name.
+"""One method's row in the table: what generic code asks of a method, without asking for its name.
 
-A method is two files of one name: here what its config and its tensors' names and shapes mean, in
-``loader/methods/`` what the tensors do. Each ends in its row. This file imports no method.
+A method is two files of one name. Here: what its config and the names and shapes of its tensors
+mean. In ``loader/methods/``: what the tensors do. Each ends in its row. This file imports no
+method.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from ...manifests.findings.finding import Finding, Where
 from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from .default_targets import Table
-from .keys import Keys, Roles
+from .keys import Keys, Roles, factor_by
 from .naming import Naming
 from .new_adapter import NewAdapter
 from .options import COMMON, Option, anything
 from .patterns import Patterns
+from .peft_table import Table
 from .targets import TargetSelection
 
 ReadConfig = Callable[[Mapping[str, Any]], Any]
@@ -27,54 +28,21 @@ Complete = Callable[[Mapping[str, Any], Mapping[str, Any], Layout | None], Mappi
 """``complete(config, base, layout)``; ``base`` is the base's ``config.json``."""
 Beside = Callable[[NewAdapter], Mapping[str, Shape] | str]
 Shapes = Callable[[SitePlan, ModuleShape, Mapping[str, Shape]], Mapping[str, Shape] | str]
+"""``shapes(site, module, found)``; ``found`` are the shapes in the file, by role."""
 SplitKeys = Callable[[Iterable[str]], Keys]
 SelectsToo = Callable[[Layout, TargetSelection, Naming], list[str]]
 CheckPlan = Callable[[Any, AdapterPlan, Where], list[Finding]]
 """``check_plan(config, plan, where)``; ``config`` is the method's own typed view."""
+MakePlan = Callable[
+    [Any, Mapping[str, TensorInfo], Layout | None, Patterns], tuple[AdapterPlan, Naming]
+]
+"""``make_plan(config, tensors, layout, patterns)``: where every tensor goes, and how the file's
+names became live ones.
 
-
-class MakePlan(Protocol):
-    """Where every tensor goes, and how the file's names became live ones.
-
-    Sites are in the file's order and bear live names where there is a ``layout``, the file's own
-    where there is none. Decides places only; whether they fit is asked elsewhere. ``config`` is
-    the method's own typed view. Raises ``PatternError`` for a
-    pattern that is none or too slow.
-    """
-
-    def __call__(
-        self,
-        config: Any,
-        tensors: Mapping[str, TensorInfo],
-        layout: Layout | None,
-        patterns: Patterns | None = None,
-    ) -> tuple[AdapterPlan, Naming]: ...
-
-
-def _nothing(config: Mapping[str, Any], where: Where) -> list[Finding]:
-    return []
-
-
-def _as_said(
-    config: Mapping[str, Any], base: Mapping[str, Any], layout: Layout | None
-) -> Mapping[str, Any]:
-    return config
-
-
-def _always(site: SitePlan) -> bool:
-    return True
-
-
-def _no_others(layout: Layout, selection: TargetSelection, naming: Naming) -> list[str]:
-    return []
-
-
-def _sound(config: Any, plan: AdapterPlan, where: Where) -> list[Finding]:
-    return []
-
-
-def _nothing_beside(new: NewAdapter) -> Mapping[str, Shape]:
-    return {}
+``config`` is the method's own typed view. Sites are in the file's order, and have live names where
+there is a ``layout``, else the file's own. Finds places only; the checks decide whether they fit.
+Raises ``PatternError`` for an invalid or slow pattern.
+"""
 
 
 @dataclass(frozen=True)
@@ -86,33 +54,35 @@ class Method:
         options: The fields of its config.
         read_config: Gives the typed view of a config, a ``TunerConfig``.
         make_plan: Where every tensor of a file goes.
-        roles: Its tensors' names, for the tables.
-        role_sets: The sets of roles of which a site has exactly one.
+        roles: What its tensors are called, by the ends of their keys.
         kinds: The kinds of modules that it adapts, with the roles for each. Empty where it acts on
             the model as a whole.
-        shapes: What each role's tensor must be at a module (given what was found, for methods
-            whose sizes are free), or why the method cannot sit there.
+        shapes: What each role's tensor must be at a module (from the shapes in the file, for
+            methods whose sizes are free), or why the method cannot sit there.
+        role_sets: The sets of roles of which a site has exactly one. By default those of
+            ``kinds``.
         name: What sites call it, where that is not its ``peft_type``.
-        asked_by: The config field without which a role may not be in the file, by role.
+        asked_by: By role, the config field that a file needs to have the role.
         check_config: Finds fields that contradict each other, once each is of the right kind.
         check_trained: Finds what makes the config of a trained adapter unusable.
-        check_plan: Finds what only this method asks of a file, once its tensors have their places.
-        split_keys: Sorts out a file's keys; by ``roles``, if it is not given.
-        selects_too: The modules that a config selects beside those of ``kinds``.
-        ranked: Whether the factors are a pair A and B of the rank that the config gives; the typed
-            view is then a ``LoraConfig``.
+        check_plan: Finds what only this method requires of a file, from the plan.
+        split_keys: Sorts a file's keys. By default, ``roles`` does.
+        selects_too: The modules that a config selects in addition to those of ``kinds``.
+        ranked: Whether the factors are a pair A and B of the rank in the config; the typed view is
+            then a ``LoraConfig``.
         native: False where PEFT has to attach it.
-        dropout: The config field with the dropout of training that its sites carry out.
+        dropout: The config field with the dropout of training that its sites apply.
         needs_call: Whether a site acts only where its module's forward runs.
         idle: Sets of roles: where all of one set are zero, the site does nothing.
         trains: Whether gradients are all that the method's training needs.
         complete: Fills in what PEFT does in the config of a new adapter.
-        check_begin: Finds what the config of a new adapter may not ask for.
+        check_new: Finds what the config of a new adapter may not ask for.
         default_targets: PEFT's modules for a config that names none, by ``model_type``.
-        beside: The names on disk and shapes of what a new adapter's file has beside its sites, or
-            why there can be no new one. A new site has the roles of ``kinds`` and those that a
-            field asks for (``asked_by``), in the ``shapes`` for where nothing is found.
-        copied_as: What PEFT calls modules that the method trains as a whole, if it does.
+        beside: The names on disk and shapes of what a new adapter's file has in addition to its
+            sites, or why a new one cannot be created. A new site has the roles of ``kinds`` and
+            those that a field asks for (``asked_by``), with the ``shapes`` for an empty file.
+        copied_as: What PEFT calls the copies of modules that the method trains completely, if it
+            does.
     """
 
     peft_type: str
@@ -120,46 +90,41 @@ class Method:
     read_config: ReadConfig
     make_plan: MakePlan
     roles: Roles
-    role_sets: tuple[frozenset[str], ...]
     kinds: Mapping[ModuleKind, frozenset[str]]
     shapes: Shapes
+    role_sets: tuple[frozenset[str], ...] = ()
     name: str = ""
     asked_by: Mapping[str, str] = field(default_factory=dict)
-    check_config: CheckConfig = _nothing
-    check_trained: CheckConfig = _nothing
-    check_plan: CheckPlan = _sound
+    check_config: CheckConfig = lambda config, where: []
+    check_trained: CheckConfig = lambda config, where: []
+    check_plan: CheckPlan = lambda config, plan, where: []
     split_keys: SplitKeys | None = None
-    selects_too: SelectsToo = _no_others
+    selects_too: SelectsToo = lambda layout, selection, naming: []
     ranked: bool = False
     trains: bool = True
-    complete: Complete = _as_said
-    check_new: CheckConfig = _nothing
+    complete: Complete = lambda config, base, layout: config
+    check_new: CheckConfig = lambda config, where: []
     default_targets: Table = field(default_factory=dict)
-    beside: Beside = _nothing_beside
+    beside: Beside = lambda new: {}
     copied_as: str = ""
     native: bool = True
     dropout: str = ""
-    needs_call: Callable[[SitePlan], bool] = _always
+    needs_call: Callable[[SitePlan], bool] = lambda site: True
     idle: tuple[frozenset[str], ...] = ()
 
-    def plan(
-        self,
-        config: Mapping[str, Any],
-        tensors: Mapping[str, TensorInfo],
-        layout: Layout | None = None,
-        patterns: Patterns | None = None,
-    ) -> AdapterPlan:
-        """Where every tensor goes, from ``adapter_config.json`` (its fields already checked, see
-        ``registry.checks``) and the header's tensors."""
-        return self.make_plan(self.read_config(self.own(config)), tensors, layout, patterns)[0]
+    def __post_init__(self) -> None:
+        if not self.role_sets:
+            object.__setattr__(self, "role_sets", tuple(dict.fromkeys(self.kinds.values())))
 
     def keys_of(self, tensors: Iterable[str]) -> Keys:
-        """A file's keys, sorted out by module and role."""
-        return self.split_keys(tensors) if self.split_keys else Keys.split(tensors, self.roles)
+        """A file's keys, sorted by module and role."""
+        if self.split_keys is not None:
+            return self.split_keys(tensors)
+        return Keys.split(tensors, factor_by(self.roles))
 
     def own(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Those fields of a config that are this method's and of a kind that is known: others may
-        hold anything, and are not to be read."""
+        """The fields of a config that this method has and whose kind is known. Other fields may
+        hold anything, and must not be read."""
         names = {*COMMON, *(o.name for o in self.options if o.expect is not anything)}
         return {name: value for name, value in config.items() if name in names}
 

@@ -1,4 +1,4 @@
-"""What a method's row has to go by when an adapter of it is begun."""
+"""What a method's row works from to create a new adapter."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ class NewAdapter:
 
 
 def input_embedding(layout: Layout) -> str | None:
-    """The token embedding: that with a usual name, else that with most rows; of two alike the
-    first."""
+    """The token embedding: the largest with a usual name, else the largest; the first on a tie."""
     tables = [(n, m) for n, m in layout.modules.items() if m.kind is ModuleKind.EMBEDDING]
     usual = [(n, m) for n, m in tables if n.rpartition(".")[2] in EMBEDDING_NAMES]
     chosen = max(usual or tables, key=lambda entry: entry[1].in_features or 0, default=None)

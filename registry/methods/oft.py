@@ -1,4 +1,4 @@
-"""OFT (https://arxiv.org/abs/2306.07280): blocks of a module's input are rotated, at an embedding
+"""OFT (https://arxiv.org/abs/2306.07280) rotates blocks of a module's input, and at an embedding
 blocks of its output.
 
 Fields, tensors and kinds: PEFT 0.21.2, ``tuners/oft/config.py``, ``layer.py`` and ``model.py``. The
@@ -19,16 +19,15 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings import training
 from ...manifests.findings.finding import Finding, Where
 from ..files.conversion import Shape
-from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from .default_targets import TARGETS
+from ..files.facts import ModuleKind, ModuleShape, SitePlan
 from .keys import Roles
 from .method import Method
-from .module_plan import plan_on_modules
-from .naming import Naming
-from .options import MAX_RANK, Option, Support, boolean, number, one_of, optional, whole_up_to
+from .module_plan import MakeSite, on_modules
+from .options import MAX_RANK, Option, Support, boolean, number, optional, whole_up_to
 from .patterns import Patterns
+from .peft_table import TARGETS
 from .peft_version import version_of
-from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
+from .tuner_config import TARGET_OPTIONS, TunerConfig, bias_of, where_of
 
 MAX_TERMS = 100
 """Terms of the Neumann series; PEFT's default is 5."""
@@ -44,18 +43,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("eps", _S, "says how small", number),
     Option("use_cayley_neumann", _S, "approximates the rotation by a series", boolean),
     Option("num_cayley_neumann_terms", _S, "says how far", whole_up_to(MAX_TERMS)),
-    Option("bias", _S, "trains biases of the base", optional(one_of("none", "all", "oft_only"))),
+    bias_of("oft"),
     Option("module_dropout", _NO, "is read and never applied by PEFT"),
-    Option("fan_in_fan_out", _NO, "is of no use at the modules that OFT adapts"),
-    Option("init_weights", _NO, "is how training began"),
+    Option("fan_in_fan_out", _NO, "is not used by OFT"),
+    Option("init_weights", _NO, "is the initialisation"),
 )
 ROLES: Roles = {("oft_R", "weight"): "R", ("oft_embedding_R", "weight"): "embedding_R"}
-ROLE_SETS: tuple[frozenset[str], ...] = (frozenset({"R"}), frozenset({"embedding_R"}))
-KINDS: Mapping[ModuleKind, frozenset[str]] = {
-    ModuleKind.LINEAR: frozenset({"R"}),
-    ModuleKind.CONV: frozenset({"R"}),
-    ModuleKind.EMBEDDING: frozenset({"embedding_R"}),
-}
 
 _NEUMANN_SINCE = (0, 18)
 """The PEFT (major, minor) that changed the series' last term."""
@@ -63,47 +56,34 @@ _NEUMANN_SINCE = (0, 18)
 
 @dataclass(frozen=True)
 class OftConfig(TunerConfig):
-    """What of OFT's config changes the computation. One of ``r`` and ``block_size`` is 0;
-    ``settings`` are those of every site."""
+    """The part of OFT's config that changes the computation; each site has the ``settings``. One
+    of ``r`` and ``block_size`` is 0."""
 
-    r: int = 0
-    block_size: int = 32
-    block_share: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> OftConfig:
-        """From ``adapter_config.json`` whose fields are of the right kind; fields that are left
-        out have PEFT's defaults."""
-        r, size = config.get("r", 0), config.get("oft_block_size", 32)
-        share = bool(config.get("block_share"))
+        """From checked fields of ``adapter_config.json``; absent ones have PEFT's defaults."""
         settings: dict[str, Any] = {
-            "r": r,
-            "block_size": size,
-            "block_share": share,
+            "r": config.get("r", 0),
+            "block_size": config.get("oft_block_size", 32),
+            "block_share": bool(config.get("block_share")),
             "terms": config.get("num_cayley_neumann_terms", 5)
             if config.get("use_cayley_neumann", True)
             else None,
             "eps": config.get("eps", 6e-5) if config.get("coft") else None,
         }
-        return cls(
-            **where_of(config),
-            r=r,
-            block_size=size,
-            block_share=share,
-            bias=config.get("bias") or "none",
-            settings=MappingProxyType(settings),
-        )
+        return cls(**where_of(config), settings=MappingProxyType(settings))
 
 
 def check_config(config: Mapping[str, Any], where: Where) -> list[Finding]:
-    """Sizes that contradict each other, and formulas that PEFT has changed since."""
+    """Find sizes that contradict each other, and formulas that PEFT has changed since."""
     r, size = config.get("r", 0), config.get("oft_block_size")
     if size is None:
-        message = "oft_block_size is missing: another OFT, of PEFT before 0.14, wrote this adapter"
+        message = "oft_block_size is missing: PEFT before 0.14 wrote this adapter, with another OFT"
         return [codes.OPTION_CONTRADICTION.finding(message, where)]
     if bool(r) == bool(size):
-        message = f"one of r ({r}) and oft_block_size ({size}) must be 0, and the other not"
+        message = f"Exactly one of r ({r}) and oft_block_size ({size}) must be 0"
         return [codes.OPTION_CONTRADICTION.finding(message, where)]
     if not config.get("use_cayley_neumann", True):
         return []
@@ -112,7 +92,7 @@ def check_config(config: Mapping[str, Any], where: Where) -> list[Finding]:
         return []
     return [
         codes.OFT_FORMULA_CHANGED.finding(
-            "use_cayley_neumann was another series when this adapter was trained",
+            "use_cayley_neumann meant another series when this adapter was trained",
             where,
             found=f"peft_version: {config.get('peft_version')}",
             expected="0.18 or later",
@@ -120,46 +100,32 @@ def check_config(config: Mapping[str, Any], where: Where) -> list[Finding]:
     ]
 
 
-def complete(
-    config: Mapping[str, Any], base: Mapping[str, Any], layout: Layout | None
-) -> Mapping[str, Any]:
-    """PEFT's size of a block, which files of an older OFT lack."""
-    return {"oft_block_size": 32, **config}
-
-
 def check_new(config: Mapping[str, Any], where: Where) -> list[Finding]:
-    """Initialisations that PEFT does not have."""
+    """Find an initialisation that PEFT does not have."""
     how = config.get("init_weights", True)
     if isinstance(how, bool):
         return []
-    message = "init_weights is no way to begin OFT"
-    return [training.FRESH_INIT.finding(message, where, found=how, expected="true or false")]
+    message = f"Invalid init_weights {how!r} for a new OFT adapter"
+    return [training.NEW_INIT.finding(message, where, found=how, expected="true or false")]
 
 
-def plan(
-    config: OftConfig,
-    tensors: Mapping[str, TensorInfo],
-    layout: Layout | None,
-    patterns: Patterns | None = None,
-) -> tuple[AdapterPlan, Naming]:
-    """See ``MakePlan``."""
-
-    def site(author: str, live: str, roles: Mapping[str, str]) -> SitePlan:
-        return SitePlan(live, "OFT", roles, 0, 1.0, 1.0, config.settings)
-
-    return plan_on_modules(config, tensors, layout, ROLES, site)
+def sites(config: OftConfig, patterns: Patterns) -> MakeSite:
+    """What makes the sites; they have blocks in place of a rank."""
+    return lambda author, live, tensors: SitePlan(
+        live, "OFT", tensors, 0, 1.0, 1.0, config.settings
+    )
 
 
 def shapes(
     site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
 ) -> Mapping[str, Shape] | str:
-    """What the tensor must be at this module, or why there can be none."""
+    """The shape of the tensor at this module, or why it cannot be adapted."""
     width = module.in_features or 0
     if module.kind is ModuleKind.EMBEDDING:
         width = module.out_features or 0
     elif module.kind is ModuleKind.CONV:
         if len(module.kernel) != 2 or module.kernel[0] != module.kernel[1]:
-            return "a convolution whose kernel is no square"
+            return "a convolution whose kernel is not square"
         width *= math.prod(module.kernel)
     settings = site.settings
     blocks, size = blocks_of(width, settings["r"], settings["block_size"])
@@ -168,8 +134,8 @@ def shapes(
 
 
 def blocks_of(width: int, r: int, size: int) -> tuple[int, int]:
-    """(blocks, size of a block), whose product is ``width``. What does not divide it is replaced
-    by the nearest that does, the smaller of two."""
+    """(blocks, size of a block), whose product is ``width``. A number that does not divide it is
+    replaced by the nearest divisor, the smaller of two."""
     wanted = size or r
     if wanted > width:
         wanted = width
@@ -188,13 +154,16 @@ METHOD = Method(
     "OFT",
     OPTIONS,
     OftConfig.of,
-    plan,
+    on_modules(ROLES, sites),
     ROLES,
-    ROLE_SETS,
-    KINDS,
+    {
+        ModuleKind.LINEAR: frozenset({"R"}),
+        ModuleKind.CONV: frozenset({"R"}),
+        ModuleKind.EMBEDDING: frozenset({"embedding_R"}),
+    },
     shapes,
     check_config=check_config,
-    complete=complete,
+    complete=lambda config, base, layout: {"oft_block_size": 32, **config},
     check_new=check_new,
     default_targets=TARGETS["OFT"],
     idle=(frozenset({"R"}), frozenset({"embedding_R"})),

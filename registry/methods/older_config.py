@@ -1,12 +1,12 @@
 """The fields of a config that name modules, with today's names in place of an older version's.
 
-What a field selects is asked of the old names, one by one; where it would select the same of
-today's, it stays as it is, else it becomes a list of endings that do.
+What a field selects is asked of the old names, one by one. A field that would select the same of
+today's names stays as it is. Any other becomes a list of endings that do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -16,21 +16,32 @@ from .lora_parameters import selected as selected_parameters
 from .patterns import Patterns, PatternTable
 from .suffixes import endings_of
 from .targets import TargetSelection
-from .tuner_config import LAYER_FIELDS, TunerConfig
+from .tuner_config import LAYER_FIELDS
+
+Names = Sequence[tuple[str, str]]
+"""(the file's name, today's) of modules."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Renamed:
-    """What is known of an adapter's names: (old, today's) of every module of the base that the
-    method can adapt, of the adapted modules, of the modules stored whole, of embeddings with
-    trained rows, and of the modules whose parameters are adapted by name; and what of the fused
-    parameters the config selects, with the rank and alpha of their factors."""
+    """What is known of an adapter's names.
 
-    modules: Sequence[tuple[str, str]]
-    sites: Sequence[tuple[str, str]]
+    Attributes:
+        modules: The modules of the base that the method can adapt.
+        sites: The adapted modules.
+        saved: The modules that the file stores completely.
+        tokens: The embeddings with trained rows.
+        owners: The modules with parameters that a config can name.
+        parameters: Today's parameters that the config selects under names of modules.
+        ranks: The rank of fused factors, by module or parameter.
+        alphas: Their alpha.
+    """
+
+    modules: Names
+    sites: Names
     saved: Mapping[str, str] = field(default_factory=dict)
     tokens: Mapping[str, str] = field(default_factory=dict)
-    owners: Sequence[tuple[str, str]] = ()
+    owners: Names = ()
     parameters: Sequence[str] = ()
     ranks: Mapping[str, int] = field(default_factory=dict)
     alphas: Mapping[str, float] = field(default_factory=dict)
@@ -38,7 +49,6 @@ class Renamed:
 
 def converted(
     config: Mapping[str, Any],
-    typed: TunerConfig,
     names: Renamed,
     layout: Layout,
     selection: TargetSelection,
@@ -54,8 +64,13 @@ def converted(
     fused = {"rank_pattern": names.ranks, "alpha_pattern": names.alphas}
     for table in dict.fromkeys(("rank_pattern", "alpha_pattern", *tables)):
         new |= _table(config, table, sites, fused.get(table, {}), patterns)
-    new |= _saved(config, names)
-    new |= _tokens(config, names)
+    if saved := _by_ending(config.get("modules_to_save") or (), names.saved):
+        new["modules_to_save"] = list(saved)
+    rows = config.get("trainable_token_indices")
+    if isinstance(rows, Mapping):
+        of_entry = cast("Mapping[str, Any]", rows)
+        found = _by_ending(of_entry, names.tokens)
+        new["trainable_token_indices"] = {today: of_entry[old] for today, old in found.items()}
     new |= _feedforward(config, names, layout, patterns)
     return new
 
@@ -69,8 +84,8 @@ def _targets(
     if selection.is_all_linear:
         return _exclude(config, names, layout, selection)
     wanted = list(dict.fromkeys(new for old, new in names.modules if selection.selects(old)))
-    as_it_is = {today for _, today in names.modules if selection.selects(today)}
-    if set(wanted) == as_it_is:
+    unchanged = {today for _, today in names.modules if selection.selects(today)}
+    if set(wanted) == unchanged:
         if isinstance(targets, str):
             return {} if wanted else {"target_modules": []}
         used = [t for t in cast("list[str]", targets) if any(_ends(n, t) for n in wanted)]
@@ -84,42 +99,37 @@ def _exclude(
 ) -> dict[str, Any]:
     if not config.get("exclude_modules"):
         return {}
-    kept_out = [today for old, today in names.modules if selection.excludes(old)]
-    if set(kept_out) == {today for _, today in names.modules if selection.excludes(today)}:
+    excluded = [today for old, today in names.modules if selection.excludes(old)]
+    if set(excluded) == {today for _, today in names.modules if selection.excludes(today)}:
         return {}
-    return {"exclude_modules": endings_of(kept_out, layout.modules)}
+    return {"exclude_modules": endings_of(excluded, layout.modules)}
 
 
 def _parameters(config: Mapping[str, Any], names: Renamed, layout: Layout) -> dict[str, Any]:
-    """``target_parameters``: those of before, by today's names, and those that were modules."""
+    """``target_parameters``: those of before by today's names, and those that were modules."""
     said = cast("list[str]", config.get("target_parameters") or [])
+    every = {live: list(module.parameters) for live, module in layout.modules.items()}
 
-    def chosen(
-        owners: Iterable[tuple[str, str]], by: Callable[[tuple[str, str]], str]
-    ) -> list[str]:
+    def chosen(owners: Names) -> list[str]:
         return [
-            f"{pair[1]}.{name}"
-            for pair in owners
-            if pair[1] in layout.modules
-            for name in selected_parameters(
-                by(pair), said, list(layout.modules[pair[1]].parameters)
-            )
+            f"{today}.{name}"
+            for owner, today in owners
+            for name in selected_parameters(owner, said, every.get(today, ()))
         ]
 
-    before = chosen(names.owners, lambda pair: pair[0]) if said else []
+    before = chosen(names.owners)
     wanted = list(dict.fromkeys([*before, *names.parameters]))
-    if not wanted or (
-        not names.parameters and set(before) == set(chosen(names.owners, lambda pair: pair[1]))
-    ):
+    now = chosen([(today, today) for _, today in names.owners])
+    if not wanted or (not names.parameters and set(before) == set(now)):
         return {}
-    every = [f"{name}.{one}" for name, m in layout.modules.items() for one in m.parameters]
-    return {"target_parameters": endings_of(wanted, every)}
+    known = [f"{live}.{name}" for live, own in every.items() for name in own]
+    return {"target_parameters": endings_of(wanted, known)}
 
 
 def _table(
     config: Mapping[str, Any],
     field: str,
-    sites: Sequence[tuple[str, str]],
+    sites: Names,
     fused: Mapping[str, Any],
     patterns: Patterns,
 ) -> dict[str, Any]:
@@ -132,40 +142,21 @@ def _table(
     if all(table.get(today, none) == value for today, value in wanted.items()):
         return {}
     new: dict[str, Any] = {}
-    values: list[Any] = []
     for value in wanted.values():
-        if value is not none and value not in values:
-            values.append(value)
-    for value in values:
-        names = [today for today, one in wanted.items() if one is not none and one == value]
-        new |= dict.fromkeys(endings_of(names, wanted), value)
+        if value is not none and value not in new.values():
+            names = [today for today, other in wanted.items() if other == value]
+            new |= dict.fromkeys(endings_of(names, wanted), value)
     return {field: new}
 
 
-def _saved(config: Mapping[str, Any], names: Renamed) -> dict[str, Any]:
-    said = cast("list[str]", config.get("modules_to_save") or [])
-    new: dict[str, None] = {}
-    for entry in said:
-        meant = [today for old, today in names.saved.items() if old.endswith(entry)]
-        if all(today.endswith(entry) for today in meant):
-            new[entry] = None
-        else:
-            new |= dict.fromkeys(meant)
-    return {} if list(new) == said or not said else {"modules_to_save": list(new)}
-
-
-def _tokens(config: Mapping[str, Any], names: Renamed) -> dict[str, Any]:
-    said = config.get("trainable_token_indices")
-    if not isinstance(said, Mapping):
-        return {}
-    new: dict[str, Any] = {}
-    for entry, rows in cast("Mapping[str, Any]", said).items():
-        meant = [today for old, today in names.tokens.items() if old.endswith(entry)]
-        if all(today.endswith(entry) for today in meant):
-            new[entry] = rows
-        else:
-            new |= dict.fromkeys(meant, rows)
-    return {"trainable_token_indices": new}
+def _by_ending(entries: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:
+    """{today's ending: the entry}, of entries that name the ends of complete paths."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        meant = [today for old, today in names.items() if old.endswith(entry)]
+        kept = all(today.endswith(entry) for today in meant)
+        found |= dict.fromkeys([entry] if kept else meant, entry)
+    return found
 
 
 def _feedforward(
@@ -178,9 +169,7 @@ def _feedforward(
     by = tuple(cast("list[str]", said)) if isinstance(said, list) else said
     before = [today for old, today in names.sites if is_feedforward(by, old, patterns)]
     now = [today for _, today in names.sites if is_feedforward(by, today, patterns)]
-    if before == now:
-        return {}
-    return {"feedforward_modules": endings_of(before, layout.modules)}
+    return {} if before == now else {"feedforward_modules": endings_of(before, layout.modules)}
 
 
 def _ends(name: str, ending: str) -> bool:

@@ -1,8 +1,9 @@
-"""Factors of modules that were fused or split since: where each lies in today's.
+"""Where the factors of modules that were fused or split are in today's factors.
 
-A low-rank delta of several weights that are parts of one is again of low rank: with ``A`` stacked
-and ``B`` block by block on the diagonal, ``B A`` has each part's own delta in its place, and zeros
-where a part has none. One weight that was cut into several gives each its rows of ``B``.
+The low-rank deltas of weights that are parts of one weight are together a low-rank delta: with
+``A`` stacked and ``B`` block by block on the diagonal, ``B A`` has each part's own delta in its
+place, and zeros for parts without factors. A weight that was split gives each target its rows of
+``B``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from ..files.conversion import ConversionError, Rule, Shape
 from ..files.facts import Joined, Piece
 
 MAX_RANK = 16
-"""Times a weight's longer side: one expert's factors make those of all experts as large."""
+"""The largest rank, as a multiple of a weight's longer side: with one large expert, the factors of
+all experts become as large."""
 PairPart = tuple[str, "int | None"]
 """A source of a rule, and the number in its list."""
 
@@ -34,7 +36,7 @@ class Pair(NamedTuple):
 
 
 class Fused(NamedTuple):
-    """Factors of a weight that is made of others; ``scale`` is that of both."""
+    """Factors of a weight that is made of others, and their ``scale``."""
 
     a: Joined
     b: Joined
@@ -45,11 +47,11 @@ class Fused(NamedTuple):
 
 
 def fuse(rule: Rule, shape: Shape, pairs: Mapping[PairPart, Pair]) -> Fused:
-    """One pair for a weight of this ``shape``, which ``rule`` makes of weights of which some
-    have ``pairs``. Raises :class:`ConversionError` where that is not a matter of places."""
+    """One pair for a weight of this ``shape``, which ``rule`` makes of other weights; some of these
+    have ``pairs``. Raises :class:`ConversionError` where the rule does more than place values."""
     stacked, axis = _gathering(rule)
     if len(shape) != 2 + stacked:
-        raise ConversionError(f"it has {len(shape)} dimensions today")
+        raise ConversionError(f"today it has {len(shape)} dimensions")
     experts = shape[0] if stacked else 1
     rows, columns = shape[stacked:]
     ranks: dict[str, int] = {}
@@ -57,22 +59,20 @@ def fuse(rule: Rule, shape: Shape, pairs: Mapping[PairPart, Pair]) -> Fused:
         if pair.b_shape[1] != pair.rank:
             raise ConversionError(f"{pair.a} and {pair.b} have different ranks")
         ranks[source] = max(ranks.get(source, 0), pair.rank)
-    begins = _begins(rule, axis, shape[stacked:], pairs)
+    starts = _starts(rule, axis, shape[stacked:], pairs)
     order = [source for source in rule.sources if source in ranks]
     first = {source: sum(ranks[one] for one in order[:at]) for at, source in enumerate(order)}
     rank = sum(ranks.values())
     if rank > MAX_RANK * max(rows, columns):
-        raise ConversionError(f"a rank of {rank} is far more than its {rows} x {columns} can have")
+        raise ConversionError(f"a rank of {rank} is too large for its {rows} x {columns}")
     scale = max((pair.scale for pair in pairs.values()), key=abs)
     into_a: list[Piece] = []
     into_b: list[Piece] = []
     for (source, expert), pair in pairs.items():
-        row, column = (begins[source], 0) if axis == 0 else (0, begins[source])
+        row, column = (starts[source], 0) if axis == 0 else (0, starts[source])
         height, width = pair.b_shape[0], pair.a_shape[1]
-        whole = (
-            (rows, columns) if axis is None else (height, columns) if axis == 0 else (rows, width)
-        )
-        if (height, width) != whole or row + height > rows or column + width > columns:
+        fits = (rows if axis != 0 else height, columns if axis != 1 else width)
+        if (height, width) != fits or row + height > rows or column + width > columns:
             raise ConversionError(
                 f"{pair.a}: {height} x {width} does not fit in {rows} x {columns}"
             )
@@ -98,11 +98,11 @@ def fuse(rule: Rule, shape: Shape, pairs: Mapping[PairPart, Pair]) -> Fused:
 
 
 def split(rule: Rule, shapes: Sequence[Shape | None], rows: int) -> list[slice]:
-    """Which of the ``rows`` of a weight each target of ``rule`` has, by the targets' own
+    """The part of a weight's ``rows`` that each target of ``rule`` has, by the targets'
     ``shapes``. Raises :class:`ConversionError`."""
     operations = [tuple(one[:2]) for one in rule.operations]
     if operations not in ([("Chunk", 0)], [("Split", 0)]) or len(rule.operations[0]) > 2:
-        raise ConversionError(f"its rows are re-ordered ({_said(rule)})")
+        raise ConversionError(f"its rows are re-ordered ({_names(rule)})")
     found: list[slice] = []
     at = 0
     for shape in shapes:
@@ -111,12 +111,12 @@ def split(rule: Rule, shapes: Sequence[Shape | None], rows: int) -> list[slice]:
         found.append(slice(at, at + shape[0]))
         at += shape[0]
     if at != rows:
-        raise ConversionError(f"it has {rows} rows, and its parts {at} together")
+        raise ConversionError(f"it has {rows} rows, but its parts have {at}")
     return found
 
 
 def _gathering(rule: Rule) -> tuple[int, int | None]:
-    """Whether a list is stacked (1 or 0), and the axis along which sources are joined, if any."""
+    """Whether a list is stacked (1 or 0), and the axis along which sources are joined, or none."""
     operations = [tuple(one) for one in rule.operations]
     stacked = int(operations[:1] == [("MergeModulelist", 0)])
     rest = operations[stacked:]
@@ -125,32 +125,32 @@ def _gathering(rule: Rule) -> tuple[int, int | None]:
             return stacked, None
     elif len(rest) == 1 and rest[0][0] == "Concatenate" and rest[0][1] - stacked in (0, 1):
         return stacked, rest[0][1] - stacked
-    raise ConversionError(f"its values are re-ordered ({_said(rule)})")
+    raise ConversionError(f"its values are re-ordered ({_names(rule)})")
 
 
-def _begins(
+def _starts(
     rule: Rule, axis: int | None, matrix: Shape, pairs: Mapping[PairPart, Pair]
 ) -> dict[str, int]:
-    """Where each source begins along the axis; what has no factors shares what is left."""
+    """Where each source starts along the axis. Sources without factors share the rest equally."""
     if axis is None:
         return dict.fromkeys(rule.sources, 0)
     sizes: dict[str, int] = {}
     for (source, _), pair in pairs.items():
         size = pair.b_shape[0] if axis == 0 else pair.a_shape[1]
         if sizes.setdefault(source, size) != size:
-            raise ConversionError(f"{pair.a} has another size than the others of its kind")
+            raise ConversionError(f"{pair.a} and the others of its kind have different sizes")
     unknown = [source for source in rule.sources if source not in sizes]
     left = matrix[axis] - sum(sizes.values())
     if left < 0 or (not unknown and left) or (unknown and left % len(unknown)):
-        raise ConversionError(f"its parts do not make up {matrix[axis]}")
+        raise ConversionError(f"the sizes of its parts do not add up to {matrix[axis]}")
     sizes |= {source: left // len(unknown) for source in unknown}
-    begins: dict[str, int] = {}
+    starts: dict[str, int] = {}
     at = 0
     for source in rule.sources:
-        begins[source] = at
+        starts[source] = at
         at += sizes[source]
-    return begins
+    return starts
 
 
-def _said(rule: Rule) -> str:
+def _names(rule: Rule) -> str:
     return ", ".join(str(one[0]) for one in rule.operations)

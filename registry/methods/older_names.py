@@ -1,8 +1,8 @@
-"""Where a module of an older transformers is today: the conversion table, replayed on one name.
+"""Where a module of an older transformers is today: the conversion table, applied to one name.
 
 transformers renames and fuses the tensors of a checkpoint when it loads them
-(``registry.base.conversion``). The modules of an older version had the names that these
-tensors still have on disk, so the same rules say what an adapter's names mean today.
+(``registry.files.conversion``). The modules of an older version had the names that these tensors
+still have on disk, so the same rules say what an adapter's names mean today.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from ..files.conversion import Rule, rename
 from ..files.facts import SIZED, Layout
 
 MAX_PLACES = 250_000
-"""Names of one adapter that are looked up; the largest mixtures have some 60,000."""
-WRAPPERS = frozenset({"base_layer", "token_adapter"})
-"""What PEFT puts between a module's name and its tensors."""
+"""The most names of one adapter that are looked up; the largest mixtures have about 60,000."""
 _ANY = ".*"
 
 
@@ -35,28 +33,25 @@ class OldPlace(NamedTuple):
 
 
 class AmbiguousNameError(ValueError):
-    """A name of an older version that could be several of today's."""
+    """A ``name`` of an older version that could be several of ``today``."""
 
     def __init__(self, name: str, today: list[str]) -> None:
-        super().__init__(f"{name} may be {' or '.join(today)}")
+        super().__init__(name, today)
         self.name = name
         self.today = today
 
 
 class OlderNames:
-    """The rules of one base, asked for one weight at a time."""
+    """The rules of one base, applied to one weight at a time."""
 
     def __init__(self, layout: Layout) -> None:
         rules = layout.conversions() if layout.conversions is not None else ()
-        fresh = [replace(rule, awake=False) for rule in rules]
+        own = [replace(rule, awake=False) for rule in rules]
         self.layout = layout
-        self._renamings = [rule for rule in fresh if not rule.operations]
-        self._converters = [rule for rule in fresh if rule.operations]
+        self._renamings = [rule for rule in own if not rule.operations]
+        self._converters = [rule for rule in own if rule.operations]
         self._left = MAX_PLACES
         self._experts: dict[str, tuple[list[str], OldPlace]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._renamings or self._converters)
 
     def has(self, name: str) -> bool:
         """Whether the base has this parameter or buffer (of a packed module: its weight)."""
@@ -70,7 +65,7 @@ class OlderNames:
 
     def place(self, weight: str) -> OldPlace | None:
         """Today's place of an older version's ``weight`` (with its module's name); ``None`` where
-        the rules lead to nothing that the base has. Raises :class:`AmbiguousNameError`."""
+        the rules do not lead to a tensor of the base. Raises :class:`AmbiguousNameError`."""
         known = self._like_another_expert(weight)
         if known is not None:
             return known
@@ -83,7 +78,7 @@ class OlderNames:
         return place
 
     def _like_another_expert(self, weight: str) -> OldPlace | None:
-        """The place of an expert's weight by that of another one: a mixture has thousands."""
+        """The place of an expert's weight, from another expert's: a mixture has thousands."""
         known = self._experts.get(numberless(weight))
         if known is None:
             return None
@@ -91,7 +86,7 @@ class OlderNames:
         there = numbers_of(place.name)
         at = [n for n in range(len(numbers)) if [*numbers[:n], *numbers[n + 1 :]] == there]
         if len(at) != 1 or int(numbers[at[0]]) != place.expert or place.rule is None:
-            del self._experts[numberless(weight)]  # it does not tell which number is the expert's
+            del self._experts[numberless(weight)]  # which number is the expert's is not known
             return None
         own = numbers_of(weight)
         expert = int(own.pop(at[0]))
@@ -169,28 +164,18 @@ def expert_of(source: str, name: str) -> int | None:
 
 
 def spelled(source: str, expert: int | None) -> str:
-    """What a weight of this source is called, from where the rule begins to see it."""
+    """The name of a weight of this source, without the part that the rule does not match."""
     return _plain(source).replace(_ANY, "" if expert is None else f".{expert}")
 
 
 def targets_of(name: str, rule: Rule) -> list[str]:
-    """Every target of a rule whose first is ``name``, by its full name."""
+    """The full names of a rule's targets, of which the first is ``name``."""
     before, _, after = name.partition(rule.to[0])
     return [before + target + after for target in rule.to]
 
 
 def _plain(source: str) -> str:
     return source.replace("\\.", ".")
-
-
-def peeled(author: str) -> tuple[str, str]:
-    """A module's name in a file, and what PEFT has wrapped it in (from its dot on)."""
-    parts = author.split(".")
-    at = len(parts)
-    while at > 1 and parts[at - 1] in WRAPPERS:
-        at -= 1
-    core = ".".join(parts[:at])
-    return core, author[len(core) :]
 
 
 def numbers_of(name: str) -> list[str]:

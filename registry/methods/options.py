@@ -1,16 +1,14 @@
-"""How one field of an adapter's config is classified: what it may be, and what we do with it."""
+"""How one field of an adapter's config is classified: its valid values, and what we do with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import cast
 
 MAX_ENTRIES = 10_000
 """Entries of one list or map in a config; the longest real ones name each module once."""
-
-
 MAX_RANK = 1 << 31
 MAX_NUMBER = 1e30
 
@@ -33,6 +31,7 @@ Expect = Callable[[object], str | None]
 
 
 def anything(value: object) -> str | None:
+    """Accept every value."""
     return None
 
 
@@ -46,16 +45,22 @@ class Option:
     expect: Expect = anything
 
 
+def alike(support: Support, meaning: str, *names: str) -> tuple[Option, ...]:
+    """Several fields with one meaning and any value."""
+    return tuple(Option(name, support, meaning) for name in names)
+
+
 def is_neutral(value: object) -> bool:
     """Whether ``value`` asks for nothing: null, false, or an empty list or map."""
     return value is None or value is False or value in ([], {})
 
 
-def one_of(*values: str) -> Expect:
-    def expect(value: object) -> str | None:
-        return None if value in values else f"one of {', '.join(values)}"
+def _when(fits: Callable[[object], bool], expected: str) -> Expect:
+    return lambda value: None if fits(value) else expected
 
-    return expect
+
+def one_of(*values: str) -> Expect:
+    return _when(lambda value: value in values, f"one of {', '.join(values)}")
 
 
 def optional(inner: Expect) -> Expect:
@@ -74,55 +79,33 @@ def either(first: Expect, second: Expect) -> Expect:
     return expect
 
 
-def boolean(value: object) -> str | None:
-    return None if isinstance(value, bool) else "true or false"
-
-
-def text(value: object) -> str | None:
-    return None if isinstance(value, str) and value else "text"
-
-
-def any_text(value: object) -> str | None:
-    return None if isinstance(value, str) else "text"
-
-
-def rank(value: object) -> str | None:
-    fits = type(value) is int and 0 < value <= MAX_RANK
-    return None if fits else "a whole number above 0"
+boolean = _when(lambda value: isinstance(value, bool), "true or false")
+text = _when(lambda value: isinstance(value, str) and value != "", "text")
+any_text = _when(lambda value: isinstance(value, str), "text")
+index = _when(lambda value: type(value) is int, "a whole number")
+rank = _when(lambda v: type(v) is int and 0 < v <= MAX_RANK, "a whole number above 0")
 
 
 def whole_up_to(most: int) -> Expect:
-    def expect(value: object) -> str | None:
-        fits = type(value) is int and 0 <= value <= most
-        return None if fits else f"a whole number from 0 to {most}"
-
-    return expect
-
-
-def index(value: object) -> str | None:
-    return None if type(value) is int else "a whole number"
+    return _when(lambda v: type(v) is int and 0 <= v <= most, f"a whole number from 0 to {most}")
 
 
 def number(value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return "a number"
-    return None if abs(value) <= MAX_NUMBER else "a finite number"  # also turns NaN away
+    return None if abs(value) <= MAX_NUMBER else "a finite number"  # also refuses NaN
 
 
-def fraction(value: object) -> str | None:
-    fits = number(value) is None and 0 <= cast(float, value) <= 1
-    return None if fits else "a number from 0 to 1"
+fraction = _when(
+    lambda value: number(value) is None and 0 <= cast(float, value) <= 1, "a number from 0 to 1"
+)
 
 
 def list_of(inner: Expect) -> Expect:
     def expect(value: object) -> str | None:
         if not isinstance(value, list):
             return "a list"
-        items = cast("list[object]", value)
-        if len(items) > MAX_ENTRIES:
-            return f"a list of at most {MAX_ENTRIES}"
-        wrong = next((w for w in map(inner, items) if w), None)
-        return f"a list in which each is {wrong}" if wrong else None
+        return _each("a list", cast("list[object]", value), "each", inner)
 
     return expect
 
@@ -131,13 +114,17 @@ def map_of(inner: Expect) -> Expect:
     def expect(value: object) -> str | None:
         if not isinstance(value, dict):
             return "a map"
-        entries = cast("Mapping[str, object]", value)
-        if len(entries) > MAX_ENTRIES:
-            return f"a map of at most {MAX_ENTRIES}"
-        wrong = next((w for w in map(inner, entries.values()) if w), None)
-        return f"a map in which each value is {wrong}" if wrong else None
+        values = cast("Mapping[str, object]", value).values()
+        return _each("a map", values, "each value", inner)
 
     return expect
+
+
+def _each(what: str, values: Collection[object], each: str, inner: Expect) -> str | None:
+    if len(values) > MAX_ENTRIES:
+        return f"{what} of at most {MAX_ENTRIES}"
+    wrong = next((w for w in map(inner, values) if w), None)
+    return f"{what} in which {each} is {wrong}" if wrong else None
 
 
 COMMON: Mapping[str, Expect] = {

@@ -1,10 +1,9 @@
 """Match module names as PEFT does, with patterns from a stranger, in bounded time.
 
-PEFT reads most of its target fields with ``re``, which can be made to run for years by a short
-pattern. Here a pattern must first be one that ``re`` accepts (so that its meaning is PEFT's), and
-is then run by the ``regex`` library, which can be stopped. All patterns of one adapter share one
-budget. Source of the meanings: PEFT 0.21, ``tuners_utils.check_target_module_exists`` and
-``utils.other.get_pattern_key``.
+PEFT reads most of its target fields with ``re``, which a short pattern can keep busy for years.
+Here ``re`` must accept a pattern first (so that its meaning is PEFT's). Then the ``regex`` library
+runs it, which can be stopped. All patterns of one adapter share one budget. Source of the meanings:
+PEFT 0.21, ``tuners_utils.check_target_module_exists`` and ``utils.other.get_pattern_key``.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
     import regex
 
 BUDGET_SECONDS = 2.0
-"""All the patterns of one adapter together; real ones take milliseconds. Seconds that the thread
-works, as on every limit here: a busy machine refuses nothing."""
+"""Matching all patterns of one adapter; real ones take milliseconds. As for every limit here, these
+are seconds of the thread's work: a busy machine does not refuse more."""
 COMPILE_SECONDS = 3.0
-"""Reading all the patterns of one adapter; one takes about a millisecond."""
+"""Compiling all patterns of one adapter; one takes about a millisecond."""
 MAX_PATTERN = 10_000
 """Characters of one pattern."""
 MAX_REPEATS = 10_000
-"""The product of all counted repeats in one pattern: compiling unrolls them."""
+"""The largest product of all counted repeats in one pattern: compiling unrolls them."""
 
 Value = TypeVar("Value")
 
@@ -39,7 +38,7 @@ _FIRST_INDEX = re.compile(r".*?\.[^.]*\.(?P<idx>\d+)\.")
 
 
 class PatternError(ValueError):
-    """``pattern`` is no pattern, or took more time than it may (``too_slow``)."""
+    """``pattern`` is invalid, or exceeds the time or size limits (``too_slow``)."""
 
     def __init__(self, pattern: str, reason: str, too_slow: bool = False) -> None:
         super().__init__(reason)
@@ -49,7 +48,7 @@ class PatternError(ValueError):
 
 
 class Patterns:
-    """The patterns of one adapter: compiled once each, with one budget for all (seconds)."""
+    """The patterns of one adapter, each compiled once, with one budget for all (seconds)."""
 
     def __init__(self, seconds: float = BUDGET_SECONDS) -> None:
         self._left = seconds
@@ -58,7 +57,7 @@ class Patterns:
 
     @property
     def exhausted(self) -> bool:
-        """Whether no further pattern can be read in the time that is left."""
+        """Whether no time is left to compile another pattern."""
         return self._left_to_compile <= 0
 
     def match_all(self, pattern: str, name: str) -> bool:
@@ -71,15 +70,15 @@ class Patterns:
         return self._run(rf"(.*\.)?({pattern})$", name, of=pattern) is not None
 
     def match_inside(self, pattern: str, name: str) -> bool:
-        """Whether ``name`` is, or is inside, a module that ``pattern`` names: how PEFT keeps its
-        adapters out of ``modules_to_save``. Raises :class:`PatternError`."""
+        """Whether ``name`` is, or is inside, a module that ``pattern`` names: how PEFT excludes
+        ``modules_to_save`` from its targets. Raises :class:`PatternError`."""
         if _PART.match(pattern):
             return f".{pattern}." in f".{name}."
         return self._run(rf"(^|.*\.){pattern}($|\..*)", name, of=pattern) is not None
 
     def layer_index(self, patterns: Iterable[str], name: str) -> int | None:
-        """The layer that ``name`` is in: the first number after a part of its path (any part
-        where there are no ``patterns``). Raises :class:`PatternError`."""
+        """The layer that ``name`` is in: the first number after a part of its path that matches one
+        of the ``patterns`` (without them: any part). Raises :class:`PatternError`."""
         patterns = tuple(patterns)
         if not patterns:
             found = _FIRST_INDEX.match(name)
@@ -87,12 +86,12 @@ class Patterns:
         for pattern in patterns:
             inner = rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\."
             match = self._run(inner, name, of=pattern)
-            if match is not None:  # ``a|b`` may match without the number: then there is none
+            if match is not None:  # ``a|b`` may match without a number
                 return None if match["idx"] is None else int(match["idx"])
         return None
 
     def check(self, pattern: str) -> None:
-        """Raise :class:`PatternError` where ``pattern`` is none."""
+        """Raise :class:`PatternError` for an invalid ``pattern``."""
         if not _LITERAL.match(pattern):
             self._compile(pattern, pattern)
 
@@ -101,7 +100,7 @@ class Patterns:
     ) -> regex.Match[str] | None:
         source = pattern if of is None else of
         compiled = self._compile(pattern, source)
-        begun = time.thread_time()
+        started = time.thread_time()
         try:
             if self._left <= 0:
                 raise TimeoutError
@@ -112,18 +111,18 @@ class Patterns:
             reason = "matching it against the module names takes too long"
             raise PatternError(source, reason, too_slow=True) from None
         finally:
-            self._left -= time.thread_time() - begun
+            self._left -= time.thread_time() - started
 
     def _compile(self, pattern: str, source: str) -> regex.Pattern[str]:
         known = self._compiled.get(pattern)
         if known is not None:
             return known
         _check_size(source)
-        import regex  # here: most adapters name their targets without a pattern
+        import regex  # late: most adapters name their targets without a pattern
 
         if self._left_to_compile <= 0:
-            raise PatternError(source, "the patterns take too long to read", too_slow=True)
-        begun = time.thread_time()
+            raise PatternError(source, "the patterns take too long to compile", too_slow=True)
+        started = time.thread_time()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -133,17 +132,17 @@ class Patterns:
         except (re.error, regex.error, RecursionError, OverflowError, MemoryError) as error:
             raise PatternError(source, str(error) or type(error).__name__) from None
         finally:
-            self._left_to_compile -= time.thread_time() - begun
+            self._left_to_compile -= time.thread_time() - started
         self._compiled[pattern] = compiled
         return compiled
 
 
 def _check_size(pattern: str) -> None:
     if len(pattern) > MAX_PATTERN:
-        reason = f"it is {len(pattern)} characters long, and at most {MAX_PATTERN} are read"
+        reason = f"it is {len(pattern)} characters long, but at most {MAX_PATTERN} are allowed"
         raise PatternError(pattern[:80] + "...", reason, too_slow=True)
     if _POSIX_CLASS.search(pattern):
-        raise PatternError(pattern, "[:name:] means another thing to each regex library")
+        raise PatternError(pattern, "regex libraries disagree on the meaning of [:name:]")
     repeats = 1
     for count in _COUNT.finditer(pattern):
         largest = max((int(n[:9]) for n in count.group(1, 3) if n), default=1)
@@ -154,16 +153,16 @@ def _check_size(pattern: str) -> None:
 
 
 def _as_in_re(pattern: str) -> str:
-    """Escape braces that are plain text to ``re`` but fuzzy matching to ``regex``."""
+    """Escape braces that are plain text for ``re`` but fuzzy matching for ``regex``."""
     return _BRACE.sub(lambda m: r"\{" if m.group() == "{" else m.group(), pattern)
 
 
 class PatternTable(Generic[Value]):
-    """Values by pattern; the first pattern that matches a name's tail wins, as PEFT's
-    ``get_pattern_key`` has it.
+    """Values by pattern; the first pattern that matches a name's tail wins, as in PEFT's
+    ``get_pattern_key``.
 
-    Real tables often name every module in full, so patterns of plain characters and dots are
-    looked up and not run, together for all that have their dots in the same places.
+    Real tables often have the complete name of every module. So patterns of plain characters and
+    dots are looked up instead of run, in one look-up for all with dots in the same places.
     """
 
     def __init__(self, table: Mapping[str, Value], patterns: Patterns) -> None:

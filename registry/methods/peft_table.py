@@ -1,38 +1,81 @@
-"""What PEFT knows: the methods that attach through it, and those that nobody can attach here.
+"""What PEFT knows: its default modules, the methods that attach through it, and those that cannot
+be attached.
 
-Facts of PEFT 0.21.2: ``utils/peft_types.py`` (names), ``mapping.py`` (what the names of a method's
-parameters begin with), each method's ``config.py`` (its fields) and ``model.py`` (what it stores
-once for all modules). A test keeps them current with the PEFT that is installed.
+``registry/peft.json`` holds facts of PEFT 0.21.2 that ``loader.tables.peft_facts`` exported. The
+rest follows each method's ``model.py`` and ``layer.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-PICKING = ("layers_to_transform", "layers_pattern")
-EXCLUDING = ("exclude_modules",)
+from .options import Expect, any_text, boolean, either, index, map_of, number, optional, rank
+from .tuner_config import TARGET_OPTIONS
+
+MAX_SETTING = 1 << 32
+"""The largest number in a config: PEFT makes tensors of such sizes."""
+
+_FACTS: Mapping[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "peft.json").read_text(encoding="utf-8")
+)
+
+Table = Mapping[str, Sequence[str] | str]
+TARGETS: Mapping[str, Table] = _FACTS["targets"]
+"""The modules that PEFT adapts where a config names none, by method and the base's ``model_type``.
+They are for new adapters: what PEFT saved names its modules."""
+FEEDFORWARD: Table = _FACTS["feedforward"]["IA3"]
+"""``feedforward_modules`` of IA3, by ``model_type``."""
+
+
+def _within(inner: Expect) -> Expect:
+    """A number of the kind ``inner`` that is not too large to be a size."""
+
+    def expect(value: object) -> str | None:
+        wrong = inner(value)
+        if wrong is not None or not isinstance(value, (int, float)):
+            return wrong
+        return None if abs(value) <= MAX_SETTING else "a smaller number"
+
+    return expect
+
+
+_KINDS: Mapping[str, Expect] = {
+    "rank": rank,
+    "whole": _within(index),
+    "real": _within(number),
+    "flag": boolean,
+    "flag or text": either(boolean, any_text),
+    "text": any_text,
+    "map of whole": map_of(_within(index)),
+    "map of real": map_of(_within(number)),
+}
 
 
 @dataclass(frozen=True)
 class PeftMethod:
-    """One method that acts module by module, by layers of PEFT's.
+    """One method that acts on modules, with layers of PEFT's.
 
-    ``prefix`` begins the names of its parameters at a module; ``fields`` are those of its config
-    that are its own, ``where`` those of where it sits that not all methods have; ``tables`` among
-    the fields map patterns to values. ``shared`` are what it stores once beside the model.
-    ``off`` are fields that must stay at PEFT's default, with why. ``listed`` is false where the
-    file need not have a tensor for each module: then the config alone says which they are.
-    ``trains`` says whether gradients are all that its training needs; ``needs_weights``
-    whether PEFT computes with the base's weights to tell what shapes there must be. ``by_batch``
-    says that what it answers for a row depends on the other rows. ``merges`` are the parameters of
-    a module that PEFT's merge changes.
+    Attributes:
+        prefix: The start of its parameters' names at a module.
+        fields: Its own config fields, with their valid values.
+        where: The fields of all methods that it has.
+        shared: What it stores once for all modules.
+        off: Fields that must have PEFT's default, and why.
+        listed: False where the file need not have a tensor for each module: the config alone says
+            which they are.
+        trains: Whether gradients are all that its training needs.
+        needs_weights: Whether PEFT computes the shapes from the base's weights.
+        by_batch: Whether the output for a row depends on the other rows.
+        merges: The parameters of a module that PEFT's merge changes.
     """
 
     prefix: str
-    fields: tuple[str, ...]
-    where: tuple[str, ...] = (*EXCLUDING, *PICKING)
-    tables: tuple[str, ...] = ()
+    fields: Mapping[str, Expect]
+    where: frozenset[str]
     shared: tuple[str, ...] = ()
     off: Mapping[str, str] = field(default_factory=dict)
     listed: bool = True
@@ -41,184 +84,56 @@ class PeftMethod:
     by_batch: bool = False
     merges: tuple[str, ...] = ("weight",)
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The fields that map patterns to values."""
+        return tuple(n for n in self.fields if n.endswith("_pattern") and n not in self.off)
 
-def _fields(names: str) -> tuple[str, ...]:
-    return tuple(names.split())
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], **more: Any) -> PeftMethod:
+        """From an exported row, and what it does not have."""
+        kinds: Mapping[str, str] = facts["fields"]
+        where = frozenset(option.name for option in TARGET_OPTIONS if option.name in kinds)
+        fields = {name: _expect(kind) for name, kind in kinds.items() if name not in where}
+        return cls(facts["prefix"], fields, where, **more)
 
 
+def _expect(kind: str) -> Expect:
+    return optional(_KINDS[kind[:-1]]) if kind.endswith("?") else _KINDS[kind]
+
+
+_BOTH = ("weight", "bias")
+_MORE: Mapping[str, Mapping[str, Any]] = {
+    "ADAMSS": {"trains": False, "needs_weights": True, "merges": _BOTH},
+    "BEFT": {"merges": ("bias",)},
+    "FROD": {
+        "shared": ("frod_V", "frod_s_indices", "frod_s_size"),
+        "off": {"runtime_offload_base_weight": "moves the base's weights"},
+        "needs_weights": True,
+    },
+    "GLORA": {"merges": _BOTH},
+    "LILY": {"by_batch": True},
+    "OSF": {"off": {"rank_pattern": "gives modules ranks of their own"}, "trains": False},
+    "PVERA": {"shared": ("pvera_A", "pvera_B")},
+    "RANDLORA": {"shared": ("randlora_A", "randlora_B")},
+    "ROAD": {"merges": _BOTH},
+    "TINYLORA": {"shared": ("tinylora_v",)},
+    "UNILORA": {"shared": ("unilora_theta_d",), "listed": False},
+    "VBLORA": {"shared": ("vblora_vector_bank",)},
+}
 PEFT_TABLE: Mapping[str, PeftMethod] = {
-    "ADAMSS": PeftMethod(
-        "adamss_",
-        _fields(
-            "r num_subspaces subspace_rank init_weights use_asa asa_target_subspaces init_warmup "
-            "final_warmup mask_interval asa_importance_beta asa_uncertainty_beta "
-            "asa_schedule_exponent use_dynamic_rank svd_threshold random_seed"
-        ),
-        where=PICKING,
-        trains=False,
-        needs_weights=True,
-        merges=("weight", "bias"),
-    ),
-    "BEFT": PeftMethod("beft_", _fields("init_weights"), where=(), merges=("bias",)),
-    "BOFT": PeftMethod(
-        "boft_",
-        _fields(
-            "boft_block_size boft_block_num boft_n_butterfly_factor boft_dropout fan_in_fan_out "
-            "bias init_weights"
-        ),
-    ),
-    "C3A": PeftMethod(
-        "c3a_",
-        _fields("block_size bias block_size_pattern init_weights"),
-        where=PICKING,
-        tables=("block_size_pattern",),
-    ),
-    "DEFT": PeftMethod(
-        "deft_",
-        _fields(
-            "r decomposition_method init_scale alpha para fan_in_fan_out deft_dropout init_weights "
-            "bias"
-        ),
-    ),
-    "DELORA": PeftMethod(
-        "delora_",
-        _fields("r delora_lambda module_dropout bias init_weights rank_pattern lambda_pattern"),
-        tables=("rank_pattern", "lambda_pattern"),
-    ),
-    "FOURIERFT": PeftMethod(
-        "fourierft_",
-        _fields(
-            "n_frequency scaling random_loc_seed fan_in_fan_out bias n_frequency_pattern "
-            "init_weights"
-        ),
-        tables=("n_frequency_pattern",),
-    ),
-    "FROD": PeftMethod(
-        "frod_",
-        _fields(
-            "projection_prng_key save_projection frod_dropout fan_in_fan_out bias init_weights "
-            "sparse_rate regularization_alpha progressbar runtime_offload_base_weight"
-        ),
-        where=PICKING,
-        shared=("frod_V", "frod_s_indices", "frod_s_size"),
-        off={"runtime_offload_base_weight": "moves the base's weights"},
-        needs_weights=True,
-    ),
-    "GLORA": PeftMethod(
-        "glora_",
-        _fields("r bias config_A_B config_C config_D_E init_weights"),
-        where=(),
-        merges=("weight", "bias"),
-    ),
-    "GRALORA": PeftMethod(
-        "gralora_",
-        _fields("r hybrid_r alpha gralora_dropout gralora_k fan_in_fan_out bias init_weights"),
-        where=PICKING,
-    ),
-    "HIRA": PeftMethod(
-        "hira_",
-        _fields("r hira_dropout fan_in_fan_out init_weights rank_pattern"),
-        tables=("rank_pattern",),
-    ),
-    "HRA": PeftMethod("hra_", _fields("r apply_GS init_weights bias")),
-    "LILY": PeftMethod("lily_", _fields("r stride_A num_B scaling init_weights"), by_batch=True),
-    "MISS": PeftMethod("miss_", _fields("r miss_dropout mini_r init_weights bias")),
-    "OSF": PeftMethod(
-        "osf_",
-        _fields("effective_rank rank_pattern init_weights target_svd_config"),
-        where=(),
-        off={"rank_pattern": "gives modules ranks of their own"},
-        trains=False,
-    ),
-    "PEANUT": PeftMethod("peanut_", _fields("r depth act_fn scaling init_weights")),
-    "PSOFT": PeftMethod(
-        "psoft_",
-        _fields(
-            "r psoft_alpha psoft_dropout fan_in_fan_out ab_svd_init psoft_svd "
-            "psoft_svd_lowrank_niter random_seed psoft_orth psoft_mag_b psoft_mag_a "
-            "use_cayley_neumann num_cayley_neumann_terms cayley_neumann_eps init_weights"
-        ),
-    ),
-    "PVERA": PeftMethod(
-        "pvera_lambda_",
-        _fields(
-            "r projection_prng_key save_projection pvera_dropout d_initial fan_in_fan_out bias "
-            "init_weights sample_at_inference generator_seed"
-        ),
-        where=PICKING,
-        shared=("pvera_A", "pvera_B"),
-    ),
-    "RANDLORA": PeftMethod(
-        "randlora_",
-        _fields(
-            "r projection_prng_key save_projection sparse very_sparse randlora_dropout "
-            "fan_in_fan_out randlora_alpha bias init_weights"
-        ),
-        where=PICKING,
-        shared=("randlora_A", "randlora_B"),
-    ),
-    "ROAD": PeftMethod(
-        "road_",
-        _fields("variant group_size init_weights"),
-        where=(),
-        merges=("weight", "bias"),
-    ),
-    "SHIRA": PeftMethod(
-        "shira_", _fields("r mask_type random_seed fan_in_fan_out init_weights"), where=()
-    ),
-    "SUPERTUNING": PeftMethod(
-        "supertuning_",
-        _fields(
-            "sparsity select_top r lora_alpha lora_dropout init_weights save_precomputed_indices"
-        ),
-        where=(),
-    ),
-    "TINYLORA": PeftMethod(
-        "tinylora_",
-        _fields(
-            "r u weight_tying projection_seed save_projection init_v_bound tinylora_dropout "
-            "fan_in_fan_out bias init_weights"
-        ),
-        where=PICKING,
-        shared=("tinylora_v",),
-    ),
-    "UNILORA": PeftMethod(
-        "unilora_",
-        _fields(
-            "r proj_seed theta_d_length unilora_dropout fan_in_fan_out bias init_theta_d_bound "
-            "init_weights save_indices"
-        ),
-        where=PICKING,
-        shared=("unilora_theta_d",),
-        listed=False,
-    ),
-    "VBLORA": PeftMethod(
-        "vblora_",
-        _fields(
-            "r num_vectors vector_length topk save_only_topk_weights vblora_dropout fan_in_fan_out "
-            "bias init_vector_bank_bound init_logits_std"
-        ),
-        shared=("vblora_vector_bank",),
-    ),
-    "WAVEFT": PeftMethod(
-        "waveft_",
-        _fields(
-            "n_frequency scaling wavelet_family use_idwt random_loc_seed fan_in_fan_out bias "
-            "n_frequency_pattern proportional_parameters init_weights"
-        ),
-        tables=("n_frequency_pattern",),
-    ),
+    name: PeftMethod.of(facts, **_MORE.get(name, {})) for name, facts in _FACTS["methods"].items()
 }
 """By ``peft_type``."""
 
 PEFT_REFUSED: Mapping[str, str] = {
-    "ADAPTION_PROMPT": "it exchanges the base's attention modules",
-    "BONE": "PEFT has no such method any more: convert the adapter to MISS with an older PEFT",
+    "ADAPTION_PROMPT": "it replaces the base's attention modules",
+    "BONE": "PEFT has removed it: convert the adapter to MISS with an older PEFT",
     "CARTRIDGE": "its virtual tokens are a trained key-value cache",
-    "CPT": "its virtual tokens come with a loss and masks of their own",
-    "MULTITASK_PROMPT_TUNING": "each call must say which task its virtual tokens are for",
-    "POLY": "each call must say which task it is for",
-    "SHADOW": "it runs a second model beside the base",
-    "XLORA": "it runs the base twice, to weigh other adapters by what it says",
+    "CPT": "its virtual tokens need a loss and masks of their own",
+    "MULTITASK_PROMPT_TUNING": "each call must name the task of its virtual tokens",
+    "POLY": "each call must name its task",
+    "SHADOW": "it runs a second model in addition to the base",
+    "XLORA": "it runs the base twice, to weight other adapters by its output",
 }
 """Methods that cannot be attached here, with or without PEFT, and why."""

@@ -1,6 +1,6 @@
 """The version of PEFT that wrote an adapter.
 
-PEFT writes ``peft_version`` since 0.18; before, nothing tells its version.
+PEFT writes ``peft_version`` since 0.18; files of earlier versions do not name theirs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ _VERSION = re.compile(
 
 
 class PeftVersion(NamedTuple):
-    """``0.21.2``. One that is ``unreleased`` has what was made after the release before it, and
-    perhaps what the release of its number has."""
+    """``0.21.2``. An ``unreleased`` version has changes since the release before it, and perhaps
+    those of the release of its number."""
 
     major: int
     minor: int
@@ -28,7 +28,7 @@ class PeftVersion(NamedTuple):
 
 
 def version_of(config: Mapping[str, Any]) -> PeftVersion | None:
-    """What ``peft_version`` says; ``None`` where it is not there, or no version."""
+    """The version in ``peft_version``; ``None`` where it is missing or invalid."""
     value = config.get("peft_version")
     match = _VERSION.match(value) if isinstance(value, str) else None
     if match is None:

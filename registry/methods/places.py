@@ -1,12 +1,12 @@
-"""Places for an adapter's tensors that are no factors: whole modules, biases, embeddings."""
+"""Places for an adapter's tensors that are not factors: saved modules, biases, embeddings."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..files.facts import Layout, ModuleKind
+from ..files.facts import AdapterPlan, Layout, ModuleKind, SitePlan
 from .naming import Naming
 from .tuner_config import TunerConfig
 
@@ -23,7 +23,7 @@ _NAMED_WRAPPER = re.compile(r"\.(original_module|modules_to_save\.[^.]+)\.")
 def saved_module(config: TunerConfig, name: str) -> str | None:
     """The outermost module on the path ``name`` that ``modules_to_save`` names.
 
-    PEFT compares the end of the whole path, without regard to its dots.
+    PEFT compares the end of the complete path, without regard to its dots.
     """
     return outermost(name, config.modules_to_save)
 
@@ -39,7 +39,7 @@ def outermost(name: str, ends: tuple[str, ...]) -> str | None:
 
 @dataclass
 class Places:
-    """Places for the tensors that are no factors."""
+    """Places for the tensors that are not factors."""
 
     config: TunerConfig
     layout: Layout | None
@@ -51,8 +51,9 @@ class Places:
     leftovers: list[str] = field(default_factory=list)
 
     def put(self, name: str, key: str, others: Mapping[str, str]) -> None:
-        # `bias: all` and saved embeddings catch PEFT's own wrapper too: its copies of a saved
-        # module, beside the plain name that is the trained one
+        """Find the place of one tensor among ``others``; without one it is a leftover."""
+        # `bias: all` and saved embeddings include PEFT's own wrapper too: its copies of a saved
+        # module, next to the plain name of the trained one
         plain = _WRAPPER.sub(".", name)
         copied = plain != name
         if copied and plain not in others:
@@ -68,14 +69,27 @@ class Places:
         elif not self._put_base(name, key, others):
             self.leftovers.append(key)
 
+    def plan(
+        self, sites: tuple[SitePlan, ...], leftovers: Iterable[str], prompt: SitePlan | None = None
+    ) -> AdapterPlan:
+        """The plan of these sites and of everything that was put."""
+        return AdapterPlan(
+            sites=sites,
+            saved=self.saved,
+            biases=self.biases,
+            embeddings=self.embeddings,
+            leftovers=(*leftovers, *self.leftovers),
+            prompt=prompt,
+        )
+
     def _put_base(self, name: str, key: str, others: Mapping[str, str]) -> bool:
-        """Trained biases and whole embeddings of the base; whether it is one of them."""
+        """Put a trained bias or a saved embedding of the base; false for other tensors."""
         path, _, parameter = name.rpartition(".")
-        # of an embedding with trained tokens, the weight below them: PEFT loads it
+        # PEFT loads the weight below an embedding with trained tokens
         live = self.naming.live(path.removesuffix(".base_layer").removesuffix(".token_adapter"))
         # a head with a bias (Phi, GPT-J) is stored with it, whatever `bias` says
-        beside = f"{path}.weight" in others and self._is_embedding(live)
-        if parameter == "bias" and (beside or self._bias_may_be_trained(live)):
+        with_weight = f"{path}.weight" in others and self._is_embedding(live)
+        if parameter == "bias" and (with_weight or self._bias_may_be_trained(live)):
             return self.biases.setdefault(live, key) == key
         if parameter == "weight" and self._is_embedding(live):
             return self.embeddings.setdefault(live, key) == key

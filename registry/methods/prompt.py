@@ -10,8 +10,8 @@ prefix tuning       (num_virtual_tokens, num_layers * 2 * token_dim): keys and v
                     each layer, token_dim is the width of all key-value heads together
 ==================  ==================================================================
 
-Beside it are whole modules (``modules_to_save``): their keys begin with ``base_model.``, for PEFT
-puts no tuner between itself and the base.
+The file also holds saved modules (``modules_to_save``). Their keys begin with ``base_model.``,
+since PEFT puts no tuner between itself and the base.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ..files.conversion import Shape
-from ..files.facts import CACHED, EMBEDS, AdapterPlan, Layout, ModuleShape, SitePlan, TensorInfo
-from .keys import MAX_NAME, Roles
-from .method import Method
+from ..files.facts import CACHED, EMBEDS, AdapterPlan, Layout, SitePlan, TensorInfo
+from .keys import is_name
+from .method import MakePlan, Method
 from .naming import Naming
+from .new_prompt import beside, check_new, complete
 from .options import Option
 from .patterns import Patterns
 from .places import Places
-from .prompt_begin import beside, check_new, complete
 from .prompt_config import (
     EMBEDDINGS,
     P_OPTIONS,
@@ -37,59 +36,36 @@ from .prompt_config import (
     PromptConfig,
 )
 
-ROLES: Roles = {(EMBEDDINGS, ""): EMBEDDINGS}
-ROLE_SETS: tuple[frozenset[str], ...] = (frozenset({EMBEDDINGS}),)
-
 _BASE = "base_model."
 
 
-def planner(method: str):
+def planner(method: str) -> MakePlan:
     """The ``MakePlan`` of one of the three methods."""
 
     def plan(
         config: PromptConfig,
         tensors: Mapping[str, TensorInfo],
         layout: Layout | None,
-        patterns: Patterns | None = None,
+        patterns: Patterns,
     ) -> tuple[AdapterPlan, Naming]:
         places = Places(config, layout, Naming(), frozenset())
         names = {key.removeprefix(_BASE): key for key in tensors if key != EMBEDDINGS}
         odd = [key for key in tensors if key != EMBEDDINGS and key not in names.values()]
         for name, key in names.items():
-            if len(name) > MAX_NAME or not name.isprintable():
-                odd.append(key)
-            else:
+            if is_name(name):
                 places.put(name, key, names)
-        found = AdapterPlan(
-            sites=(),
-            saved=places.saved,
-            biases=places.biases,
-            embeddings=places.embeddings,
-            leftovers=(*odd, *places.leftovers),
-            prompt=_site(method, config) if EMBEDDINGS in tensors else None,
-        )
-        return found, Naming()
+            else:
+                odd.append(key)
+        prompt = _site(method, config) if EMBEDDINGS in tensors else None
+        return places.plan((), odd, prompt), Naming()
 
     return plan
 
 
 def _site(method: str, config: PromptConfig) -> SitePlan:
-    settings = {
-        "input": CACHED if method == PREFIX_TUNING else EMBEDS,
-        "num_virtual_tokens": config.num_virtual_tokens,
-        "token_dim": config.token_dim,
-        "num_transformer_submodules": config.submodules,
-        "task_type": config.task_type,
-        "num_layers": config.num_layers,
-        "num_attention_heads": config.heads,
-    }
-    tensors = {EMBEDDINGS: EMBEDDINGS}
-    return SitePlan("", method, tensors, 0, 1.0, 1.0, MappingProxyType(settings))
-
-
-def shapes(site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]) -> str:
-    """It is for the whole model; see ``registry.checks.prompts``."""
-    return f"{site.method} sits on no module"
+    kind = CACHED if method == PREFIX_TUNING else EMBEDS
+    settings = MappingProxyType({"input": kind, **config.settings})
+    return SitePlan("", method, {EMBEDDINGS: EMBEDDINGS}, 0, 1.0, 1.0, settings)
 
 
 def _row(peft_type: str, options: tuple[Option, ...]) -> Method:
@@ -98,10 +74,9 @@ def _row(peft_type: str, options: tuple[Option, ...]) -> Method:
         options,
         PromptConfig.of,
         planner(peft_type),
-        ROLES,
-        ROLE_SETS,
+        {(EMBEDDINGS, ""): EMBEDDINGS},
         {},
-        shapes,
+        lambda site, module, found: f"{site.method} does not adapt modules",
         complete=complete,
         check_new=check_new,
         beside=beside,

@@ -1,5 +1,5 @@
-"""The layout of a base whose token embeddings are resized, as transformers'
-``resize_token_embeddings`` does it: the input embedding, the output embedding, and what is tied to
+"""The layout of a base whose token embeddings are resized, as by transformers'
+``resize_token_embeddings``: the input embedding, the output embedding, and what is tied to
 either."""
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from .trainable_tokens import rows_of
 
 
 def token_modules(layout: Layout) -> tuple[str, ...]:
-    """The modules with a row for each token, the input embedding first; empty where it is not
-    known, or where its number of rows is not."""
+    """The modules with a row for each token, the input embedding first. Empty where the embedding
+    or its number of rows is not known."""
     embedding = input_embedding(layout)
     rows = None if embedding is None else layout.modules[embedding].in_features
     if embedding is None or rows is None:
@@ -27,22 +27,22 @@ def token_modules(layout: Layout) -> tuple[str, ...]:
 
 
 def token_rows(layout: Layout) -> int | None:
-    """How many rows the token embedding has, where that is known."""
+    """The number of rows of the token embedding, where it is known."""
     names = token_modules(layout)
     return layout.modules[names[0]].in_features if names else None
 
 
 def tied_to(layout: Layout, module: str) -> Iterator[str]:
-    """The other modules with the same weight."""
+    """The other modules that share the weight of ``module``."""
     own = f"{module}.weight"
     source = layout.tied.get(own, own)
-    for name in (source, *(one for one, other in layout.tied.items() if other == source)):
+    for name in (source, *(tied for tied, other in layout.tied.items() if other == source)):
         if name != own and name.endswith(".weight"):
             yield name.removesuffix(".weight")
 
 
 def resized(layout: Layout, rows: int) -> Layout:
-    """``layout`` with ``rows`` rows in each module that has one for each token."""
+    """``layout`` with ``rows`` rows in each module that has a row for each token."""
     modules = dict(layout.modules)
     names = token_modules(layout)
     for name in names:
@@ -65,19 +65,19 @@ def _with_rows(module: ModuleShape, rows: int) -> ModuleShape:
 
 
 def without_rows(plan: AdapterPlan, layout: Layout, new: range) -> tuple[str, ...]:
-    """The modules with a row for each token of which an adapter does not bring all ``new`` rows.
-    ``layout`` has them already."""
+    """The modules with a row for each token for which an adapter does not have all ``new`` rows.
+    ``layout`` has these rows already."""
     return tuple(
-        name for name in token_modules(layout) if new and not _brings(plan, layout, name, new)
+        name for name in token_modules(layout) if new and not _has_rows(plan, layout, name, new)
     )
 
 
-def _brings(plan: AdapterPlan, layout: Layout, name: str, new: range) -> bool:
-    if any(name == whole or name.startswith(f"{whole}.") for whole in plan.saved):
+def _has_rows(plan: AdapterPlan, layout: Layout, name: str, new: range) -> bool:
+    if any(name == saved or name.startswith(f"{saved}.") for saved in plan.saved):
         return True
-    if any(one in plan.embeddings for one in (name, *tied_to(layout, name))):
+    if any(module in plan.embeddings for module in (name, *tied_to(layout, name))):
         return True
     if "bias" in layout.modules[name].parameters:
-        return False  # the rows of the weight alone
+        return False  # trained rows replace rows of the weight alone
     trained = (site.settings.get("indices", ()) for site in plan.sites if site.module == name)
     return any(set(new) <= set(indices) for indices in trained)

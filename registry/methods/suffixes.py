@@ -1,32 +1,28 @@
-"""Few names for many modules: the shortest endings that mean these and no others."""
+"""Few names for many modules: the shortest endings that select these modules and no others."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 
 def endings_of(wanted: Collection[str], known: Collection[str]) -> list[str]:
-    """Names that, compared whole or from a dot on, select all of ``wanted`` and nothing else of
-    ``known``: ``q_proj`` where every module of that name is wanted, else as much of the path as it
-    takes. In the order of ``wanted``."""
-    all_of_them = {*known, *wanted}
-    there = Counter(end for name in all_of_them for end in _endings(name))
+    """Names that select all of ``wanted`` and nothing else of ``known``, compared completely or
+    from a dot on: ``q_proj`` where every module of that name is wanted, else as much of the path as
+    is needed. In the order of ``wanted``."""
+    every = {*known, *wanted}
+    there = Counter(end for name in every for end in _endings(name))
     chosen = Counter(end for name in set(wanted) for end in _endings(name))
     found: dict[str, None] = {}
     for name in wanted:
-        ends = list(_endings(name))
-        # one that a chosen one ends in as well is selected by it already
+        ends = _endings(name)
+        # a name with a chosen ending is selected already
         if not any(end in found for end in ends):
             found[next((end for end in ends if there[end] == chosen[end]), name)] = None
     return list(found)
 
 
-def _endings(name: str) -> Iterator[str]:
+def _endings(name: str) -> list[str]:
     """``c``, ``b.c``, ``a.b.c``."""
-    at = len(name)
-    while at > 0:
-        at = name.rfind(".", 0, at)
-        yield name[at + 1 :]
-        if at < 0:
-            return
+    parts = name.split(".")
+    return [".".join(parts[at:]) for at in reversed(range(len(parts)))]

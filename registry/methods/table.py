@@ -1,5 +1,4 @@
-"""The methods whose files are understood: a list of their rows, and what is looked up in it by
-name."""
+"""The methods whose files are understood: a list of their rows, and look-ups in it by name."""
 
 from __future__ import annotations
 
@@ -37,13 +36,13 @@ ROWS: tuple[Method, ...] = (
 )
 
 METHODS: Mapping[str, Method] = {m.peft_type: m for m in ROWS if m.native and not m.name}
-"""By PEFT's ``peft_type``, the methods that attach without PEFT."""
+"""The methods that attach without PEFT, by ``peft_type``."""
 
 THROUGH_PEFT: Mapping[str, Method] = {m.peft_type: m for m in ROWS if not m.native}
 """Methods that attach where PEFT is installed."""
 
 SITES: Mapping[str, Method] = {m.name or m.peft_type: m for m in ROWS}
-"""All of them by :attr:`SitePlan.method`: a LoRA has sites of other kinds too."""
+"""All methods, by :attr:`SitePlan.method`: a LoRA has sites of other kinds too."""
 
 
 def methods_of(plan: AdapterPlan) -> tuple[str, ...]:
@@ -55,7 +54,7 @@ def methods_of(plan: AdapterPlan) -> tuple[str, ...]:
 
 
 def dropout_of(config: Mapping[str, Any]) -> float:
-    """The dropout while training that a config asks for; 0 of methods that have none."""
+    """The dropout of training in a config; 0 for methods without one."""
     method = METHODS.get(str(config.get("peft_type")))
     found = config.get(method.dropout) if method is not None and method.dropout else None
     return float(found) if isinstance(found, int | float) else 0.0

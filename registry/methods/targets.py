@@ -1,13 +1,13 @@
 """Which modules of a model an adapter's config selects.
 
 The meaning is PEFT's: ``tuners_utils.check_target_module_exists`` and
-``_maybe_include_all_linear_layers`` (0.21). Names are compared whole or from a dot on; a pattern
-is a text ``target_modules`` or ``exclude_modules``.
+``_maybe_include_all_linear_layers`` (0.21). Names are compared completely or from a dot on. A text
+as ``target_modules`` or ``exclude_modules`` is a pattern.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from ..files.facts import Layout, ModuleKind
 from .naming import Naming
@@ -16,10 +16,10 @@ from .tuner_config import ALL_LINEAR, TunerConfig
 
 
 class TargetSelection:
-    """The modules that one config selects, by the names that its author saw. ``kinds`` are those
+    """The modules that one config selects, by the file's names. ``kinds`` are the kinds of modules
     that the method can adapt.
 
-    The methods raise ``PatternError``.
+    All methods raise ``PatternError``.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class TargetSelection:
         return isinstance(targets, str) and targets.lower() == ALL_LINEAR
 
     def excludes(self, name: str) -> bool:
-        """Whether ``name`` is kept out, by ``exclude_modules`` or by ``modules_to_save``."""
+        """Whether ``exclude_modules`` or ``modules_to_save`` excludes ``name``."""
         if isinstance(self._config.exclude, str):
             if self._patterns.match_all(self._config.exclude, name):
                 return True
@@ -49,8 +49,8 @@ class TargetSelection:
         return bool(saved) and any(self._patterns.match_inside(m, name) for m in saved)
 
     def selects(self, name: str) -> bool:
-        """Whether the module called ``name`` is adapted (``all-linear`` needs more than a name,
-        see :meth:`live_modules`)."""
+        """Whether the module ``name`` is adapted (``all-linear`` needs more than a name, see
+        :meth:`live_modules`)."""
         known = self._selected.get(name)
         if known is None:
             known = self._selected[name] = self._selects(name)
@@ -63,7 +63,7 @@ class TargetSelection:
         if isinstance(targets, str):
             return self._patterns.match_all(targets, name)
         if name in self._targets:
-            return True  # named in full: PEFT asks for no layer then
+            return True  # PEFT ignores the layers for a complete name
         if not _ends_in(name, self._targets):
             return False
         if self._layers is None:
@@ -72,9 +72,7 @@ class TargetSelection:
 
     def live_modules(self, layout: Layout, naming: Naming) -> frozenset[str]:
         """The live modules of a kind that the method can adapt and that the config selects."""
-        return frozenset(self._live_modules(layout, naming))
-
-    def _live_modules(self, layout: Layout, naming: Naming) -> Iterator[str]:
+        found: set[str] = set()
         for live, module in layout.modules.items():
             if module.kind not in self._kinds:
                 continue
@@ -85,7 +83,8 @@ class TargetSelection:
                 linear = module.kind in (ModuleKind.LINEAR, ModuleKind.CONV1D)
                 chosen = linear and live not in layout.output_modules and not self.excludes(author)
             if chosen:
-                yield live
+                found.add(live)
+        return frozenset(found)
 
 
 def _as_set(names: str | tuple[str, ...] | None) -> frozenset[str]:

@@ -1,111 +1,82 @@
-"""Methods with no native file here, which attach through PEFT: where their tensors go.
+"""Methods without an implementation here, which attach through PEFT: where their tensors go.
 
-What a tensor means, and what shape it must have, is PEFT's to know. Without it the places can be
-told: each tensor belongs to a module that the base has and that the config selects, or is shared
-by all. The rest is an *unchecked* finding (``registry.checks.needs_peft``).
+Only PEFT knows what a tensor means, and what shape it must have. Without PEFT, the places are
+known: each tensor belongs to a module that the base has and that the config selects, or all modules
+share it. The rest is an *unchecked* finding (``registry.checks.needs_peft``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from ..files.conversion import Shape
-from ..files.facts import (
-    AdapterPlan,
-    Layout,
-    ModuleKind,
-    ModuleShape,
-    PeftPlan,
-    SitePlan,
-    TensorInfo,
-)
+from ..files.facts import AdapterPlan, Layout, ModuleKind, PeftPlan, SitePlan, TensorInfo
 from ..files.names import PEFT_PREFIX
-from .keys import MAX_NAME, Keys
-from .method import Method
-from .module_plan import plan_of
-from .naming import Naming, strip_peft_prefix
-from .options import Option, Support, anything, one_of, optional
+from .keys import Keys, is_name
+from .method import MakePlan, Method
+from .module_plan import by_live_name, plan_of
+from .naming import Naming
+from .options import Option, Support
 from .patterns import Patterns, PatternTable
-from .peft_fields import kind_of
 from .peft_table import PEFT_TABLE, PeftMethod
 from .targets import TargetSelection
-from .tuner_config import TARGET_OPTIONS, TunerConfig, frozen, where_of
+from .tuner_config import TARGET_OPTIONS, TunerConfig, bias_of, frozen, where_of
 
-KINDS: Mapping[ModuleKind, frozenset[str]] = {
-    kind: frozenset()
-    for kind in (ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.CONV, ModuleKind.EMBEDDING)
-}
-ROLE_SETS: tuple[frozenset[str], ...] = (frozenset(),)
+KINDS: Mapping[ModuleKind, frozenset[str]] = dict.fromkeys(
+    (ModuleKind.LINEAR, ModuleKind.CONV1D, ModuleKind.CONV, ModuleKind.EMBEDDING), frozenset[str]()
+)
 
 _OWNER = "base_model."
-_S, _NO, _NEVER = Support.SUPPORTED, Support.NO_EFFECT, Support.NEVER
-_COMMON = frozenset({"target_modules", "modules_to_save", "task_type", "auto_mapping"})
 
 
-def options_of(method: str) -> tuple[Option, ...]:
-    """The fields of a method's config. Each is PEFT's to understand, if it is one of the method's
-    at all."""
-    row = PEFT_TABLE[method]
-    known = {o.name: o for o in TARGET_OPTIONS if o.name in _COMMON or o.name in row.where}
-    for name in row.fields:
-        expect = kind_of(method, name)
+def options_of(method: str, row: PeftMethod) -> tuple[Option, ...]:
+    """The fields of a method's config. PEFT carries them out."""
+    found = [option for option in TARGET_OPTIONS if option.name in row.where]
+    for name, expect in row.fields.items():
         if name == "bias":
-            expect = optional(one_of("none", "all", f"{method.lower()}_only"))
-        support = _NEVER if name in row.off else _S
-        known[name] = Option(name, support, row.off.get(name, "is PEFT's to carry out"), expect)
-    known["inference_mode"] = Option("inference_mode", _NO, "is not part of the adapter", anything)
-    return tuple(known.values())
+            found.append(bias_of(method))
+        elif name in row.off:
+            found.append(Option(name, Support.NEVER, row.off[name], expect))
+        else:
+            found.append(Option(name, Support.SUPPORTED, "is PEFT's to carry out", expect))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
 class PeftMethodConfig(TunerConfig):
-    """Where the adapter sits, and the fields that PEFT is handed as they are."""
+    """The adapted modules, and the fields that PEFT gets unchanged."""
 
     rank: int = 0
     handed: Mapping[str, Any] = field(default_factory=dict)
 
 
-def reader(method: str) -> Callable[[Mapping[str, Any]], PeftMethodConfig]:
-    """The typed view of this method's config."""
-    row = PEFT_TABLE[method]
-
-    def of(config: Mapping[str, Any]) -> PeftMethodConfig:
-        r = config.get("r")
-        return PeftMethodConfig(
-            **where_of(config),
-            bias=config.get("bias") or "none",
-            rank=r if isinstance(r, int) else 0,
-            handed=frozen({name: config[name] for name in row.fields if name in config}),
-        )
-
-    return of
+def read(row: PeftMethod, config: Mapping[str, Any]) -> PeftMethodConfig:
+    """The typed view of a config of the method ``row``."""
+    r = config.get("r")
+    return PeftMethodConfig(
+        **where_of(config),
+        rank=r if isinstance(r, int) else 0,
+        handed=frozen({name: config[name] for name in row.fields if name in config}),
+    )
 
 
-def planner(method: str) -> Callable[..., tuple[AdapterPlan, Naming]]:
+def planner(method: str, row: PeftMethod) -> MakePlan:
     """See ``MakePlan``."""
-    row = PEFT_TABLE[method]
 
     def plan(
         config: PeftMethodConfig,
         tensors: Mapping[str, TensorInfo],
         layout: Layout | None,
-        patterns: Patterns | None = None,
+        patterns: Patterns,
     ) -> tuple[AdapterPlan, Naming]:
-        known = patterns or Patterns()
         keys, shared = split_keys(row, tensors)
         naming = Naming.find(keys.modules, layout)
-        authors: dict[str, str] = {}
-        leftovers: list[str] = []
-        for author, parts in keys.factors.items():
-            if naming.live(author) in authors:  # two names in the file for one live module
-                leftovers.extend(parts.values())
-            else:
-                authors[naming.live(author)] = author
+        modules, repeated = by_live_name(keys.factors, naming)
+        authors = {live: author for live, (author, _) in modules.items()}
         if not row.listed and layout is not None:
-            selected = TargetSelection(config, known, KINDS).live_modules(layout, naming)
+            selected = TargetSelection(config, patterns, KINDS).live_modules(layout, naming)
             authors |= {live: naming.author(live) for live in selected}
         if layout is not None:  # PEFT numbers its layers in the model's order
             order = {name: at for at, name in enumerate(layout.modules)}
@@ -114,8 +85,8 @@ def planner(method: str) -> Callable[..., tuple[AdapterPlan, Naming]]:
             SitePlan(live, method, keys.factors.get(author, {}), config.rank, 1.0, 1.0)
             for live, author in authors.items()
         ]
-        made = plan_of(config, layout, naming, keys, sites, leftovers)
-        handed = {**config.handed, **_resolved(row, config.handed, authors, known)}
+        made = plan_of(config, layout, naming, keys, sites, repeated)
+        handed = {**config.handed, **_resolved(row, config.handed, authors, patterns)}
         peft = PeftPlan(
             method,
             MappingProxyType(handed),
@@ -129,34 +100,23 @@ def planner(method: str) -> Callable[..., tuple[AdapterPlan, Naming]]:
 
 
 def split_keys(row: PeftMethod, tensors: Iterable[str]) -> tuple[Keys, dict[str, str]]:
-    """The file's keys by module and role, and what it stores beside the model: {name: key}."""
-    keys = Keys()
-    shared: dict[str, str] = {}
-    for key in tensors:
-        name = strip_peft_prefix(key)
-        beside = key.removeprefix(_OWNER)
-        if len(name) > MAX_NAME or not name.isprintable():
-            keys.odd.append(key)
-            continue
-        if key.startswith(_OWNER) and beside.partition(".")[0] in row.shared:
-            shared[beside] = key
-            continue
+    """The file's keys by module and role, and {name: key} of what all modules share."""
+    outside = {k: k[len(_OWNER) :] for k in tensors if k.startswith(_OWNER) and is_name(k)}
+    shared = {name: k for k, name in outside.items() if name.partition(".")[0] in row.shared}
+
+    def factor(name: str) -> tuple[str, str | None]:
         module, dot, rest = name.rpartition(f".{row.prefix}")
-        if dot:
-            place, at = keys.factors.setdefault(module, {}), row.prefix + rest
-        else:
-            place, at = keys.others, name
-        if place.setdefault(at, key) is not key:  # with PEFT's prefix, and without
-            keys.odd.append(key)
-    return keys, shared
+        return module, row.prefix + rest if dot else None
+
+    taken = set(shared.values())
+    return Keys.split((key for key in tensors if key not in taken), factor), shared
 
 
 def _resolved(
     row: PeftMethod, handed: Mapping[str, Any], authors: Mapping[str, str], patterns: Patterns
 ) -> dict[str, dict[str, Any]]:
-    """The maps from patterns to values, with modules in place of patterns: those of a stranger are
-    matched here, where that takes no longer than it may. Raises
-    ``PatternError``."""
+    """The maps from patterns to values, with modules in place of patterns: PEFT would match a
+    stranger's patterns without a time limit. Raises ``PatternError``."""
     found: dict[str, dict[str, Any]] = {}
     for name in row.tables:
         written = handed.get(name)
@@ -168,37 +128,29 @@ def _resolved(
     return found
 
 
-def shapes(
-    site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]
-) -> Mapping[str, Shape] | str:
-    """Nothing is known of them."""
-    return {}
-
-
 def key_for_peft(plan: PeftPlan, site: SitePlan, role: str) -> str:
     """What PEFT calls the tensor in a file."""
     return f"{PEFT_PREFIX}{plan.authors[site.module]}.{role}"
 
 
 def shared_key_for_peft(name: str) -> str:
-    """The same for what is stored beside the model."""
+    """What PEFT calls a tensor that all modules share."""
     return _OWNER + name
 
 
-def _row(peft_type: str) -> Method:
+def _row(peft_type: str, row: PeftMethod) -> Method:
     return Method(
         peft_type,
-        options_of(peft_type),
-        reader(peft_type),
-        planner(peft_type),
+        options_of(peft_type, row),
+        lambda config: read(row, config),
+        planner(peft_type, row),
         {},
-        ROLE_SETS,
         KINDS,
-        shapes,
-        split_keys=lambda tensors: split_keys(PEFT_TABLE[peft_type], tensors)[0],
+        lambda site, module, found: {},
+        split_keys=lambda tensors: split_keys(row, tensors)[0],
         native=False,
     )
 
 
-METHODS = tuple(_row(name) for name in PEFT_TABLE)
+METHODS = tuple(_row(name, row) for name, row in PEFT_TABLE.items())
 """Methods that attach where PEFT is installed."""

@@ -1,12 +1,12 @@
 """Trainable tokens on disk: single rows of an embedding, replaced.
 
-Key grammar: PEFT 0.21, ``tuners/trainable_tokens/`` and ``utils/other.py``. The method's own files
-say ``<embedding>.trainable_tokens_delta``, LoRA's with ``trainable_token_indices``
-``<embedding>.token_adapter.trainable_tokens_delta``; despite its name it is no difference, but the
-new rows (tokens, embedding_dim), in the order of the indices in the config.
+Key grammar: PEFT 0.21, ``tuners/trainable_tokens/`` and ``utils/other.py``. The key is
+``<embedding>.trainable_tokens_delta``, and in a LoRA with ``trainable_token_indices``
+``<embedding>.token_adapter.trainable_tokens_delta``. Despite this name the tensor is not a
+difference: it holds the new rows (tokens, embedding_dim), in the order of the config's indices.
 
-What is tied to the input embedding (a head, or a decoder's embedding) has the same rows replaced:
-a site of its own, whose settings say which module it ``follows``.
+A module that is tied to the input embedding (a head, or a decoder's embedding) has the same rows
+replaced. It is a site of its own, whose settings say which module it ``follows``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..files.conversion import Shape
-from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from .keys import Keys, Roles
+from ..files.facts import Layout, ModuleKind, ModuleShape, SitePlan
+from .keys import Roles
 from .method import Method
-from .module_plan import plan_of
-from .naming import Naming
+from .module_plan import MakeSite, on_modules
 from .new_adapter import input_embedding
 from .options import Option, Support, boolean, index, list_of, optional
 from .patterns import Patterns
@@ -30,19 +29,14 @@ NAME = "TRAINABLE_TOKENS"
 OPTIONS: tuple[Option, ...] = (
     *TARGET_OPTIONS,
     Option("token_indices", Support.SUPPORTED, "names the rows", list_of(index)),
-    Option("init_weights", Support.NO_EFFECT, "is how training began", optional(boolean)),
+    Option("init_weights", Support.NO_EFFECT, "is the initialisation", optional(boolean)),
 )
 ROLES: Roles = {("trainable_tokens_delta", ""): "rows"}
-ROLE_SETS: tuple[frozenset[str], ...] = (frozenset({"rows"}),)
-KINDS: Mapping[ModuleKind, frozenset[str]] = {
-    ModuleKind.EMBEDDING: frozenset({"rows"}),
-    ModuleKind.LINEAR: frozenset({"rows"}),
-}
 
 
 @dataclass(frozen=True)
 class TokensConfig(TunerConfig):
-    """What of the method's config changes the computation."""
+    """The part of the method's config that changes the computation."""
 
     indices: tuple[int, ...] = ()
 
@@ -54,46 +48,30 @@ class TokensConfig(TunerConfig):
 def complete(
     config: Mapping[str, Any], base: Mapping[str, Any], layout: Layout | None
 ) -> Mapping[str, Any]:
-    """The token embedding, where a new config names no module."""
+    """Name the token embedding in a new config that names no module."""
     if config.get("target_modules") is not None or layout is None:
         return config
     return {**config, "target_modules": input_embedding(layout)}
 
 
-def plan(
-    config: TokensConfig,
-    tensors: Mapping[str, TensorInfo],
-    layout: Layout | None,
-    patterns: Patterns | None = None,
-) -> tuple[AdapterPlan, Naming]:
-    """See ``MakePlan``."""
-    keys = Keys.split(tensors, ROLES)
-    naming = Naming.find(keys.modules, layout)
-    sites: dict[str, SitePlan] = {}
-    leftovers: list[str] = []
-    for author, parts in keys.factors.items():
-        live = naming.live(author)
-        if live in sites:
-            leftovers.extend(parts.values())
-        else:
-            sites[live] = site_of(live, parts, config.indices)
-    found = with_followers(list(sites.values()), layout)
-    return plan_of(config, layout, naming, keys, found, leftovers), naming
+def sites(config: TokensConfig, patterns: Patterns) -> MakeSite:
+    """What makes the sites."""
+    return lambda author, live, tensors: site_of(live, tensors, config.indices)
 
 
 def site_of(
     live: str, tensors: Mapping[str, str], indices: tuple[int, ...], wraps: str = ""
 ) -> SitePlan:
-    """The site of these rows; a rank of 0, for there are no factors. ``wraps`` is what stands
-    between the module's name and theirs."""
+    """The site of these rows. Its rank is 0, since it has no factors. ``wraps`` is the part of
+    their names after the module's."""
     return SitePlan(live, NAME, tensors, 0, 1.0, 1.0, {"indices": indices, "wraps": wraps})
 
 
 def with_followers(sites: list[SitePlan], layout: Layout | None) -> list[SitePlan]:
     """``sites``, and one for each module that is tied to an embedding among them.
 
-    As PEFT ties them: unless another tied module has rows of its own with other indices. One that
-    the file repeats the rows for follows too.
+    As in PEFT, no module follows if one of them has rows of its own with other indices. A module
+    for which the file repeats the rows follows too.
     """
     found = {site.module: site for site in sites if site.method == NAME}
     if layout is None or not found:
@@ -108,27 +86,27 @@ def with_followers(sites: list[SitePlan], layout: Layout | None) -> list[SitePla
             continue
         settings = {**site.settings, "follows": site.module}
         for name in tied:
-            known = found.get(name)  # its tensor must be equal; the attach compares
+            known = found.get(name)  # attaching compares its tensor, which must be equal
             found[name] = (known or site)._replace(module=name, settings=settings)
     return [*(site for site in sites if site.method != NAME), *found.values()]
 
 
 def _tied_to(module: str, layout: Layout) -> Iterator[str]:
-    """Modules whose weight is that of ``module``, the input embedding."""
+    """Modules that share the weight of ``module``, the input embedding."""
     for one, source in layout.tied.items():
         if source == f"{module}.weight" and one.endswith(".weight"):
             yield one.removesuffix(".weight")
 
 
 def shapes(site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]) -> Mapping[str, Shape]:
-    """(tokens, embedding_dim), whether the module is the embedding or the head."""
+    """(tokens, embedding_dim), at the embedding and at the head."""
     embedding = module.kind is ModuleKind.EMBEDDING
     width = module.out_features if embedding else module.in_features
     return {} if width is None else {"rows": (len(site.settings["indices"]), width)}
 
 
 def rows_of(module: ModuleShape) -> int | None:
-    """How many tokens the embedding, or the head, knows."""
+    """The number of tokens of an embedding or a head."""
     return module.in_features if module.kind is ModuleKind.EMBEDDING else module.out_features
 
 
@@ -136,11 +114,10 @@ METHOD = Method(
     NAME,
     OPTIONS,
     TokensConfig.of,
-    plan,
+    on_modules(ROLES, sites, with_followers),
     ROLES,
-    ROLE_SETS,
-    KINDS,
+    dict.fromkeys((ModuleKind.EMBEDDING, ModuleKind.LINEAR), frozenset({"rows"})),
     shapes,
     complete=complete,
-    needs_call=lambda site: False,  # rows that are read elsewhere are the adapter's there
+    needs_call=lambda site: False,  # code that reads the rows without a call gets the adapter's
 )

@@ -1,5 +1,5 @@
 """What the configs of PEFT's methods have in common: which modules are adapted, and what else of
-the base was trained beside them.
+the base was trained with them.
 
 Fields: PEFT 0.21.2 ``config.py`` and ``tuners/tuners_utils.py``.
 """
@@ -11,18 +11,32 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, cast
 
-from .options import Option, Support, any_text, either, index, list_of, optional, text
+from .options import (
+    Option,
+    Support,
+    any_text,
+    boolean,
+    either,
+    index,
+    list_of,
+    one_of,
+    optional,
+    rank,
+    text,
+)
 
 ALL_LINEAR = "all-linear"
 
 _S, _NO = Support.SUPPORTED, Support.NO_EFFECT
 
+NAMES = optional(either(text, list_of(text)))
+"""A pattern, or names of modules."""
 TARGET_OPTIONS: tuple[Option, ...] = (
-    Option("target_modules", _S, "names what is adapted", optional(either(text, list_of(text)))),
-    Option("exclude_modules", _S, "names what is not", optional(either(text, list_of(text)))),
+    Option("target_modules", _S, "names the adapted modules", NAMES),
+    Option("exclude_modules", _S, "names modules that are not adapted", NAMES),
     Option("layers_to_transform", _S, "picks layers", optional(either(index, list_of(index)))),
     Option("layers_pattern", _S, "names the layers", optional(either(any_text, list_of(text)))),
-    Option("modules_to_save", _S, "trains whole modules", optional(list_of(text))),
+    Option("modules_to_save", _S, "trains complete modules", optional(list_of(text))),
     Option("task_type", _NO, "names the task", optional(text)),
     Option("auto_mapping", _NO, "names the base's class"),
     Option("inference_mode", _NO, "is not part of the adapter"),
@@ -30,6 +44,15 @@ TARGET_OPTIONS: tuple[Option, ...] = (
 """Fields of every method that sits on modules."""
 LAYER_FIELDS = frozenset({"layers_to_transform", "layers_pattern"})
 """Those of them that some methods do not have."""
+RANK = Option("r", _S, "is the rank", rank)
+FAN_IN_FAN_OUT = Option("fan_in_fan_out", _S, "says how the weight is stored", optional(boolean))
+
+
+def bias_of(method: str) -> Option:
+    """The field ``bias``; the adapted modules alone are ``lora_only``, of VeRA ``vera_only``."""
+    kinds = optional(one_of("none", "all", f"{method.lower()}_only"))
+    return Option("bias", _S, "trains biases of the base", kinds)
+
 
 TASK_HEADS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -65,9 +88,8 @@ class TunerConfig:
 
 
 def where_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of :class:`TunerConfig` that every method has, from ``adapter_config.json`` whose
-    fields are of the right kind (see :data:`TARGET_OPTIONS`); what is left out has PEFT's
-    default."""
+    """The fields of :class:`TunerConfig` that do not depend on the method, from the method's own
+    fields of ``adapter_config.json``, each of the right kind; absent ones have PEFT's default."""
     layers = config.get("layers_to_transform")
     if isinstance(layers, int):
         layers = [layers]
@@ -77,11 +99,13 @@ def where_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "layers": tuple(layers) if layers else None,
         "layers_pattern": _list(config.get("layers_pattern")),
         "modules_to_save": _list(config.get("modules_to_save")),
+        "bias": config.get("bias") or "none",
+        "ensure_weight_tying": bool(config.get("ensure_weight_tying")),
     }
 
 
 def frozen(value: object) -> Mapping[str, Any]:
-    """A config's map, read-only; empty where there is none."""
+    """A read-only copy of a config's map; empty for null."""
     return MappingProxyType(dict(cast("Mapping[str, Any]", value or {})))
 
 

@@ -1,9 +1,9 @@
-"""VeRA on disk (https://arxiv.org/abs/2310.11454): two vectors a module, and two random matrices
-that all modules share.
+"""VeRA on disk (https://arxiv.org/abs/2310.11454): two vectors for each module, and two random
+matrices that all modules share.
 
 Key grammar and sizes: PEFT 0.21, ``tuners/vera/``. The shared matrices are as large as the largest
 adapted module needs, and each module uses their first columns or rows. With ``save_projection:
-false`` they are not in the file, and are made again from ``projection_prng_key``.
+false`` they are not in the file, and are computed from ``projection_prng_key``.
 
 =============  =======================  ==================================
 role           on disk                  shape
@@ -25,27 +25,27 @@ from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
 from ..files.conversion import Shape
 from ..files.facts import AdapterPlan, Layout, ModuleKind, ModuleShape, SitePlan, TensorInfo
-from .default_targets import TARGETS
-from .keys import Keys, Roles
+from .keys import Keys, Roles, factor_by
 from .method import Method
-from .module_plan import plan_of
+from .module_plan import by_live_name, plan_of
 from .naming import Naming
 from .new_adapter import NewAdapter
-from .options import Option, Support, boolean, index, number, one_of, optional, rank
+from .options import Option, Support, boolean, index, number, optional
 from .patterns import Patterns
-from .tuner_config import TARGET_OPTIONS, TunerConfig, where_of
+from .peft_table import TARGETS
+from .tuner_config import FAN_IN_FAN_OUT, RANK, TARGET_OPTIONS, TunerConfig, bias_of, where_of
 
 _S, _NO = Support.SUPPORTED, Support.NO_EFFECT
 OPTIONS: tuple[Option, ...] = (
     *TARGET_OPTIONS,
-    Option("r", _S, "is the rank", rank),
+    RANK,
     Option("projection_prng_key", _S, "is the seed of the shared matrices", index),
     Option("save_projection", _S, "says whether the file has them", optional(boolean)),
-    Option("fan_in_fan_out", _S, "says how the weight is stored", optional(boolean)),
-    Option("bias", _S, "trains biases of the base", optional(one_of("none", "all", "vera_only"))),
+    FAN_IN_FAN_OUT,
+    bias_of("vera"),
     Option("vera_dropout", _NO, "is the dropout while training", number),
-    Option("d_initial", _NO, "is what lambda_d began with", number),
-    Option("init_weights", _NO, "is how training began", optional(boolean)),
+    Option("d_initial", _NO, "is the initial value of lambda_d", number),
+    Option("init_weights", _NO, "is the initialisation", optional(boolean)),
 )
 ROLES: Roles = {
     ("vera_lambda_b", ""): "lambda_b",
@@ -53,24 +53,16 @@ ROLES: Roles = {
     ("vera_A", ""): "A",
     ("vera_B", ""): "B",
 }
-ROLE_SETS: tuple[frozenset[str], ...] = (
-    frozenset({"lambda_b", "lambda_d"}),
-    frozenset({"lambda_b", "lambda_d", "A", "B"}),
-)
 _VECTORS = frozenset({"lambda_b", "lambda_d"})
-KINDS: Mapping[ModuleKind, frozenset[str]] = {
-    ModuleKind.LINEAR: _VECTORS,
-    ModuleKind.CONV1D: _VECTORS,
-}
 SHARED = ("A", "B")
 """Roles whose tensors all sites share."""
 _OWNER = "base_model"
-"""What the shared matrices' keys begin with: PEFT keeps them beside the model, not in it."""
+"""The start of the shared matrices' keys: PEFT stores them outside the model."""
 
 
 @dataclass(frozen=True)
 class VeraConfig(TunerConfig):
-    """What of VeRA's config changes the computation."""
+    """The part of VeRA's config that changes the computation."""
 
     r: int = 256
     seed: int = 0
@@ -78,43 +70,39 @@ class VeraConfig(TunerConfig):
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> VeraConfig:
-        bias = config.get("bias") or "none"
+        """From checked fields of ``adapter_config.json``; absent ones have PEFT's defaults."""
         return cls(
             **where_of(config),
             r=config.get("r", 256),
             seed=config.get("projection_prng_key", 0),
             saved=bool(config.get("save_projection", True)),
             fan_in_fan_out=bool(config.get("fan_in_fan_out")),
-            bias="lora_only" if bias == "vera_only" else bias,  # of the adapted modules alone
         )
 
 
 def plan(
-    config: VeraConfig,
-    tensors: Mapping[str, TensorInfo],
-    layout: Layout | None,
-    patterns: Patterns | None = None,
+    config: VeraConfig, tensors: Mapping[str, TensorInfo], layout: Layout | None, patterns: Patterns
 ) -> tuple[AdapterPlan, Naming]:
-    """See ``MakePlan``. Every site has the shared matrices
-    among its tensors, where the file has them."""
-    keys = Keys.split(tensors, ROLES)
-    own = {author: parts for author, parts in keys.factors.items() if author != _OWNER}
-    shared = {r: k for r, k in keys.factors.get(_OWNER, {}).items() if r in SHARED}
+    """See ``MakePlan``. Every site has the shared matrices among its tensors, where the file has
+    them."""
+    keys = Keys.split(tensors, factor_by(ROLES))
+    own = dict(keys.factors)
+    outside = own.pop(_OWNER, {})
+    shared = {role: key for role, key in outside.items() if role in SHARED}
+    leftovers = [key for role, key in outside.items() if role not in SHARED]
     naming = Naming.find(list(own) or keys.modules, layout)
-    sites: dict[str, SitePlan] = {}
-    leftovers = [k for k in keys.factors.get(_OWNER, {}).values() if k not in shared.values()]
-    for author, parts in own.items():
-        live = naming.live(author)
-        if live in sites or not _VECTORS.issuperset(parts):
-            leftovers.extend(parts.values())
-            continue
-        roles = {**parts, **shared}
-        sites[live] = SitePlan(live, "VERA", roles, config.r, 1.0, 1.0, {"seed": config.seed})
-    return plan_of(config, layout, naming, keys, sites.values(), leftovers), naming
+    for author in [author for author, parts in own.items() if not _VECTORS.issuperset(parts)]:
+        leftovers.extend(own.pop(author).values())
+    modules, repeated = by_live_name(own, naming)
+    sites = [
+        SitePlan(live, "VERA", {**parts, **shared}, config.r, 1.0, 1.0, {"seed": config.seed})
+        for live, (_, parts) in modules.items()
+    ]
+    return plan_of(config, layout, naming, keys, sites, [*leftovers, *repeated]), naming
 
 
 def beside(new: NewAdapter) -> Mapping[str, Shape]:
-    """The shared matrices of an adapter that is begun, where its file is to have them."""
+    """The shared matrices of a new adapter, if its file is to have them."""
     modules = [new.layout.modules[name] for name in new.chosen]
     if not new.config.saved or not modules:
         return {}
@@ -125,7 +113,7 @@ def beside(new: NewAdapter) -> Mapping[str, Shape]:
 
 
 def shapes(site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]) -> Mapping[str, Shape]:
-    """What each role's tensor must be at this module; the shared ones may be larger."""
+    """The shape of each role's tensor at this module; the shared ones may be larger."""
     inner, outer, r = module.in_features, module.out_features, site.rank
     if inner is None or outer is None:
         return {}
@@ -136,9 +124,9 @@ def shapes(site: SitePlan, module: ModuleShape, found: Mapping[str, Shape]) -> M
 
 
 def check_plan(config: VeraConfig, plan: AdapterPlan, where: Where) -> list[Finding]:
-    """One finding where the file lacks the shared matrices, or one of them, though the config says
-    that they were saved. They are then not made again from the seed: which numbers a seed gives
-    depends on the machine, and the author chose to save them."""
+    """Find shared matrices that are missing though the config says that they were saved, or one
+    without the other. They are not computed from the seed then: its numbers depend on the machine,
+    and the author chose to save them."""
     if not plan.sites:
         return []
     missing = [role for role in SHARED if role not in plan.sites[0].tensors]
@@ -146,7 +134,7 @@ def check_plan(config: VeraConfig, plan: AdapterPlan, where: Where) -> list[Find
         return []
     return [
         codes.HALF_PRESENT.finding(
-            f"shared matrices are missing: {', '.join(f'vera_{role}' for role in missing)}",
+            f"Shared matrices are missing: {', '.join(f'vera_{role}' for role in missing)}",
             where,
             found=f"save_projection: {str(config.saved).lower()}",
             expected="base_model.vera_A and base_model.vera_B",
@@ -160,9 +148,9 @@ METHOD = Method(
     VeraConfig.of,
     plan,
     ROLES,
-    ROLE_SETS,
-    KINDS,
+    dict.fromkeys((ModuleKind.LINEAR, ModuleKind.CONV1D), _VECTORS),
     shapes,
+    (_VECTORS, _VECTORS | set(SHARED)),
     check_plan=check_plan,
     dropout="vera_dropout",
     default_targets=TARGETS["VERA"],

@@ -1,5 +1,5 @@
-"""Content codings of HTTP (RFC 9110, section 8.4), undone piece by piece: a body that expands takes
-no more memory than a piece, and no more time than its reader has patience."""
+"""Content codings of HTTP (RFC 9110, section 8.4), decoded piece by piece, so that a body that
+expands takes only the memory of one piece, and its reader can stop at each."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _EITHER = 32 + zlib.MAX_WBITS  # zlib's own recognition of gzip and zlib
 
 
 class BadEncodingError(Exception):
-    """A body that cannot be decoded; the text says why."""
+    """The body cannot be decoded; the text says why."""
 
 
 def encoding_of(headers: Mapping[str, str]) -> str:
-    """The coding that an answer is in, or ``identity``."""
+    """The coding of an answer, or ``identity``."""
     return headers.get("Content-Encoding", "").strip().lower() or "identity"
 
 
 def decoded(headers: Mapping[str, str], chunks: Iterable[bytes], most: int) -> Iterator[bytes]:
-    """The content behind a body that comes in ``chunks``.
+    """The content of a body that comes in ``chunks``.
 
-    Raises :class:`BadEncodingError` for a coding other than gzip and deflate, for what is not in
-    the coding that it is said to be, and once ``most`` bytes of a coded body have come.
+    Raises :class:`BadEncodingError` for a coding other than gzip and deflate, for an invalid body,
+    and for more than ``most`` bytes of a coded body.
     """
     encoding = encoding_of(headers)
     if encoding == "identity":

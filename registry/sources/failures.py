@@ -1,8 +1,8 @@
-"""From what a library raised to one of our errors: which code, and words without secrets.
+"""From a library's exception to one of our errors: its code, and a message without secrets.
 
 Libraries are recognised by the names of their exception classes and by HTTP statuses, so that
-nothing has to be imported to tell what went wrong (and because the Hub's client has changed its
-HTTP library between versions).
+nothing has to be imported for that (and because the Hub's client has changed its HTTP library
+between versions).
 """
 
 from __future__ import annotations
@@ -10,37 +10,31 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ...manifests.findings import sources as codes
 from ...manifests.findings.code import Code
 from ...manifests.findings.errors import OfflineError, SourceError
 from ...manifests.findings.finding import Where
 
-_ABSENT_NETWORK = frozenset({codes.UNREACHABLE.id, codes.OFFLINE.id})
+_NETWORK_MISSING = frozenset({codes.UNREACHABLE.id, codes.OFFLINE.id})
 
-_BY_CLASS: tuple[tuple[Code, frozenset[str]], ...] = (
-    (codes.OFFLINE, frozenset({"OfflineModeIsEnabled"})),
-    (codes.BAD_ANSWER, frozenset({"ListingTooLongError"})),  # botocore wraps it
-    (codes.HUB_GATED, frozenset({"GatedRepoError"})),
-    (codes.HUB_DISABLED, frozenset({"DisabledRepoError"})),
-    (codes.HUB_REVISION_NOT_FOUND, frozenset({"RevisionNotFoundError"})),
-    (codes.HUB_REPOSITORY_NOT_FOUND, frozenset({"RepositoryNotFoundError"})),
-    (codes.FILE_MISSING, frozenset({"RemoteEntryNotFoundError"})),
-    (
-        codes.NOT_AUTHENTICATED,
-        frozenset(
-            {
-                "NoCredentialsError",
-                "PartialCredentialsError",
-                "CredentialRetrievalError",
-                "ProfileNotFound",
-                "LocalTokenNotFoundError",
-                "DefaultCredentialsError",
-            }
-        ),
-    ),
-)
+_BY_CLASS: Mapping[str, Code] = {
+    "OfflineModeIsEnabled": codes.OFFLINE,
+    "ListingTooLongError": codes.BAD_ANSWER,  # botocore wraps it
+    "GatedRepoError": codes.HUB_GATED,
+    "DisabledRepoError": codes.HUB_DISABLED,
+    "RevisionNotFoundError": codes.HUB_REVISION_NOT_FOUND,
+    "RepositoryNotFoundError": codes.HUB_REPOSITORY_NOT_FOUND,
+    "RemoteEntryNotFoundError": codes.FILE_MISSING,
+    "NoCredentialsError": codes.NOT_AUTHENTICATED,
+    "PartialCredentialsError": codes.NOT_AUTHENTICATED,
+    "CredentialRetrievalError": codes.NOT_AUTHENTICATED,
+    "ProfileNotFound": codes.NOT_AUTHENTICATED,
+    "LocalTokenNotFoundError": codes.NOT_AUTHENTICATED,
+    "DefaultCredentialsError": codes.NOT_AUTHENTICATED,
+}
+"""Exception classes that say more than an HTTP status; the first that fits counts."""
 
 _BY_SERVICE_CODE: dict[str, Code] = {
     "NoSuchBucket": codes.BUCKET_NOT_FOUND,
@@ -64,54 +58,45 @@ _BY_STATUS: dict[int, Code] = {
     429: codes.RATE_LIMITED,
 }
 
-_BY_SYMPTOM: tuple[tuple[Code, frozenset[str]], ...] = (
-    (
-        codes.UNREACHABLE,
-        frozenset(
-            {
-                "ConnectError",
-                "ConnectTimeout",
-                "ConnectTimeoutError",
-                "ConnectionTimeoutError",
-                "EndpointConnectionError",
-                "ClientConnectorError",
-                "ConnectionRefusedError",
-                "ProxyError",
-                "ProxyConnectionError",
-                "SSLError",
-                "gaierror",
-            }
-        ),
-    ),
-    (
-        codes.TIMED_OUT,
-        frozenset(
-            {"TimeoutException", "ReadTimeoutError", "FSTimeoutError", "TimeoutError", "timeout"}
-        ),
-    ),
-    (
-        codes.TRUNCATED,
-        frozenset(
-            {
-                "RemoteProtocolError",
-                "ReadError",
-                "IncompleteRead",
-                "IncompleteReadError",
-                "ClientPayloadError",
-                "ResponseStreamingError",
-                "ServerDisconnectedError",
-                "ConnectionClosedError",
-                "ConnectionResetError",
-                "ClientOSError",
-            }
-        ),
-    ),
-    (codes.UNREACHABLE, frozenset({"NetworkError", "ConnectionError", "HTTPClientError"})),
-    (codes.ACCESS_DENIED, frozenset({"PermissionError"})),
-    (codes.FILE_MISSING, frozenset({"FileNotFoundError"})),
-    (codes.BAD_ANSWER, frozenset({"JSONDecodeError", "ResponseParserError", "DecodingError"})),
-    (codes.BAD_STORAGE_OPTIONS, frozenset({"ParamValidationError", "UnknownServiceError"})),
-)
+_BY_SYMPTOM: Mapping[str, Code] = {
+    "ConnectError": codes.UNREACHABLE,
+    "ConnectTimeout": codes.UNREACHABLE,
+    "ConnectTimeoutError": codes.UNREACHABLE,
+    "ConnectionTimeoutError": codes.UNREACHABLE,
+    "EndpointConnectionError": codes.UNREACHABLE,
+    "ClientConnectorError": codes.UNREACHABLE,
+    "ConnectionRefusedError": codes.UNREACHABLE,
+    "ProxyError": codes.UNREACHABLE,
+    "ProxyConnectionError": codes.UNREACHABLE,
+    "SSLError": codes.UNREACHABLE,
+    "gaierror": codes.UNREACHABLE,
+    "TimeoutException": codes.TIMED_OUT,
+    "ReadTimeoutError": codes.TIMED_OUT,
+    "FSTimeoutError": codes.TIMED_OUT,
+    "TimeoutError": codes.TIMED_OUT,
+    "timeout": codes.TIMED_OUT,
+    "RemoteProtocolError": codes.TRUNCATED,
+    "ReadError": codes.TRUNCATED,
+    "IncompleteRead": codes.TRUNCATED,
+    "IncompleteReadError": codes.TRUNCATED,
+    "ClientPayloadError": codes.TRUNCATED,
+    "ResponseStreamingError": codes.TRUNCATED,
+    "ServerDisconnectedError": codes.TRUNCATED,
+    "ConnectionClosedError": codes.TRUNCATED,
+    "ConnectionResetError": codes.TRUNCATED,
+    "ClientOSError": codes.TRUNCATED,
+    "NetworkError": codes.UNREACHABLE,
+    "ConnectionError": codes.UNREACHABLE,
+    "HTTPClientError": codes.UNREACHABLE,
+    "PermissionError": codes.ACCESS_DENIED,
+    "FileNotFoundError": codes.FILE_MISSING,
+    "JSONDecodeError": codes.BAD_ANSWER,
+    "ResponseParserError": codes.BAD_ANSWER,
+    "DecodingError": codes.BAD_ANSWER,
+    "ParamValidationError": codes.BAD_STORAGE_OPTIONS,
+    "UnknownServiceError": codes.BAD_STORAGE_OPTIONS,
+}
+"""Exception classes for what has no status; the first that fits counts."""
 
 _SAID_BY_LIBRARY = (
     codes.UNREACHABLE,
@@ -126,8 +111,8 @@ _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCOUNT_KEY",
 
 
 def scrub(text: str) -> str:
-    """``text`` without what may be secret: a URL's user part and query, tokens, and the values
-    of environment variables whose names say that they hold one."""
+    """``text`` without possible secrets: a URL's user part and query, tokens, and the values of
+    environment variables with a secret's name."""
     text = _URL.sub(lambda m: m.group(1) + m.group(3) + ("?..." if m.group(4) else ""), text)
     text = _TOKEN.sub("***", text)
     for name, value in os.environ.items():
@@ -145,7 +130,7 @@ def source_error(
     expected: object = None,
     hint: str | None = None,
 ) -> SourceError:
-    """The error with this one finding; an :class:`OfflineError` where the network is absent."""
+    """The error with this finding; an :class:`OfflineError` where the network is missing."""
     finding = code.finding(
         scrub(message),
         where,
@@ -153,25 +138,28 @@ def source_error(
         expected=None if expected is None else scrub(str(expected)),
         hint=hint,
     )
-    return (OfflineError if code.id in _ABSENT_NETWORK else SourceError)(finding)
+    return (OfflineError if code.id in _NETWORK_MISSING else SourceError)(finding)
 
 
-def explain(error: BaseException, subject: str, where: Where) -> SourceError:
-    """What ``error``, raised by a library about ``subject``, means in our codes.
+def explain(
+    error: BaseException, subject: str, where: Where, host: str = "the server"
+) -> SourceError:
+    """What ``error``, raised by a library about ``subject`` at ``host``, means in our codes.
 
-    The caller raises it ``from error``. An error that already is ours comes back as it is.
+    The caller raises it ``from error``. An error of ours is returned unchanged.
     """
     if isinstance(error, SourceError):
         return error
     code = _code_of(error)
     hint = _wait_hint(error) if code is codes.RATE_LIMITED else None
+    reason = _summary(code, host, status_of(error))
     return source_error(
-        code, f"{subject}: {_summary(code)}", where, found=_reason(error, code), hint=hint
+        code, f"Cannot read {subject}: {reason}", where, found=_reason(error, code), hint=hint
     )
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status behind ``error``, if there is one."""
+    """The HTTP status behind ``error``, or ``None``."""
     for link in _chain(error):
         answer = getattr(link, "response", None)
         if isinstance(answer, dict):
@@ -184,7 +172,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def service_code_of(error: BaseException) -> str | None:
-    """The error code in an S3 answer (``NoSuchBucket``), if there is one."""
+    """The error code in an S3 answer (``NoSuchBucket``), or ``None``."""
     for link in _chain(error):
         answer = getattr(link, "response", None)
         if isinstance(answer, dict):
@@ -196,9 +184,8 @@ def service_code_of(error: BaseException) -> str | None:
 
 def _code_of(error: BaseException) -> Code:
     names = _class_names(error)
-    for code, known in _BY_CLASS:
-        if names & known:
-            return code
+    if code := _first(_BY_CLASS, names):
+        return code
     service = service_code_of(error)
     if service in _BY_SERVICE_CODE:
         return _BY_SERVICE_CODE[service]
@@ -214,13 +201,19 @@ def _code_of(error: BaseException) -> Code:
         return codes.BAD_STORAGE_OPTIONS
     if isinstance(error, OSError) and "Consistency check failed" in str(error):
         return codes.TRUNCATED
-    for code, known in _BY_SYMPTOM:
-        if names & known:
-            return code
-    return codes.SOURCE_FAILED
+    return _first(_BY_SYMPTOM, names) or codes.SOURCE_FAILED
 
 
-def _summary(code: Code) -> str:
+def _first(table: Mapping[str, Code], names: frozenset[str]) -> Code | None:
+    return next((code for name, code in table.items() if name in names), None)
+
+
+def _summary(code: Code, host: str, status: int | None) -> str:
+    if code is codes.UNREACHABLE:
+        return f"cannot connect to {host}"
+    if code is codes.NOT_AUTHENTICATED:
+        refused = f"{host} rejected the credentials (HTTP 401)"
+        return refused if status == 401 else f"no credentials found for {host}"
     return code.summary[0].lower() + code.summary[1:].rstrip(".")
 
 
@@ -242,7 +235,7 @@ def _wait_hint(error: BaseException) -> str | None:
         headers = getattr(getattr(link, "response", None), "headers", None)
         wait = headers.get("Retry-After") if headers is not None else None
         if isinstance(wait, str) and wait.strip().isdigit():
-            return f"Wait {wait.strip()} seconds and run again. {codes.RATE_LIMITED.fix}"
+            return codes.RATE_LIMITED.fix.replace("Wait", f"Wait {wait.strip()} seconds", 1)
     return None
 
 

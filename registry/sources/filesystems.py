@@ -1,4 +1,4 @@
-"""Opening fsspec filesystems: the right package, options that it takes, and bounded waiting."""
+"""Opening fsspec filesystems: the right package, valid options, and limits on waiting."""
 
 from __future__ import annotations
 
@@ -14,64 +14,58 @@ from ...manifests.findings.finding import Where
 from ...manifests.language.source import Source
 from .failures import explain, scrub, source_error
 from .pace import Limits
-from .ways import HTTP, S3
+from .ways import AZURE, GOOGLE, HTTP, S3
 
 CONNECT_TIMEOUT = 5
 """Seconds. A try is repeated once at most, so that a dead endpoint answers within some 20 s."""
 
-_PIP = {
-    "s3": "pip install 'adapterdock[s3]'",
-    "s3a": "pip install 'adapterdock[s3]'",
-    "http": "pip install 'adapterdock[http]'",
-    "https": "pip install 'adapterdock[http]'",
-    "gs": "pip install gcsfs",
-    "gcs": "pip install gcsfs",
-    "abfs": "pip install adlfs",
-    "abfss": "pip install adlfs",
-    "az": "pip install adlfs",
-    "adl": "pip install adlfs",
-    "sftp": "pip install paramiko",
-    "ssh": "pip install paramiko",
-    "oci": "pip install ocifs",
-    "oss": "pip install ossfs",
-    "webdav": "pip install webdav4",
-    "github": "pip install requests",
+_PACKAGES: Mapping[str, str] = {
+    **dict.fromkeys(S3, "'adapterdock[s3]'"),
+    **dict.fromkeys(HTTP, "'adapterdock[http]'"),
+    **dict.fromkeys(GOOGLE, "gcsfs"),
+    **dict.fromkeys(AZURE, "adlfs"),
+    **dict.fromkeys(("sftp", "ssh"), "paramiko"),
+    "oci": "ocifs",
+    "oss": "ossfs",
+    "webdav": "webdav4",
+    "github": "requests",
 }
+"""By scheme, what pip installs for it."""
 
 
 def open_filesystem(source: Source, options: Mapping[str, Any], where: Where) -> tuple[Any, str]:
     """The fsspec filesystem of ``source`` and the folder's path in it.
 
     A new instance, so that neither credentials nor listings of an earlier one are used. Raises
-    ``SourceError`` for an unknown scheme, a package that is
-    not installed, and options that the filesystem refuses.
+    ``SourceError`` for an unknown scheme, a missing package and invalid options.
     """
     subject = scrub(str(source))
     if source.scheme == "local":
         raise source_error(
             codes.UNKNOWN_SCHEME,
-            f"{subject}: a local folder is written as a path",
+            f"A local folder is written as a path: {subject}",
             where,
             expected=f"/{source.location.lstrip('/')}",
         )
     from fsspec.core import url_to_fs
 
     try:
-        given = {**options, **_defaults(source.scheme, options)}
-        found = url_to_fs(str(source), skip_instance_cache=True, **given)
+        limited = {**options, **_limits(source.scheme, options)}
+        found = url_to_fs(str(source), skip_instance_cache=True, **limited)
     except ImportError as error:
+        package = _PACKAGES.get(source.scheme)
         raise source_error(
             codes.DRIVER_MISSING,
-            f"{subject}: the package that opens {source.scheme}:// is not installed",
+            f"The package that opens {source.scheme}:// is not installed: {subject}",
             where,
             found=_first_line(error),
-            hint=_PIP.get(source.scheme, _first_line(error)),
+            hint=_first_line(error) if package is None else f"pip install {package}",
         ) from error
     except ValueError as error:
         if "rotocol not known" not in str(error):
             raise _refused(subject, error, where) from error
         raise source_error(
-            codes.UNKNOWN_SCHEME, f"{subject}: nothing opens {source.scheme}://", where
+            codes.UNKNOWN_SCHEME, f"Unknown scheme {source.scheme}://: {subject}", where
         ) from error
     except (TypeError, KeyError) as error:
         raise _refused(subject, error, where) from error
@@ -79,23 +73,23 @@ def open_filesystem(source: Source, options: Mapping[str, Any], where: Where) ->
         raise explain(error, subject, where) from error
     fs, root = cast("tuple[Any, str]", found)
     if source.scheme in S3:
-        fs.retries = 1  # s3fs would repeat what botocore repeats already
+        fs.retries = 1  # botocore retries already
     return fs, root.rstrip("/")
 
 
 @cache
 def unredirected() -> type[Any]:
-    """The class of aiobotocore's HTTP sessions, less redirections: aiohttp would follow them to any
-    host, with the session token among the headers. botocore itself never follows one; a bucket's
-    region it finds out by an answer's ``x-amz-bucket-region``, and signs anew. Raises
-    ``ImportError`` for a version of aiobotocore that cannot be told so."""
+    """The class of aiobotocore's HTTP sessions, without redirections: aiohttp would follow them to
+    any host, with the session token among the headers. botocore itself never follows one; it
+    learns a bucket's region from an answer's ``x-amz-bucket-region``, and signs again. Raises
+    ``ImportError`` for a version of aiobotocore without that setting."""
     from aiobotocore.config import AioConfig
     from aiobotocore.httpsession import AIOHTTPSession
 
     if "http_session_cls" not in signature(AioConfig).parameters or not hasattr(
         AIOHTTPSession, "_get_session"
     ):
-        raise ImportError("this aiobotocore follows redirections to other hosts; upgrade it")
+        raise ImportError("This aiobotocore follows redirections to other hosts; upgrade it")
 
     class Unredirected(AIOHTTPSession):
         async def _get_session(self, proxy_url: str | None) -> Any:
@@ -105,24 +99,24 @@ def unredirected() -> type[Any]:
 
 
 class ListingTooLongError(Exception):
-    """An answer that is longer than any listing."""
+    """The answer is longer than any listing."""
 
 
 class _Once:
-    """An aiohttp session that takes a redirection for the answer, and reads no answer to its end
-    that has none."""
+    """An aiohttp session that returns a redirection as the answer, and limits how much of an
+    answer is read."""
 
     def __init__(self, session: Any) -> None:
         self._session: Any = session
 
     async def request(self, *args: Any, **options: Any) -> Any:
         answer = await self._session.request(*args, **{**options, "allow_redirects": False})
-        answer.read = partial(_read_whole, answer)  # what is streamed does not come this way
+        answer.read = partial(_read, answer)  # not called for what is streamed
         return answer
 
 
-async def _read_whole(answer: Any) -> bytes:
-    """The body of a listing or an error, which botocore takes whole."""
+async def _read(answer: Any) -> bytes:
+    """The complete body of a listing or an error."""
     body = bytearray()
     async for chunk in answer.content.iter_any():
         body += chunk
@@ -132,8 +126,8 @@ async def _read_whole(answer: Any) -> bytes:
     return bytes(body)
 
 
-def _defaults(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Bounds on waiting, under what the caller's own options say."""
+def _limits(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Limits on waiting, unless the caller's options set them."""
     if scheme in S3:
         return {
             "config_kwargs": {
@@ -153,7 +147,7 @@ def _defaults(scheme: str, options: Mapping[str, Any]) -> dict[str, Any]:
             "client_kwargs": {
                 "timeout": timeout,
                 **(options.get("client_kwargs") or {}),
-                "trust_env": False,  # ours to look up: it would log in at any host by a `default`
+                "trust_env": False,  # it would log in at each host by a `default` in ~/.netrc
             }
         }
     return {}

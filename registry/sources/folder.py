@@ -1,4 +1,4 @@
-"""What every kind of source can do once it is opened."""
+"""The interface of an opened source of any kind."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from ...manifests.language.source import Source
 from ..files.facts import FileFact
 
 OnBytes = Callable[[int], None]
-"""Told how many more bytes have arrived."""
+"""Called with the number of bytes that just arrived."""
 
 
 class Folder(Protocol):
     """One folder at one revision, read-only.
 
-    All paths are relative, with forward slashes, and stay inside the folder. Every method raises
-    ``SourceError`` (or its ``OfflineError``), never a
-    library's own exception.
+    All paths are relative, with forward slashes, and stay inside the folder. Each method raises
+    ``SourceError`` (or its ``OfflineError``), never a library's own exception.
     """
 
     @property
@@ -28,8 +27,8 @@ class Folder(Protocol):
 
     @property
     def pinned(self) -> Source:
-        """The same source at an immutable revision where its kind has one (Hub: the commit);
-        else the source itself, whose files are pinned one by one by ``FileFact.version``."""
+        """The same source at an immutable revision if its kind has one (Hub: the commit); else
+        the source itself, of which ``FileFact.version`` pins each file."""
         ...
 
     @property
@@ -43,24 +42,24 @@ class Folder(Protocol):
         ...
 
     def files(self) -> Mapping[str, FileFact]:
-        """Every file in the folder (recursively), by path; listed once and kept."""
+        """Each file in the folder (recursively), by path; listed once and kept."""
         ...
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
-        """``length`` bytes of one file from ``start`` (to its end without a length), at the
-        revision that ``files`` named: a file that has changed since is an error."""
+        """``length`` bytes of one file from ``start`` (without a length, to its end), at the
+        revision of ``files()``: a file that has changed since is an error."""
         ...
 
     def local(self, path: str) -> Path | None:
         """Where the file already is on this machine (a local folder, the Hub's cache), or
-        ``None`` where it would have to be downloaded."""
+        ``None`` if it must be downloaded."""
         ...
 
     def download(self, path: str, into: Path, on_bytes: OnBytes | None = None) -> Path:
-        """Bring the file onto this machine and say where it is.
+        """Bring the file onto this machine, and return its path.
 
-        ``into`` is a path that does not exist yet, for sources that have no place of their own;
-        local folders and the Hub (which has its own cache) return their own path and leave
-        ``into`` alone. What enters the Hub's cache is verified first (``IntegrityError``); other
-        content is not verified here. ``on_bytes`` is also told of 0 bytes now and then."""
+        ``into`` is a path that does not exist yet. Local folders and the Hub (which has its own
+        cache) do not use it and return their own path. Files for the Hub's cache are verified
+        first (``IntegrityError``); others are not verified here. ``on_bytes`` is also called
+        with 0 now and then."""
         ...

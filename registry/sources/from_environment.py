@@ -24,7 +24,7 @@ def proxy_for(url: str) -> str | None:
 
 def netrc_login(host: str | None) -> str | None:
     """The ``Authorization`` header for the ``machine`` that is called ``host``, in NETRC or
-    ``~/.netrc``; ``None`` where there is none. A ``default`` entry names no host."""
+    ``~/.netrc``, or ``None``. A ``default`` entry names no host."""
     place = os.environ.get("NETRC")
     path = Path(place) if place else Path("~/.netrc").expanduser()
     try:

@@ -1,22 +1,19 @@
-"""A folder as a lock pins it: what the store has of it is read there, and only for the rest is the
-source itself opened, when that is asked for."""
+"""A folder as a lock pins it. What the store has of it is read there; the source itself is opened
+only for the other files, and only when one of them is needed."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...manifests.findings import sources as codes
 from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Where
 from ...manifests.language.source import Source
 from ..files.facts import FileFact
+from ..store.store import Store
 from .folder import Folder, OnBytes
-
-if TYPE_CHECKING:
-    from ..store.store import Store
 
 OpenRest = Callable[[Mapping[str, FileFact]], Folder]
 
@@ -35,6 +32,7 @@ class StoredFolder:
         where: Where,
     ) -> None:
         self.source: Source = source
+        self.pinned: Source = source if revision is None else source.at(revision)
         self.revision: str | None = revision
         self._pins: Mapping[str, FileFact] = pins
         self._places: Mapping[str, Path] = places
@@ -52,8 +50,8 @@ class StoredFolder:
         rest: OpenRest,
         where: Where,
     ) -> StoredFolder | None:
-        """The folder, or ``None`` where the store has nothing of it, or where a file is not
-        pinned by its content."""
+        """The folder, or ``None`` if the store has no file of it, or if a file is not pinned by
+        its content."""
         places: dict[str, Path] = {}
         for path, pin in pins.items():
             if pin.sha256 is None:
@@ -62,10 +60,6 @@ class StoredFolder:
             if place is not None:
                 places[path] = place
         return cls(source, revision, pins, places, rest, where) if places else None
-
-    @property
-    def pinned(self) -> Source:
-        return self.source if self.revision is None else self.source.at(self.revision)
 
     @property
     def bytes_read(self) -> int:
@@ -86,7 +80,7 @@ class StoredFolder:
             raise self._unreadable(path, error) from error
 
     def local(self, path: str) -> Path | None:
-        # What is in the store is found there by its digest.
+        # A file in the store is found there by its digest.
         return None if path in self._places else self._rest().local(path)
 
     def download(self, path: str, into: Path, on_bytes: OnBytes | None = None) -> Path:
@@ -110,7 +104,7 @@ class StoredFolder:
     def _unreadable(self, path: str, error: OSError) -> SourceError:
         return SourceError(
             codes.UNREADABLE.finding(
-                f"{self.source}: {path} cannot be read in the cache",
+                f"Cannot read {path} of {self.source} in the cache",
                 self._where,
                 found=error.strerror,
             )

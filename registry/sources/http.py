@@ -1,12 +1,12 @@
-"""A folder on a web server. There is no listing, so the files an adapter or a base can have are
-asked for by name (HEAD), and the shards by the index that names them."""
+"""A folder on a web server. A web server lists no folder, so each file that an adapter or a base
+can have is requested by name (HEAD), and each shard by the name in its index."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -15,51 +15,37 @@ from ...manifests.bounds import FOLDER_FILES, LISTING_BYTES
 from ...manifests.findings import policy as policy_codes
 from ...manifests.findings import sources as codes
 from ...manifests.findings.errors import SourceError
-from ...manifests.findings.finding import Where
 from ...manifests.language.source import Source
+from ..files.digests import path_problem
 from ..files.facts import FileFact
+from ..files.names import (
+    ADAPTER_CONFIG,
+    ADAPTER_INDEX,
+    ADAPTER_WEIGHTS,
+    BASE_CONFIG,
+    BASE_INDEX,
+    BASE_WEIGHTS,
+    BESIDE_A_BASE,
+    TOKENIZER_FILES,
+)
 from .encodings import encoding_of
 from .filesystems import open_filesystem
 from .from_environment import netrc_login, proxy_for
-from .opened import is_inside
-from .ranges import BadRangeError, only_range, range_header
+from .ranges import range_header
 from .remote import RemoteFolder
 from .request import SourceRequest
 
+_INDEXES = (BASE_INDEX, ADAPTER_INDEX)
 KNOWN_FILES = (
-    "README.md",
-    "adapter.safetensors",
-    "adapter_config.json",
-    "adapter_model.bin",
-    "adapter_model.safetensors",
-    "adapter_model.safetensors.index.json",
-    "adapters.npz",
-    "adapters.safetensors",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "config.json",
-    "generation_config.json",
-    "merges.txt",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "pytorch_adapter.bin",
+    *(ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_CONFIG, BASE_WEIGHTS, *_INDEXES, "README.md"),
+    *TOKENIZER_FILES,
+    *BESIDE_A_BASE,
+    *("adapter_model.bin", "pytorch_adapter.bin", "pytorch_model.bin"),
+    *("adapters.safetensors", "adapters.npz", "adapter.safetensors"),
     "pytorch_lora_weights.safetensors",
-    "pytorch_model.bin",
-    "sentencepiece.bpe.model",
-    "special_tokens_map.json",
-    "spiece.model",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
 )
 """What PEFT, transformers and mlx-lm write, and what is recognised only to be refused."""
 
-_INDEXES = ("model.safetensors.index.json", "adapter_model.safetensors.index.json")
-_CHUNK = 1 << 16
 _AT_ONCE = 8
 _REDIRECTIONS = 10
 _REDIRECTING = frozenset({301, 302, 303, 307, 308})
@@ -76,31 +62,19 @@ class _Answer:
 
 class HttpFolder(RemoteFolder):
     """``http(s)://host/folder``. ``FileFact.version`` is ``etag:...`` or ``modified:...`` (the
-    Last-Modified date), ``None`` where the server tells neither.
+    Last-Modified date), ``None`` where the server sends neither.
 
-    A server that answers 200 to every name is found out by a name that cannot exist; a page of
-    HTML is never taken for a file. Redirections are followed to other hosts too (with ``permits``,
-    only to a URL that it allows), but nothing that the storage options hold goes there: no header,
-    cookie or password. ``bare`` is a filesystem without those options. With ``login``, a host that
-    ``~/.netrc`` names gets its own login, where the options hold none.
+    A name that cannot exist shows whether the server answers 200 to each name; a page of HTML is
+    never taken for a file. Redirections are followed to other hosts too (with ``permits``, only to
+    a URL that it allows), but nothing in the storage options goes there: no header, cookie or
+    password. A host in ``~/.netrc`` gets its own login, unless the options hold one.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        fs: Any,
-        root: str,
-        *,
-        where: Where,
-        pins: Mapping[str, FileFact] | None = None,
-        permits: Callable[[str], bool] | None = None,
-        bare: Any = None,
-        login: bool = True,
-    ) -> None:
-        super().__init__(source, fs, root, where=where, pins=pins)
-        self._permits = permits
-        self._bare = fs if bare is None else bare
-        self._login = login
+    def __init__(self, request: SourceRequest) -> None:
+        super().__init__(request)
+        self._bare = self._fs  # without the options
+        if request.options:
+            self._bare, _ = open_filesystem(request.source, {}, request.where)
 
     def _list(self) -> Iterator[FileFact]:
         nonsense = f"adapterdock-{uuid.uuid4().hex}.json"
@@ -109,7 +83,8 @@ class HttpFolder(RemoteFolder):
         facts = [self._checked(name, a, catch_all) for name, a in answers.items()]
         found = {fact.path: fact for fact in facts if fact is not None}
         if not found:
-            raise self._nothing(answers)
+            refused = (item for item in answers.items() if item[1].status in (401, 403))
+            raise next((self._refused(*item) for item in refused), self._missing())
         yield from found.values()
         for index in (found[name] for name in _INDEXES if name in found):
             shards = [name for name in self._shards(index) if name not in found]
@@ -127,28 +102,14 @@ class HttpFolder(RemoteFolder):
         return self._checked(pin.path, answer, None)
 
     def _stream(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
-        response = self._await(self._request, "GET", fact.path, range_header(start, stop))
+        response = self._await(self._send, "GET", fact.path, range_header(start, stop))
         try:
             response.raise_for_status()
             version = _version(response.headers)
             if version != fact.version:
                 raise self._changed(fact.path, version, fact.version)
-
-            def chunks() -> Iterator[bytes]:
-                while chunk := self._await(response.content.read, _CHUNK):
-                    yield chunk
-
-            yield from only_range(
-                response.status,
-                response.headers,
-                chunks(),
-                start=start,
-                stop=stop,
-                size=fact.size,
-                received=self._received,
-            )
-        except BadRangeError as error:
-            raise self._other_bytes(fact, start, stop, error) from error
+            chunks = self._chunks(response.content.read)
+            yield from self._range(fact, start, stop, response.status, response.headers, chunks)
         finally:
             self._await(_close, response)
 
@@ -171,7 +132,7 @@ class HttpFolder(RemoteFolder):
 
     async def _ask_one(self, name: str) -> _Answer:
         for method, wanted in (("HEAD", None), ("GET", "bytes=0-0")):
-            response = await self._request(method, name, wanted)
+            response = await self._send(method, name, wanted)
             answer = _answer_of(response.status, response.headers)
             response.close()
             if answer.status >= 500 and answer.status != 501:
@@ -180,7 +141,7 @@ class HttpFolder(RemoteFolder):
                 break
         return answer
 
-    async def _request(self, method: str, path: str, wanted: str | None) -> Any:
+    async def _send(self, method: str, path: str, wanted: str | None) -> Any:
         own = {"Accept-Encoding": "identity"} | ({} if wanted is None else {"Range": wanted})
         options = dict(self._fs.kwargs)
         follow = options.pop("allow_redirects", True)
@@ -203,46 +164,52 @@ class HttpFolder(RemoteFolder):
             self._check_redirection(path, url)
             if url.origin() != response.url.origin():
                 fs, options = self._bare, {"headers": own}
-        raise self._error(codes.BAD_ANSWER, f"{self._shown(path)}: redirected too often")
+        raise self._error(codes.BAD_ANSWER, f"Too many redirections from {self._shown(path)}")
 
     def _host(self) -> str:
         return urlsplit(str(self._source)).netloc.rpartition("@")[2]
 
     def _completed(self, options: Mapping[str, Any], url: Any, session: Any) -> dict[str, Any]:
-        """The options of a request, with the proxy of the environment and with the login that
-        ``~/.netrc`` has for this host, where the options say nothing of them."""
+        """The options of a request, with the environment's proxy and the host's login in
+        ``~/.netrc``, unless the options set them."""
         headers = options["headers"]
         named = {name.lower() for name in (*headers, *session.headers)}
-        if self._login and not named & _LOGINS and not options.get("auth") and not session.auth:
+        logs_in = named & _LOGINS or options.get("auth") or session.auth
+        if not (logs_in or self._request.strange):
             login = netrc_login(urlsplit(str(url)).hostname)
             headers = headers if login is None else {**headers, "Authorization": login}
         return {"proxy": proxy_for(str(url)), **options, "headers": headers}
 
     def _check_redirection(self, path: str, url: Any) -> None:
-        if self._permits is None:
+        permits = self._request.permits
+        if permits is None:
             return
         place = Source.parse(str(url.with_query(None).with_fragment(None).with_user(None)))
-        if not self._permits(place.normalised()):
+        if not permits(place.normalised()):
             raise self._error(
                 policy_codes.REDIRECT_FORBIDDEN,
-                f"{self._shown(path)}: redirected to where no policy allows",
+                f"{self._shown(path)} redirects to a URL that no policy allows",
                 found=place.normalised(),
             )
 
     def _checked(self, name: str, answer: _Answer, catch_all: _Answer | None) -> FileFact | None:
-        """The file behind an answer, or ``None`` where it is an absence or a page instead."""
+        """The file behind an answer, or ``None`` for no file and for a page."""
         if answer.status not in (200, 206):
             if answer.status in (401, 403, 404, 410):
                 return None
             raise self._refused(name, answer)
         if answer.kind in ("text/html", "application/xhtml+xml"):
             return None
-        if catch_all is not None and catch_all.status in (200, 206) and _alike(answer, catch_all):
+        if (
+            catch_all is not None
+            and catch_all.status in (200, 206)
+            and (catch_all.kind, catch_all.size) == (answer.kind, answer.size)
+        ):
             return None
         if answer.size is None:
             raise self._error(
                 codes.BAD_ANSWER,
-                f"{self._shown(name)}: the server does not tell its size",
+                f"The server does not send the size of {self._shown(name)}",
                 expected="Content-Length or Content-Range",
             )
         return FileFact(name, answer.size, version=answer.version)
@@ -258,14 +225,8 @@ class HttpFolder(RemoteFolder):
             table = json.loads(b"".join(self._transfer(index, 0, index.size)))
             names = {str(name) for name in table["weight_map"].values()}
         except (ValueError, KeyError, TypeError, AttributeError):
-            return []  # whoever reads the index will say what is wrong with it
-        return sorted(name for name in names if is_inside(name))[: FOLDER_FILES + 1]
-
-    def _nothing(self, answers: Mapping[str, _Answer]) -> SourceError:
-        for name, answer in answers.items():
-            if answer.status in (401, 403):
-                return self._refused(name, answer)
-        return self._missing()
+            return []  # reading the index reports what is wrong with it
+        return sorted(name for name in names if path_problem(name) is None)[: FOLDER_FILES + 1]
 
     def _refused(self, name: str, answer: _Answer) -> SourceError:
         known = {
@@ -274,7 +235,8 @@ class HttpFolder(RemoteFolder):
             429: codes.RATE_LIMITED,
         }
         code = known.get(answer.status, codes.BAD_ANSWER)
-        return self._error(code, f"{self._shown(name)}: refused", found=f"HTTP {answer.status}")
+        found = f"HTTP {answer.status}"
+        return self._error(code, f"{self._host()} refused {self._shown(name)}", found=found)
 
 
 async def _close(response: Any) -> None:
@@ -305,21 +267,4 @@ def _version(headers: Mapping[str, str]) -> str | None:
     return None
 
 
-def _alike(one: _Answer, other: _Answer) -> bool:
-    return (one.kind, one.size) == (other.kind, other.size)
-
-
-def open_folder(asked: SourceRequest) -> HttpFolder:
-    """The folder on a web server; with the user's login only where that is trusted."""
-    fs, root = open_filesystem(asked.source, asked.options, asked.where)
-    bare = open_filesystem(asked.source, {}, asked.where)[0] if asked.options else fs
-    return HttpFolder(
-        asked.source,
-        fs,
-        root,
-        where=asked.where,
-        pins=asked.pins,
-        permits=asked.permits,
-        bare=bare,
-        login=asked.trusted,
-    )
+open_folder = HttpFolder

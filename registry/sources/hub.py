@@ -1,10 +1,10 @@
 """A folder of a model repository on the Hugging Face Hub.
 
-The client's settings are honoured as they are when a folder is opened: HF_ENDPOINT, HF_HUB_CACHE
-and HF_HOME are read from the environment then (the client itself reads them at import), tokens
-come from HF_TOKEN or `hf auth login`. What is downloaded lies in the Hub's own cache, as the client
-would have put it there. The client itself fetches only what comes over Xet: over HTTP it takes
-whatever is sent, however slowly.
+The client's settings count as they are when a folder is opened: HF_ENDPOINT, HF_HUB_CACHE and
+HF_HOME are read from the environment then (the client itself reads them at import); tokens come
+from HF_TOKEN or `hf auth login`. Downloads are put into the Hub's own cache, as the client would
+put them there. The client itself fetches only over Xet: over HTTP it has no limit on the bytes or
+the time.
 """
 
 from __future__ import annotations
@@ -20,24 +20,20 @@ from urllib.parse import quote, urlsplit
 from ...manifests.bounds import LISTING_BYTES, VERIFIED_ON_READ
 from ...manifests.findings import sources as codes
 from ...manifests.findings.errors import IntegrityError, SourceError
-from ...manifests.findings.finding import Where
 from ...manifests.findings.store import DAMAGED_HUB_FILE, WRONG_DIGEST
 from ...manifests.language.source import Source
 from ..files.digests import git_blob_sha1
 from ..files.facts import FileFact
+from ..store.verified import Stamp
 from . import hub_xet
-from .failures import explain
 from .folder import OnBytes
 from .hub_cache import COMMIT, Content, HubCache, cached_fact
 from .hub_http import BadAnswerError, answer, document
 from .hub_settings import HubSettings
 from .opened import OpenedFolder
 from .pace import Limits, Pace
-from .ranges import BadRangeError, only_range, range_header
+from .ranges import range_header
 from .request import SourceRequest
-
-_NO_FOLDER = "the repository has no such folder at this revision"
-
 
 _NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -48,29 +44,20 @@ class HubFolder(OpenedFolder):
     A branch or tag is resolved to its commit once, by the request that also lists the files with
     their sizes, blob ids and LFS digests. ``FileFact.version`` is the blob's name in the Hub's
     cache: the git SHA-1 of a plain file, the SHA-256 of an LFS file. ``offline`` resolves and
-    lists from the cache alone. Reads follow the redirect to the LFS store, whose host is never sent
-    the token. A copy in the cache that is not what the commit has is fetched anew.
+    lists from the cache only. Reads follow the redirection to the LFS store, whose host never gets
+    the token. A copy in the cache that differs from the commit's file is fetched again.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        settings: HubSettings,
-        *,
-        where: Where,
-        pins: Mapping[str, FileFact] | None = None,
-        revision: str | None = None,
-        offline: bool = False,
-    ) -> None:
-        super().__init__(source, where=where, pins=pins)
-        self._settings = settings
-        self._offline = offline
-        self._wanted = revision or source.revision
+    def __init__(self, request: SourceRequest) -> None:
+        request.only_options("endpoint", "token")
+        super().__init__(request)
+        self._settings = HubSettings.of(request)
+        self._wanted = request.revision or self._source.revision
         self._commit = self._wanted if COMMIT.match(self._wanted or "") else None
-        self._inside = f"{source.path}/" if source.path else ""
+        self._inside = f"{request.source.path}/" if request.source.path else ""
         self._all: Mapping[str, FileFact] | None = None
-        self._cache = HubCache(settings.cache, source.location)
-        self._sound: dict[str, tuple[int, int, int]] = {}
+        self._cache = HubCache(self._settings.cache, self._source.location)
+        self._sound: dict[str, Stamp] = {}
 
     @property
     def pinned(self) -> Source:
@@ -95,19 +82,19 @@ class HubFolder(OpenedFolder):
             self._needs_network(fact)
             if not self._settings.fills_cache:
                 return super().download(path, into, on_bytes)
-            place = self._into_cache(fact, hub_xet.Told(on_bytes))
+            place = self._into_cache(fact, hub_xet.CountedOnce(on_bytes))
         except (OSError, SourceError) as error:
             cause = error.__cause__ if isinstance(error, SourceError) else error
             closed = isinstance(cause, OSError) and cause.errno in _NOT_OURS
             if closed and self._cache.find(self.revision, self._inside + path) is not None:
-                return super().download(path, into, on_bytes)  # around the damaged copy there
+                return super().download(path, into, on_bytes)  # past the damaged copy there
             if isinstance(error, SourceError):
                 raise
             raise self._explain(error, path) from error
         self._cache.remember_branch(self._wanted or "main", self.revision)
         return place
 
-    def _into_cache(self, fact: FileFact, on_bytes: hub_xet.Told) -> Path:
+    def _into_cache(self, fact: FileFact, on_bytes: hub_xet.CountedOnce) -> Path:
         content, path = Content.of(fact), self._inside + fact.path
         name = content.name or hashlib.sha256(path.encode()).hexdigest()
         limits = Limits.from_environment(self._where)
@@ -118,7 +105,7 @@ class HubFolder(OpenedFolder):
             patience=limits.stall,
             tick=lambda: on_bytes(0),
         )
-        with turn():  # then the client, which has no such end to its waiting, finds it free
+        with turn():  # the client waits for this lock without an end, so wait here first
             found = self._verified(fact)
         if found is not None:
             return found
@@ -167,11 +154,11 @@ class HubFolder(OpenedFolder):
         return place if content.is_in(place) else None
 
     def _check(self, fact: FileFact, content: Content, hexdigest: str) -> None:
-        found = content.told(hexdigest)
+        found = content.mismatch(hexdigest)
         if found is not None:
             raise IntegrityError(
                 WRONG_DIGEST.finding(
-                    f"{self._shown(fact.path)}: other bytes than the Hub lists",
+                    f"{self._shown(fact.path)} has other bytes than the Hub lists",
                     self._where,
                     found=found,
                     expected=content.expected,
@@ -179,14 +166,14 @@ class HubFolder(OpenedFolder):
             )
 
     def _list(self) -> Iterator[FileFact]:
-        if self._offline:
+        if self._request.offline:
             yield from self._list_cache()
             return
         info = self._patiently(self._ask)
         if self._commit not in (None, info.sha) or not COMMIT.match(info.sha or ""):
             raise self._error(
                 codes.BAD_ANSWER,
-                f"{self._shown()}: the Hub answered with another commit",
+                f"The Hub answered with another commit of {self._shown()}",
                 found=info.sha,
                 expected=self._commit or "a commit hash",
             )
@@ -199,7 +186,7 @@ class HubFolder(OpenedFolder):
             found = True
             if sibling.size is None:
                 raise self._error(
-                    codes.BAD_ANSWER, f"{self._shown(name)}: the Hub does not tell its size"
+                    codes.BAD_ANSWER, f"The Hub does not send the size of {self._shown(name)}"
                 )
             sha256 = sibling.lfs.sha256 if sibling.lfs is not None else None
             yield FileFact(
@@ -209,10 +196,12 @@ class HubFolder(OpenedFolder):
                 sha256 or sibling.blob_id,
             )
         if self._inside and not found:
-            raise self._error(codes.SOURCE_MISSING, f"{self._shown()}: {_NO_FOLDER}")
+            raise self._error(
+                codes.SOURCE_MISSING, f"{self._shown()}: the repository lacks this folder"
+            )
 
     def _look(self, pin: FileFact) -> FileFact | None:
-        if self._commit is not None and (self._offline or self._cached(pin) is not None):
+        if self._commit is not None and (self._request.offline or self._cached(pin) is not None):
             return pin  # a commit never changes, so the pin is what the commit has
         return super()._look(pin)
 
@@ -232,23 +221,14 @@ class HubFolder(OpenedFolder):
         headers = {"Range": range_header(start, stop)}
         silence = Limits.from_environment(self._where).silence
         with answer(self._url(fact), settings.token, headers, silence) as answers:
-            for one in answers:
-                commit = one.headers.get("X-Repo-Commit")
+            for received in answers:
+                commit = received.headers.get("X-Repo-Commit")
                 if commit not in (None, self.revision):
                     raise self._changed(fact.path, f"commit {commit}", f"commit {self.revision}")
             last = answers[-1]
-            try:
-                yield from only_range(
-                    last.status_code,
-                    last.headers,
-                    last.iter_raw(),
-                    start=start,
-                    stop=stop,
-                    size=fact.size,
-                    received=self._received,
-                )
-            except BadRangeError as error:
-                raise self._other_bytes(fact, start, stop, error) from error
+            yield from self._range(
+                fact, start, stop, last.status_code, last.headers, last.iter_raw()
+            )
 
     def _url(self, fact: FileFact) -> str:
         from huggingface_hub import hf_hub_url
@@ -261,7 +241,7 @@ class HubFolder(OpenedFolder):
         )
 
     def _ask(self) -> Any:
-        """What the Hub says of the revision and its files (``GET /api/models/...?blobs=true``)."""
+        """The revision and its files at the Hub (``GET /api/models/...?blobs=true``)."""
         from huggingface_hub.hf_api import ModelInfo
 
         settings, revision = self._settings, self._wanted
@@ -269,9 +249,9 @@ class HubFolder(OpenedFolder):
         if revision is not None:
             url += f"/revision/{quote(revision, safe='')}"
         silence = Limits.from_environment(self._where).silence
-        told = document(f"{url}?blobs=true", settings.token, silence, LISTING_BYTES)
+        info = document(f"{url}?blobs=true", settings.token, silence, LISTING_BYTES)
         try:
-            return ModelInfo(**told)
+            return ModelInfo(**info)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise BadAnswerError("not a model's listing") from error
 
@@ -282,31 +262,31 @@ class HubFolder(OpenedFolder):
         if isinstance(error, PermissionError) and error.filename:
             return self._error(
                 codes.TARGET_UNWRITABLE,
-                f"{self._shown(path)}: the Hub's cache cannot be used",
+                f"Cannot write {self._shown(path)} to the Hub's cache",
                 found=f"{error.strerror}: {error.filename}",
             )
         if isinstance(error, BadAnswerError):
             return self._error(
-                codes.BAD_ANSWER, f"{self._shown(path)}: the Hub's answer is no use", found=error
+                codes.BAD_ANSWER, f"Invalid answer of the Hub for {self._shown(path)}", found=error
             )
-        subject = f"{self._shown(path)} (from {self._settings.endpoint})"
-        return explain(error, subject, self._where)
+        return super()._explain(error, path)
+
+    def _subject(self, path: str | None) -> str:
+        return f"{self._shown(path)} (from {self._settings.endpoint})"
 
     # The Hub's cache.
 
     def _cached(self, fact: FileFact) -> Path | None:
-        """The file in the cache; a copy of another size is damaged and counts as absent."""
+        """The file in the cache; a copy of another size is damaged and counts as missing."""
         place = self._cache.find(self.revision, self._inside + fact.path)
         return place if place is not None and place.stat().st_size == fact.size else None
 
     def _verified(self, fact: FileFact) -> Path | None:
-        """The file in the cache, if it is what the commit has. It is read once, while it stays as
-        it is."""
+        """The file in the cache, if it is the commit's. It is read once, until it changes."""
         place = self._cached(fact)
         if place is None:
             return None
-        status = place.stat()
-        stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+        stamp = Stamp.of(place.stat())
         if self._sound.get(fact.path) != stamp:
             if not Content.of(fact).is_in(place):
                 return None
@@ -318,13 +298,11 @@ class HubFolder(OpenedFolder):
             branch = self._cache.branch(self._wanted or "main")
             commit = branch.read_text().strip() if branch and branch.is_file() else ""
             if not COMMIT.match(commit):
-                raise self._offline_error(
-                    f"which commit {self._wanted or 'main'} is, is not cached"
-                )
+                raise self._offline_error(f"{self._wanted or 'main'} is not cached")
             self._commit = commit
         folder = self._cache.snapshot(self._commit) / self._inside
         if not folder.is_dir():
-            raise self._offline_error(f"nothing of commit {self._commit} is cached")
+            raise self._offline_error(f"commit {self._commit} is not cached")
         seen: set[str] = set()
         for place in sorted(folder.rglob("*")):
             if place.is_file():
@@ -335,7 +313,7 @@ class HubFolder(OpenedFolder):
                 yield FileFact(path[len(self._inside) :], size)
 
     def _cached_tree(self) -> list[tuple[str, int]]:
-        """The commit's whole listing, where the client keeps one (since its version 2)."""
+        """The commit's complete listing, where the client keeps one (since its version 2)."""
         try:
             from huggingface_hub import get_cached_repo_tree
             from huggingface_hub.errors import CachedRepoTreeNotFoundError
@@ -350,7 +328,7 @@ class HubFolder(OpenedFolder):
         return [(file.path, file.size) for file in tree]
 
     def _needs_network(self, fact: FileFact) -> None:
-        if not self._offline:
+        if not self._request.offline:
             return
         damaged = self._cache.find(self.revision, self._inside + fact.path)
         if damaged is None:
@@ -359,7 +337,7 @@ class HubFolder(OpenedFolder):
             DAMAGED_HUB_FILE,
             f"{self._shown(fact.path)} is damaged in the Hub's cache: {damaged.resolve()}",
             expected=Content.of(fact).expected or f"{fact.size} bytes",
-            hint="Pull once without --offline: it is then fetched anew.",
+            hint="Pull once without --offline, to fetch it again.",
         )
 
     def _offline_error(self, reason: str) -> SourceError:
@@ -379,16 +357,4 @@ def _slices(place: Path, start: int, stop: int) -> Iterator[bytes]:
             yield chunk
 
 
-def open_folder(asked: SourceRequest) -> HubFolder:
-    """The repository; from the Hub's cache alone, where there must be no network."""
-    asked.only_options("endpoint", "token")
-    options = asked.options
-    settings = HubSettings.from_environment(options.get("endpoint"), options.get("token"))
-    return HubFolder(
-        asked.source,
-        settings if asked.trusted else settings.strange(),
-        where=asked.where,
-        pins=asked.pins,
-        revision=asked.revision,
-        offline=asked.offline,
-    )
+open_folder = HubFolder

@@ -1,7 +1,7 @@
 """The Hub's cache on disk, as its client lays it out and shares it with other programs:
 ``models--org--name/{blobs/<etag>, refs/<branch>, snapshots/<commit>/<path>}`` and ``.locks``
-(huggingface_hub, guide "Understand caching"). Everything appears there by renaming, so that a
-program that reads at the same time finds the old file or the new one, whole."""
+(huggingface_hub, guide "Understand caching"). Each file appears there by one rename, so that a
+program that reads at the same time finds the old file or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files.digests import PREFIX, Hasher, git_blob_sha1, sha256_file
+from ..files.digests import PREFIX, Hasher, git_blob_sha1, path_problem, sha256_file
 from ..files.facts import FileFact
-from .opened import is_inside
 
 COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -27,8 +26,7 @@ _LOCK_TRY = 0.2
 
 @dataclass(frozen=True)
 class Content:
-    """What a file must be: its SHA-256, or its git blob id where only that is known; of a file
-    without either, its size."""
+    """What a file must be: its SHA-256, else its git blob id, else its size."""
 
     size: int
     sha256: str | None
@@ -49,23 +47,23 @@ class Content:
 
     @property
     def expected(self) -> str | None:
-        """As a person may compare it."""
+        """The expected digest, for messages."""
         return f"sha256:{self.sha256}" if self.sha256 else self.blob and f"git blob {self.blob}"
 
     def hasher(self) -> Hasher:
-        """Fed with the whole file, its ``hexdigest`` is what :meth:`told` compares."""
+        """A hasher for the complete file, whose ``hexdigest`` :meth:`mismatch` compares."""
         if self.sha256 is not None:
             return hashlib.sha256()
         return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
 
-    def told(self, hexdigest: str) -> str | None:
-        """What a file with this digest is instead, or ``None`` where it is right."""
+    def mismatch(self, hexdigest: str) -> str | None:
+        """The digest of a wrong file, for messages; ``None`` for the right file."""
         if self.sha256 is not None:
             return None if hexdigest == self.sha256 else f"sha256:{hexdigest}"
         return None if self.blob in (None, hexdigest) else f"git blob {hexdigest}"
 
     def is_in(self, place: Path) -> bool:
-        """Whether a file is this one; it is read."""
+        """Whether ``place`` has this content; it is read."""
         if place.stat().st_size != self.size:
             return False
         if self.sha256 is not None:
@@ -89,7 +87,7 @@ class HubCache:
         return self.storage / "snapshots" / commit
 
     def find(self, commit: str, path: str) -> Path | None:
-        """Where a file of a commit is, if it is there."""
+        """Where a file of a commit is, or ``None``."""
         from huggingface_hub import try_to_load_from_cache
 
         place = try_to_load_from_cache(self._repository, path, cache_dir=self.root, revision=commit)
@@ -100,10 +98,10 @@ class HubCache:
 
     def branch(self, name: str) -> Path | None:
         """The file that says which commit a branch was."""
-        return self.storage / "refs" / name if is_inside(name) else None
+        return self.storage / "refs" / name if path_problem(name) is None else None
 
     def remember_branch(self, name: str, commit: str) -> None:
-        """Write down what a branch was, as the client does, so that it resolves offline."""
+        """Record the commit of a branch, as the client does, so that it resolves offline."""
         place = self.branch(name)
         if place is None or name == commit:
             return
@@ -115,21 +113,21 @@ class HubCache:
             new.write_text(commit)
             new.replace(place)
         except OSError:
-            new.unlink(missing_ok=True)  # a read-only cache still serves
+            new.unlink(missing_ok=True)  # a read-only cache still works
 
     def unfinished(self, name: str) -> Path:
         """A place for a blob while it arrives, named as the client names its own."""
         return self.blob(f"{name}.{secrets.token_hex(4)}.incomplete")
 
     def publish(self, arrived: Path, name: str, commit: str, path: str) -> Path:
-        """Give a verified file its place, over whatever wrong one is there."""
+        """Give a verified file its place, over a wrong file there."""
         blob = self.blob(name)
         arrived.replace(blob)
         return self.link(blob, commit, path, moves=True)
 
     def link(self, blob: Path, commit: str, path: str, *, moves: bool = False) -> Path:
-        """A commit's name for a blob; where links cannot be, the blob itself (``moves``) or a copy
-        of it."""
+        """A commit's name for a blob; without symbolic links, the blob itself (``moves``) or a
+        copy of it."""
         pointer = self.snapshot(commit) / path
         pointer.parent.mkdir(parents=True, exist_ok=True)
         new = pointer.with_name(f"{pointer.name[:200]}.{secrets.token_hex(4)}.tmp")
@@ -151,9 +149,11 @@ class HubCache:
     def turn(
         self, name: str, *, ready: Callable[[], bool], patience: float, tick: Callable[[], None]
     ) -> Generator[None]:
-        """Inside, no other client fetches this blob: the client's own lock, which only saves
-        traffic. It is waited for until ``ready()``, or while what others fetch of the blob grows;
-        after ``patience`` seconds without growth it is done without. ``tick`` may raise."""
+        """Hold the client's own lock of a blob, so that no other client fetches it meanwhile.
+
+        The lock only saves traffic. Waiting for it ends at ``ready()``, or after ``patience``
+        seconds in which no part of the blob grew; then the block runs without it. ``tick`` is
+        called while waiting, and may raise."""
         from filelock import Timeout
         from huggingface_hub.utils import WeakFileLock
 
@@ -189,7 +189,7 @@ class HubCache:
 
 
 def cached_fact(place: Path, path: str) -> FileFact:
-    """What the cache knows of a file: its size, and the blob's name that its link points to."""
+    """A cached file: its size, and the name of the blob that its link points to."""
     blob = place.readlink().name if place.is_symlink() else ""
     sha256 = f"sha256:{blob}" if _SHA256.match(blob) else None
     known = blob if sha256 or COMMIT.match(blob) else None

@@ -1,5 +1,5 @@
-"""Requests to the Hub through its client's own session (proxies, certificates, headers), of which
-no answer is read further than its reader wants."""
+"""Requests to the Hub through its client's own session (proxies, certificates, headers), with a
+limit on what is read of each answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encodi
 
 
 class BadAnswerError(Exception):
-    """An answer that cannot be used; the text says why."""
+    """The answer is invalid; the text says why."""
 
 
 @contextmanager
@@ -26,8 +26,8 @@ def answer(
     url: str, token: str | bool | None, headers: Mapping[str, str], timeout: float
 ) -> Generator[tuple[Any, ...]]:
     """The answers to a GET of ``url``, redirections first; the last is open and unread, as it was
-    sent (``iter_raw``). The session keeps the token from other hosts. Raises the client's errors,
-    and ``BadAnswerError`` for too many redirections."""
+    sent (``iter_raw``). The session does not send the token to other hosts. Raises the client's
+    errors, and ``BadAnswerError`` for too many redirections."""
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
@@ -47,13 +47,13 @@ def answer(
         finally:
             response.close()
         if len(answers) > _REDIRECTIONS:
-            raise BadAnswerError("redirected too often")
+            raise BadAnswerError("too many redirections")
         request = response.next_request
 
 
 def document(url: str, token: str | bool | None, timeout: float, most: int) -> Any:
     """The JSON behind ``url``. Raises what :func:`answer` raises, and ``BadAnswerError`` for more
-    than ``most`` bytes and for what is no JSON."""
+    than ``most`` bytes and for invalid JSON."""
     body = bytearray()
     with answer(url, token, {"Accept-Encoding": "gzip"}, timeout) as answers:
         last = answers[-1]
@@ -67,11 +67,11 @@ def document(url: str, token: str | bool | None, timeout: float, most: int) -> A
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise BadAnswerError("no JSON") from error
+        raise BadAnswerError("invalid JSON") from error
 
 
 def _short(response: Any) -> Any:
-    """An answer that is an error, with the beginning of its body; the client would read it all."""
+    """An error answer with the start of its body; the client would read all of it."""
     body = bytearray()
     if encoding_of(response.headers) == "identity":
         for chunk in response.iter_raw():

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from .request import SourceRequest
 
 
 @dataclass(frozen=True)
 class HubSettings:
-    """Where the Hub is, where its cache lies, and with which token (``None``: the client's own,
-    ``False``: none). Without ``fills_cache`` nothing is written to that cache, where every program
-    takes what it finds for the Hub's."""
+    """The Hub's endpoint, its cache and the token (``None``: the client's own, ``False``: none).
+    Without ``fills_cache`` nothing is written to the cache, whose files other programs trust."""
 
     endpoint: str
     cache: Path
     token: str | bool | None = None
     fills_cache: bool = True
 
-    def strange(self) -> HubSettings:
-        """The same for an endpoint that the user did not choose: no token, no cache filled."""
-        return replace(self, token=False, fills_cache=False)
-
     @classmethod
-    def from_environment(cls, endpoint: str | None = None, token: str | None = None) -> HubSettings:
-        """As the client would read them if it were imported now."""
+    def of(cls, request: SourceRequest) -> HubSettings:
+        """As the client would read them if it were imported now. An endpoint that the user did
+        not choose gets no token, and fills no cache."""
         from huggingface_hub import constants
 
         env = os.environ
@@ -32,6 +30,7 @@ class HubSettings:
         if not cache:
             home = env.get("HF_HOME")
             cache = str(Path(home) / "hub") if home else constants.HF_HUB_CACHE
-        where = endpoint or env.get("HF_ENDPOINT") or constants.ENDPOINT
+        endpoint = request.options.get("endpoint") or env.get("HF_ENDPOINT") or constants.ENDPOINT
+        token = False if request.strange else request.options.get("token")
         folder = Path(os.path.expandvars(cache)).expanduser()
-        return cls(where.rstrip("/"), folder, token)
+        return cls(endpoint.rstrip("/"), folder, token, not request.strange)

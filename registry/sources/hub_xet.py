@@ -1,6 +1,6 @@
 """Downloads over Xet, the Hub's storage of large files in chunks, which only its own client
-(``hf_xet``) can read. It is used where it is there, and watched from outside: whoever it fails, or
-keeps waiting, takes the same file over HTTP."""
+(``hf_xet``) can read. It is used if it is installed, and watched from outside: if it fails or is
+too slow, the same file comes over HTTP."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _CLEANING = 1.0
 
 
 def is_offered(url: str, endpoint: str, token: str | bool | None, size: int, wait: float) -> bool:
-    """Whether the Hub offers this file of ``size`` bytes over Xet, and its client is there."""
+    """Whether the Hub offers this file of ``size`` bytes over Xet, and its client is installed."""
     from huggingface_hub import constants, get_hf_file_metadata
 
     if getattr(constants, "HF_HUB_DISABLE_XET", False) or find_spec("hf_xet") is None:
         return False
     try:
-        told = get_hf_file_metadata(url, token=token, timeout=wait, endpoint=endpoint)
-    except Exception as error:  # whatever it is, HTTP will say it in our words
+        metadata = get_hf_file_metadata(url, token=token, timeout=wait, endpoint=endpoint)
+    except Exception as error:  # HTTP will fail too, with a message of ours
         _log.debug("no metadata of %s: %s", url, type(error).__name__)
         return False
-    return told.xet_file_data is not None and told.size == size
+    return metadata.xet_file_data is not None and metadata.size == size
 
 
 def download(arguments: dict[str, Any], pace: Pace, size: int, on_bytes: OnBytes) -> Path | None:
-    """Where the client's ``hf_hub_download`` put the file, or ``None`` where it fails, writes more
+    """Where the client's ``hf_hub_download`` put the file, or ``None`` if it fails, writes more
     than ``size`` bytes or is slower than ``pace``."""
     from huggingface_hub import hf_hub_download
 
@@ -75,23 +75,23 @@ def download(arguments: dict[str, Any], pace: Pace, size: int, on_bytes: OnBytes
     return place
 
 
-class Told:
-    """Tells each byte of a file once, although what Xet began comes anew over HTTP."""
+class CountedOnce:
+    """Reports each byte of a file once, although HTTP sends again what Xet sent before."""
 
     def __init__(self, on_bytes: OnBytes | None) -> None:
         self._on_bytes: OnBytes | None = on_bytes
-        self._told: int = 0
+        self._reported: int = 0
         self._again: int = 0
 
     def __call__(self, count: int) -> None:
         new = max(count - self._again, 0)
         self._again -= count - new
-        self._told += new
+        self._reported += new
         if self._on_bytes is not None:
             self._on_bytes(new)
 
     def restart(self) -> None:
-        self._again = self._told
+        self._again = self._reported
 
 
 def _weight(item: tuple[int, int] | str) -> int:
@@ -99,7 +99,7 @@ def _weight(item: tuple[int, int] | str) -> int:
 
 
 def _progress(put: Callable[[tuple[int, int] | str], None]) -> type[Any]:
-    """A progress bar that draws nothing and tells what was written and what was transferred."""
+    """A progress bar that draws nothing and reports the bytes written and transferred."""
     from tqdm.std import tqdm
 
     class Progress(tqdm):  # type: ignore[type-arg]
@@ -122,8 +122,8 @@ def _progress(put: Callable[[tuple[int, int] | str], None]) -> type[Any]:
 
 
 def _abort() -> None:
-    """End what the client does in threads of its own. It ends all its Xet downloads of this
-    process; ours go on over HTTP."""
+    """End the client's own threads. This ends all Xet downloads of this process; ours continue
+    over HTTP."""
     with suppress(Exception):
         from huggingface_hub.utils._xet import abort_xet_session
 

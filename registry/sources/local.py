@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import ClassVar
 
 from ...manifests.findings import sources as codes
 from ...manifests.findings.errors import SourceError
-from ...manifests.findings.finding import Where
-from ...manifests.language.source import Source
 from ..files.facts import FileFact
 from .folder import OnBytes
 from .opened import OpenedFolder, is_hidden
@@ -22,24 +20,16 @@ _Seen = tuple[int, int, int, int]
 
 
 class LocalFolder(OpenedFolder):
-    """A local folder. Its files have no version; one that changes between ``files`` and ``read``
-    is noticed by its device, inode, size and time of change.
+    """A local folder. Its files have no version; a change between ``files`` and ``read`` is
+    noticed by device, inode, size and time of change.
 
-    Links are followed as long as they stay inside. Raises
-    ``SourceError`` at once where there is no such folder.
+    Links are followed if they stay inside. Raises ``SourceError`` at once for a missing folder.
     """
 
     _waits: ClassVar[bool] = False
 
-    def __init__(
-        self,
-        source: Source,
-        folder: Path,
-        *,
-        where: Where,
-        pins: Mapping[str, FileFact] | None = None,
-    ) -> None:
-        super().__init__(source, where=where, pins=pins)
+    def __init__(self, request: SourceRequest, folder: Path) -> None:
+        super().__init__(request)
         self._root = self._real(folder)
         self._seen: dict[str, _Seen] = {}
 
@@ -117,7 +107,7 @@ class LocalFolder(OpenedFolder):
         if not target.is_relative_to(self._root):
             raise self._error(
                 codes.OUTSIDE_SOURCE,
-                f"{self._shown(path)} is a link that leads out of the folder",
+                f"{self._shown(path)} is a link to a place outside the folder",
                 found=f"-> {target}",
                 expected=f"inside {self._root}",
             )
@@ -135,7 +125,7 @@ class LocalFolder(OpenedFolder):
         reason = error.strerror if isinstance(error, OSError) else None
         return self._error(
             codes.UNREADABLE,
-            f"{self._shown(path)} cannot be read",
+            f"Cannot read {self._shown(path)}",
             found=reason or "a loop of links",
         )
 
@@ -154,7 +144,7 @@ class LocalFolder(OpenedFolder):
         raise self._error(
             codes.SOURCE_NOT_A_FOLDER,
             f"{self._shown()} is a file",
-            expected=f"the folder it lies in: {self._source.location.rpartition('/')[0] or '/'}",
+            expected=f"its folder: {self._source.location.rpartition('/')[0] or '/'}",
         )
 
 
@@ -162,9 +152,7 @@ def _signature(facts: os.stat_result) -> _Seen:
     return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
 
 
-def open_folder(asked: SourceRequest) -> LocalFolder:
+def open_folder(request: SourceRequest) -> LocalFolder:
     """The folder on this machine; it takes no options."""
-    asked.only_options()
-    return LocalFolder(
-        asked.source, asked.source.local_path(asked.directory), where=asked.where, pins=asked.pins
-    )
+    request.only_options()
+    return LocalFolder(request, request.source.local_path(request.directory))

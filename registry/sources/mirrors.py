@@ -1,4 +1,4 @@
-"""Mirrors: where a source is fetched from instead. The source stays what it is.
+"""Mirrors: where a source is fetched from instead. The source keeps its name.
 
 A mirror rewrites a URL's prefix, matched on whole steps of the normalised URL; the longest match
 wins. A Hub repository is laid out in a mirror as ``org/name/<revision>/<folder>``: the commit
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from ...manifests.findings import sources as codes
@@ -23,22 +24,14 @@ from .folder import Folder, OnBytes
 _Steps = tuple[str, ...]
 
 
-def mirrored(
-    source: Source, mirrors: Mapping[str, str], *, revision: str | None = None, where: Where
-) -> Source | None:
-    """Where ``source`` is to be fetched from, or ``None`` where no mirror speaks of it.
-
-    ``revision`` is the Hub commit from a lock. Local sources are not fetched, so no mirror speaks
-    of them. Raises ``SourceError`` for rows that mean nothing.
-    """
-    row = mirror_for(source, mirrors, revision=revision, where=where)
-    return None if row is None else row[1]
-
-
 def mirror_for(
     source: Source, mirrors: Mapping[str, str], *, revision: str | None = None, where: Where
 ) -> tuple[str, Source] | None:
-    """The right side of the row that speaks of ``source``, and where that is then fetched from."""
+    """The target of the row for ``source``, and the place that ``source`` is then fetched from.
+
+    ``None`` where no row applies, as for every local source: those are not fetched. ``revision``
+    is the Hub commit from a lock. Raises ``SourceError`` for an invalid row.
+    """
     if source.is_local or not mirrors:
         return None
     steps = _steps_of(source, revision)
@@ -54,31 +47,25 @@ def mirror_for(
     return best[1], _joined(best[1], steps[len(best[0]) :], source, where)
 
 
-class MirroredFolder:
-    """A folder that is read from a mirror and called by its declared name.
+def options_for(place: Source, source: Source, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The storage options for a mirror: its source's, where both are of the same kind."""
+    return options if place.scheme == source.scheme else {}
 
-    The mirror's own versions say nothing about the declared source, so ``FileFact.version`` is
-    ``None``: sizes and SHA-256 digests pin what came through a mirror.
+
+class MirroredFolder:
+    """A folder that is read from a mirror, under its declared name.
+
+    The mirror's versions are not those of the declared source, so ``FileFact.version`` is
+    ``None``: sizes and SHA-256 digests pin the files of a mirror.
     """
 
     def __init__(self, inner: Folder, source: Source, revision: str | None) -> None:
-        self._inner = inner
-        self._source = source
         if revision is None and source.is_commit:
             revision = source.revision
-        self._revision = revision if source.is_hub else None
-
-    @property
-    def source(self) -> Source:
-        return self._source
-
-    @property
-    def pinned(self) -> Source:
-        return self._source if self._revision is None else self._source.at(self._revision)
-
-    @property
-    def revision(self) -> str | None:
-        return self._revision
+        self.source: Source = source
+        self.revision: str | None = revision if source.is_hub else None
+        self.pinned: Source = source if self.revision is None else source.at(self.revision)
+        self._inner: Folder = inner
 
     @property
     def bytes_read(self) -> int:
@@ -114,7 +101,7 @@ def _prefix(text: str, where: Where) -> tuple[str, _Steps]:
     if not colon or not scheme:
         raise SourceError(
             codes.BAD_MIRROR.finding(
-                "a mirror's left side is no URL prefix", where, found=repr(scrub(text))
+                "Invalid URL prefix on the left of a mirror", where, found=repr(scrub(text))
             )
         )
     return scheme.lower(), _split(rest.replace("@", "/", 1) if scheme.lower() == HUB else rest)
@@ -129,7 +116,9 @@ def _joined(target: str, rest: _Steps, source: Source, where: Where) -> Source:
     except SourceSyntaxError as error:
         raise SourceError(
             codes.BAD_MIRROR.finding(
-                f"a mirror's right side is no source: {error}", where, found=repr(scrub(target))
+                f"Invalid source on the right of a mirror: {error}",
+                where,
+                found=repr(scrub(target)),
             )
         ) from error
 

@@ -12,26 +12,33 @@ from typing import Any
 
 from ...manifests.findings import sources as codes
 from ...manifests.findings.finding import Where
-from ...manifests.language.source import Source
+from ...manifests.language.source import HUB, LOCAL, Source
 from ..files.facts import FileFact
 from .failures import source_error
 from .folder import Folder
-from .mirrors import MirroredFolder, mirrored, unversioned
+from .mirrors import MirroredFolder, mirror_for, options_for, unversioned
 from .request import Permits, SourceRequest
 from .ways import GOOGLE, HTTP, S3, Vouches, strange_ways
-from .withheld import WithheldFolder, withheld
 
-_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
-
-
-def _the_caller(_: str) -> bool:
-    """The program that opens a source chose its options itself."""
-    return True
-
-
-_NO_MIRRORS: Mapping[str, str] = MappingProxyType({})
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _OFFLINE_VARIABLES = ("ADAPTERDOCK_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})  # as the Hub's client reads its variables
+
+MODULES: Mapping[str, str] = {
+    LOCAL: "local",
+    HUB: "hub",
+    **dict.fromkeys(HTTP, "http"),
+    **dict.fromkeys(S3, "s3"),
+}
+"""By a URL's scheme, the module here that opens it; any other scheme is fsspec's (``remote``)."""
+
+_ANONYMOUS: Mapping[str, Mapping[str, Any]] = {
+    HUB: {},
+    **{scheme: {} for scheme in HTTP},
+    **{scheme: {"anon": True} for scheme in S3},
+    **{scheme: {"token": "anon"} for scheme in GOOGLE},
+}
+"""By a URL's scheme, the options that keep credentials back. No other scheme has such options."""
 
 
 def is_offline() -> bool:
@@ -43,90 +50,69 @@ def open_source(
     source: Source,
     *,
     directory: Path,
-    storage_options: Mapping[str, Any] = _NO_OPTIONS,
-    mirrors: Mapping[str, str] = _NO_MIRRORS,
+    storage_options: Mapping[str, Any] = _NOTHING,
+    mirrors: Mapping[str, str] = _NOTHING,
     offline: bool = False,
     revision: str | None = None,
     files: Mapping[str, FileFact] | None = None,
     permits: Permits | None = None,
-    vouches: Vouches = _the_caller,
+    vouches: Vouches | None = None,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Folder:
-    """The folder that ``source`` names.
+    """The folder that ``source`` names. The network is first used by the folder's methods.
 
-    A relative local path counts from ``directory``. ``storage_options`` go to the fsspec
-    filesystem of the source's own scheme (to a mirror only where it has the same scheme; the Hub
-    takes ``endpoint`` and ``token``). ``mirrors`` maps URL prefixes to where they are fetched
-    from; the folder keeps the declared source as its name. ``offline``, or a true
-    ADAPTERDOCK_OFFLINE or HF_HUB_OFFLINE, keeps everything off the network: local folders and the
-    Hub's cache still open.
+    Args:
+        source: The declared source. The folder keeps it as its name.
+        directory: The folder that a relative local path starts from.
+        storage_options: For the fsspec filesystem of the source's own scheme (also for a mirror
+            of the same scheme; the Hub takes ``endpoint`` and ``token``).
+        mirrors: By URL prefix, where it is fetched from.
+        offline: Keeps everything off the network, as a true ADAPTERDOCK_OFFLINE or
+            HF_HUB_OFFLINE does. Local folders and the Hub's cache still open.
+        revision: A Hub commit, from a lock.
+        files: By path, the size, version and sha256 from a lock. The folder then has exactly
+            those files, and ``files()`` fails where a file has changed or is gone.
+        permits: Is asked before a redirection of a web server (or of a mirror) is followed.
+        vouches: Whether the user chose a place that ``storage_options`` name. The user's
+            credentials are sent to no other place. Without it, they are sent to each.
+        where: The place in the manifest, for findings.
 
-    ``revision`` (a Hub commit) and ``files`` (path to size, version, sha256) come from a lock: the
-    folder then has exactly those files, and ``files()`` fails where one of them has changed or
-    gone.
-
-    ``permits`` is asked before a web server's redirection is followed, a mirror's included.
-    ``vouches`` tells of a place that ``storage_options`` name whether the user chose it: to any
-    other, none of the user's credentials is sent (all are, where a program calls this itself).
-
-    The network is first used by the folder's methods, not here. Raises
-    ``SourceError`` (``OfflineError``), placed at ``where``.
+    Raises:
+        SourceError: The source cannot be opened (``OfflineError`` where it needs the network).
     """
     if source.is_registry:
         raise source_error(
             codes.REGISTRY_NOT_YET, f"{source}: registries cannot be opened yet", where
         )
     offline = offline or is_offline()
-    asked = SourceRequest(
-        source, directory, storage_options, offline, revision, files, permits, True, where
+    request = SourceRequest(
+        source, directory, storage_options, offline, revision, files, permits, where=where
     )
-    place = mirrored(source, mirrors, revision=revision, where=where)
-    if place is None:
-        return _open_safely(asked, vouches)
-    elsewhere = replace(
-        asked,
+    row = mirror_for(source, mirrors, revision=revision, where=where)
+    if row is None:
+        return _open(request, vouches)
+    place = row[1]
+    mirrored = replace(
+        request,
         source=place,
         options=options_for(place, source, storage_options),
         revision=None,
         pins=None if files is None else unversioned(files),
     )
-    return MirroredFolder(_open_safely(elsewhere, vouches), source, revision)
+    return MirroredFolder(_open(mirrored, vouches), source, revision)
 
 
-def options_for(place: Source, source: Source, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A mirror takes its source's options where it is of the same kind."""
-    return options if place.scheme == source.scheme else _NO_OPTIONS
-
-
-def _open_safely(asked: SourceRequest, vouches: Vouches) -> Folder:
+def _open(request: SourceRequest, vouches: Vouches | None) -> Folder:
     """The folder; without the user's credentials, where an option leads to a strange host."""
-    source, options = asked.source, asked.options
-    strange = () if source.is_local else strange_ways(source, options, vouches)
-    if not strange:
-        return _open(asked)
-    if source.scheme in S3:
-        options = {**options, "anon": True}
-    elif source.scheme in GOOGLE:
-        options = {**options, "token": "anon"}
-    elif not source.is_hub and source.scheme not in HTTP:
-        raise withheld(source, strange, asked.where)
-    folder = _open(replace(asked, options=options, trusted=False))
-    return WithheldFolder(folder, strange, asked.where)
-
-
-MODULES: Mapping[str, str] = {
-    **dict.fromkeys(HTTP, "http"),
-    **dict.fromkeys(S3, "s3"),
-}
-"""By a URL's scheme, the module here that opens it; any other scheme is fsspec's (``remote``)."""
-
-
-def _open(asked: SourceRequest) -> Folder:
-    source = asked.source
-    if source.is_local or source.is_hub:
-        name = "local" if source.is_local else "hub"
-    else:
-        asked.need_network()
-        name = MODULES.get(source.scheme, "remote")
-    opener: Callable[[SourceRequest], Folder] = import_module(f".{name}", __package__).open_folder
-    return opener(asked)
+    source = request.source
+    if vouches is not None and not source.is_local:
+        request = replace(request, strange=strange_ways(source, request.options, vouches))
+    if request.strange:
+        if source.scheme not in _ANONYMOUS:
+            raise request.withheld()
+        request = replace(request, options={**request.options, **_ANONYMOUS[source.scheme]})
+    if not (source.is_local or source.is_hub):
+        request.need_network()
+    module = import_module(f".{MODULES.get(source.scheme, 'remote')}", __package__)
+    opener: Callable[[SourceRequest], Folder] = module.open_folder
+    return opener(request)

@@ -1,4 +1,4 @@
-"""What every opened folder does the same way: pins, ranges, counting, transfers that resume."""
+"""What all opened folders do in the same way: pins, ranges, counting, transfers that resume."""
 
 from __future__ import annotations
 
@@ -6,59 +6,67 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from ...manifests.bounds import FOLDER_DEPTH, FOLDER_FILES, LISTING_SECONDS
 from ...manifests.findings import sources as codes
 from ...manifests.findings.code import Code
 from ...manifests.findings.errors import SourceError
-from ...manifests.findings.finding import Finding, Where
+from ...manifests.findings.finding import Finding
 from ...manifests.language.names import did_you_mean
 from ...manifests.language.source import Source
-from ..files.digests import Hasher
+from ..files.digests import Hasher, path_problem
 from ..files.facts import FileFact
 from .failures import explain, scrub, source_error
 from .folder import OnBytes
 from .pace import Limits, Pace, SlowError
-from .ranges import BadRangeError
+from .ranges import BadRangeError, only_range
 from .relay import relayed, within
+from .request import SourceRequest
 
 _RETRIES = 3
-_PROGRESS = 1 << 20  # bytes after which a broken transfer may break as often again
+_PROGRESS = 1 << 20  # bytes after which a transfer may break as often again
 _WORTH_RETRYING = frozenset({codes.SERVER_ERROR.id, codes.TRUNCATED.id})
+_ASKS_FOR_CREDENTIALS = frozenset(
+    code.id
+    for code in (
+        codes.NOT_AUTHENTICATED,
+        codes.ACCESS_DENIED,
+        codes.HUB_GATED,
+        codes.HUB_REPOSITORY_NOT_FOUND,
+    )
+)
 _SHOWN = 10
 _T = TypeVar("_T")
 
 
 class OpenedFolder(ABC):
-    """A ``Folder`` less what its kind must add.
+    """A ``Folder`` without what each kind of source adds.
 
     A kind lists its files (``_list``), streams one range of one file at the version that the
     listing named (``_stream``), and may look at one pinned file without listing (``_look``).
-    Hidden files (a step that starts with a dot) are no part of any folder, so that a folder has
-    the same files wherever it lies. With ``pins`` (from a lock), exactly the pinned files are
-    there, and opening fails where one is not what it was. Usable from several threads.
+    Hidden files (a step starts with a dot) are in no folder, so that a folder has the same files
+    in each place. With pins (from a lock), the folder has exactly the pinned files, and opening
+    fails where one has changed. Usable from several threads.
 
-    Whatever is asked of another side has an end: a listing after ``bounds.LISTING_SECONDS``, a
-    transfer as ``Limits`` say. Then its thread is left
-    behind, so ``_list``, ``_look`` and ``_stream`` run on other threads than the caller's.
+    Each request to a server has an end: a listing after ``bounds.LISTING_SECONDS``, a transfer
+    as ``Limits`` say. Then its thread is left behind, so ``_list``, ``_look`` and ``_stream`` run
+    on other threads than the caller's.
     """
 
     _waits: ClassVar[bool] = True
-    """Whether there is another side to wait for."""
+    """Whether there is a server to wait for."""
 
-    def __init__(
-        self, source: Source, *, where: Where, pins: Mapping[str, FileFact] | None = None
-    ) -> None:
-        self._source = source
-        self._where = where
-        self._pins = pins
+    def __init__(self, request: SourceRequest) -> None:
+        self._request = request
+        self._source = request.source
+        self._where = request.where
         self._files: Mapping[str, FileFact] | None = None
         self._bytes_read = 0
         self._listing = threading.RLock()
@@ -68,7 +76,7 @@ class OpenedFolder(ABC):
 
     @abstractmethod
     def _list(self) -> Iterable[FileFact]:
-        """Every file; lazily where that is possible, because too many are not waited for."""
+        """Every file; lazily where possible, since listing stops where there are too many."""
 
     @abstractmethod
     def _stream(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
@@ -77,7 +85,7 @@ class OpenedFolder(ABC):
 
     def _look(self, pin: FileFact) -> FileFact | None:
         """The pinned file as it is now (at its pinned version, where versions are kept), or
-        ``None`` where it is gone."""
+        ``None`` if it is gone."""
         return self._listed().get(pin.path)
 
     # What a folder does.
@@ -101,7 +109,7 @@ class OpenedFolder(ABC):
     def files(self) -> Mapping[str, FileFact]:
         with self._listing:
             if self._files is None:
-                pins = self._pins
+                pins = self._request.pins
                 look = self._listed if pins is None else partial(self._held, pins)
                 self._files = self._in_time(look) if self._waits else look()
             return self._files
@@ -132,8 +140,8 @@ class OpenedFolder(ABC):
         on_bytes: OnBytes | None,
         hasher: Hasher | None = None,
     ) -> Path:
-        """Transfer one file into a new one, of which nothing stays where that fails. ``hasher`` is
-        fed what is written."""
+        """Transfer one file into a new file, which is removed if that fails. ``hasher`` gets what
+        is written."""
         try:
             into.parent.mkdir(parents=True, exist_ok=True)
             file = into.open("xb")
@@ -144,7 +152,7 @@ class OpenedFolder(ABC):
                 for chunk in self._transfer(fact, 0, fact.size):
                     try:
                         file.write(chunk)
-                        file.flush()  # so that a full disk is told here and not at the close
+                        file.flush()  # so that a full disk is noticed here and not at the close
                     except OSError as error:
                         raise self._unwritable(fact.path, error) from error
                     if hasher is not None:
@@ -159,7 +167,7 @@ class OpenedFolder(ABC):
     def _in_time(self, look: Callable[[], _T]) -> _T:
         try:
             return within(LISTING_SECONDS, look)
-        except TimeoutError as error:
+        except SlowError as error:
             raise self._error(
                 codes.TIMED_OUT,
                 f"{self._shown()}: {self._host()} did not list the folder in time",
@@ -167,7 +175,7 @@ class OpenedFolder(ABC):
             ) from error
 
     def _host(self) -> str:
-        """Who is asked, as a person would name it."""
+        """The server's name, for messages."""
         return self._source.location.partition("/")[0]
 
     def _received(self, count: int) -> None:
@@ -180,7 +188,7 @@ class OpenedFolder(ABC):
             raise self._error(
                 codes.FILE_MISSING,
                 f"{self._shown(path)} does not exist",
-                # tokenizer_config.json is no adapter_config.json
+                # never tokenizer_config.json for adapter_config.json
                 hint=did_you_mean(path, [name for name in self.files() if name[:1] == path[:1]]),
             )
         return fact
@@ -189,30 +197,49 @@ class OpenedFolder(ABC):
         text = scrub(str(self._source))
         return text if path is None else f"{text}: {path}"
 
-    def _error(
-        self,
-        code: Code,
-        message: str,
-        *,
-        found: object = None,
-        expected: object = None,
-        hint: str | None = None,
-    ) -> SourceError:
-        return source_error(code, message, self._where, found=found, expected=expected, hint=hint)
-
-    def _other_bytes(
-        self, fact: FileFact, start: int, stop: int, error: BadRangeError
-    ) -> SourceError:
-        """A server's answer to a range request that is not that range."""
-        return self._error(
-            codes.BAD_ANSWER,
-            f"{self._shown(fact.path)}: not the bytes that were asked",
-            found=error,
-            expected=f"bytes {start}-{stop - 1} of {fact.size}",
-        )
+    def _error(self, code: Code, message: str, **details: Any) -> SourceError:
+        """:func:`source_error` at this folder's place; ``details`` are its options."""
+        return self._for_strangers(source_error(code, message, self._where, **details))
 
     def _explain(self, error: BaseException, path: str | None = None) -> SourceError:
-        return explain(error, self._shown(path), self._where)
+        return self._for_strangers(explain(error, self._subject(path), self._where, self._host()))
+
+    def _subject(self, path: str | None) -> str:
+        """What a library's error is about, in the message."""
+        return self._shown(path)
+
+    def _for_strangers(self, error: SourceError) -> SourceError:
+        """Where credentials were withheld and the host asks for some, the error says so."""
+        withheld = self._request.strange and error.code in _ASKS_FOR_CREDENTIALS
+        return self._request.withheld() if withheld else error
+
+    def _range(
+        self,
+        fact: FileFact,
+        start: int,
+        stop: int,
+        status: int,
+        headers: Mapping[str, str],
+        chunks: Iterable[bytes],
+    ) -> Iterator[bytes]:
+        """The requested bytes from a server's answer to a range request."""
+        try:
+            yield from only_range(
+                status,
+                headers,
+                chunks,
+                start=start,
+                stop=stop,
+                size=fact.size,
+                received=self._received,
+            )
+        except BadRangeError as error:
+            raise self._error(
+                codes.BAD_ANSWER,
+                f"{self._shown(fact.path)}: the server sent other bytes than requested",
+                found=error,
+                expected=f"bytes {start}-{stop - 1} of {fact.size}",
+            ) from error
 
     def _changed(self, path: str, found: object, expected: object) -> SourceError:
         return self._error(
@@ -222,12 +249,12 @@ class OpenedFolder(ABC):
     def _unwritable(self, path: str, error: OSError) -> SourceError:
         return self._error(
             codes.TARGET_UNWRITABLE,
-            f"{self._shown(path)} could not be written to this machine",
+            f"Cannot write {self._shown(path)} to this machine",
             found=error.strerror or type(error).__name__,
         )
 
     def _patiently(self, call: Callable[[], _T], path: str | None = None) -> _T:
-        """``call()``, once more after a server's own failure; errors become ours."""
+        """``call()``, repeated once after a failure of the server; errors become ours."""
         for pause in (0.3, None):
             try:
                 return call()
@@ -243,8 +270,8 @@ class OpenedFolder(ABC):
     def _transfer(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
         """The bytes as they come, and ``b""`` now and then while none come.
 
-        What breaks is taken up where it broke; so is what stalls, once: a second time without
-        having gained anything is an error.
+        A broken transfer resumes where it broke. A stalled one resumes once: a second stall
+        without progress is an error.
         """
         pace = Pace(Limits.from_environment(self._where), stop - start)
         at, broken, stalled = start, 0, 0
@@ -278,13 +305,12 @@ class OpenedFolder(ABC):
                 stalled = 0
             if failure.code == codes.TIMED_OUT.id:
                 stalled += 1
-                seconds, count = pace.since_begin
-                if stalled > 1 and seconds >= 1:
-                    failure = self._too_slow(fact, pace.too_slow(seconds, count))
+                if stalled > 1 and pace.in_window[0] >= 1:
+                    failure = self._too_slow(fact, pace.too_slow())
             elif failure.code not in _WORTH_RETRYING:
                 raise failure
             if stalled > 1 or broken > _RETRIES or at >= stop:
-                raise failure  # what fails after the last byte is the check of the version
+                raise failure  # after the last byte, only the check of the version can fail
             time.sleep(0.1 * 2**broken)
 
     def _arriving(self, fact: FileFact, start: int, stop: int, pace: Pace) -> Generator[bytes]:
@@ -317,7 +343,7 @@ class OpenedFolder(ABC):
             for fact in self._list():
                 if _leads_out(fact.path):
                     outside.append(self._outside(fact.path))
-                elif is_inside(fact.path) and not is_hidden(fact.path):
+                elif path_problem(fact.path) is None and not is_hidden(fact.path):
                     self._check_depth(fact.path)
                     found[fact.path] = fact
                 if len(found) > FOLDER_FILES or len(outside) >= _SHOWN:
@@ -331,27 +357,26 @@ class OpenedFolder(ABC):
         if len(found) > FOLDER_FILES:
             raise self._error(
                 codes.TOO_MANY_FILES,
-                f"{self._shown()} holds more than {FOLDER_FILES} files",
+                f"{self._shown()} has more than {FOLDER_FILES} files",
                 expected=f"at most {FOLDER_FILES}",
             )
         return MappingProxyType(dict(sorted(found.items())))
 
     def _check_depth(self, path: str) -> None:
-        """Raises :class:`SourceError` for a path through more folders than any adapter or base
-        has: nothing walks deeper than that."""
+        """Raise :class:`SourceError` for a path deeper than any adapter or base has."""
         if path.count("/") > FOLDER_DEPTH:
             raise self._error(
                 codes.TOO_MANY_FILES,
-                f"{self._shown()} holds folders more than {FOLDER_DEPTH} deep",
+                f"{self._shown()} has folders more than {FOLDER_DEPTH} levels deep",
                 found=f"{path[:60]}...",
-                expected=f"at most {FOLDER_DEPTH} folders within one another",
+                expected=f"at most {FOLDER_DEPTH} levels",
             )
 
     def _held(self, pins: Mapping[str, FileFact]) -> Mapping[str, FileFact]:
         held: dict[str, FileFact] = {}
         findings: list[Finding] = []
         for path, pin in sorted(pins.items()):
-            if not is_inside(path) or pin.path != path:
+            if path_problem(path) is not None or pin.path != path:
                 findings.append(self._outside(path))
                 continue
             try:
@@ -363,7 +388,7 @@ class OpenedFolder(ABC):
             if now is None:
                 findings.append(
                     codes.VERSION_GONE.finding(
-                        f"{self._shown(path)} is no longer there",
+                        f"{self._shown(path)} no longer exists",
                         self._where,
                         expected=_described(pin),
                     )
@@ -371,7 +396,7 @@ class OpenedFolder(ABC):
             elif _differs(pin, now):
                 findings.append(
                     codes.SOURCE_CHANGED.finding(
-                        f"{self._shown(path)} changed under its lock",
+                        f"{self._shown(path)} has changed since it was locked",
                         self._where,
                         found=_described(now),
                         expected=_described(pin),
@@ -385,20 +410,15 @@ class OpenedFolder(ABC):
 
     def _outside(self, path: str) -> Finding:
         return codes.OUTSIDE_SOURCE.finding(
-            f"{self._shown()} holds a name that leads out of it", self._where, found=repr(path)
+            f"{self._shown()} contains a name that leads out of the folder",
+            self._where,
+            found=repr(path),
         )
 
 
-def is_inside(path: str) -> bool:
-    """Whether ``path`` is a plain relative path: no ``..``, no empty step, no control character."""
-    if "\\" in path or any(ord(c) < 32 or ord(c) == 127 for c in path):
-        return False
-    return all(step not in ("", ".", "..") for step in path.split("/"))
-
-
 def _leads_out(path: str) -> bool:
-    """Whether a step of ``path``, on this or another system, is none. A name that is only odd
-    (``notes\\old.txt``) is no file that an adapter or a base has, and is passed over."""
+    """Whether a step of ``path`` is empty, ``.`` or ``..`` on this or another system. Other odd
+    names (``notes\\old.txt``) are not of an adapter or a base, and are skipped."""
     return any(step in ("", ".", "..") for step in re.split(r"[/\\]", path))
 
 

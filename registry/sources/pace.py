@@ -1,4 +1,4 @@
-"""How slow a transfer may be: a least rate over a window, and a time for the whole file."""
+"""How slow a transfer may be: a lowest rate over a window, and a time for the complete file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ FILE_VARIABLE = "ADAPTERDOCK_FILE_SECONDS"
 
 
 class SlowError(Exception):
-    """A transfer that is slower than it may be. ``final``: its time is over, so beginning again
-    is no help."""
+    """A transfer is slower than it may be. ``final``: its time is over, so a retry does not
+    help."""
 
     def __init__(self, found: str, expected: str, hint: str, *, final: bool) -> None:
         super().__init__(f"{found}, expected {expected}")
@@ -30,18 +30,18 @@ class SlowError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """``rate`` bytes a second (0: no least one), measured over ``stall`` seconds; ``file`` seconds
-    for one file (``None``: by its size, 0: without end)."""
+    """``rate`` bytes a second at least (0: no limit), measured over ``stall`` seconds; ``file``
+    seconds for one file (``None``: by its size, 0: no limit)."""
 
     rate: float = MIN_RATE
     stall: float = STALL_SECONDS
     file: float | None = None
     silence: float = SILENCE_SECONDS
-    """Seconds that a connection may keep silent; never less than a stall that was set."""
+    """Seconds that a connection may keep silent; never less than a configured ``stall``."""
 
     @classmethod
     def from_environment(cls, where: Where = Where()) -> Limits:  # noqa: B008 - frozen
-        """As the user's variables say. Raises :class:`SourceError` for one that is no number."""
+        """As the user's variables say. Raises :class:`SourceError` where one is not a number."""
         rate = _number(RATE_VARIABLE, 0, where)
         stall = _number(STALL_VARIABLE, 0.1, where)
         return cls(
@@ -64,8 +64,8 @@ class Limits:
 
 
 class Pace:
-    """Watches one transfer of ``size`` bytes, over all its connections. Only the time that is spent
-    waiting for the other side counts, not what is done with the bytes."""
+    """Watches one transfer of ``size`` bytes, over all its connections. Only the time spent
+    waiting for the server counts, not the time to process the bytes."""
 
     def __init__(self, limits: Limits, size: int) -> None:
         self.limits: Limits = limits
@@ -74,12 +74,18 @@ class Pace:
         self._arrived: int = 0
         self._window: tuple[float, int] = (0.0, 0)
 
-    def begin(self) -> None:
-        """A new connection has a window of its own."""
+    def start_window(self) -> None:
+        """Measure again from here, as for a new connection."""
         self._window = (self._waited, self._arrived)
 
+    @property
+    def in_window(self) -> tuple[float, int]:
+        """Seconds and bytes since the window started."""
+        since, before = self._window
+        return self._waited - since, self._arrived - before
+
     def add(self, seconds: float, count: int) -> None:
-        """``seconds`` were waited, and then ``count`` bytes came. Raises :class:`SlowError`."""
+        """``count`` bytes arrived after ``seconds`` of waiting. Raises :class:`SlowError`."""
         self._waited += seconds
         self._arrived += count
         if self._waited > self._time:
@@ -90,16 +96,16 @@ class Pace:
                 "0: no limit).",
                 final=True,
             )
-        since, before = self._window
-        if self._waited - since < self.limits.stall:
+        seconds, count = self.in_window
+        if seconds < self.limits.stall:
             return
-        seconds, count = self._waited - since, self._arrived - before
         if count < self.limits.rate * seconds:
-            raise self.too_slow(seconds, count)
-        self.begin()
+            raise self.too_slow()
+        self.start_window()
 
-    def too_slow(self, seconds: float, count: int) -> SlowError:
-        """The error for ``count`` bytes in ``seconds``."""
+    def too_slow(self) -> SlowError:
+        """The error for the present window."""
+        seconds, count = self.in_window
         return SlowError(
             f"{count / seconds:,.0f} bytes/s over {seconds:,.0f} s",
             f"at least {self.limits.rate:,.0f} bytes/s over {self.limits.stall:,.0f} s",
@@ -107,12 +113,6 @@ class Pace:
             f"second; 0: no limit) or raise {STALL_VARIABLE}.",
             final=False,
         )
-
-    @property
-    def since_begin(self) -> tuple[float, int]:
-        """Seconds and bytes since the window began."""
-        since, before = self._window
-        return self._waited - since, self._arrived - before
 
 
 def _number(name: str, least: float, where: Where) -> float | None:
@@ -126,7 +126,7 @@ def _number(name: str, least: float, where: Where) -> float | None:
     if not least <= value < math.inf:
         raise source_error(
             codes.BAD_SETTING,
-            f"{name} cannot be used",
+            f"Invalid value of {name}",
             where,
             found=repr(text[:50]),
             expected=f"a number, {least:g} or more",

@@ -1,4 +1,4 @@
-"""Byte ranges over HTTP (RFC 9110, section 14): is the answer what was asked?"""
+"""Byte ranges over HTTP (RFC 9110, section 14): whether the answer is the requested range."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from .encodings import BadEncodingError, decoded, encoding_of
 
 MAX_SKIPPED = 1 << 20
-"""Bytes in front of the asked range that are read and thrown away where a server ignores Range."""
+"""Bytes before the requested range that are read and dropped where a server ignores Range."""
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\Z")
 
 
 class BadRangeError(Exception):
-    """The answer is not the range that was asked; the text says what it is instead."""
+    """The answer is not the requested range; the text says what it is instead."""
 
 
 def range_header(start: int, stop: int) -> str:
@@ -32,13 +32,13 @@ def only_range(
     size: int,
     received: Callable[[int], None],
 ) -> Iterator[bytes]:
-    """The asked bytes out of an answer to a ranged GET of a file of ``size`` bytes.
+    """The requested bytes from an answer to a ranged GET of a file of ``size`` bytes.
 
-    ``chunks`` are the body as it was sent; gzip and deflate are undone here. Stops reading as soon
-    as it has the bytes, whatever the server would go on to send. ``received`` is told of every byte
-    that arrives, also of those thrown away. Raises :class:`BadRangeError` for a 206 with another
-    range or file size, for a 200 in which the asked bytes lie behind more than :data:`MAX_SKIPPED`
-    others, and for a body that goes on after the file's last byte.
+    ``chunks`` are the body as it was sent; gzip and deflate are decoded here. Reading stops as
+    soon as the bytes are there. ``received`` counts all bytes that arrive, dropped ones too. Raises
+    :class:`BadRangeError` for a 206 with another range or file size, for a 200 with more than
+    :data:`MAX_SKIPPED` bytes before the range, and for a body that continues after the file's last
+    byte.
     """
     skip = start
     if status == 206:
@@ -47,12 +47,12 @@ def only_range(
     elif status != 200:
         raise BadRangeError(f"HTTP {status}")
     elif start > MAX_SKIPPED:
-        raise BadRangeError(f"the server ignores Range, and the asked bytes start at {start}")
+        raise BadRangeError(f"the server ignores Range, and the requested bytes start at {start}")
     elif _announced(headers) not in (None, size):
         raise BadRangeError(f"a file of {_announced(headers)} bytes, not of {size}")
     wanted = stop - start
     try:
-        for chunk in (content := decoded(headers, _told(chunks, received), _most(stop))):
+        for chunk in (content := decoded(headers, _counted(chunks, received), _most(stop))):
             if skip >= len(chunk):
                 skip -= len(chunk)
                 continue
@@ -71,7 +71,7 @@ def only_range(
 
 
 def _goes_on(content: Iterator[bytes]) -> bool:
-    """Whether more comes; a connection that breaks after the last byte has done its work."""
+    """Whether more comes; a connection may break after the last byte."""
     try:
         return any(content)
     except BadEncodingError:
@@ -80,14 +80,14 @@ def _goes_on(content: Iterator[bytes]) -> bool:
         return False
 
 
-def _told(chunks: Iterable[bytes], received: Callable[[int], None]) -> Iterator[bytes]:
+def _counted(chunks: Iterable[bytes], received: Callable[[int], None]) -> Iterator[bytes]:
     for chunk in chunks:
         received(len(chunk))
         yield chunk
 
 
 def _most(stop: int) -> int:
-    """Bytes that a coded body may have: coding makes nothing much longer."""
+    """Bytes that a coded body may have: coding makes no body much longer."""
     return stop + (stop >> 3) + (1 << 16)
 
 
@@ -105,7 +105,7 @@ def _check_content_range(headers: Mapping[str, str], start: int, stop: int, size
 
 
 def _announced(headers: Mapping[str, str]) -> int | None:
-    """The body's length by its headers, where they tell it."""
+    """The body's length in its headers, or ``None``."""
     length = headers.get("Content-Length", "")
     coded = encoding_of(headers) != "identity"
     return int(length) if length.isdigit() and not coded else None

@@ -1,4 +1,4 @@
-"""A folder on anything that fsspec opens: gs, az, memory, and every kind without its own file."""
+"""A folder on anything that fsspec opens: gs, az, memory, and each kind without its own file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from typing import Any, cast
 
 from ...manifests.findings import sources as codes
 from ...manifests.findings.errors import SourceError
-from ...manifests.findings.finding import Where
-from ...manifests.language.source import Source
 from ..files.facts import FileFact
-from .failures import source_error
 from .filesystems import open_filesystem
 from .opened import OpenedFolder
 from .pace import Limits
@@ -36,30 +33,25 @@ _VERSIONS = (
 class RemoteFolder(OpenedFolder):
     """A folder of an fsspec filesystem.
 
-    ``FileFact.version`` is the first thing the filesystem tells that changes with the content
-    (generation, ETag, checksum), else fsspec's ``ukey``, always with the name of its kind in
-    front (``etag:...``). A file is looked at again after each read, so that one which was
-    replaced meanwhile is noticed.
+    ``FileFact.version`` is the first value of the filesystem that changes with the content
+    (generation, ETag, checksum), else fsspec's ``ukey``, after the name of its kind
+    (``etag:...``). It is read again after each read of the file, to notice a replaced file.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        fs: Any,
-        root: str,
-        *,
-        where: Where,
-        pins: Mapping[str, FileFact] | None = None,
-    ) -> None:
-        super().__init__(source, where=where, pins=pins)
-        self._fs = fs
-        self._root = root
+    def __init__(self, request: SourceRequest) -> None:
+        super().__init__(request)
+        self._fs, self._root = open_filesystem(request.source, request.options, request.where)
 
     def _await(self, call: Callable[..., Any], *args: Any) -> Any:
         """The result of an async function, run where the filesystem's own ones run."""
         from fsspec.asyn import sync
 
         return cast("Any", sync(self._fs.loop, call, *args))
+
+    def _chunks(self, read: Callable[[int], Any]) -> Iterator[bytes]:
+        """A body, of which the async function ``read`` returns at most so many bytes."""
+        while chunk := self._await(read, 1 << 16):
+            yield chunk
 
     def _key(self, path: str) -> str:
         return f"{self._root}/{path}"
@@ -81,8 +73,8 @@ class RemoteFolder(OpenedFolder):
             return None
 
     def _stream(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
-        # A driver tells nothing before a piece is complete, so pieces are as large as a connection
-        # is fast: a slow and steady one must not look like one that stopped.
+        # A driver reports nothing before a piece is complete, so pieces are smaller on a slow
+        # connection: a slow but steady one must not look stalled.
         piece = min(_FIRST, int(Limits.from_environment(self._where).least / 2) or _FIRST)
         while start < stop:
             began = time.monotonic()
@@ -108,7 +100,7 @@ class RemoteFolder(OpenedFolder):
     def _fact_of(self, path: str, info: Mapping[str, Any]) -> FileFact:
         size = info.get("size")
         if not isinstance(size, int):
-            raise self._error(codes.BAD_ANSWER, f"{self._shown(path)}: its size is not known")
+            raise self._error(codes.BAD_ANSWER, f"Unknown size of {self._shown(path)}")
         return FileFact(path, size, version=self._version(path, info))
 
     def _version(self, path: str, info: Mapping[str, Any]) -> str:
@@ -124,31 +116,26 @@ class RemoteFolder(OpenedFolder):
         return failure
 
     def _missing(self) -> SourceError:
-        return source_error(
-            codes.SOURCE_MISSING, f"{self._shown()}: there is no such folder", self._where
-        )
+        return self._error(codes.SOURCE_MISSING, f"{self._shown()}: the folder does not exist")
 
     def _not_a_folder(self) -> SourceError:
         above = self._shown().rpartition("/")[0]
         return self._error(
             codes.SOURCE_NOT_A_FOLDER,
             f"{self._shown()} is a file",
-            expected=f"the folder it lies in: {above}",
+            expected=f"its folder: {above}",
         )
 
 
 def _ukey(fs: Any, key: str) -> str:
-    """fsspec's key of a file's state. Its default is a digest of all that ``info`` says; the time
-    of the last access is left out of that here, because reading changes it."""
+    """fsspec's key of a file's state. Its default is a digest of all of ``info``; here without
+    the time of the last access, because reading changes it."""
     from fsspec import AbstractFileSystem
 
     if type(fs).ukey is not AbstractFileSystem.ukey:
         return str(fs.ukey(key))
-    told = sorted((k, str(v)) for k, v in fs.info(key).items() if k not in ("time", "atime"))
-    return hashlib.sha256(str(told).encode()).hexdigest()
+    state = sorted((k, str(v)) for k, v in fs.info(key).items() if k not in ("time", "atime"))
+    return hashlib.sha256(str(state).encode()).hexdigest()
 
 
-def open_folder(asked: SourceRequest) -> RemoteFolder:
-    """The folder that any fsspec filesystem has."""
-    fs, root = open_filesystem(asked.source, asked.options, asked.where)
-    return RemoteFolder(asked.source, fs, root, where=asked.where, pins=asked.pins)
+open_folder = RemoteFolder

@@ -1,17 +1,19 @@
-"""One source that is to be opened, with all that bears on how it is opened."""
+"""One source that is to be opened, with everything that decides how it is opened."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...manifests.findings import sources as codes
+from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Where
 from ...manifests.language.source import Source
 from ..files.facts import FileFact
 from .failures import scrub, source_error
+from .ways import Way
 
 Permits = Callable[[str], bool]
 """Whether a URL (normalised, without query) may be fetched from."""
@@ -19,34 +21,35 @@ Permits = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """What ``open_source`` was asked for.
+    """The arguments of ``open_source``.
 
-    Each kind of source has a module with ``open_folder(asked)``, which gives its ``Folder``.
+    Each kind of source has a module with ``open_folder(request)``, which returns its ``Folder``.
 
     Attributes:
-        source: The source, a mirror's in place of the declared one.
-        directory: What a relative local path counts from.
+        source: The source; a mirror's, where one replaces the declared source.
+        directory: The folder that a relative local path starts from.
         options: For the fsspec filesystem, or the Hub's client.
         offline: Whether the network must not be used.
         revision: The commit of the Hub that a lock pins.
         pins: The files that a lock pins, by path.
-        permits: Whether a redirection may be followed; ``None`` where every one may.
-        trusted: Whether the user's credentials may be sent.
+        permits: Whether a redirection may be followed; ``None`` where each may.
+        strange: The options that lead to a host which only the manifest chose. Where there are
+            any, the user's credentials must not be sent.
         where: The place in the manifest, for findings.
     """
 
     source: Source
-    directory: Path
-    options: Mapping[str, Any]
-    offline: bool
-    revision: str | None
-    pins: Mapping[str, FileFact] | None
-    permits: Permits | None
-    trusted: bool
-    where: Where
+    directory: Path = Path()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    offline: bool = False
+    revision: str | None = None
+    pins: Mapping[str, FileFact] | None = None
+    permits: Permits | None = None
+    strange: tuple[Way, ...] = ()
+    where: Where = Where()  # noqa: RUF009 - frozen
 
     def only_options(self, *known: str) -> None:
-        """Raise ``SourceError`` for options that are not among the ``known``."""
+        """Raise ``SourceError`` for options other than ``known``."""
         unknown = sorted(set(self.options) - set(known))
         if unknown:
             raise source_error(
@@ -58,6 +61,20 @@ class SourceRequest:
             )
 
     def need_network(self) -> None:
-        """Raise ``OfflineError`` where there must be none."""
+        """Raise ``OfflineError`` where the network must not be used."""
         if self.offline:
             raise source_error(codes.OFFLINE, f"{self.source} is not on this machine", self.where)
+
+    def withheld(self) -> SourceError:
+        """The error where a host that only the manifest chose asks for credentials."""
+        chosen = ", ".join(way.url or way.option for way in self.strange)
+        return source_error(
+            codes.CREDENTIALS_WITHHELD,
+            f"Your credentials were not used for {scrub(str(self.source))}: "
+            f"only the manifest chose {chosen}",
+            self.where,
+            found=", ".join(
+                way.option if way.url is None else f"{way.option}: {way.url}"
+                for way in self.strange
+            ),
+        )

@@ -1,8 +1,8 @@
 """A folder in an S3 bucket (AWS or any service with its protocol), through s3fs.
 
-A bucket that keeps versions is pinned by VersionId, and an old version is still read after the
-object has changed. Elsewhere the ETag pins, and every read carries ``If-Match``, so that no byte
-of another object is ever taken (S3 API: GetObject, ListObjectVersions, ListObjectsV2).
+Files of a versioned bucket are pinned by VersionId, so that the old version is still read after
+a change. Elsewhere the ETag pins, and each read sends ``If-Match``, so that no byte of another
+object is read (S3 API: GetObject, ListObjectVersions, ListObjectsV2).
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ from ...manifests.bounds import FOLDER_FILES
 from ...manifests.findings import sources as codes
 from ..files.facts import FileFact
 from .failures import service_code_of, status_of
-from .filesystems import open_filesystem
-from .ranges import BadRangeError, only_range, range_header
+from .ranges import range_header
 from .remote import RemoteFolder
-from .request import SourceRequest
 
-_CHUNK = 1 << 16
 _VERSIONID = "versionid:"
 _ETAG = "etag:"
 _NO_VERSIONS = frozenset({"AccessDenied", "NotImplemented", "MethodNotAllowed", "501", "405"})
@@ -29,8 +26,8 @@ _NO_VERSIONS = frozenset({"AccessDenied", "NotImplemented", "MethodNotAllowed", 
 class S3Folder(RemoteFolder):
     """A folder in a bucket. ``FileFact.version`` is ``versionid:...`` or ``etag:...``.
 
-    VersionIds come from ListObjectVersions. Where that is not allowed or not there, reading an
-    old version usually is not either, and the ETag pins.
+    VersionIds come from ListObjectVersions. Where that is forbidden or missing, reading an old
+    version usually is too, and the ETag pins.
     """
 
     def _list(self) -> Iterator[FileFact]:
@@ -40,7 +37,7 @@ class S3Folder(RemoteFolder):
             found = True
             if key.endswith("/"):  # a marker that consoles make for an empty folder
                 continue
-            # SeaweedFS lists an empty object without its ETag, and HEAD tells it.
+            # SeaweedFS lists an empty object without its ETag; HEAD has it.
             now = fact if fact.version != _ETAG else self._look(FileFact(fact.path, fact.size))
             if now is not None:
                 yield now
@@ -75,31 +72,18 @@ class S3Folder(RemoteFolder):
             raise
         body = answer["Body"]
 
-        def chunks() -> Iterator[bytes]:
-            while chunk := self._await(body.read, _CHUNK):
-                yield chunk
-
         headers = {"Content-Range": answer.get("ContentRange", "")}
         if "ContentLength" in answer:
             headers["Content-Length"] = str(answer["ContentLength"])
         try:
-            yield from only_range(
-                answer["ResponseMetadata"]["HTTPStatusCode"],
-                headers,
-                chunks(),
-                start=start,
-                stop=stop,
-                size=fact.size,
-                received=self._received,
-            )
-        except BadRangeError as error:
-            raise self._other_bytes(fact, start, stop, error) from error
+            status = answer["ResponseMetadata"]["HTTPStatusCode"]
+            yield from self._range(fact, start, stop, status, headers, self._chunks(body.read))
         finally:
             body.close()
 
     def _objects(self, bucket: str, prefix: str) -> Iterator[tuple[str, FileFact]]:
-        """Newest objects. Names and ETags come from ListObjectsV2: the ETags that SeaweedFS lists
-        with versions are not those that its ``If-Match`` knows."""
+        """Newest objects. Names and ETags come from ListObjectsV2: SeaweedFS lists other ETags
+        with versions, which its ``If-Match`` does not accept."""
         versions = self._newest_versions(bucket, prefix)
         more: dict[str, str] = {}
         while True:
@@ -114,7 +98,7 @@ class S3Folder(RemoteFolder):
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _newest_versions(self, bucket: str, prefix: str) -> dict[str, tuple[str, int]]:
-        """Key to VersionId and size, of the newest objects in a bucket that keeps versions."""
+        """Key to VersionId and size, of the newest objects in a versioned bucket."""
         found: dict[str, tuple[str, int]] = {}
         more: dict[str, str] = {}
         seen = 0
@@ -138,11 +122,11 @@ class S3Folder(RemoteFolder):
                 more["VersionIdMarker"] = page["NextVersionIdMarker"]
         raise self._error(
             codes.TOO_MANY_FILES,
-            f"{self._shown()} holds more than {10 * FOLDER_FILES} versions of objects",
+            f"{self._shown()} has more than {10 * FOLDER_FILES} versions of objects",
         )
 
     def _head(self, place: str, version: str | None) -> dict[str, Any] | None:
-        """What HEAD says of an object, or ``None`` where it (or its version) is gone."""
+        """The answer to HEAD of an object, or ``None`` if it (or its version) is gone."""
         bucket, key, _ = self._fs.split_path(place)
         pin: dict[str, str] = {}
         if version is not None and version.startswith(_VERSIONID):
@@ -154,7 +138,7 @@ class S3Folder(RemoteFolder):
                 raise
             return None
         except OSError as error:
-            # AWS answers 400 to a VersionId that it cannot have given, 405 to a deletion's.
+            # AWS answers 400 to an invalid VersionId, 405 to that of a deletion.
             if pin and status_of(error) in (400, 405):
                 return None
             raise
@@ -174,7 +158,4 @@ def _pin_of(version_id: str | None, etag: str) -> str:
     return _ETAG + etag.strip('"')
 
 
-def open_folder(asked: SourceRequest) -> S3Folder:
-    """The folder in a bucket."""
-    fs, root = open_filesystem(asked.source, asked.options, asked.where)
-    return S3Folder(asked.source, fs, root, where=asked.where, pins=asked.pins)
+open_folder = S3Folder

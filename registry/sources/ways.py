@@ -1,9 +1,9 @@
-"""Where the storage options of a source send its requests, and who vouches for that place.
+"""Where the storage options of a source send its requests, and whether the user chose that place.
 
-The user's own credentials (a Hub token, AWS keys, ``~/.netrc``, ...) go where the user's own
-environment sends them. An option of a manifest can name another host, a proxy, or a connection that
-is not verified: a *way*. An option counts as one unless it is listed here as harmless, so that an
-option that nobody thought of cannot carry a credential away.
+The user's credentials (a Hub token, AWS keys, ``~/.netrc``, ...) go where the user's environment
+sends them. A manifest's option can name another host, a proxy, or a connection that is not
+verified: a *way*. An option counts as a way unless it is listed here as harmless, so that an option
+unknown to this table cannot leak a credential.
 """
 
 from __future__ import annotations
@@ -33,36 +33,38 @@ _FSSPEC = frozenset(
         *("version_aware", "max_concurrency", "requester_pays", "timeout"),
     }
 )
-_HARMLESS: Mapping[str, frozenset[str]] = {
-    "s3": _FSSPEC
-    | {
-        *("profile", "cache_regions", "fixed_upload_size", "s3_additional_kwargs"),
-        *("local_expiry_check", "client_kwargs.region_name", "config_kwargs.region_name"),
-        *("config_kwargs.connect_timeout", "config_kwargs.read_timeout", "config_kwargs.retries"),
-        *("config_kwargs.max_pool_connections", "config_kwargs.tcp_keepalive"),
-        *("config_kwargs.signature_version", "config_kwargs.parameter_validation"),
-        *("config_kwargs.s3.addressing_style", "config_kwargs.s3.payload_signing_enabled"),
-        *("config_kwargs.request_checksum_calculation",),
-        *("config_kwargs.response_checksum_validation",),
-    },
-    "http": _FSSPEC
-    | {
-        *("headers", "cookies", "auth", "simple_links", "same_scheme", "size_policy", "encoded"),
-        *("allow_redirects", "max_redirects", "client_kwargs.headers", "client_kwargs.cookies"),
-        *("client_kwargs.auth", "client_kwargs.timeout"),
-    },
-    "gs": _FSSPEC
-    | {
-        *("project", "access", "consistency", "cache_timeout", "default_location"),
-        *("check_connection", "token"),
-    },
+_S3_OPTIONS = _FSSPEC | {
+    *("profile", "cache_regions", "fixed_upload_size", "s3_additional_kwargs"),
+    *("local_expiry_check", "client_kwargs.region_name", "config_kwargs.region_name"),
+    *("config_kwargs.connect_timeout", "config_kwargs.read_timeout", "config_kwargs.retries"),
+    *("config_kwargs.max_pool_connections", "config_kwargs.tcp_keepalive"),
+    *("config_kwargs.signature_version", "config_kwargs.parameter_validation"),
+    *("config_kwargs.s3.addressing_style", "config_kwargs.s3.payload_signing_enabled"),
+    *("config_kwargs.request_checksum_calculation",),
+    *("config_kwargs.response_checksum_validation",),
 }
+_HTTP_OPTIONS = _FSSPEC | {
+    *("headers", "cookies", "auth", "simple_links", "same_scheme", "size_policy", "encoded"),
+    *("allow_redirects", "max_redirects", "client_kwargs.headers", "client_kwargs.cookies"),
+    *("client_kwargs.auth", "client_kwargs.timeout"),
+}
+_GOOGLE_OPTIONS = _FSSPEC | {
+    *("project", "access", "consistency", "cache_timeout", "default_location"),
+    *("check_connection", "token"),
+}
+_HARMLESS: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(S3, _S3_OPTIONS),
+    **dict.fromkeys(HTTP, _HTTP_OPTIONS),
+    **dict.fromkeys(GOOGLE, _GOOGLE_OPTIONS),
+}
+"""By scheme, the options that do not decide where requests go; fsspec's own for other schemes."""
 _SAFE_WHEN_TRUE = frozenset(
     {"use_ssl", "ssl", "client_kwargs.use_ssl", "client_kwargs.verify", "client_kwargs.trust_env"}
 )
 _AWS = re.compile(
     r"https://s3(?:[.-](?:fips|dualstack))*(?:[.-][a-z]{2}(?:-[a-z]+)+-\d)?\.amazonaws\.com(?:\.cn)?"
 )
+"""AWS's own endpoints of S3, which the user's AWS credentials are for."""
 _LOGS_IN = frozenset({"smb"})
 """Schemes whose driver logs in, as the user, at whatever host the URL names."""
 _URL_ITSELF = "the URL"
@@ -72,7 +74,7 @@ _BARE = frozenset({"file", "memory"})
 @dataclass(frozen=True)
 class Way:
     """One option that decides where requests go: its dotted name, its value, and the URL that it
-    stands for, without user and query (``None`` for what has no URL, such as ``verify: false``)."""
+    means, without user and query (``None`` for options without one, such as ``verify: false``)."""
 
     option: str
     text: str
@@ -80,7 +82,7 @@ class Way:
 
     @property
     def is_url_itself(self) -> bool:
-        """Whether the source's own URL names the host, and no option."""
+        """Whether the source's own URL names the host, not an option."""
         return self.option == _URL_ITSELF
 
     @property
@@ -102,12 +104,21 @@ def ways_of(source: Source, options: Mapping[str, Any]) -> tuple[Way, ...]:
 
 
 def strange_ways(source: Source, options: Mapping[str, Any], vouches: Vouches) -> tuple[Way, ...]:
-    """The ways that neither ``vouches`` nor the environment of the user knows."""
-    ways = [way for way in ways_of(source, options) if not _vouched(way, vouches)]
+    """The ways that are known neither to ``vouches`` nor to the user's environment."""
+
+    def chosen(way: Way) -> bool:
+        return vouches(way.text) or (way.url is not None and vouches(way.url))
+
+    ways = [way for way in ways_of(source, options) if not chosen(way)]
     if not ways:
         return ()
     known = _of_environment(source, options)
-    return tuple(way for way in ways if way.origin not in known and not _is_own(source, way))
+    return tuple(
+        way
+        for way in ways
+        if way.origin not in known
+        and not (source.scheme in S3 and _AWS.fullmatch(way.origin or ""))
+    )
 
 
 def reached_at(source: Source, options: Mapping[str, Any]) -> str | None:
@@ -145,15 +156,6 @@ def origin_of(url: str) -> str | None:
     return f"{scheme}://{shown}" + ("" if port in (None, usual) else f":{port}")
 
 
-def _is_own(source: Source, way: Way) -> bool:
-    """Whether this is one of AWS's own endpoints of S3, which the credentials are for."""
-    return source.scheme in S3 and _AWS.fullmatch(way.origin or "") is not None
-
-
-def _vouched(way: Way, vouches: Vouches) -> bool:
-    return vouches(way.text) or (way.url is not None and vouches(way.url))
-
-
 def _leaves(options: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in options.items():
         name = f"{above}{key}"
@@ -166,8 +168,7 @@ def _leaves(options: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, 
 
 
 def _way(scheme: str, name: str, value: object) -> Way | None:
-    kind = next((k for k, all_ in _KINDS.items() if scheme in all_), None)
-    if name in _HARMLESS.get(kind or "", _FSSPEC) or is_secret_name(name.rpartition(".")[2]):
+    if name in _HARMLESS.get(scheme, _FSSPEC) or is_secret_name(name.rpartition(".")[2]):
         return None
     if name in _SAFE_WHEN_TRUE and value is True:
         return None
@@ -177,12 +178,9 @@ def _way(scheme: str, name: str, value: object) -> Way | None:
     return Way(name, text, _clean(text) if isinstance(value, str) else None)
 
 
-_KINDS = {"s3": S3, "http": HTTP, "gs": GOOGLE}
-
-
 def _clean(url: str) -> str | None:
-    """A URL in one spelling, without user, query and fragment; ``None`` for what is none, and for
-    one whose path does not lead where it reads."""
+    """A URL in one spelling, without user, query and fragment; ``None`` for an invalid URL, and
+    for a path with ``.`` or ``..`` steps."""
     origin = origin_of(url)
     if origin is None:
         return None
@@ -207,8 +205,8 @@ def _of_environment(source: Source, options: Mapping[str, Any]) -> frozenset[str
 
 
 def _aws_endpoints(options: Mapping[str, Any]) -> list[str]:
-    """The S3 endpoint of the environment, else of the profile in ``~/.aws/config`` (both may say
-    it for S3 alone): https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html."""
+    """The S3 endpoint of the environment, else of the profile in ``~/.aws/config`` (each may set
+    it for S3 only): https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html."""
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         if os.environ.get(name):
             return [os.environ[name]]
@@ -216,7 +214,7 @@ def _aws_endpoints(options: Mapping[str, Any]) -> list[str]:
         from botocore.exceptions import BotoCoreError
         from botocore.session import Session
     except ImportError:
-        return []  # opening the source says what is missing
+        return []  # opening the source says which package is missing
     try:
         session = Session(profile=options.get("profile"))
         profile = cast("dict[str, Any]", session.get_scoped_config())

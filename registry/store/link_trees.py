@@ -1,4 +1,4 @@
-"""Folders of links into the store, for readers that want names and not digests.
+"""Folders of links into the store, for readers that need names instead of digests.
 
 Links are symbolic: a hard link would change the object's ctime, and with it the proof that the
 object was not touched since it was verified. Where a file system has no symbolic links, hard
@@ -33,22 +33,22 @@ _RACES = 10
 
 
 def materialise(store: Store, files: Mapping[str, Path | str]) -> Path:
-    """Make a read-only folder that holds these files under these names, for ``from_pretrained``.
+    """Make a read-only folder of these files under these names, for ``from_pretrained``.
 
-    The folder's own name is the folder digest of its content, so the same files give the same
-    folder. It is verified each time, through the memos.
+    Its name is the folder digest of its content, so the same files give the same folder. It is
+    verified each time, through the memos.
 
     Args:
         store: Where the folder is made.
         files: By name (which may be nested), the digest of an object in the store, or the path
-            of a file elsewhere (the Hub's cache), which is linked to, not copied.
+            of a file elsewhere (the Hub's cache), to which the folder links.
 
     Returns:
         The folder.
 
     Raises:
-        StoreError: For names that would leave the folder (all of them at once), a missing
-            object, or a disk that refuses.
+        StoreError: Names lead out of the folder (all are listed), an object is missing, or the
+            disk refuses.
     """
     placed = _locate(store, files)
     facts = [fact for fact, _ in placed]
@@ -66,11 +66,11 @@ def materialise(store: Store, files: Mapping[str, Path | str]) -> Path:
                 if error.code not in (CACHE_READ_ONLY.id, CACHE_PERMISSION.id):
                     raise
                 return _for_this_process(tree.name, placed)
-    raise StoreError(CACHE_IO.finding(f"{tree} could not be made: it changed each time"))
+    raise StoreError(CACHE_IO.finding(f"Cannot make {tree}: it changed each time"))
 
 
 def intact(store: Store, tree: Path, facts: list[FileFact]) -> bool:
-    """Whether the tree holds exactly these files, verified through the memos."""
+    """Whether the tree has exactly these files, verified through the memos."""
     found = {
         (Path(folder) / name).relative_to(tree).as_posix()
         for folder, folders, names in os.walk(tree)
@@ -130,14 +130,14 @@ def _publish(new: Path, tree: Path, placed: list[tuple[FileFact, Path]]) -> None
     _build(new, tree, placed)
     tree.parent.mkdir(exist_ok=True)
     if os.path.lexists(tree):
-        # Damaged, or a file's place is another one now: out of the way first.
+        # Damaged, or a file has moved: move the old tree away first.
         _move(tree, new.with_name("old"))
     if _move(new, tree):
         _close(tree)
 
 
 def _for_this_process(name: str, placed: list[tuple[FileFact, Path]]) -> Path:
-    # A cache baked into an image is read-only, and its files must be usable all the same.
+    # The cache of a container image may be read-only, and its files must still be usable.
     place = scratch_folder()
     atexit.register(remove, place)
     tree = place / name
@@ -158,7 +158,7 @@ def _build(new: Path, tree: Path, placed: list[tuple[FileFact, Path]]) -> None:
         if taken:
             raise StoreError(
                 UNSAFE_PATH.finding(
-                    f"{fact.path!r} and another name are one and the same on this file system",
+                    f"{fact.path!r} is the same name as another on this file system",
                     found=repr(fact.path),
                 )
             )
@@ -171,9 +171,9 @@ def _build(new: Path, tree: Path, placed: list[tuple[FileFact, Path]]) -> None:
 
 
 def _link(link: Path, target: str, path: Path) -> None:
-    for way in (lambda: link.symlink_to(target), lambda: link.hardlink_to(path)):
+    for make in (lambda: link.symlink_to(target), lambda: link.hardlink_to(path)):
         with suppress(OSError, NotImplementedError):
-            way()
+            make()
             return
     shutil.copyfile(path, link)
     link.chmod(0o444)

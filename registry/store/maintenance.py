@@ -1,7 +1,7 @@
-"""Looking after the store: what is in it, whether it is sound, and making room.
+"""Maintenance of the store: its content, its integrity, and freeing space.
 
-Any of this may be killed at any moment, or run in two processes at once: every step is one
-rename or one removal, and what is gone already is no error.
+Each function may be killed at any moment, or run in two processes at once: each step is one
+rename or one removal, and a file that is already gone is not an error.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import stat
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +25,13 @@ from .link_trees import linked
 from .store import Store, sweep
 
 GRACE = 600.0
-"""Seconds for which something that was used stays out of :func:`collect`'s reach."""
+"""Seconds after its last use during which :func:`collect` removes nothing."""
 
 
 @dataclass(frozen=True)
 class StoreEntry:
     """One file in the store. ``last_used`` is in seconds since the epoch; ``origin`` says where
-    it was first fetched from, if that was recorded; ``trees`` are the folders that link to it."""
+    it was first fetched from, if recorded; ``trees`` are the folders that link to it."""
 
     digest: str
     size: int
@@ -49,7 +49,7 @@ class Freed:
 
 
 def entries(store: Store) -> list[StoreEntry]:
-    """What is in the store, the least recently used first."""
+    """The files in the store, the least recently used first."""
     users: defaultdict[str, list[str]] = defaultdict(list)
     for tree in listing(store.trees):
         for digest in linked(tree):
@@ -80,14 +80,14 @@ def size(store: Store) -> int:
 
 
 def verify(store: Store, on_bytes: Callable[[int], None] | None = None) -> list[Finding]:
-    """Read every object again.
+    """Read all objects again.
 
     Damaged ones are reported and moved to ``quarantine/``, so that the next pull fetches them
     again. A folder that is not a cache is a finding.
 
     Args:
         store: The cache to read.
-        on_bytes: Is told the number of bytes after each read.
+        on_bytes: Called with the number of bytes of each read.
 
     Returns:
         One finding for each damaged or unknown file.
@@ -106,7 +106,9 @@ def verify(store: Store, on_bytes: Callable[[int], None] | None = None) -> list[
         except OSError as error:
             findings.append(fault(error, path))
     findings.extend(
-        STRAY_FILE.finding(f"{path} is not a file of the cache") for path in _strays(store)
+        STRAY_FILE.finding(f"{path} is not a file of the cache")
+        for path in _contents(store)
+        if not _is_object(path)
     )
     return findings
 
@@ -114,26 +116,24 @@ def verify(store: Store, on_bytes: Callable[[int], None] | None = None) -> list[
 def collect(
     store: Store,
     max_size: int | None = None,
-    keep: Collection[str] = frozenset(),
     *,
     grace: float = GRACE,
 ) -> Freed:
-    """Remove what killed processes left, folders of links that nobody uses, and then objects.
+    """Remove the remains of killed processes, unused folders of links, and then objects.
 
-    The least recently used objects go first, until at most ``max_size`` bytes are left. What a
-    live process holds (:meth:`Store.hold`) is never removed. Each step leaves a valid store.
+    The least recently used objects go first, until at most ``max_size`` bytes are left. Objects
+    that a live process holds (:meth:`Store.hold`) stay. Each step leaves a valid store.
 
     Args:
         store: The cache to make smaller.
         max_size: Bytes to keep at most. Without it no object is removed.
-        keep: Digests of objects that are never removed.
-        grace: What was used less than this many seconds ago is never removed.
+        grace: Objects used less than this many seconds ago stay.
 
     Returns:
         What was removed.
 
     Raises:
-        StoreError: The disk refuses, or the folder holds something and is not a cache.
+        StoreError: The disk refuses, or the folder has files and is not a cache.
     """
     if other := _other_than_a_cache(store):
         raise StoreError(other)
@@ -144,14 +144,14 @@ def collect(
     _sweep(store, now, grace)
     for tree in listing(store.trees):
         used = store.last_used(tree)
-        if now - used >= grace and not _names(tree, PREFIX + tree.name) & {*keep, *store.held()}:
+        if now - used >= grace and not _names(tree, PREFIX + tree.name) & store.held():
             _discard_unused(store, tree, used)
     removed: list[str] = []
     left = size(store)
     for entry in entries(store) if max_size is not None else ():
         if max_size is None or left <= max_size:
             break
-        if now - entry.last_used >= grace and entry.digest not in {*keep, *store.held()}:
+        if now - entry.last_used >= grace and entry.digest not in store.held():
             path = store.object_path(entry.digest)
             if _discard_unused(store, path, entry.last_used):
                 removed.append(entry.digest)
@@ -161,13 +161,7 @@ def collect(
 
 
 def _objects(store: Store) -> Iterator[Path]:
-    for path in _contents(store):
-        if _is_object(path):
-            yield path
-
-
-def _strays(store: Store) -> list[Path]:
-    return [path for path in _contents(store) if not _is_object(path)]
+    return filter(_is_object, _contents(store))
 
 
 def _contents(store: Store) -> Iterator[Path]:
@@ -201,18 +195,18 @@ def _quarantine(store: Store, path: Path, before: os.stat_result, found: str) ->
     outcome = f"it was moved to {place}"
     try:
         store.quarantine.mkdir(exist_ok=True)
-        if path.stat().st_ino == before.st_ino:  # else someone has repaired it meanwhile
+        if path.stat().st_ino == before.st_ino:  # else it was repaired meanwhile
             path.rename(place)
     except OSError as error:
-        outcome = f"it is never used, but could not be moved away ({error.strerror})"
+        outcome = f"it is never used, but cannot be moved away ({error.strerror})"
     return DAMAGED_OBJECT.finding(
         f"{path} is damaged; {outcome}", found=found, expected=PREFIX + path.name
     )
 
 
 def _other_than_a_cache(store: Store) -> Finding | None:
-    """What is wrong with a place that holds something, and no cache. One that is not there, or is
-    empty, may become a cache."""
+    """A finding for a folder that has files and is not a cache. A missing or empty folder may
+    become one."""
     if store.exists() or not os.path.lexists(store.root):
         return None
     if store.root.is_dir() and not listing(store.root):
@@ -253,15 +247,16 @@ def _sweep(store: Store, now: float, grace: float) -> None:
 
 
 def _names(path: Path, digest: str) -> frozenset[str]:
-    """What a hold may call an object or a tree: its own digest, or one that it links to."""
+    """The digests by which a hold may name an object or a tree: its own, and those it links to."""
     return linked(path) | {digest}
 
 
 def _discard_unused(store: Store, path: Path, last_used: float) -> bool:
-    """Remove an object or a tree, unless someone began to use it since ``last_used``.
+    """Remove an object or a tree, unless a process used it after ``last_used``.
 
     A user first marks (touches the note or the tree, writes a hold) and then looks; here the
-    thing first goes, in one step, and then the marks are read. So one always sees the other.
+    object is first moved away, in one step, and then the marks are read. So one always sees the
+    other.
     """
     digest = PREFIX + path.name
     place = store.tmp / Owner.me().new_name()  # as it is: a full disk takes no new folder

@@ -1,4 +1,4 @@
-"""The cache: files kept once, read-only, under the name of their content.
+"""The cache: files kept once, read-only, under the digest of their content.
 
 ::
 
@@ -8,11 +8,11 @@
     notes/<hex>               when an object was last used (its time), where it came from
     holds/<owner>             what a live process is using
     verified/                 memos (see `verified`)
-    quarantine/               what was found damaged
+    quarantine/               damaged files
 
-Nothing here relies on a lock. A file gets its final name by one atomic rename, after its
-content was verified and is on the disk; two processes that publish the same file rename the
-same bytes. Whatever a killed process leaves behind is in `tmp`.
+There are no locks. A file gets its final name by one atomic rename, after its content was
+verified and is on the disk; two processes that publish the same file rename the same bytes. The
+remains of a killed process are in `tmp`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _TAG = (
 
 
 class Store:
-    """A content-addressed cache in the folder ``root``. Making one touches no disk."""
+    """A content-addressed cache in the folder ``root``. The constructor touches no disk."""
 
     def __init__(self, root: Path) -> None:
         self.root: Path = Path(os.path.abspath(root.expanduser()))  # noqa: PTH100 - not resolved
@@ -66,10 +66,10 @@ class Store:
         try:
             return cls(Path.home() / ".cache" / "adapterdock")
         except RuntimeError as error:
-            raise StoreError(CACHE_UNKNOWN_PLACE.finding("there is no home folder")) from error
+            raise StoreError(CACHE_UNKNOWN_PLACE.finding("This user has no home folder")) from error
 
     def object_path(self, digest: str) -> Path:
-        """Where the object of this digest lies, or would lie."""
+        """The path of the object of this digest, which may be absent."""
         name = parse_digest(digest)
         return self.objects / name[:2] / name
 
@@ -81,8 +81,8 @@ class Store:
     ) -> Path | None:
         """The verified file of this digest, or ``None`` where it is absent or damaged.
 
-        It is hashed only if it was not verified before in this very state. Finding it counts as
-        a use. Raises :class:`StoreError` where it is there and cannot be read.
+        It is hashed only if it changed since it was last verified. Finding it counts as a use.
+        Raises :class:`StoreError` if it exists and cannot be read.
         """
         path = self.object_path(digest)
         note = self.notes / path.name
@@ -98,7 +98,7 @@ class Store:
         except (OSError, StoreError) as error:
             system = error.__cause__ if isinstance(error, StoreError) else error
             if isinstance(system, FileNotFoundError | NotADirectoryError):
-                return None  # or it went between two looks at it
+                return None  # perhaps removed just now
             if isinstance(error, OSError):
                 raise StoreError(fault(error, path)) from error
             raise
@@ -113,14 +113,13 @@ class Store:
         *,
         origin: str = "",
         where: Where = Where(),  # noqa: B008 - frozen
-        on_bytes: Callable[[int], None] | None = None,
     ) -> Path:
         """Verify a file made under :meth:`temporary` and give it its final name.
 
-        With ``digest`` ``None`` its content names it, whatever it is. ``origin`` says where it
-        came from (for messages and ``cache ls``; nothing secret). Raises
-        :class:`IntegrityError` where size or digest differ, and :class:`StoreError` where the
-        disk refuses; then nothing is published. A file that is already there is kept.
+        Without ``digest`` or ``size``, any content is accepted. ``origin`` says where it came from
+        (for messages and ``cache ls``; nothing secret). Raises :class:`IntegrityError` if size or
+        digest differ, and :class:`StoreError` if the disk refuses; then nothing is published. A
+        file that already exists is kept.
         """
         what = origin or temporary.name
         with guarded(self.root, where):
@@ -129,17 +128,17 @@ class Store:
                 if size not in (None, status.st_size):
                     raise IntegrityError(
                         WRONG_SIZE.finding(
-                            f"{what} has another size than it should have",
+                            f"{what} has the wrong size",
                             where,
                             found=f"{status.st_size} bytes",
                             expected=f"{size} bytes",
                         )
                     )
-                found = sha256_stream(stream, on_bytes)
+                found = sha256_stream(stream)
                 if digest not in (None, found):
                     raise IntegrityError(
                         WRONG_DIGEST.finding(
-                            f"{what} has another content than it should have",
+                            f"{what} has the wrong content",
                             where,
                             found=found,
                             expected=digest,
@@ -162,8 +161,8 @@ class Store:
     def temporary(self) -> Generator[Path]:
         """A path that does not exist yet, for one file or folder on the store's own file system.
 
-        Whatever is left there goes when the block ends, however it ends. Raises
-        :class:`StoreError` where the store cannot be written to.
+        It is removed when the block ends. Raises :class:`StoreError` if the store cannot be
+        written to.
         """
         place = self.tmp / Owner.me().new_name()
         sweep(self.tmp)
@@ -183,7 +182,7 @@ class Store:
         """Keep these objects (and trees that link to them) from any process's
         ``maintenance.collect`` while the block runs.
 
-        In a store that cannot be written to, nothing can be removed either.
+        A read-only store needs no mark: nothing can be removed from it.
         """
         lines = "".join(f"{PREFIX}{parse_digest(digest)}\n" for digest in digests)
         mark = self.holds / Owner.me().new_name()
@@ -200,7 +199,7 @@ class Store:
                 mark.unlink(missing_ok=True)
 
     def exists(self) -> bool:
-        """Whether there is a cache in the folder: something was put there, or begun to be."""
+        """Whether the folder is a cache: something was, or started to be, put there."""
         if self.objects.is_dir():
             return True
         try:
@@ -238,14 +237,14 @@ class Store:
             return ""
 
     def _note(self, name: str, origin: str) -> None:
-        with suppress(OSError):  # it serves gc's order and people, not correctness
+        with suppress(OSError):  # only for gc's order and for people
             self.notes.mkdir(parents=True, exist_ok=True)
             (self.notes / name).write_text(origin, encoding="utf-8")
 
 
 def sweep(folder: Path, now: float | None = None) -> None:
-    """Remove what processes that are gone left in the store's ``tmp`` or ``holds``."""
-    with suppress(StoreError):  # who writes there next says what is wrong with it
+    """Remove the remains of ended processes in the store's ``tmp`` or ``holds``."""
+    with suppress(StoreError):  # the next write reports what is wrong
         for left in listing(folder):
             owner = Owner.of(left.name)
             age = (time.time() if now is None else now) - _newest(left)

@@ -1,14 +1,13 @@
 """Digests of files that were read once, remembered until the file changes.
 
-A memo is believed only while the file is the same one in every way that ``stat`` can tell:
-real path, device, inode, size, and both times in nanoseconds. The change time (ctime) cannot be
-set by a program, so a file that is rewritten in place with its old size and modification time
-is noticed. A file that changed within the clock's granularity before it was hashed may change
-once more without a new time (git calls such an entry "racily clean"); its digest is not
-remembered.
+A memo counts only while ``stat`` of the file is unchanged: real path, device, inode, size, and
+both times in nanoseconds. A program cannot set the change time (ctime), so a file that is
+rewritten in place with its old size and modification time is noticed. A file that changed within
+the clock's granularity before it was hashed may change once more without a new time (git calls
+such an entry "racily clean"); its digest is not remembered.
 
 Each memo is a small file of its own, written by rename, with a checksum: processes that race
-write the same thing, and a damaged memo is as good as none.
+write the same bytes, and a damaged memo is ignored.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stamp:
-    """What ``stat`` says of one state of one file (times in nanoseconds)."""
+    """The state of one file in ``stat`` (times in nanoseconds)."""
 
     device: int
     inode: int
@@ -64,11 +63,11 @@ class Stamp:
 
 
 class Verified:
-    """The memos, in ``directory``. Without one, or where it cannot be written, digests are
-    remembered only inside this process. Safe to use from several threads."""
+    """The memos, in ``directory``. If it cannot be written, digests are remembered only inside
+    this process. Safe to use from several threads."""
 
-    def __init__(self, directory: Path | None) -> None:
-        self.directory: Path | None = directory
+    def __init__(self, directory: Path) -> None:
+        self.directory: Path = directory
         self._here: dict[str, tuple[Stamp, str]] = {}
 
     def digest(
@@ -78,12 +77,11 @@ class Verified:
         expected: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
     ) -> str:
-        """``sha256:HEX`` of a file; it is read only where no memo holds.
+        """``sha256:HEX`` of a file; it is read only without a current memo.
 
-        A memo that disagrees with ``expected`` is not believed: the file is read before anyone
-        is told that it is wrong. ``on_bytes`` is told of bytes that were really hashed. Raises
-        :class:`StoreError` where the file cannot be read, :class:`IntegrityError` where it keeps
-        changing under the reader.
+        A memo other than ``expected`` is ignored: the file is read before it is reported as wrong.
+        ``on_bytes`` gets the bytes that were really hashed. Raises :class:`StoreError` if the file
+        cannot be read, :class:`IntegrityError` if it keeps changing meanwhile.
         """
         real = Path(os.path.realpath(path))
         with guarded(path):
@@ -103,10 +101,10 @@ class Verified:
                     if before.settled(now):
                         self._remember(real, before, found)
                     return found
-        raise IntegrityError(FILE_UNSTABLE.finding(f"{path} changed each time it was read"))
+        raise IntegrityError(FILE_UNSTABLE.finding(f"{path} changed during each read"))
 
     def known(self, path: Path) -> str | None:
-        """The digest that a file in its present state is remembered by; it is not read."""
+        """The remembered digest of a file in its present state; it is not read."""
         real = Path(os.path.realpath(path))
         try:
             return self._recall(real, Stamp.of(real.stat()))
@@ -114,8 +112,8 @@ class Verified:
             return None
 
     def record(self, path: Path, digest: str) -> None:
-        """Remember ``digest`` for a file that this process wrote, hashed and closed itself, and
-        that nobody writes in place: its age does not matter."""
+        """Remember ``digest`` for a file that this process itself wrote, hashed and closed, and
+        that is never written in place: its age does not matter."""
         real = Path(os.path.realpath(path))
         try:
             self._remember(real, Stamp.of(real.stat()), digest)
@@ -123,9 +121,7 @@ class Verified:
             return  # a memo only saves time
 
     def sweep(self) -> None:
-        """Remove memos of files that are gone, and what killed writers left behind."""
-        if self.directory is None or not self.directory.is_dir():
-            return
+        """Remove memos of files that are gone, and the remains of killed writers."""
         for memo in self.directory.glob("*/*"):
             try:
                 if memo.name.startswith(_TEMPORARY):
@@ -142,11 +138,8 @@ class Verified:
         here = self._here.get(str(real))
         if here is not None and here[0] == stamp:
             return here[1]
-        memo = self._memo(real)
-        if memo is None:
-            return None
         try:
-            with memo.open("rb") as stream:
+            with self._memo(real).open("rb") as stream:
                 line = _parse(stream.read(_MEMO_LIMIT))
         except OSError:
             return None
@@ -158,8 +151,6 @@ class Verified:
     def _remember(self, real: Path, stamp: Stamp, digest: str) -> None:
         self._here[str(real)] = (stamp, digest)
         memo = self._memo(real)
-        if memo is None:
-            return
         temporary = memo.with_name(_TEMPORARY + secrets.token_hex(8))
         try:
             memo.parent.mkdir(parents=True, exist_ok=True)
@@ -172,9 +163,7 @@ class Verified:
             except OSError:
                 return
 
-    def _memo(self, real: Path) -> Path | None:
-        if self.directory is None:
-            return None
+    def _memo(self, real: Path) -> Path:
         name = hashlib.sha256(os.fsencode(real)).hexdigest()
         return self.directory / name[:2] / name
 

@@ -1,4 +1,4 @@
-"""The command line within the test's own process, where that is enough."""
+"""The command line, run within the process of the test."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def completed(line: str, cwd: Path, shell: str) -> list[str]:
         ("adapterdock lock nowhere.yaml --upgrade a", []),
     ],
 )
-def test_the_shell_is_offered_what_fits(
+def test_the_shell_completes_codes_and_names(
     at_desk: Path, shell: str, line: str, offered: list[str]
 ) -> None:
     (at_desk / "other.yaml").write_text(

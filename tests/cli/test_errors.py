@@ -1,4 +1,4 @@
-"""Whatever goes wrong: findings on stderr, the right exit status, never a traceback."""
+"""Errors: findings on stderr, the right exit status, never a traceback."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_an_error_has_the_exit_status_of_its_kind(error: AdapterdockError, statu
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("nope.yaml", "there is no such manifest"),
-        ("adaptrs.yaml", "did you mean 'adapters.yaml'?"),
-        (".", "this is a folder"),
+        ("nope.yaml", "No such manifest"),
+        ("adaptrs.yaml", "Did you mean 'adapters.yaml'?"),
+        (".", "This is a folder"),
     ],
 )
-def test_a_manifest_that_is_not_there_is_wrong_usage_with_a_way_out(
+def test_a_missing_manifest_is_wrong_usage_with_a_hint(
     cli: Cli, at_desk: Path, name: str, given: str, said: str
 ) -> None:
     if name == "fingerprint" and given == ".":
@@ -68,11 +68,11 @@ def test_a_manifest_is_not_read_from_standard_input(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("path", ["adapters.yaml/x.yaml", "x" * 5000 + ".yaml"])
-def test_a_path_that_cannot_be_is_wrong_usage(cli: Cli, at_desk: Path, path: str) -> None:
+def test_an_impossible_path_is_wrong_usage(cli: Cli, at_desk: Path, path: str) -> None:
     assert cli("validate", path).exit_code == 2
 
 
-def test_a_manifest_that_may_not_be_read_is_a_finding(at_desk: Path) -> None:
+def test_an_unreadable_manifest_is_a_finding(at_desk: Path) -> None:
     if os.geteuid() == 0:  # root may read anything, so read something that nobody can
         result = terminal.run("validate", "/proc/self/mem", cwd=at_desk)
     else:
@@ -83,13 +83,13 @@ def test_a_manifest_that_may_not_be_read_is_a_finding(at_desk: Path) -> None:
     assert "Traceback" not in result.err
 
 
-def test_an_unknown_option_is_wrong_usage_with_the_one_that_was_meant(cli: Cli) -> None:
+def test_an_unknown_option_is_wrong_usage_with_a_suggestion(cli: Cli) -> None:
     result = cli("validate", "--frzen")
     assert result.exit_code == 2
     assert "--frozen" in result.stderr
 
 
-def test_an_unknown_command_is_wrong_usage_with_the_one_that_was_meant(cli: Cli) -> None:
+def test_an_unknown_command_is_wrong_usage_with_a_suggestion(cli: Cli) -> None:
     result = cli("vlidate")
     assert result.exit_code == 2
     assert "'validate'" in result.stderr
@@ -118,7 +118,7 @@ def test_a_bug_is_one_short_message_and_status_70(
     assert "Traceback" in cli("--debug", "validate").stderr
 
 
-def test_debug_shows_what_is_behind_an_error_too(
+def test_debug_shows_the_traceback_of_an_error(
     cli: Cli, at_desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADAPTERDOCK_DEBUG", "1")
@@ -128,9 +128,7 @@ def test_debug_shows_what_is_behind_an_error_too(
 
 
 @pytest.mark.parametrize("name", ["lock", "show", "fingerprint"])
-def test_with_json_an_error_is_json_too_and_nothing_else(
-    cli: Cli, at_desk: Path, name: str
-) -> None:
+def test_with_json_an_error_is_json(cli: Cli, at_desk: Path, name: str) -> None:
     (at_desk / "adapters.yaml").write_text("version: 1\nbase: {modle: x}\n")
     result = cli(name, "--json")
     assert result.exit_code == 1
@@ -146,7 +144,7 @@ def test_with_json_an_error_is_json_too_and_nothing_else(
 
 
 @pytest.mark.parametrize("arguments", [("explain",), ("--help",), ("validate",)])
-def test_a_reader_that_leaves_early_is_no_error(at_desk: Path, arguments: tuple[str, ...]) -> None:
+def test_a_closed_pipe_is_not_an_error(at_desk: Path, arguments: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.close(reading)  # nobody will ever read
     done = subprocess.run(
@@ -164,7 +162,7 @@ def test_a_reader_that_leaves_early_is_no_error(at_desk: Path, arguments: tuple[
     assert done.returncode == (1 if "--help" in arguments else 141)
 
 
-def test_a_full_disk_behind_stdout_is_said(at_desk: Path) -> None:
+def test_a_full_disk_behind_stdout_is_reported(at_desk: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             terminal.command("explain", "AD101"),
@@ -180,7 +178,7 @@ def test_a_full_disk_behind_stdout_is_said(at_desk: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_closed_streams_do_not_matter(at_desk: Path) -> None:
+def test_closed_streams_are_ignored(at_desk: Path) -> None:
     line = " ".join(terminal.command("validate"))
     done = subprocess.run(
         ["bash", "-c", f"{line} >&- 2>&-"], cwd=at_desk, env=terminal.environment(), timeout=60
@@ -188,7 +186,7 @@ def test_closed_streams_do_not_matter(at_desk: Path) -> None:
     assert done.returncode == 0
 
 
-def test_a_name_that_the_encoding_lacks_is_spelled_out(at_desk: Path) -> None:
+def test_characters_that_the_encoding_lacks_are_escaped(at_desk: Path) -> None:
     (at_desk / "b\u00e4d.yaml").write_text("version: 1\nbase: {modle: x}\n")
     result = terminal.run(
         "validate", "b\u00e4d.yaml", cwd=at_desk, env={"PYTHONIOENCODING": "ascii"}
@@ -197,7 +195,7 @@ def test_a_name_that_the_encoding_lacks_is_spelled_out(at_desk: Path) -> None:
     assert "b\\xe4d.yaml:2:8" in result.out
 
 
-def test_what_is_accepted_says_so_and_passes(cli: Cli, at_desk: Path) -> None:
+def test_accepted_findings_are_marked_and_pass(cli: Cli, at_desk: Path) -> None:
     text = (at_desk / "adapters.yaml").read_text()
     (at_desk / "adapters.yaml").write_text(
         text.replace("base:\n  model: ./base   # kept", "base: {}")
@@ -206,7 +204,7 @@ def test_what_is_accepted_says_so_and_passes(cli: Cli, at_desk: Path) -> None:
     result = cli("validate", "--accept", "base-not-declared")
     assert result.exit_code == 0, result.output
     assert "unchecked AD340 base-not-declared (accepted)" in result.stdout
-    assert "2 unchecked things accepted" in result.stdout
+    assert "2 unchecked findings accepted" in result.stdout
 
 
 @pytest.mark.parametrize("name", ["validate", "lock", "pull", "show", "run"])
@@ -219,7 +217,7 @@ def test_what_is_accepted_says_so_and_passes(cli: Cli, at_desk: Path) -> None:
         ("--policy", ".", "AD101"),
     ],
 )
-def test_an_option_that_names_nothing_is_wrong_usage(
+def test_an_invalid_option_value_is_wrong_usage(
     cli: Cli, at_desk: Path, name: str, option: str, value: str, code: str
 ) -> None:
     result = cli(name, option, value)
@@ -229,9 +227,9 @@ def test_an_option_that_names_nothing_is_wrong_usage(
     assert "manifest" not in result.stdout
 
 
-def test_a_link_that_leads_nowhere_is_not_its_own_correction(cli: Cli, at_desk: Path) -> None:
+def test_a_dangling_link_is_not_suggested_as_its_own_correction(cli: Cli, at_desk: Path) -> None:
     (at_desk / "team.yaml").symlink_to("gone.yaml")
     result = cli("validate", "team.yaml")
     assert result.exit_code == 2
-    assert "this link leads nowhere" in result.stderr
-    assert "did you mean 'team.yaml'" not in result.stderr
+    assert "The link's target does not exist" in result.stderr
+    assert "Did you mean 'team.yaml'" not in result.stderr

@@ -1,4 +1,4 @@
-"""Lines of manifests are shown beside what is wrong with them; lines of other files never."""
+"""Findings show lines of manifests, and never lines of other files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRETS = {
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_extending_a_file_that_is_no_manifest_shows_nothing_of_it(
+def test_extending_another_kind_of_file_shows_none_of_its_lines(
     name: str, cli: Cli, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_text(SECRETS[name])
@@ -38,7 +38,7 @@ def test_extending_a_file_that_is_no_manifest_shows_nothing_of_it(
 
 
 @pytest.mark.parametrize("name", ["credentials", ".netrc", "broken.yaml", "id_rsa"])
-def test_a_link_to_such_a_file_shows_no_line_of_it(name: str, cli: Cli, tmp_path: Path) -> None:
+def test_a_link_to_such_a_file_shows_none_of_its_lines(name: str, cli: Cli, tmp_path: Path) -> None:
     (tmp_path / name).write_text(SECRETS[name])
     manifest = tmp_path / "adapters.yaml"
     manifest.symlink_to(tmp_path / name)
@@ -55,7 +55,7 @@ def test_a_link_to_such_a_file_shows_no_line_of_it(name: str, cli: Cli, tmp_path
         ("adapters:\n  tone: @own\n", "tone: @own"),
     ],
 )
-def test_the_line_of_a_manifest_is_shown_extended_or_not(
+def test_lines_of_manifests_and_extended_manifests_are_shown(
     text: str, line: str, cli: Cli, tmp_path: Path
 ) -> None:
     parent = tmp_path / "parent.yaml"

@@ -1,4 +1,4 @@
-"""`adapterdock explain`; and the page of the command line is current."""
+"""`adapterdock explain`, and the generated reference page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from adapterdock.cli import reference
 from adapterdock.manifests.findings import fit as codes
+from adapterdock.manifests.findings import loader as loader_codes
 from adapterdock.manifests.findings.catalogue import Code, all_codes
-from adapterdock.manifests.findings.explanations import explanation_of
 from typer.testing import Result
 
 Cli = Callable[..., Result]
@@ -21,8 +21,7 @@ def test_every_code_is_explained(cli: Cli, code: Code) -> None:
     result = cli("explain", code.id.lower())
     assert result.exit_code == 0
     assert result.stdout.startswith(f"{code.id} {code.name} ({code.severity.value})\n")
-    explained = explanation_of(code)
-    for text in (code.summary, explained.text, explained.example, code.fix):
+    for text in code.explained[2:]:
         assert text.strip()
         assert all(
             " ".join(line.split()) in " ".join(result.stdout.split()) for line in text.split("\n")
@@ -43,9 +42,10 @@ def test_every_code_is_explained(cli: Cli, code: Code) -> None:
         ("AD718", "saved-module-incomplete", codes.SAVED_MODULE),
         ("AD724", "method-not-attachable", codes.METHOD_UNSUPPORTED),
         ("AD725", "tensors-without-place", codes.TENSOR_UNEXPECTED),
+        ("AD912", "bad-adapter-name", loader_codes.NAME_INVALID),
     ],
 )
-def test_a_code_of_an_earlier_release_is_explained_as_the_one_of_today(
+def test_a_code_of_an_earlier_release_explains_its_successor(
     cli: Cli, was: str, name: str, code: Code
 ) -> None:
     assert was not in all_codes()
@@ -55,7 +55,7 @@ def test_a_code_of_an_earlier_release_is_explained_as_the_one_of_today(
     assert json.loads(cli("explain", was, "--json").stdout)["codes"][0]["was"] == [was, name]
 
 
-def test_a_code_that_was_never_renamed_says_nothing_of_earlier_releases(cli: Cli) -> None:
+def test_a_code_that_was_never_renamed_does_not_mention_earlier_releases(cli: Cli) -> None:
     assert "Earlier" not in cli("explain", "AD301").stdout
 
 
@@ -65,13 +65,13 @@ def test_without_a_code_all_are_listed(cli: Cli) -> None:
     assert [row[0] for row in rows[1:]] == list(all_codes())
 
 
-def test_an_unknown_code_is_wrong_usage_with_the_nearest(cli: Cli) -> None:
+def test_an_unknown_code_is_wrong_usage_with_a_suggestion(cli: Cli) -> None:
     result = cli("explain", "modul-not-in-base")
     assert result.exit_code == 2
-    assert "did you mean 'module-not-in-base'?" in result.stderr
+    assert "Did you mean 'module-not-in-base'?" in result.stderr
 
 
-def test_codes_are_data_with_json(cli: Cli) -> None:
+def test_codes_can_be_printed_as_json(cli: Cli) -> None:
     data = json.loads(cli("explain", "AD120", "--json").stdout)
     assert data["schema"] == "adapterdock.codes/1"
     assert [code["name"] for code in data["codes"]] == ["unknown-key"]

@@ -1,4 +1,4 @@
-"""Help that teaches: every example is a command that can be given."""
+"""The help of every command: its examples parse, and it fits the terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def examples() -> list[str]:
 
 
 @pytest.mark.parametrize("line", examples())
-def test_every_example_can_be_given(line: str) -> None:
+def test_every_example_in_help_parses(line: str) -> None:
     words = shlex.split(line, comments=True)
     words = words[words.index("adapterdock") + 1 :]
     if "|" in words:
@@ -44,7 +44,7 @@ def test_every_example_can_be_given(line: str) -> None:
 @pytest.mark.parametrize(
     ("path", "command"), commands(), ids=lambda x: " ".join(x) if isinstance(x, tuple) else ""
 )
-def test_every_command_and_option_says_what_it_does(path: tuple[str, ...], command: Any) -> None:
+def test_every_command_and_option_is_documented(path: tuple[str, ...], command: Any) -> None:
     context = command.make_context("x", [], resilient_parsing=True)
     if not isinstance(command, Group):
         assert "Examples:" in command.help

@@ -1,4 +1,4 @@
-"""`adapterdock init`: a manifest that validates, and nothing overwritten."""
+"""`adapterdock init` writes a manifest that validates, and overwrites nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_manifest_has_the_adapters_and_the_base_that_they_record(
     assert cli("validate").exit_code == 0
 
 
-def test_a_hub_id_is_proposed_where_all_record_the_same(cli: Cli, tmp_path: Path) -> None:
+def test_a_hub_id_that_all_adapters_record_is_proposed(cli: Cli, tmp_path: Path) -> None:
     adapter(tmp_path / "a", "acme/base-1.5B")
     adapter(tmp_path / "b", "acme/base-1.5B")
     cli("init", tmp_path / "x.yaml")
@@ -53,13 +53,15 @@ def test_a_hub_id_is_proposed_where_all_record_the_same(cli: Cli, tmp_path: Path
 
 
 @pytest.mark.parametrize("recorded", ["../../etc", "hf://x/y", "a/b/c", "x", "a b/c", "", 7, None])
-def test_what_is_no_base_is_not_proposed(cli: Cli, tmp_path: Path, recorded: object) -> None:
+def test_invalid_recorded_bases_are_not_proposed(
+    cli: Cli, tmp_path: Path, recorded: object
+) -> None:
     write_adapter(tmp_path / "a", lora_config(base_model_name_or_path=recorded))
     assert cli("init", tmp_path / "x.yaml").exit_code == 0
     assert read_manifest(tmp_path / "x.yaml").manifest.base.model is None
 
 
-def test_model_counts_from_here_and_is_written_for_the_manifest(
+def test_a_relative_model_is_rewritten_for_the_manifest(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -70,7 +72,7 @@ def test_model_counts_from_here_and_is_written_for_the_manifest(
     assert cli("validate", "serving/team.yaml").exit_code == 0
 
 
-def test_a_model_that_is_no_source_is_wrong_usage(cli: Cli, tmp_path: Path) -> None:
+def test_an_invalid_model_is_wrong_usage(cli: Cli, tmp_path: Path) -> None:
     result = cli("init", tmp_path / "x.yaml", "--model", "org/name")
     assert result.exit_code == 2
     assert "AD916" in result.stderr and "hf://org/name" in result.stderr
@@ -90,14 +92,14 @@ def test_nothing_is_ever_overwritten(cli: Cli, tmp_path: Path) -> None:
     assert cli("init", tmp_path).exit_code == 2
 
 
-def test_a_manifest_needs_the_ending_that_its_lock_replaces(cli: Cli, tmp_path: Path) -> None:
+def test_a_manifest_must_end_in_yaml(cli: Cli, tmp_path: Path) -> None:
     result = cli("init", tmp_path / "team")
     assert (result.exit_code, "AD915" in result.stderr) == (2, True)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("place", ["/proc/x/adapters.yaml", "/dev/null/adapters.yaml"])
-def test_where_nothing_can_be_written_it_says_so(cli: Cli, place: str) -> None:
+def test_an_unwritable_place_is_wrong_usage(cli: Cli, place: str) -> None:
     result = cli("init", place)
     assert (result.exit_code, "AD909" in result.stderr) == (2, True)
 
@@ -107,7 +109,7 @@ def test_a_folder_without_adapters_gives_a_manifest_to_fill_in(cli: Cli, tmp_pat
     assert dict(read_manifest(tmp_path / "x.yaml").manifest.adapters) == {}
 
 
-def test_names_come_from_folders_and_are_never_taken_twice(tmp_path: Path) -> None:
+def test_names_come_from_folders_and_are_unique(tmp_path: Path) -> None:
     for place in ("tone", "Legal Team", "x/tone", "run/checkpoint-900", "run/checkpoint-1000"):
         adapter(tmp_path / place)
     adapter(tmp_path / ".hidden" / "no")
@@ -138,7 +140,7 @@ NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs"
 
 
 @given(st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), max_size=5, unique=True))
-def test_any_folder_gives_a_manifest_that_means_it(
+def test_any_folder_name_survives_a_round_trip(
     tmp_path_factory: pytest.TempPathFactory, folders: list[str]
 ) -> None:
     found, left_out = named_sources(folders)
@@ -149,7 +151,7 @@ def test_any_folder_gives_a_manifest_that_means_it(
     assert read == {n: Path("/") / s for n, s in found.items()}
 
 
-def test_a_folder_that_may_not_be_read_is_passed_over(tmp_path: Path) -> None:
+def test_unreadable_folders_are_skipped(tmp_path: Path) -> None:
     adapter(tmp_path / "tone")
     adapter(tmp_path / "closed" / "no")
     (tmp_path / "closed").chmod(0)

@@ -18,18 +18,18 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_first_lock_lists_what_it_pins(cli: Cli, at_desk: Path) -> None:
+def test_a_first_lock_lists_its_pins(cli: Cli, at_desk: Path) -> None:
     result = cli("lock")
     assert result.exit_code == 0, result.output
     rows = [line.split("\t") for line in result.stdout.splitlines()]
     assert rows[0] == ["name", "method", "rank", "digest", "source"]
     assert [row[0] for row in rows[1:]] == ["base", "a0", "a1"]
     assert rows[2][3].startswith("sha256:") and len(rows[2][3]) == 71
-    assert "wrote adapters.lock: 2 adapters and the base pinned" in result.stderr
+    assert "Wrote adapters.lock: 2 adapters and the base pinned" in result.stderr
     assert (at_desk / "adapters.lock").is_file()
 
 
-def test_a_lock_that_is_current_is_not_written_again(cli: Cli, at_desk: Path) -> None:
+def test_a_current_lock_is_not_rewritten(cli: Cli, at_desk: Path) -> None:
     cli("lock")
     before = (at_desk / "adapters.lock").stat()
     result = cli("lock")
@@ -40,7 +40,7 @@ def test_a_lock_that_is_current_is_not_written_again(cli: Cli, at_desk: Path) ->
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
-def test_check_tells_missing_current_and_stale(cli: Cli, at_desk: Path) -> None:
+def test_check_distinguishes_missing_current_and_stale_locks(cli: Cli, at_desk: Path) -> None:
     missing = cli("lock", "--check")
     assert (missing.exit_code, "AD504" in missing.stdout) == (1, True)
     cli("lock")
@@ -62,15 +62,13 @@ def test_check_tells_missing_current_and_stale(cli: Cli, at_desk: Path) -> None:
         ("--upgrade-all", "--upgrade", "a0"),
     ],
 )
-def test_options_that_could_have_no_effect_are_refused(
-    cli: Cli, at_desk: Path, options: tuple[str, ...]
-) -> None:
+def test_conflicting_options_are_refused(cli: Cli, at_desk: Path, options: tuple[str, ...]) -> None:
     result = cli("lock", *options)
     assert result.exit_code == 2
     assert "AD914" in result.stderr
 
 
-def test_check_is_about_the_base_that_model_names(cli: Cli, at_desk: Path) -> None:
+def test_check_uses_the_base_of_model(cli: Cli, at_desk: Path) -> None:
     cli("lock")
     result = cli("lock", "--check", "--model", "./elsewhere")
     assert (result.exit_code, "AD505" in result.stdout) == (1, True)
@@ -82,7 +80,7 @@ def test_an_unknown_name_cannot_be_upgraded(cli: Cli, at_desk: Path) -> None:
     assert "AD510" in result.stderr
 
 
-def test_changes_read_entry_by_entry(cli: Cli, at_desk: Path) -> None:
+def test_changes_are_printed_by_entry(cli: Cli, at_desk: Path) -> None:
     manifest = at_desk / "adapters.yaml"
     with manifest.open("a") as stream:
         stream.write("  a1.v2:\n    source: ./adapters/a1\n  gone:\n    source: ./adapters/a0\n")
@@ -107,9 +105,7 @@ def test_changes_read_entry_by_entry(cli: Cli, at_desk: Path) -> None:
     assert not any("inputs" in line for line in lines)
 
 
-def test_diff_shows_what_would_move_and_writes_nothing(
-    cli: Cli, at_desk: Path, hub: HubServer
-) -> None:
+def test_diff_shows_changes_and_writes_nothing(cli: Cli, at_desk: Path, hub: HubServer) -> None:
     tone = folder_bytes(write_adapter(at_desk / "tone"))
     hub.commit("acme/tone", tone)
     text = (at_desk / "adapters.yaml").read_text() + "  tone:\n    source: hf://acme/tone\n"
@@ -122,7 +118,7 @@ def test_diff_shows_what_would_move_and_writes_nothing(
     result = cli("lock", "--diff")
     assert result.exit_code == 0
     assert f" -> {moved}" in result.stdout
-    assert "nothing was written" in result.stderr
+    assert "Nothing was written" in result.stderr
     assert (at_desk / "adapters.lock").read_bytes() == before
     assert json.loads(cli("lock", "--diff", "--json").stdout)["wrote"] is False
     assert cli("lock", "--upgrade", "tone").exit_code == 0

@@ -1,4 +1,4 @@
-"""`adapterdock merge`, on the tiny random Llama of the desks."""
+"""`adapterdock merge`, on a tiny random Llama."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def told(folder: Path) -> dict[str, float]:
-    """The adapters and weights of which the header tells."""
+def merged_weights(folder: Path) -> dict[str, float]:
+    """The adapters and weights that the header records."""
     with safe_open(next(folder.glob("*.safetensors")), "pt") as file:
         data = json.loads(file.metadata()["adapterdock.merged"])
     return {name: adapter["weight"] for name, adapter in data["adapters"].items()}
 
 
-def test_it_writes_what_is_active_or_named_and_says_what(cli: Cli, at: Path) -> None:
+def test_merge_writes_the_active_or_named_adapters(cli: Cli, at: Path) -> None:
     result = cli("merge", "--out", "out")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("out: a0 at 1 merged; ")
-    assert told(at / "out") == {"a0": 1.0}
+    assert merged_weights(at / "out") == {"a0": 1.0}
     assert {"config.json", "tokenizer.json"} <= {p.name for p in (at / "out").iterdir()}
     result = cli("merge", "adapters.yaml", "-c", "both", "-o", "out", "--safe")
     assert result.exit_code == 0, result.output
     assert "a0 at 1, a1 at -2 merged" in result.stdout
-    assert told(at / "out") == {"a0": 1.0, "a1": -2.0}
+    assert merged_weights(at / "out") == {"a0": 1.0, "a1": -2.0}
     result = cli("merge", "-c", "odd", "-o", "out")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("out: odd at 1 merged; ")
@@ -55,7 +55,7 @@ def test_it_writes_what_is_active_or_named_and_says_what(cli: Cli, at: Path) -> 
     assert "a0 at {'*.layers.0.*': 0.5} merged" in result.stdout
 
 
-def test_the_written_folder_is_a_base_like_any_other(cli: Cli, at: Path) -> None:
+def test_the_merged_folder_can_be_used_as_a_base(cli: Cli, at: Path) -> None:
     assert cli("merge", "-c", "a0", "-o", "merged").exit_code == 0
     merged = (at / "adapters.yaml").read_text().replace(ODD, "")
     (at / "adapters.yaml").write_text(merged)
@@ -88,7 +88,7 @@ def test_dtype_and_size_of_the_files_can_be_chosen(cli: Cli, at: Path) -> None:
         (("-o", "/proc/merged"), 2, "AD909"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_is_written(
+def test_an_error_is_reported_and_writes_nothing(
     cli: Cli, at: Path, options: tuple[str, ...], status: int, code: str
 ) -> None:
     before = sorted(p.relative_to(at) for p in at.rglob("*"))
@@ -98,7 +98,7 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     assert sorted(p.relative_to(at) for p in at.rglob("*")) == before
 
 
-def test_without_torch_it_says_what_to_install(at: Path) -> None:
+def test_without_torch_the_error_says_what_to_install(at: Path) -> None:
     code = (
         "import sys\nsys.modules.update(dict.fromkeys(['torch', 'transformers']))\n"
         "sys.argv = ['adapterdock', 'merge', '-o', 'out']\n"
@@ -116,8 +116,8 @@ def test_without_torch_it_says_what_to_install(at: Path) -> None:
     assert "AD903" in done.stderr and not (at / "out").exists()
 
 
-def test_ctrl_c_leaves_nothing(at: Path) -> None:
-    shown = terminal.run_on_terminal("merge", "-o", "out", cwd=at, interrupt_when="merging into")
+def test_ctrl_c_leaves_no_partial_folder(at: Path) -> None:
+    shown = terminal.run_on_terminal("merge", "-o", "out", cwd=at, interrupt_when="Merging into")
     assert shown.status in (0, 130), shown.out
     names = {p.name for p in at.iterdir()}
     assert names - {"out"} == {"base", "adapters", "adapters.yaml"}

@@ -45,7 +45,7 @@ def squeezed(text: str) -> str:
 @pytest.mark.parametrize(
     "arguments", [("validate",), ("show",), ("show", "--resolved"), ("explain",), ("lock",)]
 )
-def test_nothing_is_cut_or_wider_than_the_terminal(
+def test_output_is_complete_and_fits_the_terminal(
     tmp_path: Path, columns: int, arguments: tuple[str, ...]
 ) -> None:
     write_desk(tmp_path, adapters=3)
@@ -71,7 +71,7 @@ def test_help_fits_the_terminal(tmp_path: Path, columns: int, path: tuple[str, .
     assert max(map(len, prose)) <= columns
 
 
-def test_help_in_a_pipe_is_plain_and_keeps_its_brackets(tmp_path: Path) -> None:
+def test_help_in_a_pipe_is_plain_and_keeps_brackets(tmp_path: Path) -> None:
     shown = terminal.run("run", "--help", cwd=tmp_path)
     assert "pip install 'adapterdock[torch]'" in shown.out
     assert "\x1b" not in shown.out
@@ -80,7 +80,7 @@ def test_help_in_a_pipe_is_plain_and_keeps_its_brackets(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 @pytest.mark.parametrize("arguments", [("validate",), ("lock",), ("cache", "verify")])
-def test_no_escape_codes_and_no_wrapping_where_they_are_not_wanted(
+def test_no_color_and_dumb_terminals_get_plain_text(
     at_desk: Path, env: dict[str, str], arguments: tuple[str, ...]
 ) -> None:
     on_terminal = terminal.run_on_terminal(*arguments, cwd=at_desk, columns=40, env=env)
@@ -97,20 +97,20 @@ def test_a_terminal_gets_colours_and_a_pipe_tabs(at_desk: Path) -> None:
     assert "a0\tLORA\t4\t" in shown.out
 
 
-def test_results_go_to_stdout_and_talk_to_stderr(at_desk: Path) -> None:
+def test_results_go_to_stdout_and_progress_to_stderr(at_desk: Path) -> None:
     shown = terminal.run("fingerprint", cwd=at_desk)
     assert shown.lines[0] == "fingerprint:"
-    assert shown.err == "reading ./base ...\n"
+    assert shown.err == "Reading ./base ...\n"
 
 
 @given(st.text())
-def test_nothing_that_steers_a_terminal_comes_through(text: str) -> None:
+def test_control_characters_are_escaped(text: str) -> None:
     cleaned = clean(text)
     assert all(c == "\n" or c.isprintable() for c in cleaned)
     assert cleaned == text or not text.isprintable()
 
 
-def test_an_artefact_cannot_steer_the_terminal(at_desk: Path) -> None:
+def test_an_artefact_cannot_control_the_terminal(at_desk: Path) -> None:
     config = lora_config(base_model_name_or_path="acme/\x1b]0;owned\x07\x1b[2J\u202e")
     write_adapter(at_desk / "adapters" / "a0", config, seed=0)
     for shown in (
@@ -125,9 +125,9 @@ def test_an_artefact_cannot_steer_the_terminal(at_desk: Path) -> None:
 def test_a_manifest_error_shows_its_line_with_a_caret(cli: Cli, at_desk: Path) -> None:
     (at_desk / "adapters.yaml").write_text("version: 1\nbase:\n  modle: ./base\n")
     lines = cli("validate").stdout.splitlines()
-    assert lines[0] == "adapters.yaml:3:3: error AD120 unknown-key: 'modle' is no key of base."
+    assert lines[0] == "adapters.yaml:3:3: error AD120 unknown-key: Unknown key 'modle' in base"
     assert lines[1:3] == ["  3 |   modle: ./base", "    |   ^"]
-    assert "  do: did you mean 'model'?" in lines
+    assert "  do: Did you mean 'model'?" in lines
 
 
 def test_a_secret_in_the_manifest_is_never_printed(at_desk: Path) -> None:
@@ -144,7 +144,7 @@ def place(adapter: str, message: str, severity: Severity = Severity.ERROR) -> Fi
     return Finding("AD300", "made-up", severity, message, Where("f", ("adapters", adapter)))
 
 
-def test_what_many_adapters_have_in_common_is_said_once() -> None:
+def test_findings_that_adapters_share_are_grouped() -> None:
     findings = [
         place("a", "a is bad"),
         place("b", "another thing of b"),
@@ -157,7 +157,7 @@ def test_what_many_adapters_have_in_common_is_said_once() -> None:
     assert groups == [["a", "b.c", "b"], ["b"], ["a"], ["b"]]
 
 
-def test_of_errors_every_place_is_listed_of_warnings_a_few(tmp_path: Path) -> None:
+def test_all_places_of_errors_and_a_few_of_warnings_are_listed(tmp_path: Path) -> None:
     write_desk(tmp_path, adapters=20)
     warnings = terminal.run("validate", cwd=tmp_path)
     assert warnings.out.count("adapters.yaml:") < 10

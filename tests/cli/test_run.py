@@ -37,14 +37,14 @@ def ask(cli: Cli, *arguments: object, **more: str) -> str:
     return result.stdout
 
 
-def test_it_answers_with_what_is_active_and_from_standard_input_too(cli: Cli, at: Path) -> None:
+def test_run_answers_with_the_active_adapter_and_reads_standard_input(cli: Cli, at: Path) -> None:
     answer = ask(cli, "-p", PROMPT)
     assert len(answer.split()) == 8
     assert ask(cli, given=PROMPT + "\n") == answer
     assert ask(cli, "-p", PROMPT, "-a", "a0") == answer
 
 
-def test_several_adapters_are_compared_each_under_its_name(cli: Cli, at: Path) -> None:
+def test_several_adapters_are_compared(cli: Cli, at: Path) -> None:
     text = ask(cli, "-p", PROMPT, "-a", "__base__", "-a", "a1", "-a", "both", "-a", "a1")
     lines = text.splitlines()
     assert lines[::2] == ["--- __base__", "--- a1", "--- both"]
@@ -65,7 +65,7 @@ def test_numbers_out_of_range_are_wrong_usage(cli: Cli, option: tuple[str, str])
 
 
 @pytest.mark.parametrize("given", ["", "  \n"])
-def test_without_a_prompt_it_says_so(cli: Cli, at: Path, given: str) -> None:
+def test_a_missing_prompt_is_wrong_usage(cli: Cli, at: Path, given: str) -> None:
     result = cli("run", given=given)
     assert (result.exit_code, "AD905" in result.stderr) == (2, True)
 
@@ -87,7 +87,7 @@ def without(tmp_path: Path, modules: str, *arguments: str) -> subprocess.Complet
     )
 
 
-def test_without_torch_it_says_what_to_install(at: Path) -> None:
+def test_without_torch_the_error_says_what_to_install(at: Path) -> None:
     done = without(at, "torch transformers", "run", "-p", "x")
     assert done.returncode == 2
     assert "AD903" in done.stderr and "adapterdock[torch]" in done.stderr
@@ -97,12 +97,12 @@ def test_without_torch_it_says_what_to_install(at: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("-a", "a11"), "did you mean 'a1'?"),
-        (("-a", "__bse__"), "did you mean '__base__'?"),
+        (("-a", "a11"), "Did you mean 'a1'?"),
+        (("-a", "__bse__"), "Did you mean '__base__'?"),
         (("-a", "zzz"), "a0, a1, both, __base__"),
     ],
 )
-def test_an_unknown_adapter_is_said_before_anything_is_loaded(
+def test_an_unknown_adapter_is_reported_before_loading(
     at: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     # torch cannot even be imported here
@@ -111,13 +111,13 @@ def test_an_unknown_adapter_is_said_before_anything_is_loaded(
     assert "AD730" in done.stderr and said in done.stderr
 
 
-def test_a_manifest_without_a_base_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_a_manifest_without_a_base_is_reported_before_loading(tmp_path: Path) -> None:
     (tmp_path / "adapters.yaml").write_text("version: 1\nbase: {}\n")
     done = without(tmp_path, "torch transformers", "run", "-p", "x")
     assert (done.returncode, "AD904" in done.stderr) == (2, True)
 
 
-def test_on_a_terminal_the_answer_is_written_as_it_comes(cli: Cli, at: Path) -> None:
+def test_a_terminal_gets_the_answer_word_by_word(cli: Cli, at: Path) -> None:
     expected = ask(cli, "-p", PROMPT)
     shown = terminal.run_on_terminal("run", "-p", PROMPT, "--max-new-tokens", 8, cwd=at)
     assert shown.status == 0, shown.out
@@ -125,19 +125,19 @@ def test_on_a_terminal_the_answer_is_written_as_it_comes(cli: Cli, at: Path) -> 
     assert "Traceback" not in shown.out
 
 
-def test_in_a_pipe_only_the_answer_is_on_stdout(at: Path) -> None:
+def test_a_pipe_gets_only_the_answer(at: Path) -> None:
     shown = terminal.run("run", "--max-new-tokens", "4", cwd=at, given=PROMPT)
     assert shown.status == 0, shown.err
     assert len(shown.lines) == 1
-    assert "loading the base and its adapters ..." in shown.err
+    assert "Loading the base and its adapters ..." in shown.err
     assert shown.err.count("AD512") == 1
     assert "Traceback" not in shown.err
 
 
-def test_ctrl_c_while_it_answers_ends_with_one_line(at: Path) -> None:
+def test_ctrl_c_during_an_answer_ends_with_one_line(at: Path) -> None:
     shown = terminal.run_on_terminal(
         "run", "-p", PROMPT, "--max-new-tokens", 5000, cwd=at, interrupt_when=" w"
     )
     assert shown.status == 130
-    assert shown.out.rstrip().splitlines()[-1].endswith("stopped; nothing was left half-done")
+    assert shown.out.rstrip().splitlines()[-1].endswith("Stopped; nothing was left half-done")
     assert "Traceback" not in shown.out

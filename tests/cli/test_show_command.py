@@ -1,4 +1,4 @@
-"""`adapterdock show`, `cache` and `fingerprint`: what they print, for people and as data."""
+"""`adapterdock show`, `cache` and `fingerprint`: their output as text and as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typer.testing import Result
 Cli = Callable[..., Result]
 
 
-def test_show_tells_each_adapter_and_its_digest_once_it_is_locked(cli: Cli, at_desk: Path) -> None:
+def test_show_prints_adapters_and_their_locked_digests(cli: Cli, at_desk: Path) -> None:
     result = cli("show")
     assert result.exit_code == 0
     assert "base: ./base (LlamaForCausalLM, " in result.stdout
@@ -31,7 +31,7 @@ def test_show_tells_each_adapter_and_its_digest_once_it_is_locked(cli: Cli, at_d
     assert {f["code"] for f in data["findings"]} == {"AD363"}
 
 
-def test_show_has_the_verdict_of_validate_as_its_exit_status(cli: Cli, at_desk: Path) -> None:
+def test_show_has_the_exit_status_of_validate(cli: Cli, at_desk: Path) -> None:
     write_base(at_desk / "gpt2", "gpt2")
     result = cli("show", "--model", "./gpt2")
     assert result.exit_code == 1
@@ -42,7 +42,7 @@ def test_show_has_the_verdict_of_validate_as_its_exit_status(cli: Cli, at_desk: 
     assert "a0\t?\t?\t?\t" in broken.stdout
 
 
-def test_resolved_tells_each_value_and_the_line_that_it_came_from(
+def test_resolved_prints_each_value_with_its_file_and_line(
     cli: Cli, at_desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (at_desk / "mine.yaml").write_text(
@@ -107,7 +107,7 @@ def test_fingerprint_follows_a_link_to_the_manifest(cli: Cli, at_desk: Path) -> 
 
 
 @pytest.mark.parametrize("target", ["org/name", "./nowhere", "hf://", "s3://"])
-def test_what_has_no_fingerprint_is_a_finding(cli: Cli, at_desk: Path, target: str) -> None:
+def test_a_target_without_a_fingerprint_is_a_finding(cli: Cli, at_desk: Path, target: str) -> None:
     result = cli("fingerprint", target)
     assert result.exit_code in (1, 2)
     assert "error AD" in result.stderr
@@ -141,11 +141,11 @@ def test_the_cache_can_be_listed_verified_and_emptied(cli: Cli) -> None:
     assert "AD6" in damaged.stdout
     young = cli("cache", "gc", "--max-size", "0B")
     assert young.exit_code == 0
-    assert "only minutes ago" in young.stderr
+    assert "minutes ago" in young.stderr
 
 
 @pytest.mark.parametrize("size", ["", "lots", "5", "-1GB", "1e9B", "nanB", "5XB", "9" * 99 + "GB"])
-def test_what_is_no_size_is_wrong_usage(cli: Cli, size: str) -> None:
+def test_an_invalid_size_is_wrong_usage(cli: Cli, size: str) -> None:
     result = cli("cache", "gc", f"--max-size={size}")
     assert result.exit_code == 2, result.output
 
@@ -155,9 +155,7 @@ def test_sizes_are_read_in_any_case(cli: Cli, size: str) -> None:
     assert cli("cache", "gc", "--max-size", size).exit_code == 0
 
 
-def test_pull_brings_everything_and_says_where_it_is(
-    cli: Cli, at_desk: Path, hub: HubServer
-) -> None:
+def test_pull_fetches_everything_and_prints_where(cli: Cli, at_desk: Path, hub: HubServer) -> None:
     files = {p.name: p.read_bytes() for p in write_adapter(at_desk / "tone").iterdir()}
     hub.commit("acme/tone", files)
     with (at_desk / "adapters.yaml").open("a") as stream:
@@ -176,16 +174,16 @@ def test_pull_brings_everything_and_says_where_it_is(
     assert "base" not in cli("pull", "--no-base").stdout
 
 
-def test_a_manifest_that_cannot_be_edited_is_named(cli: Cli, at_desk: Path) -> None:
+def test_an_error_while_editing_names_the_manifest(cli: Cli, at_desk: Path) -> None:
     manifest = at_desk / "adapters.yaml"
     manifest.write_text("version: 1\nbase: &b\n  model: ./base\nx-k: *b\n")
     result = cli("fingerprint", "--write")
     assert result.exit_code == 1
-    assert "adapters.yaml:2:7: error AD160" in result.stderr
+    assert "adapters.yaml:2:1: error AD160" in result.stderr
     assert "prints without --write" in result.stderr
 
 
-def test_pull_says_where_files_are(cli: Cli, at_desk: Path, web: WebServer) -> None:
+def test_pull_prints_the_cache_or_the_local_folder(cli: Cli, at_desk: Path, web: WebServer) -> None:
     for path in write_adapter(at_desk / "tone").iterdir():
         web.files[f"/tone/{path.name}"] = path.read_bytes()
     with (at_desk / "adapters.yaml").open("a") as stream:
@@ -195,13 +193,13 @@ def test_pull_says_where_files_are(cli: Cli, at_desk: Path, web: WebServer) -> N
     assert rows["a0"] == str(at_desk / "adapters" / "a0")
 
 
-def test_a_policy_is_called_one(cli: Cli, at_desk: Path) -> None:
+def test_an_error_in_a_policy_says_policy(cli: Cli, at_desk: Path) -> None:
     (at_desk / "platform.yaml").write_text("allow_source: []\n")
     shown = cli("validate", "--policy", "platform.yaml").stdout
-    assert "'allow_source' is no key of the policy" in shown
+    assert "Unknown key 'allow_source' in the policy" in shown
 
 
-def test_verifying_what_is_no_cache_fails(
+def test_verify_fails_for_a_folder_that_is_not_a_cache(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "letter.txt").write_text("mine")

@@ -1,4 +1,4 @@
-"""What a command imports: only what it needs, and the ways it can be started."""
+"""Commands import only what they need; and the ways to start the command line."""
 
 from __future__ import annotations
 

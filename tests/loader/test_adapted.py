@@ -1,4 +1,4 @@
-"""The wrapper: whose answer it gives, when, on which thread; and that it passes for the base."""
+"""The wrapper: which adapters are active, in which thread, and that it looks like the base."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel, AdapterWarning
-from adapterdock.manifests.findings.code import Code
+from adapterdock.manifests.findings import rules as rule_codes
 from adapterdock.manifests.findings.errors import AttachError, PolicyError, RoutingError
-from adapterdock.manifests.findings.finding import Finding, Severity
+from adapterdock.manifests.findings.finding import Finding
 from safetensors.torch import load_file, save_file
 from support.near import close, differs
 from support.peft_adapters import (
@@ -80,12 +80,14 @@ def model(one: Saved, two: Saved) -> AdaptedModel:
 # -- choosing -------------------------------------------------------------------------------
 
 
-def test_nothing_is_active_until_it_is_chosen(model: AdaptedModel) -> None:
+def test_no_adapter_is_active_at_first(model: AdaptedModel) -> None:
     assert model.active_adapters() == []
     assert torch.equal(logits(model), logits(model.base_model))
 
 
-def test_call_beats_using_beats_default(model: AdaptedModel, one: Saved, two: Saved) -> None:
+def test_call_overrides_using_and_using_overrides_the_default(
+    model: AdaptedModel, one: Saved, two: Saved
+) -> None:
     alone = logits(model.base_model)
     model.set_adapter("one")
     assert close(logits(model), one.answer)
@@ -111,7 +113,7 @@ def test_using_ends_with_an_exception_too(model: AdaptedModel) -> None:
     assert model.active_adapters() == []
 
 
-def test_the_base_called_directly_is_the_base_wherever_it_is_called(model: AdaptedModel) -> None:
+def test_direct_calls_of_the_base_never_use_adapters(model: AdaptedModel) -> None:
     base = model.base_model
     alone = logits(base)
     model.set_adapter("one")
@@ -131,7 +133,7 @@ def test_the_base_called_directly_is_the_base_wherever_it_is_called(model: Adapt
     assert all(torch.equal(one, alone) for one in seen)
 
 
-def test_disable_and_enable_bring_the_default_back_whole_modules_too(
+def test_disable_and_enable_restore_the_default_and_replacements(
     model: AdaptedModel, headed: Saved
 ) -> None:
     attach(model, headed, "headed")
@@ -150,7 +152,7 @@ def test_disable_and_enable_bring_the_default_back_whole_modules_too(
     assert close(logits(model), headed.answer)
 
 
-def test_several_and_weights_and_compositions_are_sums(model: AdaptedModel) -> None:
+def test_lists_weights_and_compositions_are_sums(model: AdaptedModel) -> None:
     model.set_adapter(["one", "two"])
     both = logits(model)
     assert model.active_adapters() == ["one", "two"]
@@ -190,7 +192,7 @@ def test_a_switch_takes_effect_without_touching_any_module(model: AdaptedModel) 
         (7, "AD731"),
     ],
 )
-def test_what_selects_nothing_is_refused_and_the_default_stays(
+def test_an_invalid_selection_keeps_the_default(
     model: AdaptedModel, selection: Any, code: str
 ) -> None:
     model.set_adapter("two")
@@ -201,12 +203,13 @@ def test_what_selects_nothing_is_refused_and_the_default_stays(
     assert model.active_adapters() == ["two"]
 
 
-def test_a_near_miss_of_a_name_gets_a_hint(model: AdaptedModel) -> None:
-    with pytest.raises(RoutingError, match="did you mean 'two'"):
-        model.set_adapter("twoo")
+def test_a_misspelt_adapter_gets_a_hint(model: AdaptedModel) -> None:
+    for act in (model.set_adapter, model.delete_adapter):
+        with pytest.raises(RoutingError, match="Did you mean 'two'"):
+            act("twoo")
 
 
-def test_whole_modules_are_active_at_weight_one_and_alone(
+def test_replacements_need_weight_one_and_cannot_be_combined(
     model: AdaptedModel, headed: Saved
 ) -> None:
     attach(model, headed, "headed")
@@ -220,7 +223,7 @@ def test_whole_modules_are_active_at_weight_one_and_alone(
         model.define_composition("bad", {"headed": 2.0})
 
 
-def test_an_adapter_inside_a_module_that_another_replaces_is_not_silently_lost(
+def test_an_adapter_inside_another_adapters_replacement_is_refused(
     folder: Path, one: Saved
 ) -> None:
     base = tiny_llama()
@@ -234,11 +237,9 @@ def test_an_adapter_inside_a_module_that_another_replaces_is_not_silently_lost(
     assert caught.value.code == "AD719"
 
 
-def test_rules_bind_whatever_road_a_set_comes_by(model: AdaptedModel) -> None:
-    code = Code("AD8ZZ", "rule", Severity.ERROR, "s", "f")
-
+def test_rules_apply_however_a_selection_is_set(model: AdaptedModel) -> None:
     def at_most_one(weights: Mapping[str, float]) -> list[Finding]:
-        return [code.finding("two is too many")] if len(weights) > 1 else []
+        return [rule_codes.TOO_MANY_ACTIVE.finding("two is too many")] if len(weights) > 1 else []
 
     model.set_adapter(["one", "two"])
     with pytest.raises(PolicyError):
@@ -258,11 +259,9 @@ def test_rules_bind_whatever_road_a_set_comes_by(model: AdaptedModel) -> None:
 
 
 def test_deleting_does_not_leave_a_default_that_the_rules_forbid(model: AdaptedModel) -> None:
-    code = Code("AD8ZZ", "rule", Severity.ERROR, "s", "f")
-
     def two_needs_one(weights: Mapping[str, float]) -> list[Finding]:
         wrong = "two" in weights and "one" not in weights
-        return [code.finding("two needs one")] if wrong else []
+        return [rule_codes.REQUIRED.finding("two needs one")] if wrong else []
 
     model.rules = two_needs_one
     model.set_adapter(["one", "two"])
@@ -272,7 +271,7 @@ def test_deleting_does_not_leave_a_default_that_the_rules_forbid(model: AdaptedM
     assert logits(model).isfinite().all()
 
 
-def test_many_different_weights_do_not_pile_up(model: AdaptedModel) -> None:
+def test_cached_routings_are_limited(model: AdaptedModel) -> None:
     for step in range(1000):
         model.set_adapter({"one": step / 1000})
     assert len(model._host.state.routings) <= 256
@@ -281,7 +280,7 @@ def test_many_different_weights_do_not_pile_up(model: AdaptedModel) -> None:
 # -- threads --------------------------------------------------------------------------------
 
 
-def test_threads_do_not_disturb_one_another(model: AdaptedModel, one: Saved, two: Saved) -> None:
+def test_threads_have_independent_selections(model: AdaptedModel, one: Saved, two: Saved) -> None:
     alone = logits(model.base_model)
     expected = {"one": one.answer, "two": two.answer, None: alone}
     start = threading.Barrier(6)
@@ -301,7 +300,7 @@ def test_threads_do_not_disturb_one_another(model: AdaptedModel, one: Saved, two
         assert all(pool.map(work, range(6)))
 
 
-def test_a_new_thread_begins_with_the_default(model: AdaptedModel, two: Saved) -> None:
+def test_a_new_thread_starts_with_the_default(model: AdaptedModel, two: Saved) -> None:
     model.set_adapter("two")
     answers: list[torch.Tensor] = []
     with model.using("one"):
@@ -311,7 +310,7 @@ def test_a_new_thread_begins_with_the_default(model: AdaptedModel, two: Saved) -
     assert close(answers[0], two.answer)
 
 
-def test_tasks_of_asyncio_do_not_disturb_one_another(
+def test_asyncio_tasks_have_independent_selections(
     model: AdaptedModel, one: Saved, two: Saved
 ) -> None:
     async def work(saved: Saved, name: str) -> bool:
@@ -325,9 +324,7 @@ def test_tasks_of_asyncio_do_not_disturb_one_another(
     assert asyncio.run(both()) == [True, True]
 
 
-def test_a_call_keeps_the_routing_and_the_adapter_it_began_with(
-    model: AdaptedModel, one: Saved
-) -> None:
+def test_a_running_call_keeps_its_adapters(model: AdaptedModel, one: Saved) -> None:
     """In the midst of a forward another thread switches and deletes; the call ends as it began,
     and then nothing of the deleted adapter is left."""
     base = model.base_model
@@ -357,7 +354,7 @@ def test_a_call_keeps_the_routing_and_the_adapter_it_began_with(
         logits(model, adapter="one")
 
 
-def test_a_using_of_a_deleted_adapter_is_an_error_not_the_base(model: AdaptedModel) -> None:
+def test_using_a_deleted_adapter_is_an_error(model: AdaptedModel) -> None:
     with model.using("one"):
         model.delete_adapter("one")
         with pytest.raises(RoutingError) as caught:
@@ -368,7 +365,7 @@ def test_a_using_of_a_deleted_adapter_is_an_error_not_the_base(model: AdaptedMod
 # -- deleting and detaching -----------------------------------------------------------------
 
 
-def test_deleting_the_default_leaves_the_base_and_says_so(model: AdaptedModel) -> None:
+def test_deleting_the_default_gives_a_warning(model: AdaptedModel) -> None:
     model.set_adapter(["one", "two"])
     model.delete_adapter("one")
     assert model.active_adapters() == ["two"]
@@ -378,7 +375,7 @@ def test_deleting_the_default_leaves_the_base_and_says_so(model: AdaptedModel) -
     assert list(model.parameters()) == list(model.base_model.parameters())
 
 
-def test_what_a_composition_needs_is_not_deleted(model: AdaptedModel) -> None:
+def test_members_of_a_composition_cannot_be_deleted(model: AdaptedModel) -> None:
     model.define_composition("mix", {"one": 1, "two": 1})
     with pytest.raises(RoutingError) as caught:
         model.delete_adapter(["two", "one"])
@@ -389,7 +386,7 @@ def test_what_a_composition_needs_is_not_deleted(model: AdaptedModel) -> None:
     assert list(model.adapters) == []
 
 
-def test_a_site_goes_with_its_last_adapter(model: AdaptedModel) -> None:
+def test_sites_are_removed_with_their_last_adapter(model: AdaptedModel) -> None:
     base = model.base_model
     hooks = {n: len(m._forward_hooks) for n, m in base.named_modules() if m._forward_hooks}
     assert set(hooks.values()) == {1}
@@ -400,16 +397,14 @@ def test_a_site_goes_with_its_last_adapter(model: AdaptedModel) -> None:
     assert not any(m._forward_hooks or "forward" in vars(m) for m in base.modules())
 
 
-def test_what_is_chosen_is_shown_without_its_values(model: AdaptedModel) -> None:
+def test_repr_shows_the_selection_without_tensors(model: AdaptedModel) -> None:
     shown = repr(model.using("one"))
     assert "'one'" in shown
     assert "tensor(" not in shown
 
 
 @pytest.mark.parametrize("generated", [False, True])
-def test_a_wrapper_that_nobody_holds_any_more_lets_the_base_go(
-    generated: bool, one: Saved, headed: Saved
-) -> None:
+def test_a_deleted_wrapper_releases_the_base(generated: bool, one: Saved, headed: Saved) -> None:
     base = tiny_llama()
     before = traces(base)
     model = adapted(base, one, trainable=True)
@@ -425,11 +420,11 @@ def test_a_wrapper_that_nobody_holds_any_more_lets_the_base_go(
     assert close(logits(again), one.answer)
 
 
-def test_a_wrapper_that_a_call_or_a_method_holds_lives_on(one: Saved) -> None:
+def test_calls_and_methods_keep_the_wrapper_alive(one: Saved) -> None:
     base = tiny_llama()
     generate = adapted(base, one).generate
     gc.collect()
-    with pytest.raises(AttachError, match="another AdaptedModel"):
+    with pytest.raises(AttachError, match="Another AdaptedModel"):
         AdaptedModel(base)
     assert torch.equal(generate(ids(), max_new_tokens=2)[:, :-2], ids())
 
@@ -455,7 +450,7 @@ def test_detaching_leaves_no_trace_and_ends_the_wrapper(one: Saved, headed: Save
     assert kept
 
 
-def test_an_exception_in_a_forward_leaves_no_routing_behind(model: AdaptedModel) -> None:
+def test_an_exception_in_forward_resets_the_routing(model: AdaptedModel) -> None:
     model.set_adapter("one")
     with pytest.raises(IndexError):
         model(torch.tensor([[999]]))
@@ -488,7 +483,7 @@ def test_generate_is_pefts(model: AdaptedModel, one: Saved, two: Saved) -> None:
     )
 
 
-def test_an_encoder_that_generate_calls_by_itself_is_adapted(tmp_path: Path) -> None:
+def test_an_encoder_called_by_generate_is_adapted(tmp_path: Path) -> None:
     base = tiny_t5()
     saved = peft_saves(base, tmp_path / "it", r=8, target_modules=["q", "v", "wi", "wo"])
     model = adapted(base, saved)
@@ -544,7 +539,7 @@ def test_methods_of_the_base_run_with_the_adapters(tmp_path: Path) -> None:
         assert all(close(step, saved.answer) for step in steps)
 
 
-def test_it_looks_like_the_base(model: AdaptedModel) -> None:
+def test_the_wrapper_looks_like_the_base(model: AdaptedModel) -> None:
     base = model.base_model
     assert type(model).__name__ == "LlamaForCausalLM"
     assert isinstance(model, AdaptedModel)
@@ -572,7 +567,9 @@ def test_it_looks_like_the_base(model: AdaptedModel) -> None:
     assert model.generation_config is base.generation_config
 
 
-def test_a_pipeline_takes_it(model: AdaptedModel, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pipeline_accepts_the_wrapper(
+    model: AdaptedModel, caplog: pytest.LogCaptureFixture
+) -> None:
     from transformers import pipeline
 
     pipe = pipeline("text-generation", model=model, tokenizer=word_tokenizer())
@@ -659,7 +656,7 @@ def test_a_state_dict_of_mixed_dtypes_can_be_saved(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "state.pt")
 
 
-def test_a_wrapper_is_not_wrapped_again_nor_a_name_used_twice(model: AdaptedModel) -> None:
+def test_wrapping_twice_and_taken_names_are_refused(model: AdaptedModel) -> None:
     with pytest.raises(AttachError) as caught:
         AdaptedModel(model)
     assert caught.value.code == "AD723"
@@ -668,9 +665,7 @@ def test_a_wrapper_is_not_wrapped_again_nor_a_name_used_twice(model: AdaptedMode
             model.define_composition(name, {"two": 1})
 
 
-def test_a_base_whose_modules_were_exchanged_takes_no_more_adapters(
-    model: AdaptedModel, two: Saved
-) -> None:
+def test_a_base_with_exchanged_modules_is_refused(model: AdaptedModel, two: Saved) -> None:
     attention = model.base_model.model.layers[0].self_attn
     attention.v_proj = copy.deepcopy(attention.v_proj)
     with pytest.raises(AttachError) as caught:
@@ -709,7 +704,7 @@ def test_copies_and_base_only_methods_are_refused(model: AdaptedModel, tmp_path:
     assert (tmp_path / "base" / "model.safetensors").exists()
 
 
-def test_a_base_that_cannot_generate_says_so(tmp_path: Path) -> None:
+def test_generate_of_a_base_without_it_is_an_error(tmp_path: Path) -> None:
     model = AdaptedModel(tiny_bert())
     assert not model.can_generate()
     with pytest.raises(RoutingError) as caught:
@@ -717,7 +712,7 @@ def test_a_base_that_cannot_generate_says_so(tmp_path: Path) -> None:
     assert caught.value.code == "AD743"
 
 
-def test_adapters_tells_ranks_and_sizes(model: AdaptedModel, headed: Saved) -> None:
+def test_adapters_lists_ranks_and_sizes(model: AdaptedModel, headed: Saved) -> None:
     attach(model, headed, "headed", dtype=torch.bfloat16)
     infos = model.adapters
     assert list(infos) == ["one", "two", "headed"]
@@ -729,7 +724,7 @@ def test_adapters_tells_ranks_and_sizes(model: AdaptedModel, headed: Saved) -> N
     assert "lm_head" in infos["headed"].modules
 
 
-def test_loading_for_use_never_freezes_a_trainable_one(one: Saved, two: Saved) -> None:
+def test_attaching_for_inference_never_freezes_a_trainable_adapter(one: Saved, two: Saved) -> None:
     base = tiny_llama()
     flags = [p.requires_grad for p in base.parameters()]
     model = adapted(base, one, "one", trainable=True)
@@ -746,7 +741,7 @@ def test_loading_for_use_never_freezes_a_trainable_one(one: Saved, two: Saved) -
     assert [p.requires_grad for p in base.parameters()] == flags
 
 
-def test_another_models_wrapper_inside_a_call_is_its_own(one: Saved, two: Saved) -> None:
+def test_wrappers_nested_in_a_call_are_independent(one: Saved, two: Saved) -> None:
     model, other = adapted(tiny_llama(), one), adapted(tiny_llama(), two)
     seen: list[torch.Tensor] = []
     model.base_model.model.norm.register_forward_hook(

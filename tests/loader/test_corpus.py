@@ -1,5 +1,4 @@
-"""Real configs from public repositories, each on a tiny base of its own kind: what PEFT trains and
-saves under that config fits, and answers as PEFT answers."""
+"""Real configs from public repositories on tiny bases of their kinds, compared with PEFT."""
 
 from __future__ import annotations
 
@@ -63,7 +62,7 @@ def trained(base: nn.Module, number: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "kind"), list(ROWS.items()))
-def test_a_real_config_fits_and_answers_as_pefts(
+def test_a_real_config_answers_as_in_peft(
     number: str, kind: str, bases: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = bases(kind)
@@ -114,7 +113,7 @@ def manifest_of(made: Older, folder: Path, number: str) -> Path:
 
 
 @pytest.mark.parametrize(("number", "layers"), [("095", 2), ("096", 28)])
-def test_a_real_config_with_names_that_peft_no_longer_finds_answers_as_dense_arithmetic(
+def test_a_real_config_with_outdated_names_answers_as_dense_arithmetic(
     number: str, layers: int, tmp_path: Path
 ) -> None:
     """Names of Qwen2.5-VL before transformers 4.52."""
@@ -131,7 +130,7 @@ def test_a_real_config_with_names_that_peft_no_longer_finds_answers_as_dense_ari
     assert differs(answer(model, kind, adapter=None), dense)
 
 
-def test_a_real_config_on_a_projection_that_mamba_never_calls_is_refused_unless_it_does_nothing(
+def test_a_real_config_on_an_unused_mamba_projection_is_refused_unless_zero(
     tmp_path: Path,
 ) -> None:
     """PEFT refuses ``out_proj`` of a Mamba layer too: the kernels read its weight. One that
@@ -154,6 +153,6 @@ def test_a_real_config_on_a_projection_that_mamba_never_calls_is_refused_unless_
     assert differs(answer(model, "nemotron_h", adapter=None), dense)
 
 
-def test_the_corpus_is_whole() -> None:
+def test_the_corpus_is_complete() -> None:
     assert len(ROWS) == 109
     assert len(list(CORPUS.glob("[0-9]*.json"))) == 172

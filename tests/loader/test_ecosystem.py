@@ -1,4 +1,4 @@
-"""What people do with a model works with adapters on it: each with PEFT's answer, or the base's."""
+"""Other libraries work with an adapted model, with the same answers as in PEFT."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_text_generation_pipeline_answers_with_the_adapter(llama: AdaptedModel
     assert pipe("w5 w6 w7", **settings) == answer
 
 
-def test_a_sentence_transformers_encoder_takes_an_adapted_backbone(tmp_path: Path) -> None:
+def test_sentence_transformers_accepts_an_adapted_backbone(tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
@@ -83,7 +83,7 @@ def test_a_sentence_transformers_encoder_takes_an_adapted_backbone(tmp_path: Pat
         assert torch.equal(encoder.encode(sentences, convert_to_tensor=True), plain)
 
 
-def test_a_classification_head_that_was_trained_beside_gives_pefts_classes(tmp_path: Path) -> None:
+def test_a_trained_classification_head_gives_pefts_classes(tmp_path: Path) -> None:
     from transformers import pipeline
 
     base = tiny_bert()
@@ -98,7 +98,7 @@ def test_a_classification_head_that_was_trained_beside_gives_pefts_classes(tmp_p
         assert classify("w5 w6 w7") != scores
 
 
-def test_a_seq2seq_model_generates_what_it_generates_under_peft(tmp_path: Path) -> None:
+def test_a_seq2seq_model_generates_as_in_peft(tmp_path: Path) -> None:
     base = tiny_t5()
     saved = peft_saves(base, tmp_path / "it", target_modules=["q", "v", "wo"])
     model = adapted(base, saved)
@@ -112,7 +112,7 @@ def test_a_seq2seq_model_generates_what_it_generates_under_peft(tmp_path: Path) 
         assert torch.equal(found, wanted)
 
 
-def test_a_vision_model_classifies_as_under_peft(tmp_path: Path) -> None:
+def test_a_vision_model_classifies_as_in_peft(tmp_path: Path) -> None:
     from transformers import ViTConfig, ViTForImageClassification
 
     torch.manual_seed(0)
@@ -152,7 +152,7 @@ class Plain(nn.Module):
         return out * 2 if twice else out
 
 
-def test_a_plain_module_is_called_as_it_always_was(tmp_path: Path) -> None:
+def test_a_plain_module_keeps_its_signature(tmp_path: Path) -> None:
     from peft import LoraConfig, PeftModel, get_peft_model
 
     torch.manual_seed(0)

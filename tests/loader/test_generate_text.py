@@ -1,4 +1,4 @@
-"""Prompt in, text out."""
+"""Generating text from a prompt."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def greedy(model: Any, prompt: str = PROMPT, **how: Any) -> str:
     return answer(model, load_tokenizer(model), prompt, max_new_tokens=6, chat=False, **how)
 
 
-def test_each_adapter_gives_its_own_answer_and_none_the_bases(model: AdaptedModel) -> None:
+def test_each_adapter_gives_its_own_answer(model: AdaptedModel) -> None:
     tokenizer = load_tokenizer(model)
     base = model.base_model
     encoded = tokenizer(PROMPT, return_tensors="pt")
@@ -39,7 +39,7 @@ def test_each_adapter_gives_its_own_answer_and_none_the_bases(model: AdaptedMode
         assert greedy(model, adapter="__base__") != greedy(model)
 
 
-def test_sampling_is_by_seed_and_disturbs_no_random_numbers(model: AdaptedModel) -> None:
+def test_sampling_uses_the_seed_and_keeps_the_global_generator(model: AdaptedModel) -> None:
     torch.manual_seed(3)
     state = torch.random.get_rng_state()
     one, same, other = (greedy(model, temperature=5.0, seed=seed) for seed in (1, 1, 2))
@@ -47,13 +47,13 @@ def test_sampling_is_by_seed_and_disturbs_no_random_numbers(model: AdaptedModel)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_pieces_are_written_as_they_come(model: AdaptedModel) -> None:
+def test_pieces_are_written_as_they_are_generated(model: AdaptedModel) -> None:
     pieces: list[str] = []
     text = greedy(model, write=pieces.append)
     assert "".join(pieces).strip() == text
 
 
-def test_the_chat_template_is_used_if_there_is_one_and_it_is_wanted(shelf: Shelf) -> None:
+def test_the_chat_template_is_used_if_requested(shelf: Shelf) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(shelf.base)
@@ -63,7 +63,7 @@ def test_the_chat_template_is_used_if_there_is_one_and_it_is_wanted(shelf: Shelf
     assert encode(tokenizer, "w5", chat=True)["input_ids"].tolist() == [[3, 5, 4]]
 
 
-def test_a_base_with_sampling_defaults_is_greedy_without_a_warning(
+def test_sampling_defaults_of_the_base_are_ignored_without_a_warning(
     shelf: Shelf, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     base = tmp_path / "base"
@@ -92,7 +92,7 @@ def test_errors_of_template_and_model_are_findings(model: AdaptedModel) -> None:
         greedy(model, adapter="nobody")
 
 
-def test_a_tokenizer_comes_with_a_base_that_was_loaded(shelf: Shelf, tmp_path: Path) -> None:
+def test_only_a_loaded_base_has_a_tokenizer(shelf: Shelf, tmp_path: Path) -> None:
     live = attach(shelf.model(), manifest_of(shelf, tmp_path))
     with pytest.raises(UsageError) as caught:
         load_tokenizer(live)

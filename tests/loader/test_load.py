@@ -1,4 +1,4 @@
-"""From a manifest to a model: where the base comes from, how it is loaded, and all or nothing."""
+"""Loading a manifest: sources of the base, options of loading, all or nothing."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_sharded_base_and_adapters_from_s3(shelf: Shelf, tmp_path: Path, s3: o
     assert answers_as_peft(load(manifest), shelf)
 
 
-def test_without_a_lock_it_says_so_and_with_one_it_does_not(
+def test_a_missing_lock_is_reported(
     shelf: Shelf, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     manifest = manifest_of(shelf, tmp_path)
@@ -127,7 +127,7 @@ def test_a_lock_is_obeyed_when_the_branch_moves(shelf: Shelf, tmp_path: Path, hu
     assert close(logits(load(manifest), adapter="tone"), shelf.two.answer)
 
 
-def test_frozen_needs_a_whole_lock(shelf: Shelf, tmp_path: Path) -> None:
+def test_frozen_needs_a_complete_lock(shelf: Shelf, tmp_path: Path) -> None:
     manifest = manifest_of(shelf, tmp_path)
     with pytest.raises(LockError):
         load(manifest, frozen=True)
@@ -175,9 +175,7 @@ def test_model_and_dtype_replace_the_manifests_and_are_recorded(
     assert dict(model.deployment.file.overrides) == recorded
 
 
-def test_a_manifest_that_was_read_already_is_not_overridden_in_silence(
-    shelf: Shelf, tmp_path: Path
-) -> None:
+def test_overriding_a_manifest_that_was_read_is_an_error(shelf: Shelf, tmp_path: Path) -> None:
     path = manifest_of(shelf, tmp_path)
     with pytest.raises(UsageError) as caught:
         load(read_manifest(path), dtype="bfloat16")
@@ -231,14 +229,14 @@ def test_an_adapters_own_dtype_beats_its_modules(shelf: Shelf, tmp_path: Path) -
     ],
     ids=["none", "cpu", "auto", "all on cpu", "layers on disk"],
 )
-def test_any_device_map_gives_pefts_answers(
+def test_all_device_maps_give_pefts_answers(
     device_map: object, shelf: Shelf, tmp_path: Path
 ) -> None:
     manifest = manifest_of(shelf, tmp_path, base={"model": shelf.base, "device_map": device_map})
     assert answers_as_peft(load(manifest), shelf)
 
 
-def test_what_is_offloaded_to_disk_goes_when_the_model_does(shelf: Shelf, tmp_path: Path) -> None:
+def test_offloaded_files_are_removed_with_the_model(shelf: Shelf, tmp_path: Path) -> None:
     parts = {"model": "disk", "lm_head": "cpu"}
     manifest = manifest_of(shelf, tmp_path, base={"model": shelf.base, "device_map": parts})
     store = Store.default()
@@ -252,14 +250,14 @@ def test_what_is_offloaded_to_disk_goes_when_the_model_does(shelf: Shelf, tmp_pa
     assert not store.held()
 
 
-def test_a_forked_childs_copy_does_not_take_the_parents_files_away() -> None:
+def test_a_forked_child_does_not_remove_the_parents_files() -> None:
     closed: list[str] = []
     close_here(os.getpid() + 1, lambda: closed.append("as the child"))
     close_here(os.getpid(), lambda: closed.append("as the parent"))
     assert closed == ["as the parent"]
 
 
-def test_a_load_that_fails_leaves_no_place_on_disk(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_failed_load_leaves_no_files(shelf: Shelf, tmp_path: Path) -> None:
     base = {"model": shelf.base, "device_map": {"model": "disk", "lm_head": "cuda:0"}}
     with pytest.raises(AttachError) as caught:
         load(manifest_of(shelf, tmp_path, base=base))
@@ -276,7 +274,7 @@ def test_the_attention_is_the_declared_one(shelf: Shelf, tmp_path: Path) -> None
         assert close(logits(model, adapter="one"), shelf.one.answer)
 
 
-def test_an_attention_that_is_not_here_is_told(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_missing_attention_implementation_is_an_error(shelf: Shelf, tmp_path: Path) -> None:
     base = {"model": shelf.base, "attn_implementation": "no_such_attention"}
     with pytest.raises(AttachError, match="no_such_attention") as caught:
         load(manifest_of(shelf, tmp_path, base=base))
@@ -311,7 +309,7 @@ def test_an_attention_kernel_from_a_repository_is_refused(
     ],
     ids=str,
 )
-def test_nothing_that_a_config_names_is_fetched(
+def test_repositories_named_in_a_config_are_not_fetched(
     fields: dict[str, Any], shelf: Shelf, tmp_path: Path, hub: Any
 ) -> None:
     base = tmp_path / "base"
@@ -379,9 +377,7 @@ def test_float32_modules_of_a_base_in_float32_change_nothing(shelf: Shelf, tmp_p
     assert answers_as_peft(load(manifest_of(shelf, tmp_path, base=base)), shelf)
 
 
-def test_a_pattern_of_float32_modules_that_matches_nothing_is_placed(
-    shelf: Shelf, tmp_path: Path
-) -> None:
+def test_a_float32_pattern_without_a_match_has_its_place(shelf: Shelf, tmp_path: Path) -> None:
     base = {"model": shelf.base, "float32_modules": ["*layernrom*"]}
     with pytest.raises(AttachError) as caught:
         load(manifest_of(shelf, tmp_path, base=base))
@@ -471,9 +467,7 @@ def test_code_of_another_repository_is_refused_even_if_trusted(
     assert caught.value.code == "AD788"
 
 
-def test_a_class_of_transformers_needs_no_trust_in_the_files_beside_it(
-    shelf: Shelf, tmp_path: Path
-) -> None:
+def test_a_transformers_class_does_not_need_trust_remote_code(shelf: Shelf, tmp_path: Path) -> None:
     folder = tmp_path / "remote"
     shutil.copytree(shelf.base, folder)
     edit_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "m.LlamaForCausalLM"})
@@ -496,7 +490,7 @@ def test_a_checkpoint_that_does_not_fill_the_model_is_refused(shelf: Shelf, tmp_
     assert caught.value.code == "AD783"
 
 
-def test_tensors_that_the_model_leaves_out_are_a_warning_not_noise(
+def test_unused_tensors_are_one_warning(
     shelf: Shelf, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "more"
@@ -512,7 +506,7 @@ def test_tensors_that_the_model_leaves_out_are_a_warning_not_noise(
     assert answers_as_peft(model, shelf)
 
 
-def test_loading_prints_nothing_and_keeps_what_was_said(
+def test_loading_prints_nothing_and_keeps_warnings(
     shelf: Shelf, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     transformers_logging.enable_progress_bar()
@@ -529,7 +523,7 @@ def test_loading_prints_nothing_and_keeps_what_was_said(
 # -- all or nothing -------------------------------------------------------------------------
 
 
-def test_a_bad_second_adapter_is_told_before_the_base_is_read(
+def test_a_bad_adapter_is_reported_before_the_base_is_read(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = write_adapter(tmp_path / "bad", tensors=lora_tensors({"model.layers.0.nothing": (4, 4)}))
@@ -555,7 +549,7 @@ def test_a_declared_fingerprint_of_another_base_is_refused_with_or_without_a_loc
         manifest.with_suffix(".lock").unlink(missing_ok=True)
 
 
-def test_a_manifest_without_a_base_to_load_is_told_so(shelf: Shelf, tmp_path: Path) -> None:
+def test_loading_a_manifest_without_a_base_is_an_error(shelf: Shelf, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load(manifest_of(shelf, tmp_path, base={}))
     assert caught.value.code == "AD904"
@@ -576,7 +570,7 @@ def test_only_the_code_of_something_unchecked_can_be_accepted_lock_or_not(
 
 
 @pytest.mark.parametrize("form", ["bytes", "objects"])
-def test_adapters_may_be_handed_over_in_memory(form: str, shelf: Shelf, tmp_path: Path) -> None:
+def test_load_accepts_adapters_in_memory(form: str, shelf: Shelf, tmp_path: Path) -> None:
     files: dict[str, Any] = files_of(shelf.two.folder)
     if form == "objects":
         files = {
@@ -588,7 +582,7 @@ def test_adapters_may_be_handed_over_in_memory(form: str, shelf: Shelf, tmp_path
     assert answers_as_peft(load(manifest, sources={"two": files}), shelf)
 
 
-def test_a_name_in_memory_that_is_not_declared_is_refused(shelf: Shelf, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="did you mean 'two'") as caught:
+def test_an_undeclared_name_in_memory_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'two'") as caught:
         load(manifest_of(shelf, tmp_path), sources={"tow": {}})
     assert caught.value.code == "AD910"

@@ -123,7 +123,7 @@ def test_the_peak_is_the_bases_bytes_and_at_most_15_percent(
         assert share < 1.15, f"{moment}: {share:.2f} of the base's bytes; {found}"
 
 
-def test_a_base_that_is_quantised_while_it_loads_is_never_in_memory_whole(
+def test_a_base_quantised_during_loading_is_never_complete_in_memory(
     shelf: Shelf, bases: Path, tmp_path: Path
 ) -> None:
     """Nor is what quantising leaves behind: on the way there is what stays, and at most half of

@@ -1,4 +1,4 @@
-"""Adapters merged from disk to disk: a plain transformers model with the live model's answers."""
+"""Merging from disk to disk gives a plain model with the live model's answers."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _ties() -> dict[str, Any]:
 # -- the model ---------------------------------------------------------------------------------
 
 
-def test_the_written_model_is_plain_and_answers_as_peft_does(
+def test_the_merged_model_is_plain_and_answers_as_in_peft(
     shelf: Shelf, mixed: Path, tmp_path: Path
 ) -> None:
     done = merge_to_folder(mixed, tmp_path / "out", selection="mix")
@@ -81,15 +81,13 @@ def test_the_written_model_is_plain_and_answers_as_peft_does(
     assert all(own[name] == written[name] for name in own if name != "model.safetensors")
 
 
-def test_the_active_adapter_is_merged_where_none_is_named_and_its_logits_are_the_live_ones(
-    shelf: Shelf, tmp_path: Path
-) -> None:
+def test_the_active_adapter_is_merged_by_default(shelf: Shelf, tmp_path: Path) -> None:
     manifest = manifest_of(shelf, tmp_path / "project", active=["one", "two"])
     merge_to_folder(manifest, tmp_path / "out")
     assert close(logits(plain(tmp_path / "out")), logits(adapterdock.load(manifest)))
 
 
-def test_it_loads_where_adapterdock_is_not_installed_and_exports(
+def test_the_merged_model_loads_and_exports_without_adapterdock(
     mixed: Path, tmp_path: Path
 ) -> None:
     merge_to_folder(mixed, tmp_path / "out")
@@ -177,7 +175,7 @@ def test_every_kind_of_base_loads_again_with_pefts_answer(
     assert all(new[n].shape == t.shape and new[n].dtype is t.dtype for n, t in old.items())
 
 
-def test_only_what_is_parted_makes_the_config_another_one(
+def test_the_config_changes_only_if_tied_weights_are_separated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, manifest, _ = kind_on_disk("llama tied", ["embed_tokens"], tmp_path, monkeypatch)
@@ -199,7 +197,7 @@ def test_weights_that_the_architecture_always_ties_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_whole_modules_and_biases_are_merged_too(
+def test_replacements_and_biases_are_merged_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = fresh("bert classifier")
@@ -215,7 +213,7 @@ def test_whole_modules_and_biases_are_merged_too(
     assert close(logits(again), saved.answer)
 
 
-def test_a_checkpoint_without_the_models_prefix_keeps_its_names(
+def test_a_checkpoint_without_the_model_prefix_keeps_its_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As GPT-2's own on the Hub: ``h.0.attn`` where the model says ``transformer.h.0.attn``."""
@@ -269,7 +267,7 @@ def test_another_dtype_is_written_into_the_weights_and_the_config(
     assert "float16" in (tmp_path / "out" / "config.json").read_text()
 
 
-def test_safe_refuses_what_is_not_finite_and_leaves_nothing(shelf: Shelf, tmp_path: Path) -> None:
+def test_safe_refuses_infinite_values_and_writes_nothing(shelf: Shelf, tmp_path: Path) -> None:
     manifest = manifest_of(shelf, tmp_path / "project", compositions={"loud": {"of": {"one": 1e6}}})
     out = tmp_path / "out"
     with pytest.raises(AttachError) as caught:
@@ -304,7 +302,7 @@ def test_the_bases_own_files_are_kept_or_repacked(shelf: Shelf, tmp_path: Path) 
         assert close(logits(plain(tmp_path / name)), shelf.one.answer)
 
 
-def test_the_same_inputs_give_the_same_bytes_whatever_the_threads(
+def test_the_same_inputs_give_the_same_bytes_for_any_number_of_threads(
     mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large product is summed up in another order on two threads; a small one is not, so the
@@ -328,16 +326,16 @@ def test_the_same_inputs_give_the_same_bytes_whatever_the_threads(
     assert files_of(tmp_path / "out") == files_of(tmp_path / "again")
 
 
-def test_only_the_header_says_what_was_merged(mixed: Path, tmp_path: Path) -> None:
+def test_only_the_header_records_what_was_merged(mixed: Path, tmp_path: Path) -> None:
     merge_to_folder(mixed, tmp_path / "out", selection="mix")
     adapterdock.lock(mixed)
     lock = mixed.with_suffix(".lock").read_text()
     with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
         metadata = file.metadata()
     assert metadata.keys() == {"format", "adapterdock.merged"} and metadata["format"] == "pt"
-    told = json.loads(metadata["adapterdock.merged"])
-    assert told["adapters"]["one"]["weight"] == 0.5
-    assert told["adapters"]["two"]["digest"] in lock and told["base"].startswith("sha256:")
+    record = json.loads(metadata["adapterdock.merged"])
+    assert record["adapters"]["one"]["weight"] == 0.5
+    assert record["adapters"]["two"]["digest"] in lock and record["base"].startswith("sha256:")
     for name, data in files_of(tmp_path / "out").items():
         assert name.endswith(".safetensors") or b"adapterdock" not in data
 
@@ -362,14 +360,14 @@ def test_a_folder_is_replaced_only_if_it_is_ours(mixed: Path, tmp_path: Path) ->
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "project"]
 
 
-def test_a_plain_model_is_not_taken_for_ours(shelf: Shelf, mixed: Path, tmp_path: Path) -> None:
+def test_a_plain_model_is_not_replaced(shelf: Shelf, mixed: Path, tmp_path: Path) -> None:
     plain(shelf.base).save_pretrained(tmp_path / "mine")
     with pytest.raises(UsageError) as caught:
         merge_to_folder(mixed, tmp_path / "mine")
     assert codes(caught) == ["AD930"]
 
 
-def test_a_failure_in_the_middle_leaves_what_was_there(
+def test_a_failed_merge_keeps_the_old_folder(
     mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merge_to_folder(mixed, tmp_path / "out")
@@ -420,7 +418,7 @@ def test_a_base_that_changes_while_it_is_merged_is_noticed(
 # -- refused -----------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_merged_is_refused_before_anything_is_written(
+def test_adapters_that_cannot_be_merged_are_refused_before_writing(
     shelf: Shelf, mixed: Path, tmp_path: Path
 ) -> None:
     def refused(manifest: Path, kind: type[AdapterdockError], **options: Any) -> list[str]:
@@ -465,7 +463,7 @@ def test_a_quantised_checkpoint_is_refused(shelf: Shelf, tmp_path: Path) -> None
     assert codes(caught) == ["AD766"]
 
 
-def test_a_weight_that_the_checkpoint_does_not_hold_as_such_is_refused(
+def test_a_weight_stored_in_another_form_is_refused(
     mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a projection that transformers joins of several when it loads."""
@@ -614,4 +612,4 @@ def test_the_peak_of_memory_does_not_depend_on_the_size_of_the_base(
     widened = 4 * max(meta.numel() for meta in state.values())
     assert taken < 2 * largest + brought + widened, f"{taken / 1e6:.0f} MB of {whole / 1e6:.0f}"
     written = sum(p.stat().st_size for p in (tmp_path / "merged").glob("*.safetensors"))
-    assert written > whole + 49152 * 2048 * 2, "the head has a weight of its own"
+    assert written > whole + 49152 * 2048 * 2, "the head has its own weight"

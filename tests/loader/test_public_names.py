@@ -1,4 +1,4 @@
-"""The names of the wrapper: those that users need, and no other; a misspelt one is told."""
+"""The public names of the wrapper, and suggestions for misspelt ones."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def model() -> AdaptedModel:
     return AdaptedModel(tiny_llama())
 
 
-def test_the_wrapper_has_the_public_names_and_no_internal_one() -> None:
+def test_the_wrapper_has_only_public_names() -> None:
     own = {name for name in dir(AdaptedModel) if not name.startswith("_")}
     assert own - set(dir(nn.Module)) == set(PUBLIC.split())
 
 
-def test_every_public_name_says_what_it_does() -> None:
+def test_every_public_name_is_documented() -> None:
     for name in PUBLIC.split():
         assert inspect.getdoc(getattr(AdaptedModel, name)), name
 
@@ -48,23 +48,23 @@ def test_every_public_name_says_what_it_does() -> None:
         ("generation_confg", "generation_config"),
     ],
 )
-def test_a_misspelt_name_is_an_error_with_the_nearest_one(
+def test_a_misspelt_name_is_an_error_with_a_suggestion(
     model: AdaptedModel, wrong: str, right: str
 ) -> None:
-    with pytest.raises(AttributeError, match=f"{wrong!r}; did you mean {right!r}"):
+    with pytest.raises(AttributeError, match=f"{wrong!r}. Did you mean {right!r}"):
         getattr(model, wrong)
     assert not hasattr(model, wrong)
 
 
 @pytest.mark.parametrize("name", ["nothing_of_the_kind", "_set_adapter", "__set_adapter__"])
-def test_a_name_that_is_like_no_other_gets_no_hint(model: AdaptedModel, name: str) -> None:
+def test_a_very_different_name_gets_no_suggestion(model: AdaptedModel, name: str) -> None:
     with pytest.raises(AttributeError, match=name) as caught:
         getattr(model, name)
-    assert "did you mean" not in str(caught.value)
+    assert "Did you mean" not in str(caught.value)
 
 
 @pytest.mark.slow
-def test_a_misspelt_name_fails_type_checking_and_what_the_base_has_does_not(
+def test_a_misspelt_name_fails_type_checking(
     tmp_path: Path,
 ) -> None:
     program = tmp_path / "program.py"

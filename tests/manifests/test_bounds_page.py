@@ -27,14 +27,14 @@ def spelled(value: float) -> set[str]:
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_limit_stands_on_the_page_as_it_is(name: str) -> None:
+def test_the_page_has_the_value_of_each_limit(name: str) -> None:
     at = PAGE.find(f"`{name}`")
     assert at >= 0
     near = PAGE[max(0, at - 300) : at + 160]
     assert any(way in near for way in spelled(LIMITS[name])), (name, LIMITS[name])
 
 
-def test_every_limit_is_above_nothing_and_has_a_reason() -> None:
+def test_every_limit_is_positive_and_has_a_reason() -> None:
     source = Path(bounds.__file__).read_text(encoding="utf-8")
     for name, value in LIMITS.items():
         assert value > 0

@@ -1,4 +1,4 @@
-"""Setting one mapping leaves every other byte as it is, or is refused."""
+"""Setting one mapping changes no other byte, or is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 VALUE = {"architecture": "Llama", "hidden_size": 576, "weights": {"float32": "v1:sha256:0a"}}
 BLOCK = "architecture: Llama\n    hidden_size: 576\n    weights:\n      float32: v1:sha256:0a"
-FLOW = "{architecture: Llama, hidden_size: 576, weights: {float32: v1:sha256:0a}}"
+FLOW = "{architecture: Llama, hidden_size: 576, weights: {float32: 'v1:sha256:0a'}}"
 AT = ("base", "fingerprint")
 
 CASES = {
@@ -129,24 +129,24 @@ def test_deeper_indentation_is_followed() -> None:
         "base: {fingerprint, model: x}\n",
     ],
 )
-def test_what_would_change_something_else_is_refused(text: str) -> None:
+def test_an_edit_that_would_change_something_else_is_refused(text: str) -> None:
     with pytest.raises(ManifestError) as caught:
         set_mapping(text, AT, VALUE)
     assert caught.value.code == "AD160"
 
 
-def test_an_alias_in_the_way_is_named() -> None:
+def test_an_alias_on_the_path_is_named() -> None:
     with pytest.raises(ManifestError, match="'base' is an alias"):
         set_mapping("x-b: &b {model: x}\nbase: *b\n", AT, VALUE)
 
 
-def test_text_that_is_no_yaml_is_refused() -> None:
+def test_text_that_is_not_yaml_is_refused() -> None:
     with pytest.raises(ManifestError) as caught:
         set_mapping("a: [", AT, VALUE)
     assert caught.value.code == "AD104"
 
 
-def test_setting_twice_is_setting_once() -> None:
+def test_setting_a_mapping_twice_changes_nothing() -> None:
     for before, _ in CASES.values():
         once = set_mapping(before, AT, VALUE)
         assert set_mapping(once, AT, VALUE) == once
@@ -175,7 +175,7 @@ VALUES = st.dictionaries(
 
 @settings(deadline=None)
 @given(VALUES, st.sampled_from([before for before, _ in CASES.values()]))
-def test_whatever_is_set_is_read_back_and_the_rest_stays(value: Any, before: str) -> None:
+def test_any_mapping_is_read_back_and_the_rest_is_kept(value: Any, before: str) -> None:
     try:
         after = set_mapping(before, AT, value)
     except ManifestError as error:

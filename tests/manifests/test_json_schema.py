@@ -1,4 +1,4 @@
-"""The JSON Schema is current, and takes what the language takes."""
+"""The JSON Schema is current, and accepts what the language accepts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_committed_schema_is_current() -> None:
     assert main(["--check"]) == 0
 
 
-def test_a_stale_schema_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stale_schema_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adapterdock.manifests.json_schema.SCHEMA_FILE", tmp_path / "schema.json")
     assert main(["--check"]) == 1
     assert main([]) == 0
@@ -34,7 +34,7 @@ def test_a_stale_schema_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert json.loads((tmp_path / "schema.json").read_text()) == json_schema()
 
 
-def test_it_is_a_schema() -> None:
+def test_the_schema_is_valid() -> None:
     Draft202012Validator.check_schema(json_schema())
 
 
@@ -67,18 +67,18 @@ BAD = [
 
 
 @pytest.mark.parametrize("text", GOOD)
-def test_what_the_language_takes_the_schema_takes(text: str, desk: Desk) -> None:
+def test_valid_manifests_are_accepted_by_the_schema(text: str, desk: Desk) -> None:
     desk.read(HEADER + text, {"MODEL": "hf://a/b", "A": "./a", "D": "auto"})
     assert accepts(HEADER + text)
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_what_the_schema_can_see_is_refused_by_both(text: str, desk: Desk) -> None:
+def test_the_schema_refuses_what_the_language_refuses(text: str, desk: Desk) -> None:
     desk.findings(HEADER + text)
     assert not accepts(HEADER + text)
 
 
-def test_an_overlay_may_leave_things_out_and_remove_them(desk: Desk) -> None:
+def test_an_overlay_may_omit_and_remove_keys(desk: Desk) -> None:
     desk.write(
         HEADER + "adapters: {a: {source: ./a}, b: {source: ./b}}\nrules: {max_active: 2}\n",
         "b.yaml",
@@ -91,3 +91,9 @@ def test_an_overlay_may_leave_things_out_and_remove_them(desk: Desk) -> None:
     assert accepts(text)
     assert not accepts("extends: b.yaml\nadapters: {a: {dtyp: float32}}\n")
     assert not accepts("adapters: {a: {source: ./a}}\n")
+
+
+def test_every_key_has_a_description() -> None:
+    for name, definition in json_schema()["$defs"].items():
+        for key, schema in definition.get("properties", {}).items():
+            assert schema.get("description"), f"{name}.{key}"

@@ -124,7 +124,7 @@ locks = st.builds(
 
 @given(lock=locks)
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_lock_survives_being_written_and_read(
+def test_any_lock_is_read_back_as_it_was_written(
     lock: Lock, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "round.lock"
@@ -142,20 +142,20 @@ def test_a_lock_that_was_cut_off_anywhere_is_refused(
     assert set(refused(path)) <= {"AD501"}
 
 
-def test_the_text_is_the_same_whatever_the_order_of_making(tmp_path: Path) -> None:
+def test_the_text_does_not_depend_on_the_order_of_entries(tmp_path: Path) -> None:
     lock = make()
     turned = make(adapters=dict(reversed(lock.adapters.items())))
     assert render_lock(turned) == render_lock(lock)
     assert render_lock(lock).splitlines()[-1] == "version: 1"  # so that a cut is noticed
 
 
-def test_the_text_holds_nothing_that_says_nothing(tmp_path: Path) -> None:
+def test_the_text_has_no_default_values(tmp_path: Path) -> None:
     text = render_lock(make(overrides={}, accepted=(), compositions={}, base=None))
     for word in ("null", "{}", "[]", "mutable: false", "overrides", "accepted", "base"):
         assert word not in text
 
 
-def test_a_lock_of_a_later_version_is_refused_by_its_own_code(tmp_path: Path) -> None:
+def test_a_lock_of_a_later_version_is_refused_with_its_own_code(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     path.write_text(render_lock(make()).replace("version: 1\n", "version: 2\nnew: thing\n"))
     assert refused(path) == ("AD502",)
@@ -190,7 +190,7 @@ def test_a_lock_that_was_edited_by_hand_is_refused(old: str, new: str, tmp_path:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"[]", b"a", b"\xff\xfe", b"%PDF", b"\0" * 100])
-def test_what_is_no_lock_at_all_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_lock_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.lock").write_bytes(content)
     assert refused(tmp_path / "a.lock") == ("AD501",)
 
@@ -200,7 +200,7 @@ def test_a_folder_in_the_lock_s_place_is_refused(tmp_path: Path) -> None:
     assert refused(tmp_path / "a.lock") == ("AD501",)
 
 
-def test_no_lock_is_none(tmp_path: Path) -> None:
+def test_a_missing_lock_is_none(tmp_path: Path) -> None:
     assert read_lock(tmp_path / "a.lock") is None
 
 
@@ -231,7 +231,7 @@ def _fast(lock: Lock) -> str:
     return yaml.dump(lock.model_dump(mode="json", exclude_defaults=True), Dumper=dumper)
 
 
-def test_a_lock_is_written_whole_or_not_at_all(
+def test_a_lock_is_written_completely_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.lock"
@@ -273,5 +273,5 @@ def test_others_may_read_a_lock(tmp_path: Path) -> None:
         ("odd.lock", "odd.lock.lock"),
     ],
 )
-def test_a_lock_stands_beside_its_manifest(manifest: str, lock: str) -> None:
+def test_a_lock_is_beside_its_manifest(manifest: str, lock: str) -> None:
     assert lock_path(manifest) == Path(lock)

@@ -1,4 +1,4 @@
-"""The one way in, whole: DESIGN's example, overrides, memory, policies, and speed."""
+"""Reading a manifest: the complete example, overrides, data in memory, policies, and speed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.manifest_files import DIGEST, HEADER, Desk
 EXAMPLE = Path(adapterdock.__file__).parent / "manifests" / "examples" / "support-desk.yaml"
 
 
-def test_the_example_of_the_design_is_valid_whole() -> None:
+def test_the_complete_example_is_valid() -> None:
     read = read_manifest(EXAMPLE, environ={})
     manifest = read.manifest
     assert read.warnings == ()
@@ -45,10 +45,9 @@ def test_the_example_of_the_design_is_valid_whole() -> None:
     assert manifest.active == "formal-billing"
     assert read.extras == {"x-notes": {"any": "thing"}}
     assert read.directory == EXAMPLE.parent
-    assert read.text == EXAMPLE.read_text(encoding="utf-8")
 
 
-def test_text_stays_text_where_text_is_wanted(desk: Desk) -> None:
+def test_text_is_read_as_text_where_text_is_expected(desk: Desk) -> None:
     text = HEADER + (
         "description: 2.10\nadapters:\n  a:\n    source: ./a\n    owner: no\n    licence: 1.0\n"
         "    tags: [on, 2024-01-01, 0o10, true, 1_000, 12:30]\n"
@@ -60,7 +59,7 @@ def test_text_stays_text_where_text_is_wanted(desk: Desk) -> None:
     assert adapter.tags == ("on", "2024-01-01", "0o10", "true", "1_000", "12:30")
 
 
-def test_what_is_passed_on_is_read_by_the_core_schema(desk: Desk) -> None:
+def test_mappings_that_are_passed_on_are_read_by_yaml_1_2(desk: Desk) -> None:
     text = HEADER + (
         "base:\n  quantization: {load_in_4bit: true, type: nf4, on: no, n: 2.10, d: 2024-01-01,"
         " oct: 0o10, none: ~, s: '1', list: [1, {a: 1.5}]}\n"
@@ -78,7 +77,7 @@ def test_what_is_passed_on_is_read_by_the_core_schema(desk: Desk) -> None:
     }
 
 
-def test_notes_are_carried_from_everywhere_and_never_read(desk: Desk) -> None:
+def test_notes_are_kept_from_everywhere_and_never_read(desk: Desk) -> None:
     text = HEADER + (
         "x-defaults: &defaults {dtype: float32}\n"
         "base: {x-why: [1]}\n"
@@ -96,7 +95,7 @@ def test_notes_are_carried_from_everywhere_and_never_read(desk: Desk) -> None:
     }
 
 
-def test_overrides_hold_for_one_run_and_are_recorded(
+def test_overrides_apply_to_one_run_and_are_recorded(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     text = HEADER + "base: {model: hf://a/b, dtype: auto, aliases: [x]}\n"
@@ -104,7 +103,7 @@ def test_overrides_hold_for_one_run_and_are_recorded(
     assert (str(read.manifest.base.model), read.manifest.base.dtype) == ("hf://c/d@v1", "float32")
     assert read.manifest.base.aliases == ("x",)
     assert read.overrides == {"model": "hf://c/d@v1", "dtype": "float32"}
-    assert read.origins["base", "model"].file == "--model"
+    assert read.where(("base", "model")).file == "--model"
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     read = desk.read(HEADER, model="./m")
@@ -131,7 +130,7 @@ def test_a_mapping_in_memory_is_read_like_a_file(tmp_path: Path, monkeypatch: An
     assert str(read.manifest.base.model) == "hf://acme/b"
     assert read.manifest.compositions["m"].of == {"a": 2.0}
     assert read.directory == tmp_path
-    assert (read.file, read.files, read.text) == (None, (), None)
+    assert (read.file, read.files) == (None, ())
     assert str(read.where(("adapters", "a"))) == "adapters.a"
 
 
@@ -151,13 +150,13 @@ def test_a_mapping_in_memory_is_read_like_a_file(tmp_path: Path, monkeypatch: An
         ({"version": 1, "active": ["a b"]}, "AD124"),
     ],
 )
-def test_what_is_wrong_in_memory_is_the_same_error(data: Any, code: str) -> None:
+def test_mistakes_in_memory_give_the_same_errors(data: Any, code: str) -> None:
     with pytest.raises(ManifestError) as caught:
         read_manifest(data, environ={})
     assert [f.code for f in caught.value.findings] == [code]
 
 
-def test_a_mapping_that_holds_itself_is_refused() -> None:
+def test_a_mapping_that_contains_itself_is_refused() -> None:
     data: dict[str, Any] = {"version": 1}
     data["x-me"] = [data]
     with pytest.raises(ManifestError) as caught:
@@ -165,7 +164,7 @@ def test_a_mapping_that_holds_itself_is_refused() -> None:
     assert caught.value.code == "AD107"
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path, "a\0b", HEADER + "name: desk\n"):
         with pytest.raises(ManifestError) as caught:
             read_manifest(path)
@@ -173,7 +172,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "not a path" in str(caught.value)
 
 
-def test_what_is_read_cannot_be_changed_and_can_be_pickled() -> None:
+def test_a_manifest_cannot_be_changed_and_can_be_pickled() -> None:
     read = read_manifest(EXAMPLE, environ={})
     manifest = read.manifest
     with pytest.raises(TypeError, match="frozen"):
@@ -262,7 +261,7 @@ def test_any_mapping_is_a_manifest_or_a_manifest_error(data: Any, versioned: boo
             finding.as_dict()
 
 
-def test_twenty_adapters_are_read_in_a_blink(desk: Desk) -> None:
+def test_twenty_adapters_are_read_in_a_fraction_of_a_second(desk: Desk) -> None:
     text = HEADER + "base: {model: ./base}\nadapters:\n"
     for index in range(20):
         text += (
@@ -280,7 +279,7 @@ def test_twenty_adapters_are_read_in_a_blink(desk: Desk) -> None:
     assert min(times) < 0.03
 
 
-def test_reading_imports_nothing_heavy() -> None:
+def test_reading_imports_no_heavy_package() -> None:
     code = (
         "import sys; from adapterdock.manifests.manifest import read_manifest; "
         f"read_manifest({str(EXAMPLE)!r}, environ={{}}); "

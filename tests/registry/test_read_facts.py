@@ -81,7 +81,7 @@ def test_a_sharded_base_is_the_base_in_one_file(tmp_path: Path) -> None:
     whole, parts = base(write_base(tmp_path / "whole")), base(tmp_path / "sharded")
     shapes = {name: info.shape for name, info in whole.tensors.items()}
     assert {name: info.shape for name, info in parts.tensors.items()} == shapes
-    assert dict(parts.shard_of) == weight_map
+    assert {t: file for file, header in parts.headers.items() for t in header.tensors} == weight_map
     assert parts.layout == whole.layout and whole.layout is not None
     assert {f.path for f in parts.files} == {
         "config.json",

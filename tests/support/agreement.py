@@ -16,7 +16,7 @@ from adapterdock.manifests.findings.finding import Finding, Severity
 from adapterdock.registry.base.architectures import layout_of
 from adapterdock.registry.checks.candidate import Ask
 from adapterdock.registry.checks.check_adapter import check_adapter
-from adapterdock.registry.checks.new_adapter import begin
+from adapterdock.registry.checks.new_adapter import plan_new_adapter
 from adapterdock.registry.files.facts import (
     AdapterFacts,
     AdapterPlan,
@@ -161,7 +161,7 @@ def live(adapter: Adapter, model: nn.Module) -> Verdict:
         return Verdict.of(list(error.findings), frozenset())
     else:
         it = adapted._host.adapters.by_name["it"]
-        return Verdict(OK, frozenset(it.sites) | frozenset(it.whole))
+        return Verdict(OK, frozenset(it.sites) | frozenset(it.replaced))
     finally:
         adapted.detach()
 
@@ -255,9 +255,9 @@ def _places(base: BaseFacts, method: str, fields: Mapping[str, Any]) -> Iterator
 
 
 def _made(base: BaseFacts, config: Mapping[str, Any]) -> Adapter | None:
-    """An adapter of this config with random values; ``None`` where it cannot be begun."""
+    """An adapter of this config with random values; ``None`` where it cannot be created."""
     trained = {**config, "peft_type": "LORA"} if config["peft_type"] == "ADALORA" else config
-    beginning, findings = begin(trained, base.config, base.layout)
+    beginning, findings = plan_new_adapter(trained, base.config, base.layout)
     if beginning is None or any(one.severity is Severity.ERROR for one in findings):
         return None
     drawn = torch.Generator().manual_seed(0)

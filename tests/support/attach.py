@@ -29,6 +29,8 @@ def attach_adapter(
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Adapter:
     """Attach ``tensors`` as ``plan`` says, under ``name``: what ``build_adapter`` makes of them."""
+    if dropout:
+        config = {"peft_type": "LORA", **(config or {}), "lora_dropout": dropout}
     adapters = model._host.adapters
     with adapters.changing():
         adapters.check_free(name, replace, where)
@@ -39,7 +41,6 @@ def attach_adapter(
             tensors,
             dtype=dtype,
             trainable=trainable,
-            dropout=dropout,
             members=members,
             config=config,
             where=where,

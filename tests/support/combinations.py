@@ -11,7 +11,6 @@ from unittest import mock
 
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.compose.dense import dense
 from adapterdock.loader.compose.members import member_of
 from adapterdock.manifests.language.combine_methods import COMBINE_METHODS
 
@@ -94,16 +93,13 @@ def deltas_of(model: Any, name: str) -> dict[str, torch.Tensor]:
 
 def products(model: AdaptedModel, name: str) -> dict[str, torch.Tensor]:
     """The delta of an attached adapter at each of its pairs, by module."""
-    member, _, problems = member_of(model._host.live, model._host.adapters.built_of(name))
-    assert member is not None and not problems
-    return {module: dense(pair) for module, pair in member.pairs.items()}
+    member = member_of(model._host.adapters.built_of(name))
+    return {module: pair.delta() for module, pair in member.pairs.items()}
 
 
 def digest_of(model: AdaptedModel, name: str) -> str:
-    """What keys this adapter's random masks."""
-    member, _, _ = member_of(model._host.live, model._host.adapters.built_of(name))
-    assert member is not None
-    return member.digest
+    """The digest that keys this adapter's random masks."""
+    return member_of(model._host.adapters.built_of(name)).digest
 
 
 def is_pefts(found: torch.Tensor, base: Any, *args: Any, **options: Any) -> bool:

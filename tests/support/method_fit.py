@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from adapterdock.loader.base.layout import layout_of_model
 from adapterdock.manifests.findings.finding import Finding
 from adapterdock.registry.checks.check_adapter import check_adapter
-from adapterdock.registry.files.facts import AdapterFacts, AdapterPlan, TensorInfo
+from adapterdock.registry.files.facts import AdapterFacts, AdapterPlan, Layout, TensorInfo
 from adapterdock.registry.files.header import parse_header
+from adapterdock.registry.methods.patterns import Patterns
 from adapterdock.registry.methods.table import SITES
 from torch import nn
 
@@ -27,6 +28,17 @@ def facts_of(folder: Path) -> AdapterFacts:
     data = (folder / "adapter_model.safetensors").read_bytes()
     config = json.loads((folder / "adapter_config.json").read_text())
     return AdapterFacts(folder.name, None, config, parse_header(data, len(data)))
+
+
+def planned(
+    method: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    layout: Layout | None = None,
+) -> AdapterPlan:
+    """The plan of a config with correct fields and these tensors, unchecked."""
+    row = SITES[method]
+    return row.make_plan(row.read_config(row.own(config)), tensors, layout, Patterns())[0]
 
 
 def tampered(facts: AdapterFacts, **config: Any) -> AdapterFacts:

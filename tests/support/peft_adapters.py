@@ -15,11 +15,11 @@ from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.base.layout import layout_of_model
 from adapterdock.loader.weights.tensors import AdapterTensors, read_bytes, read_file
 from adapterdock.registry.files.facts import AdapterPlan
-from adapterdock.registry.methods.table import SITES
 from safetensors.torch import save
 from torch import nn
 
 from support.attach import attach_adapter
+from support.method_fit import planned
 
 
 def word_tokenizer() -> Any:
@@ -224,9 +224,8 @@ class Saved:
         return read_file(self.file)
 
     def plan(self, base: nn.Module) -> AdapterPlan:
-        return SITES[self.config["peft_type"]].plan(
-            self.config, self.tensors().header.tensors, layout_of_model(base)
-        )
+        layout = layout_of_model(base)
+        return planned(self.config["peft_type"], self.config, self.tensors().header.tensors, layout)
 
 
 def peft_saves(

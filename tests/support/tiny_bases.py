@@ -115,15 +115,14 @@ def fresh(kind: str, seed: int = 0) -> Any:
 
 def base_facts_of(folder: Path) -> BaseFacts:
     """A checkpoint folder as the torch-free side sees it."""
-    headers, tensors, shards = {}, {}, {}
+    headers, tensors = {}, {}
     for path in sorted(folder.glob("*.safetensors")):
         content = path.read_bytes()
         header = read_header(lambda s, n, c=content: c[s : s + n], len(content), file=path.name)
         headers[path.name] = header
         tensors |= header.tensors
-        shards |= dict.fromkeys(header.tensors, path.name)
     config = json.loads((folder / "config.json").read_text())
-    return BaseFacts(None, config, tensors, None, shards, headers)
+    return BaseFacts(None, config, tensors, None, headers)
 
 
 def reader_of(folder: Path) -> Callable[[str, int, int], bytes]:

@@ -1,6 +1,6 @@
-"""Settling what a check without PEFT leaves open: would PEFT store these tensors?
+"""Do an adapter's tensors match PEFT's layers? Checks without PEFT cannot decide that.
 
-Asked of PEFT's own layers, made at modules of the base's sizes but without their weights.
+PEFT's own layers decide, made at modules of the base's sizes but without their weights.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def settle(
     modules: Mapping[str, nn.Module],
     where: Where,
 ) -> list[Finding] | None:
-    """What PEFT has against the adapter at these live modules (which may be on the ``meta``
-    device); ``None`` where it cannot tell without the base's weights. Reads no weight."""
+    """PEFT's problems with the adapter at these live modules, which may be on the ``meta`` device;
+    ``None`` where it needs the base's weights to decide. Reads no weight."""
     peft = plan.peft
     if peft is None or PEFT_TABLE[peft.method].needs_weights:
         return None
@@ -53,8 +53,8 @@ def settled(
     modules: Mapping[str, nn.Module],
     where: Where,
 ) -> list[Finding]:
-    """The findings on an adapter that is about to be attached to a model with these modules: what
-    was left open is settled now, or by PEFT's layers when they are made."""
+    """The findings on an adapter before it is attached to a model with these modules: an unchecked
+    fit is checked now, or when PEFT's layers are made."""
     found = list(findings)
     rest = [f for f in found if f.code != codes.PEFT_SHAPES_UNCHECKED.id]
     if plan is None or len(rest) == len(found):
@@ -65,11 +65,11 @@ def settled(
 
 
 def peft_asker(modules: Mapping[str, nn.Module] | None = None, *, later: bool = False) -> AskPeft:
-    """Whom a resolution may ask about methods that only PEFT knows: PEFT's layers, at the live
-    ``modules`` if there are some, else at those that the base's ``config.json`` makes.
+    """A function that checks adapters of PEFT's methods for a resolution: with PEFT's layers, at
+    the live ``modules`` if given, else at those of the base's ``config.json``.
 
-    With ``later``, what cannot be told so is left to PEFT's layers when they are attached, and is
-    nothing to accept before.
+    With ``later``, a check that needs the base's weights passes: PEFT's layers check it when they
+    are attached, and nobody has to accept it before.
     """
     known: list[tuple[BaseFacts, Mapping[str, nn.Module]]] = []
     lock = threading.Lock()
@@ -89,14 +89,14 @@ def peft_asker(modules: Mapping[str, nn.Module] | None = None, *, later: bool = 
     def ask(
         base: BaseFacts | None, adapter: AdapterFacts, plan: AdapterPlan, where: Where
     ) -> list[Finding] | None:
-        said = settle(plan, adapter.header.tensors, modules_of(base), where)
-        return [] if said is None and later else said
+        findings = settle(plan, adapter.header.tensors, modules_of(base), where)
+        return [] if findings is None and later else findings
 
     return ask
 
 
 def _needs_values(error: BaseException | None) -> bool:
-    """PyTorch has no answer without values."""
+    """Whether torch failed because the tensors have no values."""
     return isinstance(error, NotImplementedError) or (
         isinstance(error, RuntimeError) and "meta" in str(error).lower()
     )

@@ -1,8 +1,8 @@
-"""A site at which PEFT's own layer answers: ``out + weight * (layer(x) - base)``.
+"""A site at which PEFT's own layer runs: ``out + weight * (layer(x) - base)``.
 
-The layer stands beside the base, never in it. What it knows as its ``base_layer`` is a stand-in of
-the base's class whose forward is the base module's own and whose tensors are the base's, as they
-are now (tuner layers: PEFT 0.21, ``tuners/tuners_utils.py``).
+The layer is outside of the base. Its ``base_layer`` is a stand-in of the base's class, whose
+forward is the base module's own and whose tensors are the base's current ones (tuner layers: PEFT
+0.21, ``tuners/tuners_utils.py``).
 """
 
 from __future__ import annotations
@@ -10,40 +10,38 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ....manifests.findings import loader as codes
 from ....manifests.findings.errors import RoutingError
 from ...base.float32 import InFloat32, cast_floats
 from ...base.interception import intercepted
 from ...routing.routing import CURRENT
-from ...sites.sites import OutputSite
 from ...weights.placement import device_of, offloaded, own_parameter
-from ..rerun import blend
+from ..rerun import blend, is_hooked
 
 
+@dataclass(eq=False, slots=True)
 class _Known:
-    """What the base module has just answered, so that it need not run again for the same input."""
+    """What the base module has just returned, so that it does not run again for the same input."""
 
-    __slots__ = ("base", "module", "used", "x")
-
-    def __init__(self, module: nn.Module, x: torch.Tensor, base: torch.Tensor) -> None:
-        self.module = module
-        self.x = x
-        self.base = base
-        self.used = False
+    module: nn.Module
+    x: Tensor
+    base: Tensor
+    used: bool = False
 
 
 _KNOWN: ContextVar[_Known | None] = ContextVar("adapterdock_peft_known", default=None)
 
 
 class PeftFactors:
-    """``layer`` is a tuner layer of PEFT's with one adapter; ``by_batch`` says that a row's answer
-    depends on the others."""
+    """``layer`` is a tuner layer of PEFT's with one adapter; ``by_batch``: a row's output depends
+    on the other rows."""
 
     __slots__ = ("by_batch", "layer")
 
@@ -51,18 +49,11 @@ class PeftFactors:
         self.layer = layer
         self.by_batch = by_batch
 
-    def add(
-        self,
-        module: nn.Module,
-        x: torch.Tensor,
-        base: torch.Tensor,
-        out: torch.Tensor,
-        weight: float,
-    ) -> torch.Tensor:
+    def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         if self.by_batch and (call := CURRENT.get()) is not None and call.rows is not None:
             raise RoutingError(
                 codes.ROWS_LOST.finding(
-                    f"{type(self.layer).__module__} answers a row by all rows of the batch"
+                    f"{type(self.layer).__module__} computes a row from all rows of the batch"
                 )
             )
         if self.layer.training is not module.training:
@@ -71,21 +62,19 @@ class PeftFactors:
         token = _KNOWN.set(known)
         try:
             inside = cast_floats(x, torch.float32) if intercepted(module, InFloat32) else x
-            new = cast(torch.Tensor, self.layer(inside)).to(base.dtype)
+            new = cast(Tensor, self.layer(inside)).to(base.dtype)
         finally:
             _KNOWN.reset(token)
-        if not known.used and _hooked(module):  # the hooks' part of the answer stays
+        if not known.used and is_hooked(module):  # what the hooks added to `base` stays
             return out + (new - module.forward(x)).to(out.device) * weight
         return blend(out, base, new, weight)
 
-
-def _hooked(module: nn.Module) -> bool:
-    hooks = module._forward_hooks.values()  # pyright: ignore[reportPrivateUsage]
-    return any(not isinstance(hook, OutputSite) for hook in hooks)
+    def parts(self, module: nn.Module, weight: float) -> None:
+        """None: rows of other adapters run separately."""
 
 
 class _BaseForward:
-    """The stand-in's forward: the base module's own, without the hooks around it."""
+    """The stand-in's forward: the base module's, without the hooks around it."""
 
     __slots__ = ("module",)
 
@@ -102,8 +91,7 @@ class _BaseForward:
 
 
 class _Live(dict[str, Any]):
-    """The base module's parameters as they are now; what is offloaded is read when it is asked
-    for."""
+    """The base module's current parameters; offloaded ones are read when they are used."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__(module._parameters)  # pyright: ignore[reportPrivateUsage]
@@ -124,18 +112,18 @@ class _Live(dict[str, Any]):
 
 
 class Values(str, Enum):
-    """What a stand-in's parameters hold while PEFT makes its layers."""
+    """The parameters of a stand-in while PEFT makes its layers."""
 
     OWN = "own"
-    """The base's: the same memory."""
+    """The base's values, in the same memory."""
     NONE = "none"
-    """Nothing: they are on the ``meta`` device."""
+    """None: they are on the ``meta`` device."""
     ZERO = "zero"
-    """Zeros, without memory for them."""
+    """Zeros, which take no memory."""
 
 
 def stand_in_of(module: nn.Module, values: Values = Values.OWN) -> nn.Module:
-    """A module of the same class and sizes that PEFT may wrap: parameters of its own, and no
+    """A module of the same class and sizes that PEFT may wrap: with its own parameters and without
     hooks."""
     found = object.__new__(type(module))
     own: dict[str, Any] = {
@@ -155,7 +143,7 @@ def stand_in_of(module: nn.Module, values: Values = Values.OWN) -> nn.Module:
 
 
 def relink(stand_in: nn.Module, module: nn.Module) -> None:
-    """From now on its tensors are the base module's own, whatever becomes of them."""
+    """From now on its tensors are the base module's current ones."""
     vars(stand_in).update(
         _parameters=_Live(module),
         _buffers=vars(module)["_buffers"],
@@ -167,8 +155,8 @@ def _copied(module: nn.Module, name: str, values: Values) -> Any:
     old = own_parameter(module, name)
     if old is None:
         return None
-    if type(old.data) is not torch.Tensor or old.is_quantized:
-        return old  # packed: the class of the parameter knows how
+    if type(old.data) is not Tensor or old.is_quantized:
+        return old  # packed in a way that only the parameter's class knows
     if values is Values.NONE:
         value = torch.empty_like(old, device="meta")
     elif values is Values.ZERO:
@@ -179,20 +167,20 @@ def _copied(module: nn.Module, name: str, values: Values) -> Any:
 
 
 def set_apart(layer: nn.Module, stand_in: nn.Module) -> None:
-    """Take the stand-in out of the layer's own modules: what the layer owns is the adapter's."""
+    """Remove the stand-in from the layer's modules, so that the layer owns only the adapter."""
     del layer._modules["base_layer"]  # pyright: ignore[reportPrivateUsage]
     vars(layer)["base_layer"] = stand_in
 
 
 def buffers_of(layer: nn.Module) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """(path, dictionary that holds it, name in it) of the tensors of a layer that are none of its
-    parameters: buffers, and tensors in plain dictionaries by the adapter's name."""
+    """(path, dictionary, name in it) of a layer's tensors that are not parameters: buffers, and
+    tensors in plain dictionaries by the adapter's name."""
     for path, part in layer.named_modules(remove_duplicate=False):
         places = {"": part._buffers}  # pyright: ignore[reportPrivateUsage]
         plain = {f"{n}.": v for n, v in vars(part).items() if isinstance(v, dict)}
         places |= {n: v for n, v in plain.items() if not n.startswith("_")}
         for start, place in places.items():
             for name, value in place.items():
-                if isinstance(value, torch.Tensor):
+                if isinstance(value, Tensor):
                     inner = f"{start}{name}"
                     yield (f"{path}.{inner}" if path else inner), cast(Any, place), name

@@ -1,8 +1,8 @@
-"""Asking PEFT for an adapter's layers, beside the base.
+"""PEFT makes an adapter's layers, outside of the base.
 
-PEFT puts its layers into a shell: a tree of empty modules that has the adapted modules' names and,
-at them, stand-ins. Nothing of the base is in it, so nothing of the base can change, whatever a
-method does while its layers are made.
+PEFT puts its layers into a shell: a tree of empty modules with stand-ins at the adapted modules'
+names. The shell contains nothing of the base, so no method can change the base while its layers are
+made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ....manifests.findings import fit as fit_codes
 from ....manifests.findings import loader as codes
@@ -28,9 +28,9 @@ from ...weights.dtypes import INTEGERS
 from .layers import Values, stand_in_of
 
 NAME = "default"
-"""What PEFT calls the one adapter in a shell."""
+"""PEFT's name of the only adapter in a shell."""
 _MAKING = threading.Lock()
-"""Random states and warnings belong to the process."""
+"""The random state and warning filters of the process change while layers are made."""
 _CONFIG = {"model_type": "custom", "tie_word_embeddings": False}
 
 
@@ -39,7 +39,7 @@ class _Tree(nn.Module):
 
 
 class _Holder(nn.Module):
-    """What PEFT's functions on state dicts take for a model with adapters."""
+    """A model with adapters for PEFT's functions on state dicts."""
 
     def __init__(self, tuner: nn.Module, config: Any) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class _Holder(nn.Module):
 
 @dataclass(frozen=True)
 class Shell:
-    """PEFT's layers: ``layers`` by the live module that each is for, ``stand_ins`` likewise."""
+    """PEFT's ``layers`` and the ``stand_ins`` in them, both by live module."""
 
     holder: nn.Module
     layers: Mapping[str, nn.Module]
@@ -65,21 +65,21 @@ class Shell:
     def tuner(self) -> nn.Module:
         return cast(nn.Module, self.holder.base_model)
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """What PEFT would store of the adapter, by its names in a file."""
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that PEFT would save, by their names in a file."""
         from peft import get_peft_model_state_dict
 
         return get_peft_model_state_dict(
             self.holder, adapter_name=NAME, save_embedding_layers=False
         )
 
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Give the layers these values, by their names in a file."""
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load these values into the layers, by their names in a file."""
         from peft import set_peft_model_state_dict
 
         result: Any = set_peft_model_state_dict(self.holder, dict(tensors), adapter_name=NAME)
         if result.unexpected_keys:
-            raise ValueError(f"PEFT has no place for {', '.join(result.unexpected_keys[:3])}")
+            raise ValueError(f"unexpected tensors: {', '.join(result.unexpected_keys[:3])}")
 
 
 def make_shell(
@@ -90,10 +90,10 @@ def make_shell(
     values: Values = Values.OWN,
     trainable: bool = False,
 ) -> Shell:
-    """PEFT's layers for the live ``modules``; with other ``values`` than the base's own, for their
-    shapes only.
+    """PEFT's layers for the live ``modules``; with other ``values`` than the base's own, only their
+    shapes count.
 
-    Raises :class:`AttachError` where PEFT is not installed, does not know the method, or refuses.
+    Raises :class:`AttachError` if PEFT is not installed, does not know the method, or refuses.
     """
     kind, tuner = _classes(plan.method, where)
     shell = _Tree()
@@ -109,7 +109,7 @@ def make_shell(
             # not PEFT's low_cpu_mem_usage: it changes nn.Module itself, for every thread
             with torch.device("meta") if values is Values.NONE else nullcontext():
                 made = tuner(shell, config, NAME)
-            if hasattr(made, "_cast_adapter_dtype"):  # half precision to float32, as PEFT has it
+            if hasattr(made, "_cast_adapter_dtype"):  # half precision to float32, as in PEFT
                 made._cast_adapter_dtype(NAME)
             layers = {live: shell.get_submodule(at) for live, at in plan.authors.items()}
     except Exception as error:
@@ -122,13 +122,13 @@ def make_shell(
         ) from error
     others = [live for live, layer in layers.items() if layer is stand_ins[live]]
     if others:
-        message = f"PEFT puts no {plan.method} layer at {', '.join(others[:3])}"
+        message = f"PEFT does not put a {plan.method} layer at {', '.join(others[:3])}"
         raise AttachError(codes.PEFT_PLACE.finding(message, where))
     return Shell(_Holder(made, config), layers, stand_ins)
 
 
 def tensors_for_peft(plan: AdapterPlan, peft: PeftPlan) -> dict[str, str]:
-    """What PEFT calls each of the adapter's own tensors in a file: {that name: the file's}."""
+    """{PEFT's name in a file: the file's own name} of each of the adapter's tensors."""
     found = {shared_key_for_peft(name): key for name, key in peft.shared.items()}
     for site in plan.sites:
         found |= {key_for_peft(peft, site, role): key for role, key in site.tensors.items()}
@@ -138,36 +138,36 @@ def tensors_for_peft(plan: AdapterPlan, peft: PeftPlan) -> dict[str, str]:
 def misfits(
     shell: Shell, plan: AdapterPlan, infos: Mapping[str, TensorInfo], where: Where
 ) -> list[Finding]:
-    """One finding if the file's tensors are not, name by name and shape by shape, those that PEFT
-    would store of this adapter."""
+    """One finding if the names or shapes of the file's tensors differ from those that PEFT would
+    save."""
     assert plan.peft is not None
     names = tensors_for_peft(plan, plan.peft)
     wanted = shell.state()
     problems = [f"{name} is missing" for name in wanted if name not in names]
-    problems += [f"{key} is not PEFT's" for name, key in names.items() if name not in wanted]
+    problems += [f"{key} is unexpected" for name, key in names.items() if name not in wanted]
     for name, key in names.items():
         if name not in wanted:
             continue
         shape, integers = tuple(wanted[name].shape), not wanted[name].is_floating_point()
         if infos[key].shape != shape:
-            problems.append(f"{key} is {infos[key].shape}, and PEFT's {shape}")
+            problems.append(f"{key} is {infos[key].shape} instead of {shape}")
         elif (infos[key].dtype in INTEGERS) is not integers:
-            problems.append(f"{key} is {infos[key].dtype}, and PEFT's {wanted[name].dtype}")
+            problems.append(f"{key} is {infos[key].dtype} instead of {wanted[name].dtype}")
     if not problems:
         return []
     more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
     return [
         fit_codes.PEFT_TENSORS.finding(
-            f"the tensors are not those of a {plan.peft.method} adapter with this config",
+            f"The tensors do not match a {plan.peft.method} adapter with this config",
             where,
             found="; ".join(problems[:3]) + more,
-            expected=f"what PEFT stores: {len(wanted)} tensors",
+            expected=f"the {len(wanted)} tensors that PEFT would save",
         )
     ]
 
 
 def _classes(method: str, where: Where) -> tuple[Any, Any]:
-    """The method's config and tuner. Raises :class:`AttachError` where PEFT has none."""
+    """PEFT's config and tuner of the method. Raises :class:`AttachError` if there are none."""
     try:
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
     except ImportError as error:
@@ -183,7 +183,7 @@ def _classes(method: str, where: Where) -> tuple[Any, Any]:
 
         raise AttachError(
             codes.PEFT_MISSING.finding(
-                f"the installed PEFT does not know {method}",
+                f"The installed PEFT does not know {method}",
                 where,
                 found=peft.__version__,
                 hint="pip install -U peft",
@@ -193,8 +193,8 @@ def _classes(method: str, where: Where) -> tuple[Any, Any]:
 
 
 def _settings(kind: Any, plan: PeftPlan) -> dict[str, Any]:
-    """The config's fields. Where the adapter sits is settled already: the shell has no other
-    modules, and a stranger's pattern is not run by PEFT."""
+    """The config's fields. The target modules are known already: the shell has no others, and PEFT
+    does not run the file's pattern."""
     known = set(kind.__dataclass_fields__)
     unknown = sorted(plan.config.keys() - known)
     if unknown:
@@ -202,14 +202,14 @@ def _settings(kind: Any, plan: PeftPlan) -> dict[str, Any]:
     targets = plan.targets and list(plan.targets)
     if not targets:
         targets = "|".join(re.escape(author) for author in plan.authors.values())
-    # trained biases and whole modules are not PEFT's to carry out
+    # trained biases and replaced modules are attached without PEFT
     neutral = {"bias": "none", "progressbar": False}
     neutral = {name: value for name, value in neutral.items() if name in known}
     return {**plan.config, **neutral, "target_modules": targets}
 
 
 def _own_randomness(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
-    """Nobody else's random numbers are others because of what PEFT draws."""
+    """Restores the random state after PEFT has drawn numbers."""
     devices = {p.device for m in modules for p in m.parameters() if p.is_cuda}
     return torch.random.fork_rng(devices=devices)
 

@@ -1,9 +1,9 @@
-"""What is trained in the place of virtual tokens: small networks whose output they are.
+"""Small networks that compute virtual tokens, and are trained in place of them.
 
 PEFT trains p-tuning (https://arxiv.org/abs/2103.10385) through an encoder, and prefix tuning with
-``prefix_projection`` (https://arxiv.org/abs/2101.00190) through a projection; it saves what they
-return, and so training goes on without them when such a file is loaded. Follows PEFT 0.21,
-``tuners/p_tuning/model.py`` and ``tuners/prefix_tuning/model.py``, whose names the parts have.
+``prefix_projection`` (https://arxiv.org/abs/2101.00190) through a projection; it saves their
+output, so the training of a loaded file continues without them. Follows PEFT 0.21,
+``tuners/p_tuning/model.py`` and ``tuners/prefix_tuning/model.py``, and their names of the parts.
 """
 
 from __future__ import annotations
@@ -13,32 +13,26 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..new_site import initial_linear
 
 
 class Encoder(nn.Module):
-    """``encoder()`` gives the virtual tokens as they are saved."""
+    """``encoder()`` returns the virtual tokens as they are saved."""
 
     embedding: nn.Embedding
 
-    def forward(self) -> torch.Tensor:
-        return self.encoded(self.embedding.weight)
-
-    def encoded(self, tokens: torch.Tensor) -> torch.Tensor:
-        raise AssertionError("each kind of encoder has its own")
-
-    def output(self, state: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """What it would return in inference with these values of its parameters."""
-        was = self.training
+    def output(self, state: Mapping[str, Tensor]) -> Tensor:
+        """The virtual tokens in inference, with these values of its parameters."""
+        training = self.training
         self.eval()
         try:
             with torch.no_grad():
-                return cast(torch.Tensor, functional_call(self, dict(state), ()))
+                return cast(Tensor, functional_call(self, dict(state), ()))
         finally:
-            self.train(was)
+            self.train(training)
 
 
 class PromptEncoder(Encoder):
@@ -65,7 +59,8 @@ class PromptEncoder(Encoder):
             parts.append(nn.Linear(hidden, width))
         self.mlp_head = nn.Sequential(*parts)
 
-    def encoded(self, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self) -> Tensor:
+        tokens = self.embedding.weight
         if hasattr(self, "lstm_head"):
             tokens = self.lstm_head(tokens.unsqueeze(0))[0].squeeze(0)
         return self.mlp_head(tokens)
@@ -83,8 +78,8 @@ class PrefixEncoder(Encoder):
             nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, config["num_layers"] * 2 * width)
         )
 
-    def encoded(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.transform(tokens)
+    def forward(self) -> Tensor:
+        return self.transform(self.embedding.weight)
 
 
 def initial_encoder(

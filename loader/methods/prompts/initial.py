@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ....manifests.findings import training as codes
 from ....manifests.findings.errors import AttachError
 from ....manifests.findings.finding import Where
 from .encoders import Encoder, PrefixEncoder, PromptEncoder, initial_encoder
 
-Drawn = torch.Tensor | Encoder
-"""The tokens (as on disk), or what is trained to make them."""
+Drawn = Tensor | Encoder
+"""The tokens as on disk, or the encoder that computes them."""
 
 
 def initial_prompt(
@@ -32,8 +32,8 @@ def initial_prompt(
     where: Where,
 ) -> Drawn:
     """The virtual tokens of ``shape``, in float32 on the CPU. ``embedding`` is the base's token
-    embedding, ``directory`` where a tokenizer's relative path counts from. Raises
-    :class:`AttachError` where a text's tokens cannot be told."""
+    embedding; a tokenizer's relative path starts at ``directory``. Raises :class:`AttachError` if
+    a text cannot be tokenized."""
     if method == "P_TUNING":
         return initial_encoder(PromptEncoder, config, generator)
     if method == "PREFIX_TUNING" and config.get("prefix_projection"):
@@ -42,7 +42,7 @@ def initial_prompt(
     if method == "PREFIX_TUNING":
         return drawn.zero_() if config.get("init_weights") == "zero" else drawn
     start = config.get("prompt_tuning_init", "RANDOM")
-    if start == "RANDOM" or embedding is None:  # without one it cannot be attached
+    if start == "RANDOM" or embedding is None:  # without an embedding it cannot be attached
         return drawn
     if start == "SAMPLE_VOCAB":
         rows = cast(nn.Embedding, embedding).num_embeddings
@@ -56,7 +56,7 @@ def initial_prompt(
 
 
 def _tokens(config: Mapping[str, Any], directory: Path, where: Where) -> list[int]:
-    """The ids of ``prompt_tuning_init_text``, by a tokenizer that is on this machine."""
+    """The ids of ``prompt_tuning_init_text``, by a tokenizer on this machine."""
     from transformers import AutoTokenizer
 
     name = str(config["tokenizer_name_or_path"])
@@ -68,9 +68,9 @@ def _tokens(config: Mapping[str, Any], directory: Path, where: Where) -> list[in
         tokenizer = load(str(here) if here.is_dir() else name, local_files_only=True, **options)
         ids = list(tokenizer(config["prompt_tuning_init_text"])["input_ids"])
     except Exception as error:
-        message = f"no tokenizer could be read from {name}"
-        raise AttachError(codes.FRESH_TOKENIZER.finding(message, where, found=error)) from error
+        message = f"Cannot read a tokenizer from {name}"
+        raise AttachError(codes.NEW_TOKENIZER.finding(message, where, found=error)) from error
     if not ids:
-        message = "the tokenizer makes no tokens of prompt_tuning_init_text"
-        raise AttachError(codes.FRESH_TOKENIZER.finding(message, where, found=name))
+        message = "The tokenizer returns no tokens for prompt_tuning_init_text"
+        raise AttachError(codes.NEW_TOKENIZER.finding(message, where, found=name))
     return ids

@@ -1,4 +1,4 @@
-"""A chat template is tried in a process of its own before it is used."""
+"""A chat template is tried in its own process before it is used."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_real_template_passes(template: str) -> None:
 
 
 @pytest.mark.parametrize("template", HOSTILE.values(), ids=HOSTILE)
-def test_a_template_that_costs_or_breaks_is_refused(
+def test_expensive_or_broken_templates_are_refused(
     template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat_template, "TEMPLATE_SECONDS", 5.0)
@@ -56,9 +56,7 @@ def test_a_template_that_costs_or_breaks_is_refused(
     assert caught.value.findings[0].code == "AD394"
 
 
-def test_the_template_of_a_base_is_tried_before_it_writes_a_prompt(
-    shelf: Shelf, tmp_path: Path
-) -> None:
+def test_a_base_template_is_checked_before_it_is_used(shelf: Shelf, tmp_path: Path) -> None:
     def with_template(template: str) -> Any:
         base = tmp_path / str(len(list(tmp_path.iterdir())))
         shutil.copytree(shelf.base, base)

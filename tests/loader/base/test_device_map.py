@@ -1,5 +1,5 @@
-"""A base that its manifest spreads over devices and disk: everything that a whole one does, with
-the same answers, and nothing of it is left in memory that was not."""
+"""A base that its manifest distributes over devices and disk gives the same logits, and its
+offloaded parts do not stay in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAPS: dict[str, Any] = {
     "auto": "auto",
     "balanced": "balanced",
     "cpu": "cpu",
-    "whole on the cpu": {"": "cpu"},
+    "all on the cpu": {"": "cpu"},
     "by module": {
         "model.embed_tokens": "cpu",
         "model.layers.0": "cpu",
@@ -27,7 +27,7 @@ MAPS: dict[str, Any] = {
         "model.rotary_emb": "cpu",
         "lm_head": "cpu",
     },
-    "whole on disk": {"": "disk"},
+    "all on disk": {"": "disk"},
     "layers on disk": {
         "model.embed_tokens": "cpu",
         "model.layers": "disk",
@@ -75,10 +75,10 @@ def offloaded(base: Any) -> dict[str, bool]:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", MAPS)
-def test_everything_works_as_on_a_whole_base(
+def test_an_offloaded_base_works_like_a_resident_one(
     name: str, dtype: str, shelf: Shelf, dora: Saved, tmp_path: Path
 ) -> None:
-    whole = loaded(shelf, dora, tmp_path / "whole", dtype=dtype)
+    resident = loaded(shelf, dora, tmp_path / "resident", dtype=dtype)
     model = loaded(shelf, dora, tmp_path / "spread", dtype=dtype, device_map=MAPS[name])
     base = model.base_model
     away = offloaded(base)
@@ -87,25 +87,25 @@ def test_everything_works_as_on_a_whole_base(
     assert devices == {torch.device("cpu")}
     plain = logits(base)
     assert plain.dtype is getattr(torch, dtype)
-    assert torch.equal(plain, logits(whole.base_model))
+    assert torch.equal(plain, logits(resident.base_model))
 
     for adapter in ("one", "two", "dora", "headed", {"one": 0.5, "dora": -1.0}):
-        for each in (whole, model):
+        for each in (resident, model):
             each.set_adapter(adapter)
-        assert torch.equal(logits(model), logits(whole)), adapter
+        assert torch.equal(logits(model), logits(resident)), adapter
         assert torch.equal(logits(base), plain)
     if dtype == "float32":
         for adapter, saved in (("one", shelf.one), ("dora", dora), ("headed", shelf.headed)):
             assert close(logits(model, adapter=adapter), saved.answer)
     how = {"max_new_tokens": 4, "do_sample": False, "adapter": "dora"}
-    assert torch.equal(model.generate(ids(), **how), whole.generate(ids(), **how))
+    assert torch.equal(model.generate(ids(), **how), resident.generate(ids(), **how))
     rows = ["one", "dora"]
     mixed = logits(model, adapter_names=rows)
-    assert torch.equal(mixed, logits(whole, adapter_names=rows))
+    assert torch.equal(mixed, logits(resident, adapter_names=rows))
 
     model.delete_adapter("dora")
     model.load_adapter(dora.folder, "dora")
-    assert torch.equal(logits(model, adapter="dora"), logits(whole, adapter="dora"))
+    assert torch.equal(logits(model, adapter="dora"), logits(resident, adapter="dora"))
     assert offloaded(base) == away
     assert model.detach() is base
     assert torch.equal(logits(base), plain)
@@ -113,7 +113,7 @@ def test_everything_works_as_on_a_whole_base(
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_a_merge_into_weights_that_are_elsewhere_is_refused_whole(
+def test_a_merge_into_offloaded_weights_is_refused_and_changes_nothing(
     name: str, shelf: Shelf, dora: Saved, tmp_path: Path
 ) -> None:
     model = loaded(shelf, dora, tmp_path, device_map=MAPS[name])
@@ -132,10 +132,10 @@ def test_a_merge_into_weights_that_are_elsewhere_is_refused_whole(
     assert torch.equal(logits(model, adapter="one"), answer)
 
 
-def test_modules_kept_in_float32_may_be_beside_those_on_disk(
+def test_float32_modules_work_beside_modules_on_disk(
     shelf: Shelf, dora: Saved, tmp_path: Path
 ) -> None:
-    """But not among them: what is on disk is read anew each time."""
+    """They are not on disk themselves: tensors on disk are read again at each use."""
     parts = {**MAPS["cpu and disk"], "model.norm": "cpu"}
     options = {"dtype": "bfloat16", "device_map": parts}
     model = loaded(shelf, dora, tmp_path / "beside", **options, float32_modules=["model.norm"])

@@ -1,4 +1,4 @@
-"""float32 modules inside a half-precision model: right dtypes at every boundary."""
+"""float32 modules inside a half-precision model: correct dtypes at every boundary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("make", [tiny_llama, tiny_bert])
-def test_float32_norms_in_a_half_precision_model_answer_in_half_precision(
+def test_float32_norms_in_a_half_precision_model_return_half_precision(
     half: torch.dtype, make: object
 ) -> None:
     base = make().to(half)  # type: ignore[operator]
@@ -45,7 +45,7 @@ def test_a_linear_kept_in_float32_is_computed_in_float32() -> None:
     assert base[1](x.float()).dtype is torch.float32
 
 
-def test_originals_bring_back_what_the_half_precision_load_rounded() -> None:
+def test_originals_restore_the_digits_that_loading_rounded_off() -> None:
     full = tiny_llama()
     with torch.no_grad():
         full.model.norm.weight.add_(torch.linspace(0, 1e-3, 16))
@@ -54,7 +54,7 @@ def test_originals_bring_back_what_the_half_precision_load_rounded() -> None:
     assert torch.equal(half.model.norm.weight, full.model.norm.weight)
 
 
-def test_adapters_and_float32_modules_live_together(tmp_path: Path) -> None:
+def test_adapters_work_with_float32_modules(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(
         base,
@@ -88,7 +88,7 @@ def test_a_pattern_without_a_module_is_an_error_and_changes_nothing() -> None:
         keep_float32(empty, ["*norm*"])
 
 
-def test_doing_it_twice_is_doing_it_once_and_a_copy_keeps_it() -> None:
+def test_widening_twice_changes_nothing_and_a_copy_keeps_it() -> None:
     base = tiny_llama().to(torch.bfloat16)
     keep_float32(base, ["*norm*"])
     answer = logits(base)
@@ -99,8 +99,8 @@ def test_doing_it_twice_is_doing_it_once_and_a_copy_keeps_it() -> None:
 
 @pytest.mark.parametrize("pattern", ["lm_head", "*embed_tokens"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_embeddings_and_heads_tied_or_not_may_be_kept(pattern: str, tied: bool) -> None:
-    """An embedding has no floating input to take its dtype from, and a tied head is one too."""
+def test_tied_and_untied_embeddings_and_heads_can_be_widened(pattern: str, tied: bool) -> None:
+    """An embedding has no floating input to take the dtype from; a tied head is the same weight."""
     model = tiny_llama(tie_word_embeddings=tied).bfloat16()
     kept = keep_float32(model, [pattern])
     assert len(kept) == (2 if tied else 1)

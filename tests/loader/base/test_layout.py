@@ -1,4 +1,4 @@
-"""The layout of a live model, whoever made it and however it is stored."""
+"""The layout of a live model of any origin and storage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 
 class Block(nn.Module):
-    """One of each kind."""
+    """One module of each kind."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Packed4bit(nn.Linear):
 
 
 class QuantLinear(nn.Module):
-    """As GPTQ's: no ``nn.Linear``, buffers only."""
+    """Like GPTQ's: not an ``nn.Linear``, with buffers only."""
 
     def __init__(self, inner: int, out: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class QuantLinear(nn.Module):
         self.register_buffer("qweight", torch.zeros(inner // 8, out, dtype=torch.int32))
 
 
-def test_quantised_linears_keep_the_sizes_that_they_stand_for() -> None:
+def test_quantised_linears_have_their_logical_sizes() -> None:
     model = nn.ModuleDict({"four": Packed4bit(16, 6), "gptq": QuantLinear(16, 6)})
     layout = layout_of_model(model)
     assert layout.modules["four"] == ModuleShape(ModuleKind.LINEAR, 16, 6, {"weight": (6, 16)})
@@ -96,13 +96,13 @@ def test_offloaded_tied_parameters_are_known_from_transformers_record() -> None:
     assert layout_of_model(model).tied == {"lm_head.weight": "model.embed_tokens.weight"}
 
 
-def test_embeddings_that_were_untied_are_not_tied() -> None:
+def test_untied_embeddings_are_not_tied() -> None:
     model: Any = tiny_model("llama tied")
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
     assert layout_of_model(model).tied == {}
 
 
-def test_parameters_tied_by_hand_point_to_the_first_of_their_names() -> None:
+def test_manually_tied_parameters_map_to_their_first_name() -> None:
     model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3), "c": nn.Linear(3, 3)})
     model["b"].weight = model["a"].weight
     model["c"].weight.data = model["a"].weight.data
@@ -121,7 +121,7 @@ def test_parameters_tied_by_hand_point_to_the_first_of_their_names() -> None:
         ("qwen2_vl", "CAUSAL_LM", {"lm_head"}),
     ],
 )
-def test_linears_less_output_modules_are_pefts_all_linear(
+def test_linears_without_output_modules_are_pefts_all_linear(
     name: str, task: str | None, left_out: set[str]
 ) -> None:
     model: Any = tiny_model(name)
@@ -137,7 +137,7 @@ def test_linears_less_output_modules_are_pefts_all_linear(
 
 
 class LinearOfMine(nn.Module):
-    """Multiplies the other way round; nothing but its name says that it is linear."""
+    """Multiplies with the transposed weight; only its name suggests a linear."""
 
     def __init__(self, inner: int, out: int) -> None:
         super().__init__()
@@ -159,12 +159,12 @@ class Packed(LinearOfMine):
 
 
 @pytest.mark.parametrize("kind", [LinearOfMine, Projection])
-def test_a_class_is_not_linear_by_its_name(kind: type[nn.Module]) -> None:
+def test_a_class_name_does_not_make_a_module_linear(kind: type[nn.Module]) -> None:
     shape = layout_of_model(nn.ModuleDict({"it": kind(4, 6)})).modules["it"]
     assert shape == ModuleShape(ModuleKind.OTHER, parameters={"weight": (4, 6)})
 
 
-def test_what_holds_a_packed_weight_is_linear_under_any_name() -> None:
+def test_a_module_with_a_packed_weight_is_linear_under_any_name() -> None:
     assert layout_of_model(nn.ModuleDict({"it": Packed(4, 6)})).modules["it"] == ModuleShape(
         ModuleKind.LINEAR, 4, 6, {"weight": (6, 4)}
     )

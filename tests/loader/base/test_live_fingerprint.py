@@ -1,4 +1,4 @@
-"""Fingerprints of live models: those of their files, and refusals where they are not."""
+"""Fingerprints of live models equal those of their files, and other models are refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def load(kind: str, folder: Path, **how: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", sorted(MAKERS))
-def test_files_and_live_model_have_one_fingerprint(kind: str, saved: Any) -> None:
+def test_files_and_live_model_have_the_same_fingerprint(kind: str, saved: Any) -> None:
     files = measured(saved(kind))
     made = fingerprint_of_model(tiny(kind))
     loaded = fingerprint_of_model(load(kind, saved(kind)))
@@ -56,7 +56,7 @@ def test_files_and_live_model_have_one_fingerprint(kind: str, saved: Any) -> Non
 
 
 @pytest.mark.parametrize("kind", sorted(MAKERS))
-def test_a_bfloat16_and_a_float16_load_are_accepted(kind: str, saved: Any) -> None:
+def test_loading_in_bfloat16_or_float16_is_accepted(kind: str, saved: Any) -> None:
     files = measured(saved(kind))
     for dtype in (torch.bfloat16, torch.float16):
         model = load(kind, saved(kind), dtype=dtype)
@@ -88,20 +88,20 @@ def test_a_copy_saved_in_a_narrower_dtype_is_the_same_base(
     assert check_model(again, narrow.fingerprint) == []
 
 
-def test_float16_rounded_on_to_bfloat16_is_not_the_base(saved: Any, tmp_path: Path) -> None:
+def test_float16_rounded_to_bfloat16_is_refused(saved: Any, tmp_path: Path) -> None:
     wide = measured(saved("llama"))
     load("llama", saved("llama"), dtype=torch.float16).save_pretrained(tmp_path)
     twice = load("llama", tmp_path, dtype=torch.bfloat16)
     assert "AD407" in codes_of(check_model(twice, wide.fingerprint))
 
 
-def test_sharded_files_have_the_fingerprint_of_the_whole(saved: Any, tmp_path: Path) -> None:
+def test_sharded_files_have_the_fingerprint_of_one_file(saved: Any, tmp_path: Path) -> None:
     tiny("mixtral").save_pretrained(tmp_path, max_shard_size="40KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     assert measured(tmp_path) == measured(saved("mixtral"))
 
 
-def test_one_base_under_several_heads_has_one_backbone() -> None:
+def test_one_base_with_different_heads_has_one_backbone() -> None:
     kinds = ("bert", "bert masked", "bert classifier")
     found = [fingerprint_of_model(tiny(kind)).fingerprint for kind in kinds]
     assert len({f.structure for f in found}) == 1 and len({f.config for f in found}) == 1
@@ -118,7 +118,7 @@ def test_a_backbone_loaded_from_a_model_with_a_head_is_the_same_base(saved: Any)
     assert codes_of(check_model(llama, measured(saved("llama")).fingerprint)) == ["AD402"]
 
 
-def test_a_head_made_at_random_is_refused(saved: Any, tmp_path: Path) -> None:
+def test_a_randomly_initialised_head_is_refused(saved: Any, tmp_path: Path) -> None:
     tiny("llama").model.save_pretrained(tmp_path)
     headless = tf.LlamaForCausalLM.from_pretrained(tmp_path)
     assert codes_of(check_model(headless, measured(saved("llama")).fingerprint)) == ["AD408"]
@@ -157,10 +157,10 @@ def test_mixed_bfloat16_and_float16_is_unchecked_and_decided_by_samples(saved: A
 def test_float32_norms_in_a_bfloat16_model_are_accepted(saved: Any) -> None:
     files = measured(saved("llama"))
     model = load("llama", saved("llama"), dtype=torch.bfloat16)
-    whole = load("llama", saved("llama"))
+    full = load("llama", saved("llama"))
     for name, module in model.named_modules():
         if name.endswith("norm"):
-            module.weight = whole.get_submodule(name).weight
+            module.weight = full.get_submodule(name).weight
     assert check_model(model, files.fingerprint) == []
 
 
@@ -189,7 +189,7 @@ OLD_CONFIGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", sorted(OLD_CONFIGS))
-def test_an_older_config_file_of_the_same_base_is_not_refused(
+def test_an_older_config_file_of_the_same_base_is_accepted(
     kind: str, saved: Any, tmp_path: Path
 ) -> None:
     new = saved(kind)
@@ -207,7 +207,7 @@ def test_an_older_config_file_of_the_same_base_is_not_refused(
     assert compare(old.fingerprint, measured(tmp_path / "again")) == []
 
 
-def test_a_field_that_only_older_versions_knew_is_kept_by_both(saved: Any, tmp_path: Path) -> None:
+def test_a_field_of_older_versions_is_kept_by_both(saved: Any, tmp_path: Path) -> None:
     for path in saved("gpt2").iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
@@ -215,10 +215,10 @@ def test_a_field_that_only_older_versions_knew_is_kept_by_both(saved: Any, tmp_p
     assert check_model(load("gpt2", tmp_path), measured(tmp_path).fingerprint) == []
 
 
-def test_fields_that_the_class_would_fill_in_are_no_difference(
+def test_fields_that_the_class_fills_in_do_not_differ(
     saved: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A class newer than the table of defaults: the class itself says what is a default."""
+    """A class that is newer than the table of defaults: the class itself has the defaults."""
     from adapterdock.registry.base import base_config as baseconfig
 
     table = dict(baseconfig._table())  # pyright: ignore[reportPrivateUsage]
@@ -238,14 +238,14 @@ def test_fields_that_the_class_would_fill_in_are_no_difference(
     assert codes_of(check_model(tiny("llama"), measured(tmp_path).fingerprint)) == ["AD406"]
 
 
-def test_resized_embeddings_are_another_structure(saved: Any) -> None:
+def test_resized_embeddings_change_the_structure(saved: Any) -> None:
     model = fresh("llama")
     model.resize_token_embeddings(70, mean_resizing=False)
     assert "AD404" in codes_of(check_model(model, measured(saved("llama")).fingerprint))
 
 
-def test_a_quantised_model_is_compared_in_what_can_be_read(saved: Any) -> None:
-    """A quantiser's tensor class claims the shape and dtype that it replaced."""
+def test_a_quantised_model_is_compared_by_its_readable_tensors(saved: Any) -> None:
+    """A quantiser's tensor class reports the shape and dtype of the original tensor."""
     from torch.utils._python_dispatch import return_and_correct_aliasing
 
     class Packed(torch.Tensor):
@@ -326,7 +326,7 @@ def test_a_tensor_that_a_plain_module_shares_counts_once() -> None:
     assert fingerprint_of_model(model).names == {"0.weight", "0.bias", "1.bias"}
 
 
-def test_measuring_changes_nothing_and_keeps_no_gradient() -> None:
+def test_measuring_changes_nothing_and_records_no_gradient() -> None:
     model = fresh("mixtral")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     grads = [p.requires_grad for p in model.parameters()]
@@ -371,8 +371,8 @@ def test_a_mixture_of_many_layers_reverts_only_sampled_layers(
     assert len(calls) <= 6  # outside, first and last layer on meta; three real layers
 
 
-def test_272_tensors_live_take_less_than_80_ms() -> None:
-    """A Llama of SmolLM2's depth; the best of five, so that a busy machine does not fail it."""
+def test_measuring_272_live_tensors_takes_less_than_80_ms() -> None:
+    """A Llama with SmolLM2's depth. The best of five runs counts, for busy machines."""
     config = tf.LlamaConfig(
         vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=30,
         num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True,
@@ -387,7 +387,7 @@ def test_272_tensors_live_take_less_than_80_ms() -> None:
     assert best < 0.08
 
 
-def test_other_weights_are_refused_although_the_class_leaves_parts_of_files_out(
+def test_other_weights_are_refused_if_the_class_drops_parts_of_the_files(
     tmp_path: Path,
 ) -> None:
     make = cast(Any, tiny_model)
@@ -402,7 +402,7 @@ def test_other_weights_are_refused_although_the_class_leaves_parts_of_files_out(
     assert (finding.code, finding.severity.value) == ("AD407", "error")
 
 
-def test_what_a_class_fills_in_for_its_parts_is_no_other_config(tmp_path: Path) -> None:
+def test_fields_that_a_class_fills_in_for_its_parts_do_not_differ(tmp_path: Path) -> None:
     model = cast(Any, tiny_model("paligemma"))
     model.save_pretrained(tmp_path)
     path = tmp_path / "config.json"

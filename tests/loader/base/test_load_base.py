@@ -1,4 +1,4 @@
-"""The parts of loading a base: its class, its options, its own values, and quiet."""
+"""Loading a base: its class, its options, its original values, and warnings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_parameter_that_is_not_in_the_checkpoint_cannot_be_an_original(
 
 
 @pytest.mark.parametrize("names", [None, [], ["NoSuchForCausalLM"], ["AutoTokenizer"], [7]])
-def test_a_checkpoint_that_names_no_class_is_not_guessed(
+def test_a_checkpoint_without_a_class_is_refused(
     names: object, shelf: Shelf, tmp_path: Path
 ) -> None:
     with pytest.raises(AttachError) as caught:
@@ -54,7 +54,7 @@ def test_a_checkpoint_that_names_no_class_is_not_guessed(
 @pytest.mark.parametrize(
     ("level", "theirs"), [(logging.WARNING, ["theirs", "later"]), (logging.ERROR, [])]
 )
-def test_this_threads_warnings_are_taken_at_any_level_and_no_others(
+def test_only_warnings_of_this_thread_are_collected_at_any_level(
     level: int, theirs: list[str]
 ) -> None:
     heard: list[str] = []
@@ -119,11 +119,11 @@ def test_originals_of_a_backbone_from_a_checkpoint_with_a_head(
     ("device_map", "may"),
     [(None, False), ("cpu", False), ("auto", True), ({"": "cpu"}, False), ({"a": "disk"}, True)],
 )
-def test_which_device_maps_may_need_the_disk(device_map: Any, may: bool) -> None:
+def test_device_maps_that_may_need_the_disk(device_map: Any, may: bool) -> None:
     assert offloads_to_disk(Base(device_map=device_map)) is may
 
 
-def test_what_transformers_says_is_in_the_finding(shelf: Shelf, tmp_path: Path) -> None:
+def test_the_finding_contains_transformers_error(shelf: Shelf, tmp_path: Path) -> None:
     folder = tmp_path / "base"
     shutil.copytree(shelf.base, folder)
     (folder / "model.safetensors").write_bytes(b"not safetensors")
@@ -141,7 +141,7 @@ INT8 = {
 }
 
 
-def test_a_quantised_base_takes_a_lora_as_a_hook_would_add_it(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_lora_on_a_quantised_base_equals_a_hook(shelf: Shelf, tmp_path: Path) -> None:
     base = {"model": shelf.base, "dtype": "float32", "quantization": INT8}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -160,7 +160,7 @@ def test_a_quantised_base_takes_a_lora_as_a_hook_would_add_it(shelf: Shelf, tmp_
 
 
 def hooked(base: Any, folder: Path, input_ids: torch.Tensor) -> torch.Tensor:
-    """The textbook: one hook per module that adds ``scale * B A x``."""
+    """The textbook LoRA: one hook per module that adds ``scale * B A x``."""
     tensors = load_file(folder / "adapter_model.safetensors")
     config = json.loads((folder / "adapter_config.json").read_text())
     scale = config["lora_alpha"] / config["r"]
@@ -185,7 +185,7 @@ def hooked(base: Any, folder: Path, input_ids: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     "declared", [{"load_in_8bit": True}, {"quant_method": "no-such"}, {"quant_method": "torchao"}]
 )
-def test_a_quantisation_that_transformers_does_not_take_is_told(
+def test_a_quantisation_that_transformers_rejects_is_reported(
     declared: dict[str, Any], shelf: Shelf
 ) -> None:
     with pytest.raises(AttachError) as caught:
@@ -194,7 +194,7 @@ def test_a_quantisation_that_transformers_does_not_take_is_told(
 
 
 @pytest.mark.slow
-def test_a_quantised_smollm2_answers_with_an_adapter(smollm2: Path, tmp_path: Path) -> None:
+def test_a_quantised_smollm2_runs_with_an_adapter(smollm2: Path, tmp_path: Path) -> None:
     pirate = Path(adapterdock.__path__[0]) / "manifests" / "quickstart" / "pirate"
     manifest = write_manifest(
         tmp_path,

@@ -1,4 +1,4 @@
-"""Bases that are loaded for the task of their adapters, whose files have no head for it."""
+"""Bases that are loaded for their adapters' task, for which their files have no head."""
 
 from __future__ import annotations
 
@@ -91,14 +91,14 @@ def test_a_classifier_on_a_base_without_a_head_gives_pefts_logits(
     assert close(answer(again), want)
 
 
-def test_the_lock_records_the_class_and_loading_obeys_it(tmp_path: Path) -> None:
+def test_loading_uses_the_class_in_the_lock(tmp_path: Path) -> None:
     base, manifest = classifier("llama", tmp_path)
     file = write(tmp_path / "m.yaml", manifest)
     made = adapterdock.lock(file)
     assert made.base is not None and made.base.loaded_as is not None
     assert made.base.loaded_as.architecture == "LlamaForSequenceClassification"
     assert (made.base.loaded_as.num_labels, made.base.loaded_as.new) == (3, ("score",))
-    assert made.base.fingerprint is not None  # of the files, whatever is made of them
+    assert made.base.fingerprint is not None  # of the files, not of the model
     assert made.base.fingerprint.architecture == "LlamaForCausalLM"
     model = adapterdock.load(file, frozen=True)
     want = answer(peft_loads(base, tmp_path / "it"))
@@ -106,7 +106,7 @@ def test_the_lock_records_the_class_and_loading_obeys_it(tmp_path: Path) -> None
     assert adapterdock.lock(file) == made
 
 
-def test_a_base_that_its_files_describe_locks_as_before(tmp_path: Path) -> None:
+def test_a_base_that_loads_as_its_files_say_locks_as_before(tmp_path: Path) -> None:
     base = tiny(tf.LlamaForCausalLM)
     base.save_pretrained(tmp_path / "base")
     saved_adapter(base, tmp_path / "it", target_modules=["q_proj"], task_type="CAUSAL_LM")
@@ -121,11 +121,11 @@ def test_the_head_of_the_base_alone_is_the_same_each_time(tmp_path: Path) -> Non
     torch.manual_seed(1)
     one, next_one = adapterdock.load(manifest).base_model, torch.rand(1)
     torch.manual_seed(1)
-    assert torch.equal(torch.rand(1), next_one)  # the caller's numbers go on as they were
+    assert torch.equal(torch.rand(1), next_one)  # the caller's random numbers are not affected
     assert torch.equal(one.score.weight, adapterdock.load(manifest).base_model.score.weight)
 
 
-def test_a_manifest_says_task_and_labels(tmp_path: Path) -> None:
+def test_a_manifest_can_set_task_and_labels(tmp_path: Path) -> None:
     _, manifest = classifier("llama", tmp_path)
     names = {"0": "bad", "1": "fair", "2": "good"}
     manifest["base"] |= {"task": "SEQ_CLS", "num_labels": 3, "id2label": names}
@@ -134,19 +134,19 @@ def test_a_manifest_says_task_and_labels(tmp_path: Path) -> None:
     assert config.label2id == {"bad": 0, "fair": 1, "good": 2}
 
 
-def test_labels_of_another_number_than_the_heads_are_refused(tmp_path: Path) -> None:
+def test_a_number_of_labels_that_differs_from_the_head_is_refused(tmp_path: Path) -> None:
     _, manifest = classifier("llama", tmp_path)
     manifest["base"] |= {"num_labels": 2}
     assert errors(manifest) == [codes.SAVED_MODULE.id]
 
 
-def test_names_that_are_not_those_of_the_labels_are_refused(tmp_path: Path) -> None:
+def test_wrong_label_names_are_refused(tmp_path: Path) -> None:
     _, manifest = classifier("llama", tmp_path)
     manifest["base"] |= {"num_labels": 3, "id2label": {"0": "bad", "2": "good", "1": "bad"}}
     assert errors(manifest) == [language.BAD_VALUE.id]
 
 
-def test_an_adapter_of_another_task_is_an_error_with_names(tmp_path: Path) -> None:
+def test_an_adapter_for_another_task_is_refused_by_name(tmp_path: Path) -> None:
     _, manifest = classifier("llama", tmp_path)
     saved_adapter(
         tiny(tf.LlamaForCausalLM), tmp_path / "lm", target_modules=["q_proj"], task_type="CAUSAL_LM"
@@ -176,7 +176,7 @@ def test_an_adapter_without_the_new_head_is_refused_by_name(tmp_path: Path) -> N
     assert found.where.path == ("adapters", "plain") and "score" in found.message
     del manifest["adapters"]["plain"]
     model = adapterdock.load(manifest)
-    with pytest.raises(FitError) as caught:  # by this road as well
+    with pytest.raises(FitError) as caught:  # in this way as well
         model.load_adapter(tmp_path / "plain", "plain")
     assert codes.NEW_UNCOVERED.id in [f.code for f in caught.value.findings]
 
@@ -190,7 +190,7 @@ def test_a_plain_adapter_beside_a_classifier_whose_head_the_base_has(tmp_path: P
     assert errors(manifest_over(tmp_path / "base", folders)) == []
 
 
-def test_a_pooler_that_no_file_holds_is_never_random_numbers(tmp_path: Path) -> None:
+def test_a_pooler_that_is_in_no_file_is_not_left_random(tmp_path: Path) -> None:
     tiny(tf.BertForMaskedLM).save_pretrained(tmp_path / "base")  # without a pooler
     base = with_head(tf.BertForSequenceClassification, tmp_path / "base", num_labels=3)
     config = {"target_modules": ["query"], "task_type": "SEQ_CLS"}
@@ -203,7 +203,7 @@ def test_a_pooler_that_no_file_holds_is_never_random_numbers(tmp_path: Path) -> 
     assert close(answer(model), answer(peft_loads(base, tmp_path / "it")))
 
 
-def test_a_token_classifier_is_not_answered_by_a_sequence_classifier(tmp_path: Path) -> None:
+def test_a_token_classifier_does_not_run_as_a_sequence_classifier(tmp_path: Path) -> None:
     tiny(tf.LlamaForSequenceClassification, num_labels=3).save_pretrained(tmp_path / "base")
     base = with_head(tf.LlamaForTokenClassification, tmp_path / "base", num_labels=3)
     saved_adapter(base, tmp_path / "it", target_modules=["q_proj"], task_type="TOKEN_CLS")
@@ -218,9 +218,9 @@ def test_a_task_without_a_class_is_refused(tmp_path: Path) -> None:
     assert codes.TASK_CLASS.id in errors(manifest)
 
 
-def test_the_task_alone_loads_an_encoder_for_its_states(tmp_path: Path) -> None:
-    whole = tiny(tf.RobertaForMaskedLM)
-    whole.save_pretrained(tmp_path / "base")
+def test_feature_extraction_without_a_pooler_is_refused(tmp_path: Path) -> None:
+    full = tiny(tf.RobertaForMaskedLM)
+    full.save_pretrained(tmp_path / "base")
     base = with_head(tf.RobertaModel, tmp_path / "base", add_pooling_layer=False)
     saved_adapter(base, tmp_path / "it", target_modules=["query"], task_type="FEATURE_EXTRACTION")
     manifest = manifest_over(tmp_path / "base", {"it": tmp_path / "it"}, active="it")
@@ -229,7 +229,7 @@ def test_the_task_alone_loads_an_encoder_for_its_states(tmp_path: Path) -> None:
     assert codes.NEW_UNCOVERED.id in errors(manifest)  # RobertaModel has a pooler
 
 
-def test_a_lock_for_other_words_on_loading_is_stale(tmp_path: Path) -> None:
+def test_a_lock_with_other_loading_options_is_stale(tmp_path: Path) -> None:
     _, manifest = classifier("llama", tmp_path)
     adapterdock.lock(write(tmp_path / "m.yaml", manifest))
     manifest["base"] |= {"task": "SEQ_CLS"}
@@ -238,7 +238,7 @@ def test_a_lock_for_other_words_on_loading_is_stale(tmp_path: Path) -> None:
     assert [f.code for f in caught.value.findings] == [lock.LOCK_STALE.id]
 
 
-def test_files_of_another_class_are_not_merged_in_place(tmp_path: Path) -> None:
+def test_a_merge_refuses_files_of_another_class(tmp_path: Path) -> None:
     base, manifest = classifier("llama", tmp_path)
     with pytest.raises(AttachError) as caught:
         merge_to_folder(manifest, tmp_path / "out")
@@ -249,17 +249,17 @@ def test_files_of_another_class_are_not_merged_in_place(tmp_path: Path) -> None:
     assert close(answer(merged), want)
 
 
-def test_a_classifier_is_begun_on_a_causal_base(tmp_path: Path) -> None:
+def test_a_new_classifier_is_created_on_a_causal_base(tmp_path: Path) -> None:
     tiny(tf.LlamaForCausalLM).save_pretrained(tmp_path / "base")
     manifest = manifest_over(tmp_path / "base", {}, {"num_labels": 4})
     config = {"peft_type": "LORA", "task_type": "SEQ_CLS", "target_modules": ["q_proj"], "r": 2}
     manifest["adapters"] = {"new": {"config": config, "trainable": True}}
     model = adapterdock.load(manifest)
-    assert "score" in model._host.adapters.by_name["new"].whole
+    assert "score" in model._host.adapters.by_name["new"].replaced
     assert answer(model, adapter="new").shape == (2, 4)
 
 
-def test_a_base_whose_config_names_no_class_is_loaded_for_the_task(tmp_path: Path) -> None:
+def test_a_base_without_a_class_is_loaded_for_the_task(tmp_path: Path) -> None:
     base, manifest = classifier("roberta", tmp_path)
     edit(tmp_path / "base" / "config.json", architectures=None)
     want = answer(peft_loads(base, tmp_path / "it"))
@@ -267,7 +267,7 @@ def test_a_base_whose_config_names_no_class_is_loaded_for_the_task(tmp_path: Pat
     assert close(answer(adapterdock.load(manifest)), want)
 
 
-def test_such_a_base_with_an_adapter_without_a_task_stays_unchecked(tmp_path: Path) -> None:
+def test_a_base_without_a_class_needs_a_task(tmp_path: Path) -> None:
     base = tiny(tf.LlamaForCausalLM)
     base.save_pretrained(tmp_path / "base")
     edit(tmp_path / "base" / "config.json", architectures=None)

@@ -1,4 +1,4 @@
-"""An architecture that the table does not know: transformers is asked, and nothing is read."""
+"""The layout of an architecture that the table does not know, from transformers without weights."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2, tiny_bert])
-def test_what_transformers_would_build_is_what_is_live(make: Any, tmp_path: Path) -> None:
+def test_the_built_layout_equals_the_live_one(make: Any, tmp_path: Path) -> None:
     model = make()
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert layout_of_config(config) == layout_of_model(model)
 
 
-def test_a_tied_head_is_told_as_tied(tmp_path: Path) -> None:
+def test_a_tied_head_is_tied_in_the_layout(tmp_path: Path) -> None:
     model = tiny_llama(tie_word_embeddings=True)
     model.save_pretrained(tmp_path)
     found = layout_of_config(json.loads((tmp_path / "config.json").read_text()))
@@ -42,11 +42,11 @@ def test_a_tied_head_is_told_as_tied(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_transformers_cannot_build_is_not_guessed(config: dict[str, Any]) -> None:
+def test_a_model_that_transformers_cannot_build_has_no_layout(config: dict[str, Any]) -> None:
     assert layout_of_config(config) is None
 
 
-def test_deep_asks_where_the_table_does_not_know(
+def test_deep_is_used_only_for_unknown_architectures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = tiny_llama()

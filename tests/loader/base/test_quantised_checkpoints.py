@@ -1,7 +1,7 @@
-"""Bases whose checkpoint on disk is quantised, loaded for real on a CPU: the files alone tell the
-live modules, and an adapter from a manifest answers as PEFT's on the same base.
+"""Bases whose checkpoint on disk is quantised, loaded on a CPU: the files give the live modules,
+and an adapter from a manifest gives PEFT's logits on the same base.
 
-bitsandbytes and torchao compute with the packed weights; FP8 and mxfp4 are unpacked at load.
+bitsandbytes and torchao compute with the packed weights; FP8 and mxfp4 are unpacked at loading.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def layout_of_files(folder: Path) -> Layout:
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_the_files_tell_the_modules_of_the_live_model(
+def test_the_files_give_the_modules_of_the_live_model(
     name: str, folders: Callable[[str], Path]
 ) -> None:
     got, live = layout_of_files(folders(name)), layout_of_model(loaded(folders(name)))
@@ -238,7 +238,7 @@ def test_the_files_tell_the_modules_of_the_live_model(
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_an_adapter_answers_as_pefts_on_the_same_checkpoint(
+def test_an_adapter_equals_pefts_on_the_same_checkpoint(
     name: str, folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
     base = folders(name)
@@ -257,7 +257,7 @@ def test_an_adapter_answers_as_pefts_on_the_same_checkpoint(
 
 
 @pytest.mark.parametrize("name", ["nf4", "int8", "torchao int8", *UNPACKED])
-def test_an_adapter_that_was_saved_on_it_is_known_to_be_its_own(
+def test_an_adapter_saved_on_the_checkpoint_is_recognised(
     name: str, folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
     base = folders(name)
@@ -273,10 +273,10 @@ def test_an_adapter_that_was_saved_on_it_is_known_to_be_its_own(
 
 
 @pytest.mark.parametrize("name", UNPACKED)
-def test_a_base_that_is_unpacked_at_load_is_compared_in_what_was_not_packed(
+def test_a_base_unpacked_at_loading_is_compared_by_its_unpacked_tensors(
     name: str, folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """Its weights are other values than the file's, which makes it no other base."""
+    """Its weights differ from the file's values, but it is the same base."""
     base = folders(name)
     live = loaded(base)
     manifest = write_manifest(tmp_path, base, adapter_for(name, live, tmp_path / "adapter"))
@@ -301,10 +301,10 @@ CASES: dict[str, dict[str, Any]] = {
     "all linears": {"target_modules": "all-linear"},
     "dora": {"target_modules": ["q_proj"], "use_dora": True},
     "dora on the head": {"target_modules": ["lm_head"], "use_dora": True},
-    "whole head": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
-    "whole projection": {"target_modules": ["q_proj"], "modules_to_save": ["v_proj"]},
-    "whole block": {"target_modules": ["q_proj"], "modules_to_save": ["mlp"]},
-    "whole norm": {"target_modules": ["q_proj"], "modules_to_save": ["input_layernorm"]},
+    "saved head": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "saved projection": {"target_modules": ["q_proj"], "modules_to_save": ["v_proj"]},
+    "saved block": {"target_modules": ["q_proj"], "modules_to_save": ["mlp"]},
+    "saved norm": {"target_modules": ["q_proj"], "modules_to_save": ["input_layernorm"]},
     "weight by name": {"target_modules": [], "target_parameters": ["q_proj.weight"]},
     "head": {"target_modules": ["lm_head"]},
     "embedding": {"target_modules": ["embed_tokens"]},
@@ -321,7 +321,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Those of ``CASES``, trained on the unquantised base."""
+    """The adapters of ``CASES``, trained on the unquantised base."""
     root = tmp_path_factory.mktemp("adapters")
     for case, config in CASES.items():
         peft_saves(llama(), root / case, **config)
@@ -329,10 +329,10 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["nf4", "int8", "torchao int8, head too", "fp8"])
-def test_what_validates_attaches(
+def test_adapters_that_validate_can_be_attached(
     name: str, folders: Callable[[str], Path], adapters: Path, tmp_path: Path
 ) -> None:
-    """And what is refused at attach was at least unchecked before."""
+    """An adapter that attach refuses was at least unchecked before."""
     base = folders(name)
     model = AdaptedModel(loaded(base))
     for case in CASES:
@@ -349,12 +349,12 @@ def test_what_validates_attaches(
             model.delete_adapter("it")
 
 
-@pytest.mark.parametrize("case", ["whole head", "head"])
-def test_a_whole_module_takes_the_place_of_a_packed_one(
+@pytest.mark.parametrize("case", ["saved head", "head"])
+def test_a_saved_module_replaces_a_packed_one(
     case: str, folders: Callable[[str], Path], adapters: Path
 ) -> None:
-    """Where it can: the answer is that of a base with the plain weight in its place. PEFT stores a
-    head that is adapted beside the factors, as it was."""
+    """The logits equal those of a base with the plain weight. PEFT stores an adapted head, with its
+    original values, next to the factors."""
     stored = {
         name.removeprefix("base_model.model.lm_head."): tensor
         for name, tensor in load_file(adapters / case / "adapter_model.safetensors").items()
@@ -367,7 +367,7 @@ def test_a_whole_module_takes_the_place_of_a_packed_one(
     handle = norm.register_forward_hook(lambda module, args, out: states.append(out))
     answer = logits(model)
     handle.remove()
-    weight = stored["weight"] if case == "whole head" else stored["base_layer.weight"]
+    weight = stored["weight"] if case == "saved head" else stored["base_layer.weight"]
     if case == "head":
         config = json.loads((adapters / case / "adapter_config.json").read_text())
         scale = config["lora_alpha"] / config["r"]
@@ -375,7 +375,7 @@ def test_a_whole_module_takes_the_place_of_a_packed_one(
     assert close(answer, states[-1] @ weight.T)
 
 
-def test_an_adapter_of_a_repository_in_4_bits_fits_it_and_the_full_base(
+def test_an_adapter_trained_on_4_bits_fits_both_bases(
     folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
     quantised = folders("nf4")

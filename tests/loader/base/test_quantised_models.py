@@ -1,5 +1,5 @@
-"""Bases that torchao and bitsandbytes quantised, on a CPU: adapters answer as PEFT's do on the
-same base, and what needs the weights themselves is refused."""
+"""Bases that torchao and bitsandbytes quantised, on a CPU: adapters give PEFT's logits on the same
+base, and adapters that need the weights are refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ QUANTISATIONS: dict[str, dict[str, Any]] = {
 CASES: dict[str, dict[str, Any]] = {
     "lora": {"target_modules": "all-linear"},
     "lora with biases": {"target_modules": ["q_proj", "up_proj"], "lora_bias": True},
-    "whole head": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "saved head": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
     "ia3": {
         "kind": peft.IA3Config,
         "target_modules": ["k_proj", "down_proj"],
@@ -69,7 +69,7 @@ NOT_BY_PEFT = {
     ("torchao int4", "lora with biases"),
     ("torchao float8", "lora with biases"),
 }
-"""PEFT 0.21 makes the first two of the packed weight's shape, and raises for all."""
+"""PEFT 0.21 gives the first two the packed weight's shape, and raises for all."""
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``base``, the base that is ``other``, and an adapter for each of ``CASES``."""
+    """``base``, ``other`` (another base), and an adapter for each of ``CASES``."""
     folder = tmp_path_factory.mktemp("quantised")
     base = tiny_llama(**SIZE)
     base.save_pretrained(folder / "base")
@@ -117,7 +117,7 @@ def loaded(name: str, base: Path) -> Any:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", QUANTISATIONS)
-def test_an_adapter_answers_as_pefts_on_the_same_base(
+def test_an_adapter_equals_pefts_on_the_same_base(
     name: str, case: str, folder: Path, quantised: Callable[[str], Any]
 ) -> None:
     base = quantised(name)
@@ -130,7 +130,7 @@ def test_an_adapter_answers_as_pefts_on_the_same_base(
     assert (answer - alone).abs().max() > 0.1
     assert {t.dtype for t in model.state_dict().values()} == {torch.float32}
     rows = logits(model, adapter_names=["it", "__base__"])
-    # these round what they are given, which is larger in a batch with a larger row
+    # these round their input, by a scale that depends on the largest row of the batch
     coarse = torch.int8 if name == "bitsandbytes 8-bit" else None
     assert close(rows[0], answer[0], 8 if coarse else ROUNDINGS, computed_in=coarse)
     assert close(rows[1], alone[1], 8 if coarse else ROUNDINGS, computed_in=coarse)
@@ -144,7 +144,7 @@ def test_an_adapter_answers_as_pefts_on_the_same_base(
 
 
 @pytest.mark.parametrize("name", QUANTISATIONS)
-def test_virtual_tokens_answer_as_pefts(
+def test_virtual_tokens_equal_pefts(
     name: str, folder: Path, quantised: Callable[[str], Any]
 ) -> None:
     model = AdaptedModel(quantised(name))
@@ -157,7 +157,7 @@ def test_virtual_tokens_answer_as_pefts(
 
 
 @pytest.mark.parametrize("name", QUANTISATIONS)
-def test_what_needs_the_weights_themselves_is_refused(
+def test_adapters_that_need_the_weights_are_refused(
     name: str, folder: Path, quantised: Callable[[str], Any]
 ) -> None:
     base = quantised(name)
@@ -180,7 +180,7 @@ def test_what_needs_the_weights_themselves_is_refused(
 
 
 @pytest.mark.parametrize("name", QUANTISATIONS)
-def test_a_quantised_base_is_compared_with_its_fingerprint_in_what_is_left_of_it(
+def test_a_quantised_base_is_compared_by_its_readable_tensors(
     name: str, folder: Path, quantised: Callable[[str], Any], tmp_path: Path
 ) -> None:
     manifest = write_manifest(
@@ -203,8 +203,8 @@ def test_a_quantised_base_is_compared_with_its_fingerprint_in_what_is_left_of_it
 
 
 @pytest.mark.parametrize("name", ["torchao int8", "bitsandbytes nf4"])
-def test_a_manifest_declares_it(name: str, folder: Path, tmp_path: Path) -> None:
-    """In the manifest's own words; a half-precision compute dtype is the adapter's too."""
+def test_a_manifest_can_declare_the_quantisation(name: str, folder: Path, tmp_path: Path) -> None:
+    """As a manifest writes it; the adapter uses a half-precision compute dtype too."""
     quantization = dict(QUANTISATIONS[name])
     if name == "bitsandbytes nf4":
         quantization["bnb_4bit_compute_dtype"] = "bfloat16"

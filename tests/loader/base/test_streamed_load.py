@@ -1,4 +1,4 @@
-"""Loading in another dtype: tensor by tensor, and all that transformers would have made of it."""
+"""Loading in another dtype, tensor by tensor, gives the same model as transformers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("written", [True, False])
-def test_a_conversion_loads_what_transformers_loads(
+def test_a_converted_load_equals_transformers_load(
     kind: str, written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values, dtypes (some stay in float32), buffers, configs and findings, with and without a
@@ -89,9 +89,7 @@ def everything(model: Any, findings: Any) -> dict[str, Any]:
         ({"quantization": {"quant_method": "torchao"}}, True),
     ],
 )
-def test_only_what_is_converted_takes_this_road(
-    base: dict[str, Any], converts: bool, shelf: Shelf
-) -> None:
+def test_only_conversions_are_streamed(base: dict[str, Any], converts: bool, shelf: Shelf) -> None:
     from transformers import LlamaForCausalLM
 
     config = {"torch_dtype": "float32"}
@@ -99,14 +97,14 @@ def test_only_what_is_converted_takes_this_road(
     assert (options is not None) is converts
 
 
-def test_a_checkpoint_that_is_quantised_already_is_left_to_transformers(shelf: Shelf) -> None:
+def test_a_quantised_checkpoint_is_loaded_by_transformers(shelf: Shelf) -> None:
     from transformers import LlamaForCausalLM
 
     config = {"dtype": "float32", "quantization_config": {"quant_method": "bitsandbytes"}}
     assert converting_options(LlamaForCausalLM, config, Base(dtype="float16"), shelf.base) is None
 
 
-def test_shards_and_one_file_are_the_same(shelf: Shelf, tmp_path: Path) -> None:
+def test_shards_and_one_file_load_the_same(shelf: Shelf, tmp_path: Path) -> None:
     one = tensors_on_disk(shelf.base)
     several = tensors_on_disk(sharded(shelf.base, tmp_path / "sharded"))
     assert one.keys() == several.keys()
@@ -117,8 +115,8 @@ def test_shards_and_one_file_are_the_same(shelf: Shelf, tmp_path: Path) -> None:
     assert half(ids()).logits.dtype is torch.bfloat16
 
 
-def test_a_mapped_tensor_is_its_readers_own(tmp_path: Path) -> None:
-    """Writing into it changes no file, and no other reader."""
+def test_changing_a_mapped_tensor_does_not_change_the_file(tmp_path: Path) -> None:
+    """Neither the file nor another reader sees a change."""
     stored = {"a": torch.arange(5.0), "b": torch.ones(3, 2, dtype=torch.bfloat16)}
     stored |= {"c": torch.zeros(0, 4), "d": torch.tensor(7), "e": torch.ones(5, dtype=torch.bool)}
     save_file(stored, tmp_path / "model.safetensors")
@@ -136,8 +134,8 @@ def test_a_mapped_tensor_is_its_readers_own(tmp_path: Path) -> None:
     assert all(torch.equal(again[name], tensor) for name, tensor in stored.items())
 
 
-def test_a_tensor_at_an_odd_place_is_read_all_the_same(tmp_path: Path) -> None:
-    """Legal in the format: a byte before floats."""
+def test_a_misaligned_tensor_is_read_correctly(tmp_path: Path) -> None:
+    """The format allows it: a byte before floats."""
     import json
     import struct
 

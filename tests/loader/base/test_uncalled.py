@@ -1,5 +1,4 @@
-"""Modules that a model never calls: factors that do nothing there, and what else an adapter may
-bring for them."""
+"""Modules that a model never calls: factors have no effect there; biases and saved modules do."""
 
 from __future__ import annotations
 
@@ -84,7 +83,7 @@ def codes(folder: Path) -> tuple[bool, list[str]]:
 ALL: dict[str, Any] = {"target_modules": ["q_proj", "v_proj", "out_proj"]}
 
 
-def test_factors_of_zero_are_a_warning_from_files_and_live_and_the_answer_is_pefts(
+def test_zero_factors_on_an_uncalled_module_only_warn(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     base = saved(tmp_path, changed=trained_by_peft, **ALL)
@@ -95,11 +94,14 @@ def test_factors_of_zero_are_a_warning_from_files_and_live_and_the_answer_is_pef
         oracle = PeftModel.from_pretrained(copy.deepcopy(siglip()), tmp_path / "it")
         assert close(pooled(model), pooled(oracle))
     assert "AD357" in caplog.text
-    assert {one.code for one in model.findings} == {"AD357", "AD512"}  # and none of never running
+    assert {one.code for one in model.findings} == {
+        "AD357",
+        "AD512",
+    }  # and no finding about unused modules
     assert differs(pooled(model), pooled(siglip()))
 
 
-def test_factors_with_values_are_an_error_from_files_and_live(tmp_path: Path) -> None:
+def test_nonzero_factors_on_an_uncalled_module_are_refused(tmp_path: Path) -> None:
     base = saved(tmp_path, **ALL)
     assert codes(tmp_path) == (False, ["AD356"])
     with pytest.raises(FitError) as caught:
@@ -108,7 +110,7 @@ def test_factors_with_values_are_an_error_from_files_and_live(tmp_path: Path) ->
     assert OUT in str(caught.value)
 
 
-def test_a_model_that_calls_all_targets_reads_no_values(
+def test_values_are_not_read_if_all_targets_are_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path, target_modules=["q_proj", "v_proj"])
@@ -116,7 +118,7 @@ def test_a_model_that_calls_all_targets_reads_no_values(
     assert codes(tmp_path) == (True, [])
 
 
-def test_only_the_few_tensors_that_decide_are_read(
+def test_only_the_tensors_that_decide_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
@@ -133,7 +135,7 @@ def test_only_the_few_tensors_that_decide_are_read(
 
 
 @pytest.mark.parametrize("limit", ["IDLE_BYTES", "IDLE_TENSORS"])
-def test_more_than_the_bound_is_not_read_and_refused(
+def test_values_beyond_the_bound_are_not_read_and_refused(
     limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = saved(tmp_path, changed=trained_by_peft, **ALL)
@@ -143,7 +145,7 @@ def test_more_than_the_bound_is_not_read_and_refused(
         AdaptedModel(base).load_adapter(tmp_path / "it", "it")
 
 
-def test_zeros_of_either_sign_are_zeros() -> None:
+def test_negative_zeros_count_as_zeros() -> None:
     from adapterdock.registry.files.facts import TensorInfo
 
     for kind, dtype in (("F32", torch.float32), ("BF16", torch.bfloat16), ("F64", torch.float64)):
@@ -152,7 +154,7 @@ def test_zeros_of_either_sign_are_zeros() -> None:
             assert zeros.all_zero(raw, TensorInfo(kind, (2,))) is zero
 
 
-def test_a_bias_that_is_read_elsewhere_is_the_adapters(tmp_path: Path) -> None:
+def test_a_bias_read_elsewhere_is_the_adapters(tmp_path: Path) -> None:
     """PEFT trains biases in the base; that of ``out_proj`` is read by its attention."""
     base = saved(tmp_path, changed=trained_by_peft, bias="lora_only", **ALL)
     alone = pooled(base)
@@ -176,7 +178,7 @@ def pooled_with(model: Any, name: str) -> torch.Tensor:
         return pooled(model)
 
 
-def test_a_module_that_is_kept_whole_is_read_elsewhere(tmp_path: Path) -> None:
+def test_a_saved_module_is_used_where_its_weight_is_read(tmp_path: Path) -> None:
     base = saved(tmp_path, target_modules=["q_proj"], modules_to_save=[OUT])
     assert codes(tmp_path)[0]
     oracle = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / "it")
@@ -185,7 +187,7 @@ def test_a_module_that_is_kept_whole_is_read_elsewhere(tmp_path: Path) -> None:
     assert differs(pooled(model), pooled(siglip()))
 
 
-def test_mambas_dt_proj_is_never_called_and_its_twin_is(tmp_path: Path) -> None:
+def test_mambas_dt_proj_is_uncalled_and_its_x_proj_is_called(tmp_path: Path) -> None:
     base = tiny_model("mamba").eval()
     layout = layout_of_model(base)
     mixer = "backbone.layers.0.mixer"
@@ -197,7 +199,7 @@ def test_mambas_dt_proj_is_never_called_and_its_twin_is(tmp_path: Path) -> None:
 
 
 class Reads(nn.Module):
-    """One module of each kind of use."""
+    """One module for each kind of use."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -216,12 +218,12 @@ class Reads(nn.Module):
         return module(x)
 
 
-def test_a_module_is_uncalled_where_nothing_but_its_weight_is_used() -> None:
+def test_a_module_is_uncalled_if_only_its_weight_is_used() -> None:
     assert uncalled_children(Reads()) == {"read"}
     assert uncalled_children(nn.MultiheadAttention(4, 2)) == {"out_proj"}
 
 
-def test_a_new_adapter_on_a_module_that_is_never_called_is_refused(tmp_path: Path) -> None:
+def test_a_new_adapter_on_an_uncalled_module_is_refused(tmp_path: Path) -> None:
     model = AdaptedModel(siglip())
     with pytest.raises(AdapterdockError, match="AD356"):
         model.add_adapter("new", {"peft_type": "LORA", **ALL})

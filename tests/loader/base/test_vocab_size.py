@@ -49,14 +49,14 @@ CASES: dict[str, tuple[Any, dict[str, Any], int]] = {
         {"trainable_token_indices": NEW, "target_modules": ["query"]},
         ROWS,
     ),
-    "whole modules": (tiny_llama, {"modules_to_save": ["embed_tokens", "lm_head"]}, ROWS),
+    "saved modules": (tiny_llama, {"modules_to_save": ["embed_tokens", "lm_head"]}, ROWS),
     "an embedding with factors": (tied_llama, {"target_modules": ["embed_tokens"]}, ROWS),
     "fewer rows": (tiny_llama, {}, 58),
 }
 
 
 def resized(make: Any, rows: int, seed: int = 1) -> Any:
-    """As a person does it in training: with transformers' own random rows."""
+    """As in training: with transformers' random rows."""
     base = make()
     torch.manual_seed(seed)
     base.resize_token_embeddings(rows)
@@ -87,9 +87,7 @@ def wrong(manifest: Any) -> list[Finding]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_base_that_is_resized_as_it_is_loaded_gives_pefts_logits(
-    case: str, tmp_path: Path
-) -> None:
+def test_a_base_resized_at_loading_gives_pefts_logits(case: str, tmp_path: Path) -> None:
     base, manifest = trained(case, tmp_path)
     want = logits(peft_loads(base, tmp_path / "it"), asked(case))
     assert wrong(manifest) == []
@@ -104,11 +102,11 @@ def test_a_base_that_is_resized_as_it_is_loaded_gives_pefts_logits(
 
 
 def shrunk(case: str) -> tuple[str, ...]:
-    """What a person accepts of a live model that lacks rows of its files: they are not compared."""
+    """A user may accept a live model with fewer rows than its files: they are not compared."""
     return ("AD432", "AD435") if case == "fewer rows" else ()
 
 
-def test_a_lock_pins_the_base_as_it_was_before(tmp_path: Path) -> None:
+def test_a_lock_pins_the_base_before_resizing(tmp_path: Path) -> None:
     base, manifest = trained("rows, tied", tmp_path)
     plain = manifest_over(tmp_path / "base", {})
     before = adapterdock.lock(write_manifest(tmp_path / "plain.yaml", plain)).base
@@ -123,7 +121,7 @@ def test_a_lock_pins_the_base_as_it_was_before(tmp_path: Path) -> None:
     assert close(logits(live, IDS), want)
 
 
-def test_another_base_is_told_though_it_was_resized(tmp_path: Path) -> None:
+def test_another_base_is_found_even_if_resized(tmp_path: Path) -> None:
     base, manifest = trained("rows, tied", tmp_path)
     with torch.no_grad():
         base.model.layers[0].self_attn.q_proj.weight += 1
@@ -131,7 +129,7 @@ def test_another_base_is_told_though_it_was_resized(tmp_path: Path) -> None:
         adapterdock.attach(base, manifest)
 
 
-def test_a_live_model_that_was_not_resized_is_refused_untouched(tmp_path: Path) -> None:
+def test_a_live_model_that_was_not_resized_is_refused_unchanged(tmp_path: Path) -> None:
     _, manifest = trained("rows, tied", tmp_path)
     base = tied_llama()
     del manifest["adapters"], manifest["active"]
@@ -153,7 +151,7 @@ def test_new_rows_are_the_mean_of_the_old(tmp_path: Path) -> None:
         assert close(weight[61:], mean.expand(4, -1))
 
 
-def test_a_converted_base_is_resized_too(tmp_path: Path) -> None:
+def test_a_converted_base_can_be_resized(tmp_path: Path) -> None:
     base, manifest = trained("rows, tied", tmp_path)
     manifest["base"]["dtype"] = "bfloat16"
     model = adapterdock.load(manifest)
@@ -162,7 +160,7 @@ def test_a_converted_base_is_resized_too(tmp_path: Path) -> None:
     assert close(logits(model, IDS), want, 8)
 
 
-def test_a_head_whose_new_rows_the_adapter_leaves_out_is_refused(tmp_path: Path) -> None:
+def test_an_adapter_without_the_new_rows_of_the_head_is_refused(tmp_path: Path) -> None:
     _, manifest = trained("rows, untied", tmp_path)
     file = tmp_path / "it" / "adapter_model.safetensors"
     tensors = load_file(file)
@@ -174,7 +172,7 @@ def test_a_head_whose_new_rows_the_adapter_leaves_out_is_refused(tmp_path: Path)
         adapterdock.load(manifest)
 
 
-def test_rows_of_some_new_tokens_only_are_refused(tmp_path: Path) -> None:
+def test_rows_for_only_some_new_tokens_are_refused(tmp_path: Path) -> None:
     _, manifest = trained("rows, tied", tmp_path)
     base = resized(tied_llama, ROWS)
     peft_saves(base, tmp_path / "it", target_modules=["q_proj"], trainable_token_indices=NEW[:-1])
@@ -195,7 +193,7 @@ def test_an_adapter_without_the_new_rows_is_refused_beside_one_with_them(tmp_pat
     assert found.code == codes.NEW_UNCOVERED.id and found.where.path == ("adapters", "plain")
 
 
-def test_a_plain_adapter_on_a_base_with_fewer_rows(tmp_path: Path) -> None:
+def test_a_plain_adapter_works_on_a_base_with_fewer_rows(tmp_path: Path) -> None:
     _, manifest = trained("fewer rows", tmp_path)
     peft_saves(tiny_llama(), tmp_path / "plain", target_modules=["q_proj"])
     edit(tmp_path / "plain" / "adapter_config.json", base_model_name_or_path=NAME)
@@ -203,7 +201,7 @@ def test_a_plain_adapter_on_a_base_with_fewer_rows(tmp_path: Path) -> None:
     assert wrong(manifest) == []
 
 
-def test_the_size_that_the_base_has_changes_nothing(tmp_path: Path) -> None:
+def test_resizing_to_the_same_size_changes_nothing(tmp_path: Path) -> None:
     tiny_llama().save_pretrained(tmp_path / "base")
     peft_saves(tiny_llama(), tmp_path / "it", target_modules=["q_proj"])
     edit(tmp_path / "it" / "adapter_config.json", base_model_name_or_path=NAME)
@@ -214,15 +212,15 @@ def test_the_size_that_the_base_has_changes_nothing(tmp_path: Path) -> None:
     assert adapterdock.load(tmp_path / "m.yaml", frozen=True).active_adapters() == ["it"]
 
 
-@pytest.mark.parametrize("case", ["rows, tied", "whole modules", "an embedding with factors"])
-def test_without_the_words_the_findings_lead_to_them(case: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", ["rows, tied", "saved modules", "an embedding with factors"])
+def test_findings_suggest_the_missing_options(case: str, tmp_path: Path) -> None:
     _, manifest = trained(case, tmp_path)
     del manifest["base"]["vocab_size"]
     found = wrong(manifest)
     assert found and any("base.vocab_size: 65" in str(f.hint) for f in found)
 
 
-def test_what_is_saved_of_a_resized_base_records_the_base_before(tmp_path: Path) -> None:
+def test_an_adapter_saved_on_a_resized_base_records_the_original(tmp_path: Path) -> None:
     _, manifest = trained("rows, tied", tmp_path)
     model = adapterdock.load(manifest)
     model.save_adapter(tmp_path / "again", "it")

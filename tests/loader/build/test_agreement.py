@@ -29,7 +29,7 @@ from support.peft_methods import CASES, saved_by_peft
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_files_and_the_live_model_say_the_same_of_every_method(kind: str) -> None:
+def test_files_and_the_live_model_agree_on_every_method(kind: str) -> None:
     model = tiny_base(kind)
     base = base_facts(model)
     assert base.layout is not None
@@ -41,7 +41,7 @@ def test_files_and_the_live_model_say_the_same_of_every_method(kind: str) -> Non
     assert {OK, REFUSED} <= told
 
 
-def test_a_disagreement_is_seen() -> None:
+def test_a_disagreement_between_files_and_the_live_model_is_found() -> None:
     here = frozenset({"a"})
     assert agree(Verdict(OK, here), Verdict(OK, here))
     assert not agree(Verdict(OK, here), Verdict(OK, frozenset({"b"})))
@@ -79,7 +79,7 @@ REFUSED_OF_PEFT = {"SigLIP, all linear", "WavLM", "Gemma 4, virtual tokens"}
 
 
 @pytest.mark.parametrize("name", BY_PEFT)
-def test_they_say_the_same_of_what_peft_writes(name: str, tmp_path: Path) -> None:
+def test_files_and_the_live_model_agree_on_files_of_peft(name: str, tmp_path: Path) -> None:
     kind, config = BY_PEFT[name]
     model = tiny_base(kind)
     with warnings.catch_warnings():
@@ -94,7 +94,9 @@ def test_they_say_the_same_of_what_peft_writes(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("method", ["BOFT", "HRA", "MISS", "RANDLORA", "SHIRA"])
-def test_they_say_the_same_of_methods_that_attach_through_peft(method: str, tmp_path: Path) -> None:
+def test_files_and_the_live_model_agree_on_methods_through_peft(
+    method: str, tmp_path: Path
+) -> None:
     model = CASES[method][0]()
     adapter = read(saved_by_peft(method, tmp_path / "it", model).folder)
     one, other = from_files(adapter, base_facts(model)), live(adapter, model)

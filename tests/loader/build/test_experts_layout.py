@@ -111,7 +111,7 @@ def test_square_experts_of_no_known_version_are_refused_from_files_and_live(
 @pytest.mark.parametrize("version", [None, "0.18.1", "0.19.0", "0.21.2"])
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("make", [tiny_qwen_moe, tiny_gpt_oss])
-def test_the_sizes_tell_where_they_differ(
+def test_sizes_decide_between_layouts_of_experts(
     make: Callable[[], Any], first: bool, version: str | None, tmp_path: Path
 ) -> None:
     model = make()
@@ -129,7 +129,7 @@ def test_merged_experts_of_an_older_peft_answer_as_live(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [square, square_oss])
-def test_what_todays_peft_writes_is_still_pefts(make: Callable[[], Any], tmp_path: Path) -> None:
+def test_files_of_the_current_peft_are_still_read(make: Callable[[], Any], tmp_path: Path) -> None:
     model = make()
     both = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
     saved = peft_saves(model, tmp_path / "it", target_parameters=both, target_modules=[])

@@ -48,7 +48,7 @@ def test_an_mlx_adapter_answers_as_its_arithmetic_says(
     assert torch.equal(logits(model.base_model), shelf.plain)
 
 
-def test_the_last_layers_alone_are_adapted(shelf: Shelf, tmp_path: Path) -> None:
+def test_only_the_last_layers_are_adapted(shelf: Shelf, tmp_path: Path) -> None:
     folder = mlx_saves(shelf.model(), tmp_path / "mlx", layers=[1])
     model = load(manifest(shelf, tmp_path, folder))
     assert close(logits(model), logits(densely(shelf.model(), folder)))
@@ -66,7 +66,7 @@ def test_an_mlx_adapter_in_half_precision_keeps_its_values(shelf: Shelf, tmp_pat
     assert close(logits(model), logits(densely(shelf.model(), folder)))
 
 
-def test_tensors_of_several_dtypes_lie_where_each_can_begin(shelf: Shelf, tmp_path: Path) -> None:
+def test_tensors_of_several_dtypes_are_aligned(shelf: Shelf, tmp_path: Path) -> None:
     folder = mlx_saves(shelf.model(), tmp_path / "mlx", dora=True)
     tensors = load_file(folder / "adapters.safetensors")
     odd = {n: t.half() if n.endswith("lora_a") else t for n, t in tensors.items()}

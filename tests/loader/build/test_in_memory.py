@@ -41,7 +41,7 @@ def test_a_config_is_written_as_peft_writes_it(config: Any, tmp_path: Any) -> No
     assert not {k: v for k, v in written.items() if k not in peft and v}
 
 
-def test_tensors_may_share_memory_be_views_or_of_any_float() -> None:
+def test_tensors_may_share_memory_be_views_or_have_any_float_dtype() -> None:
     whole = torch.arange(12.0).reshape(3, 4)
     given = {
         "whole": whole,
@@ -55,7 +55,7 @@ def test_tensors_may_share_memory_be_views_or_of_any_float() -> None:
     assert all(torch.equal(back[name], tensor) for name, tensor in given.items())
 
 
-def test_bytes_are_taken_as_they_are() -> None:
+def test_bytes_are_used_unchanged() -> None:
     assert files_of(b"{}", bytearray(b"xy")) == {CONFIG: b"{}", WEIGHTS: b"xy"}
 
 
@@ -74,7 +74,7 @@ def test_bytes_are_taken_as_they_are() -> None:
         ({}, {"a": torch.ones(2, device="meta")}),
     ],
 )
-def test_anything_else_is_a_finding(config: Any, weights: Any) -> None:
+def test_anything_else_in_memory_is_a_finding(config: Any, weights: Any) -> None:
     with pytest.raises(AttachError) as caught:
         files_of(config, weights)
     assert caught.value.code == "AD781"

@@ -9,10 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.registry.methods.default_targets import FEEDFORWARD, TARGETS
 from peft import PromptTuningConfig, get_peft_model
-from support.begun import CASES, METHODS, begun, peft_begins, peft_config, steps, written
 from support.near import close, same_losses
+from support.new_adapters import (
+    CASES,
+    METHODS,
+    new_adapter,
+    peft_config,
+    peft_creates,
+    steps,
+    written,
+)
 from support.peft_adapters import (
     inputs_of,
     logits,
@@ -35,11 +42,11 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("what", CASES)
-def test_one_seed_begins_the_adapter_that_peft_begins(what: str, tmp_path: Path) -> None:
+def test_one_seed_gives_the_new_adapter_that_peft_gives(what: str, tmp_path: Path) -> None:
     make, fields = CASES[what]
     base = make()
-    mine, my_config = written(begun(base, peft_config(fields)), tmp_path / "mine")
-    theirs, their_config = written(peft_begins(base, fields), tmp_path / "theirs")
+    mine, my_config = written(new_adapter(base, peft_config(fields)), tmp_path / "mine")
+    theirs, their_config = written(peft_creates(base, fields), tmp_path / "theirs")
     repeated = theirs.keys() - mine.keys()  # PEFT writes the rows of a tied head once more
     assert not repeated or all("lm_head.trainable_tokens" in key for key in repeated)
     assert {k: tuple(v.shape) for k, v in mine.items()} == {
@@ -54,11 +61,11 @@ def test_one_seed_begins_the_adapter_that_peft_begins(what: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("what", [name for name in CASES if name != "loha, kernels"])
-def test_steps_of_training_are_pefts(what: str, tmp_path: Path) -> None:
+def test_training_steps_match_pefts(what: str, tmp_path: Path) -> None:
     make, fields = CASES[what]
     base = make()
     before = traces(base)
-    mine, theirs = begun(base, fields), peft_begins(base, fields)
+    mine, theirs = new_adapter(base, fields), peft_creates(base, fields)
     assert sum(p.numel() for p in mine.parameters() if p.requires_grad) == sum(
         p.numel() for p in theirs.parameters() if p.requires_grad
     )
@@ -89,7 +96,7 @@ def test_lohas_gradient_at_kernels_is_right_where_pefts_is_not() -> None:
     """PEFT has a backward of its own there, in which one half's core stands for the other's."""
     make, fields = CASES["loha, kernels"]
     base = make()
-    mine, theirs = begun(base, fields), peft_begins(base, fields)
+    mine, theirs = new_adapter(base, fields), peft_creates(base, fields)
     adapter = mine._host.adapters.by_name["it"]
     names = [n for n in adapter.resident.parameters if ".first.hada_w2_a" in n]
     (name,) = names
@@ -120,23 +127,10 @@ def test_lohas_gradient_at_kernels_is_right_where_pefts_is_not() -> None:
 @pytest.mark.parametrize("what", METHODS)
 def test_a_mapping_of_the_fields_is_the_same(what: str) -> None:
     make, fields = METHODS[what]
-    one, other = begun(make(), fields), begun(make(), peft_config(fields))
+    one, other = new_adapter(make(), fields), new_adapter(make(), peft_config(fields))
     states = one.state_dict(), other.state_dict()
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][k], v) for k, v in states[1].items())
-
-
-def test_pefts_own_modules_are_those_of_the_installed_peft() -> None:
-    from peft.utils import constants
-
-    names = {"LN_TUNING": "LNTUNING"}
-    tables = {
-        f"{names.get(method, method)}_TARGET_MODULES": table for method, table in TARGETS.items()
-    }
-    for name, table in {**tables, "IA3_FEEDFORWARD_MODULES": FEEDFORWARD}.items():
-        theirs = getattr(constants, f"TRANSFORMERS_MODELS_TO_{name}_MAPPING")
-        plain = {k: v if isinstance(v, str) else tuple(v) for k, v in theirs.items()}
-        assert dict(table) == plain, name
 
 
 def test_a_prompt_begins_with_the_tokens_of_a_text(tmp_path: Path) -> None:
@@ -149,7 +143,7 @@ def test_a_prompt_begins_with_the_tokens_of_a_text(tmp_path: Path) -> None:
         prompt_tuning_init_text="w7 w9",
         tokenizer_name_or_path=str(tmp_path / "words"),
     )
-    model = begun(base, config)
+    model = new_adapter(base, config)
     embedded = base.get_input_embeddings()(torch.tensor([7, 9, 7, 9, 7]))
     (prompt,) = model._host.adapters.by_name["it"].resident.parameters.values()
     assert torch.equal(prompt, embedded)
@@ -159,22 +153,22 @@ def test_a_prompt_begins_with_the_tokens_of_a_text(tmp_path: Path) -> None:
 
 def test_a_half_precision_base_trains_in_float32(tmp_path: Path) -> None:
     for what, (make, fields) in METHODS.items():
-        model = begun(make().to(torch.bfloat16), fields)
+        model = new_adapter(make().to(torch.bfloat16), fields)
         trained = [p for p in model.parameters() if p.requires_grad]
         assert {p.dtype for p in trained} == {torch.float32}, what
         losses = steps(model, model.base_model, count=1)
         assert all(p.grad is None or p.grad.isfinite().all() for p in trained) and losses
 
 
-def test_another_dtype_may_be_asked_for() -> None:
+def test_another_dtype_can_be_requested() -> None:
     model = AdaptedModel(tiny_llama())
     model.add_adapter("it", METHODS["p-tuning"][1], dtype="bfloat16")
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.bfloat16}
 
 
-def test_an_encoder_is_what_is_trained_and_its_output_what_is_saved(tmp_path: Path) -> None:
+def test_the_encoder_is_trained_and_its_output_is_saved(tmp_path: Path) -> None:
     make, fields = METHODS["p-tuning"]
-    model = begun(make(), fields)
+    model = new_adapter(make(), fields)
     names = {name.removeprefix("prompt_encoder.it.") for name in model.state_dict()}
     assert {"embedding.weight", "mlp_head.0.weight", "mlp_head.4.bias"} <= names
     mine, _ = written(model, tmp_path / "it")
@@ -187,9 +181,9 @@ def test_an_encoder_is_what_is_trained_and_its_output_what_is_saved(tmp_path: Pa
     assert same_losses(first, steps(model, model.base_model)[:1])
 
 
-def test_of_mica_one_factor_is_trained_also_later(tmp_path: Path) -> None:
+def test_mica_trains_only_one_factor_also_after_saving(tmp_path: Path) -> None:
     make, fields = CASES["lora, mica"]
-    model = begun(make(), fields)
+    model = new_adapter(make(), fields)
     written(model, tmp_path / "it")
     again = AdaptedModel(make())
     again.load_adapter(tmp_path / "it", "it", trainable=True)

@@ -125,7 +125,7 @@ CASES: dict[str, tuple[Any, type[Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_a_config_names_is_begun_or_refused_as_in_peft(case: str) -> None:
+def test_the_targets_of_a_config_are_adapted_or_refused_as_in_peft(case: str) -> None:
     make, kind, fields = CASES[case]
     base, config = make(), kind(**fields)
     theirs: Any = None
@@ -148,14 +148,14 @@ def test_what_a_config_names_is_begun_or_refused_as_in_peft(case: str) -> None:
     } == wanted
 
 
-def test_an_attention_that_would_be_left_out_is_an_error() -> None:
+def test_an_attention_layer_that_would_be_left_out_is_an_error() -> None:
     model = AdaptedModel(Attention())
     with pytest.raises(AdapterdockError):
         model.add_adapter("new", LoraConfig(r=2, target_modules=["mix", "wide"]))
     model.add_adapter("new", LoraConfig(r=2, target_modules=["wide"]))
 
 
-def test_the_finding_names_what_is_left_out() -> None:
+def test_the_finding_names_the_tensors_that_are_left_out() -> None:
     with pytest.raises(AttachError) as caught:
         AdaptedModel(tiny_llama()).add_adapter(
             "new", LoraConfig(target_modules=["q_proj", "input_layernorm", "act_fn"])
@@ -167,7 +167,7 @@ def test_the_finding_names_what_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(("whole", "fits"), [("listed", False), ("called", True)])
-def test_a_list_stored_whole_is_not_loaded(whole: str, fits: bool) -> None:
+def test_a_saved_list_of_modules_is_not_loaded(whole: str, fits: bool) -> None:
     base = Listed()
     state = {f"base_model.model.{whole}.0.weight": torch.zeros(4, 4)}
     state[f"base_model.model.{whole}.0.bias"] = torch.ones(4)

@@ -68,7 +68,7 @@ def test_the_saved_embedding_below_new_rows_gives_pefts_logits(case: str, tmp_pa
     assert close(logits(model, IDS, adapter="it"), want)
     assert not model._host.adapters.by_name[
         "it"
-    ].whole  # nothing but the rows differs from the base
+    ].replaced  # nothing but the rows differs from the base
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -84,7 +84,7 @@ def test_a_base_that_was_resized_with_other_numbers_gives_pefts_logits(
     model = AdaptedModel(other)
     model.load_adapter(tmp_path / "it", "it")
     assert close(logits(model, IDS, adapter="it"), want)
-    whole = model._host.adapters.by_name["it"].whole
+    whole = model._host.adapters.by_name["it"].replaced
     assert not any(name.endswith(("embed_tokens", "wte")) for name in whole)  # only rows differ
 
 

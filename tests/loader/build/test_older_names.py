@@ -182,7 +182,7 @@ def manifest(one: Older, folder: Path, **adapter: Any) -> Path:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_adapter_on_the_names_of_before_is_the_dense_delta(family: str, tmp_path: Path) -> None:
+def test_an_adapter_with_older_names_is_the_dense_delta(family: str, tmp_path: Path) -> None:
     one = older(
         FAMILIES[family]().eval(),
         tmp_path,
@@ -279,7 +279,7 @@ def respelled(folder: Path, to: Path, changes: list[tuple[str, str]], **config: 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_names_of_any_version_are_those_of_today(spelling: str, tmp_path: Path) -> None:
+def test_names_of_any_version_become_current_names(spelling: str, tmp_path: Path) -> None:
     make, changes = SPELLINGS[spelling]
     base, today = todays(make().eval(), tmp_path)
     before = respelled(today, tmp_path / "before", changes)
@@ -366,9 +366,7 @@ SOME: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("some", SOME)
-def test_whatever_experts_were_adapted_become_one_pair_of_factors(
-    some: str, tmp_path: Path
-) -> None:
+def test_adapted_experts_become_one_pair_of_factors(some: str, tmp_path: Path) -> None:
     gone, config = SOME[some]
     model = tiny_model("qwen3_moe").eval()
     one = older(model, tmp_path) if some == "by all-linear" else experts(tmp_path)
@@ -417,9 +415,7 @@ def test_live_answers_are_those_of_the_dense_delta(family: str, tmp_path: Path) 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "olmoe"])
-def test_what_is_saved_is_what_peft_loads_with_the_same_answers(
-    family: str, tmp_path: Path
-) -> None:
+def test_a_saved_new_adapter_gives_the_same_output_in_peft(family: str, tmp_path: Path) -> None:
     from peft import PeftModel
 
     one = experts(tmp_path, family)
@@ -448,34 +444,34 @@ def replaced(one: Older, folder: Path) -> Older:
     return Older(one.kind, one.base, folder / "saved", ())
 
 
-def test_an_expert_without_its_factors_is_half_an_adapter(tmp_path: Path) -> None:
+def test_an_expert_without_factors_makes_the_adapter_incomplete(tmp_path: Path) -> None:
     one = edited(experts(tmp_path), without(r"layers\.1\.mlp\.experts\.2\.up_proj"))
     assert refused(one.model(), one.adapter) == {"AD333"}
 
 
-def test_a_layer_of_experts_without_factors_is_half_an_adapter(tmp_path: Path) -> None:
+def test_a_layer_of_experts_without_factors_makes_the_adapter_incomplete(tmp_path: Path) -> None:
     one = edited(experts(tmp_path), without(r"layers\.1\."))
     assert refused(one.model(), one.adapter) == {"AD333"}
 
 
-def test_experts_that_the_config_leaves_out_are_told(tmp_path: Path) -> None:
+def test_experts_that_the_config_leaves_out_are_reported(tmp_path: Path) -> None:
     one = edited(experts(tmp_path), unchanged, target_modules=["gate_proj", "up_proj"])
     assert refused(one.model(), one.adapter) == {"AD334"}
 
 
-def test_more_experts_than_the_base_has_are_modules_that_it_has_not(tmp_path: Path) -> None:
+def test_more_experts_than_the_base_has_are_missing_modules(tmp_path: Path) -> None:
     one = experts(tmp_path)
     few = tiny_model("qwen3_moe", {"num_experts": 2}).eval()
     assert "AD342" in refused(few, one.adapter)
 
 
-def test_fewer_experts_than_the_base_has_are_half_an_adapter(tmp_path: Path) -> None:
+def test_fewer_experts_than_the_base_has_make_the_adapter_incomplete(tmp_path: Path) -> None:
     one = experts(tmp_path)
     many = tiny_model("qwen3_moe", {"num_experts": 6}).eval()
     assert refused(many, one.adapter) == {"AD333"}
 
 
-def test_a_rank_that_the_config_does_not_give_is_told_before_the_factors_are_joined(
+def test_a_rank_missing_from_the_config_is_reported_before_factors_are_joined(
     tmp_path: Path,
 ) -> None:
     one = edited(experts(tmp_path), unchanged, r=4)
@@ -525,7 +521,7 @@ def test_the_same_module_by_both_of_its_names_is_ambiguous(tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_names_of_today_and_of_before_may_stand_in_one_file(tmp_path: Path) -> None:
+def test_current_and_older_names_may_be_in_one_file(tmp_path: Path) -> None:
     base, today = todays(tiny_model("llava").eval(), tmp_path)
     kind = type(tiny_model("llava"))
     wanted = merged(Older(kind, base, today, ()))
@@ -533,14 +529,14 @@ def test_names_of_today_and_of_before_may_stand_in_one_file(tmp_path: Path) -> N
     assert differences(merged(Older(kind, base, mixed, ())), wanted) == {}
 
 
-def test_a_name_that_no_version_has_is_in_no_base(tmp_path: Path) -> None:
+def test_a_name_of_no_version_is_missing_from_every_base(tmp_path: Path) -> None:
     base, today = todays(tiny_model("llava").eval(), tmp_path)
     odd = respelled(today, tmp_path / "odd", [(f"{TEXT[0]}layers.0.", "somewhere.else.")])
     assert "AD342" in refused(Older(type(tiny_model("llava")), base, odd, ()).model(), odd)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_adapter_of_today_is_read_as_it_is(tmp_path: Path) -> None:
+def test_an_adapter_with_current_names_is_not_converted(tmp_path: Path) -> None:
     base, today = todays(tiny_model("llava").eval(), tmp_path)
     one = Older(type(tiny_model("llava")), base, today, ())
     assert {f.code for f in adapterdock.validate(manifest(one, tmp_path)).findings} == set()
@@ -741,7 +737,7 @@ def llava_methods() -> dict[str, tuple[Any, dict[str, Any]]]:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("what", llava_methods())
-def test_fields_that_name_modules_are_converted_with_them(what: str, tmp_path: Path) -> None:
+def test_config_fields_with_module_names_are_converted_too(what: str, tmp_path: Path) -> None:
     config, old = llava_methods()[what]
     model = tiny_model("llava").eval()
     model.save_pretrained(tmp_path / "base")  # pyright: ignore[reportCallIssue]
@@ -764,7 +760,7 @@ def test_fields_that_name_modules_are_converted_with_them(what: str, tmp_path: P
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("spelling", ["llava before 4.52", "gemma3 before 4.52"])
-def test_where_peft_is_right_its_answers_are_ours(spelling: str, tmp_path: Path) -> None:
+def test_our_outputs_match_peft_where_peft_is_right(spelling: str, tmp_path: Path) -> None:
     from peft import PeftModel
 
     make, changes = SPELLINGS[spelling]
@@ -806,7 +802,7 @@ class Plain(Renamed):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_class_that_tells_its_older_names_is_asked(tmp_path: Path) -> None:
+def test_older_names_that_a_class_declares_are_used(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tensors = pair("transformer.h.0", 6, 6) | pair("transformer.h.1", 6, 6)
     write(tmp_path / "a", tensors, {"target_modules": r"transformer\.h\.\d"})
@@ -825,7 +821,7 @@ def test_a_class_that_tells_its_older_names_is_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_every_road_takes_names_of_before(tmp_path: Path) -> None:
+def test_every_way_of_loading_reads_older_names(tmp_path: Path) -> None:
     """From a manifest, on first use, exchanged in place, in a composition, merged into files."""
     one = experts(tmp_path)
     x = torch.arange(3, 12)[None]
@@ -886,7 +882,7 @@ class Derived(tf.LlavaForConditionalGeneration):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_class_made_of_transformers_own_has_its_older_names(tmp_path: Path) -> None:
+def test_a_subclass_of_a_transformers_class_has_its_older_names(tmp_path: Path) -> None:
     base, today = todays(tiny_model("llava").eval(), tmp_path)
     before = respelled(today, tmp_path / "before", [TEXT, TOWER, PROJECTOR])
     one = Older(tf.LlavaForConditionalGeneration, base, before, ())

@@ -79,7 +79,7 @@ def test_without_a_lock_nothing_has_to_be_accepted_and_nothing_is_recorded(tmp_p
 
 
 @pytest.mark.parametrize("method", ["ADAMSS", "FROD"])
-def test_what_needs_the_weights_is_settled_when_it_is_attached(method: str, tmp_path: Path) -> None:
+def test_checks_that_need_the_weights_run_at_attach(method: str, tmp_path: Path) -> None:
     desk = Desk(tmp_path, method)
     assert desk.answers(adapterdock.load(desk.manifest))
 
@@ -98,7 +98,7 @@ def test_a_misfit_is_found_before_anything_is_fetched(
     assert fetched == []
 
 
-def test_what_a_person_accepted_is_asked_of_peft_all_the_same(tmp_path: Path) -> None:
+def test_accepted_findings_are_still_checked_with_peft(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.edit(r=3)
     adapterdock.lock(desk.manifest, accept=["AD390"])
@@ -106,7 +106,7 @@ def test_what_a_person_accepted_is_asked_of_peft_all_the_same(tmp_path: Path) ->
         adapterdock.load(desk.manifest, frozen=True)
 
 
-def test_deep_asks_peft_at_a_base_without_weights(tmp_path: Path) -> None:
+def test_validate_deep_runs_peft_on_a_base_without_weights(tmp_path: Path) -> None:
     desk = Desk(tmp_path, "BOFT")
     run = CliRunner().invoke
     assert run(app, ["validate", str(desk.manifest)]).exit_code == 3
@@ -119,12 +119,12 @@ def test_deep_asks_peft_at_a_base_without_weights(tmp_path: Path) -> None:
     assert told.exit_code == 1 and "AD392" in told.output
 
 
-def test_deep_leaves_open_what_needs_the_weights(tmp_path: Path) -> None:
+def test_validate_deep_leaves_checks_that_need_weights_open(tmp_path: Path) -> None:
     desk = Desk(tmp_path, "ADAMSS")
     assert CliRunner().invoke(app, ["validate", str(desk.manifest), "--deep"]).exit_code == 3
 
 
-def test_several_adapters_are_asked_at_once_of_one_base(tmp_path: Path) -> None:
+def test_several_adapters_of_one_base_are_checked_at_once(tmp_path: Path) -> None:
     from adapterdock.loader.methods.peft.fit import peft_asker
     from adapterdock.registry.resolve import resolve
 
@@ -158,7 +158,7 @@ except FitError as error:
 """
 
 
-def test_without_peft_the_verdict_is_the_same_and_load_names_the_extra(tmp_path: Path) -> None:
+def test_without_peft_the_result_is_the_same_and_load_names_the_extra(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", _WITHOUT_PEFT, str(desk.manifest)],

@@ -67,13 +67,13 @@ def test_a_head_that_the_file_leaves_out_stays_the_bases(tmp_path: Path) -> None
     edit(tmp_path / "it" / "adapter_config.json", task_type="SEQ_CLS")
     model = AdaptedModel(base)
     model.load_adapter(tmp_path / "it", "it")
-    assert "classifier" not in model._host.adapters.by_name["it"].whole
+    assert "classifier" not in model._host.adapters.by_name["it"].replaced
 
 
 @pytest.mark.parametrize(
     ("task", "module"), [("SEQ_CLS", "pooler"), ("CAUSAL_LM", "classifier"), (None, "classifier")]
 )
-def test_a_module_that_is_no_head_of_the_task_is_refused(
+def test_a_module_that_is_not_a_head_of_the_task_is_refused(
     task: str | None, module: str, tmp_path: Path
 ) -> None:
     base = tiny(tf.RobertaForSequenceClassification, num_labels=3)
@@ -87,7 +87,7 @@ def test_a_module_that_is_no_head_of_the_task_is_refused(
     assert [f.code for f in caught.value.findings] == [codes.TENSOR_UNEXPECTED.id]
 
 
-def test_factors_at_a_head_are_not_the_head_whole(tmp_path: Path) -> None:
+def test_factors_at_a_head_do_not_replace_the_head(tmp_path: Path) -> None:
     base = tiny(tf.LlamaForSequenceClassification, num_labels=3)
     saved = saved_adapter(base, tmp_path / "it", target_modules=["q_proj", "score"])
     edit(tmp_path / "it" / "adapter_config.json", task_type="SEQ_CLS")  # as transformers' own does

@@ -79,7 +79,7 @@ def cases() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("method", "name"), list(cases()))
 @pytest.mark.parametrize("second", [0.4, -0.6])
-def test_the_result_is_pefts(method: str, name: str, second: float, pairs: Pairs) -> None:
+def test_combinations_match_pefts(method: str, name: str, second: float, pairs: Pairs) -> None:
     base, one, two = pairs[name]
     options = options_of(method)
     model = with_adapters(base(), one=one, two=two)
@@ -90,7 +90,7 @@ def test_the_result_is_pefts(method: str, name: str, second: float, pairs: Pairs
 
 
 @pytest.mark.parametrize("method", ["ties", "ties_svd"])
-def test_signs_are_elected_by_number_where_that_is_asked(method: str, pairs: Pairs) -> None:
+def test_signs_are_elected_by_frequency_on_request(method: str, pairs: Pairs) -> None:
     base, one, two = pairs["llama"]
     options = {**options_of(method), "majority_sign_method": "frequency"}
     model = with_adapters(base(), one=one, two=two)
@@ -102,7 +102,7 @@ def test_signs_are_elected_by_number_where_that_is_asked(method: str, pairs: Pai
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8])
-def test_an_svd_has_the_rank_that_is_asked(rank: int, pairs: Pairs) -> None:
+def test_an_svd_has_the_requested_rank(rank: int, pairs: Pairs) -> None:
     base, one, two = pairs["ranks"]
     model = with_adapters(base(), one=one, two=two)
     for method in ("svd", "ties_svd"):
@@ -173,7 +173,7 @@ def test_generation_with_a_combination_is_pefts(pairs: Pairs) -> None:
     assert torch.equal(ours, peft.generate(input_ids=ids(), **options))
 
 
-def test_several_are_combined_as_two_are(pairs: Pairs, tmp_path: Path) -> None:
+def test_several_adapters_are_combined_as_two_are(pairs: Pairs, tmp_path: Path) -> None:
     base, one, two = pairs["llama"]
     three = peft_saves(base(), tmp_path / "three", seed=3, target_modules=["q_proj", "lm_head"])
     model = with_adapters(base(), one=one, two=two, three=three)

@@ -8,7 +8,6 @@ import threading
 
 import pytest
 import torch
-from adapterdock.loader.compose.dense import dense
 from adapterdock.loader.compose.pairs import Pair
 from adapterdock.loader.compose.sparsify import keep_largest, keep_masked, mask_key, random_mask
 from adapterdock.loader.compose.svd import nearest, nearest_to_sum
@@ -111,7 +110,7 @@ def test_the_nearest_pair_is_the_truncated_svd(groups: int) -> None:
     delta = tensors(1, groups, 8, 6)
     found = nearest(delta, 2 * groups)
     assert found.a.shape == (groups, 2, 6) and found.b.shape == (groups, 8, 2)
-    for one, product in zip(delta, dense(found), strict=True):
+    for one, product in zip(delta, found.delta(), strict=True):
         u, s, vh = torch.linalg.svd(one)
         assert close(product, u[:, :2] @ torch.diag(s[:2]) @ vh[:2])
 
@@ -119,13 +118,13 @@ def test_the_nearest_pair_is_the_truncated_svd(groups: int) -> None:
 def test_the_nearest_pair_to_a_sum_does_not_need_the_sum() -> None:
     pairs = [Pair(tensors(n, 1, 3, 40), tensors(n + 9, 1, 50, 3), 0.5 + n) for n in range(3)]
     weights = [0.7, -0.2, 1.0]
-    total = sum(w * dense(p) for w, p in zip(weights, pairs, strict=True))
+    total = sum(w * p.delta() for w, p in zip(weights, pairs, strict=True))
     assert isinstance(total, torch.Tensor)
     for rank in (1, 4, 9, 20):
         short, long = nearest_to_sum(pairs, weights, rank), nearest(total, rank)
-        assert close(dense(short), dense(long))
+        assert close(short.delta(), long.delta())
         assert short.rank == min(rank, 9)
-    assert close(dense(nearest_to_sum(pairs, weights, 9)), total)
+    assert close(nearest_to_sum(pairs, weights, 9).delta(), total)
 
 
 @pytest.mark.parametrize("clamp", [0.1, 0.5, 0.93, 1.0])

@@ -50,7 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Saved
 
 @pytest.mark.parametrize("make", list(MAKES))
 @pytest.mark.parametrize("method", ALL)
-def test_one_adapter_alone_is_itself(
+def test_a_batch_of_one_adapter_gives_its_output(
     method: str, make: str, made: dict[str, tuple[Any, Saved]]
 ) -> None:
     base, saved = made[make]
@@ -66,7 +66,7 @@ def test_one_adapter_alone_is_itself(
 @pytest.mark.parametrize("weight", [0.3, -0.8])
 @pytest.mark.parametrize("make", ["plain", "rslora", "patterns", "lora_bias", "embedding"])
 @pytest.mark.parametrize("method", ALL)
-def test_one_adapter_at_a_weight_is_its_delta_times_that(
+def test_one_adapter_at_a_weight_is_its_delta_times_the_weight(
     method: str, make: str, weight: float, made: dict[str, tuple[Any, Saved]]
 ) -> None:
     base, saved = made[make]
@@ -84,7 +84,7 @@ def test_one_adapter_at_a_weight_is_its_delta_times_that(
 
 @pytest.mark.parametrize("method", ["cat", "svd"])
 @pytest.mark.parametrize("make", ["convolutions", "lora_bias", "biases"])
-def test_two_make_the_exact_sum(
+def test_two_adapters_give_the_exact_sum(
     method: str, make: str, made: dict[str, tuple[Any, Saved]], tmp_path: Path
 ) -> None:
     base, saved = made[make]

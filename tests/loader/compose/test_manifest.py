@@ -104,7 +104,7 @@ def test_the_active_composition_follows_its_weights(shelf: Shelf, tmp_path: Path
     assert close(logits(model), shelf.sum(one=1.0, two=-1.0))
 
 
-def test_a_slip_in_a_glob_is_told_at_its_composition(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_typo_in_a_glob_is_reported_at_its_composition(shelf: Shelf, tmp_path: Path) -> None:
     compositions = {"mix": {"of": {"one": 1.0, "two": {"*.mlp.*": 0.5}}}}
     path = manifest_of(shelf, tmp_path, compositions=compositions)
     with pytest.raises(RoutingError) as caught:

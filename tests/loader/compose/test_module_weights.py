@@ -50,7 +50,9 @@ def test_each_module_has_the_weight_of_the_first_glob_that_matches(
     assert close(logits(model), wanted)
 
 
-def test_what_no_glob_matches_is_left_out(model: AdaptedModel, saved: dict[str, Saved]) -> None:
+def test_modules_without_a_matching_glob_are_left_out(
+    model: AdaptedModel, saved: dict[str, Saved]
+) -> None:
     deltas = peft_deltas(tiny_llama(), saved["one"])
     wanted = dense_answer(tiny_llama(), {m: d for m, d in deltas.items() if ".mlp." in m})
     assert close(logits(model, adapter={"one": {"*.mlp.*": 1.0}}), wanted)
@@ -82,7 +84,7 @@ def test_weights_by_module_change_live(model: AdaptedModel) -> None:
         ({"*.norm": 1.0}, "*.norm"),
     ],
 )
-def test_a_glob_that_decides_about_nothing_is_an_error(
+def test_a_glob_that_matches_no_module_is_an_error(
     globs: dict[str, float], idle: str, model: AdaptedModel
 ) -> None:
     with pytest.raises(RoutingError) as caught:
@@ -104,12 +106,12 @@ def test_wrong_weights_by_module_are_refused(model: AdaptedModel) -> None:
             model.set_adapter({"one": wrong})  # type: ignore[dict-item]
 
 
-def test_a_whole_module_must_have_weight_1_where_it_is(tmp_path: Path) -> None:
+def test_a_replaced_module_must_have_weight_1(tmp_path: Path) -> None:
     headed = peft_saves(
         tiny_llama(), tmp_path / "h", target_modules=["q_proj"], modules_to_save=["lm_head"]
     )
     model = with_adapters(tiny_llama(), headed=headed)
-    with pytest.raises(RoutingError, match="whole"):
+    with pytest.raises(RoutingError, match="replaces module"):
         model.set_adapter({"headed": {"*": 0.5}})
     model.set_adapter({"headed": {"lm_head": 1, "*": 0.5}})
     assert not torch.equal(logits(model), headed.answer)

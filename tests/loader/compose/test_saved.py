@@ -78,7 +78,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Ada
 
 @pytest.mark.parametrize("name", list(MIXES))
 @pytest.mark.parametrize("method", ALL)
-def test_peft_reads_it_and_gives_our_answer(
+def test_peft_reads_the_saved_combination_and_gives_our_output(
     method: str, name: str, models: dict[str, tuple[Any, AdaptedModel]], tmp_path: Path
 ) -> None:
     base, model = models[name]
@@ -146,7 +146,7 @@ def test_modules_whose_names_end_as_a_targets_stay_the_bases(tmp_path: Path) -> 
     assert not any("deep.proj.lora" in name for name, _ in peft.named_parameters())
 
 
-def test_a_folder_that_cannot_be_written_is_told(
+def test_a_folder_that_cannot_be_written_is_reported(
     models: dict[str, tuple[Any, AdaptedModel]], tmp_path: Path
 ) -> None:
     _, model = models["llama"]
@@ -156,7 +156,7 @@ def test_a_folder_that_cannot_be_written_is_told(
         model.save_composition(tmp_path / "file", "some")
     assert caught.value.code == "AD727"
     assert (tmp_path / "file").read_text() == "here"
-    with pytest.raises(RoutingError, match="no composition"):
+    with pytest.raises(RoutingError, match="Unknown composition"):
         model.save_composition(tmp_path, "one")
 
 

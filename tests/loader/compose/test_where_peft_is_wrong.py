@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from adapterdock.manifests.findings import loader as codes
 from adapterdock.manifests.findings.errors import RoutingError
 from support.combinations import (
     dense_answer,
@@ -63,7 +64,7 @@ def ours(base: Any, saved: tuple[Saved, Saved], method: str, **options: Any) -> 
 
 
 @pytest.mark.parametrize("method", ["sum", "cat", "svd"])
-def test_rank_stabilised_adapters_add_up(method: str, tmp_path: Path) -> None:
+def test_rank_stabilised_adapters_are_summed_exactly(method: str, tmp_path: Path) -> None:
     """PEFT keeps ``use_rslora`` of the first, so that its result is scaled once more."""
     saved = two(tmp_path, use_rslora=True)
     wanted = exact(tiny_llama(), *saved)
@@ -141,7 +142,7 @@ def test_a_sum_has_no_cross_terms_and_linear_has(base: Any, tmp_path: Path) -> N
     assert differs(ours(base(), saved, "linear"), wanted, 1e-2)
 
 
-def test_an_svd_may_ask_for_more_than_a_module_has(tmp_path: Path) -> None:
+def test_an_svd_rank_may_exceed_that_of_a_module(tmp_path: Path) -> None:
     """v_proj has 8 outputs; PEFT's own result for rank 9 cannot be run."""
     saved = two(tmp_path)
     assert close(ours(tiny_llama(), saved, "svd", svd_rank=9), exact(tiny_llama(), *saved), 512)
@@ -165,7 +166,7 @@ def test_one_adapter_is_pruned_as_many_are(tmp_path: Path) -> None:
         assert close(thin[module], near)
 
 
-def test_a_whole_module_goes_along_at_weight_1_only(tmp_path: Path) -> None:
+def test_a_replaced_module_is_combined_only_at_weight_1(tmp_path: Path) -> None:
     """PEFT gives its result a copy of the base's head instead of the adapter's."""
     headed = peft_saves(
         tiny_llama(),
@@ -187,7 +188,7 @@ def test_a_whole_module_goes_along_at_weight_1_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["linear", "ties", "dare_linear", "dare_ties"])
-def test_factors_of_different_ranks_are_not_added(method: str, tmp_path: Path) -> None:
+def test_linear_refuses_factors_of_different_ranks(method: str, tmp_path: Path) -> None:
     one = peft_saves(tiny_llama(), tmp_path / "one", seed=1, r=2, target_modules=["q_proj"])
     two = peft_saves(tiny_llama(), tmp_path / "two", seed=2, r=4, target_modules=["q_proj"])
     model = with_adapters(tiny_llama(), one=one, two=two)
@@ -208,28 +209,29 @@ def test_ranks_may_differ_where_adapters_do_not_meet(tmp_path: Path) -> None:
     assert close(logits(model, adapter="mix"), logits(model, adapter=WEIGHTS))
 
 
-def test_what_is_no_pair_of_factors_is_refused_and_not_left_out(tmp_path: Path) -> None:
-    """A magnitude (DoRA) beside the factors, or factors of another method."""
+def test_adapters_that_are_not_pairs_of_factors_are_refused(tmp_path: Path) -> None:
+    from peft import LoHaConfig
+
+    q = {"target_modules": ["q_proj"]}
+    model = with_adapters(
+        tiny_llama(),
+        dora=peft_saves(tiny_llama(), tmp_path / "dora", use_dora=True, **q),
+        loha=peft_saves(tiny_llama(), tmp_path / "loha", kind=LoHaConfig, r=2, **q),
+    )
+    for name, found in (("dora", "A, B, magnitude"), ("loha", "LOHA")):
+        for method in ("linear", "svd", "ties_svd", "cat"):
+            with pytest.raises(RoutingError, match=found) as caught:
+                model.define_composition("mix", {name: 1.0}, combine=method, **options_of(method))
+            assert caught.value.code == codes.COMBINE_UNSUPPORTED.id
+        model.define_composition(f"sum-{name}", {name: 0.5})  # a sum takes anything
+
+
+def test_a_parameter_that_belongs_to_no_site_is_never_left_out(tmp_path: Path) -> None:
     one, _ = two(tmp_path)
-
-    class Other:
-        def add(self, module: Any, x: Any, base: Any, out: Any, weight: float) -> Any:
-            return out * (1 + weight)
-
     model = adapted(tiny_llama(), one)
     adapter = model._host.adapters.by_name["it"]
-    site = "model.layers.1.mlp.up_proj"
-    plain = adapter.resident
-    magnitude = f"base_model.model.{site}.lora_magnitude_vector.it.weight"
-    more = {**plain.parameters, magnitude: torch.nn.Parameter(torch.ones(3))}
-    adapter.weights = dataclasses.replace(plain, parameters=more)
-    for method in ("linear", "svd", "ties_svd", "cat"):
-        with pytest.raises(RoutingError, match="lora_magnitude_vector") as caught:
-            model.define_composition("mix", {"it": 1.0}, combine=method, **options_of(method))
-        assert caught.value.code == "AD708"
-    adapter.weights = plain
-    model._host.adapters.attachments.outputs[site].factors[adapter] = (Other(),)  # type: ignore[assignment]
-    with pytest.raises(RoutingError, match="Other at"):
-        model.define_composition("mix", {"it": 1.0}, combine="svd")
-    model.define_composition("mix", {"it": 0.5})  # a sum takes anything
-    assert "mix" in model.compositions
+    magnitude = "base_model.model.model.layers.1.mlp.up_proj.lora_magnitude_vector.it.weight"
+    more = {**adapter.resident.parameters, magnitude: torch.nn.Parameter(torch.ones(3))}
+    adapter.weights = dataclasses.replace(adapter.resident, parameters=more)
+    with pytest.raises(RoutingError, match="lora_magnitude_vector"):
+        model.define_composition("mix", {"it": 1.0}, combine="cat")

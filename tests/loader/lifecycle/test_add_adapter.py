@@ -1,4 +1,4 @@
-"""Adapters that are begun here, beside those that PEFT begins."""
+"""New adapters, compared with PEFT's."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from adapterdock.manifests.findings.errors import (
 )
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
-from support.begun import METHODS, tied_llama
 from support.moes import tiny_mixtral
 from support.near import close, differs
+from support.new_adapters import METHODS, tied_llama
 from support.peft_adapters import (
     by_peft_name,
     ids,
@@ -48,7 +48,7 @@ CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "ranks": (tiny_llama, {"target_modules": ["q_proj", "v_proj"], "rank_pattern": {"v_proj": 2}}),
     "embedding": (tiny_llama, {"target_modules": ["embed_tokens"]}),
-    "whole modules": (tiny_llama, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
+    "replacements": (tiny_llama, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
     "a task": (tiny_bert, {"target_modules": ["query"], "task_type": "SEQ_CLS"}),
     "all biases": (tiny_bert, {"target_modules": ["query"], "bias": "all"}),
     "Conv1D": (tiny_gpt2, {"target_modules": ["c_attn"], "fan_in_fan_out": True}),
@@ -59,40 +59,42 @@ CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def begun(base: Any, config: Any, name: str = "new") -> AdaptedModel:
+def with_new_adapter(base: Any, config: Any, name: str = "new") -> AdaptedModel:
     model = AdaptedModel(base)
     model.add_adapter(name, config)
     model.set_adapter(name)
     return model
 
 
-def peft_begins(base: Any, config: LoraConfig) -> Any:
+def peft_creates(base: Any, config: LoraConfig) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return get_peft_model(copy.deepcopy(base), copy.deepcopy(config))
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_it_sits_where_pefts_sits_with_pefts_shapes(kind: str, tmp_path: Path) -> None:
+def test_a_new_adapter_has_pefts_modules_and_shapes(kind: str, tmp_path: Path) -> None:
     make, fields = CONFIGS[kind]
     config = LoraConfig(**fields)
-    model = begun(make(), config)
+    model = with_new_adapter(make(), config)
     model.save_adapter(tmp_path, "new")
     mine = load_file(tmp_path / "adapter_model.safetensors")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = get_peft_model_state_dict(peft_begins(make(), config), save_embedding_layers=False)
+        theirs = get_peft_model_state_dict(
+            peft_creates(make(), config), save_embedding_layers=False
+        )
     assert {k: tuple(v.shape) for k, v in mine.items()} == {
         k: tuple(v.shape) for k, v in theirs.items()
     }
-    if kind != "whole modules":  # PEFT keeps those as they are too; B is zero
+    if kind != "replacements":  # PEFT keeps those as they are too; B is zero
         assert torch.equal(logits(model), logits(make()))
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_peft_loads_it_once_trained(kind: str, tmp_path: Path) -> None:
+def test_peft_loads_a_trained_new_adapter(kind: str, tmp_path: Path) -> None:
     make, fields = CONFIGS[kind]
-    model = begun(make(), LoraConfig(**fields))
+    model = with_new_adapter(make(), LoraConfig(**fields))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -104,15 +106,15 @@ def test_peft_loads_it_once_trained(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["names", "a task", "all biases", "embedding", "convolutions"])
-def test_what_has_gradients_is_what_has_them_in_peft(kind: str) -> None:
+def test_the_same_parameters_as_in_peft_have_gradients(kind: str) -> None:
     make, fields = CONFIGS[kind]
     config = LoraConfig(**fields)
-    model = begun(make(), config, "default")
+    model = with_new_adapter(make(), config, "default")
     mine = {n for n, p in by_peft_name(model).items() if p.requires_grad}
     assert mine == by_peft_name(model).keys() & model.state_dict().keys()
     assert not any(p.requires_grad for p in model.base_model.parameters())
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
-    theirs = [p for p in peft_begins(make(), config).parameters() if p.requires_grad]
+    theirs = [p for p in peft_creates(make(), config).parameters() if p.requires_grad]
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == sum(
         p.numel() for p in theirs
     )
@@ -123,14 +125,14 @@ def spread(tensor: torch.Tensor) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal"])
-def test_it_begins_as_pefts_begins(init: Any) -> None:
+def test_initial_values_are_pefts(init: Any) -> None:
     base = tiny_llama(hidden_size=64, intermediate_size=64)
     config = LoraConfig(r=16, target_modules=["q_proj", "embed_tokens"], init_lora_weights=init)
     if init == "orthogonal":
         config.target_modules = {"q_proj"}
-    model = begun(base, config, "default")
+    model = with_new_adapter(base, config, "default")
     mine = model.state_dict()
-    theirs = {n: p for n, p in peft_begins(base, config).named_parameters() if p.requires_grad}
+    theirs = {n: p for n, p in peft_creates(base, config).named_parameters() if p.requires_grad}
     assert mine.keys() == theirs.keys()
     for name, tensor in mine.items():
         (mine_max, mine_std), (their_max, their_std) = spread(tensor), spread(theirs[name])
@@ -141,27 +143,27 @@ def test_it_begins_as_pefts_begins(init: Any) -> None:
         assert float(a.abs().max()) <= 1 / math.sqrt(64)
 
 
-def test_the_same_seed_begins_the_same_adapter() -> None:
+def test_the_same_seed_gives_the_same_initial_values() -> None:
     config = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}
     states: list[Any] = []
     for _ in range(2):
         torch.manual_seed(5)
-        states.append(begun(tiny_llama(), config).state_dict())
+        states.append(with_new_adapter(tiny_llama(), config).state_dict())
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 
 
-def test_a_mapping_of_the_same_fields_is_the_same() -> None:
+def test_a_config_may_be_a_mapping() -> None:
     config = LoraConfig(r=4, target_modules=["q_proj"], lora_alpha=7)
     plain = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "lora_alpha": 7}
-    assert begun(tiny_llama(), config).state_dict().keys() == (
-        begun(tiny_llama(), plain).state_dict().keys()
+    assert with_new_adapter(tiny_llama(), config).state_dict().keys() == (
+        with_new_adapter(tiny_llama(), plain).state_dict().keys()
     )
 
 
-def test_it_trains_and_the_base_does_not(tmp_path: Path) -> None:
+def test_only_the_new_adapter_is_trained(tmp_path: Path) -> None:
     base = tiny_llama()
     before = {k: v.clone() for k, v in base.state_dict().items()}
-    model = begun(base, LoraConfig(r=4, target_modules="all-linear")).train()
+    model = with_new_adapter(base, LoraConfig(r=4, target_modules="all-linear")).train()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
     losses: list[float] = []
     for _ in range(4):
@@ -175,10 +177,12 @@ def test_it_trains_and_the_base_does_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", [name for name in METHODS if "experts" not in name])
-def test_another_adapter_for_inference_does_not_freeze_it(what: str, tmp_path: Path) -> None:
+def test_attaching_an_inference_adapter_does_not_freeze_a_new_one(
+    what: str, tmp_path: Path
+) -> None:
     make, fields = METHODS[what]
     saved = peft_saves(make(), tmp_path / "saved", target_modules=["o_proj"])
-    model = begun(make(), fields)
+    model = with_new_adapter(make(), fields)
     model.load_adapter(saved.folder, "other")
     mine = [p for p in model._host.adapters.by_name["new"].tensors() if p.is_floating_point()]
     if what == "vera":
@@ -192,10 +196,12 @@ def test_another_adapter_for_inference_does_not_freeze_it(what: str, tmp_path: P
     assert all(p.grad is not None for p in mine)
 
 
-def test_it_is_gone_without_a_trace() -> None:
+def test_a_deleted_new_adapter_leaves_no_trace() -> None:
     base = tiny_llama()
     before = traces(base)
-    model = begun(base, LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]))
+    model = with_new_adapter(
+        base, LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"])
+    )
     model.set_adapter(None)
     model.delete_adapter("new")
     model.detach()
@@ -237,7 +243,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[AdapterdockError], str]] = {
         AttachError,
         "AD796",
     ),
-    "tied, whole": (
+    "tied, replaced": (
         tied_llama,
         {**Q, "modules_to_save": ["lm_head"], "ensure_weight_tying": True},
         AttachError,
@@ -309,7 +315,12 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[AdapterdockError], str]] = {
         "AD796",
     ),
     "no text": (tiny_llama, {**PROMPT, "prompt_tuning_init": "TEXT"}, AttachError, "AD796"),
-    "no way to begin": (tiny_llama, {**PROMPT, "prompt_tuning_init": "ONES"}, AttachError, "AD796"),
+    "an unsupported initialisation": (
+        tiny_llama,
+        {**PROMPT, "prompt_tuning_init": "ONES"},
+        AttachError,
+        "AD796",
+    ),
     "no tokenizer": (
         tiny_llama,
         {
@@ -342,12 +353,12 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[AdapterdockError], str]] = {
     ),
     "rank zero": (tiny_llama, {**Q, "r": 0}, FitError, "AD313"),
     "a kind it cannot adapt": (tiny_llama, {"target_modules": ["norm"]}, AttachError, "AD796"),
-    "a pattern that is none": (tiny_llama, {"target_modules": "q_proj["}, FitError, "AD319"),
+    "an invalid pattern": (tiny_llama, {"target_modules": "q_proj["}, FitError, "AD319"),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_cannot_be_begun_is_refused_and_changes_nothing(what: str) -> None:
+def test_an_adapter_that_cannot_be_created_changes_nothing(what: str) -> None:
     make, fields, kind, code = REFUSED[what]
     base = make()
     before = traces(base)
@@ -361,7 +372,7 @@ def test_what_cannot_be_begun_is_refused_and_changes_nothing(what: str) -> None:
 
 
 def test_names_and_kinds_of_configs_are_checked() -> None:
-    model = begun(tiny_llama(), LoraConfig(r=4, target_modules=["q_proj"]))
+    model = with_new_adapter(tiny_llama(), LoraConfig(r=4, target_modules=["q_proj"]))
     with pytest.raises(AttachError):
         model.add_adapter("new", LoraConfig(r=4, target_modules=["q_proj"]))
     with pytest.raises(UsageError):

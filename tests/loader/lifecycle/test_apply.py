@@ -1,4 +1,4 @@
-"""A running model follows another manifest: all at once or not at all, without a new base."""
+"""Applying another manifest to a running model: all at once or not at all, with the same base."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def asking(model: AdaptedModel, answers: list[torch.Tensor]) -> Iterator[list[An
             thread.join()
 
 
-def test_it_answers_as_a_fresh_load_and_what_is_the_same_is_not_touched(
+def test_apply_equals_a_new_load_and_keeps_unchanged_adapters(
     model: AdaptedModel, wanted: Path
 ) -> None:
     base, two = model.base_model, model._host.adapters.by_name["two"]
@@ -103,7 +103,7 @@ def test_it_answers_as_a_fresh_load_and_what_is_the_same_is_not_touched(
         model.set_adapter(["one", "two", "three"])
 
 
-def test_calls_meanwhile_see_the_old_set_or_the_new_one(
+def test_concurrent_calls_see_the_old_or_the_new_adapters(
     model: AdaptedModel, wanted: Path, shelf: Shelf, tmp_path: Path
 ) -> None:
     first = tmp_path / "first" / "adapters.yaml"
@@ -116,7 +116,9 @@ def test_calls_meanwhile_see_the_old_set_or_the_new_one(
     assert torch.equal(logits(model), old)
 
 
-def test_a_generation_on_its_way_ends_with_the_old_set(model: AdaptedModel, wanted: Path) -> None:
+def test_a_running_generate_finishes_with_the_old_adapters(
+    model: AdaptedModel, wanted: Path
+) -> None:
     from transformers import LogitsProcessor
 
     prompt = ids(1, 4)
@@ -138,7 +140,7 @@ def test_a_generation_on_its_way_ends_with_the_old_set(model: AdaptedModel, want
 
 
 @pytest.mark.parametrize("how", ["nan", "missing", "rules", "mix", "name", "trainable"])
-def test_whatever_fails_leaves_the_model_as_it_was(
+def test_a_failed_apply_changes_nothing(
     model: AdaptedModel, shelf: Shelf, tmp_path: Path, how: str
 ) -> None:
     model.load_adapter(str(shelf.headed.folder), "mine", trainable=how == "trainable")
@@ -190,7 +192,7 @@ def _failing(model: AdaptedModel, name: str) -> Any:
     def failing(adapter: Any, *args: Any) -> None:
         put(adapter, *args)
         if adapter.name == name:
-            raise AttachError(ATTACH_FAILED.finding("broke off"))
+            raise AttachError(ATTACH_FAILED.finding("Interrupted"))
 
     return failing
 
@@ -199,7 +201,7 @@ def test_a_plan_of_another_state_is_refused(
     model: AdaptedModel, wanted: Path, shelf: Shelf, tmp_path: Path
 ) -> None:
     plan = model.plan(wanted)
-    model.set_adapter("two")  # a switch is no change of what there is
+    model.set_adapter("two")  # a switch does not make the plan stale
     model.apply(plan)
     with pytest.raises(AttachError) as caught:
         model.apply(plan)
@@ -213,7 +215,7 @@ def test_a_plan_of_another_state_is_refused(
         other.apply(model.plan(wanted))
 
 
-def test_only_weights_change_and_no_file_is_read(
+def test_a_change_of_weights_reads_no_file(
     model: AdaptedModel, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = manifest_of(
@@ -229,7 +231,7 @@ def test_only_weights_change_and_no_file_is_read(
     assert close(logits(model), shelf.sum(one=0.25, two=0.5))
 
 
-def test_a_trained_adapter_that_stays_keeps_its_training(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_kept_adapter_keeps_its_training(shelf: Shelf, tmp_path: Path) -> None:
     trained = {"one": {"source": shelf.one, "trainable": True}}
     model = adapterdock.load(manifest_of(shelf, tmp_path / "a", adapters=trained, active="one"))
     with torch.no_grad():
@@ -246,14 +248,14 @@ def test_a_trained_adapter_that_stays_keeps_its_training(shelf: Shelf, tmp_path:
     assert all(p.requires_grad for p in model.base_model.parameters())
 
 
-def test_policies_bind_a_plan(model: AdaptedModel, wanted: Path, tmp_path: Path) -> None:
+def test_policies_apply_to_a_plan(model: AdaptedModel, wanted: Path, tmp_path: Path) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text("allow_sources: ['s3://only/*']\n")
     with pytest.raises(PolicyError):
         model.plan(wanted, policy=policy)
 
 
-def test_policies_bind_a_plan_that_has_a_lock(
+def test_policies_apply_to_a_plan_with_a_lock(
     model: AdaptedModel, shelf: Shelf, tmp_path: Path, hub: Any
 ) -> None:
     folder = tmp_path / "locked"
@@ -280,7 +282,7 @@ def test_policies_bind_a_plan_that_has_a_lock(
     assert list(model._host.adapters.by_name) == ["two"]
 
 
-def test_adapters_in_memory_take_part(model: AdaptedModel, shelf: Shelf, wanted: Path) -> None:
+def test_plans_accept_adapters_in_memory(model: AdaptedModel, shelf: Shelf, wanted: Path) -> None:
     from support.shelf import files_of
 
     plan = model.plan(wanted, sources={"three": files_of(shelf.two.folder)})

@@ -1,4 +1,4 @@
-"""A manifest onto a live model: is it the right base, and what the manifest says from then on."""
+"""Attaching a manifest to a live model: the base is compared, and the manifest applies."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fingerprinted(shelf: Shelf, folder: Path, **changes: Any) -> Path:
 # -- which base -----------------------------------------------------------------------------
 
 
-def test_a_base_of_which_nothing_is_said_is_taken_as_it_is(shelf: Shelf, tmp_path: Path) -> None:
+def test_an_undeclared_base_is_not_compared(shelf: Shelf, tmp_path: Path) -> None:
     model = attach(shelf.model(), manifest_of(shelf, tmp_path, base={}, active="one"))
     assert close(logits(model), shelf.one.answer)
     other = shelf.model()
@@ -75,9 +75,7 @@ def test_the_right_base_is_accepted_in_any_dtype(
     assert list(model.adapters) == ["one", "two"]
 
 
-def test_the_same_shape_with_other_weights_is_refused_and_left_alone(
-    manifest: Path, shelf: Shelf
-) -> None:
+def test_a_base_with_other_weights_is_refused_and_not_changed(manifest: Path, shelf: Shelf) -> None:
     other = shelf.model()
     other.model.layers[1].mlp.up_proj.weight.data.mul_(1.01)
     before = traces(other)
@@ -106,7 +104,7 @@ def test_a_base_with_or_without_its_head_is_the_same_base(shelf: Shelf, tmp_path
 
 
 @pytest.mark.slow
-def test_real_encoders_of_one_shape_are_told_apart(
+def test_real_encoders_of_the_same_shape_are_distinguished(
     rxnfp_berts: dict[str, Path], tmp_path: Path
 ) -> None:
     """peft, transformers, vLLM and LoRAX load an adapter of one onto the other without a word."""
@@ -120,7 +118,7 @@ def test_real_encoders_of_one_shape_are_told_apart(
     assert any("weights" in f.where.dotted for f in caught.value.findings)
 
 
-def test_a_tokenizer_is_compared_where_one_is_given(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_passed_tokenizer_is_compared(shelf: Shelf, tmp_path: Path) -> None:
     manifest = fingerprinted(shelf, tmp_path)
     own = AutoTokenizer.from_pretrained(shelf.base)
     assert attach(shelf.model(), manifest, tokenizer=own)
@@ -148,7 +146,7 @@ def test_a_base_out_of_reach_is_unchecked_until_a_person_accepts_it(
 
 
 def test_fit_is_decided_on_the_live_model(shelf: Shelf, tmp_path: Path) -> None:
-    """A live class that no table knows is no reason to refuse: it is here to be looked at."""
+    """A class that is not in the table is accepted, since the live model can be inspected."""
 
     class Custom(type(shelf.model())):
         pass
@@ -164,7 +162,7 @@ def test_fit_is_decided_on_the_live_model(shelf: Shelf, tmp_path: Path) -> None:
 # -- all or nothing -------------------------------------------------------------------------
 
 
-def test_what_cannot_be_attached_to_is_refused_before_anything_is_fetched(
+def test_an_unsupported_base_is_refused_before_fetching(
     shelf: Shelf, tmp_path: Path, hub: object
 ) -> None:
     manifest = manifest_of(shelf, tmp_path, adapters={"a": {"source": "hf://acme/a"}})
@@ -185,7 +183,7 @@ def broken_weights(shelf: Shelf, folder: Path, value: float) -> Path:
 
 
 def keys_for(failure: str, shelf: Shelf, folder: Path) -> dict[str, Any]:
-    """A manifest's keys of which the last thing to happen goes wrong."""
+    """Keys of a manifest whose last step fails."""
     good = {"one": {"source": shelf.one}, "headed": {"source": shelf.headed}}
     if failure == "a second adapter that does not fit":
         modules = {"model.layers.0.self_attn.q_proj": (32, 32)}
@@ -212,7 +210,7 @@ def keys_for(failure: str, shelf: Shelf, folder: Path) -> dict[str, Any]:
         "a composition that cannot be",
     ],
 )
-def test_whatever_fails_the_model_is_as_before_and_a_retry_works(
+def test_a_failed_attach_changes_nothing_and_a_retry_works(
     failure: str, shelf: Shelf, tmp_path: Path
 ) -> None:
     base = shelf.model()
@@ -229,9 +227,7 @@ def test_whatever_fails_the_model_is_as_before_and_a_retry_works(
     assert same_traces(traces(base), before)
 
 
-def test_rules_that_only_the_live_ranks_break_take_everything_back(
-    shelf: Shelf, tmp_path: Path
-) -> None:
+def test_rules_broken_by_live_ranks_undo_the_attach(shelf: Shelf, tmp_path: Path) -> None:
     """Under a lock the ranks are known only once the adapters are attached."""
     manifest = manifest_of(shelf, tmp_path, active="one")
     adapterdock.lock(manifest)
@@ -245,7 +241,7 @@ def test_rules_that_only_the_live_ranks_break_take_everything_back(
     assert close(logits(attach(base, manifest)), shelf.one.answer)
 
 
-def test_ctrl_c_in_a_fetch_leaves_the_model_and_a_retry_works(
+def test_ctrl_c_during_a_fetch_changes_nothing_and_a_retry_works(
     shelf: Shelf, tmp_path: Path, hub: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.commit("acme/one", files_of(shelf.one.folder))
@@ -265,7 +261,7 @@ def test_ctrl_c_in_a_fetch_leaves_the_model_and_a_retry_works(
     assert close(logits(attach(base, manifest), adapter="one"), shelf.one.answer)
 
 
-def test_ctrl_c_while_attaching_leaves_the_model_and_a_retry_works(
+def test_ctrl_c_during_attach_changes_nothing_and_a_retry_works(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from adapterdock.loader.lifecycle import deployment as loading
@@ -315,9 +311,7 @@ def test_active_may_name_a_composition_and_a_member_of_it(shelf: Shelf, tmp_path
     assert close(logits(model), shelf.sum(one=0.5, two=2.0))
 
 
-def test_a_combination_that_has_no_meaning_is_refused_and_nothing_is_attached(
-    shelf: Shelf, tmp_path: Path
-) -> None:
+def test_an_impossible_combination_attaches_nothing(shelf: Shelf, tmp_path: Path) -> None:
     compositions = {"mix": {"combine": "ties", "of": {"one": 1, "two": 1}, "density": 0.5}}
     base = shelf.model()
     before = traces(base)
@@ -350,9 +344,7 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, float], str]] = {
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_rules_bind_by_every_road_and_what_they_allow_runs(
-    rule: str, shelf: Shelf, tmp_path: Path
-) -> None:
+def test_rules_apply_however_adapters_are_selected(rule: str, shelf: Shelf, tmp_path: Path) -> None:
     rules, forbidden, allowed = RULES[rule]
     model = attach(shelf.model(), manifest_of(shelf, tmp_path, rules=rules, active=allowed))
     model.define_composition("mixed", forbidden)
@@ -365,7 +357,7 @@ def test_rules_bind_by_every_road_and_what_they_allow_runs(
         way()
 
 
-def test_adapters_loaded_later_count_under_the_rules(shelf: Shelf, tmp_path: Path) -> None:
+def test_rules_apply_to_adapters_loaded_later(shelf: Shelf, tmp_path: Path) -> None:
     model = attach(shelf.model(), manifest_of(shelf, tmp_path, rules={"max_total_rank": 6}))
     model.load_adapter(shelf.two.folder, "more")
     model.set_adapter(["one", "two"])
@@ -405,8 +397,8 @@ def test_a_manifest_may_be_a_mapping(shelf: Shelf, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-def test_a_strangers_lora_on_a_base_of_its_kind(t5_bias_lora: Path, tmp_path: Path) -> None:
-    """t5-large itself cannot be had here: a random one of its shape stands in."""
+def test_a_real_lora_on_its_architecture(t5_bias_lora: Path, tmp_path: Path) -> None:
+    """A random model of the shape of t5-large, which cannot be downloaded here."""
     from peft import PeftModel
     from transformers import T5Config, T5ForConditionalGeneration
 

@@ -1,5 +1,4 @@
-"""Compositions that became adapters, and adapters of every method, while a model changes: what is
-computed from others follows them, and what is away comes back whole."""
+"""Computed compositions, and adapters of every method, while a model changes."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import adapterdock
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.loader.compose import recipe as composing
+from adapterdock.loader.model import compositions
 from adapterdock.manifests.findings.errors import AttachError, RoutingError
 from support.near import close, differs
 from support.peft_adapters import Saved, adapted, attach, logits, peft_saves, tiny_llama
@@ -28,7 +27,7 @@ def fresh(path: Path, adapter: str) -> torch.Tensor:
     return logits(adapterdock.load(path), adapter=adapter)
 
 
-def test_a_composition_of_what_stays_is_not_made_again(
+def test_a_composition_of_kept_adapters_is_kept(
     shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = adapterdock.load(manifest(shelf, tmp_path / "first"))
@@ -39,7 +38,7 @@ def test_a_composition_of_what_stays_is_not_made_again(
         tmp_path / "second",
         adapters={name: {"source": saved} for name, saved in more.items()},
     )
-    monkeypatch.setattr(composing, "combine_members", None)
+    monkeypatch.setattr(compositions, "combine_members", None)
     plan = model.plan(wanted)
     assert not plan.compositions and list(plan.added) == ["three"]
     model.apply(plan)
@@ -73,7 +72,7 @@ def test_a_composition_follows_its_members_and_its_recipe(shelf: Shelf, tmp_path
     assert not model.plan(denser)
 
 
-def test_a_member_that_cannot_be_combined_any_more_changes_nothing(
+def test_a_member_that_can_no_longer_be_combined_changes_nothing(
     shelf: Shelf, tmp_path: Path
 ) -> None:
     from peft import IA3Config
@@ -99,9 +98,7 @@ def test_a_member_that_cannot_be_combined_any_more_changes_nothing(
     assert torch.equal(logits(model), before) and model.state_dict().keys() == state
 
 
-def test_a_hot_swap_makes_again_what_was_computed_from_the_old_one(
-    shelf: Shelf, tmp_path: Path
-) -> None:
+def test_a_hot_swap_recomputes_compositions(shelf: Shelf, tmp_path: Path) -> None:
     model = adapterdock.load(manifest(shelf, tmp_path / "first"))
     model.define_composition("above", {"made": 1.0, "one": 0.5}, combine="cat")
     before = logits(model, adapter="above")
@@ -146,7 +143,7 @@ def methods() -> dict[str, tuple[Any, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("method", sorted(methods()))
-def test_an_adapter_of_any_method_is_read_on_first_use_and_comes_back(
+def test_lazy_adapters_of_all_methods_are_read_and_reloaded(
     method: str, shelf: Shelf, tmp_path: Path
 ) -> None:
     kind, options = methods()[method]
@@ -195,7 +192,7 @@ def adapted_from(shelf: Shelf, folder: Path) -> AdaptedModel:
     return model
 
 
-def test_what_is_away_is_merged_and_combined_all_the_same(shelf: Shelf, tmp_path: Path) -> None:
+def test_unloaded_adapters_can_be_merged_and_combined(shelf: Shelf, tmp_path: Path) -> None:
     path = manifest(
         shelf,
         tmp_path,
@@ -217,7 +214,7 @@ def test_what_is_away_is_merged_and_combined_all_the_same(shelf: Shelf, tmp_path
     assert again.adapters["one"].loaded
 
 
-def test_a_budget_beside_a_compiled_base_is_refused(shelf: Shelf) -> None:
+def test_a_budget_with_a_compiled_base_is_refused(shelf: Shelf) -> None:
     model = adapted(shelf.model(), shelf.one)
     model.compile(backend="eager")
     with pytest.raises(RoutingError) as caught:

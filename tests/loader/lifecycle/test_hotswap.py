@@ -1,4 +1,4 @@
-"""An adapter in the place of one with its name: another rank, alpha and targets, or not at all."""
+"""Hot swaps: an adapter replaces another of any rank, alpha and targets, or nothing changes."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ def model(old: Saved) -> AdaptedModel:
     return found
 
 
-def test_another_rank_alpha_and_targets_give_what_a_fresh_load_gives(
-    model: AdaptedModel, new: Saved
-) -> None:
+def test_hotswap_takes_any_rank_alpha_and_targets(model: AdaptedModel, new: Saved) -> None:
     model.define_composition("half", {"it": 0.5})
     with model.using("it"):
         model.load_adapter(str(new.folder), "it", hotswap=True)
@@ -61,7 +59,7 @@ def test_another_rank_alpha_and_targets_give_what_a_fresh_load_gives(
 
 
 @pytest.mark.parametrize("how", ["nan", "size", "missing"])
-def test_a_swap_that_fails_leaves_the_old_one_live(
+def test_a_failed_hotswap_keeps_the_old_adapter(
     model: AdaptedModel, old: Saved, new: Saved, how: str
 ) -> None:
     before, state = logits(model), model.state_dict()
@@ -81,9 +79,7 @@ def test_a_swap_that_fails_leaves_the_old_one_live(
     assert model.adapters["it"].rank == 4
 
 
-def test_rules_are_asked_with_the_new_rank_before_anything_changes(
-    model: AdaptedModel, new: Saved
-) -> None:
+def test_rules_check_the_new_rank_before_a_hotswap(model: AdaptedModel, new: Saved) -> None:
     model.rules = lambda active: [
         TOTAL_RANK.finding("too large") for n in active if model._host.adapters.by_name[n].rank > 4
     ]
@@ -93,9 +89,7 @@ def test_rules_are_asked_with_the_new_rank_before_anything_changes(
     assert torch.equal(logits(model), before)
 
 
-def test_a_name_that_none_has_is_refused_and_auto_attaches_it(
-    model: AdaptedModel, new: Saved
-) -> None:
+def test_hotswap_of_an_unknown_name_is_refused_unless_auto(model: AdaptedModel, new: Saved) -> None:
     with pytest.raises(AttachError) as caught:
         model.load_adapter(str(new.folder), "other", hotswap=True)
     assert caught.value.code == "AD730"
@@ -106,7 +100,7 @@ def test_a_name_that_none_has_is_refused_and_auto_attaches_it(
     assert caught.value.code == "AD720"
 
 
-def test_calls_that_run_while_it_is_swapped_are_of_one_adapter_or_the_other(
+def test_calls_during_a_hotswap_use_the_old_or_the_new_adapter(
     model: AdaptedModel, old: Saved, new: Saved
 ) -> None:
     answers = {"old": logits(model), "new": new.answer}

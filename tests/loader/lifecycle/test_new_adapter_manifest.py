@@ -1,4 +1,4 @@
-"""Adapters that a manifest begins: checked without torch, locked, the same for the same seed."""
+"""New adapters that a manifest declares: checked without torch, locked, determined by a seed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from adapterdock.manifests.findings.errors import (
 )
 from adapterdock.manifests.lockfile import lock_path, read_lock
 from peft import LoraConfig, get_peft_model
-from support.begun import steps
+from support.new_adapters import steps
 from support.peft_adapters import logits
 from support.shelf import Shelf, manifest_of, write_manifest
 from transformers import AutoModelForCausalLM
@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM
 LORA: dict[str, Any] = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj", "v_proj"]}
 
 
-def begun(config: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+def new_adapter(config: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     return {"config": config or LORA, "trainable": True, **more}
 
 
@@ -48,11 +48,11 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.fixture
 def manifest(shelf: Shelf, tmp_path: Path) -> Path:
-    adapters = {"new": begun(seed=7), "one": {"source": shelf.one}}
+    adapters = {"new": new_adapter(seed=7), "one": {"source": shelf.one}}
     return written(shelf, tmp_path, adapters, active="new")
 
 
-def test_it_is_begun_and_trained_beside_others(manifest: Path, shelf: Shelf) -> None:
+def test_a_declared_new_adapter_is_created_and_trained(manifest: Path, shelf: Shelf) -> None:
     model = adapterdock.load(manifest)
     mine = model._host.adapters.by_name["new"]
     assert mine.trainable and mine.rank == 4 and model.active_adapters() == ["new"]
@@ -68,7 +68,7 @@ def test_it_is_begun_and_trained_beside_others(manifest: Path, shelf: Shelf) -> 
     assert losses[-1] < losses[0]
 
 
-def test_its_values_are_pefts_of_the_same_seed(manifest: Path, shelf: Shelf) -> None:
+def test_declared_initial_values_are_pefts(manifest: Path, shelf: Shelf) -> None:
     before = torch.get_rng_state()
     model = adapterdock.load(manifest)
     assert torch.equal(torch.get_rng_state(), before)  # nobody else's numbers are used up
@@ -79,9 +79,11 @@ def test_its_values_are_pefts_of_the_same_seed(manifest: Path, shelf: Shelf) -> 
     assert values(model) and all(torch.equal(v, own[k]) for k, v in values(model).items())
 
 
-def test_one_seed_gives_one_adapter(shelf: Shelf, tmp_path: Path) -> None:
+def test_the_seed_determines_the_declared_adapter(shelf: Shelf, tmp_path: Path) -> None:
     def of(folder: str, **more: Any) -> dict[str, torch.Tensor]:
-        return values(adapterdock.load(written(shelf, tmp_path / folder, {"new": begun(**more)})))
+        return values(
+            adapterdock.load(written(shelf, tmp_path / folder, {"new": new_adapter(**more)}))
+        )
 
     first = of("a", seed=3)
     assert same(first, of("b", seed=3))
@@ -102,14 +104,16 @@ def test_the_lock_pins_config_and_seed(manifest: Path, shelf: Shelf) -> None:
 
 
 CHANGES = {
-    "another rank": begun({**LORA, "r": 8}, seed=7),
-    "another seed": begun(seed=8),
+    "another rank": new_adapter({**LORA, "r": 8}, seed=7),
+    "another seed": new_adapter(seed=8),
     "a source": {"source": "./one"},
 }
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_another_config_or_seed_stales_the_lock(what: str, manifest: Path, shelf: Shelf) -> None:
+def test_another_config_or_seed_makes_the_lock_stale(
+    what: str, manifest: Path, shelf: Shelf
+) -> None:
     adapterdock.lock(manifest)
     adapters = {"new": CHANGES[what], "one": {"source": shelf.one}}
     written(shelf, manifest.parent, adapters, active="new")
@@ -129,7 +133,7 @@ def test_a_lock_whose_digest_was_edited_is_refused(manifest: Path) -> None:
         adapterdock.load(manifest)
 
 
-def test_it_is_checked_without_torch(manifest: Path) -> None:
+def test_a_declared_new_adapter_is_validated_without_torch(manifest: Path) -> None:
     code = (
         "import sys, adapterdock\n"
         f"report = adapterdock.validate({str(manifest)!r})\n"
@@ -165,11 +169,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_with_the_config_is_found_before_the_base_is_loaded(
+def test_config_errors_are_reported_before_the_base_is_loaded(
     what: str, shelf: Shelf, tmp_path: Path
 ) -> None:
     config, code = WRONG[what]
-    manifest = written(shelf, tmp_path, {"new": begun(config)})
+    manifest = written(shelf, tmp_path, {"new": new_adapter(config)})
     report = adapterdock.validate(manifest)
     assert code in {finding.code for finding in report.errors}, report.findings
     assert all(f.where.path[:3] == ("adapters", "new", "config") for f in report.errors)
@@ -182,17 +186,17 @@ def test_what_is_wrong_with_the_config_is_found_before_the_base_is_loaded(
 
 CONFLICTS: dict[str, tuple[dict[str, Any], str]] = {
     "neither": ({"trainable": True}, "AD122"),
-    "both": ({"source": "./one", **begun()}, "AD820"),
+    "both": ({"source": "./one", **new_adapter()}, "AD820"),
     "not trained": ({"config": LORA}, "AD821"),
-    "a digest": (begun(sha256=f"sha256:{'0' * 64}"), "AD822"),
-    "lazy": (begun(lazy=False), "AD822"),
-    "mutable": (begun(mutable=True), "AD822"),
+    "a digest": (new_adapter(sha256=f"sha256:{'0' * 64}"), "AD822"),
+    "lazy": (new_adapter(lazy=False), "AD822"),
+    "mutable": (new_adapter(mutable=True), "AD822"),
     "a seed for a source": ({"source": "./one", "seed": 3}, "AD822"),
 }
 
 
 @pytest.mark.parametrize("what", CONFLICTS)
-def test_fields_that_do_not_go_together_are_no_manifest(
+def test_conflicting_fields_of_a_new_adapter_are_refused(
     what: str, shelf: Shelf, tmp_path: Path
 ) -> None:
     adapter, code = CONFLICTS[what]
@@ -203,16 +207,16 @@ def test_fields_that_do_not_go_together_are_no_manifest(
     assert caught.value.findings[0].where.line
 
 
-def test_a_source_that_is_none_is_one_error(shelf: Shelf, tmp_path: Path) -> None:
+def test_an_invalid_source_is_one_error(shelf: Shelf, tmp_path: Path) -> None:
     manifest = written(shelf, tmp_path, {"new": {"source": "acme/one"}})
     with pytest.raises(ManifestError) as caught:
         adapterdock.load(manifest)
     assert len(caught.value.findings) == 1
 
 
-def test_onto_a_live_model_its_own_modules_are_asked(shelf: Shelf, tmp_path: Path) -> None:
+def test_attach_checks_the_modules_of_the_live_model(shelf: Shelf, tmp_path: Path) -> None:
     config = {"peft_type": "LORA"}  # PEFT's modules for a Llama
-    manifest = write_manifest(tmp_path, base={}, adapters={"new": begun(config)})
+    manifest = write_manifest(tmp_path, base={}, adapters={"new": new_adapter(config)})
     base = AutoModelForCausalLM.from_pretrained(shelf.base)
     model = adapterdock.attach(base, manifest)
     assert {m.rpartition(".")[2] for m in model.adapters["new"].modules} == {"q_proj", "v_proj"}
@@ -231,26 +235,28 @@ def test_onto_a_live_model_its_own_modules_are_asked(shelf: Shelf, tmp_path: Pat
     )
 
 
-def test_a_plan_begins_it_and_leaves_what_was_trained(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_plan_creates_new_adapters_and_keeps_trained_ones(shelf: Shelf, tmp_path: Path) -> None:
     manifest = written(shelf, tmp_path, {"one": {"source": shelf.one}})
     model = adapterdock.load(manifest)
-    written(shelf, tmp_path, {"one": {"source": shelf.one}, "new": begun()}, active="new")
+    written(shelf, tmp_path, {"one": {"source": shelf.one}, "new": new_adapter()}, active="new")
     plan = model.plan(manifest)
-    assert list(plan.added) == ["new"] and "begun" in str(plan) and "trainable" in str(plan)
+    assert list(plan.added) == ["new"] and ", new" in str(plan) and "trainable" in str(plan)
     model.apply(plan)
     assert model.active_adapters() == ["new"] and model._host.adapters.by_name["new"].trainable
     steps(model, model.base_model)
     trained = values(model)
     plan = model.plan(manifest)
     assert not plan and plan.kept == ("one", "new")
-    written(shelf, tmp_path, {"one": {"source": shelf.one}, "new": begun(seed=1)}, active="new")
+    written(
+        shelf, tmp_path, {"one": {"source": shelf.one}, "new": new_adapter(seed=1)}, active="new"
+    )
     plan = model.plan(manifest)
     assert list(plan.replaced) == ["new"]
     model.apply(plan)
     assert not same(trained, values(model))
 
 
-def test_a_plan_that_fails_leaves_the_model(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_failed_plan_with_a_new_adapter_changes_nothing(shelf: Shelf, tmp_path: Path) -> None:
     manifest = written(shelf, tmp_path, {"one": {"source": shelf.one}})
     model = adapterdock.load(manifest)
     text = {
@@ -261,14 +267,14 @@ def test_a_plan_that_fails_leaves_the_model(shelf: Shelf, tmp_path: Path) -> Non
         "prompt_tuning_init_text": "w4 w5",
         "tokenizer_name_or_path": "./gone",
     }
-    written(shelf, tmp_path, {"one": {"source": shelf.one}, "new": begun(text)})
+    written(shelf, tmp_path, {"one": {"source": shelf.one}, "new": new_adapter(text)})
     with pytest.raises(AttachError) as caught:
         model.apply(model.plan(manifest))
     assert caught.value.code == "AD748"
     assert list(model.adapters) == ["one"]
 
 
-def test_once_trained_it_is_saved_as_a_source(manifest: Path, tmp_path: Path) -> None:
+def test_a_trained_new_adapter_is_saved_as_a_source(manifest: Path, tmp_path: Path) -> None:
     model = adapterdock.load(manifest)
     steps(model, model.base_model)
     answer = logits(model)
@@ -280,7 +286,9 @@ def test_once_trained_it_is_saved_as_a_source(manifest: Path, tmp_path: Path) ->
     assert "source: ." in text and "peft_type" not in text
 
 
-def test_an_overlay_changes_its_fields(manifest: Path, shelf: Shelf, tmp_path: Path) -> None:
+def test_an_overlay_can_change_a_new_adapters_fields(
+    manifest: Path, shelf: Shelf, tmp_path: Path
+) -> None:
     over = tmp_path / "over.yaml"
     over.write_text(
         "version: 1\nextends: adapters.yaml\nadapters:\n"
@@ -292,21 +300,23 @@ def test_an_overlay_changes_its_fields(manifest: Path, shelf: Shelf, tmp_path: P
     assert model.adapters["one"].methods == ("IA3",)
 
 
-def test_it_is_shown(manifest: Path) -> None:
+def test_show_lists_a_new_adapter(manifest: Path) -> None:
     from adapterdock.cli.main import app
     from typer.testing import CliRunner
 
     shown = CliRunner().invoke(app, ["show", str(manifest)])
     assert shown.exit_code == 0, shown.output
     (line,) = [line for line in shown.output.splitlines() if line.strip().startswith("new")]
-    assert "LORA" in line and "begun" in line and "q_proj,v_proj" in line
+    assert "LORA" in line and line.rstrip().endswith("new") and "q_proj,v_proj" in line
     resolved = CliRunner().invoke(app, ["show", str(manifest), "--resolved"])
     assert resolved.exit_code == 0 and "target_modules" in resolved.output
     as_json = CliRunner().invoke(app, ["show", str(manifest), "--json"])
     assert json.loads(as_json.output)["adapters"]["new"]["source"] == "begun"
 
 
-def test_it_cannot_be_handed_over_nor_merged(manifest: Path, shelf: Shelf, tmp_path: Path) -> None:
+def test_a_new_adapter_cannot_be_passed_in_memory_or_merged(
+    manifest: Path, shelf: Shelf, tmp_path: Path
+) -> None:
     with pytest.raises(AdapterdockError) as caught:
         adapterdock.load(manifest, sources={"new": {}})
     assert "no adapter 'new' with a source" in str(caught.value)

@@ -1,4 +1,4 @@
-"""What another manifest would change on a running model: decided and shown, nothing touched."""
+"""Planning: what another manifest would change on a running model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_same_manifest_changes_nothing(model: AdaptedModel, manifest: Path) 
     assert set(plan.kept) == {"one", "two"}
 
 
-def test_a_plan_tells_everything_that_differs_and_changes_nothing(
+def test_a_plan_lists_all_differences_and_changes_nothing(
     model: AdaptedModel, shelf: Shelf, tmp_path: Path
 ) -> None:
     before, objects = logits(model), dict(model._host.adapters.by_name)
@@ -84,7 +84,7 @@ def test_a_plan_tells_everything_that_differs_and_changes_nothing(
         ({"trainable": True}, "trainable"),
     ],
 )
-def test_the_same_bytes_declared_otherwise_are_replaced(
+def test_another_declaration_of_the_same_bytes_is_a_replacement(
     model: AdaptedModel,
     shelf: Shelf,
     tmp_path: Path,
@@ -97,7 +97,7 @@ def test_the_same_bytes_declared_otherwise_are_replaced(
     assert f"~ adapter one  {line}" in str(plan)
 
 
-def test_another_place_with_the_same_bytes_is_no_change(
+def test_the_same_bytes_in_another_place_are_not_a_change(
     model: AdaptedModel, shelf: Shelf, tmp_path: Path
 ) -> None:
     shutil.copytree(shelf.one.folder, tmp_path / "copied")
@@ -111,7 +111,7 @@ def test_another_place_with_the_same_bytes_is_no_change(
     assert not plan
 
 
-def test_what_code_added_and_changed_is_shown_to_go(
+def test_a_plan_removes_adapters_added_by_code(
     model: AdaptedModel, manifest: Path, shelf: Shelf
 ) -> None:
     model.load_adapter(str(shelf.headed.folder), "extra")
@@ -129,7 +129,7 @@ def test_what_code_added_and_changed_is_shown_to_go(
     assert not model.plan(manifest)
 
 
-def test_a_mutable_adapter_that_was_written_to_is_noticed(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_changed_mutable_adapter_is_noticed(shelf: Shelf, tmp_path: Path) -> None:
     draft = tmp_path / "draft"
     shutil.copytree(shelf.one.folder, draft)
     manifest = manifest_of(
@@ -188,7 +188,7 @@ def test_a_base_of_other_content_in_the_same_place_is_refused(shelf: Shelf, tmp_
     assert caught.value.code == "AD751"
 
 
-def test_a_manifest_that_says_nothing_of_its_base_is_for_this_one(
+def test_a_manifest_without_a_base_can_be_applied(
     model: AdaptedModel, shelf: Shelf, tmp_path: Path
 ) -> None:
     small = write_manifest(tmp_path / "new", base={}, adapters={"one": {"source": shelf.one}})
@@ -211,7 +211,7 @@ def test_a_model_without_a_manifest_can_be_planned_for(shelf: Shelf, tmp_path: P
         AdaptedModel(other).plan(manifest_of(shelf, tmp_path, active="two"))
 
 
-def test_a_stale_lock_and_a_frozen_one_bind_here_too(
+def test_stale_and_frozen_locks_apply_to_plans(
     model: AdaptedModel, shelf: Shelf, tmp_path: Path
 ) -> None:
     manifest = manifest_of(shelf, tmp_path / "new")
@@ -241,7 +241,7 @@ def test_a_plan_from_a_lock_fetches_nothing(
     assert close(logits(model), saved.answer)
 
 
-def test_which_base_it_is_stays_known_where_a_manifest_does_not_say(
+def test_the_base_stays_known_after_a_manifest_without_a_base(
     model: AdaptedModel, shelf: Shelf, manifest: Path, tmp_path: Path
 ) -> None:
     small = write_manifest(tmp_path / "small", base={}, adapters={"one": {"source": shelf.one}})

@@ -1,4 +1,4 @@
-"""Adapters written to disk: PEFT loads them, and they know their base."""
+"""Saved adapters: PEFT loads them, and they record their base."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LORAS: dict[str, tuple[Any, dict[str, Any]]] = {
         },
     ),
     "embedding": (tiny_llama, {"target_modules": ["embed_tokens", "v_proj"]}),
-    "whole modules": (tiny_llama, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
+    "replacements": (tiny_llama, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
     "biases": (tiny_bert, {"target_modules": ["query"], "bias": "all"}),
     "head": (tiny_bert, {"target_modules": ["query", "value"], "task_type": "SEQ_CLS"}),
     "Conv1D": (tiny_gpt2, {"target_modules": ["c_attn"], "fan_in_fan_out": True}),
@@ -96,7 +96,7 @@ def test_peft_loads_what_was_saved_and_gives_our_logits(kind: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", LORAS)
-def test_the_files_say_what_pefts_said(kind: str, tmp_path: Path) -> None:
+def test_saved_files_equal_pefts(kind: str, tmp_path: Path) -> None:
     make, config = LORAS[kind]
     first = peft_saves(make(), tmp_path / "first", **config)
     from_disk(make(), first).save_adapter(tmp_path / "again", "it")
@@ -113,7 +113,7 @@ def test_the_files_say_what_pefts_said(kind: str, tmp_path: Path) -> None:
     assert names == ["adapter_config.json", "adapter_model.safetensors"]
 
 
-def test_names_without_pefts_prefix_get_it(tmp_path: Path, saved: Saved) -> None:
+def test_saved_names_have_pefts_prefix(tmp_path: Path, saved: Saved) -> None:
     tensors = load_file(saved.file)
     short = {key.removeprefix("base_model.model."): value for key, value in tensors.items()}
     model = AdaptedModel(tiny_llama())
@@ -122,7 +122,7 @@ def test_names_without_pefts_prefix_get_it(tmp_path: Path, saved: Saved) -> None
     assert load_file(tmp_path / "again" / "adapter_model.safetensors").keys() == tensors.keys()
 
 
-def test_trained_values_are_what_is_saved(tmp_path: Path, saved: Saved) -> None:
+def test_trained_values_are_saved(tmp_path: Path, saved: Saved) -> None:
     model = AdaptedModel(tiny_llama())
     model.load_adapter(saved.folder, "it", trainable=True)
     model.set_adapter("it")
@@ -155,7 +155,7 @@ def test_an_adapter_without_a_config_and_unknown_names_are_refused(
         model.save_adapter(tmp_path / "again", "other")
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_and_keeps_what_it_has(
+def test_an_unwritable_folder_is_an_error_and_keeps_its_files(
     tmp_path: Path, saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = from_disk(tiny_llama(), saved)
@@ -182,7 +182,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_keeps_what_it_has(
 # -- the base's record ---------------------------------------------------------------------
 
 
-def test_the_base_is_recorded_and_is_told_from_another_of_its_shape(
+def test_the_recorded_base_is_distinguished_from_others_of_its_shape(
     tmp_path: Path, saved: Saved
 ) -> None:
     from_disk(tiny_llama(), saved).save_adapter(tmp_path / "again", "it")
@@ -220,7 +220,7 @@ def test_a_proven_base_needs_no_name(tmp_path: Path) -> None:
     AdaptedModel(renamed).load_adapter(tmp_path / "again", "it")
 
 
-def test_a_head_that_begins_at_random_is_not_held_against_the_base(tmp_path: Path) -> None:
+def test_a_random_head_is_ignored_in_the_record(tmp_path: Path) -> None:
     saved = peft_saves(
         tiny_bert(), tmp_path / "saved", target_modules=["query"], task_type="SEQ_CLS"
     )
@@ -230,7 +230,7 @@ def test_a_head_that_begins_at_random_is_not_held_against_the_base(tmp_path: Pat
     AdaptedModel(base).load_adapter(tmp_path / "again", "it")
 
 
-def test_an_unreadable_record_is_not_a_pass(tmp_path: Path, saved: Saved) -> None:
+def test_an_unreadable_record_is_unchecked(tmp_path: Path, saved: Saved) -> None:
     tensors = load_file(saved.file)
     for text in ("nonsense", "[]", '{"structure": "v2:blake:0"}'):
         save_file(tensors, saved.file, {"format": "pt", BASE_RECORD: text})
@@ -241,7 +241,7 @@ def test_an_unreadable_record_is_not_a_pass(tmp_path: Path, saved: Saved) -> Non
         model.load_adapter(saved.folder, "it", accept=["AD382"])
 
 
-def test_the_record_follows_a_base_whose_weights_were_changed(tmp_path: Path, saved: Saved) -> None:
+def test_the_record_follows_changed_base_weights(tmp_path: Path, saved: Saved) -> None:
     model = from_disk(tiny_llama(), saved)
     first = model._host.live.measured
     assert model._host.live.measured is first
@@ -251,7 +251,7 @@ def test_the_record_follows_a_base_whose_weights_were_changed(tmp_path: Path, sa
     assert model._host.live.measured.fingerprint.weights != first.fingerprint.weights
 
 
-def test_validate_and_lock_tell_the_recorded_base_without_torch(
+def test_validate_and_lock_check_the_recorded_base_without_torch(
     tmp_path: Path, saved: Saved
 ) -> None:
     from_disk(tiny_llama(), saved).save_adapter(tmp_path / "again", "it")

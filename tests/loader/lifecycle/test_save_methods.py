@@ -1,4 +1,4 @@
-"""What is saved of an adapter of every native method is what PEFT saved, and PEFT loads it."""
+"""Saved adapters of every native method equal PEFT's, and PEFT loads them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROMPTS = {
 
 
 @pytest.mark.parametrize("case", [*CASES, *PROMPTS])
-def test_what_is_saved_is_what_peft_saved(case: str, tmp_path: Path) -> None:
+def test_saved_tensors_equal_pefts(case: str, tmp_path: Path) -> None:
     import peft
 
     found = {**CASES, **PROMPTS}[case]

@@ -1,4 +1,4 @@
-"""A whole model written to a folder, and brought back."""
+"""A model saved to a folder, and loaded again."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def answers(model: AdaptedModel) -> list[torch.Tensor]:
     return [logits(model, {"input_ids": ids()}, adapter=choice) for choice in choices]
 
 
-def test_what_was_written_is_what_comes_back(manifest: Path, tmp_path: Path) -> None:
+def test_a_saved_model_loads_again(manifest: Path, tmp_path: Path) -> None:
     first = load(manifest)
     first.save_pretrained(tmp_path / "out")
     again = load(tmp_path / "out")
@@ -91,7 +91,7 @@ def test_what_was_written_is_what_comes_back(manifest: Path, tmp_path: Path) -> 
     assert all(torch.equal(a, b) for a, b in zip(answers(first), answers(third), strict=True))
 
 
-def test_nothing_of_the_base_is_written(manifest: Path, tmp_path: Path) -> None:
+def test_the_base_is_not_written(manifest: Path, tmp_path: Path) -> None:
     load(manifest).save_pretrained(tmp_path / "out")
     found = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
     assert found == [
@@ -108,7 +108,7 @@ def test_nothing_of_the_base_is_written(manifest: Path, tmp_path: Path) -> None:
         assert all(".three." in name for name in file.keys())  # noqa: SIM118
 
 
-def test_another_base_in_the_place_of_the_saved_one_is_told(
+def test_another_base_in_the_saved_place_is_refused(
     manifest: Path, base_folder: Path, tmp_path: Path
 ) -> None:
     load(manifest).save_pretrained(tmp_path / "out")
@@ -120,7 +120,9 @@ def test_another_base_in_the_place_of_the_saved_one_is_told(
         load(tmp_path / "out")
 
 
-def test_a_base_that_transformers_loaded_is_named(base_folder: Path, tmp_path: Path) -> None:
+def test_the_saved_manifest_names_a_base_loaded_by_transformers(
+    base_folder: Path, tmp_path: Path
+) -> None:
     from transformers import LlamaForCausalLM
 
     model = AdaptedModel(LlamaForCausalLM.from_pretrained(base_folder))
@@ -134,7 +136,7 @@ def test_a_base_that_transformers_loaded_is_named(base_folder: Path, tmp_path: P
     assert torch.equal(logits(again, {"input_ids": ids()}), logits(model, {"input_ids": ids()}))
 
 
-def test_a_base_made_in_memory_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_a_base_in_memory_gives_a_warning(tmp_path: Path) -> None:
     model = AdaptedModel(tiny_llama())
     model.add_adapter("new", LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
     model.set_adapter("new")
@@ -152,7 +154,7 @@ def test_a_base_made_in_memory_is_said_to_be_missing(tmp_path: Path) -> None:
         adapterdock.attach(other, tmp_path / "out")
 
 
-def test_a_head_begun_at_random_does_not_make_it_another_base(tmp_path: Path) -> None:
+def test_a_random_head_does_not_make_it_another_base(tmp_path: Path) -> None:
     model = AdaptedModel(tiny_bert())
     model.add_adapter("new", LoraConfig(r=4, target_modules=["query"], task_type="SEQ_CLS"))
     with pytest.warns(SaveWarning):
@@ -162,14 +164,14 @@ def test_a_head_begun_at_random_does_not_make_it_another_base(tmp_path: Path) ->
     assert "new" in adapterdock.attach(other, tmp_path / "out")._host.adapters.by_name
 
 
-def test_rules_that_are_a_function_are_warned_of(tmp_path: Path) -> None:
+def test_rules_given_as_a_function_give_a_warning(tmp_path: Path) -> None:
     model = AdaptedModel(tiny_llama())
     model.rules = lambda active: []
     with pytest.warns(SaveWarning, match="AD799"):
         model.save_pretrained(tmp_path / "out")
 
 
-def test_an_adapter_without_a_config_stops_it_before_anything_is_written(tmp_path: Path) -> None:
+def test_an_adapter_without_a_config_is_refused_before_writing(tmp_path: Path) -> None:
     saved = peft_saves(tiny_llama(), tmp_path / "saved", target_modules=["q_proj"])
     model = adapted(tiny_llama(), saved)
     with pytest.raises(AttachError) as caught:
@@ -178,7 +180,7 @@ def test_an_adapter_without_a_config_stops_it_before_anything_is_written(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_name_with_capitals_comes_back_with_them(tmp_path: Path) -> None:
+def test_capitals_in_names_are_kept(tmp_path: Path) -> None:
     tiny_llama().save_pretrained(tmp_path / "base")
     saved = peft_saves(tiny_llama(), tmp_path / "saved", target_modules=["q_proj"])
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
@@ -193,9 +195,7 @@ def test_a_name_with_capitals_comes_back_with_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Adapterdock.yaml", "adapter_config.json", "model.safetensors"])
-def test_a_name_that_is_one_of_the_model_s_own_files_is_not_saved(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_name_that_equals_a_model_file_is_refused(name: str, tmp_path: Path) -> None:
     saved = peft_saves(tiny_llama(), tmp_path / "saved", target_modules=["q_proj"])
     model = AdaptedModel(tiny_llama())
     model.load_adapter(saved.folder, name)
@@ -212,7 +212,7 @@ def test_another_process_writes_nothing(tmp_path: Path) -> None:
 # -- unwrapping ----------------------------------------------------------------------------
 
 
-def test_the_base_is_extracted_from_whatever_wraps_it() -> None:
+def test_the_base_is_extracted_from_all_wrappers() -> None:
     base = tiny_llama()
     assert adapterdock.extract_base_model(AdaptedModel(base)) is base
     assert adapterdock.extract_base_model(nn.DataParallel(AdaptedModel(base))) is base
@@ -223,12 +223,12 @@ def test_the_base_is_extracted_from_whatever_wraps_it() -> None:
     assert adapterdock.extract_base_model(wrapped) is theirs
 
 
-def test_what_wraps_nothing_is_given_back_itself() -> None:
+def test_an_unwrapped_model_is_returned_as_it_is() -> None:
     for model in (tiny_llama(), nn.Linear(2, 2), object(), None):
         assert adapterdock.extract_base_model(model) is model
 
 
-def test_recipes_and_weights_by_module_come_back(manifest: Path, tmp_path: Path) -> None:
+def test_recipes_and_weights_by_module_are_saved(manifest: Path, tmp_path: Path) -> None:
     model = load(manifest)
     model.set_adapter(None)
     model.delete_composition("mix")
@@ -266,7 +266,9 @@ def test_while_merged_a_plain_model_is_written(manifest: Path, tmp_path: Path) -
     assert [found.code for found in caught.value.findings] == ["AD756"]
 
 
-def test_a_default_that_a_manifest_cannot_say_is_warned_of(manifest: Path, tmp_path: Path) -> None:
+def test_a_default_that_a_manifest_cannot_express_gives_a_warning(
+    manifest: Path, tmp_path: Path
+) -> None:
     model = load(manifest)
     model.define_composition("made", {"one": 1.0, "three": 1.0}, combine="cat")
     model.set_adapter({"made": 0.5, "one": 0.25})

@@ -1,4 +1,4 @@
-"""transformers' own ``Trainer`` on an adapted model, with no callback of ours, beside PEFT."""
+"""transformers' ``Trainer`` on an adapted model without callbacks, compared with PEFT."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_first_layer_is_trained_under_reentrant_checkpointing(tmp_path: Path
     )
 
 
-def test_the_trainer_finds_what_it_finds_of_the_base(tmp_path: Path) -> None:
+def test_the_trainer_finds_the_bases_attributes(tmp_path: Path) -> None:
     for base in (tiny_llama(), tiny_bert()):
         mine = Trainer(AdaptedModel(copy.deepcopy(base)), arguments(tmp_path))
         theirs = Trainer(base, arguments(tmp_path))
@@ -130,10 +130,10 @@ def test_a_checkpoint_is_the_adapter_and_not_the_base(tmp_path: Path) -> None:
     assert close(logits(again), theirs)
 
 
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     saved = first_adapter(tmp_path / "saved", lora_dropout=0.2)
-    whole = ours(saved)
-    straight = train(whole, tmp_path / "whole", max_steps=6)
+    uninterrupted = ours(saved)
+    straight = train(uninterrupted, tmp_path / "uninterrupted", max_steps=6)
     first = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6}
     train(ours(saved), tmp_path / "parts", **first)
     later = ours(saved)
@@ -141,11 +141,11 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path: Path) -> No
         later, tmp_path / "parts", str(tmp_path / "parts" / "checkpoint-3"), max_steps=6
     )
     assert losses(resumed) == losses(straight)
-    state = whole.state_dict()
+    state = uninterrupted.state_dict()
     assert all(torch.equal(state[k], v) for k, v in later.state_dict().items())
 
 
-def test_a_run_on_a_fresh_adapter_is_resumed(tmp_path: Path) -> None:
+def test_a_run_on_a_new_adapter_is_resumed(tmp_path: Path) -> None:
     def fresh(seed: int) -> AdaptedModel:
         torch.manual_seed(seed)
         model = AdaptedModel(tiny_llama())
@@ -153,11 +153,11 @@ def test_a_run_on_a_fresh_adapter_is_resumed(tmp_path: Path) -> None:
         model.set_adapter("it")
         return model
 
-    whole = fresh(1)
-    train(whole, tmp_path / "run", save_strategy="steps", save_steps=2)
+    uninterrupted = fresh(1)
+    train(uninterrupted, tmp_path / "run", save_strategy="steps", save_steps=2)
     later = fresh(2)  # other random numbers, which the checkpoint replaces
     train(later, tmp_path / "run", str(tmp_path / "run" / "checkpoint-2"))
-    state = whole.state_dict()
+    state = uninterrupted.state_dict()
     assert all(torch.equal(state[k], v) for k, v in later.state_dict().items())
 
 
@@ -205,7 +205,7 @@ def test_save_model_writes_a_source(tmp_path: Path) -> None:
     assert again._host.adapters.by_name["it"].rank == 4
 
 
-def test_an_adapter_for_inference_beside_it_stays_as_it_is(tmp_path: Path) -> None:
+def test_an_inference_adapter_is_not_trained(tmp_path: Path) -> None:
     saved = first_adapter(tmp_path / "saved")
     model = ours(saved)
     other = first_adapter(tmp_path / "other", target_modules=["q_proj"])
@@ -221,7 +221,7 @@ def test_an_adapter_for_inference_beside_it_stays_as_it_is(tmp_path: Path) -> No
     assert written.keys() == model._host.adapters.by_name["it"].resident.parameters.keys()
 
 
-def test_it_passes_for_its_base_where_transformers_asks() -> None:
+def test_transformers_accepts_the_wrapper_as_its_base() -> None:
     model = AdaptedModel(tiny_llama())
     assert isinstance(model, PreTrainedModel)
     assert isinstance(model, AdaptedModel)

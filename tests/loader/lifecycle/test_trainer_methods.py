@@ -1,4 +1,4 @@
-"""``Trainer`` on a new adapter of every method: checkpoints, resuming, recomputing in backward."""
+"""``Trainer`` with new adapters of every method: checkpoints, resuming, recomputation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.findings.errors import RoutingError
 from safetensors.torch import load_file
-from support.begun import CAUSAL, METHODS, begun
 from support.near import close, same_losses
+from support.new_adapters import CAUSAL, METHODS, new_adapter
 from support.peft_adapters import logits, peft_loads
 from support.training import losses, train
 
@@ -41,22 +41,22 @@ def test_a_run_is_saved_and_resumed_exactly(what: str, tmp_path: Path) -> None:
     make, fields = CASES[what]
     base = make()
     before = {k: v.clone() for k, v in base.state_dict().items()}
-    whole = begun(base, fields)
-    straight = train(whole, tmp_path / "run", **SAVING)
+    uninterrupted = new_adapter(base, fields)
+    straight = train(uninterrupted, tmp_path / "run", **SAVING)
     assert losses(straight)[0] != losses(straight)[-1]
     assert all(torch.equal(base.state_dict()[k], before[k]) for k in before)
 
-    later = begun(make(), fields, seed=6)  # other first values, which the checkpoint replaces
+    later = new_adapter(make(), fields, seed=6)  # other first values, which the checkpoint replaces
     resumed = train(later, tmp_path / "run", str(tmp_path / "run" / "checkpoint-2"))
     assert losses(resumed) == losses(straight)
-    state = whole.state_dict()
+    state = uninterrupted.state_dict()
     assert state.keys() == later.state_dict().keys()
     assert all(torch.equal(state[k], v) for k, v in later.state_dict().items())
 
     folder = tmp_path / "run" / "checkpoint-4"
     assert load_file(folder / "model.safetensors").keys() == state.keys()
     assert not (folder / "config.json").exists()
-    answer = logits(whole.eval())
+    answer = logits(uninterrupted.eval())
     assert close(logits(peft_loads(base, folder)), answer)
     again = AdaptedModel(make())
     again.load_adapter(folder, "it")
@@ -65,13 +65,11 @@ def test_a_run_is_saved_and_resumed_exactly(what: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("what", [name for name in METHODS if name != "prefix"])
-def test_what_is_recomputed_in_backward_is_the_same(
-    what: str, reentrant: bool, tmp_path: Path
-) -> None:
+def test_recomputation_in_backward_is_the_same(what: str, reentrant: bool, tmp_path: Path) -> None:
     make, fields = METHODS[what]
-    plain = begun(make(), fields)
+    plain = new_adapter(make(), fields)
     expected = losses(train(plain, tmp_path / "plain"))
-    model = begun(make(), fields)
+    model = new_adapter(make(), fields)
     kwargs = {"use_reentrant": reentrant}
     found = train(
         model, tmp_path / "run", gradient_checkpointing=True, gradient_checkpointing_kwargs=kwargs
@@ -84,5 +82,5 @@ def test_what_is_recomputed_in_backward_is_the_same(
 def test_a_prefix_is_not_recomputed(tmp_path: Path) -> None:
     make, fields = METHODS["prefix"]
     with pytest.raises(RoutingError) as caught:
-        train(begun(make(), fields), tmp_path / "run", gradient_checkpointing=True)
+        train(new_adapter(make(), fields), tmp_path / "run", gradient_checkpointing=True)
     assert caught.value.code == "AD775"

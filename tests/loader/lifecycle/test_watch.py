@@ -1,4 +1,4 @@
-"""A model that follows its manifest: changes are applied, failures reported, the old set kept."""
+"""Watching a manifest: changes are applied; after an error the old adapters stay."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def model(manifest: Path) -> AdaptedModel:
     return adapterdock.load(manifest)
 
 
-class Told:
-    """What a watch told its callbacks."""
+class Events:
+    """The calls of a watch's callbacks."""
 
     def __init__(self) -> None:
         self.plans: list[Any] = []
@@ -62,10 +62,10 @@ class Told:
         )
 
 
-def test_what_is_written_is_applied_while_calls_go_on(
+def test_changes_are_applied_while_calls_run(
     model: AdaptedModel, manifest: Path, shelf: Shelf, tmp_path: Path
 ) -> None:
-    told = Told()
+    events = Events()
     one, two = logits(model, adapter="one"), logits(model, adapter="two")
     odd: list[Any] = []
     done = threading.Event()
@@ -77,17 +77,17 @@ def test_what_is_written_is_applied_while_calls_go_on(
                 odd.append(found)
 
     thread = threading.Thread(target=ask)
-    with told.watch(model, manifest) as handle:
+    with events.watch(model, manifest) as handle:
         thread.start()
         manifest_of(shelf, tmp_path, active="two")
-        told.until(lambda: len(told.plans) == 1)
+        events.until(lambda: len(events.plans) == 1)
         manifest_of(shelf, tmp_path, adapters={"two": {"source": shelf.two}}, active="two")
-        told.until(lambda: len(told.plans) == 2)
-        assert handle.last_plan is told.plans[-1] and handle.last_error is None
+        events.until(lambda: len(events.plans) == 2)
+        assert handle.last_plan is events.plans[-1] and handle.last_error is None
         assert list(model.adapters) == ["two"]
         done.set()
         thread.join()
-    assert odd == [] and told.errors == []
+    assert odd == [] and events.errors == []
     assert not handle.running
     manifest_of(shelf, tmp_path, active="one")
     assert list(model.adapters) == ["two"]
@@ -100,95 +100,95 @@ def test_a_failure_is_reported_once_and_the_old_set_stays(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    told, before = Told(), logits(model)
-    with told.watch(model, manifest) as handle:
+    events, before = Events(), logits(model)
+    with events.watch(model, manifest) as handle:
         manifest_of(shelf, tmp_path, active="nobody")
-        told.until(lambda: bool(told.errors))
-        assert handle.last_error is told.errors[0]
+        events.until(lambda: bool(events.errors))
+        assert handle.last_error is events.errors[0]
         assert torch.equal(logits(model), before)
-        time.sleep(10 * FAST)  # it is tried again, and says nothing new
-        assert len(told.errors) == 1 and told.plans == []
+        time.sleep(10 * FAST)  # it is tried again, without another report
+        assert len(events.errors) == 1 and events.plans == []
         manifest_of(shelf, tmp_path, active="two")
-        told.until(lambda: bool(told.plans))
+        events.until(lambda: bool(events.plans))
         assert handle.last_error is None
-    assert caplog.text.count("is not followed") == 1
+    assert caplog.text.count("Cannot follow") == 1
     assert torch.equal(logits(model), logits(model, adapter="two"))
 
 
-def test_the_lock_and_what_is_extended_count_too(shelf: Shelf, tmp_path: Path) -> None:
-    told = Told()
+def test_changes_of_the_lock_and_extended_files_are_followed(shelf: Shelf, tmp_path: Path) -> None:
+    events = Events()
     under = manifest_of(shelf, tmp_path / "under", active="one")
     over = tmp_path / "over.yaml"
     over.write_text("version: 1\nextends: under/adapters.yaml\n")
     model = adapterdock.load(over)
     draft = tmp_path / "draft"
     shutil.copytree(shelf.one.folder, draft)
-    with told.watch(model, over):
+    with events.watch(model, over):
         manifest_of(shelf, tmp_path / "under", adapters={"it": {"source": draft}})
-        told.until(lambda: "it" in model.adapters)
+        events.until(lambda: "it" in model.adapters)
         adapterdock.lock(over)
         shutil.rmtree(draft)
         shutil.copytree(shelf.two.folder, draft)
         adapterdock.lock(over, upgrade=["it"])
-        told.until(lambda: any("it" in plan.replaced for plan in told.plans))
+        events.until(lambda: any("it" in plan.replaced for plan in events.plans))
     assert under.exists()
     assert close(logits(model, adapter="it"), shelf.two.answer)
 
 
-def test_a_manifest_that_is_being_written_is_not_taken_for_a_smaller_one(
+def test_a_half_written_manifest_is_not_applied(
     model: AdaptedModel, manifest: Path, shelf: Shelf, tmp_path: Path
 ) -> None:
-    told = Told()
-    whole = manifest.read_text()
+    events = Events()
+    text = manifest.read_text()
     half = write_manifest(
         tmp_path / "half", base={"model": shelf.base}, adapters={"one": {"source": shelf.one}}
     ).read_text()
-    with model.watch(manifest, interval=0.1, on_change=told.change, on_error=told.error):
+    with model.watch(manifest, interval=0.1, on_change=events.change, on_error=events.error):
         time.sleep(0.25)
         for turn in range(10):  # a slow writer, whose first half would do as a manifest
             manifest.write_text(half + "#" * turn)
             time.sleep(0.02)
-        manifest.write_text(whole.replace("active: one", "active: two"))
-        told.until(lambda: bool(told.plans))
-    assert [bool(plan.removed) for plan in told.plans] == [False]
+        manifest.write_text(text.replace("active: one", "active: two"))
+        events.until(lambda: bool(events.plans))
+    assert [bool(plan.removed) for plan in events.plans] == [False]
     assert set(model.adapters) == {"one", "two"}
 
 
-def test_it_brings_a_model_up_to_date_at_its_start(
+def test_watch_applies_the_manifest_at_its_start(
     model: AdaptedModel, shelf: Shelf, tmp_path: Path
 ) -> None:
-    told = Told()
+    events = Events()
     manifest_of(shelf, tmp_path, active="two")
-    with told.watch(model, tmp_path / "adapters.yaml"):
-        told.until(lambda: bool(told.plans))
+    with events.watch(model, tmp_path / "adapters.yaml"):
+        events.until(lambda: bool(events.plans))
     assert model.active_adapters() == ["two"]
 
 
-def test_a_file_that_comes_later_is_followed_then(
+def test_a_file_created_later_is_followed(
     model: AdaptedModel, shelf: Shelf, tmp_path: Path
 ) -> None:
-    told = Told()
-    with told.watch(model, tmp_path / "later" / "adapters.yaml") as handle:
-        told.until(lambda: bool(told.errors))
+    events = Events()
+    with events.watch(model, tmp_path / "later" / "adapters.yaml") as handle:
+        events.until(lambda: bool(events.errors))
         manifest_of(shelf, tmp_path / "later", active="two")
-        told.until(lambda: bool(told.plans))
+        events.until(lambda: bool(events.plans))
         assert handle.running
 
 
-def test_a_callback_that_raises_ends_nothing(
+def test_a_callback_that_raises_does_not_stop_watch(
     model: AdaptedModel, manifest: Path, shelf: Shelf, tmp_path: Path
 ) -> None:
-    told = Told()
+    events = Events()
 
     def callback(plan: Any) -> None:
-        told.change(plan)
+        events.change(plan)
         raise RuntimeError("not ours")
 
     with model.watch(manifest, interval=FAST, on_change=callback):
         manifest_of(shelf, tmp_path, active="two")
-        told.until(lambda: len(told.plans) == 1)
+        events.until(lambda: len(events.plans) == 1)
         manifest_of(shelf, tmp_path, active="one")
-        told.until(lambda: len(told.plans) == 2)
+        events.until(lambda: len(events.plans) == 2)
 
 
 def test_nothing_is_planned_while_nothing_changes(
@@ -206,7 +206,7 @@ def test_nothing_is_planned_while_nothing_changes(
     assert len(planned) <= 1
 
 
-def test_it_ends_with_its_model(shelf: Shelf, tmp_path: Path) -> None:
+def test_watch_stops_when_its_model_is_deleted(shelf: Shelf, tmp_path: Path) -> None:
     manifest = manifest_of(shelf, tmp_path)
     model = adapterdock.load(manifest)
     handle = adapterdock.watch(model, manifest, interval=FAST)
@@ -223,7 +223,7 @@ def test_it_ends_with_its_model(shelf: Shelf, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("interval", [0, -1, float("nan"), float("inf")])
-def test_an_interval_that_is_none_is_refused(
+def test_an_invalid_interval_is_refused(
     model: AdaptedModel, manifest: Path, interval: float
 ) -> None:
     with pytest.raises(UsageError) as caught:

@@ -217,7 +217,7 @@ def test_a_base_that_was_converted_while_merged_gets_its_own_values_in_that_dtyp
 # -- never counted twice -----------------------------------------------------------------------
 
 
-def test_a_merged_adapter_cannot_be_chosen_by_any_road(
+def test_a_merged_adapter_cannot_be_selected_in_any_way(
     pair: tuple[Any, AdaptedModel, Saved, Saved],
 ) -> None:
     _, model, one, _ = pair
@@ -241,7 +241,7 @@ def test_a_merged_adapter_cannot_be_chosen_by_any_road(
     assert close(logits(model), one.answer)
 
 
-def test_the_base_alone_cannot_answer_while_something_is_merged(
+def test_the_base_model_cannot_run_alone_while_adapters_are_merged(
     pair: tuple[Any, AdaptedModel, Saved, Saved],
 ) -> None:
     _, model, _, _ = pair
@@ -260,7 +260,7 @@ def test_the_base_alone_cannot_answer_while_something_is_merged(
         logits(model)
 
 
-def test_another_adapter_may_act_beside_a_merged_one(
+def test_another_adapter_can_be_active_with_a_merged_one(
     pair: tuple[Any, AdaptedModel, Saved, Saved],
 ) -> None:
     _, model, _, _ = pair
@@ -275,7 +275,7 @@ def test_another_adapter_may_act_beside_a_merged_one(
     assert model.active_adapters() == ["one", "two"]
 
 
-def test_one_that_is_made_of_the_bases_output_may_not_act_beside_it(
+def test_an_adapter_that_changes_the_output_is_refused_with_a_merged_one(
     pair: tuple[Any, AdaptedModel, Saved, Saved], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, model, _, _ = pair
@@ -284,7 +284,7 @@ def test_one_that_is_made_of_the_bases_output_may_not_act_beside_it(
     model.merge_adapter("one")
     with pytest.raises(RoutingError) as caught:
         model.set_adapter("two")
-    assert codes(caught) == ["AD756"] and "acts on what" in str(caught.value)
+    assert codes(caught) == ["AD756"] and "changes the output of" in str(caught.value)
 
 
 def test_a_choice_made_while_merged_stays_after_unmerging(
@@ -311,7 +311,7 @@ def test_nothing_is_attached_or_deleted_while_merged(
     model.delete_adapter("two")
 
 
-def test_one_that_was_deleted_meanwhile_is_not_active_again(
+def test_an_adapter_deleted_while_merged_is_not_active_again(
     pair: tuple[Any, AdaptedModel, Saved, Saved],
 ) -> None:
     _, model, one, _ = pair
@@ -345,7 +345,7 @@ def test_factors_with_more_than_a_and_b_are_not_merged_as_if_they_were_plain(
     assert codes(caught) == ["AD757"]
 
 
-def test_rules_bind_what_is_merged_too(pair: tuple[Any, AdaptedModel, Saved, Saved]) -> None:
+def test_rules_count_merged_adapters(pair: tuple[Any, AdaptedModel, Saved, Saved]) -> None:
     from adapterdock.manifests.findings.rules import TOO_MANY_ACTIVE
 
     _, model, _, _ = pair
@@ -367,7 +367,7 @@ def test_detaching_unmerges_first(pair: tuple[Any, AdaptedModel, Saved, Saved]) 
     assert all(torch.equal(v, alone[n]) for n, v in base.state_dict().items())
 
 
-def test_there_must_be_something_to_merge_and_unmerging_nothing_is_nothing(
+def test_merging_nothing_is_an_error_and_unmerging_nothing_is_not(
     pair: tuple[Any, AdaptedModel, Saved, Saved],
 ) -> None:
     _, model, _, _ = pair
@@ -382,7 +382,7 @@ def test_there_must_be_something_to_merge_and_unmerging_nothing_is_nothing(
 # -- all or nothing ----------------------------------------------------------------------------
 
 
-def test_safe_refuses_infinity_before_anything_is_touched(tmp_path: Path) -> None:
+def test_safe_refuses_infinity_before_anything_changes(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", target_modules="all-linear")
     model = adapted(base.to(torch.float16), saved)
@@ -425,7 +425,7 @@ def test_a_failure_in_the_middle_leaves_the_model_as_it_was(
     assert same_traces(traces(base), merged) and model.merged_adapters == ["two"]
 
 
-def test_a_failure_while_weights_are_exchanged_takes_all_of_them_back(
+def test_a_failure_while_weights_are_exchanged_restores_all_of_them(
     pair: tuple[Any, AdaptedModel, Saved, Saved], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from adapterdock.loader.merge import merge as merging
@@ -470,7 +470,7 @@ def test_a_method_without_a_delta_of_weights_is_refused(
     assert same_traces(traces(base), before)
 
 
-def test_parts_that_nobody_accounts_for_are_refused(
+def test_parameters_that_belong_to_no_part_are_refused(
     pair: tuple[Any, AdaptedModel, Saved, Saved],
 ) -> None:
     _, model, _, _ = pair
@@ -517,7 +517,7 @@ def _without_bias() -> Any:
         (_without_bias, {"target_modules": ["q_proj"], "lora_bias": True}),
     ],
 )
-def test_a_delta_that_is_none_of_the_weight_is_refused(
+def test_a_delta_that_does_not_change_a_weight_is_refused(
     make: Callable[[], Any], config: dict[str, Any], tmp_path: Path
 ) -> None:
     base = make()
@@ -629,7 +629,7 @@ def test_a_tied_head_gets_a_weight_of_its_own_and_is_tied_again(
     assert same_traces(traces(base), before)
 
 
-def test_whatever_the_config_ties_is_parted_with_the_head(tmp_path: Path) -> None:
+def test_all_that_the_config_ties_is_untied_with_the_head(tmp_path: Path) -> None:
     """BERT's ``tie_word_embeddings`` ties the decoder's bias as well: a save would leave it out
     and a load make it random."""
     base = fresh("bert masked")
@@ -730,7 +730,7 @@ def test_the_base_may_be_adapted_again_after_it_was_merged(
 # -- kept on disk ------------------------------------------------------------------------------
 
 
-def test_weights_that_are_read_again_come_back_bit_for_bit(shelf: Shelf, tmp_path: Path) -> None:
+def test_reread_weights_are_restored_bit_for_bit(shelf: Shelf, tmp_path: Path) -> None:
     model = adapterdock.load(manifest_of(shelf, tmp_path, active="one"), dtype="bfloat16")
     base = model.base_model
     before = traces(base)
@@ -742,7 +742,7 @@ def test_weights_that_are_read_again_come_back_bit_for_bit(shelf: Shelf, tmp_pat
     assert same_traces(traces(base), before)
 
 
-def test_reading_again_needs_files_and_says_so_before_anything_is_touched(
+def test_rereading_without_files_is_refused_before_anything_changes(
     pair: tuple[Any, AdaptedModel, Saved, Saved], shelf: Shelf, tmp_path: Path
 ) -> None:
     base, model, _, _ = pair
@@ -778,7 +778,7 @@ def test_a_sign_of_zero_that_a_file_does_not_have_is_noticed_at_the_merge(
     assert codes(caught) == ["AD762"] and model.merged_adapters == []
 
 
-def test_where_the_files_have_changed_it_stays_merged_and_says_so(
+def test_changed_files_are_reported_and_the_adapter_stays_merged(
     shelf: Shelf, tmp_path: Path
 ) -> None:
     base = shutil.copytree(shelf.base, tmp_path / "base")
@@ -800,7 +800,7 @@ def test_where_the_files_have_changed_it_stays_merged_and_says_so(
     assert close(logits(model), shelf.one.answer)
 
 
-def test_a_merge_beside_what_the_rules_forbid_is_refused(tmp_path: Path) -> None:
+def test_a_merge_that_the_rules_forbid_is_refused(tmp_path: Path) -> None:
     one = peft_saves(tiny_llama(), tmp_path / "one", seed=1, target_modules=["q_proj"])
     two = peft_saves(tiny_llama(), tmp_path / "two", seed=2, target_modules=["k_proj"])
     model = adapted(tiny_llama(), one, "first")

@@ -124,7 +124,9 @@ def test_an_active_set_of_sums_adapters_and_compositions_is_merged_as_it_answers
     assert as_near_as(logits(plain(tmp_path / "out")), live, exact)
 
 
-def test_weights_by_module_are_merged_as_they_answer_live(shelf: Shelf, tmp_path: Path) -> None:
+def test_weights_by_module_give_the_same_output_merged_and_live(
+    shelf: Shelf, tmp_path: Path
+) -> None:
     manifest = manifest_of(
         shelf,
         tmp_path / "project",
@@ -138,7 +140,7 @@ def test_weights_by_module_are_merged_as_they_answer_live(shelf: Shelf, tmp_path
     assert "layers.0" in told["adapters"]["one"]["weight"]
 
 
-def test_whole_modules_and_biases_go_along(tmp_path: Path) -> None:
+def test_replaced_modules_and_biases_are_merged_with_a_composition(tmp_path: Path) -> None:
     base = tiny_bert()
     base.save_pretrained(tmp_path / "base")
     one = peft_saves(base, tmp_path / "one", target_modules=["query"], bias="all", seed=1)
@@ -154,7 +156,7 @@ def test_whole_modules_and_biases_go_along(tmp_path: Path) -> None:
     assert close(logits(again), logits(adapterdock.load(manifest), adapter="mix"))
 
 
-def test_the_same_recipe_gives_the_same_bytes_and_the_header_tells_it(
+def test_the_same_recipe_gives_the_same_bytes_and_is_in_the_header(
     same_rank: Callable[..., Path], tmp_path: Path
 ) -> None:
     manifest = same_rank(
@@ -175,7 +177,7 @@ def test_the_same_recipe_gives_the_same_bytes_and_the_header_tells_it(
     assert told["adapters"]["mix"]["digest"] in manifest.with_suffix(".lock").read_text()
 
 
-def test_a_half_precision_base_gets_what_was_computed_in_float32(
+def test_a_half_precision_base_gets_factors_computed_in_float32(
     shelf: Shelf,
     same_rank: Callable[..., Path],
     tmp_path: Path,
@@ -212,7 +214,7 @@ def test_rules_count_the_members_of_a_composition(shelf: Shelf, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_combined_is_refused_before_anything_is_written(
+def test_an_impossible_combination_is_refused_before_anything_is_written(
     shelf: Shelf, tmp_path: Path
 ) -> None:
     ia3 = peft_saves(

@@ -150,7 +150,7 @@ def test_experts_in_many_files_and_beside_other_methods(tmp_path: Path) -> None:
     assert {p.name for p in files.iterdir()} == {p.name for p in (tmp_path / "out").iterdir()}
 
 
-def test_experts_that_are_replaced_whole_are_written_back_too(tmp_path: Path) -> None:
+def test_replaced_experts_are_written_back_too(tmp_path: Path) -> None:
     base = tiny_qwen_moe()
     saved = peft_saves(
         base, tmp_path / "it", target_modules=["q_proj"], modules_to_save=["mlp.experts"]
@@ -184,7 +184,7 @@ def test_the_parts_are_those_that_transformers_own_conversion_writes(name: str) 
             )
 
 
-def test_a_part_is_told_by_its_strides() -> None:
+def test_a_part_is_recognised_by_its_strides() -> None:
     live = torch.arange(4 * 6 * 5).view(4, 6, 5)
     views = {
         "an expert": live[2],
@@ -229,7 +229,7 @@ def test_a_conversion_that_cannot_be_undone_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_parts_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
+def test_incomplete_parts_of_a_weight_are_refused(tmp_path: Path) -> None:
     from adapterdock.loader.base.fused_slices import _covers
 
     base = tiny_mixtral()
@@ -244,7 +244,7 @@ def test_parts_that_are_not_all_there_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_a_delta_that_needs_the_whole_weight_is_not_made_part_by_part(
+def test_a_delta_that_needs_the_complete_weight_is_not_made_in_parts(
     dora: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a projection that transformers turns when it loads."""
@@ -272,6 +272,6 @@ def test_a_delta_that_needs_the_whole_weight_is_not_made_part_by_part(
     monkeypatch.setattr(
         _FromFiles, "__getitem__", lambda s, n: s._skeleton.read(find(s._skeleton, s._prefix + n))
     )
-    with pytest.raises(AttachError, match="made of all of it") as caught:
+    with pytest.raises(AttachError, match="needs all of it") as caught:
         merged(manifest, tmp_path / "out")
     assert {f.code for f in caught.value.findings} == {"AD764"}

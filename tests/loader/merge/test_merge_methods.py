@@ -187,9 +187,7 @@ def test_tokens_of_tied_modules_keep_them_tied(tmp_path: Path) -> None:
         assert same_traces(traces(base), before)
 
 
-def test_what_stays_tied_survives_a_merge_that_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ties_survive_a_failed_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its weight is exchanged once, not once under each name."""
     base = tied_llama()
     rows = peft_saves(base, tmp_path / "it", kind=TrainableTokensConfig, token_indices=ROWS)
@@ -252,7 +250,7 @@ def _grouped_pixels() -> Any:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_change_that_is_none_of_the_weight_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_delta_that_does_not_change_the_weight_is_refused(name: str, tmp_path: Path) -> None:
     case = REFUSED[name]
     base = case.make()
     model = adapted(base, saved_for(case, base, tmp_path / "it"))
@@ -273,7 +271,7 @@ def test_a_rescaled_module_that_another_adapter_replaces_is_refused(tmp_path: Pa
     attach(model, saved, "dora")
     with pytest.raises(AttachError) as caught:
         model.merge_adapter(["whole", "dora"])
-    assert codes(caught) == ["AD757"] and "'whole' replaces that" in str(caught.value)
+    assert codes(caught) == ["AD757"] and "'whole' replaces the module" in str(caught.value)
 
 
 def test_a_rescaled_module_of_which_a_parameter_changes_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""AdaLoRA beside PEFT."""
+"""AdaLoRA compared with PEFT."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_logits_are_pefts_and_the_base_is_untouched(case: str, tmp_path: Path) -> None:
+def test_logits_match_peft_and_the_base_is_unchanged(case: str, tmp_path: Path) -> None:
     make, config = CASES[case]
     check_answers(make, tmp_path / "it", AdaLoraConfig, **config)
 
 
 def allocate(ranks: list[int]) -> Callable[[Any], None]:
-    """What the training does: keeps as many directions at each module as ``ranks`` says."""
+    """Like the training: keeps ``ranks`` directions at each module."""
 
     def change(model: Any) -> None:
         pattern: dict[str, list[bool]] = {}
@@ -88,9 +88,7 @@ def allocate(ranks: list[int]) -> Callable[[Any], None]:
 
 @pytest.mark.parametrize("alpha", [8, 0])
 @pytest.mark.parametrize("ranks", [[1, 2, 3, 4], [4, 1, 1, 2], [2, 0, 0, 3]])
-def test_modules_keep_the_ranks_that_the_training_left_them(
-    ranks: list[int], alpha: int, tmp_path: Path
-) -> None:
+def test_modules_keep_the_ranks_from_training(ranks: list[int], alpha: int, tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(
         base,
@@ -113,7 +111,7 @@ def test_modules_keep_the_ranks_that_the_training_left_them(
     ]
 
 
-def test_a_real_training_of_pefts_answers_alike(tmp_path: Path) -> None:
+def test_adapter_trained_by_peft_matches_peft(tmp_path: Path) -> None:
     base = tiny_llama()
     config = AdaLoraConfig(
         target_modules=["q_proj", "v_proj"], init_r=4, target_r=2, total_step=8, tinit=1, tfinal=2
@@ -134,26 +132,26 @@ def test_a_real_training_of_pefts_answers_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layer", ["linear", "conv1d", "conv"])
-def test_sums_are_dense_arithmetic(layer: str, tmp_path: Path) -> None:
+def test_sums_match_dense_arithmetic(layer: str, tmp_path: Path) -> None:
     check_sums(layer, tmp_path, AdaLoraConfig, fan_in_fan_out=layer == "conv1d", **STEPS)
 
 
-def test_a_half_precision_base(tmp_path: Path) -> None:
+def test_half_precision_base_matches_peft(tmp_path: Path) -> None:
     check_half_precision(tmp_path / "it", AdaLoraConfig, **LLAMA)
 
 
-def test_a_quantised_and_an_offloaded_base(tmp_path: Path) -> None:
+def test_quantised_and_offloaded_bases_match_peft(tmp_path: Path) -> None:
     check_quantised_and_offloaded(tmp_path / "it", AdaLoraConfig, **LLAMA)
 
 
 @pytest.mark.parametrize("factor", ["lora_A", "lora_B", "lora_E"])
-def test_a_factor_of_zero_changes_nothing(factor: str, tmp_path: Path) -> None:
+def test_adapter_with_a_zero_factor_is_refused(factor: str, tmp_path: Path) -> None:
     check_untrained_is_refused(
         tiny_llama, tmp_path / "it", AdaLoraConfig, fill(0.0, factor), trains=False, **LLAMA
     )
 
 
-def test_it_is_not_trained_here(tmp_path: Path) -> None:
+def test_trainable_adalora_is_refused(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", kind=AdaLoraConfig, **LLAMA)
     before = traces(base)

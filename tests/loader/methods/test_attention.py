@@ -1,4 +1,4 @@
-"""LoRA on ``nn.MultiheadAttention``: its two weights are changed for a call, as in PEFT."""
+"""LoRA on ``nn.MultiheadAttention``: both weights are changed during a call, as in PEFT."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def base() -> Attention:
     "config",
     [{}, {"rank_pattern": {"mix": 3}, "alpha_pattern": {"mix": 5}}, {"target_modules": ["mix"]}],
 )
-def test_the_logits_are_pefts_and_the_base_is_untouched(
+def test_logits_match_peft_and_the_base_is_unchanged(
     config: dict[str, Any], base: Attention, tmp_path: Path
 ) -> None:
     before, alone = traces(base), logits(base)
@@ -54,7 +54,7 @@ def test_the_logits_are_pefts_and_the_base_is_untouched(
     assert same_traces(traces(model.detach()), before)
 
 
-def test_two_adapters_add_up_and_merge_to_the_same(base: Attention, tmp_path: Path) -> None:
+def test_sum_of_two_adapters_matches_their_merge(base: Attention, tmp_path: Path) -> None:
     model = adapted(base, saved_at(tmp_path / "one", base, "mix"), "one")
     attach(model, saved_at(tmp_path / "two", base, "mix", seed=9), "two")
     before = traces(base)
@@ -68,9 +68,7 @@ def test_two_adapters_add_up_and_merge_to_the_same(base: Attention, tmp_path: Pa
     assert close(logits(model, adapter=["one", "two"]), logits(theirs, {"x": base.example}))
 
 
-def test_it_is_trained_with_pefts_gradients_and_saved_for_peft(
-    base: Attention, tmp_path: Path
-) -> None:
+def test_attention_adapter_is_trained_and_saved_for_peft(base: Attention, tmp_path: Path) -> None:
     model = AdaptedModel(base)
     saved = saved_at(tmp_path / "it", base, "mix")
     model.load_adapter(saved.folder, "it", trainable=True)
@@ -90,9 +88,7 @@ def test_rows_of_a_batch_are_refused_as_in_peft(base: Attention, tmp_path: Path)
         model(base.example, adapter_names=names)
 
 
-def test_a_file_without_a_half_or_that_the_config_does_not_select_is_refused(
-    base: Attention, tmp_path: Path
-) -> None:
+def test_incomplete_or_unselected_tensors_are_refused(base: Attention, tmp_path: Path) -> None:
     facts = facts_of(saved_at(tmp_path / "it", base, "wide", "mix").folder)
     inside = "mix.base_layer.out_proj."
     halved = retensored(facts, {f"{inside}lora_A.weight": None, f"{inside}lora_B.weight": None})
@@ -103,7 +99,7 @@ def test_a_file_without_a_half_or_that_the_config_does_not_select_is_refused(
     assert codes(tampered(plain, target_modules=["wide", "mix"]), base) == ["AD333"]
 
 
-def test_a_new_adapter_on_it_is_refused_by_its_name(base: Attention) -> None:
+def test_new_adapter_on_attention_is_refused_by_name(base: Attention) -> None:
     model = AdaptedModel(base)
     for targets in (["mix"], ["wide", "mix"], ".*mix"):
         config = {"peft_type": "LORA", "r": 2, "target_modules": targets}
@@ -112,8 +108,8 @@ def test_a_new_adapter_on_it_is_refused_by_its_name(base: Attention) -> None:
     model.add_adapter("new", {"peft_type": "LORA", "r": 2, "target_modules": ["wide"]})
 
 
-def test_torchs_own_layer_that_reads_the_weights_itself_is_reported(tmp_path: Path) -> None:
-    """Its fast path never calls the attention: PEFT's adapter is silently off there."""
+def test_torch_layer_that_reads_the_weights_itself_is_reported(tmp_path: Path) -> None:
+    """Its fast path never calls the attention: there PEFT's adapter silently does nothing."""
 
     class Net(nn.Module):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""DoRA: PEFT's logits, a norm that is computed once and never stale, and what it is refused on."""
+"""DoRA: PEFT's logits, a norm that is computed once and never stale, and refused modules."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.methods import dora
-from adapterdock.manifests.findings.errors import AttachError
-from safetensors.torch import load_file
+from adapterdock.manifests.findings.errors import AttachError, FitError
+from safetensors.torch import load_file, save_file
 from support.attach import attach_adapter
 from support.near import close, differs
 from support.peft_adapters import (
@@ -25,7 +25,6 @@ from support.peft_adapters import (
     peft_loads,
     peft_saves,
     same_traces,
-    tensors_of,
     tiny_bert,
     tiny_conv,
     tiny_gpt2,
@@ -55,7 +54,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_the_logits_are_pefts_and_the_base_is_untouched(option: str, tmp_path: Path) -> None:
+def test_logits_match_peft_and_the_base_is_unchanged(option: str, tmp_path: Path) -> None:
     make, config = OPTIONS[option]
     base = make()
     alone, before = logits(base), traces(base)
@@ -63,7 +62,7 @@ def test_the_logits_are_pefts_and_the_base_is_untouched(option: str, tmp_path: P
     assert differs(saved.answer, alone), "the adapter must matter"
 
     model = adapted(base, saved)
-    for _ in range(2):  # made, and remembered
+    for _ in range(2):  # the norm is computed, then kept
         assert close(logits(model), saved.answer)
     assert torch.equal(logits(base), alone)
     assert model.findings == ()
@@ -72,21 +71,21 @@ def test_the_logits_are_pefts_and_the_base_is_untouched(option: str, tmp_path: P
 
 
 @pytest.mark.parametrize("modules", [["q_proj", "embed_tokens"], ["lm_head"]])
-def test_tied_embeddings_answer_as_in_peft(modules: list[str], tmp_path: Path) -> None:
+def test_tied_embeddings_match_peft(modules: list[str], tmp_path: Path) -> None:
     base = tiny_llama(tie_word_embeddings=True)
     saved = peft_saves(base, tmp_path / "it", target_modules=modules, use_dora=True)
     assert close(logits(adapted(base, saved)), saved.answer)
 
 
-def test_an_embedding_that_was_resized_is_rescaled_by_its_own_weight(tmp_path: Path) -> None:
+def test_resized_embedding_is_rescaled_by_its_own_weight(tmp_path: Path) -> None:
     base, grown = tiny_llama(), tiny_llama()
     grown.resize_token_embeddings(64)
     saved = peft_saves(grown, tmp_path / "it", target_modules=["embed_tokens"], use_dora=True)
-    model = adapted(base, saved)  # the head is not the adapter's: it keeps its 61 rows
+    model = adapted(base, saved)  # the adapter has no head: the base's keeps its 61 rows
     assert close(logits(model), saved.answer[..., :61])
 
 
-def test_the_live_names_are_pefts(tmp_path: Path) -> None:
+def test_live_names_match_peft(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", target_modules=["q_proj"], use_dora=True)
     oracle = peft_loads(base, saved.folder)
@@ -97,7 +96,7 @@ def test_the_live_names_are_pefts(tmp_path: Path) -> None:
 
 
 def dense(base: Any, tensors: dict[str, torch.Tensor], scale: float) -> dict[str, torch.Tensor]:
-    """What an adapter adds to each weight of a linear: computed here, matrix by matrix."""
+    """An adapter's delta of each linear's weight, computed with full matrices."""
     state, found = base.state_dict(), {}
     for key, a in tensors.items():
         if not key.endswith(".lora_A.weight"):
@@ -113,7 +112,7 @@ def dense(base: Any, tensors: dict[str, torch.Tensor], scale: float) -> dict[str
     return found
 
 
-def test_a_sum_of_a_dora_and_a_lora_is_the_sum_of_their_dense_deltas(tmp_path: Path) -> None:
+def test_sum_of_dora_and_lora_matches_the_sum_of_dense_deltas(tmp_path: Path) -> None:
     base = tiny_llama()
     one = peft_saves(base, tmp_path / "one", target_modules="all-linear", use_dora=True)
     two = peft_saves(base, tmp_path / "two", seed=2, target_modules="all-linear", r=2)
@@ -135,7 +134,7 @@ def test_a_sum_of_a_dora_and_a_lora_is_the_sum_of_their_dense_deltas(tmp_path: P
         assert close(logits(model), logits(expected))
 
 
-def test_the_norm_is_computed_once_and_again_when_anything_changed(
+def test_norm_is_computed_once_and_again_after_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = tiny_llama()
@@ -175,7 +174,9 @@ def test_the_norm_is_computed_once_and_again_when_anything_changed(
     assert [computed(), computed()] == [2, 2]
 
 
-def test_a_norm_remembered_in_inference_mode_or_autocast_does_elsewhere(tmp_path: Path) -> None:
+def test_norm_computed_in_inference_mode_or_autocast_is_valid_in_other_modes(
+    tmp_path: Path,
+) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", target_modules="all-linear", use_dora=True)
     model = adapted(base, saved)
@@ -191,7 +192,7 @@ def test_a_norm_remembered_in_inference_mode_or_autocast_does_elsewhere(tmp_path
     assert close(logits(model), saved.answer)
 
 
-def test_gradients_and_dropout_in_training_are_pefts(tmp_path: Path) -> None:
+def test_training_gradients_match_peft(tmp_path: Path) -> None:
     base = tiny_gpt2()
     saved = peft_saves(
         base, tmp_path / "it", target_modules=["c_attn"], use_dora=True, fan_in_fan_out=True
@@ -210,7 +211,7 @@ def test_gradients_and_dropout_in_training_are_pefts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_conv])
-def test_dropout_reaches_the_bases_part_too_as_in_peft(
+def test_dropout_applies_to_the_base_part_as_in_peft(
     make: Callable[..., Any], tmp_path: Path
 ) -> None:
     base = make()
@@ -234,7 +235,7 @@ def test_dropout_reaches_the_bases_part_too_as_in_peft(
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_conv])
-def test_a_base_in_bfloat16_answers_as_in_peft(make: Callable[..., Any], tmp_path: Path) -> None:
+def test_bfloat16_base_matches_peft(make: Callable[..., Any], tmp_path: Path) -> None:
     base = make()
     modules = "all-linear" if make is tiny_llama else ["first", "head"]
     saved = peft_saves(base, tmp_path / "it", target_modules=modules, use_dora=True)
@@ -251,7 +252,7 @@ def test_a_base_in_bfloat16_answers_as_in_peft(make: Callable[..., Any], tmp_pat
         model.detach()
 
 
-def test_the_norm_of_an_offloaded_base_is_that_of_its_weights(tmp_path: Path) -> None:
+def test_norm_of_an_offloaded_base_uses_its_real_weights(tmp_path: Path) -> None:
     from accelerate import cpu_offload, disk_offload
 
     base = tiny_llama()
@@ -270,7 +271,7 @@ def test_the_norm_of_an_offloaded_base_is_that_of_its_weights(tmp_path: Path) ->
             assert close(logits(model), saved.answer)
 
 
-def test_a_quantised_weight_is_refused(tmp_path: Path) -> None:
+def test_quantised_weight_is_refused(tmp_path: Path) -> None:
     class Linear8bit(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -292,18 +293,19 @@ def test_a_quantised_weight_is_refused(tmp_path: Path) -> None:
     assert model.adapters == {}
 
 
-def test_a_magnitude_of_another_size_is_refused(tmp_path: Path) -> None:
+def test_magnitude_of_wrong_size_is_refused(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", target_modules=["q_proj"], use_dora=True)
     tensors = load_file(saved.file)
     key = next(k for k in tensors if "magnitude" in k)
     tensors[key] = tensors[key][:8].clone()
-    with pytest.raises(AttachError) as caught:
-        attach_adapter(AdaptedModel(base), "it", saved.plan(base), tensors_of(tensors))
+    save_file(tensors, saved.file, {"format": "pt"})
+    with pytest.raises(FitError) as caught:
+        AdaptedModel(base).load_adapter(saved.folder, "it")
     assert "(8,)" in str(caught.value) and "(16,)" in str(caught.value)
 
 
-def test_a_dora_as_it_is_before_training_changes_nothing_and_is_refused(tmp_path: Path) -> None:
+def test_untrained_dora_is_refused_unless_trainable(tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
     base = tiny_llama()

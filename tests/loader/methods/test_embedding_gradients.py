@@ -1,4 +1,4 @@
-"""Gradients at an embedding that is padded, bounded, or counts its tokens: PEFT's."""
+"""Gradients at embeddings with padding, ``max_norm`` or ``scale_grad_by_freq`` match PEFT."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def both(options: dict[str, Any], adapter: str, folder: Path) -> tuple[Any, Adap
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 @pytest.mark.parametrize("options", EMBEDDINGS)
-def test_an_adapted_embedding_has_pefts_gradients(
+def test_gradients_of_an_adapted_embedding_match_peft(
     options: str, adapter: str, tmp_path: Path
 ) -> None:
     theirs, model = both(EMBEDDINGS[options], adapter, tmp_path)
@@ -81,9 +81,7 @@ def test_an_adapted_embedding_has_pefts_gradients(
 
 
 @pytest.mark.parametrize("padded", [True, False])
-def test_the_token_at_padding_idx_is_not_trained_in_a_mixed_batch(
-    padded: bool, tmp_path: Path
-) -> None:
+def test_token_at_padding_idx_is_not_trained_in_a_mixed_batch(padded: bool, tmp_path: Path) -> None:
     options = {"padding_idx": PADDING} if padded else {}
     _, model = both(options, "tokens", tmp_path)
     example = model.base_model.example.repeat(2, 1)
@@ -92,7 +90,7 @@ def test_the_token_at_padding_idx_is_not_trained_in_a_mixed_batch(
     assert found[TOKENS.index(OTHER)].any()
 
 
-def test_a_mixed_batch_counts_tokens_as_single_runs_do(tmp_path: Path) -> None:
+def test_mixed_batch_counts_tokens_like_single_runs(tmp_path: Path) -> None:
     _, model = both({"scale_grad_by_freq": True}, "tokens", tmp_path)
     example = model.base_model.example
     (alone,) = gradients(model, example).values()

@@ -1,4 +1,4 @@
-"""IA3 beside PEFT."""
+"""IA3 compared with PEFT."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_logits_are_pefts_and_the_base_is_untouched(case: str, tmp_path: Path) -> None:
+def test_logits_match_peft_and_the_base_is_unchanged(case: str, tmp_path: Path) -> None:
     make, config = CASES[case]
     check_answers(make, tmp_path / "it", IA3Config, **config)
 
 
 @pytest.mark.parametrize("feedforward", [True, False])
 @pytest.mark.parametrize("layer", ["linear", "conv1d", "conv", "grouped"])
-def test_sums_are_dense_arithmetic(layer: str, feedforward: bool, tmp_path: Path) -> None:
+def test_sums_match_dense_arithmetic(layer: str, feedforward: bool, tmp_path: Path) -> None:
     check_sums(
         layer,
         tmp_path,
@@ -90,23 +90,23 @@ def test_sums_are_dense_arithmetic(layer: str, feedforward: bool, tmp_path: Path
     )
 
 
-def test_a_half_precision_base(tmp_path: Path) -> None:
+def test_half_precision_base_matches_peft(tmp_path: Path) -> None:
     check_half_precision(tmp_path / "it", IA3Config, **LLAMA)
 
 
-def test_a_quantised_and_an_offloaded_base(tmp_path: Path) -> None:
+def test_quantised_and_offloaded_bases_match_peft(tmp_path: Path) -> None:
     check_quantised_and_offloaded(tmp_path / "it", IA3Config, **LLAMA)
 
 
-def test_ones_change_nothing(tmp_path: Path) -> None:
+def test_vector_of_ones_is_refused(tmp_path: Path) -> None:
     check_untrained_is_refused(tiny_llama, tmp_path / "it", IA3Config, fill(1.0, "ia3_"), **LLAMA)
 
 
-def test_gradients_are_pefts(tmp_path: Path) -> None:
+def test_gradients_match_peft(tmp_path: Path) -> None:
     check_gradients(tmp_path / "it", IA3Config, "ia3_", **LLAMA)
 
 
-def test_a_convolution_without_a_batch_is_rescaled_along_its_channels(tmp_path: Path) -> None:
+def test_convolution_without_a_batch_is_rescaled_along_its_channels(tmp_path: Path) -> None:
     base = one_layer("conv")
     saved = peft_saves(
         base, tmp_path / "it", kind=IA3Config, target_modules=["layer"], feedforward_modules=[]
@@ -117,7 +117,7 @@ def test_a_convolution_without_a_batch_is_rescaled_along_its_channels(tmp_path: 
     assert close(row, saved.answer[0])
 
 
-def test_a_hook_that_somebody_put_on_the_module_runs_once(tmp_path: Path) -> None:
+def test_hook_on_the_module_runs_once(tmp_path: Path) -> None:
     base = one_layer("linear")
     saved = peft_saves(
         base,
@@ -133,7 +133,7 @@ def test_a_hook_that_somebody_put_on_the_module_runs_once(tmp_path: Path) -> Non
     assert calls == [1]
 
 
-def test_what_an_earlier_hook_adds_stays(tmp_path: Path) -> None:
+def test_output_of_an_earlier_hook_is_kept(tmp_path: Path) -> None:
     base = one_layer("linear")
     saved = peft_saves(
         base,
@@ -146,7 +146,7 @@ def test_what_an_earlier_hook_adds_stays(tmp_path: Path) -> None:
     assert close(logits(adapted(base, saved)), saved.answer + 1)
 
 
-def test_a_feedforward_module_of_two_inputs_is_refused(tmp_path: Path) -> None:
+def test_feedforward_module_with_two_inputs_is_refused(tmp_path: Path) -> None:
     class Gated(nn.Linear):
         def forward(self, input: torch.Tensor, gate: float = 1.0) -> torch.Tensor:
             return super().forward(input) * gate

@@ -1,4 +1,4 @@
-"""LN tuning: norms of the adapter's own, in the place of the base's."""
+"""LN tuning: the adapter's norms replace the base's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 
 def findings_of(saved: Saved, base: Any, tensors: Any = None) -> list[str]:
-    """Codes of the errors in what PEFT saved, or in these tensors instead of its own."""
+    """Codes of the errors in PEFT's file, or with these tensors instead of its own."""
     header = (tensors_of(tensors) if tensors else saved.tensors()).header
     facts = AdapterFacts("it", None, saved.config, header)
     found, _ = check_adapter(facts, None, layout=layout_of_model(base))
@@ -56,7 +56,7 @@ def findings_of(saved: Saved, base: Any, tensors: Any = None) -> list[str]:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_the_logits_are_pefts_and_the_base_is_untouched(option: str, tmp_path: Path) -> None:
+def test_logits_match_peft_and_the_base_is_unchanged(option: str, tmp_path: Path) -> None:
     make, config = OPTIONS[option]
     base = make()
     alone, before = logits(base), traces(base)
@@ -71,7 +71,7 @@ def test_the_logits_are_pefts_and_the_base_is_untouched(option: str, tmp_path: P
     assert same_traces(traces(model.detach()), before)
 
 
-def test_the_live_names_are_pefts(tmp_path: Path) -> None:
+def test_live_names_match_peft(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(
         base,
@@ -87,7 +87,7 @@ def test_the_live_names_are_pefts(tmp_path: Path) -> None:
     assert all(torch.equal(ours[n], theirs[n]) for n in ours)
 
 
-def test_whole_norms_do_not_add_up(tmp_path: Path) -> None:
+def test_replaced_norms_cannot_be_summed(tmp_path: Path) -> None:
     base = tiny_llama()
     settings = {"kind": LNTuningConfig, "target_modules": ["norm"]}
     one = peft_saves(base, tmp_path / "one", **settings)
@@ -104,7 +104,7 @@ def test_whole_norms_do_not_add_up(tmp_path: Path) -> None:
     assert torch.isfinite(logits(model)).all()
 
 
-def test_a_base_in_bfloat16_answers_as_in_peft(tmp_path: Path) -> None:
+def test_bfloat16_base_matches_peft(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", kind=LNTuningConfig, target_modules=r".*norm")
     half = base.to(torch.bfloat16)
@@ -114,7 +114,7 @@ def test_a_base_in_bfloat16_answers_as_in_peft(tmp_path: Path) -> None:
     assert close(answer, oracle, 4)
 
 
-def test_a_norm_of_another_size_or_half_of_one_is_refused(tmp_path: Path) -> None:
+def test_norm_of_wrong_size_or_with_a_missing_tensor_is_refused(tmp_path: Path) -> None:
     base = tiny_bert()
     saved = peft_saves(base, tmp_path / "it", kind=LNTuningConfig, target_modules=["LayerNorm"])
     tensors = load_file(saved.file)
@@ -129,7 +129,7 @@ def test_a_norm_of_another_size_or_half_of_one_is_refused(tmp_path: Path) -> Non
             attach_adapter(AdaptedModel(base), "it", saved.plan(base), tensors_of(wrong))
 
 
-def test_every_field_of_pefts_configs_is_classified() -> None:
+def test_every_field_of_pefts_configs_is_known() -> None:
     from adapterdock.registry.methods.table import METHODS
 
     common = {"peft_type", "peft_version", "base_model_name_or_path", "revision"}

@@ -1,4 +1,4 @@
-"""LoHa beside PEFT."""
+"""LoHa compared with PEFT."""
 
 from __future__ import annotations
 
@@ -49,27 +49,27 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_logits_are_pefts_and_the_base_is_untouched(case: str, tmp_path: Path) -> None:
+def test_logits_match_peft_and_the_base_is_unchanged(case: str, tmp_path: Path) -> None:
     make, config = CASES[case]
     check_answers(make, tmp_path / "it", LoHaConfig, **config)
 
 
 @pytest.mark.parametrize("effective", [True, False])
 @pytest.mark.parametrize("layer", ["linear", "conv", "grouped", "line"])
-def test_sums_are_dense_arithmetic(layer: str, effective: bool, tmp_path: Path) -> None:
+def test_sums_match_dense_arithmetic(layer: str, effective: bool, tmp_path: Path) -> None:
     check_sums(layer, tmp_path, LoHaConfig, r=3, use_effective_conv2d=effective)
 
 
-def test_a_half_precision_base(tmp_path: Path) -> None:
+def test_half_precision_base_matches_peft(tmp_path: Path) -> None:
     check_half_precision(tmp_path / "it", LoHaConfig, **LLAMA)
 
 
-def test_a_quantised_and_an_offloaded_base(tmp_path: Path) -> None:
+def test_quantised_and_offloaded_bases_match_peft(tmp_path: Path) -> None:
     check_quantised_and_offloaded(tmp_path / "it", LoHaConfig, **LLAMA)
 
 
 @pytest.mark.parametrize("factor", ["w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2"])
-def test_one_factor_of_zero_changes_nothing(factor: str, tmp_path: Path) -> None:
+def test_adapter_with_a_zero_factor_is_refused(factor: str, tmp_path: Path) -> None:
     check_untrained_is_refused(
         tiny_conv,
         tmp_path / "it",
@@ -80,14 +80,14 @@ def test_one_factor_of_zero_changes_nothing(factor: str, tmp_path: Path) -> None
     )
 
 
-def test_gradients_are_pefts(tmp_path: Path) -> None:
+def test_gradients_match_peft(tmp_path: Path) -> None:
     check_gradients(tmp_path / "it", LoHaConfig, "hada_", **LLAMA)
 
 
-def test_module_dropout_acts_only_while_training(tmp_path: Path) -> None:
+def test_module_dropout_acts_only_in_training(tmp_path: Path) -> None:
     check_module_dropout(tmp_path / "it", LoHaConfig)
 
 
 @pytest.mark.parametrize("layer", ["linear", "conv"])
-def test_rank_dropout_is_pefts_while_training(layer: str, tmp_path: Path) -> None:
+def test_rank_dropout_matches_peft_in_training(layer: str, tmp_path: Path) -> None:
     check_rank_dropout(layer, tmp_path / "it", LoHaConfig, torch.float32)

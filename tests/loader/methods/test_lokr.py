@@ -1,4 +1,4 @@
-"""LoKr beside PEFT."""
+"""LoKr compared with PEFT."""
 
 from __future__ import annotations
 
@@ -66,19 +66,19 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_logits_are_pefts_and_the_base_is_untouched(case: str, tmp_path: Path) -> None:
+def test_logits_match_peft_and_the_base_is_unchanged(case: str, tmp_path: Path) -> None:
     make, config = CASES[case]
     check_answers(make, tmp_path / "it", LoKrConfig, **config)
 
 
 @pytest.mark.parametrize("r", [1, 6])
 @pytest.mark.parametrize("layer", ["linear", "conv", "grouped", "line"])
-def test_sums_are_dense_arithmetic(layer: str, r: int, tmp_path: Path) -> None:
+def test_sums_match_dense_arithmetic(layer: str, r: int, tmp_path: Path) -> None:
     check_sums(layer, tmp_path, LoKrConfig, r=r, alpha=r)
 
 
-def test_an_effective_kernel_of_one_dimension_is_a_kronecker_product(tmp_path: Path) -> None:
-    """PEFT cannot run these (torch.kron raises), so here is the arithmetic itself."""
+def test_effective_kernel_of_one_dimension_is_a_kronecker_product(tmp_path: Path) -> None:
+    """PEFT cannot run these (torch.kron raises), so the expected output is computed here."""
     base = one_layer("line")
     settings = {"target_modules": ["layer"], "r": 1, "use_effective_conv2d": True}
     trained = get_peft_model(one_layer("line"), LoKrConfig(**settings))
@@ -97,16 +97,16 @@ def test_an_effective_kernel_of_one_dimension_is_a_kronecker_product(tmp_path: P
     assert close(logits(model), logits(base) + delta)
 
 
-def test_a_half_precision_base(tmp_path: Path) -> None:
+def test_half_precision_base_matches_peft(tmp_path: Path) -> None:
     check_half_precision(tmp_path / "it", LoKrConfig, **LLAMA)
 
 
-def test_a_quantised_and_an_offloaded_base(tmp_path: Path) -> None:
+def test_quantised_and_offloaded_bases_match_peft(tmp_path: Path) -> None:
     check_quantised_and_offloaded(tmp_path / "it", LoKrConfig, **LLAMA)
 
 
 @pytest.mark.parametrize("factor", ["w1_a", "w1_b", "w2_a", "w2_b", "t2"])
-def test_one_factor_of_zero_changes_nothing(factor: str, tmp_path: Path) -> None:
+def test_adapter_with_a_zero_factor_is_refused(factor: str, tmp_path: Path) -> None:
     check_untrained_is_refused(
         lambda: OneLayer(torch.nn.Conv2d(12, 12, 3), torch.ones(1, 12, 5, 5)),
         tmp_path / "it",
@@ -119,15 +119,15 @@ def test_one_factor_of_zero_changes_nothing(factor: str, tmp_path: Path) -> None
     )
 
 
-def test_gradients_are_pefts(tmp_path: Path) -> None:
+def test_gradients_match_peft(tmp_path: Path) -> None:
     check_gradients(tmp_path / "it", LoKrConfig, "lokr_", **LLAMA)
 
 
-def test_module_dropout_acts_only_while_training(tmp_path: Path) -> None:
+def test_module_dropout_acts_only_in_training(tmp_path: Path) -> None:
     check_module_dropout(tmp_path / "it", LoKrConfig)
 
 
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("layer", ["linear", "conv"])
-def test_rank_dropout_is_pefts_while_training(layer: str, scaled: bool, tmp_path: Path) -> None:
+def test_rank_dropout_matches_peft_in_training(layer: str, scaled: bool, tmp_path: Path) -> None:
     check_rank_dropout(layer, tmp_path / "it", LoKrConfig, torch.float32, rank_dropout_scale=scaled)

@@ -1,4 +1,4 @@
-"""What LoRA computes at each kind of module: PEFT's logits, to 1e-5 in float32."""
+"""LoRA at each kind of module matches PEFT's logits."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_the_logits_are_pefts_and_the_base_is_untouched(option: str, tmp_path: Path) -> None:
+def test_logits_match_peft_and_the_base_is_unchanged(option: str, tmp_path: Path) -> None:
     make, config = OPTIONS[option]
     base = make()
     alone, before = logits(base), traces(base)
@@ -89,14 +89,14 @@ def test_the_logits_are_pefts_and_the_base_is_untouched(option: str, tmp_path: P
 
 
 @pytest.mark.parametrize("modules", [["q_proj", "embed_tokens"], ["embed_tokens", "lm_head"]])
-def test_tied_embeddings_answer_as_in_peft(modules: list[str], tmp_path: Path) -> None:
+def test_tied_embeddings_match_peft(modules: list[str], tmp_path: Path) -> None:
     base = tiny_llama(tie_word_embeddings=True)
     saved = peft_saves(base, tmp_path / "it", target_modules=modules)
     model = adapted(base, saved)
     assert close(logits(model), saved.answer)
 
 
-def test_a_saved_embedding_leaves_its_tied_head_alone_as_peft_does(tmp_path: Path) -> None:
+def test_saved_embedding_does_not_change_its_tied_head_as_in_peft(tmp_path: Path) -> None:
     base = tiny_llama(tie_word_embeddings=True)
     saved = peft_saves(
         base, tmp_path / "it", target_modules=["q_proj"], modules_to_save=["embed_tokens"]
@@ -105,9 +105,7 @@ def test_a_saved_embedding_leaves_its_tied_head_alone_as_peft_does(tmp_path: Pat
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_an_embedding_that_was_resized_in_training_brings_its_new_rows(
-    tied: bool, tmp_path: Path
-) -> None:
+def test_embedding_resized_in_training_has_its_new_rows(tied: bool, tmp_path: Path) -> None:
     base = tiny_llama(tie_word_embeddings=tied)
     grown = tiny_llama(tie_word_embeddings=tied)
     grown.resize_token_embeddings(64)
@@ -119,7 +117,7 @@ def test_an_embedding_that_was_resized_in_training_brings_its_new_rows(
 
     model = adapted(base, saved)
     assert close(logits(model, new_ids), expected)
-    with pytest.raises(IndexError):  # the base does not know these ids, and still does not
+    with pytest.raises(IndexError):  # the base still does not have these ids
         logits(base, new_ids)
     assert base.get_input_embeddings().num_embeddings == 61
     before = traces(tiny_llama(tie_word_embeddings=tied))["state"]
@@ -127,7 +125,7 @@ def test_an_embedding_that_was_resized_in_training_brings_its_new_rows(
     assert all(torch.equal(v, before[k]) for k, v in base.state_dict().items())
 
 
-def test_a_tied_head_follows_a_resized_embedding_that_was_saved_once(tmp_path: Path) -> None:
+def test_tied_head_follows_a_resized_embedding_that_was_saved_once(tmp_path: Path) -> None:
     base, grown = tiny_llama(tie_word_embeddings=True), tiny_llama(tie_word_embeddings=True)
     grown.resize_token_embeddings(64)
     saved = peft_saves(
@@ -147,14 +145,14 @@ def test_a_tied_head_follows_a_resized_embedding_that_was_saved_once(tmp_path: P
     assert close(logits(model, adapter="it"), expected)
 
 
-def test_an_embedding_saved_as_it_was_costs_no_copy(tmp_path: Path) -> None:
+def test_unchanged_saved_embedding_is_not_copied(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", target_modules=["embed_tokens"])
     assert any(n.endswith("embed_tokens.weight") for n in saved.plan(base).embeddings.values()) or (
         "model.embed_tokens" in saved.plan(base).embeddings
     )
     model = adapted(base, saved)
-    assert model._host.adapters.by_name["it"].whole == frozenset()
+    assert model._host.adapters.by_name["it"].replaced == frozenset()
     assert close(logits(model), saved.answer)
 
 
@@ -162,7 +160,7 @@ def test_an_embedding_saved_as_it_was_costs_no_copy(tmp_path: Path) -> None:
     ("targets", "save"),
     [(["lm_head", "fc1"], {}), (["fc1"], {"save_embedding_layers": True})],
 )
-def test_a_head_with_a_bias_that_peft_saves_whole_answers_as_in_peft(
+def test_saved_head_with_a_bias_matches_peft(
     targets: list[str], save: dict[str, Any], tmp_path: Path
 ) -> None:
     from support.tiny_models import tiny_model
@@ -184,7 +182,7 @@ def test_a_head_with_a_bias_that_peft_saves_whole_answers_as_in_peft(
     assert all(torch.equal(v, before[k]) for k, v in model.detach().state_dict().items())
 
 
-def test_an_embedding_keeps_padding_row_largest_norm_and_scale(tmp_path: Path) -> None:
+def test_embedding_keeps_padding_row_max_norm_and_scale(tmp_path: Path) -> None:
     class Scaled(torch.nn.Embedding):
         embed_scale = 3.0
 
@@ -220,7 +218,7 @@ def test_an_embedding_keeps_padding_row_largest_norm_and_scale(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2, tiny_conv])
-def test_several_active_adapters_are_pefts_sum(make: Callable[..., Any], tmp_path: Path) -> None:
+def test_several_active_adapters_match_pefts_sum(make: Callable[..., Any], tmp_path: Path) -> None:
     base = make()
     targets = {"tiny_llama": "all-linear", "tiny_gpt2": ["c_attn"], "tiny_conv": CONVOLUTIONS}
     settings = {"target_modules": targets[make.__name__]}
@@ -236,13 +234,13 @@ def test_several_active_adapters_are_pefts_sum(make: Callable[..., Any], tmp_pat
     assert close(logits(model), logits(oracle, inputs_of(base)))
 
 
-def test_a_weighted_adapter_is_peft_with_that_much_more_scale(tmp_path: Path) -> None:
+def test_weighted_adapter_matches_peft_with_a_larger_scale(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", target_modules=["q_proj", "embed_tokens"])
     oracle = peft_loads(base, saved.folder)
     for module in oracle.modules():
         if isinstance(getattr(module, "scaling", None), dict):
-            module.scaling["it"] *= 0.25  # PEFT's own scale_layer forgets embeddings
+            module.scaling["it"] *= 0.25  # PEFT's scale_layer skips embeddings
 
     model = adapted(base, saved)
     model.set_adapter({"it": 0.25})
@@ -253,7 +251,7 @@ def test_a_weighted_adapter_is_peft_with_that_much_more_scale(tmp_path: Path) ->
     assert torch.equal(logits(model), logits(base))
 
 
-def test_half_precision_answers_are_pefts(tmp_path: Path) -> None:
+def test_half_precision_matches_peft(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", target_modules="all-linear")
     half = base.to(torch.bfloat16)
@@ -265,7 +263,7 @@ def test_half_precision_answers_are_pefts(tmp_path: Path) -> None:
     assert close(answer, saved.answer, 32)
 
 
-def test_autocast_leaves_dtypes_as_peft_does(tmp_path: Path) -> None:
+def test_autocast_dtypes_match_peft(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", target_modules="all-linear")
     oracle, model = peft_loads(base, saved.folder), adapted(base, saved)
@@ -275,7 +273,7 @@ def test_autocast_leaves_dtypes_as_peft_does(tmp_path: Path) -> None:
     assert close(answer, expected, 4)
 
 
-def test_gradients_of_a_trainable_adapter_are_pefts(tmp_path: Path) -> None:
+def test_gradients_of_a_trainable_adapter_match_peft(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", target_modules=["q_proj", "down_proj"])
     oracle = peft_loads(base, saved.folder)
@@ -294,7 +292,7 @@ def test_gradients_of_a_trainable_adapter_are_pefts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("grown", [False, True])
-def test_embeddings_stored_beside_factors_are_not_trained_as_they_are_not_in_peft(
+def test_embeddings_saved_with_the_factors_are_not_trained_as_in_peft(
     grown: bool, tmp_path: Path
 ) -> None:
     base, author = tiny_llama(), tiny_llama()
@@ -309,7 +307,7 @@ def test_embeddings_stored_beside_factors_are_not_trained_as_they_are_not_in_pef
     assert close(logits(model), saved.answer)
 
 
-def test_dropout_acts_only_while_training(tmp_path: Path) -> None:
+def test_dropout_acts_only_in_training(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", target_modules=["q_proj"])
     model = adapted(base, saved, trainable=True, dropout=0.5)

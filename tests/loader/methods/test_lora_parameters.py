@@ -1,4 +1,4 @@
-"""``target_parameters``: PEFT's logits on mixtures of experts, over a base that stays as it is."""
+"""``target_parameters``: PEFT's logits on mixtures of experts, and an unchanged base."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.sites.weight_sites import WeightSite
-from adapterdock.manifests.findings.errors import AttachError, RoutingError
+from adapterdock.manifests.findings.errors import AttachError, FitError, RoutingError
 from peft import LoraConfig
 from safetensors.torch import load_file
-from support.attach import attach_adapter
 from support.method_fit import codes, facts_of, tampered
 from support.moes import tiny_gpt_oss, tiny_mixtral, tiny_qwen_moe
 from support.near import close, differs
@@ -61,7 +60,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_the_logits_are_pefts_and_the_base_is_untouched(option: str, tmp_path: Path) -> None:
+def test_logits_match_peft_and_the_base_is_unchanged(option: str, tmp_path: Path) -> None:
     make, config = OPTIONS[option]
     base = make()
     alone, before = logits(base), traces(base)
@@ -75,7 +74,7 @@ def test_the_logits_are_pefts_and_the_base_is_untouched(option: str, tmp_path: P
     assert same_traces(traces(model.detach()), before)
 
 
-def test_the_live_names_are_pefts(tmp_path: Path) -> None:
+def test_live_names_match_peft(tmp_path: Path) -> None:
     base = tiny_mixtral()
     saved = peft_saves(base, tmp_path / "it", target_parameters=BOTH, target_modules=[])
     theirs = {n: v for n, v in peft_loads(base, saved.folder).state_dict().items() if "lora_" in n}
@@ -85,7 +84,7 @@ def test_the_live_names_are_pefts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [tiny_mixtral, tiny_gpt_oss])
-def test_a_sum_is_the_sum_of_each_experts_dense_delta(
+def test_sum_matches_the_sum_of_each_experts_dense_delta(
     make: Callable[..., Any], tmp_path: Path
 ) -> None:
     base = make()
@@ -102,7 +101,7 @@ def test_a_sum_is_the_sum_of_each_experts_dense_delta(
                 b = tensors[f"{module}{wraps}.lora_B.weight"]
                 parameter = getattr(expected.model.layers[layer].mlp.experts, name)
                 for e in range(experts):
-                    # A lies expert by expert, B rank by rank
+                    # A is ordered by expert, B by rank
                     delta = b[:, e::experts] @ a[e * rank : (e + 1) * rank]
                     parameter.data[e] += weight * scale * (delta.t() if turned else delta)
     model = AdaptedModel(base)
@@ -113,7 +112,7 @@ def test_a_sum_is_the_sum_of_each_experts_dense_delta(
         assert close(logits(model), logits(expected))
 
 
-def test_other_threads_see_the_base_while_a_call_runs(tmp_path: Path) -> None:
+def test_other_threads_see_the_base_during_a_call(tmp_path: Path) -> None:
     base = tiny_mixtral()
     alone = logits(base)
     saved = peft_saves(base, tmp_path / "it", target_parameters=BOTH, target_modules=[])
@@ -123,7 +122,7 @@ def test_other_threads_see_the_base_while_a_call_runs(tmp_path: Path) -> None:
     weight = experts.gate_up_proj
 
     class Waits(torch.nn.Module):
-        """The experts' activation: in the midst of their forward."""
+        """The experts' activation, which runs inside their forward."""
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             inside.set()
@@ -144,7 +143,7 @@ def test_other_threads_see_the_base_while_a_call_runs(tmp_path: Path) -> None:
     assert close(answer, saved.answer)
 
 
-def test_gradients_are_pefts(tmp_path: Path) -> None:
+def test_gradients_match_peft(tmp_path: Path) -> None:
     base = tiny_mixtral()
     saved = peft_saves(base, tmp_path / "it", target_parameters=BOTH, target_modules=[])
     oracle = peft_loads(base, saved.folder)
@@ -161,7 +160,7 @@ def test_gradients_are_pefts(tmp_path: Path) -> None:
     assert all(p.grad is None for p in base.parameters())
 
 
-def test_a_base_in_bfloat16_answers_as_in_peft(tmp_path: Path) -> None:
+def test_bfloat16_base_matches_peft(tmp_path: Path) -> None:
     base = tiny_llama()
     targets = {"target_parameters": ["mlp.down_proj.weight"], "target_modules": []}
     saved = peft_saves(base, tmp_path / "it", **targets)
@@ -175,7 +174,7 @@ def test_a_base_in_bfloat16_answers_as_in_peft(tmp_path: Path) -> None:
         model.detach()
 
 
-def test_offloaded_experts_are_read_in_and_changed(tmp_path: Path) -> None:
+def test_offloaded_experts_are_read_and_changed(tmp_path: Path) -> None:
     from accelerate import cpu_offload
 
     base = tiny_mixtral()
@@ -189,7 +188,7 @@ def test_offloaded_experts_are_read_in_and_changed(tmp_path: Path) -> None:
         assert close(logits(base), alone)
 
 
-def test_experts_in_float32_answer_in_the_dtype_that_came_in(tmp_path: Path) -> None:
+def test_float32_experts_return_the_dtype_of_their_input(tmp_path: Path) -> None:
     from adapterdock.loader.base.float32 import keep_float32
 
     base = tiny_mixtral()
@@ -202,23 +201,16 @@ def test_experts_in_float32_answer_in_the_dtype_that_came_in(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("role", ["A", "B"])
-def test_another_number_of_experts_is_refused(role: str, tmp_path: Path) -> None:
+def test_wrong_number_of_experts_is_refused(role: str, tmp_path: Path) -> None:
     base, other = tiny_mixtral(), tiny_mixtral(num_local_experts=6)
     saved = peft_saves(other, tmp_path / "it", target_parameters=BOTH, target_modules=[])
-    from adapterdock.loader.base.layout import layout_of_model
-    from adapterdock.registry.checks.check_adapter import check_adapter
-    from adapterdock.registry.files.facts import AdapterFacts
-
-    facts = AdapterFacts("it", None, saved.config, saved.tensors().header)
-    findings, plan = check_adapter(facts, None, layout=layout_of_model(base))
-    assert any(f.code == "AD343" and f"lora_{role}" in f.message for f in findings)
-    assert plan is not None
-    with pytest.raises(AttachError) as caught:
-        attach_adapter(AdaptedModel(base), "it", plan, saved.tensors())
+    with pytest.raises(FitError) as caught:
+        AdaptedModel(base).load_adapter(saved.folder, "it")
     assert {f.code for f in caught.value.findings} == {"AD343"}
+    assert any(f"lora_{role}" in f.message for f in caught.value.findings)
 
 
-def test_a_file_that_peft_wrote_passes_every_check(tmp_path: Path) -> None:
+def test_file_saved_by_peft_passes_every_check(tmp_path: Path) -> None:
     from adapterdock.loader.base.layout import layout_of_model
     from adapterdock.registry.checks.check_adapter import check_adapter
     from adapterdock.registry.files.facts import AdapterFacts, Layout, ModuleShape
@@ -249,7 +241,7 @@ def test_a_file_that_peft_wrote_passes_every_check(tmp_path: Path) -> None:
             assert plan is not None and plan == saved.plan(base)
 
 
-def test_a_forward_that_was_exchanged_is_an_error_and_not_the_base(tmp_path: Path) -> None:
+def test_replaced_forward_is_an_error(tmp_path: Path) -> None:
     base = tiny_mixtral()
     saved = peft_saves(base, tmp_path / "it", target_parameters=BOTH, target_modules=[])
     experts = base.model.layers[0].mlp.experts
@@ -265,7 +257,7 @@ def test_a_forward_that_was_exchanged_is_an_error_and_not_the_base(tmp_path: Pat
     assert [f.code for f in caught.value.findings] == ["AD749"]
 
 
-def test_factors_in_a_module_that_another_adapter_replaces_are_refused(tmp_path: Path) -> None:
+def test_factors_in_a_module_replaced_by_another_adapter_are_refused(tmp_path: Path) -> None:
     base = tiny_mixtral()
     one = peft_saves(base, tmp_path / "one", target_parameters=BOTH, target_modules=[])
     two = peft_saves(
@@ -279,7 +271,7 @@ def test_factors_in_a_module_that_another_adapter_replaces_are_refused(tmp_path:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_an_attach_that_breaks_off_leaves_the_model_as_it_was(
+def test_failed_attach_leaves_the_model_unchanged(
     late: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = tiny_mixtral()
@@ -298,20 +290,20 @@ def test_an_attach_that_breaks_off_leaves_the_model_as_it_was(
     assert same_traces(traces(base), before) and model.adapters == {}
 
 
-def test_tensors_that_name_no_parameter_have_no_place(tmp_path: Path) -> None:
+def test_tensors_without_a_parameter_name_are_leftovers(tmp_path: Path) -> None:
     base = tiny_mixtral()
     saved = peft_saves(base, tmp_path / "it", target_parameters=BOTH, target_modules=[])
     tensors = {k: v for k, v in load_file(saved.file).items() if ".base_layer." in k}
     from adapterdock.loader.base.layout import layout_of_model
-    from adapterdock.registry.methods.table import METHODS
+    from support.method_fit import planned
 
     header = tensors_of(tensors).header.tensors
-    plan = METHODS["LORA"].plan(saved.config, header, layout_of_model(base))
+    plan = planned("LORA", saved.config, header, layout_of_model(base))
     assert plan.sites == () and set(plan.leftovers) == set(tensors)
 
 
 @pytest.mark.parametrize("name", ["LinearOfMine", "Projection"])
-def test_sizes_are_the_parameters_own_and_not_what_its_class_is_called(
+def test_sizes_come_from_the_parameter_and_not_from_the_class_name(
     name: str, tmp_path: Path
 ) -> None:
     def init(self: Any) -> None:
@@ -333,8 +325,8 @@ def test_sizes_are_the_parameters_own_and_not_what_its_class_is_called(
     assert logits(model, adapter="new").shape == (3, 20)
 
 
-def test_a_name_of_no_parameter_is_a_warning_beside_one_that_names_some(tmp_path: Path) -> None:
-    """As in PEFT: HunYuan's router is no ``gate.weight`` but ``gate.wg.weight``."""
+def test_unknown_parameter_name_is_a_warning_if_another_name_matches(tmp_path: Path) -> None:
+    """As in PEFT: HunYuan's router is not ``gate.weight`` but ``gate.wg.weight``."""
     base = tiny_mixtral()
     names = ["experts.gate_up_proj", "gate.wg.weight"]
     saved = peft_saves(base, tmp_path / "it", target_parameters=names, target_modules=[])

@@ -1,4 +1,4 @@
-"""VeLoRA, BD-LoRA and aLoRA: PEFT's logits where PEFT is right, refused by name where not."""
+"""VeLoRA, BD-LoRA and aLoRA match PEFT where PEFT is right, and are refused elsewhere."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def refused(caught: pytest.ExceptionInfo[AdapterdockError]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_the_logits_are_pefts_and_the_base_is_untouched(name: str, tmp_path: Path) -> None:
+def test_logits_match_peft_and_the_base_is_unchanged(name: str, tmp_path: Path) -> None:
     base = tiny_llama()
     before, alone = traces(base), logits(base)
     saved = saved_as(name, tmp_path / "it", base)
@@ -73,7 +73,7 @@ def test_blocks_at_conv1d_are_refused_as_in_peft(tmp_path: Path) -> None:
     assert "AD371" in codes(cut, base)
 
 
-def test_modules_without_blocks_are_plain(tmp_path: Path) -> None:
+def test_modules_without_blocks_are_plain_lora(tmp_path: Path) -> None:
     blocks = BdLoraConfig(target_modules_bd_b=["layers.1"], nblocks=2, match_strict=False)
     base = tiny_llama()
     saved = saved_as("bdlora", tmp_path / "it", base, use_bdlora=blocks)
@@ -81,7 +81,7 @@ def test_modules_without_blocks_are_plain(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["velora", "bdlora"])
-def test_merged_answers_are_the_live_ones(name: str, tmp_path: Path) -> None:
+def test_merged_output_matches_the_live_output(name: str, tmp_path: Path) -> None:
     base = tiny_llama()
     saved = saved_as(name, tmp_path / "it", base)
     model = adapted(base, saved)
@@ -93,7 +93,7 @@ def test_merged_answers_are_the_live_ones(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_what_is_saved_again_is_pefts(name: str, tmp_path: Path) -> None:
+def test_adapter_saved_again_matches_peft(name: str, tmp_path: Path) -> None:
     base = tiny_llama()
     saved = saved_as(name, tmp_path / "it", base)
     model = AdaptedModel(base)
@@ -103,10 +103,10 @@ def test_what_is_saved_again_is_pefts(name: str, tmp_path: Path) -> None:
     assert close(again, saved.answer)
 
 
-# -- what the files and configs say --------------------------------------------------------------
+# -- files and configs -------------------------------------------------------------------------
 
 
-def test_factors_of_another_cut_do_not_fit(tmp_path: Path) -> None:
+def test_factors_with_other_blocks_are_refused(tmp_path: Path) -> None:
     base = tiny_llama()
     facts = facts_of(saved_as("bdlora", tmp_path / "it", base).folder)
     plain = tampered(facts, use_bdlora=None)
@@ -131,7 +131,7 @@ def test_factors_of_another_cut_do_not_fit(tmp_path: Path) -> None:
         ({"alora_invocation_tokens": [1], "target_parameters": ["w"]}, "AD317"),
     ],
 )
-def test_a_config_that_peft_refuses_is_refused(
+def test_config_that_peft_refuses_is_refused(
     changes: dict[str, Any], code: str, tmp_path: Path
 ) -> None:
     base = tiny_llama()
@@ -139,14 +139,14 @@ def test_a_config_that_peft_refuses_is_refused(
     assert code in codes(tampered(facts, **changes), base)
 
 
-def test_a_variant_at_an_embedding_is_refused_before_and_at_attach(tmp_path: Path) -> None:
+def test_variant_at_an_embedding_is_refused(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", target_modules=["embed_tokens"])
     facts = tampered(facts_of(saved.folder), alora_invocation_tokens=INVOKE)
     assert "AD371" in codes(facts, base)
 
 
-def test_a_projection_of_another_size_does_not_fit(tmp_path: Path) -> None:
+def test_projection_of_wrong_size_is_refused(tmp_path: Path) -> None:
     base = tiny_llama()
     facts = facts_of(saved_as("velora", tmp_path / "it", base).folder)
     place = "model.layers.0.self_attn.q_proj.lora_velora_embed"
@@ -154,7 +154,7 @@ def test_a_projection_of_another_size_does_not_fit(tmp_path: Path) -> None:
     assert codes(retensored(facts, {place: None}), base) == ["AD331"]
 
 
-def test_velora_is_not_trained_here(tmp_path: Path) -> None:
+def test_trainable_velora_is_refused(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = saved_as("velora", tmp_path / "it", base)
     with pytest.raises(AttachError, match="VeLoRA") as caught:
@@ -165,11 +165,11 @@ def test_velora_is_not_trained_here(tmp_path: Path) -> None:
         AdaptedModel(base).add_adapter("new", config)
 
 
-# -- aLoRA: from the invocation on ---------------------------------------------------------------
+# -- aLoRA -------------------------------------------------------------------------------------
 
 
 def batch() -> dict[str, torch.Tensor]:
-    """The invocation at the end, twice, in the middle after padding, and nowhere."""
+    """Rows with the invocation at the end, twice, in the middle after padding, and not at all."""
     rows = ids(rows=4, length=9)
     rows[rows == INVOKE[0]] += 1
     for row, places in enumerate(([7], [1, 5], [4])):
@@ -183,13 +183,13 @@ def batch() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def alora(tmp_path: Path) -> tuple[AdaptedModel, Any]:
-    """Ours and PEFT's."""
+    """Our model and PEFT's."""
     base = tiny_llama()
     saved = saved_as("alora", tmp_path / "alora", base)
     return adapted(base, saved, "alora"), peft_loads(base, saved.folder)
 
 
-def test_each_row_begins_at_its_last_invocation(alora: tuple[AdaptedModel, Any]) -> None:
+def test_each_row_acts_from_its_last_invocation(alora: tuple[AdaptedModel, Any]) -> None:
     ours, theirs = alora
     assert close(logits(ours, batch()), logits(theirs, batch()))
     alone = logits(ours.base_model, batch())
@@ -199,13 +199,13 @@ def test_each_row_begins_at_its_last_invocation(alora: tuple[AdaptedModel, Any])
 
 
 @pytest.mark.parametrize("how", [{}, {"num_return_sequences": 2, "do_sample": True}])
-def test_generation_is_pefts(alora: tuple[AdaptedModel, Any], how: dict[str, Any]) -> None:
+def test_generation_matches_peft(alora: tuple[AdaptedModel, Any], how: dict[str, Any]) -> None:
     ours, theirs = alora
     answers = []
     for model in (ours, theirs):
         torch.manual_seed(3)
         if how and model is theirs:
-            continue  # PEFT has one offset for a prompt, and two rows
+            continue  # PEFT has one offset for two rows of a prompt
         answers.append(model.generate(**batch(), max_new_tokens=6, min_new_tokens=6, **how))
     if not how:
         assert torch.equal(*answers)
@@ -213,8 +213,10 @@ def test_generation_is_pefts(alora: tuple[AdaptedModel, Any], how: dict[str, Any
         assert answers[0].shape[0] == 8
 
 
-def test_generation_without_a_cache_is_that_with_one(alora: tuple[AdaptedModel, Any]) -> None:
-    """PEFT counts from the end of what has grown, and forgets the invocation's first tokens."""
+def test_generation_without_a_cache_matches_generation_with_one(
+    alora: tuple[AdaptedModel, Any],
+) -> None:
+    """PEFT counts from the end of the longer input, and skips the invocation's first tokens."""
     ours, _ = alora
     wanted = ours.generate(**batch(), max_new_tokens=6, min_new_tokens=6)
     assert torch.equal(
@@ -223,7 +225,7 @@ def test_generation_without_a_cache_is_that_with_one(alora: tuple[AdaptedModel, 
 
 
 @pytest.mark.parametrize("how", [{"num_beams": 3}, {"prompt_lookup_num_tokens": 3}])
-def test_beams_and_looked_up_tokens_see_the_same_model(
+def test_beams_and_prompt_lookup_match_plain_generation(
     alora: tuple[AdaptedModel, Any], how: dict[str, Any]
 ) -> None:
     ours, _ = alora
@@ -238,18 +240,18 @@ def test_beams_and_looked_up_tokens_see_the_same_model(
     assert torch.equal(fast, slow)
 
 
-def test_steps_by_hand_are_the_whole(alora: tuple[AdaptedModel, Any]) -> None:
+def test_separate_steps_match_one_call(alora: tuple[AdaptedModel, Any]) -> None:
     ours, _ = alora
     rows = batch()["input_ids"]
     whole = logits(ours, {"input_ids": rows})
     with torch.no_grad():
         first = ours(input_ids=rows[:, :8], use_cache=True)
         last = ours(input_ids=rows[:, 8:], past_key_values=first.past_key_values)
-    # the first row's invocation is cut in two: a step sees its own tokens
+    # the first row's invocation is split: a step sees only its own tokens
     assert close(last.logits[1:, 0], whole[1:, 8])
 
 
-def test_the_bases_cache_is_shared_up_to_the_invocation(alora: tuple[AdaptedModel, Any]) -> None:
+def test_cache_of_the_base_is_shared_up_to_the_invocation(alora: tuple[AdaptedModel, Any]) -> None:
     ours, theirs = alora
     rows = batch()["input_ids"][:2]
     rows[1] = rows[0]
@@ -263,12 +265,12 @@ def test_the_bases_cache_is_shared_up_to_the_invocation(alora: tuple[AdaptedMode
             input_ids=rows, past_key_values=kept, max_new_tokens=4, min_new_tokens=4
         )
     assert torch.equal(made, theirs.generate(input_ids=rows, max_new_tokens=4, min_new_tokens=4))
-    with pytest.raises(RoutingError) as caught:  # what is after the invocation is not the base's
+    with pytest.raises(RoutingError) as caught:  # the cache after the invocation is not the base's
         ours(input_ids=rows[:, 8:], past_key_values=cache, adapter=None)
     assert refused(caught) == ["AD772"]
 
 
-def test_a_cache_of_the_base_beyond_the_invocation_is_refused(
+def test_cache_of_the_base_beyond_the_invocation_is_refused(
     alora: tuple[AdaptedModel, Any],
 ) -> None:
     ours, _ = alora
@@ -279,7 +281,7 @@ def test_a_cache_of_the_base_beyond_the_invocation_is_refused(
             ours.generate(input_ids=rows, past_key_values=cache, max_new_tokens=2)
 
 
-def test_without_tokens_to_look_at_it_is_refused(alora: tuple[AdaptedModel, Any]) -> None:
+def test_call_without_token_ids_is_refused(alora: tuple[AdaptedModel, Any]) -> None:
     ours, _ = alora
     embedded = ours.base_model.get_input_embeddings()(batch()["input_ids"])
     for call in (ours, ours.generate):
@@ -289,7 +291,7 @@ def test_without_tokens_to_look_at_it_is_refused(alora: tuple[AdaptedModel, Any]
         assert ours(inputs_embeds=embedded, adapter=None).logits is not None
 
 
-def test_mixed_rows_are_pefts(alora: tuple[AdaptedModel, Any], tmp_path: Path) -> None:
+def test_mixed_batch_rows_match_peft(alora: tuple[AdaptedModel, Any], tmp_path: Path) -> None:
     ours, theirs = alora
     plain = peft_saves(ours.base_model, tmp_path / "plain", **TARGETS)
     other = saved_as(
@@ -309,7 +311,7 @@ def test_mixed_rows_are_pefts(alora: tuple[AdaptedModel, Any], tmp_path: Path) -
     assert torch.equal(made, theirs_made)
 
 
-def test_a_sum_beside_another_adapter_is_the_sum_of_both(
+def test_sum_with_another_adapter_acts_from_the_invocation(
     alora: tuple[AdaptedModel, Any], tmp_path: Path
 ) -> None:
     ours, _ = alora
@@ -320,14 +322,14 @@ def test_a_sum_beside_another_adapter_is_the_sum_of_both(
     assert differs(both[0, 8], logits(ours, rows, adapter="plain")[0, 8])
 
 
-def test_an_alora_is_not_merged_and_says_why(alora: tuple[AdaptedModel, Any]) -> None:
+def test_merging_an_alora_is_refused_with_a_reason(alora: tuple[AdaptedModel, Any]) -> None:
     ours, _ = alora
     with pytest.raises(AttachError, match="some tokens only") as caught:
         ours.merge_adapter()
     assert set(refused(caught)) == {"AD757"}
 
 
-def test_training_an_alora_gives_pefts_gradients(tmp_path: Path) -> None:
+def test_gradients_of_an_alora_match_peft(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = saved_as("alora", tmp_path / "it", base)
     ours = adapted(base, saved, trainable=True)
@@ -360,7 +362,7 @@ def test_training_an_alora_gives_pefts_gradients(tmp_path: Path) -> None:
         assert close(one, other)
 
 
-def test_parts_that_backward_runs_again_know_where_it_begins(tmp_path: Path) -> None:
+def test_gradient_checkpointing_keeps_the_invocation(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = saved_as("alora", tmp_path / "it", base)
     grads = []
@@ -376,7 +378,7 @@ def test_parts_that_backward_runs_again_know_where_it_begins(tmp_path: Path) -> 
     assert all(close(again[name], value) for name, value in once.items())
 
 
-def test_an_alora_beside_virtual_tokens_is_refused(
+def test_alora_with_virtual_tokens_is_refused(
     alora: tuple[AdaptedModel, Any], tmp_path: Path
 ) -> None:
     from peft import PromptTuningConfig

@@ -1,4 +1,4 @@
-"""From a manifest to logits, for each native method: the headers' verdict, and PEFT's answer."""
+"""From a manifest to logits, for each native method: checks of the headers, and PEFT's output."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ import pytest
 from adapterdock.registry.checks.options import PEFT_METHODS
 from adapterdock.registry.methods.table import METHODS
 from peft import LNTuningConfig, TrainableTokensConfig, VeraConfig
+from support import merge_cases
 from support.moes import tiny_gpt_oss, tiny_mixtral, tiny_qwen_moe
 from support.near import close
-from support.peft_adapters import inputs_of, logits, peft_saves, tiny_llama, tiny_t5
+from support.peft_adapters import (
+    adapted,
+    inputs_of,
+    logits,
+    peft_loads,
+    peft_saves,
+    tiny_llama,
+    tiny_t5,
+)
 
 EXPERTS: dict[str, Any] = {
     "target_modules": ["q_proj"],
@@ -51,10 +60,10 @@ CASES: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_manifest_validates_from_headers_and_answers_as_peft(case: str, tmp_path: Path) -> None:
+def test_manifest_validates_from_headers_and_matches_peft(case: str, tmp_path: Path) -> None:
     make, methods, config = CASES[case]
     base = make()
-    base.save_pretrained(tmp_path / "base")  # experts one by one, under their old names
+    base.save_pretrained(tmp_path / "base")  # one tensor for each expert, with their old names
     saved = peft_saves(base, tmp_path / "it", **config)
     recorded = {**saved.config, "base_model_name_or_path": None}
     (saved.folder / "adapter_config.json").write_text(json.dumps(recorded))
@@ -70,12 +79,24 @@ def test_a_manifest_validates_from_headers_and_answers_as_peft(case: str, tmp_pa
     assert close(logits(model, inputs_of(base)), saved.answer)
 
 
-def test_every_native_method_is_one_of_pefts() -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["ia3", "loha conv", "lokr both low", "oft embedding", "adalora", "dora embedding", "tokens"],
+)
+def test_live_names_match_peft(name: str, tmp_path: Path) -> None:
+    base = merge_cases.CASES[name].make()
+    saved = merge_cases.saved_for(merge_cases.CASES[name], base, tmp_path / "it")
+    ours = adapted(base, saved).state_dict().keys()
+    assert ours
+    assert ours <= peft_loads(base, saved.folder).state_dict().keys()
+
+
+def test_every_native_method_is_a_peft_method() -> None:
     assert METHODS.keys() <= PEFT_METHODS
     assert all(row.peft_type == name for name, row in METHODS.items())
 
 
-def test_layer_replication_is_refused_with_the_reason() -> None:
+def test_layer_replication_is_refused_with_a_reason() -> None:
     from adapterdock.registry.checks.check_adapter import check_adapter
     from adapterdock.registry.files.facts import AdapterFacts, Header
 

@@ -1,4 +1,4 @@
-"""OFT beside PEFT."""
+"""OFT compared with PEFT."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
-from adapterdock.manifests.findings.errors import AttachError
+from adapterdock.manifests.findings.errors import AdapterdockError
 from peft import OFTConfig
 from support.method_oracle import (
     check_answers,
@@ -24,7 +24,6 @@ from support.near import close
 from support.peft_adapters import (
     OneLayer,
     adapted,
-    attach,
     logits,
     one_layer,
     peft_loads,
@@ -71,46 +70,44 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_logits_are_pefts_and_the_base_is_untouched(case: str, tmp_path: Path) -> None:
+def test_logits_match_peft_and_the_base_is_unchanged(case: str, tmp_path: Path) -> None:
     make, config = CASES[case]
     check_answers(make, tmp_path / "it", OFTConfig, **config)
 
 
 @pytest.mark.parametrize("layer", ["linear", "conv", "grouped", "embedding"])
-def test_sums_are_dense_arithmetic(layer: str, tmp_path: Path) -> None:
+def test_sums_match_dense_arithmetic(layer: str, tmp_path: Path) -> None:
     check_sums(layer, tmp_path, OFTConfig, oft_block_size=4)
 
 
-def test_a_half_precision_base(tmp_path: Path) -> None:
+def test_half_precision_base_matches_peft(tmp_path: Path) -> None:
     check_half_precision(tmp_path / "it", OFTConfig, **LLAMA)
 
 
-def test_a_quantised_and_an_offloaded_base(tmp_path: Path) -> None:
+def test_quantised_and_offloaded_bases_match_peft(tmp_path: Path) -> None:
     check_quantised_and_offloaded(tmp_path / "it", OFTConfig, **LLAMA)
 
 
 @pytest.mark.parametrize("how", [{}, {"use_cayley_neumann": False}, {"coft": True}])
-def test_angles_of_zero_change_nothing(how: dict[str, Any], tmp_path: Path) -> None:
+def test_zero_angles_are_refused(how: dict[str, Any], tmp_path: Path) -> None:
     check_untrained_is_refused(
         tiny_llama, tmp_path / "it", OFTConfig, fill(0.0, "oft_"), **LLAMA, **how
     )
 
 
 @pytest.mark.parametrize("how", [{"num_cayley_neumann_terms": 1}, {"coft": True, "eps": 0.0}])
-def test_a_series_that_ends_before_it_begins_changes_nothing(
-    how: dict[str, Any], tmp_path: Path
-) -> None:
+def test_series_without_angles_is_refused(how: dict[str, Any], tmp_path: Path) -> None:
     check_untrained_is_refused(
         tiny_llama, tmp_path / "it", OFTConfig, fill(0.5, "oft_"), **LLAMA, **how
     )
 
 
 @pytest.mark.parametrize("how", [{}, {"use_cayley_neumann": False}, {"coft": True, "eps": 0.2}])
-def test_gradients_are_pefts(how: dict[str, Any], tmp_path: Path) -> None:
+def test_gradients_match_peft(how: dict[str, Any], tmp_path: Path) -> None:
     check_gradients(tmp_path / "it", OFTConfig, "oft_", **LLAMA, **how)
 
 
-def test_a_constraint_leaves_the_angles_of_inference_as_they_are(tmp_path: Path) -> None:
+def test_constraint_does_not_change_the_angles_in_inference(tmp_path: Path) -> None:
     """PEFT writes the constrained angles into its parameters, also in inference."""
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", kind=OFTConfig, **LLAMA, coft=True, eps=0.2)
@@ -131,8 +128,8 @@ def test_a_constraint_leaves_the_angles_of_inference_as_they_are(tmp_path: Path)
             assert close(value, same)
 
 
-def test_a_linear_that_sees_images_rotates_their_channels(tmp_path: Path) -> None:
-    """PEFT takes any four dimensions for an image, and breaks."""
+def test_linear_with_image_input_rotates_the_channels(tmp_path: Path) -> None:
+    """PEFT treats any input of four dimensions as an image, and fails."""
     base = one_layer("linear")
     saved = peft_saves(
         base, tmp_path / "it", kind=OFTConfig, target_modules=["layer"], oft_block_size=4
@@ -150,12 +147,12 @@ def test_a_linear_that_sees_images_rotates_their_channels(tmp_path: Path) -> Non
         (nn.Conv1d(4, 6, 3), "square"),
     ],
 )
-def test_convolutions_that_pefts_oft_cannot_do_are_refused(
+def test_convolutions_that_oft_does_not_support_are_refused(
     layer: nn.Module, words: str, tmp_path: Path
 ) -> None:
     base = OneLayer(nn.Conv2d(4, 6, 3), torch.ones(1, 4, 7, 7))
     saved = peft_saves(
         base, tmp_path / "it", kind=OFTConfig, target_modules=["layer"], oft_block_size=4
     )
-    with pytest.raises(AttachError, match=words):
-        attach(AdaptedModel(OneLayer(layer, base.example)), saved)
+    with pytest.raises(AdapterdockError, match=words):
+        AdaptedModel(OneLayer(layer, base.example)).load_adapter(saved.folder, "it")

@@ -1,4 +1,4 @@
-"""Trainable tokens: PEFT's logits, alone and inside a LoRA, with tied heads as PEFT ties them."""
+"""Trainable tokens: PEFT's logits, alone and in a LoRA, with heads tied as in PEFT."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from support.peft_adapters import (
 )
 
 ROWS = sorted({int(i) for i in inputs_of(tiny_llama())["input_ids"][0, :3]})
-"""Tokens that the inputs hold."""
+"""Tokens of the inputs."""
 
 
 def tied_llama() -> Any:
@@ -66,7 +66,7 @@ LORA: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("option", LORA)
-def test_rows_beside_a_lora_give_pefts_logits(option: str, tmp_path: Path) -> None:
+def test_rows_in_a_lora_match_peft(option: str, tmp_path: Path) -> None:
     make, config = LORA[option]
     base = make()
     alone, before = logits(base), traces(base)
@@ -79,7 +79,7 @@ def test_rows_beside_a_lora_give_pefts_logits(option: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tied_llama, tiny_t5, tiny_gpt2, tiny_bert])
-def test_rows_alone_give_pefts_logits(make: Callable[..., Any], tmp_path: Path) -> None:
+def test_rows_alone_match_peft(make: Callable[..., Any], tmp_path: Path) -> None:
     base = make()
     alone = logits(base)
     saved = peft_saves(base, tmp_path / "it", kind=TrainableTokensConfig, token_indices=ROWS)
@@ -90,7 +90,7 @@ def test_rows_alone_give_pefts_logits(make: Callable[..., Any], tmp_path: Path) 
     assert model.findings == ()
 
 
-def test_rows_keep_the_largest_norm_and_the_scale_of_their_embedding() -> None:
+def test_rows_follow_max_norm_and_scale_of_the_embedding() -> None:
     class Scaled(torch.nn.Embedding):
         embed_scale = torch.tensor(3.0)
 
@@ -107,12 +107,12 @@ def test_rows_keep_the_largest_norm_and_the_scale_of_their_embedding() -> None:
 
     base, x = Net().eval(), torch.tensor([[0, 1, 3, 19, 7]])
     base(x)  # renormalises the rows in place; do that now
-    from adapterdock.registry.methods.table import METHODS
+    from support.method_fit import planned
 
     rows = torch.randn(2, 6)
     tensors = tensors_of({"embed_tokens.trainable_tokens_delta": rows})
     config = {"token_indices": [3, 0], "target_modules": ["embed_tokens"]}
-    plan = METHODS["TRAINABLE_TOKENS"].plan(config, tensors.header.tensors)
+    plan = planned("TRAINABLE_TOKENS", config, tensors.header.tensors)
     model = AdaptedModel(base)
     attach_adapter(model, "it", plan, tensors)
     answer = model(x, adapter="it")
@@ -121,7 +121,7 @@ def test_rows_keep_the_largest_norm_and_the_scale_of_their_embedding() -> None:
     assert torch.equal(answer[0, [1, 3, 4]], base(x)[0, [1, 3, 4]])
 
 
-def test_a_sum_with_a_lora_is_the_sum_of_deltas(tmp_path: Path) -> None:
+def test_sum_with_a_lora_matches_the_sum_of_deltas(tmp_path: Path) -> None:
     base = tiny_llama()
     one = peft_saves(base, tmp_path / "one", kind=TrainableTokensConfig, token_indices=ROWS)
     two = peft_saves(base, tmp_path / "two", target_modules=["embed_tokens"], r=2)
@@ -142,7 +142,7 @@ def test_a_sum_with_a_lora_is_the_sum_of_deltas(tmp_path: Path) -> None:
         assert close(logits(model), logits(expected))
 
 
-def test_tied_rows_are_one_parameter_under_training(tmp_path: Path) -> None:
+def test_tied_rows_are_one_parameter_in_training(tmp_path: Path) -> None:
     base = tied_llama()
     for kind, config in (
         (TrainableTokensConfig, {"token_indices": ROWS}),
@@ -167,7 +167,7 @@ def test_tied_rows_are_one_parameter_under_training(tmp_path: Path) -> None:
         model.detach()
 
 
-def test_a_base_in_bfloat16_answers_as_in_peft(tmp_path: Path) -> None:
+def test_bfloat16_base_matches_peft(tmp_path: Path) -> None:
     base = tied_llama()
     saved = peft_saves(base, tmp_path / "it", kind=TrainableTokensConfig, token_indices=ROWS)
     half = base.to(torch.bfloat16)
@@ -177,7 +177,7 @@ def test_a_base_in_bfloat16_answers_as_in_peft(tmp_path: Path) -> None:
     assert close(answer, oracle, 4)
 
 
-def test_an_index_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
+def test_index_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
     base, grown = tiny_llama(), tiny_llama()
     grown.resize_token_embeddings(64)
     saved = peft_saves(grown, tmp_path / "it", kind=TrainableTokensConfig, token_indices=[5, 62])
@@ -196,7 +196,7 @@ def test_tied_rows_that_differ_are_refused(tmp_path: Path) -> None:
     assert [f.code for f in caught.value.findings] == ["AD750"]
 
 
-def test_rows_that_are_the_bases_own_change_nothing_and_are_refused(tmp_path: Path) -> None:
+def test_rows_equal_to_the_base_are_refused(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", kind=TrainableTokensConfig, token_indices=ROWS)
     ((key, _),) = load_file(saved.file).items()
@@ -226,7 +226,7 @@ def tiny(base: Any) -> Any:
 
 @pytest.mark.parametrize("make", [tiny_llama, tied_llama])
 @pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
-def test_other_tokens_of_two_adapters_are_merged_in_turn(
+def test_different_tokens_of_two_adapters_are_merged_one_after_the_other(
     order: tuple[str, str], make: Callable[..., Any], tmp_path: Path
 ) -> None:
     base, inputs = make(), {"input_ids": torch.tensor([[3, 4, 5, 6, 7]])}
@@ -246,7 +246,7 @@ def test_other_tokens_of_two_adapters_are_merged_in_turn(
     assert same_traces(traces(model.detach()), before)
 
 
-def test_the_same_token_of_two_adapters_is_not_merged_in_turn(tmp_path: Path) -> None:
+def test_same_token_of_two_adapters_cannot_be_merged_twice(tmp_path: Path) -> None:
     model, oracle = two_of_tokens(tiny_llama(), tmp_path, FOUR, [4, 5])
     oracle.merge_adapter(["one"])
     with pytest.raises(ValueError, match="already defined"):
@@ -259,7 +259,7 @@ def test_the_same_token_of_two_adapters_is_not_merged_in_turn(tmp_path: Path) ->
     assert model.merged_adapters == ["one"]
 
 
-def test_tokens_are_not_merged_beside_a_lora_of_the_same_embedding(tmp_path: Path) -> None:
+def test_tokens_are_not_merged_after_a_lora_of_the_same_embedding(tmp_path: Path) -> None:
     base = tiny_llama()
     one = peft_saves(base, tmp_path / "one", kind=TrainableTokensConfig, token_indices=FOUR)
     two = peft_saves(base, tmp_path / "two", target_modules=["embed_tokens"], r=2)

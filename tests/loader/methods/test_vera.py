@@ -1,4 +1,4 @@
-"""VeRA: PEFT's logits, with the shared matrices in the file or made again from their seed."""
+"""VeRA: PEFT's logits, with the shared matrices in the file or generated again from their seed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 
 def findings_of(saved: Saved, base: Any, **changes: Any) -> list[Finding]:
-    """Findings on what PEFT saved, with some of its config's fields changed."""
+    """Findings on PEFT's file, with some fields of its config changed."""
     config = {**saved.config, **changes}
     facts = AdapterFacts("it", None, config, saved.tensors().header)
     found, _ = check_adapter(facts, None, layout=layout_of_model(base))
@@ -55,7 +55,7 @@ def findings_of(saved: Saved, base: Any, **changes: Any) -> list[Finding]:
 
 @pytest.mark.parametrize("save", [True, False])
 @pytest.mark.parametrize("option", OPTIONS)
-def test_the_logits_are_pefts_and_the_base_is_untouched(
+def test_logits_match_peft_and_the_base_is_unchanged(
     option: str, save: bool, tmp_path: Path
 ) -> None:
     make, config = OPTIONS[option]
@@ -81,9 +81,7 @@ def test_the_logits_are_pefts_and_the_base_is_untouched(
 
 
 @pytest.mark.parametrize("save", [True, False])
-def test_the_live_names_are_pefts_and_the_matrices_are_kept_once(
-    save: bool, tmp_path: Path
-) -> None:
+def test_live_names_match_peft_and_matrices_are_stored_once(save: bool, tmp_path: Path) -> None:
     base = tiny_llama()
     targets = ["q_proj", "down_proj"]
     saved = peft_saves(
@@ -101,7 +99,7 @@ def test_the_live_names_are_pefts_and_the_matrices_are_kept_once(
     assert trained == {n for n in named if "vera_lambda" in n}
 
 
-def test_a_sum_with_a_lora_is_the_sum_of_their_dense_deltas(tmp_path: Path) -> None:
+def test_sum_with_a_lora_matches_the_sum_of_dense_deltas(tmp_path: Path) -> None:
     base = tiny_llama()
     one = peft_saves(base, tmp_path / "one", kind=VeraConfig, r=4, target_modules=["up_proj"])
     two = peft_saves(base, tmp_path / "two", target_modules=["up_proj"], r=2)
@@ -120,7 +118,7 @@ def test_a_sum_with_a_lora_is_the_sum_of_their_dense_deltas(tmp_path: Path) -> N
     assert close(logits(model), logits(expected))
 
 
-def test_a_base_in_bfloat16_answers_as_in_peft(tmp_path: Path) -> None:
+def test_bfloat16_base_matches_peft(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", kind=VeraConfig, r=4, target_modules=["q_proj"])
     half = base.to(torch.bfloat16)
@@ -133,7 +131,7 @@ def test_a_base_in_bfloat16_answers_as_in_peft(tmp_path: Path) -> None:
         model.detach()
 
 
-def test_misfits_are_refused(tmp_path: Path) -> None:
+def test_tensors_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", kind=VeraConfig, r=4, target_modules=["q_proj"])
     assert [f.code for f in findings_of(saved, base, r=8)] == ["AD343"] * 3
@@ -151,7 +149,7 @@ def test_misfits_are_refused(tmp_path: Path) -> None:
     assert "AD331" in {f.code for f in found}
 
 
-def test_every_field_of_pefts_config_is_classified() -> None:
+def test_every_field_of_pefts_config_is_known() -> None:
     import dataclasses
 
     from adapterdock.registry.methods.vera import OPTIONS as KNOWN

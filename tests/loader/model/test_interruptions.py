@@ -1,5 +1,4 @@
-"""A change that is interrupted at any line is made or is not made: the model answers and lists as
-before or as after, never between, and the next change works."""
+"""A change that is interrupted at any line is complete or undone, and the next change works."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ MOST = int(os.environ.get("MOST", "40"))
 
 _FILES = """adapted load adapter/adapter adapter/memory base/interception build/in_memory
 lifecycle/add_adapter lifecycle/attach_files lifecycle/change lifecycle/choose lifecycle/deployment
-lifecycle/load_adapter merge/merge merge/untie model/adapter_set model/all_or_nothing model/calls
+lifecycle/load_adapter merge/merge merge/untie model/adapter_set model/calls
 model/choice model/compositions model/host model/merging model/model_state model/parameter_tree
 model/residency model/stand_in model/state_dict routing/selection sites/attachments
 sites/checkpointing sites/compiled sites/refill sites/sites sites/weight_reads sites/weight_sites"""
@@ -214,9 +213,7 @@ def manifest(folder: Path) -> Path:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CHANGES)
-def test_an_interruption_at_any_line_leaves_the_model_as_before_or_as_after(
-    saved: Path, name: str
-) -> None:
+def test_an_interrupted_change_is_complete_or_undone(saved: Path, name: str) -> None:
     change = CHANGES[name]
 
     def made() -> AdaptedModel:
@@ -260,7 +257,7 @@ def alike(one: object, other: object) -> bool:
     return repr(one) == repr(other) if isinstance(one, dict) else one == other
 
 
-def test_a_call_that_was_interrupted_is_not_running_any_more(saved: Path) -> None:
+def test_an_interrupted_call_does_not_count_as_running(saved: Path) -> None:
     model = fresh(saved)
     count = lines_run(lambda: answer(model), CHANGING)
     for line in sample(count, count):
@@ -270,7 +267,7 @@ def test_a_call_that_was_interrupted_is_not_running_any_more(saved: Path) -> Non
     assert model.merged_adapters == ["one", "two"]
 
 
-def test_a_change_that_is_refused_takes_nothing_along(saved: Path) -> None:
+def test_a_refused_change_changes_nothing(saved: Path) -> None:
     """Not only interruptions: a state dict of other shapes used to forget where adapters came
     from."""
     model = fresh(saved)

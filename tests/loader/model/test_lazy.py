@@ -1,4 +1,4 @@
-"""Lazy adapters: checked and locked like any, read on first use."""
+"""Lazy adapters are checked and locked like others, and read on first use."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def model(manifest: Path) -> AdaptedModel:
     return adapterdock.load(manifest, frozen=True)
 
 
-def test_nothing_of_it_is_there_until_it_is_used(
+def test_a_lazy_adapter_is_read_on_first_use(
     model: AdaptedModel, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
@@ -70,7 +70,9 @@ def test_nothing_of_it_is_there_until_it_is_used(
 @pytest.mark.parametrize(
     "use", ["set_adapter", "using", "adapter", "rows", "composition", "generate"]
 )
-def test_every_way_of_using_it_loads_it(model: AdaptedModel, manifest: Path, use: str) -> None:
+def test_every_kind_of_use_loads_a_lazy_adapter(
+    model: AdaptedModel, manifest: Path, use: str
+) -> None:
     eager = adapterdock.load(manifest)
     eager.set_adapter("one")
     eager.set_adapter("two")
@@ -97,14 +99,14 @@ def test_every_way_of_using_it_loads_it(model: AdaptedModel, manifest: Path, use
     assert model.adapters["one"].loaded and not model.adapters["whole"].loaded
 
 
-def test_one_that_is_active_from_the_start_is_read_at_once(shelf: Shelf, tmp_path: Path) -> None:
+def test_an_active_lazy_adapter_is_read_at_once(shelf: Shelf, tmp_path: Path) -> None:
     model = adapterdock.load(
         manifest_of(shelf, tmp_path, adapters={"one": lazy(shelf.one.folder)}, active="one")
     )
     assert model.adapters["one"].loaded
 
 
-def test_first_uses_on_many_threads_load_it_once(
+def test_concurrent_first_uses_load_once(
     model: AdaptedModel, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[str] = []
@@ -143,7 +145,7 @@ def test_a_first_use_in_inference_mode_can_be_differentiated_later(
 
 
 @pytest.mark.parametrize("how", ["gone", "other", "nan"])
-def test_a_failure_is_raised_at_the_use_and_can_be_tried_again(
+def test_a_failed_first_use_raises_and_can_be_retried(
     shelf: Shelf, manifest: Path, folder: Path, how: str
 ) -> None:
     file = folder / "adapter_model.safetensors"
@@ -175,7 +177,7 @@ def test_a_failure_is_raised_at_the_use_and_can_be_tried_again(
         assert close(logits(model, adapter="one"), shelf.one.answer)
 
 
-def test_what_does_not_fit_is_refused_at_load(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_lazy_adapter_that_does_not_fit_is_refused_at_load(shelf: Shelf, tmp_path: Path) -> None:
     wider = {name: (24, out) for name, (_, out) in LLAMA_QV.items()}
     wrong = write_adapter(tmp_path / "wrong", tensors=lora_tensors(wider))
     with pytest.raises(FitError):
@@ -186,7 +188,7 @@ def test_what_does_not_fit_is_refused_at_load(shelf: Shelf, tmp_path: Path) -> N
         adapterdock.attach(base, write_manifest(tmp_path, **keys))
 
 
-def test_it_can_be_deleted_replaced_and_planned_without_being_read(
+def test_deleting_replacing_and_planning_do_not_read_a_lazy_adapter(
     model: AdaptedModel, manifest: Path, shelf: Shelf, tmp_path: Path
 ) -> None:
     assert not model.plan(manifest)
@@ -200,7 +202,7 @@ def test_it_can_be_deleted_replaced_and_planned_without_being_read(
     assert not any(m._forward_hooks for m in model.base_model.modules())
 
 
-def test_rules_know_the_rank_of_what_was_not_read(shelf: Shelf, tmp_path: Path) -> None:
+def test_rules_know_the_rank_of_a_lazy_adapter(shelf: Shelf, tmp_path: Path) -> None:
     adapters = {"one": lazy(shelf.one.folder), "two": lazy(shelf.two.folder)}
     model = adapterdock.load(
         manifest_of(shelf, tmp_path, adapters=adapters, rules={"max_total_rank": 5})

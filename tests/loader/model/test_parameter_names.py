@@ -1,4 +1,4 @@
-"""The names of ``named_parameters`` lead to them: for LoRA+, ``functional_call`` and export."""
+"""Names in ``named_parameters``: for LoRA+, ``functional_call`` and ``torch.export``."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def walked(model: nn.Module, name: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_name_leads_to_its_parameter_by_attribute(kind: str, tmp_path: Path) -> None:
+def test_every_parameter_name_can_be_followed_by_attributes(kind: str, tmp_path: Path) -> None:
     model = made(kind, tmp_path)
     for name, parameter in model.named_parameters():
         assert walked(model, name) is parameter, name
@@ -97,7 +97,7 @@ def test_every_name_leads_to_its_parameter_by_attribute(kind: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_of_adapters_may_have_dots_and_be_those_of_methods(name: str, tmp_path: Path) -> None:
+def test_adapter_names_may_have_dots_or_equal_attributes(name: str, tmp_path: Path) -> None:
     base = tiny_llama()
     model = AdaptedModel(base)
     saved = peft_saves(base, tmp_path / "it", **QV, modules_to_save=["lm_head"])
@@ -121,7 +121,7 @@ def test_names_of_adapters_may_have_dots_and_be_those_of_methods(name: str, tmp_
     assert all(walked(model, n) is p for n, p in model.named_parameters())
 
 
-def test_nodes_go_with_the_last_adapter_and_names_follow_a_hot_swap(tmp_path: Path) -> None:
+def test_nodes_disappear_with_the_last_adapter_and_follow_a_hot_swap(tmp_path: Path) -> None:
     base = tiny_llama()
     model = AdaptedModel(base)
     empty = [n for n, _ in model.named_modules()]
@@ -163,9 +163,7 @@ def test_loraplus_groups_the_parameters_as_it_groups_pefts(fields: dict[str, Any
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_functional_call_answers_with_the_tensors_that_it_is_given(
-    kind: str, tmp_path: Path
-) -> None:
+def test_functional_call_uses_the_tensors_passed_to_it(kind: str, tmp_path: Path) -> None:
     model = made(kind, tmp_path)
     inputs, before = inputs_of(model.base_model), logits(model)
     own = {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith("tuners.")}
@@ -183,9 +181,7 @@ def test_functional_call_answers_with_the_tensors_that_it_is_given(
 
 
 @pytest.mark.parametrize("kind", ["tokens", "DoRA", "whole", "all biases"])
-def test_functional_call_has_gradients_and_they_are_those_of_the_parameters(
-    kind: str, tmp_path: Path
-) -> None:
+def test_functional_call_has_the_gradients_of_the_parameters(kind: str, tmp_path: Path) -> None:
     model = made(kind, tmp_path, trainable=True)
     inputs = inputs_of(model.base_model)
     own = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -200,7 +196,7 @@ def test_functional_call_has_gradients_and_they_are_those_of_the_parameters(
         assert close(found[name], parameter.grad), name
 
 
-def test_what_functional_call_cannot_exchange_is_refused(tmp_path: Path) -> None:
+def test_functional_call_refuses_parameters_it_cannot_exchange(tmp_path: Path) -> None:
     model = AdaptedModel(tiny_llama())
     base, inputs = model.base_model, inputs_of(model.base_model)
     attach(model, peft_saves(base, tmp_path / "one", **QV), "one")
@@ -219,7 +215,7 @@ def test_what_functional_call_cannot_exchange_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["LoRA", "DoRA", "embedding", "tokens", "whole", "all biases"])
-def test_an_exported_program_answers_as_the_active_adapter(kind: str, tmp_path: Path) -> None:
+def test_an_exported_program_includes_the_active_adapter(kind: str, tmp_path: Path) -> None:
     model = made(kind, tmp_path)
     inputs = {k: v[:1] for k, v in inputs_of(model.base_model).items()}
     wanted = logits(model, inputs)
@@ -243,7 +239,7 @@ def test_an_exported_program_without_an_active_adapter_is_the_base(tmp_path: Pat
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_what_holds_the_names_trains_or_not_as_the_base_does(training: bool) -> None:
+def test_training_mode_of_the_tree_follows_the_base(training: bool) -> None:
     model = AdaptedModel(tiny_llama().train(training))
     model.add_adapter("it", LoraConfig(r=2, **QV))
     assert {module.training for module in model.modules()} == {training}

@@ -1,4 +1,4 @@
-"""A budget for adapters' weights: the least recently used make room, and come back unchanged."""
+"""A budget for adapters' weights: the least recently used are unloaded, and reloaded unchanged."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def bytes_here(model: AdaptedModel) -> int:
     return sum(t.numel() * t.element_size() for t in model.state_dict().values())
 
 
-def test_the_least_recently_used_go_and_come_back_as_they_were(
+def test_the_least_recently_used_adapters_are_unloaded_and_reloaded(
     manifest: Path, four: dict[str, Saved], size: int
 ) -> None:
     free = adapterdock.load(manifest)
@@ -78,7 +78,7 @@ def test_the_least_recently_used_go_and_come_back_as_they_were(
     assert torch.equal(logits(model, adapter_names=names), logits(free, adapter_names=names))
 
 
-def test_the_manifests_own_budget_holds_and_the_callers_comes_first(
+def test_the_callers_budget_overrides_the_manifests(
     shelf: Shelf, four: dict[str, Saved], size: int, tmp_path: Path
 ) -> None:
     adapters = {n: {"source": s} for n, s in four.items()}
@@ -91,14 +91,14 @@ def test_the_manifests_own_budget_holds_and_the_callers_comes_first(
     assert f"~ residency  {size} bytes -> {3 * size} bytes" in str(plan)
     model.apply(plan)
     assert model.residency == 3 * size
-    given = adapterdock.load(manifest, residency=2 * size)
-    given.apply(given.plan(wider))
-    assert given.residency == 2 * size
+    limited = adapterdock.load(manifest, residency=2 * size)
+    limited.apply(limited.plan(wider))
+    assert limited.residency == 2 * size
     bare = adapterdock.attach(shelf.model(), {"version": 1, "base": {}}, residency="1MB")
     assert bare.residency == 1_000_000
 
 
-def test_threads_get_their_own_answers_and_the_bytes_stay_within(manifest: Path, size: int) -> None:
+def test_threads_get_their_own_answers_within_the_budget(manifest: Path, size: int) -> None:
     free = adapterdock.load(manifest)
     answers = {name: logits(free, adapter=name) for name in NAMES}
     model = adapterdock.load(manifest, residency=2 * size)
@@ -128,9 +128,7 @@ def test_threads_get_their_own_answers_and_the_bytes_stay_within(manifest: Path,
     assert model._host.adapters.attachments.running() == []
 
 
-def test_one_that_a_call_runs_on_stays_and_others_wait_for_its_end(
-    manifest: Path, size: int
-) -> None:
+def test_adapters_in_use_stay_loaded_and_others_wait(manifest: Path, size: int) -> None:
     model = adapterdock.load(manifest, residency=size)
     order: list[str] = []
 
@@ -164,7 +162,9 @@ def test_a_call_inside_a_call_does_not_wait_for_itself(manifest: Path, size: int
     assert model._host.adapters.attachments.running() == []
 
 
-def test_what_is_larger_than_the_budget_is_refused(manifest: Path, shelf: Shelf, size: int) -> None:
+def test_an_adapter_larger_than_the_budget_is_refused(
+    manifest: Path, shelf: Shelf, size: int
+) -> None:
     with pytest.raises(AttachError) as caught:
         adapterdock.load(manifest, residency=size - 1)
     assert caught.value.code == "AD754" and str(size) in str(caught.value)
@@ -180,7 +180,7 @@ def test_what_is_larger_than_the_budget_is_refused(manifest: Path, shelf: Shelf,
     assert list(model.adapters) == list(NAMES)
 
 
-def test_a_lazy_one_that_is_too_large_is_refused_before_it_is_read(
+def test_a_lazy_adapter_larger_than_the_budget_is_refused_unread(
     shelf: Shelf, four: dict[str, Saved], size: int, tmp_path: Path
 ) -> None:
     adapters = {"a": {"source": four["a"], "lazy": True}}
@@ -191,7 +191,7 @@ def test_a_lazy_one_that_is_too_large_is_refused_before_it_is_read(
     assert here(model) == [] and model._host.adapters.by_name["a"].nbytes == size
 
 
-def test_a_trainable_one_never_leaves(
+def test_a_trainable_adapter_is_never_unloaded(
     shelf: Shelf, four: dict[str, Saved], size: int, tmp_path: Path
 ) -> None:
     adapters = {n: {"source": s, "trainable": n == "a"} for n, s in four.items()}
@@ -208,7 +208,7 @@ def test_a_trainable_one_never_leaves(
         logits(model, adapter=["b", "c"])
 
 
-def test_whole_modules_come_back_too_and_what_is_the_bases_stays(
+def test_replacements_are_reloaded_and_the_bases_tensors_stay(
     shelf: Shelf, four: dict[str, Saved], tmp_path: Path
 ) -> None:
     manifest = manifest_of(
@@ -236,7 +236,7 @@ def test_changed_values_are_not_lost(manifest: Path, size: int) -> None:
         logits(model, adapter=["a", "b"])
 
 
-def test_adapters_of_code_come_and_go_as_well(
+def test_adapters_attached_by_code_are_unloaded_too(
     manifest: Path, four: dict[str, Saved], shelf: Shelf, size: int
 ) -> None:
     model = adapterdock.attach(shelf.model(), {"version": 1, "base": {}}, residency=size)
@@ -276,7 +276,7 @@ def test_a_file_that_changed_meanwhile_is_not_read_back(
     assert torch.equal(logits(model, adapter="a"), answer)
 
 
-def test_a_cache_and_a_composition_outlive_the_leave(manifest: Path, size: int) -> None:
+def test_caches_and_compositions_survive_unloading(manifest: Path, size: int) -> None:
     model = adapterdock.load(manifest, residency=size)
     model.define_composition("half", {"a": 0.5})
     expected = logits(model, adapter="half")
@@ -289,7 +289,7 @@ def test_a_cache_and_a_composition_outlive_the_leave(manifest: Path, size: int) 
     assert torch.equal(logits(model, adapter="half"), expected)
 
 
-def test_elsewhere_than_on_the_cpu_they_go_to_the_cpu_and_nothing_is_read(
+def test_adapters_on_other_devices_move_to_the_cpu(
     manifest: Path, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = adapterdock.load(manifest, residency=2 * size)
@@ -310,7 +310,7 @@ def test_elsewhere_than_on_the_cpu_they_go_to_the_cpu_and_nothing_is_read(
 
 
 @pytest.mark.parametrize("budget", [None, "1GB"])
-def test_what_was_deleted_is_not_kept_alive(manifest: Path, budget: str | None) -> None:
+def test_deleted_adapters_are_garbage_collected(manifest: Path, budget: str | None) -> None:
     model = adapterdock.load(manifest, residency=budget)
     model.to(torch.float32)
     seen = [
@@ -325,7 +325,7 @@ def test_what_was_deleted_is_not_kept_alive(manifest: Path, budget: str | None) 
 
 
 @pytest.mark.parametrize("budget", ["plenty", -1, True, 1.5, "2 gigabytes"])
-def test_a_budget_that_is_none_is_refused(manifest: Path, budget: Any) -> None:
+def test_an_invalid_budget_is_refused(manifest: Path, budget: Any) -> None:
     with pytest.raises(UsageError) as caught:
         adapterdock.load(manifest, residency=budget)
     assert caught.value.code == "AD942"

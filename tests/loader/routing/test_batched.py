@@ -77,7 +77,9 @@ def test_another_rows_adapter_changes_nothing(tmp_path: Path, method: str) -> No
 
 @pytest.mark.parametrize("method", LINEAR)
 @torch.no_grad()
-def test_half_precision_rows_are_as_near_as_its_bits(tmp_path: Path, method: str) -> None:
+def test_half_precision_rows_match_as_closely_as_the_dtype_allows(
+    tmp_path: Path, method: str
+) -> None:
     for dtype in (None, torch.float32):
         folder = tmp_path / str(dtype)
         model = AdaptedModel(tiny_llama())
@@ -114,7 +116,7 @@ PADDED: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False, "eos_token_id
 
 @pytest.mark.parametrize("method", ["dora", "ia3", "oft", "tokens"])
 @torch.no_grad()
-def test_prompts_of_other_lengths_stand_beside_one_another(tmp_path: Path, method: str) -> None:
+def test_prompts_of_different_lengths_can_share_a_batch(tmp_path: Path, method: str) -> None:
     model = llama_with(tmp_path, method)
     prompts = [ids(1, length) + length % 3 for length in (7, 3, 5)]
     padded = torch.cat([torch.nn.functional.pad(p, (7 - p.shape[1], 0)) for p in prompts])

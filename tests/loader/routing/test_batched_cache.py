@@ -55,7 +55,7 @@ def test_dora_rows_see_another_weight_of_the_base(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_a_batch_that_is_larger_than_the_bound_is_right_and_within_it(tmp_path: Path) -> None:
+def test_a_batch_larger_than_the_limit_is_right_and_stays_within_it(tmp_path: Path) -> None:
     model = dressed(tmp_path, "lora")
     expected = together(model)
     cache = model._host.adapters.gathered
@@ -89,7 +89,7 @@ def test_adapters_of_one_projection_share_it(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_a_module_that_some_rows_replace_runs_again_as_each_row_has_it(tmp_path: Path) -> None:
+def test_a_module_that_some_rows_replace_runs_with_each_rows_weights(tmp_path: Path) -> None:
     model = AdaptedModel(tiny_llama())
     whole: dict[str, Any] = {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}
     dress(model, tmp_path, "whole", None, whole)
@@ -116,7 +116,7 @@ def test_a_module_that_some_rows_replace_runs_again_as_each_row_has_it(tmp_path:
 
 
 @torch.no_grad()
-def test_rows_stand_beside_what_is_merged(tmp_path: Path) -> None:
+def test_mixed_rows_run_with_merged_adapters(tmp_path: Path) -> None:
     model = dressed(tmp_path, "lora")
     dress(model, tmp_path, "c", None, {"target_modules": ["q_proj", "o_proj"]})
     inputs, names = {"input_ids": ids(3)}, ["a", "b", "a"]
@@ -130,7 +130,7 @@ def test_rows_stand_beside_what_is_merged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "ia3", "lokr", "oft"])
-def test_what_one_kind_of_call_gathers_serves_any_other(tmp_path: Path, method: str) -> None:
+def test_factors_gathered_in_one_mode_serve_calls_in_any_mode(tmp_path: Path, method: str) -> None:
     model = dressed(tmp_path, method)
     inputs = {"input_ids": ids(4)}
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):

@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers as tf
 from adapterdock.loader.adapted import AdaptedModel
+from adapterdock.loader.routing.row_probe import enter_rows, probe_sites
 from adapterdock.manifests.findings.errors import RoutingError
 from adapterdock.registry.files.facts import AdapterPlan, SitePlan
 from support.attach import attach_adapter
@@ -67,7 +68,7 @@ class TokensFirst(nn.Module):
         return self.outer(turned.transpose(0, 1))
 
 
-def test_as_many_tokens_as_rows_are_no_rows() -> None:
+def test_as_many_tokens_as_rows_are_not_rows() -> None:
     model = factors_at(AdaptedModel(TokensFirst().eval()), "inner", name="turned")
     factors_at(model, "outer")
     for tokens in (4, 3, 1):
@@ -76,7 +77,7 @@ def test_as_many_tokens_as_rows_are_no_rows() -> None:
         equal_to_single_runs(model, ONE_EACH, x=x)
 
 
-def test_three_tokens_of_three_rows_are_told_apart_by_what_is_in_them() -> None:
+def test_three_tokens_of_three_rows_are_distinguished_by_their_values() -> None:
     model = factors_at(AdaptedModel(TokensFirst().eval()), "inner")
     refused(model, ["it", None, None], x=torch.randn(3, 3, 8))
 
@@ -96,7 +97,7 @@ class Windows(nn.Module):
         return self.flat(cut.reshape(-1, 8)).view(x.shape)
 
 
-def test_windows_and_flattened_tokens_are_no_rows() -> None:
+def test_windows_and_flattened_tokens_are_not_rows() -> None:
     model = factors_at(AdaptedModel(Windows(2).eval()), "inside", name="cut")
     factors_at(model, "flat", name="flat")
     for name in ("cut", "flat"):
@@ -117,7 +118,7 @@ class Subset(nn.Module):
         return out
 
 
-def test_a_choice_of_tokens_that_is_as_long_as_the_batch_is_no_batch() -> None:
+def test_as_many_chosen_tokens_as_rows_are_not_a_batch() -> None:
     model = factors_at(AdaptedModel(Subset().eval()), "some")
     x = torch.randn(2, 3, 8)
     x[..., 0] = -1
@@ -281,7 +282,7 @@ def test_models_that_put_tokens_first_are_refused(kind: str, tmp_path: Path) -> 
     equal_to_single_runs(model, ONE_EACH, input_ids=ids(4, 4))
 
 
-def test_the_base_is_asked_once_and_left_as_it_was(tmp_path: Path) -> None:
+def test_the_base_is_probed_once_and_left_as_it_was(tmp_path: Path) -> None:
     base = tiny_llama(attention_dropout=0.3)
     model = AdaptedModel(base)
     for name in ("it", "other"):
@@ -291,9 +292,9 @@ def test_the_base_is_asked_once_and_left_as_it_was(tmp_path: Path) -> None:
     model.train()
     state = torch.random.get_rng_state()
     sites = {"model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"}
-    assert model._host.adapters.gathered.layout.ask(
-        model._host.adapters.attachments.owner, base, sites, (), {}, 2
-    )
+    adapters = model._host.adapters
+    layout, owner = adapters.gathered.layout, adapters.attachments.owner
+    assert probe_sites(layout, owner, base, sites, (), {}, 2)
     assert torch.equal(state, torch.random.get_rng_state())
     assert all(module.training for module in base.modules())
     for length in (4, 5):
@@ -316,7 +317,7 @@ class Picky(nn.Module):
         return self.inner(x)
 
 
-def test_a_base_that_cannot_be_asked_has_no_rows() -> None:
+def test_a_base_that_cannot_be_probed_has_no_rows() -> None:
     model = factors_at(AdaptedModel(Picky().eval()), "inner")
     text = refused(model, ONE_EACH, x=torch.randn(4, 3, 8))
     assert "four rows, please" in text
@@ -356,11 +357,12 @@ def test_beams_do_not_make_tokens_fit() -> None:
 
     model = factors_at(AdaptedModel(Both().eval()), "flat")
     rows = Rows(
-        (model._host.choice.routing("it"), model._host.choice.routing(None)),
+        (model._host.choice.routing("it").terms, ()),
         (1, 3),
         GatheredCache(),
     )
     x = torch.randn(2, 3, 8)
-    assert rows.enter(model._host.adapters.attachments.owner, model.base_model, (x,), {}) == 1
+    owner = model._host.adapters.attachments.owner
+    assert enter_rows(rows, owner, model.base_model, (x,), {}) == 1
     with pytest.raises(RoutingError):  # six tokens are two rows of three beams, by their number
         rows.check_site("flat", model.base_model.flat, x.reshape(6, 1, 8), 1)

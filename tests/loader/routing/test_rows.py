@@ -77,7 +77,7 @@ def test_each_row_equals_its_own_single_run(llama: AdaptedModel) -> None:
 
 
 @torch.no_grad()
-def test_the_base_rows_are_the_bases_own_and_no_row_sees_another(llama: AdaptedModel) -> None:
+def test_base_rows_match_the_base_and_rows_are_independent(llama: AdaptedModel) -> None:
     inputs = ids(8)
     one = llama(input_ids=inputs, adapter_names=EVERYTHING).logits
     others = inputs.clone()
@@ -158,7 +158,7 @@ def test_t5_generates_by_rows_through_encoder_and_decoder(tmp_path: Path) -> Non
         assert torch.equal(together, torch.cat(rows))
 
 
-def test_one_name_for_all_rows_is_no_mixed_batch(llama: AdaptedModel) -> None:
+def test_one_name_for_all_rows_is_not_a_mixed_batch(llama: AdaptedModel) -> None:
     with torch.no_grad():
         together = llama(input_ids=ids(3), adapter_names=["large"] * 3).logits
         assert torch.equal(together, llama(input_ids=ids(3), adapter="large").logits)
@@ -183,7 +183,7 @@ def test_names_that_are_not_the_rows_are_refused(
         assert caught.value.code == code
 
 
-def test_rules_bind_each_row_and_a_disabled_model_refuses_names(llama: AdaptedModel) -> None:
+def test_rules_apply_to_each_row_and_a_disabled_model_refuses_names(llama: AdaptedModel) -> None:
     from adapterdock.manifests.findings.errors import PolicyError
     from adapterdock.manifests.findings.rules import EXCLUSIVE
 
@@ -232,7 +232,7 @@ def test_a_module_that_does_not_see_the_rows_is_refused_and_one_that_does_is_not
         assert caught.value.code == "AD771"
 
 
-def test_gradients_reach_each_rows_own_adapter_alone(tmp_path: Path) -> None:
+def test_gradients_reach_only_each_rows_own_adapter(tmp_path: Path) -> None:
     base = tiny_llama()
     model = dressed(base, tmp_path, {"a": LLAMA["small"], "b": LLAMA["large"]}, trainable=True)
     inputs = ids(3)
@@ -256,7 +256,7 @@ def test_values_that_change_are_seen_by_the_next_batch(tmp_path: Path) -> None:
         assert differs(after, before)
 
 
-def test_gathered_factors_are_kept_within_a_bound_and_go_with_their_adapter(
+def test_gathered_factors_are_limited_and_dropped_with_their_adapter(
     llama: AdaptedModel,
 ) -> None:
     cache = llama._host.adapters.gathered
@@ -273,7 +273,7 @@ def test_gathered_factors_are_kept_within_a_bound_and_go_with_their_adapter(
 
 
 @torch.no_grad()
-def test_threads_with_rows_of_their_own_do_not_disturb_one_another(llama: AdaptedModel) -> None:
+def test_threads_with_different_rows_are_independent(llama: AdaptedModel) -> None:
     wanted = {
         name: llama(input_ids=ids(2), adapter_names=[name, None]).logits
         for name in ("small", "large", "tokens")

@@ -1,4 +1,4 @@
-"""A compiled base: adapters change without compiling again, and the base stays its own."""
+"""A compiled base: adapters change without compiling again, and the base is not changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LARGE = {"r": 5, "lora_alpha": 3, "target_modules": ["q_proj"]}
 
 
 class Counting:
-    """A backend that counts graphs and runs them as they are."""
+    """A backend that counts graphs and runs them unchanged."""
 
     def __init__(self) -> None:
         self.graphs = 0
@@ -51,7 +51,7 @@ def model(tmp_path: Path) -> AdaptedModel:
 CHOICES: list[Any] = ["small", "large", "both", {"large": 0.3}, None, "small"]
 
 
-def test_switching_within_the_rank_never_compiles_again_and_answers_as_uncompiled(
+def test_switching_within_the_rank_equals_uncompiled_without_recompiling(
     model: AdaptedModel,
 ) -> None:
     wanted = [logits(model, adapter=choice) for choice in CHOICES]
@@ -87,7 +87,9 @@ def test_generate_runs_compiled_and_gives_the_same_tokens(model: AdaptedModel) -
     assert counting.graphs > 0
 
 
-def test_what_the_graph_has_no_place_for_is_refused(model: AdaptedModel, tmp_path: Path) -> None:
+def test_adapters_that_the_graph_cannot_run_are_refused(
+    model: AdaptedModel, tmp_path: Path
+) -> None:
     model.compile(max_rank=6, backend="eager")
     with pytest.raises(RoutingError, match="rank 7"):
         logits(model, adapter="both")
@@ -116,9 +118,7 @@ def test_a_model_with_more_than_low_rank_factors_is_not_compiled(tmp_path: Path)
     assert close(logits(model, adapter="it"), saved.answer)
 
 
-def test_a_site_that_went_and_came_again_acts_without_compiling_again(
-    model: AdaptedModel, tmp_path: Path
-) -> None:
+def test_returning_to_a_site_does_not_compile_again(model: AdaptedModel, tmp_path: Path) -> None:
     counting = Counting()
     model.compile(max_rank=8, backend=counting, fullgraph=True)
     logits(model, adapter="small")
@@ -131,9 +131,7 @@ def test_a_site_that_went_and_came_again_acts_without_compiling_again(
     assert counting.graphs == 1
 
 
-def test_a_place_without_an_adapter_goes_with_the_graph(
-    model: AdaptedModel, tmp_path: Path
-) -> None:
+def test_an_empty_site_is_removed_with_the_graph(model: AdaptedModel, tmp_path: Path) -> None:
     base = model.base_model
 
     def hooked() -> set[str]:
@@ -155,7 +153,7 @@ def test_a_place_without_an_adapter_goes_with_the_graph(
 
 
 @pytest.mark.parametrize("how", ["detached", "forgotten"])
-def test_a_compiled_model_leaves_no_trace_on_its_base(how: str, tmp_path: Path) -> None:
+def test_a_compiled_model_leaves_its_base_unchanged(how: str, tmp_path: Path) -> None:
     base = tiny_llama()
     saved = peft_saves(base, tmp_path / "it", **SMALL)
     before = traces(base)
@@ -174,7 +172,7 @@ def test_a_compiled_model_leaves_no_trace_on_its_base(how: str, tmp_path: Path) 
     AdaptedModel(base)
 
 
-def test_values_that_change_are_seen_by_the_next_call(model: AdaptedModel) -> None:
+def test_changed_values_are_used_by_the_next_call(model: AdaptedModel) -> None:
     model.compile(max_rank=8, backend="eager")
     before = logits(model, adapter="small")
     model.load_state_dict({name: value * 2 for name, value in model.state_dict().items()})

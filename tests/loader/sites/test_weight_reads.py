@@ -1,5 +1,5 @@
 """Weights that a model reads outside of the module that holds them: PEFT's logits, live and merged,
-and the base's own for everybody else."""
+while all other code reads the base's."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ def bart() -> Any:
 
 ON_LETTERS: dict[str, Any] = {"target_modules": ["rate"], "modules_to_save": ["letters"]}
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "whole embedding": (net, ON_LETTERS),
-    "whole embedding and a LoRA on it": (net, {**ON_LETTERS, "bias": "all"}),
+    "saved embedding": (net, ON_LETTERS),
+    "saved embedding and a LoRA on it": (net, {**ON_LETTERS, "bias": "all"}),
     "tokens": (net, {"target_modules": ["rate"], "trainable_token_indices": {"letters": TOKENS}}),
     "a block whose parts are called": (
         net,
@@ -168,7 +168,7 @@ def inputs_of(base: Any) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_weight_that_is_read_elsewhere_is_the_adapters(
+def test_a_weight_read_elsewhere_is_the_adapters(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make, config = CASES[case]
@@ -182,7 +182,7 @@ def test_a_weight_that_is_read_elsewhere_is_the_adapters(
     assert close(logits(model, inputs), saved.answer)
     assert torch.equal(logits(base, inputs), alone)
     assert torch.equal(logits(model, inputs, adapter=None), alone)
-    # of BART's tied modules `shared` is never called nor read: nothing of it is in the answer
+    # BART's `shared` is neither called nor read: it does not change the logits
     assert [f.code for f in model.findings] == (["AD716"] if case == "BART" else [])
     model.merge_adapter("it")
     assert close(logits(model, inputs), saved.answer)
@@ -206,7 +206,7 @@ def two_on(base: Net, folder: Path, **options: Any) -> AdaptedModel:
     return model
 
 
-def test_rows_of_a_batch_may_not_differ_in_a_weight_that_serves_them_all(tmp_path: Path) -> None:
+def test_rows_cannot_differ_in_a_weight_that_is_read_for_all_rows(tmp_path: Path) -> None:
     model = two_on(net(), tmp_path)
     x = model.base_model.example
     for names in (["one", "two", "one"], ["one", "__base__", "one"], ["two", "three", "two"]):
@@ -220,7 +220,7 @@ def test_rows_of_a_batch_may_not_differ_in_a_weight_that_serves_them_all(tmp_pat
     assert close(mixed[1], alone[1][1])
 
 
-def test_rows_may_differ_in_a_weight_that_is_only_asked_for_its_dtype(tmp_path: Path) -> None:
+def test_rows_can_differ_in_a_weight_whose_dtype_alone_is_read(tmp_path: Path) -> None:
     base = net()
     saved = peft_saves(base, tmp_path / "it", target_modules=["rate"], modules_to_save=["norm"])
     model = adapted(base, saved)
@@ -244,7 +244,7 @@ def test_gradients_reach_a_weight_through_every_read(
         ).eval()
     oracle(base.example).square().mean().backward()
     wanted = {n: p.grad for n, p in oracle.named_parameters() if p.grad is not None}
-    if reentrant is not None:  # of the model's own, which does not carry what is active
+    if reentrant is not None:  # the model's own checkpointing, which does not carry the routing
         with pytest.raises((RoutingError, CheckpointError)):
             model(base.example, adapter=name).square().mean().backward()
         return
@@ -256,7 +256,7 @@ def test_gradients_reach_a_weight_through_every_read(
         assert close(found[key], grad), key
 
 
-def test_threads_read_each_their_own(tmp_path: Path) -> None:
+def test_each_thread_reads_its_own_weight(tmp_path: Path) -> None:
     model = two_on(net(), tmp_path)
     x = model.base_model.example
     names = ["one", "two", "three", None] * 4
@@ -278,7 +278,7 @@ def test_threads_read_each_their_own(tmp_path: Path) -> None:
     assert wrong == []
 
 
-def test_copies_and_listings_of_the_base_are_the_bases_own(tmp_path: Path) -> None:
+def test_copies_and_listings_of_the_base_have_its_own_weights(tmp_path: Path) -> None:
     base = net()
     model = two_on(base, tmp_path)
     model.set_adapter("one")
@@ -297,7 +297,7 @@ def test_copies_and_listings_of_the_base_are_the_bases_own(tmp_path: Path) -> No
         assert all(type(vars(m)["_parameters"]) is dict for m in made.modules())
 
 
-def test_a_weight_given_to_the_base_meanwhile_is_kept_when_the_adapter_goes(tmp_path: Path) -> None:
+def test_a_weight_set_on_the_base_is_kept_after_detaching(tmp_path: Path) -> None:
     base = net()
     model = two_on(base, tmp_path)
     given = base.letters.weight = nn.Parameter(torch.zeros(12, 6))
@@ -309,7 +309,7 @@ def test_a_weight_given_to_the_base_meanwhile_is_kept_when_the_adapter_goes(tmp_
     assert base.letters.weight is given
 
 
-def test_tokens_by_themselves_show_who_reads_the_weight_the_bases_as_in_peft(
+def test_trainable_tokens_do_not_change_a_weight_read_elsewhere_as_in_peft(
     tmp_path: Path,
 ) -> None:
     base = net()
@@ -325,7 +325,9 @@ def test_tokens_by_themselves_show_who_reads_the_weight_the_bases_as_in_peft(
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_transformers_checkpointing_carries_what_is_read(reentrant: bool, tmp_path: Path) -> None:
+def test_transformers_checkpointing_reads_the_adapters_weight(
+    reentrant: bool, tmp_path: Path
+) -> None:
     base = deberta()
     case: dict[str, Any] = {"target_modules": ["in_proj"], "modules_to_save": ["word_embeddings"]}
     saved = peft_saves(base, tmp_path / "it", **case)
@@ -347,7 +349,7 @@ def test_transformers_checkpointing_carries_what_is_read(reentrant: bool, tmp_pa
         assert close(found[1][name], grad), name
 
 
-def test_a_compiled_base_goes_on_beside_an_adapter_with_a_weight_that_is_read(
+def test_a_compiled_base_works_with_a_weight_read_elsewhere(
     tmp_path: Path,
 ) -> None:
     base = net()
@@ -366,7 +368,7 @@ def test_a_compiled_base_goes_on_beside_an_adapter_with_a_weight_that_is_read(
 
 
 @pytest.mark.parametrize("kind", ["LoRA", "tokens by themselves"])
-def test_what_acts_at_the_embedding_alone_is_not_merged_where_its_weight_is_read(
+def test_an_adapter_of_the_embedding_alone_is_not_merged_if_its_weight_is_read(
     kind: str, tmp_path: Path
 ) -> None:
     base = deberta()
@@ -380,7 +382,7 @@ def test_what_acts_at_the_embedding_alone_is_not_merged_where_its_weight_is_read
     oracle = peft_loads(base, saved.folder)
     answer = logits(model, inputs)
     assert close(answer, logits(oracle, inputs))
-    oracle.merge_adapter()  # is another answer in PEFT
+    oracle.merge_adapter()  # differs in PEFT
     assert differs(logits(oracle, inputs), answer, 1e-2)
     with pytest.raises(AttachError) as caught:
         model.merge_adapter("it")
@@ -399,7 +401,7 @@ def test_a_lora_at_an_embedding_that_is_only_called_is_merged(make: Any, tmp_pat
     assert close(logits(model), saved.answer)
 
 
-def test_a_part_and_the_whole_that_it_lies_in_come_and_go_in_any_order(tmp_path: Path) -> None:
+def test_sites_of_nested_modules_can_be_removed_in_any_order(tmp_path: Path) -> None:
     rest: dict[str, Any] = {"target_modules": ["rate"]}
     for gone, left in (("outer", "inner"), ("inner", "outer")):
         base = net()

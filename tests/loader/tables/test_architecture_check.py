@@ -1,4 +1,4 @@
-"""What docs/reference/architectures.md says of each class is so, and can only get better."""
+"""The verdicts in docs/reference/architectures.md are true, and can only get better."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SAMPLE = (
     "ViTModel",
     "ZambaModel",
 )
-"""Classes of every verdict that is quick to get."""
+"""Classes that are quick to build, of every verdict."""
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +70,11 @@ def share(verdicts: dict[str, Verdict]) -> float:
 
 
 @pytest.mark.parametrize("name", SAMPLE)
-def test_the_committed_verdict_is_what_trying_the_class_gives(name: str) -> None:
+def test_trying_a_class_again_gives_the_committed_verdict(name: str) -> None:
     assert verify(getattr(transformers, name)) == read()[name]
 
 
-def test_the_verdicts_are_of_the_installed_transformers_and_the_page_is_of_the_verdicts() -> None:
+def test_verdicts_and_page_are_current() -> None:
     assert differences() == []
     assert main(["--check"]) == 0
 
@@ -95,7 +95,7 @@ def test_no_layout_is_wrong() -> None:
     assert [name for name, one in verdicts if one.why.startswith("not the same")] == []
 
 
-def test_of_a_class_that_is_unsure_nothing_is_said() -> None:
+def test_unsure_classes_have_no_known_layout() -> None:
     verdicts, rows = read(), architecture_table()["rows"]
     unsure = {name for name, row in rows.items() if "unsure" in row}
     assert unsure == UNSURE
@@ -112,7 +112,7 @@ def changed(layout: Layout, name: str, **fields: Any) -> Layout:
     return replace(layout, modules={**layout.modules, name: module})
 
 
-def test_a_layout_is_judged_by_its_worst_module(llama: Layout) -> None:
+def test_the_worst_module_decides_the_verdict(llama: Layout) -> None:
     name = "model.layers.0.self_attn.q_proj"
     assert compare(llama, llama).verdict == CHECKED
     less = changed(llama, name, in_features=None, out_features=None, parameters={})
@@ -129,16 +129,16 @@ def encodec(**options: Any) -> Verdict:
     return compare(layout_of_model(model), layout_from_header("EncodecModel", model))
 
 
-def test_members_of_a_list_are_told_apart_only_where_they_are_those_that_were_surveyed() -> None:
+def test_list_members_are_known_only_for_the_surveyed_numbers() -> None:
     assert encodec().verdict == CHECKED
-    assert encodec(upsampling_ratios=[4, 2]).verdict == SIZES  # never a guess by the number
+    assert encodec(upsampling_ratios=[4, 2]).verdict == SIZES  # not guessed from the number
 
 
-def test_a_page_that_is_not_current_is_told(
+def test_an_outdated_page_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "architectures.md"
     page.write_text("old")
     monkeypatch.setattr(architecture_check, "PAGE", page)
     assert main(["--check"]) == 1
-    assert "is not the page of" in capsys.readouterr().out
+    assert "does not match" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Which kinds of layers a class can have is read from its config and its source."""
+"""The kinds of layers of a class are found in its config and its source."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def kinds(name: str) -> list[dict[str, Any]]:
         ("RecurrentGemmaModel", "block_types", "recurrent"),
     ],
 )
-def test_a_list_of_kinds_has_each_kind_that_the_source_names(
+def test_lists_of_layers_are_tried_with_each_kind_in_the_source(
     name: str, option: str, kind: str
 ) -> None:
     assert any({*way.get(option, ())} == {kind} for way in kinds(name))
@@ -45,15 +45,15 @@ def test_a_list_of_kinds_has_each_kind_that_the_source_names(
         ("JambaModel", {"attn_layer_offset": 1}),
     ],
 )
-def test_numbers_that_choose_layers_are_changed(name: str, changes: dict[str, Any]) -> None:
+def test_numbers_that_select_layers_are_varied(name: str, changes: dict[str, Any]) -> None:
     assert changes in kinds(name)
 
 
-def test_a_model_of_one_kind_of_layer_has_no_lists_of_kinds() -> None:
+def test_a_model_with_one_kind_of_layer_has_no_such_lists() -> None:
     assert not [way for way in kinds("BertModel") if any(isinstance(v, list) for v in way.values())]
 
 
-def test_sub_configs_that_may_be_missing_are_given_alone_and_together() -> None:
+def test_optional_sub_configs_are_tried_alone_and_together() -> None:
     cls = transformers.Gemma4Model
     default = default_config(cls)
     assert missing_sub_configs(default) == ["vision_config", "audio_config"]
@@ -61,6 +61,6 @@ def test_sub_configs_that_may_be_missing_are_given_alone_and_together() -> None:
     assert given == [{"vision_config"}, {"audio_config"}, {"vision_config", "audio_config"}]
 
 
-def test_lists_are_lists_as_in_a_file() -> None:
+def test_tuples_in_a_config_become_lists() -> None:
     config = config_with(transformers.ConvNextBackbone, {})
     assert isinstance(config.hidden_sizes, list)

@@ -1,4 +1,4 @@
-"""Where factors live: the dtype and the device of the module they sit on."""
+"""Factors have the dtype and the device of the module they act on."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ def test_a_float32_adapter_of_a_bfloat16_base_is_not_rounded(saved: Saved) -> No
 
 
 @pytest.mark.parametrize("kind", ["cpu", "disk"])
-def test_an_offloaded_base_answers_as_the_whole_one(
-    kind: str, saved: Saved, tmp_path: Path
-) -> None:
+def test_an_offloaded_base_gives_the_same_logits(kind: str, saved: Saved, tmp_path: Path) -> None:
     from accelerate import cpu_offload, disk_offload
 
     base = tiny_llama()
@@ -99,7 +97,7 @@ def test_trained_biases_of_an_offloaded_base_are_differences_from_its_own(tmp_pa
     assert close(logits(adapted(base, one)), one.answer)
 
 
-def test_offload_hooks_that_come_after_attaching_do_not_break_it(saved: Saved) -> None:
+def test_offloading_after_attaching_works(saved: Saved) -> None:
     from accelerate import cpu_offload
     from accelerate.hooks import remove_hook_from_submodules
 
@@ -118,7 +116,7 @@ def test_offload_hooks_that_come_after_attaching_do_not_break_it(saved: Saved) -
 
 
 @pytest.mark.parametrize("trainable", [True, False])
-def test_whole_modules_in_float32_on_a_half_precision_base_answer_in_half_precision(
+def test_float32_replacements_on_a_half_precision_base_return_half_precision(
     trainable: bool, tmp_path: Path
 ) -> None:
     base = tiny_llama()
@@ -141,7 +139,7 @@ def test_whole_modules_in_float32_on_a_half_precision_base_answer_in_half_precis
 
 
 class Quantised(nn.Linear):
-    """As quantisers do: a packed integer weight, computed in a dtype of its own."""
+    """Like quantisers: a packed integer weight, and a separate compute dtype."""
 
     def __init__(self, plain: nn.Linear, dtype: torch.dtype | None) -> None:
         super().__init__(plain.in_features, plain.out_features, bias=False)
@@ -171,11 +169,11 @@ def test_a_quantised_linear_is_fitted_by_its_features_and_computed_in_its_dtype(
 
 
 def test_dtype_and_device_of_odd_modules() -> None:
-    whole = nn.Sequential(nn.Linear(2, 2).to(torch.bfloat16), nn.ReLU())
-    assert compute_dtype(whole[1], whole) is torch.bfloat16
-    assert device_of(whole, whole) == torch.device("cpu")
+    model = nn.Sequential(nn.Linear(2, 2).to(torch.bfloat16), nn.ReLU())
+    assert compute_dtype(model[1], model) is torch.bfloat16
+    assert device_of(model, model) == torch.device("cpu")
     assert device_of(nn.ReLU(), nn.ReLU()) is None
-    assert device_of(nn.Linear(2, 2, device="meta"), whole) is None
+    assert device_of(nn.Linear(2, 2, device="meta"), model) is None
 
 
 def test_an_adapter_of_a_cpu_model_stays_on_the_cpu(

@@ -1,8 +1,7 @@
-"""Every precision of a base with every precision of an adapter: the right answer, and the base's
-own dtypes at every boundary between modules.
+"""Every precision of a base with every precision of an adapter: correct logits, and the base's
+dtypes at every boundary between modules.
 
-The reference is PEFT in float32. How far a half-precision answer may lie from it is stated once,
-by the coarsest dtype that takes part.
+The reference is PEFT in float32. The coarsest dtype that takes part sets the tolerance.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from torch import nn
 
 F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
 NEAR = {F32: ROUNDINGS, F16: 32, BF16: 32}
-"""Rounding steps of the dtype: halves round what passes between modules too."""
+"""Rounding steps of the dtype: half precision also rounds the values between modules."""
 
 KEPT: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -47,7 +46,7 @@ CASES: dict[str, dict[str, Any]] = {
     "dora": {"target_modules": "all-linear", "use_dora": True},
     "embeddings": {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},
     "dora on embeddings": {"target_modules": ["embed_tokens"], "use_dora": True},
-    "whole modules": {
+    "saved modules": {
         "target_modules": ["q_proj"],
         "modules_to_save": [
             "lm_head",
@@ -92,7 +91,7 @@ def coarsest(*dtypes: torch.dtype | None) -> torch.dtype:
 
 
 def floats(value: Any) -> list[torch.dtype]:
-    """The dtypes of all floating tensors in what a module returned."""
+    """The dtypes of all floating tensors in a module's output."""
     if isinstance(value, torch.Tensor):
         return [value.dtype] if value.is_floating_point() else []
     parts = value.values() if isinstance(value, dict) else value
@@ -103,7 +102,7 @@ _MANY = (tuple, list, type({}.values()), type({}.keys()))
 
 
 def boundaries(base: nn.Module, run: Callable[[], Any]) -> dict[str, set[torch.dtype]]:
-    """The dtypes that each module of ``base`` returned while ``run`` ran; of no others."""
+    """The dtypes that each module of ``base`` returns during ``run``."""
     seen: dict[str, set[torch.dtype]] = {}
 
     def watch(name: str, module: nn.Module) -> Any:
@@ -139,7 +138,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
 )
 @pytest.mark.parametrize("of_base", [F32, F16, BF16])
 @pytest.mark.parametrize("case", CASES)
-def test_answers_and_boundaries(
+def test_logits_and_dtypes_at_module_boundaries(
     case: str, of_base: torch.dtype, kept: str, attention: str, made: Callable[[str], Any]
 ) -> None:
     saved = made(case)
@@ -168,7 +167,7 @@ def test_answers_and_boundaries(
 
 
 @pytest.mark.parametrize("of_base", [F16, BF16])
-@pytest.mark.parametrize("case", ["lora", "dora", "whole modules", "ln tuning"])
+@pytest.mark.parametrize("case", ["lora", "dora", "saved modules", "ln tuning"])
 def test_generate_keeps_the_bases_dtypes_at_every_step(
     case: str, of_base: torch.dtype, made: Callable[[str], Any]
 ) -> None:
@@ -216,7 +215,7 @@ def test_heads_encoders_and_decoders(
 @pytest.mark.parametrize("of_base", [F32, F16, BF16])
 @pytest.mark.parametrize("of_adapter", [None, F32])
 @pytest.mark.parametrize("kept", KEPT)
-def test_a_merge_answers_as_the_adapter_does_in_the_bases_dtypes(
+def test_a_merge_equals_the_adapter_in_the_bases_dtypes(
     kept: str, of_adapter: torch.dtype | None, of_base: torch.dtype, made: Callable[[str], Any]
 ) -> None:
     saved = made("lora")
@@ -238,8 +237,8 @@ def test_a_merge_answers_as_the_adapter_does_in_the_bases_dtypes(
 
 
 @pytest.mark.parametrize("inside", [F16, BF16])
-@pytest.mark.parametrize("case", ["lora", "dora", "whole modules", "ia3", "loha", "oft", "vera"])
-def test_under_autocast_an_adapter_answers_as_pefts_does(
+@pytest.mark.parametrize("case", ["lora", "dora", "saved modules", "ia3", "loha", "oft", "vera"])
+def test_an_adapter_under_autocast_equals_pefts(
     case: str, inside: torch.dtype, made: Callable[[str], Any]
 ) -> None:
     """A float32 base and adapter, under ``torch.autocast``: near PEFT's answer there, in the
@@ -268,8 +267,8 @@ def test_under_autocast_an_adapter_answers_as_pefts_does(
         (tiny_gpt2, "transformer"),
     ],
 )
-def test_parts_that_return_more_than_a_tensor_may_be_kept(make: Any, pattern: str) -> None:
-    """transformers' output objects are cast back as tensors are."""
+def test_parts_that_return_several_tensors_can_be_widened(make: Any, pattern: str) -> None:
+    """transformers' output objects are cast back like tensors."""
     base = make().to(BF16)
     plain, before = boundaries(base, lambda: logits(base)), logits(base)
     keep_float32(base, [pattern])
@@ -279,7 +278,7 @@ def test_parts_that_return_more_than_a_tensor_may_be_kept(make: Any, pattern: st
     assert close(logits(base), before, 16)
 
 
-def test_a_mixed_batch_of_precisions_is_each_row_alone(tmp_path: Path) -> None:
+def test_mixed_batch_rows_of_different_precision_match_single_runs(tmp_path: Path) -> None:
     base = tiny_llama().to(BF16)
     keep_float32(base, ["*norm*"])
     one = peft_saves(tiny_llama(), tmp_path / "one", target_modules="all-linear")
@@ -297,7 +296,7 @@ def test_a_mixed_batch_of_precisions_is_each_row_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("of_base", [F32, F16, BF16])
 @pytest.mark.parametrize("of_adapter", [None, F32, BF16])
-def test_a_compiled_base_answers_in_its_own_dtype(
+def test_a_compiled_base_returns_its_own_dtype(
     of_adapter: torch.dtype | None, of_base: torch.dtype, made: Callable[[str], Any]
 ) -> None:
     torch._dynamo.reset()

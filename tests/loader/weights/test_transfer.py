@@ -1,4 +1,4 @@
-"""Attaching to a device is one copy of the file's tensors to it, whatever happens to them there."""
+"""Attaching copies the file's tensors to a device at once; conversions happen there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ATTENTION = {"target_modules": ["q_proj", "v_proj"]}
 CASES: dict[str, dict[str, Any]] = {
     "lora": LINEAR,
     "lora with biases": {**LINEAR, "lora_bias": True},
-    "lora and a whole head": {**LINEAR, "modules_to_save": ["lm_head"]},
+    "lora and a saved head": {**LINEAR, "modules_to_save": ["lm_head"]},
     "lora on embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
     "ia3": {"kind": peft.IA3Config, **ATTENTION, "feedforward_modules": []},
     "loha": {"kind": peft.LoHaConfig, **ATTENTION, "r": 2},
@@ -37,7 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("case", CASES)
-def test_an_adapter_goes_to_its_device_in_one_copy(
+def test_an_adapter_is_copied_to_its_device_at_once(
     case: str, dtype: torch.dtype | None, tmp_path: Path
 ) -> None:
     saved = peft_saves(tiny_llama(), tmp_path / "it", **CASES[case])
@@ -63,7 +63,7 @@ def test_modules_of_several_dtypes_are_still_one_copy(tmp_path: Path) -> None:
     assert found == {torch.bfloat16, torch.float32, torch.float16}
 
 
-def test_an_adapter_of_two_devices_is_one_copy_to_the_one_that_is_not_here(tmp_path: Path) -> None:
+def test_an_adapter_on_two_devices_is_one_copy_to_the_other_device(tmp_path: Path) -> None:
     saved = peft_saves(tiny_llama(), tmp_path / "it", target_modules=["q_proj"])
     base = tiny_llama()
     on_the_device(base.model.layers[1])
@@ -77,7 +77,7 @@ def test_an_adapter_of_two_devices_is_one_copy_to_the_one_that_is_not_here(tmp_p
     assert {t.device for t in here} == {CPU}
 
 
-def test_what_is_not_wanted_there_does_not_travel() -> None:
+def test_only_the_wanted_tensors_are_copied() -> None:
     tensors = {name: torch.randn(8) for name in "abcde"}
     read = tensors_of(tensors)
     with Transfers() as sent:
@@ -86,10 +86,10 @@ def test_what_is_not_wanted_there_does_not_travel() -> None:
 
 
 @pytest.mark.parametrize("trainable", [False, True])
-def test_a_conversion_on_the_device_has_the_values_of_one_on_the_host(
+def test_a_conversion_on_the_device_equals_one_on_the_host(
     trainable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The road to a device, walked on the CPU: it is taken for a device of another name."""
+    """The code path for a device, run on the CPU under another device name."""
     saved = peft_saves(tiny_llama(), tmp_path / "it", **LINEAR, modules_to_save=["lm_head"])
     base = tiny_llama().to(torch.bfloat16)
     base.model.layers[1].float()

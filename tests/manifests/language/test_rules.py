@@ -1,4 +1,4 @@
-"""Flattening and the rules: what a set of active adapters is, and whether it may be."""
+"""Which adapters a selection activates, and whether the rules allow them."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_a_composition_is_multiplied_out() -> None:
     assert flatten(MANIFEST, []) == {}
 
 
-def test_an_unknown_name_is_a_routing_error_with_the_name_meant() -> None:
+def test_an_unknown_name_is_a_routing_error_with_the_nearest_name() -> None:
     with pytest.raises(RoutingError) as caught:
         flatten(MANIFEST, ["a", "bb"])
     assert caught.value.code == "AD171"
-    assert caught.value.findings[0].hint == "did you mean 'b'?"
+    assert caught.value.findings[0].hint == "Did you mean 'b'?"
 
 
-def test_a_composition_of_itself_is_a_routing_error() -> None:
+def test_a_composition_that_contains_itself_is_a_routing_error() -> None:
     loop: dict[str, Any] = {"x": {"of": {"y": 1.0}}, "y": {"of": {"x": 1.0}}}
     manifest = Manifest.model_validate({"version": 1, "compositions": loop})
     with pytest.raises(RoutingError) as caught:
@@ -75,18 +75,18 @@ def codes(active: str, ranks: dict[str, int] | None = None) -> list[str]:
     return [f.code for f in check_active(RULES, dict.fromkeys(active, 1.0), ranks)]
 
 
-def test_sets_that_keep_to_the_rules_pass() -> None:
+def test_sets_that_the_rules_allow_pass() -> None:
     for active in ("", "a", "b", "ac"):
         assert codes(active, {"a": 8, "b": 8, "c": 16}) == []
 
 
-def test_each_rule_binds() -> None:
+def test_each_rule_is_enforced() -> None:
     assert codes("ab") == ["AD804"]
     assert codes("c") == ["AD805"]
     assert codes("abc") == ["AD804", "AD804", "AD806"]
 
 
-def test_ranks_bind_where_they_are_known_and_are_unchecked_where_they_are_not() -> None:
+def test_known_ranks_are_checked_and_unknown_ones_unchecked() -> None:
     assert codes("ac", {"a": 16, "c": 16}) == ["AD807"]
     assert codes("ac", {"a": 32}) == ["AD807"]
     assert codes("ac", {"a": 16}) == ["AD808"]
@@ -95,9 +95,9 @@ def test_ranks_bind_where_they_are_known_and_are_unchecked_where_they_are_not() 
     assert finding.severity is Severity.UNCHECKED
 
 
-def test_a_finding_says_where_it_was_asked_from() -> None:
+def test_a_finding_has_the_place_that_the_caller_passed() -> None:
     where = Where("x.yaml", ("active",), 3, 4)
     finding = check_active(RULES, {"a": 1.0, "b": 1.0}, None, where)[0]
     assert finding.where == where
-    assert finding.message == "'a' and 'b' may not be active together."
+    assert finding.message == "'a' and 'b' cannot be active together"
     assert finding.expected == "at most one of a, b"

@@ -1,4 +1,4 @@
-"""The grammar of sources: what it takes, what it refuses, and that it round-trips."""
+"""The grammar of sources: what it accepts and refuses, and that it round-trips."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("text", "source"), GOOD.items())
-def test_a_source_is_read_as_its_parts(text: str, source: Source) -> None:
+def test_a_source_is_split_into_its_parts(text: str, source: Source) -> None:
     assert Source.parse(text) == source
 
 
@@ -82,12 +82,12 @@ def test_a_source_round_trips(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_what_is_no_source_is_refused(text: str) -> None:
+def test_an_invalid_source_is_refused(text: str) -> None:
     with pytest.raises(SourceSyntaxError):
         Source.parse(text)
 
 
-def test_a_bare_name_is_told_what_it_could_be() -> None:
+def test_a_bare_name_is_refused_with_its_possible_meanings() -> None:
     with pytest.raises(SourceSyntaxError, match=r"write \./acme/tone or hf://acme/tone"):
         Source.parse("acme/tone")
 
@@ -111,7 +111,7 @@ TEXTS = st.one_of(st.text(max_size=30), st.lists(PIECES, max_size=9).map("".join
 
 @settings(deadline=None)
 @given(TEXTS)
-def test_any_text_is_a_source_that_round_trips_or_no_source(text: str) -> None:
+def test_any_text_is_a_source_that_round_trips_or_is_refused(text: str) -> None:
     try:
         source = Source.parse(text)
     except SourceSyntaxError:
@@ -150,7 +150,9 @@ def test_a_revision_is_pinned_and_checked() -> None:
         Source.parse("s3://b/a").at("v1")
 
 
-def test_one_place_has_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_place_has_one_normalised_spelling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "link").symlink_to("/usr")
 
@@ -169,7 +171,7 @@ def test_one_place_has_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert Source.parse("~/../x").normalised() == "/home/x"
 
 
-def test_a_local_path_counts_from_its_folder(
+def test_a_local_path_is_relative_to_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/me")
@@ -182,6 +184,6 @@ def test_a_local_path_counts_from_its_folder(
 
 
 @pytest.mark.parametrize("text", ["s3:bucket/tone", "s3:/bucket/tone"])
-def test_half_a_scheme_is_completed(text: str) -> None:
+def test_an_incomplete_scheme_is_refused_with_a_suggestion(text: str) -> None:
     with pytest.raises(SourceSyntaxError, match=r"did you mean s3://bucket/tone\?"):
         Source.parse(text)

@@ -1,4 +1,4 @@
-"""Weights by module: the first glob counts; sums and products of them are weights again."""
+"""Weights by module: the first matching glob counts; sums and products are weights too."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ globs = st.dictionaries(
 weights: Any = st.one_of(st.integers(-3, 3).map(float), globs.map(ModuleWeights.of))
 
 
-def test_the_first_glob_that_matches_the_whole_name_counts() -> None:
+def test_the_first_glob_that_matches_the_full_name_counts() -> None:
     weight = weight_of({"*.mlp.*": 0.1, "b.*": 0.5, "*.attn": 2.0})
     assert [weight_at(weight, name) for name in MODULES] == [0.0, 0.5, 0.5, 0.1]
     assert weight_at(0.3, "a") == 0.3
 
 
 @given(one=weights, other=weights)
-def test_sums_and_products_are_those_of_each_module(one: Weight, other: Weight) -> None:
+def test_sums_and_products_are_computed_for_each_module(one: Weight, other: Weight) -> None:
     for name in MODULES:
         assert weight_at(plus(one, other), name) == weight_at(one, name) + weight_at(other, name)
         assert weight_at(times(one, other), name) == weight_at(one, name) * weight_at(other, name)
 
 
 @given(one=globs)
-def test_a_glob_is_idle_where_taking_it_out_changes_nothing(one: dict[str, float]) -> None:
+def test_a_glob_is_idle_if_removing_it_changes_nothing(one: dict[str, float]) -> None:
     weight = ModuleWeights.of({glob: index + 1.0 for index, glob in enumerate(one)})
     idle = weight.idle(MODULES)
     for glob in one:
@@ -54,7 +54,7 @@ def _pairs(weight: ModuleWeights) -> list[tuple[tuple[str], float]]:
     return [((glob,), value) for term in weight.terms for part in term for glob, value in part]
 
 
-def test_weights_are_shown_as_they_are_written() -> None:
+def test_weights_are_shown_as_written() -> None:
     assert shown(0.5) == "0.5" and shown(1.0) == "1"
     assert shown(weight_of({"*": 0.5})) == "{'*': 0.5}"
 
@@ -62,14 +62,14 @@ def test_weights_are_shown_as_they_are_written() -> None:
 # -- in a manifest --------------------------------------------------------------------------
 
 
-def test_a_sum_takes_weights_by_module(desk: Desk) -> None:
+def test_a_sum_accepts_weights_by_module(desk: Desk) -> None:
     text = TWO + "compositions: {m: {of: {billing: 1, tone: {'*.mlp.*': 0.1, '*': 0.4}}}}\n"
     of = desk.read(text).manifest.compositions["m"].of
     assert dict(of) == {"billing": 1.0, "tone": {"*.mlp.*": 0.1, "*": 0.4}}
     assert hash(of) == hash(of)
 
 
-def test_other_methods_take_one_weight_for_each_member(desk: Desk) -> None:
+def test_other_methods_accept_one_weight_for_each_member(desk: Desk) -> None:
     text = TWO + "compositions: {m: {combine: svd, of: {billing: 1, tone: {'*': 0.4}}}}\n"
     found = desk.findings(text)
     assert [(f.code, f.where.dotted) for f in found] == [("AD174", "compositions.m.of.tone")]
@@ -86,7 +86,7 @@ def test_other_methods_take_one_weight_for_each_member(desk: Desk) -> None:
         ("much", "AD121", "compositions.m.of.tone"),
     ],
 )
-def test_wrong_weights_are_told_at_their_place(
+def test_wrong_weights_are_reported_at_their_place(
     weight: str, code: str, place: str, desk: Desk
 ) -> None:
     found = desk.findings(TWO + f"compositions: {{m: {{of: {{tone: {weight}}}}}}}\n")

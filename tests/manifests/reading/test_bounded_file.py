@@ -1,4 +1,4 @@
-"""Files that somebody else wrote are read up to a limit, and never waited for without end."""
+"""Files that somebody else wrote are read up to a limit, and in limited time."""
 
 from __future__ import annotations
 
@@ -51,16 +51,14 @@ def test_one_byte_more_than_the_limit_shows_that_a_file_is_too_large(tmp_path: P
         assert len(read_at_most(file, 10)) == seen
 
 
-def test_a_manifest_that_comes_through_a_pipe_is_read(pipe: Path) -> None:
+def test_a_manifest_is_read_from_a_pipe(pipe: Path) -> None:
     """As a shell's ``<(command)`` gives one, in as many pieces as it comes."""
     thread = write_into(pipe, MANIFEST[:7], MANIFEST[7:])
     assert read_manifest(pipe).manifest.base is not None
     thread.join(5)
 
 
-def test_a_pipe_that_nobody_writes_into_is_an_error_and_not_waited_for(
-    pipe: Path, hasty: None
-) -> None:
+def test_a_pipe_without_a_writer_is_an_error(pipe: Path, hasty: None) -> None:
     with pytest.raises(AdapterdockError) as caught:
         read_manifest(pipe)
     assert code_of(caught) == "AD101"
@@ -76,13 +74,13 @@ def test_a_policy_that_is_a_silent_pipe_is_an_error(
     assert not report.ok and any("pipe" in finding.message for finding in report.findings)
 
 
-def test_a_pipe_that_never_ends_is_read_to_the_limit(pipe: Path) -> None:
+def test_an_endless_pipe_is_read_up_to_the_limit(pipe: Path) -> None:
     write_into(pipe, b"#" * (MANIFEST_BYTES + 5))
     assert len(read_at_most(pipe, 1000)) == 1001
 
 
 @pytest.mark.parametrize("what", ["pipe", "device", "link to a device"])
-def test_a_lock_that_is_no_regular_file_is_refused_at_once(what: str, tmp_path: Path) -> None:
+def test_a_lock_that_is_not_a_regular_file_is_refused_at_once(what: str, tmp_path: Path) -> None:
     lock = tmp_path / "adapters.lock"
     if what == "pipe":
         os.mkfifo(lock)

@@ -1,4 +1,4 @@
-"""The YAML reader: positions, bounds, and that nothing at all makes it fall over."""
+"""The YAML reader: positions, limits, and any bytes as input."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_values_are_read_by_yaml_1_2() -> None:
     assert data["others"] == [True, False, None, None]
 
 
-def test_every_key_and_value_has_its_place() -> None:
+def test_every_key_and_value_has_its_line_and_column() -> None:
     text = "a:\n  b: 1\n  'c d':\n    - x\n    - {k: v}\n"
     document = read_document(text.encode(), "f.yaml")
 
@@ -51,11 +51,11 @@ def test_every_key_and_value_has_its_place() -> None:
     assert at("a", "c d", key=True) == (3, 3)
     assert at("a", "c d", 0) == (4, 7)
     assert at("a", "c d", 1, "k") == (5, 11)
-    assert at("a", "nowhere", "at", "all") == (2, 3)
+    assert at("a", "nowhere", "at", "all") == (1, 1)  # the key of the nearest
     assert str(document.where(("a", "c d", 1))) == "f.yaml:5:7 (a.c d[1])"
 
 
-def test_columns_count_characters_and_a_byte_order_mark_is_none() -> None:
+def test_columns_count_characters_without_the_byte_order_mark() -> None:
     document = read_document("\ufeffé: {😀: x}\r\nb: 2\r\n".encode())
     assert document.where(("é", "😀")).column == 8
     assert document.where(("b",)).line == 2
@@ -81,17 +81,17 @@ def test_a_quoted_merge_sign_is_a_key() -> None:
     assert read_document(b"'<<': 1\n").data == {"<<": 1}
 
 
-def test_both_places_of_a_duplicate_key_are_named() -> None:
+def test_both_lines_of_a_duplicate_key_are_named() -> None:
     finding = refusal(b"a: 1\nb: 2\na: 3\n")
     assert "first in line 1, again in line 3" in finding.message
     assert (finding.where.line, finding.where.column) == (3, 1)
 
 
-def test_the_same_key_in_two_mappings_is_no_duplicate() -> None:
+def test_the_same_key_in_two_mappings_is_not_a_duplicate() -> None:
     assert read_document(b"a: {k: 1}\nb: {k: 2}\n").data == {"a": {"k": 1}, "b": {"k": 2}}
 
 
-def test_a_file_that_is_too_large_is_refused_and_one_at_the_bound_is_read() -> None:
+def test_a_file_above_the_limit_is_refused_and_one_at_the_limit_is_read() -> None:
     line = b"# " + b"x" * 97 + b"\n"
     assert refusal(line * 11_000).code == "AD102"
     full = b"a: 1\n" + b"#" * (MANIFEST_BYTES - 5)
@@ -129,13 +129,13 @@ def test_a_bomb_of_merge_keys_is_refused() -> None:
     assert refusal("\n".join(lines).encode()).code == "AD108"
 
 
-def test_aliases_do_not_nest_deeper_than_the_bound() -> None:
+def test_nesting_through_aliases_is_limited() -> None:
     text = "a: &a " + "[" * 20 + "]" * 20 + "\nb: &b " + "[" * 20 + "*a" + "]" * 20 + "\n"
     finding = refusal(text.encode())
     assert (finding.code, finding.where.line) == ("AD107", 2)
 
 
-def test_many_values_are_refused() -> None:
+def test_too_many_values_are_refused() -> None:
     assert refusal(b"a: [" + b"1," * 110_000 + b"]").code == "AD108"
 
 
@@ -164,7 +164,7 @@ def test_many_values_are_refused() -> None:
     ],
     ids=lambda data: repr(data[:8]),
 )
-def test_hostile_text_is_answered_in_bounded_time(data: bytes) -> None:
+def test_hostile_text_is_refused_in_limited_time(data: bytes) -> None:
     start = time.process_time()
     with contextlib.suppress(ManifestError):
         read_document(data)
@@ -227,7 +227,7 @@ def test_what_pyyaml_writes_is_read_the_same_by_both_scanners(data: Any, flow: b
     assert one.root == two.root
 
 
-def test_a_message_never_repeats_what_stands_in_the_file() -> None:
+def test_a_message_never_repeats_the_content_of_the_file() -> None:
     for text in (
         b"a: *hunter22",
         b"a: !hunter22 x",
@@ -238,7 +238,7 @@ def test_a_message_never_repeats_what_stands_in_the_file() -> None:
         assert "hunter22" not in str(refusal(text))
 
 
-def test_a_syntax_error_points_to_what_was_opened() -> None:
+def test_a_syntax_error_points_to_the_opening_quote_or_bracket() -> None:
     finding = refusal(b"a: 1\nb: {c: 1,\nd: 2\ne: 3\n")
     assert finding.where.line == 2
     finding = refusal(b"a:\n  - 1\n b: 2\n")

@@ -1,8 +1,9 @@
-"""Variables: where they work, what they become, and that secrets never pass through them."""
+"""Variables: where they are expanded, to which types, and that secrets are refused."""
 
 from __future__ import annotations
 
 import pytest
+from adapterdock.manifests.reading.nodes import scalars
 from adapterdock.manifests.reading.secrets import is_secret_name
 from support.manifest_files import HEADER, Desk
 
@@ -37,7 +38,7 @@ def test_variables_work_in_every_place_that_differs_between_machines(desk: Desk)
     assert manifest.mirrors == {"hf://": "s3://team/hf/"}
 
 
-def test_what_was_used_is_reported(desk: Desk) -> None:
+def test_used_variables_are_reported(desk: Desk) -> None:
     read = desk.read(WITH_ALL, ENVIRON)
     assert read.variables == {
         "ORG": "acme",
@@ -47,13 +48,13 @@ def test_what_was_used_is_reported(desk: Desk) -> None:
         "BUCKET": "team",
         "REGION": "eu",
     }
-    origin = read.origins["base", "model"]
-    assert (origin.text, origin.written) == ("hf://acme/base", "hf://${ORG}/base")
-    assert origin.variables == ("ORG",)
-    assert origin.line == 3
+    model = dict(scalars(read.root))["base", "model"]
+    assert (model.text, model.written) == ("hf://acme/base", "hf://${ORG}/base")
+    assert model.variables == ("ORG",)
+    assert model.spot.line == 3
 
 
-def test_without_quotes_a_value_is_read_after_expanding_and_in_quotes_it_stays_text(
+def test_expanded_values_are_typed_without_quotes_and_text_in_quotes(
     desk: Desk,
 ) -> None:
     text = HEADER + "base:\n  storage_options:\n    a: ${N}\n    b: '${N}'\n    c: ${T:-true}\n"
@@ -61,22 +62,22 @@ def test_without_quotes_a_value_is_read_after_expanding_and_in_quotes_it_stays_t
     assert options == {"a": 5, "b": "5", "c": True}
 
 
-def test_an_option_that_expands_to_nothing_is_not_given(desk: Desk) -> None:
+def test_an_option_that_expands_to_nothing_is_left_out(desk: Desk) -> None:
     text = HEADER + "base: {storage_options: {endpoint_url: '${S3:-}', region: ''}}\n"
     assert desk.read(text).manifest.base.storage_options == {"region": ""}
 
 
-def test_an_empty_variable_without_default_stays_empty(desk: Desk) -> None:
+def test_an_empty_variable_without_default_is_empty_text(desk: Desk) -> None:
     text = HEADER + "adapters: {a: {source: './a${SUFFIX}'}}\n"
     assert str(desk.read(text, {"SUFFIX": ""}).manifest.adapters["a"].source) == "./a"
 
 
-def test_notes_may_hold_anything(desk: Desk) -> None:
+def test_notes_may_contain_anything(desk: Desk) -> None:
     read = desk.read(HEADER + "x-run: 'echo ${HOME}'\nadapters: {x-all: '${HOME}'}\n")
     assert read.extras == {"x-run": "echo ${HOME}", "adapters.x-all": "${HOME}"}
 
 
-def test_where_variables_do_not_work_the_finding_says_where_they_do(desk: Desk) -> None:
+def test_a_misplaced_variable_is_refused_with_the_allowed_places(desk: Desk) -> None:
     finding = desk.findings(HEADER + "description: for ${USER}\n")[0]
     assert finding.code == "AD131"
     assert "storage_options" in str(finding.expected)
@@ -85,7 +86,7 @@ def test_where_variables_do_not_work_the_finding_says_where_they_do(desk: Desk) 
 @pytest.mark.parametrize(
     "text", ["$A", "${A", "${}", "${1A}", "${A:?no}", "${A:-${B}}", "a$", "${A-b}"]
 )
-def test_other_shell_forms_are_not_guessed(text: str, desk: Desk) -> None:
+def test_other_shell_forms_are_refused(text: str, desk: Desk) -> None:
     found = desk.findings(HEADER + f"adapters: {{a: {{source: './{text}'}}}}\n", {"A": "x"})
     assert {f.code for f in found} == {"AD132"}
 
@@ -97,7 +98,7 @@ def test_an_unset_variable_is_named_once(desk: Desk) -> None:
     assert "${DTYPE:-default}" in str(found[0].hint)
 
 
-def test_a_wrong_value_is_shown_as_it_was_written(desk: Desk) -> None:
+def test_a_wrong_value_is_shown_as_written(desk: Desk) -> None:
     finding = desk.findings(HEADER + "base: {dtype: '${DTYPE}'}\n", {"DTYPE": "fp16"})[0]
     assert (finding.code, finding.found) == ("AD123", '"${DTYPE}"')
 
@@ -134,7 +135,7 @@ def test_the_value_of_a_secret_variable_is_never_printed(text: str, desk: Desk) 
         "Authorization",
     ],
 )
-def test_names_of_secrets_are_known(name: str) -> None:
+def test_names_of_secrets_are_recognised(name: str) -> None:
     assert is_secret_name(name)
 
 
@@ -145,5 +146,5 @@ def test_names_of_secrets_are_known(name: str) -> None:
         *("MONKEY", "sse_kms_key_id", "AUTHOR", "use_ssl", "secretary"),
     ],
 )
-def test_names_that_only_hold_such_a_word_within_are_not(name: str) -> None:
+def test_names_that_contain_such_a_word_as_a_part_are_not_secrets(name: str) -> None:
     assert not is_secret_name(name)

@@ -1,4 +1,4 @@
-"""``extends``: what wins, what goes, and where each value came from."""
+"""``extends``: what is replaced, what is removed, and where each value is written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from adapterdock.manifests.bounds import OVERLAYS
 from adapterdock.manifests.manifest import read_manifest
-from adapterdock.manifests.reading.conform import from_python
+from adapterdock.manifests.reading.memory import from_python
 from adapterdock.manifests.reading.nodes import Map, plain_data
 from adapterdock.manifests.reading.overlay import overlay
 from hypothesis import given, settings
@@ -25,7 +25,7 @@ BASE = HEADER + (
 )
 
 
-def test_maps_merge_lists_and_scalars_replace_and_null_removes(desk: Desk) -> None:
+def test_mappings_are_merged_lists_and_scalars_replaced_and_null_removes(desk: Desk) -> None:
     desk.write(BASE, "base.yaml")
     manifest = desk.read(
         "extends: base.yaml\n"
@@ -47,26 +47,25 @@ def test_maps_merge_lists_and_scalars_replace_and_null_removes(desk: Desk) -> No
     assert manifest.active is None
 
 
-def test_every_value_says_which_file_and_line_it_came_from(desk: Desk) -> None:
+def test_every_value_knows_its_file_and_line(desk: Desk) -> None:
     base = desk.write(BASE, "base.yaml")
     read = desk.read("extends: base.yaml\nbase:\n  dtype: bfloat16\n")
-    origins = read.origins
-    top = str(desk.folder / "adapters.yaml")
-    assert (origins["base", "dtype"].file, origins["base", "dtype"].line) == (top, 3)
-    assert (origins["base", "model"].file, origins["base", "model"].line) == (str(base), 2)
-    assert origins["base", "float32_modules", 1].text == "lm_head"
+    dtype, model = read.where(("base", "dtype")), read.where(("base", "model"))
+    assert (dtype.file, dtype.line) == (str(desk.folder / "adapters.yaml"), 3)
+    assert (model.file, model.line) == (str(base), 2)
+    assert read.manifest.base.float32_modules[1] == "lm_head"
     assert read.files == (desk.folder / "adapters.yaml", base)
     assert read.where(("adapters", "tone", "owner")).line == 4
 
 
-def test_an_error_in_the_lower_file_is_shown_there(desk: Desk) -> None:
+def test_an_error_in_the_extended_file_is_shown_there(desk: Desk) -> None:
     desk.write(HEADER + "base: {dtype: fp16}\n", "base.yaml")
     finding = desk.findings("extends: base.yaml\nname: My Desk\n")[1]
     assert (finding.code, finding.where.line) == ("AD123", 2)
     assert finding.where.file == str(desk.folder / "base.yaml")
 
 
-def test_a_source_counts_from_the_file_that_says_it(desk: Desk) -> None:
+def test_a_source_is_relative_to_the_file_that_it_is_written_in(desk: Desk) -> None:
     desk.write(
         HEADER
         + "base: {model: ../model}\n"
@@ -94,7 +93,9 @@ def test_a_chain_is_followed_from_folder_to_folder(desk: Desk) -> None:
     }
 
 
-def test_files_are_named_as_the_manifest_was(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_named_in_the_same_way_as_the_manifest(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk.write(HEADER + "name: desk\n", "base.yaml")
     desk.write("extends: ../base.yaml\n", "envs/prod.yaml")
     monkeypatch.chdir(desk.folder)
@@ -103,7 +104,7 @@ def test_files_are_named_as_the_manifest_was(desk: Desk, monkeypatch: pytest.Mon
     assert read.where(("name",)).file == "base.yaml"
 
 
-def test_circles_and_long_chains_end_with_an_error(desk: Desk) -> None:
+def test_cycles_and_long_chains_are_refused(desk: Desk) -> None:
     desk.write("extends: ./adapters.yaml\n", "other.yaml")
     assert [f.code for f in desk.findings(HEADER + "extends: other.yaml\n")] == ["AD141"]
     (desk.folder / "link.yaml").symlink_to(desk.folder / "adapters.yaml")
@@ -120,7 +121,7 @@ def test_extends_takes_one_local_path(text: str, desk: Desk) -> None:
     assert next(f.code for f in desk.findings(HEADER + f"extends: {text}\n")) == "AD142"
 
 
-def test_what_is_extended_must_be_a_readable_file(desk: Desk) -> None:
+def test_an_extended_file_must_be_readable(desk: Desk) -> None:
     (desk.folder / "folder").mkdir()
     os.mkfifo(desk.folder / "pipe")
     for name in ("nowhere.yaml", "folder", "pipe"):
@@ -128,20 +129,20 @@ def test_what_is_extended_must_be_a_readable_file(desk: Desk) -> None:
         assert (finding.code, finding.where.line) == ("AD140", 2)
 
 
-def test_errors_of_both_files_come_together(desk: Desk) -> None:
+def test_errors_of_both_files_are_reported_together(desk: Desk) -> None:
     desk.write("base: {}\na: 1\na: 2\n", "base.yaml")
     found = desk.findings(HEADER + "extends: base.yaml\nname: My Desk\n")
     assert {f.code for f in found} == {"AD111", "AD120", "AD124"}
 
 
-def test_removing_a_name_that_is_not_there_is_an_error_with_the_name_meant(desk: Desk) -> None:
+def test_removing_an_unknown_name_is_an_error_with_the_nearest_name(desk: Desk) -> None:
     desk.write(BASE, "base.yaml")
     finding = desk.findings("extends: base.yaml\nadapters:\n  legl: null\n")[0]
     assert (finding.code, finding.where.line, finding.where.column) == ("AD143", 3, 3)
-    assert finding.hint == "did you mean 'legal'?"
+    assert finding.hint == "Did you mean 'legal'?"
 
 
-def test_a_null_that_removes_nothing_of_the_schemas_own_is_fine(desk: Desk) -> None:
+def test_a_null_for_a_missing_key_of_the_schema_is_allowed(desk: Desk) -> None:
     desk.write(BASE, "base.yaml")
     assert desk.read("extends: base.yaml\nbase: {quantization: null}\n").manifest.base.model
 
@@ -172,7 +173,7 @@ def laid(base: Any, over: Any) -> Any:
 
 
 def rfc_7386(target: Any, patch: Any) -> Any:
-    """The RFC's own few lines, as the oracle."""
+    """The algorithm of RFC 7386, as the oracle."""
     if not isinstance(patch, dict):
         return patch
     target = dict(target) if isinstance(target, dict) else {}
@@ -192,7 +193,7 @@ def test_an_overlay_is_a_merge_patch(base: Any, over: Any) -> None:
 
 @settings(deadline=None)
 @given(MAPS, MAPS)
-def test_laying_the_same_over_twice_changes_nothing(base: Any, over: Any) -> None:
+def test_applying_an_overlay_twice_changes_nothing(base: Any, over: Any) -> None:
     once = laid(base, over)
     assert laid(once, over) == once
 
@@ -203,12 +204,12 @@ def test_an_empty_overlay_changes_nothing(base: Any) -> None:
     assert laid(base, {}) == base
 
 
-def test_the_folder_of_a_linked_manifest_is_where_the_link_is(desk: Desk, tmp_path: Path) -> None:
+def test_the_folder_of_a_linked_manifest_is_that_of_the_link(desk: Desk, tmp_path: Path) -> None:
     desk.write(HEADER + "adapters: {a: {source: ./a}}\n", "real/m.yaml")
     (tmp_path / "link.yaml").symlink_to(tmp_path / "real" / "m.yaml")
     assert read_manifest(tmp_path / "link.yaml", environ={}).directory == tmp_path
 
 
-def test_what_an_unreadable_file_may_hold_is_not_called_missing(desk: Desk) -> None:
+def test_names_that_an_unreadable_file_may_declare_are_not_reported(desk: Desk) -> None:
     text = "extends: gone.yaml\nadapters: {a: {sorce: ./a}}\nactive: tone\n"
     assert [f.code for f in desk.findings(text)] == ["AD140", "AD120"]

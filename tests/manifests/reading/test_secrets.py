@@ -1,4 +1,4 @@
-"""Secrets typed into a manifest are found wherever they stand, and never repeated."""
+"""Secrets in a manifest are found everywhere, and never repeated."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_token_is_found_anywhere_and_not_repeated(secret: str, place: str, des
         "https://host/a?access_token=hunter22",
     ],
 )
-def test_urls_that_carry_a_secret_are_refused_everywhere(url: str, desk: Desk) -> None:
+def test_urls_with_a_secret_are_refused_everywhere(url: str, desk: Desk) -> None:
     for place in PLACES.values():
         findings = desk.findings(HEADER + place.format(url))
         assert "AD150" in {f.code for f in findings}, place
@@ -89,7 +89,7 @@ def test_an_escaped_secret_is_found_too(desk: Desk) -> None:
         "{password: {deep: hunter22}}",
     ],
 )
-def test_storage_options_take_no_credentials(options: str, desk: Desk) -> None:
+def test_credentials_in_storage_options_are_refused(options: str, desk: Desk) -> None:
     for text in (
         f"base: {{storage_options: {options}}}\n",
         f"adapters: {{a: {{source: ./a, storage_options: {options}}}}}\n",
@@ -100,7 +100,7 @@ def test_storage_options_take_no_credentials(options: str, desk: Desk) -> None:
         assert "environment" in str(findings[0].hint)
 
 
-def test_options_that_are_no_credentials_are_kept(desk: Desk) -> None:
+def test_options_that_are_not_credentials_are_kept(desk: Desk) -> None:
     text = HEADER + (
         "base: {storage_options: {anon: true, token: anon, key: null, endpoint_url: http://h:9,"
         " client_kwargs: {region_name: eu}, x-other: 1}}\n"
@@ -128,11 +128,11 @@ def test_options_that_are_no_credentials_are_kept(desk: Desk) -> None:
         "x-n: {password: see the vault}",
     ],
 )
-def test_what_only_looks_a_little_like_it_is_let_through(text: str, desk: Desk) -> None:
+def test_text_that_only_resembles_a_secret_is_allowed(text: str, desk: Desk) -> None:
     desk.read(HEADER + text + "\n")
 
 
-def test_a_file_that_is_not_yaml_does_not_give_its_secrets_away(desk: Desk) -> None:
+def test_secrets_of_a_file_that_is_not_yaml_are_not_shown(desk: Desk) -> None:
     secret = SECRETS["github"]
     for text in (
         f"a: [{secret}",
@@ -143,7 +143,7 @@ def test_a_file_that_is_not_yaml_does_not_give_its_secrets_away(desk: Desk) -> N
         assert not any(secret in repr(f) for f in desk.findings(text))
 
 
-def test_the_reader_by_itself_does_not_give_secrets_away() -> None:
+def test_the_yaml_reader_does_not_show_secrets() -> None:
     secret = SECRETS["github"]
     with pytest.raises(ManifestError) as caught:
         read_document(f"{secret}: 1\n{secret}: 2\n".encode())
@@ -151,7 +151,7 @@ def test_the_reader_by_itself_does_not_give_secrets_away() -> None:
     assert secret not in repr(caught.value)
 
 
-def test_a_mapping_in_memory_is_looked_at_too() -> None:
+def test_secrets_in_a_mapping_in_memory_are_found() -> None:
     secret = SECRETS["aws"]
     data = {"version": 1, "x-n": [secret], "base": {"storage_options": {"secret": "hunter22"}}}
     with pytest.raises(ManifestError) as caught:
@@ -161,13 +161,13 @@ def test_a_mapping_in_memory_is_looked_at_too() -> None:
     assert "hunter22" not in repr(caught.value)
 
 
-def test_a_secret_is_told_once(desk: Desk) -> None:
+def test_a_secret_is_reported_once(desk: Desk) -> None:
     findings = desk.findings(HEADER + f"description: {SECRETS['github']}\n")
     assert len(findings) == 1
     assert findings[0].where.dotted == "description"
 
 
-def test_redacting_leaves_the_rest_as_it_is() -> None:
+def test_redacting_changes_nothing_else() -> None:
     assert redact("see https://me:pw@host/a and " + SECRETS["aws"]) == (
         f"see https://{HIDDEN}@host/a and {HIDDEN}"
     )

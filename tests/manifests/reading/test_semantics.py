@@ -1,4 +1,4 @@
-"""What refers to what, and which fields go together."""
+"""Checks of references, and of fields that belong together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ THREE = HEADER + (
         ("magnitude_prune_svd", "density"),
     ],
 )
-def test_each_method_takes_its_own_fields_and_no_others(
+def test_each_method_of_combining_accepts_only_its_own_fields(
     method: str, needs: str, desk: Desk
 ) -> None:
     takes = set(needs.split())
@@ -55,12 +55,12 @@ def test_each_method_takes_its_own_fields_and_no_others(
 
 
 @pytest.mark.parametrize("value", ["0", "-0.1", "1.5", ".nan"])
-def test_a_density_is_more_than_nothing_and_at_most_all(value: str, desk: Desk) -> None:
+def test_a_density_is_above_0_and_at_most_1(value: str, desk: Desk) -> None:
     text = THREE + f"compositions: {{m: {{combine: ties, of: {{tone: 1}}, density: {value}}}}}\n"
     assert [f.code for f in desk.findings(text)] == ["AD125"]
 
 
-def test_sums_nest_and_nothing_else_does(desk: Desk) -> None:
+def test_only_sums_can_be_nested(desk: Desk) -> None:
     sums = "compositions:\n  s: {of: {tone: 1}}\n  t: {of: {s: 0.5, legal: -1}}\n"
     desk.read(THREE + sums)
     found = desk.findings(THREE + sums + "  u: {combine: linear, of: {t: 1}}\n")
@@ -69,30 +69,30 @@ def test_sums_nest_and_nothing_else_does(desk: Desk) -> None:
     assert [f.code for f in desk.findings(THREE + ties)] == ["AD172"]
 
 
-def test_a_circle_is_told_once_with_its_way_round(desk: Desk) -> None:
+def test_a_cycle_is_reported_once_with_all_its_members(desk: Desk) -> None:
     text = THREE + "compositions:\n  a: {of: {b: 1}}\n  b: {of: {c: 1}}\n  c: {of: {a: 1}}\n"
     found = desk.findings(text)
     assert [f.code for f in found] == ["AD173"]
     assert "a > b > c > a" in found[0].message
 
 
-def test_names_are_compared_whole(desk: Desk) -> None:
+def test_names_are_compared_in_full(desk: Desk) -> None:
     text = HEADER + "adapters: {q_proj: {source: ./a}, q.proj: {source: ./b}, q: {source: ./c}}\n"
     assert list(desk.read(text + "active: q\n").manifest.adapters) == ["q_proj", "q.proj", "q"]
     finding = desk.findings(text + "active: q_pro\n")[0]
-    assert (finding.code, finding.hint) == ("AD171", "did you mean 'q_proj'?")
+    assert (finding.code, finding.hint) == ("AD171", "Did you mean 'q_proj'?")
 
 
-def test_names_may_have_capitals_and_are_compared_with_them(desk: Desk) -> None:
+def test_names_are_compared_with_their_case(desk: Desk) -> None:
     text = HEADER + "adapters: {Billing-EU.v2: {source: ./a}, tone: {source: ./b}}\n"
     mixed = "compositions: {Mix: {of: {Billing-EU.v2: 1, tone: 0.5}}}\n"
     assert desk.read(text + mixed + "active: Mix\n").manifest.active == "Mix"
     finding = desk.findings(text + "active: Tone\n")[0]
-    assert (finding.code, finding.hint) == ("AD171", "did you mean 'tone'?")
+    assert (finding.code, finding.hint) == ("AD171", "Did you mean 'tone'?")
 
 
 @pytest.mark.parametrize("name", ["X-tone", "-tone", "_tone", "__base__", "Tone!", "1a"])
-def test_what_is_no_name_is_refused(name: str, desk: Desk) -> None:
+def test_an_invalid_name_is_refused(name: str, desk: Desk) -> None:
     found = desk.findings(HEADER + f"compositions: {{{name}: {{of: {{a: 1}}}}}}\n")
     assert found[0].code == "AD124"
 
@@ -105,7 +105,7 @@ def test_what_is_no_name_is_refused(name: str, desk: Desk) -> None:
         "adapters: {a: {source: ./a}}\ncompositions: {m: {of: {a: 1}}, M: {of: {a: 0.5}}}\n",
     ],
 )
-def test_two_names_that_differ_in_case_only_are_an_error(text: str, desk: Desk) -> None:
+def test_two_names_that_differ_only_in_case_are_an_error(text: str, desk: Desk) -> None:
     (finding,) = desk.findings(HEADER + text)
     assert finding.code == "AD379" and finding.where.line is not None
 
@@ -122,14 +122,14 @@ def test_the_same_adapter_under_two_names_is_a_warning(desk: Desk) -> None:
     "devices",
     ["auto", "cpu", "cuda", "cuda:0", "mps", "sequential", '{"": 0}', "{a.b: cuda:1, c: disk}"],
 )
-def test_devices_that_transformers_takes_are_taken(devices: str, desk: Desk) -> None:
+def test_devices_of_transformers_are_accepted(devices: str, desk: Desk) -> None:
     desk.read(HEADER + f"base: {{device_map: {devices}}}\n")
 
 
 @pytest.mark.parametrize(
     "devices", ["gpu", "cuda0", "0", "disk", "'cuda:'", "{}", '{"": gpu}', '{"": "0"}', '{"": -1}']
 )
-def test_devices_that_nothing_has_are_refused(devices: str, desk: Desk) -> None:
+def test_unknown_devices_are_refused(devices: str, desk: Desk) -> None:
     assert [f.code for f in desk.findings(HEADER + f"base: {{device_map: {devices}}}\n")] == [
         "AD181"
     ]
@@ -144,7 +144,7 @@ def test_devices_that_nothing_has_are_refused(devices: str, desk: Desk) -> None:
         "'hf://': './m/'",
     ],
 )
-def test_mirrors_that_rewrite_rightly_are_taken(mirror: str, desk: Desk) -> None:
+def test_valid_mirrors_are_accepted(mirror: str, desk: Desk) -> None:
     desk.read(HEADER + f"mirrors: {{{mirror}}}\n")
 
 
@@ -158,16 +158,16 @@ def test_mirrors_that_rewrite_rightly_are_taken(mirror: str, desk: Desk) -> None
         "'registry://t/': 's3://b/'",
     ],
 )
-def test_mirrors_that_would_garble_addresses_are_refused(mirror: str, desk: Desk) -> None:
+def test_mirrors_that_would_make_wrong_addresses_are_refused(mirror: str, desk: Desk) -> None:
     assert [f.code for f in desk.findings(HEADER + f"mirrors: {{{mirror}}}\n")] == ["AD184"]
 
 
 @pytest.mark.parametrize("aliases", ["[a, a]", "['']", "[' a']"])
-def test_aliases_are_names_and_stand_once(aliases: str, desk: Desk) -> None:
+def test_aliases_are_text_without_duplicates(aliases: str, desk: Desk) -> None:
     assert len(desk.findings(HEADER + f"base: {{aliases: {aliases}}}\n")) == 1
 
 
-def test_what_refers_to_a_broken_adapter_is_not_wrong_too(desk: Desk) -> None:
+def test_references_to_an_invalid_adapter_are_not_errors(desk: Desk) -> None:
     text = HEADER + (
         "adapters: {tone: {source: acme/tone}}\ncompositions: {m: {of: {tone: 1}}}\n"
         "rules: {requires: {tone: [tune]}}\nactive: m\n"
@@ -175,7 +175,7 @@ def test_what_refers_to_a_broken_adapter_is_not_wrong_too(desk: Desk) -> None:
     assert [(f.code, f.where.line) for f in desk.findings(text)] == [("AD126", 2), ("AD171", 4)]
 
 
-def test_what_rests_on_a_field_that_is_wrong_is_not_judged(desk: Desk) -> None:
+def test_nothing_is_reported_that_depends_on_an_invalid_field(desk: Desk) -> None:
     text = THREE + (
         "compositions: {m: {combine: tise, of: {tone: 1}, density: 0.5}, n: {of: {m: 1}}}\n"
         "registries: {team: team}\n"
@@ -190,7 +190,7 @@ def test_a_registry_with_an_error_of_its_own_is_still_declared(desk: Desk) -> No
     assert [(f.code, f.where.line) for f in desk.findings(text)] == [("AD126", 3)]
 
 
-def test_an_empty_section_is_as_if_not_written(desk: Desk) -> None:
+def test_an_empty_section_counts_as_missing(desk: Desk) -> None:
     manifest = desk.read(HEADER + "base:\nadapters:\nrules: {}\nactive:\n").manifest
     assert manifest.base.model is None
     assert manifest.adapters == {}

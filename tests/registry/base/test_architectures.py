@@ -143,20 +143,20 @@ def test_experts_that_differ_in_shape_have_no_layout(saved: Any) -> None:
     assert layout_of(config, changed) is None
 
 
-def test_old_buffers_in_a_checkpoint_are_no_modules(saved: Any) -> None:
+def test_old_buffers_in_a_checkpoint_are_not_modules(saved: Any) -> None:
     config, tensors = config_and_tensors(saved("llama")[1])
     old = {"model.layers.0.self_attn.rotary_emb.inv_freq": TensorInfo("F32", (4,))}
     assert layout_of(config, {**tensors, **old}) == layout_of(config, tensors)
 
 
-def test_the_first_gpt2_checkpoint_without_prefix_and_with_masks_is_understood(saved: Any) -> None:
+def test_the_first_gpt2_checkpoint_without_prefix_and_with_masks_is_supported(saved: Any) -> None:
     config, tensors = config_and_tensors(saved("gpt2")[1])
     old = {name.removeprefix("transformer."): info for name, info in tensors.items()}
     old["h.0.attn.bias"] = TensorInfo("F32", (1, 1, 64, 64))
     assert layout_of(config, old) == layout_of(config, tensors)
 
 
-def test_old_bert_names_are_understood(saved: Any) -> None:
+def test_old_bert_names_are_supported(saved: Any) -> None:
     config, tensors = config_and_tensors(saved("bert")[1])
     old = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
@@ -239,7 +239,7 @@ VALUES = st.recursive(
 @pytest.mark.parametrize(
     "name", ["model.layers.0.self_attn.q_proj..x.weight", ".weight", "", "model." + "a" * 600]
 )
-def test_a_name_that_no_model_has_leaves_no_layout(saved: Any, name: str) -> None:
+def test_a_name_that_no_model_has_gives_no_layout(saved: Any, name: str) -> None:
     config, tensors = config_and_tensors(saved("llama")[1])
     assert layout_of(config, {**tensors, name: TensorInfo("F32", (2, 2))}) is None
 
@@ -259,7 +259,7 @@ def test_a_name_that_no_model_has_leaves_no_layout(saved: Any, name: str) -> Non
     ),
     shapes=st.lists(st.lists(st.integers(0, 9), max_size=6), min_size=1),
 )
-def test_whatever_is_in_the_files_there_is_a_layout_or_none(
+def test_any_files_give_a_layout_or_none(
     architecture: str, config: dict[str, Any], names: list[str], shapes: list[list[int]]
 ) -> None:
     known = {

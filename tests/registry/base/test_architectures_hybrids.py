@@ -210,7 +210,7 @@ def test_gemma4_has_the_towers_that_its_config_gives(
 
 
 @of_the_tables_transformers
-def test_a_tower_in_the_checkpoint_that_the_config_does_without_is_dropped(tmp_path: Path) -> None:
+def test_a_tower_that_the_config_leaves_out_is_dropped(tmp_path: Path) -> None:
     config, tensors = config_and_tensors(saved(gemma4("vision_config"), tmp_path / "both"))
     without = layout_of({**config, "vision_config": None}, tensors)
     assert without is not None

@@ -21,11 +21,15 @@ CODE = {"auto_map": {"AutoModelForCausalLM": "modeling_acme.AcmeForCausalLM"}}
             "AcmeForCausalLM comes from the repository's own code (auto_map in config.json)",
             "set base.trust_remote_code: true",
         ),
-        (ACME, "AcmeForCausalLM is not a class of transformers", "Correct `architectures`"),
+        (
+            ACME,
+            "the table does not know AcmeForCausalLM as a class of transformers",
+            "Correct `architectures`",
+        ),
         ({"model_type": "llama"}, "names no class under `architectures`", "Name the model's class"),
         (
             {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
-            "tensors or parts are not those of LlamaForCausalLM",
+            "tensors or parts do not match LlamaForCausalLM",
             "`adapterdock validate --deep`",
         ),
     ],
@@ -41,6 +45,6 @@ def test_an_unknown_architecture_says_why_and_what_to_do(
     assert what in found.hint and "--accept AD341" in found.hint
 
 
-def test_a_known_architecture_has_no_such_finding() -> None:
+def test_a_known_architecture_is_not_reported() -> None:
     findings, _ = check_adapter(adapter_facts(), base_facts())
     assert "AD341" not in {one.code for one in findings}

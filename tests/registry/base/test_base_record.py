@@ -71,20 +71,20 @@ def test_levels_in_doubt_are_not_recorded() -> None:
         ({"weights": None}, "AD381"),
     ],
 )
-def test_another_base_is_told_by_any_level(change: dict[str, Any], code: str | None) -> None:
+def test_each_level_detects_another_base(change: dict[str, Any], code: str | None) -> None:
     metadata = record(measured())
     found = check(metadata, measured(**change))
     assert [finding.code for finding in found] == ([code] if code else [])
     assert proven(metadata, found) is (code is None)
 
 
-def test_heads_that_the_adapter_brings_are_not_the_bases() -> None:
+def test_replaced_heads_are_not_recorded() -> None:
     metadata = record(measured(), modules=True)
     assert not check(metadata, measured(head_weights=digests("0"), heads=digest("0")))
     assert check(metadata, measured(weights=digests("0")))
 
 
-def test_a_base_with_rows_added_is_not_held_to_its_shape() -> None:
+def test_a_base_with_added_rows_may_have_another_shape() -> None:
     metadata = record(measured(), modules=True, rows=True)
     other = measured(structure=digest("0"), weights=digests("0"))
     assert not check(metadata, other)
@@ -97,6 +97,6 @@ def test_values_that_were_not_read_are_not_compared() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", "{}", '{"structure": "v9:x"}', '{"x": 1}'])
-def test_what_cannot_be_read_is_not_a_pass(text: str) -> None:
+def test_an_unreadable_record_is_not_a_pass(text: str) -> None:
     found = check({BASE_RECORD: text}, measured())
     assert [finding.code for finding in found] == ["AD382"]

@@ -43,7 +43,7 @@ PACKED = {f"model.layers.0.{name}.weight" for name in LINEARS}
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_a_packed_weight_has_the_sizes_that_its_packing_tells(name: str) -> None:
+def test_a_packed_weight_has_the_sizes_of_its_packing(name: str) -> None:
     stored, quantisation = KNOWN[name]
     got = layout(stored, quantisation)
     assert got.modules == PLAIN.modules
@@ -52,7 +52,7 @@ def test_a_packed_weight_has_the_sizes_that_its_packing_tells(name: str) -> None
 
 
 @pytest.mark.parametrize("name", UNSIZED)
-def test_where_no_packing_tells_the_module_is_known_without_sizes(name: str) -> None:
+def test_a_module_in_an_unknown_packing_has_no_sizes(name: str) -> None:
     stored, quantisation = UNSIZED[name]
     got = layout(stored, quantisation)
     assert list(got.modules) == list(PLAIN.modules)
@@ -66,13 +66,13 @@ def test_where_no_packing_tells_the_module_is_known_without_sizes(name: str) -> 
 
 
 @pytest.mark.parametrize("name", [*KNOWN, *UNSIZED])
-def test_what_is_packed_is_read_from_the_tensors_and_not_from_the_config(name: str) -> None:
+def test_tensors_decide_what_is_packed_not_the_config(name: str) -> None:
     got = layout((KNOWN | UNSIZED)[name][0], None)
     assert list(got.modules) == list(PLAIN.modules)
     assert got.packed == PACKED
 
 
-def test_an_older_config_or_a_text_models_says_how_as_well() -> None:
+def test_older_configs_and_text_configs_describe_the_packing_too() -> None:
     stored, quantisation = KNOWN["compressed-tensors packed, 4 bits"]
     for config in (
         {"compression_config": quantisation},
@@ -83,7 +83,7 @@ def test_an_older_config_or_a_text_models_says_how_as_well() -> None:
         assert got.modules == PLAIN.modules
 
 
-def test_modules_that_the_quantiser_left_alone_are_what_they_are() -> None:
+def test_modules_that_are_not_quantised_are_unchanged() -> None:
     """The lists in the config do not decide: here it says that nothing was left alone."""
     mixed = checkpoint(gptq(4)) | {
         name: info for name, info in checkpoint(plain).items() if "down_proj" in name
@@ -97,7 +97,7 @@ def test_modules_that_the_quantiser_left_alone_are_what_they_are() -> None:
     assert got.packed == PACKED - {"model.layers.0.mlp.down_proj.weight"}
 
 
-def test_plain_weights_are_plain_whatever_the_config_says() -> None:
+def test_plain_weights_are_not_packed_for_any_config() -> None:
     got = layout(plain, {"quant_method": "compressed-tensors"})
     assert got.modules == PLAIN.modules
     assert got.packed == frozenset()
@@ -108,7 +108,7 @@ def test_float8_without_a_scale_is_a_dtype_and_no_packing() -> None:
     assert (got.modules, got.packed) == (PLAIN.modules, frozenset())
 
 
-def test_an_odd_integer_in_an_unquantised_checkpoint_packs_nothing() -> None:
+def test_an_integer_tensor_in_an_unquantised_checkpoint_is_not_packed() -> None:
     odd = {
         "model.layers.0.self_attn.q_proj.weight": TensorInfo("I8", (HIDDEN, HIDDEN)),
         "model.layers.0.self_attn.steps": TensorInfo("I64", (1,)),
@@ -151,7 +151,9 @@ def described(stored: Stored, write: Callable[[int, int], tuple[str, bytes]]) ->
     for name, (out, inner) in LINEARS.items():
         own, data = write(out, inner)
         contents[f"model.layers.0.{name}.{own}"] = data
-    return layout(stored, {"quant_method": "x"}, told=reported_sizes(tensors, {}, reader(contents)))
+    return layout(
+        stored, {"quant_method": "x"}, reported=reported_sizes(tensors, {}, reader(contents))
+    )
 
 
 def state(*shape: int) -> tuple[str, bytes]:
@@ -186,27 +188,27 @@ def states(out: int, inner: int) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("number", range(len(states(1, 1))))
-def test_a_description_that_is_no_such_weights_tells_nothing(number: int) -> None:
+def test_a_description_of_another_weight_is_ignored(number: int) -> None:
     got = described(in_four_bits(), lambda out, inner: states(out, inner)[number])
     assert list(got.modules) == list(PLAIN.modules)
     assert all(got.modules[name.removesuffix(".weight")].in_features is None for name in PACKED)
 
 
-def test_torchao_tells_in_the_metadata_of_its_file() -> None:
+def test_torchao_reports_sizes_in_the_metadata_of_its_file() -> None:
     stored, quantisation = UNSIZED["torchao int4"]
     metadata = {"format": "pt", "tensor_names": "[]"}
     for name, (out, inner) in LINEARS.items():
         data = {"_type": "Int4Tensor", "_data": {"block_size": [1, GROUP], "shape": [out, inner]}}
         metadata[f"model.layers.0.{name}.weight"] = json.dumps(data)
-    told = reported_sizes(checkpoint(stored), metadata, reader({}))
-    assert layout(stored, quantisation, told=told).modules == PLAIN.modules
+    reported = reported_sizes(checkpoint(stored), metadata, reader({}))
+    assert layout(stored, quantisation, reported=reported).modules == PLAIN.modules
 
     def whole(out: int, inner: int) -> Header:
         return {"_weight_qdata": ("I8", (out, inner)), "_weight_scale": ("F32", (out, 1))}
 
     entries = dict.fromkeys(PACKED, '{"_type": "Int8Tensor", "_data": {}}')
-    told = reported_sizes(checkpoint(whole), entries, reader({}))
-    assert layout(whole, quantisation, told=told).modules == PLAIN.modules
+    reported = reported_sizes(checkpoint(whole), entries, reader({}))
+    assert layout(whole, quantisation, reported=reported).modules == PLAIN.modules
     assert reported_sizes(checkpoint(whole), dict.fromkeys(PACKED, "{"), reader({})) == {}
 
 

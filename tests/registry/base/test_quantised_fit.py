@@ -73,7 +73,7 @@ def of(found: list[Finding]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_only_sizes_that_no_packing_tells_are_unchecked(name: str, tmp_path: Path) -> None:
+def test_only_sizes_that_the_packing_hides_are_unchecked(name: str, tmp_path: Path) -> None:
     found = findings(tmp_path, name, {"target_modules": TARGETS}, lora_tensors(QV))
     told = name in KNOWN or name.startswith("bitsandbytes")
     assert of(found) == ([] if told else [codes.SIZE_UNKNOWN.id])
@@ -87,7 +87,7 @@ def test_an_adapter_of_another_width_is_refused(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_module_that_is_not_there_is_an_error_all_the_same(name: str, tmp_path: Path) -> None:
+def test_a_missing_module_is_still_an_error(name: str, tmp_path: Path) -> None:
     more = {**QV, "model.layers.1.self_attn.k_proj": (HIDDEN, KV)}
     found = findings(tmp_path, name, {"target_modules": TARGETS}, lora_tensors(more))
     assert codes.MODULE_MISSING.id in of(found)
@@ -107,7 +107,7 @@ def test_dora_is_unchecked_on_the_modules_that_are_packed_and_on_no_other(tmp_pa
     name = "GPTQ 4 bits"
     found = findings(tmp_path / "both", name, config, lora_tensors(every) | magnitudes(every))
     assert of(found) == [codes.WEIGHT_QUANTISED.id]
-    assert found[0].message.startswith("2 modules of it")
+    assert "own weights of 2 modules (" in found[0].message
     config = {"target_modules": ["lm_head"], "use_dora": True}
     found = findings(tmp_path / "head", name, config, lora_tensors(head) | magnitudes(head))
     assert of(found) == []
@@ -128,7 +128,7 @@ def test_a_replaced_module_is_unchecked_where_it_is_packed(name: str, tmp_path: 
     assert of(findings(tmp_path / "norm", name, config, head | norm)) == []
 
 
-def test_a_parameter_whose_sizes_are_hidden_is_there(tmp_path: Path) -> None:
+def test_a_parameter_with_hidden_sizes_exists(tmp_path: Path) -> None:
     name = "HQQ"
     base = tmp_path / "base"
     base.mkdir()
@@ -198,7 +198,7 @@ def test_sizes_are_read_from_every_shard(tmp_path: Path) -> None:
         ]
 
 
-def test_a_quantised_base_in_a_pickle_is_refused_as_any(tmp_path: Path) -> None:
+def test_a_quantised_base_in_a_pickle_is_refused(tmp_path: Path) -> None:
     """What older versions of torchao saved."""
     base = tmp_path / "base"
     base.mkdir()

@@ -113,7 +113,7 @@ def test_digests_are_those_of_version_1() -> None:
     assert weight_digests(dict(reversed(table.items()))) == digests
 
 
-def test_the_precision_of_a_base_whose_values_it_holds_makes_no_other_digest() -> None:
+def test_a_precision_that_holds_all_values_has_the_same_digest() -> None:
     digests = weight_digests({"w": Sample("BF16", struct.pack("<2H", 0x3F80, 0x4048))})
     assert digests is not None and digests.float32 == digests.bfloat16
 
@@ -129,7 +129,9 @@ TABLE = st.dictionaries(st.text(max_size=12), SAMPLE, max_size=6)
 
 
 @given(TABLE, TABLE)
-def test_a_table_survives_its_text(backbone: dict[str, Sample], heads: dict[str, Sample]) -> None:
+def test_a_sample_table_is_equal_after_text_and_back(
+    backbone: dict[str, Sample], heads: dict[str, Sample]
+) -> None:
     table = Samples(backbone, heads)
     assert Samples.parse(str(table)) == table
     assert str(Samples(dict(reversed(backbone.items())), heads)) == str(table)
@@ -188,7 +190,7 @@ def test_precision_is_the_narrowest_and_none_for_a_mix() -> None:
     assert Samples({"a": brain, "b": Sample("F8_E5M2", b"\0")}).precision == "bfloat16"
 
 
-def test_each_tensor_is_compared_in_the_dtype_it_was_found_in() -> None:
+def test_each_tensor_is_compared_in_its_own_dtype() -> None:
     declared = Sample("F32", floats(1 / 3, 0.1))
     brain = Sample("BF16", b"".join(p[2:] for p in _words(packed(declared.bits("bfloat16")))))
     upcast = Sample("F32", packed(declared.bits("bfloat16")))

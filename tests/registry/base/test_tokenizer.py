@@ -49,7 +49,7 @@ def test_formatting_truncation_and_padding_do_not_count() -> None:
     )  # of version 1: must never change
 
 
-def test_the_form_of_older_files_does_not_count() -> None:
+def test_the_format_of_older_files_does_not_count() -> None:
     content = json.loads(build().to_str())
     content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
     for key in ("ignore_merges", "byte_fallback", "fuse_unk", "dropout"):
@@ -71,7 +71,7 @@ def test_the_form_of_older_files_does_not_count() -> None:
     ],
     ids=lambda parts: next(iter(parts)),
 )
-def test_what_changes_the_ids_counts(parts: dict[str, Any]) -> None:
+def test_fields_that_change_the_ids_count(parts: dict[str, Any]) -> None:
     assert tokenizer_digest(changed(**parts)) != tokenizer_digest(files())
 
 
@@ -136,7 +136,7 @@ def test_a_tokenizer_of_vocabulary_files_has_a_digest_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"<html>", b"\xff", b"[" * 100_000])
-def test_a_file_that_is_no_json_object_is_a_value_error(content: bytes) -> None:
+def test_a_file_without_a_json_object_is_a_value_error(content: bytes) -> None:
     for read in (tokenizer_digest, tokenizer_facts):
         with pytest.raises(ValueError, match=r"tokenizer\.json"):
             read({"tokenizer.json": content})

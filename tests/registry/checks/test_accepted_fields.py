@@ -43,7 +43,7 @@ def test_it_is_accepted_into_the_lock_and_loads_from_then_on(manifest: Path) -> 
     assert not (logits(model) - logits(base)).abs().max() < 1e-3
 
 
-def test_a_misspelt_field_is_accepted_by_nobody(manifest: Path) -> None:
+def test_a_misspelt_field_cannot_be_accepted(manifest: Path) -> None:
     path = manifest.parent / "it" / "adapter_config.json"
     config = json.loads(path.read_text())
     config["lora_alhpa"] = config.pop("lora_alpha")

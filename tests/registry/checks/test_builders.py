@@ -12,7 +12,7 @@ from support.builders import base_layout, write_adapter, write_base, write_token
 @pytest.mark.parametrize(
     ("kind", "tied"), [("llama", False), ("llama", True), ("gpt2", True), ("bert", False)]
 )
-def test_a_tiny_base_loads_with_transformers_and_has_the_layout_we_say(
+def test_a_tiny_base_loads_with_transformers_and_has_our_layout(
     tmp_path: Path, kind: str, tied: bool
 ) -> None:
     import torch

@@ -207,7 +207,7 @@ FITS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", FITS)
-def test_what_fits_passes_without_a_word(name: str) -> None:
+def test_a_fitting_adapter_has_no_findings(name: str) -> None:
     assert check(**FITS[name]) == []
 
 
@@ -591,20 +591,20 @@ def test_all_errors_come_at_once() -> None:
     assert codes(findings) == ["AD314", "AD318", "AD331", "AD336", "AD343", "AD359"]
 
 
-def test_many_alike_are_one_finding_that_names_a_few() -> None:
+def test_many_similar_problems_are_one_finding() -> None:
     tensors = {n: (d, (s[0], 999) if "lora_A" in n else s) for n, (d, s) in qv().items()}
     (finding,) = check(tensors=tensors)
     assert "4 modules" in finding.message and "1 more" in finding.message
     assert finding.found == "(4, 999)" and "(4, 16)" in str(finding.expected)
 
 
-def test_a_finding_carries_the_place_that_the_caller_gives() -> None:
+def test_a_finding_has_the_place_that_the_caller_passes() -> None:
     where = Where("a.yaml", ("adapters", "tone", "source"), 4, 5)
     findings, _ = check_adapter(adapter_facts(lora_config(r=8)), base_facts(), where=where)
     assert {f.where for f in findings} == {where}
 
 
-def test_what_the_adapter_alone_tells_is_told_without_a_base() -> None:
+def test_an_adapter_is_checked_without_a_base() -> None:
     findings = check(lora_config(r=8, use_dora=True), base=None)
     assert codes(findings) == ["AD331", "AD336", "AD340"]
 
@@ -627,10 +627,10 @@ def test_a_deeper_model_is_named() -> None:
     assert "model.layers of the base ends at 1" in str(finding.hint)
 
 
-def test_a_misspelled_module_is_met_with_a_suggestion() -> None:
+def test_a_misspelt_module_gets_a_suggestion() -> None:
     tensors = lora(("lm_heat", HIDDEN, VOCAB))
     findings = check(lora_config(target_modules=["lm_heat"]), tensors)
-    assert any("did you mean 'lm_head'?" in str(f.hint) for f in findings)
+    assert any("Did you mean 'lm_head'?" in str(f.hint) for f in findings)
 
 
 def test_a_suggested_module_would_take_the_factors() -> None:
@@ -638,27 +638,27 @@ def test_a_suggested_module_would_take_the_factors() -> None:
         tensors = lora((name, HIDDEN, out))
         found = check(lora_config(target_modules=[name]), tensors)
         (finding,) = [f for f in found if f.code == "AD342"]
-        assert "did you mean" not in str(finding.hint)
+        assert "Did you mean" not in str(finding.hint)
     taken = {**qv(), **lora(("model.layers.0.self_attn.q_pro", HIDDEN, HIDDEN))}
     found = check(lora_config(target_modules=["q_proj", "v_proj", "q_pro"]), taken)
     (finding,) = [f for f in found if f.code == "AD342"]
     assert "q_proj" not in str(finding.hint)  # it has factors of its own
 
 
-def test_what_peft_wrapped_is_no_misspelling() -> None:
+def test_wrappers_of_peft_are_not_misspellings() -> None:
     tensors = lora(("lm_head.base_layer.out_proj", HIDDEN, VOCAB))
     found = check(lora_config(target_modules=["lm_head"]), tensors)
-    assert all("did you mean" not in str(f.hint) for f in found)
+    assert all("Did you mean" not in str(f.hint) for f in found)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "hint"),
     [
-        ("rank_patern", {"q_proj": 8}, "did you mean 'rank_pattern'?"),  # in the config already
+        ("rank_patern", {"q_proj": 8}, "Did you mean 'rank_pattern'?"),  # in the config already
         ("rank_patern", {"q_proj": 8}, None),
         ("use_qalor", True, None),  # what is meant is refused as well
         ("lorap_emb_lr", 1e-5, None),
-        ("fan_in_fan_ou", True, "did you mean 'fan_in_fan_out'?"),
+        ("fan_in_fan_ou", True, "Did you mean 'fan_in_fan_out'?"),
         ("fan_in_fan_ou", "yes", None),  # no value of that field
     ],
 )
@@ -668,7 +668,7 @@ def test_a_suggested_field_would_take_the_value(field: str, value: Any, hint: st
         del config[hint.split("'")[1]]
     found = check(config)
     if hint is None:
-        assert all("did you mean" not in str(finding.hint) for finding in found)
+        assert all("Did you mean" not in str(finding.hint) for finding in found)
     else:
         assert [f.hint for f in found if f.code == "AD315"] == [hint]
 
@@ -702,7 +702,7 @@ def test_a_pattern_for_a_parameter_is_used_where_the_parameter_is_adapted() -> N
         ("a saved head left out", "remove the name from modules_to_save"),
     ],
 )
-def test_what_is_wrong_with_a_saved_module_has_its_own_way_out(case: str, hint: str) -> None:
+def test_each_problem_of_a_saved_module_has_its_own_hint(case: str, hint: str) -> None:
     (finding, *_) = check(**MISFITS[case][1])
     assert hint in str(finding.hint)
 
@@ -720,10 +720,13 @@ def test_a_saved_head_of_another_vocabulary_points_to_resizing() -> None:
         ("lora_unet_down_0.lora_down.weight", "kohya"),
         ("unet.down_blocks.0.to_q.lora.down.weight", "diffusers"),
         (f"{AT}_flat_param", "FSDP"),
-        (f"{AT}model.layers.0.self_attn.q_proj.lora_A.default.weight", "adapter names inside"),
+        (
+            f"{AT}model.layers.0.self_attn.q_proj.lora_A.default.weight",
+            "The name of an adapter",
+        ),
     ],
 )
-def test_names_of_another_program_under_peft_s_files_are_told(name: str, said: str) -> None:
+def test_names_of_another_program_in_peft_s_files_are_reported(name: str, said: str) -> None:
     found = check(tensors=qv() | {name: ("F32", (4, HIDDEN))})
     (finding,) = [f for f in found if f.code == "AD332"]
     assert said in str(finding.hint)
@@ -735,7 +738,7 @@ def test_weights_that_zero_3_did_not_gather_are_named() -> None:
     assert any("ZeRO-3" in str(f.hint) for f in found)
 
 
-def test_a_strangers_text_cannot_reach_the_terminal_raw() -> None:
+def test_text_from_outside_is_quoted_for_the_terminal() -> None:
     evil = "\x1b[2Jq\u202e"
     findings = check(
         lora_config(
@@ -828,7 +831,7 @@ def test_an_init_is_refused_exactly_where_it_changes_the_base(value: str) -> Non
         ("olora", True),
     ],
 )
-def test_pefts_own_inits_change_the_base_as_we_say(value: Any, changes: bool) -> None:
+def test_pefts_inits_change_the_base_where_we_refuse_them(value: Any, changes: bool) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -900,6 +903,6 @@ def test_no_config_and_no_tensors_make_a_traceback(
         assert json.dumps(finding.as_dict())
 
 
-def test_sizes_of_the_tiny_models_are_what_these_tests_take_them_for() -> None:
+def test_the_tiny_models_have_the_sizes_of_these_tests() -> None:
     module = base_layout().modules["model.layers.0.mlp.down_proj"]
     assert (module.in_features, module.out_features) == (INNER, HIDDEN) and KV == 8

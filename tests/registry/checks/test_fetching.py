@@ -63,7 +63,7 @@ def test_a_value_that_is_fetched_is_refused_at_any_depth(
         {"task_specific_params": {"x": {"prefix": "a/b: "}}},
     ],
 )
-def test_what_is_here_already_is_no_fetching(config: dict[str, Any]) -> None:
+def test_local_values_fetch_nothing(config: dict[str, Any]) -> None:
     assert found(config) == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from adapterdock.manifests.findings.finding import Finding, Severity
 from adapterdock.registry.checks.check_adapter import check_adapter
-from adapterdock.registry.checks.new_adapter import begin
+from adapterdock.registry.checks.new_adapter import plan_new_adapter
 from adapterdock.registry.methods.foreign_fields import FOREIGN_FIELDS
 from adapterdock.registry.methods.options import COMMON, Support
 from adapterdock.registry.methods.table import METHODS, THROUGH_PEFT
@@ -56,8 +56,8 @@ def config_of(method: str, **fields: Any) -> dict[str, Any]:
 def looked_at(config: Mapping[str, Any]) -> list[Finding]:
     layout = base_layout("llama")
     findings, _ = check_adapter(adapter_facts(config), None, layout=layout)
-    begun = begin(config, {"model_type": "llama", "hidden_size": 16}, layout)[1]
-    assert all(isinstance(finding.message, str) for finding in (*findings, *begun))
+    new = plan_new_adapter(config, {"model_type": "llama", "hidden_size": 16}, layout)[1]
+    assert all(isinstance(finding.message, str) for finding in (*findings, *new))
     return findings
 
 
@@ -70,7 +70,7 @@ def read_fields() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("method", ROWS)
-def test_no_field_of_whatever_kind_raises(method: str) -> None:
+def test_no_value_of_a_field_raises(method: str) -> None:
     own = {*COMMON, *(option.name for option in ROWS[method].options)}
     for name in NAMES:
         for value in WRONG if name in own else FEW:
@@ -78,7 +78,7 @@ def test_no_field_of_whatever_kind_raises(method: str) -> None:
 
 
 @pytest.mark.parametrize("value", NEVER_RIGHT, ids=["a list of lists", "a map of maps"])
-def test_a_field_that_is_read_is_told_where_it_holds_another_kind(value: Any) -> None:
+def test_a_field_of_another_type_is_reported(value: Any) -> None:
     for method, name in read_fields():
         told = [f for f in looked_at(config_of(method, **{name: value})) if name in str(f)]
         assert any(f.severity is Severity.ERROR for f in told), (method, name)
@@ -125,7 +125,7 @@ def test_a_known_field_with_an_effect_stays_refused(fields: dict[str, Any]) -> N
     assert found.keys() == {"AD314"} and next(iter(fields)) in found["AD314"].message
 
 
-def test_a_field_that_nobody_knows_is_unchecked() -> None:
+def test_an_unknown_field_is_unchecked() -> None:
     found = codes_and_hints(new_scaling=0.5)
     assert found.keys() == {"AD359"} and found["AD359"].severity is Severity.UNCHECKED
     assert "--accept AD359" in (found["AD359"].hint or "")
@@ -137,10 +137,10 @@ def test_a_misspelt_field_is_an_error_with_the_right_name() -> None:
         adapter_facts({**config, "lora_alhpa": 32}), None, layout=base_layout("llama")
     )
     (finding,) = [f for f in findings if f.code == "AD315"]
-    assert finding.severity is Severity.ERROR and finding.hint == "did you mean 'lora_alpha'?"
+    assert finding.severity is Severity.ERROR and finding.hint == "Did you mean 'lora_alpha'?"
 
 
-def test_a_field_beside_the_one_that_it_resembles_is_not_a_misspelling() -> None:
+def test_a_field_is_no_misspelling_of_a_field_that_is_set() -> None:
     assert codes_and_hints(lora_alphas=32).keys() == {"AD359"}
 
 
@@ -149,8 +149,8 @@ def test_a_field_of_another_method_is_an_error_that_names_the_method() -> None:
     assert found.keys() == {"AD315"} and "IA3" in (found["AD315"].hint or "")
 
 
-def test_in_a_new_adapters_config_what_nobody_knows_is_an_error() -> None:
+def test_an_unknown_field_of_a_new_adapter_is_an_error() -> None:
     config = config_of("LORA", new_scaling=0.5)
-    found = begin(config, {"model_type": "llama"}, base_layout("llama"))[1]
+    found = plan_new_adapter(config, {"model_type": "llama"}, base_layout("llama"))[1]
     assert "AD315" in {f.code for f in found}
     assert "AD359" not in {f.code for f in found}

@@ -84,7 +84,7 @@ def decided(base: BaseFacts, said: Base, *adapters: AdapterFacts) -> Wanted:
     return decide(base, said, {one.name: one for one in adapters}, locate, layout_of)
 
 
-def test_the_head_in_the_file_tells_class_and_labels(llama: BaseFacts) -> None:
+def test_the_head_in_the_file_decides_class_and_labels(llama: BaseFacts) -> None:
     base = decided(llama, Base(), adapter("it", "SEQ_CLS", score=(3, 32))).base
     assert base.loaded_as == LoadedAs(
         architecture="LlamaForSequenceClassification", num_labels=3, new=("score",)
@@ -95,7 +95,7 @@ def test_the_head_in_the_file_tells_class_and_labels(llama: BaseFacts) -> None:
     assert (base.config, base.tensors) == (llama.config, llama.tensors)  # as on disk
 
 
-def test_nothing_is_decided_where_nothing_is_lacking(llama: BaseFacts) -> None:
+def test_nothing_changes_where_the_base_has_all_modules(llama: BaseFacts) -> None:
     for task in ("CAUSAL_LM", "SEQ_CLS", "FEATURE_EXTRACTION", "NO_TASK", None):
         wanted = decided(llama, Base(), adapter("it", task))
         assert wanted.base is llama and not wanted.findings
@@ -111,7 +111,7 @@ def test_a_head_of_another_width_does_not_fit(llama: BaseFacts) -> None:
     assert codes.SAVED_MODULE.id not in [f.code for f in found]
 
 
-def test_the_words_of_the_manifest_come_first(llama: BaseFacts) -> None:
+def test_the_manifest_decides_before_the_adapters(llama: BaseFacts) -> None:
     said = Base(task="TOKEN_CLS", id2label={"0": "no", "1": "yes"})
     loaded = decided(llama, said).base.loaded_as
     assert loaded is not None

@@ -151,5 +151,5 @@ def test_shapes_that_cannot_be_joined_are_an_error() -> None:
         ["a.weight", "b.weight"], "ab.weight", [loading.Concatenate(0)]
     )
     rule = Rule.parse(transform(converter))
-    with pytest.raises(ConversionError, match="joined"):
+    with pytest.raises(ConversionError, match="concatenate"):
         convert({"a.weight": (2, 3), "b.weight": (2, 4)}, [rule], "", anything)

@@ -69,7 +69,7 @@ def test_golden_an_empty_folder_and_nested_unicode_names() -> None:
     )
 
 
-def test_the_version_of_a_file_is_no_part_of_a_folders_digest() -> None:
+def test_a_folders_digest_ignores_the_versions_of_files() -> None:
     assert folder_digest([FileFact("a", 3, ABC, "v1")]) == folder_digest([FileFact("a", 3, ABC)])
 
 
@@ -94,7 +94,7 @@ def test_a_name_cannot_forge_a_line() -> None:
     assert caught.value.code == "AD620"
 
 
-def test_all_that_is_wrong_with_a_folder_is_said_at_once() -> None:
+def test_all_errors_of_a_folder_are_reported_at_once() -> None:
     files = [FileFact("a", 1), FileFact("b", 1, "md5:1"), FileFact("../c", 1, ABC)]
     with pytest.raises(IntegrityError) as caught:
         folder_digest(files)
@@ -104,7 +104,7 @@ def test_all_that_is_wrong_with_a_folder_is_said_at_once() -> None:
 @pytest.mark.parametrize(
     "text", ["", ABC[7:], ABC.upper(), ABC[:-1], ABC + "0", ABC + "\n", "sha1:" + ABC[7:]]
 )
-def test_what_is_no_digest_is_refused(text: str) -> None:
+def test_an_invalid_digest_is_refused(text: str) -> None:
     assert not is_digest(text)
     with pytest.raises(IntegrityError) as caught:
         parse_digest(text)

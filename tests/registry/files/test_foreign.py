@@ -83,21 +83,21 @@ FORMATS: dict[str, tuple[dict[str, bytes], str, str]] = {
     "mlx-lm without its config": (
         {"adapters.safetensors": tensors("model.layers.0.self_attn.q_proj.lora_a")},
         "mlx-lm",
-        "the scale is in it",
+        "it has the scale",
     ),
     "Tunix": (
         {"adapter_config.json": b'{"framework": "jax-tunix-qwix", "lora_rank": 4}'},
         "Tunix",
         "Merge it in Tunix",
     ),
-    "a whole model": (
+    "a complete model": (
         {"config.json": b"{}", "model.safetensors": tensors("lm_head.weight")},
-        "a whole model",
+        "a complete model",
         "base.model",
     ),
     "a model's config under the adapter's name": (
         {"adapter_config.json": b'{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}'},
-        "a whole model",
+        "a complete model",
         "base.model",
     ),
     "a training checkpoint": (
@@ -127,7 +127,7 @@ FORMATS: dict[str, tuple[dict[str, bytes], str, str]] = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_format_that_is_not_read_is_named_with_its_way_out(name: str, tmp_path: Path) -> None:
+def test_an_unsupported_format_is_named_with_a_hint(name: str, tmp_path: Path) -> None:
     files, said, hint = FORMATS[name]
     finding = finding_of(written(tmp_path / "tone", files))
     assert finding.code == codes.FOREIGN_FORMAT.id
@@ -135,9 +135,7 @@ def test_a_format_that_is_not_read_is_named_with_its_way_out(name: str, tmp_path
 
 
 @pytest.mark.parametrize("name", ["kohya", "diffusers", "AdapterHub by its file"])
-def test_a_web_server_s_folder_is_recognised_by_the_names_that_can_be_asked_for(
-    name: str, web: WebServer
-) -> None:
+def test_a_folder_on_a_web_server_is_recognised_by_known_names(name: str, web: WebServer) -> None:
     files = FORMATS[name][0]
     web.files |= {f"/tone/{path}": data for path, data in files.items()}
     if name == "kohya":  # a name that nobody can guess: there is nothing to list
@@ -158,10 +156,10 @@ def test_of_several_checkpoints_the_last_one_is_proposed(tmp_path: Path) -> None
     for number in (500, 1000, 1500, 90):
         write_adapter(tmp_path / f"checkpoint-{number}")
     finding = finding_of(tmp_path)
-    assert finding.code == "AD251" and str(finding.hint).endswith("/checkpoint-1500")
+    assert finding.code == "AD251" and "/checkpoint-1500," in str(finding.hint)
 
 
-def test_unknown_files_are_no_adapter_and_no_format_is_made_up(tmp_path: Path) -> None:
+def test_unknown_files_are_no_adapter_of_a_known_format(tmp_path: Path) -> None:
     folder = written(tmp_path, {"x.safetensors": tensors("a.weight"), "config.json": b"{}"})
     assert finding_of(folder).code == "AD251"
 
@@ -240,7 +238,7 @@ def test_an_mlx_adapter_on_a_web_server_is_found(web: WebServer) -> None:
     assert facts.origin is not None and facts.origin.format == "mlx-lm"
 
 
-def test_weights_are_not_read_to_tell_a_format(tmp_path: Path) -> None:
+def test_weights_are_not_read_to_recognise_a_format(tmp_path: Path) -> None:
     big = safetensors_bytes({"lora_unet_x.lora_down.weight": ("F32", (1024, 1024))})
     folder = opened(written(tmp_path, {"style.safetensors": big}))
     with pytest.raises(SourceError, match="kohya"):
@@ -261,6 +259,6 @@ def test_one_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
     assert finding_of(tmp_path).code == codes.ADAPTER_SHARDS.id
 
 
-def test_one_whole_file_counts_more_than_shards_beside_it(tmp_path: Path) -> None:
+def test_a_complete_file_is_preferred_to_shards_beside_it(tmp_path: Path) -> None:
     facts = gather_adapter("tone", opened(write_adapter(sharded(tmp_path))), WHERE)
     assert [f.path for f in facts.files] == ["adapter_config.json", "adapter_model.safetensors"]

@@ -98,7 +98,7 @@ NEARLY = st.dictionaries(
 
 @settings(SLOW, max_examples=500)
 @given(NEARLY, st.integers(0, 12), st.integers(-2, 2))
-def test_what_we_accept_the_safetensors_library_accepts(
+def test_the_safetensors_library_accepts_what_we_accept(
     header: dict[str, Any], size: int, off: int
 ) -> None:
     text = json.dumps(header).encode()
@@ -178,7 +178,7 @@ def test_tensors_may_lie_in_any_order_and_be_empty() -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS"),
     ],
 )
-def test_a_file_of_another_kind_is_called_by_its_name(start: bytes, words: str) -> None:
+def test_the_message_names_a_file_of_another_kind(start: bytes, words: str) -> None:
     with pytest.raises(SourceError) as caught:
         parse(start)
     assert words in str(caught.value)
@@ -236,7 +236,7 @@ def test_a_header_longer_than_its_file_is_refused_before_it_is_read() -> None:
     assert caught.value.code == "AD303" and reader.total == 9
 
 
-def test_a_source_that_gives_less_than_asked_is_refused() -> None:
+def test_a_source_that_returns_too_few_bytes_is_refused() -> None:
     data = safetensors_bytes({"w": ("U8", (8,))})
     with pytest.raises(SourceError) as caught:
         read_header(lambda start, length: data[start : start + 20], len(data))

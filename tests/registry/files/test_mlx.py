@@ -158,11 +158,11 @@ def test_a_scale_that_two_versions_read_in_two_ways_is_not_guessed() -> None:
         {"fine_tune_type": ["lora"]},
     ],
 )
-def test_what_a_config_does_not_say_is_refused(fields: dict[str, Any]) -> None:
+def test_a_config_with_missing_fields_is_refused(fields: dict[str, Any]) -> None:
     assert refused(**fields).code == codes.FOREIGN_UNCLEAR.id
 
 
-def test_whole_weights_are_refused_with_the_way_out() -> None:
+def test_complete_weights_are_refused_with_a_hint() -> None:
     finding = refused({"model.layers.0.mlp.up_proj.weight": (4, 4)}, fine_tune_type="full")
     assert finding.code == codes.FOREIGN_TENSOR.id and "mlx_lm.fuse" in str(finding.hint)
 
@@ -203,7 +203,7 @@ def test_factors_of_experts_become_one_pair_for_each(a: tuple[int, ...]) -> None
     assert part == (mlx.WEIGHTS, f"{at}.lora_b", (16, 24), False)
 
 
-def test_mixtral_s_experts_have_the_names_that_mixtral_gave_them() -> None:
+def test_mixtrals_experts_have_mixtrals_names() -> None:
     at = "model.layers.0.block_sparse_moe.switch_mlp.down_proj"
     found = read({f"{at}.lora_a": (1, 4, 16), f"{at}.lora_b": (1, 8, 4)})
     assert "base_model.model.model.layers.0.block_sparse_moe.experts.0.w2.lora_A.weight" in (
@@ -227,20 +227,20 @@ def last_layer() -> Shapes:
     return {name: shape for name, shape in QV.items() if ".layers.1." in name}
 
 
-def test_the_last_layers_are_what_num_layers_says() -> None:
+def test_num_layers_is_the_number_of_last_layers() -> None:
     assert check(last_layer(), num_layers=1) == []
     found = check(last_layer(), num_layers=2)
     assert [f.code for f in found] == ["AD333"] and "layers.0.self_attn.q_proj" in str(found[0])
 
 
-def test_keys_without_factors_are_missed() -> None:
+def test_modules_without_factors_are_reported() -> None:
     keys = ["self_attn.q_proj", "self_attn.v_proj"]
     assert check(lora={"keys": keys}) == []
     found = check(lora={"keys": [*keys, "mlp.up_proj"]})
     assert [f.code for f in found] == ["AD333"] and "mlp.up_proj" in str(found[0])
 
 
-def test_versions_that_trained_more_layers_than_they_said_are_taken_at_their_factors() -> None:
+def test_factors_decide_where_a_version_trained_more_layers() -> None:
     assert [f.code for f in check(num_layers=1)] == [codes.FOREIGN_NOTED.id]
     assert check(last_layer(), num_layers=-1) == []  # 0.19 to 0.21 left the first layer out
     assert check(num_layers=-1) == []
@@ -252,7 +252,7 @@ def test_peft_s_own_config_is_never_taken_for_mlx_lm_s() -> None:
     assert mlx.is_config({"fine_tune_type": "full"})
 
 
-def test_the_configs_that_people_published_are_read_or_say_what_is_unclear() -> None:
+def test_published_configs_are_read_or_their_unclear_field_is_named() -> None:
     entries: list[dict[str, Any]] = json.loads(CORPUS.read_text())["configs"]
     unclear: list[str] = []
     for entry in entries:

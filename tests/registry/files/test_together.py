@@ -121,14 +121,14 @@ def test_a_kill_while_the_folder_is_new_leaves_nothing_or_all(tmp_path: Path) ->
         assert not folder.exists() or read(folder) == NEW, line
 
 
-def test_the_remains_of_a_living_process_stay(tmp_path: Path) -> None:
+def test_files_of_a_running_process_stay(tmp_path: Path) -> None:
     mine = made_beside(tmp_path / "saved", "saving")
     mine.mkdir()
     write_together(tmp_path / "saved", NEW)
     assert hidden(tmp_path) == [mine]
 
 
-def test_what_a_folder_may_be_and_what_else_is_in_it_stays(tmp_path: Path) -> None:
+def test_permissions_and_other_files_of_a_folder_stay(tmp_path: Path) -> None:
     folder = tmp_path / "saved"
     write_together(folder, OLD)
     folder.chmod(0o700)
@@ -185,7 +185,7 @@ def test_a_killed_lock_leaves_the_old_lock_or_the_new_one(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["adapters.lock", "saved"])
-def test_what_looks_alike_and_is_not_ours_stays(tmp_path: Path, name: str) -> None:
+def test_similar_files_that_are_not_ours_stay(tmp_path: Path, name: str) -> None:
     act: Callable[[], None] = {
         "adapters.lock": lambda: write_lock(lock_of(1), tmp_path / name),
         "saved": lambda: write_together(tmp_path / name, NEW),
@@ -197,7 +197,7 @@ def test_what_looks_alike_and_is_not_ours_stays(tmp_path: Path, name: str) -> No
     assert all(path.read_text() == "mine" for path in theirs)
 
 
-def test_two_processes_that_save_at_once_leave_whole_files(tmp_path: Path) -> None:
+def test_two_processes_that_save_at_once_leave_complete_files(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\n"
         "from adapterdock.registry.files.together import write_together\n"
@@ -214,7 +214,7 @@ def test_two_processes_that_save_at_once_leave_whole_files(tmp_path: Path) -> No
     assert hidden(tmp_path) == []
 
 
-def test_what_a_killed_process_left_in_the_temporary_place_goes(
+def test_temporary_files_of_a_killed_process_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

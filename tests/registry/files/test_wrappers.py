@@ -52,7 +52,7 @@ def test_a_wrapper_s_part_of_a_name_is_left_out(written: str, read: str, part: s
         (f"{AT}_orig_mod.q.lora_A.weight", f"{AT}q.lora_A.weight"),  # two would become one
     ],
 )
-def test_what_may_be_the_model_s_own_is_left_as_it_is(names: tuple[str, ...]) -> None:
+def test_names_that_may_be_the_models_own_are_kept(names: tuple[str, ...]) -> None:
     found = unwrapped(reading(*names))
     assert tuple(found.header.tensors) == names and found.origin is None
 
@@ -83,7 +83,7 @@ def prefixed(prefix: str) -> Mapping[str, Any]:
 
 
 @pytest.mark.parametrize("prefix", ["module", "pretrained_model"])
-def test_a_wrapper_inside_peft_s_prefix_is_refused_with_the_lines_that_rename_it(
+def test_a_wrapper_inside_peft_s_prefix_is_refused_with_a_hint_to_rename_it(
     prefix: str,
 ) -> None:
     facts = adapter_facts(lora_config(base_model_name_or_path=None), prefixed(prefix))

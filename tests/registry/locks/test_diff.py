@@ -18,14 +18,14 @@ def test_a_retrained_adapter_is_one_line_with_both_digests(project: Project) -> 
     assert [str(c) for c in diff(old, new)] == [f"~ adapters.tone.digest: {before} -> {after}"]
 
 
-def test_the_same_lock_differs_in_nothing_whoever_wrote_it(project: Project) -> None:
+def test_locks_of_the_same_content_do_not_differ(project: Project) -> None:
     project.base()
     project.adapter("tone")
     lock = adapterdock.lock(project.write({"tone": "./tone"}))
     assert diff(lock, lock.model_copy(update={"generator": "adapterdock 9"})) == []
 
 
-def test_what_came_and_what_went_are_told_apart(project: Project) -> None:
+def test_added_and_removed_entries_are_distinguished(project: Project) -> None:
     project.base()
     project.adapter("tone")
     project.adapter("legal", seed=2, r=8)
@@ -38,7 +38,7 @@ def test_what_came_and_what_went_are_told_apart(project: Project) -> None:
     assert not any("inputs" in line or ".files." in line for line in lines)
 
 
-def test_another_base_shows_what_it_is_and_no_table_of_samples(project: Project) -> None:
+def test_another_base_shows_its_digests_and_not_its_samples(project: Project) -> None:
     project.base()
     old = adapterdock.lock(project.write())
     project.base(seed=5)

@@ -63,7 +63,7 @@ def read(project: Project, **overrides: str) -> ManifestFile:
         ("dtype: float32", f"fingerprint: {{structure: 'v1:sha256:{'0' * 64}'}}"),
     ],
 )
-def test_what_resolution_does_not_depend_on_does_not_stale_a_lock(
+def test_a_change_that_resolution_ignores_does_not_stale_a_lock(
     old: str, new: str, locked: Project
 ) -> None:
     locked.change(old, new)
@@ -87,7 +87,7 @@ def test_what_resolution_does_not_depend_on_does_not_stale_a_lock(
         ("name: desk", "registries: {team: ./registry}", "registries"),
     ],
 )
-def test_what_resolution_depends_on_stales_a_lock_and_is_named(
+def test_a_change_of_a_resolution_input_stales_a_lock_and_is_named(
     old: str, new: str, said: str, locked: Project
 ) -> None:
     locked.change(old, new)
@@ -99,13 +99,13 @@ def test_what_resolution_depends_on_stales_a_lock_and_is_named(
     assert caught.value.findings == tuple(found)
 
 
-def test_an_adapter_that_is_gone_stales_a_lock(locked: Project) -> None:
+def test_a_removed_adapter_stales_a_lock(locked: Project) -> None:
     text = MANIFEST.replace("  legal: {source: ./legal}\n", "").replace(", legal: 0.5", "")
     locked.manifest.write_text(text)
     assert "adapter 'legal' is gone" in str(stale(read(locked), locked.lock)[0].found)
 
 
-def test_storage_options_stale_a_lock_without_standing_in_it(project: Project) -> None:
+def test_changed_storage_options_stale_a_lock_that_does_not_show_them(project: Project) -> None:
     project.base()
     project.adapter("tone")
     row = {"source": "memory://tone"}
@@ -114,7 +114,7 @@ def test_storage_options_stale_a_lock_without_standing_in_it(project: Project) -
     assert inputs_digest(read_manifest(project.write({"tone": row}))) != with_options
 
 
-def test_what_a_variable_stands_for_is_what_is_locked(
+def test_the_value_of_a_variable_is_locked(
     locked: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locked.change("./legal}", "'./${WHICH:-legal}'}")

@@ -41,7 +41,7 @@ def test_every_field_of_pefts_config_is_classified() -> None:
     check_options("ADALORA", AdaLoraConfig, older={"enable_lora", "merge_weights"})
 
 
-def test_the_ranks_are_those_that_the_training_left(saved: AdapterFacts, base: Any) -> None:
+def test_sites_have_the_ranks_that_training_kept(saved: AdapterFacts, base: Any) -> None:
     findings, plan = look(saved, base)
     assert findings == [] and plan is not None
     assert {site.module: site.rank for site in plan.sites} == {Q0: 2, Q1: 3}
@@ -52,13 +52,13 @@ def test_the_ranks_are_those_that_the_training_left(saved: AdapterFacts, base: A
     assert found == {Q0: 2 / (4 + 1e-5), Q1: 3 / (4 + 1e-5)}
 
 
-def test_the_adapters_name_may_stand_in_the_pattern(saved: AdapterFacts, base: Any) -> None:
-    """So it is in a config that was saved while it was trained."""
+def test_rank_pattern_keys_may_end_in_the_adapter_name(saved: AdapterFacts, base: Any) -> None:
+    """PEFT writes it into a config that it saves during training."""
     pattern = {f"{name}.mine": left for name, left in saved.config["rank_pattern"].items()}
     assert codes(tampered(saved, rank_pattern=pattern), base) == []
 
 
-def test_without_a_pattern_all_directions_must_be_there(saved: AdapterFacts, base: Any) -> None:
+def test_without_rank_pattern_all_directions_are_required(saved: AdapterFacts, base: Any) -> None:
     assert codes(tampered(saved, rank_pattern=None), base) == ["AD343"]
 
 
@@ -66,7 +66,7 @@ def test_without_a_pattern_all_directions_must_be_there(saved: AdapterFacts, bas
     ("role", "shape", "expected"),
     [("A", (2, 17), "(2, 16)"), ("B", (16, 3), "(16, 2)"), ("E", (2,), "(2, 1)")],
 )
-def test_a_factor_of_another_size_is_a_misfit(
+def test_a_factor_with_a_wrong_size_is_a_misfit(
     role: str, shape: tuple[int, ...], expected: str, saved: AdapterFacts, base: Any
 ) -> None:
     facts = retensored(saved, {f"{Q0}.lora_{role}": shape})
@@ -75,18 +75,18 @@ def test_a_factor_of_another_size_is_a_misfit(
 
 
 @pytest.mark.parametrize("role", ["A", "B", "E"])
-def test_a_factor_that_is_missing_is_told(role: str, saved: AdapterFacts, base: Any) -> None:
+def test_a_missing_factor_is_reported(role: str, saved: AdapterFacts, base: Any) -> None:
     facts = retensored(saved, {f"{Q0}.lora_{role}": None})
     assert codes(facts, base) == ["AD331"]
     assert f"lora_{role} is missing" in text(facts, base)
 
 
-def test_loras_own_names_have_no_place_here(saved: AdapterFacts, base: Any) -> None:
+def test_lora_keys_are_leftovers_in_adalora(saved: AdapterFacts, base: Any) -> None:
     facts = retensored(saved, {f"{Q0}.lora_A.weight": (2, 16)})
     assert "AD332" in codes(facts, base)
 
 
-def test_convolutions_of_groups_or_other_dimensions_are_refused(tmp_path_factory: Any) -> None:
+def test_grouped_and_non_2d_convolutions_are_refused(tmp_path_factory: Any) -> None:
     base, folder = tiny_conv(), tmp_path_factory.mktemp("adalora") / "it"
     settings = {"target_modules": ["first"], "init_r": 3, **STEPS}
     peft_saves(base, folder, kind=AdaLoraConfig, **settings)
@@ -98,7 +98,7 @@ def test_convolutions_of_groups_or_other_dimensions_are_refused(tmp_path_factory
         assert codes(tampered(more, target_modules=["first", name]), base) == ["AD371"]
 
 
-def test_trained_biases_have_places(tmp_path_factory: Any) -> None:
+def test_trained_biases_are_placed(tmp_path_factory: Any) -> None:
     base, folder = tiny_bert(), tmp_path_factory.mktemp("adalora") / "it"
     settings = {"target_modules": ["query"], "bias": "lora_only", **STEPS}
     peft_saves(base, folder, kind=AdaLoraConfig, **settings)
@@ -114,9 +114,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("field", REFUSED)
-def test_what_is_not_carried_out_is_refused_by_name(
-    field: str, saved: AdapterFacts, base: Any
-) -> None:
+def test_unsupported_fields_are_refused_by_name(field: str, saved: AdapterFacts, base: Any) -> None:
     facts = tampered(saved, **{field: [1]})
     assert codes(facts, base) == ["AD314"]
     assert field in text(facts, base)
@@ -133,7 +131,7 @@ def test_what_is_not_carried_out_is_refused_by_name(
         ("alpha", 3, "AD315"),
     ],
 )
-def test_fields_that_say_nothing_true_are_told(
+def test_invalid_fields_are_reported(
     field: str, value: Any, code: str, saved: AdapterFacts, base: Any
 ) -> None:
     assert code in codes(tampered(saved, **{field: value}), base)

@@ -9,9 +9,17 @@ import pytest
 from adapterdock.registry.files.facts import AdapterFacts
 from adapterdock.registry.methods.ia3 import is_feedforward
 from adapterdock.registry.methods.patterns import Patterns
-from adapterdock.registry.methods.table import METHODS
 from peft import IA3Config
-from support.method_fit import check_options, codes, facts_of, look, retensored, tampered, text
+from support.method_fit import (
+    check_options,
+    codes,
+    facts_of,
+    look,
+    planned,
+    retensored,
+    tampered,
+    text,
+)
 from support.peft_adapters import peft_saves, tiny_conv, tiny_llama
 
 DOWN = "model.layers.0.mlp.down_proj.ia3_l"
@@ -40,7 +48,7 @@ def test_every_field_of_pefts_config_is_classified() -> None:
     check_options("IA3", IA3Config)
 
 
-def test_each_vector_has_its_place(saved: AdapterFacts, base: Any) -> None:
+def test_each_vector_is_placed(saved: AdapterFacts, base: Any) -> None:
     findings, plan = look(saved, base)
     assert findings == []
     assert plan is not None and plan.leftovers == () and plan.rank == 0
@@ -50,7 +58,7 @@ def test_each_vector_has_its_place(saved: AdapterFacts, base: Any) -> None:
         assert site.settings["feedforward"] is site.module.endswith("down_proj")
 
 
-def test_convolutions_have_channels_in_the_second_dimension(tmp_path: Path) -> None:
+def test_convolution_vectors_have_channels_in_the_second_dimension(tmp_path: Path) -> None:
     base = tiny_conv()
     peft_saves(
         base,
@@ -64,7 +72,7 @@ def test_convolutions_have_channels_in_the_second_dimension(tmp_path: Path) -> N
     assert "(1, 8, 1, 1)" in text(facts, base)
 
 
-def test_one_dimensional_convolutions_are_not_for_ia3(tmp_path: Path) -> None:
+def test_one_dimensional_convolutions_are_refused(tmp_path: Path) -> None:
     base = tiny_conv()
     peft_saves(
         base, tmp_path / "it", kind=IA3Config, target_modules=["head"], feedforward_modules=[]
@@ -76,7 +84,7 @@ def test_one_dimensional_convolutions_are_not_for_ia3(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(17, 1), (1, 24), (24,), (24, 1)])
-def test_a_vector_of_another_size_is_a_misfit(
+def test_a_vector_with_a_wrong_size_is_a_misfit(
     shape: tuple[int, ...], saved: AdapterFacts, base: Any
 ) -> None:
     facts = retensored(saved, {VALUE: shape})
@@ -92,13 +100,13 @@ def test_an_input_vector_where_the_config_says_output_is_a_misfit(
 
 
 @pytest.mark.parametrize("missing", [None, ...])
-def test_feedforward_modules_must_be_said(missing: Any, saved: AdapterFacts, base: Any) -> None:
+def test_feedforward_modules_is_required(missing: Any, saved: AdapterFacts, base: Any) -> None:
     facts = tampered(saved, feedforward_modules=missing)
     assert codes(facts, base) == ["AD371"]
     assert "feedforward_modules is not in adapter_config.json" in text(facts, base)
 
 
-def test_a_missing_vector_is_told(saved: AdapterFacts, base: Any) -> None:
+def test_a_missing_vector_is_reported(saved: AdapterFacts, base: Any) -> None:
     assert "AD333" in codes(retensored(saved, {DOWN: None}), base)
 
 
@@ -113,27 +121,25 @@ def test_a_missing_vector_is_told(saved: AdapterFacts, base: Any) -> None:
         ("alpha", 8, "AD315"),
     ],
 )
-def test_fields_that_are_not_ia3s_are_refused(
+def test_fields_that_ia3_does_not_have_are_refused(
     field: str, value: Any, code: str, saved: AdapterFacts, base: Any
 ) -> None:
     assert code in codes(tampered(saved, **{field: value}), base)
 
 
-def test_a_pattern_that_is_never_used_must_be_one_all_the_same(
-    saved: AdapterFacts, base: Any
-) -> None:
+def test_an_unused_pattern_must_be_valid(saved: AdapterFacts, base: Any) -> None:
     names = [name.removeprefix("base_model.model.") for name in saved.header.tensors]
     facts = retensored(saved, dict.fromkeys(names))
     assert "AD319" not in codes(facts, base)
     assert "AD319" in codes(tampered(facts, feedforward_modules="("), base)
 
 
-def test_without_a_layout_the_plan_is_the_files_own(saved: AdapterFacts) -> None:
-    plan = METHODS["IA3"].plan(saved.config, saved.header.tensors)
+def test_without_a_layout_the_plan_has_the_files_names(saved: AdapterFacts) -> None:
+    plan = planned("IA3", saved.config, saved.header.tensors)
     assert DOWN.removesuffix(".ia3_l") in plan.modules
 
 
-def test_endings_count_without_their_dot_and_patterns_whole() -> None:
+def test_feedforward_endings_ignore_dots_and_patterns_match_complete_names() -> None:
     assert is_feedforward(("proj",), "mlp.down_proj", Patterns()) is True
     assert is_feedforward("down_proj", "mlp.down_proj", Patterns()) is False
     assert is_feedforward(".*down_proj", "mlp.down_proj", Patterns()) is True

@@ -67,7 +67,7 @@ def test_sites_have_the_ranks_and_scales_of_the_patterns(saved: AdapterFacts, ba
     assert plan.rank == 3
 
 
-def test_dropouts_go_with_the_sites(saved: AdapterFacts, base: Any) -> None:
+def test_dropouts_are_settings_of_the_sites(saved: AdapterFacts, base: Any) -> None:
     facts = tampered(saved, module_dropout=0.25, rank_dropout=0.5)
     findings, plan = look(facts, base)
     assert findings == [] and plan is not None
@@ -83,7 +83,7 @@ def test_dropouts_go_with_the_sites(saved: AdapterFacts, base: Any) -> None:
         ("w2_b", (16,), "(3, 16)"),
     ],
 )
-def test_a_factor_of_another_size_is_a_misfit(
+def test_a_factor_with_a_wrong_size_is_a_misfit(
     role: str, shape: tuple[int, ...], expected: str, saved: AdapterFacts, base: Any
 ) -> None:
     facts = retensored(saved, {f"{QUERY}hada_{role}": shape})
@@ -92,17 +92,17 @@ def test_a_factor_of_another_size_is_a_misfit(
 
 
 @pytest.mark.parametrize("role", ["w1_a", "w1_b", "w2_a", "w2_b"])
-def test_a_factor_that_is_missing_is_told(role: str, saved: AdapterFacts, base: Any) -> None:
+def test_a_missing_factor_is_reported(role: str, saved: AdapterFacts, base: Any) -> None:
     facts = retensored(saved, {f"{QUERY}hada_{role}": None})
     assert codes(facts, base) == ["AD331"]
     assert f"hada_{role} is missing" in text(facts, base)
 
 
-def test_another_rank_in_the_config_is_a_misfit(saved: AdapterFacts, base: Any) -> None:
+def test_a_wrong_rank_in_the_config_is_a_misfit(saved: AdapterFacts, base: Any) -> None:
     assert codes(tampered(saved, r=4), base) == ["AD343"]
 
 
-def test_effective_kernels_have_tensors_of_their_own(convolutions: AdapterFacts) -> None:
+def test_effective_kernels_have_separate_tensors(convolutions: AdapterFacts) -> None:
     base = tiny_conv()
     findings, plan = look(convolutions, base)
     assert findings == [] and plan is not None
@@ -115,12 +115,12 @@ def test_effective_kernels_have_tensors_of_their_own(convolutions: AdapterFacts)
     assert "t1" in text(half, base)
 
 
-def test_a_kernel_tensor_at_a_linear_is_foreign(saved: AdapterFacts, base: Any) -> None:
+def test_a_kernel_tensor_at_a_linear_module_is_refused(saved: AdapterFacts, base: Any) -> None:
     core = {f"{QUERY}hada_t1": (3, 3, 1, 1), f"{QUERY}hada_t2": (3, 3, 1, 1)}
     assert "AD344" in codes(retensored(saved, core), base)
 
 
-def test_convolutions_of_three_dimensions_are_refused(
+def test_three_dimensional_convolutions_are_refused(
     convolutions: AdapterFacts,
 ) -> None:
     shapes = {"w1_a": (2, 3), "w1_b": (3, 4), "w2_a": (2, 3), "w2_b": (3, 4)}
@@ -146,7 +146,7 @@ def test_convolutions_of_three_dimensions_are_refused(
         ("alpha_pattern", {".*_proj": 3, "q_proj": 9}, "AD323"),
     ],
 )
-def test_fields_that_say_nothing_true_are_told(
+def test_invalid_fields_are_reported(
     field: str, value: Any, code: str, saved: AdapterFacts, base: Any
 ) -> None:
     assert code in codes(tampered(saved, **{field: value}), base)
@@ -156,7 +156,7 @@ def test_an_alpha_of_zero_everywhere_is_empty(saved: AdapterFacts, base: Any) ->
     assert codes(tampered(saved, alpha=0, alpha_pattern={}), base) == ["AD330"]
 
 
-def test_without_a_layout_the_files_names_are_the_plan(saved: AdapterFacts) -> None:
+def test_without_a_layout_the_plan_has_the_files_names(saved: AdapterFacts) -> None:
     findings, plan = check_adapter(saved, None)
     assert plan is not None and len(plan.sites) == 4
     assert not any(finding.code == "AD331" for finding in findings)

@@ -51,7 +51,7 @@ def test_a_large_prime_is_split_at_once() -> None:
     assert factorization(2_147_483_647, -1) == (1, 2_147_483_647)
 
 
-def test_sites_have_scales_and_what_acts_on_them(saved: AdapterFacts, base: Any) -> None:
+def test_sites_have_scales_and_settings(saved: AdapterFacts, base: Any) -> None:
     findings, plan = look(saved, base)
     assert findings == [] and plan is not None
     found = {site.module: (site.rank, site.scale) for site in plan.sites}
@@ -88,7 +88,7 @@ def test_convolutions_fit(r: int, effective: bool, tmp_path_factory: Any) -> Non
         ("w2_b", (4,), "(1, 4)"),
     ],
 )
-def test_a_factor_of_another_size_is_a_misfit(
+def test_a_factor_with_a_wrong_size_is_a_misfit(
     role: str, shape: tuple[int, ...], expected: str, saved: AdapterFacts, base: Any
 ) -> None:
     facts = retensored(saved, {f"{UP}lokr_{role}": shape})
@@ -97,18 +97,18 @@ def test_a_factor_of_another_size_is_a_misfit(
 
 
 @pytest.mark.parametrize("role", ["w1_a", "w1_b", "w2_a", "w2_b"])
-def test_a_factor_that_is_missing_is_told(role: str, saved: AdapterFacts, base: Any) -> None:
+def test_a_missing_factor_is_reported(role: str, saved: AdapterFacts, base: Any) -> None:
     assert codes(retensored(saved, {f"{UP}lokr_{role}": None}), base) == ["AD331"]
 
 
-def test_a_whole_factor_beside_its_low_rank_is_refused(saved: AdapterFacts, base: Any) -> None:
+def test_a_full_factor_with_its_low_rank_factors_is_refused(saved: AdapterFacts, base: Any) -> None:
     assert codes(retensored(saved, {f"{UP}lokr_w1": (4, 4)}), base) == ["AD371"]
 
 
 @pytest.mark.parametrize(
     "fields", [{"decompose_both": False}, {"decompose_factor": 2}, {"r": 2}, {"r": 12}]
 )
-def test_a_config_that_makes_other_factors_is_a_misfit(
+def test_a_config_for_other_factors_is_a_misfit(
     fields: dict[str, Any], saved: AdapterFacts, base: Any
 ) -> None:
     assert set(codes(tampered(saved, **fields), base)) <= {"AD343", "AD371"}
@@ -127,7 +127,7 @@ def test_a_config_that_makes_other_factors_is_a_misfit(
         ("use_scalar", False, "AD316"),
     ],
 )
-def test_fields_that_are_not_lokrs_are_told(
+def test_fields_that_lokr_does_not_have_are_reported(
     field: str, value: Any, code: str, saved: AdapterFacts, base: Any
 ) -> None:
     assert code in codes(tampered(saved, **{field: value}), base)

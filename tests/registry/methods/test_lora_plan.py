@@ -21,11 +21,11 @@ from adapterdock.registry.files.facts import (
     TensorInfo,
 )
 from adapterdock.registry.files.header import read_header
-from adapterdock.registry.methods.table import METHODS
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from support.builders import base_layout, lora_config, lora_tensors, write_base
 from support.checkpoints import config_and_tensors
+from support.method_fit import planned
 from support.tiny_models import tiny_model
 
 
@@ -180,7 +180,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_file_of_peft_is_placed_whole_and_scaled_as_peft_scales_it(
+def test_all_tensors_of_a_peft_file_are_placed_and_scaled_as_in_peft(
     case: str, tmp_path: Path, bases: Callable[[str], torch.nn.Module]
 ) -> None:
     kind, fields, saving = CASES[case]
@@ -213,15 +213,15 @@ def test_a_file_of_peft_is_placed_whole_and_scaled_as_peft_scales_it(
     dead = {k for k in adapter.header.tensors if ".original_module." in k}
     dead |= {k for k in adapter.header.tensors if ".modules_to_save." in k}
     assert set(placed) == adapter.header.tensors.keys() - dead
-    # without a base the same tensors have the same places
-    alone = METHODS["LORA"].plan(adapter.config, adapter.header.tensors)
+    # without a base, the same tensors have the same places
+    alone = planned("LORA", adapter.config, adapter.header.tensors)
     assert alone == plan
 
 
 def test_a_saved_head_with_a_batch_norm_fits_with_its_statistics_and_not_without(
     tmp_path: Path,
 ) -> None:
-    # as PEFT's guide to semantic segmentation has it
+    # as in PEFT's guide to semantic segmentation
     tiny_model("segformer").save_pretrained(tmp_path / "base")
     base = type(tiny_model("segformer")).from_pretrained(tmp_path / "base")
     config = LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=["decode_head"])
@@ -239,7 +239,7 @@ def test_a_saved_head_with_a_batch_norm_fits_with_its_statistics_and_not_without
     assert [f.code for f in found] == ["AD349"] and "running_mean" in found[0].message
 
 
-def test_saved_modules_biases_and_embeddings_are_told_apart(
+def test_saved_modules_biases_and_embeddings_are_distinguished(
     tmp_path: Path, bases: Callable[[str], torch.nn.Module]
 ) -> None:
     config = LoraConfig(
@@ -278,7 +278,7 @@ def test_a_file_fits_with_or_without_the_prefixes(prefix: str, shift: str) -> No
         target_modules=rf"{shift}layers\.\d\.self_attn\.q_proj",
         alpha_pattern={f"^{shift}layers.0.*": 2},
     )
-    plan = METHODS["LORA"].plan(config, tensors_of(names), base_layout())
+    plan = planned("LORA", config, tensors_of(names), base_layout())
     assert plan.modules == ("model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj")
     assert [site.alpha for site in plan.sites] == [2, 8]
     header_facts = AdapterFacts("a", None, config, _header(names))
@@ -305,25 +305,25 @@ def test_an_adapter_of_a_model_with_a_head_fits_the_backbone_alone() -> None:
     assert plan is not None and plan.modules[0] == "layers.0.self_attn.q_proj"
 
 
-def test_two_names_for_one_live_module_are_not_both_taken() -> None:
+def test_a_second_name_for_a_live_module_is_a_leftover() -> None:
     names = {
         f"{prefix}layers.0.self_attn.q_proj.lora_{f}.weight": shape
         for prefix in ("model.", "")
         for f, shape in (("A", (4, 16)), ("B", (16, 4)))
     }
-    plan = METHODS["LORA"].plan(lora_config(), tensors_of(names), base_layout())
+    plan = planned("LORA", lora_config(), tensors_of(names), base_layout())
     assert len(plan.sites) == 2 or plan.leftovers
     twice = {
         f"{prefix}model.layers.0.self_attn.q_proj.lora_A.weight": (4, 16)
         for prefix in ("base_model.model.", "")
     }
-    plan = METHODS["LORA"].plan(lora_config(), tensors_of(twice), base_layout())
+    plan = planned("LORA", lora_config(), tensors_of(twice), base_layout())
     assert len(plan.leftovers) == 1
 
 
-def test_a_name_that_is_no_name_gets_no_place() -> None:
+def test_an_invalid_name_is_a_leftover() -> None:
     odd = {"a\x1b[31m.lora_A.weight": (4, 16), f"{'a' * 600}.lora_A.weight": (4, 16)}
-    plan = METHODS["LORA"].plan(lora_config(), tensors_of(odd))
+    plan = planned("LORA", lora_config(), tensors_of(odd))
     assert plan.sites == () and set(plan.leftovers) == set(odd)
 
 
@@ -336,6 +336,6 @@ def _header(names: dict[str, tuple[int, ...]]) -> Any:
 def test_the_roles_of_a_site_are_pefts_parameter_names() -> None:
     specs = lora_tensors({"model.layers.0.self_attn.q_proj": (16, 16)})
     info = {name: TensorInfo(dtype, shape) for name, (dtype, shape) in specs.items()}
-    (site,) = METHODS["LORA"].plan(lora_config(), info).sites
+    (site,) = planned("LORA", lora_config(), info).sites
     at = "base_model.model.model.layers.0.self_attn.q_proj"
     assert site.tensors == {"A": f"{at}.lora_A.weight", "B": f"{at}.lora_B.weight"}

@@ -38,7 +38,7 @@ def test_every_field_of_pefts_config_is_classified() -> None:
 
 
 @given(st.integers(1, 400), st.integers(1, 500), st.booleans())
-def test_what_does_not_divide_is_replaced_as_peft_does(
+def test_a_size_that_does_not_divide_is_replaced_as_in_peft(
     width: int, wanted: int, by_size: bool
 ) -> None:
     adjusted = wanted
@@ -50,7 +50,7 @@ def test_what_does_not_divide_is_replaced_as_peft_does(
     assert math.prod(found) == width
 
 
-def test_each_rotation_has_its_place(saved: AdapterFacts, base: Any) -> None:
+def test_each_rotation_is_placed(saved: AdapterFacts, base: Any) -> None:
     findings, plan = look(saved, base)
     assert [f for f in findings if f.severity is not Severity.WARNING] == []
     assert plan is not None and plan.rank == 0
@@ -69,7 +69,7 @@ def test_each_rotation_has_its_place(saved: AdapterFacts, base: Any) -> None:
     }
 
 
-def test_what_acts_on_a_site(saved: AdapterFacts, base: Any) -> None:
+def test_sites_have_settings(saved: AdapterFacts, base: Any) -> None:
     facts = tampered(saved, use_cayley_neumann=False, coft=True, eps=0.5)
     _, plan = look(facts, base)
     assert plan is not None
@@ -80,7 +80,7 @@ def test_what_acts_on_a_site(saved: AdapterFacts, base: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "shape"), [(QUERY, (4, 5)), (QUERY, (3, 6)), (QUERY, (24,)), (EMBEDDING, (2, 28))]
 )
-def test_a_rotation_of_another_size_is_a_misfit(
+def test_a_rotation_with_a_wrong_size_is_a_misfit(
     name: str, shape: tuple[int, ...], saved: AdapterFacts, base: Any
 ) -> None:
     facts = retensored(saved, {name: shape})
@@ -91,13 +91,13 @@ def test_a_rotation_of_another_size_is_a_misfit(
 @pytest.mark.parametrize(
     "fields", [{"block_share": True}, {"oft_block_size": 8}, {"oft_block_size": 0, "r": 2}]
 )
-def test_another_division_in_the_config_is_a_misfit(
+def test_a_wrong_block_size_in_the_config_is_a_misfit(
     fields: dict[str, Any], saved: AdapterFacts, base: Any
 ) -> None:
     assert "AD343" in codes(tampered(saved, **fields), base)
 
 
-def test_a_linears_rotation_at_an_embedding_is_foreign(saved: AdapterFacts, base: Any) -> None:
+def test_a_linear_rotation_at_an_embedding_is_refused(saved: AdapterFacts, base: Any) -> None:
     facts = retensored(saved, {EMBEDDING: None, "model.embed_tokens.oft_R.weight": (4, 6)})
     assert "AD344" in codes(facts, base)
 
@@ -110,19 +110,19 @@ def test_a_linears_rotation_at_an_embedding_is_foreign(saved: AdapterFacts, base
         {"oft_block_size": ...},
     ],
 )
-def test_one_of_number_and_size_must_be_given(
+def test_exactly_one_of_number_and_size_of_blocks_is_required(
     fields: dict[str, Any], saved: AdapterFacts, base: Any
 ) -> None:
     assert "AD317" in codes(tampered(saved, **fields), base)
 
 
-def test_the_old_oft_is_told(saved: AdapterFacts, base: Any) -> None:
+def test_the_oft_of_old_peft_versions_is_reported(saved: AdapterFacts, base: Any) -> None:
     facts = tampered(saved, oft_block_size=..., r=4)
     assert "PEFT before 0.14" in text(facts, base)
 
 
 @pytest.mark.parametrize("version", [..., None, "0.17.1", "0.16.0"])
-def test_the_series_of_an_earlier_peft_is_unchecked(
+def test_the_neumann_series_of_earlier_peft_versions_is_unchecked(
     version: Any, saved: AdapterFacts, base: Any
 ) -> None:
     findings, plan = look(tampered(saved, peft_version=version), base)
@@ -134,7 +134,9 @@ def test_the_series_of_an_earlier_peft_is_unchecked(
 
 
 @pytest.mark.parametrize("version", ["0.18.0", "0.18.0.dev0@abc", "0.21.2"])
-def test_the_series_of_today_is_not(version: str, saved: AdapterFacts, base: Any) -> None:
+def test_the_neumann_series_of_current_peft_versions_is_accepted(
+    version: str, saved: AdapterFacts, base: Any
+) -> None:
     assert "AD370" not in codes(tampered(saved, peft_version=version), base)
 
 
@@ -150,14 +152,14 @@ def test_the_series_of_today_is_not(version: str, saved: AdapterFacts, base: Any
         ("alpha", 3, "AD315"),
     ],
 )
-def test_fields_that_say_nothing_true_are_told(
+def test_invalid_fields_are_reported(
     field: str, value: Any, code: str, saved: AdapterFacts, base: Any
 ) -> None:
     assert code in codes(tampered(saved, **{field: value}), base)
 
 
 @pytest.mark.parametrize("bias", ["oft_only", "all"])
-def test_trained_biases_have_places(bias: str, tmp_path_factory: Any) -> None:
+def test_trained_biases_are_placed(bias: str, tmp_path_factory: Any) -> None:
     base, folder = tiny_bert(), tmp_path_factory.mktemp("oft") / "it"
     settings = {"target_modules": ["query"], "oft_block_size": 4, "bias": bias}
     peft_saves(base, folder, kind=OFTConfig, **settings)
@@ -167,7 +169,7 @@ def test_trained_biases_have_places(bias: str, tmp_path_factory: Any) -> None:
     assert (len(plan.biases) > 2) is (bias == "all")
 
 
-def test_convolutions_fit_and_those_of_other_kernels_do_not(tmp_path_factory: Any) -> None:
+def test_convolutions_fit_only_with_square_kernels(tmp_path_factory: Any) -> None:
     base, folder = tiny_conv(), tmp_path_factory.mktemp("oft") / "it"
     settings = {"target_modules": ["first", "grouped"], "oft_block_size": 9}
     peft_saves(base, folder, kind=OFTConfig, **settings)

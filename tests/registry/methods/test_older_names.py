@@ -44,8 +44,8 @@ EXPERTS = Rule.parse(
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_the_names_on_disk_are_those_of_every_live_parameter(kind: str, tmp_path: Path) -> None:
-    """Replayed one by one, as an adapter's are: none is lost, and none lands on another's."""
+def test_names_on_disk_reach_every_live_parameter(kind: str, tmp_path: Path) -> None:
+    """Applied to one name at a time, as for an adapter: each reaches a parameter of its own."""
     model = tiny(kind)
     model.save_pretrained(tmp_path)
     facts = base_facts_of(tmp_path)
@@ -69,14 +69,14 @@ def test_the_names_on_disk_are_those_of_every_live_parameter(kind: str, tmp_path
     assert live - layout.tied.keys() - set(layout.tied.values()) <= reached.keys()
 
 
-def test_an_expert_is_told_by_its_number() -> None:
+def test_an_expert_is_identified_by_its_number() -> None:
     assert expert_of(GATE, "model.layers.7.mlp.experts.12.gate_proj.weight") == 12
     assert expert_of(r"\.experts.*.w1.weight", "layers.0.mlp.experts.3.w1.weight") == 3
     assert expert_of("attn.qkv.weight", "blocks.0.attn.qkv.weight") is None
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_endings_select_what_is_wanted_and_nothing_else(seed: int) -> None:
+def test_endings_select_exactly_the_wanted_names(seed: int) -> None:
     rng = random.Random(seed)
     known = {
         ".".join(rng.choices(["a", "b", "q_proj", "0", "1"], k=rng.randint(1, 4)))
@@ -86,7 +86,7 @@ def test_endings_select_what_is_wanted_and_nothing_else(seed: int) -> None:
     found = endings_of(wanted, known)
     for name in known:
         chosen = any(name == end or name.endswith(f".{end}") for end in found)
-        # a name that ends in a whole wanted name cannot be told from it by an ending
+        # no ending separates a name from a wanted name that it ends in
         if name in wanted or not any(name.endswith(f".{one}") for one in wanted):
             assert chosen == (name in wanted)
 
@@ -95,7 +95,7 @@ def test_endings_select_what_is_wanted_and_nothing_else(seed: int) -> None:
 
 
 def made(tensors: dict[str, torch.Tensor], joined: dict[str, Joined]) -> dict[str, torch.Tensor]:
-    """What the loader makes of them, through the bytes."""
+    """The tensors that the loader makes of them, through the bytes."""
     infos: dict[str, TensorInfo] = {}
     at = 0
     for name, one in joined.items():
@@ -112,7 +112,7 @@ def made(tensors: dict[str, torch.Tensor], joined: dict[str, Joined]) -> dict[st
 
 @pytest.mark.parametrize("seed", range(30))
 def test_joined_factors_are_the_deltas_of_their_parts(seed: int) -> None:
-    """Whatever experts, ranks and scales: each part's own product, and zeros elsewhere."""
+    """For any experts, ranks and scales: each part's own product, and zeros elsewhere."""
     rng = random.Random(seed)
     torch.manual_seed(seed)
     experts, rows, columns = rng.randint(1, 4), rng.randint(1, 5), rng.randint(1, 5)
@@ -139,7 +139,7 @@ def test_joined_factors_are_the_deltas_of_their_parts(seed: int) -> None:
     torch.testing.assert_close(fused.scale * (b @ a), wanted)
 
 
-def test_values_are_moved_bit_for_bit() -> None:
+def test_joined_values_are_copied_bit_for_bit() -> None:
     tensors = {"A": torch.randn(2, 3), "B": torch.randn(4, 2)}
     pair = Pair("A", "B", (2, 3), (4, 2), 3.0)
     fused = fuse(EXPERTS, (2, 8, 3), {(UP, 1): pair})
@@ -150,7 +150,7 @@ def test_values_are_moved_bit_for_bit() -> None:
     assert fused.rank == 2 and fused.scale == 3.0
 
 
-def test_a_cut_weight_gives_each_part_its_own_rows() -> None:
+def test_a_split_weight_gives_each_target_its_rows() -> None:
     rule = Rule.parse(
         {"match": "(?P<g0>qkv)", "from": ["qkv"], "to": ["q", "k"], "do": [["Chunk", 0]]}
     )
@@ -166,7 +166,7 @@ def test_a_cut_weight_gives_each_part_its_own_rows() -> None:
         [["Interleave", 0], ["Chunk", 0]],
     ],
 )
-def test_rows_that_are_moved_one_by_one_are_not_cut(operations: list[list[object]]) -> None:
+def test_weights_with_reordered_rows_are_not_split(operations: list[list[object]]) -> None:
     rule = replace(EXPERTS, to=("q", "k"), operations=tuple(operations))
     with pytest.raises(ConversionError, match="rows are re-ordered"):
         split(rule, [(4, 2), (2, 2)], 6)
@@ -181,7 +181,7 @@ def test_rows_that_are_moved_one_by_one_are_not_cut(operations: list[list[object
         [["MergeModulelist", 0]],
     ],
 )
-def test_what_is_more_than_places_is_not_joined(operations: list[list[object]]) -> None:
+def test_weights_with_reordered_values_are_not_joined(operations: list[list[object]]) -> None:
     rule = replace(EXPERTS, operations=tuple(operations))
     pair = Pair("A", "B", (2, 3), (4, 2), 3.0)
     with pytest.raises(ConversionError, match="values are re-ordered"):
@@ -231,7 +231,7 @@ def expert(n: int, name: str) -> tuple[str, int, int]:
     return f"model.layers.0.mlp.experts.{n}.{name}", inner, outer
 
 
-def test_experts_one_by_one_are_planned_as_parameters() -> None:
+def test_factors_of_single_experts_are_planned_as_parameters() -> None:
     names = ("gate_proj", "up_proj", "down_proj")
     every = [expert(n, name) for n in range(2) for name in names]
     facts = facts_of(
@@ -253,7 +253,22 @@ def test_experts_one_by_one_are_planned_as_parameters() -> None:
     assert config["target_modules"] == ["q_proj"]
     assert config["target_parameters"] == ["gate_up_proj", "down_proj"]
     said = [f.message for f in findings if f.code == "AD305"]
-    assert len(said) == 1 and said[0].startswith("names of transformers < ")
+    assert len(said) == 1 and said[0].startswith("The adapter has names of transformers < ")
+
+
+def test_a_file_of_a_split_module_alone_is_planned_and_named_in_the_finding() -> None:
+    cut = {"match": r"(?P<g0>qkv)", "from": ["qkv"], "to": ["q", "k"], "do": [["Chunk", 0]]}
+    linear = ModuleShape(ModuleKind.LINEAR, 6, 6, {"weight": (6, 6)})
+    split_today = Layout(
+        {"attn.q": linear, "attn.k": linear},
+        conversions=lambda: [Rule.parse(cut)],
+    )
+    facts = facts_of({"target_modules": ["qkv"]}, ("attn.qkv", 6, 12))
+    findings, plan = check_adapter(facts, None, layout=split_today)
+    assert not [f for f in findings if f.severity.value == "error"], findings
+    assert plan is not None and sorted(plan.modules) == ["attn.k", "attn.q"]
+    (said,) = [f.message for f in findings if f.code == "AD305"]
+    assert said.endswith("attn.qkv is in attn.q.weight today")
 
 
 def test_a_router_that_was_a_linear_layer_is_planned_as_a_parameter() -> None:
@@ -265,14 +280,14 @@ def test_a_router_that_was_a_linear_layer_is_planned_as_a_parameter() -> None:
     assert plan.conversion.config["target_parameters"] == ["gate.weight"]
 
 
-def test_a_module_of_another_kind_that_is_no_router_is_still_a_misfit() -> None:
+def test_another_module_that_is_not_a_router_is_a_misfit() -> None:
     alone = {n: m for n, m in MOE.modules.items() if not n.endswith("experts")}
     facts = facts_of({"target_modules": ["gate"]}, ("model.layers.0.mlp.gate", 6, 2))
     findings, _ = check_adapter(facts, None, layout=replace(MOE, modules=alone))
     assert "AD344" in {f.code for f in findings}
 
 
-def test_a_name_that_the_rules_lead_to_two_modules_is_ambiguous() -> None:
+def test_a_name_that_leads_to_two_modules_is_ambiguous() -> None:
     linear = ModuleShape(ModuleKind.LINEAR, 6, 6, {"weight": (6, 6)})
     rules = [[r"(?P<g0>^old\.)", "new."], [r"(?P<g0>^model\.old\.)", "model.other."]]
     both = Layout(
@@ -297,7 +312,7 @@ def test_without_rules_nothing_is_renamed() -> None:
     assert plan is None or plan.conversion is None
 
 
-def test_the_offsets_of_joined_tensors_fill_their_file() -> None:
+def test_offsets_of_joined_tensors_are_contiguous() -> None:
     every = [expert(n, name) for n in range(2) for name in ("gate_proj", "up_proj")]
     facts = facts_of({"target_modules": ["gate_proj", "up_proj"]}, *every)
     _, plan = check_adapter(facts, None, layout=MOE)

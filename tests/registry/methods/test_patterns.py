@@ -43,7 +43,7 @@ TEXTS = st.lists(PIECES, max_size=7).map("".join)
 
 @settings(SLOW, max_examples=500)
 @given(TEXTS, st.lists(NAMES | st.sampled_from(["a{e}", "a{}", "a{e<=1}", "{"]), max_size=4))
-def test_a_pattern_means_what_re_means(pattern: str, names: list[str]) -> None:
+def test_a_pattern_matches_what_re_matches(pattern: str, names: list[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -66,7 +66,7 @@ def test_the_first_pattern_wins_as_in_peft(table: dict[str, int], names: list[st
         warnings.simplefilter("ignore")
         try:
             for pattern in table:
-                re.compile(pattern)  # PEFT would also take ")(", which is none by itself
+                re.compile(pattern)  # PEFT would also accept ")(", which is invalid by itself
             wanted = [table.get(get_pattern_key(list(table), name), -1) for name in names]
         except re.error:
             return
@@ -100,25 +100,25 @@ def test_a_rank_pattern_matches_the_tail_of_a_name(pattern: str, name: str, matc
     "pattern",
     ["(a|aa)+$", "(a*)*b" * 6, "^(([a-z])+.)+[A-Z]([a-z])+$", "(?:a?){30}a{30}", r"(\w+\s?)*\1z"],
 )
-def test_a_pattern_that_never_ends_is_stopped_in_time(pattern: str) -> None:
+def test_a_catastrophic_pattern_is_stopped_in_time(pattern: str) -> None:
     patterns = Patterns(seconds=0.3)
-    begun = time.perf_counter()
+    started = time.thread_time()
     try:
         for length in range(300, 400):
             patterns.match_all(pattern, "a" * length + "!")
     except PatternError as error:
         assert error.too_slow
-    assert time.perf_counter() - begun < 3
+    assert time.thread_time() - started < 3
 
 
-def test_a_known_trap_is_reported_as_too_slow_and_its_twin_passes() -> None:
+def test_a_catastrophic_pattern_is_too_slow_and_a_similar_one_passes() -> None:
     with pytest.raises(PatternError) as caught:
         Patterns(0.2).match_all(r"(a|aa)+\.q_proj", "a" * 200 + ".k_proj")
     assert caught.value.too_slow
     assert Patterns(0.2).match_all(r"a+\.q_proj", "a" * 200 + ".q_proj")
 
 
-def test_the_budget_is_one_for_all_patterns_of_an_adapter() -> None:
+def test_all_patterns_of_an_adapter_share_one_budget() -> None:
     patterns = Patterns(seconds=0.0)
     with pytest.raises(PatternError) as caught:
         patterns.match_all("a.*", "abc")
@@ -139,13 +139,13 @@ def test_the_budget_is_one_for_all_patterns_of_an_adapter() -> None:
         ("a{9999999999999999999}", True),
     ],
 )
-def test_a_pattern_that_is_none_is_refused(pattern: str, slow: bool) -> None:
+def test_an_invalid_pattern_is_refused(pattern: str, slow: bool) -> None:
     with pytest.raises(PatternError) as caught:
         Patterns().check(pattern)
     assert caught.value.too_slow is slow
 
 
-def test_counted_repeats_within_reason_pass() -> None:
+def test_moderate_counted_repeats_pass() -> None:
     assert Patterns().match_all(r"layers\.\d{1,3}\.[a-z]{1,20}", "layers.12.mlp")
 
 

@@ -1,4 +1,4 @@
-"""Virtual tokens on disk: where they go, and what of config, file and base does not fit."""
+"""Virtual tokens on disk: their plan, and misfits of config, file and base."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from adapterdock.registry.checks.prompts import KeysAndValues
 from adapterdock.registry.files.facts import AdapterPlan
 from adapterdock.registry.methods.options import Support
 from adapterdock.registry.methods.prompt_config import P_OPTIONS, PREFIX_OPTIONS, PROMPT_OPTIONS
-from adapterdock.registry.methods.table import METHODS
 from support.builders import HIDDEN, Spec, adapter_facts, base_config, base_facts, write_base
+from support.method_fit import planned
 
 QUIET = {"AD363"}
 TOKENS = 5
@@ -62,7 +62,7 @@ def codes(said: Mapping[str, Any], found: Mapping[str, Spec], kind: str = "llama
 
 
 @pytest.mark.parametrize("method", KIND)
-def test_virtual_tokens_that_fit_have_no_finding_and_a_plan(method: str) -> None:
+def test_fitting_virtual_tokens_have_a_plan_and_no_finding(method: str) -> None:
     findings, plan = look(config(method), tensors(method))
     assert findings == []
     assert plan is not None and plan.prompt is not None
@@ -83,7 +83,7 @@ def test_every_field_of_pefts_config_is_classified(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", KIND)
-def test_a_tensor_that_is_not_the_configs_is_refused(method: str) -> None:
+def test_a_tensor_of_another_shape_than_the_config_says_is_refused(method: str) -> None:
     good = tensors(method)["prompt_embeddings"][1]
     for shape in ((TOKENS + 1, good[1]), (TOKENS, good[1] + 4), (TOKENS,), (*good, 1)):
         assert codes(config(method), tensors(method, shape)) == ["AD386"]
@@ -91,7 +91,7 @@ def test_a_tensor_that_is_not_the_configs_is_refused(method: str) -> None:
         assert codes(config(method, **{field: None}), tensors(method)) == ["AD386"]
 
 
-def test_virtual_tokens_of_another_width_are_refused() -> None:
+def test_virtual_tokens_with_a_wrong_width_are_refused() -> None:
     wide = {"prompt_embeddings": ("F32", (TOKENS, 2 * HIDDEN))}
     findings, _ = look(config(token_dim=2 * HIDDEN), wide)
     assert [f.code for f in findings] == ["AD387"]
@@ -113,7 +113,7 @@ def test_a_prefix_for_other_layers_or_heads_is_refused() -> None:
     assert codes(odd, tensors("PREFIX_TUNING")) == ["AD386"]
 
 
-def test_tasks_that_are_not_carried_out_are_refused_by_name() -> None:
+def test_unsupported_tasks_are_refused_by_name() -> None:
     for task in ("QUESTION_ANS", "FEATURE_EXTRACTION", None, "SOMETHING"):
         findings, _ = look(config(task_type=task), tensors())
         assert [f.code for f in findings] == ["AD385"]
@@ -122,7 +122,7 @@ def test_tasks_that_are_not_carried_out_are_refused_by_name() -> None:
     assert codes(config(num_transformer_submodules=2), tensors(shape=(10, HIDDEN))) == ["AD385"]
 
 
-def test_whole_modules_without_the_virtual_tokens_are_not_enough() -> None:
+def test_saved_modules_without_virtual_tokens_are_refused() -> None:
     from support.builders import VOCAB
 
     said = config(modules_to_save=["lm_head"])
@@ -137,7 +137,7 @@ def test_tensors_without_a_place_are_refused() -> None:
     assert codes(config(), {**tensors(), **more}) == ["AD332"]
 
 
-def test_layers_of_several_kinds_are_told() -> None:
+def test_layers_of_several_kinds_are_reported() -> None:
     llama = base_config("llama")
     for field, value in (
         ("layer_types", ["full_attention", "linear_attention"]),
@@ -152,7 +152,7 @@ def test_layers_of_several_kinds_are_told() -> None:
     assert nested == sizes()
 
 
-def test_sizes_that_no_config_tells_are_unchecked(tmp_path: Path) -> None:
+def test_sizes_that_no_config_has_are_unchecked(tmp_path: Path) -> None:
     folder = write_base(tmp_path / "base", "llama")
     said = json.loads((folder / "config.json").read_text())
     bare = {n: v for n, v in said.items() if "layers" not in n and "heads" not in n}
@@ -161,7 +161,5 @@ def test_sizes_that_no_config_tells_are_unchecked(tmp_path: Path) -> None:
 
 
 def test_a_plan_without_a_layout_has_the_same_places() -> None:
-    plan = METHODS["PROMPT_TUNING"].plan(
-        config(), adapter_facts(config(), tensors()).header.tensors
-    )
+    plan = planned("PROMPT_TUNING", config(), adapter_facts(config(), tensors()).header.tensors)
     assert plan.prompt is not None and plan.leftovers == ()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from adapterdock.registry.methods.lora import KINDS
 from adapterdock.registry.methods.lora_config import LoraConfig
-from adapterdock.registry.methods.naming import Naming, Shift
+from adapterdock.registry.methods.naming import Naming
 from adapterdock.registry.methods.patterns import PatternError, Patterns
 from adapterdock.registry.methods.targets import TargetSelection
 from hypothesis import HealthCheck, given, settings
@@ -84,16 +84,15 @@ def test_live_modules_are_those_that_peft_adapts(
 
 
 @pytest.mark.parametrize(
-    ("shift", "author", "live"),
+    ("naming", "author", "live"),
     [
-        (Shift.NONE, "model.layers.0", "model.layers.0"),
-        (Shift.ADD, "layers.0", "model.layers.0"),
-        (Shift.ADD, "", "model"),
-        (Shift.STRIP, "model.layers.0", "layers.0"),
-        (Shift.STRIP, "model", ""),
+        (Naming(), "model.layers.0", "model.layers.0"),
+        (Naming(add="model"), "layers.0", "model.layers.0"),
+        (Naming(add="model"), "", "model"),
+        (Naming(strip="model"), "model.layers.0", "layers.0"),
+        (Naming(strip="model"), "model", ""),
     ],
 )
-def test_names_go_to_the_live_model_and_back(shift: Shift, author: str, live: str) -> None:
-    naming = Naming(shift, "model")
+def test_names_go_to_the_live_model_and_back(naming: Naming, author: str, live: str) -> None:
     assert naming.live(author) == live
     assert naming.author(live) == author

@@ -1,4 +1,4 @@
-"""Methods that only PEFT knows: what can be told of them without PEFT, and that it is current."""
+"""Methods that only PEFT knows: what is checked without PEFT."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import pytest
 from adapterdock.manifests.findings.finding import Severity, Where
 from adapterdock.registry.checks.options import PEFT_METHODS, check_method
 from adapterdock.registry.files.facts import AdapterFacts, Header, TensorInfo
-from adapterdock.registry.methods.peft_fields import kind_of
 from adapterdock.registry.methods.peft_table import PEFT_REFUSED, PEFT_TABLE
 from adapterdock.registry.methods.table import METHODS, THROUGH_PEFT
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils.peft_types import PeftType
 from support.method_fit import codes, facts_of, look, retensored, tampered, text
 from support.peft_adapters import tiny_llama
@@ -40,7 +39,7 @@ def saved(base: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Adap
     }
 
 
-def test_every_method_of_peft_is_native_or_peft_s_or_refused() -> None:
+def test_every_method_of_peft_is_native_through_peft_or_refused() -> None:
     ours = [*METHODS, *THROUGH_PEFT, *PEFT_REFUSED]
     assert len(ours) == len(set(ours))
     theirs = {member.value for member in PeftType}
@@ -49,7 +48,7 @@ def test_every_method_of_peft_is_native_or_peft_s_or_refused() -> None:
     assert set(CASES) == set(THROUGH_PEFT), "each has a test"
 
 
-def test_the_docs_table_says_of_every_method_which_is_which() -> None:
+def test_the_table_in_the_docs_classifies_every_method() -> None:
     table = DOCS.read_text().partition("\n## ")[0]
     rows = [line.split("|") for line in table.splitlines() if line.startswith("|")]
     said = {
@@ -65,18 +64,6 @@ def test_the_docs_table_says_of_every_method_which_is_which() -> None:
         assert becomes.startswith(kind), name
 
 
-@pytest.mark.parametrize("method", PEFT_TABLE)
-def test_prefix_and_fields_are_those_of_the_installed_peft(method: str) -> None:
-    row, kind = PEFT_TABLE[method], PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method)]
-    assert PEFT_TYPE_TO_PREFIX_MAPPING[PeftType(method)] == row.prefix
-    fields = {field.name for field in dataclasses.fields(kind)} - COMMON
-    options = [option.name for option in THROUGH_PEFT[method].options]
-    assert len(options) == len(set(options)) and set(options) == fields
-    assert set(row.tables) == {name for name in row.fields if name.endswith("_pattern")} - {
-        *row.off
-    }
-
-
 _SAMPLES: dict[type, Any] = {bool: True, float: 1.5, str: "x", dict: {"a": 1}, list: [1]}
 
 
@@ -87,7 +74,7 @@ def test_a_field_is_of_the_kind_that_peft_annotates(method: str) -> None:
     for field in dataclasses.fields(kind):
         if field.name not in PEFT_TABLE[method].fields:
             continue
-        expect = kind_of(method, field.name)
+        expect = PEFT_TABLE[method].fields[field.name]
         made = field.default_factory
         default = field.default if made is dataclasses.MISSING else made()
         assert field.name == "bias" or expect(default) is None, field.name
@@ -114,15 +101,15 @@ def _types(hint: Any) -> set[type]:
 
 
 @pytest.mark.parametrize("method", PEFT_REFUSED)
-def test_what_cannot_be_attached_is_refused_with_its_name_and_the_reason(method: str) -> None:
+def test_a_method_that_cannot_be_attached_is_refused_with_the_reason(method: str) -> None:
     row, (finding,) = check_method({"peft_type": method}, Where())
     assert row is None and finding.code == "AD312"
-    assert finding.message == f"the method {method} cannot be attached: {PEFT_REFUSED[method]}"
+    assert finding.message == f"Cannot attach the method {method}: {PEFT_REFUSED[method]}"
     assert "through PEFT: ADAMSS" in (finding.expected or "")
 
 
 @pytest.mark.parametrize("method", CASES)
-def test_the_places_are_told_without_peft_and_one_thing_is_left_open(
+def test_tensors_are_placed_without_peft_and_one_check_is_left_open(
     method: str, tmp_path: Path
 ) -> None:
     base = CASES[method][0]()
@@ -135,7 +122,7 @@ def test_the_places_are_told_without_peft_and_one_thing_is_left_open(
     assert [site.module for site in plan.sites] == list(plan.peft.authors)
 
 
-def test_sites_stand_in_the_models_order(saved: dict[str, AdapterFacts], base: Any) -> None:
+def test_sites_are_in_the_models_order(saved: dict[str, AdapterFacts], base: Any) -> None:
     _, plan = look(saved["HRA"], base)
     assert plan is not None
     assert [site.module for site in plan.sites] == [
@@ -144,7 +131,7 @@ def test_sites_stand_in_the_models_order(saved: dict[str, AdapterFacts], base: A
     assert plan.rank == 4
 
 
-def test_what_is_shared_has_a_place_beside_the_model(
+def test_shared_tensors_are_placed_outside_the_model(
     saved: dict[str, AdapterFacts], base: Any
 ) -> None:
     for method, shared in (("VBLORA", "vblora_vector_bank"), ("UNILORA", "unilora_theta_d")):
@@ -153,7 +140,7 @@ def test_what_is_shared_has_a_place_beside_the_model(
         assert plan.peft.shared == {shared: f"base_model.{shared}"}
 
 
-def test_an_adapter_of_an_inner_model_fits_the_whole_one(
+def test_an_adapter_of_an_inner_model_fits_the_complete_model(
     saved: dict[str, AdapterFacts], base: Any
 ) -> None:
     facts = saved["HRA"]
@@ -185,16 +172,14 @@ TAMPERED: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", TAMPERED)
-def test_a_config_that_is_not_right_is_refused(
-    case: str, saved: dict[str, AdapterFacts], base: Any
-) -> None:
+def test_an_invalid_config_is_refused(case: str, saved: dict[str, AdapterFacts], base: Any) -> None:
     method, config, code = TAMPERED[case]
     found = [f.code for f in look(tampered(saved[method], **config), base)[0]]
     errors = {c for c in found if c.startswith(code)}
     assert errors - {"AD390"}, text(tampered(saved[method], **config), base)
 
 
-def test_a_pattern_that_takes_forever_is_refused_and_never_reaches_peft(
+def test_a_catastrophic_pattern_is_refused_and_does_not_reach_peft(
     saved: dict[str, AdapterFacts], base: Any
 ) -> None:
     slow = tampered(saved["DELORA"], rank_pattern={"((a{1000}){1000}){1000}": 2})
@@ -224,7 +209,7 @@ def test_a_tensor_without_a_place_is_refused(
     assert code in codes(retensored(saved[method], changes), base)
 
 
-def test_integers_are_taken_where_a_method_has_some_and_nowhere_else(
+def test_integer_tensors_are_accepted_only_for_methods_that_have_them(
     saved: dict[str, AdapterFacts], base: Any
 ) -> None:
     def with_dtype(facts: AdapterFacts, name: str, dtype: str) -> AdapterFacts:
@@ -240,7 +225,7 @@ def test_integers_are_taken_where_a_method_has_some_and_nowhere_else(
     assert codes(with_dtype(saved["HRA"], "hra_u", "I64"), base) == ["AD337", "AD390"]
 
 
-def test_without_a_base_it_is_checked_by_itself(saved: dict[str, AdapterFacts]) -> None:
+def test_an_adapter_is_checked_without_a_base(saved: dict[str, AdapterFacts]) -> None:
     from adapterdock.registry.checks.check_adapter import check_adapter
 
     for method, facts in saved.items():

@@ -123,7 +123,7 @@ def test_a_private_repository_at_such_a_hub_is_refused_with_a_way_out(
     "endpoint",
     ["${UNSET_HUB:-{url}}", "${EMPTY}{url}", "{url}${EMPTY}", "{url}", "${CI_COMMIT_TITLE}"],
 )
-def test_what_is_no_whole_variable_for_a_place_is_the_manifest_s_own_choice(
+def test_a_host_that_is_not_one_whole_variable_counts_as_chosen_by_the_manifest(
     ready: Project,
     hub: HubServer,
     strange_hub: HubServer,
@@ -268,7 +268,7 @@ def test_a_profile_of_the_user_s_own_config_names_its_endpoint(
     assert verdict(ready) == ["AD389"]
 
 
-def test_an_s3_service_cannot_send_on_what_was_signed(
+def test_an_s3_service_cannot_redirect_signed_requests(
     ready: Project, s3: S3Server, web: WebServer, stranger: WebServer, monkeypatch: Any
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", web.url)
@@ -379,7 +379,7 @@ def test_a_login_that_the_options_name_wins_over_netrc(ready: Project, web: WebS
         ("smb://stranger/share/tone", {}),
     ],
 )
-def test_a_driver_that_cannot_be_told_to_be_nobody_is_not_used(
+def test_a_driver_without_anonymous_access_is_not_used(
     ready: Project, source: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declared(ready, source, options)
@@ -407,7 +407,7 @@ def test_a_driver_that_cannot_be_told_to_be_nobody_is_not_used(
         ("memory://x", {"client": "first"}, []),
     ],
 )
-def test_an_option_leads_somewhere_unless_it_is_known_not_to(
+def test_an_option_counts_as_a_way_unless_it_is_known_as_harmless(
     source: str, options: dict[str, Any], expected: list[str | None]
 ) -> None:
     assert [way.url for way in ways_of(Source.parse(source), options)] == expected
@@ -426,7 +426,7 @@ def test_an_option_leads_somewhere_unless_it_is_known_not_to(
         ("s3-website-eu-west-1.amazonaws.com", False),
     ],
 )
-def test_aws_s_own_endpoints_get_its_credentials(host: str, own: bool) -> None:
+def test_only_aws_endpoints_get_aws_credentials(host: str, own: bool) -> None:
     source = Source.parse("s3://b/x")
 
     def strange(scheme: str) -> bool:

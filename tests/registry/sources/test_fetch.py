@@ -26,7 +26,7 @@ from adapterdock.manifests.findings.store import CACHE_IO
 from adapterdock.manifests.language.source import Source
 from adapterdock.registry.files.digests import git_blob_sha1, sha256_bytes
 from adapterdock.registry.files.facts import FileFact
-from adapterdock.registry.sources.fetch import Request, fetch, fetch_all, shown
+from adapterdock.registry.sources.fetch import Request, fetch, fetch_all
 from adapterdock.registry.store.maintenance import collect, entries
 from adapterdock.registry.store.store import Store
 from support.cache import files, objects, put, run
@@ -90,13 +90,16 @@ def test_files_are_downloaded_verified_and_published(store: Store, folder: Memor
     }
 
 
-def test_what_is_not_known_before_is_known_after(store: Store, folder: MemoryFolder) -> None:
-    got = fetch(folder, [FileFact("w.safetensors", len(A)), FileFact("sub/config.json", -1)], store)
+def test_unknown_digests_are_filled_in(store: Store, folder: MemoryFolder) -> None:
+    wanted = [FileFact("w.safetensors", len(A)), FileFact("sub/config.json", len(B))]
+    got = fetch(folder, wanted, store)
     assert got["w.safetensors"].fact == fact("w.safetensors", A)
     assert got["sub/config.json"].fact == fact("sub/config.json", B)
 
 
-def test_what_the_store_has_asks_nothing_of_the_source(store: Store, folder: MemoryFolder) -> None:
+def test_files_in_the_store_need_no_request_to_the_source(
+    store: Store, folder: MemoryFolder
+) -> None:
     wanted = [fact("w.safetensors", A), fact("sub/config.json", B)]
     first = fetch(folder, wanted, store)
     silent = MemoryFolder({})
@@ -106,7 +109,7 @@ def test_what_the_store_has_asks_nothing_of_the_source(store: Store, folder: Mem
     assert silent.downloads == []
 
 
-def test_a_file_that_several_want_is_downloaded_once(store: Store) -> None:
+def test_a_file_that_several_requests_want_is_downloaded_once(store: Store) -> None:
     one = MemoryFolder({"a": A, "b": A})
     two = MemoryFolder({"c": A}, address="s3://bucket/two")
     requests = [
@@ -133,7 +136,7 @@ def test_files_with_a_place_of_their_own_stay_there(store: Store, tmp_path: Path
     root.mkdir()
     (root / "w").write_bytes(A)
     folder = PlaceFolder({"w": A, "new": B}, address="./adapter", root=root)
-    got = fetch(folder, [fact("w", A), FileFact("new", -1)], store)
+    got = fetch(folder, [fact("w", A), FileFact("new", len(B))], store)
     assert got["w"].path == root / "w"
     assert got["new"].path == root / "new"
     assert got["new"].fact == fact("new", B)
@@ -154,7 +157,7 @@ def test_a_verified_local_file_is_not_hashed_again(
         assert [call[0] for call in progress.calls].count("advance") == expected
 
 
-def test_progress_is_told_one_call_at_a_time_with_every_byte(store: Store) -> None:
+def test_progress_gets_every_byte_one_call_at_a_time(store: Store) -> None:
     contents = {f"f{n}": bytes([n]) * 1000 for n in range(20)}
     progress = Recorder()
     wanted = [fact(name, data) for name, data in contents.items()]
@@ -167,7 +170,7 @@ def test_progress_is_told_one_call_at_a_time_with_every_byte(store: Store) -> No
         assert sum(n or 0 for what, _, n in mine if what == "advance") == 1000
 
 
-def test_downloads_run_in_parallel_and_at_most_so_many(store: Store) -> None:
+def test_downloads_run_in_parallel_on_at_most_jobs_threads(store: Store) -> None:
     contents = {f"f{n}": bytes([n]) * 10 for n in range(9)}
     running, most = 0, 0
     lock, together = threading.Lock(), threading.Barrier(3)
@@ -186,7 +189,7 @@ def test_downloads_run_in_parallel_and_at_most_so_many(store: Store) -> None:
     assert most == 3
 
 
-def test_what_is_complete_stays_while_the_rest_is_fetched(store: Store) -> None:
+def test_complete_files_stay_while_the_rest_is_fetched(store: Store) -> None:
     there = put(store, b"there before")
 
     def during(path: str) -> None:
@@ -256,7 +259,7 @@ def test_a_transfer_that_starts_over_counts_twice_and_is_fine(store: Store) -> N
     assert fetch(Again({"w": A}), [fact("w", A)], store)["w"].path.read_bytes() == A
 
 
-def test_every_change_under_the_lock_is_known_before_a_byte_is_moved(store: Store) -> None:
+def test_all_changes_since_the_lock_are_reported_before_any_transfer(store: Store) -> None:
     folder = MemoryFolder(
         {"same": A, "digest": A, "size": A, "version": A},
         listed={
@@ -359,8 +362,8 @@ def test_the_first_failure_stops_the_rest_and_keeps_what_was_complete(store: Sto
     assert list(store.tmp.iterdir()) == []
 
 
-def test_a_library_that_swallows_exceptions_is_left_all_the_same(store: Store) -> None:
-    begun = threading.Event()
+def test_a_library_that_swallows_exceptions_is_stopped_too(store: Store) -> None:
+    started = threading.Event()
 
     class Swallowing(MemoryFolder):
         def download(
@@ -368,10 +371,10 @@ def test_a_library_that_swallows_exceptions_is_left_all_the_same(store: Store) -
         ) -> Path:
             assert on_bytes is not None
             if path == "bad":
-                assert begun.wait(10)
+                assert started.wait(10)
                 raise SourceError(CACHE_IO.finding("the server went away"))
             for _ in range(1000):
-                begun.set()
+                started.set()
                 try:
                     on_bytes(1)
                 except Exception:
@@ -388,7 +391,7 @@ def test_a_library_that_swallows_exceptions_is_left_all_the_same(store: Store) -
     assert not any(worker.is_alive() for worker in workers)
 
 
-def test_failures_at_the_same_time_are_all_told_and_the_gravest_names_the_error(
+def test_simultaneous_failures_are_all_reported_under_the_most_serious_class(
     store: Store,
 ) -> None:
     together = threading.Barrier(3)
@@ -425,7 +428,7 @@ def test_offline_stays_offline_and_a_bug_stays_a_bug(store: Store) -> None:
 # The disk
 
 
-def test_what_cannot_fit_is_refused_before_a_byte_is_moved(
+def test_files_larger_than_the_free_space_are_refused_before_any_transfer(
     store: Store, folder: MemoryFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage("/")
@@ -439,9 +442,7 @@ def test_what_cannot_fit_is_refused_before_a_byte_is_moved(
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_disk_that_fills_up_is_named_and_nothing_half_written_stays(
-    store: Store, wrapped: bool
-) -> None:
+def test_a_full_disk_is_reported_and_no_partial_file_stays(store: Store, wrapped: bool) -> None:
     class Wrapping(MemoryFolder):
         def download(
             self, path: str, into: Path, on_bytes: Callable[[int], None] | None = None
@@ -464,7 +465,7 @@ def test_a_disk_that_fills_up_is_named_and_nothing_half_written_stays(
     assert fetch(folder, [fact("big", bytes(1 << 20))], store)
 
 
-def test_a_cache_that_cannot_be_written_is_said_before_a_byte_is_moved(
+def test_an_unwritable_cache_is_reported_before_any_transfer(
     tmp_path: Path, folder: MemoryFolder
 ) -> None:
     (tmp_path / "file").touch()
@@ -499,7 +500,7 @@ def test_hub_files_are_used_where_they_are_even_without_a_cache_of_ours(
 
 
 @pytest.mark.parametrize("damage", [A[:-1], A[::-1]], ids=["cut", "changed"])
-def test_a_damaged_hub_file_is_fetched_anew(
+def test_a_damaged_hub_file_is_fetched_again(
     store: Store, hub: PlaceFolder, tmp_path: Path, damage: bytes
 ) -> None:
     fetch(hub, [fact("w", A)], store)
@@ -693,10 +694,8 @@ def test_faults_on_a_real_connection(store: Store, server: str) -> None:
     assert fetch(folder, [fact("whole", A)], store)["whole"].path.read_bytes() == A
 
 
-def test_what_is_shown_of_an_address_carries_no_secret(store: Store) -> None:
+def test_labels_and_origins_hold_no_secret(store: Store) -> None:
     # The language refuses such a source; a caller can still make one.
     address = Source("https", "me:pw@host/folder?token=secret")
-    assert shown(address) == "https://host/folder"
-    assert shown(Source.parse("hf://org/name@v1/sub")) == "hf://org/name@v1/sub"
     fetch(MemoryFolder({"w": A}, address=address), [fact("w", A)], store)
     assert all(b"secret" not in p.read_bytes() for p in store.root.rglob("*") if p.is_file())

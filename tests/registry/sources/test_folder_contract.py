@@ -113,7 +113,7 @@ def test_it_lists_once_and_keeps_the_answer(opener: Opener) -> None:
     assert folder.files() == folder.files()
 
 
-def test_it_reads_exactly_the_range_that_is_asked(opener: Opener) -> None:
+def test_it_reads_exactly_the_requested_range(opener: Opener) -> None:
     folder = opener()
     for start, length in [
         (0, 8),
@@ -127,7 +127,7 @@ def test_it_reads_exactly_the_range_that_is_asked(opener: Opener) -> None:
         assert folder.read("adapter_model.safetensors", start, length) == WEIGHTS[start:stop]
 
 
-def test_a_range_over_the_end_stops_at_the_end(opener: Opener) -> None:
+def test_a_range_past_the_end_stops_at_the_end(opener: Opener) -> None:
     folder = opener()
     assert folder.read("adapter_model.safetensors", len(WEIGHTS) - 3, 100) == WEIGHTS[-3:]
     assert folder.read("adapter_model.safetensors", len(WEIGHTS) + 3, 100) == b""
@@ -140,7 +140,7 @@ def test_an_empty_file_is_read_and_downloaded(opener: Opener, tmp_path: Path) ->
     assert folder.download("README.md", tmp_path / "into").read_bytes() == b""
 
 
-def test_a_download_has_the_whole_content(opener: Opener, tmp_path: Path) -> None:
+def test_a_download_has_the_complete_content(opener: Opener, tmp_path: Path) -> None:
     folder = opener()
     place = folder.download("adapter_model.safetensors", tmp_path / "deep" / "into")
     assert place.read_bytes() == WEIGHTS
@@ -148,7 +148,7 @@ def test_a_download_has_the_whole_content(opener: Opener, tmp_path: Path) -> Non
     assert place == there if there is not None else place == tmp_path / "deep" / "into"
 
 
-def test_what_arrives_is_counted_and_told(opener: Opener, tmp_path: Path) -> None:
+def test_arriving_bytes_are_counted_and_reported(opener: Opener, tmp_path: Path) -> None:
     told: list[int] = []
     folder = opener()
     already = folder.local("adapter_model.safetensors") is not None
@@ -162,7 +162,7 @@ def test_reading_little_transfers_little(opener: Opener) -> None:
     assert folder.bytes_read <= 8 + 64 * 1024
 
 
-def test_a_file_that_is_not_there_is_our_error(opener: Opener, tmp_path: Path) -> None:
+def test_a_missing_file_is_our_error(opener: Opener, tmp_path: Path) -> None:
     folder = opener()
     for call in (
         lambda: folder.read("adapter_config.jsn"),
@@ -213,7 +213,7 @@ def test_a_pinned_path_that_leads_out_is_refused(opener: Opener) -> None:
     assert caught.value.code == "AD203"
 
 
-def test_a_target_that_cannot_be_written_is_our_error(opener: Opener, tmp_path: Path) -> None:
+def test_an_unwritable_target_is_our_error(opener: Opener, tmp_path: Path) -> None:
     folder = opener()
     if folder.local("adapter_config.json") is not None or folder.revision is not None:
         return  # these keep a place of their own and never write to the target

@@ -35,7 +35,7 @@ def tone(web: WebServer) -> WebServer:
     return web
 
 
-def test_only_names_that_are_there_become_files(tone: WebServer) -> None:
+def test_only_existing_names_become_files(tone: WebServer) -> None:
     files = opened(tone).files()
     assert set(files) == {"adapter_config.json", "adapter_model.safetensors"}
     assert (files["adapter_config.json"].version or "").startswith('etag:"')
@@ -63,14 +63,14 @@ def test_a_server_that_answers_everything_has_no_false_files(
     assert code_of(opened(tone, "/elsewhere")) == "AD201"
 
 
-def test_a_server_without_head_is_asked_by_a_range_of_one_byte(tone: WebServer) -> None:
+def test_a_server_without_head_gets_a_range_request_of_one_byte(tone: WebServer) -> None:
     tone.head = False
     folder = opened(tone)
     assert folder.files()["adapter_model.safetensors"].size == len(WEIGHTS)
     assert folder.read("adapter_model.safetensors", 5, 5) == WEIGHTS[5:10]
 
 
-def test_a_file_whose_size_nobody_tells_is_refused(tone: WebServer) -> None:
+def test_a_file_of_unknown_size_is_refused(tone: WebServer) -> None:
     tone.lengths, tone.ranges = False, False
     assert code_of(opened(tone)) == "AD227"
 
@@ -113,7 +113,7 @@ def code_of_range(folder: Folder, start: int) -> str:
     return caught.value.code
 
 
-def test_a_broken_body_is_taken_up_and_one_that_never_ends_is_an_error(
+def test_a_broken_body_is_resumed_and_a_body_that_always_breaks_is_an_error(
     tone: WebServer, tmp_path: Path
 ) -> None:
     folder = opened(tone)
@@ -164,7 +164,7 @@ def test_an_option_that_aiohttp_does_not_know_is_refused(tone: WebServer) -> Non
     assert code_of(opened(tone, storage_options={"sesion": 1})) == "AD232"
 
 
-def test_a_port_where_nobody_listens_is_told_at_once() -> None:
+def test_a_closed_port_is_reported_at_once() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         source = Source.parse(f"http://127.0.0.1:{probe.getsockname()[1]}/x")

@@ -45,7 +45,7 @@ def refused(code: str) -> Iterator[None]:
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_plain_and_lfs_files_are_told_apart_by_what_pins_them(hub: HubServer) -> None:
+def test_plain_and_lfs_files_are_pinned_by_different_digests(hub: HubServer) -> None:
     hub.commit("acme/tone", FILES)
     files = opened().files()
     digest = hashlib.sha256(WEIGHTS).hexdigest()
@@ -90,7 +90,7 @@ def test_a_tag_and_a_branch_with_a_slash_are_revisions(hub: HubServer) -> None:
     assert opened("hf://acme/tone@feature%2Fx").read("adapter_config.json") == CONFIG
 
 
-def test_a_locked_file_that_the_commit_does_not_have_is_told(hub: HubServer) -> None:
+def test_a_locked_file_missing_from_the_commit_is_reported(hub: HubServer) -> None:
     first = hub.commit("acme/tone", FILES)
     other = hub.commit("acme/tone", {**FILES, "adapter_config.json": b"{}"})
     pins = opened().files()
@@ -113,7 +113,7 @@ def test_a_folder_in_a_repository_has_paths_of_its_own(hub: HubServer, tmp_path:
         opened("hf://acme/tone/a/bb").files()
 
 
-def test_hidden_files_are_no_part_of_the_folder(hub: HubServer) -> None:
+def test_hidden_files_are_not_in_the_folder(hub: HubServer) -> None:
     hub.commit("acme/tone", {**FILES, ".gitattributes": b"*.bin filter=lfs"})
     assert set(opened().files()) == set(FILES)
 
@@ -203,7 +203,7 @@ def test_a_rate_limit_says_how_long_to_wait(hub: HubServer) -> None:
         opened().files()
 
 
-def test_one_failure_of_the_server_is_lived_through(hub: HubServer) -> None:
+def test_one_failure_of_the_server_is_retried(hub: HubServer) -> None:
     hub.commit("acme/tone", FILES)
     hub.fail(502, "/api/", times=1)
     folder = opened()
@@ -244,21 +244,21 @@ def test_a_server_that_ignores_range_is_read_no_further_than_needed(hub: HubServ
     assert folder.bytes_read <= 108 + 64 * 1024
 
 
-def test_an_answer_with_another_range_is_not_taken(hub: HubServer) -> None:
+def test_an_answer_with_another_range_is_refused(hub: HubServer) -> None:
     hub.commit("acme/tone", FILES)
     hub.fail("wrong-range")
     with refused("AD227"):
         opened().read("adapter_config.json", 2, 5)
 
 
-def test_an_answer_from_another_commit_is_not_taken(hub: HubServer) -> None:
+def test_an_answer_from_another_commit_is_refused(hub: HubServer) -> None:
     hub.commit("acme/tone", FILES)
     hub.fail("other-commit")
     with refused("AD228"):
         opened().read("adapter_config.json")
 
 
-def test_a_dropped_connection_is_taken_up_where_it_broke(hub: HubServer) -> None:
+def test_a_dropped_connection_is_resumed_where_it_broke(hub: HubServer) -> None:
     hub.commit("acme/tone", FILES)
     hub.fail("drop", "/lfs/", times=2)
     folder = opened()
@@ -298,7 +298,7 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(hub: HubServer, tmp_path: 
     assert folder.download("adapter_model.safetensors", tmp_path / "x").read_bytes() == WEIGHTS
 
 
-def test_what_is_in_the_cache_is_not_asked_for_again(hub: HubServer, tmp_path: Path) -> None:
+def test_cached_files_need_no_request(hub: HubServer, tmp_path: Path) -> None:
     commit = hub.commit("acme/tone", FILES)
     first = opened()
     pins = first.files()
@@ -329,7 +329,7 @@ def test_offline_opens_what_the_cache_has_by_branch_and_by_commit(
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "ADAPTERDOCK_OFFLINE"])
-def test_offline_without_the_cache_says_what_is_missing(
+def test_offline_without_the_cache_names_the_missing_file(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch, variable: str, tmp_path: Path
 ) -> None:
     commit = hub.commit("acme/tone", FILES)
@@ -352,9 +352,7 @@ def test_offline_without_the_cache_says_what_is_missing(
     assert hub.requests == []
 
 
-def test_offline_a_partial_cache_still_knows_the_whole_listing(
-    hub: HubServer, tmp_path: Path
-) -> None:
+def test_offline_a_partial_cache_has_the_complete_listing(hub: HubServer, tmp_path: Path) -> None:
     from huggingface_hub import constants, snapshot_download
 
     hub.commit("acme/tone", FILES)
@@ -381,7 +379,7 @@ def test_a_revision_cannot_name_a_place_outside_the_cache(hub: HubServer, tmp_pa
     assert not list(Path(folder.local("adapter_config.json") or "").parents[5].rglob("escaped"))
 
 
-def test_an_endpoint_where_nobody_listens_is_told_at_once(
+def test_a_closed_endpoint_is_reported_at_once(
     hub: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as probe:
@@ -432,7 +430,7 @@ def test_a_process_of_its_own_reads_its_settings_from_the_environment(hub: HubSe
     assert done.stdout.strip() == CONFIG.decode()
 
 
-def test_a_cache_of_another_user_is_told_and_is_no_question_of_tokens(
+def test_a_cache_of_another_user_is_reported_as_unwritable_not_as_a_token_problem(
     hub: HubServer, tmp_path: Path
 ) -> None:
     from huggingface_hub import constants

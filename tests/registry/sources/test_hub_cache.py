@@ -58,7 +58,7 @@ def pulled(folder: Folder, store: Store) -> dict[str, bytes]:
     return {name: one.path.read_bytes() for name, one in fetch(folder, facts, store).items()}
 
 
-def test_what_we_download_lies_where_the_client_looks(hub: HubServer, store: Store) -> None:
+def test_our_downloads_are_where_the_client_looks(hub: HubServer, store: Store) -> None:
     commit = hub.commit("acme/tone", FILES)
     assert pulled(opened(), store) == FILES
     hub.requests.clear()
@@ -72,7 +72,7 @@ def test_what_we_download_lies_where_the_client_looks(hub: HubServer, store: Sto
     assert (cache() / "models--acme--tone/refs/main").read_text() == commit
 
 
-def test_what_the_client_downloaded_is_used_where_it_is(hub: HubServer, store: Store) -> None:
+def test_files_that_the_client_downloaded_are_used_in_place(hub: HubServer, store: Store) -> None:
     hub.commit("acme/tone", FILES)
     for name in NAMES:
         as_the_client(hub, name)
@@ -118,7 +118,7 @@ def test_a_damaged_blob_without_a_name_is_replaced_and_a_sound_one_is_linked(
     assert hub.count(f"/{NAMES[0]}") == 0 and hub.count("/lfs/", "GET") == 1
 
 
-def test_what_a_killed_client_left_behind_is_not_used(hub: HubServer, store: Store) -> None:
+def test_remains_of_a_killed_client_are_not_used(hub: HubServer, store: Store) -> None:
     hub.commit("acme/tone", FILES)
     blobs = cache() / "models--acme--tone/blobs"
     blobs.mkdir(parents=True)
@@ -169,9 +169,7 @@ def test_other_bytes_than_listed_are_an_error_and_enter_no_cache(
     assert pulled(opened(), store) == FILES
 
 
-def test_a_damaged_copy_that_cannot_be_replaced_is_gone_around(
-    hub: HubServer, store: Store
-) -> None:
+def test_a_damaged_copy_that_cannot_be_replaced_is_bypassed(hub: HubServer, store: Store) -> None:
     hub.commit("acme/tone", FILES)
     place = [as_the_client(hub, name) for name in NAMES][1]
     place.resolve().write_bytes(WEIGHTS[::-1])
@@ -224,7 +222,7 @@ def test_a_client_that_holds_the_lock_and_does_nothing_is_not_waited_for(
         assert folder.download(NAMES[1], tmp_path / "w").read_bytes() == WEIGHTS
 
 
-def test_without_symlinks_a_file_lies_in_the_snapshot_itself(
+def test_without_symlinks_a_file_is_in_the_snapshot_itself(
     hub: HubServer, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
@@ -239,7 +237,7 @@ def test_without_symlinks_a_file_lies_in_the_snapshot_itself(
     assert as_the_client(hub, NAMES[1]).read_bytes() == WEIGHTS
 
 
-def test_errors_and_redirections_are_not_read_to_an_end_they_do_not_have(
+def test_endless_errors_and_redirections_are_not_read_to_their_end(
     hub: HubServer, tmp_path: Path
 ) -> None:
     hub.commit("acme/tone", FILES)

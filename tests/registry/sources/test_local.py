@@ -40,7 +40,7 @@ def code_of(folder: Path, text: str = "./tone", **options: object) -> str:
     return caught.value.code
 
 
-def test_a_relative_source_counts_from_the_manifest(folder: Path, tmp_path: Path) -> None:
+def test_a_relative_source_starts_from_the_manifest(folder: Path, tmp_path: Path) -> None:
     assert opened(folder).local("adapter_config.json") == folder / "adapter_config.json"
     assert opened(folder, "../manifests/tone").read("adapter_config.json") == b"{}"
     assert opened(folder, str(folder)).read("adapter_config.json") == b"{}"
@@ -58,7 +58,7 @@ def test_a_missing_folder_and_a_file_are_refused_at_once(folder: Path) -> None:
     with pytest.raises(SourceError) as caught:
         opened(folder, "./tone/adapter_config.json")
     assert caught.value.code == "AD202"
-    assert caught.value.findings[0].expected == "the folder it lies in: ./tone"
+    assert caught.value.findings[0].expected == "its folder: ./tone"
 
 
 def test_hidden_files_and_folders_are_skipped(folder: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_link_that_leads_nowhere_is_unreadable(folder: Path, name: str, target
 
 
 @pytest.mark.parametrize("name", ["back\\slash.txt", "bell\x07.txt", "C:\\notes.txt"])
-def test_an_odd_name_of_an_unrelated_file_is_passed_over(folder: Path, name: str) -> None:
+def test_an_unrelated_file_with_an_odd_name_is_skipped(folder: Path, name: str) -> None:
     before = dict(opened(folder).files())
     (folder / name).write_bytes(b"notes")
     assert opened(folder).files() == before
@@ -134,7 +134,7 @@ def test_a_name_that_leads_out_on_another_system_is_refused(folder: Path, name: 
     assert code_of(folder) == "AD203"
 
 
-def test_a_circle_of_folders_is_refused_and_ends(folder: Path) -> None:
+def test_a_cycle_of_folders_is_refused(folder: Path) -> None:
     (folder / "a").mkdir()
     (folder / "a" / "up").symlink_to("..")
     assert code_of(folder) == "AD203"
@@ -145,7 +145,7 @@ def test_a_pipe_is_refused_and_does_not_block(folder: Path) -> None:
     assert code_of(folder) == "AD204"
 
 
-def test_what_the_user_may_not_read_is_told(folder: Path) -> None:
+def test_a_file_without_read_permission_is_reported(folder: Path) -> None:
     (folder / "w.bin").write_bytes(b"x")
     (folder / "w.bin").chmod(0)
     there = opened(folder)
@@ -176,7 +176,7 @@ def test_a_file_that_changes_between_listing_and_reading_is_an_error(folder: Pat
     assert caught.value.code == "AD228"
 
 
-def test_a_locked_file_that_is_gone_is_told(folder: Path) -> None:
+def test_a_missing_locked_file_is_reported(folder: Path) -> None:
     pins = opened(folder).files()
     (folder / "adapter_config.json").unlink()
     assert code_of(folder, files=pins) == "AD229"
@@ -195,5 +195,5 @@ def test_too_many_files_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert code_of(folder) == "AD205"
 
 
-def test_storage_options_have_no_meaning_for_a_local_folder(folder: Path) -> None:
+def test_storage_options_for_a_local_folder_are_refused(folder: Path) -> None:
     assert code_of(folder, storage_options={"anon": True}) == "AD232"

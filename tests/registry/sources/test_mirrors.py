@@ -10,7 +10,7 @@ from adapterdock.manifests.findings.errors import SourceError
 from adapterdock.manifests.findings.finding import Where
 from adapterdock.manifests.language.source import Source
 from adapterdock.registry.files.facts import FileFact
-from adapterdock.registry.sources.mirrors import mirrored
+from adapterdock.registry.sources.mirrors import mirror_for
 from adapterdock.registry.sources.open import open_source
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -18,8 +18,8 @@ MIRROR = {"hf://": "s3://airgap/hf/"}
 
 
 def place(text: str, mirrors: dict[str, str], revision: str | None = None) -> str | None:
-    found = mirrored(Source.parse(text), mirrors, revision=revision, where=Where())
-    return None if found is None else str(found)
+    found = mirror_for(Source.parse(text), mirrors, revision=revision, where=Where())
+    return None if found is None else str(found[1])
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_the_locked_commit_names_the_folder_in_the_mirror() -> None:
 
 
 @pytest.mark.parametrize("row", [{"hf": "s3://x"}, {"hf://": "x"}, {"s3://b": "hf://acme/x"}])
-def test_a_row_that_means_nothing_is_told(row: dict[str, str]) -> None:
+def test_an_invalid_row_is_reported(row: dict[str, str]) -> None:
     with pytest.raises(SourceError) as caught:
         place("hf://acme/tone", row)
         place("s3://b/c/d", row)
@@ -102,7 +102,7 @@ def test_a_mirror_that_lacks_the_folder_is_an_error_and_not_a_way_around(tmp_pat
     assert "m/acme/tone/main" in str(caught.value)
 
 
-def test_the_versions_of_the_declared_source_are_not_asked_of_a_mirror(tmp_path: Path) -> None:
+def test_the_versions_of_the_declared_source_do_not_apply_to_a_mirror(tmp_path: Path) -> None:
     fsspec.filesystem("memory").pipe_file("/mirrored/acme/tone/main/w.bin", b"123")
     folder = open_source(
         Source.parse("hf://acme/tone"),

@@ -35,7 +35,7 @@ def test_opening_a_local_folder_imports_no_client(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
 
 
-def test_a_registry_is_told_to_come_later() -> None:
+def test_a_registry_cannot_be_opened_yet() -> None:
     with pytest.raises(SourceError) as caught:
         open_source(Source.parse("registry://team/refunds@^2.1"), directory=Path.cwd())
     assert caught.value.code == "AD234"

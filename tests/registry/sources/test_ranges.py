@@ -16,7 +16,7 @@ from hypothesis import strategies as st
     honours=st.booleans(),
     piece=st.integers(1, 50),
 )
-def test_the_asked_bytes_come_out_however_they_are_cut(
+def test_the_requested_bytes_come_out_for_any_chunks(
     content: bytes, data: st.DataObject, honours: bool, piece: int
 ) -> None:
     start = data.draw(st.integers(0, len(content) - 1))
@@ -51,7 +51,7 @@ def test_the_asked_bytes_come_out_however_they_are_cut(
         (204, {}),
     ],
 )
-def test_another_answer_than_the_asked_range_is_refused(
+def test_an_answer_other_than_the_requested_range_is_refused(
     status: int, headers: dict[str, str]
 ) -> None:
     with pytest.raises(BadRangeError):

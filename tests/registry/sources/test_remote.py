@@ -47,7 +47,7 @@ def test_a_file_that_is_replaced_is_noticed_by_its_version(root: str) -> None:
     assert code_of(opened(f"memory:/{root}/tone", files=pins)) == "AD229"
 
 
-def test_what_is_missing_and_what_is_a_file_are_told(root: str) -> None:
+def test_a_missing_folder_and_a_file_are_reported(root: str) -> None:
     assert code_of(opened(f"memory:/{root}/tune")) == "AD201"
     assert code_of(opened(f"memory:/{root}/tone/w.bin")) == "AD202"
 
@@ -73,7 +73,7 @@ def test_too_many_files_are_refused(root: str, monkeypatch: pytest.MonkeyPatch) 
         memory.rm(root, recursive=True)
 
 
-def test_a_driver_that_is_not_installed_names_its_package() -> None:
+def test_a_missing_driver_names_its_package() -> None:
     with pytest.raises(SourceError) as caught:
         opened("gs://bucket/tone")
     assert caught.value.code == "AD230"
@@ -97,7 +97,7 @@ def test_without_s3fs_the_hint_is_our_own_extra() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["s4", "local"])
-def test_a_scheme_that_nothing_opens_is_told(scheme: str) -> None:
+def test_an_unknown_scheme_is_reported(scheme: str) -> None:
     with pytest.raises(SourceError) as caught:
         open_source(Source(scheme, "bucket/tone"), directory=Path.cwd())
     assert caught.value.code == "AD231"

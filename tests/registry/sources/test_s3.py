@@ -56,7 +56,7 @@ def test_a_versioned_object_that_changed_is_still_read_as_it_was_pinned(s3: S3Se
     assert opened(f"s3://{bucket}/tone", files=pins).read("w.bin") == OLD
 
 
-def test_a_version_that_was_deleted_is_told(s3: S3Server) -> None:
+def test_a_deleted_version_is_reported(s3: S3Server) -> None:
     bucket = s3.bucket(versioned=True)
     first = s3.put(bucket, "tone/w.bin", OLD)
     folder = opened(f"s3://{bucket}/tone")
@@ -91,7 +91,7 @@ def test_an_unversioned_object_that_changes_after_it_was_listed_is_an_error(
         opened(f"s3://{bucket}/tone", files=folder.files()).files()
 
 
-def test_all_that_changed_is_told_at_once(s3: S3Server) -> None:
+def test_all_changes_are_reported_at_once(s3: S3Server) -> None:
     bucket = s3.bucket()
     for name in ("a", "b", "c"):
         s3.put(bucket, f"tone/{name}", OLD)
@@ -113,7 +113,7 @@ def test_a_pin_made_before_versioning_was_switched_on_still_holds(s3: S3Server) 
     assert opened(f"s3://{bucket}/tone", files=pins).read("w.bin") == OLD
 
 
-def test_neighbours_and_markers_are_no_files_of_the_folder(s3: S3Server) -> None:
+def test_neighbours_and_markers_are_not_in_the_folder(s3: S3Server) -> None:
     bucket = s3.bucket()
     for key in ("tone/", "tone/a.json", "tone/sub/", "tone/sub/b.json", "tone2/c.json"):
         s3.put(bucket, key, b"")
@@ -128,7 +128,7 @@ def test_a_listing_of_many_pages_is_complete(s3: S3Server) -> None:
     assert len(opened(f"s3://{bucket}/tone").files()) == 1005
 
 
-def test_a_wrong_secret_is_told_and_not_shown(
+def test_a_wrong_secret_is_reported_and_not_shown(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = s3.bucket()
@@ -141,7 +141,7 @@ def test_a_wrong_secret_is_told_and_not_shown(
         opened(f"s3://{bucket}/tone").files()
 
 
-def test_no_credentials_at_all_are_told(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_reported(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     with refused("AD221"):
@@ -163,7 +163,7 @@ def test_options_of_the_adapter_name_endpoint_and_keys(
         opened(f"s3://{bucket}/tone", storage_options={**options, "endpont": "x"}).files()
 
 
-def test_what_is_not_there_has_its_code(s3: S3Server) -> None:
+def test_a_missing_bucket_or_folder_has_its_code(s3: S3Server) -> None:
     bucket = s3.bucket()
     s3.put(bucket, "tone/a", OLD)
     with refused("AD214"):
@@ -180,7 +180,7 @@ def test_what_is_not_there_has_its_code(s3: S3Server) -> None:
         opened("s3://Not_A_Bucket!/tone").files()
 
 
-def test_an_endpoint_where_nobody_listens_is_told_in_time(
+def test_a_closed_endpoint_is_reported_in_time(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as probe:
@@ -233,7 +233,7 @@ def stub(s3: S3Server, web: WebServer, monkeypatch: pytest.MonkeyPatch) -> WebSe
     return web
 
 
-def test_a_body_that_breaks_is_taken_up_where_it_broke(stub: WebServer) -> None:
+def test_a_broken_body_is_resumed_where_it_broke(stub: WebServer) -> None:
     folder = opened("s3://b/t")
     folder.files()
     stub.truncate = 2

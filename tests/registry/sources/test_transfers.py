@@ -128,7 +128,7 @@ def failed(line: Line, into: Path, *modes: str) -> AdapterdockError:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_one_stall_is_taken_up_where_it_stopped(line: Line, tmp_path: Path) -> None:
+def test_one_stall_is_resumed_where_it_stopped(line: Line, tmp_path: Path) -> None:
     folder = line.open()
     folder.files()
     line.strange("stall")
@@ -154,7 +154,7 @@ def test_a_server_that_only_stalls_is_named_with_its_rate_and_the_setting(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_drip_ends(line: Line, tmp_path: Path) -> None:
+def test_a_transfer_that_drips_is_ended(line: Line, tmp_path: Path) -> None:
     began = time.monotonic()
     error = failed(line, tmp_path, "drip", "drip", "drip")
     assert error.code == "AD225" and "ADAPTERDOCK_MIN_RATE" in str(error)
@@ -173,7 +173,7 @@ def test_a_slow_and_steady_transfer_passes(line: Line, tmp_path: Path) -> None:
     assert line.asked() == [0]
 
 
-def test_a_file_has_a_time_of_its_own(
+def test_each_file_has_a_time_limit(
     line: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADAPTERDOCK_FILE_SECONDS", "1")
@@ -192,7 +192,7 @@ def test_no_limit_means_that_a_drip_is_waited_for(
     assert folder.read(NAME, 100, 40) == WEIGHTS[100:140]
 
 
-def test_a_connection_that_is_cut_is_taken_up_where_it_broke(line: Line, tmp_path: Path) -> None:
+def test_a_cut_connection_is_resumed_where_it_broke(line: Line, tmp_path: Path) -> None:
     folder = line.open()
     folder.files()
     line.strange("cut", "cut")
@@ -223,7 +223,7 @@ def test_a_listing_without_end_is_an_error(line: Line, monkeypatch: pytest.Monke
     assert line.sent() < 16 << 20
 
 
-def test_a_bad_limit_is_told(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_limit_is_reported(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTERDOCK_MIN_RATE", "fast")
     with pytest.raises(SourceError) as caught:
         line.open().read(NAME)
@@ -300,7 +300,7 @@ def test_a_driver_that_drips_is_given_up_and_a_slow_one_is_not(slow: Folder) -> 
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_driver_that_cannot_say_whether_the_file_changed_is_not_believed(
+def test_a_driver_that_cannot_check_for_changes_is_an_error(
     slow: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow.files()

@@ -74,7 +74,7 @@ def test_a_cache_may_be_moved_with_its_trees(store: Store, tmp_path: Path) -> No
     ],
     ids=["file gone", "file more", "file replaced", "tree gone", "a file instead"],
 )
-def test_a_tree_that_was_tampered_with_is_made_anew(store: Store, damage) -> None:
+def test_a_modified_tree_is_made_again(store: Store, damage) -> None:
     weights = put(store, b"weights")
     tree = materialise(store, {"a": weights})
     tree.chmod(0o755)
@@ -111,7 +111,7 @@ def test_without_links_on_the_file_system_there_are_others_or_copies(
     assert files(store.root) == set()
 
 
-def test_every_bad_name_and_missing_object_is_said_at_once(store: Store) -> None:
+def test_all_bad_names_and_missing_objects_are_reported_at_once(store: Store) -> None:
     there = put(store, b"x")
     with pytest.raises(StoreError) as caught:
         materialise(store,
@@ -123,7 +123,7 @@ def test_every_bad_name_and_missing_object_is_said_at_once(store: Store) -> None
     assert not store.trees.exists()
 
 
-def test_names_that_are_one_on_this_file_system_are_refused(
+def test_names_that_are_equal_on_this_file_system_are_refused(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a file system that does not tell a from A.

@@ -96,7 +96,7 @@ def test_a_wrong_file_is_refused_and_leaves_nothing(
     assert files(store.root) == set()
 
 
-def test_a_temporary_goes_however_its_block_ends(store: Store) -> None:
+def test_a_temporary_file_is_removed_however_its_block_ends(store: Store) -> None:
     for error in (ValueError, KeyboardInterrupt, OSError):
         with pytest.raises(error), store.temporary() as path:
             (path / "nested").mkdir(parents=True)
@@ -244,7 +244,7 @@ def test_a_read_only_cache_gives_new_folders_of_links_elsewhere(
         (errno.EIO, "AD606"),
     ],
 )
-def test_what_the_system_refuses_is_a_finding(
+def test_an_error_of_the_system_is_a_finding(
     store: Store, monkeypatch: pytest.MonkeyPatch, number: int, code: str
 ) -> None:
     def refuse(self: Path, target: Path) -> None:

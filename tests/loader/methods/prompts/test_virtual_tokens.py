@@ -1,4 +1,4 @@
-"""Prompt tuning, p-tuning and prefix tuning: PEFT's logits and tokens, and an untouched base."""
+"""Prompt tuning, p-tuning and prefix tuning: PEFT's logits and tokens, and an unchanged base."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def padded(model: Any) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_logits_are_pefts(case: str, tmp_path: Path) -> None:
+def test_logits_match_peft(case: str, tmp_path: Path) -> None:
     base, adapter = saved(case, tmp_path / "it")
     model = adapted(base, adapter)
     answer = logits(model)
@@ -78,7 +78,7 @@ def test_the_logits_are_pefts(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_logits_of_padded_rows_are_pefts(case: str, tmp_path: Path) -> None:
+def test_logits_of_padded_rows_match_peft(case: str, tmp_path: Path) -> None:
     base, adapter = saved(case, tmp_path / "it")
     inputs = padded(base)
     expected = logits(peft_loads(base, adapter.folder), inputs)
@@ -86,7 +86,7 @@ def test_the_logits_of_padded_rows_are_pefts(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_loss_is_pefts(case: str, tmp_path: Path) -> None:
+def test_loss_matches_peft(case: str, tmp_path: Path) -> None:
     base, adapter = saved(case, tmp_path / "it")
     labels = torch.tensor([0, 2]) if case.endswith("bert") else ids(length=7)
     inputs = {"input_ids": ids(), "labels": labels}
@@ -106,13 +106,13 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", GENERATING)
-def test_the_generated_tokens_are_pefts(case: str, way: str, tmp_path: Path) -> None:
+def test_generated_tokens_match_peft(case: str, way: str, tmp_path: Path) -> None:
     base, adapter = saved(case, tmp_path / "it")
     inputs = padded(base)
     inputs.pop("decoder_input_ids", None)
     options = {"max_new_tokens": 8, "pad_token_id": 0, "eos_token_id": None, **WAYS[way]}
     if case.startswith("prefix") and way == "no cache":
-        options["use_cache"] = True  # PEFT goes on with the cache of the prefix and fails
+        options["use_cache"] = True  # PEFT continues with the cache of the prefix and fails
     oracle = peft_loads(base, adapter.folder)
     torch.manual_seed(5)
     expected = oracle.generate(**inputs, **options)
@@ -121,8 +121,8 @@ def test_the_generated_tokens_are_pefts(case: str, way: str, tmp_path: Path) -> 
     assert adapted(base, adapter).generate(**inputs, **options).tolist() == expected.tolist()
 
 
-def test_a_token_classifier_counts_its_loss_on_real_tokens_only(tmp_path: Path) -> None:
-    """PEFT gives the virtual tokens no labels here and fails."""
+def test_token_classifier_computes_its_loss_on_real_tokens_only(tmp_path: Path) -> None:
+    """PEFT adds no labels for the virtual tokens and fails."""
     from transformers import BertForTokenClassification
 
     base = BertForTokenClassification(tiny_bert().config).eval()
@@ -137,13 +137,13 @@ def test_a_token_classifier_counts_its_loss_on_real_tokens_only(tmp_path: Path) 
     assert close(found, torch.nn.functional.cross_entropy(real, labels.flatten()))
 
 
-def test_whole_modules_come_with_virtual_tokens(tmp_path: Path) -> None:
+def test_replaced_modules_work_with_virtual_tokens(tmp_path: Path) -> None:
     base, adapter = saved("prompt-llama", tmp_path / "it", modules_to_save=["lm_head", "norm"])
     model = adapted(base, adapter)
     assert close(logits(model), adapter.answer)
 
 
-def test_the_choice_is_per_call_and_switching_goes_both_ways(tmp_path: Path) -> None:
+def test_adapter_can_be_chosen_per_call_and_switched(tmp_path: Path) -> None:
     base, prompt = saved("prompt-llama", tmp_path / "prompt")
     _, prefix = saved("prefix-llama", tmp_path / "prefix")
     plain = logits(base)
@@ -163,7 +163,7 @@ def test_the_choice_is_per_call_and_switching_goes_both_ways(tmp_path: Path) -> 
     assert model.active_adapters() == ["prompt"]
 
 
-def test_the_base_is_untouched_and_inert(tmp_path: Path) -> None:
+def test_base_is_unchanged(tmp_path: Path) -> None:
     base, prompt = saved("prompt-llama", tmp_path / "prompt")
     _, prefix = saved("prefix-llama", tmp_path / "prefix")
     before, plain = traces(base), logits(base)
@@ -178,14 +178,14 @@ def test_the_base_is_untouched_and_inert(tmp_path: Path) -> None:
     }
     model.delete_adapter("prompt")
     assert close(logits(model, adapter="prefix"), prefix.answer)
-    with pytest.raises(RoutingError, match="AD772"):  # caches are still watched
+    with pytest.raises(RoutingError, match="AD772"):  # caches are still checked
         base(input_ids=ids(), past_key_values=_filled(model, "prefix"))
     model.detach()
     assert same_traces(before, traces(base))
 
 
-def test_other_adapters_act_beside_virtual_tokens(tmp_path: Path) -> None:
-    """The sum is the prompt in front of a model that was merged with the LoRA."""
+def test_other_adapters_act_together_with_virtual_tokens(tmp_path: Path) -> None:
+    """The sum equals the prompt on a model with the merged LoRA."""
     base, prompt = saved("prompt-llama", tmp_path / "prompt")
     tuned = lora(base, tmp_path / "tuned")
     merged = peft_loads(base, tuned.folder).merge_and_unload()
@@ -197,7 +197,7 @@ def test_other_adapters_act_beside_virtual_tokens(tmp_path: Path) -> None:
     assert close(logits(model, adapter=["tuned", "prompt"]), expected)
 
 
-def test_virtual_tokens_are_there_or_not_there(tmp_path: Path) -> None:
+def test_virtual_tokens_cannot_be_weighted_or_mixed(tmp_path: Path) -> None:
     base, prompt = saved("prompt-llama", tmp_path / "prompt")
     _, prefix = saved("prefix-llama", tmp_path / "prefix")
     tuned = lora(base, tmp_path / "tuned")
@@ -220,7 +220,7 @@ def test_virtual_tokens_are_there_or_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", ["prompt-llama", "prefix-llama"])
-def test_a_cache_belongs_to_its_virtual_tokens(case: str, tmp_path: Path) -> None:
+def test_cache_is_valid_only_with_its_virtual_tokens(case: str, tmp_path: Path) -> None:
     base, adapter = saved(case, tmp_path / "it")
     model = adapted(base, adapter)
     tokens = ids(length=9)
@@ -238,7 +238,7 @@ def test_a_cache_belongs_to_its_virtual_tokens(case: str, tmp_path: Path) -> Non
         plain = base(input_ids=tokens[:, :6], use_cache=True).past_key_values
         with pytest.raises(RoutingError, match="AD772"):
             model(input_ids=tokens[:, 6:], past_key_values=plain)
-        with pytest.raises(RoutingError, match="AD775"):  # counts the virtual tokens too
+        with pytest.raises(RoutingError, match="AD775"):  # its length includes the virtual tokens
             longer = torch.ones(2, 12, dtype=torch.long)
             model(
                 input_ids=tokens[:, 6:],
@@ -247,7 +247,7 @@ def test_a_cache_belongs_to_its_virtual_tokens(case: str, tmp_path: Path) -> Non
             )
 
 
-def test_inputs_that_would_be_guessed_at_are_refused(tmp_path: Path) -> None:
+def test_ambiguous_inputs_are_refused(tmp_path: Path) -> None:
     base, prompt = saved("prompt-llama", tmp_path / "prompt")
     _, prefix = saved("prefix-llama", tmp_path / "prefix")
     model = adapted(base, prompt, "prompt")
@@ -263,7 +263,7 @@ def test_inputs_that_would_be_guessed_at_are_refused(tmp_path: Path) -> None:
                 model.generate(ids(), adapter=name, max_new_tokens=2, **more)
     with pytest.raises(RoutingError, match="AD775"):
         model(input_ids=ids(), adapter="prompt", position_ids=positions)
-    oracle = peft_loads(base, prefix.folder)  # PEFT counts these on
+    oracle = peft_loads(base, prefix.folder)  # PEFT increases these
     expected = logits(oracle, {"input_ids": ids(), "position_ids": positions})
     found = logits(model, {"input_ids": ids(), "position_ids": positions}, adapter="prefix")
     assert close(found, expected)
@@ -285,7 +285,7 @@ def test_encoder_outputs_without_the_virtual_tokens_are_refused(tmp_path: Path) 
             model.generate(encoder_outputs=states, max_new_tokens=2)
 
 
-def test_embeddings_may_be_given_instead_of_ids(tmp_path: Path) -> None:
+def test_embeddings_can_replace_ids(tmp_path: Path) -> None:
     for case in ("prompt-llama", "prefix-llama", "prompt-t5"):
         base, adapter = saved(case, tmp_path / case)
         inputs = inputs_of(base)
@@ -327,7 +327,7 @@ def test_only_the_virtual_tokens_are_trained(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", ["prompt-llama", "prefix-llama"])
-def test_virtual_tokens_may_be_in_another_dtype_than_the_base(case: str, tmp_path: Path) -> None:
+def test_virtual_tokens_can_have_another_dtype_than_the_base(case: str, tmp_path: Path) -> None:
     base, adapter = saved(case, tmp_path / "it")
     oracle = logits(peft_loads(base.to(torch.bfloat16), adapter.folder))
     kept = adapted(base, adapter, dtype=torch.float32)
@@ -345,7 +345,7 @@ def test_virtual_tokens_may_be_in_another_dtype_than_the_base(case: str, tmp_pat
     assert torch.equal(logits(narrow), oracle)
 
 
-def test_virtual_tokens_do_not_take_the_place_of_half_an_adapter(tmp_path: Path) -> None:
+def test_virtual_tokens_cannot_replace_a_weighted_adapter(tmp_path: Path) -> None:
     base, prompt = saved("prompt-llama", tmp_path / "prompt")
     tuned = lora(base, tmp_path / "tuned")
     model = adapted(base, tuned, "it")
@@ -359,7 +359,7 @@ def test_virtual_tokens_do_not_take_the_place_of_half_an_adapter(tmp_path: Path)
     assert close(logits(model), prompt.answer)
 
 
-def test_a_prefix_under_gradient_checkpointing_is_refused(tmp_path: Path) -> None:
+def test_prefix_with_gradient_checkpointing_is_refused(tmp_path: Path) -> None:
     base, adapter = saved("prefix-llama", tmp_path / "it")
     base.gradient_checkpointing_enable()
     model = adapted(base, adapter, trainable=True).train()
@@ -367,7 +367,7 @@ def test_a_prefix_under_gradient_checkpointing_is_refused(tmp_path: Path) -> Non
         model(input_ids=ids(), labels=ids())
 
 
-def test_a_running_call_keeps_its_virtual_tokens(tmp_path: Path) -> None:
+def test_running_call_keeps_its_virtual_tokens(tmp_path: Path) -> None:
     from transformers import LogitsProcessorList
 
     base, adapter = saved("prompt-llama", tmp_path / "it")
@@ -379,7 +379,7 @@ def test_a_running_call_keeps_its_virtual_tokens(tmp_path: Path) -> None:
         if "it" in model._host.adapters.by_name:
             with pytest.warns(AdapterWarning, match="default"):
                 model.delete_adapter("it")
-            with pytest.raises(RoutingError, match="calls are running on it"):
+            with pytest.raises(RoutingError, match="Calls are running on it"):
                 model.detach()
         return scores
 
@@ -398,7 +398,7 @@ def test_compiled_models_refuse_virtual_tokens(tmp_path: Path) -> None:
         logits(model)
 
 
-def test_a_manifest_brings_virtual_tokens_and_composes_them(tmp_path: Path) -> None:
+def test_manifest_loads_virtual_tokens_and_composes_them(tmp_path: Path) -> None:
     base, _ = saved("prompt-llama", tmp_path / "prompt")
     tuned = lora(base, tmp_path / "tuned")
     manifest: dict[str, Any] = {
@@ -422,7 +422,7 @@ def test_a_manifest_brings_virtual_tokens_and_composes_them(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_peft_saved_loads_from_its_folder(case: str, tmp_path: Path) -> None:
+def test_folder_saved_by_peft_is_loaded(case: str, tmp_path: Path) -> None:
     base, adapter = saved(case, tmp_path / "it")
     model = AdaptedModel(base)
     model.load_adapter(adapter.folder, "it")
@@ -431,7 +431,9 @@ def test_what_peft_saved_loads_from_its_folder(case: str, tmp_path: Path) -> Non
     assert close(logits(model, adapter="it"), adapter.answer)
 
 
-def test_virtual_tokens_of_another_model_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
+def test_virtual_tokens_of_another_model_are_refused_and_the_model_is_unchanged(
+    tmp_path: Path,
+) -> None:
     others: dict[str, Any] = {
         "prompt-llama": tiny_llama(hidden_size=32),
         "p-llama": tiny_t5(),
@@ -449,14 +451,14 @@ def test_virtual_tokens_of_another_model_are_refused_and_nothing_is_left(tmp_pat
         assert same_traces(before, traces(other))
 
 
-def test_a_model_that_takes_no_cache_cannot_have_a_prefix(tmp_path: Path) -> None:
+def test_prefix_is_refused_by_a_model_without_a_cache(tmp_path: Path) -> None:
     CASES["prefix-bert"] = (tiny_bert, "prefix", {"task_type": "SEQ_CLS"})
     base, adapter = saved("prefix-bert", tmp_path / "it")
     with pytest.raises(AttachError, match="AD776"):
         adapted(base, adapter)
 
 
-def test_virtual_tokens_are_not_merged_nor_composed(tmp_path: Path) -> None:
+def test_virtual_tokens_cannot_be_merged_or_combined(tmp_path: Path) -> None:
     base, adapter = saved("prompt-llama", tmp_path / "it")
     model = adapted(base, adapter)
     name = next(iter(model.adapters))

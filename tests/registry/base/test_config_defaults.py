@@ -1,4 +1,4 @@
-"""The table of config defaults against the config classes that it was made from."""
+"""The frozen table of config defaults, compared with the config classes of transformers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 import transformers as tf
-from adapterdock.loader.tables.config_defaults import export
 from adapterdock.registry.base.base_config import canonical, digest_of, hidden_size, known_fields
-from support.table_version import of_the_tables_transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 
@@ -24,8 +22,8 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_what_a_class_fills_in_is_nothing_for_every_class_of_transformers() -> None:
-    """A file that says only its model type and one that says all are one config."""
+def test_defaults_do_not_change_the_digest_for_any_class_of_transformers() -> None:
+    """A file with only its model type and one with every field have the same digest."""
     wrong: list[str] = []
     known = 0
     for key in list(CONFIG_MAPPING.keys()):
@@ -51,14 +49,14 @@ SIZES = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "r
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen3", "gemma2", "phi3", "olmo2", "cohere"])
-def test_a_file_of_the_fields_that_were_set_is_the_config_of_the_class(kind: str) -> None:
+def test_a_file_with_only_the_set_fields_equals_the_full_config(kind: str) -> None:
     config = CONFIG_MAPPING[kind](**SIZES)
     assert canonical({**SIZES, "model_type": kind}).digest == canonical(config.to_dict()).digest
     other = CONFIG_MAPPING[kind](**{**SIZES, "hidden_size": 96})
     assert canonical(other.to_dict()).digest != canonical(config.to_dict()).digest
 
 
-def test_scaled_rotary_embeddings_of_old_files_are_those_of_the_class() -> None:
+def test_old_files_with_scaled_rotary_embeddings_equal_the_full_config() -> None:
     old: dict[str, Any] = {
         "model_type": "llama",
         "max_position_embeddings": 4096,
@@ -72,19 +70,7 @@ def test_scaled_rotary_embeddings_of_old_files_are_those_of_the_class() -> None:
     assert canonical(old).digest != canonical(other).digest
 
 
-@of_the_tables_transformers
-def test_the_export_makes_the_row_that_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from adapterdock.loader.tables import config_defaults as baseconfig
-    from adapterdock.registry.base import base_config as committed
-
-    kinds = ("llama", "qwen3", "gemma3", "gemma3_text", "siglip_vision_model", "deepseek_v3")
-    rows = [(kind, CONFIG_MAPPING[kind]) for kind in kinds]
-    monkeypatch.setattr(baseconfig, "_classes", lambda: iter(rows))
-    table = committed._table()  # pyright: ignore[reportPrivateUsage]
-    assert json.loads(json.dumps(export())) == {kind: table[kind] for kind in sorted(kinds)}
-
-
-def test_the_table_tells_which_fields_it_knows() -> None:
+def test_known_fields_are_those_of_the_table() -> None:
     assert known_fields("homemade") is None
     fields = known_fields("llama")
     assert fields is not None and {"rope", "head_dim", "hidden_size"} <= fields
@@ -92,7 +78,7 @@ def test_the_table_tells_which_fields_it_knows() -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_flat_files_of_qwen2_vl_are_the_config_of_the_class(tied: bool) -> None:
+def test_flat_qwen2_vl_files_equal_the_full_config(tied: bool) -> None:
     flat: dict[str, Any] = {  # as on the Hub: the text model's fields beside vision_config
         "architectures": ["Qwen2VLForConditionalGeneration"],
         "model_type": "qwen2_vl",
@@ -130,7 +116,7 @@ def test_the_flat_files_of_qwen2_vl_are_the_config_of_the_class(tied: bool) -> N
     ],
     ids=lambda old: old["model_type"],
 )
-def test_spellings_of_files_on_the_hub_are_those_of_the_class(old: dict[str, Any]) -> None:
+def test_old_spellings_on_the_hub_equal_the_full_config(old: dict[str, Any]) -> None:
     live = CONFIG_MAPPING[old["model_type"]].from_dict(copy.deepcopy(old)).to_dict()
     assert canonical(old).digest == canonical(live).digest
     assert hidden_size(old) == hidden_size(live)

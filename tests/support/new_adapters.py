@@ -259,7 +259,7 @@ def peft_config(fields: Mapping[str, Any]) -> Any:
     return PEFT_TYPE_TO_CONFIG_MAPPING[fields["peft_type"]](**own)
 
 
-def peft_begins(base: Any, fields: Mapping[str, Any], seed: int = 5) -> Any:
+def peft_creates(base: Any, fields: Mapping[str, Any], seed: int = 5) -> Any:
     from peft import get_peft_model
 
     with warnings.catch_warnings():
@@ -268,7 +268,7 @@ def peft_begins(base: Any, fields: Mapping[str, Any], seed: int = 5) -> Any:
         return get_peft_model(copy.deepcopy(base), peft_config(fields))
 
 
-def begun(base: Any, fields: Any, seed: int = 5, name: str = "it") -> AdaptedModel:
+def new_adapter(base: Any, fields: Any, seed: int = 5, name: str = "it") -> AdaptedModel:
     """A model with a new adapter, which answers."""
     model = AdaptedModel(base)
     torch.manual_seed(seed)

@@ -1,5 +1,5 @@
-"""How virtual tokens begin, before there are values: the sizes that their config leaves to the
-base, and what it may ask for.
+"""New virtual tokens, before there are values: the sizes that their config leaves to the base, and
+what it may ask for.
 
 Follows PEFT 0.21.2, ``utils/other.py`` (``_prepare_prompt_learning_config``) and ``peft_model.py``
 (``_setup_prompt_encoder``).
@@ -17,8 +17,6 @@ from ..files.facts import Layout
 from .new_adapter import NewAdapter
 from .prompt_config import EMBEDDINGS, PREFIX_TUNING, SEQ_2_SEQ
 
-_ENCODERS = ("MLP", "LSTM")
-_STARTS = ("RANDOM", "SAMPLE_VOCAB", "TEXT")
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "encoder_layers")
 _WIDTHS = ("hidden_size", "n_embd", "d_model")
 _HEADS = ("num_attention_heads", "n_head", "num_heads", "encoder_attention_heads")
@@ -27,8 +25,8 @@ _HEADS = ("num_attention_heads", "n_head", "num_heads", "encoder_attention_heads
 def complete(
     config: Mapping[str, Any], base: Mapping[str, Any], layout: Layout | None
 ) -> Mapping[str, Any]:
-    """The config with what it leaves open, as PEFT fills it in from the base's ``config.json``;
-    what neither says stays open. The heads of prefix tuning are those of keys and values."""
+    """Fill in what the config leaves open, as PEFT does from the base's ``config.json``. A size
+    that neither has stays open. The heads of prefix tuning are those of keys and values."""
     inner = base.get("text_config")
     text = cast("Mapping[str, Any]", inner) if isinstance(inner, dict) else base
     full = dict(config)
@@ -57,7 +55,7 @@ def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
 
 
 def beside(new: NewAdapter) -> Mapping[str, Shape]:
-    """The virtual tokens, of a config that was checked."""
+    """The virtual tokens of a checked config."""
     said = new.said
     tokens, width = said["num_virtual_tokens"], said["token_dim"]
     if said["peft_type"] == PREFIX_TUNING:
@@ -66,29 +64,33 @@ def beside(new: NewAdapter) -> Mapping[str, Shape]:
 
 
 def check_new(config: Mapping[str, Any], where: Where) -> list[Finding]:
-    """Initialisations and encoders that are none, and sizes that nothing says."""
+    """Find invalid initialisations and encoders, and sizes that are missing."""
     found: list[Finding] = []
 
     def refuse(message: str, said: object, expected: object) -> None:
-        found.append(codes.FRESH_INIT.finding(message, where, found=said, expected=expected))
+        found.append(codes.NEW_INIT.finding(message, where, found=said, expected=expected))
 
     kind = config.get("peft_type")
     needed = ("num_virtual_tokens", "token_dim")
     if kind == PREFIX_TUNING:
         needed = (*needed, "num_layers", "num_attention_heads")
     if missing := [name for name in needed if config.get(name) is None]:
-        refuse("sizes of the virtual tokens are not given", "nothing", ", ".join(missing))
+        refuse("Sizes of the virtual tokens are missing", "nothing", ", ".join(missing))
+
+    def choose(name: str, default: str, values: tuple[str, ...]) -> object:
+        value = config.get(name, default)
+        if value not in values:
+            refuse(f"Invalid {name} {value!r}", value, ", ".join(values))
+        return value
+
     if kind == "PROMPT_TUNING":
-        start = config.get("prompt_tuning_init", "RANDOM")
-        if start not in _STARTS:
-            refuse("prompt_tuning_init is no way to begin", start, ", ".join(_STARTS))
+        start = choose("prompt_tuning_init", "RANDOM", ("RANDOM", "SAMPLE_VOCAB", "TEXT"))
         for name in ("prompt_tuning_init_text", "tokenizer_name_or_path"):
             if start == "TEXT" and not config.get(name):
                 refuse(f"prompt_tuning_init: TEXT needs {name}", "nothing", "text")
     if kind == "P_TUNING":
-        encoder = config.get("encoder_reparameterization_type", "MLP")
-        if encoder not in _ENCODERS:
-            refuse("encoder_reparameterization_type is no encoder", encoder, ", ".join(_ENCODERS))
-    if kind == PREFIX_TUNING and config.get("init_weights") not in (None, "zero"):
-        refuse("init_weights is no way to begin", config.get("init_weights"), "null or zero")
+        choose("encoder_reparameterization_type", "MLP", ("MLP", "LSTM"))
+    how = config.get("init_weights")
+    if kind == PREFIX_TUNING and how not in (None, "zero"):
+        refuse(f"Invalid init_weights {how!r}", how, "null or zero")
     return found

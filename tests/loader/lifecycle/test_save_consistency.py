@@ -1,5 +1,4 @@
-"""What was saved is loaded whole: a mix of two saves is noticed, and the same values give the same
-bytes."""
+"""A mix of two saves is noticed, and the same values give the same bytes."""
 
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ def edit(folder: Path, **fields: Any) -> None:
 
 
 @pytest.mark.parametrize("from_new", [WEIGHTS, CONFIG])
-def test_one_file_of_each_of_two_saves_is_noticed_before_the_weights_are_read(
+def test_files_of_two_saves_are_noticed_before_reading_weights(
     tmp_path: Path, from_new: str
 ) -> None:
     folder, new = saves(tmp_path, "old", lora_alpha=8), saves(tmp_path, "new", lora_alpha=32)
@@ -63,7 +62,7 @@ def test_one_file_of_each_of_two_saves_is_noticed_before_the_weights_are_read(
     assert "AD398" in [finding.code for finding in validate(tmp_path / "a.yaml").findings]
 
 
-def test_a_config_that_was_edited_on_purpose_is_accepted_and_saved_anew(tmp_path: Path) -> None:
+def test_an_edited_config_can_be_accepted_and_saved_again(tmp_path: Path) -> None:
     folder = saves(tmp_path, "saved", lora_alpha=8)
     edit(folder, lora_alpha=4)
     model = load(folder, "AD398")
@@ -79,7 +78,7 @@ def test_a_config_that_was_edited_on_purpose_is_accepted_and_saved_anew(tmp_path
         {"inference_mode": False, "corda_config": None, "target_modules": ["v_proj", "q_proj"]},
     ],
 )
-def test_fields_that_only_describe_may_be_edited(tmp_path: Path, fields: dict[str, Any]) -> None:
+def test_descriptive_fields_may_be_edited(tmp_path: Path, fields: dict[str, Any]) -> None:
     folder = saves(tmp_path, "saved")
     edit(folder, **fields)
     try:
@@ -88,16 +87,14 @@ def test_fields_that_only_describe_may_be_edited(tmp_path: Path, fields: dict[st
         assert "AD398" not in [finding.code for finding in error.findings]
 
 
-def test_what_peft_wrote_records_nothing_and_loads_with_an_edited_config(tmp_path: Path) -> None:
+def test_pefts_files_load_with_an_edited_config(tmp_path: Path) -> None:
     peft_saves(tiny_llama(), tmp_path / "theirs", target_modules=["q_proj"], lora_alpha=8)
     edit(tmp_path / "theirs", lora_alpha=4)
     assert load(tmp_path / "theirs", "AD364")
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_save_that_is_killed_at_any_line_leaves_old_new_or_a_mix_that_is_refused(
-    tmp_path: Path, alone: bool
-) -> None:
+def test_a_killed_save_leaves_old_new_or_refused_files(tmp_path: Path, alone: bool) -> None:
     old, new = saves(tmp_path, "old", lora_alpha=8), saves(tmp_path, "new", lora_alpha=32)
     model, folder = load(new), tmp_path / "it"
 
@@ -131,7 +128,7 @@ def test_a_save_that_is_killed_at_any_line_leaves_old_new_or_a_mix_that_is_refus
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_a_model_that_is_saved_over_an_older_one_is_old_new_or_refused(tmp_path: Path) -> None:
+def test_a_killed_save_over_an_older_model_is_old_new_or_refused(tmp_path: Path) -> None:
     tiny_llama().save_pretrained(tmp_path / "base")
     manifest = {"version": 1, "base": {"model": "../base"}, "adapters": {}, "active": ["a", "b"]}
     (tmp_path / "desk").mkdir()

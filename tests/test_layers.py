@@ -18,7 +18,10 @@ ROOT = Path(adapterdock.__file__).parent
 ROOMS = ("manifests", "registry", "loader", "serving", "cli")
 SUBROOMS: Mapping[str, tuple[str, ...]] = {
     "manifests": ("findings", "language", "reading"),
-    "registry": ("files", "base", "methods", "store", "locks", "checks", "sources"),
+    "registry": (
+        *("files", "base", "methods", "store", "locks", "checks", "sources"),
+        "catalogue",
+    ),
     "loader": (
         *("weights", "base", "adapter", "routing", "sites", "methods", "build"),
         *("compose", "merge", "model", "lifecycle"),

@@ -1,4 +1,2 @@
-"""The registry of published adapters: an append-only folder of entries, aliases and marks.
-
-May import: ``files``, ``base``, ``methods``, ``store``, ``locks``, ``checks`` and ``sources``.
-"""
+"""The registry of published adapters; imports ``files/``, ``base/``, ``methods/``, ``store/``,
+``locks/``, ``checks/``, ``sources/``."""

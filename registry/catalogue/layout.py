@@ -9,6 +9,9 @@ from ..files.digests import PREFIX
 IDENTITY = "registry.json"
 MIRROR = "mirror.json"
 """Only in a mirror."""
+PROBE = "probe"
+"""Written by the first writer, to prove that a file cannot be created twice; its bytes mean
+nothing."""
 RULES = "rules"
 JOURNAL = "journal"
 SNAPSHOTS = "snapshots"

@@ -32,6 +32,10 @@ class LocalStorage:
     def creates(self) -> bool:
         return True
 
+    @property
+    def lists(self) -> bool:
+        return True
+
     def read(self, path: str, limit: int) -> bytes:
         place = self._folder / path
         with _passing(FileNotFoundError, place), place.open("rb") as file:

@@ -7,8 +7,15 @@ where there is none of its name.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
+
+from ...manifests.findings import registry as codes
+from ...manifests.findings.finding import Where
+from ..sources.failures import source_error
+
+_TRIES = 3
 
 
 class Storage(Protocol):
@@ -26,6 +33,11 @@ class Storage(Protocol):
     @property
     def creates(self) -> bool:
         """Whether a file can be created here so that of two writers one wins."""
+        ...
+
+    @property
+    def lists(self) -> bool:
+        """Whether ``find`` works here; a web server lists nothing."""
         ...
 
     def read(self, path: str, limit: int) -> bytes:
@@ -54,8 +66,16 @@ def write_once(storage: Storage, path: str, content: bytes) -> bool:
     A request whose first answer was lost is repeated by the client, and then finds the file that it
     created itself. So a file that exists is read: equal bytes mean that the write succeeded.
     """
-    try:
-        storage.create(path, content)
-    except FileExistsError:
-        return storage.read(path, len(content) + 1) == content
-    return True
+    for _ in range(_TRIES):
+        try:
+            storage.create(path, content)
+        except FileExistsError:
+            with suppress(FileNotFoundError):  # removed meanwhile: create it again
+                return storage.read(path, len(content) + 1) == content
+        else:
+            return True
+    raise source_error(
+        codes.STORAGE_CONTRADICTS,
+        f"{storage.url}/{path} exists when it is written, and not when it is read",
+        Where(),
+    )

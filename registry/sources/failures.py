@@ -33,11 +33,13 @@ _BY_CLASS: Mapping[str, Code] = {
     "ProfileNotFound": codes.NOT_AUTHENTICATED,
     "LocalTokenNotFoundError": codes.NOT_AUTHENTICATED,
     "DefaultCredentialsError": codes.NOT_AUTHENTICATED,
+    "CredentialUnavailableError": codes.NOT_AUTHENTICATED,
 }
 """Exception classes that say more than an HTTP status; the first that fits counts."""
 
 _BY_SERVICE_CODE: dict[str, Code] = {
     "NoSuchBucket": codes.BUCKET_NOT_FOUND,
+    "ContainerNotFound": codes.BUCKET_NOT_FOUND,
     "NoSuchVersion": codes.VERSION_GONE,
     "PreconditionFailed": codes.SOURCE_CHANGED,
     "SlowDown": codes.RATE_LIMITED,
@@ -82,6 +84,8 @@ _BY_SYMPTOM: Mapping[str, Code] = {
     "ClientPayloadError": codes.TRUNCATED,
     "ResponseStreamingError": codes.TRUNCATED,
     "ServerDisconnectedError": codes.TRUNCATED,
+    "ServiceRequestError": codes.UNREACHABLE,
+    "ServiceResponseError": codes.TRUNCATED,
     "ConnectionClosedError": codes.TRUNCATED,
     "ConnectionResetError": codes.TRUNCATED,
     "ClientOSError": codes.TRUNCATED,
@@ -142,9 +146,15 @@ def source_error(
 
 
 def explain(
-    error: BaseException, subject: str, where: Where, host: str = "the server"
+    error: BaseException,
+    subject: str,
+    where: Where,
+    host: str = "the server",
+    *,
+    doing: str = "read",
 ) -> SourceError:
     """What ``error``, raised by a library about ``subject`` at ``host``, means in our codes.
+    ``doing`` is what failed, as a verb.
 
     The caller raises it ``from error``. An error of ours is returned unchanged.
     """
@@ -154,7 +164,7 @@ def explain(
     hint = _wait_hint(error) if code is codes.RATE_LIMITED else None
     reason = _summary(code, host, status_of(error))
     return source_error(
-        code, f"Cannot read {subject}: {reason}", where, found=_reason(error, code), hint=hint
+        code, f"Cannot {doing} {subject}: {reason}", where, found=_reason(error, code), hint=hint
     )
 
 
@@ -166,15 +176,20 @@ def status_of(error: BaseException) -> int | None:
             status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
         else:
             status = getattr(answer, "status_code", getattr(link, "status", None))
+        if status is None and type(link).__name__ == "HttpError":  # gcsfs
+            status = getattr(link, "code", None)
         if isinstance(status, int):
             return status
     return None
 
 
 def service_code_of(error: BaseException) -> str | None:
-    """The error code in an S3 answer (``NoSuchBucket``), or ``None``."""
+    """The error code in an answer of S3 or Azure (``NoSuchBucket``), or ``None``."""
     for link in _chain(error):
         answer = getattr(link, "response", None)
+        azure = getattr(link, "error_code", None)
+        if isinstance(azure, str):
+            return str(getattr(azure, "value", azure))
         if isinstance(answer, dict):
             code = answer.get("Error", {}).get("Code")
             if isinstance(code, str):

@@ -102,8 +102,12 @@ def open_source(
     return MirroredFolder(_open(mirrored, vouches), source, revision)
 
 
-def _open(request: SourceRequest, vouches: Vouches | None) -> Folder:
-    """The folder; without the user's credentials, where an option leads to a strange host."""
+def allowed_request(request: SourceRequest, vouches: Vouches | None) -> SourceRequest:
+    """The same request; without the user's credentials, where an option leads to a strange host.
+
+    Raises ``SourceError`` where it then cannot be opened, or needs the network that it must not
+    use.
+    """
     source = request.source
     if vouches is not None and not source.is_local:
         request = replace(request, strange=strange_ways(source, request.options, vouches))
@@ -113,6 +117,11 @@ def _open(request: SourceRequest, vouches: Vouches | None) -> Folder:
         request = replace(request, options={**request.options, **_ANONYMOUS[source.scheme]})
     if not (source.is_local or source.is_hub):
         request.need_network()
-    module = import_module(f".{MODULES.get(source.scheme, 'remote')}", __package__)
+    return request
+
+
+def _open(request: SourceRequest, vouches: Vouches | None) -> Folder:
+    request = allowed_request(request, vouches)
+    module = import_module(f".{MODULES.get(request.source.scheme, 'remote')}", __package__)
     opener: Callable[[SourceRequest], Folder] = module.open_folder
     return opener(request)

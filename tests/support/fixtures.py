@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .azure_server import azure, azure_server  # noqa: F401
 from .desks import at_desk  # noqa: F401
 from .hub_server import hub  # noqa: F401
 from .manifest_files import desk  # noqa: F401

@@ -11,21 +11,38 @@ from typing import Any
 
 import pytest
 from adapterdock.manifests.findings.errors import StoreError
+from adapterdock.registry.catalogue.layout import PROBE
 from adapterdock.registry.catalogue.local_storage import LocalStorage
+from adapterdock.registry.catalogue.open_storage import open_storage
 from adapterdock.registry.catalogue.storage import Storage, write_once
 
 
+def storage_of(request: pytest.FixtureRequest, kind: str) -> Storage:
+    """A new and empty storage of one kind."""
+    tmp_path: Path = request.getfixturevalue("tmp_path")
+    if kind == "s3":
+        url = f"s3://{request.getfixturevalue('s3').bucket()}/registry"
+    elif kind == "azure":
+        url = f"az://{request.getfixturevalue('azure').container()}/registry"
+    else:
+        url = "./registry"
+        if kind == "renames":  # a disk without hard links
+
+            def refuse(*_: Any, **__: Any) -> None:
+                raise OSError(errno.EPERM, "Operation not permitted")
+
+            request.getfixturevalue("monkeypatch").setattr(os, "link", refuse)
+    return open_storage(url, directory=tmp_path)
+
+
+@pytest.fixture(params=["links", "renames", "s3", "azure"])
+def storage(request: pytest.FixtureRequest) -> Storage:
+    return storage_of(request, request.param)
+
+
 @pytest.fixture(params=["links", "renames"])
-def storage(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Storage:
-    if request.param == "renames":  # a disk without hard links
-
-        def refuse(*_: Any, **__: Any) -> None:
-            raise OSError(errno.EPERM, "Operation not permitted")
-
-        monkeypatch.setattr(os, "link", refuse)
-    return LocalStorage(tmp_path / "registry")
+def local(request: pytest.FixtureRequest) -> Storage:
+    return storage_of(request, request.param)
 
 
 def test_a_created_file_is_read_and_listed_at_once(storage: Storage, tmp_path: Path) -> None:
@@ -37,6 +54,9 @@ def test_a_created_file_is_read_and_listed_at_once(storage: Storage, tmp_path: P
     assert storage.read("a/two", 3) == b"lar"
     assert storage.find("a") == {"a/b/one.json": 1, "a/two": 5}
     assert storage.find("nothing") == {}
+    assert storage.find("a/two") == {}
+    everything = {**storage.find("a"), "ab/three": 3}
+    assert {path: size for path, size in storage.find("").items() if path != PROBE} == everything
 
 
 def test_a_missing_file_is_not_found_and_removed_without_error(storage: Storage) -> None:
@@ -54,6 +74,37 @@ def test_a_file_is_never_created_twice(storage: Storage) -> None:
     with pytest.raises(FileExistsError):
         storage.create("one", b"2")
     assert storage.read("one", 10) == b"1"
+
+
+def test_a_file_is_never_created_twice_from_a_local_file(storage: Storage, tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(b"x" * 1_000_000)
+    storage.create("blob", large)
+    large.write_bytes(b"y")
+    with pytest.raises(FileExistsError):
+        storage.create("blob", large)
+    assert storage.read("blob", 1) == b"x"
+    assert storage.find("") | {PROBE: 16} == {"blob": 1_000_000, PROBE: 16}
+
+
+def test_an_empty_file_is_read_as_empty(storage: Storage) -> None:
+    storage.create("empty", b"")
+    assert storage.read("empty", 10) == b""
+    assert storage.find("")["empty"] == 0
+
+
+def test_what_another_one_writes_is_seen_after_a_listing(storage: Storage, tmp_path: Path) -> None:
+    other = open_storage(storage.url, directory=tmp_path)
+    storage.create("a/one", b"1")
+    assert storage.find("a") == {"a/one": 1}
+    other.create("a/two", b"22")
+    assert storage.find("a") == {"a/one": 1, "a/two": 2}
+    assert storage.read("a/two", 10) == b"22"
+    assert not write_once(storage, "a/two", b"23")
+    other.remove("a/one")
+    assert storage.find("a") == {"a/two": 2}
+    with pytest.raises(FileNotFoundError):
+        storage.read("a/one", 10)
 
 
 def test_of_many_writers_of_one_file_exactly_one_wins(storage: Storage) -> None:
@@ -89,14 +140,14 @@ def test_writing_the_same_bytes_again_has_succeeded(storage: Storage) -> None:
 
 
 def test_a_failed_write_leaves_nothing(
-    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "link", full)
     with pytest.raises(StoreError) as caught:
-        storage.create("a/one", b"1")
+        local.create("a/one", b"1")
     assert "No space" in str(caught.value)
     assert not list((tmp_path / "registry").rglob("*one*"))
 

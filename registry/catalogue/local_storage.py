@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def _rename(new: Path, place: Path) -> None:
 
 
 @contextmanager
-def _passing(expected: type[OSError], place: Path) -> Iterator[None]:
+def _passing(expected: type[OSError], place: Path) -> Generator[None]:
     """What the disk refuses as a :class:`StoreError`, but for one exception."""
     with guarded(place):
         found: OSError | None = None

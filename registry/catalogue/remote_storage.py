@@ -240,7 +240,7 @@ class RemoteStorage:
         self._wait(random.uniform(0.02, min(5.0, 0.1 * 2**attempt)))
 
     def _explain(self, error: Exception, path: str, doing: str) -> SourceError:
-        return explain(error, f"{self._url}/{path}", self._where, doing=doing)
+        return explain(error, f"{self._url}/{path}".rstrip("/"), self._where, doing=doing)
 
 
 def meaning_of(error: BaseException) -> Literal["exists", "busy", "failed"]:

@@ -149,6 +149,7 @@ def test_reading_and_listing_take_one_request_each(
     assert [method for method, _ in proxy.requests] == ["PUT"]
 
 
+@pytest.mark.slow
 def test_more_files_than_one_page_are_listed(storage: RemoteStorage, s3: S3Server) -> None:
     bucket = storage.url.split("/")[2]
     s3.client.pipe({f"{bucket}/registry/many/{number:05}": b"" for number in range(1001)})

@@ -1,0 +1,15 @@
+"""Codes AD86x to AD89x: registries of published adapters, keys and signatures."""
+
+from __future__ import annotations
+
+from .code import Code
+from .finding import Severity
+
+SIGNING_UNAVAILABLE = Code("AD880", "signing-unavailable")
+KEY_UNREADABLE = Code("AD881", "key-unreadable")
+KEY_WEAK = Code("AD882", "key-weak")
+KEY_UNWRITTEN = Code("AD883", "key-not-written")
+SIGNATURE_INVALID = Code("AD884", "signature-invalid", Severity.WARNING)
+SIGNATURES_MISSING = Code("AD885", "signatures-missing")
+SIGNING_FAILED = Code("AD886", "signing-failed")
+THRESHOLD_IMPOSSIBLE = Code("AD887", "threshold-impossible")

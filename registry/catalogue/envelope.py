@@ -178,7 +178,7 @@ def sign(file: SignedFile, signer: Signer) -> Envelope:
 def signers_of(envelope: Envelope, file: SignedFile, keys: Iterable[PublicKey]) -> frozenset[str]:
     """The ids of those of ``keys`` that signed ``file`` in this envelope; each once.
 
-    Signatures by other keys are ignored. Without any by ``keys`` nothing of the envelope is
+    Signatures by other keys are ignored, and all but the first of each key. Without any by ``keys`` nothing of the envelope is
     believed, and there are none.
 
     Raises:
@@ -187,10 +187,12 @@ def signers_of(envelope: Envelope, file: SignedFile, keys: Iterable[PublicKey]) 
         UsageError: The libraries are missing.
     """
     known = {key.id: key for key in keys}
-    ours = [one for one in envelope.signatures if one.key_id in known]
-    found = frozenset(one.key_id for one in ours if _is_good(envelope, one, known[one.key_id]))
+    # one of each key, so that a flood of signatures costs no more than a few
+    ours = {one.key_id: one for one in reversed(envelope.signatures) if one.key_id in known}
+    found = frozenset(id for id, one in ours.items() if _is_good(envelope, one, known[id]))
     if ours and not found:
-        raise InvalidEnvelopeError(f"its signature by {known[ours[0].key_id].name} is wrong")
+        names = ", ".join(known[id].name for id in sorted(ours))
+        raise InvalidEnvelopeError(f"its signature by {names[:200]} is wrong")
     if found:
         _check_statement(envelope, file)
     return found

@@ -117,9 +117,10 @@ def parse_public_key(
 
 
 def check_single(pem: bytes, name: str, where: Where = Where()) -> None:  # noqa: B008 - frozen
-    """Raise :class:`UsageError` for a file that has not exactly one PEM block: only the first would
-    be read."""
-    count = pem.count(BEGIN.encode())
+    """Raise :class:`UsageError` for a file that does not contain exactly one key: only the first
+    would be read."""
+    parameters = pem.count(b"-----BEGIN EC PARAMETERS-----")  # openssl puts them before the key
+    count = pem.count(BEGIN.encode()) - parameters
     if count != 1:
         what = "it is not PEM" if count == 0 else f"it has {count} PEM blocks, and one is expected"
         raise unreadable(name, what, where)

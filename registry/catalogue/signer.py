@@ -14,6 +14,7 @@ from typing import Any
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import UsageError
+from ..files.disk import sync_folder
 from .keys import (
     PublicKey,
     check_single,
@@ -26,6 +27,7 @@ from .keys import (
 
 SERVICES = frozenset({"awskms", "gcpkms", "azurekms", "hv", "hsm"})
 """Schemes of keys that are not files."""
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would else write other line breaks
 PUBLIC = ".pub"
 LONGEST_PASSPHRASE = 1023
 """Bytes; OpenSSL takes no more."""
@@ -155,13 +157,14 @@ def new_pair(path: Path, passphrase: bytes | None = None) -> PublicKey:
         with suppress(OSError):
             beside.unlink()
         raise
+    sync_folder(path.parent)
     return key
 
 
 def _create(path: Path, content: bytes, mode: int) -> None:
     """Write a file that does not exist; if that fails, none is left."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, mode)
     except (OSError, ValueError) as error:
         raise _unwritten(path, error) from error
     try:

@@ -23,9 +23,11 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_public_key,
 )
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from support.signing import ACCEPTED, MAKE, WEAK, private_pem, public_pem
+
+SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize("kind", ACCEPTED)
@@ -98,6 +100,7 @@ def test_a_pipe_in_place_of_a_key_is_refused_without_waiting(tmp_path: Path) -> 
         load_public_key("k.pub", tmp_path)
 
 
+@SLOW
 @given(some.binary(max_size=100))
 def test_any_bytes_are_a_key_or_refused(raw: bytes) -> None:
     block = b"-----BEGIN PUBLIC KEY-----\n" + raw + b"\n-----END PUBLIC KEY-----\n"

@@ -85,6 +85,15 @@ def test_a_weak_private_key_is_refused(tmp_path: Path, kind: str) -> None:
     assert refused.value.code == "AD882"
 
 
+def test_an_openssl_key_with_its_curve_before_it_signs(tmp_path: Path) -> None:
+    old = MAKE["p256"]().private_bytes(
+        Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
+    )
+    curve = b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+    (tmp_path / "k").write_bytes(curve + old)
+    assert sign(FILE, open_signer(str(tmp_path / "k"))).signatures
+
+
 def test_an_openssl_key_signs(tmp_path: Path) -> None:
     private = MAKE["rsa3072"]()
     old = private.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())

@@ -18,9 +18,11 @@ from adapterdock.registry.catalogue.envelope import (
 )
 from adapterdock.registry.catalogue.keys import parse_public_key
 from adapterdock.registry.catalogue.trust import Requirement, decide, requirement, verify
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from support.signing import make_signer
+
+SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 FILE = SignedFile(Kind.ENTRY, "r1", "adapters/a/versions/1.0.0.json", "sha256:" + "1" * 64)
 ANNA, BEN, CLEO = (make_signer(name=f"{name}.pub") for name in ("anna", "ben", "cleo"))
@@ -111,6 +113,7 @@ def test_without_a_policy_nothing_is_verified() -> None:
     assert (result.keys, result.findings) == ((), ())
 
 
+@SLOW
 @given(some.sets(some.sampled_from(KEYS)), some.lists(some.sampled_from(KEYS)), some.integers(1, 3))
 def test_the_decision_counts_different_trusted_keys(
     trusted: set[object], signed: list[object], threshold: int

@@ -178,8 +178,8 @@ def sign(file: SignedFile, signer: Signer) -> Envelope:
 def signers_of(envelope: Envelope, file: SignedFile, keys: Iterable[PublicKey]) -> frozenset[str]:
     """The ids of those of ``keys`` that signed ``file`` in this envelope; each once.
 
-    Signatures by other keys are ignored, and all but the first of each key. Without any by ``keys`` nothing of the envelope is
-    believed, and there are none.
+    Signatures by other keys are ignored, and all but the first of each key. Without any by
+    ``keys`` nothing of the envelope is believed, and there are none.
 
     Raises:
         InvalidEnvelopeError: One of ``keys`` is named, but did not make the signature; or it signed

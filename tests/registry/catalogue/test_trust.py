@@ -33,7 +33,9 @@ def envelopes(*signers: object) -> Mapping[str, Envelope]:
     return {f"{n}.json": sign(FILE, one) for n, one in enumerate(signers)}  # type: ignore[arg-type]
 
 
-def codes(required: list[Requirement], found: Mapping[str, Envelope]) -> list[str]:
+def codes(
+    required: list[Requirement], found: Mapping[str, Envelope | InvalidEnvelopeError]
+) -> list[str]:
     return [finding.code for finding in verify(FILE, found, required).findings]
 
 

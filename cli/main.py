@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from . import cache, explain, fingerprint, init, lock, merge, pull, run, show, validate
+from . import cache, explain, fingerprint, init, key, lock, merge, pull, run, show, validate
 from .command import (
     DEBUG_VARIABLE,
     EXIT_INTERRUPTED,
@@ -107,6 +107,7 @@ for name, command in (
 ):
     app.command(name, cls=Command)(command)
 app.add_typer(cache.app, name="cache")
+app.add_typer(key.app, name="key")
 
 
 def main() -> Any:

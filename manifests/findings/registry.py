@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from .code import Code
+from .finding import Severity
 
 CREATES_TWICE = Code("AD870", "creates-twice")
 STORAGE_READ_ONLY = Code("AD871", "storage-read-only")
 BAD_REGISTRY_URL = Code("AD872", "bad-registry-url")
 STORAGE_CONTRADICTS = Code("AD873", "storage-contradicts")
 STORAGE_LISTS_NOTHING = Code("AD874", "storage-lists-nothing")
+SIGNING_UNAVAILABLE = Code("AD880", "signing-unavailable")
+KEY_UNREADABLE = Code("AD881", "key-unreadable")
+KEY_WEAK = Code("AD882", "key-weak")
+KEY_UNWRITTEN = Code("AD883", "key-not-written")
+SIGNATURE_INVALID = Code("AD884", "signature-invalid", Severity.WARNING)
+SIGNATURES_MISSING = Code("AD885", "signatures-missing")
+SIGNING_FAILED = Code("AD886", "signing-failed")
+THRESHOLD_IMPOSSIBLE = Code("AD887", "threshold-impossible")

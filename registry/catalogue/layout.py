@@ -51,6 +51,17 @@ def signatures_folder(name: str, version: str) -> str:
     return f"{ADAPTERS}/{name}/signatures/{version}"
 
 
+def value_signatures_folder(name: str, series: str, number: int) -> str:
+    """Of one value of an alias or one mark: ``series`` is :func:`alias_folder` or
+    :func:`marks_folder`. No version is called ``aliases`` or ``marks``."""
+    inside = series.removeprefix(f"{adapter_folder(name)}/")
+    return f"{adapter_folder(name)}/signatures/{inside}/{number:08d}"
+
+
+def rules_signatures_folder(number: int) -> str:
+    return f"{RULES}/signatures/{number:08d}"
+
+
 def versions_in(name: str, paths: Iterable[str]) -> list[str]:
     """The versions (as text) whose entries are among ``paths``."""
     start = f"{versions_folder(name)}/"

@@ -176,6 +176,7 @@ _KEYS = some.sampled_from(
 _JSON = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=5),
     lambda inner: some.lists(inner, max_size=3) | some.dictionaries(_KEYS, inner, max_size=4),
+    max_leaves=10,
 )
 
 

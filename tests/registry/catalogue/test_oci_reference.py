@@ -21,9 +21,7 @@ DIGEST = "sha256:" + "0" * 64
         ("oci://a/x__y/z--w.v:T_t", OciReference("a", "x__y/z--w.v", "T_t")),
     ],
 )
-def test_a_reference_has_host_repository_tag_and_digest(
-    text: str, reference: OciReference
-) -> None:
+def test_a_reference_has_host_repository_tag_and_digest(text: str, reference: OciReference) -> None:
     assert parse_reference(text) == reference
     assert str(reference) == text
 

@@ -56,8 +56,8 @@ def entry_of(raw: bytes) -> Entry:
     """The entry in these bytes, of whatever name and version. Raises :class:`InvalidEntryError`."""
     data = parse_object(raw)
     name, version = data.get("name"), data.get("version")
-    if not isinstance(name, str) or (problem := wrong_name(name)):
-        problem = problem if isinstance(name, str) else "it is not a text"
+    problem = wrong_name(name) if isinstance(name, str) else "it is not a text"
+    if not isinstance(name, str) or problem is not None:
         raise InvalidEntryError(f"name: {problem}")
     if not isinstance(version, str) or parse_version(version) is None:
         raise InvalidEntryError("version: it is not a version")

@@ -169,7 +169,7 @@ class OciClient:
         if is_digest(expected) and found != expected:
             raise IntegrityError(
                 store_codes.WRONG_DIGEST.finding(
-                    f"The manifest {tag} of {self._repository} has other bytes than its digest says",
+                    f"{self._repository}: the manifest {tag} has another digest",
                     self._where,
                     found=found,
                     expected=expected,

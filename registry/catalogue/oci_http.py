@@ -10,7 +10,7 @@ import json
 import re
 import time
 from base64 import b64encode
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -298,7 +298,7 @@ class OciConnection:
             method, url = "GET", f"{realm}{'&' if '?' in realm else '?'}{urlencode(form)}"
             if login is not None:
                 headers["Authorization"] = _basic(login)
-        response = self._send(method, url, headers, content and [content], None)
+        response = self._send(method, url, headers, None if content is None else [content], None)
         try:
             raw = b""
             for chunk in response.iter_raw():
@@ -319,7 +319,7 @@ class OciConnection:
         return token
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self) -> Generator[None]:
         """What the HTTP library raises, as one of our errors."""
         try:
             yield

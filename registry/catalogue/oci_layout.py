@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NoReturn
+from typing import IO, NoReturn, cast
 
 from ...manifests.bounds import FOLDER_FILES, MIB
 from ...manifests.findings import registry as codes
@@ -55,8 +55,8 @@ def write_layout(
 ) -> str:
     """Write these artifacts, by their reference names, into a new tar file.
 
-    Equal artifacts give equal bytes. A file that has the name already is replaced, at the end and at
-    once.
+    Equal artifacts give equal bytes. A file that has the name already is replaced, once all is
+    written.
 
     Args:
         path: Where; the file appears only when it is complete.
@@ -134,14 +134,16 @@ class OciLayout:
     def find(self, reference: str | None) -> Descriptor:
         """The manifest with this reference name or digest; with ``None`` the only one. Raises
         :class:`SourceError`."""
-        if reference is None:
-            if len(self.names) == 1:
-                return next(iter(self.names.values()))
-            self._refuse(f"it has {len(self.names)} artifacts, and none was named")
-        for name, descriptor in self.names.items():
-            if reference in (name, descriptor.digest):
-                return descriptor
-        self._refuse(f"it has no artifact {reference[:200]!r}")
+        found = [
+            descriptor
+            for name, descriptor in self.names.items()
+            if reference is None or reference in (name, descriptor.digest)
+        ]
+        if reference is None and len(found) != 1:
+            self._refuse(f"it has {len(found)} artifacts, and none was named")
+        if not found:
+            self._refuse(f"it has no artifact {(reference or '')[:200]!r}")
+        return found[0]
 
     def manifest(self, descriptor: Descriptor) -> Manifest:
         """One of :attr:`names`, verified. Raises :class:`SourceError`, :class:`IntegrityError`."""
@@ -216,7 +218,9 @@ class OciLayout:
         try:
             with (
                 guarded(self._path),
-                tarfile.open(fileobj=_Forward(self._file, total), mode="r:") as tar,
+                tarfile.open(
+                    fileobj=cast(IO[bytes], _Forward(self._file, total)), mode="r:"
+                ) as tar,
             ):
                 for count, member in enumerate(tar, 1):
                     name = member.name.removeprefix("./")
@@ -309,7 +313,7 @@ class Checked:
 @contextmanager
 def removed_on_failure(path: Path) -> Generator[None]:
     """Remove a new file where writing it fails. One that exists already stays."""
-    there = os.path.lexists(path)  # noqa: PTH110 - a link counts
+    there = os.path.lexists(path)
     try:
         yield
     except BaseException:

@@ -30,8 +30,11 @@ def entry_data(**fields: Any) -> dict[str, Any]:
             for path, (role, content) in FILES.items()
         ],
         "method": {
-            **{"peft_type": "LORA", "rank": 8, "lowest_rank": 8},
-            **{"dtype": "F32", "parameters": 100},
+            "peft_type": "LORA",
+            "rank": 8,
+            "lowest_rank": 8,
+            "dtype": "F32",
+            "parameters": 100,
         },
         "base": {"source": "hf://org/base"},
         **fields,

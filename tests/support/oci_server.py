@@ -28,8 +28,8 @@ class OciServer:
 
     Switches: ``auth`` (``None``, ``basic`` or ``bearer``), ``user`` (user and password that may
     push), ``identity`` (a refresh token that is good for the same), ``anonymous_pull``, ``realm``
-    (another URL of the token server), ``status`` (a number for each next request of ``METHOD kind``,
-    such as ``PUT blobs/uploads``), ``headers`` (more for these), ``strange`` (modes of
+    (another URL of the token server), ``status`` (a number for each next request of a method and
+    kind, such as ``PUT blobs/uploads``), ``headers`` (more for these), ``strange`` (modes of
     :func:`send_strangely`, one for each next GET of a blob), ``redirect`` (a URL before the path of
     each GET of a blob), ``ranges`` (whether Range is honoured), ``digest_header`` (what PUT and GET
     of a manifest name as its digest), ``relative`` (whether Location is), ``silent`` (no answer).

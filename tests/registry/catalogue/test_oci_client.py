@@ -212,7 +212,7 @@ def test_a_login_never_follows_a_redirection(oci: OciServer, tmp_path: Path) -> 
         assert [headers.get("Authorization") for _, _, headers in other.requests] == [None]
         with pytest.raises(SourceError) as caught:
             client(oci, LOGIN, permits=lambda url: False).copy(weights, tmp_path / "other")
-        assert code_of(caught) == "AD856"
+        assert code_of(caught) == "AD855"
         assert len(other.requests) == 1
     finally:
         other.close()

@@ -126,7 +126,7 @@ def test_a_helper_that_is_missing_or_a_path_is_not_started(docker: Path, name: o
     "config",
     [
         [],
-        {"auths": []},
+        {"auths": [1]},
         {"auths": {"a": 1}},
         {"auths": {"a": {"auth": "???"}}},
         {"auths": {"a": {"auth": coded("secret-without-colon")}}},

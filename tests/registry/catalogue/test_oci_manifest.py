@@ -170,8 +170,10 @@ def test_an_invalid_manifest_is_refused(fields: dict[str, Any], says: str) -> No
 
 
 _KEYS = some.sampled_from(
-    ["schemaVersion", "mediaType", "config", "layers", "subject", "manifests", "artifactType"]
-    + ["digest", "size", "annotations", TITLE]
+    [
+        *("schemaVersion", "mediaType", "config", "layers", "subject", "manifests"),
+        *("artifactType", "digest", "size", "annotations", TITLE),
+    ]
 )
 _JSON = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=5),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..files.digests import check_paths
+from ..files.disk import guarded
 from .entry import LIMIT, Entry, InvalidEntryError, parse_object, read_entry
 from .names import wrong_name
 from .oci_manifest import (
@@ -131,12 +132,17 @@ def read_signatures(manifest: Manifest, subject: str, blobs: Blobs) -> list[byte
 def unpack_files(
     entry: Entry, blobs: Blobs, into: Path, on_bytes: OnBytes | None = None
 ) -> dict[str, Path]:
-    """Write the files of an entry below ``into``, verified; by path, where each is."""
+    """Write the files of an entry below ``into``, verified; by path, where each is.
+
+    Raises what ``blobs`` raises, and :class:`StoreError` where a folder cannot be made. Then some
+    files are there already, so ``into`` is best a new folder that is renamed at the end.
+    """
     written: dict[str, Path] = {}
     for layer in _layers(entry):
         path = layer.title or ""
         written[path] = into / path
-        written[path].parent.mkdir(parents=True, exist_ok=True)
+        with guarded(written[path]):
+            written[path].parent.mkdir(parents=True, exist_ok=True)
         blobs.copy(layer, written[path], on_bytes)
     return written
 

@@ -275,7 +275,8 @@ class OciConnection:
             if scheme == "bearer" and parameters.get("realm"):
                 self._authorization = f"Bearer {self._token(parameters)}"
                 return self._authorization != before
-        if any(scheme == "basic" for scheme, _ in offered) and self._login is not None:
+        basic = any(scheme == "basic" for scheme, _ in offered)
+        if basic and self._login is not None and self._login.user:
             self._authorization = _basic(self._login)
             return self._authorization != before
         return False

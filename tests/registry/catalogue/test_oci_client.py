@@ -183,6 +183,13 @@ def test_an_identity_token_is_exchanged(oci: OciServer) -> None:
     assert "wrong-token" not in str(caught.value)
 
 
+def test_an_identity_token_is_not_sent_as_a_password(oci: OciServer) -> None:
+    oci.auth = "basic"
+    with pytest.raises(SourceError):
+        client(oci, Login(identity_token="refresh")).manifest("2.1.0")
+    assert [headers.get("Authorization") for _, _, headers in oci.requests] == [None]
+
+
 def test_public_artifacts_are_pulled_without_a_login(oci: OciServer) -> None:
     oci.auth, oci.anonymous_pull = "bearer", True
     client(oci, LOGIN).push(artifact(), "2.1.0")

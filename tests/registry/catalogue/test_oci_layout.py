@@ -156,6 +156,16 @@ def test_a_file_that_exists_is_never_replaced(archive: Path, tmp_path: Path) -> 
     assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
+def test_a_folder_that_cannot_be_made_is_an_error_of_the_disk(
+    archive: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with OciLayout(archive) as layout:
+        entry, _ = read_adapter(layout.manifest(layout.find(None)), layout)
+        with pytest.raises(StoreError):
+            unpack_files(entry, layout, tmp_path / "file")
+
+
 def refused(path: Path) -> str:
     with pytest.raises(SourceError) as caught, OciLayout(path) as layout:
         layout.verify()

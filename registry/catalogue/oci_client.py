@@ -26,8 +26,8 @@ from ..sources.pace import Pace, SlowError
 from ..sources.ranges import BadRangeError, only_range, range_header
 from ..sources.relay import relayed
 from .oci_artifact import Artifact, OnBytes, signatures_tag
+from .oci_content import Checked, removed_on_failure
 from .oci_http import Answer, OciConnection
-from .oci_layout import Checked, removed_on_failure
 from .oci_login import Login
 from .oci_manifest import (
     INDEX_TYPE,

@@ -12,7 +12,6 @@ import os
 import re
 import tarfile
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, NoReturn, cast
@@ -20,12 +19,12 @@ from typing import IO, NoReturn, cast
 from ...manifests.bounds import FOLDER_FILES, MIB
 from ...manifests.findings import registry as codes
 from ...manifests.findings import store as store_codes
-from ...manifests.findings.code import Code
-from ...manifests.findings.errors import AdapterdockError, IntegrityError, SourceError
+from ...manifests.findings.errors import AdapterdockError, SourceError
 from ..files.digests import CHUNK, PREFIX, sha256_bytes
 from ..files.disk import guarded, sync_file, sync_folder
 from .entry import InvalidEntryError, parse_object
 from .oci_artifact import Artifact, OnBytes
+from .oci_content import Checked, removed_on_failure, wrong_content
 from .oci_manifest import (
     MANIFEST_BYTES,
     MANIFEST_TYPE,
@@ -78,7 +77,7 @@ def write_layout(
         contents[manifest.digest] = (manifest.descriptor, manifest.raw)
         for one in manifest.contents:
             if one.digest not in artifact.contents:
-                raise _wrong(store_codes.OBJECT_MISSING, one, "is missing", None, None)
+                raise wrong_content(store_codes.OBJECT_MISSING, one, "is missing", None, None)
             contents[one.digest] = (one, artifact.contents[one.digest])
     new = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}.tmp")
     try:
@@ -269,59 +268,6 @@ class OciLayout:
         )
 
 
-class Checked:
-    """Compares a content that comes in pieces with its descriptor. Every method raises
-    :class:`IntegrityError` where it differs."""
-
-    def __init__(self, descriptor: Descriptor) -> None:
-        self._descriptor: Descriptor = descriptor
-        self._hash = hashlib.sha256()
-        self.size: int = 0
-
-    def announced(self, size: int) -> None:
-        """The content will have ``size`` bytes."""
-        if size != self._descriptor.size:
-            raise _wrong(
-                store_codes.WRONG_SIZE,
-                self._descriptor,
-                "has another size than its manifest says",
-                f"{size} bytes",
-                f"{self._descriptor.size} bytes",
-            )
-
-    def add(self, chunk: bytes) -> None:
-        """The next piece."""
-        self.size += len(chunk)
-        self._hash.update(chunk)
-        if self.size > self._descriptor.size:
-            self.announced(self.size)
-
-    def finish(self) -> None:
-        """There is no other piece."""
-        self.announced(self.size)
-        digest = PREFIX + self._hash.hexdigest()
-        if digest != self._descriptor.digest:
-            raise _wrong(
-                store_codes.WRONG_DIGEST,
-                self._descriptor,
-                "has another digest than its manifest says",
-                digest,
-                self._descriptor.digest,
-            )
-
-
-@contextmanager
-def removed_on_failure(path: Path) -> Generator[None]:
-    """Remove a new file where writing it fails. One that exists already stays."""
-    there = os.path.lexists(path)
-    try:
-        yield
-    except BaseException:
-        if not there:
-            path.unlink(missing_ok=True)
-        raise
-
-
 class _Hashing:
     """A file that is only written, and its digest."""
 
@@ -398,10 +344,3 @@ def _member(out: _Hashing, name: str, content: tuple[Descriptor, bytes | Path]) 
             out.write(chunk)
     check.finish()
     out.write(bytes(-descriptor.size % tarfile.BLOCKSIZE))
-
-
-def _wrong(
-    code: Code, descriptor: Descriptor, problem: str, found: object, expected: object
-) -> IntegrityError:
-    what = descriptor.title or descriptor.digest
-    return IntegrityError(code.finding(f"{what} {problem}", found=found, expected=expected))

@@ -124,11 +124,11 @@ def read_entry(raw: bytes, name: str, version: str) -> Entry:
     return entry
 
 
-def parse_object(raw: bytes) -> dict[str, Any]:
-    """A JSON object, strictly: UTF-8, no repeated key, no NaN, at most :data:`DEPTH` deep. Raises
-    :class:`InvalidEntryError`."""
-    if len(raw) > LIMIT:
-        raise InvalidEntryError(f"it has more than {LIMIT} bytes")
+def parse_object(raw: bytes, limit: int = LIMIT) -> dict[str, Any]:
+    """A JSON object, strictly: UTF-8, no repeated key, no NaN, at most :data:`DEPTH` deep and
+    ``limit`` bytes long. Raises :class:`InvalidEntryError`."""
+    if len(raw) > limit:
+        raise InvalidEntryError(f"it has more than {limit} bytes")
     try:
         data = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:

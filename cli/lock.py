@@ -101,12 +101,12 @@ def lock(
     from ..manifests.lockfile import lock_path, write_lock
     from ..registry.lock import make_lock
     from ..registry.locks.diff import diff
-    from ..registry.locks.project import lock_of
+    from ..registry.locks.project import is_to_write, lock_to_replace
     from ..registry.session import session_for
 
     path = lock_path(manifest)
     accepted = accept or ()
-    old = lock_of(file)
+    old = lock_to_replace(file)
     with shown_progress(f"Locking {manifest}") as progress:
         new, resolution = make_lock(
             file,
@@ -116,7 +116,7 @@ def lock(
             upgrade_all=upgrade_all or (show_diff and not upgrade),
         )
     notes = [f for f in resolution.findings if f.severity is not Severity.ERROR]
-    wrote = not show_diff and new != old
+    wrote = not show_diff and is_to_write(file, old, new)
     if wrote:
         write_lock(new, path)
     changes = diff(old, new)

@@ -22,7 +22,6 @@ from .findings.finding import Where
 from .language.schema import Digest, Fingerprint, Model, Name
 from .lock_conflict import both_sides, first_conflict
 from .lock_samples import (
-    DIGEST,
     TABLE,
     find_table,
     one_writer,
@@ -267,7 +266,7 @@ def _conflict(raw: bytes, path: Path, unreadable: str | None = None) -> LockErro
             "The merge conflict in the lock cannot be resolved: one side is not a lock",
             Where(file=str(path), line=line, column=1),
             found=unreadable,
-            hint="Take one side (`git checkout --ours` or `--theirs`), then run `adapterdock lock`.",
+            hint="Take one side (`git checkout --ours` or `--theirs`), and run `adapterdock lock`.",
         )
     )
 

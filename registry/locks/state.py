@@ -11,6 +11,7 @@ from ...manifests.language.schema import Adapter, Composition
 from ...manifests.lockfile import NEW_ADAPTER, Lock, LockedAdapter, LockedFile, lock_path
 from ...manifests.manifest import ManifestFile
 from ...manifests.reading.secrets import redact
+from ..base.samples import Samples
 from ..files.digests import folder_digest
 from ..files.facts import FileFact
 from .inputs import (
@@ -131,7 +132,7 @@ def mutable(file: ManifestFile) -> list[Finding]:
 
 def unsound(lock: Lock, where: Where) -> list[Finding]:
     """Findings where a lock contradicts itself: it was edited or merged by hand."""
-    return [
+    findings = [
         codes.LOCK_UNREADABLE.finding(
             "The lock was edited by hand",
             Where(where.file, ("adapters", name, "digest"), where.line, where.column),
@@ -141,6 +142,15 @@ def unsound(lock: Lock, where: Where) -> list[Finding]:
         for name, entry in lock.adapters.items()
         if not entry.mutable and not is_sound(entry)
     ]
+    try:
+        if lock.base is not None and lock.base.samples is not None:
+            Samples.parse(lock.base.samples)
+    except ValueError as error:
+        at = Where(where.file, ("base", "samples"), where.line, where.column)
+        findings.append(
+            codes.LOCK_UNREADABLE.finding("The samples of the lock are damaged", at, found=error)
+        )
+    return findings
 
 
 def require_lock(file: ManifestFile, lock: Lock | None, *, frozen: bool) -> None:

@@ -1,4 +1,4 @@
-"""The samples beside a lock: never a lock without its samples, and what is said if they are gone."""
+"""The samples beside a lock: no lock without its samples, and what is said if they are gone."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import adapterdock
 import pytest
 from adapterdock.manifests.findings.errors import LockError
-from adapterdock.manifests.lockfile import Lock, render_lock
+from adapterdock.manifests.lockfile import Lock, LockedBase, render_lock
 from adapterdock.manifests.manifest import ManifestFile, read_manifest
 from adapterdock.registry.locks.inputs import (
     declared_inputs,
@@ -219,7 +219,7 @@ def test_a_variable_that_only_says_where_does_not_stale_a_lock(
     project.manifest.write_text(OPTIONS)
     before = inputs_digest(read(project)), options_digest(read(project), "tone")
     shown = declared_inputs(read(project))
-    monkeypatch.setenv(variable, "elsewhere")
+    monkeypatch.setenv(variable, "./elsewhere")
     now = inputs_digest(read(project)), options_digest(read(project), "tone")
     assert (now != before) is counts
     assert (declared_inputs(read(project)) != shown) is counts
@@ -237,11 +237,11 @@ def test_a_lock_of_an_earlier_release_where_places_counted_is_current(
 ) -> None:
     project.manifest.write_text(OPTIONS)
     file = read(project)
-    earlier = inputs_digests(file) - {inputs_digest(file)}
-    assert len(earlier) == 1
-    lock = Lock(version=1, generator="earlier", inputs=earlier.pop())
+    (earlier,) = inputs_digests(file) - {inputs_digest(file)}
+    base = LockedBase(declared="./base", source="./base", files={})
+    lock = Lock(version=1, generator="earlier", inputs=earlier, base=base)
     assert stale(file, lock) == []
-    monkeypatch.setenv("TEAM_URL", "elsewhere")
+    monkeypatch.setenv("TEAM_URL", "./elsewhere")
     assert codes(stale(read(project), lock)) == ["AD505"]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def render_tables(tables: Iterable[str]) -> str:
 
 
 @contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
+def one_writer(folder: Path) -> Generator[None]:
     """Waits while another process replaces a lock in ``folder``. On a file system that cannot lock
     a folder, and after :data:`WAIT_SECONDS`, it goes on."""
     if fcntl is None:

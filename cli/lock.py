@@ -74,8 +74,9 @@ def lock(
 
     Runs the checks of `validate` first. Downloads the adapters, because a lock holds their
     digests; of a remote base it downloads only small files. Entries that did not change keep their
-    pins. Commit the lock and NAME.lock.samples beside the manifest, so that everybody loads the same
-    bytes. A merge conflict in the lock is resolved: pins that both sides agree on are kept.
+    pins. Commit the lock and NAME.lock.samples beside the manifest, so that everybody loads the
+    same bytes. A merge conflict in the lock is resolved: pins that both sides have alike, or only
+    one side has, are kept.
 
     Examples:
 

@@ -74,7 +74,9 @@ def lock(
 
     Runs the checks of `validate` first. Downloads the adapters, because a lock holds their
     digests; of a remote base it downloads only small files. Entries that did not change keep their
-    pins. Commit the lock beside its manifest, so that everybody loads the same bytes.
+    pins. Commit the lock and NAME.lock.samples beside the manifest, so that everybody loads the
+    same bytes. A merge conflict in the lock is resolved: pins that both sides have alike, or only
+    one side has, are kept.
 
     Examples:
 
@@ -101,12 +103,12 @@ def lock(
     from ..manifests.lockfile import lock_path, write_lock
     from ..registry.lock import make_lock
     from ..registry.locks.diff import diff
-    from ..registry.locks.project import lock_of
+    from ..registry.locks.project import is_to_write, lock_to_replace
     from ..registry.session import session_for
 
     path = lock_path(manifest)
     accepted = accept or ()
-    old = lock_of(file)
+    old = lock_to_replace(file)
     with shown_progress(f"Locking {manifest}") as progress:
         new, resolution = make_lock(
             file,
@@ -116,7 +118,7 @@ def lock(
             upgrade_all=upgrade_all or (show_diff and not upgrade),
         )
     notes = [f for f in resolution.findings if f.severity is not Severity.ERROR]
-    wrote = not show_diff and new != old
+    wrote = not show_diff and is_to_write(file, old, new)
     if wrote:
         write_lock(new, path)
     changes = diff(old, new)

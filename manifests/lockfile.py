@@ -1,6 +1,7 @@
 """The lock of a manifest: its format, and reading and writing it.
 
-``NAME.lock`` is beside ``NAME.yaml``: sorted YAML that is easy to read in a diff.
+``NAME.lock`` is beside ``NAME.yaml``: sorted YAML that is easy to read in a diff. The samples of
+the base's weights, which are not, are in ``NAME.lock.samples``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,16 @@ from .findings.catalogue import find_code
 from .findings.errors import LockError, ManifestError
 from .findings.finding import Where
 from .language.schema import Digest, Fingerprint, Model, Name
+from .lock_conflict import both_sides, first_conflict
+from .lock_samples import (
+    TABLE,
+    find_table,
+    one_writer,
+    read_tables,
+    render_tables,
+    samples_digest,
+    samples_path,
+)
 from .owner import left_beside, made_beside
 from .reading.bounded_file import read_at_most
 from .reading.conform import conform, shape_of
@@ -65,7 +76,11 @@ class LockedBase(Model):
     )
     files: Mapping[str, LockedFile]
     fingerprint: Fingerprint | None = None
-    samples: str | None = Field(None, description="sample table of fingerprint.weights")
+    samples: str | None = Field(
+        None,
+        description="sample table of fingerprint.weights; in the file, its digest: the table is in "
+        "NAME.lock.samples",
+    )
     loaded_as: LoadedAs | None = None
 
 
@@ -106,6 +121,9 @@ class Lock(Model):
     )
     generator: str
     inputs: Digest = Field(description="digest of everything that resolving depends on")
+    declared: Mapping[str, str] | None = Field(
+        None, description="inputs that are in no other field, so that a change can be named"
+    )
     overrides: Mapping[str, str] = Field(default_factory=dict)
     base: LockedBase | None = None
     adapters: Mapping[Name, LockedAdapter] = Field(default_factory=dict)
@@ -127,22 +145,147 @@ def lock_path(manifest: str | os.PathLike[str]) -> Path:
     return path.with_name(f"{stem}.lock")
 
 
-def read_lock(path: Path) -> Lock | None:
-    """The lock at ``path``, or ``None`` if there is no such file.
+def read_lock(path: Path, *, to_replace: bool = False) -> Lock | None:
+    """The lock at ``path`` with its samples, or ``None`` if there is no such file.
 
-    Raises :class:`LockError` for a file that is not a lock, or has another version.
+    With ``to_replace`` the samples may be missing: they are made again. Raises
+    :class:`LockError` for a file that is not a lock, has another version or a merge conflict, and
+    for a lock without its samples.
     """
-    where = Where(file=str(path))
+    raw = _read(path)
+    while raw is not None:
+        _require_merged(raw, path)
+        lock = _with_samples(_parse(raw, path), path)
+        if lock is not None:
+            return lock
+        before, raw = raw, _read(path)
+        if raw != before:
+            continue  # it was replaced while it was read
+        if to_replace:
+            return without_samples(_parse(before, path))
+        raise _samples_missing(path)
+    return None
+
+
+def read_both_sides(path: Path) -> tuple[Lock, Lock] | None:
+    """Both sides of a lock with a merge conflict, ``None`` for one without.
+
+    Samples that are not there are absent. Raises :class:`LockError` where a side is not a lock.
+    """
+    raw = _read(path)
+    if raw is None or first_conflict(raw) is None:
+        return None
     try:
-        raw = read_at_most(path, LOCK_BYTES, regular=True)
+        sides = both_sides(raw)
+        if sides is None:
+            raise _conflict(raw, path, "conflict markers that are not in pairs")
+        ours, theirs = (_parse(side, path) for side in sides)
+    except LockError as error:
+        if error.code == codes.LOCK_CONFLICT.id:
+            raise
+        raise _conflict(raw, path, error.findings[0].found or error.findings[0].message) from error
+    return (
+        _with_samples(ours, path) or without_samples(ours),
+        _with_samples(theirs, path) or without_samples(theirs),
+    )
+
+
+def is_written(lock: Lock, path: Path) -> bool:
+    """Whether the files at ``path`` have today's form for ``lock``, which was read from there: its
+    samples, and only those, in their own file, and no merge conflict."""
+    raw = _read(path)
+    if raw is None or first_conflict(raw) is not None or _INLINE in raw:
+        return False
+    samples = lock.base.samples if lock.base else None
+    beside = samples_path(path)
+    try:
+        if samples is None:
+            return not beside.exists()
+        return beside.read_text(encoding="utf-8") == render_tables([samples])
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def without_samples(lock: Lock) -> Lock:
+    """The lock, as if its base had no samples."""
+    if lock.base is None or lock.base.samples is None:
+        return lock
+    return lock.model_copy(update={"base": lock.base.model_copy(update={"samples": None})})
+
+
+def _with_samples(lock: Lock, path: Path) -> Lock | None:
+    """A lock from a file with its samples in place of their digest; ``None`` if they are not
+    there."""
+    if lock.base is None or lock.base.samples is None or lock.base.samples.startswith(TABLE):
+        return lock  # without samples, or of an earlier release, which had them in the lock
+    try:
+        table = find_table(samples_path(path), lock.base.samples)
+    except OSError as error:
+        raise LockError(
+            codes.SAMPLES_MISSING.finding(
+                "Cannot read the samples of the lock",
+                Where(file=str(samples_path(path))),
+                found=error.strerror or error,
+            )
+        ) from error
+    if table is None:
+        return None
+    return lock.model_copy(update={"base": lock.base.model_copy(update={"samples": table})})
+
+
+def _samples_missing(path: Path) -> LockError:
+    beside = samples_path(path)
+    there = beside.exists()
+    return LockError(
+        codes.SAMPLES_MISSING.finding(
+            "The samples of the lock belong to another lock"
+            if there
+            else "The samples of the lock are missing",
+            Where(file=str(beside)),
+            found="no table with the digest that the lock has" if there else "no such file",
+            expected=f"the file that `adapterdock lock` wrote beside {path.name}",
+        )
+    )
+
+
+def _require_merged(raw: bytes, path: Path) -> None:
+    if first_conflict(raw) is not None:
+        raise _conflict(raw, path)
+
+
+def _conflict(raw: bytes, path: Path, unreadable: str | None = None) -> LockError:
+    line = first_conflict(raw)
+    if unreadable is None:
+        return LockError(
+            codes.LOCK_CONFLICT.finding(
+                "The lock has a merge conflict", Where(file=str(path), line=line, column=1)
+            )
+        )
+    return LockError(
+        codes.LOCK_CONFLICT.finding(
+            "The merge conflict in the lock cannot be resolved: one side is not a lock",
+            Where(file=str(path), line=line, column=1),
+            found=unreadable,
+            hint="Take one side (`git checkout --ours` or `--theirs`), and run `adapterdock lock`.",
+        )
+    )
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return read_at_most(path, LOCK_BYTES, regular=True)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise LockError(
             codes.LOCK_UNREADABLE.finding(
-                "Cannot read the lock", where, found=error.strerror or error
+                "Cannot read the lock", Where(file=str(path)), found=error.strerror or error
             )
         ) from error
+
+
+def _parse(raw: bytes, path: Path) -> Lock:
+    where = Where(file=str(path))
     try:
         document = read_document(raw, str(path), BOUNDS)
     except ManifestError as error:
@@ -189,27 +332,66 @@ def render_lock(lock: Lock) -> str:
 
 
 def write_lock(lock: Lock, path: Path) -> None:
-    """Write ``lock`` by rename, so that a reader sees the old or the new one. Temporary files of
-    killed processes are removed."""
+    """Write ``lock``, and its samples beside it, by rename.
+
+    A reader sees the old lock or the new one, each with its samples, also after the writer was
+    killed: both tables are written first, then the lock, and then the old table is removed.
+    Temporary files of killed processes are removed.
+    """
     where = Where(file=str(path))
+    samples = lock.base.samples if lock.base else None
+    beside = samples_path(path)
     try:
-        for left in left_beside(path, ""):
-            left.unlink(missing_ok=True)
-        temporary = made_beside(path, "")
-        try:
-            with temporary.open("x", encoding="utf-8", newline="\n") as stream:
-                stream.write(render_lock(lock))
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        for target in (path, beside):
+            for left in left_beside(target, ""):
+                left.unlink(missing_ok=True)
+        if samples is None and not beside.exists():
+            _replace(path, render_lock(lock))
+            return
+        with one_writer(path.parent):
+            _write_with_samples(lock, path, samples)
     except OSError as error:
         raise LockError(
             codes.LOCK_UNWRITABLE.finding("Cannot write the lock", where, found=error.strerror)
         ) from error
 
 
+def _write_with_samples(lock: Lock, path: Path, samples: str | None) -> None:
+    beside = samples_path(path)
+    if samples is None:
+        _replace(path, render_lock(lock))
+        beside.unlink(missing_ok=True)
+        return
+    assert lock.base is not None
+    base = lock.base.model_copy(update={"samples": samples_digest(samples)})
+    new = not beside.exists()
+    try:
+        tables = read_tables(beside)
+        if samples not in tables:
+            _replace(beside, render_tables((*tables, samples)))
+        _replace(path, render_lock(lock.model_copy(update={"base": base})))
+    except BaseException:
+        if new and not path.exists():
+            beside.unlink(missing_ok=True)
+        raise
+    if not is_written(lock, path):
+        _replace(beside, render_tables([samples]))
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = made_beside(path, "")
+    try:
+        with temporary.open("x", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 _HEAD = "# Written by `adapterdock lock`; commit it beside its manifest, do not edit it.\n"
+_INLINE = b"\n  samples: " + TABLE.encode()
+"""In a lock of an earlier release, which had the samples in it."""

@@ -82,6 +82,12 @@ class ManifestFile:
         (``S3_ENDPOINT``, ``HUB_MIRROR``): the user chose them, not the manifest."""
         return frozenset(scalar.text for _, scalar in scalars(self.root) if scalar.by_user)
 
+    @property
+    def only_where(self) -> frozenset[Path]:
+        """Paths of values that are one complete environment variable whose name says that it is a
+        place, set or not: they say where something is, not what."""
+        return frozenset(path for path, scalar in scalars(self.root) if scalar.only_where)
+
     def where(self, path: Path = (), *, key: bool = False) -> Where:
         """Where the value (or the key) at ``path`` is written, else its nearest ancestor's key."""
         return where(self.root, self.file, path, key=key)

@@ -15,7 +15,8 @@ from ..manifests.lockfile import Lock, LockedAdapter, LockedBase
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
 from .files.facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
-from .locks.state import LockEntry, facts_of
+from .locks.inputs import LockEntry
+from .locks.state import facts_of
 from .sources.folder import Folder
 from .sources.open import open_source
 from .sources.roads import Road

@@ -43,15 +43,15 @@ from .base.fingerprint import Measured, compare
 from .files.digests import folder_digest
 from .files.facts import FileFact
 from .files.progress import Progress
-from .locks.project import ManifestSource, lock_of, open_manifest
-from .locks.state import (
+from .locks.inputs import (
     LockEntry,
+    declared_inputs,
     inputs_digest,
-    kept,
     new_adapter_digest,
     options_digest,
-    recipe_digest,
 )
+from .locks.project import ManifestSource, is_to_write, lock_to_replace, open_manifest
+from .locks.state import kept, recipe_digest
 from .resolution import Resolution, targets
 from .resolve import check_records, measure, resolve
 from .session import Session, session_for
@@ -115,9 +115,9 @@ def lock(
     session = session_for(
         file, policy=policy, accept=accept, offline=offline, store=store, progress=progress
     )
-    old = lock_of(file)
+    old = lock_to_replace(file)
     made, _ = make_lock(file, old, session, upgrade=upgrade, upgrade_all=upgrade_all)
-    if file.file is not None and made != old:
+    if file.file is not None and is_to_write(file, old, made):
         write_lock(made, lock_path(file.file))
     return made
 
@@ -175,6 +175,7 @@ def make_lock(
         version=LOCK_VERSION,
         generator=_generator(),
         inputs=inputs_digest(file),
+        declared=declared_inputs(file),
         overrides=dict(file.overrides),
         base=None
         if measured is None
@@ -329,7 +330,7 @@ def _lock_adapter(
     assert opened.folder is not None
     shown: dict[str, Any] = {
         "declared": str(adapter.source),
-        "options": options_digest(adapter.storage_options),
+        "options": options_digest(file, name),
         "source": str(opened.folder.pinned),
         "method": opened.facts.peft_type or "",
         "rank": opened.plan.rank,
@@ -366,7 +367,7 @@ def _lock_base(
     same = before is not None and before.files == files and before.source == str(folder.pinned)
     return LockedBase(
         declared=str(declared.model),
-        options=options_digest(declared.storage_options),
+        options=options_digest(file, None),
         source=str(folder.pinned),
         revision=folder.revision,
         fetched_from=before.fetched_from

@@ -17,16 +17,9 @@ from .files.digests import folder_digest
 from .files.facts import FileFact
 from .files.progress import Progress
 from .lock import check_declared_digests, make_lock
+from .locks.inputs import LockEntry, new_adapter_digest
 from .locks.project import ManifestSource, lock_of, open_manifest
-from .locks.state import (
-    LockEntry,
-    facts_of,
-    kept,
-    lock_name,
-    new_adapter_digest,
-    overridden,
-    require_lock,
-)
+from .locks.state import facts_of, kept, lock_name, overridden, require_lock
 from .read_facts import gather_adapter
 from .resolution import Opened, Resolution
 from .session import Session, session_for

@@ -13,13 +13,13 @@ from ..manifests.lockfile import Lock
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
 from .access import Access, AskLayout, AskPeft, open_adapter_folder, open_base_folder
+from .locks.inputs import new_adapter_digest
 from .locks.project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .locks.state import (
     facts_of,
     incomplete,
     kept,
     lock_name,
-    new_adapter_digest,
     require_lock,
     stale,
     unpinned,

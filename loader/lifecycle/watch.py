@@ -15,6 +15,7 @@ from ...manifests.findings import changing as codes
 from ...manifests.findings import loader as loader_codes
 from ...manifests.findings import usage as usage_codes
 from ...manifests.findings.errors import AdapterdockError, AttachError, UsageError
+from ...manifests.lock_samples import samples_path
 from ...manifests.lockfile import lock_path
 from ...registry.locks.project import open_manifest
 from ...registry.plan import Plan
@@ -181,7 +182,9 @@ class Watch(AbstractContextManager["Watch"]):
 
     def _marks(self) -> Marks:
         policy = self._options["policy"]
-        paths = [self.path, lock_path(self.path), *self._files, *([Path(policy)] if policy else [])]
+        lock = lock_path(self.path)
+        paths = [self.path, lock, samples_path(lock), *self._files]
+        paths += [Path(policy)] if policy else []
         return {path: _mark(path) for path in paths}
 
     def _follow(self, marks: Marks) -> bool:

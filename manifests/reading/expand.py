@@ -174,9 +174,14 @@ class _Expander:
         self.used.update(names)
         single = _DOLLAR.fullmatch(scalar.text)
         name = single["name"] if single is not None else None
-        by_user = bool(name and _PLACE.search(name) and self.environ.get(name))
+        only_where = bool(name and _PLACE.search(name))
         return replace(
-            scalar, text=text, written=scalar.text, variables=tuple(names), by_user=by_user
+            scalar,
+            text=text,
+            written=scalar.text,
+            variables=tuple(names),
+            by_user=bool(only_where and name and self.environ.get(name)),
+            only_where=only_where,
         )
 
 

@@ -41,7 +41,8 @@ class Scalar:
 
     ``plain`` says that it was written without quotes. ``native`` is the object itself for a value
     in memory. ``written`` is the text before ``variables`` were expanded. ``by_user`` says that it
-    is the complete value of one environment variable whose name says that it is a place.
+    is the complete value of one environment variable whose name says that it is a place;
+    ``only_where`` is so too if that variable is not set, and its default is used.
     """
 
     text: str
@@ -51,6 +52,7 @@ class Scalar:
     written: str | None = None
     variables: tuple[str, ...] = ()
     by_user: bool = False
+    only_where: bool = False
 
     @property
     def value(self) -> Any:

@@ -11,8 +11,9 @@ from ...manifests.findings import usage as codes
 from ...manifests.findings.errors import LockError, UsageError
 from ...manifests.findings.finding import Where
 from ...manifests.language.schema import Policy
-from ...manifests.lockfile import Lock, lock_path, read_lock
+from ...manifests.lockfile import Lock, is_written, lock_path, read_both_sides, read_lock
 from ...manifests.manifest import ManifestFile, read_manifest, read_policy
+from .conflict import agreed
 from .state import unsound
 
 POLICY_VARIABLE = "ADAPTERDOCK_POLICY"
@@ -59,7 +60,33 @@ def lock_of(file: ManifestFile) -> Lock | None:
     if file.file is None:
         return None
     path = lock_path(file.file)
-    lock = read_lock(path)
+    return _require_sound(read_lock(path), path)
+
+
+def lock_to_replace(file: ManifestFile) -> Lock | None:
+    """The lock beside the manifest whose pins the next one keeps, or ``None``.
+
+    Its samples may be missing, and of a lock with a merge conflict it has what both sides agree
+    on. Raises :class:`LockError` for an invalid one.
+    """
+    if file.file is None:
+        return None
+    path = lock_path(file.file)
+    sides = read_both_sides(path)
+    if sides is not None:
+        return agreed(*sides)
+    return _require_sound(read_lock(path, to_replace=True), path)
+
+
+def is_to_write(file: ManifestFile, old: Lock | None, new: Lock) -> bool:
+    """Whether the files beside the manifest are not yet those of ``new``, which replaces ``old``
+    of :func:`lock_to_replace`."""
+    if file.file is None:
+        return False
+    return new != old or not is_written(new, lock_path(file.file))
+
+
+def _require_sound(lock: Lock | None, path: Path) -> Lock | None:
     if lock is not None and (findings := unsound(lock, Where(file=str(path)))):
         raise LockError(*findings)
     return lock

@@ -2,67 +2,40 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
 
 from ...manifests.findings import lock as codes
 from ...manifests.findings.errors import IntegrityError, LockError
 from ...manifests.findings.finding import Finding, Where
-from ...manifests.language.schema import Adapter, Base, Composition
+from ...manifests.language.schema import Adapter, Composition
 from ...manifests.lockfile import NEW_ADAPTER, Lock, LockedAdapter, LockedFile, lock_path
 from ...manifests.manifest import ManifestFile
-from ..files.digests import folder_digest, sha256_bytes
+from ...manifests.reading.secrets import redact
+from ..base.samples import Samples
+from ..files.digests import folder_digest
 from ..files.facts import FileFact
-
-LockEntry = str | None
-"""What a lock pins: an adapter, by its name, or the base (``None``)."""
-
+from .inputs import (
+    LockEntry,
+    declared_inputs,
+    digest_of,
+    inputs_digests,
+    inputs_digests_with,
+    new_adapter_digest,
+    options_digests,
+    recipe,
+)
 
 _UNNAMED = "other digests, weights or registries, or another way to load the base"
-"""Changes that the lock itself does not show."""
+"""Changes that a lock of an earlier release does not show."""
 
-
-def inputs_digest(file: ManifestFile) -> str:
-    """The digest of all inputs of resolution, after variables and overrides.
-
-    The keys for loading the base (``task``, ``num_labels``, ``id2label``, ``vocab_size``) count if
-    they are set. Comments, descriptions, owners, dtypes, rules, policy, mirrors, endpoints, the
-    declared fingerprint and ``active`` do not count.
-    """
-    model = file.manifest.base.model
-    return _inputs_digest(file, None if model is None else str(model))
+_ABSENT = "not set"
 
 
 def overridden(file: ManifestFile, lock: Lock) -> bool:
     """Whether ``lock`` is for this manifest with another base, which ``--model`` replaces."""
-    if "model" not in file.overrides or lock.inputs == inputs_digest(file):
+    if "model" not in file.overrides or lock.inputs in inputs_digests(file):
         return False
-    return lock.inputs == _inputs_digest(file, lock.base.declared if lock.base else None)
-
-
-def options_digest(options: Mapping[str, Any]) -> str | None:
-    """The digest of storage options (which may hold what a lock should not show), without the
-    endpoint: another endpoint has the same bytes."""
-    kept = {
-        key: {k: v for k, v in value.items() if k not in _ENDPOINTS}
-        if key == "client_kwargs" and isinstance(value, Mapping)
-        else value
-        for key, value in options.items()
-        if key not in _ENDPOINTS
-    }
-    return _digest_of(kept) if any(v != {} for v in kept.values()) else None
-
-
-_ENDPOINTS = frozenset({"endpoint", "endpoint_url"})
-
-
-def new_adapter_digest(adapter: Adapter) -> str | None:
-    """The digest of a new adapter, from its config and its seed; ``None`` for one with a
-    source."""
-    if adapter.config is None:
-        return None
-    return _digest_of({"config": adapter.config, "seed": adapter.seed or 0})
+    return lock.inputs in inputs_digests_with(file, lock.base.declared if lock.base else None)
 
 
 def kept(file: ManifestFile, lock: Lock) -> frozenset[LockEntry]:
@@ -73,17 +46,15 @@ def kept(file: ManifestFile, lock: Lock) -> frozenset[LockEntry]:
         entry = lock.adapters.get(name)
         if entry is None or entry.mutable or adapter.mutable or adapter.source is None:
             continue
-        if (entry.declared, entry.options) == (
-            str(adapter.source),
-            options_digest(adapter.storage_options),
-        ):
+        same = entry.declared == str(adapter.source)
+        if same and entry.options in options_digests(file, name):
             entries.add(name)
     base = manifest.base
     if (
         lock.base is not None
         and base.model is not None
-        and (lock.base.declared, lock.base.options)
-        == (str(base.model), options_digest(base.storage_options))
+        and lock.base.declared == str(base.model)
+        and lock.base.options in options_digests(file, None)
     ):
         entries.add(None)
     return frozenset(entries)
@@ -91,7 +62,7 @@ def kept(file: ManifestFile, lock: Lock) -> frozenset[LockEntry]:
 
 def stale(file: ManifestFile, lock: Lock) -> list[Finding]:
     """A finding if ``lock`` was made for other inputs than ``file`` has now."""
-    if lock.inputs == inputs_digest(file):
+    if lock.inputs in inputs_digests(file):
         return []
     return [
         codes.LOCK_STALE.finding(
@@ -161,7 +132,7 @@ def mutable(file: ManifestFile) -> list[Finding]:
 
 def unsound(lock: Lock, where: Where) -> list[Finding]:
     """Findings where a lock contradicts itself: it was edited or merged by hand."""
-    return [
+    findings = [
         codes.LOCK_UNREADABLE.finding(
             "The lock was edited by hand",
             Where(where.file, ("adapters", name, "digest"), where.line, where.column),
@@ -169,8 +140,17 @@ def unsound(lock: Lock, where: Where) -> list[Finding]:
             expected="the digest of the files that it lists",
         )
         for name, entry in lock.adapters.items()
-        if not entry.mutable and not _is_sound(entry)
+        if not entry.mutable and not is_sound(entry)
     ]
+    try:
+        if lock.base is not None and lock.base.samples is not None:
+            Samples.parse(lock.base.samples)
+    except ValueError as error:
+        at = Where(where.file, ("base", "samples"), where.line, where.column)
+        findings.append(
+            codes.LOCK_UNREADABLE.finding("The samples of the lock are damaged", at, found=error)
+        )
+    return findings
 
 
 def require_lock(file: ManifestFile, lock: Lock | None, *, frozen: bool) -> None:
@@ -209,7 +189,7 @@ def recipe_digest(
         if digest is None:
             return None
         members[name] = digest
-    return _digest_of(_recipe(composition, members))
+    return digest_of(recipe(composition, members))
 
 
 def facts_of(files: Mapping[str, LockedFile]) -> dict[str, FileFact]:
@@ -222,65 +202,75 @@ def lock_name(file: ManifestFile) -> str | None:
     return None if file.file is None else str(lock_path(file.file))
 
 
-def _inputs_digest(file: ManifestFile, model: str | None) -> str:
-    manifest = file.manifest
-    inputs: dict[str, Any] = {
-        "base": model,
-        "base_options": options_digest(manifest.base.storage_options),
-        "remote_code": manifest.base.trust_remote_code,
-        "adapters": {
-            name: {
-                "source": str(a.source),
-                "options": options_digest(a.storage_options),
-                "sha256": a.sha256,
-                "mutable": a.mutable,
-            }
-            if a.config is None
-            else {"begun": new_adapter_digest(a)}
-            for name, a in manifest.adapters.items()
-        },
-        "compositions": {n: _recipe(c, None) for n, c in manifest.compositions.items()},
-        "registries": {n: str(s) for n, s in manifest.registries.items()},
-    }
-    if loading := loading_of(manifest.base):
-        inputs["loading"] = loading  # absent if nothing is set, as in older locks
-    return _digest_of(inputs)
-
-
-def loading_of(base: Base) -> dict[str, Any]:
-    """The keys of a manifest that decide how its base is loaded."""
-    return base.model_dump(
-        mode="json",
-        include={"task", "num_labels", "id2label", "vocab_size"},
-        exclude_none=True,
-    )
-
-
 def _changes(file: ManifestFile, lock: Lock) -> Iterator[str]:
-    """The changes since a lock was made that the lock itself shows."""
+    """What changed since a lock was made: each field, from what to what."""
     manifest = file.manifest
     model = None if manifest.base.model is None else str(manifest.base.model)
-    locked = lock.base.declared if lock.base else None
-    if model != locked:
-        yield f"base.model was {locked}, is {model}"
-    elif lock.base and lock.base.options != options_digest(manifest.base.storage_options):
-        yield "the storage options of the base changed"
+    yield from _change("base.model", lock.base.declared if lock.base else None, model)
+    moved: set[str] = set()
     for name in sorted({*manifest.adapters, *lock.adapters}):
         adapter, entry = manifest.adapters.get(name), lock.adapters.get(name)
-        if entry is None:
-            yield f"adapter {name!r} is new"
-        elif adapter is None:
-            yield f"adapter {name!r} is gone"
-        elif (now := declared_as(adapter)) != entry.declared:
-            yield f"adapter {name!r} was {entry.declared}, is {now}"
-        elif adapter.config is not None and new_adapter_digest(adapter) != entry.digest:
+        if entry is None or adapter is None:
+            moved.add(name)
+            yield f"adapter {name!r} is {'new' if entry is None else 'gone'}"
+            continue
+        before, now = entry.declared, declared_as(adapter)
+        if before != now:
+            if NEW_ADAPTER in (before, now):
+                moved.add(name)
+            yield from _change(f"adapters.{name}.source", _shown(before), _shown(now))
+        if adapter.mutable != entry.mutable:
+            yield from _change(
+                f"adapters.{name}.mutable", str(entry.mutable).lower(), str(adapter.mutable).lower()
+            )
+    for name in sorted({*manifest.compositions} ^ {*lock.compositions}):
+        yield f"composition {name!r} is {'new' if name in manifest.compositions else 'gone'}"
+    if lock.declared is not None:
+        yield from _declared_changes(file, lock, lock.declared, moved)
+    else:
+        yield from _changes_of_earlier(file, lock, moved)
+
+
+def _declared_changes(
+    file: ManifestFile, lock: Lock, before: Mapping[str, str], moved: Collection[str]
+) -> Iterator[str]:
+    """Changes of fields that the lock keeps as text; those of a whole entry are named already."""
+    now = declared_inputs(file)
+    whole = [f"adapters.{name}." for name in moved]
+    whole += [
+        f"compositions.{name}." for name in {*file.manifest.compositions} ^ {*lock.compositions}
+    ]
+    for path in sorted({*before, *now}):
+        if not path.startswith(tuple(whole)):
+            yield from _change(path, before.get(path), now.get(path))
+
+
+def _changes_of_earlier(file: ManifestFile, lock: Lock, moved: Collection[str]) -> Iterator[str]:
+    """Changes that a lock without ``declared`` shows by a digest only."""
+    manifest = file.manifest
+    if lock.base and lock.base.options not in options_digests(file, None):
+        yield "the storage options of the base changed"
+    for name, adapter in manifest.adapters.items():
+        entry = lock.adapters.get(name)
+        if entry is None or name in moved:
+            continue
+        if adapter.config is not None and new_adapter_digest(adapter) != entry.digest:
             yield f"the config or seed of adapter {name!r} changed"
-        elif entry.options != options_digest(adapter.storage_options):
+        elif entry.options not in options_digests(file, name):
             yield f"the storage options of adapter {name!r} changed"
-        elif adapter.mutable != entry.mutable:
-            yield f"adapter {name!r} is {'' if adapter.mutable else 'no longer '}mutable"
-    if sorted(manifest.compositions) != sorted(lock.compositions):
-        yield "other compositions are declared"
+
+
+def _change(path: str, before: str | None, now: str | None) -> Iterator[str]:
+    if before != now:
+        yield redact(f"{path} was {_or_absent(before)}, is {_or_absent(now)}")
+
+
+def _or_absent(value: str | None) -> str:
+    return _ABSENT if value is None else value
+
+
+def _shown(declared: str) -> str | None:
+    return None if declared == NEW_ADAPTER else declared
 
 
 def declared_as(adapter: Adapter) -> str:
@@ -288,33 +278,11 @@ def declared_as(adapter: Adapter) -> str:
     return NEW_ADAPTER if adapter.source is None else str(adapter.source)
 
 
-def _is_sound(entry: LockedAdapter) -> bool:
+def is_sound(entry: LockedAdapter) -> bool:
+    """Whether an entry's digest is that of the files that it lists."""
     if entry.declared == NEW_ADAPTER:
         return entry.digest is not None and entry.seed is not None and not entry.files
     try:
         return bool(entry.files) and folder_digest(facts_of(entry.files).values()) == entry.digest
     except IntegrityError:  # a file without a digest, or a path out of the folder
         return False
-
-
-def _recipe(composition: Composition, members: Mapping[str, str] | None) -> dict[str, Any]:
-    data = composition.model_dump(mode="json", exclude_none=True)
-    of = {name: _weight(weight) for name, weight in composition.of.items()}
-    if members is not None:
-        weights = ([members[name], weight] for name, weight in of.items())
-        data["of"] = sorted(weights, key=lambda item: (item[0], json.dumps(item[1])))
-    else:
-        data["of"] = of
-    return data
-
-
-def _weight(weight: float | Mapping[str, float]) -> float | list[tuple[str, float]]:
-    """As numbers; globs stay in their order, which matters."""
-    if isinstance(weight, Mapping):
-        return [(glob, float(number)) for glob, number in weight.items()]
-    return float(weight)
-
-
-def _digest_of(data: Any) -> str:
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-    return sha256_bytes(text.encode())

@@ -366,6 +366,8 @@ def test_check_passes_a_sound_lock_and_tells_a_missing_and_a_stale_one(local: Pr
 
 def test_check_never_raises_for_what_a_lock_or_manifest_says(local: Project) -> None:
     local.lock_file.write_text("<<<<<<< HEAD\n")
+    assert codes(check_lock(local.manifest).errors) == ["AD518"]
+    local.lock_file.write_text("a: [\n")
     assert codes(check_lock(local.manifest).errors) == ["AD501"]
     local.manifest.write_text("version: 3\nbse: {}\n")
     assert check_lock(local.manifest).exit_status == 1

@@ -7,10 +7,16 @@ from collections.abc import Callable
 import adapterdock
 import pytest
 from adapterdock.manifests.findings.errors import LockError
-from adapterdock.manifests.lockfile import Lock, render_lock
+from adapterdock.manifests.lockfile import Lock, LockedBase, render_lock
 from adapterdock.manifests.manifest import ManifestFile, read_manifest
+from adapterdock.registry.locks.inputs import (
+    declared_inputs,
+    inputs_digest,
+    inputs_digests,
+    options_digest,
+)
 from adapterdock.registry.locks.project import lock_of
-from adapterdock.registry.locks.state import inputs_digest, kept, require_lock, stale
+from adapterdock.registry.locks.state import kept, require_lock, stale
 from support.project import Project, codes
 
 MANIFEST = """\
@@ -76,15 +82,59 @@ def test_a_change_that_resolution_ignores_does_not_stale_a_lock(
     ("old", "new", "said"),
     [
         ("./base", "./other", "base.model was ./base, is ./other"),
-        ("{source: ./legal}", "{source: ./other}", "adapter 'legal' was ./legal, is ./other"),
-        ("  legal: {source: ./legal}", "  legal: {source: ./legal}\n  new: {source: ./new}", "new"),
-        ("{source: ./legal}", "{source: ./legal, mutable: true}", "is mutable"),
-        ("{source: ./legal}", f"{{source: ./legal, sha256: 'sha256:{'0' * 64}'}}", "digests"),
-        ("legal: 0.5", "legal: 0.6", "weights"),
-        ("combine: sum", "combine: linear", "weights"),
-        ("  both:", "  each:", "other compositions are declared"),
-        ("dtype: float32", "trust_remote_code: true", "digests"),
-        ("name: desk", "registries: {team: ./registry}", "registries"),
+        ("{source: ./legal}", "{source: ./other}", "adapters.legal.source was ./legal, is ./other"),
+        (
+            "{source: ./legal}",
+            "{config: {peft_type: LORA, r: 4, target_modules: [q_proj]}, trainable: true}",
+            "adapters.legal.source was ./legal, is not set",
+        ),
+        (
+            "  legal: {source: ./legal}",
+            "  legal: {source: ./legal}\n  new: {source: ./new}",
+            "adapter 'new' is new",
+        ),
+        (
+            "{source: ./legal}",
+            "{source: ./legal, mutable: true}",
+            "adapters.legal.mutable was false, is true",
+        ),
+        (
+            "{source: ./legal}",
+            f"{{source: ./legal, sha256: 'sha256:{'0' * 64}'}}",
+            f"adapters.legal.sha256 was not set, is sha256:{'0' * 64}",
+        ),
+        ("legal: 0.5", "legal: 0.6", "compositions.both.of.legal was 0.5, is 0.6"),
+        ("combine: sum", "combine: linear", "compositions.both.combine was sum, is linear"),
+        (
+            "combine: sum",
+            "combine: ties, density: 0.5",
+            "compositions.both.combine was sum, is ties; "
+            "compositions.both.density was not set, is 0.5",
+        ),
+        (
+            "legal: 0.5",
+            "legal: {'*.mlp.*': 0.5}",
+            'compositions.both.of.legal was 0.5, is [["*.mlp.*", 0.5]]',
+        ),
+        (", legal: 0.5", "", "compositions.both.of.legal was 0.5, is not set"),
+        ("  both:", "  each:", "composition 'both' is gone; composition 'each' is new"),
+        (
+            "dtype: float32",
+            "trust_remote_code: true",
+            "base.trust_remote_code was not set, is true",
+        ),
+        ("dtype: float32", "task: CAUSAL_LM", "base.task was not set, is CAUSAL_LM"),
+        ("dtype: float32", "vocab_size: 128", "base.vocab_size was not set, is 128"),
+        (
+            "dtype: float32",
+            "storage_options: {client: second}",
+            "base.storage_options.client was not set, is second",
+        ),
+        (
+            "name: desk",
+            "registries: {team: ./registry}",
+            "registries.team was not set, is ./registry",
+        ),
     ],
 )
 def test_a_change_of_a_resolution_input_stales_a_lock_and_is_named(
@@ -93,7 +143,7 @@ def test_a_change_of_a_resolution_input_stales_a_lock_and_is_named(
     locked.change(old, new)
     found = stale(read(locked), locked.lock)
     assert codes(found) == ["AD505"]
-    assert said in str(found[0].found)
+    assert str(found[0].found) == said
     with pytest.raises(LockError) as caught:
         require_lock(read(locked), locked.lock, frozen=False)
     assert caught.value.findings == tuple(found)
@@ -112,6 +162,87 @@ def test_changed_storage_options_stale_a_lock_that_does_not_show_them(project: P
     options = {"source": "memory://tone", "storage_options": {"client": "first"}}
     with_options = inputs_digest(read_manifest(project.write({"tone": options})))
     assert inputs_digest(read_manifest(project.write({"tone": row}))) != with_options
+
+
+NEW = "{config: {peft_type: LORA, r: 4, target_modules: [q_proj]}, trainable: true}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("r: 4", "r: 8", "adapters.fresh.config.r was 4, is 8"),
+        ("trainable: true", "trainable: true, seed: 7", "adapters.fresh.seed was 0, is 7"),
+        (
+            "[q_proj]",
+            "[q_proj, v_proj]",
+            'adapters.fresh.config.target_modules was ["q_proj"], is ["q_proj", "v_proj"]',
+        ),
+    ],
+)
+def test_a_changed_config_of_a_new_adapter_is_named(
+    old: str, new: str, said: str, project: Project
+) -> None:
+    project.base()
+    project.manifest.write_text(f"version: 1\nbase: {{model: ./base}}\nadapters:\n  fresh: {NEW}\n")
+    adapterdock.lock(project.manifest)
+    project.change(old, new)
+    assert stale(read(project), project.lock)[0].found == said
+
+
+def test_a_stale_lock_of_an_earlier_release_says_what_it_knows(locked: Project) -> None:
+    earlier = locked.lock.model_copy(update={"declared": None})
+    locked.change("legal: 0.5", "legal: 0.6")
+    assert "weights" in str(stale(read(locked), earlier)[0].found)
+    locked.change("{source: ./legal}", "{source: ./other}")
+    found = str(stale(read(locked), earlier)[0].found)
+    assert found == "adapters.legal.source was ./legal, is ./other"
+
+
+OPTIONS = """\
+version: 1
+base: {model: ./base}
+registries: {team: "${TEAM_URL:-./registry}"}
+adapters:
+  tone:
+    source: s3://bucket/tone
+    storage_options: {account: "${ACCOUNT:-one}", proxy: "${PROXY_HOST:-}", which: "${WHICH:-a}"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("variable", "counts"),
+    [("TEAM_URL", False), ("ACCOUNT", False), ("PROXY_HOST", False), ("WHICH", True)],
+)
+def test_a_variable_that_only_says_where_does_not_stale_a_lock(
+    variable: str, counts: bool, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.manifest.write_text(OPTIONS)
+    before = inputs_digest(read(project)), options_digest(read(project), "tone")
+    shown = declared_inputs(read(project))
+    monkeypatch.setenv(variable, "./elsewhere")
+    now = inputs_digest(read(project)), options_digest(read(project), "tone")
+    assert (now != before) is counts
+    assert (declared_inputs(read(project)) != shown) is counts
+
+
+def test_a_place_that_is_written_in_the_manifest_itself_counts(project: Project) -> None:
+    project.manifest.write_text(OPTIONS)
+    before = inputs_digest(read(project))
+    project.change('"${TEAM_URL:-./registry}"', "./another")
+    assert inputs_digest(read(project)) != before
+
+
+def test_a_lock_of_an_earlier_release_where_places_counted_is_current(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.manifest.write_text(OPTIONS)
+    file = read(project)
+    (earlier,) = inputs_digests(file) - {inputs_digest(file)}
+    base = LockedBase(declared="./base", source="./base", files={})
+    lock = Lock(version=1, generator="earlier", inputs=earlier, base=base)
+    assert stale(file, lock) == []
+    monkeypatch.setenv("TEAM_URL", "./elsewhere")
+    assert codes(stale(read(project), lock)) == ["AD505"]
 
 
 def test_the_value_of_a_variable_is_locked(

@@ -52,7 +52,7 @@ from .locks.state import (
     options_digest,
     recipe_digest,
 )
-from .resolution import Resolution, targets
+from .resolution import Resolution
 from .resolve import check_records, measure, resolve
 from .session import Session, session_for
 from .sources.fetch import Fetched, Request, fetch_all
@@ -322,7 +322,7 @@ def _lock_adapter(
             source=NEW_ADAPTER,
             method=opened.facts.peft_type or "",
             rank=opened.plan.rank,
-            targets=targets(opened.plan),
+            targets=opened.plan.targets,
             digest=new_adapter_digest(adapter),
             seed=adapter.seed or 0,
         )
@@ -333,7 +333,7 @@ def _lock_adapter(
         "source": str(opened.folder.pinned),
         "method": opened.facts.peft_type or "",
         "rank": opened.plan.rank,
-        "targets": targets(opened.plan),
+        "targets": opened.plan.targets,
     }
     if adapter.mutable:
         return LockedAdapter(**shown, mutable=True)

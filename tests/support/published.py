@@ -22,8 +22,13 @@ class Counted:
         self.calls: list[tuple[str, str]] = []
         self.break_off: int | None = None
 
-    url = property(lambda self: self.inner.url)
-    creates = property(lambda self: self.inner.creates)
+    @property
+    def url(self) -> str:
+        return self.inner.url
+
+    @property
+    def creates(self) -> bool:
+        return self.inner.creates
 
     def _note(self, what: str, path: str) -> None:
         if self.break_off is not None and len(self.calls) >= self.break_off:

@@ -108,7 +108,7 @@ def test_wherever_a_publisher_is_killed_the_version_is_absent_or_complete(tmp_pa
         except KeyboardInterrupt:
             finished = False
         team = open_catalogue(LocalStorage(folder))
-        before = {path for path in team.storage.find("blobs")}
+        before = set(team.storage.find("blobs"))
         if team.listing("refunds").versions:
             assert resolve(team, "1.0.0") == "1.0.0"
             assert len(before) == 2

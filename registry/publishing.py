@@ -138,9 +138,7 @@ def check_candidate(
     where = file.where(("adapters", *resolution.adapters, "source"))
     available = opened.folder.files()
     chosen = published_files(opened.facts, available)
-    fetched = fetch(
-        opened.folder, chosen, session.store, progress=session.progress, where=where
-    )
+    fetched = fetch(opened.folder, chosen, session.store, progress=session.progress, where=where)
     try:
         looked = look(opened.facts.headers, lambda path: fetched[path].path)
     except OSError as error:

@@ -6,12 +6,16 @@ from a search, until ``registry verify`` adds it.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from ...manifests.findings import registry as codes
+from ...manifests.findings.errors import IntegrityError
+from ...manifests.findings.finding import Where
 from .layout import JOURNAL, SNAPSHOTS
-from .series import Value, append, read_value
+from .series import BrokenSeriesError, Value, append, read_value
 from .storage import Storage
 
 
@@ -33,7 +37,13 @@ def head(storage: Storage, known: int = 0) -> Value | None:
 
 def note(storage: Storage, line: Mapping[str, Any]) -> Value:
     """Append a line."""
-    written = append(storage, JOURNAL, lambda _: line, head(storage, _snapshot(storage)))
+    line = {**line, "nonce": secrets.token_hex(8)}
+    try:
+        last = head(storage, _snapshot(storage))
+        written = append(storage, JOURNAL, lambda _: line, last)
+    except BrokenSeriesError as error:
+        where = Where(file=storage.url)
+        raise IntegrityError(codes.HISTORY_BROKEN.finding(str(error), where)) from error
     assert written is not None
     return written
 

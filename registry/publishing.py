@@ -13,11 +13,9 @@ from ..manifests.findings.finding import Finding, Where
 from ..manifests.language.frozen import FrozenDict
 from ..manifests.language.source import Source, SourceSyntaxError
 from ..manifests.manifest import ManifestFile, read_manifest
-from .catalogue.catalogue import Catalogue, open_catalogue
 from .catalogue.entry import Entry
 from .catalogue.journal import now
 from .catalogue.make_entry import Said, describe_base, make_entry, published_files
-from .catalogue.open_storage import open_storage
 from .catalogue.publish import Published, check_publish, publish_entry
 from .catalogue.reference import Reference, parse_reference, version_of
 from .catalogue.values import Looked, changes_nothing, look
@@ -26,6 +24,7 @@ from .files.disk import fault
 from .files.progress import Progress
 from .lock import require_fit
 from .locks.project import ManifestSource, open_manifest
+from .registries import open_registry
 from .resolution import Opened, Resolution
 from .resolve import check_records, measure, resolve
 from .session import Session, session_for
@@ -99,27 +98,6 @@ def publish(
         there = check_publish(catalogue, candidate.entry, new_name=new_name)
         return None if there is None else Published(there, new=False)
     return publish_entry(catalogue, candidate.entry, candidate.contents, new_name=new_name)
-
-
-def open_registry(
-    reference: Reference, url: str | None = None, file: ManifestFile | None = None
-) -> Catalogue:
-    """The registry that a reference names: at ``url``, or where the manifest says."""
-    if url is not None:
-        return open_catalogue(open_storage(url, directory=Path.cwd()))
-    known = {} if file is None else file.manifest.registries
-    source = known.get(reference.registry)
-    if file is None or source is None:
-        raise UsageError(
-            codes.BAD_REFERENCE.finding(
-                f"Unknown registry {reference.registry!r}",
-                found=reference.registry,
-                expected=", ".join(known) or "a registry that is configured",
-                hint="Pass --registry URL, or name it under `registries` in the manifest.",
-            )
-        )
-    where = file.where(("registries", reference.registry))
-    return open_catalogue(open_storage(source, directory=file.directory, where=where))
 
 
 def check_candidate(

@@ -175,6 +175,15 @@ class Catalogue:
         folder = alias_folder(listing.name, alias)
         return list(self._chain(folder, listing.alias_numbers(alias)))
 
+    def alias_version(self, listing: Listing, alias: str) -> str | None:
+        """The version that an alias selects now, by its last value alone."""
+        numbers = listing.alias_numbers(alias)
+        if not numbers:
+            return None
+        value = self._value(alias_folder(listing.name, alias), numbers[-1])
+        version = value.data.get("version")
+        return version if isinstance(version, str) else None
+
     def _by_alias(self, listing: Listing, alias: str, seen: Seen | None) -> Resolved:
         folder = alias_folder(listing.name, alias)
         numbers = listing.alias_numbers(alias)

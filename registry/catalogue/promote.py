@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError, PolicyError, UsageError
 from ...manifests.findings.finding import Finding
-from .catalogue import Catalogue
+from .catalogue import Catalogue, Listing
 from .entry import Entry
 from .init import require_writable
 from .journal import note, now
@@ -134,6 +134,16 @@ def history(catalogue: Catalogue, name: str, alias: str) -> list[AliasValue]:
     for value in catalogue.alias_values(catalogue.listing(name), alias):
         values.append(_read(value, values[-1].version if values else None))
     return values
+
+
+def selected(catalogue: Catalogue, listing: Listing) -> dict[str, str]:
+    """The version that each alias of a name selects now."""
+    found: dict[str, str] = {}
+    for alias in listing.aliases:
+        version = catalogue.alias_version(listing, alias)
+        if version is not None:
+            found[alias] = version
+    return found
 
 
 def mark(

@@ -65,9 +65,7 @@ def manifest_of(path: Path | None) -> ManifestFile | None:
     return open_manifest(manifest_argument(path or DEFAULT_MANIFEST))
 
 
-def opened(
-    text: str, registry: str | None, manifest: Path | None
-) -> tuple[Catalogue, Reference]:
+def opened(text: str, registry: str | None, manifest: Path | None) -> tuple[Catalogue, Reference]:
     """The registry that a reference names, and the reference."""
     from ..registry.catalogue.reference import parse_reference
     from ..registry.registries import open_registry

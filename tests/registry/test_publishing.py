@@ -31,7 +31,11 @@ def team(project: Project) -> Catalogue:
 
 
 def run(project: Project, reference: str = "team/refunds@1.0.0", **fields: Any) -> Any:
-    options = {"folder": project.folder / "tone", "manifest": project.manifest, **fields}
+    options: dict[str, Any] = {
+        "folder": project.folder / "tone",
+        "manifest": project.manifest,
+        **fields,
+    }
     return publish(options.pop("folder"), reference, **options)
 
 

@@ -18,7 +18,7 @@ def history(
     manifest: RegistriesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show every value of an alias: who changed it when, from what to what, and why.
+    """Show every value of an alias: who, when, from what, and why.
 
     Examples:
 

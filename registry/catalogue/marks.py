@@ -34,7 +34,7 @@ class Mark:
         return Mark(yanked, deprecated, by, at, why)
 
     def warning(self, name: str, version: str, where: Where) -> Finding | None:
-        """What a user of the version is told."""
+        """What a user of the version gets to read."""
         states = [word for word in ("yanked", "deprecated") if getattr(self, word)]
         if not states:
             return None

@@ -38,7 +38,7 @@ def parse_reference(text: str) -> Reference:
         return Reference(registry, name)
     selector = parse_selector(select)
     if selector is None:
-        raise _invalid(text, f"{select[:80]!r} is no version, range, alias or digest")
+        raise _invalid(text, f"{select[:80]!r} is not a version, range, alias or digest")
     return Reference(registry, name, selector)
 
 

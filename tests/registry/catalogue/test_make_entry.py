@@ -38,7 +38,7 @@ def test_an_entry_has_both_digests_the_files_roles_and_the_method() -> None:
     facts = adapter_facts(config, files=CONSUMED)
     facts = replace(facts, headers={"adapter_model.safetensors": facts.header})
     files = [*CONSUMED, *map(fact, ("README.md", "tokenizer.json", "chat_template.jinja", "x.txt"))]
-    base = describe_base(base_facts(), Fingerprint())
+    base = describe_base(base_facts(), Fingerprint(weights=None, head_weights=None))
     entry = make_entry("refunds", "1.0.0", "now", facts, AdapterPlan(SITES), files, base)
     assert entry.digest == folder_digest(CONSUMED)
     assert entry.folder == folder_digest(files)
@@ -68,7 +68,7 @@ def test_no_path_of_the_publishers_machine_gets_into_an_entry(tmp_path: Path) ->
         "org/base",
         "base",
     ]
-    base = describe_base(local, Fingerprint(), names)
+    base = describe_base(local, Fingerprint(weights=None, head_weights=None), names)
     assert base.source is None
     assert base.aliases == ("org/base",)
     facts = adapter_facts(lora_config(base_model_name_or_path=str(tmp_path)), files=CONSUMED)

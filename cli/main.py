@@ -11,7 +11,25 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from . import cache, explain, fingerprint, init, key, lock, merge, pull, run, show, validate
+from . import (
+    cache,
+    explain,
+    fingerprint,
+    history,
+    init,
+    key,
+    lock,
+    marks,
+    merge,
+    promote,
+    publish,
+    pull,
+    registry,
+    run,
+    show,
+    validate,
+    versions,
+)
 from .command import (
     DEBUG_VARIABLE,
     EXIT_INTERRUPTED,
@@ -104,8 +122,17 @@ for name, command in (
     ("show", show.show),
     ("run", run.run),
     ("merge", merge.merge),
+    ("publish", publish.publish),
+    ("versions", versions.versions),
+    ("promote", promote.promote),
+    ("demote", promote.demote),
+    ("history", history.history),
+    ("yank", marks.yank),
+    ("unyank", marks.unyank),
+    ("deprecate", marks.deprecate),
 ):
     app.command(name, cls=Command)(command)
+app.add_typer(registry.app, name="registry")
 app.add_typer(cache.app, name="cache")
 app.add_typer(key.app, name="key")
 

@@ -19,10 +19,14 @@ from .command import ERROR_SCHEMA, Command, Group
 from .explain import SCHEMA as CODES_SCHEMA
 from .fingerprint import SCHEMA as FINGERPRINT_SCHEMA
 from .help import help_text
+from .history import SCHEMA as HISTORY_SCHEMA
 from .lock import SCHEMA as LOCK_SCHEMA
 from .main import app
+from .publish import SCHEMA as PUBLISH_SCHEMA
+from .registry import SCHEMA as REGISTRY_SCHEMA
 from .show import RESOLVED_SCHEMA
 from .show import SCHEMA as SHOW_SCHEMA
+from .versions import SCHEMA as VERSIONS_SCHEMA
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 WIDTH = 88
@@ -41,6 +45,14 @@ SCHEMAS = (
     ("show --resolved", RESOLVED_SCHEMA, "`manifest`, `values`"),
     ("fingerprint", FINGERPRINT_SCHEMA, "`source`, `fingerprint`"),
     ("explain", CODES_SCHEMA, "`codes`"),
+    (
+        "publish",
+        PUBLISH_SCHEMA,
+        "`reference`, `published`, `new`, `entry`, `digest`, `uploaded`",
+    ),
+    ("versions", VERSIONS_SCHEMA, "`registry`, `id`, `name`, `versions`"),
+    ("history", HISTORY_SCHEMA, "`name`, `alias`, `values`"),
+    ("registry init", REGISTRY_SCHEMA, "`url`, `id`, `title`"),
     ("cache ls", CACHE_SCHEMA, "`cache`, `size`, `files`"),
     ("any, after an error", ERROR_SCHEMA, "`exit_status`, `findings`"),
 )

@@ -52,7 +52,7 @@ from .locks.inputs import (
 )
 from .locks.project import ManifestSource, is_to_write, lock_to_replace, open_manifest
 from .locks.state import kept, recipe_digest
-from .resolution import Resolution, targets
+from .resolution import Resolution
 from .resolve import check_records, measure, resolve
 from .session import Session, session_for
 from .sources.fetch import Fetched, Request, fetch_all
@@ -323,7 +323,7 @@ def _lock_adapter(
             source=NEW_ADAPTER,
             method=opened.facts.peft_type or "",
             rank=opened.plan.rank,
-            targets=targets(opened.plan),
+            targets=opened.plan.targets,
             digest=new_adapter_digest(adapter),
             seed=adapter.seed or 0,
         )
@@ -334,7 +334,7 @@ def _lock_adapter(
         "source": str(opened.folder.pinned),
         "method": opened.facts.peft_type or "",
         "rank": opened.plan.rank,
-        "targets": targets(opened.plan),
+        "targets": opened.plan.targets,
     }
     if adapter.mutable:
         return LockedAdapter(**shown, mutable=True)

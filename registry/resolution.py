@@ -85,13 +85,7 @@ def describe(opened: Opened) -> dict[str, Any]:
         **({} if facts.origin is None else {"format": facts.origin.format}),
         "rank": plan.rank if plan else None,
         "sites": len(plan.sites) if plan else None,
-        "targets": list(targets(plan)) if plan else [],
+        "targets": list(plan.targets) if plan else [],
         "bytes": sum(f.size for f in facts.files),
         "bytes_read": 0 if folder is None else folder.bytes_read,
     }
-
-
-def targets(plan: AdapterPlan) -> tuple[str, ...]:
-    """The adapted modules by their last name: ``q_proj``, ``v_proj``."""
-    modules = (*plan.modules, *plan.saved, *plan.tuned, *plan.embeddings)
-    return tuple(sorted({module.rpartition(".")[2] for module in modules}))

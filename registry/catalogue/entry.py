@@ -49,11 +49,11 @@ class EntryMethod(_Part):
     dora: bool = False
     dtype: str = Field(description="of the stored tensors: F32, BF16, ...")
     prompt_tokens: int | None = None
-    targets: tuple[str, ...] = Field((), description="last names of the adapted modules")
+    targets: tuple[str, ...] = Field(default=(), description="last names of the adapted modules")
     replaced: Mapping[str, int] = Field(
         default_factory=dict, description="replaced modules, and bytes of each"
     )
-    trained_tokens: int = Field(0, ge=0)
+    trained_tokens: int = Field(default=0, ge=0)
     parameters: int = Field(ge=0, description="number of trained values")
     peft_version: str | None = None
 
@@ -64,8 +64,8 @@ class EntryBase(_Part):
     source: str | None = None
     revision: str | None = None
     aliases: tuple[str, ...] = ()
-    fingerprints: tuple[Fingerprint, ...] = Field((), description="of every base that fits")
-    quantisation: str | None = Field(None, description="of the base in training")
+    fingerprints: tuple[Fingerprint, ...] = Field(default=(), description="of every base that fits")
+    quantisation: str | None = Field(default=None, description="of the base in training")
     licence: str | None = None
     gated: bool | None = None
 
@@ -74,10 +74,10 @@ class Provenance(_Part):
     """Where the adapter comes from, as its publisher says."""
 
     data: tuple[str, ...] = ()
-    code: str | None = Field(None, description="commit of the training code")
+    code: str | None = Field(default=None, description="commit of the training code")
     date: str | None = None
     parents: tuple[str, ...] = Field(
-        (), description="adapters that it was trained or composed from"
+        default=(), description="adapters that it was trained or composed from"
     )
 
 
@@ -86,7 +86,7 @@ class Entry(_Part):
     ``folder`` is of all files."""
 
     format: int = Field(ge=FORMAT, le=FORMAT)
-    critical: tuple[str, ...] = Field((), description="fields that a reader must know")
+    critical: tuple[str, ...] = Field(default=(), description="fields that a reader must know")
     name: str
     version: str
     created: str = Field(description="UTC, ISO 8601")

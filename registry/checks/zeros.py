@@ -33,7 +33,7 @@ def zeros_of(
     asked = dict.fromkeys(
         key for site in uncalled(plan, layout) for keys in deciding(site) for key in sorted(keys)
     )
-    sources = {key: _sources(key, plan.conversion) for key in asked}
+    sources = {key: sources_of(key, plan.conversion) for key in asked}
     needed = {name for names in sources.values() for name in names}
     if not tensors.keys() >= needed or len(needed) > IDLE_TENSORS:
         return frozenset()
@@ -48,7 +48,7 @@ def zeros_of(
     return frozenset(key for key, names in sources.items() if zero.issuperset(names))
 
 
-def _sources(key: str, conversion: Conversion | None) -> Set[str]:
+def sources_of(key: str, conversion: Conversion | None) -> Set[str]:
     """The file's tensors that make up a tensor of the plan."""
     if conversion is None:
         return {key}

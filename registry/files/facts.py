@@ -395,3 +395,9 @@ class AdapterPlan:
     @property
     def modules(self) -> tuple[str, ...]:
         return tuple(site.module for site in self.sites)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The adapted modules by their last name: ``q_proj``, ``v_proj``."""
+        modules = (*self.modules, *self.saved, *self.tuned, *self.embeddings)
+        return tuple(sorted({module.rpartition(".")[2] for module in modules}))

@@ -1,0 +1,98 @@
+"""`adapterdock yank`, `unyank` and `deprecate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import say
+from .registries import (
+    ByOption,
+    ReferenceArgument,
+    RegistriesOption,
+    RegistryOption,
+    WhyOption,
+    opened,
+    who,
+)
+
+if TYPE_CHECKING:
+    from ..registry.catalogue.marks import Action
+
+RequiredWhy = Annotated[
+    str, typer.Option("--why", metavar="TEXT", help="The reason, shown to whoever uses it.")
+]
+
+
+def yank(
+    version: ReferenceArgument,
+    why: RequiredWhy,
+    by: ByOption = None,
+    registry: RegistryOption = None,
+    manifest: RegistriesOption = None,
+) -> None:
+    """Mark a version as wrong: ranges no longer select it.
+
+    It still resolves by its exact version, by an alias and from a lock, with a warning.
+
+    Examples:
+
+      adapterdock yank team/refunds@2.0.0 --why 'trained with the wrong tokenizer'
+    """
+    _mark(version, "yank", why, by, registry, manifest)
+
+
+def unyank(
+    version: ReferenceArgument,
+    why: WhyOption = None,
+    by: ByOption = None,
+    registry: RegistryOption = None,
+    manifest: RegistriesOption = None,
+) -> None:
+    """Take a `yank` back.
+
+    Examples:
+
+      adapterdock unyank team/refunds@2.0.0 --why 'it was another version'
+    """
+    _mark(version, "unyank", why, by, registry, manifest)
+
+
+def deprecate(
+    version: ReferenceArgument,
+    why: RequiredWhy,
+    by: ByOption = None,
+    registry: RegistryOption = None,
+    manifest: RegistriesOption = None,
+) -> None:
+    """Mark a version as old: whoever uses it gets a warning.
+
+    Examples:
+
+      adapterdock deprecate team/refunds@1.0.0 --why 'use 2.x'
+    """
+    _mark(version, "deprecate", why, by, registry, manifest)
+
+
+def _mark(
+    text: str,
+    action: Action,
+    why: str | None,
+    by: str | None,
+    registry: str | None,
+    manifest: Path | None,
+) -> None:
+    from ..registry.catalogue.promote import mark
+    from ..registry.catalogue.reference import version_of
+
+    catalogue, reference = opened(text, registry, manifest)
+    version = version_of(reference)
+    done = mark(catalogue, reference.name, version, action, by=who(by), why=why)
+    what = f"{reference.name}@{version}"
+    if done is None:
+        say(f"{what}: nothing changes, and nothing was written")
+        return
+    states = [word for word in ("yanked", "deprecated") if getattr(done, word)]
+    say(f"{what} is {' and '.join(states) or 'not yanked any more'}")

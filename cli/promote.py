@@ -1,0 +1,109 @@
+"""`adapterdock promote` and `demote`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .console import say
+from .registries import (
+    ByOption,
+    NameArgument,
+    ReferenceArgument,
+    RegistriesOption,
+    RegistryOption,
+    WhyOption,
+    opened,
+    who,
+)
+
+AliasArgument = Annotated[
+    str,
+    typer.Argument(metavar="ALIAS", help="Such as prod or staging.", show_default=False),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, and write nothing.")
+]
+
+
+def promote(
+    version: ReferenceArgument,
+    alias: AliasArgument,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--require",
+            metavar="METRIC>=NUMBER",
+            help="Refuse unless a published metric is so (repeat for more).",
+        ),
+    ] = None,
+    why: WhyOption = None,
+    by: ByOption = None,
+    dry_run: DryRunOption = False,
+    registry: RegistryOption = None,
+    manifest: RegistriesOption = None,
+) -> None:
+    """Let an alias select a version from now on.
+
+    Manifests that use the alias get the version when their lock is upgraded. The values before
+    stay in the history.
+
+    Examples:
+
+      adapterdock promote team/refunds@2.1.0 prod
+      adapterdock promote team/refunds@2.1.0 prod --require 'accuracy>=0.9' --why 'ticket 12'
+    """
+    from ..registry.catalogue.promote import parse_requirement
+    from ..registry.catalogue.promote import promote as promote_version
+    from ..registry.catalogue.reference import version_of
+
+    requirements = [parse_requirement(text) for text in require or ()]
+    catalogue, reference = opened(version, registry, manifest)
+    exact = version_of(reference)
+    done = promote_version(
+        catalogue,
+        reference.name,
+        exact,
+        alias,
+        require=requirements,
+        by=who(by),
+        why=why,
+        dry_run=dry_run,
+    )
+    what = f"{reference.name}@{alias}"
+    if done is None:
+        say(f"{what} selects {exact} already; nothing was written")
+        return
+    before = f" (before: {done.before})" if done.before else ""
+    verb = "would select" if dry_run else "selects"
+    say(f"{what} {verb} {exact}{before}; value {done.serial}")
+
+
+def demote(
+    name: NameArgument,
+    alias: AliasArgument,
+    why: WhyOption = None,
+    by: ByOption = None,
+    dry_run: DryRunOption = False,
+    registry: RegistryOption = None,
+    manifest: RegistriesOption = None,
+) -> None:
+    """Let an alias select nothing from now on.
+
+    The values before stay in the history.
+
+    Examples:
+
+      adapterdock demote team/refunds staging --why 'not used any more'
+    """
+    from ..registry.catalogue.promote import demote as demote_alias
+
+    catalogue, reference = opened(name, registry, manifest)
+    done = demote_alias(catalogue, reference.name, alias, by=who(by), why=why, dry_run=dry_run)
+    what = f"{reference.name}@{alias}"
+    if done is None:
+        say(f"{what} selects nothing already; nothing was written")
+        return
+    verb = "would select" if dry_run else "selects"
+    say(f"{what} {verb} nothing (before: {done.before}); value {done.serial}")

@@ -1,0 +1,169 @@
+"""`adapterdock publish`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..manifests.findings import registry as codes
+from ..manifests.findings.errors import UsageError
+from ..manifests.findings.finding import Where
+from .console import out, say
+from .options import JsonOption, OfflineOption, PolicyOption
+from .progress import shown_progress
+from .promote import DryRunOption
+from .registries import ReferenceArgument, RegistriesOption, RegistryOption, manifest_of
+from .render import counted
+
+SCHEMA = "adapterdock.publish/1"
+
+
+def publish(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The adapter.", show_default=False)
+    ],
+    version: ReferenceArgument,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="SOURCE",
+            help="The base (default: the manifest's, or what the adapter's config records).",
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", metavar="ID", help="Of the adapter: Apache-2.0.")
+    ] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", metavar="WHO", help="Who answers questions.")
+    ] = None,
+    description: Annotated[
+        str | None, typer.Option("--description", metavar="TEXT", help="For people.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="WORD", help="For search (repeat).")
+    ] = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option("--metrics", metavar="FILE", help='JSON: {"accuracy": 0.91}.'),
+    ] = None,
+    provenance: Annotated[
+        Path | None,
+        typer.Option(
+            "--provenance",
+            metavar="FILE",
+            help='JSON: {"data": [...], "code": COMMIT, "date": DATE, "parents": [...]}.',
+        ),
+    ] = None,
+    new_name: Annotated[
+        bool, typer.Option("--new-name", help="Allow a new name that is nearly another one.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    policy: PolicyOption = None,
+    offline: OfflineOption = False,
+    registry: RegistryOption = None,
+    manifest: RegistriesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish an adapter to a registry as one version, for good.
+
+    Validates it against its base first, and reads its weights once: an adapter that does not fit,
+    could not be checked, or has NaN, infinite or only zero values is not published. Publishing the
+    same content again succeeds; other content needs another version.
+
+    Examples:
+
+      adapterdock publish ./refunds team/refunds@2.1.0
+      adapterdock publish ./refunds team/refunds@2.1.0 --base hf://org/base --registry ./registry
+      adapterdock publish ./refunds team/refunds@2.1.0 --metrics metrics.json --dry-run
+    """
+    from ..registry.catalogue.entry import Provenance
+    from ..registry.catalogue.make_entry import Said
+    from ..registry.publishing import publish as publish_adapter
+
+    said = Said(
+        licence,
+        owner,
+        description,
+        tuple(tag or ()),
+        _metrics(metrics),
+        _model(Provenance, provenance),
+    )
+    with shown_progress(f"Publishing {folder}") as progress:
+        done = publish_adapter(
+            folder,
+            version,
+            registry=registry,
+            base=base,
+            manifest=manifest_of(manifest),
+            said=said,
+            policy=policy,
+            new_name=new_name,
+            dry_run=dry_run,
+            offline=offline,
+            progress=progress,
+        )
+    if as_json:
+        resolved = None if done is None else done.resolved
+        data = {
+            "reference": version,
+            "published": resolved is not None,
+            "new": done is not None and done.new,
+            "entry": None if resolved is None else resolved.digest,
+            "digest": None if resolved is None else resolved.entry.digest,
+            "uploaded": [] if done is None else list(done.uploaded),
+        }
+        out.as_json(SCHEMA, data)
+    elif done is None:
+        say(f"{version} can be published; nothing was written")
+    elif not done.new:
+        say(f"{version} is published already, with the same content")
+    else:
+        say(f"Published {version}: {counted(len(done.uploaded), 'new file')}")
+        say(f"entry {done.resolved.digest}", indent=2)
+
+
+def _metrics(path: Path | None) -> dict[str, float]:
+    """Names and finite numbers."""
+    if path is None:
+        return {}
+    data = _object(path)
+    wrong = [key for key, value in data.items() if type(value) not in (int, float)]
+    if wrong:
+        raise _invalid(path, f"{wrong[0][:80]!r} is not a number")
+    return {key: float(value) for key, value in data.items()}
+
+
+def _model(kind: Any, path: Path | None) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate_json("{}" if path is None else json.dumps(_object(path)))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise _invalid(Path(str(path)), f"{place}: {first['msg']}") from error
+
+
+def _object(path: Path) -> Mapping[str, Any]:
+    from ..registry.catalogue.entry import LIMIT, InvalidEntryError, parse_object
+
+    try:
+        with path.open("rb") as file:
+            return parse_object(file.read(LIMIT + 1))
+    except InvalidEntryError as error:
+        raise _invalid(path, str(error)) from error
+    except OSError as error:
+        raise _invalid(path, error.strerror or "it cannot be read") from error
+
+
+def _invalid(path: Path, reason: str) -> UsageError:
+    return UsageError(
+        codes.BAD_REFERENCE.finding(
+            f"Cannot use {path}: {reason}", Where(file=str(path)), hint="Correct the file."
+        )
+    )

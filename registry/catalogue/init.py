@@ -1,0 +1,106 @@
+"""Creates a registry, and proves that a storage can hold one."""
+
+from __future__ import annotations
+
+import secrets
+
+from ...manifests.findings import registry as codes
+from ...manifests.findings.errors import PolicyError, StoreError
+from ...manifests.findings.finding import Where
+from .catalogue import FORMAT, Catalogue
+from .layout import IDENTITY, MIRROR
+from .series import canonical
+from .storage import Storage, write_once
+
+ATTRIBUTES = ".gitattributes"
+_AS_IT_IS = b"* -text\n"
+"""Git changes no line ends: these would change digests."""
+
+_proven: set[str] = set()
+"""URLs of storages that this process has proved."""
+
+
+def init_registry(storage: Storage, title: str | None = None, *, local: bool = False) -> Catalogue:
+    """Create a registry in an empty folder.
+
+    Args:
+        storage: Where.
+        title: What people call it.
+        local: Whether it is on this machine's disk, where it may be in a git checkout.
+
+    Raises :class:`StoreError` where there is one already, and :class:`PolicyError` where the
+    storage cannot create a file exclusively.
+    """
+    where = Where(file=storage.url)
+    prove_exclusive(storage)
+    catalogue = Catalogue(storage, secrets.token_hex(16), title)
+    data = {"format": FORMAT, "id": catalogue.id, **({} if title is None else {"title": title})}
+    if local:  # first: a registry that exists has it
+        _keep_bytes(storage)
+    if not write_once(storage, IDENTITY, canonical(data)):
+        raise StoreError(
+            codes.EXISTS_ALREADY.finding(
+                "There is a registry already", where, found=IDENTITY, hint="Use it, or another URL."
+            )
+        )
+    return catalogue
+
+
+def _keep_bytes(storage: Storage) -> None:
+    if write_once(storage, ATTRIBUTES, _AS_IT_IS):
+        return
+    there = storage.read(ATTRIBUTES, 1 << 16)
+    if _AS_IT_IS.strip() not in [line.strip() for line in there.splitlines()]:
+        raise StoreError(
+            codes.EXISTS_ALREADY.finding(
+                f"{ATTRIBUTES} lets git change line ends",
+                Where(file=storage.url),
+                expected="a line `* -text`",
+                hint="Add the line `* -text`, or use another folder.",
+            )
+        )
+
+
+def require_writable(catalogue: Catalogue) -> None:
+    """Raise :class:`PolicyError` for a mirror, and for a storage that cannot create files
+    exclusively."""
+    try:
+        catalogue.storage.read(MIRROR, 1)
+    except FileNotFoundError:
+        prove_exclusive(catalogue.storage)
+        return
+    raise PolicyError(
+        codes.REGISTRY_READ_ONLY.finding("This registry is a mirror", catalogue.where, found=MIRROR)
+    )
+
+
+def prove_exclusive(storage: Storage) -> None:
+    """Create one file twice, once for each process and storage: the second time must fail. Raises
+    :class:`PolicyError`."""
+    where = Where(file=storage.url)
+    if storage.url in _proven:
+        return
+    if not storage.creates:
+        raise PolicyError(
+            codes.REGISTRY_READ_ONLY.finding("Nothing can be created in this registry", where)
+        )
+    probe = f"probes/{secrets.token_hex(8)}"
+    try:
+        storage.create(probe, b"1")
+        try:
+            storage.create(probe, b"2")
+        except FileExistsError:
+            if storage.read(probe, 2) == b"1":
+                _proven.add(storage.url)
+                return
+        raise PolicyError(
+            codes.REGISTRY_READ_ONLY.finding(
+                "This storage replaces a file that should only be created",
+                where,
+                found="two writers of one version would both succeed",
+            )
+        )
+    except FileExistsError:  # a request that was repeated after a lost answer: ask again next time
+        return
+    finally:
+        storage.remove(probe)

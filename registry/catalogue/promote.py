@@ -1,0 +1,254 @@
+"""Changes after publishing: values of aliases, and marks. Each is one new file of a series."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ...manifests.findings import registry as codes
+from ...manifests.findings.errors import IntegrityError, PolicyError, UsageError
+from ...manifests.findings.finding import Finding
+from .catalogue import Catalogue, Listing
+from .entry import Entry
+from .init import require_writable
+from .journal import note, now
+from .layout import alias_folder, marks_folder
+from .marks import Action, Mark, read_mark, said, text_or_none
+from .reference import check_alias
+from .series import BrokenSeriesError, Value, append, last_two
+
+_REQUIREMENT = re.compile(r"\s*(?P<metric>[^<>=\s]+)\s*(?P<sign>>=|<=|>|<|==?)\s*(?P<value>\S+)\s*")
+_SIGNS: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "=": operator.eq,
+    "==": operator.eq,
+}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """``accuracy>=0.9``: what a metric must be."""
+
+    text: str
+    metric: str
+    sign: str
+    value: float
+
+    def check(self, entry: Entry) -> Finding | None:
+        """A finding where the entry does not meet it."""
+        found = entry.metrics.get(self.metric)
+        if found is not None and _SIGNS[self.sign](found, self.value):
+            return None
+        return codes.NOT_PROMOTED.finding(
+            f"{entry.name}@{entry.version} does not meet {self.text}",
+            found="no such metric" if found is None else f"{self.metric} = {found:g}",
+            expected=self.text,
+        )
+
+
+def parse_requirement(text: str) -> Requirement:
+    """The requirement that ``text`` is. Raises :class:`UsageError`."""
+    match = _REQUIREMENT.fullmatch(text)
+    try:
+        value = float(match["value"]) if match is not None else math.nan
+    except ValueError:
+        value = math.nan
+    if match is None or not math.isfinite(value):
+        raise UsageError(
+            codes.BAD_REFERENCE.finding(
+                f"Invalid requirement {text[:80]!r}",
+                found=text[:80],
+                expected="METRIC>=NUMBER, or with >, <, <= or =",
+                hint="Write it in quotes: --require 'accuracy>=0.9'.",
+            )
+        )
+    return Requirement(text.strip(), match["metric"], match["sign"], value)
+
+
+@dataclass(frozen=True)
+class AliasValue:
+    """One value of an alias. ``version`` is ``None`` where the alias was removed."""
+
+    serial: int
+    version: str | None
+    entry: str | None
+    by: str | None
+    at: str | None
+    why: str | None
+    before: str | None
+    """The version before."""
+
+
+def promote(
+    catalogue: Catalogue,
+    name: str,
+    version: str,
+    alias: str,
+    *,
+    require: Collection[Requirement] = (),
+    by: str | None = None,
+    why: str | None = None,
+    dry_run: bool = False,
+) -> AliasValue | None:
+    """Let an alias select a version from now on; ``None`` where it does already.
+
+    Raises :class:`PolicyError` where the version does not meet a requirement.
+    """
+    check_alias(alias)
+    require_writable(catalogue)
+    found = catalogue.entry(name, version)
+    wrong = [one for one in (r.check(found.entry) for r in require) if one is not None]
+    if wrong:
+        raise PolicyError(*wrong)
+    return _move(catalogue, name, alias, version, found.digest, by, why, dry_run)
+
+
+def demote(
+    catalogue: Catalogue,
+    name: str,
+    alias: str,
+    *,
+    by: str | None = None,
+    why: str | None = None,
+    dry_run: bool = False,
+) -> AliasValue | None:
+    """Let an alias select nothing from now on; ``None`` where it does not exist."""
+    check_alias(alias)
+    require_writable(catalogue)
+    return _move(catalogue, name, alias, None, None, by, why, dry_run)
+
+
+def history(catalogue: Catalogue, name: str, alias: str) -> list[AliasValue]:
+    """All values of an alias, oldest first; their chain is verified."""
+    check_alias(alias)
+    values: list[AliasValue] = []
+    for value in catalogue.alias_values(catalogue.listing(name), alias):
+        values.append(_read(value, values[-1].version if values else None))
+    return values
+
+
+def selected(catalogue: Catalogue, listing: Listing) -> dict[str, str]:
+    """The version that each alias of a name selects now."""
+    found: dict[str, str] = {}
+    for alias in listing.aliases:
+        version = catalogue.alias_version(listing, alias)
+        if version is not None:
+            found[alias] = version
+    return found
+
+
+def mark(
+    catalogue: Catalogue,
+    name: str,
+    version: str,
+    action: Action,
+    *,
+    by: str | None = None,
+    why: str | None = None,
+) -> Mark | None:
+    """Yank, un-yank or deprecate a version; ``None`` where nothing changes."""
+    require_writable(catalogue)
+    entry = catalogue.entry(name, version)
+    folder, at = marks_folder(name, version), now()
+    nonce = secrets.token_hex(8)
+
+    def make(last: Value | None) -> Mapping[str, Any] | None:
+        before = Mark() if last is None else read_mark(folder, last)
+        after = before.after(action, by, at, why)
+        return None if before.same_state(after) else {**after.as_value(), "nonce": nonce}
+
+    written = _append(catalogue, folder, make)
+    if written is None:
+        return None
+    line = {"what": action, "name": name, "version": version, "entry": entry.digest}
+    _note(catalogue, line, written, by, at, why)
+    return read_mark(folder, written)
+
+
+def _move(
+    catalogue: Catalogue,
+    name: str,
+    alias: str,
+    version: str | None,
+    entry: str | None,
+    by: str | None,
+    why: str | None,
+    dry_run: bool,
+) -> AliasValue | None:
+    folder, at = alias_folder(name, alias), now()
+    data = {"version": version, "entry": entry, "by": by, "at": at, "why": why}
+    value = {**said(data), "nonce": secrets.token_hex(8)}
+    before: list[Value | None] = [None]
+
+    def make(last: Value | None) -> Mapping[str, Any] | None:
+        before[0] = last
+        now_selected = None if last is None else (last.data.get("version"), last.data.get("entry"))
+        return None if (now_selected or (None, None)) == (version, entry) else value
+
+    if dry_run:
+        last = _last(catalogue, folder)
+        if make(last) is None:
+            return None
+        serial = 1 if last is None else last.number + 1
+        return AliasValue(serial, version, entry, by, at, why, _version(last))
+    written = _append(catalogue, folder, make)
+    if written is None:
+        return None
+    what = "demote" if version is None else "promote"
+    line = said({"what": what, "name": name, "alias": alias, "version": version, "entry": entry})
+    _note(catalogue, line, written, by, at, why)
+    return _read(written, _version(before[0]))
+
+
+def _note(
+    catalogue: Catalogue,
+    line: Mapping[str, Any],
+    written: Value,
+    by: str | None,
+    at: str,
+    why: str | None,
+) -> None:
+    more = said({"by": by, "at": at, "why": why})
+    note(catalogue.storage, {**line, **more, "serial": written.number, "value": written.digest})
+
+
+def _last(catalogue: Catalogue, folder: str) -> Value | None:
+    return _guarded(
+        catalogue,
+        lambda: last_two(catalogue.storage, folder, catalogue.storage.find(folder))[1],
+    )
+
+
+def _append(
+    catalogue: Catalogue,
+    folder: str,
+    make: Callable[[Value | None], Mapping[str, Any] | None],
+) -> Value | None:
+    last = _last(catalogue, folder)
+    return _guarded(catalogue, lambda: append(catalogue.storage, folder, make, last))
+
+
+def _guarded(catalogue: Catalogue, act: Callable[[], T]) -> T:
+    try:
+        return act()
+    except BrokenSeriesError as error:
+        raise IntegrityError(codes.HISTORY_BROKEN.finding(str(error), catalogue.where)) from error
+
+
+def _version(value: Value | None) -> str | None:
+    return None if value is None else text_or_none(value.data.get("version"))
+
+
+def _read(value: Value, before: str | None) -> AliasValue:
+    texts = [text_or_none(value.data.get(k)) for k in ("version", "entry", "by", "at", "why")]
+    version, entry, by, at, why = texts
+    return AliasValue(value.number, version, entry, by, at, why, before)

@@ -1,0 +1,167 @@
+"""Publishes an entry: contents first, the entry last, then the journal.
+
+The entry is created exclusively, so of two publishers of one version one wins. Whoever is killed
+before it has published nothing, and the next try finds the contents that are there already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...manifests.findings import registry as codes
+from ...manifests.findings.errors import IntegrityError, SourceError, UsageError
+from ...manifests.findings.store import LOCAL_FILE_CHANGED
+from ..files.digests import sha256_file
+from .catalogue import Catalogue, Listing, Resolved
+from .entry import LIMIT, Entry, InvalidEntryError, read_entry
+from .init import require_writable
+from .journal import note
+from .layout import ADAPTERS, blob_file, entry_file
+from .names import one_edit_apart
+from .series import canonical
+from .storage import Storage, write_once
+
+
+@dataclass(frozen=True)
+class Published:
+    """What ``publish`` did. ``uploaded`` are digests of contents that were not there before;
+    ``new`` is whether the entry was not."""
+
+    resolved: Resolved
+    new: bool
+    uploaded: tuple[str, ...] = ()
+
+
+def entry_bytes(entry: Entry) -> bytes:
+    """The only spelling of an entry that is written."""
+    return canonical(entry.model_dump(mode="json", exclude_none=True))
+
+
+def check_publish(catalogue: Catalogue, entry: Entry, *, new_name: bool = False) -> Resolved | None:
+    """The same version if it is published already with the same content, ``None`` if it can be
+    published; writes nothing.
+
+    Raises :class:`IntegrityError` where other content has its name and version, and
+    :class:`UsageError` where its name is new and one edit from another one.
+    """
+    raw = entry_bytes(entry)
+    if len(raw) > LIMIT:
+        raise UsageError(
+            codes.ENTRY_INVALID.finding(
+                "The entry is too large",
+                found=f"{len(raw)} bytes",
+                expected=f"at most {LIMIT} bytes",
+                hint="Shorten the description, the metrics or the provenance.",
+            )
+        )
+    try:
+        read_entry(raw, entry.name, entry.version)
+    except InvalidEntryError as error:
+        raise UsageError(codes.ENTRY_INVALID.finding("Invalid entry", found=error)) from error
+    try:
+        return _same(catalogue, entry)
+    except SourceError:
+        if not new_name:
+            _require_distinct(catalogue, entry.name)
+        return None
+
+
+def publish_entry(
+    catalogue: Catalogue, entry: Entry, contents: Mapping[str, Path], *, new_name: bool = False
+) -> Published:
+    """Publish ``entry``, whose files are ``contents`` by digest. The same content again succeeds,
+    and uploads nothing. Raises what :func:`check_publish` does."""
+    require_writable(catalogue)
+    before = check_publish(catalogue, entry, new_name=new_name)
+    if before is not None:
+        _upload(catalogue.storage, contents)
+        return Published(before, new=False)
+    storage = catalogue.storage
+    uploaded = _upload(storage, contents)
+    raw = entry_bytes(entry)
+    if not write_once(storage, entry_file(entry.name, entry.version), raw):
+        return Published(_same(catalogue, entry), new=False, uploaded=uploaded)
+    # what a gc removed between the look and the entry: after the entry, it keeps them
+    uploaded = (*uploaded, *_upload(storage, contents))
+    published = Resolved(entry, raw)
+    note(
+        storage,
+        {
+            "what": "publish",
+            "name": entry.name,
+            "version": entry.version,
+            "entry": published.digest,
+            "at": entry.created,
+        },
+    )
+    return Published(published, new=True, uploaded=tuple(dict.fromkeys(uploaded)))
+
+
+def _same(catalogue: Catalogue, entry: Entry) -> Resolved:
+    """The published entry of this name and version, if only its time is another one."""
+    there = catalogue.entry(entry.name, entry.version)
+    again = entry.model_copy(update={"created": there.entry.created})
+    if entry_bytes(again) == entry_bytes(there.entry):
+        return there
+    theirs, ours = there.entry.model_dump(), again.model_dump()
+    fields = [key for key in (*ours, *theirs) if ours.get(key) != theirs.get(key)]
+    raise IntegrityError(
+        codes.EXISTS_ALREADY.finding(
+            f"{entry.name}@{entry.version} is published with other content",
+            catalogue.where,
+            found=f"another {', '.join(dict.fromkeys(fields))}",
+        )
+    )
+
+
+def _upload(storage: Storage, contents: Mapping[str, Path]) -> tuple[str, ...]:
+    """Create the contents that are missing; their digests."""
+    uploaded: list[str] = []
+    for digest, path in contents.items():
+        blob = blob_file(digest)
+        try:
+            storage.read(blob, 1)
+        except FileNotFoundError:
+            if sha256_file(path) != digest:
+                raise IntegrityError(
+                    LOCAL_FILE_CHANGED.finding(
+                        "A file changed while it was published", found=path.name
+                    )
+                ) from None
+            try:
+                storage.create(blob, path)
+            except FileExistsError:  # somebody else was faster; the name says what is in it
+                continue
+            uploaded.append(digest)
+    return tuple(uploaded)
+
+
+def _require_distinct(catalogue: Catalogue, name: str) -> None:
+    """Raise :class:`UsageError` where ``name`` is new and nearly the name of something else."""
+    if Listing(name, tuple(catalogue.storage.find(f"{ADAPTERS}/{name}/versions"))).versions:
+        return
+    near = next((other for other in names_of(catalogue) if one_edit_apart(name, other)), None)
+    if near is not None:
+        raise UsageError(
+            codes.BAD_REFERENCE.finding(
+                f"The new name {name!r} is nearly {near!r}, which exists",
+                catalogue.where,
+                found=name,
+                expected=near,
+                hint="Correct the name, or pass --new-name if it is meant.",
+            )
+        )
+
+
+def names_of(catalogue: Catalogue) -> list[str]:
+    """The names that have versions, sorted."""
+    return sorted(set(_names_in(catalogue.storage.find(ADAPTERS))))
+
+
+def _names_in(paths: Iterable[str]) -> Iterable[str]:
+    for path in paths:
+        name, found, _ = path.removeprefix(f"{ADAPTERS}/").partition("/versions/")
+        if found:
+            yield name

@@ -1,0 +1,235 @@
+"""Publishing an adapter folder: validated against its base, looked at once, then published."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..manifests.findings import registry as codes
+from ..manifests.findings.errors import FitError, StoreError, UsageError
+from ..manifests.findings.finding import Finding, Where
+from ..manifests.language.frozen import FrozenDict
+from ..manifests.language.source import Source, SourceSyntaxError
+from ..manifests.manifest import ManifestFile, read_manifest
+from .catalogue.entry import Entry
+from .catalogue.journal import now
+from .catalogue.make_entry import Said, describe_base, make_entry, published_files
+from .catalogue.publish import Published, check_publish, publish_entry
+from .catalogue.reference import Reference, parse_reference, version_of
+from .catalogue.values import Looked, changes_nothing, look
+from .checks.recorded_base import recorded_name
+from .files.disk import fault
+from .files.progress import Progress
+from .lock import require_fit
+from .locks.project import ManifestSource, open_manifest
+from .registries import open_registry
+from .resolution import Opened, Resolution
+from .resolve import check_records, measure, resolve
+from .session import Session, session_for
+from .sources.fetch import fetch
+from .store.store import Store
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An adapter that may be published: its entry, and its contents by digest."""
+
+    entry: Entry
+    contents: Mapping[str, Path]
+    left_out: tuple[str, ...] = ()
+    """Files of the folder that are not published."""
+
+
+def publish(
+    folder: str | os.PathLike[str],
+    reference: str,
+    *,
+    registry: str | None = None,
+    base: str | None = None,
+    manifest: ManifestSource | None = None,
+    said: Said = Said(),  # noqa: B008 - frozen
+    policy: str | os.PathLike[str] | None = None,
+    new_name: bool = False,
+    dry_run: bool = False,
+    offline: bool = False,
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> Published | None:
+    """Publish an adapter as one version, for good.
+
+    It is validated against its base first, and its weights are read once. The same content again
+    succeeds.
+
+    Args:
+        folder: The adapter's folder.
+        reference: ``REGISTRY/NAME@VERSION``.
+        registry: The URL that ``REGISTRY`` means; by default, what ``manifest`` says.
+        base: The base's source; by default that of ``manifest``, else what the adapter's config
+            records.
+        manifest: A manifest with the base, and with ``registries``.
+        said: Licence, description, metrics and so on.
+        policy: A policy file that must allow the sources too.
+        new_name: Whether a new name may be nearly that of another adapter.
+        dry_run: Checks everything, and writes nothing.
+        offline: Use no network.
+        store: Where fetched files are kept; the user's cache by default.
+        progress: Gets what is read.
+
+    Returns:
+        What is published now; ``None`` with ``dry_run`` where nothing is yet.
+
+    Raises:
+        UsageError: The reference is invalid, or the new name is nearly another one.
+        FitError: The adapter does not fit its base, that could not be checked, or its weights
+            are not finite or change nothing.
+        IntegrityError: The version is published with other content.
+        SourceError, PolicyError, StoreError: Something cannot be read or written.
+    """
+    wanted = parse_reference(reference)
+    version_of(wanted)
+    given = None if manifest is None else open_manifest(manifest)
+    catalogue = open_registry(wanted, registry, given)
+    file = _manifest_for(Path(folder), base, given)
+    session = session_for(file, policy=policy, offline=offline, store=store, progress=progress)
+    candidate = check_candidate(file, wanted, said, session)
+    if dry_run:
+        there = check_publish(catalogue, candidate.entry, new_name=new_name)
+        return None if there is None else Published(there, new=False)
+    return publish_entry(catalogue, candidate.entry, candidate.contents, new_name=new_name)
+
+
+def check_candidate(
+    file: ManifestFile, reference: Reference, said: Said, session: Session
+) -> Candidate:
+    """The only adapter of ``file``, if it may be published: it fits, everything about that could
+    be checked, and its values are finite and change something."""
+    resolution = resolve(file, session.access)
+    require_fit(resolution, ())
+    measured = measure(resolution)
+    more = check_records(resolution, measured)
+    require_fit(replace(resolution, findings=(*resolution.findings, *more)), ())
+    (opened,) = resolution.adapters.values()
+    assert opened.folder is not None and opened.facts is not None and opened.plan is not None
+    assert resolution.base is not None
+    where = file.where(("adapters", *resolution.adapters, "source"))
+    available = opened.folder.files()
+    chosen = published_files(opened.facts, available)
+    fetched = fetch(opened.folder, chosen, session.store, progress=session.progress, where=where)
+    try:
+        looked = look(opened.facts.headers, lambda path: fetched[path].path)
+    except OSError as error:
+        raise StoreError(fault(error, Path(str(opened.folder.source)), where)) from error
+    wrong = check_values(opened, looked, where)
+    if wrong:
+        raise FitError(*wrong)
+    facts = [one.fact for one in fetched.values()]
+    entry = make_entry(
+        reference.name,
+        version_of(reference),
+        now(),
+        opened.facts,
+        opened.plan,
+        facts,
+        describe_base(resolution.base, measured.fingerprint, _names(resolution)),
+        said,
+    )
+    contents = {one.fact.sha256 or "": one.path for one in fetched.values()}
+    left_out = tuple(sorted(available.keys() - fetched.keys()))
+    return Candidate(entry, contents, left_out)
+
+
+def check_values(opened: Opened, looked: Looked, where: Where) -> list[Finding]:
+    """Findings where values are not finite, or change nothing."""
+    assert opened.facts is not None and opened.plan is not None
+    if looked.special:
+        count = len(looked.special)
+        return [
+            codes.BAD_WEIGHTS.finding(
+                f"{count} {'tensor has' if count == 1 else 'tensors have'} NaN or infinite values",
+                where,
+                found=", ".join(looked.special[:3]),
+                expected="finite values",
+            )
+        ]
+    if changes_nothing(opened.facts, opened.plan, looked):
+        return [
+            codes.BAD_WEIGHTS.finding(
+                "This adapter changes nothing: its factors are zero", where, found="zeros"
+            )
+        ]
+    return []
+
+
+def _names(resolution: Resolution) -> list[str]:
+    """Other names of the base: the manifest's aliases, and what the adapter's config records."""
+    (opened,) = resolution.adapters.values()
+    recorded = None if opened.facts is None else recorded_name(opened.facts.config)
+    names = [*resolution.file.manifest.base.aliases]
+    return names if recorded is None else [*names, recorded]
+
+
+ADAPTER = "adapter"
+"""The name of the adapter in the manifest that publishing makes."""
+
+
+def _manifest_for(folder: Path, base: str | None, given: ManifestFile | None) -> ManifestFile:
+    """A manifest with the base and this adapter alone."""
+    path = str(folder.absolute())
+    if given is None:
+        model = base or _recorded(folder)
+        return read_manifest(
+            {
+                "version": 1,
+                "base": {"model": model},
+                "adapters": {ADAPTER: {"source": path}},
+            }
+        )
+    only = read_manifest({"version": 1, "adapters": {ADAPTER: {"source": path}}})
+    declared = given.manifest.base
+    if base is not None:
+        declared = declared.model_copy(update={"model": _source(base), "fingerprint": None})
+    manifest = given.manifest.model_copy(
+        update={
+            "base": declared,
+            "adapters": only.manifest.adapters,
+            "compositions": FrozenDict(),
+            "active": None,
+        }
+    )
+    return replace(given, manifest=manifest)
+
+
+def _recorded(folder: Path) -> str:
+    """The base that the adapter's config names."""
+    from .files.names import ADAPTER_CONFIG
+    from .methods.config_file import parse_adapter_config
+
+    where = Where(file=str(folder / ADAPTER_CONFIG))
+    try:
+        raw = (folder / ADAPTER_CONFIG).read_bytes()
+    except OSError:
+        name = None
+    else:
+        name = recorded_name(parse_adapter_config(raw, where))
+    if name is None:
+        raise UsageError(
+            codes.BAD_REFERENCE.finding(
+                "Cannot tell which base this adapter is for",
+                where,
+                expected="a base",
+                hint="Pass --base SOURCE, or --manifest FILE.",
+            )
+        )
+    return name if Path(name).is_absolute() or "://" in name else f"hf://{name}"
+
+
+def _source(text: str) -> Source:
+    try:
+        source = Source.parse(text)
+        return Source.parse(str(source.local_path(Path.cwd()))) if source.is_local else source
+    except SourceSyntaxError as error:
+        raise UsageError(
+            codes.BAD_REFERENCE.finding("Invalid --base", found=text, expected=error)
+        ) from error

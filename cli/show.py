@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..manifests.findings.finding import Where
-from ..manifests.lockfile import NEW_ADAPTER
 from ..manifests.reading.nodes import Path, Scalar, scalars
 from .console import err, out, say
 from .options import (
@@ -107,6 +106,8 @@ def _describe(resolution: Resolution, digests: dict[str, str | None]) -> dict[st
 
 
 def _print(data: dict[str, Any]) -> None:
+    from ..manifests.lockfile import NEW_ADAPTER
+
     base = data["base"]
     if base["model"] is None:
         say("base: not declared")

@@ -108,8 +108,8 @@ def check_lock(
         access = Access(offline=offline, policies=policies_in_force(file, policy))
         lock = lock_of(file)
         if lock is None:
-            where = Where(file=lock_name(file))
-            return Report(_subject(manifest), (codes.LOCK_MISSING.finding("no lock", where),))
+            missing = codes.LOCK_MISSING.finding("The lock is missing", Where(file=lock_name(file)))
+            return Report(_subject(manifest), (missing,))
         wrong = stale(file, lock) or incomplete(file, lock) or unpinned(file, lock)
         if wrong:
             return Report(_subject(manifest), tuple(wrong))

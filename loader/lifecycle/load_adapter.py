@@ -15,8 +15,8 @@ import torch
 from ...manifests.findings import language as language_codes
 from ...manifests.findings import lock as lock_codes
 from ...manifests.findings import usage as usage_codes
-from ...manifests.findings.errors import FitError, IntegrityError, PolicyError, UsageError
-from ...manifests.findings.finding import Where, refused
+from ...manifests.findings.errors import IntegrityError, PolicyError, UsageError
+from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.source import Source, SourceSyntaxError
 from ...registry.checks.candidate import Ask
 from ...registry.checks.zeros import zeros_in_files
@@ -39,7 +39,7 @@ from ...registry.sources.folder import Folder
 from ...registry.sources.in_memory import InMemoryFolder
 from ...registry.sources.open import open_source
 from ...registry.sources.roads import Road
-from ..build.from_files import AdapterFiles, check_live
+from ..build.from_files import AdapterFiles, check_live, require_fit
 from ..build.in_memory import files_of
 from ..model.host import AdapterHost
 from ..weights.dtypes import dtype_of
@@ -98,17 +98,17 @@ def load_adapter(
             permits=(lambda url: permits(lists, url)) if lists else None,
             where=where,
         )
-    opened = Opened()
+    opened, notes = Opened(), list[Finding]()
+    tokenizer = partial(gather_tokenizer, folder, where)
     # with a budget, digests are needed to read the files again
     files = (
         _local_files(folder) if sha256 is None and host.adapters.residency.budget is None else None
     )
     if files is None:
         facts = gather_adapter(name, folder, where)
-        ask = Ask(zeros_in_files(facts, folder.read), partial(gather_tokenizer, folder, where))
+        ask = Ask(zeros_in_files(facts, folder.read), tokenizer)
         findings, plan = check_live(host.live, facts, base, directory, where, ask)
-        if bad := refused(findings, accepted):
-            raise FitError(*bad)  # before the weights are fetched
+        plan, notes = require_fit(findings, plan, accepted)  # before the weights are fetched
         wanted, opened = facts.files, Opened(folder, facts, plan, layout=host.live.layout)
     else:
         wanted = tuple(f.fact for f in files.values())
@@ -138,9 +138,10 @@ def load_adapter(
         trainable=trainable,
         where=where,
         opened=opened,
-        tokenizer=partial(gather_tokenizer, folder, where),
+        tokenizer=tokenizer if opened.facts is None else Ask().tokenizer,
     )
-    for note in attach_files(host, verified, replace=replaces):
+    notes += attach_files(host, verified, replace=replaces)
+    for note in dict.fromkeys(notes):
         log.warning("%s", note)
 
 

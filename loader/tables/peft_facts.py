@@ -64,7 +64,7 @@ def _fields(config: Any) -> dict[str, str]:
 
 def _kind(name: str, hint: Any, default: object) -> str:
     """The kind of a field's values; ``?`` where null is one of them."""
-    allowed = _types(hint)
+    allowed = types_of(hint)
     nullable = default is None or type(None) in allowed or name in _SEEDS
     optional = "?" if nullable else ""
     if dict in allowed:
@@ -79,13 +79,13 @@ def _kind(name: str, hint: Any, default: object) -> str:
     return ("whole" if int in allowed else "text") + optional
 
 
-def _types(hint: Any) -> set[type]:
+def types_of(hint: Any) -> set[type]:
     """The plain types that an annotation allows."""
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
         return {type(value) for value in typing.get_args(hint)}
     if origin in (typing.Union, types.UnionType):
-        return set().union(*map(_types, typing.get_args(hint)))
+        return set().union(*map(types_of, typing.get_args(hint)))
     return {origin or hint}
 
 

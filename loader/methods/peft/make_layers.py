@@ -186,7 +186,7 @@ def _classes(method: str, where: Where) -> tuple[Any, Any]:
                 f"The installed PEFT does not know {method}",
                 where,
                 found=peft.__version__,
-                hint="pip install -U peft",
+                hint="Upgrade it: `pip install -U peft`.",
             )
         )
     return configs[method], tuners[method]

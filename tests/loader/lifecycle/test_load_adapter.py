@@ -79,6 +79,17 @@ def test_sources_may_be_text_or_paths(
         assert close(logits(model, adapter=name), shelf.one.answer)
 
 
+@pytest.mark.parametrize("pinned", [False, True])
+def test_warnings_about_the_fit_are_logged_with_and_without_a_digest(
+    model: AdaptedModel, shelf: Shelf, caplog: pytest.LogCaptureFixture, pinned: bool
+) -> None:
+    wanted = {"adapter_config.json", "adapter_model.safetensors"}
+    files = {k: v for k, v in files_of(shelf.one.folder).items() if k in wanted}
+    digest = folder_digest(FileFact(k, len(v), sha256_bytes(v)) for k, v in files.items())
+    model.load_adapter(shelf.one.folder, "it", sha256=digest if pinned else None)
+    assert [m for m in caplog.messages if "AD363" in m] == [caplog.messages[0]]
+
+
 def test_load_from_s3(model: AdaptedModel, shelf: Shelf, s3: Any) -> None:
     url = put_all(s3, s3.bucket(), "refunds/v1", shelf.one.folder)
     model.load_adapter(url, "refunds")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from adapterdock.loader.tables.peft_facts import types_of
 from adapterdock.manifests.findings.finding import Severity, Where
 from adapterdock.registry.checks.options import PEFT_METHODS, check_method
 from adapterdock.registry.files.facts import AdapterFacts, Header, TensorInfo
@@ -78,7 +78,7 @@ def test_a_field_is_of_the_kind_that_peft_annotates(method: str) -> None:
         made = field.default_factory
         default = field.default if made is dataclasses.MISSING else made()
         assert field.name == "bias" or expect(default) is None, field.name
-        allowed = _types(hints[field.name])
+        allowed = types_of(hints[field.name])
         for type_, value in _SAMPLES.items():
             if (
                 field.name != "bias"
@@ -88,16 +88,6 @@ def test_a_field_is_of_the_kind_that_peft_annotates(method: str) -> None:
                 )
             ):
                 assert expect(value) is not None, (field.name, value)
-
-
-def _types(hint: Any) -> set[type]:
-    """The plain types that an annotation allows."""
-    origin = typing.get_origin(hint)
-    if origin is typing.Literal:
-        return {type(value) for value in typing.get_args(hint)}
-    if origin in (typing.Union, types.UnionType):
-        return set().union(*map(_types, typing.get_args(hint)))
-    return {origin or hint}
 
 
 @pytest.mark.parametrize("method", PEFT_REFUSED)

@@ -82,17 +82,8 @@ def publish(
       adapterdock publish ./refunds team/refunds@2.1.0 --metrics metrics.json --dry-run
     """
     from ..registry.catalogue.entry import Provenance
-    from ..registry.catalogue.make_entry import Said
     from ..registry.publishing import publish as publish_adapter
 
-    said = Said(
-        licence,
-        owner,
-        description,
-        tuple(tag or ()),
-        _metrics(metrics),
-        _model(Provenance, provenance),
-    )
     with shown_progress(f"Publishing {folder}") as progress:
         done = publish_adapter(
             folder,
@@ -100,7 +91,12 @@ def publish(
             registry=registry,
             base=base,
             manifest=manifest_of(manifest),
-            said=said,
+            licence=licence,
+            owner=owner,
+            description=description,
+            tags=tag or (),
+            metrics=_metrics(metrics),
+            provenance=_model(Provenance, provenance),
             policy=policy,
             new_name=new_name,
             dry_run=dry_run,

@@ -1,4 +1,4 @@
-"""Codes AD86x to AD89x: the registry of published adapters."""
+"""Codes AD835 to AD839 and AD86x to AD89x: the registry of published adapters."""
 
 from __future__ import annotations
 
@@ -33,3 +33,4 @@ OCI_ARTIFACT_INVALID = Code("AD889", "oci-artifact-invalid")
 OCI_REFERENCE_INVALID = Code("AD890", "oci-reference-invalid")
 DOCKER_LOGIN_UNUSABLE = Code("AD891", "docker-login-unusable")
 OCI_PUSH_REFUSED = Code("AD892", "oci-push-refused")
+SAID_INVALID = Code("AD835", "said-invalid")

@@ -49,7 +49,7 @@ def _text(field: str, value: object) -> str:
 
 
 def _number(name: object, value: object) -> float:
-    if not isinstance(value, Real) or type(value) is bool or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise _invalid("metrics", f"{str(name)[:80]}: {_short(value)} is not a finite number")
     return float(value)
 

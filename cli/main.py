@@ -27,6 +27,7 @@ from . import (
     registry,
     run,
     show,
+    signing,
     validate,
     versions,
 )
@@ -123,6 +124,7 @@ for name, command in (
     ("run", run.run),
     ("merge", merge.merge),
     ("publish", publish.publish),
+    ("sign", signing.sign),
     ("versions", versions.versions),
     ("promote", promote.promote),
     ("demote", promote.demote),

@@ -697,6 +697,9 @@ class AdaptedModel(StandIn):
         provenance: Mapping[str, Any] | None = None,
         new_name: bool = False,
         dry_run: bool = False,
+        sign: str | os.PathLike[str] | None = None,
+        passphrase: str | bytes | None = None,
+        public_key: str | os.PathLike[str] | None = None,
         offline: bool = False,
     ) -> Published | None:
         """Publish an adapter to a registry as one version, for good.
@@ -720,6 +723,10 @@ class AdaptedModel(StandIn):
             provenance: Where it comes from: ``data``, ``code`` (a commit), ``date``, ``parents``.
             new_name: Whether a new name may be nearly that of another adapter.
             dry_run: Checks everything, and writes nothing.
+            sign: A private key that signs the entry, as for :func:`adapterdock.publish`; also the
+                next two.
+            passphrase: Of the key's file.
+            public_key: The public key that belongs to it.
             offline: Use no network.
 
         Returns:
@@ -747,6 +754,9 @@ class AdaptedModel(StandIn):
             provenance=provenance,
             new_name=new_name,
             dry_run=dry_run,
+            sign=sign,
+            passphrase=passphrase,
+            public_key=public_key,
             offline=offline,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -14,7 +15,8 @@ from ...registry.catalogue.entry import Provenance
 from ...registry.catalogue.publish import Published
 from ...registry.catalogue.reference import parse_reference, version_of
 from ...registry.catalogue.said import said_of
-from ...registry.publishing import check_candidate, manifest_for, publish_candidate
+from ...registry.catalogue.signer import Signer
+from ...registry.publishing import check_candidate, manifest_for, publish_candidate, signer_for
 from ...registry.registries import open_registry
 from ...registry.session import Session, session_for
 from ..adapter.adapter import Adapter
@@ -38,6 +40,9 @@ def publish_adapter(
     provenance: Provenance | Mapping[str, Any] | None = None,
     new_name: bool = False,
     dry_run: bool = False,
+    sign: str | os.PathLike[str] | Signer | None = None,
+    passphrase: str | bytes | None = None,
+    public_key: str | os.PathLike[str] | None = None,
     offline: bool = False,
 ) -> Published | None:
     """See :meth:`AdaptedModel.publish`."""
@@ -52,6 +57,7 @@ def publish_adapter(
         metrics=metrics,
         provenance=provenance,
     )
+    signer = signer_for(sign, passphrase, public_key)
     catalogue = open_registry(wanted, registry, host.file)
     with host.adapters.changing():
         adapter = host.adapters.known(name)
@@ -64,7 +70,9 @@ def publish_adapter(
         file = manifest_for(Path(folder), base, named)
         session = _session(host, file, pinned=base is None, offline=offline)
         candidate = check_candidate(file, wanted, said, session)
-        return publish_candidate(catalogue, candidate, new_name=new_name, dry_run=dry_run)
+        return publish_candidate(
+            catalogue, candidate, new_name=new_name, dry_run=dry_run, signer=signer
+        )
 
 
 def _declared(host: AdapterHost, name: str) -> dict[str, Any]:

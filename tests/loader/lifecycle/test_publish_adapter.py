@@ -114,6 +114,16 @@ def test_a_dry_run_writes_nothing(model: AdaptedModel, team: Catalogue) -> None:
     assert not team.storage.find("adapters")
 
 
+def test_a_version_is_signed_as_it_is_published(
+    model: AdaptedModel, team: Catalogue, tmp_path: Path
+) -> None:
+    from adapterdock.registry.catalogue.signer import new_pair
+
+    new_pair(tmp_path / "team.key")
+    model.publish("one", "team/refunds@1.0.0", sign=tmp_path / "team.key")
+    assert len(team.listing("refunds").signatures("1.0.0")) == 1
+
+
 def refused(
     model: AdaptedModel, team: Catalogue, kind: type[Exception], name: str = "one", **fields: Any
 ) -> str:
@@ -140,6 +150,7 @@ def test_an_unknown_adapter_and_a_wrong_reference_are_refused(
     refused(model, team, UsageError, reference="team/refunds")
     refused(model, team, UsageError, reference="other/refunds@1.0.0")
     refused(model, team, UsageError, metrics={"accuracy": float("nan")})
+    refused(model, team, UsageError, sign="nothing.key")
 
 
 def test_weights_that_are_not_finite_are_not_published(

@@ -11,8 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from operator import itemgetter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -33,30 +37,39 @@ _WEB = ("http", "https", "s3", "gs", "az", "abfs", "oci")
 
 def cyclonedx(bill: Bill) -> bytes:
     """The bill as CycloneDX. Raises :class:`UsageError` where the extra ``sbom`` is missing."""
+    lib = _library()
+    bom = lib.Bom(metadata=_metadata(bill))
+    components = {one.ref: _component(one) for one in bill.materials}
+    root = bom.metadata.component
+    for component in components.values():
+        bom.components.add(component)
+    bom.register_dependency(root, components.values())
+    for one in bill.materials:
+        bom.register_dependency(components[one.ref], [components[ref] for ref in one.uses])
+    data: dict[str, Any] = json.loads(lib.JsonV1Dot6(bom).output_as_string())
+    del data["metadata"]["timestamp"], data["serialNumber"]
+    data["components"].sort(key=itemgetter("bom-ref"))
+    data["compositions"] = [_complete(bill)]
+    data["serialNumber"] = f"urn:uuid:{UUID(bytes=_digest(data)[:16], version=4)}"
+    return _written(data)
+
+
+@cache
+def _library() -> Any:
+    """The names of the library that are used here; its types are hidden by its decorators."""
+    modules = ("model", "model.bom", "model.component", "model.tool", "output.json")
+    found: dict[str, Any] = {}
     try:
-        from cyclonedx.model.bom import Bom
-        from cyclonedx.output.json import JsonV1Dot6
+        for name in (*modules, "contrib.license.factories"):
+            found |= vars(import_module(f"cyclonedx.{name}"))
+        found["PackageURL"] = import_module("packageurl").PackageURL
     except ImportError as error:
         raise UsageError(
             codes.SBOM_UNAVAILABLE.finding(
                 "A bill of materials needs the package cyclonedx-python-lib", found=str(error)
             )
         ) from error
-    bom = Bom(metadata=_metadata(bill))
-    components = {one.ref: _component(one) for one in bill.materials}
-    root = bom.metadata.component
-    assert root is not None
-    for component in components.values():
-        bom.components.add(component)
-    bom.register_dependency(root, components.values())
-    for one in bill.materials:
-        bom.register_dependency(components[one.ref], [components[ref] for ref in one.uses])
-    data: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
-    del data["metadata"]["timestamp"], data["serialNumber"]
-    data["components"].sort(key=lambda one: one["bom-ref"])
-    data["compositions"] = [_complete(bill)]
-    data["serialNumber"] = f"urn:uuid:{UUID(bytes=_digest(data)[:16], version=4)}"
-    return _written(data)
+    return SimpleNamespace(**{name: one for name, one in found.items() if name[0].isupper()})
 
 
 def _complete(bill: Bill) -> dict[str, Any]:
@@ -74,23 +87,20 @@ def _written(data: Mapping[str, Any]) -> bytes:
 
 
 def _metadata(bill: Bill) -> Any:
-    from cyclonedx.model.bom import BomMetaData
-    from cyclonedx.model.component import Component, ComponentType
-    from cyclonedx.model.tool import ToolRepository
+    lib = _library()
 
-    root = Component(
-        type=ComponentType.APPLICATION,
+    root = lib.Component(
+        type=lib.ComponentType.APPLICATION,
         name=bill.name or ROOT,
         bom_ref=ROOT,
         description=bill.description,
     )
-    tool = Component(type=ComponentType.APPLICATION, name=_OURS, version=__version__)
-    return BomMetaData(component=root, tools=ToolRepository(components=[tool]))
+    tool = lib.Component(type=lib.ComponentType.APPLICATION, name=_OURS, version=__version__)
+    return lib.BomMetaData(component=root, tools=lib.ToolRepository(components=[tool]))
 
 
 def _component(one: Material) -> Any:
-    from cyclonedx.model import ExternalReference, ExternalReferenceType, XsUri
-    from cyclonedx.model.component import Component, ComponentType
+    lib = _library()
 
     about = {"kind": one.kind, **one.about}
     if one.source is not None:
@@ -100,11 +110,11 @@ def _component(one: Material) -> Any:
     if one.owner is not None:
         about["owner"] = one.owner
     place = None if one.source is None else _place(one.source)
-    reference = ExternalReference(
-        type=ExternalReferenceType.DISTRIBUTION, url=XsUri(place or "urn:none")
+    reference = lib.ExternalReference(
+        type=lib.ExternalReferenceType.DISTRIBUTION, url=lib.XsUri(place or "urn:none")
     )
-    return Component(
-        type=ComponentType.MACHINE_LEARNING_MODEL,
+    return lib.Component(
+        type=lib.ComponentType.MACHINE_LEARNING_MODEL,
         name=one.name,
         version=one.revision or one.digest,
         bom_ref=one.ref,
@@ -119,40 +129,41 @@ def _component(one: Material) -> Any:
 
 
 def _file(ref: str, path: str, file: LockedFile) -> Any:
-    from cyclonedx.model import HashAlgorithm, HashType
-    from cyclonedx.model.component import Component, ComponentType
+    lib = _library()
 
     digest = (file.sha256 or "").removeprefix(PREFIX)
-    return Component(
-        type=ComponentType.FILE,
+    return lib.Component(
+        type=lib.ComponentType.FILE,
         name=path,
         bom_ref=f"{ref}/{path}",
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)] if digest else [],
+        hashes=[lib.HashType(alg=lib.HashAlgorithm.SHA_256, content=digest)] if digest else [],
         properties=_properties({"size": str(file.size)}),
     )
 
 
-def _properties(about: Mapping[str, str]) -> Iterable[Any]:
-    from cyclonedx.model import Property
+def _properties(about: Mapping[str, str]) -> list[Any]:
 
-    return [Property(name=f"{_OURS}:{key}", value=value) for key, value in sorted(about.items())]
+    lib = _library()
+    return [
+        lib.Property(name=f"{_OURS}:{key}", value=value) for key, value in sorted(about.items())
+    ]
 
 
 def _licence(text: str) -> Any:
     """An SPDX id or expression where it is one, else a name."""
-    from cyclonedx.contrib.license.factories import LicenseFactory
 
-    return LicenseFactory().make_from_string(text)
+    return _library().LicenseFactory().make_from_string(text)
 
 
 def _purl(source: Source, revision: str | None) -> Any:
     """Of a model on the Hub, by https://github.com/package-url/purl-spec."""
-    from packageurl import PackageURL
 
     if not source.is_hub:
         return None
     owner, _, name = source.location.rpartition("/")
-    return PackageURL("huggingface", owner or None, name, revision, subpath=source.path or None)
+    return _library().PackageURL(
+        "huggingface", owner or None, name, revision, subpath=source.path or None
+    )
 
 
 def _place(source: Source) -> str | None:

@@ -180,6 +180,9 @@ def test_without_the_library_the_extra_is_named(
 ) -> None:
     import sys
 
+    from adapterdock.registry.cyclonedx import _library
+
+    _library.cache_clear()
     monkeypatch.setitem(sys.modules, "cyclonedx.output.json", None)
     with pytest.raises(UsageError) as caught:
         cyclonedx(bill(ready.manifest))

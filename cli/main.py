@@ -70,6 +70,7 @@ EPILOG = """Exit status:
 Environment:
 
   ADAPTERDOCK_CACHE   folder for downloaded files (default: ~/.cache/adapterdock)
+  ADAPTERDOCK_CONFIG  the file with your registries (default: ~/.config/adapterdock/config.toml)
   ADAPTERDOCK_POLICY  a policy file that applies to every manifest
   ADAPTERDOCK_DEBUG   1: show tracebacks of errors, as --debug does
   ADAPTERDOCK_MIN_RATE       least bytes per second of a transfer (1024; 0: any)

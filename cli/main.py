@@ -13,6 +13,7 @@ import typer
 from .. import __version__
 from . import (
     cache,
+    configured,
     explain,
     fingerprint,
     history,
@@ -131,6 +132,7 @@ for name, command in (
     ("yank", marks.yank),
     ("unyank", marks.unyank),
     ("deprecate", marks.deprecate),
+    ("registries", configured.registries),
 ):
     app.command(name, cls=Command)(command)
 app.add_typer(registry.app, name="registry")

@@ -1,4 +1,4 @@
-"""Codes AD86x to AD89x: the registry of published adapters."""
+"""Codes AD844, AD845 and AD86x to AD89x: the registry of published adapters."""
 
 from __future__ import annotations
 
@@ -33,3 +33,5 @@ OCI_ARTIFACT_INVALID = Code("AD889", "oci-artifact-invalid")
 OCI_REFERENCE_INVALID = Code("AD890", "oci-reference-invalid")
 DOCKER_LOGIN_UNUSABLE = Code("AD891", "docker-login-unusable")
 OCI_PUSH_REFUSED = Code("AD892", "oci-push-refused")
+USER_CONFIG = Code("AD844", "user-config-invalid")
+SNAPSHOT_UNUSABLE = Code("AD845", "snapshot-unusable", Severity.WARNING)

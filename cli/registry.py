@@ -10,6 +10,7 @@ import typer
 from .command import Command, Group
 from .console import out, say
 from .options import JsonOption
+from .rules import app as rules_app
 
 SCHEMA = "adapterdock.registry/1"
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     "A registry is a folder: on a disk, in a git checkout or in object storage. Nothing in it is "
     "ever overwritten.",
 )
+app.add_typer(rules_app, name="rules")
 
 
 @app.command("init", cls=Command)

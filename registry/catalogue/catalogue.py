@@ -20,6 +20,7 @@ from ...manifests.language.selector import Selector
 from ...manifests.language.versions import parse_version
 from ..files.digests import is_digest, sha256_bytes
 from .entry import LIMIT, Entry, InvalidEntryError, parse_object, read_entry
+from .journal import last_line
 from .layout import (
     IDENTITY,
     JOURNAL,
@@ -120,7 +121,7 @@ class Catalogue:
     def journal_line(self) -> Seen | None:
         """The last line of the journal."""
         try:
-            last = head(self.storage, newest_snapshot(self.storage))
+            last = last_line(self.storage)
         except BrokenSeriesError as error:
             raise _broken(str(error), self.where) from error
         return None if last is None else Seen(last.number, last.digest)

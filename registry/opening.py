@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
-from types import MappingProxyType
 from typing import Any
 
 from ..manifests.findings.finding import Where
@@ -21,8 +20,6 @@ OPENERS: Mapping[str, str] = {
 }
 """By scheme, the module here whose ``open_folder(opening)`` opens sources that are not folders
 themselves. All others are opened by ``sources/open.py``."""
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Opening:
 
     source: Source
     file: ManifestFile | None
-    options: Mapping[str, Any] = _NOTHING
+    options: Mapping[str, Any] = field(default_factory=dict)
     pin: LockedAdapter | LockedBase | None = None
     seen: LockedAdapter | None = None
     policies: tuple[Policy, ...] = ()

@@ -308,14 +308,12 @@ def warnings_of(opening: Opening, version: str) -> list[Finding]:
 def _require_same_registry(registry: OpenRegistry, seen: LockedEntry, opening: Opening) -> None:
     if registry.catalogue.id != seen.id:
         raise IntegrityError(
-            codes.NOT_A_REGISTRY.finding(
+            codes.ANOTHER_REGISTRY.finding(
                 f"Another registry is at {registry.catalogue.storage.url} than when "
                 f"{opening.source} was locked",
                 opening.where,
                 found=registry.catalogue.id,
                 expected=seen.id,
-                hint="Correct the address. If you want the other registry, give it another name "
-                "under `registries`, and change the source.",
             )
         )
 

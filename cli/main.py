@@ -13,6 +13,7 @@ import typer
 from .. import __version__
 from . import (
     cache,
+    configured,
     explain,
     fingerprint,
     history,
@@ -72,6 +73,7 @@ EPILOG = """Exit status:
 Environment:
 
   ADAPTERDOCK_CACHE   folder for downloaded files (default: ~/.cache/adapterdock)
+  ADAPTERDOCK_CONFIG  the file with your registries (default: ~/.config/adapterdock/config.toml)
   ADAPTERDOCK_POLICY  a policy file that applies to every manifest
   ADAPTERDOCK_DEBUG   1: show tracebacks of errors, as --debug does
   ADAPTERDOCK_MIN_RATE       least bytes per second of a transfer (1024; 0: any)
@@ -134,6 +136,7 @@ for name, command in (
     ("yank", marks.yank),
     ("unyank", marks.unyank),
     ("deprecate", marks.deprecate),
+    ("registries", configured.registries),
 ):
     app.command(name, cls=Command)(command)
 app.add_typer(registry.app, name="registry")

@@ -2,79 +2,27 @@
 
 from __future__ import annotations
 
-import math
-import operator
-import re
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ...manifests.findings import registry as codes
-from ...manifests.findings.errors import IntegrityError, PolicyError, UsageError
-from ...manifests.findings.finding import Finding
+from ...manifests.findings.errors import IntegrityError, PolicyError
 from .catalogue import Catalogue, Listing
-from .entry import Entry
 from .envelope import Kind
+from .gates import check_gates
 from .init import require_writable
 from .journal import note, now
 from .layout import alias_folder, marks_folder
 from .marks import Action, Mark, read_mark, said, text_or_none
+from .metrics import Requirement
 from .reference import check_alias
 from .series import BrokenSeriesError, Value, append, last_two
 from .signer import Signer
 from .signing import Signable, add, signing_first, value_of
 
-_REQUIREMENT = re.compile(r"\s*(?P<metric>[^<>=\s]+)\s*(?P<sign>>=|<=|>|<|==?)\s*(?P<value>\S+)\s*")
-_SIGNS: Mapping[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-    "=": operator.eq,
-    "==": operator.eq,
-}
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Requirement:
-    """``accuracy>=0.9``: what a metric must be."""
-
-    text: str
-    metric: str
-    sign: str
-    value: float
-
-    def check(self, entry: Entry) -> Finding | None:
-        """A finding where the entry does not meet it."""
-        found = entry.metrics.get(self.metric)
-        if found is not None and _SIGNS[self.sign](found, self.value):
-            return None
-        return codes.NOT_PROMOTED.finding(
-            f"{entry.name}@{entry.version} does not meet {self.text}",
-            found="no such metric" if found is None else f"{self.metric} = {found:g}",
-            expected=self.text,
-        )
-
-
-def parse_requirement(text: str) -> Requirement:
-    """The requirement that ``text`` is. Raises :class:`UsageError`."""
-    match = _REQUIREMENT.fullmatch(text)
-    try:
-        value = float(match["value"]) if match is not None else math.nan
-    except ValueError:
-        value = math.nan
-    if match is None or not math.isfinite(value):
-        raise UsageError(
-            codes.BAD_REFERENCE.finding(
-                f"Invalid requirement {text[:80]!r}",
-                found=text[:80],
-                expected="METRIC>=NUMBER, or with >, <, <= or =",
-                hint="Write it in quotes: --require 'accuracy>=0.9'.",
-            )
-        )
-    return Requirement(text.strip(), match["metric"], match["sign"], value)
 
 
 @dataclass(frozen=True)
@@ -106,14 +54,16 @@ def promote(
     """Let an alias select a version from now on; ``None`` where it does already.
 
     ``signer`` signs the new value, or the one that selects the version already. Raises
-    :class:`PolicyError` where the version does not meet a requirement.
+    :class:`PolicyError` where the version does not meet a requirement, or what the registry's
+    rules ask for this alias.
     """
     check_alias(alias)
     require_writable(catalogue)
     found = catalogue.entry(name, version)
     wrong = [one for one in (r.check(found.entry) for r in require) if one is not None]
+    wrong += check_gates(catalogue, found, alias, signer)
     if wrong:
-        raise PolicyError(*wrong)
+        raise PolicyError(*dict.fromkeys(wrong))
     return _move(catalogue, name, alias, version, found.digest, by, why, signer, dry_run)
 
 

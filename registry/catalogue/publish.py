@@ -24,6 +24,7 @@ from .series import canonical
 from .signer import Signer
 from .signing import add, entry_of
 from .storage import Storage, write_once
+from .take_snapshot import known_names, snapshot_when_due
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def publish_entry(
     # what a gc removed between the look and the entry: after the entry, it keeps them
     uploaded = (*uploaded, *_upload(storage, contents))
     published = Resolved(entry, raw)
-    note(
+    line = note(
         storage,
         {
             "what": "publish",
@@ -110,6 +111,7 @@ def publish_entry(
             "at": entry.created,
         },
     )
+    snapshot_when_due(catalogue, line.number, line.data.get("snapshot", 0))
     return Published(published, new=True, uploaded=tuple(dict.fromkeys(uploaded)))
 
 
@@ -165,7 +167,9 @@ def _require_distinct(catalogue: Catalogue, name: str) -> None:
     """Raise :class:`UsageError` where ``name`` is new and nearly the name of something else."""
     if Listing(name, tuple(catalogue.storage.find(f"{ADAPTERS}/{name}/versions"))).versions:
         return
-    near = next((other for other in names_of(catalogue) if one_edit_apart(name, other)), None)
+    names = known_names(catalogue)  # a listing of 100,000 names on S3 takes minutes
+    others = names_of(catalogue) if names is None else sorted(names)
+    near = next((other for other in others if one_edit_apart(name, other)), None)
     if near is not None:
         raise UsageError(
             codes.BAD_REFERENCE.finding(

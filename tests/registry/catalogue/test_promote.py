@@ -15,16 +15,16 @@ from adapterdock.manifests.findings.errors import (
     UsageError,
 )
 from adapterdock.manifests.findings.finding import Where
+from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, Resolved, Seen, open_catalogue
 from adapterdock.registry.catalogue.journal import head
+from adapterdock.registry.catalogue.metrics import parse_requirement
 from adapterdock.registry.catalogue.promote import (
     demote,
     history,
     mark,
-    parse_requirement,
     promote,
 )
-from adapterdock.registry.catalogue.selector import parse_selector
 from support.published import Counted, publish, registry
 
 

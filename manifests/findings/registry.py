@@ -5,6 +5,10 @@ from __future__ import annotations
 from .code import Code
 from .finding import Severity
 
+CONTENT_BEING_REMOVED = Code("AD846", "content-being-removed")
+REGISTRY_DAMAGED = Code("AD847", "registry-damaged")
+MIRROR_DIFFERS = Code("AD848", "mirror-differs")
+JOURNAL_INCOMPLETE = Code("AD849", "journal-incomplete", Severity.WARNING)
 NOT_A_REGISTRY = Code("AD860", "not-a-registry")
 NOT_PUBLISHED = Code("AD861", "not-published")
 ENTRY_INVALID = Code("AD862", "entry-invalid")

@@ -13,6 +13,7 @@ import typer
 from .. import __version__
 from . import (
     cache,
+    configured,
     explain,
     fingerprint,
     history,
@@ -27,6 +28,7 @@ from . import (
     registry,
     run,
     show,
+    signing,
     validate,
     versions,
 )
@@ -124,6 +126,7 @@ for name, command in (
     ("run", run.run),
     ("merge", merge.merge),
     ("publish", publish.publish),
+    ("sign", signing.sign),
     ("versions", versions.versions),
     ("promote", promote.promote),
     ("demote", promote.demote),
@@ -131,6 +134,7 @@ for name, command in (
     ("yank", marks.yank),
     ("unyank", marks.unyank),
     ("deprecate", marks.deprecate),
+    ("registries", configured.registries),
 ):
     app.command(name, cls=Command)(command)
 app.add_typer(registry.app, name="registry")

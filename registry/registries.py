@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..manifests.findings import registry as codes
-from ..manifests.findings.errors import UsageError
+from ..manifests.findings.errors import AdapterdockError, UsageError
+from ..manifests.findings.finding import Finding
 from ..manifests.language.names import did_you_mean
 from ..manifests.manifest import ManifestFile
 from .catalogue.catalogue import Catalogue, open_catalogue
@@ -14,6 +16,19 @@ from .catalogue.names import wrong_name
 from .catalogue.open_storage import open_storage
 from .catalogue.reference import Reference
 from .configured import Configured, configured
+from .files.pool import each
+
+_WORKERS = 8
+"""Registries that are opened at once."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A registry that is configured: opened, or why it cannot be."""
+
+    row: Configured
+    catalogue: Catalogue | None = None
+    problems: tuple[Finding, ...] = ()
 
 
 def open_registry(
@@ -36,6 +51,18 @@ def open_named(text: str, file: ManifestFile | None = None) -> Catalogue:
 def open_configured(row: Configured) -> Catalogue:
     """A registry that has a local name."""
     return open_catalogue(open_storage(row.source, directory=row.directory, where=row.where))
+
+
+def reach(rows: Iterable[Configured]) -> list[Reached]:
+    """Open each of these registries; one that cannot be opened is no error."""
+
+    def one(row: Configured) -> Reached:
+        try:
+            return Reached(row, open_configured(row))
+        except AdapterdockError as error:
+            return Reached(row, problems=error.findings)
+
+    return each(one, list(rows), _WORKERS)
 
 
 def _known(name: str, known: Mapping[str, Configured]) -> Configured:

@@ -22,6 +22,8 @@ from .journal import note
 from .layout import ADAPTERS, blob_file, entry_file
 from .names import one_edit_apart
 from .series import canonical
+from .signer import Signer
+from .signing import add, entry_of
 from .storage import Storage, write_once
 
 
@@ -70,23 +72,35 @@ def check_publish(catalogue: Catalogue, entry: Entry, *, new_name: bool = False)
 
 
 def publish_entry(
-    catalogue: Catalogue, entry: Entry, contents: Mapping[str, Path], *, new_name: bool = False
+    catalogue: Catalogue,
+    entry: Entry,
+    contents: Mapping[str, Path],
+    *,
+    new_name: bool = False,
+    signer: Signer | None = None,
 ) -> Published:
     """Publish ``entry``, whose files are ``contents`` by digest. The same content again succeeds,
-    and uploads nothing. Raises what :func:`check_publish` does."""
+    and uploads nothing. ``signer`` signs the entry that is published then. Raises what
+    :func:`check_publish` does, and :class:`UsageError` where the signer refuses."""
     require_writable(catalogue)
     before = check_publish(catalogue, entry, new_name=new_name)
     if before is not None:
         _upload(catalogue.storage, contents)
+        _sign(catalogue, before, signer)
         return Published(before, new=False)
     storage = catalogue.storage
     raw = entry_bytes(entry)
     with held(storage, contents) as hold:
         uploaded = _upload(storage, contents)
+        signature = _sign(catalogue, Resolved(entry, raw), signer)
         while hold.renew():
             uploaded = (*uploaded, *_upload(storage, contents))
         if not write_once(storage, entry_file(entry.name, entry.version), raw):
-            return Published(_same(catalogue, entry), new=False, uploaded=uploaded)
+            if signature is not None:  # it signs an entry that was not written
+                storage.remove(signature)
+            there = _same(catalogue, entry)
+            _sign(catalogue, there, signer)
+            return Published(there, new=False, uploaded=uploaded)
         # what somebody removed by hand: the entry is there now, and gc keeps what it names
         uploaded = (*uploaded, *_upload(storage, contents))
     published = Resolved(entry, raw)
@@ -101,6 +115,15 @@ def publish_entry(
         },
     )
     return Published(published, new=True, uploaded=tuple(dict.fromkeys(uploaded)))
+
+
+def _sign(catalogue: Catalogue, resolved: Resolved, signer: Signer | None) -> str | None:
+    """Sign an entry; the path of a new signature."""
+    if signer is None:
+        return None
+    entry = resolved.entry
+    signable = entry_of(catalogue.id, entry.name, entry.version, resolved.digest)
+    return add(catalogue.storage, signable, signer)
 
 
 def _same(catalogue: Catalogue, entry: Entry) -> Resolved:

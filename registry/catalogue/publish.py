@@ -25,6 +25,7 @@ from .series import canonical
 from .signer import Signer
 from .signing import add, entry_of
 from .storage import Storage, write_once
+from .take_snapshot import known_names, snapshot_when_due
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def publish_entry(
         # what somebody removed by hand: the entry is there now, and gc keeps what it names
         uploaded = (*uploaded, *_upload(storage, contents))
     published = Resolved(entry, raw)
-    note(
+    line = note(
         storage,
         {
             "what": "publish",
@@ -114,6 +115,7 @@ def publish_entry(
             "at": entry.created,
         },
     )
+    snapshot_when_due(catalogue, line.number, line.data.get("snapshot", 0))
     return Published(published, new=True, uploaded=tuple(dict.fromkeys(uploaded)))
 
 
@@ -169,7 +171,9 @@ def _require_distinct(catalogue: Catalogue, name: str) -> None:
     """Raise :class:`UsageError` where ``name`` is new and nearly the name of something else."""
     if Listing(name, tuple(catalogue.storage.find(f"{ADAPTERS}/{name}/versions"))).versions:
         return
-    near = next((other for other in names_of(catalogue) if one_edit_apart(name, other)), None)
+    names = known_names(catalogue)  # a listing of 100,000 names on S3 takes minutes
+    others = names_of(catalogue) if names is None else sorted(names)
+    near = next((other for other in others if one_edit_apart(name, other)), None)
     if near is not None:
         raise UsageError(
             codes.BAD_REFERENCE.finding(

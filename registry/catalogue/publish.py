@@ -16,6 +16,7 @@ from ...manifests.findings.store import LOCAL_FILE_CHANGED
 from ..files.digests import sha256_file
 from .catalogue import Catalogue, Listing, Resolved
 from .entry import LIMIT, Entry, InvalidEntryError, read_entry
+from .hold import held
 from .init import require_writable
 from .journal import note
 from .layout import ADAPTERS, blob_file, entry_file
@@ -89,17 +90,20 @@ def publish_entry(
         _sign(catalogue, before, signer)
         return Published(before, new=False)
     storage = catalogue.storage
-    uploaded = _upload(storage, contents)
     raw = entry_bytes(entry)
-    signature = _sign(catalogue, Resolved(entry, raw), signer)
-    if not write_once(storage, entry_file(entry.name, entry.version), raw):
-        if signature is not None:  # it signs an entry that was not written
-            storage.remove(signature)
-        there = _same(catalogue, entry)
-        _sign(catalogue, there, signer)
-        return Published(there, new=False, uploaded=uploaded)
-    # what a gc removed between the look and the entry: after the entry, it keeps them
-    uploaded = (*uploaded, *_upload(storage, contents))
+    with held(storage, contents) as hold:
+        uploaded = _upload(storage, contents)
+        signature = _sign(catalogue, Resolved(entry, raw), signer)
+        while hold.renew():
+            uploaded = (*uploaded, *_upload(storage, contents))
+        if not write_once(storage, entry_file(entry.name, entry.version), raw):
+            if signature is not None:  # it signs an entry that was not written
+                storage.remove(signature)
+            there = _same(catalogue, entry)
+            _sign(catalogue, there, signer)
+            return Published(there, new=False, uploaded=uploaded)
+        # what somebody removed by hand: the entry is there now, and gc keeps what it names
+        uploaded = (*uploaded, *_upload(storage, contents))
     published = Resolved(entry, raw)
     line = note(
         storage,

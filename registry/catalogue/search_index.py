@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .recent import Key, Recent
-from .thin_row import ThinRow, base_names
+from .thin_row import COLUMNS, ThinRow, base_names, plain
 
 FORMAT = "1"
 _TABLES = """
@@ -33,6 +34,7 @@ _COLUMNS = (
     "v.name, v.version, v.entry, v.created, v.method, v.rank, v.licence, v.owner, v.tags, "
     "v.description, v.marks, b.text"
 )
+_TAGS, _MARKS = COLUMNS.index("tags"), COLUMNS.index("marks")
 
 
 @dataclass(frozen=True)
@@ -151,10 +153,10 @@ class SearchIndex:
         for column in ("method", "licence"):
             if (wanted := getattr(query, column)) is not None:
                 where.append(f"v.{column} = ? COLLATE NOCASE")
-                values.append(_clean(wanted))
+                values.append(plain(wanted))
         for tag in query.tags:
             where.append("EXISTS (SELECT 1 FROM json_each(v.tags) WHERE value = ? COLLATE NOCASE)")
-            values.append(_clean(tag))
+            values.append(plain(tag))
         if bases is not None:
             self._choose(bases)
             where.append("v.base IN (SELECT id FROM temp.chosen)")
@@ -191,20 +193,16 @@ class SearchIndex:
 
 def match_of(text: str) -> str:
     """A user's words as an FTS5 expression: quoted, so that none of it is syntax."""
-    words = [word.replace('"', " ") for word in _clean(text).replace("\0", " ").split()]
+    words = [word.replace('"', " ") for word in (plain(text) or "").replace("\0", " ").split()]
     quoted = (f'"{word}"*' for word in words if any(c.isalnum() for c in word))
     return " ".join(quoted)
 
 
-def _row(values: tuple[object, ...]) -> ThinRow:
-    *front, tags, description, marks, base = values
-    return ThinRow(
-        *front,  # pyright: ignore[reportArgumentType]
-        tuple(json.loads(str(tags))),
-        description,  # pyright: ignore[reportArgumentType]
-        tuple(str(marks).split()),
-        str(base),
-    )
+def _row(values: Sequence[Any]) -> ThinRow:
+    found = [*values]
+    found[_TAGS] = tuple(json.loads(found[_TAGS]))
+    found[_MARKS] = tuple(found[_MARKS].split())
+    return ThinRow(*found)
 
 
 def _marks(words: Iterable[str]) -> str:
@@ -212,9 +210,4 @@ def _marks(words: Iterable[str]) -> str:
 
 
 def _joined(texts: Iterable[str | None]) -> str:
-    return _clean(" ".join(text for text in texts if text))
-
-
-def _clean(text: str) -> str:
-    """Without halves of characters, which SQLite does not take."""
-    return text.encode("utf-8", "replace").decode()
+    return plain(" ".join(text for text in texts if text)) or ""

@@ -20,8 +20,9 @@ from ...manifests.bounds import FOLDER_FILES, MIB
 from ...manifests.findings import registry as codes
 from ...manifests.findings import store as store_codes
 from ...manifests.findings.errors import AdapterdockError, SourceError
+from ...manifests.owner import left_beside, made_beside
 from ..files.digests import CHUNK, PREFIX, sha256_bytes
-from ..files.disk import guarded, sync_file, sync_folder
+from ..files.disk import guarded, remove, sync_file, sync_folder
 from .entry import InvalidEntryError, parse_object
 from .oci_artifact import Artifact, OnBytes
 from .oci_content import Checked, removed_on_failure, wrong_content
@@ -79,9 +80,11 @@ def write_layout(
             if one.digest not in artifact.contents:
                 raise wrong_content(store_codes.OBJECT_MISSING, one, "is missing", None, None)
             contents[one.digest] = (one, artifact.contents[one.digest])
-    new = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}.tmp")
+    for left in left_beside(path, ""):  # of a process that was killed
+        remove(left)
+    new = made_beside(path, "")
     try:
-        with guarded(new):
+        with guarded(path):
             with new.open("xb") as file:
                 hashed = _Hashing(file, on_bytes)
                 _write(hashed, listed, contents)
@@ -150,6 +153,11 @@ class OciLayout:
             return read_manifest(self.read(descriptor))
         except InvalidManifestError as error:
             self._refuse(f"the manifest {descriptor.digest}: {error}")
+
+    def size(self, digest: str) -> int | None:
+        """The bytes of a content, or ``None`` where the archive does not have it."""
+        place = self._places.get(BLOBS + digest.removeprefix(PREFIX))
+        return None if place is None else place[1]
 
     def read(self, descriptor: Descriptor) -> bytes:
         """See :class:`Blobs`."""

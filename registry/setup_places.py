@@ -27,7 +27,7 @@ from .locks.inputs import LockEntry
 class Places:
     """Paths relative to the folder that all of the set-up lies in.
 
-    ``manifests`` are the manifest and the files that it extends, with where each is now;
+    ``manifests`` are the manifest and the files that it extends, with where each was read;
     ``folders`` are those of local adapters and of a local base (``None``).
     """
 
@@ -70,7 +70,7 @@ def places_of(file: ManifestFile, *, with_base: bool, extends: Iterable[str] = (
         manifest=inside(manifest),
         lock=inside(lock),
         samples=inside(samples_path(lock)),
-        manifests={inside(path): path for path in manifests},
+        manifests=dict(zip(map(inside, manifests), file.files, strict=True)),
         folders={entry: inside(folder) for entry, folder in folders.items()},
     )
     for path in (*found.manifests, *(f for f in found.folders.values() if f != ".")):

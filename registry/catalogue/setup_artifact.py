@@ -17,6 +17,8 @@ from ..files.digests import check_paths, sha256_bytes
 from .entry import InvalidEntryError, parse_object
 from .oci_artifact import Artifact, Blobs
 from .oci_manifest import (
+    EMPTY,
+    EMPTY_TYPE,
     MANIFEST_BYTES,
     Descriptor,
     InvalidManifestError,
@@ -27,6 +29,7 @@ from .series import canonical
 
 SETUP_TYPE = "application/vnd.adapterdock.setup.v1"
 SETUP_CONFIG_TYPE = "application/vnd.adapterdock.setup.config.v1+json"
+FILES_TYPE = "application/vnd.adapterdock.files.v1"
 CONTENT_TYPE = "application/octet-stream"
 FORMAT = 1
 """Of the config."""
@@ -74,8 +77,8 @@ def pack_setup(
     Raises:
         UnpackableError: A path is unsafe, or there are too many files.
     """
-    if problems := check_paths(files):
-        raise UnpackableError(problems[0].message)
+    if (problem := _path_problem(files)) is not None:
+        raise UnpackableError(problem)
     titled = {content.digest for content in files.values()}
     others = {one.digest: one for one in contents if one.digest not in titled}
     layers = [
@@ -94,6 +97,15 @@ def pack_setup(
     return Artifact(made, {**sources, config.digest: raw})
 
 
+def pack_files(files: Mapping[str, Content]) -> Artifact:
+    """The artifact of a folder that no entry describes: its files are layers with titles."""
+    config = Descriptor.of(EMPTY_TYPE, EMPTY)
+    layers = [Descriptor(CONTENT_TYPE, one.digest, one.size, path) for path, one in files.items()]
+    sources = {one.digest: one.source for one in files.values()}
+    made = make_manifest(FILES_TYPE, config, layers)
+    return Artifact(made, {**sources, config.digest: EMPTY})
+
+
 def read_setup(manifest: Manifest, blobs: Blobs) -> Setup:
     """The set-up that an artifact is. Raises :class:`InvalidManifestError`, and what ``blobs``
     raises."""
@@ -106,10 +118,20 @@ def read_setup(manifest: Manifest, blobs: Blobs) -> Setup:
     if config.get("format") != FORMAT or isinstance(config["format"], bool):
         raise InvalidManifestError("its format is unknown; update adapterdock")
     titled = [(layer.title, layer) for layer in manifest.layers if layer.title is not None]
-    if problems := check_paths(title for title, _ in titled):
-        raise InvalidManifestError(problems[0].message)
+    if (problem := _path_problem(title for title, _ in titled)) is not None:
+        raise InvalidManifestError(problem)
     files = dict(titled)
     path = config.get(MANIFEST)
     if not isinstance(path, str) or path not in files:
         raise InvalidManifestError("it does not have the manifest that its config names")
     return Setup(path, files, tuple(one for one in manifest.layers if one.title is None))
+
+
+def _path_problem(paths: Iterable[str]) -> str | None:
+    """What is wrong with paths of files beside a manifest. Hidden ones are wrong: other programs
+    run or trust what lies in ``.git`` and the like."""
+    paths = [*paths]
+    if problems := check_paths(paths):
+        return problems[0].message
+    hidden = next((path for path in paths if any(p.startswith(".") for p in path.split("/"))), None)
+    return None if hidden is None else f"Hidden path {hidden[:200]!r}"

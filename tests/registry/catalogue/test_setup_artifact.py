@@ -62,7 +62,9 @@ def test_a_content_that_is_also_a_file_is_packed_once() -> None:
     assert packed.manifest.raw == pack_setup("adapters.yaml", FILES, CONTENTS).manifest.raw
 
 
-@pytest.mark.parametrize("path", ["../out", "/etc/passwd", "a//b", "a\\b", "adapters.yaml/below"])
+@pytest.mark.parametrize(
+    "path", ["../out", "/etc/passwd", "a//b", "a\\b", "adapters.yaml/below", ".git/config"]
+)
 def test_an_unsafe_path_is_not_packed(path: str) -> None:
     with pytest.raises(UnpackableError):
         pack_setup("adapters.yaml", {**FILES, path: Content.of(b"x")})
@@ -101,6 +103,7 @@ GOOD = {"format": 1, "manifest": "a.yaml"}
         foreign({**GOOD, "manifest": 1}, ["a.yaml"]),
         foreign(GOOD, ["a.yaml", "../../etc/passwd"]),
         foreign(GOOD, ["a.yaml", "/etc/passwd"]),
+        foreign(GOOD, ["a.yaml", "b/.git/config"]),
         foreign(GOOD, ["a.yaml", "a.yaml"]),
         foreign(GOOD, ["a.yaml", "a.yaml/b"]),
     ],

@@ -12,6 +12,7 @@ import typer
 
 from .. import __version__
 from . import (
+    bundle,
     cache,
     explain,
     fingerprint,
@@ -130,6 +131,8 @@ for name, command in (
     ("yank", marks.yank),
     ("unyank", marks.unyank),
     ("deprecate", marks.deprecate),
+    ("bundle", bundle.bundle),
+    ("unpack", bundle.unpack),
 ):
     app.command(name, cls=Command)(command)
 app.add_typer(registry.app, name="registry")

@@ -1,7 +1,7 @@
-"""Where the files of a set-up lie relative to one another, so that they can lie so elsewhere. Pure.
+"""Where the files of a set-up are, relative to one another: they move together. Pure.
 
-A manifest names its local files relative to itself. So it moves together with them: below the
-nearest folder that holds all of them.
+A manifest names its local files relative to itself. So their paths in a bundle are relative to the
+nearest folder that has all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .locks.inputs import LockEntry
 
 @dataclass(frozen=True)
 class Places:
-    """Paths relative to the folder that all of the set-up lies in.
+    """Paths relative to the folder that has all of the set-up.
 
     ``manifests`` are the manifest and the files that it extends, with where each was read;
     ``folders`` are those of local adapters and of a local base (``None``).

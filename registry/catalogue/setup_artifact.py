@@ -129,7 +129,7 @@ def read_setup(manifest: Manifest, blobs: Blobs) -> Setup:
 
 def _path_problem(paths: Iterable[str]) -> str | None:
     """What is wrong with paths of files beside a manifest. Hidden ones are wrong: other programs
-    run or trust what lies in ``.git`` and the like."""
+    run or trust what is in ``.git`` and the like."""
     paths = [*paths]
     if problems := check_paths(paths):
         return problems[0].message

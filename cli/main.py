@@ -14,6 +14,7 @@ from .. import __version__
 from . import (
     bundle,
     cache,
+    configured,
     explain,
     fingerprint,
     history,
@@ -71,6 +72,7 @@ EPILOG = """Exit status:
 Environment:
 
   ADAPTERDOCK_CACHE   folder for downloaded files (default: ~/.cache/adapterdock)
+  ADAPTERDOCK_CONFIG  the file with your registries (default: ~/.config/adapterdock/config.toml)
   ADAPTERDOCK_POLICY  a policy file that applies to every manifest
   ADAPTERDOCK_DEBUG   1: show tracebacks of errors, as --debug does
   ADAPTERDOCK_MIN_RATE       least bytes per second of a transfer (1024; 0: any)
@@ -131,8 +133,12 @@ for name, command in (
     ("yank", marks.yank),
     ("unyank", marks.unyank),
     ("deprecate", marks.deprecate),
+<<<<<<< HEAD
     ("bundle", bundle.bundle),
     ("unpack", bundle.unpack),
+=======
+    ("registries", configured.registries),
+>>>>>>> w-use
 ):
     app.command(name, cls=Command)(command)
 app.add_typer(registry.app, name="registry")

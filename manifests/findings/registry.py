@@ -1,4 +1,4 @@
-"""Codes AD86x to AD89x: the registry of published adapters."""
+"""Codes AD844, AD845 and AD86x to AD89x: the registry of published adapters."""
 
 from __future__ import annotations
 
@@ -36,3 +36,5 @@ OCI_PUSH_REFUSED = Code("AD892", "oci-push-refused")
 SETUP_NOT_MOVABLE = Code("AD897", "setup-not-movable")
 SETUP_INVALID = Code("AD898", "setup-invalid")
 TARGET_OCCUPIED = Code("AD899", "target-occupied")
+USER_CONFIG = Code("AD844", "user-config-invalid")
+SNAPSHOT_UNUSABLE = Code("AD845", "snapshot-unusable", Severity.WARNING)

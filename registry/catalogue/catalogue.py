@@ -15,6 +15,9 @@ from semver import Version
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError, SourceError
 from ...manifests.findings.finding import Where
+from ...manifests.language.published_names import wrong_alias
+from ...manifests.language.selector import Selector
+from ...manifests.language.versions import parse_version
 from ..files.digests import is_digest, sha256_bytes
 from .entry import LIMIT, Entry, InvalidEntryError, parse_object, read_entry
 from .layout import (
@@ -27,11 +30,8 @@ from .layout import (
     versions_in,
 )
 from .marks import Mark, read_mark
-from .names import wrong_alias
-from .selector import Selector
 from .series import BrokenSeriesError, Value, check_chain, numbers_in, read_value
 from .storage import Storage
-from .versions import parse_version
 
 FORMAT = 1
 """Of ``registry.json``."""

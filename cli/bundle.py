@@ -39,9 +39,9 @@ def bundle(
 ) -> None:
     """Pack a manifest, its lock and all locked files into a file.
 
-    The file is an OCI archive. It moves the set-up to a machine without a network: `unpack` writes the manifest and
-    the lock, and `pull --from` takes every file from the archive, verified. `skopeo` copies it like
-    an image. Equal set-ups give equal bytes.
+    The file is an OCI archive. It moves the set-up to a machine without a network: `unpack` writes
+    the manifest and the lock, and `pull --from` takes every file from the archive, verified.
+    `skopeo` copies it like an image. Equal set-ups give equal bytes.
 
     Examples:
 

@@ -133,12 +133,9 @@ for name, command in (
     ("yank", marks.yank),
     ("unyank", marks.unyank),
     ("deprecate", marks.deprecate),
-<<<<<<< HEAD
     ("bundle", bundle.bundle),
     ("unpack", bundle.unpack),
-=======
     ("registries", configured.registries),
->>>>>>> w-use
 ):
     app.command(name, cls=Command)(command)
 app.add_typer(registry.app, name="registry")

@@ -24,9 +24,9 @@ from ..manifests.findings.finding import Finding, Where
 from ..manifests.language.names import did_you_mean
 from ..manifests.language.source import Source, SourceSyntaxError
 from ..manifests.manifest import ManifestFile
+from ..manifests.reading.bounded_file import read_at_most
 from ..manifests.reading.secrets import redacted
 from .catalogue.names import wrong_name
-from ..manifests.reading.bounded_file import read_at_most
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -149,9 +149,7 @@ def _row(name: str, url: Any, path: Path, where: Where) -> Configured | Finding:
         return _wrong(f"Invalid name {name[:80]!r} of a registry: {problem}", where)
     if not isinstance(url, str):
         shown = type(url).__name__
-        return _wrong(
-            "The URL of a registry must be text", where, found=shown, expected=_EXAMPLE
-        )
+        return _wrong("The URL of a registry must be text", where, found=shown, expected=_EXAMPLE)
     try:
         source = Source.parse(url)
     except SourceSyntaxError as error:

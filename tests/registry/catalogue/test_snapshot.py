@@ -108,7 +108,15 @@ def test_another_head_is_refused(change: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     "row",
-    ["3", "[]", "{}", '["a"]', "[" * 5000, json.dumps([1] * 12), json.dumps([*"abcdefgh", [], "", [], 0])],
+    [
+        "3",
+        "[]",
+        "{}",
+        '["a"]',
+        "[" * 5000,
+        json.dumps([1] * 12),
+        json.dumps([*"abcdefgh", [], "", [], 0]),
+    ],
 )
 def test_another_row_is_refused(row: str) -> None:
     head, base, *_ = gzip.decompress(encode_snapshot(ID, 7, ROWS[:1])).decode().splitlines()

@@ -17,6 +17,7 @@ from . import policy as policy_checks
 from .files.facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
 from .locks.inputs import LockEntry
 from .locks.state import facts_of
+from .openers import OPENERS
 from .sources.folder import Folder
 from .sources.open import open_source
 from .sources.roads import Road
@@ -156,6 +157,7 @@ def _open(
             files=files,
             permits=(lambda url: policy_checks.permits(lists, url)) if lists else None,
             vouches=policy_checks.vouches_for(access.policies, road.from_user),
+            openers=OPENERS,
             where=where,
         )
 

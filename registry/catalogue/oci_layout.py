@@ -172,6 +172,12 @@ class OciLayout:
         with removed_on_failure(into), guarded(into), into.open("xb") as file:
             self._transfer(descriptor, file, on_bytes)
 
+    def stream(self, descriptor: Descriptor, start: int, stop: int) -> Generator[bytes]:
+        """The bytes ``start <= i < stop`` of a content, not verified."""
+        at, size = self._place(descriptor)
+        Checked(descriptor).announced(size)
+        return self._chunks(at + start, stop - start)
+
     def verify(self, on_bytes: OnBytes | None = None) -> int:
         """Read every artifact's contents; their number.
 
@@ -191,10 +197,7 @@ class OciLayout:
     def _transfer(
         self, descriptor: Descriptor, into: IO[bytes] | None, on_bytes: OnBytes | None
     ) -> None:
-        place = self._places.get(BLOBS + descriptor.digest.removeprefix(PREFIX))
-        if place is None:
-            self._refuse(f"{descriptor.digest} is missing")
-        start, size = place
+        start, size = self._place(descriptor)
         check = Checked(descriptor)
         check.announced(size)
         for chunk in self._chunks(start, size):
@@ -204,6 +207,12 @@ class OciLayout:
             if on_bytes is not None:
                 on_bytes(len(chunk))
         check.finish()
+
+    def _place(self, descriptor: Descriptor) -> tuple[int, int]:
+        place = self._places.get(BLOBS + descriptor.digest.removeprefix(PREFIX))
+        if place is None:
+            self._refuse(f"{descriptor.digest} is missing")
+        return place
 
     def _chunks(self, start: int, size: int) -> Generator[bytes]:
         left = size

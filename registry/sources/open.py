@@ -8,17 +8,19 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from ...manifests.findings import sources as codes
 from ...manifests.findings.finding import Where
-from ...manifests.language.source import HUB, LOCAL, Source
+from ...manifests.language.source import ARCHIVE, HUB, LOCAL, Source
 from ..files.facts import FileFact
 from .failures import source_error
 from .folder import Folder
 from .mirrors import MirroredFolder, mirror_for, options_for, unversioned
 from .request import Permits, SourceRequest
 from .ways import GOOGLE, HTTP, S3, Vouches, strange_ways
+
+Opener = Callable[[SourceRequest], Folder]
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _OFFLINE_VARIABLES = ("ADAPTERDOCK_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -31,6 +33,9 @@ MODULES: Mapping[str, str] = {
     **dict.fromkeys(S3, "s3"),
 }
 """By a URL's scheme, the module here that opens it; any other scheme is fsspec's (``remote``)."""
+
+_ALSO_OFFLINE = frozenset({LOCAL, HUB, ARCHIVE})
+"""Schemes whose files may be on this machine."""
 
 _ANONYMOUS: Mapping[str, Mapping[str, Any]] = {
     HUB: {},
@@ -57,6 +62,7 @@ def open_source(
     files: Mapping[str, FileFact] | None = None,
     permits: Permits | None = None,
     vouches: Vouches | None = None,
+    openers: Mapping[str, Opener] = _NOTHING,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Folder:
     """The folder that ``source`` names. The network is first used by the folder's methods.
@@ -75,6 +81,7 @@ def open_source(
         permits: Is asked before a redirection of a web server (or of a mirror) is followed.
         vouches: Whether the user chose a place that ``storage_options`` name. The user's
             credentials are sent to no other place. Without it, they are sent to each.
+        openers: By scheme, what opens it in place of the modules here.
         where: The place in the manifest, for findings.
 
     Raises:
@@ -90,16 +97,16 @@ def open_source(
     )
     row = mirror_for(source, mirrors, revision=revision, where=where)
     if row is None:
-        return _open(request, vouches)
+        return _open(request, vouches, openers)
     place = row[1]
     mirrored = replace(
         request,
         source=place,
         options=options_for(place, source, storage_options),
-        revision=None,
+        revision=revision if place.is_oci and source.is_oci else None,
         pins=None if files is None else unversioned(files),
     )
-    return MirroredFolder(_open(mirrored, vouches), source, revision)
+    return MirroredFolder(_open(mirrored, vouches, openers), source, revision)
 
 
 def allowed_request(request: SourceRequest, vouches: Vouches | None) -> SourceRequest:
@@ -115,13 +122,15 @@ def allowed_request(request: SourceRequest, vouches: Vouches | None) -> SourceRe
         if source.scheme not in _ANONYMOUS:
             raise request.withheld()
         request = replace(request, options={**request.options, **_ANONYMOUS[source.scheme]})
-    if not (source.is_local or source.is_hub):
+    if source.scheme not in _ALSO_OFFLINE:
         request.need_network()
     return request
 
 
-def _open(request: SourceRequest, vouches: Vouches | None) -> Folder:
+def _open(request: SourceRequest, vouches: Vouches | None, openers: Mapping[str, Opener]) -> Folder:
     request = allowed_request(request, vouches)
-    module = import_module(f".{MODULES.get(request.source.scheme, 'remote')}", __package__)
-    opener: Callable[[SourceRequest], Folder] = module.open_folder
+    opener = openers.get(request.source.scheme)
+    if opener is None:
+        module = import_module(f".{MODULES.get(request.source.scheme, 'remote')}", __package__)
+        opener = cast("Opener", module.open_folder)
     return opener(request)

@@ -63,19 +63,9 @@ class MirroredFolder:
         if revision is None and source.is_commit:
             revision = source.revision
         self.source: Source = source
-        self._revision: str | None = revision if source.is_hub else None
+        self.revision: str | None = revision if source.is_hub else None
+        self.pinned: Source = source if self.revision is None else source.at(self.revision)
         self._inner: Folder = inner
-
-    @property
-    def revision(self) -> str | None:
-        # a digest is the same in every place
-        same = self.source.is_oci and self._inner.source.is_oci
-        return self._inner.revision if same else self._revision
-
-    @property
-    def pinned(self) -> Source:
-        revision = self.revision
-        return self.source if revision is None else self.source.at(revision)
 
     @property
     def bytes_read(self) -> int:

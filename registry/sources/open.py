@@ -103,7 +103,7 @@ def open_source(
         request,
         source=place,
         options=options_for(place, source, storage_options),
-        revision=revision if place.is_oci and source.is_oci else None,
+        revision=None,
         pins=None if files is None else unversioned(files),
     )
     return MirroredFolder(_open(mirrored, vouches, openers), source, revision)

@@ -105,7 +105,6 @@ def _read(folder: Folder, remote_code: bool) -> Fingerprint:
 
 def _open(target: str, offline: bool) -> Folder:
     from ..manifests.language.source import Source, SourceSyntaxError
-    from ..registry.openers import OPENERS
     from ..registry.sources.open import open_source
 
     bare = Path(target).is_dir() and not target.startswith((".", "/", "~"))
@@ -119,13 +118,7 @@ def _open(target: str, offline: bool) -> Folder:
                 expected=f"a manifest (*.yaml) or a source; {error}",
             )
         ) from error
-    return open_source(
-        source,
-        directory=Path.cwd(),
-        offline=offline,
-        openers=OPENERS,
-        where=Where(file=target),
-    )
+    return open_source(source, directory=Path.cwd(), offline=offline, where=Where(file=target))
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:

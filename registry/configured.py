@@ -31,7 +31,7 @@ from .catalogue.names import wrong_name
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 CONFIG_VARIABLE = "ADAPTERDOCK_CONFIG"
 FOLDER = "adapterdock"

@@ -23,7 +23,6 @@ from ...registry.checks.zeros import zeros_in_files
 from ...registry.files.digests import folder_digest
 from ...registry.files.mlx import WEIGHTS as MLX_WEIGHTS
 from ...registry.files.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from ...registry.openers import OPENERS
 from ...registry.policy import (
     check_digest,
     check_road,
@@ -97,7 +96,6 @@ def load_adapter(
             mirrors=mirrors,
             offline=access.offline,
             permits=(lambda url: permits(lists, url)) if lists else None,
-            openers=OPENERS,
             where=where,
         )
     opened, notes = Opened(), list[Finding]()

@@ -22,6 +22,7 @@ from .layout import ADAPTERS, blob_file, entry_file
 from .names import one_edit_apart
 from .series import canonical
 from .storage import Storage, write_once
+from .take_snapshot import known_names, snapshot_when_due
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def publish_entry(
     # what a gc removed between the look and the entry: after the entry, it keeps them
     uploaded = (*uploaded, *_upload(storage, contents))
     published = Resolved(entry, raw)
-    note(
+    line = note(
         storage,
         {
             "what": "publish",
@@ -96,6 +97,7 @@ def publish_entry(
             "at": entry.created,
         },
     )
+    snapshot_when_due(catalogue, line.number, line.data.get("snapshot", 0))
     return Published(published, new=True, uploaded=tuple(dict.fromkeys(uploaded)))
 
 
@@ -142,7 +144,9 @@ def _require_distinct(catalogue: Catalogue, name: str) -> None:
     """Raise :class:`UsageError` where ``name`` is new and nearly the name of something else."""
     if Listing(name, tuple(catalogue.storage.find(f"{ADAPTERS}/{name}/versions"))).versions:
         return
-    near = next((other for other in names_of(catalogue) if one_edit_apart(name, other)), None)
+    names = known_names(catalogue)  # a listing of 100,000 names on S3 takes minutes
+    others = names_of(catalogue) if names is None else sorted(names)
+    near = next((other for other in others if one_edit_apart(name, other)), None)
     if near is not None:
         raise UsageError(
             codes.BAD_REFERENCE.finding(

@@ -50,6 +50,12 @@ def file_of(number: int) -> str:
     return f"{number:0{DIGITS}}.json"
 
 
+def series_number(file: str) -> int | None:
+    """The number of a series' file, by its name; ``None`` for another file."""
+    match = _FILE.match(file)
+    return None if match is None else int(match[1])
+
+
 def numbers_in(folder: str, paths: Iterable[str]) -> list[int]:
     """The numbers of a series' files among ``paths``, in order; files with other names are not its
     own. Raises :class:`BrokenSeriesError` for a gap."""

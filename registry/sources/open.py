@@ -8,19 +8,18 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
-from ...manifests.findings import sources as codes
+from ...manifests.findings import language as language_codes
+from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Where
 from ...manifests.language.source import ARCHIVE, HUB, LOCAL, Source
 from ..files.facts import FileFact
-from .failures import source_error
 from .folder import Folder
 from .mirrors import MirroredFolder, mirror_for, options_for, unversioned
+from .opened import OpenedFolder
 from .request import Permits, SourceRequest
 from .ways import GOOGLE, HTTP, S3, Vouches, strange_ways
-
-Opener = Callable[[SourceRequest], Folder]
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _OFFLINE_VARIABLES = ("ADAPTERDOCK_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -62,7 +61,6 @@ def open_source(
     files: Mapping[str, FileFact] | None = None,
     permits: Permits | None = None,
     vouches: Vouches | None = None,
-    openers: Mapping[str, Opener] = _NOTHING,
     where: Where = Where(),  # noqa: B008 - frozen
 ) -> Folder:
     """The folder that ``source`` names. The network is first used by the folder's methods.
@@ -81,15 +79,14 @@ def open_source(
         permits: Is asked before a redirection of a web server (or of a mirror) is followed.
         vouches: Whether the user chose a place that ``storage_options`` name. The user's
             credentials are sent to no other place. Without it, they are sent to each.
-        openers: By scheme, what opens it in place of the modules here.
         where: The place in the manifest, for findings.
 
     Raises:
         SourceError: The source cannot be opened (``OfflineError`` where it needs the network).
     """
-    if source.is_registry:
-        raise source_error(
-            codes.REGISTRY_NOT_YET, f"{source}: registries cannot be opened yet", where
+    if source.is_registry or source.is_oci or source.is_archive:
+        raise SourceError(
+            language_codes.SOURCE_NOT_HERE.finding(f"{source} is not a folder", where)
         )
     offline = offline or is_offline()
     request = SourceRequest(
@@ -97,7 +94,7 @@ def open_source(
     )
     row = mirror_for(source, mirrors, revision=revision, where=where)
     if row is None:
-        return _open(request, vouches, openers)
+        return _open(request, vouches)
     place = row[1]
     mirrored = replace(
         request,
@@ -106,7 +103,14 @@ def open_source(
         revision=None,
         pins=None if files is None else unversioned(files),
     )
-    return MirroredFolder(_open(mirrored, vouches, openers), source, revision)
+    return MirroredFolder(_open(mirrored, vouches), source, revision)
+
+
+def open_contents(request: SourceRequest, vouches: Vouches | None) -> OpenedFolder:
+    """A folder of contents whose names are their digests; see :meth:`OpenedFolder.expect`."""
+    folder = _open(request, vouches)
+    assert isinstance(folder, OpenedFolder)  # as those of all schemes are
+    return folder
 
 
 def allowed_request(request: SourceRequest, vouches: Vouches | None) -> SourceRequest:
@@ -127,10 +131,8 @@ def allowed_request(request: SourceRequest, vouches: Vouches | None) -> SourceRe
     return request
 
 
-def _open(request: SourceRequest, vouches: Vouches | None, openers: Mapping[str, Opener]) -> Folder:
+def _open(request: SourceRequest, vouches: Vouches | None) -> Folder:
     request = allowed_request(request, vouches)
-    opener = openers.get(request.source.scheme)
-    if opener is None:
-        module = import_module(f".{MODULES.get(request.source.scheme, 'remote')}", __package__)
-        opener = cast("Opener", module.open_folder)
+    module = import_module(f".{MODULES.get(request.source.scheme, 'remote')}", __package__)
+    opener: Callable[[SourceRequest], Folder] = module.open_folder
     return opener(request)

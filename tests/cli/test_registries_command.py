@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.published import registry
+from adapterdock.registry.catalogue.catalogue import open_catalogue
+from adapterdock.registry.catalogue.local_storage import LocalStorage
+from support.published import publish, registry
 from typer.testing import Result
 
 Cli = Callable[..., Result]
@@ -62,3 +64,14 @@ def test_none_configured_is_no_error(
     done = cli("registries")
     assert (done.exit_code, done.stdout) == (0, "")
     assert "0 registries configured" in done.stderr
+
+
+def test_a_snapshot_is_written_by_name_or_url(config: Path, cli: Cli, tmp_path: Path) -> None:
+    assert "is empty" in cli("registry", "snapshot", "team").stdout
+    publish(open_catalogue(LocalStorage(tmp_path / "team")), tmp_path / "files", "1.0.0")
+    done = cli("registry", "snapshot", "team")
+    assert done.stdout == "Wrote snapshots/00000001.jsonl.gz: 1 version\n"
+    again = json.loads(cli("registry", "snapshot", "./team", "--json").stdout)
+    assert (again["path"], again["new"]) == ("snapshots/00000001.jsonl.gz", False)
+    assert cli("registry", "snapshot", "nothing").exit_code == 2
+    assert cli("registry", "snapshot", "./nothing").exit_code == 1

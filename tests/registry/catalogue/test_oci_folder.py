@@ -19,6 +19,7 @@ from adapterdock.manifests.findings.errors import (
 from adapterdock.manifests.language.source import Source
 from adapterdock.registry.catalogue.oci_artifact import Artifact
 from adapterdock.registry.catalogue.oci_client import OciClient, reference_of
+from adapterdock.registry.catalogue.oci_folder import ArchiveFolder, OciFolder, RegistryFolder
 from adapterdock.registry.catalogue.oci_layout import write_layout
 from adapterdock.registry.catalogue.oci_manifest import (
     ADAPTER_TYPE,
@@ -29,8 +30,7 @@ from adapterdock.registry.catalogue.oci_manifest import (
 from adapterdock.registry.catalogue.series import canonical
 from adapterdock.registry.catalogue.setup_artifact import Content, pack_files
 from adapterdock.registry.files.digests import sha256_bytes
-from adapterdock.registry.openers import OPENERS
-from adapterdock.registry.sources.open import open_source
+from adapterdock.registry.sources.request import SourceRequest
 from support.oci_server import OciServer
 from support.project import Project, files_of
 from support.published import entry
@@ -136,7 +136,7 @@ def test_a_part_of_a_file_is_read_by_a_range(project: Project, road: Road, oci: 
     artifact = untyped(project.adapter("tone"))
     weights = files_of(project.folder / "tone")["adapter_model.safetensors"]
     source = Source.parse(road(artifact, "prod"))
-    folder = open_source(source, directory=project.folder, openers=OPENERS)
+    folder = opened(source, project)
     before = folder.bytes_read
     assert folder.read("adapter_model.safetensors", 8, 16) == weights[8:24]
     assert folder.bytes_read - before == 16
@@ -150,7 +150,7 @@ def test_a_file_that_is_read_completely_is_verified(project: Project, oci: OciSe
     artifact = untyped(project.adapter("tone"))
     OciClient(reference_of(f"oci://{oci.host}/team/refunds")).push(artifact, "prod")
     source = Source.parse(f"oci://{oci.host}/team/refunds:prod")
-    folder = open_source(source, directory=project.folder, openers=OPENERS)
+    folder = opened(source, project)
     config = folder.files()["adapter_config.json"]
     oci.blobs[config.sha256 or ""] = bytes(config.size)
     with pytest.raises(IntegrityError):
@@ -181,6 +181,11 @@ def test_dockers_login_is_used_by_all_threads_at_once(
     with pytest.raises(AdapterdockError) as caught:
         adapterdock.pull(project.manifest, frozen=True)
     assert "No credentials" in str(caught.value)
+
+
+def opened(source: Source, project: Project) -> OciFolder:
+    request = SourceRequest(source, project.folder)
+    return ArchiveFolder(request) if source.is_archive else RegistryFolder(request)
 
 
 def codes_of(error: AdapterdockError) -> set[str]:

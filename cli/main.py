@@ -12,6 +12,7 @@ import typer
 
 from .. import __version__
 from . import (
+    bundle,
     cache,
     configured,
     explain,
@@ -138,6 +139,8 @@ for name, command in (
     ("yank", marks.yank),
     ("unyank", marks.unyank),
     ("deprecate", marks.deprecate),
+    ("bundle", bundle.bundle),
+    ("unpack", bundle.unpack),
     ("registries", configured.registries),
 ):
     app.command(name, cls=Command)(command)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..manifests.findings.finding import Where
 from ..manifests.language.schema import Policy
-from ..manifests.language.source import REGISTRY, Source
+from ..manifests.language.source import ARCHIVE, OCI, REGISTRY, Source
 from ..manifests.lockfile import LockedAdapter, LockedBase
 from ..manifests.manifest import ManifestFile
 from .open_registries import OpenRegistries
@@ -17,6 +17,8 @@ from .sources.folder import Folder
 
 OPENERS: Mapping[str, str] = {
     REGISTRY: "published",
+    OCI: "artifacts",
+    ARCHIVE: "artifacts",
 }
 """By scheme, the module here whose ``open_folder(opening)`` opens sources that are not folders
 themselves. All others are opened by ``sources/open.py``."""

@@ -19,6 +19,7 @@ from .licences import CARD_LIMIT, card_licence, together
 from .locks.inputs import recipe
 from .locks.project import ManifestSource, lock_of, open_manifest
 from .locks.state import require_lock
+from .published import PublishedFolder
 from .pull import require_policy
 from .session import session_for
 from .sources.folder import Folder
@@ -26,7 +27,7 @@ from .sources.folder import Folder
 BASE = "base"
 CARD = "README.md"
 _IN_CARD = "`license` in the metadata of its README.md"
-_ANYWHERE = f"`licence` in the manifest, or {_IN_CARD}"
+_ANYWHERE = f"`licence` in the manifest or the registry, or {_IN_CARD}"
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def bill(
 ) -> Bill:
     """The bill of a manifest and its lock.
 
-    A licence is what the manifest says, else what the model card beside the files says. No weights
-    are read.
+    A licence is what the manifest says, else the entry in a registry, else the model card beside
+    the files. No weights are read.
 
     Args:
         manifest: The manifest's path.
@@ -177,6 +178,8 @@ def adapter_material(
         "targets": ", ".join(locked.targets),
         "seed": "" if locked.seed is None else str(locked.seed),
     }
+    if (pin := locked.registry) is not None:
+        about |= {"registry": pin.id, "version": pin.version, "entry": pin.entry}
     return Material(
         kind="adapter",
         name=name,
@@ -237,14 +240,19 @@ def licence_reader(file: ManifestFile, lock: Lock, access: Access) -> AskLicence
     def ask(name: str | None) -> str | None:
         if name is None:
             folder = open_base_folder(pinned, access)
+        elif lock.adapters[name].registry is not None:  # its entry is pinned
+            folder = open_adapter_folder(file, name, access.under(lock, (name,)))
         else:
             folder = open_adapter_folder(pinned, name, access)
-        return None if folder is None else _in_card(folder)
+        return None if folder is None else _in_folder(folder)
 
     return ask
 
 
-def _in_card(folder: Folder) -> str | None:
+def _in_folder(folder: Folder) -> str | None:
+    """What the entry of a registry says, else the model card."""
+    if isinstance(folder, PublishedFolder) and folder.resolved.entry.licence is not None:
+        return folder.resolved.entry.licence
     card = folder.files().get(CARD)
     if card is None:
         return None

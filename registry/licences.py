@@ -1,6 +1,6 @@
 """Licences of a base and of an adapter, and what using both together means. A small table.
 
-It knows the licences that models on the Hub have. It is no legal advice: it says where a person
+It knows the licences that models on the Hub have. It gives no legal advice: it says where a person
 should look.
 """
 

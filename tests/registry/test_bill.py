@@ -13,6 +13,7 @@ from adapterdock.registry.bill import bill
 from adapterdock.registry.cyclonedx import cyclonedx, write_bill
 from support.hub_server import HubServer
 from support.project import Project, codes, files_of
+from support.published import registry
 
 
 def card(folder: Path, licence: str) -> None:
@@ -143,6 +144,24 @@ def test_models_on_the_hub_have_a_purl_at_their_commit_and_the_card_of_that_comm
     assert part["version"] == revision
     assert part["licenses"] == [{"license": {"id": "MIT"}}]
     assert part["externalReferences"][0]["url"] == "https://huggingface.co/acme/tone"
+
+
+def test_an_adapter_of_a_registry_has_the_licence_and_digest_of_its_entry(
+    project: Project,
+) -> None:
+    card(project.base(), "apache-2.0")
+    project.adapter("tone")
+    project.write(registries={"team": "./registry"})
+    registry(project.folder / "registry")
+    options: dict[str, Any] = {"manifest": project.manifest, "licence": "MIT"}
+    done = adapterdock.publish(project.folder / "tone", "team/tone@1.0.0", **options)
+    project.write({"tone": "registry://team/tone@^1"}, registries={"team": "./registry"})
+    adapterdock.lock(project.manifest)
+    part = by_ref(made(project))["adapter:tone"]
+    about = {one["name"]: one["value"] for one in part["properties"]}
+    assert part["licenses"] == [{"license": {"id": "MIT"}}]
+    assert about["adapterdock:entry"] == done.resolved.digest
+    assert about["adapterdock:source"] == "registry://team/tone@1.0.0"
 
 
 def test_offline_a_licence_that_needs_the_network_is_unknown(

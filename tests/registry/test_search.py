@@ -34,7 +34,7 @@ def test_a_first_search_reads_one_snapshot_and_the_next_nothing_but_the_journals
     assert len(reads) < 10
     counted.calls.clear()
     start = time.perf_counter()
-    assert search(catalogue, Query("sales/refunds", limit=5), store).total > 100
+    assert search(catalogue, Query("sales/refunds", limit=5), store).total > 50
     assert time.perf_counter() - start < 2  # 5 ms, with room for a busy machine
     assert len(counted.calls) == 2
 
@@ -46,7 +46,7 @@ def test_the_rows_of_a_snapshot_and_of_the_journal_are_the_same(
     hits = search(small, Query(), Store(tmp_path / "cache"))
     expected = {row.key: row for row in newest_snapshot(many).rows}
     assert len(hits.rows) == 60
-    assert {row.name for row in hits.rows} <= {name for name, _ in expected}
+    assert all(expected[row.key] == row for row in hits.rows)
 
 
 def test_an_index_that_turns_out_to_be_damaged_is_not_used(many: Catalogue, tmp_path: Path) -> None:

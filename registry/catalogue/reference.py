@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import UsageError
-from .names import wrong_alias, wrong_name
-from .selector import Selector, parse_selector
+from ...manifests.language.published_names import wrong_alias, wrong_name
+from ...manifests.language.selector import Selector, parse_selector
 
 _EXAMPLE = "REGISTRY/NAME@VERSION, for example team/refunds@2.1.0"
 

@@ -22,7 +22,7 @@ from .session import session_for
 
 @dataclass(frozen=True)
 class Fitting:
-    """Numbers of bases: those that are the base, and those of which that cannot be told."""
+    """Numbers of bases: those that are the base, and those that may be it."""
 
     fits: frozenset[int] = frozenset()
     unknown: frozenset[int] = frozenset()
@@ -37,7 +37,7 @@ def measured_base(
     values of each of the base's tensors are.
 
     Raises:
-        UsageError: It is no source, or the manifest has no base.
+        UsageError: The source is invalid, or the manifest has no base.
         FitError: The base cannot be read.
     """
     file = _manifest_of(target)
@@ -79,7 +79,7 @@ def _verdict(fingerprints: list[Fingerprint], measured: Measured) -> bool | None
 
 
 def _is_same(declared: Fingerprint, measured: Measured) -> bool | None:
-    """Whether it is the same base; ``None`` where that cannot be told."""
+    """Whether it is the same base; ``None`` where too little is recorded."""
     decides = declared.model_copy(update={"tokenizer": None, "chat_template": None})
     severities = {finding.severity for finding in compare(decides, measured)}
     if Severity.ERROR in severities:

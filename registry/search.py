@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hits:
-    """What one registry answers: the best rows, how many there are in all, and of how many it
-    cannot be told whether they fit. ``problems`` are warnings."""
+    """What one registry answers: the best rows, how many there are in all, and how many may
+    fit, but recorded too little of their base. ``problems`` are warnings."""
 
     rows: tuple[ThinRow, ...] = ()
     total: int = 0

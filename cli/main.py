@@ -23,6 +23,7 @@ from . import (
     lock,
     marks,
     merge,
+    outdated,
     promote,
     publish,
     pull,
@@ -138,6 +139,7 @@ for name, command in (
     ("bundle", bundle.bundle),
     ("unpack", bundle.unpack),
     ("registries", configured.registries),
+    ("outdated", outdated.outdated),
 ):
     app.command(name, cls=Command)(command)
 app.add_typer(registry.app, name="registry")

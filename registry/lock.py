@@ -9,8 +9,10 @@ from functools import partial
 from typing import Any
 
 from ..manifests.findings import artefacts as artefact_codes
+from ..manifests.findings import language as language_codes
 from ..manifests.findings import loader as loader_codes
 from ..manifests.findings import lock as codes
+from ..manifests.findings import registry as registry_codes
 from ..manifests.findings import sources as source_codes
 from ..manifests.findings import training
 from ..manifests.findings.errors import (
@@ -252,6 +254,11 @@ _KINDS: tuple[tuple[str, type[AdapterdockError]], ...] = (
     ("AD2", SourceError),
     ("AD4", FingerprintError),
     (codes.CHANGED_UNDER_LOCK.id, IntegrityError),
+    (language_codes.UNKNOWN_REGISTRY.id, UsageError),
+    (registry_codes.ENTRY_INVALID.id, IntegrityError),
+    (registry_codes.HISTORY_BROKEN.id, IntegrityError),
+    (registry_codes.ANOTHER_REGISTRY.id, IntegrityError),
+    *((start, SourceError) for start in ("AD860", "AD861", "AD865", "AD87", "AD893")),
     ("AD8", PolicyError),
 )
 

@@ -185,7 +185,9 @@ def open_published(registry: OpenRegistry, opening: Opening) -> tuple[Resolved, 
             catalogue.check_alias(name, selector.alias, _seen(pin.alias))
         return catalogue.entry(name, pin.version, pin.entry), pin
     before = None if seen is None or seen.alias is None else _seen(seen.alias)
-    found = catalogue.resolve(name, selector, before if selector.alias is not None else None)
+    if selector.alias is None:
+        before = None
+    found = catalogue.resolve(name, selector, before, lambda: registry.listing(name))
     if seen is not None and seen.version == found.entry.version and seen.entry != found.digest:
         raise IntegrityError(
             codes.ENTRY_INVALID.finding(
@@ -308,14 +310,12 @@ def warnings_of(opening: Opening, version: str) -> list[Finding]:
 def _require_same_registry(registry: OpenRegistry, seen: LockedEntry, opening: Opening) -> None:
     if registry.catalogue.id != seen.id:
         raise IntegrityError(
-            codes.NOT_A_REGISTRY.finding(
+            codes.ANOTHER_REGISTRY.finding(
                 f"Another registry is at {registry.catalogue.storage.url} than when "
                 f"{opening.source} was locked",
                 opening.where,
                 found=registry.catalogue.id,
                 expected=seen.id,
-                hint="Correct the address. If you want the other registry, give it another name "
-                "under `registries`, and change the source.",
             )
         )
 

@@ -17,14 +17,11 @@ from ..manifests.language.selector import parse_selector
 from ..manifests.language.source import REGISTRY, Source
 from ..manifests.language.versions import parse_version
 from .catalogue.entry import InvalidEntryError, parse_object
-from .catalogue.envelope import Envelope
-from .catalogue.layout import signatures_folder
 from .catalogue.make_entry import Said
 from .catalogue.names import wrong_name
 from .catalogue.oci_artifact import (
     MOST_SIGNATURES,
     adapter_manifest,
-    pack_adapter,
     pack_signatures,
     read_adapter,
     read_signatures,
@@ -35,11 +32,11 @@ from .catalogue.oci_login import login_for
 from .catalogue.oci_manifest import InvalidManifestError, Manifest
 from .catalogue.publish import entry_bytes
 from .catalogue.reference import Reference, parse_reference
-from .catalogue.signatures import read_signatures as signatures_in
 from .files.progress import Progress, transfer_shown
 from .locks.project import ManifestSource, open_manifest, policies_in_force
 from .opening import Opening
 from .published import PublishedFolder, open_folder
+from .published_artifacts import envelopes_of, packed
 from .publishing import Candidate, check_candidate, manifest_for
 from .session import session_for
 from .sources.fetch import fetch
@@ -134,7 +131,7 @@ def push(
     done = Pushed(pinned, made.digest, len(parcel.envelopes), new)
     if dry_run:
         return done
-    artifact = pack_adapter(parcel.raw, parcel.files())
+    artifact = packed(parcel.raw, parcel.files())
     total = sum(one.size for one in made.contents)
     with transfer_shown(progress, str(place), total) as on_bytes:
         client.push(artifact, place.tag, on_bytes)
@@ -164,18 +161,12 @@ def target_of(text: str) -> OciReference:
 
 
 def _published(folder: PublishedFolder, store: Store, progress: Progress | None) -> Parcel:
-    entry, registry = folder.resolved.entry, folder.registry
-    signatures = signatures_folder(entry.name, entry.version)
-    paths = registry.listing(entry.name).signatures(entry.version)
-    found = signatures_in(registry.catalogue.storage, signatures, paths).values()
-    envelopes = [one.raw for one in found if isinstance(one, Envelope)]
-
     def files() -> dict[str, bytes | Path]:
         wanted = list(folder.files().values())
         fetched = fetch(folder, wanted, store, progress=progress)
         return {path: one.path for path, one in fetched.items()}
 
-    return Parcel(folder.resolved.raw, files, tuple(envelopes), published=True)
+    return Parcel(folder.resolved.raw, files, tuple(envelopes_of(folder)), published=True)
 
 
 def _by_path(found: Candidate) -> dict[str, bytes | Path]:

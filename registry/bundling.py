@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..manifests.bounds import MANIFEST_BYTES
@@ -18,6 +18,7 @@ from ..manifests.reading.bounded_file import read_at_most
 from ..manifests.reading.document import read_document
 from ..manifests.reading.nodes import Scalar
 from ..manifests.reading.overlay import EXTENDS
+from .access import opening_of
 from .catalogue.oci_artifact import Artifact
 from .catalogue.oci_layout import OciLayout, write_layout
 from .catalogue.setup_artifact import Content, UnpackableError, pack_files, pack_setup
@@ -25,11 +26,13 @@ from .files.disk import guarded
 from .files.progress import Progress, transfer_shown
 from .locks.inputs import LockEntry
 from .locks.project import lock_of, open_manifest
-from .locks.state import mutable, require_lock
+from .locks.state import kept, mutable, require_lock
+from .published import open_folder
+from .published_artifacts import artifacts_of
 from .pull import Pulled, pull_file, require_policy
-from .session import session_for
+from .session import Session, session_for
 from .setup_places import Places, below, places_of
-from .sources.fetch import Fetched
+from .sources.fetch import Fetched, Request, fetch_all
 from .store.store import Store
 
 SETUP = "setup"
@@ -103,7 +106,7 @@ def bundle(
         return Bundled(len(sizes), sum(sizes), bool(base))
     pulled = pull_file(file, session, with_base=with_base)
     manifests = {place: read[path] for place, path in places.manifests.items()}
-    artifacts = pack(places, manifests, pulled)
+    artifacts = pack(places, manifests, pulled) | _from_registries(pulled, session)
     sizes = {c.digest: c.size for one in artifacts.values() for c in one.manifest.contents}
     with (
         session.store.hold(sizes),
@@ -143,7 +146,7 @@ def pack(places: Places, manifests: Mapping[str, bytes], pulled: Pulled) -> dict
             contents += here.values()
         else:
             files |= {below(folder, path): content for path, content in here.items()}
-        if entry is not None:
+        if entry is not None and not _is_published(pulled, entry):
             artifacts[f"{ADAPTERS}/{entry}"] = pack_files(here)
     try:
         artifacts[SETUP] = pack_setup(places.manifest, files, contents)
@@ -154,6 +157,25 @@ def pack(places: Places, manifests: Mapping[str, bytes], pulled: Pulled) -> dict
             )
         ) from error
     return artifacts
+
+
+def _is_published(pulled: Pulled, name: str) -> bool:
+    source = pulled.file.manifest.adapters[name].source
+    return source is not None and source.is_registry
+
+
+def _from_registries(pulled: Pulled, session: Session) -> dict[str, Artifact]:
+    """The artifacts of adapters that were published in a registry, with what is there of them."""
+    file, lock = pulled.file, pulled.lock
+    access = replace(session.access, store=session.store).begun().under(lock, kept(file, lock))
+    folders = [
+        open_folder(opening_of(file, name, access, file.where(("adapters", name, "source"))))
+        for name in file.manifest.adapters
+        if _is_published(pulled, name)
+    ]
+    wanted = [Request(folder, tuple(folder.files().values())) for folder in folders]
+    fetched = fetch_all(wanted, session.store, progress=session.progress)
+    return artifacts_of(dict(zip(folders, fetched, strict=True)))
 
 
 def lock_files(places: Places, lock: Lock) -> dict[str, bytes]:

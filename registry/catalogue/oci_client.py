@@ -64,6 +64,8 @@ class OciClient:
     Args:
         reference: The repository; its tag and digest do not matter here.
         login: The user's (see :func:`login_for`), or ``None``: anonymous.
+        push: Whether to ask for the right to push from the start; some registries hide from others
+            what does not exist yet.
         offline: Whether the network is off.
         permits: Whether a URL may be redirected to; ``None``: any.
         where: The place in a manifest that findings name.
@@ -78,6 +80,7 @@ class OciClient:
         reference: OciReference,
         login: Login | None = None,
         *,
+        push: bool = False,
         offline: bool = False,
         permits: Callable[[str], bool] | None = None,
         where: Where = Where(),  # noqa: B008 - frozen
@@ -85,6 +88,7 @@ class OciClient:
         self._http: OciConnection = OciConnection(
             reference, login, offline=offline, permits=permits, where=where
         )
+        self._http.push = push
         self._api: str = reference.api
         self._repository: str = str(OciReference(reference.host, reference.repository))
         self._where: Where = where

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import tarfile
+import threading
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -97,7 +98,7 @@ def write_layout(
 
 
 class OciLayout:
-    """An archive that is open for reading; usable in a ``with``.
+    """An archive that is open for reading; usable in a ``with``, and from several threads.
 
     Attributes:
         names: By reference name, the descriptor of a manifest. One without a name has its digest.
@@ -109,6 +110,7 @@ class OciLayout:
 
     def __init__(self, path: Path) -> None:
         self._path: Path = path
+        self._reading = threading.Lock()
         with guarded(path):
             self._file: IO[bytes] = path.open("rb")
         try:
@@ -217,7 +219,7 @@ class OciLayout:
     def _chunks(self, start: int, size: int) -> Generator[bytes]:
         left = size
         while left:
-            with guarded(self._path):
+            with guarded(self._path), self._reading:
                 self._file.seek(start + size - left)
                 chunk = self._file.read(min(left, CHUNK))
             if not chunk:

@@ -192,7 +192,9 @@ def open_published(registry: OpenRegistry, opening: Opening) -> tuple[Resolved, 
         pinned = replace(catalogue.entry(name, pin.version, pin.entry), alias=value)
         return _trusted(registry, pinned, opening), pin
     before = None if seen is None or seen.alias is None else _seen(seen.alias)
-    found = catalogue.resolve(name, selector, before if selector.alias is not None else None)
+    if selector.alias is None:
+        before = None
+    found = catalogue.resolve(name, selector, before, lambda: registry.listing(name))
     if seen is not None and seen.version == found.entry.version and seen.entry != found.digest:
         raise IntegrityError(
             codes.ENTRY_INVALID.finding(

@@ -103,6 +103,7 @@ class LockedEntry(Model):
     entry: Digest = Field(description="of the entry's bytes")
     alias: LockedValue | None = Field(None, description="value of the alias that was followed")
     journal: LockedValue | None = Field(None, description="last line of the registry's journal")
+    keys: tuple[str, ...] = Field((), description="ids of the trusted keys that signed it")
 
 
 class LockedAdapter(Model):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..manifests.findings import lock as lock_codes
-from ..manifests.findings.errors import IntegrityError, SourceError
+from ..manifests.findings.errors import IntegrityError, SourceError, UsageError
 from ..manifests.findings.finding import Finding, Where
 from ..manifests.language.schema import Base, Policy
 from ..manifests.language.source import Source
@@ -112,8 +112,7 @@ def check_place(
     if entry is None:
         findings = policy_checks.check_base(source, access.policies, file.directory, where)
     else:
-        name = source.location.partition("/")[0]
-        registry = file.manifest.registries.get(name) if source.is_registry else None
+        registry = _registry_of(file, entry, source, access, where)
         findings = policy_checks.check_source(
             source, access.policies, file.directory, where, registry
         )
@@ -184,6 +183,11 @@ def _open(
     from .sources.from_store import StoredFolder
 
     stored = StoredFolder.find(source, revision, files, access.store, open_it, where)
+    if stored is not None and source.is_registry:
+        from .published import is_trusted
+
+        if not is_trusted(opening_of(file, entry, access, where), access.store):
+            return open_it(files)
     return stored or open_it(files)
 
 
@@ -203,8 +207,24 @@ def opening_of(file: ManifestFile, entry: LockEntry, access: Access, where: Wher
         access.policies,
         access.offline,
         access.registries,
+        access.store,
         where=where,
     )
+
+
+def _registry_of(
+    file: ManifestFile, entry: LockEntry, source: Source, access: Access, where: Where
+) -> Source | None:
+    """Where the registry of a source is; ``None`` where the source has none, or its name means
+    nothing."""
+    if not source.is_registry:
+        return None
+    from .published import registry_place
+
+    try:
+        return registry_place(opening_of(file, entry, access, where))
+    except UsageError:
+        return None
 
 
 def marks_of(file: ManifestFile, name: str, access: Access, version: str | None) -> list[Finding]:

@@ -139,8 +139,8 @@ def snapshot_when_due(catalogue: Catalogue, line: int, newest: int) -> None:
 
 
 def known_names(catalogue: Catalogue) -> set[str] | None:
-    """The names that have versions, by the newest snapshot and the journal after it; ``None`` where
-    there is no snapshot."""
+    """The names that have versions, by the newest snapshot and the journal after it; ``None``
+    without a snapshot."""
     known = newest_snapshot(catalogue)
     if not known.number:
         return None

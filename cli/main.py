@@ -22,6 +22,7 @@ from . import (
     lock,
     marks,
     merge,
+    mirror,
     promote,
     publish,
     pull,
@@ -136,6 +137,7 @@ for name, command in (
     ("yank", marks.yank),
     ("unyank", marks.unyank),
     ("deprecate", marks.deprecate),
+    ("mirror", mirror.mirror),
     ("registries", configured.registries),
 ):
     app.command(name, cls=Command)(command)

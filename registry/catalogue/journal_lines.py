@@ -10,7 +10,7 @@ from typing import Any
 from .inventory import Part, Series
 from .journal import now
 from .layout import JOURNAL, RULES, alias_folder, entry_file, marks_folder
-from .marks import Mark, read_mark, said, text_or_none
+from .marks import Action, Mark, read_mark, said, text_or_none
 from .names import wrong_alias, wrong_name
 from .series import DIGITS, Value, append, file_of, read_value
 from .storage import Storage
@@ -47,7 +47,7 @@ def lines_of(series: Series, values: Sequence[Value], entry: str | None) -> list
         elif series.part is Part.MARKS:
             after = read_mark(series.folder, value)
             about = {
-                "what": _action(before, after),
+                "what": action_between(before, after),
                 "name": series.name,
                 "version": series.what,
                 "entry": entry,
@@ -141,7 +141,8 @@ def _after(storage: Storage, last: Value | None) -> Value | None:
         return None
 
 
-def _action(before: Mark, after: Mark) -> str:
+def action_between(before: Mark, after: Mark) -> Action:
+    """What was done between two marks of a version."""
     if after.deprecated and not before.deprecated:
         return "deprecate"
     return "yank" if after.yanked else "unyank"

@@ -24,8 +24,8 @@ from .inventory import JOURNAL_SERIES, RULES_SERIES, Inventory, Part, take_inven
 from .layout import ADAPTERS, GC, HOLDS, IDENTITY, JOURNAL, MIRROR, PROBE
 from .mirror_copy import Copying, blobs_of
 from .series import canonical
-from .storage import Storage, write_once
 from .snapshot import snapshot_number
+from .storage import Storage, write_once
 
 FORMAT = 1
 """Of ``mirror.json``."""

@@ -23,6 +23,7 @@ from . import (
     lock,
     marks,
     merge,
+    mirror,
     outdated,
     promote,
     publish,
@@ -144,6 +145,7 @@ for name, command in (
     ("push", push.push),
     ("bundle", bundle.bundle),
     ("unpack", bundle.unpack),
+    ("mirror", mirror.mirror),
     ("registries", configured.registries),
     ("outdated", outdated.outdated),
 ):

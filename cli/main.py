@@ -22,6 +22,7 @@ from . import (
     lock,
     marks,
     merge,
+    outdated,
     promote,
     publish,
     pull,
@@ -135,6 +136,7 @@ for name, command in (
     ("unyank", marks.unyank),
     ("deprecate", marks.deprecate),
     ("registries", configured.registries),
+    ("outdated", outdated.outdated),
 ):
     app.command(name, cls=Command)(command)
 app.add_typer(registry.app, name="registry")

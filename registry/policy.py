@@ -162,6 +162,40 @@ def check_road(
     return findings
 
 
+def check_registry_road(
+    road: Road, name: str, policies: Iterable[Policy], where: Where
+) -> list[Finding]:
+    """Findings where storage options of an adapter in a registry lead elsewhere than to the
+    registry that the policies allow. ``road`` is the registry's, ``name`` the adapter's there."""
+    policies = tuple(policies)
+    lists = lists_for(policies, base=False)
+    findings: list[Finding] = []
+    for way in road.ways:
+        url = None if way.url is None else below(way.url, road.place).rstrip("/")
+        findings += [
+            codes.SOURCE_FORBIDDEN.finding(
+                f"{road.place}/{name} is not allowed through {way.option}",
+                where,
+                found=url or way.text,
+                expected="one of " + (", ".join(globs) or "nothing"),
+            )
+            for globs in lists
+            if url is None or not permits((globs,), f"{url}/{name}")
+        ]
+        findings += [
+            codes.REGISTRY_FORBIDDEN.finding(
+                f"The registry {road.place} is not allowed through {way.option}",
+                where,
+                found=url or way.text,
+                expected=_listed(policy),
+            )
+            for policy in policies
+            if policy.registries is not None
+            and url not in {place_of(one.url, Path.cwd()) for one in policy.registries}
+        ]
+    return findings
+
+
 def vouches_for(policies: Iterable[Policy], from_environment: Collection[str]) -> Vouches:
     """Whether credentials may be sent to a place that storage options name: it is a value
     ``from_environment``, or every ``allow_credentials`` (at least one) lists it."""

@@ -8,6 +8,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..manifests.findings import language as language_codes
 from ..manifests.findings import registry as codes
@@ -40,7 +41,6 @@ from .sources.folder import OnBytes
 from .sources.open import is_offline, open_contents
 from .sources.opened import OpenedFolder
 from .sources.request import SourceRequest
-from .store.store import Store
 
 _CHUNK = 1 << 20
 _GONE = frozenset(
@@ -50,6 +50,9 @@ _GONE = frozenset(
         source_codes.VERSION_GONE,
     )
 )
+
+if TYPE_CHECKING:
+    from .store.store import Store
 
 
 class PublishedFolder:
@@ -255,6 +258,16 @@ def registry_place(opening: Opening) -> Source:
     if place.is_local or place.is_archive:
         place = replace(place, location=str(place.local_path(row.directory).absolute()))
     return place
+
+
+def place_if_known(opening: Opening) -> Source | None:
+    """The same, or ``None`` for another kind of source, and for an unknown name."""
+    if not opening.source.is_registry:
+        return None
+    try:
+        return registry_place(opening)
+    except UsageError:
+        return None
 
 
 def open_registry_of(opening: Opening) -> OpenRegistry:

@@ -256,7 +256,7 @@ def _marked(file: ManifestFile, access: Access, opened: Mapping[str, Opened]) ->
     needed is not asked."""
     for name, one in opened.items():
         if one.folder is not None and one.folder.bytes_read:
-            yield from marks_of(file, name, access, one.folder.revision)
+            yield from marks_of(file, name, access, one.folder)
 
 
 def _notes(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..manifests.findings import language as language_codes
@@ -208,7 +209,7 @@ def open_registry_of(opening: Opening) -> OpenRegistry:
     registries = opening.registries or OpenRegistries()
     policies, file = opening.policies, opening.file
     lists = policy_checks.lists_for(policies, base=False)
-    permits = (lambda url: policy_checks.permits(lists, url)) if lists else None
+    permits = partial(policy_checks.permits, lists) if lists else None
     from_user = frozenset[str]() if file is None else file.from_user
     vouches = None if file is None else policy_checks.vouches_for(policies, from_user)
     place = row.source

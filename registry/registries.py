@@ -54,7 +54,7 @@ def open_configured(row: Configured) -> Catalogue:
 
 
 def reach(rows: Iterable[Configured]) -> list[Reached]:
-    """Open each of these registries; one that cannot be opened is no error."""
+    """Open each of these registries; one that cannot be opened is not an error."""
 
     def one(row: Configured) -> Reached:
         try:

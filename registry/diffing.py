@@ -1,4 +1,4 @@
-"""How two adapters differ: config, targets, metrics, and the change that each makes in each layer."""
+"""How two adapters differ: config, targets, metrics, and the change that each makes in a layer."""
 
 from __future__ import annotations
 

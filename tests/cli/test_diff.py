@@ -114,7 +114,7 @@ def test_a_module_that_only_one_changes_has_no_cosine(desk: Project, cli: Cli) -
         (("one", "./other"), 2, "AD865"),
         (("./one", "refunds"), 2, "AD865"),
         (("./one", "team/refunds@1.0.0"), 1, "AD860"),
-        (("./one", "./base"), 1, "AD2"),
+        (("./one", "./base"), 1, "AD369"),
     ],
 )
 def test_what_cannot_be_compared_is_a_finding(

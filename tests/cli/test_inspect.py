@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 from adapterdock.cli.console import Printer
 from adapterdock.cli.heat import print_heat, strength
+from adapterdock.registry.catalogue.envelope import read_envelope
+from adapterdock.registry.catalogue.local_storage import LocalStorage
+from adapterdock.registry.catalogue.signatures import add_signature
 from adapterdock.registry.heat_map import Size
 from safetensors.torch import load_file
 from support.project import Project
 from typer.testing import Result
 
 Cli = Callable[..., Result]
+FOLDER = "adapters/refunds/signatures/1.0.0"
 
 
 @pytest.fixture
@@ -57,11 +61,18 @@ def test_the_card_has_everything_of_the_entry_and_what_was_done_since(
 
 
 def test_signatures_are_counted_with_their_keys(team: Project, cli: Cli) -> None:
-    folder = team.folder / "registry" / "adapters" / "refunds" / "signatures" / "1.0.0"
+    folder = team.folder / "registry" / FOLDER
     folder.mkdir(parents=True)
     (folder / f"{'0' * 64}.json").write_text("no signature")
     shown = cli("inspect", "team/refunds@1.0.0", "--card").stdout
-    assert "signatures: 1 by 0 keys, not verified: ; 1 unreadable" in shown
+    assert "signatures: 0 files, 1 unreadable" in shown
+    payload = {"payload": "", "payloadType": "t", "signatures": [{"keyid": "ab" * 32, "sig": ""}]}
+    envelope = read_envelope(json.dumps(payload).encode())
+    add_signature(LocalStorage(team.folder / "registry"), FOLDER, envelope)
+    shown = cli("inspect", "team/refunds@1.0.0", "--card").stdout
+    assert "signatures: 1 file, not verified here, by abababababababab, 1 unreadable" in shown
+    data = json.loads(cli("inspect", "team/refunds@1.0.0", "--card", "--json").stdout)
+    assert sorted(one["keys"] for one in data["signatures"]) == [[], ["ab" * 32]]
 
 
 def norms(team: Project, module: str) -> float:
@@ -74,9 +85,8 @@ def norms(team: Project, module: str) -> float:
 def test_where_it_acts_is_absolute_without_the_base_and_relative_with_it(
     team: Project, cli: Cli
 ) -> None:
-    delta: dict[str, Any] = json.loads(cli("inspect", "team/refunds@1.0.0", "--json").stdout)[
-        "delta"
-    ]
+    done = cli("inspect", "team/refunds@1.0.0", "--json")
+    delta: dict[str, Any] = json.loads(done.stdout)["delta"]
     assert delta["relative"] is False and "does not say where its base is" in delta["why"]
     first = delta["modules"][0]
     assert first["layer"] == 0 and first["relative"] is None

@@ -23,6 +23,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,11 @@ class S3Server:
                 VersioningConfiguration={"Status": "Enabled"},
             )
         return name
+
+    @cached_property
+    def shared(self) -> str:
+        """One bucket for tests that keep to a folder of their own: a new bucket takes seconds."""
+        return self.bucket()
 
     def put(self, bucket: str, key: str, content: bytes) -> dict[str, Any]:
         """Store an object; the answer has its ETag, and VersionId where versions are kept."""

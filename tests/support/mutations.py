@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
@@ -37,6 +38,8 @@ _VALUES: tuple[Any, ...] = (
     *([], {}, [None], [[]], {"a": {}}, {"": ""}, [1, "a", None], {"critical": ["x"]}),
 )
 
+_NUMBERS = ("1e999", "-1e999", "NaN", "Infinity", "01", "1.", "9" * 5000, "1e-999", "-0", "0x1")
+
 
 def mutated(random: Random, examples: Sequence[bytes]) -> bytes:
     """One of the examples, changed one to four times."""
@@ -55,7 +58,10 @@ def _changed_json(random: Random, raw: bytes) -> bytes:
         return raw
     for _ in range(random.choice((1, 1, 2))):
         data = _change_value(random, data)
-    return json.dumps(data, ensure_ascii=random.random() < 0.5).encode(errors="surrogatepass")
+    text = json.dumps(data, ensure_ascii=random.random() < 0.5)
+    if random.random() < 0.05:
+        text = re.sub(r"(?<=[ \[])\d+(?=[,\]}])", random.choice(_NUMBERS), text, count=1)
+    return text.encode(errors="surrogatepass")
 
 
 def _change_value(random: Random, data: Any) -> Any:

@@ -81,7 +81,6 @@ def _text(raw: bytes) -> str:
 def _entry(raw: bytes) -> None:
     found = read_entry(raw, NAME, VERSION)
     again = entry_bytes(found)
-    assert read_entry(again, NAME, VERSION) == found
     assert entry_bytes(read_entry(again, NAME, VERSION)) == again
 
 
@@ -261,7 +260,9 @@ def _oci_entry(raw: bytes) -> None:
 
 
 def _index(raw: bytes) -> None:
-    assert read_index(make_index(read_index(raw)))
+    found = read_index(raw)
+    again = read_index(make_index(found))
+    assert [one.digest for one, _ in again] == [one.digest for one, _ in found]
 
 
 def _answers(raw: bytes) -> None:

@@ -13,6 +13,7 @@ import typer
 from .. import __version__
 from . import (
     cache,
+    configured,
     explain,
     fingerprint,
     history,
@@ -27,6 +28,7 @@ from . import (
     registry,
     run,
     show,
+    signing,
     validate,
     versions,
 )
@@ -70,6 +72,7 @@ EPILOG = """Exit status:
 Environment:
 
   ADAPTERDOCK_CACHE   folder for downloaded files (default: ~/.cache/adapterdock)
+  ADAPTERDOCK_CONFIG  the file with your registries (default: ~/.config/adapterdock/config.toml)
   ADAPTERDOCK_POLICY  a policy file that applies to every manifest
   ADAPTERDOCK_DEBUG   1: show tracebacks of errors, as --debug does
   ADAPTERDOCK_MIN_RATE       least bytes per second of a transfer (1024; 0: any)
@@ -123,6 +126,7 @@ for name, command in (
     ("run", run.run),
     ("merge", merge.merge),
     ("publish", publish.publish),
+    ("sign", signing.sign),
     ("versions", versions.versions),
     ("promote", promote.promote),
     ("demote", promote.demote),
@@ -130,6 +134,7 @@ for name, command in (
     ("yank", marks.yank),
     ("unyank", marks.unyank),
     ("deprecate", marks.deprecate),
+    ("registries", configured.registries),
 ):
     app.command(name, cls=Command)(command)
 app.add_typer(registry.app, name="registry")

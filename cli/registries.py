@@ -36,7 +36,7 @@ RegistryOption = Annotated[
     typer.Option(
         "--registry",
         metavar="URL",
-        help="What REGISTRY means (default: `registries` of the manifest).",
+        help="What REGISTRY means (default: `registries` of the manifest, else of config.toml).",
     ),
 ]
 RegistriesOption = Annotated[

@@ -1,4 +1,4 @@
-"""`adapterdock registry`: init."""
+"""`adapterdock registry`: init, snapshot."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ from typing import Annotated
 import typer
 
 from .command import Command, Group
-from .console import out, say
+from .console import out, say, status
 from .options import JsonOption
+from .registries import RegistriesOption, manifest_of
+from .render import counted
 
 SCHEMA = "adapterdock.registry/1"
+SNAPSHOT_SCHEMA = "adapterdock.snapshot/1"
+
+PlaceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="URL|NAME",
+        help="A registry: its folder (./registry, s3://bucket/folder), or its configured name.",
+        show_default=False,
+    ),
+]
 
 app = typer.Typer(
     cls=Group,
@@ -53,3 +65,37 @@ def init(
         out.as_json(SCHEMA, {"url": storage.url, "id": made.id, "title": made.title})
         return
     say(f"Created a registry in {url}; its id is {made.id}")
+
+
+@app.command("snapshot", cls=Command)
+def snapshot(
+    registry: PlaceArgument,
+    manifest: RegistriesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a list of all versions, so that the next search is fast.
+
+    Lists the whole registry, so that nothing is left out that a killed publisher did not note.
+    `publish` writes a snapshot too, every 1,000 entries.
+
+    Examples:
+
+      adapterdock registry snapshot ./registry
+      adapterdock registry snapshot team
+    """
+    from ..registry.catalogue.take_snapshot import take_snapshot
+    from ..registry.registries import open_named
+
+    catalogue = open_named(registry, manifest_of(manifest))
+    with status(f"Listing {registry}"):
+        taken = take_snapshot(catalogue)
+    if as_json:
+        data = {"url": catalogue.storage.url, "id": catalogue.id}
+        more = {"path": None, "rows": 0, "new": False} if taken is None else vars(taken)
+        out.as_json(SNAPSHOT_SCHEMA, {**data, **more})
+    elif taken is None:
+        say("The registry is empty; no snapshot was written")
+    elif not taken.new:
+        say(f"{taken.path} is there already: {counted(taken.rows, 'version')}")
+    else:
+        say(f"Wrote {taken.path}: {counted(taken.rows, 'version')}")

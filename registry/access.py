@@ -98,8 +98,14 @@ def check_place(
     source = declared.model if isinstance(declared, Base) else declared.source
     if source is None:
         return []
-    check = policy_checks.check_base if entry is None else policy_checks.check_source
-    findings = check(source, access.policies, file.directory, where)
+    if entry is None:
+        findings = policy_checks.check_base(source, access.policies, file.directory, where)
+    else:
+        name = source.location.partition("/")[0]
+        registry = file.manifest.registries.get(name) if source.is_registry else None
+        findings = policy_checks.check_source(
+            source, access.policies, file.directory, where, registry
+        )
     pins = access.pins.get(entry)
     revision = None if pins is None else pins.revision
     try:

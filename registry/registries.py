@@ -1,33 +1,80 @@
-"""Which registry a reference names."""
+"""Which registry a reference or an argument names, opened."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..manifests.findings import registry as codes
-from ..manifests.findings.errors import UsageError
+from ..manifests.findings.errors import AdapterdockError, UsageError
+from ..manifests.findings.finding import Finding
+from ..manifests.language.names import did_you_mean
 from ..manifests.manifest import ManifestFile
 from .catalogue.catalogue import Catalogue, open_catalogue
+from .catalogue.names import wrong_name
 from .catalogue.open_storage import open_storage
 from .catalogue.reference import Reference
+from .configured import Configured, configured
+from .files.pool import each
+
+_WORKERS = 8
+"""Registries that are opened at once."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A registry that is configured: opened, or why it cannot be."""
+
+    row: Configured
+    catalogue: Catalogue | None = None
+    problems: tuple[Finding, ...] = ()
 
 
 def open_registry(
     reference: Reference, url: str | None = None, file: ManifestFile | None = None
 ) -> Catalogue:
-    """The registry that a reference names: at ``url``, or where the manifest says."""
+    """The registry that a reference names: at ``url``, or where the manifest or the user's
+    ``config.toml`` says. Raises :class:`UsageError` where none of them does."""
     if url is not None:
         return open_catalogue(open_storage(url, directory=Path.cwd()))
-    known = {} if file is None else file.manifest.registries
-    source = known.get(reference.registry)
-    if file is None or source is None:
-        raise UsageError(
-            codes.BAD_REFERENCE.finding(
-                f"Unknown registry {reference.registry!r}",
-                found=reference.registry,
-                expected=", ".join(known) or "a registry that is configured",
-                hint="Pass --registry URL, or name it under `registries` in the manifest.",
-            )
+    return open_configured(_known(reference.registry, configured(file)))
+
+
+def open_named(text: str, file: ManifestFile | None = None) -> Catalogue:
+    """The registry at a URL, or the one of this local name: a word without ``/`` and ``:``."""
+    if wrong_name(text) is None and "/" not in text:
+        return open_configured(_known(text, configured(file)))
+    return open_catalogue(open_storage(text, directory=Path.cwd()))
+
+
+def open_configured(row: Configured) -> Catalogue:
+    """A registry that has a local name."""
+    return open_catalogue(open_storage(row.source, directory=row.directory, where=row.where))
+
+
+def reach(rows: Iterable[Configured]) -> list[Reached]:
+    """Open each of these registries; one that cannot be opened is no error."""
+
+    def one(row: Configured) -> Reached:
+        try:
+            return Reached(row, open_configured(row))
+        except AdapterdockError as error:
+            return Reached(row, problems=error.findings)
+
+    return each(one, list(rows), _WORKERS)
+
+
+def _known(name: str, known: Mapping[str, Configured]) -> Configured:
+    if name in known:
+        return known[name]
+    near = did_you_mean(name, known)
+    add = "Pass --registry URL, or name it in the manifest or in config.toml, under `registries`."
+    raise UsageError(
+        codes.BAD_REFERENCE.finding(
+            f"Unknown registry {name!r}",
+            found=name,
+            expected=", ".join(known) or "a registry that is configured",
+            hint=add if near is None else f"{near} {add}",
         )
-    where = file.where(("registries", reference.registry))
-    return open_catalogue(open_storage(source, directory=file.directory, where=where))
+    )

@@ -18,6 +18,7 @@ from ...manifests.findings import usage as usage_codes
 from ...manifests.findings.errors import IntegrityError, PolicyError, UsageError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.source import Source, SourceSyntaxError
+from ...manifests.manifest import ManifestFile
 from ...registry.checks.candidate import Ask
 from ...registry.checks.zeros import zeros_in_files
 from ...registry.files.digests import folder_digest
@@ -48,6 +49,13 @@ from .attach_files import attach_files
 log = logging.getLogger("adapterdock")
 
 
+def _registry(source: Source, file: ManifestFile | None) -> Source | None:
+    """The place of the registry that a source names."""
+    if file is None or not source.is_registry:
+        return None
+    return file.manifest.registries.get(source.location.partition("/")[0])
+
+
 def load_adapter(
     host: AdapterHost,
     source: str | os.PathLike[str] | Source | None,
@@ -76,7 +84,7 @@ def load_adapter(
     in_memory = in_memory_files(peft_config, adapter_state_dict, source, where)
     road = Road.of(file, parsed, storage_options or {}, None, where)
     forbidden = [
-        *check_source(parsed, access.policies, Path.cwd(), where),
+        *check_source(parsed, access.policies, Path.cwd(), where, _registry(parsed, file)),
         *check_road(road, access.policies, Path.cwd(), where, base=False),
         *check_digest(sha256, access.policies, name, where),
     ]

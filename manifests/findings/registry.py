@@ -1,10 +1,14 @@
-"""Codes AD86x to AD89x: the registry of published adapters."""
+"""Codes AD844, AD845 and AD86x to AD89x: the registry of published adapters."""
 
 from __future__ import annotations
 
 from .code import Code
 from .finding import Severity
 
+CONTENT_BEING_REMOVED = Code("AD846", "content-being-removed")
+REGISTRY_DAMAGED = Code("AD847", "registry-damaged")
+MIRROR_DIFFERS = Code("AD848", "mirror-differs")
+JOURNAL_INCOMPLETE = Code("AD849", "journal-incomplete", Severity.WARNING)
 NOT_A_REGISTRY = Code("AD860", "not-a-registry")
 NOT_PUBLISHED = Code("AD861", "not-published")
 ENTRY_INVALID = Code("AD862", "entry-invalid")
@@ -33,3 +37,5 @@ OCI_ARTIFACT_INVALID = Code("AD889", "oci-artifact-invalid")
 OCI_REFERENCE_INVALID = Code("AD890", "oci-reference-invalid")
 DOCKER_LOGIN_UNUSABLE = Code("AD891", "docker-login-unusable")
 OCI_PUSH_REFUSED = Code("AD892", "oci-push-refused")
+USER_CONFIG = Code("AD844", "user-config-invalid")
+SNAPSHOT_UNUSABLE = Code("AD845", "snapshot-unusable", Severity.WARNING)

@@ -16,6 +16,8 @@ def mirror_problem(prefix: str, target: str) -> str | None:
         return "The prefix does not start with a scheme such as hf:// or s3://"
     if prefix.lower().startswith("registry://"):
         return "A mirror cannot replace a registry; change its address under 'registries'"
+    if prefix.lower().startswith("oci://"):
+        return "A mirror cannot replace an OCI repository"
     if prefix.endswith("/") != target.endswith("/"):
         return "The prefix and its replacement do not both end with a slash"
     try:
@@ -25,4 +27,6 @@ def mirror_problem(prefix: str, target: str) -> str | None:
         if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://", target):
             return None
         return f"Invalid source as replacement: {error}"
+    if source.is_oci or source.is_archive:
+        return "An OCI repository or archive cannot be a mirror"
     return "A registry cannot be a mirror" if source.is_registry else None

@@ -2,7 +2,9 @@
 
 ``./dir  ../dir  /dir  ~/dir  file:///dir``        a local folder
 ``hf://org/name[@revision][/folder]``              the Hub (the grammar of fsspec's ``hf://``)
-``registry://registry/name[@constraint]``          a named version in a registry
+``registry://registry/name@version``               published in a registry (or a range, an alias)
+``oci://host/repository:tag``                      published as an OCI artifact
+``oci-archive:FILE[:reference]``                   the same, in a tar file
 ``scheme://...``                                   anything else that fsspec opens
 
 ``Source.parse(str(source)) == source`` for every source. No source contains a password,
@@ -21,38 +23,41 @@ from urllib.parse import quote, unquote, urlsplit
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from .names import NAME_RULE, is_name
+from .published_sources import (
+    archive_parts,
+    check_digest,
+    check_selector,
+    oci_parts,
+    registry_parts,
+)
+from .source_syntax import SourceSyntaxError, check_inside, check_seen, decode
+
+__all__ = ["ARCHIVE", "HUB", "LOCAL", "OCI", "REGISTRY", "Source", "SourceSyntaxError"]
 
 LOCAL = "file"
 HUB = "hf"
 REGISTRY = "registry"
+OCI = "oci"
+ARCHIVE = "oci-archive"
 
+_ARCHIVE = re.compile(rf"{ARCHIVE}:(.*)\Z", re.DOTALL | re.IGNORECASE)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)\Z", re.DOTALL)
 # s3:bucket, s3:/bucket: the meaning is clear, and it is not a drive letter.
 _HALF_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/?([^/:].*)\Z", re.DOTALL)
 _WINDOWS = re.compile(r"[A-Za-z]:(?:[\\/]|\Z)|\\\\")
-# Line breaks, control characters, lone surrogates and marks that reverse or hide text.
-_UNSEEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
-)
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _HUB_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?\Z")
 _HUB_KINDS = ("datasets", "spaces", "kernels", "buckets")
 _REFS = re.compile(r"(refs/(?:pr/[0-9]+|convert/[A-Za-z0-9_.-]+))(?:/(.*))?\Z", re.DOTALL)
 # What git forbids in a ref's name; the Hub's client also uses it as a path in its cache.
 _NO_REF = re.compile(r"[\s~^:?*\[\\]|\.\.|@\{|//|/\.|\A[-./]|[./]\Z|\.lock\Z|\A@\Z")
-_CONSTRAINT = re.compile(r"[A-Za-z0-9.^~<>=!*,|+ _-]+\Z")
 _IPV6 = re.compile(r"\[[0-9A-Fa-f:.]+\](?::[0-9]+)?\Z")
 _WEB = frozenset({"http", "https"})
 _HOSTED = _WEB | {
-    *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "r2", "b2"),
+    *("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2", "b2"),
     *("ftp", "ftps", "sftp", "ssh", "scp", "smb", "webdav", "webdavs", "webhdfs"),
 }
 _DEFAULT_PORT = {"http": 80, "https": 443}
-
-
-class SourceSyntaxError(ValueError):
-    """Invalid source; the message says why and what to write instead."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,10 @@ class Source:
     """A parsed source.
 
     ``location`` is the folder as written (local), ``org/name`` (Hub), ``registry/name``
-    (registry) or everything after ``://``. ``revision`` and ``path`` are the Hub's (and a
-    registry's constraint is its ``revision``).
+    (registry), ``host/repository:tag`` (OCI), the file as written (archive) or everything after
+    ``://``. ``revision`` and ``path`` are the Hub's. A registry's ``revision`` is what selects a
+    version, that of an OCI artifact or an archive is a digest, and an archive's ``path`` is the
+    reference of an image in it.
     """
 
     scheme: str
@@ -82,6 +89,14 @@ class Source:
         return self.scheme == REGISTRY
 
     @property
+    def is_oci(self) -> bool:
+        return self.scheme == OCI
+
+    @property
+    def is_archive(self) -> bool:
+        return self.scheme == ARCHIVE
+
+    @property
     def is_commit(self) -> bool:
         """Whether the revision is a full commit hash, which never moves."""
         return self.revision is not None and _COMMIT.match(self.revision) is not None
@@ -92,7 +107,9 @@ class Source:
         trimmed = text.rstrip("/") or text
         if not text or text != text.strip() or trimmed != trimmed.strip():
             raise SourceSyntaxError("it is empty, or has spaces around it")
-        _check_seen(text)
+        check_seen(text)
+        if (archive := _ARCHIVE.match(text)) is not None:
+            return Source(ARCHIVE, *archive_parts(archive.group(1)))
         match = _SCHEME.match(text)
         if match is None or len(match.group(1)) == 1:
             return _parse_local(text)
@@ -102,12 +119,17 @@ class Source:
         if scheme == HUB:
             return _parse_hub(rest)
         if scheme == REGISTRY:
-            return _parse_registry(rest)
+            return Source(REGISTRY, *registry_parts(rest))
+        if scheme == OCI:
+            return Source(OCI, *oci_parts(rest))
         return _parse_url(scheme, rest)
 
     def __str__(self) -> str:
         if self.is_local:
             return self.location
+        if self.is_archive:
+            text = f"{ARCHIVE}:{self.location}" + (f":{self.path}" if self.path else "")
+            return text if self.revision is None else f"{text}@{self.revision}"
         text = f"{self.scheme}://{self.location}"
         if self.revision is not None:
             revision = self.revision
@@ -119,18 +141,21 @@ class Source:
         return text
 
     def at(self, revision: str) -> Source:
-        """The same source pinned to ``revision`` (Hub and registry only)."""
+        """The same source pinned to ``revision`` (Hub, registry, OCI and archive only)."""
         if self.is_hub:
             _check_ref(revision)
         elif self.is_registry:
-            _check_constraint(revision)
+            check_selector(revision)
+        elif self.is_oci or self.is_archive:
+            check_digest(revision)
         else:
             raise ValueError(f"{self} has no revision")
         return replace(self, revision=revision)
 
     def local_path(self, directory: Path) -> Path:
-        """The folder of a local source; a relative one counts from ``directory``."""
-        if not self.is_local:
+        """The folder of a local source, or an archive's file; a relative one counts from
+        ``directory``."""
+        if not (self.is_local or self.is_archive):
             raise ValueError(f"{self} is not a local source")
         try:
             # pathlib drops the "./" of "./~", which names a folder and not a home
@@ -146,21 +171,26 @@ class Source:
         of a web address is in lower case and without its default port.
         """
         if self.is_local:
-            if directory is None:
-                if self.location.startswith("~"):
-                    return posixpath.normpath(self.local_path(Path("/")).as_posix())
-                path = posixpath.normpath(self.location)
-                return path if path.startswith(("/", "../")) or path == ".." else f"./{path}"
-            root = directory.resolve()
-            folder = self.local_path(root).resolve()
-            if folder == root or folder.is_relative_to(root):
-                return "./" + folder.relative_to(root).as_posix()
-            return folder.as_posix()
+            return self._normal_path(directory)
+        if self.is_archive:
+            return str(replace(self, location=self._normal_path(directory)))
         if self.scheme in _WEB:
             host, slash, path = self.location.partition("/")
             port = f":{_DEFAULT_PORT[self.scheme]}"
             return f"{self.scheme}://{host.lower().removesuffix(port)}{slash}{path}"
         return str(self)
+
+    def _normal_path(self, directory: Path | None) -> str:
+        if directory is None:
+            if self.location.startswith("~"):
+                return posixpath.normpath(self.local_path(Path("/")).as_posix())
+            path = posixpath.normpath(self.location)
+            return path if path.startswith(("/", "../")) or path == ".." else f"./{path}"
+        root = directory.resolve()
+        place = self.local_path(root).resolve()
+        if place == root or place.is_relative_to(root):
+            return "./" + place.relative_to(root).as_posix()
+        return place.as_posix()
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -178,7 +208,8 @@ class Source:
             "type": "string",
             "minLength": 1,
             "description": "a source: ./folder, hf://org/name@revision/folder, "
-            "s3://bucket/folder, registry://registry/name@constraint, or any fsspec URL",
+            "s3://bucket/folder, registry://registry/name@version, oci://host/repository:tag, "
+            "oci-archive:FILE, or any fsspec URL",
         }
 
 
@@ -188,11 +219,6 @@ def _validate(value: Any) -> Source:
     if not isinstance(value, str):
         raise ValueError("it is not text")
     return Source.parse(str(value))
-
-
-def _check_seen(text: str) -> None:
-    if _UNSEEN.search(text):
-        raise SourceSyntaxError("it contains control characters or invisible marks")
 
 
 def _parse_local(text: str) -> Source:
@@ -228,10 +254,10 @@ def _parse_file_url(rest: str) -> Source:
         raise SourceSyntaxError(
             "file:// does not take a host: write file:///absolute/path, or ./relative/path"
         )
-    path = _decode(rest).rstrip("/") or "/"
+    path = decode(rest).rstrip("/") or "/"
     if path != path.rstrip():
         raise SourceSyntaxError("it has spaces around it")
-    _check_seen(path)
+    check_seen(path)
     return _parse_local(path)
 
 
@@ -265,8 +291,8 @@ def _parse_url(scheme: str, rest: str) -> Source:
     if scheme in _WEB and re.search(r"\s", plain):
         raise SourceSyntaxError("write a space in a web address as %20")
     if path:
-        _check_inside(path)
-        _check_inside(_decode(path) if scheme in _WEB else unquote(path))
+        check_inside(path)
+        check_inside(decode(path) if scheme in _WEB else unquote(path))
     return Source(scheme, rest)
 
 
@@ -298,7 +324,7 @@ def _parse_hub(rest: str) -> Source:
             "no '--' or '..', no '-' or '.' at an end, no '.git'"
         )
     if path:
-        _check_inside(path)
+        check_inside(path)
         if re.search(r"[*?\[\]\\]", path):
             raise SourceSyntaxError(
                 "'*', '?', '[', ']' and '\\' are not allowed: a source is one folder"
@@ -315,7 +341,7 @@ def _split_revision(tail: str) -> tuple[str, str]:
     if refs is not None:
         return refs.group(1), refs.group(2) or ""
     revision, _, path = tail.partition("/")
-    return _decode(revision), path
+    return decode(revision), path
 
 
 def _is_special_ref(revision: str) -> bool:
@@ -326,40 +352,6 @@ def _is_special_ref(revision: str) -> bool:
 def _check_ref(revision: str) -> None:
     if not revision:
         raise SourceSyntaxError("the revision after '@' is missing")
-    _check_seen(revision)
+    check_seen(revision)
     if _NO_REF.search(revision):
         raise SourceSyntaxError(f"invalid branch, tag or commit {revision!r}")
-
-
-def _parse_registry(rest: str) -> Source:
-    head, at, constraint = rest.rstrip("/").partition("@")
-    parts = head.split("/")
-    if len(parts) != 2 or not all(parts):
-        raise SourceSyntaxError("write registry://<registry>/<adapter>[@<constraint>]")
-    for part in parts:
-        if not is_name(part):
-            raise SourceSyntaxError(f"invalid name {part!r}: {NAME_RULE}")
-    if parts[1] != parts[1].lower():  # names become folders, on any disk
-        raise SourceSyntaxError(
-            f"invalid name {parts[1]!r}: adapters in a registry have no capitals"
-        )
-    if at:
-        _check_constraint(constraint)
-    return Source(REGISTRY, head, constraint if at else None)
-
-
-def _check_constraint(constraint: str) -> None:
-    if not _CONSTRAINT.match(constraint) or constraint != constraint.strip():
-        raise SourceSyntaxError("invalid version constraint after '@': write ^2.1, 1.4.0 or prod")
-
-
-def _check_inside(path: str) -> None:
-    if any(part in ("", ".", "..") for part in path.split("/")):
-        raise SourceSyntaxError(f"invalid folder {path!r}: it has empty steps, '.' or '..'")
-
-
-def _decode(text: str) -> str:
-    try:
-        return unquote(text, errors="strict")
-    except UnicodeDecodeError:
-        raise SourceSyntaxError("a '%' does not encode UTF-8 text") from None

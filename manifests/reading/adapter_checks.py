@@ -29,13 +29,14 @@ def check_names(subject: Subject) -> Iterator[Finding]:
 
 
 def check_registries(subject: Subject) -> Iterator[Finding]:
-    """A registry is not in another registry."""
+    """A registry is a folder (or an archive of one), and not in another registry."""
     for name, source in subject.manifest.registries.items():
-        if source.is_registry:
+        if source.is_registry or source.is_oci:
+            what = "another registry" if source.is_registry else "an OCI repository"
             yield codes.SOURCE_NOT_HERE.finding(
-                "The address of a registry cannot be in another registry",
+                f"The address of a registry cannot be in {what}",
                 subject.locate(("registries", name)),
-                found="registry://...",
+                found=f"{source.scheme}://...",
             )
 
 
@@ -97,9 +98,11 @@ def _origin(subject: Subject, name: str) -> Iterator[Finding]:
 
 
 def _registry(subject: Subject, source: Source, path: Path) -> Iterator[Finding]:
+    """A manifest that names registries names all that it uses; one that names none uses those
+    that the user has configured, which are looked up where the source is opened."""
     registry = source.location.partition("/")[0]
     known = [*subject.manifest.registries, *subject.gaps.registries]
-    if source.is_registry and registry not in known:
+    if source.is_registry and known and registry not in known:
         yield codes.UNKNOWN_REGISTRY.finding(
             f"Unknown registry {registry!r}",
             subject.locate(path),

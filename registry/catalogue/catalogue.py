@@ -15,6 +15,9 @@ from semver import Version
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError, SourceError
 from ...manifests.findings.finding import Where
+from ...manifests.language.published_names import wrong_alias
+from ...manifests.language.selector import Selector
+from ...manifests.language.versions import parse_version
 from ..files.digests import is_digest, sha256_bytes
 from .entry import LIMIT, Entry, InvalidEntryError, parse_object, read_entry
 from .layout import (
@@ -27,11 +30,8 @@ from .layout import (
     versions_in,
 )
 from .marks import Mark, read_mark
-from .names import wrong_alias
-from .selector import Selector
 from .series import BrokenSeriesError, Value, check_chain, numbers_in, read_value
 from .storage import Storage
-from .versions import parse_version
 
 FORMAT = 1
 """Of ``registry.json``."""
@@ -164,11 +164,13 @@ class Catalogue:
 
     def mark(self, listing: Listing, version: str) -> Mark | None:
         """The last mark of a version."""
+        value = self.mark_value(listing, version)
+        return None if value is None else read_mark(marks_folder(listing.name, version), value)
+
+    def mark_value(self, listing: Listing, version: str) -> Value | None:
+        """The file of the last mark of a version."""
         numbers = listing.mark_numbers(version)
-        if not numbers:
-            return None
-        folder = marks_folder(listing.name, version)
-        return read_mark(folder, self._value(folder, numbers[-1]))
+        return self._value(marks_folder(listing.name, version), numbers[-1]) if numbers else None
 
     def alias_values(self, listing: Listing, alias: str) -> list[Value]:
         """All values of an alias, oldest first, which chain."""

@@ -16,6 +16,7 @@ from ...manifests.findings.errors import IntegrityError
 from ...manifests.findings.finding import Where
 from .layout import JOURNAL, SNAPSHOTS
 from .series import BrokenSeriesError, Value, append, read_value
+from .snapshot import snapshot_number
 from .storage import Storage
 
 
@@ -36,10 +37,12 @@ def head(storage: Storage, known: int = 0) -> Value | None:
 
 
 def note(storage: Storage, line: Mapping[str, Any]) -> Value:
-    """Append a line."""
-    line = {**line, "nonce": secrets.token_hex(8)}
+    """Append a line. It names the newest ``snapshot``, so that this is found without a listing."""
     try:
-        last = head(storage, _snapshot(storage))
+        newest = _snapshot(storage)
+        last = head(storage, newest)
+        named = {"snapshot": newest} if last is not None and 0 < newest <= last.number else {}
+        line = {**line, **named, "nonce": secrets.token_hex(8)}
         written = append(storage, JOURNAL, lambda _: line, last)
     except BrokenSeriesError as error:
         where = Where(file=storage.url)
@@ -50,8 +53,7 @@ def note(storage: Storage, line: Mapping[str, Any]) -> Value:
 
 def _snapshot(storage: Storage) -> int:
     """The number of the newest snapshot: the journal has at least that many lines."""
-    names = (path.rpartition("/")[2].partition(".")[0] for path in storage.find(SNAPSHOTS))
-    return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0)
+    return max(filter(None, map(snapshot_number, storage.find(SNAPSHOTS))), default=0)
 
 
 def _read(storage: Storage, number: int) -> Value | None:

@@ -7,9 +7,10 @@ import errno
 import os
 import shutil
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..files.digests import CHUNK
 from ..files.disk import guarded, remove, sync_file, sync_folder
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -41,10 +42,19 @@ class LocalStorage:
         with _passing(FileNotFoundError, place), place.open("rb") as file:
             return file.read(limit)
 
-    def find(self, folder: str) -> Mapping[str, int]:
-        return dict(self._files(self._folder / folder))
+    def chunks(self, path: str) -> Iterator[bytes]:
+        place = self._folder / path
+        with _passing(FileNotFoundError, place), place.open("rb", buffering=0) as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
 
-    def _files(self, folder: Path) -> Iterator[tuple[str, int]]:
+    def find(self, folder: str) -> Mapping[str, int]:
+        return {path: status.st_size for path, status in self._files(self._folder / folder)}
+
+    def times(self, folder: str) -> Mapping[str, float]:
+        return {path: status.st_mtime for path, status in self._files(self._folder / folder)}
+
+    def _files(self, folder: Path) -> Iterator[tuple[str, os.stat_result]]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except (FileNotFoundError, NotADirectoryError):
@@ -55,7 +65,8 @@ class LocalStorage:
             if entry.is_dir(follow_symlinks=False):
                 yield from self._files(Path(entry.path))
             elif entry.is_file(follow_symlinks=False):
-                yield Path(entry.path).relative_to(self._folder).as_posix(), entry.stat().st_size
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    yield Path(entry.path).relative_to(self._folder).as_posix(), entry.stat()
 
     def create(self, path: str, content: bytes | Path) -> None:
         place = self._folder / path

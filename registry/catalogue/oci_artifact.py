@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ...manifests.language.published_names import wrong_name
+from ...manifests.language.versions import parse_version
 from ..files.digests import check_paths
 from ..files.disk import guarded
 from .entry import LIMIT, Entry, InvalidEntryError, parse_object, read_entry
-from .names import wrong_name
 from .oci_manifest import (
     ADAPTER_TYPE,
     EMPTY,
@@ -24,7 +25,6 @@ from .oci_manifest import (
     Manifest,
     make_manifest,
 )
-from .versions import parse_version
 
 MOST_SIGNATURES = 64
 ENVELOPE_BYTES = 1 << 20

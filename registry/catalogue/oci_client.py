@@ -19,6 +19,7 @@ from ...manifests.findings import sources as source_codes
 from ...manifests.findings import store as store_codes
 from ...manifests.findings.errors import IntegrityError, SourceError
 from ...manifests.findings.finding import Where
+from ...manifests.language.oci_reference import OciReference, parse_reference
 from ..files.digests import CHUNK, is_digest, sha256_bytes
 from ..files.disk import guarded
 from ..sources.encodings import BadEncodingError
@@ -38,7 +39,6 @@ from .oci_manifest import (
     Manifest,
     read_manifest,
 )
-from .oci_reference import OciReference, parse_reference
 
 COMMIT_SECONDS = 120.0
 """How long a registry may take to verify what it got, before it answers."""

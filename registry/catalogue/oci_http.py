@@ -22,12 +22,12 @@ from ...manifests.findings import sources as codes
 from ...manifests.findings.code import Code
 from ...manifests.findings.errors import AdapterdockError, SourceError
 from ...manifests.findings.finding import Where
+from ...manifests.language.oci_reference import OciReference
 from ..sources.failures import explain, source_error
 from ..sources.open import is_offline
 from ..sources.pace import Limits, SlowError
 from ..sources.relay import within
 from .oci_login import Login
-from .oci_reference import OciReference
 
 T = TypeVar("T")
 Body = Callable[[], Iterable[bytes]]

@@ -15,12 +15,15 @@ from ...manifests.findings.errors import IntegrityError, PolicyError, UsageError
 from ...manifests.findings.finding import Finding
 from .catalogue import Catalogue, Listing
 from .entry import Entry
+from .envelope import Kind
 from .init import require_writable
 from .journal import note, now
 from .layout import alias_folder, marks_folder
 from .marks import Action, Mark, read_mark, said, text_or_none
 from .reference import check_alias
 from .series import BrokenSeriesError, Value, append, last_two
+from .signer import Signer
+from .signing import Signable, add, signing_first, value_of
 
 _REQUIREMENT = re.compile(r"\s*(?P<metric>[^<>=\s]+)\s*(?P<sign>>=|<=|>|<|==?)\s*(?P<value>\S+)\s*")
 _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
@@ -97,11 +100,13 @@ def promote(
     require: Collection[Requirement] = (),
     by: str | None = None,
     why: str | None = None,
+    signer: Signer | None = None,
     dry_run: bool = False,
 ) -> AliasValue | None:
     """Let an alias select a version from now on; ``None`` where it does already.
 
-    Raises :class:`PolicyError` where the version does not meet a requirement.
+    ``signer`` signs the new value, or the one that selects the version already. Raises
+    :class:`PolicyError` where the version does not meet a requirement.
     """
     check_alias(alias)
     require_writable(catalogue)
@@ -109,7 +114,7 @@ def promote(
     wrong = [one for one in (r.check(found.entry) for r in require) if one is not None]
     if wrong:
         raise PolicyError(*wrong)
-    return _move(catalogue, name, alias, version, found.digest, by, why, dry_run)
+    return _move(catalogue, name, alias, version, found.digest, by, why, signer, dry_run)
 
 
 def demote(
@@ -124,7 +129,7 @@ def demote(
     """Let an alias select nothing from now on; ``None`` where it does not exist."""
     check_alias(alias)
     require_writable(catalogue)
-    return _move(catalogue, name, alias, None, None, by, why, dry_run)
+    return _move(catalogue, name, alias, None, None, by, why, None, dry_run)
 
 
 def history(catalogue: Catalogue, name: str, alias: str) -> list[AliasValue]:
@@ -154,20 +159,28 @@ def mark(
     *,
     by: str | None = None,
     why: str | None = None,
+    signer: Signer | None = None,
 ) -> Mark | None:
-    """Yank, un-yank or deprecate a version; ``None`` where nothing changes."""
+    """Yank, un-yank or deprecate a version; ``None`` where nothing changes.
+
+    ``signer`` signs the new mark, or the one that says so already.
+    """
     require_writable(catalogue)
     entry = catalogue.entry(name, version)
     folder, at = marks_folder(name, version), now()
     nonce = secrets.token_hex(8)
+    seen: list[Value | None] = [None]
 
     def make(last: Value | None) -> Mapping[str, Any] | None:
+        seen[0] = last
         before = Mark() if last is None else read_mark(folder, last)
         after = before.after(action, by, at, why)
         return None if before.same_state(after) else {**after.as_value(), "nonce": nonce}
 
-    written = _append(catalogue, folder, make)
+    signable = _signable(catalogue, Kind.MARK, name, folder)
+    written = _append(catalogue, folder, make, signing_first(catalogue.storage, signer, signable))
     if written is None:
+        _sign_present(catalogue, seen[0], signer, signable)
         return None
     line = {"what": action, "name": name, "version": version, "entry": entry.digest}
     _note(catalogue, line, written, by, at, why)
@@ -182,6 +195,7 @@ def _move(
     entry: str | None,
     by: str | None,
     why: str | None,
+    signer: Signer | None,
     dry_run: bool,
 ) -> AliasValue | None:
     folder, at = alias_folder(name, alias), now()
@@ -200,8 +214,10 @@ def _move(
             return None
         serial = 1 if last is None else last.number + 1
         return AliasValue(serial, version, entry, by, at, why, _version(last))
-    written = _append(catalogue, folder, make)
+    signable = _signable(catalogue, Kind.ALIAS, name, folder)
+    written = _append(catalogue, folder, make, signing_first(catalogue.storage, signer, signable))
     if written is None:
+        _sign_present(catalogue, before[0], signer, signable)
         return None
     what = "demote" if version is None else "promote"
     line = said({"what": what, "name": name, "alias": alias, "version": version, "entry": entry})
@@ -232,9 +248,28 @@ def _append(
     catalogue: Catalogue,
     folder: str,
     make: Callable[[Value | None], Mapping[str, Any] | None],
+    prepare: Callable[[Value], Callable[[], None]],
 ) -> Value | None:
     last = _last(catalogue, folder)
-    return _guarded(catalogue, lambda: append(catalogue.storage, folder, make, last))
+    return _guarded(
+        catalogue, lambda: append(catalogue.storage, folder, make, last, prepare=prepare)
+    )
+
+
+def _signable(
+    catalogue: Catalogue, kind: Kind, name: str, folder: str
+) -> Callable[[Value], Signable]:
+    return lambda value: value_of(catalogue.id, kind, name, folder, value.number, value.digest)
+
+
+def _sign_present(
+    catalogue: Catalogue,
+    value: Value | None,
+    signer: Signer | None,
+    signable: Callable[[Value], Signable],
+) -> None:
+    if signer is not None and value is not None:
+        add(catalogue.storage, signable(value), signer)
 
 
 def _guarded(catalogue: Catalogue, act: Callable[[], T]) -> T:

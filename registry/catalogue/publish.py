@@ -16,12 +16,16 @@ from ...manifests.findings.store import LOCAL_FILE_CHANGED
 from ..files.digests import sha256_file
 from .catalogue import Catalogue, Listing, Resolved
 from .entry import LIMIT, Entry, InvalidEntryError, read_entry
+from .hold import held
 from .init import require_writable
 from .journal import note
 from .layout import ADAPTERS, blob_file, entry_file
 from .names import one_edit_apart
 from .series import canonical
+from .signer import Signer
+from .signing import add, entry_of
 from .storage import Storage, write_once
+from .take_snapshot import known_names, snapshot_when_due
 
 
 @dataclass(frozen=True)
@@ -69,24 +73,39 @@ def check_publish(catalogue: Catalogue, entry: Entry, *, new_name: bool = False)
 
 
 def publish_entry(
-    catalogue: Catalogue, entry: Entry, contents: Mapping[str, Path], *, new_name: bool = False
+    catalogue: Catalogue,
+    entry: Entry,
+    contents: Mapping[str, Path],
+    *,
+    new_name: bool = False,
+    signer: Signer | None = None,
 ) -> Published:
     """Publish ``entry``, whose files are ``contents`` by digest. The same content again succeeds,
-    and uploads nothing. Raises what :func:`check_publish` does."""
+    and uploads nothing. ``signer`` signs the entry that is published then. Raises what
+    :func:`check_publish` does, and :class:`UsageError` where the signer refuses."""
     require_writable(catalogue)
     before = check_publish(catalogue, entry, new_name=new_name)
     if before is not None:
         _upload(catalogue.storage, contents)
+        _sign(catalogue, before, signer)
         return Published(before, new=False)
     storage = catalogue.storage
-    uploaded = _upload(storage, contents)
     raw = entry_bytes(entry)
-    if not write_once(storage, entry_file(entry.name, entry.version), raw):
-        return Published(_same(catalogue, entry), new=False, uploaded=uploaded)
-    # what a gc removed between the look and the entry: after the entry, it keeps them
-    uploaded = (*uploaded, *_upload(storage, contents))
+    with held(storage, contents) as hold:
+        uploaded = _upload(storage, contents)
+        signature = _sign(catalogue, Resolved(entry, raw), signer)
+        while hold.renew():
+            uploaded = (*uploaded, *_upload(storage, contents))
+        if not write_once(storage, entry_file(entry.name, entry.version), raw):
+            if signature is not None:  # it signs an entry that was not written
+                storage.remove(signature)
+            there = _same(catalogue, entry)
+            _sign(catalogue, there, signer)
+            return Published(there, new=False, uploaded=uploaded)
+        # what somebody removed by hand: the entry is there now, and gc keeps what it names
+        uploaded = (*uploaded, *_upload(storage, contents))
     published = Resolved(entry, raw)
-    note(
+    line = note(
         storage,
         {
             "what": "publish",
@@ -96,7 +115,17 @@ def publish_entry(
             "at": entry.created,
         },
     )
+    snapshot_when_due(catalogue, line.number, line.data.get("snapshot", 0))
     return Published(published, new=True, uploaded=tuple(dict.fromkeys(uploaded)))
+
+
+def _sign(catalogue: Catalogue, resolved: Resolved, signer: Signer | None) -> str | None:
+    """Sign an entry; the path of a new signature."""
+    if signer is None:
+        return None
+    entry = resolved.entry
+    signable = entry_of(catalogue.id, entry.name, entry.version, resolved.digest)
+    return add(catalogue.storage, signable, signer)
 
 
 def _same(catalogue: Catalogue, entry: Entry) -> Resolved:
@@ -142,7 +171,9 @@ def _require_distinct(catalogue: Catalogue, name: str) -> None:
     """Raise :class:`UsageError` where ``name`` is new and nearly the name of something else."""
     if Listing(name, tuple(catalogue.storage.find(f"{ADAPTERS}/{name}/versions"))).versions:
         return
-    near = next((other for other in names_of(catalogue) if one_edit_apart(name, other)), None)
+    names = known_names(catalogue)  # a listing of 100,000 names on S3 takes minutes
+    others = names_of(catalogue) if names is None else sorted(names)
+    near = next((other for other in others if one_edit_apart(name, other)), None)
     if near is not None:
         raise UsageError(
             codes.BAD_REFERENCE.finding(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import UsageError
-from .names import wrong_alias, wrong_name
-from .selector import Selector, parse_selector
+from ...manifests.language.published_names import wrong_alias, wrong_name
+from ...manifests.language.selector import Selector, parse_selector
 
 _EXAMPLE = "REGISTRY/NAME@VERSION, for example team/refunds@2.1.0"
 
@@ -47,6 +47,13 @@ def version_of(reference: Reference) -> str:
     if reference.selector is None or reference.selector.version is None:
         raise _invalid(str(reference), "it must name one exact version")
     return reference.selector.text
+
+
+def needs_selector(reference: Reference) -> Selector:
+    """What it selects. Raises :class:`UsageError` where it says nothing after ``@``."""
+    if reference.selector is None:
+        raise _invalid(str(reference), "it must say what is meant after @")
+    return reference.selector
 
 
 def check_alias(alias: str) -> None:

@@ -6,7 +6,7 @@ where there is none of its name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -44,9 +44,19 @@ class Storage(Protocol):
         """A file's bytes, at most ``limit``. Raises ``FileNotFoundError``."""
         ...
 
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """A file's bytes in pieces, for files that are too large for the memory. Raises
+        ``FileNotFoundError``."""
+        ...
+
     def find(self, folder: str) -> Mapping[str, int]:
         """All files below ``folder`` with their sizes in bytes; none where there is no folder.
         What was created before is always among them."""
+        ...
+
+    def times(self, folder: str) -> Mapping[str, float]:
+        """When each file below ``folder`` was created, in seconds by the storage's clock: only
+        differences mean something."""
         ...
 
     def create(self, path: str, content: bytes | Path) -> None:

@@ -25,7 +25,6 @@ _PACKAGES: Mapping[str, str] = {
     **dict.fromkeys(GOOGLE, "gcsfs"),
     **dict.fromkeys(AZURE, "adlfs"),
     **dict.fromkeys(("sftp", "ssh"), "paramiko"),
-    "oci": "ocifs",
     "oss": "ossfs",
     "webdav": "webdav4",
     "github": "requests",

@@ -237,7 +237,7 @@ LEAVES = st.one_of(
     st.text(max_size=6),
     KEYS,
     st.sampled_from(
-        ["./a", "hf://a/b", "s3://b/${X}", "${Y:-auto}", "ties", "registry://a/b", "$"]
+        ["./a", "hf://a/b", "s3://b/${X}", "${Y:-auto}", "ties", "registry://a/b@^1", "$"]
     ),
 )
 DATA: st.SearchStrategy[Any] = st.recursive(

@@ -164,10 +164,13 @@ CASES = {
         11,
     ),
     "an undeclared registry": Case(
-        "AD177", "version: 1\nadapters: {a: {source: registry://team/a}}\n", 2, 24
+        "AD177",
+        "version: 1\nadapters: {a: {source: registry://team/a@1}}\nregistries: {t: ./r}\n",
+        2,
+        24,
     ),
     "a base from a registry": Case(
-        "AD178", "version: 1\nregistries: {t: ./r}\nbase: {model: registry://t/a}\n", 3, 15
+        "AD178", "version: 1\nregistries: {t: ./r}\nbase: {model: registry://t/a@1}\n", 3, 15
     ),
     "a remote one that is mutable": Case(
         "AD179", "version: 1\nadapters: {a: {source: hf://a/b, mutable: true}}\n", 2, 43

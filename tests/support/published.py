@@ -30,6 +30,10 @@ class Counted:
     def creates(self) -> bool:
         return self.inner.creates
 
+    @property
+    def lists(self) -> bool:
+        return self.inner.lists
+
     def _note(self, what: str, path: str) -> None:
         if self.break_off is not None and len(self.calls) >= self.break_off:
             raise KeyboardInterrupt

@@ -11,6 +11,8 @@ from huggingface_hub.utils import validate_repo_id
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+HEX = "0123456789abcdef" * 4
+
 GOOD = {
     "./adapters/legal": Source("file", "./adapters/legal"),
     "./adapters/legal/": Source("file", "./adapters/legal"),
@@ -38,9 +40,26 @@ GOOD = {
     "https://host:443/a%20b": Source("https", "host:443/a%20b"),
     "sftp://me@host/a": Source("sftp", "me@host/a"),
     "memory:///a": Source("memory", "/a"),
-    "registry://team/refunds": Source("registry", "team/refunds"),
     "registry://team/refunds@^2.1": Source("registry", "team/refunds", "^2.1"),
     "registry://team/refunds@prod": Source("registry", "team/refunds", "prod"),
+    "registry://Team/org/team/refunds@2.1.0-rc.1": Source(
+        "registry", "Team/org/team/refunds", "2.1.0-rc.1"
+    ),
+    "registry://team/refunds@>=2, <3": Source("registry", "team/refunds", ">=2, <3"),
+    f"registry://team/refunds@sha256:{HEX}": Source("registry", "team/refunds", f"sha256:{HEX}"),
+    "oci://host/repo": Source("oci", "host/repo"),
+    "OCI://host:5000/team/refunds:2.1.0": Source("oci", "host:5000/team/refunds:2.1.0"),
+    f"oci://host/repo@sha256:{HEX}": Source("oci", "host/repo", f"sha256:{HEX}"),
+    f"oci://host/repo:v1@sha256:{HEX}": Source("oci", "host/repo:v1", f"sha256:{HEX}"),
+    "oci-archive:out.oci.tar": Source("oci-archive", "out.oci.tar"),
+    "oci-archive:../a b/out.tar": Source("oci-archive", "../a b/out.tar"),
+    "oci-archive:/srv/out.tar:team/refunds:2.1.0": Source(
+        "oci-archive", "/srv/out.tar", None, "team/refunds:2.1.0"
+    ),
+    f"oci-archive:~/out.tar:tone@sha256:{HEX}": Source(
+        "oci-archive", "~/out.tar", f"sha256:{HEX}", "tone"
+    ),
+    f"oci-archive:out@1.tar@sha256:{HEX}": Source("oci-archive", "out@1.tar", f"sha256:{HEX}"),
 }
 
 BAD = [
@@ -64,8 +83,24 @@ BAD = [
     *("https://host/a#b", "https://host/a?b=c", "https://host:99999/a", "https://host:/a"),
     *("https://host/%2e%2e/a", "https://host/a%2f..%2fb", "https://[::1/a", "https://host/a b"),
     *("local:///a", "simplecache::s3://bucket/a", "zip://a::s3://bucket/a.zip"),
-    *("registry://team", "registry://team/a/b", "registry://team/Refunds", "registry://team/a@"),
-    *("registry://team/a@../b", "registry:///a"),
+    *("registry://team", "registry://team/a/b", "registry://team/Refunds@1", "registry://t/a@"),
+    *("registry://team/a@../b", "registry:///a", "registry://t/a/b/c/d@1", "registry://t/a//b@1"),
+    *("registry://t/con@1", "registry://t/a/versions@1", "registry://te am/a@1", "registry://t@1"),
+    *("registry://t/a@latest!", "registry://t/a@v2", "registry://t/a@1.2.3+x", "registry://t/a@*"),
+    *("registry://t/a@sha256:0", "registry://t/a@sha256", f"registry://t/a@sha256:{HEX.upper()}"),
+    *(
+        "oci://",
+        "oci://host",
+        "oci:///repo",
+        "oci://host/Repo",
+        "oci://host/repo:",
+        "oci://h/r:a/b",
+    ),
+    *("oci://host/repo@sha256:0", f"oci://host/repo@md5:{HEX}", "oci://bucket@namespace/a"),
+    *("oci://me:secret@host/repo", "oci://host/../repo", "oci://host/repo:a+b", "oci://host/r?a=1"),
+    *("oci-archive:", "oci-archive:/", "oci-archive://host/a", "oci-archive:..", "oci-archive:a/"),
+    *("oci-archive: a.tar", "oci-archive:a.tar:", "oci-archive:a.tar:/x", "oci-archive:a:x//y"),
+    *("oci-archive:C:\\a.tar", "oci-archive:C:/a.tar", "oci-archive:~me/a", "oci-archive:a:b c"),
 ]
 
 
@@ -103,7 +138,8 @@ PIECES = st.sampled_from(
         *("hf://", "s3://", "https://", "file://", "registry://", "memory://", "./", "../"),
         *("~", "/", "acme", "tone", "a b", "@", "v1", "refs/pr/1", "%2F", "%", "..", ".", ":"),
         *("[::1]", "?", "#", "models/", "datasets/", "é", "*", "\\", "--", ".git", "-", "_"),
-        *("^2.1", "\u202e", "\ud800"),
+        *("^2.1", "\u202e", "\ud800", "oci://", "oci-archive:", f"@sha256:{HEX}", "prod", "<3"),
+        *("2.1.0", "a.tar", "team/refunds", ">=1,", " ", "-rc.1"),
     ]
 )
 TEXTS = st.one_of(st.text(max_size=30), st.lists(PIECES, max_size=9).map("".join))
@@ -144,6 +180,13 @@ def test_a_revision_is_pinned_and_checked() -> None:
     assert source.at("0" * 40).is_commit
     assert not source.is_commit
     assert str(Source.parse("registry://t/a@^1").at("1.2.3")) == "registry://t/a@1.2.3"
+    for text in ("oci://host/repo:v1", "oci-archive:a.tar", "oci-archive:a.tar:team/a:1"):
+        published = Source.parse(text)
+        assert str(published.at(f"sha256:{HEX}")) == f"{text}@sha256:{HEX}"
+        with pytest.raises(SourceSyntaxError):
+            published.at("v2")
+    with pytest.raises(SourceSyntaxError):
+        Source.parse("registry://t/a@^1").at("../../x")
     with pytest.raises(SourceSyntaxError):
         source.at("../../x")
     with pytest.raises(ValueError, match="has no revision"):
@@ -162,6 +205,9 @@ def test_each_place_has_one_normalised_spelling(
     assert spelled("./in/../in/") == "./in"
     assert spelled(f"{tmp_path}/in") == "./in"
     assert spelled("./link/lib/..") == "/usr"
+    assert spelled("oci-archive:in/../a.tar:tone") == "oci-archive:./a.tar:tone"
+    assert spelled("oci-archive:/usr/lib/../a.tar") == "oci-archive:/usr/a.tar"
+    assert Source.parse("oci-archive:a/../b.tar").normalised() == "oci-archive:./b.tar"
     assert spelled("../x") == (tmp_path.resolve().parent / "x").as_posix()
     assert Source.parse("HTTPS://Host.Example:443/A").normalised() == "https://host.example/A"
     assert Source.parse("./a/../b").normalised() == "./b"
@@ -179,8 +225,17 @@ def test_a_local_path_is_relative_to_its_folder(
     assert Source.parse("/a").local_path(tmp_path) == Path("/a")
     assert Source.parse("~/a").local_path(tmp_path) == Path("/home/me/a")
     assert Source.parse("./~").local_path(tmp_path) == tmp_path / "~"  # a folder, not a home
+    assert Source.parse("oci-archive:a.tar:b").local_path(tmp_path) == tmp_path / "a.tar"
+    assert not Source.parse("oci-archive:a.tar:b").is_local
     with pytest.raises(ValueError, match="not a local source"):
         Source.parse("s3://b/a").local_path(tmp_path)
+
+
+def test_a_registry_source_without_a_version_is_told_what_it_may_select() -> None:
+    with pytest.raises(SourceSyntaxError, match=r"write registry://team/refunds@ and a version"):
+        Source.parse("registry://team/refunds")
+    with pytest.raises(SourceSyntaxError, match=r"invalid version 'latest!' after '@'"):
+        Source.parse("registry://team/refunds@latest!")
 
 
 @pytest.mark.parametrize("text", ["s3:bucket/tone", "s3:/bucket/tone"])

@@ -154,8 +154,11 @@ def test_valid_mirrors_are_accepted(mirror: str, desk: Desk) -> None:
         "'hf://': 's3://m/hf'",
         "'hf://acme': 's3://m/acme/'",
         "'hf://': nowhere/",
-        "'hf://': 'registry://a/b/'",
+        "'hf://': 'registry://a/b@1/'",
         "'registry://t/': 's3://b/'",
+        "'oci://host/': 's3://b/'",
+        "'hf://acme': 'oci://host/acme'",
+        "'hf://acme': 'oci-archive:acme.tar'",
     ],
 )
 def test_mirrors_that_would_make_wrong_addresses_are_refused(mirror: str, desk: Desk) -> None:
@@ -186,7 +189,7 @@ def test_nothing_is_reported_that_depends_on_an_invalid_field(desk: Desk) -> Non
 
 
 def test_a_registry_with_an_error_of_its_own_is_still_declared(desk: Desk) -> None:
-    text = HEADER + "adapters: {a: {source: registry://t/a}}\nregistries: {t: nowhere}\n"
+    text = HEADER + "adapters: {a: {source: registry://t/a@^1}}\nregistries: {t: nowhere}\n"
     assert [(f.code, f.where.line) for f in desk.findings(text)] == [("AD126", 3)]
 
 
@@ -194,3 +197,27 @@ def test_an_empty_section_counts_as_missing(desk: Desk) -> None:
     manifest = desk.read(HEADER + "base:\nadapters:\nrules: {}\nactive:\n").manifest
     assert manifest.base.model is None
     assert manifest.adapters == {}
+
+
+def test_a_manifest_without_registries_uses_those_that_are_configured(desk: Desk) -> None:
+    text = HEADER + "adapters: {a: {source: registry://team/a@^1}}\n"
+    assert desk.read(text).manifest.registries == {}
+    found = desk.findings(text + "registries: {taem: ./r}\n")
+    assert [(f.code, f.hint) for f in found] == [("AD177", "Did you mean 'taem'?")]
+
+
+@pytest.mark.parametrize(
+    ("registry", "codes"),
+    [
+        ("./registry", []),
+        ("oci-archive:registry.oci.tar", []),
+        ("registry://other/a@1", ["AD178"]),
+        ("oci://host/registry", ["AD178"]),
+    ],
+)
+def test_a_registry_is_a_folder_or_an_archive(registry: str, codes: list[str], desk: Desk) -> None:
+    text = HEADER + f"registries: {{t: '{registry}'}}\n"
+    if not codes:
+        assert str(desk.read(text).manifest.registries["t"]) == registry
+        return
+    assert [finding.code for finding in desk.findings(text)] == codes

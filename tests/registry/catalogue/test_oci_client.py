@@ -15,6 +15,7 @@ from adapterdock.manifests.findings.errors import (
     SourceError,
     StoreError,
 )
+from adapterdock.manifests.language.oci_reference import OciReference
 from adapterdock.registry.catalogue import oci_http
 from adapterdock.registry.catalogue.oci_artifact import (
     Artifact,
@@ -28,7 +29,6 @@ from adapterdock.registry.catalogue.oci_client import OciClient, reference_of
 from adapterdock.registry.catalogue.oci_http import challenges, token_in
 from adapterdock.registry.catalogue.oci_login import Login
 from adapterdock.registry.catalogue.oci_manifest import Descriptor, read_manifest
-from adapterdock.registry.catalogue.oci_reference import OciReference
 from adapterdock.registry.files.digests import sha256_bytes
 from hypothesis import given
 from hypothesis import strategies as some

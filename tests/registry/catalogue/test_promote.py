@@ -15,6 +15,7 @@ from adapterdock.manifests.findings.errors import (
     UsageError,
 )
 from adapterdock.manifests.findings.finding import Where
+from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, Resolved, Seen, open_catalogue
 from adapterdock.registry.catalogue.journal import head
 from adapterdock.registry.catalogue.promote import (
@@ -24,7 +25,6 @@ from adapterdock.registry.catalogue.promote import (
     parse_requirement,
     promote,
 )
-from adapterdock.registry.catalogue.selector import parse_selector
 from support.published import Counted, publish, registry
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from adapterdock.registry.catalogue.versions import LONGEST, parse_range, parse_version
+from adapterdock.manifests.language.versions import LONGEST, parse_range, parse_version
 from hypothesis import given
 from hypothesis import strategies as some
 

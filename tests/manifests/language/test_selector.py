@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from adapterdock.registry.catalogue.selector import parse_selector
+from adapterdock.manifests.language.selector import parse_selector
 
 DIGEST = "sha256:" + "a" * 64
 

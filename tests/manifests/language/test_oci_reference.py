@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from adapterdock.registry.catalogue.oci_reference import OciReference, parse_reference
+from adapterdock.manifests.language.oci_reference import OciReference, parse_reference
 from hypothesis import given
 from hypothesis import strategies as some
 

@@ -119,8 +119,9 @@ def allowed_registries(
 
 def place_of(registry: Source, directory: Path) -> str:
     """One spelling for each place of a registry; a folder is absolute."""
-    if registry.is_local:
-        return registry.local_path(directory).resolve().as_posix()
+    if registry.is_local or registry.is_archive:
+        path = registry.local_path(directory).resolve().as_posix()
+        return path if registry.is_local else f"{registry.scheme}:{path}"
     return registry.normalised(directory).rstrip("/")
 
 

@@ -132,6 +132,11 @@ def test_paths_of_a_policy_are_relative_to_the_file_that_has_them(tmp_path: Path
     over.write_text(
         "version: 1\nextends: platform/base.yaml\npolicy: {require_signature: {keys: [mine.pub]}}\n"
     )
+    archive = tmp_path / "archive.yaml"
+    archive.write_text("registries: [{url: 'oci-archive:r.tar'}]\n")
+    listed = read_policy(archive)
+    assert allowed_registries(listed, Source.parse("oci-archive:./r.tar"), None, tmp_path)
+    assert not allowed_registries(listed, Source.parse("oci-archive:./r.tar"), None, platform)
     memory = read_manifest({"version": 1, "policy": rows}).manifest.policy
     file = read_manifest(over)
     base = f"{platform.as_posix()}/"

@@ -29,6 +29,7 @@ from . import (
     registry,
     run,
     show,
+    signing,
     validate,
     versions,
 )
@@ -126,6 +127,7 @@ for name, command in (
     ("run", run.run),
     ("merge", merge.merge),
     ("publish", publish.publish),
+    ("sign", signing.sign),
     ("versions", versions.versions),
     ("promote", promote.promote),
     ("demote", promote.demote),

@@ -48,6 +48,21 @@ def open_named(text: str, file: ManifestFile | None = None) -> Catalogue:
     return open_catalogue(open_storage(text, directory=Path.cwd()))
 
 
+def open_only(file: ManifestFile | None = None) -> Catalogue:
+    """The only registry that is configured. Raises :class:`UsageError` unless it is one."""
+    known = configured(file)
+    if len(known) == 1:
+        return open_configured(next(iter(known.values())))
+    raise UsageError(
+        codes.BAD_REFERENCE.finding(
+            f"{len(known)} registries are configured",
+            found=", ".join(known) or "none",
+            expected="one",
+            hint="Pass --registry URL or its name.",
+        )
+    )
+
+
 def open_configured(row: Configured) -> Catalogue:
     """A registry that has a local name."""
     return open_catalogue(open_storage(row.source, directory=row.directory, where=row.where))

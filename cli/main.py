@@ -12,6 +12,7 @@ import typer
 
 from .. import __version__
 from . import (
+    bundle,
     cache,
     configured,
     diff,
@@ -28,6 +29,7 @@ from . import (
     promote,
     publish,
     pull,
+    push,
     registry,
     run,
     search,
@@ -141,6 +143,9 @@ for name, command in (
     ("yank", marks.yank),
     ("unyank", marks.unyank),
     ("deprecate", marks.deprecate),
+    ("push", push.push),
+    ("bundle", bundle.bundle),
+    ("unpack", bundle.unpack),
     ("registries", configured.registries),
     ("outdated", outdated.outdated),
 ):

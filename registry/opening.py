@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..manifests.findings.finding import Where
 from ..manifests.language.schema import Policy
-from ..manifests.language.source import REGISTRY, Source
+from ..manifests.language.source import ARCHIVE, OCI, REGISTRY, Source
 from ..manifests.lockfile import LockedAdapter, LockedBase
 from ..manifests.manifest import ManifestFile
 from .open_registries import OpenRegistries
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 OPENERS: Mapping[str, str] = {
     REGISTRY: "published",
+    OCI: "artifacts",
+    ARCHIVE: "artifacts",
 }
 """By scheme, the module here whose ``open_folder(opening)`` opens sources that are not folders
 themselves. All others are opened by ``sources/open.py``."""

@@ -307,6 +307,11 @@ def open_registry_of(opening: Opening) -> OpenRegistry:
         return registries.once(("contents", *how), open_them)
 
     def open_them() -> OpenedFolder:
+        if place.is_archive:
+            from .catalogue.archive_storage import ArchiveContents
+
+            file = place.local_path(row.directory)
+            return ArchiveContents(SourceRequest(place, row.directory, where=row.where), file)
         request = SourceRequest(
             replace(place, location=f"{place.location.rstrip('/')}/{BLOBS}"),
             row.directory,

@@ -27,6 +27,7 @@ from .resolve import OPENERS
 from .session import Session, session_for
 from .sources.fetch import Fetched, Request, fetch_all
 from .store.store import Store
+from .unbundling import fill_store
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def pull(
     frozen: bool = False,
     offline: bool = False,
     with_base: bool = True,
+    archive: str | os.PathLike[str] | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
@@ -76,6 +78,7 @@ def pull(
             refused.
         offline: Use no network.
         with_base: Whether to fetch the base too.
+        archive: A bundle that files come from in place of their sources; no network is used.
         store: Where fetched files are kept; the user's cache by default.
         progress: Gets what is fetched.
 
@@ -100,6 +103,8 @@ def pull(
         store=store,
         progress=progress,
     )
+    if archive is not None:
+        return pull_from(file, archive, session, with_base=with_base)
     return pull_file(file, session, with_base=with_base)
 
 
@@ -114,6 +119,24 @@ def pull_file(file: ManifestFile, session: Session, *, with_base: bool = True) -
     if lock is None or overridden(file, lock):
         lock, resolution = make_lock(file, locked, session)
     return pull_pinned(file, lock, session, locked, resolution, with_base=with_base)
+
+
+def pull_from(
+    file: ManifestFile,
+    archive: str | os.PathLike[str],
+    session: Session,
+    *,
+    with_base: bool = True,
+) -> Pulled:
+    """Fill the store from a bundle, and verify everything as :func:`pull` does, without the
+    network. What the bundle lacks must be on this machine already."""
+    lock = lock_of(file)
+    require_lock(file, lock, frozen=session.frozen or lock is None)
+    require_policy(file, lock, session.access)
+    assert lock is not None
+    fill_store(archive, lock, session.store, with_base=with_base, progress=session.progress)
+    offline = replace(session.access, offline=True)
+    return pull_file(file, replace(session, access=offline), with_base=with_base)
 
 
 def pull_pinned(

@@ -26,7 +26,7 @@ from .store.store import Store
 
 LARGEST_UNASKED = 2 << 30
 """Bytes of a base's weights that are read although nobody named the base."""
-NO_NUMPY = "numpy is not installed (`pip install numpy`)"
+NO_NUMPY = "numpy is not installed (`pip install 'adapterdock[inspect]'`)"
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ class Opening:
         policies: Those in force.
         offline: Whether the network must not be used.
         registries: Those that are open in this command.
+        vouched: Whether the caller chose the options, so that the user's credentials may be sent to
+            the places that they name.
         store: Where signatures are kept for use without a network.
         registry: The URL of the registry, in place of what its local name means.
         where: The place in the manifest, for findings.
@@ -55,6 +57,7 @@ class Opening:
     registries: OpenRegistries | None = None
     store: Store | None = None
     registry: str | None = None
+    vouched: bool = False
     where: Where = Where()  # noqa: RUF009 - frozen
 
 

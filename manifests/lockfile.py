@@ -88,6 +88,23 @@ NEW_ADAPTER = "begun"
 """The source, in a lock, of an adapter that is created from its config."""
 
 
+class LockedValue(Model):
+    """One numbered file of a registry, which later ones come after."""
+
+    serial: int = Field(ge=1)
+    sha256: Digest = Field(description="of the file")
+
+
+class LockedEntry(Model):
+    """What was published, pinned: where a registry is does not matter, but which one it is."""
+
+    id: str = Field(description="of the registry")
+    version: str
+    entry: Digest = Field(description="of the entry's bytes")
+    alias: LockedValue | None = Field(None, description="value of the alias that was followed")
+    journal: LockedValue | None = Field(None, description="last line of the registry's journal")
+
+
 class LockedAdapter(Model):
     """One adapter, pinned. A ``mutable`` one is listed and not pinned. A new one (``NEW_ADAPTER``)
     has no files: its digest is that of its config and its ``seed``."""
@@ -100,6 +117,7 @@ class LockedAdapter(Model):
     digest: Digest | None = Field(None, description="of the folder's files in use")
     seed: int | None = Field(None, description="of a new adapter")
     files: Mapping[str, LockedFile] = Field(default_factory=dict)
+    registry: LockedEntry | None = Field(None, description="of a registry:// source")
     method: str
     rank: int
     targets: tuple[str, ...] = ()

@@ -17,6 +17,8 @@ from . import policy as policy_checks
 from .files.facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
 from .locks.inputs import LockEntry
 from .locks.state import facts_of
+from .open_registries import OpenRegistries
+from .opening import Opening, opener_of
 from .sources.folder import Folder
 from .sources.open import open_source
 from .sources.roads import Road
@@ -41,6 +43,10 @@ class Access:
     policies: tuple[Policy, ...] = ()
     pins: Mapping[LockEntry, LockedAdapter | LockedBase] = field(default_factory=dict)
     """What the lock pins: adapters by name, and the base (``None``)."""
+    seen: Mapping[str, LockedAdapter] = field(default_factory=dict)
+    """What the lock has of adapters that the manifest still declares, pinned or not."""
+    registries: OpenRegistries | None = None
+    """The registries that are open in this command or call; see :meth:`begun`."""
     store: Store | None = None
     """Pinned files are looked for here before their source is asked."""
     in_memory: Mapping[str, Folder] = field(default_factory=dict)
@@ -54,6 +60,11 @@ class Access:
     ask_peft: AskPeft | None = None
     """Answers for methods that attach through PEFT."""
 
+    def begun(self) -> Access:
+        """The same, with registries that stay open from now on. Made where a command begins, and
+        not kept after it."""
+        return self if self.registries is not None else replace(self, registries=OpenRegistries())
+
     def under(self, lock: Lock | None, entries: Collection[LockEntry]) -> Access:
         """The same, pinned to these entries of ``lock`` (mutable ones pin nothing)."""
         if lock is None:
@@ -65,7 +76,7 @@ class Access:
         }
         if None in entries and lock.base is not None:
             pins[None] = lock.base
-        return replace(self, pins=pins)
+        return replace(self, pins=pins, seen=lock.adapters)
 
 
 def open_adapter_folder(file: ManifestFile, name: str, access: Access) -> Folder:
@@ -152,6 +163,9 @@ def _open(
         lists = ()
 
     def open_it(files: Mapping[str, FileFact] | None) -> Folder:
+        opener = opener_of(source)
+        if opener is not None:
+            return opener(opening_of(file, entry, access, where))
         return open_source(
             source,
             directory=file.directory,
@@ -171,3 +185,34 @@ def _open(
 
     stored = StoredFolder.find(source, revision, files, access.store, open_it, where)
     return stored or open_it(files)
+
+
+def opening_of(file: ManifestFile, entry: LockEntry, access: Access, where: Where) -> Opening:
+    """What decides how a published source is opened: an adapter's, by name, or the base's."""
+    declared = file.manifest.base if entry is None else file.manifest.adapters[entry]
+    source = declared.model if isinstance(declared, Base) else declared.source
+    assert source is not None
+    seen = None if entry is None else access.seen.get(entry)
+    same = seen is not None and seen.declared == str(source)
+    return Opening(
+        source,
+        file,
+        declared.storage_options,
+        access.pins.get(entry),
+        seen if same else None,
+        access.policies,
+        access.offline,
+        access.registries,
+        where=where,
+    )
+
+
+def marks_of(file: ManifestFile, name: str, access: Access, version: str | None) -> list[Finding]:
+    """Warnings where the version of a ``registry://`` adapter is yanked or deprecated."""
+    source = file.manifest.adapters[name].source
+    if source is None or not source.is_registry or version is None:
+        return []
+    from .published import warnings_of
+
+    where = file.where(("adapters", name, "source"))
+    return warnings_of(opening_of(file, name, access, where), version)

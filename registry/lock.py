@@ -9,8 +9,10 @@ from functools import partial
 from typing import Any
 
 from ..manifests.findings import artefacts as artefact_codes
+from ..manifests.findings import language as language_codes
 from ..manifests.findings import loader as loader_codes
 from ..manifests.findings import lock as codes
+from ..manifests.findings import registry as registry_codes
 from ..manifests.findings import sources as source_codes
 from ..manifests.findings import training
 from ..manifests.findings.errors import (
@@ -34,6 +36,7 @@ from ..manifests.lockfile import (
     LockedAdapter,
     LockedBase,
     LockedComposition,
+    LockedEntry,
     LockedFile,
     lock_path,
     write_lock,
@@ -142,11 +145,11 @@ def make_lock(
     where content is not what the manifest or ``old`` says.
     """
     accepted = {*(old.accepted if old else ()), *session.accepted}
-    access = session.access
+    access = session.access.begun()
     _require_known(file, upgrade)
-    if old is not None and not upgrade_all:
+    if old is not None:
         moved = {*upgrade} | ({None} if BASE in upgrade else set[LockEntry]())
-        access = access.under(old, kept(file, old) - moved)
+        access = access.under(old, frozenset() if upgrade_all else kept(file, old) - moved)
     if access.offline:
         access = replace(access, store=session.store)
     resolution = resolve(file, access)
@@ -251,6 +254,11 @@ _KINDS: tuple[tuple[str, type[AdapterdockError]], ...] = (
     ("AD2", SourceError),
     ("AD4", FingerprintError),
     (codes.CHANGED_UNDER_LOCK.id, IntegrityError),
+    (language_codes.UNKNOWN_REGISTRY.id, UsageError),
+    (registry_codes.ENTRY_INVALID.id, IntegrityError),
+    (registry_codes.HISTORY_BROKEN.id, IntegrityError),
+    (registry_codes.ANOTHER_REGISTRY.id, IntegrityError),
+    *((start, SourceError) for start in ("AD860", "AD861", "AD865", "AD87", "AD893")),
     ("AD8", PolicyError),
 )
 
@@ -350,7 +358,19 @@ def _lock_adapter(
         else _end_of_road(file, adapter.source, adapter.storage_options, opened.folder),
         digest=digest,
         files=_locked_files(facts),
+        registry=_locked_entry(opened.folder, before),
     )
+
+
+def _locked_entry(folder: Folder, before: LockedAdapter | None) -> LockedEntry | None:
+    """What pins a registry source. A folder that is read from the store is as it was locked."""
+    if not folder.source.is_registry:
+        return None
+    from .published import PublishedFolder
+
+    if isinstance(folder, PublishedFolder):
+        return folder.locked()
+    return None if before is None else before.registry
 
 
 def _lock_base(

@@ -12,7 +12,7 @@ from ..manifests.findings.finding import Finding, Severity, Where
 from ..manifests.lockfile import Lock, lock_path, read_lock, write_lock
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
-from .access import Access, check_place, open_adapter_folder, open_base_folder
+from .access import Access, check_place, marks_of, open_adapter_folder, open_base_folder
 from .files.digests import folder_digest
 from .files.facts import FileFact
 from .files.progress import Progress
@@ -128,7 +128,7 @@ def pull_pinned(
     ``locked`` is the lock that was beside it (it is completed where it is ``lock``), and
     ``resolution`` what ``lock`` was made from, if it was made now. Raises as :func:`pull` does.
     """
-    access = replace(session.access, store=session.store)
+    access = replace(session.access, store=session.store).begun()
     opened = dict(resolution.adapters) if resolution else {}
     requests = _requests(file, lock, access, opened, resolution, with_base)
     too_large = [
@@ -152,7 +152,8 @@ def pull_pinned(
     completed = _complete(lock, base)
     if lock is locked and completed != lock:
         _write_again(file, lock, completed)
-    notes = tuple(_notes(file, locked, resolution))
+    marked = () if resolution else _marked(file, access, opened)
+    notes = (*_notes(file, locked, resolution), *marked)
     return Pulled(file, completed, adapters, base, notes, opened)
 
 
@@ -225,6 +226,14 @@ def require_policy(file: ManifestFile, lock: Lock | None, access: Access) -> Non
         findings += policy_checks.check_size(locked, access.policies, name, where)
     if findings:
         raise PolicyError(*findings)
+
+
+def _marked(file: ManifestFile, access: Access, opened: Mapping[str, Opened]) -> Iterable[Finding]:
+    """Warnings where a locked version is yanked or deprecated. A registry from which nothing was
+    needed is not asked."""
+    for name, one in opened.items():
+        if one.folder is not None and one.folder.bytes_read:
+            yield from marks_of(file, name, access, one.folder.revision)
 
 
 def _notes(

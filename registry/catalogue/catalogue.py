@@ -20,8 +20,10 @@ from ...manifests.language.selector import Selector
 from ...manifests.language.versions import parse_version
 from ..files.digests import is_digest, sha256_bytes
 from .entry import LIMIT, Entry, InvalidEntryError, parse_object, read_entry
+from .journal import last_line
 from .layout import (
     IDENTITY,
+    JOURNAL,
     adapter_folder,
     alias_folder,
     entry_file,
@@ -32,6 +34,7 @@ from .layout import (
 from .marks import Mark, read_mark
 from .series import BrokenSeriesError, Value, check_chain, numbers_in, read_value
 from .storage import Storage
+from .unlisted import Lines, paths_of, probed
 
 FORMAT = 1
 """Of ``registry.json``."""
@@ -70,7 +73,8 @@ class Listing:
 
 @dataclass(frozen=True)
 class Seen:
-    """A value of an alias that was seen before: its serial, and the digest of its file."""
+    """A value of an alias (or a line of the journal) that was seen before: its serial, and the
+    digest of its file."""
 
     serial: int
     digest: str
@@ -97,14 +101,38 @@ class Catalogue:
     storage: Storage
     id: str
     title: str | None = None
+    _lines: Lines = field(default_factory=Lines, repr=False, compare=False)
 
     @property
     def where(self) -> Where:
         return Where(file=self.storage.url)
 
     def listing(self, name: str) -> Listing:
-        """Everything of one name but the contents."""
-        return Listing(name, tuple(self.storage.find(adapter_folder(name))))
+        """Everything of one name but the contents. Over a storage that lists nothing, what the
+        journal says of it."""
+        if self.storage.lists:
+            return Listing(name, tuple(self.storage.find(adapter_folder(name))))
+        try:
+            lines = self._lines.read(self.storage)
+        except (BrokenSeriesError, FileNotFoundError) as error:
+            raise _broken(str(error), self.where) from error
+        return Listing(name, tuple(dict.fromkeys(paths_of(name, lines))))
+
+    def journal_line(self) -> Seen | None:
+        """The last line of the journal."""
+        try:
+            last = last_line(self.storage)
+        except BrokenSeriesError as error:
+            raise _broken(str(error), self.where) from error
+        return None if last is None else Seen(last.number, last.digest)
+
+    def check_journal(self, seen: Seen) -> None:
+        """Raise :class:`IntegrityError` where the journal no longer has this line."""
+        self._still(JOURNAL, seen)
+
+    def check_alias(self, name: str, alias: str, seen: Seen) -> None:
+        """Raise :class:`IntegrityError` where an alias no longer has this value."""
+        self._still(alias_folder(name, alias), seen)
 
     def entry(self, name: str, version: str, expected: str | None = None) -> Resolved:
         """The entry of one version, by one read. Raises :class:`SourceError` where there is none,
@@ -143,6 +171,10 @@ class Catalogue:
         """
         if selector.version is not None:
             return self.entry(name, selector.text)
+        if selector.alias is not None and not self.storage.lists:
+            folder, known = alias_folder(name, selector.alias), 0 if seen is None else seen.serial
+            values = probed(self.storage, folder, max(known - 1, 0))
+            return self._by_alias(Listing(name, tuple(values)), selector.alias, seen)
         listing = self.listing(name)
         if selector.alias is not None:
             return self._by_alias(listing, selector.alias, seen)
@@ -208,25 +240,40 @@ class Catalogue:
     def _after(self, folder: str, last: int, seen: Seen) -> Value:
         """The last value of a series, if what was ``seen`` is still a part of it."""
         if last < seen.serial:
-            raise IntegrityError(
-                codes.HISTORY_BROKEN.finding(
-                    f"{folder} went back",
-                    self.where,
-                    found=f"value {last}",
-                    expected=f"value {seen.serial}, which was seen before, or a later one",
-                )
-            )
+            raise self._went_back(folder, seen, f"value {last}")
         values = list(self._chain(folder, range(seen.serial, last + 1)))
-        if values[0].digest != seen.digest:
+        self._require_same(folder, values[0], seen)
+        return values[-1]
+
+    def _still(self, folder: str, seen: Seen) -> None:
+        try:
+            value = read_value(self.storage, folder, seen.serial)
+        except FileNotFoundError:
+            raise self._went_back(folder, seen, f"no value {seen.serial}") from None
+        except BrokenSeriesError as error:
+            raise _broken(str(error), self.where) from error
+        self._require_same(folder, value, seen)
+
+    def _went_back(self, folder: str, seen: Seen, found: str) -> IntegrityError:
+        return IntegrityError(
+            codes.HISTORY_BROKEN.finding(
+                f"{folder} went back",
+                self.where,
+                found=found,
+                expected=f"value {seen.serial}, which was seen before, or a later one",
+            )
+        )
+
+    def _require_same(self, folder: str, value: Value, seen: Seen) -> None:
+        if value.digest != seen.digest:
             raise IntegrityError(
                 codes.HISTORY_BROKEN.finding(
                     f"{folder} has another value {seen.serial} than the one that was seen before",
                     self.where,
-                    found=values[0].digest,
+                    found=value.digest,
                     expected=seen.digest,
                 )
             )
-        return values[-1]
 
     def _chain(self, folder: str, numbers: Iterable[int]) -> Iterator[Value]:
         before: Value | None = None

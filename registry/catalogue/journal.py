@@ -36,6 +36,11 @@ def head(storage: Storage, known: int = 0) -> Value | None:
     return last
 
 
+def last_line(storage: Storage) -> Value | None:
+    """The last line, found from the newest snapshot on, where snapshots can be listed."""
+    return head(storage, _snapshot(storage) if storage.lists else 0)
+
+
 def note(storage: Storage, line: Mapping[str, Any]) -> Value:
     """Append a line. It names the newest ``snapshot``, so that this is found without a listing."""
     try:

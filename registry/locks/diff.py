@@ -12,7 +12,9 @@ IGNORED = frozenset({"generator", "base.samples"})
 """Paths that may differ between two locks of the same content."""
 
 _IMPLIED = re.compile(
-    r"inputs$|adapters\.[^/]*\.files\.|base\.fingerprint\.(head_)?weights\.b?float16$"
+    r"inputs$|adapters\.[^/]*\.files\.|"
+    r"adapters\.[^/]*\.registry\.(version|entry|journal\.|alias\.sha256)|"
+    r"base\.fingerprint\.(head_)?weights\.b?float16$"
 )
 """Paths that change only together with a better one (an adapter's digest)."""
 

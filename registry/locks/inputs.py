@@ -1,6 +1,7 @@
 """What of a manifest decides what it resolves to: its digests, and as text that can be compared.
 
-Where something is fetched from does not count: an endpoint, and a value that is one environment
+Where something is fetched from does not count: an endpoint, the URL of a registry (its id is in the
+lock), and a value that is one environment
 variable whose name says that it is a place (``S3_ENDPOINT``). The same lock serves everywhere.
 """
 
@@ -28,18 +29,21 @@ def inputs_digest(file: ManifestFile) -> str:
     they are set. Comments, descriptions, owners, dtypes, rules, policy, mirrors, endpoints,
     variables that only say where, the declared fingerprint and ``active`` do not count.
     """
-    return _inputs_digest(file, _model(file), file.only_where)
+    return _inputs_digest(file, _model(file), file.only_where, {})
 
 
 def inputs_digests(file: ManifestFile) -> frozenset[str]:
-    """The digests that a current lock may have: today's, and that of earlier releases, where
-    variables that only say where counted too."""
+    """The digests that a current lock may have: today's, and those of earlier releases, where
+    URLs of registries, and variables that only say where, counted too."""
     return inputs_digests_with(file, _model(file))
 
 
 def inputs_digests_with(file: ManifestFile, model: str | None) -> frozenset[str]:
     """The same if the manifest had another base."""
-    return frozenset(_inputs_digest(file, model, paths) for paths in _readings(file))
+    earlier = (
+        _inputs_digest(file, model, paths, _registries(file, paths)) for paths in _readings(file)
+    )
+    return frozenset({_inputs_digest(file, model, file.only_where, {}), *earlier})
 
 
 def options_digest(file: ManifestFile, entry: LockEntry) -> str | None:
@@ -83,7 +87,6 @@ def declared_inputs(file: ManifestFile) -> dict[str, str]:
             for name, adapter in manifest.adapters.items()
         },
         "compositions": {name: recipe(c, None) for name, c in manifest.compositions.items()},
-        "registries": _registries(file, places),
     }
     return dict(_flat(data))
 
@@ -125,7 +128,12 @@ def _readings(file: ManifestFile) -> tuple[frozenset[_Path], ...]:
     return (file.only_where, frozenset())
 
 
-def _inputs_digest(file: ManifestFile, model: str | None, places: frozenset[_Path]) -> str:
+def _inputs_digest(
+    file: ManifestFile,
+    model: str | None,
+    places: frozenset[_Path],
+    registries: Mapping[str, str],
+) -> str:
     manifest = file.manifest
     inputs: dict[str, Any] = {
         "base": model,
@@ -143,7 +151,7 @@ def _inputs_digest(file: ManifestFile, model: str | None, places: frozenset[_Pat
             for name, a in manifest.adapters.items()
         },
         "compositions": {n: recipe(c, None) for n, c in manifest.compositions.items()},
-        "registries": _registries(file, places),
+        "registries": registries,  # always empty in locks of today
     }
     if loading := loading_of(manifest.base):
         inputs["loading"] = loading  # absent if nothing is set, as in older locks

@@ -25,7 +25,7 @@ from .inputs import (
     recipe,
 )
 
-_UNNAMED = "other digests, weights or registries, or another way to load the base"
+_UNNAMED = "other digests or weights, or another way to load the base"
 """Changes that a lock of an earlier release does not show."""
 
 _ABSENT = "not set"
@@ -47,6 +47,8 @@ def kept(file: ManifestFile, lock: Lock) -> frozenset[LockEntry]:
         if entry is None or entry.mutable or adapter.mutable or adapter.source is None:
             continue
         same = entry.declared == str(adapter.source)
+        if adapter.source.is_registry and entry.registry is None:
+            continue  # edited by hand
         if same and entry.options in options_digests(file, name):
             entries.add(name)
     base = manifest.base
@@ -84,7 +86,13 @@ def incomplete(file: ManifestFile, lock: Lock) -> list[Finding]:
     for name, adapter in manifest.adapters.items():
         entry = lock.adapters.get(name)
         digest = new_adapter_digest(adapter)
-        if entry is None or entry.mutable != adapter.mutable or digest not in (None, entry.digest):
+        of_registry = adapter.source is not None and adapter.source.is_registry
+        if (
+            entry is None
+            or entry.mutable != adapter.mutable
+            or digest not in (None, entry.digest)
+            or (of_registry and entry.registry is None)
+        ):
             findings.append(codes.LOCK_PARTIAL.finding(f"Adapter {name!r} is not pinned", where))
     if findings:
         return findings
@@ -241,7 +249,7 @@ def _declared_changes(
         f"compositions.{name}." for name in {*file.manifest.compositions} ^ {*lock.compositions}
     ]
     for path in sorted({*before, *now}):
-        if not path.startswith(tuple(whole)):
+        if not path.startswith((*whole, "registries.")):  # of earlier releases
             yield from _change(path, before.get(path), now.get(path))
 
 

@@ -106,7 +106,7 @@ class HttpFolder(RemoteFolder):
         try:
             response.raise_for_status()
             version = _version(response.headers)
-            if version != fact.version:
+            if fact.version is not None and version != fact.version:
                 raise self._changed(fact.path, version, fact.version)
             chunks = self._chunks(response.content.read)
             yield from self._range(fact, start, stop, response.status, response.headers, chunks)

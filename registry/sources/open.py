@@ -10,13 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ...manifests.findings import sources as codes
+from ...manifests.findings import language as language_codes
+from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Where
 from ...manifests.language.source import HUB, LOCAL, Source
 from ..files.facts import FileFact
-from .failures import source_error
 from .folder import Folder
 from .mirrors import MirroredFolder, mirror_for, options_for, unversioned
+from .opened import OpenedFolder
 from .request import Permits, SourceRequest
 from .ways import GOOGLE, HTTP, S3, Vouches, strange_ways
 
@@ -80,9 +81,9 @@ def open_source(
     Raises:
         SourceError: The source cannot be opened (``OfflineError`` where it needs the network).
     """
-    if source.is_registry:
-        raise source_error(
-            codes.REGISTRY_NOT_YET, f"{source}: registries cannot be opened yet", where
+    if source.is_registry or source.is_oci or source.is_archive:
+        raise SourceError(
+            language_codes.SOURCE_NOT_HERE.finding(f"{source} is not a folder", where)
         )
     offline = offline or is_offline()
     request = SourceRequest(
@@ -100,6 +101,13 @@ def open_source(
         pins=None if files is None else unversioned(files),
     )
     return MirroredFolder(_open(mirrored, vouches), source, revision)
+
+
+def open_contents(request: SourceRequest, vouches: Vouches | None) -> OpenedFolder:
+    """A folder of contents whose names are their digests; see :meth:`OpenedFolder.expect`."""
+    folder = _open(request, vouches)
+    assert isinstance(folder, OpenedFolder)  # as those of all schemes are
+    return folder
 
 
 def allowed_request(request: SourceRequest, vouches: Vouches | None) -> SourceRequest:

@@ -61,7 +61,7 @@ class S3Folder(RemoteFolder):
         if version.startswith(_VERSIONID):
             pin = {"VersionId": version.removeprefix(_VERSIONID)}
         else:
-            pin = {"IfMatch": version.removeprefix(_ETAG)}
+            pin = {"IfMatch": version.removeprefix(_ETAG)} if version else {}
         try:
             answer = self._fs.call_s3(
                 "get_object", Bucket=bucket, Key=key, Range=range_header(start, stop), **pin

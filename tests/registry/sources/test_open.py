@@ -35,10 +35,13 @@ def test_opening_a_local_folder_imports_no_client(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
 
 
-def test_a_registry_cannot_be_opened_yet() -> None:
+@pytest.mark.parametrize(
+    "text", ["registry://team/refunds@^2.1", "oci://host/repository:v1", "oci-archive:a.tar"]
+)
+def test_what_is_published_is_not_a_folder(text: str) -> None:
     with pytest.raises(SourceError) as caught:
-        open_source(Source.parse("registry://team/refunds@^2.1"), directory=Path.cwd())
-    assert caught.value.code == "AD234"
+        open_source(Source.parse(text), directory=Path.cwd())
+    assert caught.value.code == "AD178"
 
 
 @pytest.mark.parametrize(

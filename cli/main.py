@@ -23,6 +23,7 @@ from . import (
     marks,
     merge,
     mirror,
+    outdated,
     promote,
     publish,
     pull,
@@ -139,6 +140,7 @@ for name, command in (
     ("deprecate", marks.deprecate),
     ("mirror", mirror.mirror),
     ("registries", configured.registries),
+    ("outdated", outdated.outdated),
 ):
     app.command(name, cls=Command)(command)
 app.add_typer(registry.app, name="registry")

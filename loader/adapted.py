@@ -323,6 +323,7 @@ class AdaptedModel(StandIn):
         adapter_state_dict: Any = None,
         peft_config: Any = None,
         sha256: str | None = None,
+        registry: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
         dtype: str | torch.dtype | None = None,
         trainable: bool = False,
@@ -342,6 +343,8 @@ class AdaptedModel(StandIn):
             adapter_state_dict: For an adapter in memory, its tensors by PEFT's names on disk.
             peft_config: For an adapter in memory, PEFT's config object or a mapping of its fields.
             sha256: The digest of its folder (``sha256:...``), if it is known.
+            registry: For a ``registry://`` source, the URL of the registry that it names. Default:
+                what the model's manifest says, else the user's ``config.toml``.
             storage_options: Options for fsspec.
             dtype: The dtype of its factors: ``"float32"``, ``"float16"``, ``"bfloat16"``, or a
                 torch dtype. By default that of the modules that they act on, or float32 if
@@ -370,6 +373,7 @@ class AdaptedModel(StandIn):
             adapter_state_dict=adapter_state_dict,
             peft_config=peft_config,
             sha256=sha256,
+            registry=registry,
             storage_options=storage_options,
             dtype=dtype,
             trainable=trainable,

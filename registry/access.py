@@ -46,7 +46,7 @@ class Access:
     seen: Mapping[str, LockedAdapter] = field(default_factory=dict)
     """What the lock has of adapters that the manifest still declares, pinned or not."""
     registries: OpenRegistries | None = None
-    """The registries that are open in this command or call; see :meth:`begun`."""
+    """The registries that are open in this command or call; see :meth:`started`."""
     store: Store | None = None
     """Pinned files are looked for here before their source is asked."""
     in_memory: Mapping[str, Folder] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Access:
     ask_peft: AskPeft | None = None
     """Answers for methods that attach through PEFT."""
 
-    def begun(self) -> Access:
+    def started(self) -> Access:
         """The same, with registries that stay open from now on. Made where a command begins, and
         not kept after it."""
         return self if self.registries is not None else replace(self, registries=OpenRegistries())
@@ -207,12 +207,13 @@ def opening_of(file: ManifestFile, entry: LockEntry, access: Access, where: Wher
     )
 
 
-def marks_of(file: ManifestFile, name: str, access: Access, version: str | None) -> list[Finding]:
-    """Warnings where the version of a ``registry://`` adapter is yanked or deprecated."""
+def marks_of(file: ManifestFile, name: str, access: Access, folder: Folder) -> list[Finding]:
+    """Warnings where the version in ``folder`` of a ``registry://`` adapter is yanked or
+    deprecated."""
     source = file.manifest.adapters[name].source
-    if source is None or not source.is_registry or version is None:
+    if source is None or not source.is_registry or folder.revision is None:
         return []
     from .published import warnings_of
 
     where = file.where(("adapters", name, "source"))
-    return warnings_of(opening_of(file, name, access, where), version)
+    return warnings_of(opening_of(file, name, access, where), folder.revision)

@@ -35,6 +35,8 @@ class Opening:
         policies: Those in force.
         offline: Whether the network must not be used.
         registries: Those that are open in this command.
+        vouched: Whether the caller chose the options, so that the user's credentials may be sent to
+            the places that they name.
         registry: The URL of the registry, in place of what its local name means.
         where: The place in the manifest, for findings.
     """
@@ -48,6 +50,7 @@ class Opening:
     offline: bool = False
     registries: OpenRegistries | None = None
     registry: str | None = None
+    vouched: bool = False
     where: Where = Where()  # noqa: RUF009 - frozen
 
 

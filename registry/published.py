@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..manifests.findings import language as language_codes
@@ -75,6 +77,7 @@ class PublishedFolder:
         }
         self._contents: OpenedFolder | None = None
         self._read: int = 0
+        self._counting: threading.Lock = threading.Lock()
 
     @property
     def bytes_read(self) -> int:
@@ -86,7 +89,7 @@ class PublishedFolder:
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         with self._content(path) as (contents, name):
             raw = contents.read(name, start, length)
-        self._read += len(raw)
+        self._received(len(raw))
         return raw
 
     def local(self, path: str) -> Path | None:
@@ -100,7 +103,7 @@ class PublishedFolder:
                 contents.download(name, into, on_bytes)
             else:
                 _copy(place, into, on_bytes)
-        self._read += self._fact(path).size
+        self._received(self._fact(path).size)
         return into
 
     def locked(self) -> LockedEntry:
@@ -115,6 +118,10 @@ class PublishedFolder:
             alias=None if alias is None else LockedValue(serial=alias.serial, sha256=alias.digest),
             journal=None if line is None else LockedValue(serial=line.serial, sha256=line.digest),
         )
+
+    def _received(self, count: int) -> None:
+        with self._counting:
+            self._read += count
 
     def _fact(self, path: str) -> FileFact:
         fact = self._files.get(path)
@@ -185,7 +192,9 @@ def open_published(registry: OpenRegistry, opening: Opening) -> tuple[Resolved, 
             catalogue.check_alias(name, selector.alias, _seen(pin.alias))
         return catalogue.entry(name, pin.version, pin.entry), pin
     before = None if seen is None or seen.alias is None else _seen(seen.alias)
-    found = catalogue.resolve(name, selector, before if selector.alias is not None else None)
+    if selector.alias is None:
+        before = None
+    found = catalogue.resolve(name, selector, before, lambda: registry.listing(name))
     if seen is not None and seen.version == found.entry.version and seen.entry != found.digest:
         raise IntegrityError(
             codes.ENTRY_INVALID.finding(
@@ -206,9 +215,10 @@ def open_registry_of(opening: Opening) -> OpenRegistry:
     registries = opening.registries or OpenRegistries()
     policies, file = opening.policies, opening.file
     lists = policy_checks.lists_for(policies, base=False)
-    permits = (lambda url: policy_checks.permits(lists, url)) if lists else None
+    permits = partial(policy_checks.permits, lists) if lists else None
     from_user = frozenset[str]() if file is None else file.from_user
-    vouches = None if file is None else policy_checks.vouches_for(policies, from_user)
+    by_caller = file is None or opening.vouched
+    vouches = None if by_caller else policy_checks.vouches_for(policies, from_user)
     place = row.source
     if place.is_local or place.is_archive:
         place = replace(place, location=str(place.local_path(row.directory).absolute()))
@@ -323,8 +333,14 @@ def _seen(value: LockedValue) -> Seen:
 
 
 def _copy(place: Path, into: Path, on_bytes: OnBytes | None) -> None:
-    with guarded(into), place.open("rb") as content, into.open("xb") as file:
-        while chunk := content.read(_CHUNK):
-            file.write(chunk)
-            if on_bytes is not None:
-                on_bytes(len(chunk))
+    try:
+        with guarded(into):
+            into.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("rb") as content, into.open("xb") as file:
+                while chunk := content.read(_CHUNK):
+                    file.write(chunk)
+                    if on_bytes is not None:
+                        on_bytes(len(chunk))
+    except BaseException:
+        into.unlink(missing_ok=True)
+        raise

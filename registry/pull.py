@@ -128,7 +128,7 @@ def pull_pinned(
     ``locked`` is the lock that was beside it (it is completed where it is ``lock``), and
     ``resolution`` what ``lock`` was made from, if it was made now. Raises as :func:`pull` does.
     """
-    access = replace(session.access, store=session.store).begun()
+    access = replace(session.access, store=session.store).started()
     opened = dict(resolution.adapters) if resolution else {}
     requests = _requests(file, lock, access, opened, resolution, with_base)
     too_large = [
@@ -233,7 +233,7 @@ def _marked(file: ManifestFile, access: Access, opened: Mapping[str, Opened]) ->
     needed is not asked."""
     for name, one in opened.items():
         if one.folder is not None and one.folder.bytes_read:
-            yield from marks_of(file, name, access, one.folder.revision)
+            yield from marks_of(file, name, access, one.folder)
 
 
 def _notes(

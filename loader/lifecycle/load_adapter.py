@@ -24,6 +24,8 @@ from ...registry.checks.zeros import zeros_in_files
 from ...registry.files.digests import folder_digest
 from ...registry.files.mlx import WEIGHTS as MLX_WEIGHTS
 from ...registry.files.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from ...registry.open_registries import OpenRegistries
+from ...registry.opening import Opening, opener_of
 from ...registry.policy import (
     check_digest,
     check_road,
@@ -32,6 +34,7 @@ from ...registry.policy import (
     lists_for,
     permits,
 )
+from ...registry.published import warnings_of
 from ...registry.read_facts import gather_adapter, gather_tokenizer
 from ...registry.resolution import Opened
 from ...registry.session import accepted_codes
@@ -64,6 +67,7 @@ def load_adapter(
     adapter_state_dict: Any = None,
     peft_config: Any = None,
     sha256: str | None = None,
+    registry: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     dtype: str | torch.dtype | None = None,
     trainable: bool = False,
@@ -92,8 +96,24 @@ def load_adapter(
         raise PolicyError(*forbidden)
     if offline:
         access = replace(access, offline=True)
+    opening = Opening(
+        parsed,
+        file,
+        storage_options or {},
+        policies=access.policies,
+        offline=access.offline,
+        registries=OpenRegistries(),
+        registry=registry,
+        vouched=True,
+        where=where,
+    )
+    opener, marked = opener_of(parsed), list[Finding]()
     if in_memory is not None:
         folder: Folder = InMemoryFolder(parsed, in_memory, where)
+    elif opener is not None:
+        folder = opener(opening)
+        if parsed.is_registry and folder.revision is not None:
+            marked = warnings_of(opening, folder.revision)
     else:
         mirrors = file.manifest.mirrors if file else {}
         lists = () if road.is_mirrored_by_user else lists_for(access.policies, base=False)
@@ -148,6 +168,7 @@ def load_adapter(
         opened=opened,
         tokenizer=tokenizer if opened.facts is None else Ask().tokenizer,
     )
+    notes += marked
     notes += attach_files(host, verified, replace=replaces)
     for note in dict.fromkeys(notes):
         log.warning("%s", note)

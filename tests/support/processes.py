@@ -7,7 +7,7 @@ import random
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -46,8 +46,30 @@ def killed_after(act: Callable[[], object], seconds: float) -> bool:
     return status != 0
 
 
-def duration(act: Callable[[], object]) -> float:
-    """Seconds that a process takes for ``act``."""
-    start = time.monotonic()
-    assert ended(started(act)) == 0
-    return time.monotonic() - start
+class Killer:
+    """Kills processes at random moments of what they do.
+
+    How long that takes is learnt: longer where most are killed, shorter where most come to their
+    end.
+    """
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        """``act`` is run once, to its end."""
+        start = time.monotonic()
+        assert ended(started(act)) == 0
+        self._seconds = time.monotonic() - start
+        self.killed = 0
+
+    def __call__(self, act: Callable[[], object]) -> None:
+        """Run ``act`` in a process, which may be killed before its end."""
+        killed = killed_after(act, random.uniform(0, self._seconds))
+        self._seconds *= 1.03 if killed else 0.95
+        self.killed += killed
+
+    def turns(self, kills: int) -> Iterator[int]:
+        """Numbers until so many were killed."""
+        for turn in range(10 * kills):
+            if self.killed >= kills:
+                return
+            yield turn
+        raise AssertionError(f"only {self.killed} were killed")

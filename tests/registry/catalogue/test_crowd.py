@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,6 @@ def test_sixteen_processes_lose_nothing_and_write_nothing_twice(
     assert statuses == [0] * PROCESSES, errors.read_text()
     rows = [json.loads(line) for path in notes for line in path.read_text().splitlines()]
     _check(folder, rows)
-    print(Counter(row["what"] for row in rows), sum(row.get("removed", 0) for row in rows))
 
 
 def _check(folder: Path, rows: list[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from ..manifests.findings.finding import Where
@@ -37,6 +38,8 @@ class Opening:
         policies: Those in force.
         offline: Whether the network must not be used.
         registries: Those that are open in this command.
+        directory: The folder that a relative file starts from; by default the manifest's, else the
+            current one.
         registry: The URL of the registry, in place of what its local name means.
         where: The place in the manifest, for findings.
     """
@@ -50,6 +53,7 @@ class Opening:
     offline: bool = False
     registries: OpenRegistries | None = None
     registry: str | None = None
+    directory: Path | None = None
     where: Where = Where()  # noqa: RUF009 - frozen
 
 

@@ -96,6 +96,7 @@ def load_adapter(
         offline=access.offline,
         registries=OpenRegistries(),
         registry=registry,
+        directory=Path.cwd(),
         where=where,
     )
     opener, marked = opener_of(parsed), list[Finding]()

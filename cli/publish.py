@@ -13,11 +13,13 @@ from ..manifests.findings import registry as codes
 from ..manifests.findings.errors import UsageError
 from ..manifests.findings.finding import Where
 from .console import out, say
+from .key import PassphraseOption
 from .options import JsonOption, OfflineOption, PolicyOption
 from .progress import shown_progress
 from .promote import DryRunOption
 from .registries import ReferenceArgument, RegistriesOption, RegistryOption, manifest_of
 from .render import counted
+from .signing import PublicKeyOption, SignOption, signer_of
 
 SCHEMA = "adapterdock.publish/1"
 
@@ -62,6 +64,9 @@ def publish(
     new_name: Annotated[
         bool, typer.Option("--new-name", help="Allow a new name that is nearly another one.")
     ] = False,
+    sign: SignOption = None,
+    passphrase_file: PassphraseOption = None,
+    public_key: PublicKeyOption = None,
     dry_run: DryRunOption = False,
     policy: PolicyOption = None,
     offline: OfflineOption = False,
@@ -80,6 +85,7 @@ def publish(
       adapterdock publish ./refunds team/refunds@2.1.0
       adapterdock publish ./refunds team/refunds@2.1.0 --base hf://org/base --registry ./registry
       adapterdock publish ./refunds team/refunds@2.1.0 --metrics metrics.json --dry-run
+      adapterdock publish ./refunds team/refunds@2.1.0 --sign team.key
     """
     from ..registry.catalogue.entry import Provenance
     from ..registry.catalogue.make_entry import Said
@@ -93,6 +99,7 @@ def publish(
         _metrics(metrics),
         _model(Provenance, provenance),
     )
+    signer = signer_of(sign, passphrase_file, public_key)
     with shown_progress(f"Publishing {folder}") as progress:
         done = publish_adapter(
             folder,
@@ -104,6 +111,7 @@ def publish(
             policy=policy,
             new_name=new_name,
             dry_run=dry_run,
+            signer=signer,
             offline=offline,
             progress=progress,
         )

@@ -12,6 +12,7 @@ from .console import out, say, status
 from .options import JsonOption
 from .registries import RegistriesOption, manifest_of
 from .render import counted
+from .rules import app as rules_app
 
 SCHEMA = "adapterdock.registry/1"
 SNAPSHOT_SCHEMA = "adapterdock.snapshot/1"
@@ -33,6 +34,7 @@ app = typer.Typer(
     "A registry is a folder: on a disk, in a git checkout or in object storage. Nothing in it is "
     "ever overwritten.",
 )
+app.add_typer(rules_app, name="rules")
 
 
 @app.command("init", cls=Command)

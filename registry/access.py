@@ -109,6 +109,8 @@ def check_place(
     source = declared.model if isinstance(declared, Base) else declared.source
     if source is None:
         return []
+    if entry is not None and source.is_registry:
+        return _check_in_registry(file, entry, source, access, where)
     check = policy_checks.check_base if entry is None else policy_checks.check_source
     findings = check(source, access.policies, file.directory, where)
     pins = access.pins.get(entry)
@@ -178,6 +180,11 @@ def _open(
     from .sources.from_store import StoredFolder
 
     stored = StoredFolder.find(source, revision, files, access.store, open_it, where)
+    if stored is not None and source.is_registry:
+        from .published import is_trusted
+
+        if not is_trusted(opening_of(file, entry, access, where), access.store):
+            return open_it(files)
     return stored or open_it(files)
 
 
@@ -197,8 +204,26 @@ def opening_of(file: ManifestFile, entry: LockEntry, access: Access, where: Wher
         access.policies,
         access.offline,
         access.registries,
+        access.store,
         where=where,
     )
+
+
+def _check_in_registry(
+    file: ManifestFile, name: str, source: Source, access: Access, where: Where
+) -> list[Finding]:
+    """The same for an adapter in a registry. An unknown registry is found when it is opened."""
+    from .published import name_in_registry, place_if_known
+
+    place = place_if_known(opening_of(file, name, access, where))
+    if place is None:
+        return []
+    policies, options = access.policies, file.manifest.adapters[name].storage_options
+    road = Road(place, options, None, file.from_user)
+    return [
+        *policy_checks.check_source(source, policies, file.directory, where, place),
+        *policy_checks.check_registry_road(road, name_in_registry(source), policies, where),
+    ]
 
 
 def marks_of(file: ManifestFile, name: str, access: Access, folder: Folder) -> list[Finding]:

@@ -18,6 +18,7 @@ from .catalogue.journal import now
 from .catalogue.make_entry import Said, describe_base, make_entry, published_files
 from .catalogue.publish import Published, check_publish, publish_entry
 from .catalogue.reference import Reference, parse_reference, version_of
+from .catalogue.signer import Signer
 from .catalogue.values import Looked, changes_nothing, look
 from .checks.recorded_base import recorded_name
 from .files.disk import fault
@@ -53,6 +54,7 @@ def publish(
     policy: str | os.PathLike[str] | None = None,
     new_name: bool = False,
     dry_run: bool = False,
+    signer: Signer | None = None,
     offline: bool = False,
     store: Store | None = None,
     progress: Progress | None = None,
@@ -73,6 +75,7 @@ def publish(
         policy: A policy file that must allow the sources too.
         new_name: Whether a new name may be nearly that of another adapter.
         dry_run: Checks everything, and writes nothing.
+        signer: Signs the entry, before it is published.
         offline: Use no network.
         store: Where fetched files are kept; the user's cache by default.
         progress: Gets what is read.
@@ -97,7 +100,9 @@ def publish(
     if dry_run:
         there = check_publish(catalogue, candidate.entry, new_name=new_name)
         return None if there is None else Published(there, new=False)
-    return publish_entry(catalogue, candidate.entry, candidate.contents, new_name=new_name)
+    return publish_entry(
+        catalogue, candidate.entry, candidate.contents, new_name=new_name, signer=signer
+    )
 
 
 def check_candidate(

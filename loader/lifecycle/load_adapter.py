@@ -27,13 +27,14 @@ from ...registry.open_registries import OpenRegistries
 from ...registry.opening import Opening, opener_of
 from ...registry.policy import (
     check_digest,
+    check_registry_road,
     check_road,
     check_size,
     check_source,
     lists_for,
     permits,
 )
-from ...registry.published import warnings_of
+from ...registry.published import name_in_registry, place_if_known, warnings_of
 from ...registry.read_facts import gather_adapter, gather_tokenizer
 from ...registry.resolution import Opened
 from ...registry.session import accepted_codes
@@ -79,26 +80,38 @@ def load_adapter(
     parsed = source_of(source, name, where)
     in_memory = in_memory_files(peft_config, adapter_state_dict, source, where)
     road = Road.of(file, parsed, storage_options or {}, None, where)
+    opening = Opening(
+        parsed,
+        file,
+        storage_options or {},
+        policies=access.policies,
+        offline=access.offline or offline,
+        registries=OpenRegistries(),
+        store=store,
+        registry=registry,
+        directory=Path.cwd(),
+        vouched=True,
+        where=where,
+    )
+    place = place_if_known(opening)
     forbidden = [
-        *check_source(parsed, access.policies, Path.cwd(), where),
-        *check_road(road, access.policies, Path.cwd(), where, base=False),
+        *check_source(parsed, access.policies, Path.cwd(), where, place),
+        *(
+            check_road(road, access.policies, Path.cwd(), where, base=False)
+            if place is None
+            else check_registry_road(
+                Road(place, storage_options or {}, None, road.from_user),
+                name_in_registry(parsed),
+                access.policies,
+                where,
+            )
+        ),
         *check_digest(sha256, access.policies, name, where),
     ]
     if forbidden:
         raise PolicyError(*forbidden)
     if offline:
         access = replace(access, offline=True)
-    opening = Opening(
-        parsed,
-        file,
-        storage_options or {},
-        policies=access.policies,
-        offline=access.offline,
-        registries=OpenRegistries(),
-        registry=registry,
-        directory=Path.cwd(),
-        where=where,
-    )
     opener, marked = opener_of(parsed), list[Finding]()
     if in_memory is not None:
         folder: Folder = InMemoryFolder(parsed, in_memory, where)

@@ -110,10 +110,15 @@ def append(
     make: Callable[[Value | None], Mapping[str, Any] | None],
     last: Value | None,
     *,
+    prepare: Callable[[Value], Callable[[], None]] | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> Value | None:
     """Write the file after ``last``, with what ``make(last)`` says. It is asked again with the
-    newer last file if somebody else was faster. If it returns ``None``, nothing is written."""
+    newer last file if somebody else was faster. If it returns ``None``, nothing is written.
+
+    ``prepare`` gets each value before it is written. What it returned is called if somebody else
+    wrote another value with that number.
+    """
     for attempt in range(_TRIES):
         data = make(last)
         if data is None:
@@ -121,8 +126,12 @@ def append(
         number = 1 if last is None else last.number + 1
         previous = None if last is None else last.digest
         raw = canonical({**data, "previous": previous})
+        value = Value(number, raw)
+        undo = None if prepare is None else prepare(value)
         if write_once(storage, f"{folder}/{file_of(number)}", raw):
-            return Value(number, raw)
+            return value
+        if undo is not None:
+            undo()
         newer = read_value(storage, folder, number)
         check_chain(folder, last, newer)
         last = newer

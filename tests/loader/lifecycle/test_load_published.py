@@ -7,14 +7,22 @@ from pathlib import Path
 import pytest
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.load import attach
-from adapterdock.manifests.findings.errors import IntegrityError, SourceError, UsageError
+from adapterdock.manifests.findings.errors import (
+    IntegrityError,
+    PolicyError,
+    SourceError,
+    UsageError,
+)
+from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue
 from adapterdock.registry.catalogue.promote import mark, promote
+from adapterdock.registry.catalogue.sign import sign_selected
 from adapterdock.registry.publishing import publish
 from support.near import close
 from support.peft_adapters import logits
 from support.published import registry
 from support.shelf import Shelf, manifest_of
+from support.signing import make_signer
 
 
 @pytest.fixture
@@ -98,3 +106,41 @@ def test_changed_contents_of_a_registry_are_refused(
             "registry://team/tone@1.0.0", "tone", registry=str(tmp_path / "registry")
         )
     assert model.adapters == {}
+
+
+def test_signatures_that_a_policy_demands_are_verified(
+    shelf: Shelf, tmp_path: Path, team: Catalogue
+) -> None:
+    anna, selector = make_signer(), parse_selector("1.0.0")
+    assert selector is not None
+    manifest = manifest_of(
+        shelf,
+        tmp_path,
+        adapters={"one": {"source": shelf.one}},
+        registries={"team": "./registry"},
+        policy={"require_signature": {"keys": [anna.key.pem]}},
+    )
+    model = attach(shelf.model(), manifest)
+    with pytest.raises(PolicyError) as refused:
+        model.load_adapter("registry://team/tone@1.0.0", "tone")
+    assert refused.value.code == "AD885"
+    sign_selected(team, "tone", selector, anna)
+    model.load_adapter("registry://team/tone@1.0.0", "tone")
+    assert close(logits(model, adapter="tone"), shelf.one.answer)
+
+
+def test_a_registry_that_a_policy_does_not_list_is_not_opened(
+    shelf: Shelf, tmp_path: Path, team: Catalogue
+) -> None:
+    manifest = manifest_of(
+        shelf,
+        tmp_path,
+        adapters={"one": {"source": shelf.one}},
+        registries={"team": "./registry"},
+        policy={"registries": [{"url": "./other"}]},
+    )
+    model = attach(shelf.model(), manifest)
+    for more in ({}, {"registry": str(tmp_path / "registry")}):
+        with pytest.raises(PolicyError) as refused:
+            model.load_adapter("registry://team/tone@1.0.0", "tone", **more)
+        assert refused.value.code == "AD856"

@@ -22,8 +22,12 @@ from .help import help_text
 from .history import SCHEMA as HISTORY_SCHEMA
 from .lock import SCHEMA as LOCK_SCHEMA
 from .main import app
+from .mirror import SCHEMA as MIRROR_SCHEMA
 from .publish import SCHEMA as PUBLISH_SCHEMA
 from .registry import SCHEMA as REGISTRY_SCHEMA
+from .registry_gc import SCHEMA as GC_SCHEMA
+from .registry_renumber import SCHEMA as RENUMBER_SCHEMA
+from .registry_verify import SCHEMA as VERIFY_SCHEMA
 from .show import RESOLVED_SCHEMA
 from .show import SCHEMA as SHOW_SCHEMA
 from .versions import SCHEMA as VERSIONS_SCHEMA
@@ -53,6 +57,18 @@ SCHEMAS = (
     ("versions", VERSIONS_SCHEMA, "`registry`, `id`, `name`, `versions`"),
     ("history", HISTORY_SCHEMA, "`name`, `alias`, `values`"),
     ("registry init", REGISTRY_SCHEMA, "`url`, `id`, `title`"),
+    (
+        "registry verify",
+        VERIFY_SCHEMA,
+        "`url`, `id`, `ok`, `counts`, `bytes`, `added`, `findings`",
+    ),
+    (
+        "registry gc",
+        GC_SCHEMA,
+        "`url`, `dry_run`, `condemned`, `removed`, `kept`, `left`, `bytes`",
+    ),
+    ("registry renumber", RENUMBER_SCHEMA, "`url`, `kept`, `moved`, `changed`, `findings`"),
+    ("mirror", MIRROR_SCHEMA, "`origin`, `mirror`, `dry_run`, `id`, `names`, `files`, `bytes`"),
     ("cache ls", CACHE_SCHEMA, "`cache`, `size`, `files`"),
     ("any, after an error", ERROR_SCHEMA, "`exit_status`, `findings`"),
 )

@@ -66,7 +66,7 @@ def resolve(
 
     Nothing that a manifest or a file says raises: all of it is in ``findings``.
     """
-    access = access.begun()
+    access = access.started()
     manifest = file.manifest
     findings: list[Finding] = []
     base_folder, base, tokenizer_files = _open_base(file, access, findings)
@@ -222,7 +222,7 @@ def _read_adapter(name: str, file: ManifestFile, access: Access) -> Opened:
     folder = _attempt(lambda: open_adapter_folder(file, name, access), findings, where)
     if folder is None:
         return Opened(findings=tuple(findings))
-    findings.extend(marks_of(file, name, access, folder.revision))
+    findings.extend(marks_of(file, name, access, folder))
     facts = _attempt(lambda: gather_adapter(name, folder, where), findings, where)
     if facts is None:
         return Opened(folder, findings=tuple(findings))

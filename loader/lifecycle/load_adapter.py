@@ -18,20 +18,23 @@ from ...manifests.findings import usage as usage_codes
 from ...manifests.findings.errors import IntegrityError, PolicyError, UsageError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.source import Source, SourceSyntaxError
-from ...manifests.manifest import ManifestFile
 from ...registry.checks.candidate import Ask
 from ...registry.checks.zeros import zeros_in_files
 from ...registry.files.digests import folder_digest
 from ...registry.files.mlx import WEIGHTS as MLX_WEIGHTS
 from ...registry.files.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from ...registry.open_registries import OpenRegistries
+from ...registry.opening import Opening, opener_of
 from ...registry.policy import (
     check_digest,
+    check_registry_road,
     check_road,
     check_size,
     check_source,
     lists_for,
     permits,
 )
+from ...registry.published import name_in_registry, place_if_known, warnings_of
 from ...registry.read_facts import gather_adapter, gather_tokenizer
 from ...registry.resolution import Opened
 from ...registry.session import accepted_codes
@@ -49,13 +52,6 @@ from .attach_files import attach_files
 log = logging.getLogger("adapterdock")
 
 
-def _registry(source: Source, file: ManifestFile | None) -> Source | None:
-    """The place of the registry that a source names."""
-    if file is None or not source.is_registry:
-        return None
-    return file.manifest.registries.get(source.location.partition("/")[0])
-
-
 def load_adapter(
     host: AdapterHost,
     source: str | os.PathLike[str] | Source | None,
@@ -64,6 +60,7 @@ def load_adapter(
     adapter_state_dict: Any = None,
     peft_config: Any = None,
     sha256: str | None = None,
+    registry: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     dtype: str | torch.dtype | None = None,
     trainable: bool = False,
@@ -83,17 +80,44 @@ def load_adapter(
     parsed = source_of(source, name, where)
     in_memory = in_memory_files(peft_config, adapter_state_dict, source, where)
     road = Road.of(file, parsed, storage_options or {}, None, where)
+    opening = Opening(
+        parsed,
+        file,
+        storage_options or {},
+        policies=access.policies,
+        offline=access.offline or offline,
+        registries=OpenRegistries(),
+        store=store,
+        registry=registry,
+        vouched=True,
+        where=where,
+    )
+    place = place_if_known(opening)
     forbidden = [
-        *check_source(parsed, access.policies, Path.cwd(), where, _registry(parsed, file)),
-        *check_road(road, access.policies, Path.cwd(), where, base=False),
+        *check_source(parsed, access.policies, Path.cwd(), where, place),
+        *(
+            check_road(road, access.policies, Path.cwd(), where, base=False)
+            if place is None
+            else check_registry_road(
+                Road(place, storage_options or {}, None, road.from_user),
+                name_in_registry(parsed),
+                access.policies,
+                where,
+            )
+        ),
         *check_digest(sha256, access.policies, name, where),
     ]
     if forbidden:
         raise PolicyError(*forbidden)
     if offline:
         access = replace(access, offline=True)
+    opener, marked = opener_of(parsed), list[Finding]()
     if in_memory is not None:
         folder: Folder = InMemoryFolder(parsed, in_memory, where)
+    elif opener is not None:
+        folder = opener(opening)
+        if parsed.is_registry and folder.revision is not None:
+            marked = warnings_of(opening, folder.revision)
     else:
         mirrors = file.manifest.mirrors if file else {}
         lists = () if road.is_mirrored_by_user else lists_for(access.policies, base=False)
@@ -148,6 +172,7 @@ def load_adapter(
         opened=opened,
         tokenizer=tokenizer if opened.facts is None else Ask().tokenizer,
     )
+    notes += marked
     notes += attach_files(host, verified, replace=replaces)
     for note in dict.fromkeys(notes):
         log.warning("%s", note)

@@ -6,7 +6,7 @@ one listing and two reads. Marks of a version are read only if it has some and a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,11 +82,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Resolved:
-    """An entry, its bytes, and the value of the alias that led to it."""
+    """An entry, its bytes, and the value of the alias that led to it. ``keys`` are the ids of the
+    trusted keys that signed it, where a policy demands signatures."""
 
     entry: Entry
     raw: bytes = field(repr=False)
     alias: Seen | None = None
+    keys: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -161,13 +163,20 @@ class Catalogue:
                 )
             ) from error
 
-    def resolve(self, name: str, selector: Selector, seen: Seen | None = None) -> Resolved:
+    def resolve(
+        self,
+        name: str,
+        selector: Selector,
+        seen: Seen | None = None,
+        listed: Callable[[], Listing] | None = None,
+    ) -> Resolved:
         """The entry that ``selector`` selects now.
 
         Args:
             name: Of the adapter.
             selector: A version, a range, an alias or a digest.
             seen: An earlier value of the alias, which the present one must come after.
+            listed: Returns the listing of ``name``, where the caller keeps it.
         """
         if selector.version is not None:
             return self.entry(name, selector.text)
@@ -175,7 +184,7 @@ class Catalogue:
             folder, known = alias_folder(name, selector.alias), 0 if seen is None else seen.serial
             values = probed(self.storage, folder, max(known - 1, 0))
             return self._by_alias(Listing(name, tuple(values)), selector.alias, seen)
-        listing = self.listing(name)
+        listing = self.listing(name) if listed is None else listed()
         if selector.alias is not None:
             return self._by_alias(listing, selector.alias, seen)
         for version in self._candidates(listing, selector):
@@ -203,6 +212,10 @@ class Catalogue:
         """The file of the last mark of a version."""
         numbers = listing.mark_numbers(version)
         return self._value(marks_folder(listing.name, version), numbers[-1]) if numbers else None
+
+    def alias_value(self, name: str, alias: str, number: int) -> Value:
+        """One value of an alias."""
+        return self._value(alias_folder(name, alias), number)
 
     def alias_values(self, listing: Listing, alias: str) -> list[Value]:
         """All values of an alias, oldest first, which chain."""

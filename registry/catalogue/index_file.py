@@ -1,7 +1,7 @@
 """The index of a registry in the cache: one SQLite file for each registry and place.
 
 It is brought up to date from the newest snapshot and the journal. Several processes may use one
-file. One that is damaged, or of another version, is built anew; where the cache cannot be written
+file. One that is damaged, or of another version, is built again; where the cache cannot be written
 to, the index is in memory.
 """
 
@@ -99,7 +99,7 @@ def _updated(catalogue: Catalogue, path: Path) -> sqlite3.Connection | None:
         connection = _open(path)
         return _brought_up(catalogue, connection)
     except _UNUSABLE as error:
-        _log.info("%s is built anew: %s", path, error or type(error).__name__)
+        _log.info("%s is built again: %s", path, error or type(error).__name__)
         if connection is not None:
             connection.close()
         return None

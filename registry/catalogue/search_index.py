@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .recent import Key, Recent
-from .thin_row import ThinRow, base_names
+from .thin_row import COLUMNS, ThinRow, base_names, plain
 
 FORMAT = "1"
 _TABLES = """
@@ -33,6 +34,7 @@ _COLUMNS = (
     "v.name, v.version, v.entry, v.created, v.method, v.rank, v.licence, v.owner, v.tags, "
     "v.description, v.marks, b.text"
 )
+_TAGS, _MARKS = COLUMNS.index("tags"), COLUMNS.index("marks")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,10 @@ class SearchIndex:
     """An index on a connection. What SQLite refuses is a ``sqlite3.Error``."""
 
     connection: sqlite3.Connection
-    bases_by_text: dict[str, int] = field(default_factory=dict)
+    _bases: dict[str, int] = field(default_factory=dict)
+    """Numbers of bases that were looked up, by text."""
+    _names: dict[int, str] = field(default_factory=dict)
+    """Their names as words."""
 
     @classmethod
     def create(cls, connection: sqlite3.Connection, registry: str, version: str) -> SearchIndex:
@@ -102,22 +107,26 @@ class SearchIndex:
 
     def add(self, rows: Iterable[ThinRow], marks: Mapping[Key, tuple[str, ...]]) -> None:
         """Add rows that are new, and change the marks of those that are there."""
-        for row in rows:
+        (last,) = self.connection.execute("SELECT max(id) FROM versions").fetchone()
+        new = {row.key: row for row in rows}
+        if last is not None:
+            new = {key: row for key, row in new.items() if not self._has(key)}
+        versions: list[tuple[object, ...]] = []
+        words: list[tuple[object, ...]] = []
+        for number, row in enumerate(new.values(), (last or 0) + 1):
             tags, base = json.dumps(row.tags), self._base(row.base)
-            words = (row.tags, (row.description,), (row.owner,), base_names(row.base))
-            done = self.connection.execute(
-                "INSERT OR IGNORE INTO versions VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    *(row.name, row.version, row.entry, row.created, row.method, row.rank),
-                    *(row.licence, row.owner, tags, row.description, _marks(row.marks), base),
-                ),
-            )
-            if done.rowcount == 1:
-                self.connection.execute(
-                    "INSERT INTO words (rowid, name, tags, description, owner, base) "
-                    "VALUES (?,?,?,?,?,?)",
-                    (done.lastrowid, row.name, *(_joined(texts) for texts in words)),
-                )
+            start = (number, row.name, row.version, row.entry, row.created, row.method, row.rank)
+            end = (row.licence, row.owner, tags, row.description, _marks(row.marks), base)
+            versions.append((*start, *end))
+            tags, names = " ".join(row.tags), self._names[base]
+            words.append((number, row.name, tags, row.description, row.owner, names))
+        self.connection.executemany(
+            "INSERT INTO versions VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", versions
+        )
+        self.connection.executemany(
+            "INSERT INTO words (rowid, name, tags, description, owner, base) VALUES (?,?,?,?,?,?)",
+            words,
+        )
         self.connection.executemany(
             "UPDATE versions SET marks = ? WHERE name = ? AND version = ?",
             [(_marks(words), *key) for key, words in marks.items()],
@@ -151,10 +160,10 @@ class SearchIndex:
         for column in ("method", "licence"):
             if (wanted := getattr(query, column)) is not None:
                 where.append(f"v.{column} = ? COLLATE NOCASE")
-                values.append(_clean(wanted))
+                values.append(plain(wanted))
         for tag in query.tags:
             where.append("EXISTS (SELECT 1 FROM json_each(v.tags) WHERE value = ? COLLATE NOCASE)")
-            values.append(_clean(tag))
+            values.append(plain(tag))
         if bases is not None:
             self._choose(bases)
             where.append("v.base IN (SELECT id FROM temp.chosen)")
@@ -176,13 +185,21 @@ class SearchIndex:
         rows = [(number,) for number in bases]
         self.connection.executemany("INSERT INTO temp.chosen VALUES (?)", rows)
 
+    def _has(self, key: Key) -> bool:
+        found = self.connection.execute(
+            "SELECT 1 FROM versions WHERE name = ? AND version = ?", key
+        )
+        return found.fetchone() is not None
+
     def _base(self, text: str) -> int:
-        number = self.bases_by_text.get(text)
+        """The number of a base, which is added where it is new."""
+        number = self._bases.get(text)
         if number is None:
             self.connection.execute("INSERT OR IGNORE INTO bases (text) VALUES (?)", (text,))
             found = self.connection.execute("SELECT id FROM bases WHERE text = ?", (text,))
             (number,) = found.fetchone()
-            self.bases_by_text[text] = number
+            self._bases[text] = number
+            self._names[number] = plain(" ".join(base_names(text))) or ""
         return number
 
     def _set(self, key: str, value: str | None) -> None:
@@ -191,30 +208,20 @@ class SearchIndex:
 
 def match_of(text: str) -> str:
     """A user's words as an FTS5 expression: quoted, so that none of it is syntax."""
-    words = [word.replace('"', " ") for word in _clean(text).replace("\0", " ").split()]
+    words = [word.replace('"', " ") for word in (plain(text) or "").replace("\0", " ").split()]
     quoted = (f'"{word}"*' for word in words if any(c.isalnum() for c in word))
     return " ".join(quoted)
 
 
-def _row(values: tuple[object, ...]) -> ThinRow:
-    *front, tags, description, marks, base = values
-    return ThinRow(
-        *front,  # pyright: ignore[reportArgumentType]
-        tuple(json.loads(str(tags))),
-        description,  # pyright: ignore[reportArgumentType]
-        tuple(str(marks).split()),
-        str(base),
-    )
+def _row(values: Sequence[Any]) -> ThinRow:
+    found = [*values]
+    try:
+        found[_TAGS] = tuple(json.loads(found[_TAGS]))
+        found[_MARKS] = tuple(found[_MARKS].split())
+    except (ValueError, TypeError, AttributeError) as error:
+        raise sqlite3.DatabaseError("a row is damaged") from error
+    return ThinRow(*found)
 
 
 def _marks(words: Iterable[str]) -> str:
     return " ".join(words)
-
-
-def _joined(texts: Iterable[str | None]) -> str:
-    return _clean(" ".join(text for text in texts if text))
-
-
-def _clean(text: str) -> str:
-    """Without halves of characters, which SQLite does not take."""
-    return text.encode("utf-8", "replace").decode()

@@ -3,71 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import adapterdock
 import pytest
 from adapterdock.manifests.findings.errors import (
-    AdapterdockError,
     IntegrityError,
     LockError,
     OfflineError,
     SourceError,
 )
-from adapterdock.registry.catalogue.catalogue import Catalogue
 from adapterdock.registry.catalogue.local_storage import LocalStorage
-from adapterdock.registry.catalogue.marks import Action
-from adapterdock.registry.catalogue.promote import demote, mark, promote
-from adapterdock.registry.publishing import publish
+from adapterdock.registry.catalogue.promote import demote
 from adapterdock.registry.store.store import Store
-from support.builders import lora_config
 from support.project import Project, codes, swap_bytes
 from support.published import registry
-
-NAME = "refunds"
-
-
-class Team:
-    """A project whose only adapter is in its registry, as ``team/refunds``."""
-
-    def __init__(self, project: Project) -> None:
-        self.project = project
-        self.place = project.folder / "registry"
-        self.catalogue: Catalogue = registry(self.place)
-        project.base()
-        self.use("^1.0")
-
-    def use(self, selector: str, **sections: Any) -> None:
-        tables: dict[str, Any] = {"registries": {"team": "./registry"}, **sections}
-        self.project.write({"tone": f"registry://team/{NAME}@{selector}"}, **tables)
-
-    def publish(self, version: str, rank: int = 8, name: str = NAME) -> str:
-        """Publish a version; the digest of its entry."""
-        folder = self.project.adapter(f"v{version}", lora_config(r=rank))
-        manifest = self.project.folder / "publish.yaml"
-        manifest.write_text(
-            "version: 1\nbase: {model: ./base, aliases: [org/base]}\n"
-            "registries: {team: ./registry}\n"
-        )
-        done = publish(folder, f"team/{name}@{version}", manifest=manifest, new_name=True)
-        shutil.rmtree(folder)
-        return done.resolved.digest if done else ""
-
-    def promote(self, version: str, alias: str = "prod") -> None:
-        assert promote(self.catalogue, NAME, version, alias) is not None
-
-    def mark(self, version: str, action: Action, why: str | None = None) -> None:
-        assert mark(self.catalogue, NAME, version, action, why=why) is not None
-
-    def lock(self, **options: Any) -> Any:
-        return adapterdock.lock(self.project.manifest, **options).adapters["tone"]
-
-    def refused(self, act: Callable[[], Any], kind: type[AdapterdockError]) -> Any:
-        with pytest.raises(kind) as caught:
-            act()
-        return caught.value.findings[0]
+from support.team import NAME, Team
 
 
 @pytest.fixture
@@ -344,11 +295,12 @@ def test_a_registry_is_opened_and_listed_once_for_a_command(
         team.publish(f"1.{n}.5", name="other" + "abc"[n])
     read: list[str] = []
     real = LocalStorage.read
-    monkeypatch.setattr(
-        LocalStorage,
-        "read",
-        lambda self, path, limit: read.append(path) or real(self, path, limit),
-    )
+
+    def noted(storage: LocalStorage, path: str, limit: int) -> bytes:
+        read.append(path)
+        return real(storage, path, limit)
+
+    monkeypatch.setattr(LocalStorage, "read", noted)
     sources = {f"a{n}": f"registry://team/other{'abc'[n]}@^1" for n in range(3)}
     team.project.write(sources, registries={"team": "./registry"})
     assert adapterdock.validate(team.project.manifest).ok

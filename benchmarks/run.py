@@ -27,6 +27,7 @@ import adapterdock
 import transformers
 from change import COMBINATIONS, apply_rounds, compose_rounds, merge_rounds
 from decode import ROWS, decode_rounds
+from find import find_rounds, rows_of_find
 from limits import decode_limit
 from resident import Resident, resident_adapters
 from safetensors.torch import load_file
@@ -284,8 +285,10 @@ def main() -> None:
         gc.collect()
         resident = resident_adapters(adapters)
         validate_process(times, folder, adapters)
+        find_rounds(times, folder)
         read, header = misfit_bytes(folder, adapters[0])
     rows = [*rows_of(times, read, header, limits), *rows_of_change(times, resident)]
+    rows += rows_of_find(times)
     text = markdown(rows)
     print(text)
     plot(times, options.plot)

@@ -261,12 +261,13 @@ def _check_in_registry(
     ]
 
 
-def marks_of(file: ManifestFile, name: str, access: Access, version: str | None) -> list[Finding]:
-    """Warnings where the version of a ``registry://`` adapter is yanked or deprecated."""
+def marks_of(file: ManifestFile, name: str, access: Access, folder: Folder) -> list[Finding]:
+    """Warnings where the version in ``folder`` of a ``registry://`` adapter is yanked or
+    deprecated."""
     source = file.manifest.adapters[name].source
-    if source is None or not source.is_registry or version is None:
+    if source is None or not source.is_registry or folder.revision is None:
         return []
     from .published import warnings_of
 
     where = file.where(("adapters", name, "source"))
-    return warnings_of(opening_of(file, name, access, where), version)
+    return warnings_of(opening_of(file, name, access, where), folder.revision)

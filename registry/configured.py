@@ -87,7 +87,7 @@ def _usual_folder(environ: Mapping[str, str], platform: str) -> Path:
 
 
 def read_config(path: Path) -> Mapping[str, Configured]:
-    """The registries in a ``config.toml``; none where there is no file, unless
+    """The registries in a ``config.toml``. Without a file they are none, unless
     ``ADAPTERDOCK_CONFIG`` names it. Raises :class:`UsageError` with everything that is wrong."""
     where = Where(file=str(path))
     try:
@@ -95,7 +95,7 @@ def read_config(path: Path) -> Mapping[str, Configured]:
     except FileNotFoundError as error:
         if os.environ.get(CONFIG_VARIABLE) != str(path):
             return {}
-        raise _refused(_wrong("There is no such file", where, found=CONFIG_VARIABLE)) from error
+        raise _refused(_wrong("The file does not exist", where, found=CONFIG_VARIABLE)) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise _refused(_wrong(f"Cannot read the file: {reason}", where)) from error

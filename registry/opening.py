@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..manifests.findings.finding import Where
 from ..manifests.language.schema import Policy
-from ..manifests.language.source import REGISTRY, Source
+from ..manifests.language.source import ARCHIVE, OCI, REGISTRY, Source
 from ..manifests.lockfile import LockedAdapter, LockedBase
 from ..manifests.manifest import ManifestFile
 from .open_registries import OpenRegistries
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 OPENERS: Mapping[str, str] = {
     REGISTRY: "published",
+    OCI: "artifacts",
+    ARCHIVE: "artifacts",
 }
 """By scheme, the module here whose ``open_folder(opening)`` opens sources that are not folders
 themselves. All others are opened by ``sources/open.py``."""
@@ -38,6 +40,8 @@ class Opening:
         policies: Those in force.
         offline: Whether the network must not be used.
         registries: Those that are open in this command.
+        vouched: Whether the caller chose the options, so that the user's credentials may be sent to
+            the places that they name.
         store: Where signatures are kept for use without a network.
         registry: The URL of the registry, in place of what its local name means.
         where: The place in the manifest, for findings.
@@ -53,6 +57,7 @@ class Opening:
     registries: OpenRegistries | None = None
     store: Store | None = None
     registry: str | None = None
+    vouched: bool = False
     where: Where = Where()  # noqa: RUF009 - frozen
 
 

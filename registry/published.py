@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,6 +82,7 @@ class PublishedFolder:
         }
         self._contents: OpenedFolder | None = None
         self._read: int = 0
+        self._counting: threading.Lock = threading.Lock()
 
     @property
     def bytes_read(self) -> int:
@@ -91,7 +94,7 @@ class PublishedFolder:
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         with self._content(path) as (contents, name):
             raw = contents.read(name, start, length)
-        self._read += len(raw)
+        self._received(len(raw))
         return raw
 
     def local(self, path: str) -> Path | None:
@@ -105,7 +108,7 @@ class PublishedFolder:
                 contents.download(name, into, on_bytes)
             else:
                 _copy(place, into, on_bytes)
-        self._read += self._fact(path).size
+        self._received(self._fact(path).size)
         return into
 
     def locked(self) -> LockedEntry:
@@ -122,6 +125,10 @@ class PublishedFolder:
             journal=None if line is None else LockedValue(serial=line.serial, sha256=line.digest),
             keys=keys,
         )
+
+    def _received(self, count: int) -> None:
+        with self._counting:
+            self._read += count
 
     def _fact(self, path: str) -> FileFact:
         fact = self._files.get(path)
@@ -277,9 +284,10 @@ def open_registry_of(opening: Opening) -> OpenRegistry:
     registries = opening.registries or OpenRegistries()
     policies, file = opening.policies, opening.file
     lists = policy_checks.lists_for(policies, base=False)
-    permits = (lambda url: policy_checks.permits(lists, url)) if lists else None
+    permits = partial(policy_checks.permits, lists) if lists else None
     from_user = frozenset[str]() if file is None else file.from_user
-    vouches = None if file is None else policy_checks.vouches_for(policies, from_user)
+    by_caller = file is None or opening.vouched
+    vouches = None if by_caller else policy_checks.vouches_for(policies, from_user)
     place = registry_place(opening)
     how = (place, repr(sorted(opening.options.items())), opening.offline)
 
@@ -299,6 +307,11 @@ def open_registry_of(opening: Opening) -> OpenRegistry:
         return registries.once(("contents", *how), open_them)
 
     def open_them() -> OpenedFolder:
+        if place.is_archive:
+            from .catalogue.archive_storage import ArchiveContents
+
+            file = place.local_path(row.directory)
+            return ArchiveContents(SourceRequest(place, row.directory, where=row.where), file)
         request = SourceRequest(
             replace(place, location=f"{place.location.rstrip('/')}/{BLOBS}"),
             row.directory,
@@ -392,8 +405,14 @@ def _seen(value: LockedValue) -> Seen:
 
 
 def _copy(place: Path, into: Path, on_bytes: OnBytes | None) -> None:
-    with guarded(into), place.open("rb") as content, into.open("xb") as file:
-        while chunk := content.read(_CHUNK):
-            file.write(chunk)
-            if on_bytes is not None:
-                on_bytes(len(chunk))
+    try:
+        with guarded(into):
+            into.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("rb") as content, into.open("xb") as file:
+                while chunk := content.read(_CHUNK):
+                    file.write(chunk)
+                    if on_bytes is not None:
+                        on_bytes(len(chunk))
+    except BaseException:
+        into.unlink(missing_ok=True)
+        raise

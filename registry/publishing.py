@@ -94,7 +94,7 @@ def publish(
     version_of(wanted)
     given = None if manifest is None else open_manifest(manifest)
     catalogue = open_registry(wanted, registry, given)
-    file = _manifest_for(Path(folder), base, given)
+    file = manifest_for(Path(folder), base, given)
     session = session_for(file, policy=policy, offline=offline, store=store, progress=progress)
     candidate = check_candidate(file, wanted, said, session)
     if dry_run:
@@ -179,7 +179,7 @@ ADAPTER = "adapter"
 """The name of the adapter in the manifest that publishing makes."""
 
 
-def _manifest_for(folder: Path, base: str | None, given: ManifestFile | None) -> ManifestFile:
+def manifest_for(folder: Path, base: str | None, given: ManifestFile | None) -> ManifestFile:
     """A manifest with the base and this adapter alone."""
     path = str(folder.absolute())
     if given is None:

@@ -41,11 +41,12 @@ def open_registry(
     return open_configured(_known(reference.registry, configured(file)))
 
 
-def open_named(text: str, file: ManifestFile | None = None) -> Catalogue:
+def open_named(text: str, file: ManifestFile | None = None, *, offline: bool = False) -> Catalogue:
     """The registry at a URL, or the one of this local name: a word without ``/`` and ``:``."""
-    if wrong_name(text) is None and "/" not in text:
-        return open_configured(_known(text, configured(file)))
-    return open_catalogue(open_storage(text, directory=Path.cwd()))
+    name = local_name(text)
+    if name is not None:
+        return open_configured(_known(name, configured(file)), offline=offline)
+    return open_catalogue(open_storage(text, directory=Path.cwd(), offline=offline))
 
 
 def open_only(file: ManifestFile | None = None) -> Catalogue:
@@ -63,17 +64,23 @@ def open_only(file: ManifestFile | None = None) -> Catalogue:
     )
 
 
-def open_configured(row: Configured) -> Catalogue:
+def local_name(text: str) -> str | None:
+    """``text``, if it is a local name of a registry and no URL."""
+    return text if wrong_name(text) is None and "/" not in text else None
+
+
+def open_configured(row: Configured, *, offline: bool = False) -> Catalogue:
     """A registry that has a local name."""
-    return open_catalogue(open_storage(row.source, directory=row.directory, where=row.where))
+    storage = open_storage(row.source, directory=row.directory, offline=offline, where=row.where)
+    return open_catalogue(storage)
 
 
-def reach(rows: Iterable[Configured]) -> list[Reached]:
-    """Open each of these registries; one that cannot be opened is not an error."""
+def reach(rows: Iterable[Configured], *, offline: bool = False) -> list[Reached]:
+    """Open each of these registries; what is wrong with one stops no other."""
 
     def one(row: Configured) -> Reached:
         try:
-            return Reached(row, open_configured(row))
+            return Reached(row, open_configured(row, offline=offline))
         except AdapterdockError as error:
             return Reached(row, problems=error.findings)
 

@@ -230,7 +230,7 @@ def _read_adapter(name: str, file: ManifestFile, access: Access) -> Opened:
     folder = _attempt(lambda: open_adapter_folder(file, name, access), findings, where)
     if folder is None:
         return Opened(findings=tuple(findings))
-    findings.extend(marks_of(file, name, access, folder.revision))
+    findings.extend(marks_of(file, name, access, folder))
     facts = _attempt(lambda: gather_adapter(name, folder, where), findings, where)
     if facts is None:
         return Opened(folder, findings=tuple(findings))

@@ -90,6 +90,7 @@ def load_adapter(
         registries=OpenRegistries(),
         store=store,
         registry=registry,
+        vouched=True,
         where=where,
     )
     place = place_if_known(opening)

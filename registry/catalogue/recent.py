@@ -14,7 +14,7 @@ from .entry import LIMIT, InvalidEntryError, read_entry
 from .journal import head
 from .layout import JOURNAL, entry_file, marks_folder
 from .local_storage import LocalStorage
-from .marks import ACTIONS, read_mark
+from .marks import ACTIONS, read_mark, text_or_none
 from .names import wrong_name
 from .series import BrokenSeriesError, Value, read_value
 from .storage import Storage
@@ -38,16 +38,26 @@ class Recent:
     rows: tuple[ThinRow, ...] = ()
     marks: Mapping[Key, tuple[str, ...]] = field(default_factory=dict)
     """What marked versions are marked as now; those of ``rows`` too."""
+    follows: str | None = None
+    """The digest of the line that was known before, as the journal has it now."""
 
 
-def recent(catalogue: Catalogue, after: int = 0) -> Recent:
-    """What the journal says after line ``after``; everything where that line does not exist.
+def recent(catalogue: Catalogue, after: int = 0, last: Value | None = None) -> Recent:
+    """What the journal says after line ``after``.
 
-    Raises :class:`IntegrityError` for a line that is not one.
+    Args:
+        catalogue: The registry.
+        after: A line that the journal has, or 0.
+        last: The journal's last line, if that was read already.
+
+    Raises:
+        IntegrityError: A line is not one.
     """
-    lines = lines_after(catalogue, after)
+    last = last or last_line(catalogue, after)
+    lines = lines_after(catalogue, after, last)
     if not lines:
-        return Recent(after)
+        digest = last.digest if last is not None and last.number == after else None
+        return Recent(after, digest, follows=digest)
     published: dict[Key, None] = {}
     marked: dict[Key, int] = {}
     for line in lines:
@@ -60,20 +70,29 @@ def recent(catalogue: Catalogue, after: int = 0) -> Recent:
             marked[key] = max(marked.get(key, 1), _serial(line.data))
     marks = read_marks(catalogue, marked)
     rows = (replace(row, marks=marks.get(row.key, ())) for row in read_rows(catalogue, published))
-    return Recent(lines[-1].number, lines[-1].digest, tuple(rows), marks)
+    follows = text_or_none(lines[0].data.get("previous"))
+    return Recent(lines[-1].number, lines[-1].digest, tuple(rows), marks, follows)
 
 
-def lines_after(catalogue: Catalogue, after: int) -> list[Value]:
+def last_line(catalogue: Catalogue, known: int = 0) -> Value | None:
+    """The journal's last line, found from a ``known`` one on."""
+    try:
+        return head(catalogue.storage, known)
+    except BrokenSeriesError as error:
+        raise _broken(catalogue, error) from error
+
+
+def lines_after(catalogue: Catalogue, after: int, last: Value | None = None) -> list[Value]:
     """The journal's lines after this one."""
     storage = catalogue.storage
+    last = last or last_line(catalogue, after)
+    if last is None or last.number <= after:
+        return []
+    numbers = range(after + 1, last.number)
     try:
-        last = head(storage, after)
-        if last is None or last.number <= after:
-            return []
-        numbers = range(after + 1, last.number)
         found = each(lambda n: read_value(storage, JOURNAL, n), numbers, workers_for(storage))
     except (BrokenSeriesError, FileNotFoundError) as error:
-        raise IntegrityError(codes.HISTORY_BROKEN.finding(str(error), catalogue.where)) from error
+        raise _broken(catalogue, error) from error
     return [*found, last]
 
 
@@ -114,6 +133,10 @@ def read_marks(catalogue: Catalogue, serials: Mapping[Key, int]) -> dict[Key, tu
 def workers_for(storage: Storage) -> int:
     """How many requests at once pay off."""
     return 1 if isinstance(storage, LocalStorage) else WORKERS
+
+
+def _broken(catalogue: Catalogue, error: Exception) -> IntegrityError:
+    return IntegrityError(codes.HISTORY_BROKEN.finding(str(error), catalogue.where))
 
 
 def is_key(name: object, version: object) -> bool:

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .series import DIGITS
-from .thin_row import COLUMNS, ThinRow
+from .thin_row import COLUMNS, HIGHEST_RANK, ThinRow
 
 FORMAT = 1
 LIMIT = 1 << 28
@@ -34,6 +34,7 @@ _LEVEL = 6
 _FILE = re.compile(rf"([0-9]{{{DIGITS}}})\.jsonl\.gz\Z")
 
 _BASE = COLUMNS.index("base")
+_RANK = COLUMNS.index("rank")
 _LISTS = (COLUMNS.index("tags"), COLUMNS.index("marks"))
 _NONE = type(None)
 _TYPES: Mapping[str, tuple[type, ...]] = {
@@ -79,7 +80,7 @@ def encode_snapshot(registry: str, number: int, rows: Iterable[ThinRow]) -> byte
     packed = io.BytesIO()
     # no name and no time of its own: the same rows are the same bytes
     with gzip.GzipFile("", "wb", _LEVEL, packed, mtime=0) as file:
-        file.write("\n".join([*lines, ""]).encode("utf-8", "replace"))
+        file.write("\n".join([*lines, ""]).encode())
     return packed.getvalue()
 
 
@@ -109,10 +110,18 @@ def _decode(lines: Iterator[bytes], registry: str, number: int) -> list[ThinRow]
     if type(count) is not int or type(expected) is not int:
         raise ValueError("it does not say how many rows it has")
     bases = [next(lines, b"").decode().rstrip("\n") for _ in range(min(count, expected))]
-    rows = [_row(json.loads(line), places, bases) for line in lines]
+    rows = [_row(_whole(line), places, bases) for line in lines]
     if len(rows) != expected:
         raise ValueError(f"it has {len(rows)} rows instead of {expected}")
     return rows
+
+
+def _whole(line: bytes) -> object:
+    """The data of a line, without halves of characters."""
+    data = json.loads(line)
+    if b"\\ud" in line or b"\\uD" in line:
+        json.dumps(data, ensure_ascii=False).encode()
+    return data
 
 
 def _places(columns: object) -> list[int]:
@@ -133,6 +142,8 @@ def _row(values: Any, places: Sequence[int], bases: Sequence[str]) -> ThinRow:
         if not all(isinstance(word, str) for word in found[place]):
             raise ValueError(f"{COLUMNS[place]} are not texts")
         found[place] = tuple(found[place])
+    if not 0 <= found[_RANK] <= HIGHEST_RANK:
+        raise ValueError("rank is not what it should be")
     if not 0 <= found[_BASE] < len(bases):
         raise ValueError("a row names a base that is not there")
     found[_BASE] = bases[found[_BASE]]

@@ -11,6 +11,7 @@ from ...manifests.language.schema import Fingerprint
 from .entry import Entry
 from .marks import Mark
 
+HIGHEST_RANK = 2**31 - 1
 LONGEST_DESCRIPTION = 300
 """Characters of a description that are searched."""
 
@@ -45,17 +46,18 @@ COLUMNS = tuple(field.name for field in fields(ThinRow))
 def row_of(entry: Entry, digest: str, marks: tuple[str, ...] = ()) -> ThinRow:
     """The row of an entry, whose bytes have this digest."""
     description = entry.description
+    licence, owner = plain(entry.licence), plain(entry.owner)
     return ThinRow(
         name=entry.name,
         version=entry.version,
         entry=digest,
-        created=entry.created,
-        method=entry.method.peft_type,
-        rank=entry.method.rank,
-        licence=entry.licence,
-        owner=entry.owner,
-        tags=entry.tags,
-        description=None if description is None else description[:LONGEST_DESCRIPTION],
+        created=plain(entry.created) or "",
+        method=plain(entry.method.peft_type) or "",
+        rank=min(entry.method.rank, HIGHEST_RANK),
+        licence=licence,
+        owner=owner,
+        tags=tuple(plain(tag) or "" for tag in entry.tags),
+        description=None if description is None else plain(description[:LONGEST_DESCRIPTION]),
         marks=marks,
         base=base_text(entry),
     )
@@ -69,7 +71,12 @@ def base_text(entry: Entry) -> str:
         "aliases": list(base.aliases),
         "fingerprints": [f.model_dump(mode="json", exclude_none=True) for f in base.fingerprints],
     }
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return plain(json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)) or ""
+
+
+def plain(text: str | None) -> str | None:
+    """``text`` without halves of characters, which JSON can write and SQLite does not take."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
 
 
 def base_names(text: str) -> list[str]:

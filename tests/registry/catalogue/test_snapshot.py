@@ -135,3 +135,25 @@ def test_the_number_is_in_the_name() -> None:
 def test_marks_are_words() -> None:
     assert mark_words(None) == mark_words(Mark()) == ()
     assert mark_words(Mark(yanked=True, deprecated=True)) == ("yanked", "deprecated")
+
+
+def test_halves_of_characters_and_huge_numbers_become_something_that_can_be_kept() -> None:
+    broken = {"description": "a\ud800", "tags": ("\ud800",), "licence": "\ud800"}
+    method = {"peft_type": "\ud800", "rank": 2**70, "lowest_rank": 1, "dtype": "", "parameters": 1}
+    base = {"source": "\ud800", "aliases": ("\ud800",)}
+    odd = entry(owner="x").model_copy(update=broken)
+    parts = {
+        "method": odd.method.model_copy(update=method),
+        "base": odd.base.model_copy(update=base),
+    }
+    row = row_of(odd.model_copy(update=parts), DIGEST)
+    assert decode_snapshot(encode_snapshot(ID, 7, [row]), ID, 7) == [row]
+    assert (row.description, row.rank) == ("a?", 2**31 - 1)
+
+
+@pytest.mark.parametrize("change", [(b'"MIT"', b'"\\ud800"'), (b",8,", b",99999999999,")])
+def test_rows_that_cannot_be_kept_are_refused(change: tuple[bytes, bytes]) -> None:
+    raw = gzip.decompress(encode_snapshot(ID, 7, ROWS))
+    assert change[0] in raw
+    with pytest.raises(InvalidSnapshotError):
+        decode_snapshot(gzip.compress(raw.replace(*change)), ID, 7)

@@ -18,6 +18,7 @@ from .scalars import NOT_NATIVE
 _KEYS: tuple[tuple[str, ...], ...] = (
     ("registries", "*", "keys", "*"),
     ("require_signature", "keys", "*"),
+    ("require_model_signature", "keys", "*"),
 )
 _URL = ("registries", "*", "url")
 _ARCHIVE = f"{ARCHIVE}:"

@@ -46,7 +46,7 @@ class Access:
     seen: Mapping[str, LockedAdapter] = field(default_factory=dict)
     """What the lock has of adapters that the manifest still declares, pinned or not."""
     registries: OpenRegistries | None = None
-    """The registries that are open in this command or call; see :meth:`begun`."""
+    """The registries that are open in this command or call; see :meth:`started`."""
     store: Store | None = None
     """Pinned files are looked for here before their source is asked."""
     in_memory: Mapping[str, Folder] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Access:
     ask_peft: AskPeft | None = None
     """Answers for methods that attach through PEFT."""
 
-    def begun(self) -> Access:
+    def started(self) -> Access:
         """The same, with registries that stay open from now on. Made where a command begins, and
         not kept after it."""
         return self if self.registries is not None else replace(self, registries=OpenRegistries())

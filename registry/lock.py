@@ -145,7 +145,7 @@ def make_lock(
     where content is not what the manifest or ``old`` says.
     """
     accepted = {*(old.accepted if old else ()), *session.accepted}
-    access = session.access.begun()
+    access = session.access.started()
     _require_known(file, upgrade)
     if old is not None:
         moved = {*upgrade} | ({None} if BASE in upgrade else set[LockEntry]())

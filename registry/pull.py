@@ -151,7 +151,7 @@ def pull_pinned(
     ``locked`` is the lock that was beside it (it is completed where it is ``lock``), and
     ``resolution`` what ``lock`` was made from, if it was made now. Raises as :func:`pull` does.
     """
-    access = replace(session.access, store=session.store).begun()
+    access = replace(session.access, store=session.store).started()
     opened = dict(resolution.adapters) if resolution else {}
     requests = _requests(file, lock, access, opened, resolution, with_base)
     too_large = [

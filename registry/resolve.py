@@ -66,7 +66,7 @@ def resolve(
 
     Nothing that a manifest or a file says raises: all of it is in ``findings``.
     """
-    access = access.begun()
+    access = access.started()
     manifest = file.manifest
     findings: list[Finding] = []
     base_folder, base, tokenizer_files = _open_base(file, access, findings)

@@ -24,6 +24,7 @@ from . import (
     marks,
     merge,
     outdated,
+    mirror,
     promote,
     publish,
     pull,
@@ -144,6 +145,7 @@ for name, command in (
     ("push", push.push),
     ("bundle", bundle.bundle),
     ("unpack", bundle.unpack),
+    ("mirror", mirror.mirror),
     ("registries", configured.registries),
     ("outdated", outdated.outdated),
 ):

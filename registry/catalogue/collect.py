@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError
 from ...manifests.findings.finding import Where
-from ..files.digests import PREFIX, is_digest
 from ..files.pool import each
 from .catalogue import Catalogue
 from .entry import LIMIT as ENTRY_LIMIT
 from .hold import DELETE, LEAST_GRACE, LIMIT, REMOVAL, digests_in, mark_bytes, open_runs, runs
 from .init import prove_exclusive
+from .inventory import blob_sizes, entry_paths
 from .layout import (
     ADAPTERS,
     BLOBS,
@@ -207,14 +207,3 @@ def _held_by(storage: Storage, paths: Iterable[str], workers: int) -> set[str]:
             return set()
 
     return set().union(*each(read, list(paths), workers))
-
-
-def entry_paths(paths: Iterable[str]) -> list[str]:
-    """The files of entries among ``paths``."""
-    return sorted(path for path in paths if "/versions/" in path and path.endswith(".json"))
-
-
-def blob_sizes(files: Mapping[str, int]) -> dict[str, int]:
-    """By digest, the bytes of each content among ``files``."""
-    found = {PREFIX + path.removeprefix(f"{BLOBS}/"): size for path, size in files.items()}
-    return {digest: size for digest, size in found.items() if is_digest(digest)}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..files.digests import sha256_bytes
+from .entry import InvalidEntryError, parse_object
 from .storage import Storage, write_once
 
 DIGITS = 8
@@ -74,11 +75,9 @@ def read_value(storage: Storage, folder: str, number: int) -> Value:
     path = f"{folder}/{file_of(number)}"
     raw = storage.read(path, LIMIT + 1)
     try:
-        found = json.loads(raw) if len(raw) <= LIMIT else None
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise BrokenSeriesError(f"{path} is not a JSON object of at most {LIMIT} bytes")
+        parse_object(raw, LIMIT)
+    except InvalidEntryError as error:
+        raise BrokenSeriesError(f"Cannot use {path}: {error}") from None
     return Value(number, raw)
 
 

@@ -20,7 +20,7 @@ from .metrics import Requirement
 from .reference import check_alias
 from .series import BrokenSeriesError, Value, append, last_two
 from .signer import Signer
-from .signing import Signable, add, signing_first, value_of
+from .signing import Signable, SigningFirst, add_later, value_of
 
 T = TypeVar("T")
 
@@ -127,12 +127,13 @@ def mark(
         after = before.after(action, by, at, why)
         return None if before.same_state(after) else {**after.as_value(), "nonce": nonce}
 
-    signable = _signable(catalogue, Kind.MARK, name, folder)
-    written = _append(catalogue, folder, make, signing_first(catalogue.storage, signer, signable))
+    signing = SigningFirst(catalogue.storage, signer, _signable(catalogue, Kind.MARK, name, folder))
+    written = _append(catalogue, folder, make, signing)
     if written is None:
-        _sign_present(catalogue, seen[0], signer, signable)
+        _sign_present(name, seen[0], signing)
         return None
     line = {"what": action, "name": name, "version": version, "entry": entry.digest}
+    line = said({**line, "signature": signing.path})
     _note(catalogue, line, written, by, at, why)
     return read_mark(folder, written)
 
@@ -164,13 +165,16 @@ def _move(
             return None
         serial = 1 if last is None else last.number + 1
         return AliasValue(serial, version, entry, by, at, why, _version(last))
-    signable = _signable(catalogue, Kind.ALIAS, name, folder)
-    written = _append(catalogue, folder, make, signing_first(catalogue.storage, signer, signable))
+    signing = SigningFirst(
+        catalogue.storage, signer, _signable(catalogue, Kind.ALIAS, name, folder)
+    )
+    written = _append(catalogue, folder, make, signing)
     if written is None:
-        _sign_present(catalogue, before[0], signer, signable)
+        _sign_present(name, before[0], signing)
         return None
     what = "demote" if version is None else "promote"
-    line = said({"what": what, "name": name, "alias": alias, "version": version, "entry": entry})
+    line = {"what": what, "name": name, "alias": alias, "version": version, "entry": entry}
+    line = said({**line, "signature": signing.path})
     _note(catalogue, line, written, by, at, why)
     return _read(written, _version(before[0]))
 
@@ -212,14 +216,9 @@ def _signable(
     return lambda value: value_of(catalogue.id, kind, name, folder, value.number, value.digest)
 
 
-def _sign_present(
-    catalogue: Catalogue,
-    value: Value | None,
-    signer: Signer | None,
-    signable: Callable[[Value], Signable],
-) -> None:
-    if signer is not None and value is not None:
-        add(catalogue.storage, signable(value), signer)
+def _sign_present(name: str, value: Value | None, signing: SigningFirst) -> None:
+    if value is not None:
+        add_later(signing.storage, name, signing.signable(value), signing.signer)
 
 
 def _guarded(catalogue: Catalogue, act: Callable[[], T]) -> T:

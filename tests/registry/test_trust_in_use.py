@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import adapterdock
 import pytest
 import yaml
 from adapterdock.manifests.findings.errors import AdapterdockError
-from adapterdock.manifests.language.selector import parse_selector
+from adapterdock.manifests.language.selector import Selector, parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue
+from adapterdock.registry.catalogue.layout import is_signature
 from adapterdock.registry.catalogue.promote import mark, promote
 from adapterdock.registry.catalogue.sign import sign_selected
 from adapterdock.registry.catalogue.signer import Signer
 from adapterdock.registry.publishing import publish
 from adapterdock.registry.store.store import Store
-from support.builders import lora_config
 from support.project import Project, codes
 from support.published import registry
 from support.signing import make_signer
+from support.web import WebServer
 
 ANNA, BEN = make_signer(name="anna.pub"), make_signer(name="ben.pub")
 EVERYTHING = ["entries", "aliases", "marks"]
+
+
+def select(text: str) -> Selector:
+    selector = parse_selector(text)
+    assert selector is not None
+    return selector
 
 
 class Team:
@@ -44,7 +50,7 @@ class Team:
         self.use("1.0.0")
 
     def publish(self, version: str, signer: Signer | None = None, rank: int = 8) -> None:
-        folder = self.project.adapter(f"v{version}", lora_config(r=rank))
+        folder = self.project.adapter(f"v{version}", r=rank)
         manifest = self.folder / "publish.yaml"
         manifest.write_text(
             "version: 1\nbase: {model: ./base, aliases: [org/base]}\n"
@@ -62,12 +68,7 @@ class Team:
         self.policy.write_text(yaml.safe_dump({"require_signature": rule}))
 
     def sign(self, text: str, signer: Signer) -> None:
-        selector = parse_selector(text)
-        assert selector is not None
-        sign_selected(self.catalogue, "refunds", selector, signer)
-
-    def signatures(self) -> Iterable[Path]:
-        return list(self.place.rglob("signatures/**/*.json"))
+        sign_selected(self.catalogue, "refunds", select(text), signer)
 
     def validate(self, **options: Any) -> list[str]:
         report = adapterdock.validate(self.project.manifest, policy=self.policy, **options)
@@ -248,6 +249,50 @@ def test_the_manifests_own_policy_holds_too(team: Team) -> None:
     assert team.validate() == ["AD885"]
     team.sign("1.0.0", BEN)
     assert team.lock().keys == tuple(sorted([ANNA.key.id, BEN.key.id]))
+
+
+def test_signatures_are_verified_over_a_web_server_which_lists_nothing(
+    team: Team, web: WebServer
+) -> None:
+    promote(team.catalogue, "refunds", "1.0.0", "prod")
+    mark(team.catalogue, "refunds", "1.0.0", "deprecate", why="old", signer=ANNA)
+    team.demand("anna.pub", "ben.pub", threshold=2, of=EVERYTHING)
+
+    def serve() -> None:
+        for path in team.place.rglob("*"):
+            if path.is_file():
+                web.files[f"/registry/{path.relative_to(team.place)}"] = path.read_bytes()
+
+    for selector in ("1.0.0", "prod"):
+        team.use(selector, registries={"team": f"{web.url}/registry"})
+        serve()
+        assert "AD885" in team.validate()
+    for text in ("1.0.0", "prod"):
+        team.sign(text, BEN)
+    team.sign("prod", ANNA)
+    sign_selected(team.catalogue, "refunds", select("1.0.0"), BEN, mark=True)
+    serve()
+    for selector in ("1.0.0", "^1.0", "prod"):
+        team.use(selector, registries={"team": f"{web.url}/registry"})
+        assert team.lock().keys == tuple(sorted([ANNA.key.id, BEN.key.id]))
+
+
+@pytest.mark.parametrize(
+    ("path", "good"),
+    [
+        ("1.0.0/" + "a" * 64, True),
+        ("aliases/prod/00000001/" + "a" * 64, True),
+        ("marks/1.0.0-rc.1/00000001/" + "a" * 64, True),
+        ("../" + "a" * 64, False),
+        ("1.0.0/../../../registry", False),
+        ("1.0.0/" + "A" * 64, False),
+        ("aliases/prod/1/" + "a" * 64, False),
+    ],
+)
+def test_a_journal_names_signatures_of_its_own_name_only(path: str, good: bool) -> None:
+    start = "adapters/refunds/signatures/"
+    assert is_signature("refunds", f"{start}{path}.json") == good
+    assert not is_signature("returns", f"{start}{path}.json")
 
 
 def test_without_a_key_that_can_be_read_nothing_is_used(team: Team) -> None:

@@ -118,7 +118,7 @@ class LockedAdapter(Model):
     digest: Digest | None = Field(None, description="of the folder's files in use")
     seed: int | None = Field(None, description="of a new adapter")
     files: Mapping[str, LockedFile] = Field(default_factory=dict)
-    registry: LockedEntry | None = Field(None, description="of a registry:// source")
+    registry: LockedEntry | None = Field(default=None, description="of a registry:// source")
     method: str
     rank: int
     targets: tuple[str, ...] = ()

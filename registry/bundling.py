@@ -167,7 +167,7 @@ def _is_published(pulled: Pulled, name: str) -> bool:
 def _from_registries(pulled: Pulled, session: Session) -> dict[str, Artifact]:
     """The artifacts of adapters that were published in a registry, with what is there of them."""
     file, lock = pulled.file, pulled.lock
-    access = replace(session.access, store=session.store).begun().under(lock, kept(file, lock))
+    access = replace(session.access, store=session.store).started().under(lock, kept(file, lock))
     folders = [
         open_folder(opening_of(file, name, access, file.where(("adapters", name, "source"))))
         for name in file.manifest.adapters

@@ -39,7 +39,7 @@ from .sources.failures import scrub
 from .sources.folder import OnBytes
 from .sources.open import is_offline, open_contents
 from .sources.opened import OpenedFolder
-from .sources.request import SourceRequest
+from .sources.request import Permits, SourceRequest
 from .store.store import Store
 
 _CHUNK = 1 << 20
@@ -264,7 +264,7 @@ def open_registry_of(opening: Opening) -> OpenRegistry:
     registries = opening.registries or OpenRegistries()
     policies, file = opening.policies, opening.file
     lists = policy_checks.lists_for(policies, base=False)
-    permits = (lambda url: policy_checks.permits(lists, url)) if lists else None
+    permits: Permits | None = (lambda url: policy_checks.permits(lists, url)) if lists else None
     from_user = frozenset[str]() if file is None else file.from_user
     vouches = None if file is None else policy_checks.vouches_for(policies, from_user)
     place = registry_place(opening)

@@ -1,6 +1,6 @@
 """The rules of a registry: what a promotion to an alias needs, and who sets the next rules.
 
-They bind those who write with adapterdock. They are no root of trust for those who read: whoever
+They bind those who write with adapterdock. They are not a root of trust for those who read: whoever
 can write to the storage could start a registry of his own with rules of his own.
 """
 

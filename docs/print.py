@@ -214,8 +214,11 @@ def _show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -
 
 
 def normal(text: str) -> list[str]:
-    """Lines without what is another on another machine: the folder's place, and spaces at ends."""
+    """Lines without what is another on another machine: where the folder and the cache are, and
+    spaces at ends."""
     text = text.replace(str(Path.cwd()), "~/desk")
+    if cache := os.environ.get("ADAPTERDOCK_CACHE"):
+        text = text.replace(cache, "~/.cache/adapterdock")
     lines = [line.rstrip() for line in text.rstrip().splitlines()]
     if any(line.startswith("```") for line in lines):
         raise PageError("what was printed has the line of a fence in it")

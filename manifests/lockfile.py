@@ -101,9 +101,13 @@ class LockedEntry(Model):
     id: str = Field(description="of the registry")
     version: str
     entry: Digest = Field(description="of the entry's bytes")
-    alias: LockedValue | None = Field(None, description="value of the alias that was followed")
-    journal: LockedValue | None = Field(None, description="last line of the registry's journal")
-    keys: tuple[str, ...] = Field((), description="ids of the trusted keys that signed it")
+    alias: LockedValue | None = Field(
+        default=None, description="value of the alias that was followed"
+    )
+    journal: LockedValue | None = Field(
+        default=None, description="last line of the registry's journal"
+    )
+    keys: tuple[str, ...] = Field(default=(), description="ids of the trusted keys that signed it")
 
 
 class LockedAdapter(Model):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..manifests.findings import lock as lock_codes
-from ..manifests.findings.errors import IntegrityError, SourceError, UsageError
+from ..manifests.findings.errors import IntegrityError, SourceError
 from ..manifests.findings.finding import Finding, Where
 from ..manifests.language.schema import Base, Policy
 from ..manifests.language.source import Source
@@ -91,6 +91,38 @@ def open_adapter_folder(file: ManifestFile, name: str, access: Access) -> Folder
     return _open(file, name, adapter.source, adapter.storage_options, access, where)
 
 
+def check_model_signature(
+    file: ManifestFile,
+    name: str,
+    access: Access,
+    files: Iterable[FileFact],
+    folder: Folder | None,
+    *,
+    complete: bool = True,
+) -> list[Finding]:
+    """Findings where a policy requires a ``model.sig``, and these files of a declared adapter are
+    not signed. ``folder`` is the adapter's, if it is open; a lock names none but the files in
+    use. See :func:`check_signed` for ``complete``."""
+    if not any(one.require_model_signature for one in access.policies):
+        return []
+    from .model_signature import FILE
+    from .signed_folders import check_signed
+
+    adapter = file.manifest.adapters[name]
+    where = file.where(("adapters", name, "source"))
+
+    def whole() -> Folder:
+        in_memory = access.in_memory.get(name)
+        found = folder if in_memory is None else in_memory
+        if found is not None and (in_memory is not None or FILE in found.files()):
+            return found
+        assert adapter.source is not None  # a new adapter has no files
+        return _open(file, name, adapter.source, adapter.storage_options, access, where, whole=True)
+
+    cache = None if access.store is None else access.store.root
+    return check_signed(access.policies, files, whole, cache, where, complete=complete)
+
+
 def open_base_folder(file: ManifestFile, access: Access) -> Folder | None:
     """The base's folder, or ``None`` where the manifest declares none."""
     base = file.manifest.base
@@ -109,13 +141,10 @@ def check_place(
     source = declared.model if isinstance(declared, Base) else declared.source
     if source is None:
         return []
-    if entry is None:
-        findings = policy_checks.check_base(source, access.policies, file.directory, where)
-    else:
-        registry = _registry_of(file, entry, source, access, where)
-        findings = policy_checks.check_source(
-            source, access.policies, file.directory, where, registry
-        )
+    if entry is not None and source.is_registry:
+        return _check_in_registry(file, entry, source, access, where)
+    check = policy_checks.check_base if entry is None else policy_checks.check_source
+    findings = check(source, access.policies, file.directory, where)
     pins = access.pins.get(entry)
     revision = None if pins is None else pins.revision
     try:
@@ -152,9 +181,12 @@ def _open(
     storage_options: Mapping[str, Any],
     access: Access,
     where: Where,
+    *,
+    whole: bool = False,
 ) -> Folder:
+    """``whole`` is with all its files, at the pinned version."""
     pins = access.pins.get(entry)
-    files = None if pins is None else facts_of(pins.files)
+    files = None if pins is None or whole else facts_of(pins.files)
     revision = None if pins is None else pins.revision
     lists = policy_checks.lists_for(access.policies, base=entry is None)
     road = Road.of(file, source, storage_options, revision, where)
@@ -212,27 +244,30 @@ def opening_of(file: ManifestFile, entry: LockEntry, access: Access, where: Wher
     )
 
 
-def _registry_of(
-    file: ManifestFile, entry: LockEntry, source: Source, access: Access, where: Where
-) -> Source | None:
-    """Where the registry of a source is; ``None`` where the source has none, or its name means
-    nothing."""
-    if not source.is_registry:
-        return None
-    from .published import registry_place
+def _check_in_registry(
+    file: ManifestFile, name: str, source: Source, access: Access, where: Where
+) -> list[Finding]:
+    """The same for an adapter in a registry. An unknown registry is found when it is opened."""
+    from .published import name_in_registry, place_if_known
 
-    try:
-        return registry_place(opening_of(file, entry, access, where))
-    except UsageError:
-        return None
+    place = place_if_known(opening_of(file, name, access, where))
+    if place is None:
+        return []
+    policies, options = access.policies, file.manifest.adapters[name].storage_options
+    road = Road(place, options, None, file.from_user)
+    return [
+        *policy_checks.check_source(source, policies, file.directory, where, place),
+        *policy_checks.check_registry_road(road, name_in_registry(source), policies, where),
+    ]
 
 
-def marks_of(file: ManifestFile, name: str, access: Access, version: str | None) -> list[Finding]:
-    """Warnings where the version of a ``registry://`` adapter is yanked or deprecated."""
+def marks_of(file: ManifestFile, name: str, access: Access, folder: Folder) -> list[Finding]:
+    """Warnings where the version in ``folder`` of a ``registry://`` adapter is yanked or
+    deprecated."""
     source = file.manifest.adapters[name].source
-    if source is None or not source.is_registry or version is None:
+    if source is None or not source.is_registry or folder.revision is None:
         return []
     from .published import warnings_of
 
     where = file.where(("adapters", name, "source"))
-    return warnings_of(opening_of(file, name, access, where), version)
+    return warnings_of(opening_of(file, name, access, where), folder.revision)

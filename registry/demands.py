@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..manifests.findings import lock as lock_codes
 from ..manifests.findings.errors import IntegrityError, PolicyError, SourceError, StoreError
@@ -21,7 +22,9 @@ from .catalogue.trust import requirement
 from .catalogue.trusted import Demand, verify_resolved
 from .policy import allowed_registries, check_registry
 from .proofs import keeping, kept_storage
-from .store.store import Store
+
+if TYPE_CHECKING:
+    from .store.store import Store
 
 _KINDS: dict[SignedKind, Kind] = {
     "entries": Kind.ENTRY,

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..manifests.findings.errors import AdapterdockError
 from .catalogue.catalogue import Catalogue, Resolved
 from .catalogue.layout import entry_file
 from .catalogue.local_storage import LocalStorage
 from .catalogue.storage import Storage
-from .store.store import Store
+
+if TYPE_CHECKING:
+    from .store.store import Store
 
 FOLDER = "registries"
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..manifests.findings import language as language_codes
 from ..manifests.findings import registry as codes
@@ -36,11 +39,10 @@ from .files.facts import FileFact
 from .open_registries import OpenRegistries, OpenRegistry
 from .opening import Opening
 from .sources.failures import scrub
-from .sources.folder import OnBytes
+from .sources.folder import Hashing, OnBytes
 from .sources.open import is_offline, open_contents
 from .sources.opened import OpenedFolder
-from .sources.request import Permits, SourceRequest
-from .store.store import Store
+from .sources.request import SourceRequest
 
 _CHUNK = 1 << 20
 _GONE = frozenset(
@@ -50,6 +52,9 @@ _GONE = frozenset(
         source_codes.VERSION_GONE,
     )
 )
+
+if TYPE_CHECKING:
+    from .store.store import Store
 
 
 class PublishedFolder:
@@ -77,6 +82,7 @@ class PublishedFolder:
         }
         self._contents: OpenedFolder | None = None
         self._read: int = 0
+        self._counting: threading.Lock = threading.Lock()
 
     @property
     def bytes_read(self) -> int:
@@ -88,7 +94,7 @@ class PublishedFolder:
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         with self._content(path) as (contents, name):
             raw = contents.read(name, start, length)
-        self._read += len(raw)
+        self._received(len(raw))
         return raw
 
     def local(self, path: str) -> Path | None:
@@ -102,8 +108,12 @@ class PublishedFolder:
                 contents.download(name, into, on_bytes)
             else:
                 _copy(place, into, on_bytes)
-        self._read += self._fact(path).size
+        self._received(self._fact(path).size)
         return into
+
+    def written(self, into: Path) -> str | None:
+        contents = self._contents
+        return contents.written(into) if isinstance(contents, Hashing) else None
 
     def locked(self) -> LockedEntry:
         """What a lock pins. That of the lock that was followed stays as it was."""
@@ -119,6 +129,10 @@ class PublishedFolder:
             journal=None if line is None else LockedValue(serial=line.serial, sha256=line.digest),
             keys=keys,
         )
+
+    def _received(self, count: int) -> None:
+        with self._counting:
+            self._read += count
 
     def _fact(self, path: str) -> FileFact:
         fact = self._files.get(path)
@@ -257,6 +271,16 @@ def registry_place(opening: Opening) -> Source:
     return place
 
 
+def place_if_known(opening: Opening) -> Source | None:
+    """The same, or ``None`` for another kind of source, and for an unknown name."""
+    if not opening.source.is_registry:
+        return None
+    try:
+        return registry_place(opening)
+    except UsageError:
+        return None
+
+
 def open_registry_of(opening: Opening) -> OpenRegistry:
     """The registry of a source, opened once for each command. Raises :class:`UsageError` where its
     name is unknown, and :class:`SourceError` where it cannot be opened."""
@@ -264,9 +288,10 @@ def open_registry_of(opening: Opening) -> OpenRegistry:
     registries = opening.registries or OpenRegistries()
     policies, file = opening.policies, opening.file
     lists = policy_checks.lists_for(policies, base=False)
-    permits: Permits | None = (lambda url: policy_checks.permits(lists, url)) if lists else None
+    permits = partial(policy_checks.permits, lists) if lists else None
     from_user = frozenset[str]() if file is None else file.from_user
-    vouches = None if file is None else policy_checks.vouches_for(policies, from_user)
+    by_caller = file is None or opening.vouched
+    vouches = None if by_caller else policy_checks.vouches_for(policies, from_user)
     place = registry_place(opening)
     how = (place, repr(sorted(opening.options.items())), opening.offline)
 
@@ -384,8 +409,14 @@ def _seen(value: LockedValue) -> Seen:
 
 
 def _copy(place: Path, into: Path, on_bytes: OnBytes | None) -> None:
-    with guarded(into), place.open("rb") as content, into.open("xb") as file:
-        while chunk := content.read(_CHUNK):
-            file.write(chunk)
-            if on_bytes is not None:
-                on_bytes(len(chunk))
+    try:
+        with guarded(into):
+            into.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("rb") as content, into.open("xb") as file:
+                while chunk := content.read(_CHUNK):
+                    file.write(chunk)
+                    if on_bytes is not None:
+                        on_bytes(len(chunk))
+    except BaseException:
+        into.unlink(missing_ok=True)
+        raise

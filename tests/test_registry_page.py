@@ -3,6 +3,7 @@ that is written from the page alone reads a registry."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import inspect
 import json
@@ -14,8 +15,10 @@ from typing import Any
 
 import adapterdock
 import pytest
-from adapterdock.registry.catalogue import envelope, layout, names, series, versions
+from adapterdock.manifests.language import published_names, versions
+from adapterdock.registry.catalogue import envelope, layout, series
 from adapterdock.registry.catalogue.catalogue import Catalogue
+from adapterdock.registry.catalogue.collect import collect
 from adapterdock.registry.catalogue.entry import (
     DEPTH,
     LIMIT,
@@ -27,8 +30,18 @@ from adapterdock.registry.catalogue.entry import (
     Role,
 )
 from adapterdock.registry.catalogue.envelope import Envelope, Kind, Signature, SignedFile
+from adapterdock.registry.catalogue.hold import DELETE, KEEP, held
+from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.marks import ACTIONS
+from adapterdock.registry.catalogue.mirror import mirror
 from adapterdock.registry.catalogue.promote import demote, mark, promote
+from adapterdock.registry.catalogue.rules import Gate, Rules, Signers
+from adapterdock.registry.catalogue.rules_series import set_rules
+from adapterdock.registry.catalogue.selector import parse_selector
+from adapterdock.registry.catalogue.sign import sign_selected
+from adapterdock.registry.catalogue.signer import new_pair, open_signer
+from adapterdock.registry.catalogue.take_snapshot import take_snapshot
+from adapterdock.registry.catalogue.thin_row import COLUMNS
 from support.published import publish, registry
 
 PAGE = Path(adapterdock.__file__).parent / "docs" / "reference" / "registry.md"
@@ -68,7 +81,14 @@ def paths_of_the_layout() -> set[str]:
     """Every path that the layout gives, with the page's placeholders."""
     found = {layout.IDENTITY, layout.MIRROR, layout.PROBE}
     found |= {f"{folder}/NUMBER.json" for folder in SERIES.values()}
-    found |= {f"{layout.SNAPSHOTS}/NUMBER.jsonl.gz", f"{layout.GC}/NUMBER.json"}
+    found |= {f"{layout.SNAPSHOTS}/NUMBER.jsonl.gz", layout.hold_file("ID")}
+    runs = [
+        layout.gc_file(7),
+        layout.gc_mark(7, "sha256:HEX"),
+        layout.gc_removed(7, "sha256:HEX"),
+        layout.gc_closed(7),
+    ]
+    found |= {path.replace("00000007", "NUMBER") for path in runs}
     found |= {layout.blob_file("sha256:HEX"), layout.entry_file("NAME", "VERSION")}
     folders = [
         layout.signatures_folder("NAME", "VERSION"),
@@ -82,7 +102,8 @@ def test_every_path_of_the_layout_is_in_the_table() -> None:
     assert fields("Files") == paths_of_the_layout()
     functions = {n for n, one in vars(layout).items() if isinstance(one, FunctionType)}
     named = set(re.findall(r"layout\.(\w+)\(", inspect.getsource(sys.modules[__name__])))
-    assert functions - named == {"adapter_folder", "versions_folder", "versions_in"}
+    others = {"adapter_folder", "versions_folder", "versions_in", "is_signature"}
+    assert functions - named == others
 
 
 @pytest.mark.parametrize(
@@ -93,9 +114,12 @@ def test_every_path_of_the_layout_is_in_the_table() -> None:
         ("Entry", 2, EntryMethod),
         ("Entry", 3, EntryBase),
         ("Entry", 4, Provenance),
+        ("Rules", 1, Gate),
     ],
 )
-def test_every_field_of_an_entry_is_in_its_table(title: str, number: int, model: Any) -> None:
+def test_every_field_of_an_entry_and_of_rules_is_in_its_table(
+    title: str, number: int, model: Any
+) -> None:
     assert fields(title, number) == set(model.model_fields)
 
 
@@ -105,8 +129,8 @@ def test_limits_and_kinds_are_those_of_the_code() -> None:
     assert series.DIGITS == 8 and "8 digits" in section("Series")
     assert envelope.LIMIT == 64 << 10 and "64 KiB" in section("Envelope")
     assert envelope.MOST == 64 and "the first 64" in section("Envelope")
-    assert f"at most {names.LONGEST} characters" in " ".join(section("Names").split())
-    assert f"1 to {names.MOST_SEGMENTS} segments" in section("Names")
+    assert f"at most {published_names.LONGEST} characters" in " ".join(section("Names").split())
+    assert f"1 to {published_names.MOST_SEGMENTS} segments" in section("Names")
     assert versions.LONGEST == 64 and "at most 64 characters" in " ".join(section("Names").split())
     row = next(line for line in section("Entry").splitlines() if line.startswith("| `role`"))
     assert set(re.findall(r"`(\w+)`", row)) - {"role"} == set(Role.__args__)  # type: ignore[attr-defined]
@@ -138,6 +162,22 @@ def team(tmp_path: Path) -> Catalogue:
     demote(catalogue, "refunds", "old", **said)
     for action in ACTIONS:
         mark(catalogue, "refunds", "1.0.0", action, **said)
+    new_pair(tmp_path / "ada.key")
+    signer = open_signer(str(tmp_path / "ada.key"))
+    selector = parse_selector("1.0.0")
+    assert selector is not None
+    sign_selected(catalogue, "refunds", selector, signer)
+    lines = len(catalogue.storage.find("journal"))
+    catalogue.storage.create(f"snapshots/{lines:08}.jsonl.gz", b"damaged")
+    take_snapshot(catalogue)
+    pem = signer.key.pem
+    gate = Gate(
+        metrics=("accuracy>=0.9",),
+        licences=("MIT",),
+        signatures=Signers(keys=(pem,), threshold=1),
+        promoters=(pem,),
+    )
+    set_rules(catalogue, Rules(keys=(pem,), threshold=1, aliases={"next": gate}), by="ada")
     return catalogue
 
 
@@ -155,9 +195,43 @@ def test_files_of_series_have_the_fields_of_their_tables(team: Catalogue) -> Non
         found = written(team, folder)
         assert set().union(*found) == fields(title), title
     lines = written(team, "journal")
+    rules = json.loads(team.storage.read("rules/00000001.json", 1 << 16))
+    assert set(rules) | {"threshold"} == fields("Rules")
     row = next(line for line in section("Journal").splitlines() if line.startswith("| `what`"))
     assert {line["what"] for line in lines} == set(re.findall(r"`(\w+)`", row)) - {"what"}
     assert set(json.loads(team.storage.read("registry.json", 1000))) == fields("Identity")
+
+
+def test_a_mirror_says_what_the_page_says(team: Catalogue, tmp_path: Path) -> None:
+    mirror(team, LocalStorage(tmp_path / "mirror"), local=True)
+    data = json.loads((tmp_path / "mirror/mirror.json").read_bytes())
+    assert set(data) == fields("Mirror")
+    found = foreign_resolve(tmp_path / "mirror", "refunds", "prod")
+    assert found == {"file0": b"weights of 1.1.0"}
+
+
+def test_a_snapshot_has_the_columns_of_the_page(team: Catalogue) -> None:
+    assert fields("Snapshot") == set(COLUMNS)
+    path = max(team.storage.find("snapshots"))
+    head = json.loads(gzip.decompress(team.storage.read(path, 1 << 20)).splitlines()[0])
+    assert set(head) <= set(re.findall(r"`(\w+)`", section("Snapshot")))
+
+
+def test_files_of_a_gc_and_of_holds_have_the_fields_of_the_page(team: Catalogue) -> None:
+    named = set(re.findall(r"`(\w+)`", section("Removing contents")))
+    with held(team.storage, ["sha256:" + "0" * 64]):
+        (hold,) = written(team, "holds")
+        team.storage.create("blobs/sha256/" + "1" * 64, b"orphan")
+        collect(team)
+        (run,) = (one for one in written_json(team, "gc"))
+    assert set(hold) - {"nonce"} <= named
+    assert set(run) - {"nonce"} <= named
+    assert {KEEP, DELETE} <= named
+
+
+def written_json(catalogue: Catalogue, folder: str) -> list[dict[str, Any]]:
+    paths = [path for path in catalogue.storage.find(folder) if path.endswith(".json")]
+    return [json.loads(catalogue.storage.read(path, 1 << 20)) for path in paths]
 
 
 def digest(raw: bytes) -> str:

@@ -27,6 +27,7 @@ from .layout import (
     gc_mark,
     gc_removed,
 )
+from .local_storage import LocalStorage
 from .series import canonical
 from .storage import Storage, write_once
 
@@ -113,16 +114,18 @@ def collect(
     condemned = {digest: size for digest, size in blobs.items() if digest not in needed}
     if dry_run:
         return Collected(condemned)
-    if not (condemned or storage.find(HOLDS) or _unfinished(storage.find(GC))):
+    begun = storage.unfinished() if isinstance(storage, LocalStorage) else {}
+    if not (condemned or begun or storage.find(HOLDS) or _unfinished(storage.find(GC))):
         return Collected({})
     prove_exclusive(storage)
-    return _run(storage, entries, condemned, grace, workers, clock)
+    return _run(storage, entries, condemned, begun, grace, workers, clock)
 
 
 def _run(
     storage: Storage,
     entries: _Entries,
     condemned: Mapping[str, int],
+    begun: Mapping[str, float],
     grace: float,
     workers: int,
     clock: Callable[[], float],
@@ -150,7 +153,9 @@ def _run(
 
     outcomes = dict(zip(doomed, each(remove, doomed, workers), strict=True))
     _close(storage, number)
-    _clean(storage, now, grace, [path for path in holds if path not in live], workers)
+    stale = [path for path in holds if path not in live]
+    stale += [path for path, at in begun.items() if now - at >= grace]
+    _clean(storage, now, grace, stale, workers)
     return Collected(
         condemned,
         tuple(digest for digest, outcome in outcomes.items() if outcome),
@@ -173,8 +178,8 @@ def _close(storage: Storage, number: int) -> None:
 
 
 def _clean(storage: Storage, now: float, grace: float, stale: Iterable[str], workers: int) -> None:
-    """Remove what is of no use any more: old holds, and the marks of closed runs. Runs that were
-    killed long ago are closed."""
+    """Remove what is of no use any more: what is ``stale`` (old holds, and files that nobody
+    finishes), and the marks of closed runs. Runs that were killed long ago are closed."""
     times = storage.times(GC)
     for number in open_runs(times):
         if now - times[gc_file(number)] >= grace:

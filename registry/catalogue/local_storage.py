@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import shutil
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from ..files.digests import CHUNK
 from ..files.disk import guarded, remove, sync_file, sync_folder
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp\Z")
 _HERE = -100  # AT_FDCWD of linux/fcntl.h
 _NO_REPLACE = 1  # RENAME_NOREPLACE of linux/fs.h
 
@@ -85,6 +87,18 @@ class LocalStorage:
                 sync_folder(place.parent)
             finally:
                 new.unlink(missing_ok=True)
+
+    def unfinished(self) -> Mapping[str, float]:
+        """Files that were being written, also those of writers that were killed, with their
+        times."""
+        found: dict[str, float] = {}
+        for folder, inside, files in os.walk(self._folder):
+            inside[:] = [name for name in inside if name != ".git"]
+            for name in filter(_UNFINISHED.match, files):
+                place = Path(folder) / name
+                with suppress(OSError):  # finished meanwhile
+                    found[place.relative_to(self._folder).as_posix()] = place.stat().st_mtime
+        return found
 
     def remove(self, path: str) -> None:
         remove(self._folder / path)

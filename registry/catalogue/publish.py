@@ -12,8 +12,6 @@ from pathlib import Path
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError, SourceError, UsageError
-from ...manifests.findings.store import LOCAL_FILE_CHANGED
-from ..files.digests import sha256_file
 from .catalogue import Catalogue, Listing, Resolved
 from .entry import LIMIT, Entry, InvalidEntryError, read_entry
 from .hold import held
@@ -24,7 +22,7 @@ from .names import one_edit_apart
 from .series import canonical
 from .signer import Signer
 from .signing import Signable, add, add_later, entry_of
-from .storage import Storage, write_once
+from .storage import Storage, create_verified, write_once
 from .take_snapshot import known_names, snapshot_when_due
 
 
@@ -148,14 +146,8 @@ def _upload(storage: Storage, contents: Mapping[str, Path]) -> tuple[str, ...]:
         try:
             storage.read(blob, 1)
         except FileNotFoundError:
-            if sha256_file(path) != digest:
-                raise IntegrityError(
-                    LOCAL_FILE_CHANGED.finding(
-                        "A file changed while it was published", found=path.name
-                    )
-                ) from None
             try:
-                storage.create(blob, path)
+                create_verified(storage, blob, path, digest)
             except FileExistsError:  # somebody else was faster; the name says what is in it
                 continue
             uploaded.append(digest)

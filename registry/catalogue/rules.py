@@ -1,7 +1,7 @@
 """The rules of a registry: what a promotion to an alias needs, and who sets the next rules.
 
-They bind those who write with adapterdock. They are not a root of trust for those who read: whoever
-can write to the storage could start a registry of his own with rules of his own.
+They bind those who write with adapterdock. Those who read must not trust them: whoever can write to
+the storage could start a registry of his own, with rules of his own.
 """
 
 from __future__ import annotations

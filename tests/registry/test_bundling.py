@@ -8,7 +8,9 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import adapterdock
 import pytest
@@ -25,11 +27,13 @@ from adapterdock.manifests.findings.errors import (
 from adapterdock.manifests.findings.finding import Report
 from adapterdock.registry import unbundling
 from adapterdock.registry.bundling import Bundled, bundle
+from adapterdock.registry.catalogue import oci_content, oci_layout
 from adapterdock.registry.catalogue.oci_layout import OciLayout, write_layout
 from adapterdock.registry.catalogue.setup_artifact import Content, pack_setup
 from adapterdock.registry.store.store import Store
 from adapterdock.registry.unbundling import unpack
 from support.hub_server import HubServer
+from support.killed import killed_at_every_line
 from support.project import Project, files_of, put_folder, stored, swap_bytes
 from support.s3_server import S3Server
 from support.web import WebServer
@@ -426,7 +430,7 @@ def test_a_small_archive_cannot_fill_the_disk(
     assert caught.value.code == "AD898"
     monkeypatch.setattr(unbundling, "MOST_TIMES", 1000)
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", Mock(return_value=usage))
     with pytest.raises(StoreError):
         unpack(packed, tmp_path / "there")
     assert not (tmp_path / "there").exists()
@@ -443,10 +447,67 @@ def test_an_archive_needs_exactly_one_set_up(tmp_path: Path, count: int) -> None
 
 def test_what_is_no_archive_is_a_finding(local: Project, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no archive")
-    for call in (
-        lambda path: unpack(path, tmp_path / "there"),
-        lambda path: adapterdock.pull(local.manifest, archive=path),
-    ):
-        for path in (tmp_path / "text", tmp_path / "nothing", tmp_path):
-            with pytest.raises(AdapterdockError):
-                call(path)
+    for path in (tmp_path / "text", tmp_path / "nothing", tmp_path):
+        with pytest.raises(AdapterdockError):
+            unpack(path, tmp_path / "there")
+        with pytest.raises(AdapterdockError):
+            adapterdock.pull(local.manifest, archive=path)
+
+
+def test_killed_at_any_line_a_bundle_is_the_old_or_the_new_one(
+    local: Project, tmp_path: Path
+) -> None:
+    out = tmp_path / "archives" / "out.tar"
+    out.parent.mkdir()
+    one = bundle(local.manifest, out)
+    old = out.read_bytes()
+    two = bundle(local.manifest, out, with_base=True)
+    new = out.read_bytes()
+    assert one != two
+
+    def before() -> None:
+        out.write_bytes(old)
+
+    def act() -> None:
+        bundle(local.manifest, out, with_base=True)
+
+    seen: set[bytes] = set()
+    for _ in killed_at_every_line(act, (oci_layout, oci_content), before, step=13):
+        seen.add(out.read_bytes())
+        with OciLayout(out) as layout:
+            layout.verify()
+    assert seen <= {old, new}
+    assert old in seen
+    act()
+    assert [path.name for path in out.parent.iterdir()] == ["out.tar"]
+
+
+def test_killed_at_any_line_an_unpacked_folder_is_absent_or_complete(
+    packed: Path, tmp_path: Path
+) -> None:
+    there = tmp_path / "away/there"
+    there.parent.mkdir()
+    act = partial(unpack, packed, there)
+    whole = files_of(unpack(packed, tmp_path / "expected").folder)
+    states: set[bool] = set()
+    before = partial(shutil.rmtree, there, ignore_errors=True)
+    for _ in killed_at_every_line(act, (unbundling,), before, step=3):
+        states.add(there.exists())
+        assert not there.exists() or files_of(there) == whole
+    assert False in states
+    act()
+    assert [path.name for path in there.parent.iterdir()] == ["there"]
+
+
+def test_killed_at_any_line_the_store_holds_only_what_is_verified(
+    everywhere: Project, tmp_path: Path
+) -> None:
+    bundle(everywhere.manifest, out_of(everywhere), with_base=True)
+    lock = everywhere.lock
+    store = Store(tmp_path / "killed")
+    wanted = unbundling.stored_contents(lock)
+    act = partial(unbundling.fill_store, out_of(everywhere), lock, store)
+    for _ in killed_at_every_line(act, (unbundling,), lambda: None, step=5):
+        for digest in stored(store):
+            assert store.find(digest) is not None
+    assert stored(store) == {*wanted}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import adapterdock
 import pytest
@@ -144,7 +145,8 @@ def test_a_registry_that_a_policy_does_not_list_is_not_opened(
         policy={"registries": [{"url": "./other"}]},
     )
     model = attach(shelf.model(), manifest)
-    for more in ({}, {"registry": str(tmp_path / "registry")}):
+    passed: dict[str, Any] = {"registry": str(tmp_path / "registry")}
+    for more in ({}, passed):
         with pytest.raises(PolicyError) as refused:
             model.load_adapter("registry://team/tone@1.0.0", "tone", **more)
         assert refused.value.code == "AD856"

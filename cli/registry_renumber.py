@@ -30,10 +30,11 @@ def renumber(
 ) -> None:
     """Make one history of two git branches.
 
-    Both used the same numbers for different promotions, marks or journal lines. Run it when `git merge`, `git pull` or `git rebase` stops with conflicts in the registry, or
-    after a merge that `registry verify` complains about. Promotions, marks, rules and journal lines
-    of one branch are appended after those of the other one. The result is put into the index;
-    commit it yourself. Signatures of what got another number are removed; sign it again.
+    Both used the same numbers for different promotions, marks or journal lines. Run it when
+    `git merge`, `git pull` or `git rebase` stops with conflicts in the registry, or after a merge
+    that `registry verify` complains about. Promotions, marks, rules and journal lines of one branch
+    are appended after those of the other one. The result is put into the index; commit it yourself.
+    Signatures of what got another number are removed; sign it again.
 
     Examples:
 

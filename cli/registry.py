@@ -15,6 +15,7 @@ from .registry_gc import gc
 from .registry_renumber import renumber
 from .registry_verify import verify
 from .render import counted
+from .rules import app as rules_app
 
 SCHEMA = "adapterdock.registry/1"
 SNAPSHOT_SCHEMA = "adapterdock.snapshot/1"
@@ -27,6 +28,7 @@ app = typer.Typer(
     "A registry is a folder: on a disk, in a git checkout or in object storage. Nothing in it is "
     "ever overwritten.",
 )
+app.add_typer(rules_app, name="rules")
 
 
 @app.command("init", cls=Command)

@@ -88,10 +88,11 @@ def sign(
     registry: RegistryOption = None,
     manifest: RegistriesOption = None,
 ) -> None:
-    """Add a signature to what is published: a version, or the present value of an alias.
+    """Add a signature to a published version, or to an alias.
 
-    A policy with `require_signature` may ask for signatures by several people: each of them runs
-    this command. Signing twice with one key changes nothing.
+    Of an alias, its present value is signed. A policy with `require_signature` may ask for
+    signatures by several people: each of them runs this command. Signing twice with one key changes
+    nothing.
 
     Examples:
 

@@ -107,6 +107,7 @@ class LockedEntry(Model):
     journal: LockedValue | None = Field(
         default=None, description="last line of the registry's journal"
     )
+    keys: tuple[str, ...] = Field(default=(), description="ids of the trusted keys that signed it")
 
 
 class LockedAdapter(Model):

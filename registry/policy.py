@@ -119,8 +119,9 @@ def allowed_registries(
 
 def place_of(registry: Source, directory: Path) -> str:
     """One spelling for each place of a registry; a folder is absolute."""
-    if registry.is_local:
-        return registry.local_path(directory).resolve().as_posix()
+    if registry.is_local or registry.is_archive:
+        path = registry.local_path(directory).resolve().as_posix()
+        return path if registry.is_local else f"{registry.scheme}:{path}"
     return registry.normalised(directory).rstrip("/")
 
 
@@ -158,6 +159,40 @@ def check_road(
             )
             for globs in lists
             if url is None or not permits((globs,), url)
+        ]
+    return findings
+
+
+def check_registry_road(
+    road: Road, name: str, policies: Iterable[Policy], where: Where
+) -> list[Finding]:
+    """Findings where storage options of an adapter in a registry lead elsewhere than to the
+    registry that the policies allow. ``road`` is the registry's, ``name`` the adapter's there."""
+    policies = tuple(policies)
+    lists = lists_for(policies, base=False)
+    findings: list[Finding] = []
+    for way in road.ways:
+        url = None if way.url is None else below(way.url, road.place).rstrip("/")
+        findings += [
+            codes.SOURCE_FORBIDDEN.finding(
+                f"{road.place}/{name} is not allowed through {way.option}",
+                where,
+                found=url or way.text,
+                expected="one of " + (", ".join(globs) or "nothing"),
+            )
+            for globs in lists
+            if url is None or not permits((globs,), f"{url}/{name}")
+        ]
+        findings += [
+            codes.REGISTRY_FORBIDDEN.finding(
+                f"The registry {road.place} is not allowed through {way.option}",
+                where,
+                found=url or way.text,
+                expected=_listed(policy),
+            )
+            for policy in policies
+            if policy.registries is not None
+            and url not in {place_of(one.url, Path.cwd()) for one in policy.registries}
         ]
     return findings
 

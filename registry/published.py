@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..manifests.findings import language as language_codes
 from ..manifests.findings import registry as codes
@@ -25,19 +26,20 @@ from ..manifests.findings.finding import Finding, Where
 from ..manifests.language.names import did_you_mean, listed
 from ..manifests.language.selector import Selector, parse_selector
 from ..manifests.language.source import Source, SourceSyntaxError
-from ..manifests.lockfile import LockedEntry, LockedValue
+from ..manifests.lockfile import LockedAdapter, LockedEntry, LockedValue
 from . import policy as policy_checks
 from .catalogue.catalogue import Resolved, Seen, open_catalogue
 from .catalogue.layout import BLOBS
 from .catalogue.open_storage import open_storage
 from .configured import Configured, configured
+from .demands import is_proved, require_files_of, require_trusted
 from .files.digests import PREFIX
 from .files.disk import guarded
 from .files.facts import FileFact
 from .open_registries import OpenRegistries, OpenRegistry
 from .opening import Opening
 from .sources.failures import scrub
-from .sources.folder import OnBytes
+from .sources.folder import Hashing, OnBytes
 from .sources.open import is_offline, open_contents
 from .sources.opened import OpenedFolder
 from .sources.request import SourceRequest
@@ -50,6 +52,9 @@ _GONE = frozenset(
         source_codes.VERSION_GONE,
     )
 )
+
+if TYPE_CHECKING:
+    from .store.store import Store
 
 
 class PublishedFolder:
@@ -106,10 +111,15 @@ class PublishedFolder:
         self._received(self._fact(path).size)
         return into
 
+    def written(self, into: Path) -> str | None:
+        contents = self._contents
+        return contents.written(into) if isinstance(contents, Hashing) else None
+
     def locked(self) -> LockedEntry:
         """What a lock pins. That of the lock that was followed stays as it was."""
+        keys = self.resolved.keys
         if self.pin is not None:
-            return self.pin
+            return self.pin if self.pin.keys else self.pin.model_copy(update={"keys": keys})
         line, alias = self.registry.journal_line(), self.resolved.alias
         return LockedEntry(
             id=self.registry.catalogue.id,
@@ -117,6 +127,7 @@ class PublishedFolder:
             entry=self.resolved.digest,
             alias=None if alias is None else LockedValue(serial=alias.serial, sha256=alias.digest),
             journal=None if line is None else LockedValue(serial=line.serial, sha256=line.digest),
+            keys=keys,
         )
 
     def _received(self, count: int) -> None:
@@ -178,6 +189,7 @@ def open_published(registry: OpenRegistry, opening: Opening) -> tuple[Resolved, 
         SourceError: There is no such version.
         IntegrityError: It is another registry, its history is not the one that the lock saw, or
             the entry has other bytes.
+        PolicyError: A policy does not allow the registry, or demands signatures that are missing.
     """
     source, catalogue = opening.source, registry.catalogue
     name, selector = name_in_registry(source), selector_of(source)
@@ -188,9 +200,11 @@ def open_published(registry: OpenRegistry, opening: Opening) -> tuple[Resolved, 
         if seen.journal is not None:
             registry.check_journal(_seen(seen.journal))
     if pin is not None:
-        if pin.alias is not None and selector.alias is not None:
-            catalogue.check_alias(name, selector.alias, _seen(pin.alias))
-        return catalogue.entry(name, pin.version, pin.entry), pin
+        value = None if pin.alias is None else _seen(pin.alias)
+        if value is not None and selector.alias is not None:
+            catalogue.check_alias(name, selector.alias, value)
+        pinned = replace(catalogue.entry(name, pin.version, pin.entry), alias=value)
+        return _trusted(registry, pinned, opening), pin
     before = None if seen is None or seen.alias is None else _seen(seen.alias)
     if selector.alias is None:
         before = None
@@ -205,7 +219,66 @@ def open_published(registry: OpenRegistry, opening: Opening) -> tuple[Resolved, 
                 hint="A version never changes. Ask the owner of the registry what happened.",
             )
         )
-    return found, None
+    return _trusted(registry, found, opening), None
+
+
+def _trusted(registry: OpenRegistry, resolved: Resolved, opening: Opening) -> Resolved:
+    """What was resolved, signed as the policies in force demand."""
+    pin, source = opening.pin, opening.source
+    if isinstance(pin, LockedAdapter):
+        require_files_of(resolved.entry, pin, opening.where)
+    keys = require_trusted(
+        registry.catalogue,
+        registry.place,
+        resolved,
+        opening.policies,
+        Path.cwd(),
+        opening.where,
+        selector_of(source),
+        pinned=isinstance(pin, LockedAdapter) and pin.registry is not None,
+        store=opening.store,
+    )
+    return replace(resolved, keys=keys)
+
+
+def is_trusted(opening: Opening, store: Store) -> bool:
+    """Whether a pinned adapter may be used from the store without its registry. Raises what
+    :func:`is_proved` does."""
+    source, policies = opening.source, opening.policies
+    if not any(one.require_signature or one.registries is not None for one in policies):
+        return True
+    if not isinstance(opening.pin, LockedAdapter):
+        return False
+    return is_proved(
+        registry_place(opening),
+        opening.pin,
+        name_in_registry(source),
+        policies,
+        Path.cwd(),
+        opening.where,
+        selector_of(source),
+        store,
+    )
+
+
+def registry_place(opening: Opening) -> Source:
+    """Where the registry of a source is: a URL, or an absolute path. Raises :class:`UsageError`
+    where its name is unknown."""
+    row = row_of(opening)
+    place = row.source
+    if place.is_local or place.is_archive:
+        place = replace(place, location=str(place.local_path(row.directory).absolute()))
+    return place
+
+
+def place_if_known(opening: Opening) -> Source | None:
+    """The same, or ``None`` for another kind of source, and for an unknown name."""
+    if not opening.source.is_registry:
+        return None
+    try:
+        return registry_place(opening)
+    except UsageError:
+        return None
 
 
 def open_registry_of(opening: Opening) -> OpenRegistry:
@@ -219,9 +292,7 @@ def open_registry_of(opening: Opening) -> OpenRegistry:
     from_user = frozenset[str]() if file is None else file.from_user
     by_caller = file is None or opening.vouched
     vouches = None if by_caller else policy_checks.vouches_for(policies, from_user)
-    place = row.source
-    if place.is_local or place.is_archive:
-        place = replace(place, location=str(place.local_path(row.directory).absolute()))
+    place = registry_place(opening)
     how = (place, repr(sorted(opening.options.items())), opening.offline)
 
     def open_it() -> OpenRegistry:
@@ -240,6 +311,11 @@ def open_registry_of(opening: Opening) -> OpenRegistry:
         return registries.once(("contents", *how), open_them)
 
     def open_them() -> OpenedFolder:
+        if place.is_archive:
+            from .catalogue.archive_storage import ArchiveContents
+
+            file = place.local_path(row.directory)
+            return ArchiveContents(SourceRequest(place, row.directory, where=row.where), file)
         request = SourceRequest(
             replace(place, location=f"{place.location.rstrip('/')}/{BLOBS}"),
             row.directory,

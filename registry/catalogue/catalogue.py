@@ -82,11 +82,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Resolved:
-    """An entry, its bytes, and the value of the alias that led to it."""
+    """An entry, its bytes, and the value of the alias that led to it. ``keys`` are the ids of the
+    trusted keys that signed it, where a policy demands signatures."""
 
     entry: Entry
     raw: bytes = field(repr=False)
     alias: Seen | None = None
+    keys: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -210,6 +212,10 @@ class Catalogue:
         """The file of the last mark of a version."""
         numbers = listing.mark_numbers(version)
         return self._value(marks_folder(listing.name, version), numbers[-1]) if numbers else None
+
+    def alias_value(self, name: str, alias: str, number: int) -> Value:
+        """One value of an alias."""
+        return self._value(alias_folder(name, alias), number)
 
     def alias_values(self, listing: Listing, alias: str) -> list[Value]:
         """All values of an alias, oldest first, which chain."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from ..files.digests import PREFIX
@@ -20,6 +21,7 @@ BLOBS = "blobs/sha256"
 GC = "gc"
 HOLDS = "holds"
 """Contents that somebody is about to publish, so that no gc removes them."""
+_SIGNATURE = re.compile(r"((aliases|marks)/[0-9a-z.-]+/[0-9]{8}|[0-9a-z.-]+)/[0-9a-f]{64}\.json")
 
 
 def blob_file(digest: str) -> str:
@@ -62,6 +64,14 @@ def value_signatures_folder(name: str, series: str, number: int) -> str:
 
 def rules_signatures_folder(number: int) -> str:
     return f"{RULES}/signatures/{number:08d}"
+
+
+def is_signature(name: str, path: str) -> bool:
+    """Whether this may be the path of a signature of something with this name."""
+    start = f"{adapter_folder(name)}/signatures/"
+    if not path.startswith(start) or ".." in path:
+        return False
+    return _SIGNATURE.fullmatch(path.removeprefix(start)) is not None
 
 
 def versions_in(name: str, paths: Iterable[str]) -> list[str]:

@@ -2,79 +2,27 @@
 
 from __future__ import annotations
 
-import math
-import operator
-import re
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ...manifests.findings import registry as codes
-from ...manifests.findings.errors import IntegrityError, PolicyError, UsageError
-from ...manifests.findings.finding import Finding
+from ...manifests.findings.errors import IntegrityError, PolicyError
 from .catalogue import Catalogue, Listing
-from .entry import Entry
 from .envelope import Kind
+from .gates import check_gates
 from .init import require_writable
 from .journal import note, now
 from .layout import alias_folder, marks_folder
 from .marks import Action, Mark, read_mark, said, text_or_none
+from .metrics import Requirement
 from .reference import check_alias
 from .series import BrokenSeriesError, Value, append, last_two
 from .signer import Signer
-from .signing import Signable, add, signing_first, value_of
+from .signing import Signable, SigningFirst, add_later, value_of
 
-_REQUIREMENT = re.compile(r"\s*(?P<metric>[^<>=\s]+)\s*(?P<sign>>=|<=|>|<|==?)\s*(?P<value>\S+)\s*")
-_SIGNS: Mapping[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-    "=": operator.eq,
-    "==": operator.eq,
-}
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Requirement:
-    """``accuracy>=0.9``: what a metric must be."""
-
-    text: str
-    metric: str
-    sign: str
-    value: float
-
-    def check(self, entry: Entry) -> Finding | None:
-        """A finding where the entry does not meet it."""
-        found = entry.metrics.get(self.metric)
-        if found is not None and _SIGNS[self.sign](found, self.value):
-            return None
-        return codes.NOT_PROMOTED.finding(
-            f"{entry.name}@{entry.version} does not meet {self.text}",
-            found="no such metric" if found is None else f"{self.metric} = {found:g}",
-            expected=self.text,
-        )
-
-
-def parse_requirement(text: str) -> Requirement:
-    """The requirement that ``text`` is. Raises :class:`UsageError`."""
-    match = _REQUIREMENT.fullmatch(text)
-    try:
-        value = float(match["value"]) if match is not None else math.nan
-    except ValueError:
-        value = math.nan
-    if match is None or not math.isfinite(value):
-        raise UsageError(
-            codes.BAD_REFERENCE.finding(
-                f"Invalid requirement {text[:80]!r}",
-                found=text[:80],
-                expected="METRIC>=NUMBER, or with >, <, <= or =",
-                hint="Write it in quotes: --require 'accuracy>=0.9'.",
-            )
-        )
-    return Requirement(text.strip(), match["metric"], match["sign"], value)
 
 
 @dataclass(frozen=True)
@@ -106,14 +54,16 @@ def promote(
     """Let an alias select a version from now on; ``None`` where it does already.
 
     ``signer`` signs the new value, or the one that selects the version already. Raises
-    :class:`PolicyError` where the version does not meet a requirement.
+    :class:`PolicyError` where the version does not meet a requirement, or what the registry's
+    rules ask for this alias.
     """
     check_alias(alias)
     require_writable(catalogue)
     found = catalogue.entry(name, version)
     wrong = [one for one in (r.check(found.entry) for r in require) if one is not None]
+    wrong += check_gates(catalogue, found, alias, signer)
     if wrong:
-        raise PolicyError(*wrong)
+        raise PolicyError(*dict.fromkeys(wrong))
     return _move(catalogue, name, alias, version, found.digest, by, why, signer, dry_run)
 
 
@@ -177,12 +127,13 @@ def mark(
         after = before.after(action, by, at, why)
         return None if before.same_state(after) else {**after.as_value(), "nonce": nonce}
 
-    signable = _signable(catalogue, Kind.MARK, name, folder)
-    written = _append(catalogue, folder, make, signing_first(catalogue.storage, signer, signable))
+    signing = SigningFirst(catalogue.storage, signer, _signable(catalogue, Kind.MARK, name, folder))
+    written = _append(catalogue, folder, make, signing)
     if written is None:
-        _sign_present(catalogue, seen[0], signer, signable)
+        _sign_present(name, seen[0], signing)
         return None
     line = {"what": action, "name": name, "version": version, "entry": entry.digest}
+    line = said({**line, "signature": signing.path})
     _note(catalogue, line, written, by, at, why)
     return read_mark(folder, written)
 
@@ -214,13 +165,16 @@ def _move(
             return None
         serial = 1 if last is None else last.number + 1
         return AliasValue(serial, version, entry, by, at, why, _version(last))
-    signable = _signable(catalogue, Kind.ALIAS, name, folder)
-    written = _append(catalogue, folder, make, signing_first(catalogue.storage, signer, signable))
+    signing = SigningFirst(
+        catalogue.storage, signer, _signable(catalogue, Kind.ALIAS, name, folder)
+    )
+    written = _append(catalogue, folder, make, signing)
     if written is None:
-        _sign_present(catalogue, before[0], signer, signable)
+        _sign_present(name, before[0], signing)
         return None
     what = "demote" if version is None else "promote"
-    line = said({"what": what, "name": name, "alias": alias, "version": version, "entry": entry})
+    line = {"what": what, "name": name, "alias": alias, "version": version, "entry": entry}
+    line = said({**line, "signature": signing.path})
     _note(catalogue, line, written, by, at, why)
     return _read(written, _version(before[0]))
 
@@ -262,14 +216,9 @@ def _signable(
     return lambda value: value_of(catalogue.id, kind, name, folder, value.number, value.digest)
 
 
-def _sign_present(
-    catalogue: Catalogue,
-    value: Value | None,
-    signer: Signer | None,
-    signable: Callable[[Value], Signable],
-) -> None:
-    if signer is not None and value is not None:
-        add(catalogue.storage, signable(value), signer)
+def _sign_present(name: str, value: Value | None, signing: SigningFirst) -> None:
+    if value is not None:
+        add_later(signing.storage, name, signing.signable(value), signing.signer)
 
 
 def _guarded(catalogue: Catalogue, act: Callable[[], T]) -> T:

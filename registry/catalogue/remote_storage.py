@@ -18,9 +18,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from fsspec.asyn import sync
+
 from ...manifests.findings import registry as codes
 from ...manifests.findings import sources as source_codes
 from ...manifests.findings.errors import AdapterdockError, SourceError
+from ..files.digests import sha256_file
 from ..files.disk import guarded
 from ..sources.failures import explain, scrub, service_code_of, source_error, status_of
 from ..sources.filesystems import open_filesystem
@@ -28,6 +31,8 @@ from ..sources.opened import is_hidden
 from ..sources.request import SourceRequest
 from ..sources.ways import AZURE, GOOGLE, S3, reached_at
 from .layout import PROBE
+from .s3_upload import PART, ChangedError, upload
+from .storage import file_changed
 
 _T = TypeVar("_T")
 _PIECE = 16 << 20
@@ -165,6 +170,15 @@ class RemoteStorage:
         self._prove()
         self._create(path, content)
 
+    def create_verified(self, path: str, content: Path, digest: str) -> None:
+        """See :class:`VerifyingStorage`."""
+        self._need_writing(path)
+        with guarded(content):
+            if not self._in_parts(content) and sha256_file(content) != digest:
+                raise file_changed(content)
+        self._prove()
+        self._create(path, content, digest)
+
     def remove(self, path: str) -> None:
         self._need_writing(path)
 
@@ -213,14 +227,28 @@ class RemoteStorage:
             expected="the second request to be refused",
         )
 
-    def _create(self, path: str, content: bytes | Path) -> None:
+    def _in_parts(self, content: Path) -> bool:
+        """Whether a file is sent in parts by ourselves."""
+        return self._scheme in S3 and content.stat().st_size >= 2 * PART
+
+    def _send(self, path: str, content: bytes | Path, digest: str | None) -> None:
+        if not isinstance(content, Path):
+            self._fs.pipe_file(self._key(path), content, mode="create")
+        elif self._in_parts(content):
+            bucket, key, _ = self._fs.split_path(self._key(path))
+            size = content.stat().st_size
+            sync(self._fs.loop, upload, self._fs, bucket, key, content, size, digest)
+        else:
+            self._fs.put_file(str(content), self._key(path), mode="create")
+
+    def _create(self, path: str, content: bytes | Path, digest: str | None = None) -> None:
         for attempt in range(_BUSY_TRIES):
             try:
-                if isinstance(content, Path):
-                    self._fs.put_file(str(content), self._key(path), mode="create")
-                else:
-                    self._fs.pipe_file(self._key(path), content, mode="create")
+                self._send(path, content, digest)
                 return
+            except ChangedError as error:
+                assert isinstance(content, Path)
+                raise file_changed(content) from error
             except Exception as error:
                 meaning = meaning_of(error)
                 if meaning == "exists":

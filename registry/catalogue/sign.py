@@ -13,7 +13,7 @@ from .layout import alias_folder, marks_folder
 from .selector import Selector
 from .series import BrokenSeriesError, last_two
 from .signer import Signer
-from .signing import Signable, add, entry_of, value_of
+from .signing import Signable, add_later, entry_of, value_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ def sign_selected(
     """
     require_writable(catalogue)
     what, signable = _signable(catalogue, name, selector, mark)
-    return Signed(what, signable.file.path, add(catalogue.storage, signable, signer) is not None)
+    new = add_later(catalogue.storage, name, signable, signer)
+    return Signed(what, signable.file.path, new)
 
 
 def _signable(

@@ -13,6 +13,7 @@ from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import PolicyError
 from ...manifests.findings.finding import Where
 from .envelope import MOST, Envelope, InvalidEnvelopeError, Kind, SignedFile, sign, signers_of
+from .journal import note, now
 from .layout import (
     RULES,
     entry_file,
@@ -88,16 +89,36 @@ def add(storage: Storage, signable: Signable, signer: Signer) -> str | None:
     return add_signature(storage, signable.folder, sign(signable.file, signer))
 
 
-def signing_first(
-    storage: Storage, signer: Signer | None, signable: Callable[[Value], Signable]
-) -> Callable[[Value], Callable[[], None]]:
-    """For a series: sign each value before it is written; what that returns takes it back."""
+def add_later(storage: Storage, name: str, signable: Signable, signer: Signer | None) -> bool:
+    """Sign what is there already, and say so in the journal: a web server lists no signatures.
+    Whether there is a new signature."""
+    path = None if signer is None else add(storage, signable, signer)
+    if path is not None:
+        note(storage, {"what": "sign", "name": name, "signature": path, "at": now()})
+    return path is not None
 
-    def prepare(value: Value) -> Callable[[], None]:
-        path = None if signer is None else add(storage, signable(value), signer)
-        return lambda: None if path is None else storage.remove(path)
 
-    return prepare
+@dataclass
+class SigningFirst:
+    """For a series: signs each value before it is written. What that returns takes it back.
+
+    Args:
+        storage: The registry.
+        signer: Without one, nothing is signed.
+        signable: What a value is.
+        path: Of the last signature.
+    """
+
+    storage: Storage
+    signer: Signer | None
+    signable: Callable[[Value], Signable]
+    path: str | None = None
+
+    def __call__(self, value: Value) -> Callable[[], None]:
+        if self.signer is not None:
+            self.path = add(self.storage, self.signable(value), self.signer)
+        path = self.path
+        return lambda: None if path is None else self.storage.remove(path)
 
 
 def _is_by(envelope: Envelope | InvalidEnvelopeError, file: SignedFile, signer: Signer) -> bool:

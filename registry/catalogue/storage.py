@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ...manifests.findings import registry as codes
+from ...manifests.findings.errors import IntegrityError
 from ...manifests.findings.finding import Where
+from ...manifests.findings.store import LOCAL_FILE_CHANGED
+from ..files.digests import sha256_file
 from ..sources.failures import source_error
 
 _TRIES = 3
@@ -67,6 +70,34 @@ class Storage(Protocol):
     def remove(self, path: str) -> None:
         """Remove a file; one that is gone already is not an error."""
         ...
+
+
+@runtime_checkable
+class VerifyingStorage(Protocol):
+    """A storage that hashes a file while it sends it."""
+
+    def create_verified(self, path: str, content: Path, digest: str) -> None:
+        """As ``create`` of a local file. Raises :class:`IntegrityError` where its digest is another
+        one; then nothing is created."""
+        ...
+
+
+def create_verified(storage: Storage, path: str, content: Path, digest: str) -> None:
+    """Create a file with the bytes of a local one, which have this ``sha256:HEX``; see
+    :class:`VerifyingStorage`."""
+    if isinstance(storage, VerifyingStorage):
+        storage.create_verified(path, content, digest)
+        return
+    if sha256_file(content) != digest:
+        raise file_changed(content)
+    storage.create(path, content)
+
+
+def file_changed(path: Path) -> IntegrityError:
+    """The error for a file that is not what was validated."""
+    return IntegrityError(
+        LOCAL_FILE_CHANGED.finding("A file changed while it was published", found=path.name)
+    )
 
 
 def write_once(storage: Storage, path: str, content: bytes) -> bool:

@@ -108,13 +108,15 @@ def take_snapshot(catalogue: Catalogue) -> Taken | None:
             rows = _with_listed(catalogue, rows)
         if not rows:
             return None
+        if set(rows) == set(known.rows):
+            return Taken(f"{SNAPSHOTS}/{snapshot_file(known.number)}", len(rows), new=False)
         path = f"{SNAPSHOTS}/{snapshot_file(number)}"
-        if number and number == known.number and set(rows) == set(known.rows):
-            return Taken(path, len(rows), new=False)
-        if number and write_once(catalogue.storage, path, _bytes(catalogue, rows, number)):
-            return Taken(path, len(rows), new=True)
-        # the number is taken, by a damaged file or by fewer rows: the next number is free
+        made = number > 0 and write_once(catalogue.storage, path, _bytes(catalogue, rows, number))
+        # A line names the snapshot for readers of a web server. Where the number was taken, by a
+        # damaged file or by one with fewer rows, the next number is free after it.
         note(catalogue.storage, {"what": "snapshot", "at": now()})
+        if made:
+            return Taken(path, len(rows), new=True)
     raise StoreError(
         codes.SNAPSHOT_UNUSABLE.finding(
             f"Somebody else wrote {_TRIES} snapshots meanwhile", catalogue.where

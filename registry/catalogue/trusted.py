@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ...manifests.findings import registry as codes
 from ...manifests.findings.finding import Finding, Severity
 from .catalogue import Catalogue, Listing, Resolved
 from .envelope import Kind
@@ -56,6 +57,8 @@ def verify_resolved(
     listing = catalogue.listing(resolved.entry.name)
     keys: set[str] = set()
     findings: list[Finding] = []
+    if Kind.ALIAS in kinds and selector is not None and selector.alias is not None:
+        findings += _check_alias(catalogue, resolved, selector.alias)
     for signable in _signables(catalogue, listing, resolved, selector, kinds):
         required = [one.requirement for one in demands if signable.file.kind in one.kinds]
         envelopes = read_signatures(catalogue.storage, signable.folder, listing.paths)
@@ -64,6 +67,25 @@ def verify_resolved(
         if any(one.severity is Severity.ERROR for one in found.findings):
             findings.extend(found.findings)
     return Verified(tuple(sorted(keys)), tuple(findings))
+
+
+def _check_alias(catalogue: Catalogue, resolved: Resolved, alias: str) -> list[Finding]:
+    """A finding unless the value of the alias is known, and selects what was resolved. A lock that
+    somebody edited could name a signed value and another version."""
+    name, seen = resolved.entry.name, resolved.alias
+    if seen is not None:
+        value = catalogue.alias_value(name, alias, seen.serial)
+        if value.digest == seen.digest and value.data.get("entry") == resolved.digest:
+            return []
+    return [
+        codes.SIGNATURES_MISSING.finding(
+            f"No signed value of {name}@{alias} selects {resolved.entry.version}",
+            catalogue.where,
+            found="no value" if seen is None else f"value {seen.serial}",
+            expected=resolved.digest,
+            hint="Lock the adapter again with `adapterdock lock --upgrade`.",
+        )
+    ]
 
 
 def _signables(

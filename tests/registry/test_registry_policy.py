@@ -11,7 +11,13 @@ from adapterdock.manifests.findings.finding import Where
 from adapterdock.manifests.language.schema import Policy
 from adapterdock.manifests.language.source import Source
 from adapterdock.manifests.manifest import read_manifest, read_policy
-from adapterdock.registry.policy import allowed_registries, check_registry, check_source
+from adapterdock.registry.policy import (
+    allowed_registries,
+    check_registry,
+    check_registry_road,
+    check_source,
+)
+from adapterdock.registry.sources.roads import Road
 from support.project import Project, codes
 from support.web import WebServer
 
@@ -126,6 +132,11 @@ def test_paths_of_a_policy_are_relative_to_the_file_that_has_them(tmp_path: Path
     over.write_text(
         "version: 1\nextends: platform/base.yaml\npolicy: {require_signature: {keys: [mine.pub]}}\n"
     )
+    archive = tmp_path / "archive.yaml"
+    archive.write_text("registries: [{url: 'oci-archive:r.tar'}]\n")
+    listed = read_policy(archive)
+    assert allowed_registries(listed, Source.parse("oci-archive:./r.tar"), None, tmp_path)
+    assert not allowed_registries(listed, Source.parse("oci-archive:./r.tar"), None, platform)
     memory = read_manifest({"version": 1, "policy": rows}).manifest.policy
     file = read_manifest(over)
     base = f"{platform.as_posix()}/"
@@ -141,3 +152,25 @@ def test_paths_of_a_policy_are_relative_to_the_file_that_has_them(tmp_path: Path
     assert str(merged.registries[0].url) == f"{base}r"
     assert memory.require_signature is not None
     assert memory.require_signature.keys[0] == (Path.cwd() / "a.pub").as_posix()
+
+
+@pytest.mark.parametrize(
+    ("rule", "wanted"),
+    [
+        ({"registries": [{"url": "s3://models/registry"}]}, ["AD856"]),
+        ({"registries": [{"url": "https://evil.example/models/registry"}]}, []),
+        ({"allow_sources": ["s3://models/registry/*"]}, ["AD851"]),
+        ({"allow_sources": ["https://evil.example/models/registry/team/refunds"]}, []),
+        ({}, []),
+    ],
+)
+def test_storage_options_that_lead_elsewhere_must_be_allowed_too(
+    rule: dict[str, object], wanted: list[str]
+) -> None:
+    policies = [Policy.model_validate(rule, strict=False)]
+    place = Source.parse("s3://models/registry")
+    options = {"client_kwargs": {"endpoint_url": "https://evil.example"}, "profile": "me"}
+    road = Road(place, options, None, frozenset())
+    assert codes(check_registry_road(road, "team/refunds", policies, Where())) == wanted
+    by_user = Road(place, options, None, frozenset({"https://evil.example"}))
+    assert check_registry_road(by_user, "team/refunds", policies, Where()) == []

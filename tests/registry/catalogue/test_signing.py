@@ -88,13 +88,13 @@ def test_whoever_loses_a_version_leaves_no_signature(
     theirs = entry("1.0.0", contents(tmp_path / "files", "theirs"))
     create = team.storage.create
 
-    def somebody_is_faster(path: str, content: bytes | Path) -> None:
+    def somebody_is_faster(_: object, path: str, content: bytes | Path) -> None:
         if path.endswith("versions/1.0.0.json"):
             monkeypatch.undo()
             publish_entry(team, theirs, contents(tmp_path / "files", "theirs"), signer=BEN)
         create(path, content)
 
-    monkeypatch.setattr(type(team.storage), "create", lambda _, p, c: somebody_is_faster(p, c))
+    monkeypatch.setattr(type(team.storage), "create", somebody_is_faster)
     with pytest.raises(IntegrityError):
         publish_entry(team, entry("1.0.0", files), files, signer=ANNA)
     assert not signed(team, "1.0.0", BEN).new

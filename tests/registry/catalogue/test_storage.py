@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from adapterdock.manifests.findings.errors import StoreError
+from adapterdock.manifests.findings.errors import IntegrityError, StoreError
 from adapterdock.registry.catalogue.layout import PROBE
 from adapterdock.registry.catalogue.local_storage import LocalStorage
-from adapterdock.registry.catalogue.storage import Storage, write_once
+from adapterdock.registry.catalogue.storage import Storage, create_verified, write_once
+from adapterdock.registry.files.digests import PREFIX, sha256_file
 from support.places import Place, place_of
 
 
@@ -149,3 +152,64 @@ def test_a_disk_that_cannot_create_exclusively_is_refused(
     with pytest.raises(StoreError):
         LocalStorage(tmp_path).create("one", b"1")
     assert not list(tmp_path.iterdir())
+
+
+LARGE = 33 << 20
+"""More bytes than S3 gets in one request from us."""
+
+
+def large_file(path: Path, first: bytes) -> str:
+    """A file whose bytes differ from place to place; its digest."""
+    path.write_bytes(first + b"".join(n.to_bytes(4, "big") * 256 for n in range(LARGE >> 10)))
+    return sha256_file(path)
+
+
+def digest_of(storage: Storage, path: str) -> str:
+    return PREFIX + hashlib.sha256(b"".join(storage.chunks(path))).hexdigest()
+
+
+def test_of_two_writers_of_a_large_file_one_wins_and_it_is_complete(
+    place: Place, tmp_path: Path
+) -> None:
+    digests = {name: large_file(tmp_path / name, name.encode()) for name in ("a", "b")}
+    won: list[str] = []
+    barrier = threading.Barrier(2)
+
+    def write(name: str) -> None:
+        storage = place.storage()
+        barrier.wait()
+        with suppress(FileExistsError):
+            create_verified(storage, "large", tmp_path / name, digests[name])
+            won.append(name)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in digests]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    storage = place.storage()
+    assert digest_of(storage, "large") == digests[won[0]]
+    assert storage.find("")["large"] == (tmp_path / won[0]).stat().st_size
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_file_that_changed_is_never_created(place: Place, tmp_path: Path, large: bool) -> None:
+    path, storage = tmp_path / "file", place.storage()
+    if large:
+        digest = large_file(path, b"")
+    else:
+        path.write_bytes(b"12345")
+        digest = sha256_file(path)
+    with path.open("r+b") as file:
+        file.seek(3)
+        file.write(b"x")
+    with pytest.raises(IntegrityError):
+        create_verified(storage, "blob", path, digest)
+    with path.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(IntegrityError):
+        create_verified(storage, "blob", path, digest)
+    assert "blob" not in storage.find("")
+    create_verified(storage, "blob", path, sha256_file(path))
+    assert digest_of(storage, "blob") == sha256_file(path)

@@ -67,6 +67,31 @@ def test_a_snapshot_has_all_versions_and_their_marks(team: Catalogue, files: Pat
     assert rows(newest_snapshot(team))[0] == ("refunds", "1.0.0", ())
 
 
+class Unlisted(Counted):
+    """A registry on a web server."""
+
+    @property
+    def lists(self) -> bool:
+        return False
+
+    def find(self, folder: str) -> Any:
+        raise AssertionError(folder)
+
+
+def test_a_web_server_which_lists_nothing_has_its_snapshot_found_by_the_journal(
+    team: Catalogue, files: Path
+) -> None:
+    publish(team, files, "1.0.0")
+    storage = Unlisted(team.storage)
+    assert newest_snapshot(Catalogue(storage, team.id)) == Known()
+    take_snapshot(team)
+    assert rows(newest_snapshot(Catalogue(storage, team.id))) == [("refunds", "1.0.0", ())]
+    publish(team, files, "1.1.0")
+    storage.calls.clear()
+    assert newest_snapshot(Catalogue(storage, team.id)).number == 1
+    assert [row.version for row in recent(Catalogue(storage, team.id), 1).rows] == ["1.1.0"]
+
+
 def test_what_the_journal_does_not_have_is_found_by_a_listing(
     team: Catalogue, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +129,7 @@ def test_a_damaged_snapshot_is_ignored_with_a_warning_and_a_later_one_takes_its_
     (problem,) = known.problems
     assert (problem.code, problem.severity.value) == ("AD845", "warning")
     third = take_snapshot(team)  # nothing is ever overwritten: under the next number
-    assert third is not None and third.path == "snapshots/00000003.jsonl.gz"
+    assert third is not None and third.path == "snapshots/00000004.jsonl.gz"
     assert len(newest_snapshot(team).rows) == 2 and not newest_snapshot(team).problems
 
 
@@ -118,7 +143,7 @@ def test_a_snapshot_after_the_journals_end_is_not_used(team: Catalogue, files: P
     (folder_of(team) / "snapshots" / "notes.txt").write_text("?")
     publish(team, files, "1.1.0")
     last = head(team.storage)
-    assert last is not None and last.number == 2
+    assert last is not None and (last.number, last.data["snapshot"]) == (3, 1)
 
 
 def test_publish_writes_a_snapshot_when_it_is_due(

@@ -304,3 +304,14 @@ def test_a_copy_of_a_registry_verifies_like_the_registry(team: Team, tmp_path: P
     assert selector is not None
     resolved = mirror.resolve("refunds", selector)
     assert verify_resolved(mirror, resolved, [demand(ANNA)], selector).findings == ()
+
+
+def test_a_signed_value_that_selects_something_else_vouches_for_nothing(team: Team) -> None:
+    for version in ("1.0.0", "2.0.0"):
+        team.put(version)
+    promote(team.catalogue, "refunds", "2.0.0", "prod", signer=ANNA)
+    selector = parse_selector("prod")
+    old = replace(team.resolve("1.0.0"), alias=team.resolve("prod").alias)
+    for one in (old, team.resolve("1.0.0")):
+        found = verify_resolved(team.catalogue, one, [demand(ANNA)], selector)
+        assert [finding.code for finding in found.findings] == ["AD885"]

@@ -88,17 +88,8 @@ def publish(
       adapterdock publish ./refunds team/refunds@2.1.0 --sign team.key
     """
     from ..registry.catalogue.entry import Provenance
-    from ..registry.catalogue.make_entry import Said
     from ..registry.publishing import publish as publish_adapter
 
-    said = Said(
-        licence,
-        owner,
-        description,
-        tuple(tag or ()),
-        _metrics(metrics),
-        _model(Provenance, provenance),
-    )
     signer = signer_of(sign, passphrase_file, public_key)
     with shown_progress(f"Publishing {folder}") as progress:
         done = publish_adapter(
@@ -107,11 +98,16 @@ def publish(
             registry=registry,
             base=base,
             manifest=manifest_of(manifest),
-            said=said,
+            licence=licence,
+            owner=owner,
+            description=description,
+            tags=tag or (),
+            metrics=_metrics(metrics),
+            provenance=_model(Provenance, provenance),
             policy=policy,
             new_name=new_name,
             dry_run=dry_run,
-            signer=signer,
+            sign=signer,
             offline=offline,
             progress=progress,
         )

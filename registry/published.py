@@ -39,7 +39,7 @@ from .files.facts import FileFact
 from .open_registries import OpenRegistries, OpenRegistry
 from .opening import Opening
 from .sources.failures import scrub
-from .sources.folder import OnBytes
+from .sources.folder import Hashing, OnBytes
 from .sources.open import is_offline, open_contents
 from .sources.opened import OpenedFolder
 from .sources.request import SourceRequest
@@ -110,6 +110,10 @@ class PublishedFolder:
                 _copy(place, into, on_bytes)
         self._received(self._fact(path).size)
         return into
+
+    def written(self, into: Path) -> str | None:
+        contents = self._contents
+        return contents.written(into) if isinstance(contents, Hashing) else None
 
     def locked(self) -> LockedEntry:
         """What a lock pins. That of the lock that was followed stays as it was."""

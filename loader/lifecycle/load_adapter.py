@@ -90,6 +90,7 @@ def load_adapter(
         registries=OpenRegistries(),
         store=store,
         registry=registry,
+        directory=Path.cwd(),
         vouched=True,
         where=where,
     )

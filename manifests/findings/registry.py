@@ -1,10 +1,18 @@
-"""Codes AD844, AD845 and AD86x to AD89x: the registry of published adapters."""
+"""Codes AD835 to AD859 that are of registries, and AD86x to AD89x: published adapters."""
 
 from __future__ import annotations
 
 from .code import Code
 from .finding import Severity
 
+SAID_INVALID = Code("AD835", "said-invalid")
+SBOM_UNAVAILABLE = Code("AD836", "sbom-unavailable")
+LICENCES_TOGETHER = Code("AD837", "licences-together", Severity.WARNING)
+LICENCE_UNKNOWN = Code("AD838", "licence-unknown", Severity.WARNING)
+CONTENT_BEING_REMOVED = Code("AD846", "content-being-removed")
+REGISTRY_DAMAGED = Code("AD847", "registry-damaged")
+MIRROR_DIFFERS = Code("AD848", "mirror-differs")
+JOURNAL_INCOMPLETE = Code("AD849", "journal-incomplete", Severity.WARNING)
 NOT_A_REGISTRY = Code("AD860", "not-a-registry")
 NOT_PUBLISHED = Code("AD861", "not-published")
 ENTRY_INVALID = Code("AD862", "entry-invalid")

@@ -38,15 +38,14 @@ def head(storage: Storage, known: int = 0) -> Value | None:
 
 def last_line(storage: Storage) -> Value | None:
     """The last line, found from the newest snapshot on, where snapshots can be listed."""
-    return head(storage, _snapshot(storage) if storage.lists else 0)
+    return _last_and_snapshot(storage)[0] if storage.lists else head(storage)
 
 
 def note(storage: Storage, line: Mapping[str, Any]) -> Value:
     """Append a line. It names the newest ``snapshot``, so that this is found without a listing."""
     try:
-        newest = _snapshot(storage)
-        last = head(storage, newest)
-        named = {"snapshot": newest} if last is not None and 0 < newest <= last.number else {}
+        last, newest = _last_and_snapshot(storage)
+        named = {"snapshot": newest} if newest else {}
         line = {**line, **named, "nonce": secrets.token_hex(8)}
         written = append(storage, JOURNAL, lambda _: line, last)
     except BrokenSeriesError as error:
@@ -56,9 +55,13 @@ def note(storage: Storage, line: Mapping[str, Any]) -> Value:
     return written
 
 
-def _snapshot(storage: Storage) -> int:
-    """The number of the newest snapshot: the journal has at least that many lines."""
-    return max(filter(None, map(snapshot_number, storage.find(SNAPSHOTS))), default=0)
+def _last_and_snapshot(storage: Storage) -> tuple[Value | None, int]:
+    """The last line, found from the newest snapshot on, and the number of that: the journal has at
+    least that many lines. Snapshots of more lines are not this journal's."""
+    numbers = [n for path in storage.find(SNAPSHOTS) if (n := snapshot_number(path))]
+    last = head(storage, max(numbers, default=0))
+    there = 0 if last is None else last.number
+    return last, max((n for n in numbers if n <= there), default=0)
 
 
 def _read(storage: Storage, number: int) -> Value | None:

@@ -215,8 +215,11 @@ def match_of(text: str) -> str:
 
 def _row(values: Sequence[Any]) -> ThinRow:
     found = [*values]
-    found[_TAGS] = tuple(json.loads(found[_TAGS]))
-    found[_MARKS] = tuple(found[_MARKS].split())
+    try:
+        found[_TAGS] = tuple(json.loads(found[_TAGS]))
+        found[_MARKS] = tuple(found[_MARKS].split())
+    except (ValueError, TypeError, AttributeError) as error:
+        raise sqlite3.DatabaseError("a row is damaged") from error
     return ThinRow(*found)
 
 

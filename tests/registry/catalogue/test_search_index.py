@@ -141,6 +141,13 @@ def test_rows_come_back_unchanged(index: SearchIndex) -> None:
     assert set(index.search(Query()).rows) == set(ROWS)
 
 
+@pytest.mark.parametrize("change", ["tags = 'x'", "tags = NULL", "marks = NULL", "tags = x'ff'"])
+def test_a_damaged_row_is_an_error_of_the_database(index: SearchIndex, change: str) -> None:
+    index.connection.execute(f"UPDATE versions SET {change}")
+    with pytest.raises(sqlite3.Error):
+        index.search(Query())
+
+
 def test_a_row_is_added_once_and_its_marks_change(index: SearchIndex) -> None:
     assert index.state == State()
     index.add_recent(Recent(7, DIGEST, (ROWS[0],), {ROWS[0].key: ("yanked",)}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,38 @@ def open_adapter_folder(file: ManifestFile, name: str, access: Access) -> Folder
     return _open(file, name, adapter.source, adapter.storage_options, access, where)
 
 
+def check_model_signature(
+    file: ManifestFile,
+    name: str,
+    access: Access,
+    files: Iterable[FileFact],
+    folder: Folder | None,
+    *,
+    complete: bool = True,
+) -> list[Finding]:
+    """Findings where a policy requires a ``model.sig``, and these files of a declared adapter are
+    not signed. ``folder`` is the adapter's, if it is open; a lock names none but the files in
+    use. See :func:`check_signed` for ``complete``."""
+    if not any(one.require_model_signature for one in access.policies):
+        return []
+    from .model_signature import FILE
+    from .signed_folders import check_signed
+
+    adapter = file.manifest.adapters[name]
+    where = file.where(("adapters", name, "source"))
+
+    def whole() -> Folder:
+        in_memory = access.in_memory.get(name)
+        found = folder if in_memory is None else in_memory
+        if found is not None and (in_memory is not None or FILE in found.files()):
+            return found
+        assert adapter.source is not None  # a new adapter has no files
+        return _open(file, name, adapter.source, adapter.storage_options, access, where, whole=True)
+
+    cache = None if access.store is None else access.store.root
+    return check_signed(access.policies, files, whole, cache, where, complete=complete)
+
+
 def open_base_folder(file: ManifestFile, access: Access) -> Folder | None:
     """The base's folder, or ``None`` where the manifest declares none."""
     base = file.manifest.base
@@ -149,9 +181,12 @@ def _open(
     storage_options: Mapping[str, Any],
     access: Access,
     where: Where,
+    *,
+    whole: bool = False,
 ) -> Folder:
+    """``whole`` is with all its files, at the pinned version."""
     pins = access.pins.get(entry)
-    files = None if pins is None else facts_of(pins.files)
+    files = None if pins is None or whole else facts_of(pins.files)
     revision = None if pins is None else pins.revision
     lists = policy_checks.lists_for(access.policies, base=entry is None)
     road = Road.of(file, source, storage_options, revision, where)

@@ -22,9 +22,10 @@ def open_folder(opening: Opening) -> OciFolder:
     pin = opening.pin
     base = opening.file is not None and opening.source == opening.file.manifest.base.model
     lists = policy_checks.lists_for(opening.policies, base=base)
+    directory = Path.cwd() if opening.file is None else opening.file.directory
     request = SourceRequest(
         opening.source,
-        Path.cwd() if opening.file is None else opening.file.directory,
+        opening.directory or directory,
         opening.options,
         opening.offline or is_offline(),
         None if pin is None else pin.revision,

@@ -13,7 +13,6 @@ from ..manifests.findings.errors import AdapterdockError, LockError, UsageError
 from ..manifests.findings.finding import Where
 from ..manifests.lock_samples import render_tables, samples_digest, samples_path
 from ..manifests.lockfile import Lock, lock_path, render_lock
-from ..manifests.manifest import ManifestFile
 from ..manifests.reading.bounded_file import read_at_most
 from ..manifests.reading.document import read_document
 from ..manifests.reading.nodes import Scalar
@@ -94,10 +93,9 @@ def bundle(
     assert lock is not None
     if findings := mutable(file):
         raise LockError(*findings)
-    read = _read_manifests(file)
-    places = places_of(file, with_base=with_base, extends=_extends(read))
+    places = places_of(file, with_base=with_base, extends=_extends(_read(file.files)))
     beside = lock_path(file.files[0])
-    check_out(out, [*file.files, beside, samples_path(beside)])
+    check_out(out, [*places.files.values(), beside, samples_path(beside)])
     if dry_run:
         require_policy(file, lock, session.access)
         base = {} if lock.base is None or not with_base else lock.base.files
@@ -105,8 +103,9 @@ def bundle(
         sizes = [one.size for files in locked for one in files.values()]
         return Bundled(len(sizes), sum(sizes), bool(base))
     pulled = pull_file(file, session, with_base=with_base)
-    manifests = {place: read[path] for place, path in places.manifests.items()}
-    artifacts = pack(places, manifests, pulled) | _from_registries(pulled, session)
+    read = _read(places.files.values())
+    written = {place: read[path] for place, path in places.files.items()}
+    artifacts = pack(places, written, pulled) | _from_registries(pulled, session)
     sizes = {c.digest: c.size for one in artifacts.values() for c in one.manifest.contents}
     with (
         session.store.hold(sizes),
@@ -123,18 +122,18 @@ def bundle(
     )
 
 
-def pack(places: Places, manifests: Mapping[str, bytes], pulled: Pulled) -> dict[str, Artifact]:
+def pack(places: Places, written: Mapping[str, bytes], pulled: Pulled) -> dict[str, Artifact]:
     """By reference name, the set-up and each of its adapters.
 
     Args:
         places: Where its files lie.
-        manifests: The bytes of the manifest and of the files that it extends, by place.
+        written: The bytes of ``places.files``, by place.
         pulled: All locked files.
 
     Raises:
         UsageError: They cannot be one artifact.
     """
-    files = {path: Content.of(raw) for path, raw in manifests.items()}
+    files = {path: Content.of(raw) for path, raw in written.items()}
     files |= {path: Content.of(raw) for path, raw in lock_files(places, pulled.lock).items()}
     contents: list[Content] = []
     artifacts: dict[str, Artifact] = {}
@@ -212,10 +211,9 @@ def check_out(out: Path, own: Iterable[Path]) -> None:
         ) from error
 
 
-def _read_manifests(file: ManifestFile) -> dict[Path, bytes]:
-    """The bytes of the manifest and of the files that it extends."""
+def _read(paths: Iterable[Path]) -> dict[Path, bytes]:
     found: dict[Path, bytes] = {}
-    for path in file.files:
+    for path in paths:
         with guarded(path):
             found[path] = read_at_most(path, MANIFEST_BYTES, regular=True)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..manifests.findings.finding import Where
@@ -40,6 +41,8 @@ class Opening:
         policies: Those in force.
         offline: Whether the network must not be used.
         registries: Those that are open in this command.
+        directory: The folder that a relative file starts from; by default the manifest's, else the
+            current one.
         vouched: Whether the caller chose the options, so that the user's credentials may be sent to
             the places that they name.
         store: Where signatures are kept for use without a network.
@@ -57,6 +60,7 @@ class Opening:
     registries: OpenRegistries | None = None
     store: Store | None = None
     registry: str | None = None
+    directory: Path | None = None
     vouched: bool = False
     where: Where = Where()  # noqa: RUF009 - frozen
 

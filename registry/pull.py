@@ -12,7 +12,14 @@ from ..manifests.findings.finding import Finding, Severity, Where
 from ..manifests.lockfile import Lock, lock_path, read_lock, write_lock
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
-from .access import Access, check_place, marks_of, open_adapter_folder, open_base_folder
+from .access import (
+    Access,
+    check_model_signature,
+    check_place,
+    marks_of,
+    open_adapter_folder,
+    open_base_folder,
+)
 from .files.digests import folder_digest
 from .files.facts import FileFact
 from .files.pool import each
@@ -170,6 +177,19 @@ def pull_pinned(
     fetched = dict(zip(requests, results, strict=True))
     base = fetched.pop(None, {})
     adapters = {name: files for name, files in fetched.items() if name is not None}
+    unsigned = [
+        finding
+        for name, files in adapters.items()
+        for finding in check_model_signature(
+            file,
+            name,
+            access.under(lock, kept(file, lock)),
+            [one.fact for one in files.values()],
+            opened[name].folder,
+        )
+    ]
+    if unsigned:
+        raise PolicyError(*unsigned)
     digests = {n: folder_digest(f.fact for f in files.values()) for n, files in adapters.items()}
     wrong = check_declared_digests(file, digests)
     if wrong:

@@ -76,7 +76,7 @@ def open_configured(row: Configured, *, offline: bool = False) -> Catalogue:
 
 
 def reach(rows: Iterable[Configured], *, offline: bool = False) -> list[Reached]:
-    """Open each of these registries; what is wrong with one stops no other."""
+    """Open each of these registries; one that cannot be opened is not an error."""
 
     def one(row: Configured) -> Reached:
         try:

@@ -17,7 +17,15 @@ from ..manifests.language.rules import check_active, flatten
 from ..manifests.language.schema import Adapter
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
-from .access import Access, AskPeft, check_place, marks_of, open_adapter_folder, open_base_folder
+from .access import (
+    Access,
+    AskPeft,
+    check_model_signature,
+    check_place,
+    marks_of,
+    open_adapter_folder,
+    open_base_folder,
+)
 from .base.architectures import layout_of
 from .checks.candidate import Ask
 from .checks.check_adapter import check_adapter
@@ -227,6 +235,7 @@ def _read_adapter(name: str, file: ManifestFile, access: Access) -> Opened:
     if facts is None:
         return Opened(folder, findings=tuple(findings))
     findings.extend(policy_checks.check_size(facts.files, access.policies, name, where))
+    findings.extend(check_model_signature(file, name, access, facts.files, folder, complete=False))
     return Opened(folder, facts, findings=tuple(findings))
 
 

@@ -19,6 +19,8 @@ from ..manifests.language.source import Source
 from ..manifests.lock_samples import samples_path
 from ..manifests.lockfile import lock_path
 from ..manifests.manifest import ManifestFile
+from ..manifests.reading.nodes import Map, Scalar
+from ..manifests.reading.policy_paths import key_files
 from .files.digests import path_problem
 from .locks.inputs import LockEntry
 
@@ -27,14 +29,14 @@ from .locks.inputs import LockEntry
 class Places:
     """Paths relative to the folder that has all of the set-up.
 
-    ``manifests`` are the manifest and the files that it extends, with where each was read;
-    ``folders`` are those of local adapters and of a local base (``None``).
+    ``files`` are the manifest, the files that it extends and the keys of their policies, with where
+    each is now; ``folders`` are those of local adapters and of a local base (``None``).
     """
 
     manifest: str
     lock: str
     samples: str
-    manifests: Mapping[str, Path]
+    files: Mapping[str, Path]
     folders: Mapping[LockEntry, str]
 
 
@@ -55,12 +57,13 @@ def places_of(file: ManifestFile, *, with_base: bool, extends: Iterable[str] = (
     if findings:
         raise UsageError(*findings)
     manifest = _absolute(file.files[0])
-    manifests = [_absolute(path) for path in file.files]
+    files = [*file.files, *(Path(key.text) for key in _keys(file))]
     folders = {
         entry: _absolute(directory / source.location)
         for entry, source in _local(file, with_base=with_base)
     }
-    root = os.path.commonpath([manifest.parent, *(p.parent for p in manifests), *folders.values()])
+    above = [_absolute(path).parent for path in files]
+    root = os.path.commonpath([*above, *folders.values()])
 
     def inside(path: Path) -> str:
         return path.relative_to(root).as_posix()
@@ -70,10 +73,10 @@ def places_of(file: ManifestFile, *, with_base: bool, extends: Iterable[str] = (
         manifest=inside(manifest),
         lock=inside(lock),
         samples=inside(samples_path(lock)),
-        manifests=dict(zip(map(inside, manifests), file.files, strict=True)),
+        files={inside(_absolute(path)): path for path in files},
         folders={entry: inside(folder) for entry, folder in folders.items()},
     )
-    for path in (*found.manifests, *(f for f in found.folders.values() if f != ".")):
+    for path in (*found.files, *(f for f in found.folders.values() if f != ".")):
         if (problem := path_problem(path)) is not None:
             raise UsageError(
                 codes.SETUP_NOT_MOVABLE.finding(
@@ -120,7 +123,25 @@ def _elsewhere(file: ManifestFile, extends: Iterable[str], *, with_base: bool) -
         for text in extends
         if text.startswith("/")
     ]
-    return [*local, *extended]
+    keys = [
+        codes.SETUP_NOT_MOVABLE.finding(
+            "The policy names a key by a path that exists on this machine only",
+            Where(file=file.file, path=("policy",)),
+            found=key.text,
+            expected="a path relative to the manifest, or the key itself",
+        )
+        for key in _keys(file)
+        if (key.written or key.text).startswith(("/", "~"))
+    ]
+    return [*local, *extended, *keys]
+
+
+def _keys(file: ManifestFile) -> list[Scalar]:
+    """The key files of the manifest's policy, and of those of the files that it extends."""
+    entry = file.root.entries.get("policy")
+    own = [] if entry is None else [entry.value]
+    found = [*own, *(below.root for below in file.extended)]
+    return [key for policy in found if isinstance(policy, Map) for key in key_files(policy)]
 
 
 def _absolute(path: Path) -> Path:

@@ -15,12 +15,17 @@ from ..manifests.findings.store import NO_SPACE
 from ..manifests.language.source import Source
 from ..manifests.lockfile import Lock, LockedAdapter, LockedBase
 from ..manifests.owner import left_beside, made_beside
+from .catalogue.archive_storage import REGISTRY_TYPE, ArchiveStorage
+from .catalogue.catalogue import open_catalogue
+from .catalogue.entry import LIMIT
+from .catalogue.layout import ADAPTERS
 from .catalogue.oci_layout import OciLayout
 from .catalogue.oci_manifest import Descriptor, InvalidManifestError
 from .catalogue.setup_artifact import SETUP_TYPE, Setup, read_setup
 from .files.digests import sha256_file
 from .files.disk import guarded, remove, sync_file, sync_folder
 from .files.progress import Progress, transfer_shown
+from .proofs import keep, kept_storage
 from .store.store import Store
 
 UNPACKING = "unpacking"
@@ -110,6 +115,7 @@ def fill_store(
     """Put the contents that ``lock`` pins by digest, and that an archive has, into the store.
 
     What is in the store already is not read again. Only digests count, not what the archive says.
+    Signatures of its registries are kept too; nothing is believed of them here.
 
     Returns:
         How many were new.
@@ -130,7 +136,27 @@ def fill_store(
                     layout.copy(Descriptor("", digest, size, path), temporary, on_bytes)
                 store.publish(temporary, digest, size, origin=f"{path} of {Path(archive).name}")
             new += 1
+        _keep_proofs(layout, Path(archive), lock, store)
     return new
+
+
+def _keep_proofs(layout: OciLayout, archive: Path, lock: Lock, store: Store) -> None:
+    """Keep what an archive has of the registries of ``lock``: the signatures that a policy may
+    demand, which are verified when an adapter is used."""
+    wanted = [
+        adapter.registry for adapter in lock.adapters.values() if adapter.registry is not None
+    ]
+    ids = {entry.id for entry in wanted}
+    if not ids:
+        return
+    for name, descriptor in layout.names.items():
+        if layout.manifest(descriptor).artifact_type != REGISTRY_TYPE:
+            continue
+        catalogue = open_catalogue(ArchiveStorage(archive, name, Where(file=str(archive))))
+        if catalogue.id in ids:
+            kept = kept_storage(catalogue.id, store)
+            for path in catalogue.storage.find(ADAPTERS):
+                keep(kept, path, catalogue.storage.read(path, LIMIT))
 
 
 def stored_contents(lock: Lock, *, with_base: bool = True) -> dict[str, tuple[str, int]]:

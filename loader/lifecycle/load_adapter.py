@@ -38,6 +38,7 @@ from ...registry.published import name_in_registry, place_if_known, warnings_of
 from ...registry.read_facts import gather_adapter, gather_tokenizer
 from ...registry.resolution import Opened
 from ...registry.session import accepted_codes
+from ...registry.signed_folders import check_signed
 from ...registry.sources.fetch import Fetched, fetch
 from ...registry.sources.folder import Folder
 from ...registry.sources.in_memory import InMemoryFolder
@@ -89,6 +90,7 @@ def load_adapter(
         registries=OpenRegistries(),
         store=store,
         registry=registry,
+        directory=Path.cwd(),
         vouched=True,
         where=where,
     )
@@ -133,9 +135,8 @@ def load_adapter(
     opened, notes = Opened(), list[Finding]()
     tokenizer = partial(gather_tokenizer, folder, where)
     # with a budget, digests are needed to read the files again
-    files = (
-        _local_files(folder) if sha256 is None and host.adapters.residency.budget is None else None
-    )
+    hashed = sha256 is not None or any(one.require_model_signature for one in access.policies)
+    files = None if hashed or host.adapters.residency.budget is not None else _local_files(folder)
     if files is None:
         facts = gather_adapter(name, folder, where)
         ask = Ask(zeros_in_files(facts, folder.read), tokenizer)
@@ -148,7 +149,10 @@ def load_adapter(
         raise PolicyError(*too_large)
     if files is None:
         files = fetch(folder, wanted, store, where=where)
-    digest = None if sha256 is None else folder_digest(f.fact for f in files.values())
+    used = [one.fact for one in files.values()]
+    if unsigned := check_signed(access.policies, used, lambda: folder, store.root, where):
+        raise PolicyError(*unsigned)
+    digest = None if sha256 is None else folder_digest(used)
     if digest != sha256:
         raise IntegrityError(
             lock_codes.DIGEST_MISMATCH.finding(

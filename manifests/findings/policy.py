@@ -5,6 +5,7 @@ from __future__ import annotations
 from .code import Code
 
 CREDENTIALS_BY_MANIFEST = Code("AD393", "credentials-by-manifest")
+MODEL_SIGNATURE = Code("AD850", "model-signature")
 SOURCE_FORBIDDEN = Code("AD851", "source-forbidden")
 BASE_FORBIDDEN = Code("AD852", "base-forbidden")
 DIGEST_REQUIRED = Code("AD853", "digest-required")

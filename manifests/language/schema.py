@@ -216,6 +216,15 @@ class RequiredSignatures(Model):
     threshold: int = Field(default=1, ge=1, description="how many of them must have signed")
 
 
+class RequiredModelSignature(Model):
+    """By whom the folder of an adapter must be signed: OpenSSF's ``model.sig`` in it."""
+
+    keys: tuple[str, ...] = Field(
+        min_length=1, description="public keys: paths of PEM files, or PEM itself"
+    )
+    threshold: int = Field(default=1, ge=1, description="how many of them must have signed")
+
+
 class AllowedRegistry(Model):
     """A registry that may be used, and by whom its contents must be signed."""
 
@@ -251,6 +260,9 @@ class Policy(Model):
     )
     require_signature: RequiredSignatures | None = Field(
         default=None, description="what must be signed in every registry, and by whom"
+    )
+    require_model_signature: RequiredModelSignature | None = Field(
+        default=None, description="every adapter has a model.sig by these keys, wherever it is from"
     )
     require_digest: bool = Field(
         default=False, description="every adapter has a sha256, here or in the lock"

@@ -6,18 +6,19 @@ the folder of one of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path as FilePath
 
 from ..language.source import ARCHIVE
 from .expand import matches
-from .nodes import Items, Map, Node, Path, Scalar
+from .nodes import Items, Map, Node, Path, Scalar, scalars
 from .scalars import NOT_NATIVE
 
 _KEYS: tuple[tuple[str, ...], ...] = (
     ("registries", "*", "keys", "*"),
     ("require_signature", "keys", "*"),
+    ("require_model_signature", "keys", "*"),
 )
 _URL = ("registries", "*", "url")
 _ARCHIVE = f"{ARCHIVE}:"
@@ -30,6 +31,14 @@ def absolute_paths(policy: Map, folder_of: Callable[[Scalar], FilePath]) -> Map:
     found = _absolute(policy, (), folder_of)
     assert isinstance(found, Map)
     return found
+
+
+def key_files(policy: Map) -> Iterator[Scalar]:
+    """The keys in a policy that are paths: absolute, and ``written`` as in the file."""
+    for path, scalar in scalars(policy):
+        steps = tuple("*" if isinstance(step, int) else step for step in path)
+        if any(matches(steps, key) for key in _KEYS) and _PEM not in scalar.text:
+            yield scalar
 
 
 def _absolute(node: Node, path: Path, folder_of: Callable[[Scalar], FilePath]) -> Node:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import weakref
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
@@ -77,28 +77,41 @@ class ArchiveStorage:
         return True
 
     def read(self, path: str, limit: int) -> bytes:
-        descriptor = self._files.get(path)
-        if descriptor is None:
-            raise FileNotFoundError(errno.ENOENT, "No such file", f"{self._url}/{path}")
+        descriptor = self._descriptor(path)
         stop = min(limit, descriptor.size)
-        check = Checked(descriptor)
-        found = b""
-        for chunk in self._layout.stream(descriptor, 0, stop):
-            check.add(chunk)
-            found += chunk
-        if stop == descriptor.size:
-            check.finish()
-        return found
+        return b"".join(self._stream(descriptor, stop))
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        descriptor = self._descriptor(path)
+        return self._stream(descriptor, descriptor.size)
 
     def find(self, folder: str) -> Mapping[str, int]:
         start = f"{folder}/" if folder else ""
         return {path: one.size for path, one in self._files.items() if path.startswith(start)}
+
+    def times(self, folder: str) -> Mapping[str, float]:
+        return dict.fromkeys(self.find(folder), 0.0)  # all of it was created at once
 
     def create(self, path: str, content: bytes | Path) -> None:
         self._refuse("write", path)
 
     def remove(self, path: str) -> None:
         self._refuse("remove", path)
+
+    def _descriptor(self, path: str) -> Descriptor:
+        descriptor = self._files.get(path)
+        if descriptor is None:
+            raise FileNotFoundError(errno.ENOENT, "No such file", f"{self._url}/{path}")
+        return descriptor
+
+    def _stream(self, descriptor: Descriptor, stop: int) -> Generator[bytes]:
+        """The first ``stop`` bytes; verified if these are all."""
+        check = Checked(descriptor)
+        for chunk in self._layout.stream(descriptor, 0, stop):
+            check.add(chunk)
+            yield chunk
+        if stop == descriptor.size:
+            check.finish()
 
     def _read(self, reference: str | None) -> Mapping[str, Descriptor]:
         """By path, the files of the registry."""

@@ -26,7 +26,7 @@ class Done:
 
 
 def renumber_checkout(catalogue: Catalogue, keep: Side | None = None) -> Done:
-    """Append the losing branch's files anew, in the checkout and its index. Nothing is committed.
+    """Append the losing branch's files again, in the checkout and its index. Nothing is committed.
 
     Args:
         catalogue: A registry in a git checkout, in which two branches are being merged or were

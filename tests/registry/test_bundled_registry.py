@@ -14,6 +14,7 @@ from adapterdock.manifests.findings.errors import (
     IntegrityError,
     PolicyError,
     SourceError,
+    UsageError,
 )
 from adapterdock.registry.bundling import bundle
 from adapterdock.registry.catalogue.archive_storage import REGISTRY_TYPE, pack_registry
@@ -37,6 +38,7 @@ from adapterdock.registry.catalogue.open_storage import open_storage
 from adapterdock.registry.catalogue.promote import mark, promote
 from adapterdock.registry.catalogue.setup_artifact import Content
 from adapterdock.registry.catalogue.signatures import add_signature
+from adapterdock.registry.catalogue.signer import Signer
 from adapterdock.registry.catalogue.storage import Storage
 from adapterdock.registry.publishing import publish
 from adapterdock.registry.store.store import Store
@@ -82,9 +84,9 @@ class Team:
         made = self.project.write(adapters, registries={"team": team})
         return made.replace(self.project.folder / name)
 
-    def sign(self, kind: Kind, path: str, folder: str) -> bytes:
+    def sign(self, kind: Kind, path: str, folder: str, signer: Signer | None = None) -> bytes:
         digest = Content.of(self.catalogue.storage.read(path, 1 << 20)).digest
-        made = sign(SignedFile(kind, self.catalogue.id, path, digest), make_signer())
+        made = sign(SignedFile(kind, self.catalogue.id, path, digest), signer or make_signer())
         add_signature(self.catalogue.storage, folder, made)
         return made.raw
 
@@ -284,3 +286,63 @@ def test_an_archive_with_two_registries_needs_a_name(team: Team) -> None:
     for name, expected in (("a", False), ("b", True)):
         storage = open_storage(f"oci-archive:{team.out}:{name}", directory=team.project.folder)
         assert ("x" in storage.find("")) == expected
+
+
+@pytest.mark.parametrize("road", ["store", "archive"])
+@pytest.mark.parametrize("signed", [True, False])
+def test_signatures_that_a_policy_demands_move_along(
+    team: Team, tmp_path: Path, road: str, signed: bool
+) -> None:
+    anna, folder = make_signer(), team.project.folder
+    (folder / "keys").mkdir()
+    (folder / "keys/anna.pub").write_text(anna.key.pem)
+    for name, version in (("refunds", "2.0.0"), ("deep/tone", "1.2.0")):
+        path = entry_file(name, version)
+        team.sign(Kind.ENTRY, path, signatures_folder(name, version), anna)
+    registries = {"team": "./registry"}
+    team.project.write(
+        team.sources,
+        registries=registries,
+        policy={"require_signature": {"of": ["entries"], "keys": ["keys/anna.pub"]}},
+    )
+    adapterdock.lock(team.project.manifest)
+    if not signed:
+        (path,) = team.catalogue.storage.find(signatures_folder("refunds", "2.0.0"))
+        team.catalogue.storage.remove(path)
+        with pytest.raises(PolicyError):
+            team.bundle(with_base=True, store=Store(tmp_path / "new"))
+        return
+    team.bundle(with_base=True)
+    there = unpack(team.out, tmp_path / "there")
+    assert (there.folder / "keys/anna.pub").read_text() == anna.key.pem
+    shutil.move(folder, tmp_path / "gone")
+    if road == "archive":
+        text = there.manifest.read_text().replace("./registry", f"oci-archive:{team.out}")
+        there.manifest.write_text(text)
+    store = Store(tmp_path / "fresh")
+    pulled = adapterdock.pull(there.manifest, archive=team.out, frozen=True, store=store)
+    assert set(pulled.adapters) == {"r", "t"}
+    assert adapterdock.pull(there.manifest, frozen=True, offline=True, store=store).adapters
+    (there.folder / "keys/anna.pub").write_text(make_signer().key.pem)
+    with pytest.raises(AdapterdockError) as caught:
+        adapterdock.pull(there.manifest, archive=team.out, frozen=True, store=store)
+    assert codes(caught.value.findings)
+
+
+@pytest.mark.parametrize("where", ["absolute", "home"])
+def test_a_key_on_this_machine_only_is_refused(team: Team, where: str) -> None:
+    anna = make_signer()
+    home = Path.home() if where == "home" else team.project.folder
+    (home / "anna.pub").write_text(anna.key.pem)
+    named = "~/anna.pub" if where == "home" else str(home / "anna.pub")
+    for name, version in (("refunds", "2.0.0"), ("deep/tone", "1.2.0")):
+        team.sign(Kind.ENTRY, entry_file(name, version), signatures_folder(name, version), anna)
+    team.project.write(
+        team.sources,
+        registries={"team": "./registry"},
+        policy={"require_signature": {"keys": [named]}},
+    )
+    adapterdock.lock(team.project.manifest)
+    with pytest.raises(UsageError) as caught:
+        team.bundle()
+    assert caught.value.code == "AD897"

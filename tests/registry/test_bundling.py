@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import adapterdock
 import pytest
@@ -429,7 +430,7 @@ def test_a_small_archive_cannot_fill_the_disk(
     assert caught.value.code == "AD898"
     monkeypatch.setattr(unbundling, "MOST_TIMES", 1000)
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", Mock(return_value=usage))
     with pytest.raises(StoreError):
         unpack(packed, tmp_path / "there")
     assert not (tmp_path / "there").exists()
@@ -446,13 +447,11 @@ def test_an_archive_needs_exactly_one_set_up(tmp_path: Path, count: int) -> None
 
 def test_what_is_no_archive_is_a_finding(local: Project, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no archive")
-    for call in (
-        lambda path: unpack(path, tmp_path / "there"),
-        lambda path: adapterdock.pull(local.manifest, archive=path),
-    ):
-        for path in (tmp_path / "text", tmp_path / "nothing", tmp_path):
-            with pytest.raises(AdapterdockError):
-                call(path)
+    for path in (tmp_path / "text", tmp_path / "nothing", tmp_path):
+        with pytest.raises(AdapterdockError):
+            unpack(path, tmp_path / "there")
+        with pytest.raises(AdapterdockError):
+            adapterdock.pull(local.manifest, archive=path)
 
 
 def test_killed_at_any_line_a_bundle_is_the_old_or_the_new_one(

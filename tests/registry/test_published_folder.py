@@ -92,6 +92,14 @@ def test_reading_little_transfers_little(opener: Opener) -> None:
     assert folder.bytes_read == 8
 
 
+def test_a_transfer_that_breaks_off_is_resumed(
+    opener: Opener, web: WebServer, tmp_path: Path
+) -> None:
+    web.truncate = 1
+    into = opener().download("adapter_model.safetensors", tmp_path / "into")
+    assert into.read_bytes() == WEIGHTS
+
+
 def test_a_missing_file_is_our_error(opener: Opener, tmp_path: Path) -> None:
     folder = opener()
     for call in (

@@ -28,6 +28,7 @@ from adapterdock.registry.catalogue.envelope import (
 from adapterdock.registry.catalogue.journal import head
 from adapterdock.registry.catalogue.keys import PublicKey, parse_public_key
 from adapterdock.registry.catalogue.layout import IDENTITY, alias_folder, entry_file, marks_folder
+from adapterdock.registry.catalogue.metrics import parse_requirement
 from adapterdock.registry.catalogue.names import one_edit_apart, wrong_alias, wrong_name
 from adapterdock.registry.catalogue.oci_artifact import read_adapter, read_signatures
 from adapterdock.registry.catalogue.oci_http import challenges, said, token_in
@@ -40,7 +41,7 @@ from adapterdock.registry.catalogue.oci_manifest import (
     read_manifest,
 )
 from adapterdock.registry.catalogue.oci_reference import parse_reference as parse_oci
-from adapterdock.registry.catalogue.promote import history, parse_requirement, promote
+from adapterdock.registry.catalogue.promote import history, promote
 from adapterdock.registry.catalogue.publish import entry_bytes
 from adapterdock.registry.catalogue.reference import parse_reference
 from adapterdock.registry.catalogue.selector import parse_selector

@@ -44,7 +44,7 @@ def test_numbers_of_other_libraries_and_lists_are_taken() -> None:
         {"metrics": {"accuracy": "0.9"}},
         {"metrics": {1: 0.9}},
         {"provenance": {"data": "tickets"}},
-        {"provenance": {"code": object()}},
+        {"provenance": {"code": b"a commit"}},
     ],
     ids=str,
 )

@@ -28,12 +28,13 @@ def renumber(
     manifest: RegistriesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """In a git checkout, make one history of two branches that used the same numbers.
+    """Make one history of two git branches.
 
-    Run it when `git merge`, `git pull` or `git rebase` stops with conflicts in the registry, or
-    after a merge that `registry verify` complains about. Promotions, marks, rules and journal lines
-    of one branch are appended after those of the other one. The result is put into the index;
-    commit it yourself. Signatures of what got another number are removed; sign it again.
+    Both used the same numbers for different promotions, marks or journal lines. Run it when
+    `git merge`, `git pull` or `git rebase` stops with conflicts in the registry, or after a merge
+    that `registry verify` complains about. Promotions, marks, rules and journal lines of one branch
+    are appended after those of the other one. The result is put into the index; commit it yourself.
+    Signatures of what got another number are removed; sign it again.
 
     Examples:
 

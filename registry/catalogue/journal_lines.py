@@ -9,7 +9,15 @@ from typing import Any
 
 from .inventory import Part, Series
 from .journal import now
-from .layout import JOURNAL, RULES, alias_folder, entry_file, marks_folder
+from .layout import (
+    ADAPTERS,
+    JOURNAL,
+    RULES,
+    alias_folder,
+    entry_file,
+    is_signature,
+    marks_folder,
+)
 from .marks import Action, Mark, read_mark, said, text_or_none
 from .names import wrong_alias, wrong_name
 from .series import DIGITS, Value, append, file_of, read_value
@@ -78,13 +86,32 @@ def file_of_line(line: Line) -> str | None:
     return None if file is None else f"{marks_folder(name, version)}/{file}"
 
 
+def signature_of_line(line: Line) -> str | None:
+    """The path of the signature that was written with what a line is about, or later."""
+    name, path = text_or_none(line.get("name")), text_or_none(line.get("signature"))
+    if name is None or path is None or wrong_name(name) is not None:
+        return None
+    return path if is_signature(name, path) else None
+
+
+def line_of_signature(path: str) -> Line | None:
+    """The line of a signature; ``None`` for one of the rules, which are read by listing."""
+    name = path.removeprefix(f"{ADAPTERS}/").partition("/signatures/")[0]
+    return {"what": "sign", "name": name, "signature": path} if is_signature(name, path) else None
+
+
 def missing(lines: Iterable[Line], journal: Iterable[Line]) -> list[Line]:
     """Those of ``lines`` that the journal lacks, oldest first."""
-    there = {file_of_line(line) for line in journal}
+    there = {path for line in journal for path in _files(line)}
     return sorted(
-        (line for line in lines if file_of_line(line) not in there),
-        key=lambda line: (str(line.get("at", "")), line["what"] != "publish"),
+        (line for line in lines if not there.issuperset(_files(line))),
+        key=lambda line: (line["what"] == "sign", str(line.get("at", "")), line["what"]),
     )
+
+
+def _files(line: Line) -> list[str]:
+    found = (file_of_line(line), signature_of_line(line))
+    return [path for path in found if path is not None]
 
 
 def add_missing(
@@ -99,9 +126,9 @@ def add_missing(
     :class:`BrokenSeriesError`."""
     wait(patience)
     added: list[Line] = []
-    written: set[str | None] = set()
+    written: set[str] = set()
     while (newer := _after(storage, last)) is not None:
-        written.add(file_of_line(newer.data))
+        written.update(_files(newer.data))
         last = newer
     for line in lines:
         last = _append(storage, line, last, written, added)
@@ -112,7 +139,7 @@ def _append(
     storage: Storage,
     line: Line,
     last: Value | None,
-    written: set[str | None],
+    written: set[str],
     added: list[Line],
 ) -> Value | None:
     newest, nonce = last, secrets.token_hex(8)
@@ -121,8 +148,8 @@ def _append(
         nonlocal newest
         newest = seen
         if seen is not None:
-            written.add(file_of_line(seen.data))
-        if file_of_line(line) in written:
+            written.update(_files(seen.data))
+        if written.issuperset(_files(line)):
             return None
         snapshot = None if seen is None else seen.data.get("snapshot")
         more = {"recovered": now(), "snapshot": snapshot, "nonce": nonce}

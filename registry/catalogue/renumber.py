@@ -20,6 +20,10 @@ from .layout import IDENTITY, rules_signatures_folder, value_signatures_folder
 from .marks import Mark, read_mark
 from .series import Value, canonical, file_of
 
+_OF_HISTORY = frozenset(
+    {"previous", "serial", "value", "entry", "snapshot", "signature", "yanked", "deprecated"}
+)
+"""Fields that another number changes. Where there is a nonce, it tells two files apart."""
 Tree = Mapping[str, bytes]
 """Files of a registry by path, without contents."""
 
@@ -43,12 +47,15 @@ class Renumbered:
             ``files``.
         clashes: Entries that both sides published with different content. Nothing was decided
             about them.
+        unset: Rules of the losing side that are left out, because the winner's rules demand
+            signatures that they cannot have.
     """
 
     files: Tree
     moved: tuple[Move, ...]
     unsigned: tuple[str, ...]
     clashes: tuple[str, ...]
+    unset: tuple[str, ...] = ()
 
 
 @dataclass
@@ -59,6 +66,8 @@ class _Making:
     moved: list[Move] = field(default_factory=list)
     digests: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Of files of the losing side that changed: the new digest, and the new number."""
+    unset: dict[str, str] = field(default_factory=dict)
+    """Rules that are left out: by digest, the path."""
     folders: list[str] = field(default_factory=list)
     """Folders of signatures that sign nothing any more."""
 
@@ -84,7 +93,13 @@ def renumber(winner: Tree, loser: Tree) -> Renumbered:
     ]
     for path in unsigned:
         del made.files[path]
-    return Renumbered(made.files, tuple(made.moved), tuple(unsigned), tuple(clashes))
+    return Renumbered(
+        made.files,
+        tuple(made.moved),
+        tuple(unsigned),
+        tuple(clashes),
+        tuple(made.unset.values()),
+    )
 
 
 def _inventory(tree: Tree) -> Inventory:
@@ -124,14 +139,21 @@ def _series(made: _Making, series: Series, ours: Sequence[str], theirs: Sequence
     common = 0
     while common < min(len(mine), len(other)) and mine[common].raw == other[common].raw:
         common += 1
-    known = {value.data.get("nonce") for value in mine[common:]} - {None}
+    known = {_what(value): value for value in mine[common:]}
     for path in theirs[len(mine) :]:  # taken up below, with their right numbers
         made.files.pop(path, None)
     for at in range(common, len(other)):
         value = other[at]
-        if value.data.get("nonce") in known:
+        if (same := known.get(_what(value))) is not None:  # appended before
+            made.digests[value.digest] = (same.digest, same.number)
+            continue
+        if _is_about_nothing(made, series, value):
             continue
         before = mine[-1] if mine else None
+        if series.part is Part.RULES and common < len(ours) and before and before.data.get("keys"):
+            made.unset[value.digest] = theirs[at]
+            made.folders.append(_signatures(series, value.number))
+            continue
         data = _changed(made, series, value, other[at - 1] if at else None, before)
         data["previous"] = None if before is None else before.digest
         new = Value(len(mine) + 1, canonical(data))
@@ -143,6 +165,21 @@ def _series(made: _Making, series: Series, ours: Sequence[str], theirs: Sequence
             made.digests[value.digest] = (new.digest, new.number)
             if series.part is not Part.JOURNAL:
                 made.folders.append(_signatures(series, value.number))
+
+
+def _what(value: Value) -> str:
+    """What a file says, without the file before it: the same in every history."""
+    return canonical({k: v for k, v in value.data.items() if k not in _OF_HISTORY}).decode()
+
+
+def _is_about_nothing(made: _Making, series: Series, value: Value) -> bool:
+    """Whether a line of the journal is about something that is left out."""
+    if series.part is not Part.JOURNAL:
+        return False
+    if value.data.get("value") in made.unset:
+        return True
+    folder = str(value.data.get("signature")).rpartition("/")[0]
+    return value.data.get("what") == "sign" and folder in made.folders
 
 
 def _changed(
@@ -160,7 +197,10 @@ def _changed(
         after = now.after(action_between(was, mark), mark.by, mark.at or "", mark.why)
         data.update(yanked=after.yanked, deprecated=after.deprecated)
     if series.part is Part.JOURNAL:
-        data.pop("snapshot", None)
+        if data.get("previous") != (None if last is None else last.digest):
+            data.pop("snapshot", None)  # of the other journal
+        if str(data.get("signature")).rpartition("/")[0] in made.folders:
+            data.pop("signature")
         if isinstance(named := data.get("value"), str) and named in made.digests:
             data["value"], data["serial"] = made.digests[named]
     return data

@@ -76,4 +76,12 @@ def renumber_checkout(catalogue: Catalogue, keep: Side | None = None) -> Done:
         )
         for path in made.unsigned
     )
+    findings += tuple(
+        codes.RULES_BROKEN.finding(
+            f"{path} of the other branch was left out: the rules that stayed demand signatures",
+            catalogue.where,
+            hint="Set these rules again with `adapterdock registry rules set`.",
+        )
+        for path in made.unset
+    )
     return Done(merge.winner, made.moved, tuple(changed), findings)

@@ -18,17 +18,20 @@ from .entry import LIMIT, Entry, InvalidEntryError, read_entry
 from .envelope import LIMIT as ENVELOPE_LIMIT
 from .envelope import InvalidEnvelopeError, read_envelope
 from .init import prove_exclusive
-from .inventory import JOURNAL_SERIES, Inventory, Part, Series, take_inventory
+from .inventory import JOURNAL_SERIES, RULES_SERIES, Inventory, Part, Series, take_inventory
 from .journal_lines import (
     PATIENCE,
     Line,
     add_missing,
     file_of_line,
     line_of_entry,
+    line_of_signature,
     lines_of,
     missing,
+    signature_of_line,
 )
 from .layout import MIRROR, blob_file, entry_file
+from .rules_series import rules_in_force
 from .series import BrokenSeriesError, Value, check_chain, read_value
 from .storage import Storage
 from .versions import parse_version
@@ -94,9 +97,12 @@ def verify_registry(
     _signatures(catalogue, inventory, found, workers)
     for series in sorted(inventory.series):
         _series(catalogue, inventory, series, found, workers)
+    _rules(catalogue, inventory, found)
     if not mirror:
-        _journal_claims(catalogue, found)
-    lines = missing(_expected(found), (v.data for v in found.values.get(JOURNAL_SERIES, ())))
+        _journal_claims(catalogue, inventory, found)
+    lines = missing(
+        _expected(inventory, found), (v.data for v in found.values.get(JOURNAL_SERIES, ()))
+    )
     added: list[Line] = []
     whole = not any(f.code == codes.HISTORY_BROKEN.id for f in found.findings)
     if lines and complete and whole and not mirror and _writable(storage):
@@ -278,13 +284,35 @@ def _alias_value(
     return None
 
 
-def _journal_claims(catalogue: Catalogue, found: _Found) -> None:
+def _rules(catalogue: Catalogue, inventory: Inventory, found: _Found) -> None:
+    """Whether each of the rules can be used and is signed as those before it demand."""
+    if RULES_SERIES in inventory.series and RULES_SERIES in found.values:
+        try:
+            rules_in_force(catalogue)
+        except AdapterdockError as error:
+            found.findings.extend(error.findings)
+
+
+def _journal_claims(catalogue: Catalogue, inventory: Inventory, found: _Found) -> None:
     """What the journal says, and is not there."""
     values = {value.digest for s in found.values.values() for value in s}
     for line in found.values.get(JOURNAL_SERIES, ()):
         finding = _claim(catalogue, line.number, line.data, found, values)
         if finding is not None:
             found.findings.append(finding)
+        path = signature_of_line(line.data)
+        if path is not None and path not in inventory.sizes and not _is_there(catalogue, path):
+            text = f"{path} is missing, which line {line.number} of the journal names"
+            found.findings.append(_damaged(catalogue, text))
+
+
+def _is_there(catalogue: Catalogue, path: str) -> bool:
+    """Whether a file was written after the listing."""
+    try:
+        catalogue.storage.read(path, 1)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _claim(
@@ -313,7 +341,8 @@ def _claim(
     )
 
 
-def _expected(found: _Found) -> Iterable[Line]:
+def _expected(inventory: Inventory, found: _Found) -> Iterable[Line]:
+    yield from filter(None, map(line_of_signature, inventory.signatures))
     for (name, version), entry in found.entries.items():
         yield line_of_entry(name, version, found.digests[name, version], entry.created)
     for series, values in found.values.items():

@@ -17,6 +17,7 @@ from adapterdock.registry.catalogue.entry import Entry
 from adapterdock.registry.catalogue.hold import digests_in
 from adapterdock.registry.catalogue.layout import blob_file
 from adapterdock.registry.catalogue.publish import publish_entry
+from adapterdock.registry.catalogue.series import Value
 from adapterdock.registry.catalogue.storage import Storage
 from adapterdock.registry.files.digests import sha256_bytes
 from support.published import contents, entry
@@ -34,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return [act(item) for item in items]
 
     monkeypatch.setattr(collecting, "each", in_turn)
-    monkeypatch.setattr(publish, "note", lambda *_: None)
+    monkeypatch.setattr(publish, "note", lambda *_: Value(1, b"{}"))
     monkeypatch.setattr(init, "_proven", {URL})
     monkeypatch.setattr(holding, "PATIENCE", 2)
     monkeypatch.setattr(holding, "Hold", _Hurried)

@@ -47,7 +47,7 @@ def completed(folder: Path) -> None:
 def test_a_killed_publish_is_absent_or_complete(tmp_path: Path, moments: int) -> None:
     folder = tmp_path / "registry"
     registry(folder)
-    big = "x" * 200_000
+    big = "x" * 20_000
 
     def act(turn: int) -> None:
         files = contents(tmp_path / "files", f"one of {turn}", f"two of {turn}")
@@ -56,7 +56,7 @@ def test_a_killed_publish_is_absent_or_complete(tmp_path: Path, moments: int) ->
     kill = Killer(lambda: act(10**6))
     for turn in kill.turns(moments):
         kill(lambda turn=turn: act(turn))
-        if turn % 10 == 0:
+        if turn % 25 == 0:
             valid(folder)
         before = at(folder).listing("refunds")
         act(turn)
@@ -148,7 +148,7 @@ def test_a_killed_gc_lets_others_publish_and_is_continued(
         digest = random.choice(list(pool))
         files = {digest: pool[digest]}
         publish_entry(at(folder), entry(f"2.0.{turn}", files), files)
-        if turn % 10 == 0:
+        if turn % 25 == 0:
             valid(folder)
         if len(at(folder).listing("refunds").versions) > 4:  # so that there are orphans again
             for path in (*folder.glob("adapters/refunds/versions/2.*"), *folder.glob("journal/*")):

@@ -12,8 +12,19 @@ from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
 from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.promote import history, mark, promote
 from adapterdock.registry.catalogue.renumber_checkout import renumber_checkout
+from adapterdock.registry.catalogue.rules import Gate, Rules
+from adapterdock.registry.catalogue.rules_series import set_rules
+from adapterdock.registry.catalogue.selector import Selector, parse_selector
+from adapterdock.registry.catalogue.sign import sign_selected
+from adapterdock.registry.catalogue.signer import new_pair, open_signer
 from adapterdock.registry.catalogue.verify import verify_registry
 from support.published import publish, registry
+
+
+def selector(text: str) -> Selector:
+    found = parse_selector(text)
+    assert found is not None
+    return found
 
 
 class Checkout(SimpleNamespace):
@@ -197,3 +208,25 @@ def test_without_a_merge_it_says_so(work: Checkout, tmp_path: Path, where: str) 
     with pytest.raises(AdapterdockError) as caught:
         renumber_checkout(team)
     assert caught.value.code == "AD865"
+
+
+def test_signed_values_and_rules_that_need_signatures(work: Checkout, tmp_path: Path) -> None:
+    """The other branch signs its promotion, and both branches set rules."""
+    new_pair(tmp_path / "key")
+    signer = open_signer(str(tmp_path / "key"))
+    key = (tmp_path / "key.pub").read_text()
+    for branch in ("other", "main"):
+        work.git("checkout", "-q", branch)
+        promote(work.team, "refunds", "1.0.0", "beta", by=branch, signer=signer)
+        set_rules(work.team, Rules(keys=(key,)), signer=signer)
+        gated = Rules(keys=(key,), aliases={branch: Gate(licences=("MIT",))})
+        set_rules(work.team, gated, signer=signer)
+        sign_selected(work.team, "refunds", selector("beta"), signer)
+        work.commit("signed")
+    work.git("merge", "other", ok=False)
+    done = renumber_checkout(work.team)
+    assert {finding.code for finding in done.findings} == {"AD884", "AD858"}
+    assert any("rules/00000002.json" in finding.message for finding in done.findings)
+    assert work.errors() == []
+    work.git("commit", "-q", "-m", "merged")
+    assert [value.by for value in history(work.team, "refunds", "beta")] == ["main", "other"]

@@ -12,6 +12,11 @@ from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
 from adapterdock.registry.catalogue.journal import head, note
 from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.promote import demote, mark, promote
+from adapterdock.registry.catalogue.rules import Rules
+from adapterdock.registry.catalogue.rules_series import set_rules
+from adapterdock.registry.catalogue.selector import parse_selector
+from adapterdock.registry.catalogue.sign import sign_selected
+from adapterdock.registry.catalogue.signer import new_pair, open_signer
 from adapterdock.registry.catalogue.verify import Verified, verify_registry
 from support.published import Counted, publish, registry
 
@@ -181,3 +186,35 @@ def test_progress_counts_every_byte_of_the_contents(team: Catalogue) -> None:
     seen = Seen()
     found = verified(team, progress=seen)
     assert seen.total == seen.count == found.size > 0
+
+
+def test_a_signature_without_a_line_gets_one_and_one_that_vanished_is_named(
+    team: Catalogue, tmp_path: Path
+) -> None:
+    new_pair(tmp_path / "key")
+    signer = open_signer(str(tmp_path / "key"))
+    promote(team, "refunds", "1.0.0", "beta", signer=signer)
+    selector = parse_selector("1.0.0")
+    assert selector is not None
+    _killed_before_the_journal(team, lambda at: sign_selected(at, "refunds", selector, signer))
+    (line,) = verified(team).added
+    assert (line["what"], line["name"]) == ("sign", "refunds")
+    assert line["signature"].startswith("adapters/refunds/signatures/1.0.0/")
+    assert verified(team).findings == ()
+    (folder(team) / line["signature"]).unlink()
+    (finding,) = verified(team).findings
+    assert (finding.code, line["signature"] in finding.message) == ("AD847", True)
+
+
+def test_rules_that_are_not_signed_as_they_must_be_are_named(
+    team: Catalogue, tmp_path: Path
+) -> None:
+    new_pair(tmp_path / "key")
+    signer = open_signer(str(tmp_path / "key"))
+    key = (tmp_path / "key.pub").read_text()
+    set_rules(team, Rules(keys=(key,)), signer=signer)
+    set_rules(team, Rules(), signer=signer)
+    assert verified(team).findings == ()
+    for path in folder(team).glob("rules/signatures/00000002/*"):
+        path.unlink()
+    assert "AD858" in [finding.code for finding in verified(team).findings]

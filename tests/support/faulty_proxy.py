@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -12,24 +13,29 @@ from urllib.parse import urlsplit
 from .web import Server
 
 _HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
-_CODES = {"409": "ConditionalRequestConflict", "500": "InternalError"}
+_CODES = {"409": "ConditionalRequestConflict", "500": "InternalError", "503": "SlowDown"}
 
 
 class FaultyProxy:
-    """``faults`` are what happens to the next PUTs: ``lost`` (passed on, never answered), ``409``
-    (answered so, not passed on), ``500`` (likewise), ``accepted`` (answered 200, not passed on),
-    ``fine``. ``always`` happens to every PUT after them. ``requests`` are methods and paths."""
+    """``faults`` are what happens to the next PUTs: ``lost`` (passed on, never answered), ``409``,
+    ``500``, ``503`` (answered so, not passed on), ``accepted`` (answered 200, not passed on),
+    ``dropped`` (neither answered nor passed on), ``cut`` (the answer ends in its middle), ``late``
+    (passed on after half a second), ``fine``. ``always`` happens to every PUT after them.
+    ``others`` are the same for the next requests of another method, such as ``GET``. ``requests``
+    are methods and paths."""
 
     def __init__(self, target: str) -> None:
         self.target: str = urlsplit(target).netloc
         self.faults: list[str] = []
         self.always = "fine"
+        self.others: dict[str, list[str]] = {}
         self.requests: list[tuple[str, str]] = []
         self.url = ""
 
     def next_fault(self, method: str) -> str:
         if method != "PUT":
-            return "fine"
+            planned = self.others.get(method)
+            return planned.pop(0) if planned else "fine"
         return self.faults.pop(0) if self.faults else self.always
 
 
@@ -68,6 +74,11 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "accepted":
             self._send(200, {"ETag": '"0"'}, b"")
             return
+        if fault == "dropped":
+            self.close_connection = True
+            return
+        if fault == "late":
+            time.sleep(0.5)
         connection = http.client.HTTPConnection(self.proxy.target, timeout=60)
         connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
@@ -82,6 +93,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.command == "HEAD":
             headers["Content-Length"] = answer.getheader("Content-Length", "0")
+        if fault == "cut":
+            headers["Content-Length"] = str(len(content))
+            content = content[: len(content) // 2]
+            self.close_connection = True
         self._send(answer.status, headers, content)
 
     def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
